@@ -1,0 +1,59 @@
+"""A table of a paper as data: what each cell's configuration is, and what the paper printed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table."""
+
+    overrides: Mapping[str, Any]
+    """Dotted settings on top of the preset, e.g. {"transfer.lambda_s": 0.1}."""
+    paper: float | None
+    """mIoU in percent as printed in the paper; None if the paper lacks the cell."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: its labels, then its cells from left to right."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as printed: row labels on the left, one cell per column."""
+
+    name: str
+    """Short name on the command line and in cell references, e.g. "V"."""
+    title: str
+    row_names: tuple[str, ...]
+    """What each row label is, e.g. ("lambda_s",)."""
+    column_name: str
+    """What the columns are, e.g. "lambda_bs"; "mIoU" for a table with one column of numbers."""
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns) or len(row.labels) != len(self.row_names):
+                raise ValueError(
+                    f"table {self.name}, row {row.labels}: {len(row.labels)} labels and "
+                    f"{len(row.cells)} cells, expected {len(self.row_names)} and "
+                    f"{len(self.columns)}"
+                )
+
+    def cells(self) -> Iterator[tuple[str, Cell]]:
+        """Yield (reference, cell) row by row, e.g. ("V[0.1,0.5]", cell)."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                yield self.reference(row, column), cell
+
+    def reference(self, row: Row, column: str) -> str:
+        """Return a cell's name, which is unique within the table."""
+        parts = row.labels if len(self.columns) == 1 else (*row.labels, column)
+        return f"{self.name}[{','.join(parts)}]"

@@ -1,0 +1,251 @@
+"""The drawn data set: its layout, its masks and annotations, and what makes it safe to write."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.data.drawing import Drawing, draw_picture
+from wsss.data.drawn import draw_voc
+
+COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
+TRAIN = [f"drawn_00000{i}" for i in range(6)]
+EXTRA = [f"drawn_00000{i}" for i in range(6, 10)]
+VAL = ["drawn_000010", "drawn_000011", "drawn_000012"]
+# Label numbers as the VOC development kit lists them, aeroplane = 1.
+VOC_LABELS = {"bird": 3, "boat": 4, "car": 7, "cat": 8, "horse": 13, "sheep": 17}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_voc(tmp_path_factory.mktemp("drawn") / "voc", **COUNTS)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Drawing]:
+    return [draw_picture(rng_seed=0, image_index=index) for index in range(60)]
+
+
+def read_mask(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def test_split_files_list_their_ids_in_order_and_train_aug_leaves_val_out(tree: Path) -> None:
+    def split(name: str) -> list[str]:
+        return (tree / "ImageSets" / "Segmentation" / f"{name}.txt").read_text().splitlines()
+
+    assert split("train") == TRAIN
+    assert split("val") == VAL
+    assert split("trainval") == TRAIN + VAL
+    assert split("train_aug") == TRAIN + EXTRA
+
+
+def test_every_folder_holds_exactly_the_ids_that_voc_and_sbd_would_give_it(tree: Path) -> None:
+    def ids(folder: str, suffix: str) -> list[str]:
+        assert {path.suffix for path in (tree / folder).iterdir()} == {suffix}
+        return sorted(path.stem for path in (tree / folder).iterdir())
+
+    assert ids("JPEGImages", ".jpg") == TRAIN + EXTRA + VAL
+    assert ids("SegmentationClassAug", ".png") == TRAIN + EXTRA + VAL
+    assert ids("SegmentationClass", ".png") == TRAIN + VAL
+    assert ids("Annotations", ".xml") == TRAIN + VAL
+
+
+def test_masks_are_palette_images_in_the_colours_of_voc(tree: Path) -> None:
+    for path in tree.glob("SegmentationClass*/*.png"):
+        with (
+            Image.open(path) as mask,
+            Image.open(tree / "JPEGImages" / f"{path.stem}.jpg") as image,
+        ):
+            assert mask.mode == "P"
+            assert image.mode == "RGB"
+            assert mask.size == image.size
+            colours = np.array(mask.getpalette()).reshape(-1, 3)
+        assert colours[0].tolist() == [0, 0, 0]
+        assert colours[3].tolist() == [128, 128, 0]  # bird
+        assert colours[17].tolist() == [128, 64, 0]  # sheep
+        assert colours[255].tolist() == [224, 224, 192]
+
+
+def test_annotations_agree_with_the_masks_on_classes_boxes_and_size(tree: Path) -> None:
+    for image_id in TRAIN + VAL:
+        mask = read_mask(tree / "SegmentationClass" / f"{image_id}.png")
+        annotation = ElementTree.parse(tree / "Annotations" / f"{image_id}.xml").getroot()
+        assert annotation.findtext("filename") == f"{image_id}.jpg"
+        assert annotation.findtext("size/height") == str(mask.shape[0])
+        assert annotation.findtext("size/width") == str(mask.shape[1])
+        boxed = np.zeros((256, *mask.shape), bool)
+        for node in annotation.iter("object"):
+            left, top, right, bottom = (
+                int(node.findtext(f"bndbox/{side}", ""))
+                for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            assert 1 <= left < right <= mask.shape[1]
+            assert 1 <= top < bottom <= mask.shape[0]
+            label = VOC_LABELS[node.findtext("name", "")]
+            boxed[label, top - 1 : bottom, left - 1 : right] = True
+        labels = set(np.unique(mask).tolist()) - {0, 255}
+        assert set(np.flatnonzero(boxed.any((1, 2))).tolist()) == labels
+        assert all(boxed[label][mask == label].all() for label in labels)
+
+
+def test_the_border_is_every_pixel_beside_an_outline_and_nothing_else(tree: Path) -> None:
+    for index, image_id in enumerate(TRAIN):
+        drawing = draw_picture(rng_seed=0, image_index=index)
+        owner = np.zeros(drawing.labels.shape, int)
+        for number, drawn in enumerate(drawing.objects, start=1):
+            owner[drawn.body | drawn.part] = number
+        expected = drawing.labels.copy()
+        for y, x in np.ndindex(*owner.shape):
+            around = owner[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            if (around != owner[y, x]).any():
+                expected[y, x] = 255
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            np.testing.assert_array_equal(read_mask(tree / folder / f"{image_id}.png"), expected)
+        assert 0.01 < (expected == 255).mean() < 0.12
+
+
+def test_extra_images_have_masks_without_a_border(tree: Path) -> None:
+    for image_id in EXTRA:
+        labels = set(
+            np.unique(read_mask(tree / "SegmentationClassAug" / f"{image_id}.png")).tolist()
+        )
+        assert 0 in labels
+        assert 1 <= len(labels - {0}) <= 3
+        assert labels - {0} <= set(VOC_LABELS.values())
+
+
+def test_the_jpeg_shows_the_picture_that_the_mask_belongs_to(tree: Path) -> None:
+    for index, image_id in enumerate(TRAIN + EXTRA + VAL):
+        decoded = np.array(Image.open(tree / "JPEGImages" / f"{image_id}.jpg")).astype(int)
+        drawn = draw_picture(rng_seed=0, image_index=index).image.astype(int)
+        assert abs(decoded - drawn).mean() < 5
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_writes_others(
+    tree: Path, tmp_path: Path
+) -> None:
+    assert contents(draw_voc(tmp_path / "again", **COUNTS)) == contents(tree)
+    other = draw_voc(tmp_path / "other", **COUNTS, rng_seed=1)
+    images = [path.read_bytes() for path in sorted(tree.glob("JPEGImages/*"))]
+    assert not set(images) & {path.read_bytes() for path in other.glob("JPEGImages/*")}
+
+
+def test_labels_are_the_visible_bodies_and_parts_of_objects(pictures: list[Drawing]) -> None:
+    for image, labels, objects in pictures:
+        assert image.shape == (*labels.shape, 3)
+        owners = np.zeros(labels.shape, int)
+        for drawn in objects:
+            owners += drawn.body.astype(int) + drawn.part
+            assert (labels[drawn.body | drawn.part] == VOC_LABELS[drawn.name]).all()
+        assert owners.max() == 1
+        np.testing.assert_array_equal(owners == 1, labels > 0)
+
+
+def test_the_part_is_about_a_quarter_of_an_object_and_objects_are_neither_tiny_nor_huge(
+    pictures: list[Drawing],
+) -> None:
+    objects = [drawn for drawing in pictures for drawn in drawing.objects]
+    shares = [drawn.part.sum() / (drawn.part.sum() + drawn.body.sum()) for drawn in objects]
+    areas = [(drawn.part | drawn.body).mean() for drawn in objects]
+    assert 0.2 < np.mean(shares) < 0.27
+    assert 0.15 < min(shares) <= max(shares) < 0.35
+    assert 0.08 < min(areas) <= max(areas) < 0.4
+    assert len({drawing.labels.shape for drawing in pictures}) > 20
+
+
+def test_classes_are_balanced_and_about_half_the_images_hold_two(pictures: list[Drawing]) -> None:
+    holding = Counter(name for d in pictures for name in {drawn.name for drawn in d.objects})
+    assert set(holding) == set(VOC_LABELS)
+    assert max(holding.values()) < 2 * min(holding.values())
+    several = np.mean([len({drawn.name for drawn in d.objects}) > 1 for d in pictures])
+    assert 0.3 < several < 0.7
+
+
+def test_mean_colour_of_the_part_tells_the_class_not_of_the_body(pictures: list[Drawing]) -> None:
+    def accuracy(field: str) -> float:
+        samples = [
+            (drawn.name, drawing.image[getattr(drawn, field)].mean(0))
+            for drawing in pictures
+            for drawn in drawing.objects
+        ]
+        half = len(samples) // 2
+        centres = {
+            name: np.mean([colour for known, colour in samples[:half] if known == name], 0)
+            for name in VOC_LABELS
+        }
+        hits = [
+            name == min(centres, key=lambda c: float(np.linalg.norm(centres[c] - colour)))
+            for name, colour in samples[half:]
+        ]
+        return float(np.mean(hits))
+
+    assert accuracy("part") > 0.85
+    assert 1 / 6 < accuracy("body") < 0.7
+
+
+def test_a_second_call_leaves_a_finished_tree_untouched(tree: Path) -> None:
+    def stamps() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+
+    before, calls = stamps(), []
+    assert draw_voc(tree, **COUNTS, progress=lambda *done: calls.append(done)) == tree
+    assert calls == []
+    assert stamps() == before
+
+
+def test_a_folder_with_other_contents_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "VOC2012").mkdir()
+    (tmp_path / "VOC2012" / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match=r"VOC2012 .*remove it or name another"):
+        draw_voc(tmp_path / "VOC2012", **COUNTS)
+    assert contents(tmp_path) == {"VOC2012/mine.txt": b"keep"}
+
+
+@pytest.mark.parametrize("change", [{"rng_seed": 7}, {"num_train": 5}, {"num_extra": 0}])
+def test_a_tree_drawn_with_other_settings_is_refused(tree: Path, change: dict[str, int]) -> None:
+    with pytest.raises(FileExistsError, match=r"'rng_seed': 0.* not .*remove it or name another"):
+        draw_voc(tree, **{**COUNTS, **change})
+
+
+def test_an_interrupted_draw_leaves_nothing_and_the_next_one_succeeds(
+    tree: Path, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        assert total == 13
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_voc(tmp_path / "voc", **COUNTS, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    assert contents(draw_voc(tmp_path / "voc", **COUNTS)) == contents(tree)
+
+
+def test_of_two_processes_that_draw_the_same_tree_both_succeed(tree: Path, tmp_path: Path) -> None:
+    def other_process_finishes_first(done: int, total: int) -> None:
+        if done == total:
+            shutil.copytree(tree, tmp_path / "voc")
+
+    root = draw_voc(tmp_path / "voc", **COUNTS, progress=other_process_finishes_first)
+    assert contents(root) == contents(tree)
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_val": 0}, {"num_extra": -1}])
+def test_counts_out_of_range_are_refused_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(ValueError, match="train and val need 1 or more"):
+        draw_voc(tmp_path / "voc", **{**COUNTS, **wrong})
+    assert list(tmp_path.iterdir()) == []

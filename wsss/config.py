@@ -1,0 +1,211 @@
+"""Every setting that moves a result, as frozen models: what is trained, and how it is scored.
+
+A `RunConfig` holds no path, device, worker count or address: two machines that run equal
+configurations give the same experiment. Each field says why its default was chosen; "(open)" marks
+a point that the paper leaves open, whose alternatives are the field's other values.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+UnitFloat = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Settings):
+    """Which images: a data set is named by its content, never by where it lies."""
+
+    name: str = Field("VOC2012", max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    fingerprint: str = Field("unknown", description="digest of splits, labels and masks")
+    train_split: str = Field("train_aug", description="10,582 images on VOC (IV-A)")
+    eval_split: str = Field(
+        "train", description="(open) scored against pixel masks: train, 1,464 images; or train_aug"
+    )
+
+
+class NetworkConfig(Settings):
+    """The classification network whose last map gives the CAM (III-A, III-C, Figure 4)."""
+
+    backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
+        "resnet50", description="the paper's is resnet50; resnet10_narrow is for the drawn data"
+    )
+    weights: str = Field(
+        "imagenet",
+        pattern=r"^(imagenet|none|sha256:[0-9a-f]{64})$",
+        description="(open) initial weights: torchvision's ImageNet ones, none, or a file's digest",
+    )
+    feature_map: Literal["fpn", "plain", "fpn_p3"] = Field(
+        "fpn",
+        description="(open) fpn: feature pyramid fused to one map at stride 16; plain: the "
+        "backbone's last map; fpn_p3: fused at stride 8",
+    )
+    fpn_channels: PositiveInt = Field(256, description="torchvision's width of an FPN")
+    frozen_stages: int = Field(
+        0, ge=0, le=4, description="stages kept at their initial weights, the stem being the first"
+    )
+    batch_norm: Literal["frozen", "train"] = Field(
+        "frozen",
+        description="(open) frozen statistics (IRN), so that all views share one forward; train: "
+        "batch statistics, each view forwarded apart",
+    )
+    channel_attention: bool = Field(False, description="squeeze-and-excitation [24]")
+    spatial_attention: bool = Field(False, description="7x7 over channel mean and maximum [25]")
+    multi_scale_atrous: bool = Field(False, description="4-layer hybrid dilated convolution")
+    context_association: bool = Field(False, description="cosine affinity of pixels, Eq. 3")
+    se_ratio: PositiveInt = Field(16, description="(open) squeeze ratio, 16 in SE; 8 in others")
+    atrous: Literal["zero_is_1x1", "one_to_four", "parallel"] = Field(
+        "zero_is_1x1",
+        description="(open) D = 0, 1, 2, 3: a 1x1 then 3x3 with dilation 1, 2, 3 in series; "
+        "dilation D + 1 in series; or the default's four in parallel, summed",
+    )
+    atrous_channels: PositiveInt = Field(256, description="(open) C', width inside the stack")
+    atrous_start: Literal["random", "identity"] = Field(
+        "random",
+        description="(open) identity: a residual whose last scale starts at 0, so that training "
+        "starts from the plain network",
+    )
+    affinity: Literal["relu_row_sum", "softmax"] = Field(
+        "relu_row_sum", description="(open) activation and normalisation of the affinity"
+    )
+    affinity_temperature: PositiveFloat = Field(0.1, description="of the softmax affinity")
+    affinity_residual: bool = Field(
+        False, description="(open) add the input to the associated map; the paper shows no sum"
+    )
+
+
+class ViewsConfig(Settings):
+    """The enhanced and the decreased view, g' = alpha * g + beta (Eq. 2, IV-B)."""
+
+    enhanced: bool = False
+    decreased: bool = False
+    alpha_enhanced: NonNegativeFloat = Field(1.5, description="IV-B")
+    beta_enhanced: float = Field(300.0, description="IV-B, as printed; see `reading`")
+    alpha_decreased: NonNegativeFloat = Field(0.8, description="IV-B")
+    beta_decreased: float = Field(150.0, description="IV-B, as printed; see `reading`")
+    reading: Literal[
+        "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
+        "decreased_negative", "about_mean",
+    ] = Field(
+        "beta_tenth",
+        description="(open) what Eq. 2 does to 8-bit pixels; read literally, the enhanced view is "
+        "all white. method/views.py defines each reading",
+    )  # fmt: skip
+    padding: Literal["before", "after"] = Field(
+        "before", description="(open) Eq. 2 before the crop is padded, or after"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adjusted views in use, in the order in which the network sees them."""
+        return tuple(name for name in ("enhanced", "decreased") if getattr(self, name))
+
+
+class TransferConfig(Settings):
+    """The attention transfer module's losses and merge rule (III-B, III-D)."""
+
+    lambda_s: NonNegativeFloat = Field(0.5, description="weight of L_s in Eq. 7")
+    lambda_bs: NonNegativeFloat = Field(0.5, description="weight of L_bs in Eq. 7")
+    similarity_pairs: Literal["eq5", "prose"] = Field(
+        "eq5", description="(open) (Mo,Md),(Mo,Me) as Eq. 5; or (Me,M^),(Md,M^) as III-B says"
+    )
+    cam_activation: Literal["relu_max", "raw", "sigmoid"] = Field(
+        "relu_max", description="(open) CAM inside the L1 losses; relu_max: ReLU over its maximum"
+    )
+    l1_reduction: Literal["present", "all", "sum"] = Field(
+        "present", description="(open) mean over present classes and pixels, over all, or the sum"
+    )
+    merged_gradient: Literal["stop", "flow"] = Field(
+        "stop", description="(open) M^o supervises, so no gradient goes into it"
+    )
+    belongs: Literal["argmax", "threshold"] = Field(
+        "argmax", description="(open) a pixel belongs to C: argmax with the background, or CAM > s"
+    )
+    belongs_score: UnitFloat = Field(0.15, description="(open) that background score s")
+    half_of: Literal["cam", "sigmoid"] = Field(
+        "cam", description="(open) the merge rule's .5 is on the normalised CAM, or on sigmoid"
+    )
+    background_map: Literal["one_minus_max", "fixed_score"] = Field(
+        "one_minus_max",
+        description="(open) M_b's background channel: 1 - max over classes (SEAM), or the score "
+        "where background wins",
+    )
+
+
+class TrainConfig(Settings):
+    """Optimisation of the CAM network (IV-B and, where it is silent, IRN's practice)."""
+
+    epochs: PositiveInt = Field(5, description="(open) IRN: 5; Puzzle-CAM: 15")
+    batch_size: PositiveInt = Field(16, description="(open) global batch; IRN: 16")
+    crop_size: PositiveInt = Field(512, description="(open) pixels; IRN: 512")
+    min_long_side: PositiveInt = Field(320, description="(open) pixels; IRN: 320")
+    max_long_side: PositiveInt = Field(640, description="(open) pixels; IRN: 640")
+    horizontal_flip: bool = True
+    lr: PositiveFloat = Field(0.1, description="lr0, IV-B")
+    head_lr_multiplier: PositiveFloat = Field(10.0, description="(open) new layers; IRN: 10")
+    momentum: Literal["standard", "legacy"] = Field(
+        "standard",
+        description="(open) .9; or what IRN, SEAM and Puzzle-CAM run: the weight decay lands in "
+        "SGD's momentum place",
+    )
+    weight_decay: NonNegativeFloat = Field(1e-4, description="(open) IRN: 1e-4")
+    poly_power: PositiveFloat = Field(0.9, description="Eq. 8, per iteration")
+    warmup_iterations: int = Field(0, ge=0, description="linear warm-up; the paper has none")
+    clip_norm: PositiveFloat | None = Field(None, description="global gradient norm; paper: none")
+    cls_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="(open) Eq. 4 over classes; the batch is always averaged"
+    )
+    cls_over_views: Literal["mean", "sum"] = Field("mean", description="(open) L_cls over views")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
+
+    @model_validator(mode="after")
+    def _long_sides_in_order(self) -> "TrainConfig":
+        if self.min_long_side > self.max_long_side:
+            raise ValueError(
+                f"min_long_side {self.min_long_side} is above max_long_side {self.max_long_side}; "
+                "swap them"
+            )
+        return self
+
+
+class LabelsConfig(Settings):
+    """From CAMs to pseudo-labels and their score; changing these never retrains."""
+
+    scales: tuple[PositiveFloat, ...] = Field(
+        (0.5, 1.0, 1.5, 2.0), min_length=1, description="(open) IRN's; single scale: [1.0]"
+    )
+    flip: bool = Field(True, description="average with the mirrored image (IRN)")
+    background_score: UnitFloat = Field(0.15, description="(open) fixed threshold; IRN: .15")
+    threshold_range: tuple[UnitFloat, UnitFloat] = Field(
+        (0.05, 0.80), description="where the best threshold is sought, with pixel ground truth"
+    )
+
+
+class RunConfig(Settings):
+    """One training and its score: the unit which tables are made of."""
+
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    views: ViewsConfig = ViewsConfig()
+    transfer: TransferConfig = TransferConfig()
+    train: TrainConfig = TrainConfig()
+    labels: LabelsConfig = LabelsConfig()
+    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the settings with dotted names, `{"train.lr": 0.1, ...}`, in field order."""
+        flat: dict[str, Any] = {}
+        for name, value in self.model_dump(mode="json").items():
+            if isinstance(value, dict):
+                flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+            else:
+                flat[name] = value
+        return flat

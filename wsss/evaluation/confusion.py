@@ -1,0 +1,153 @@
+"""Pseudo-label mIoU at every threshold from one pass over the pixels.
+
+For each image the pixels are counted by (ground truth, strongest class, bucket of the strongest
+CAM). A pixel is foreground at threshold t if its CAM is above t, so suffix sums over buckets give
+the confusion matrix at every threshold at once. The counts are kept per image: they are all that
+later statistics need.
+
+Legend: L labels (background and K classes), T thresholds, N images, H W image size.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.data.classes import IGNORE_INDEX
+
+Counts = NDArray[np.int64]
+
+
+def threshold_grid(background_score: float) -> NDArray[np.float32]:
+    """Return the thresholds of a curve: 0, .01, ... .99 and the fixed background score."""
+    grid = np.arange(100, dtype=np.float32) / np.float32(100)
+    exact = np.float32(background_score)
+    return grid if np.isclose(grid, exact).any() else np.union1d(grid, exact)
+
+
+def threshold_index(thresholds: NDArray[np.float32], threshold: float) -> int:
+    """Return the index of the nearest threshold of a grid."""
+    return int(np.abs(thresholds - np.float32(threshold)).argmin())
+
+
+def count_image(
+    cams: NDArray[np.float32],
+    labels: tuple[int, ...],
+    mask: NDArray[np.uint8],
+    thresholds: NDArray[np.float32],
+    num_labels: int,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Count one image's pixels; ignored pixels (255) do not count.
+
+    cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`; mask: [H, W] in 0..L-1 and 255.
+    Returns (codes, counts), sparse: code = (ground truth * L + label) * (T + 1) + bucket, where
+    bucket is the number of thresholds below the pixel's strongest CAM. Raises ValueError if the
+    sizes differ.
+    """
+    if cams.shape[1:] != mask.shape:
+        raise ValueError(f"CAMs of {cams.shape[1:]} pixels, mask of {mask.shape}")
+    valid = mask != IGNORE_INDEX
+    values = np.array([k + 1 for k in labels], dtype=np.int64)
+    strongest = cams.max(0)[valid]
+    label = values[cams.argmax(0)[valid]]
+    bucket = np.searchsorted(thresholds, strongest, side="left")
+    codes = (mask[valid].astype(np.int64) * num_labels + label) * (len(thresholds) + 1) + bucket
+    found, counts = np.unique(codes, return_counts=True)
+    return found.astype(np.uint32), counts.astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class ThresholdCounts:
+    """The counted pixels of an evaluation set, image by image."""
+
+    thresholds: NDArray[np.float32]
+    """[T], ascending."""
+    num_labels: int
+    image_ids: tuple[str, ...]
+    """[N], the order of `image_index`."""
+    image_index: NDArray[np.uint32]
+    """[M] which image each entry belongs to."""
+    codes: NDArray[np.uint32]
+    """[M], see `count_image`."""
+    counts: NDArray[np.uint32]
+    """[M] pixels."""
+
+    def confusions(self) -> Counts:
+        """Return the confusion matrix of the whole set at each threshold: [T, L, L].
+
+        Rows are ground truth, columns pseudo-label.
+        """
+        size = self.num_labels**2 * (len(self.thresholds) + 1)
+        total = np.bincount(self.codes, weights=self.counts, minlength=size).astype(np.int64)
+        return self._cut(total.reshape(1, self.num_labels, self.num_labels, -1))[0]
+
+    def image_confusions(self, threshold: float) -> Counts:
+        """Return each image's confusion matrix at the nearest threshold: [N, L, L]."""
+        at = threshold_index(self.thresholds, threshold)
+        pair, bucket = np.divmod(self.codes.astype(np.int64), len(self.thresholds) + 1)
+        truth, label = np.divmod(pair, self.num_labels)
+        label = np.where(bucket > at, label, 0)
+        confusion = np.zeros((len(self.image_ids), self.num_labels, self.num_labels), np.int64)
+        np.add.at(confusion, (self.image_index, truth, label), self.counts)
+        return confusion
+
+    def save(self, path: Path) -> None:
+        """Write a compressed .npz, without pickle."""
+        np.savez_compressed(
+            path, thresholds=self.thresholds, num_labels=self.num_labels,
+            image_ids=np.array(self.image_ids), image_index=self.image_index, codes=self.codes,
+            counts=self.counts,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> "ThresholdCounts":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            return cls(
+                data["thresholds"], int(data["num_labels"]),
+                tuple(str(name) for name in data["image_ids"]),
+                data["image_index"], data["codes"], data["counts"],
+            )  # fmt: skip
+
+    def _cut(self, histogram: Counts) -> Counts:
+        """[..., L, L, T + 1] by bucket -> [..., T, L, L] by threshold."""
+        # Bucket b is above thresholds 0..b-1, so threshold t keeps the buckets from t + 1 on.
+        suffix = histogram[..., ::-1].cumsum(-1)[..., ::-1]
+        confusion = np.moveaxis(suffix[..., 1:], -1, -3).copy()
+        missed = np.moveaxis(histogram.sum((-2, -1))[..., None] - suffix[..., 1:].sum(-2), -1, -2)
+        confusion[..., 0] += missed
+        return confusion
+
+
+def collect(
+    images: list[tuple[str, NDArray[np.uint32], NDArray[np.uint32]]],
+    thresholds: NDArray[np.float32],
+    num_labels: int,
+) -> ThresholdCounts:
+    """Join (image id, codes, counts) of many images, sorted by id."""
+    images = sorted(images, key=lambda image: image[0])
+    sizes = [len(codes) for _, codes, _ in images]
+    return ThresholdCounts(
+        thresholds,
+        num_labels,
+        tuple(image_id for image_id, _, _ in images),
+        np.repeat(np.arange(len(images), dtype=np.uint32), sizes),
+        np.concatenate([codes for _, codes, _ in images]),
+        np.concatenate([counts for _, _, counts in images]),
+    )
+
+
+def iou_per_label(confusion: Counts) -> NDArray[np.float64]:
+    """Return intersection over union of each label: [..., L, L] -> [..., L], in [0, 1].
+
+    NaN for a label that neither the ground truth nor the pseudo-labels hold.
+    """
+    intersection = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    union = confusion.sum(-1) + confusion.sum(-2) - intersection
+    return np.divide(intersection, union, out=np.full_like(intersection, np.nan), where=union > 0)
+
+
+def mean_iou(confusion: Counts) -> NDArray[np.float64]:
+    """Return mIoU over the labels that occur: [..., L, L] -> [...], in [0, 1]."""
+    return np.nanmean(iou_per_label(confusion), axis=-1)

@@ -1,0 +1,144 @@
+"""Pictures of a run: its threshold curve, and a gallery of CAMs like the paper's Figure 3.
+
+Legend: P present classes of one image, H W its size.
+"""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from wsss.config import LabelsConfig, RunConfig, ViewsConfig
+from wsss.data.classes import voc_palette
+from wsss.data.loading import read_rgb
+from wsss.data.voc import Sample, VocDataset
+from wsss.evaluation.score import Score
+from wsss.labels.infer import infer_cams, multi_scale_cams
+from wsss.labels.pseudo_label import pseudo_label
+from wsss.method.losses import merged_cam
+from wsss.method.views import adjust
+from wsss.networks.cam_net import CamNet
+
+SINGLE_SCALE = LabelsConfig(scales=(1.0,), flip=False)
+COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
+
+
+def draw_threshold_curve(path: Path, score: Score) -> None:
+    """Draw pseudo-label mIoU by background threshold, the fixed and the best one marked."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    thresholds, values = zip(*score.curve, strict=True)
+    axes.plot(thresholds, values, color="#1f4e79")
+    axes.plot(
+        score.fixed_threshold, score.miou_fixed, "o", color="#c00000",
+        label=f"fixed {score.fixed_threshold:g}: {score.miou_fixed:.2f}",
+    )  # fmt: skip
+    axes.plot(
+        score.best_threshold, score.miou_best, "s", color="#7f7f7f",
+        label=f"best {score.best_threshold:g}: {score.miou_best:.2f} (chosen with ground truth)",
+    )  # fmt: skip
+    axes.set_xlabel("background threshold on the normalised CAM")
+    axes.set_ylabel("pseudo-label mIoU (%)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=100)
+
+
+def draw_gallery(
+    path: Path,
+    model: CamNet,
+    dataset: VocDataset,
+    samples: list[Sample],
+    config: RunConfig,
+    *,
+    device: torch.device,
+) -> None:
+    """Draw one line per image: image, M_o, M_e, M_d, merged, pseudo-label, ground truth.
+
+    Map columns show the maximum over the present classes at a single scale. M_e and M_d are drawn
+    for untrained views too (with the default alpha and beta) and then say so. The pseudo-label is
+    the one that is scored: multi-scale, at the fixed background score.
+    """
+    views = config.views.model_copy(update={"enhanced": True, "decreased": True})
+    figure = Figure(figsize=(2.1 * len(COLUMNS), 1.75 * len(samples) + 0.4), layout="constrained")
+    grid = figure.subplots(len(samples), len(COLUMNS), squeeze=False)
+    for line, cams in zip(
+        grid, infer_cams(model, samples, config.labels, device=device), strict=True
+    ):
+        sample = cams.sample
+        image = read_rgb(sample)
+        maps = _view_maps(model, image, sample, config, views, device=device)
+        label = pseudo_label(cams.cams, sample.labels, config.labels.background_score)
+        mask = dataset.mask(sample.image_id)
+        pictures = [np.asarray(image), *maps, _coloured(label), _coloured(mask)]
+        for axes, picture in zip(line, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+        names = ", ".join(dataset.classes[k] for k in sample.labels)
+        line[0].set_title(f"{sample.image_id}\n{names}", fontsize=7, parse_math=False)
+    for axes, title in zip(grid[0], _titles(config), strict=True):
+        if title != "image":
+            axes.set_title(title, fontsize=8, parse_math=False)
+    figure.savefig(path, dpi=80)
+
+
+def _titles(config: RunConfig) -> list[str]:
+    untrained = {
+        name
+        for name, used in (("M_e", config.views.enhanced), ("M_d", config.views.decreased))
+        if not used
+    }
+    titles = [f"{name}\n(view not trained)" if name in untrained else name for name in COLUMNS]
+    titles[COLUMNS.index("pseudo-label")] += f" at {config.labels.background_score:g}"
+    return titles
+
+
+def _view_maps(
+    model: CamNet,
+    image: Image.Image,
+    sample: Sample,
+    config: RunConfig,
+    views: ViewsConfig,
+    *,
+    device: torch.device,
+) -> list[NDArray[np.uint8]]:
+    """Return M_o, M_e, M_d and M^o of one image as colour overlays [H, W, 3]."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    variants = [
+        pixels,
+        adjust(pixels, views.alpha_enhanced, views.beta_enhanced, views.reading),
+        adjust(pixels, views.alpha_decreased, views.beta_decreased, views.reading),
+    ]
+    with torch.inference_mode():
+        raw = [
+            multi_scale_cams(
+                model, _to_image(variant), sample.labels, SINGLE_SCALE, device=device
+            ).cpu()
+            for variant in variants
+        ]  # each [P, H, W]
+    stacked = torch.stack(raw[1:])[:, None]  # [2, 1, P, H, W]
+    present = torch.ones(1, len(sample.labels))
+    merged = merged_cam(stacked, present, config.transfer)[0]
+    return [_overlay(image, cam) for cam in (*raw, merged)]
+
+
+def _to_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+
+def _overlay(image: Image.Image, cam: Tensor) -> NDArray[np.uint8]:
+    """Blend the image with the maximum over classes of a CAM [P, H, W], each class over its own."""
+    scaled = (cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-5)).amax(0).numpy()
+    colours = matplotlib.colormaps["jet"](scaled)[..., :3] * 255
+    return (0.5 * np.asarray(image) + 0.5 * colours).astype(np.uint8)
+
+
+def _coloured(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] labels -> [H, W, 3] in VOC's colours."""
+    return np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)[labels]

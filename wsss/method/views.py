@@ -1,0 +1,94 @@
+"""The adjusted views of the attention transfer module, and the network's input (III-B, Eq. 2).
+
+Legend: B batch, S crop size; pixel values g in 0..255.
+"""
+
+import torch
+from torch import Tensor
+
+from wsss.config import ViewsConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB / 255; torchvision's weights expect them."""
+
+
+def adjust(
+    pixels: Tensor, alpha: float, beta: float, reading: str, mean: Tensor | None = None
+) -> Tensor:
+    """Adjust contrast and brightness, g' = alpha * g + beta, in one of its readings (Eq. 2).
+
+    pixels: float [..., 3, H, W] in 0..255. mean: broadcastable, the images' mean without padding;
+    by default that of all given pixels. Returns the shape of `pixels`.
+
+    | reading            | g'                                                              |
+    |--------------------|-----------------------------------------------------------------|
+    | beta_tenth         | clip(alpha g + beta / 10)                                       |
+    | literal_clip       | clip(alpha g + beta)                                            |
+    | literal_unclipped  | alpha g + beta, as a float beyond 0..255                        |
+    | wrap               | (alpha g + beta) modulo 256, as 8-bit arithmetic overflows      |
+    | beta_thousandth    | clip(alpha g + 255 beta / 1000): beta on images in 0..1         |
+    | decreased_negative | as beta_tenth, but where alpha < 1 beta is subtracted           |
+    | about_mean         | clip(alpha (g - m) + m + beta / 10), m the image's mean         |
+
+    Raises ValueError for an unknown reading.
+    """
+    if reading == "literal_unclipped":
+        return alpha * pixels + beta
+    if reading == "wrap":
+        return torch.remainder(torch.floor(alpha * pixels + beta), 256)
+    if reading == "literal_clip":
+        adjusted = alpha * pixels + beta
+    elif reading == "beta_tenth":
+        adjusted = alpha * pixels + beta / 10
+    elif reading == "beta_thousandth":
+        adjusted = alpha * pixels + 255 * beta / 1000
+    elif reading == "decreased_negative":
+        adjusted = alpha * pixels + (-beta / 10 if alpha < 1 else beta / 10)
+    elif reading == "about_mean":
+        if mean is None:
+            mean = pixels.mean((-3, -2, -1), keepdim=True)
+        adjusted = alpha * (pixels - mean) + mean + beta / 10
+    else:
+        raise ValueError(f"unknown reading {reading!r} of Eq. 2; see views.reading")
+    return adjusted.clamp(0, 255)
+
+
+def content_mask(boxes: Tensor, crop_size: int) -> Tensor:
+    """Return 1 inside each image's box and 0 in its padding.
+
+    boxes: int [B, 4], top, left, bottom, right. Returns float [B, 1, S, S].
+    """
+    index = torch.arange(crop_size, device=boxes.device)
+    top, left, bottom, right = boxes[:, :, None].unbind(1)  # each [B, 1]
+    rows = (index >= top) & (index < bottom)  # [B, S]
+    columns = (index >= left) & (index < right)
+    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Map RGB pixels in 0..255 [B, 3, H, W] to ImageNet mean 0 and standard deviation 1."""
+    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
+    return (pixels / 255 - mean) / std
+
+
+def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
+    """Return the original and the adjusted views of a batch as network input.
+
+    pixels: uint8 [B, 3, S, S]; boxes: int [B, 4]. Returns float [V, B, 3, S, S], V = 1 + number of
+    adjusted views, in the order original, enhanced, decreased. Padding is 0 behind the
+    normalisation (the ImageNet mean) in every view; with `views.padding: after`, Eq. 2 acts on it.
+    """
+    mask = content_mask(boxes, pixels.shape[-1])
+    fill = 255 * torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
+    original = torch.lerp(fill.expand(pixels.shape), pixels.float(), mask)
+    mean = (original * mask).sum((1, 2, 3), keepdim=True) / (3 * mask.sum((1, 2, 3), keepdim=True))
+    inputs = [original]
+    for name in views.names:
+        alpha, beta = getattr(views, f"alpha_{name}"), getattr(views, f"beta_{name}")
+        adjusted = adjust(original, alpha, beta, views.reading, mean)
+        inputs.append(
+            adjusted if views.padding == "after" else torch.where(mask > 0, adjusted, fill)
+        )
+    return torch.stack([normalise(view) for view in inputs])

@@ -1,0 +1,196 @@
+"""Backbones at output stride 16, cut into five stages. Legend: B batch, C channels, H W image size.
+
+| backbone        | source                                  | channels of stages 2 to 5 |
+|-----------------|-----------------------------------------|---------------------------|
+| resnet50        | torchvision, the paper's                | 256, 512, 1024, 2048      |
+| resnet18        | torchvision                             | 64, 128, 256, 512         |
+| mobilenet_v2    | torchvision                             | 24, 32, 96, 1280          |
+| resnet10_narrow | one basic block a stage, for drawn data | 24, 48, 96, 128           |
+"""
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock
+
+from wsss.config import NetworkConfig
+from wsss.networks.conv_norm import conv_norm_relu, fuse_conv_norm
+
+
+class WeightsError(ValueError):
+    """Initial weights that cannot be used; the message names the file, the rule and the remedy."""
+
+
+class Backbone(nn.Module):
+    """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16."""
+
+    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        _dilate(stages[4])
+        self.stages = nn.ModuleList(stages)
+        self.channels = channels
+        self.num_frozen = 0
+
+    def freeze(self, num_stages: int) -> None:
+        """Keep the first `num_stages` stages at their initial weights; they cost no backward."""
+        self.num_frozen = num_stages
+        for stage in self.stages[:num_stages]:
+            stage.requires_grad_(requires_grad=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] -> the maps of stages 2 to 5, strides 4, 8, 16 and 16."""
+        maps = []
+        for index, stage in enumerate(self.stages):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.num_frozen):
+                x = stage(x)
+            maps.append(x)
+        return maps[1:]
+
+
+def build_backbone(network: NetworkConfig, weights_file: Path | None = None) -> Backbone:
+    """Build the configured backbone with its initial weights, convolutions and norms fused.
+
+    `weights_file` must be the file whose SHA-256 `network.weights` names. Raises WeightsError if
+    it is missing, altered or made for another backbone.
+    """
+    stages, channels = _BUILDERS[network.backbone](network, weights_file)
+    for stage in stages:
+        fuse_conv_norm(stage)
+    backbone = Backbone(stages, channels)
+    backbone.freeze(network.frozen_stages)
+    return backbone
+
+
+def file_digest(path: Path) -> str:
+    """Return a weights file's name in a configuration, `sha256:<64 hex digits>`."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: {error.strerror}; give a state dict file, imagenet or none"
+        ) from None
+
+
+def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path | None) -> None:
+    """Fill a torchvision model with the weights that the configuration names."""
+    if network.weights == "none":
+        return
+    if network.weights == "imagenet":
+        state: dict[str, Any] = models.get_model_weights(network.backbone).DEFAULT.get_state_dict(
+            progress=False, check_hash=True
+        )
+        model.load_state_dict(state)
+        return
+    if weights_file is None:
+        raise WeightsError(
+            f"weights {network.weights[:19]}... need their file; give --weights FILE"
+        )
+    if file_digest(weights_file) != network.weights:
+        raise WeightsError(
+            f"{weights_file}: its SHA-256 is not {network.weights[:19]}... of the configuration; "
+            "give the file which the run was planned with"
+        )
+    load_state_file(model, network.backbone, weights_file)
+
+
+def load_state_file(model: nn.Module, name: str, path: Path) -> None:
+    """Load a torchvision-style state dict, which may lack the classifier.
+
+    Raises WeightsError unless every tensor of the features is there with its shape.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        raise WeightsError(
+            f"{path}: not a plain state dict ({str(error).splitlines()[0][:120]}); save it with "
+            "torch.save(model.state_dict(), file)"
+        ) from None
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
+    wanted = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if not key.startswith(("classifier.", "fc.")) and not key.endswith("num_batches_tracked")
+    }
+    wrong = [
+        key
+        for key, tensor in wanted.items()
+        if key not in state or tuple(state[key].shape) != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{path}: no weights of {name}: {len(wrong)} of {len(wanted)} tensors are missing or "
+            f"have another shape, first {wrong[0]}; choose the backbone they belong to"
+        )
+    model.load_state_dict({key: state[key] for key in wanted}, strict=False)
+
+
+def _resnet(network: NetworkConfig, weights_file: Path | None) -> Any:
+    model = models.get_model(network.backbone, weights=None)
+    _load_initial(model, network, weights_file)
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+    stages = [stem, model.layer1, model.layer2, model.layer3, model.layer4]
+    return stages, (256, 512, 1024, 2048) if network.backbone == "resnet50" else (64, 128, 256, 512)
+
+
+def _mobilenet_v2(network: NetworkConfig, weights_file: Path | None) -> Any:
+    model = models.mobilenet_v2(weights=None)
+    _load_initial(model, network, weights_file)
+    cuts = (0, 2, 4, 7, 14, 19)
+    stages = [model.features[start:stop] for start, stop in itertools.pairwise(cuts)]
+    return stages, (24, 32, 96, 1280)
+
+
+def _resnet10_narrow(network: NetworkConfig, weights_file: Path | None) -> Any:
+    if network.weights == "imagenet":
+        raise WeightsError(
+            "resnet10_narrow has no ImageNet weights; set network.weights to none or choose "
+            "resnet18, resnet50 or mobilenet_v2"
+        )
+    model = nn.Sequential(
+        conv_norm_relu(3, 24, 3, stride=2),
+        nn.Sequential(_block(24, 24, stride=2)),
+        nn.Sequential(_block(24, 48, stride=2)),
+        nn.Sequential(_block(48, 96, stride=2)),
+        nn.Sequential(_block(96, 128, stride=1)),
+    )
+    _load_initial(model, network, weights_file)
+    return list(model), (24, 48, 96, 128)
+
+
+def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
+    shortcut = None
+    if stride != 1 or in_channels != channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+    return BasicBlock(in_channels, channels, stride, shortcut)
+
+
+def _dilate(stage: nn.Module) -> None:
+    """Trade the last stage's stride for dilation 2 in the convolutions behind it, in place.
+
+    The convolution that loses its stride keeps dilation 1, as torchvision's
+    replace_stride_with_dilation does.
+    """
+    for conv in stage.modules():
+        if isinstance(conv, nn.Conv2d):
+            if conv.stride != (1, 1):
+                conv.stride = (1, 1)
+            elif conv.kernel_size != (1, 1):
+                conv.dilation = conv.padding = (2, 2)
+
+
+_BUILDERS = {
+    "resnet50": _resnet,
+    "resnet18": _resnet,
+    "mobilenet_v2": _mobilenet_v2,
+    "resnet10_narrow": _resnet10_narrow,
+}

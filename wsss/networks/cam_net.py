@@ -1,0 +1,132 @@
+"""The classification network whose last map is the CAM (III-A, Figure 1).
+
+Legend: B batch, K foreground classes, C channels, H W image size, h w = H/16, W/16 (H/8 for P3).
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from wsss.config import NetworkConfig
+from wsss.networks.attention import SpatialAttention, channel_attention
+from wsss.networks.backbone import Backbone, build_backbone
+from wsss.networks.context import ContextAssociation, MultiScaleAtrous
+from wsss.networks.conv_norm import batch_norms
+
+
+class CamOutput(NamedTuple):
+    """What the network says of a batch."""
+
+    logits: Tensor
+    """[B, K], the mean of each class's map: image-level scores before the sigmoid."""
+    cams: Tensor
+    """[B, K, h, w], class weights x features (Eq. 1), before any ReLU."""
+
+
+class CamNet(nn.Module):
+    """Backbone -> one map -> focused and unfocused parts -> 1x1 classifier -> global mean.
+
+    A part that is switched off is not built.
+    """
+
+    def __init__(
+        self, network: NetworkConfig, num_classes: int, *, weights_file: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.frozen_norm = network.batch_norm == "frozen"
+        self.backbone = build_backbone(network, weights_file)
+        self.neck = None if network.feature_map == "plain" else FusedPyramid(self.backbone, network)
+        channels = self.backbone.channels[-1] if self.neck is None else network.fpn_channels
+        self.parts, channels = _build_parts(network, channels)
+        self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
+        known = set(batch_norms(self.backbone)) if network.weights != "none" else set()
+        self.new_norms = [norm for norm in batch_norms(self) if norm not in known]
+
+    def forward(self, x: Tensor) -> CamOutput:
+        """Normalised images [B, 3, H, W] -> CamOutput in fp32."""
+        maps = self.backbone(x)
+        features = maps[-1] if self.neck is None else self.neck(maps)
+        cams = self.classifier(self.parts(features)).float()
+        return CamOutput(cams.mean((2, 3)), cams)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """Switch the training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_norm:
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the trainable parameters of the backbone, and those of all new layers."""
+        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
+        known = {id(p) for p in self.backbone.parameters()}
+        return backbone, [p for p in self.parameters() if id(p) not in known]
+
+    @contextmanager
+    def calibrating(self) -> Iterator[None]:
+        """Within this context, a forward sets the statistics of new batch norms to its batch's.
+
+        Frozen statistics need a value: pretrained layers bring theirs, new layers get those of the
+        images shown here, once, before training.
+        """
+        for norm in self.new_norms:
+            norm.train()
+            norm.momentum = None  # cumulative average over the forwards made here
+            norm.reset_running_stats()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for norm in self.new_norms:
+                norm.momentum = 0.1
+            self.train(self.training)
+
+
+class FusedPyramid(nn.Module):
+    """Torchvision's feature pyramid, its levels averaged into one map.
+
+    The paper says ResNet50-FPN and shows one map. `fpn` runs over stages 4 and 5, both at stride
+    16; `fpn_p3` over stages 3 to 5, resized to stride 8.
+    """
+
+    def __init__(self, backbone: Backbone, network: NetworkConfig) -> None:
+        super().__init__()
+        self.num_levels = 3 if network.feature_map == "fpn_p3" else 2
+        levels = list(backbone.channels[-self.num_levels :])
+        self.fpn = FeaturePyramidNetwork(levels, network.fpn_channels)
+
+    def forward(self, maps: Iterable[Tensor]) -> Tensor:
+        """Maps of stages 2 to 5 -> [B, fpn_channels, h, w]."""
+        levels = list(maps)[-self.num_levels :]
+        pyramid = self.fpn({str(index): level for index, level in enumerate(levels)})
+        size = levels[0].shape[-2:]
+        resized = [
+            F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            if level.shape[-2:] != size
+            else level
+            for level in pyramid.values()
+        ]
+        return torch.stack(resized).mean(0)
+
+
+def _build_parts(network: NetworkConfig, channels: int) -> tuple[nn.Sequential, int]:
+    """Return the switched-on parts in Figure 4's order, and the channels behind them."""
+    parts = nn.Sequential()
+    if network.channel_attention:
+        parts.add_module("channel_attention", channel_attention(channels, network.se_ratio))
+    if network.spatial_attention:
+        parts.add_module("spatial_attention", SpatialAttention())
+    if network.multi_scale_atrous:
+        atrous = MultiScaleAtrous(channels, network)
+        parts.add_module("multi_scale_atrous", atrous)
+        channels = atrous.out_channels
+    if network.context_association:
+        parts.add_module("context_association", ContextAssociation(network))
+    return parts, channels

@@ -1,0 +1,44 @@
+"""Named starting points for a run. A table's cell is a preset with a few settings replaced."""
+
+from types import MappingProxyType
+
+from wsss.config import RunConfig
+from wsss.overrides import apply_overrides
+
+PAPER = RunConfig()
+"""The paper's full setting: ResNet50-FPN, crop 512, 10,582 images. Needs GPUs and all of VOC."""
+
+SHORT = apply_overrides(
+    PAPER,
+    {
+        "network.backbone": "mobilenet_v2",
+        "network.feature_map": "plain",
+        "train.epochs": 8,
+        "train.crop_size": 224,
+        "train.min_long_side": 256,
+        "train.max_long_side": 448,
+        "train.lr": 0.02,
+        "train.momentum": "legacy",
+        "labels.scales": (0.5, 1.0, 1.5),
+    },
+)
+"""Real pictures on a laptop, from ImageNet weights of a MobileNetV2."""
+
+TINY = apply_overrides(
+    PAPER,
+    {
+        "network.backbone": "resnet10_narrow",
+        "network.weights": "none",
+        "network.fpn_channels": 64,
+        "network.atrous_channels": 64,
+        "train.epochs": 10,
+        "train.crop_size": 96,
+        "train.min_long_side": 96,
+        "train.max_long_side": 160,
+        "train.lr": 0.02,
+        "labels.scales": (1.0, 1.5),
+    },
+)
+"""The drawn data set, from random weights, in seconds per trial."""
+
+PRESETS = MappingProxyType({"tiny": TINY, "short": SHORT, "paper": PAPER})

@@ -1,0 +1,236 @@
+"""Training of the CAM network, as a generator of one record per epoch.
+
+Legend: B batch on this rank, V views, K foreground classes.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsss.config import RunConfig, TrainConfig
+from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.voc import Sample
+from wsss.method.losses import CamLosses, cam_losses
+from wsss.method.views import network_inputs
+from wsss.networks.cam_net import CamNet
+from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+from wsss.training.process import Process
+
+COLLAPSE_MARGIN = 0.05
+"""A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
+
+NUM_CALIBRATION_IMAGES = 32
+
+
+class DivergedError(RuntimeError):
+    """The loss or a gradient became infinite or NaN; the message says where and what to change."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch came to, averaged over its iterations and ranks."""
+
+    epoch: int
+    """1-based, out of config.train.epochs."""
+    loss: float
+    """L of Eq. 7."""
+    loss_cls: float
+    loss_s: float | None
+    """None without an adjusted view."""
+    loss_bs: float | None
+    grad_norm: float
+    """Mean over iterations, before clipping."""
+    lr: float
+    """Backbone's rate at the last iteration."""
+    prior_gap: float
+    """1 - L_cls / entropy of the label frequencies; 0 or less: nothing learnt beyond the prior."""
+    collapsed: float
+    """1.0 while prior_gap is below COLLAPSE_MARGIN: a warning, expected only of early epochs."""
+    images_per_second: float
+    seconds: float
+    step_losses: list[float] = field(default_factory=list)
+    """L of every iteration."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the epoch, without the steps and without unused terms."""
+        values: dict[str, Any] = asdict(self)
+        del values["step_losses"]
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def build_cam_net(
+    config: RunConfig, samples: list[Sample], num_classes: int, *, weights_file: Path | None = None
+) -> CamNet:
+    """Build the network from `rng_seed`, new batch norms calibrated on training crops.
+
+    All ranks build the same network, as crops depend on nothing but seed, epoch and image.
+    Raises WeightsError for initial weights that do not fit.
+    """
+    torch.manual_seed(config.rng_seed)
+    model = CamNet(config.network, num_classes, weights_file=weights_file)
+    model = model.to(memory_format=torch.channels_last)
+    if model.frozen_norm and model.new_norms:
+        crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
+        items = [crops[0, index] for index in _spread(len(crops), NUM_CALIBRATION_IMAGES)]
+        batch = CropBatch(*(torch.stack(part) for part in zip(*items, strict=True)))
+        original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
+        with model.calibrating():
+            model(original)
+    return model
+
+
+def train_cam(
+    model: CamNet,
+    config: RunConfig,
+    samples: list[Sample],
+    num_classes: int,
+    *,
+    process: Process | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    num_loader_workers: int = 0,
+) -> Iterator[EpochRecord]:
+    """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
+
+    An epoch's checkpoint is written when the caller asks for the next record, so that a record
+    which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
+    calls this with its own Process and an equal model. Raises DivergedError on a gradient that is not
+    finite.
+    """
+    process = process or Process()
+    train = config.train
+    model.to(process.device).train()
+    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
+    loader = CropLoader(
+        crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers
+    )
+    num_iterations = train.epochs * loader.iterations
+    optimizer = build_sgd(*model.parameter_groups(), train)
+    start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
+    step = TrainingStep(model, optimizer, config, process)
+    prior = prior_loss(samples, num_classes) * _cls_scale(config, num_classes)
+    iteration = start.iteration
+    for epoch in range(start.epoch, train.epochs):
+        started, terms, norms = time.perf_counter(), [], []
+        for batch in loader.epoch(epoch):
+            set_lr(optimizer, lr_factor(iteration, num_iterations, train))
+            losses, norm = step(batch, iteration)
+            terms.append(_stack_terms(losses))
+            norms.append(norm)
+            iteration += 1
+        seconds = time.perf_counter() - started
+        per_step = process.mean(torch.stack(terms)).double().cpu()  # [iterations, 4]
+        loss, loss_cls, loss_s, loss_bs = (float(value) for value in per_step.mean(0))
+        gap = 1 - loss_cls / prior
+        yield EpochRecord(
+            epoch=epoch + 1,
+            loss=loss,
+            loss_cls=loss_cls,
+            loss_s=loss_s if config.views.names else None,
+            loss_bs=loss_bs if config.views.names else None,
+            grad_norm=float(torch.stack(norms).mean()),
+            lr=optimizer.param_groups[0]["lr"],
+            prior_gap=gap,
+            collapsed=float(gap < COLLAPSE_MARGIN),
+            images_per_second=loader.iterations * train.batch_size / seconds,
+            seconds=seconds,
+            step_losses=[round(float(value), 6) for value in per_step[:, 0]],
+        )
+        if checkpoints and process.is_first:
+            checkpoints.save(Position(epoch + 1, iteration), model, optimizer)
+        process.barrier()
+
+
+class TrainingStep:
+    """One optimiser step on one batch."""
+
+    def __init__(
+        self, model: CamNet, optimizer: torch.optim.Optimizer, config: RunConfig, process: Process
+    ) -> None:
+        self.network = process.wrap(_AllViews(model))
+        self.optimizer, self.config, self.process = optimizer, config, process
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def __call__(self, batch: CropBatch, iteration: int) -> tuple[CamLosses, Tensor]:
+        """Return the batch's losses and the gradient's norm before clipping (scalar tensors)."""
+        config, device = self.config, self.process.device
+        pixels, boxes, targets = (part.to(device, non_blocking=True) for part in batch)
+        inputs = network_inputs(pixels, boxes, config.views)
+        bf16 = config.train.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits, cams = self.network(inputs)
+        losses = cam_losses(
+            logits, cams, targets, config.views, config.transfer,
+            over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
+        )  # fmt: skip
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norm = clip_gradients(self.parameters, config.train.clip_norm)
+        if not math.isfinite(norm):
+            raise DivergedError(_explain_divergence(losses, norm, iteration, config.train))
+        self.optimizer.step()
+        return losses, norm
+
+
+class _AllViews(nn.Module):
+    """Forwards all views: together when batch norm is frozen, one after the other when it is not.
+
+    [V, B, 3, H, W] -> logits [V, B, K], cams [V, B, K, h, w]. A module of its own, so that DDP
+    sees one forward per step.
+    """
+
+    def __init__(self, model: CamNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        num_views, batch = inputs.shape[:2]
+        groups = [inputs.flatten(0, 1)] if self.model.frozen_norm else list(inputs)
+        parts = [self.model(x.contiguous(memory_format=torch.channels_last)) for x in groups]
+        logits = torch.cat([part.logits for part in parts])
+        cams = torch.cat([part.cams for part in parts])
+        return logits.unflatten(0, (num_views, batch)), cams.unflatten(0, (num_views, batch))
+
+
+def _stack_terms(losses: CamLosses) -> Tensor:
+    """Return total, L_cls, L_s and L_bs as one detached vector, 0 for a term not in use."""
+    zero = losses.total.new_zeros(())
+    return torch.stack([zero if term is None else term.detach() for term in losses])
+
+
+def prior_loss(samples: list[Sample], num_classes: int) -> float:
+    """Return L_cls of the best constant prediction: the mean entropy of the label frequencies."""
+    counts = np.bincount([k for s in samples for k in s.labels], minlength=num_classes)
+    rate = np.clip(counts / len(samples), 1e-12, 1 - 1e-12)
+    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean())
+
+
+def _cls_scale(config: RunConfig, num_classes: int) -> float:
+    """How much larger than a plain mean the configured L_cls is."""
+    scale = num_classes if config.train.cls_reduction == "sum" else 1
+    return scale * (1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1)
+
+
+def _spread(num_items: int, count: int) -> list[int]:
+    """Return up to `count` distinct indices, evenly spread over `num_items`."""
+    count = min(count, num_items)
+    return [index * num_items // count for index in range(count)]
+
+
+def _explain_divergence(losses: CamLosses, norm: Tensor, iteration: int, train: TrainConfig) -> str:
+    terms = ", ".join(
+        f"{name} {float(value.detach()):.4g}"
+        for name, value in zip(losses._fields, losses, strict=True)
+        if value is not None
+    )
+    return (
+        f"diverged at iteration {iteration}: gradient norm {float(norm)}, losses {terms}; "
+        f"lower train.lr (now {train.lr}), or set train.clip_norm and train.warmup_iterations"
+    )

@@ -1,0 +1,78 @@
+"""Checkpoints which are whole or absent: model, optimiser, position and random state."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+KEEP = 2
+"""Checkpoints kept: should the newest turn out to be broken, the one before it is used."""
+
+logger = logging.getLogger(__name__)
+
+
+class Position(NamedTuple):
+    """How far a training is: finished epochs and iterations."""
+
+    epoch: int
+    iteration: int
+
+
+class CheckpointFolder:
+    """`epoch_0003.pt` and so on, in one folder, newest last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints on disk, oldest first."""
+        return sorted(self.folder.glob("epoch_*.pt"))
+
+    def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+        """Write a checkpoint by atomic rename, then delete all but the last two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"epoch_{position.epoch:04d}.pt"
+        state = {
+            "position": list(position),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        partial = path.with_suffix(f".partial{os.getpid()}")
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        for old in self.paths()[:-KEEP]:
+            old.unlink()
+        return path
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Position:
+        """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
+
+        A broken file is reported and renamed to `*.broken`; the one before it is used instead.
+        """
+        for path in reversed(self.paths()):
+            try:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                position = Position(*state["position"])
+                model.load_state_dict(state["model"])
+                if optimizer is not None:
+                    optimizer.load_state_dict(state["optimizer"])
+                torch.set_rng_state(state["torch_rng"])
+            except Exception as error:  # torch raises many kinds for a broken file
+                logger.warning(
+                    "%s: unreadable checkpoint (%s); falling back to the one before it",
+                    path, str(error).splitlines()[0],
+                )  # fmt: skip
+                path.rename(path.with_suffix(".broken"))
+                continue
+            return position
+        return Position(0, 0)

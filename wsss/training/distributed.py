@@ -1,0 +1,81 @@
+"""Ray Train around a training loop: the only file of this package that imports Ray.
+
+A loop is a function (item, Process) -> iterator of flat metrics. `fit` runs it on N workers of a
+cluster, `torch.distributed` set up by Ray, and reports every record of rank 0.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsss.training.process import Process
+
+Loop = Callable[[Any, Process], Iterator[dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers train one model together, and what each may use."""
+
+    count: int
+    gpus_per_worker: float = 0.0
+    cpus_per_worker: float = 1.0
+    max_failures: int = 3
+    """Restarts of the worker group before the training counts as failed."""
+
+
+def fit(
+    loop: Loop,
+    item: Any,
+    workers: Workers,
+    *,
+    name: str,
+    storage: Path,
+    callbacks: list[Any] | None = None,
+) -> None:
+    """Run `loop(item, process)` on every worker, until it ends everywhere.
+
+    `name` must be the same whenever the same training is started again. Checkpoints are the loop's
+    business: after a failure it is called anew and continues from its own. Raises Ray's
+    TrainingFailedError when the workers fail more often than `max_failures`.
+    """
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    use_gpu = workers.gpus_per_worker > 0
+    resources = {"CPU": workers.cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = workers.gpus_per_worker
+    # Two ranks on one GPU (a fraction each) cannot use NCCL, and logical GPUs have no device.
+    nccl = use_gpu and workers.gpus_per_worker >= 1 and torch.cuda.is_available()
+    TorchTrainer(
+        _worker,
+        train_loop_config={"loop": loop, "item": item},
+        torch_config=TorchConfig(backend="nccl" if nccl else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage),
+            callbacks=callbacks or [],
+            failure_config=ray.train.FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
+            ),
+        ),
+    ).fit()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """Run the loop in one Ray Train worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    device = get_device() if torch.cuda.is_available() else torch.device("cpu")
+    process = Process(context.get_world_rank(), context.get_world_size(), device)
+    for record in config["loop"](config["item"], process):
+        ray.train.report(record)

@@ -1,0 +1,51 @@
+"""SGD with the poly schedule, per iteration (IV-B, Eq. 8)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from wsss.config import TrainConfig
+
+STANDARD_MOMENTUM = 0.9
+
+
+def build_sgd(
+    backbone: list[nn.Parameter], new_layers: list[nn.Parameter], train: TrainConfig
+) -> torch.optim.SGD:
+    """Return SGD over the backbone and, at `head_lr_multiplier` times the rate, the new layers.
+
+    Momentum `legacy` is what the public IRN, SEAM and Puzzle-CAM code runs: its optimiser passes
+    the weight decay (1e-4) where SGD takes the momentum, while the decay itself still applies.
+    """
+    momentum = STANDARD_MOMENTUM if train.momentum == "standard" else train.weight_decay
+    multipliers = ((backbone, 1.0), (new_layers, train.head_lr_multiplier))
+    groups = [
+        {"params": parameters, "lr": train.lr * multiplier, "base_lr": train.lr * multiplier}
+        for parameters, multiplier in multipliers
+        if parameters
+    ]
+    return torch.optim.SGD(groups, lr=train.lr, momentum=momentum, weight_decay=train.weight_decay)
+
+
+def lr_factor(iteration: int, num_iterations: int, train: TrainConfig) -> float:
+    """Return lr / lr0 at a 0-based iteration: (1 - iteration / num_iterations) ** power (Eq. 8).
+
+    During the first `warmup_iterations` it also rises linearly, from 1 / warmup_iterations.
+    """
+    factor = (1 - iteration / num_iterations) ** train.poly_power
+    if iteration < train.warmup_iterations:
+        factor *= (iteration + 1) / train.warmup_iterations
+    return factor
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to `factor` times its base rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
+    """Scale the gradients to a global L2 norm of at most `clip_norm`; return the norm before."""
+    limit = float("inf") if clip_norm is None else clip_norm
+    return torch.nn.utils.clip_grad_norm_(parameters, limit)

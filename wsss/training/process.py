@@ -1,0 +1,67 @@
+"""One process of a training: alone, or one rank of several. Plain torch, no launcher.
+
+Whoever starts the processes (Ray Train, torchrun, a test) initialises torch.distributed; the loops
+see only this.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Process:
+    """Rank `rank` of `world_size`, computing on `device`."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return a module whose backward averages gradients over the ranks.
+
+        Buffers are left alone: batch statistics are frozen, or kept per rank as plain DDP does.
+        """
+        if self.world_size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of equally shaped values over the ranks."""
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.world_size
+
+    def gather(self, item: Any) -> list[Any]:
+        """Return every rank's item, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [item]
+        items: list[Any] = [None] * self.world_size
+        dist.all_gather_object(items, item)
+        return items
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def pick_device() -> torch.device:
+    """Return the first GPU if torch sees one, else the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else (torch.device("cpu"))
+    )
