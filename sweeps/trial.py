@@ -105,13 +105,13 @@ def _stages(
         counts = collect(gathered, thresholds, num_labels)
         metrics = _write_run(run, config, counts, dataset, model, eval_samples, process)
         metrics |= {
+            "classes": dataset.classes,
             "train_seconds": sum(record["seconds"] for record in cam.epochs()),
             "last_attempt_seconds": time.time() - started,
             "environment": environment(process),
             "data": {
                 "train_images": len(train_samples),
                 "eval_images": len(eval_samples),
-                "num_classes": num_classes,
             },
         }
         run.clear_failure()

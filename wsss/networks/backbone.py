@@ -8,7 +8,6 @@
 | resnet10_narrow | one basic block a stage, for drawn data | 24, 48, 96, 128           |
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,7 @@ from torchvision.models.resnet import BasicBlock
 
 from wsss.config import NetworkConfig
 from wsss.networks.conv_norm import conv_norm_relu, fuse_conv_norm
-
-
-class WeightsError(ValueError):
-    """Initial weights that cannot be used; the message names the file, the rule and the remedy."""
+from wsss.weights import WeightsError, file_digest
 
 
 class Backbone(nn.Module):
@@ -64,17 +60,6 @@ def build_backbone(network: NetworkConfig, weights_file: Path | None = None) -> 
     backbone = Backbone(stages, channels)
     backbone.freeze(network.frozen_stages)
     return backbone
-
-
-def file_digest(path: Path) -> str:
-    """Return a weights file's name in a configuration, `sha256:<64 hex digits>`."""
-    try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except OSError as error:
-        raise WeightsError(
-            f"{path}: {error.strerror}; give a state dict file, imagenet or none"
-        ) from None
 
 
 def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path | None) -> None:

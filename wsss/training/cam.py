@@ -79,7 +79,8 @@ def build_cam_net(
     model = model.to(memory_format=torch.channels_last)
     if model.frozen_norm and model.new_norms:
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
-        items = [crops[0, index] for index in _spread(len(crops), NUM_CALIBRATION_IMAGES)]
+        indices = evenly_spread(len(crops), NUM_CALIBRATION_IMAGES)
+        items = [crops[0, index] for index in indices]
         batch = CropBatch(*(torch.stack(part) for part in zip(*items, strict=True)))
         original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
         with model.calibrating():
@@ -101,8 +102,8 @@ def train_cam(
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. Raises DivergedError on a gradient that is not
-    finite.
+    calls this with its own Process and an equal model. Raises DivergedError on a gradient that is
+    not finite.
     """
     process = process or Process()
     train = config.train
@@ -218,7 +219,7 @@ def _cls_scale(config: RunConfig, num_classes: int) -> float:
     return scale * (1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1)
 
 
-def _spread(num_items: int, count: int) -> list[int]:
+def evenly_spread(num_items: int, count: int) -> list[int]:
     """Return up to `count` distinct indices, evenly spread over `num_items`."""
     count = min(count, num_items)
     return [index * num_items // count for index in range(count)]

@@ -1,0 +1,210 @@
+"""The `sweeps` command: what to run, and what came of it.
+
+Heavy packages (torch, Ray, MLflow) are imported by the commands that need them, so that `--help`
+and `plan` answer at once.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sweeps.plan import Plan
+from sweeps.store import Store
+from wsss.errors import explained
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Plan, run and read the tables of a weakly-supervised segmentation paper. "
+    "The same `sweeps run` command starts, resumes and extends a sweep.",
+)
+
+Tables = Annotated[
+    list[str], typer.Argument(help="tables to fill: III IV V VI", metavar="TABLE...")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper (full, GPUs)"),
+]
+Data = Annotated[
+    str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="imagenet | none | state dict file of the preset's backbone")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
+]
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
+]
+SweepName = Annotated[
+    str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
+]
+
+
+@app.command()
+def plan(
+    tables: Tables,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Show cells, distinct configurations and trials, and which are finished. Runs nothing."""
+    with explained():
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings)
+        planned, results = sweep.plan, Store(store)
+        rows = [
+            {
+                "run_id": trial.run_id,
+                "cells": list(trial.cells),
+                "seed": trial.config.rng_seed,
+                "status": _status(results, trial.run_id),
+            }
+            for trial in planned.trials
+        ]
+        if as_json:
+            print(json.dumps({"sweep": sweep.name, "settings": sweep.base.flat(), "trials": rows}))
+            return
+        console = Console()
+        console.print(Text(sweep.describe()))
+        for row in rows:
+            cells = " = ".join(row["cells"])
+            console.print(Text(f"  {row['run_id']}  seed {row['seed']}  {row['status']:9} {cells}"))
+        console.print(Text(_plan_totals(planned, results)))
+
+
+@app.command()
+def run(
+    tables: Tables,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = Path("results"),
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial"),
+    ] = 0,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")] = 0.0,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
+    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="run failed trials again")
+    ] = False,
+) -> None:
+    """Run what is missing of the tables, then print them. Give it again to resume.
+
+    Finished trials are never run again; a broken one continues from its last checkpoint. MLflow
+    gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
+    """
+    from sweeps.drive import drive
+
+    with explained():
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings)
+        options = {
+            "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
+            "max_concurrent": max_concurrent, "loader_workers": loader_workers,
+        }  # fmt: skip
+        raise typer.Exit(drive(sweep, Store(store), options, retry_failed=retry_failed))
+
+
+@app.command()
+def status(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
+    """Say how far a sweep is, trial by trial."""
+    from sweeps.sweep import load_sweep
+
+    with explained():
+        results = Store(store)
+        found = load_sweep(results, sweep)
+        console = Console()
+        console.print(Text(f"sweep {found.name}\n{found.describe()}"))
+        for trial in found.plan.trials:
+            epochs = results.cam(trial.cam_id).epochs()
+            done = f"{len(epochs)}/{trial.config.train.epochs} epochs"
+            line = f"  {trial.run_id}  {_status(results, trial.run_id):9} {done:14} {trial.name}"
+            failure = results.run(trial.run_id).failure()
+            console.print(Text(line + (f": {failure['message']}" if failure else "")))
+        console.print(Text(_plan_totals(found.plan, results)))
+
+
+@app.command()
+def table(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
+    """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
+    from sweeps.render import print_tables
+    from sweeps.sweep import load_sweep
+
+    with explained():
+        results = Store(store)
+        print_tables(Console(), load_sweep(results, sweep), results)
+
+
+@app.command()
+def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
+    """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
+    from sweeps.sweep import load_sweep
+    from sweeps.tracking import Tracker
+
+    with explained():
+        results = Store(store)
+        found = load_sweep(results, sweep)
+        tracker = Tracker(results, found)
+        if not (tracker.sync(found.plan.trials) and tracker.finish(status="FINISHED")):
+            raise RuntimeError(
+                f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
+            )
+        print(f"{tracker.uri} is up to date with {found.name}")
+
+
+def _make_sweep(tables, preset, data, weights, seeds, settings):  # type: ignore[no-untyped-def]
+    from sweeps.sweep import make_sweep
+    from wsss.overrides import parse_assignments
+
+    if data == "drawn":
+        from wsss.data.drawn import draw_voc
+
+        root = draw_voc(Path(os.environ.get("WSSS_DRAWN", "data/drawn")))
+    else:
+        root = Path(data)
+    sweep, _ = make_sweep(
+        tables,
+        preset=preset or ("tiny" if data == "drawn" else "short"),
+        data=root,
+        weights=weights,
+        num_seeds=seeds,
+        overrides=parse_assignments(settings or []),
+    )
+    return sweep
+
+
+def _status(store: Store, run_id: str) -> str:
+    run_folder = store.run(run_id)
+    if run_folder.metrics():
+        return "finished"
+    failure = run_folder.failure()
+    return "failed" if failure else "missing"
+
+
+def _plan_totals(planned: Plan, store: Store) -> str:
+    finished = sum(_status(store, trial.run_id) == "finished" for trial in planned.trials)
+    return (
+        f"{len(planned.cell_trials)} cells, {planned.num_configs} distinct configurations x "
+        f"{len(planned.seeds)} seeds = {len(planned.trials)} trials, {finished} finished"
+    )

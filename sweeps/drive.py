@@ -1,0 +1,134 @@
+"""Drives a sweep from the command line: missing trials, display, tracking, the closing table."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from sweeps.plan import Trial
+from sweeps.progress import Board, mark_finished
+from sweeps.render import print_tables
+from sweeps.store import Store, read_json, write_json
+from sweeps.sweep import Sweep, save_sweep
+
+INTERRUPTED, FAILED = 130, 1
+
+
+def drive(sweep: Sweep, store: Store, options: dict[str, Any], *, retry_failed: bool) -> int:
+    """Run what is missing, log it, print the tables; return the process's exit code.
+
+    0: all trials finished; 1: some failed; 130: interrupted.
+    """
+    console = Console()
+    store.check_writable()
+    save_sweep(store, sweep)
+    missing = missing_trials(sweep, store, retry_failed=retry_failed)
+    finished = len(sweep.plan.trials) - len(missing)
+    console.print(
+        Text(f"sweep {sweep.name}: {finished} of {len(sweep.plan.trials)} trials need no run")
+    )
+    interrupted = False
+    if missing:
+        interrupted = _run_missing(sweep, store, missing, options, console)
+    elif not _is_tracked(sweep, store):
+        _sync_all(sweep, store, console)
+    print_tables(console, sweep, store)
+    if interrupted:
+        console.print(Text("interrupted; give the same command again to go on from here"))
+        return INTERRUPTED
+    failures = [t for t in sweep.plan.trials if store.run(t.run_id).failure()]
+    for trial in failures:
+        failure = store.run(trial.run_id).failure() or {}
+        console.print(Text(f"failed: {trial.name}: {failure['kind']}: {failure['message']}"))
+    if failures:
+        console.print(Text("run them again with --retry-failed"))
+    return FAILED if failures else 0
+
+
+def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:
+    """Return the trials to run: those without a result, failed ones only if asked for."""
+    return [
+        trial
+        for trial in sweep.plan.trials
+        if not store.run(trial.run_id).metrics()
+        and (retry_failed or not store.run(trial.run_id).failure())
+    ]
+
+
+class _TrackingListener:
+    """Tells the tracking thread about events worth logging."""
+
+    def __init__(self, thread: Any) -> None:
+        self.thread = thread
+        self.running: set[str] = set()
+        self.epochs: dict[str, float] = {}
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Notice a new epoch, a start or an end; leave out progress within an epoch."""
+        epoch = (record or {}).get("epoch", 0.0)
+        known = status == "running" and trial.run_id in self.running
+        if known and epoch == self.epochs.get(trial.run_id):
+            return
+        self.epochs[trial.run_id] = epoch
+        (self.running.add if status == "running" else self.running.discard)(trial.run_id)
+        self.thread.notice(trial, running=frozenset(self.running))
+
+
+def _run_missing(
+    sweep: Sweep, store: Store, missing: list[Trial], options: dict[str, Any], console: Console
+) -> bool:
+    """Run the missing trials under display and tracking; return whether a person interrupted."""
+    from sweeps.run import Listener, Resources, run_sweep
+    from sweeps.tracking import Tracker
+    from sweeps.tracking_thread import TrackingThread
+
+    board = Board(sweep, console)
+    runs = {trial.run_id: store.run(trial.run_id).metrics() for trial in sweep.plan.trials}
+    mark_finished(board, sweep.plan, {run_id: m["miou_fixed"] for run_id, m in runs.items() if m})
+    interrupted = False
+    thread = TrackingThread(Tracker(store, sweep), lambda text: console.print(Text(text)))
+    with thread:
+        try:
+            with board:
+                listeners: list[Listener] = [board, _TrackingListener(thread)]
+                run_sweep(sweep, store, Resources(**options), missing, listeners)
+        except KeyboardInterrupt:
+            interrupted = True
+    _sync_all(sweep, store, console)
+    return interrupted or bool(missing_trials(sweep, store, retry_failed=False))
+
+
+def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
+    """Bring MLflow up to date, and remember for which results it is."""
+    from sweeps.tracking import Tracker
+
+    tracker = Tracker(store, sweep)
+    trials = sweep.plan.trials
+    done = all(store.run(trial.run_id).metrics() for trial in trials)
+    if tracker.sync(trials) and tracker.finish(status="FINISHED" if done else "FAILED"):
+        if done:
+            write_json(_tracking_file(sweep, store), _tracking_state(sweep))
+        console.print(Text(f"MLflow: {tracker.uri} is up to date"))
+    else:
+        console.print(
+            Text(
+                f"MLflow: {tracker.uri} is not up to date ({tracker.problem}); give `sweeps sync` "
+                "when it is back"
+            )
+        )
+
+
+def _is_tracked(sweep: Sweep, store: Store) -> bool:
+    """Whether these very results were logged to this very server before."""
+    return bool(read_json(_tracking_file(sweep, store)) == _tracking_state(sweep))
+
+
+def _tracking_file(sweep: Sweep, store: Store) -> Any:
+    return store.sweep(sweep.name) / "tracking.json"
+
+
+def _tracking_state(sweep: Sweep) -> dict[str, Any]:
+    import os
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return {"uri": uri, "runs": [trial.run_id for trial in sweep.plan.trials]}

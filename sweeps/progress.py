@@ -1,0 +1,150 @@
+"""What a person sees while a sweep runs: the tables filling in; plain lines without a terminal."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sweeps.plan import Plan, Trial
+from sweeps.sweep import Sweep
+from sweeps.table import Row, Table
+
+PLAIN_EVERY_SECONDS = 30.0
+"""Without a terminal: at most one line of running totals in this time."""
+
+
+@dataclass
+class TrialState:
+    """How far one trial is."""
+
+    status: str = "waiting"
+    """waiting, running, done or failed."""
+    progress: float = 0.0
+    """In [0, 1]."""
+    epoch: int = 0
+    miou_fixed: float | None = None
+
+
+class Board:
+    """Listens to a sweep and shows it. Use as a context manager."""
+
+    def __init__(self, sweep: Sweep, console: Console) -> None:
+        self.sweep, self.plan, self.console = sweep, sweep.plan, console
+        self.states = {trial.run_id: TrialState() for trial in self.plan.trials}
+        self.started = time.monotonic()
+        self.progress_at_start = 0.0
+        self.last_line = 0.0
+        self.live: Live | None = None
+
+    def __enter__(self) -> "Board":
+        self.started = time.monotonic()
+        self.progress_at_start = self.total_progress()
+        if self.console.is_terminal:
+            self.live = Live(
+                get_renderable=self.view, console=self.console, refresh_per_second=2,
+                transient=True,
+            )  # fmt: skip
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Take note of a trial's progress; in plain mode, print a line when it is worth one."""
+        state, record = self.states[trial.run_id], record or {}
+        changed, state.status = state.status != status, status
+        state.progress = 1.0 if status == "done" else record.get("progress", state.progress)
+        state.epoch = int(record.get("epoch", state.epoch))
+        state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
+        if self.live is None:
+            self._print_line(trial, state, changed=changed)
+
+    def total_progress(self) -> float:
+        """Return the finished share of all trials, in [0, 1]; a failed one counts as finished."""
+        done = [1.0 if s.status == "failed" else s.progress for s in self.states.values()]
+        return sum(done) / len(done)
+
+    def remaining(self) -> str:
+        """Return the time left, as far as the progress made since the start tells."""
+        made = self.total_progress() - self.progress_at_start
+        if made < 0.01:
+            return "time left: not known yet"
+        seconds = (time.monotonic() - self.started) * (1 - self.total_progress()) / made
+        return f"about {format_seconds(seconds)} left"
+
+    def view(self) -> Group:
+        """Return the tables with every cell's state, and the totals."""
+        grids = [self._grid(table) for table in self.plan.tables]
+        bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
+        return Group(Text(self.sweep.describe(), style="dim"), *grids, bar, Text(self._totals()))
+
+    def _grid(self, table: Table) -> RichTable:
+        grid = RichTable(title=f"Table {table.name}. {table.title}")
+        for name in (*table.row_names, *table.columns):
+            grid.add_column(name, justify="center", min_width=8)
+        for row in table.rows:
+            cells = [self._cell(table, row, column) for column in table.columns]
+            grid.add_row(*row.labels, *cells)
+        return grid
+
+    def _cell(self, table: Table, row: Row, column: str) -> Text:
+        trials = self.plan.cell_trials[table.reference(row, column)]
+        states = [self.states[trial.run_id] for trial in trials]
+        mious = [state.miou_fixed for state in states if state.miou_fixed is not None]
+        running = [state for state in states if state.status == "running"]
+        parts = []
+        if mious:
+            count = f" ({len(mious)}/{len(states)})" if len(states) > 1 else ""
+            parts.append(f"{sum(mious) / len(mious):.2f}{count}")
+        if running:
+            epochs = self.sweep.base.train.epochs
+            state = running[0]
+            stage = f"ep {state.epoch}/{epochs}" if state.epoch < epochs else "scoring"
+            parts.append(f"{state.progress:.0%} {stage}")
+        if any(state.status == "failed" for state in states):
+            parts.append("failed")
+        style = "yellow" if running else "green" if mious else "dim"
+        return Text(" ".join(parts) or "·", style=style)
+
+    def _totals(self) -> str:
+        counts = Counter(state.status for state in self.states.values())
+        listed = ", ".join(
+            f"{counts[s]} {s}" for s in ("done", "running", "waiting", "failed") if counts[s]
+        )
+        spent = format_seconds(time.monotonic() - self.started)
+        return f"{listed} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
+
+    def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
+        now = time.monotonic()
+        if changed and state.status in ("done", "failed"):
+            figure = "" if state.miou_fixed is None else f" mIoU {state.miou_fixed:.2f} (fixed)"
+            self.console.print(Text(f"{state.status}: {trial.name}{figure}; {self._totals()}"))
+        elif now - self.last_line > PLAIN_EVERY_SECONDS:
+            self.console.print(Text(self._totals()))
+        else:
+            return
+        self.last_line = now
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as 45 s, 12 min or 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:
+    """Show the trials which the store already holds; `finished` maps run ids to fixed mIoU."""
+    for trial in plan.trials:
+        if trial.run_id in finished:
+            state = board.states[trial.run_id]
+            state.status, state.progress = "done", 1.0
+            state.miou_fixed = finished[trial.run_id]

@@ -1,0 +1,97 @@
+"""A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
+
+import statistics
+from collections.abc import Iterable
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sweeps.plan import Plan, Trial
+from sweeps.store import Store
+from sweeps.sweep import Sweep
+from sweeps.table import Cell, Table
+
+LEGEND = (
+    "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
+    "ground truth); * at the best threshold (its choice saw pixel ground truth); "
+    "the number which the paper printed."
+)
+SMALL_SCALE = (
+    "SMALL SCALE, preset {preset}: not the paper's data, backbone or schedule. The numbers show "
+    "how the method behaves here; they neither confirm nor refute the paper's."
+)
+
+
+def header_lines(sweep: Sweep) -> list[str]:
+    """Return what stands above every table of a sweep."""
+    lines = [sweep.describe()]
+    if sweep.preset != "paper":
+        lines.append(SMALL_SCALE.format(preset=sweep.preset))
+    lines.append(LEGEND.format(score=sweep.base.labels.background_score))
+    return lines
+
+
+def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
+    """Return one table with what the store holds so far."""
+    grid = RichTable(
+        title=f"Table {table.name}. {table.title}", show_lines=True, title_style="bold"
+    )
+    for name in table.row_names:
+        grid.add_column(name, justify="center", style="bold")
+    for column in table.columns:
+        label = column if len(table.columns) == 1 else f"{table.column_name} {column}"
+        grid.add_column(label, justify="center")
+    for row in table.rows:
+        cells = [
+            _cell(cell, plan.cell_trials[table.reference(row, column)], store)
+            for column, cell in zip(table.columns, row.cells, strict=True)
+        ]
+        grid.add_row(*row.labels, *cells)
+    return grid
+
+
+def render_tables(sweep: Sweep, store: Store) -> str:
+    """Return all tables of a sweep with their header as plain text."""
+    console = Console(file=StringIO(), width=110, color_system=None)
+    print_tables(console, sweep, store)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
+    """Print all tables of a sweep with their header."""
+    plan = sweep.plan
+    for line in header_lines(sweep):
+        console.print(Text(line))
+    for table in plan.tables:
+        console.print(result_table(table, plan, store))
+        for note in table.notes:
+            console.print(Text(f"Note: {note}"))
+
+
+def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
+    runs = [store.run(trial.run_id) for trial in trials]
+    metrics = [found for found in (run.metrics() for run in runs) if found]
+    failures = [found for found in (run.failure() for run in runs) if found]
+    text = Text()
+    if metrics:
+        text.append(mean_and_spread([found["miou_fixed"] for found in metrics]), style="bold")
+        text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
+        if len(metrics) < len(runs):
+            text.append(f" (n={len(metrics)})")
+    if failures:
+        text.append(("\n" if metrics else "") + failures[0]["kind"], style="red")
+    elif not metrics:
+        text.append("missing")
+    if cell.paper is not None:
+        text.append(f"\npaper {cell.paper:.2f}", style="dim")
+    return text
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """Return `12.34`, or `12.34±.56` (mean and sample SD over seeds) for two values or more."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f}±{statistics.stdev(values):.2f}"

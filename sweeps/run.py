@@ -1,0 +1,243 @@
+"""Runs a sweep's missing trials with Ray Tune, each inline or as a Ray Train run of its own.
+
+The explicit list of trials is given to Tune; which of them are missing is read from the store, so
+the same command starts a sweep, resumes it and extends it.
+"""
+
+import os
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+from filelock import FileLock, Timeout
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from sweeps.plan import Trial
+from sweeps.store import Store, StoreError, write_json
+from sweeps.sweep import Sweep
+from sweeps.trial import TrialTask, run_trial
+from wsss.data.voc import DataError
+from wsss.networks.backbone import build_backbone
+from wsss.training.cam import DivergedError
+from wsss.training.distributed import Workers, fit
+from wsss.training.process import Process, pick_device
+from wsss.weights import WeightsError
+
+MAX_TRIAL_RESTARTS = 2
+"""Restarts of a trial whose process died or whose code raised an unforeseen error."""
+
+FORESEEN = (DivergedError, DataError, WeightsError)
+"""Errors that would come again: the trial fails at once, the others go on."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a sweep may use. Nothing here changes a result beyond rounding."""
+
+    address: str | None = None
+    """Ray cluster to join; None starts one on this machine and ends it with the sweep."""
+    workers: int = 0
+    """Ray Train workers per trial; 0 trains inside the Tune trial, which is cheapest."""
+    cpus: float = 1.0
+    """CPUs per trial, or per worker."""
+    gpus: float = 0.0
+    """GPUs per trial, or per worker; may be a fraction."""
+    max_concurrent: int | None = None
+    """Trials at a time; None: as many as fit."""
+    loader_workers: int = 0
+    """Data loading processes per training process."""
+
+
+class Listener(Protocol):
+    """Is told what happens to trials."""
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        """status: running, done or failed; record: the numbers last reported."""
+
+
+def run_sweep(
+    sweep: Sweep, store: Store, resources: Resources, trials: list[Trial], listeners: list[Listener]
+) -> None:
+    """Run the given trials to their end; each ends finished or with a recorded failure.
+
+    Raises StoreError if another process drives the same sweep, WeightsError or ConfigError if the
+    initial weights cannot be used, before any trial starts.
+    """
+    check_weights(sweep, trials)
+    folder = store.sweep(sweep.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "driver.lock").acquire(timeout=0):
+            _start_ray(resources)
+            try:
+                _run_with_tune(sweep, store, resources, trials, listeners)
+            finally:
+                ray.shutdown()
+    except Timeout:
+        raise StoreError(
+            f"{folder}: another process runs this sweep; follow it with `sweeps status`, or end it"
+        ) from None
+
+
+def check_weights(sweep: Sweep, trials: list[Trial]) -> None:
+    """Load the initial weights once here, so that a wrong file is refused before trials start."""
+    networks = {(t.config.network.backbone, t.config.network.weights): t for t in trials}
+    for trial in networks.values():
+        build_backbone(trial.config.network, sweep.weights_file)
+
+
+def _start_ray(resources: Resources) -> None:
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if resources.address:
+        ray.init(resources.address, **quiet)
+        return
+    # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
+    ray.init("local", num_gpus=gpus, include_dashboard=resources.workers > 0, **quiet)
+
+
+def _run_with_tune(
+    sweep: Sweep, store: Store, resources: Resources, trials: list[Trial], listeners: list[Listener]
+) -> None:
+    for trial in trials:
+        store.run(trial.run_id).clear_failure()
+    tasks = {trial.run_id: _task(sweep, store, resources, trial) for trial in trials}
+    space = {
+        "run_id": tune.grid_search(list(tasks)),
+        "tasks": {run_id: asdict(task) for run_id, task in tasks.items()},
+        "resources": asdict(resources),
+    }
+    # With Train workers the trial itself only waits for them: it must not hold what they need.
+    own = (
+        {"cpu": resources.cpus, "gpu": resources.gpus} if resources.workers == 0 else {"cpu": 0.01}
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, own),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=_concurrency(resources), reuse_actors=resources.workers == 0
+        ),
+        run_config=tune.RunConfig(
+            name=sweep.name,
+            storage_path=str(store.root / "ray"),
+            callbacks=[_Callback(store, {t.run_id: t for t in trials}, listeners)],
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> TrialTask:
+    return TrialTask(
+        config=trial.config.model_dump(mode="json"),
+        store=str(store.root),
+        data=str(sweep.data),
+        weights_file=str(sweep.weights_file) if sweep.weights_file else None,
+        num_loader_workers=resources.loader_workers,
+    )
+
+
+def _concurrency(resources: Resources) -> int:
+    """Return how many trials fit the cluster at once, so that workers never wait for each other."""
+    have = ray.cluster_resources()
+    per_trial = max(1, resources.workers)
+    fits = have.get("CPU", 1) // (resources.cpus * per_trial)
+    if resources.gpus:
+        fits = min(fits, have.get("GPU", 0) // (resources.gpus * per_trial))
+    if fits < 1:
+        raise StoreError(
+            f"a trial needs {per_trial} x ({resources.cpus:g} CPU, {resources.gpus:g} GPU), the "
+            f"cluster has {have.get('CPU', 0):g} CPU and {have.get('GPU', 0):g} GPU; ask for less"
+        )
+    return int(min(fits, resources.max_concurrent or fits))
+
+
+def trainable(space: dict[str, Any]) -> None:
+    """Run one trial; Tune calls this in a process of its own."""
+    run_id, resources = space["run_id"], Resources(**space["resources"])
+    task = TrialTask(**space["tasks"][run_id])
+    if resources.workers == 0:
+        torch.set_num_threads(max(1, int(resources.cpus)))
+        for record in guarded_trial(task, Process(device=pick_device())):
+            tune.report(record)
+        return
+    fit(
+        guarded_trial,
+        task,
+        Workers(resources.workers, resources.gpus, resources.cpus),
+        name=run_id,
+        storage=Path(task.store) / "ray_train",
+        callbacks=[TuneReportCallback()],
+    )
+
+
+def guarded_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
+    """Run a trial; a foreseen error is recorded as its result rather than raised and retried."""
+    try:
+        yield from run_trial(task, process)
+    except FORESEEN as error:
+        if process.world_size > 1 and not isinstance(error, DivergedError):
+            raise  # only this rank may have met it, and the others wait
+        if process.is_first:
+            record_failure(task, error)
+        yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0}
+
+
+def record_failure(task: TrialTask, error: BaseException) -> None:
+    """Write why a trial failed."""
+    from wsss.config import RunConfig
+    from wsss.identity import run_id
+
+    folder = Store(Path(task.store)).run(run_id(RunConfig.model_validate(task.config)))
+    kind = "diverged" if isinstance(error, DivergedError) else type(error).__name__
+    _write_failure(folder.path, kind, str(error), "".join(traceback.format_exception(error)))
+
+
+def _write_failure(folder: Path, kind: str, message: str, details: str) -> None:
+    write_json(folder / "failure.json", {"kind": kind, "message": message, "traceback": details})
+
+
+class _Callback(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Passes Tune's events on to the listeners, and records errors which no worker could."""
+
+    def __init__(self, store: Store, trials: dict[str, Trial], listeners: list[Listener]) -> None:
+        self.store, self.trials, self.listeners = store, trials, listeners
+        self.last: dict[str, dict[str, float]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; listeners hold terminals and threads."""
+        return {"store": self.store, "trials": {}, "listeners": [], "last": {}}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._tell(trial, "running")
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.last[trial.config["run_id"]] = result
+        self._tell(trial, "running", result)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        run_id = trial.config["run_id"]
+        done = self.store.run(run_id).metrics() is not None
+        self._tell(trial, "done" if done else "failed", self.last.get(run_id))
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        error = trial.get_error() or RuntimeError("the trial's process ended without a word")
+        message = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        _write_failure(
+            self.store.run(trial.config["run_id"]).path, type(error).__name__, message, str(error)
+        )
+        self._tell(trial, "failed")
+
+    def _tell(self, trial: Any, status: str, record: dict[str, Any] | None = None) -> None:
+        for listener in self.listeners:
+            listener.update(self.trials[trial.config["run_id"]], status=status, record=record)

@@ -1,0 +1,163 @@
+"""A sweep: which tables, from which preset, on which data. Written down before anything runs."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sweeps.plan import Plan, make_plan
+from sweeps.store import Store, StoreError, read_json, write_json
+from sweeps.tables import TABLES
+from wsss.config import RunConfig
+from wsss.data.check import DataReport, check_data
+from wsss.data.voc import VocDataset
+from wsss.identity import config_id
+from wsss.overrides import ConfigError, apply_overrides, validate
+from wsss.presets import PRESETS
+from wsss.weights import resolve_weights
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything that the sweep's commands need to know, and nothing that changes while it runs."""
+
+    table_names: tuple[str, ...]
+    preset: str
+    base: RunConfig
+    """The preset with data, weights and the user's settings; the tables' cells go on top."""
+    num_seeds: int
+    data: Path
+    weights_file: Path | None
+    num_train_images: int
+    num_eval_images: int
+
+    @property
+    def name(self) -> str:
+        """Equal for equal tables and settings, so that the same command finds its sweep again."""
+        tables = "-".join(self.table_names)
+        return f"{tables}-{self.preset}-{self.base.data.name}-{config_id(self.base)[:6]}"
+
+    @property
+    def plan(self) -> Plan:
+        """The sweep's trials."""
+        return make_plan([TABLES[name] for name in self.table_names], self.base, self.num_seeds)
+
+    def describe(self) -> str:
+        """Return the line under which every result stands: data, network, training, seeds."""
+        network, train, data = self.base.network, self.base.train, self.base.data
+        weights = network.weights if ":" not in network.weights else f"file {network.weights[7:15]}"
+        seeds = "seed 0" if self.num_seeds == 1 else f"seeds 0-{self.num_seeds - 1}"
+        return (
+            f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
+            f"({data.train_split}), {self.num_eval_images} scored ({data.eval_split}) | "
+            f"backbone {network.backbone}, weights {weights} | "
+            f"{train.epochs} epochs, batch {train.batch_size}, crop {train.crop_size} | {seeds} | "
+            f"preset {self.preset}"
+        )
+
+
+def make_sweep(
+    table_names: Sequence[str],
+    *,
+    preset: str,
+    data: Path,
+    weights: str | None,
+    num_seeds: int,
+    overrides: dict[str, Any],
+) -> tuple[Sweep, DataReport]:
+    """Plan a sweep on a data set, which is checked from end to end first.
+
+    Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
+    """
+    unknown = [name for name in table_names if name not in TABLES]
+    if unknown or not table_names:
+        raise ConfigError(f"no table {', '.join(unknown)}; there are: {', '.join(TABLES)}")
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
+    base = PRESETS[preset]
+    weights_name, weights_file = resolve_weights(weights, base.network.weights)
+    base = apply_overrides(base, {"network.weights": weights_name} | overrides)
+    dataset = VocDataset(data.absolute())
+    report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
+    report.raise_if_broken()
+    base = apply_overrides(
+        base, {"data.name": data_name(data), "data.fingerprint": report.fingerprint}
+    )
+    sweep = Sweep(
+        table_names=tuple(sorted(set(table_names), key=list(TABLES).index)),
+        preset=preset,
+        base=base,
+        num_seeds=num_seeds,
+        data=dataset.root,
+        weights_file=weights_file,
+        num_train_images=report.num_images[base.data.train_split],
+        num_eval_images=report.num_images[base.data.eval_split],
+    )
+    _ = sweep.plan  # refuses a cell that does not fit these settings
+    return sweep, report
+
+
+def data_name(root: Path) -> str:
+    """Return a data set's name: its folder's, with unusual characters replaced by '-'."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.absolute().name).strip("-._")
+    return name[:80] or "data"
+
+
+def save_sweep(store: Store, sweep: Sweep) -> None:
+    """Write the sweep's description, so that later commands need no data set."""
+    write_json(
+        store.sweep(sweep.name) / "sweep.json",
+        {
+            "tables": sweep.table_names,
+            "preset": sweep.preset,
+            "base": sweep.base.model_dump(mode="json"),
+            "seeds": sweep.num_seeds,
+            "data": str(sweep.data),
+            "weights_file": str(sweep.weights_file) if sweep.weights_file else None,
+            "train_images": sweep.num_train_images,
+            "eval_images": sweep.num_eval_images,
+            "code_version": code_version(),
+        },
+    )
+
+
+def load_sweep(store: Store, name: str | None = None) -> Sweep:
+    """Read a sweep's description, by default of the one started last.
+
+    Raises StoreError if there is none.
+    """
+    names = store.sweep_names()
+    if name is None and names:
+        name = names[-1]
+    if name is None or name not in names:
+        raise StoreError(
+            f"{store.root}: no sweep {name or 'at all'}; there are: {', '.join(names) or 'none'}; "
+            "start one with `sweeps run`"
+        )
+    saved = read_json(store.sweep(name) / "sweep.json")
+    return Sweep(
+        table_names=tuple(saved["tables"]),
+        preset=saved["preset"],
+        base=validate(saved["base"]),
+        num_seeds=saved["seeds"],
+        data=Path(saved["data"]),
+        weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
+        num_train_images=saved["train_images"],
+        num_eval_images=saved["eval_images"],
+    )
+
+
+def code_version() -> str:
+    """Return the release and, in a git checkout, the commit, with `-dirty` for local changes."""
+    release = version("wsss-sweeps")
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return release
+    return f"{release}+{commit}"

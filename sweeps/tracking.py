@@ -1,0 +1,229 @@
+"""MLflow as a view of the store: the only file that imports mlflow.
+
+Everything logged is read from the store, so a tracking server that was away loses nothing: `sync`
+logs whatever a run still lacks. Runs are found by tag, hence one MLflow run per trial whatever
+happened. Nothing here raises into a sweep; `problem` says what went wrong last.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+
+from sweeps.plan import Trial
+from sweeps.render import render_tables
+from sweeps.store import Store
+from sweeps.sweep import Sweep, code_version
+from sweeps.tables import TABLES
+
+EXPERIMENT = "wsss"
+RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
+EPOCH = "epoch"
+MAX_PARAM_LENGTH = 500
+
+# A server that is away should cost seconds, not minutes; the store replays what it missed.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+
+
+def tracking_uri(store: Store) -> str:
+    """Return MLFLOW_TRACKING_URI, or a SQLite file in the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"
+
+
+class Tracker:
+    """Logs one sweep: a parent run, and a child run per trial."""
+
+    def __init__(self, store: Store, sweep: Sweep) -> None:
+        self.store, self.sweep = store, sweep
+        self.uri = tracking_uri(store)
+        self.problem: str | None = None
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+        self._parent_id = ""
+
+    def sync(self, trials: Iterable[Trial], *, running: frozenset[str] = frozenset()) -> bool:
+        """Log what MLflow lacks of these trials; `running` holds the run ids now at work.
+
+        Returns whether MLflow is up to date with the store; if not, `problem` says why.
+        """
+        try:
+            self._connect()
+            for trial in trials:
+                self._sync_trial(trial, running=trial.run_id in running)
+        except Exception as error:  # whatever a tracking server does, the sweep goes on
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            self._client = None
+            return False
+        self.problem = None
+        return True
+
+    def finish(self, *, status: str) -> bool:
+        """Log the tables as they stand and end the parent run with an MLflow status."""
+        try:
+            client = self._connect()
+            finished = [trial for trial in self.sweep.plan.trials if self._metrics(trial)]
+            client.log_metric(self._parent_id, "finished_trials", len(finished))
+            client.log_text(self._parent_id, render_tables(self.sweep, self.store), "tables.txt")
+            client.set_terminated(self._parent_id, status)
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            return False
+        return True
+
+    def _metrics(self, trial: Trial) -> dict[str, Any] | None:
+        return self.store.run(trial.run_id).metrics()
+
+    def _connect(self) -> MlflowClient:
+        """Return the client, with the experiment and the sweep's parent run in place."""
+        if self._client is not None:
+            return self._client
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            self._experiment_id = experiment.experiment_id
+        else:
+            local = self.uri.startswith("sqlite:")
+            location = (self.store.root / "mlartifacts").as_uri() if local else None
+            self._experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+        self._client = client
+        parent = self._find({SWEEP: self.sweep.name, "wsss.role": "sweep"})
+        if parent is None:
+            parent = client.create_run(
+                self._experiment_id,
+                run_name=f"sweep {self.sweep.name}",
+                tags={SWEEP: self.sweep.name, "wsss.role": "sweep", **self._common_tags()},
+            )
+            client.set_tag(parent.info.run_id, "mlflow.note.content", self.sweep.describe())
+        else:
+            client.update_run(parent.info.run_id, status="RUNNING")
+        self._parent_id = parent.info.run_id
+        return client
+
+    def _common_tags(self) -> dict[str, str]:
+        data = self.sweep.base.data
+        return {
+            "wsss.preset": self.sweep.preset,
+            "wsss.data": f"{data.name}:{data.fingerprint}",
+            "wsss.code_version": code_version(),
+        }
+
+    def _find(self, tags: dict[str, str]) -> Run | None:
+        assert self._client is not None
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self._client.search_runs([self._experiment_id], wanted, max_results=1)
+        return found[0] if found else None
+
+    def _sync_trial(self, trial: Trial, *, running: bool) -> None:
+        client = self._connect()
+        metrics, failure = self._metrics(trial), self.store.run(trial.run_id).failure()
+        epochs = self.store.cam(trial.cam_id).epochs()
+        run = self._find({RUN_ID: trial.run_id})
+        if run is None:
+            if not (running or metrics or failure or epochs):
+                return  # not started: MLflow shows runs, not plans
+            run = self._create(trial)
+        run_id, status = run.info.run_id, _status(running, metrics, failure)
+        if run.info.status == status == "FINISHED" and "miou_fixed" in run.data.metrics:
+            return
+        self._log_epochs(run, epochs)
+        if metrics:
+            self._log_result(run_id, trial, metrics)
+        if failure:
+            client.set_tag(run_id, "wsss.failure", f"{failure['kind']}: {failure['message']}"[:400])
+        if status == "RUNNING":
+            if run.info.status != "RUNNING":
+                client.update_run(run_id, status="RUNNING")
+        else:
+            client.set_terminated(run_id, status)
+
+    def _create(self, trial: Trial) -> Run:
+        client = self._connect()
+        run = client.create_run(
+            self._experiment_id,
+            run_name=trial.name,
+            tags={
+                RUN_ID: trial.run_id,
+                "wsss.cam_id": trial.cam_id,
+                "wsss.role": "trial",
+                "wsss.cells": ", ".join(trial.cells),
+                SWEEP: self.sweep.name,
+                PARENT: self._parent_id,
+                **self._common_tags(),
+                "mlflow.note.content": self.sweep.describe(),
+            },
+        )
+        params = [
+            Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in trial.config.flat().items()
+        ]
+        client.log_batch(run.info.run_id, params=params)
+        return run
+
+    def _log_epochs(self, run: Run, epochs: list[dict[str, Any]]) -> None:
+        """Log the epochs behind the last one that MLflow has."""
+        logged = run.data.metrics.get(EPOCH, 0)
+        now = int(time.time() * 1000)
+        batch = []
+        for record in epochs:
+            if record["epoch"] <= logged:
+                continue
+            for key, value in record.items():
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    name = EPOCH if key == EPOCH else f"train/{key}"
+                    batch.append(Metric(name, float(value), now, record["epoch"]))
+        for start in range(0, len(batch), 1000):
+            self._connect().log_batch(run.info.run_id, metrics=batch[start : start + 1000])
+
+    def _log_result(self, run_id: str, trial: Trial, metrics: dict[str, Any]) -> None:
+        """Log the artifacts, then the score: a run that has its score is complete."""
+        client = self._connect()
+        folder, cam = self.store.run(trial.run_id).path, self.store.cam(trial.cam_id)
+        for name in ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png"):
+            client.log_artifact(run_id, str(folder / name))
+        checkpoints = sorted(cam.checkpoints.glob("epoch_*.pt"))
+        if checkpoints:
+            client.log_artifact(run_id, str(checkpoints[-1]), "checkpoint")
+        values = {
+            "miou_fixed": metrics["miou_fixed"],
+            "miou_best_saw_gt": metrics["miou_best"],
+            "best_threshold_saw_gt": metrics["best_threshold"],
+            "precision_fixed": metrics["precision_fixed"],
+            "recall_fixed": metrics["recall_fixed"],
+            "train_seconds": metrics["train_seconds"],
+        }
+        names = ("background", *metrics["classes"])
+        values |= {f"iou_fixed/{n}": v for n, v in zip(names, metrics["iou_fixed"], strict=True)}
+        printed = paper_miou(trial)
+        if printed is not None:
+            values["paper_miou_as_printed"] = printed
+        now = int(time.time() * 1000)
+        batch = [
+            Metric(key, float(value), now, 0)
+            for key, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
+        environment = [
+            RunTag(f"wsss.env.{key}", str(value)) for key, value in metrics["environment"].items()
+        ]
+        client.log_batch(run_id, metrics=batch, tags=environment)
+
+
+def paper_miou(trial: Trial) -> float | None:
+    """Return the mIoU which the paper printed for a trial's configuration, if it did."""
+    for table in TABLES.values():
+        for reference, cell in table.cells():
+            if reference in trial.cells:
+                return cell.paper
+    return None
+
+
+def _status(running: bool, metrics: Any, failure: Any) -> str:  # noqa: FBT001
+    if metrics:
+        return "FINISHED"
+    if running:
+        return "RUNNING"
+    return "FAILED" if failure else "KILLED"

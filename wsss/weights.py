@@ -1,0 +1,35 @@
+"""Initial weights by content: a file is named by its digest, wherever it lies."""
+
+import hashlib
+from pathlib import Path
+
+
+class WeightsError(ValueError):
+    """Initial weights that cannot be used; the message names the file, the rule and the remedy."""
+
+
+def file_digest(path: Path) -> str:
+    """Return a weights file's name in a configuration, `sha256:<64 hex digits>`.
+
+    Raises WeightsError if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: {error.strerror}; give a state dict file, imagenet or none"
+        ) from None
+
+
+def resolve_weights(weights: str | None, preset: str) -> tuple[str, Path | None]:
+    """Return a command line's weights as (name in the configuration, file if there is one).
+
+    `weights` is imagenet, none, a file, or None for the preset's own. Raises WeightsError.
+    """
+    if weights is None:
+        return preset, None
+    if weights in ("imagenet", "none"):
+        return weights, None
+    path = Path(weights).absolute()
+    return file_digest(path), path
