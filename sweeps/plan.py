@@ -53,8 +53,12 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     tables = tuple(tables)
     configs: dict[str, RunConfig] = {}
     cells: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for table in tables:
         for reference, cell in table.cells():
+            if reference in seen:
+                raise ValueError(f"two tables have a cell {reference}; name each table once")
+            seen.add(reference)
             config = canonical(apply_overrides(base, cell.overrides))
             key = config_id(config)
             configs.setdefault(key, config)

@@ -46,6 +46,11 @@ class Table:
                     f"{len(row.cells)} cells, expected {len(self.row_names)} and "
                     f"{len(self.columns)}"
                 )
+        seen: set[str] = set()
+        for reference, _ in self.cells():
+            if reference in seen:
+                raise ValueError(f"two cells are called {reference}; make row and column unique")
+            seen.add(reference)
 
     def cells(self) -> Iterator[tuple[str, Cell]]:
         """Yield (reference, cell) row by row, e.g. ("V[0.1,0.5]", cell)."""

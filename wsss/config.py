@@ -7,11 +7,12 @@ a point that the paper leaves open, whose alternatives are the field's other val
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0), AfterValidator(lambda value: value + 0.0)]
+"""Of 0 or more; -0.0 becomes 0.0, lest it have an id of its own."""
 UnitFloat = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -131,7 +132,9 @@ class TransferConfig(Settings):
     )
     belongs_score: UnitFloat = Field(0.15, description="(open) that background score s")
     half_of: Literal["cam", "sigmoid"] = Field(
-        "cam", description="(open) the merge rule's .5 is on the normalised CAM, or on sigmoid"
+        "cam",
+        description="(open) the merge rule's .5 is on the normalised CAM; or on sigmoid(CAM), "
+        "where it never acts, as a pixel that belongs to a class has a positive CAM",
     )
     background_map: Literal["one_minus_max", "fixed_score"] = Field(
         "one_minus_max",
@@ -187,6 +190,13 @@ class LabelsConfig(Settings):
     threshold_range: tuple[UnitFloat, UnitFloat] = Field(
         (0.05, 0.80), description="where the best threshold is sought, with pixel ground truth"
     )
+
+    @model_validator(mode="after")
+    def _range_in_order(self) -> "LabelsConfig":
+        low, high = self.threshold_range
+        if low > high:
+            raise ValueError(f"threshold_range starts at {low} above its end {high}; swap them")
+        return self
 
 
 class RunConfig(Settings):

@@ -23,8 +23,10 @@ SCHEMA = 1
 def canonical(config: RunConfig) -> RunConfig:
     """Return `config` with every setting that has no effect at its default value."""
     views, transfer = _live_views(config.views), _live_transfer(config)
+    train = config.train if views.names else _reset(config.train, "cls_over_views")
+    network = _live_network(config.network)
     return config.model_copy(
-        update={"network": _live_network(config.network), "views": views, "transfer": transfer}
+        update={"network": network, "views": views, "transfer": transfer, "train": train}
     )
 
 
@@ -70,6 +72,8 @@ def _live_network(network: NetworkConfig) -> NetworkConfig:
         network = _reset(network, "se_ratio")
     if not network.multi_scale_atrous:
         network = _reset(network, "atrous", "atrous_channels", "atrous_start")
+    if (network.atrous, network.atrous_start) == ("parallel", "identity"):
+        network = _reset(network, "atrous_channels")  # every layer is as wide as its input
     if not network.context_association:
         network = _reset(network, "affinity", "affinity_residual")
     if network.affinity != "softmax":
@@ -89,7 +93,7 @@ def _live_transfer(config: RunConfig) -> TransferConfig:
     transfer, num_views = config.transfer, len(config.views.names)
     if num_views == 0:
         return TransferConfig()
-    if transfer.lambda_s == 0:
+    if transfer.lambda_s == 0 or num_views == 1:  # one view: L_s is its single term
         transfer = _reset(transfer, "similarity_pairs")
     uses_merged = transfer.lambda_bs > 0 or transfer.similarity_pairs == "prose"
     if transfer.lambda_bs == 0:

@@ -31,14 +31,24 @@ TINY = apply_overrides(
         "network.weights": "none",
         "network.fpn_channels": 64,
         "network.atrous_channels": 64,
+        "network.atrous_start": "identity",
+        "network.affinity_residual": True,
+        "network.batch_norm": "train",  # random weights have no statistics worth freezing
         "train.epochs": 10,
+        "train.batch_size": 8,
         "train.crop_size": 96,
         "train.min_long_side": 96,
         "train.max_long_side": 160,
-        "train.lr": 0.02,
+        "train.lr": 0.2,
+        "train.head_lr_multiplier": 1.0,  # all layers are new
+        "train.clip_norm": 1.0,
         "labels.scales": (1.0, 1.5),
     },
 )
-"""The drawn data set, from random weights, in seconds per trial."""
+"""The drawn data set, from random weights, in under a minute per trial.
+
+With frozen statistics or without the identity start, the full module under both views stays at the
+label prior within these few iterations.
+"""
 
 PRESETS = MappingProxyType({"tiny": TINY, "short": SHORT, "paper": PAPER})

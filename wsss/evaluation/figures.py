@@ -108,7 +108,11 @@ def _view_maps(
     *,
     device: torch.device,
 ) -> list[NDArray[np.uint8]]:
-    """Return M_o, M_e, M_d and M^o of one image as colour overlays [H, W, 3]."""
+    """Return M_o, M_e, M_d and M^o of one image as colour overlays [H, W, 3].
+
+    M^o is merged from the views that were trained, or from both if none was.
+    """
+    trained = config.views.names
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     variants = [
         pixels,
@@ -122,7 +126,8 @@ def _view_maps(
             ).cpu()
             for variant in variants
         ]  # each [P, H, W]
-    stacked = torch.stack(raw[1:])[:, None]  # [2, 1, P, H, W]
+    used = [cam for cam, name in zip(raw[1:], views.names, strict=True) if name in trained]
+    stacked = torch.stack(used or raw[1:])[:, None]  # [1 or 2, 1, P, H, W]
     present = torch.ones(1, len(sample.labels))
     merged = merged_cam(stacked, present, config.transfer)[0]
     return [_overlay(image, cam) for cam in (*raw, merged)]

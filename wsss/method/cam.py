@@ -41,6 +41,8 @@ def belongs_to(cam: Tensor, present: Tensor, score: float, rule: str) -> Tensor:
     background score and all other classes (ties go to background, then to the lower class);
     `threshold`: its CAM is above the score.
     """
+    if rule not in ("argmax", "threshold"):
+        raise ValueError(f"unknown rule {rule!r}; see transfer.belongs")
     if rule == "threshold":
         return (cam > score) & (present[:, :, None, None] > 0)
     background = torch.full_like(cam[:, :1], score)

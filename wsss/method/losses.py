@@ -45,7 +45,7 @@ def l1_distance(
 
     first, second: [B, K, h, w]; present: [B, K]. `present`: mean over an image's present classes
     and pixels; `all`: over all classes and pixels; `sum`: the plain sum. Absent classes count 0.
-    Raises ValueError if shapes differ.
+    Raises ValueError if shapes differ or the reduction is unknown.
     """
     if first.shape != second.shape:
         raise ValueError(f"maps of shapes {tuple(first.shape)} and {tuple(second.shape)}")
@@ -54,6 +54,8 @@ def l1_distance(
         return distance.sum((1, 2, 3)).mean()
     if reduction == "all":
         return distance.mean()
+    if reduction != "present":
+        raise ValueError(f"unknown reduction {reduction!r}; see transfer.l1_reduction")
     per_class = distance.mean((2, 3)).sum(1)  # [B]
     return (per_class / present.sum(1).clamp_min(1)).mean()
 
@@ -87,9 +89,10 @@ def similarity_loss(
 ) -> Tensor:  # fmt: skip
     """L_s: mean distance of the adjusted CAMs to M_o (Eq. 5), or to M^o (the prose of III-B).
 
-    All maps [B, K, h, w], activated. One view gives its single term.
+    All maps [B, K, h, w], activated. One view gives its single term |M_o - M_e| or |M_o - M_d| in
+    either reading, since M^o is then that view's own CAM.
     """
-    anchor = original if transfer.similarity_pairs == "eq5" else merged
+    anchor = merged if transfer.similarity_pairs == "prose" and len(adjusted) > 1 else original
     terms = [
         l1_distance(anchor, view, present, reduction=transfer.l1_reduction) for view in adjusted
     ]

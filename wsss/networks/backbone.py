@@ -35,8 +35,12 @@ class Backbone(nn.Module):
     def freeze(self, num_stages: int) -> None:
         """Keep the first `num_stages` stages at their initial weights; they cost no backward."""
         self.num_frozen = num_stages
-        for stage in self.stages[:num_stages]:
+        for stage in self.frozen_stages():
             stage.requires_grad_(requires_grad=False)
+
+    def frozen_stages(self) -> list[nn.Module]:
+        """Return the stages which training leaves alone."""
+        return list(self.stages[: self.num_frozen])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> the maps of stages 2 to 5, strides 4, 8, 16 and 16."""
@@ -92,8 +96,9 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise WeightsError(
-            f"{path}: not a plain state dict ({str(error).splitlines()[0][:120]}); save it with "
+            f"{path}: not a plain state dict ({reason}); save it with "
             "torch.save(model.state_dict(), file)"
         ) from None
     if not isinstance(state, dict):
@@ -106,7 +111,7 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
     wrong = [
         key
         for key, tensor in wanted.items()
-        if key not in state or tuple(state[key].shape) != tuple(tensor.shape)
+        if not isinstance(state.get(key), Tensor) or state[key].shape != tensor.shape
     ]
     if wrong:
         raise WeightsError(

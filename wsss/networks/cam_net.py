@@ -56,10 +56,11 @@ class CamNet(nn.Module):
         return CamOutput(cams.mean((2, 3)), cams)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
-        """Switch the training mode; frozen batch norms stay in evaluation mode."""
+        """Switch the training mode; frozen batch norms and stages stay in evaluation mode."""
         super().train(mode)
-        if self.frozen_norm:
-            for norm in batch_norms(self):
+        frozen = [self] if self.frozen_norm else self.backbone.frozen_stages()
+        for module in frozen:
+            for norm in batch_norms(module):
                 norm.eval()
         return self
 

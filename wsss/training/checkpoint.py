@@ -70,7 +70,7 @@ class CheckpointFolder:
             except Exception as error:  # torch raises many kinds for a broken file
                 logger.warning(
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
-                    path, str(error).splitlines()[0],
+                    path, (str(error).splitlines() or [type(error).__name__])[0],
                 )  # fmt: skip
                 path.rename(path.with_suffix(".broken"))
                 continue

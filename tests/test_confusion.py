@@ -1,0 +1,294 @@
+"""Threshold curves against a pass per threshold and pixel, and against torchmetrics."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from wsss.config import LabelsConfig
+from wsss.evaluation.confusion import (
+    ThresholdCounts,
+    collect,
+    count_image,
+    iou_per_label,
+    mean_iou,
+    threshold_grid,
+    threshold_index,
+)
+from wsss.evaluation.score import score_counts
+from wsss.labels.pseudo_label import pseudo_label
+
+Image = tuple[np.ndarray, tuple[int, ...], np.ndarray]
+"""CAMs [P, H, W], the P classes, mask [H, W]."""
+
+
+def random_image(rng_seed: int, num_labels: int = 6) -> Image:
+    """An image whose CAMs hold ties, zeros and values on the grid, and whose mask ignores some."""
+    rng = np.random.default_rng(rng_seed)
+    labels = tuple(sorted(rng.choice(num_labels - 1, rng.integers(1, 4), replace=False).tolist()))
+    shape = tuple(rng.integers(3, 9, 2).tolist())
+    cams = rng.random((len(labels), *shape)).astype(np.float32) ** 2
+    on_grid = np.round(cams, 2).astype(np.float32)
+    cams = np.where(rng.random(cams.shape) < 0.5, on_grid, cams)
+    cams[:, 0, 0] = 0.0
+    cams[:, 1, 1] = cams[0, 1, 1]  # a tie of all classes
+    known = [0, *(k + 1 for k in labels), 255]
+    mask = rng.choice(known, shape).astype(np.uint8)
+    return cams, labels, mask
+
+
+def count(images: list[Image], thresholds: np.ndarray, num_labels: int) -> ThresholdCounts:
+    return collect(
+        [
+            (f"image{index}", *count_image(cams, labels, mask, thresholds, num_labels))
+            for index, (cams, labels, mask) in enumerate(images)
+        ],
+        thresholds,
+        num_labels,
+    )
+
+
+def confusion_at(images: list[Image], threshold: np.float32, num_labels: int) -> np.ndarray:
+    return sum(
+        reference.confusion(mask, reference.label_map(cams, labels, threshold), num_labels)
+        for cams, labels, mask in images
+    )
+
+
+def test_the_grid_holds_every_hundredth_and_the_fixed_score() -> None:
+    hundredths = [np.float32(i / 100) for i in range(100)]
+    assert threshold_grid(0.15).tolist() == hundredths
+    for score in (0.155, 0.0049, 1.0):
+        grid = threshold_grid(score)
+        assert grid.dtype == np.float32
+        assert grid.tolist() == sorted([*hundredths, np.float32(score)])
+        assert grid[threshold_index(grid, score)] == np.float32(score)
+
+
+def test_confusions_equal_one_pass_per_threshold() -> None:
+    images = [random_image(seed) for seed in range(4)]
+    thresholds = threshold_grid(0.155)
+    found = count(images, thresholds, 6).confusions()
+    assert found.shape == (101, 6, 6)
+    for t, threshold in enumerate(thresholds):
+        np.testing.assert_array_equal(found[t], confusion_at(images, threshold, 6))
+
+
+def test_confusions_at_the_fixed_score_are_those_of_the_written_pseudo_labels() -> None:
+    images = [random_image(seed) for seed in range(4)]
+    for score in (0.0, 0.15, 0.155, 0.5):
+        thresholds = threshold_grid(score)
+        found = count(images, thresholds, 6).confusions()[threshold_index(thresholds, score)]
+        expected = sum(
+            reference.confusion(mask, pseudo_label(cams, labels, score), 6)
+            for cams, labels, mask in images
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_image_confusions_equal_the_loop_and_sum_to_the_total() -> None:
+    images = [random_image(seed) for seed in range(5)]
+    counts = count(images, threshold_grid(0.155), 6)
+    for threshold in (0.0, 0.15, 0.155, 0.8):
+        found = counts.image_confusions(threshold)
+        assert found.shape == (5, 6, 6)
+        for matrix, image in zip(found, images, strict=True):
+            np.testing.assert_array_equal(matrix, confusion_at([image], np.float32(threshold), 6))
+        total = counts.confusions()[threshold_index(counts.thresholds, threshold)]
+        np.testing.assert_array_equal(found.sum(0), total)
+
+
+def test_ignored_pixels_are_not_counted() -> None:
+    cams, labels, mask = random_image(0)
+    counts = count([(cams, labels, mask)], threshold_grid(0.15), 6)
+    assert 0 < (mask != 255).sum() < mask.size
+    assert set(counts.confusions().sum((1, 2)).tolist()) == {(mask != 255).sum()}
+    codes, pixels = count_image(cams, labels, np.full_like(mask, 255), threshold_grid(0.15), 6)
+    assert len(codes) == len(pixels) == 0
+
+
+def test_a_cam_equal_to_the_threshold_is_background_and_a_tie_goes_to_the_lower_class() -> None:
+    cams = np.array([[[0.25, 0.5, 0.0]], [[0.25, 0.5, 0.75]]], np.float32)  # 2 classes, 3 pixels
+    mask = np.array([[2, 2, 5]], np.uint8)
+    thresholds = np.array([0.0, 0.25, 0.5, 0.75], np.float32)
+    found = count([(cams, (1, 4), mask)], thresholds, 6).confusions()
+    assert [found[t, 2, 2] for t in range(4)] == [2, 1, 0, 0]
+    assert [found[t, 2, 0] for t in range(4)] == [0, 1, 2, 2]
+    assert [found[t, 5, 5] for t in range(4)] == [1, 1, 1, 0]
+    assert [found[t, 5, 0] for t in range(4)] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99])
+def test_miou_and_iou_equal_torchmetrics(threshold: float) -> None:
+    images = [random_image(seed, num_labels=9) for seed in range(3)]
+    counts = count(images, threshold_grid(0.15), 9)
+    matrix = counts.confusions()[threshold_index(counts.thresholds, threshold)]
+    truth = torch.cat([torch.from_numpy(mask).long().flatten() for *_, mask in images])
+    predicted = torch.cat(
+        [
+            torch.from_numpy(reference.label_map(cams, labels, np.float32(threshold))).flatten()
+            for cams, labels, _ in images
+        ]
+    )
+    each = MulticlassJaccardIndex(9, ignore_index=255, average="none", zero_division=-1)
+    mean = MulticlassJaccardIndex(9, ignore_index=255, average="macro")
+    expected = each(predicted, truth).double().numpy()
+    found = iou_per_label(matrix)
+    np.testing.assert_allclose(np.nan_to_num(found, nan=-1), expected, rtol=1e-6)
+    assert np.isnan(found).any(), "no label is absent, so that the case is not covered"
+    assert float(mean_iou(matrix)) == pytest.approx(float(mean(predicted, truth)), rel=1e-6)
+
+
+def test_miou_of_an_all_background_prediction_counts_the_missed_labels_as_zero() -> None:
+    mask = np.array([[0, 0, 0, 2, 255]], np.uint8)
+    counts = count([(np.zeros((1, 1, 5), np.float32), (1,), mask)], threshold_grid(0.15), 4)
+    matrix = counts.confusions()[15]
+    assert matrix.sum(0).tolist() == [4, 0, 0, 0]
+    np.testing.assert_array_equal(iou_per_label(matrix), [0.75, math.nan, 0.0, math.nan])
+    assert mean_iou(matrix) == 0.375
+
+
+def test_a_label_that_is_predicted_and_never_true_counts_as_zero() -> None:
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(iou_per_label(matrix), [0.75, 0.0, math.nan])
+    assert mean_iou(matrix) == 0.375
+
+
+def test_cams_and_a_mask_of_different_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 5\) pixels, mask of \(5, 4\)"):
+        count_image(
+            np.zeros((1, 4, 5), np.float32), (0,), np.zeros((5, 4), np.uint8),
+            threshold_grid(0.15), 3,
+        )  # fmt: skip
+
+
+def test_counts_survive_a_round_trip_without_pickle(tmp_path: Path) -> None:
+    counts = count([random_image(seed) for seed in range(3)], threshold_grid(0.155), 6)
+    counts.save(tmp_path / "counts.npz")
+    loaded = ThresholdCounts.load(tmp_path / "counts.npz")
+    assert loaded.image_ids == ("image0", "image1", "image2")
+    assert loaded.num_labels == 6
+    for name in ("thresholds", "image_index", "codes", "counts"):
+        expected, found = getattr(counts, name), getattr(loaded, name)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(loaded.confusions(), counts.confusions())
+
+
+def test_a_counts_file_with_pickled_contents_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "counts.npz", thresholds=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        ThresholdCounts.load(tmp_path / "counts.npz")
+
+
+def test_images_are_kept_in_the_order_of_their_ids_whoever_counted_them_first() -> None:
+    parts = []
+    thresholds = threshold_grid(0.15)
+    for seed, name in ((0, "c"), (1, "a"), (2, "b")):
+        parts.append((name, *count_image(*random_image(seed), thresholds, 6)))
+    counts = collect(parts, thresholds, 6)
+    again = collect(parts[::-1], thresholds, 6)
+    assert counts.image_ids == again.image_ids == ("a", "b", "c")
+    np.testing.assert_array_equal(counts.codes, again.codes)
+    expected = [confusion_at([random_image(seed)], np.float32(0.15), 6) for seed in (1, 2, 0)]
+    np.testing.assert_array_equal(counts.image_confusions(0.15), expected)
+
+
+def test_the_score_reads_the_curve_at_the_fixed_and_at_the_best_threshold() -> None:
+    images = [random_image(seed) for seed in range(4)]
+    labels = LabelsConfig(background_score=0.155, threshold_range=(0.2, 0.6))
+    thresholds = threshold_grid(0.155)
+    score = score_counts(count(images, thresholds, 6), labels)
+    curve = [100 * reference.miou(confusion_at(images, t, 6)) for t in thresholds]
+    assert [t for t, _ in score.curve] == pytest.approx([float(t) for t in thresholds], abs=1e-6)
+    assert [value for _, value in score.curve] == pytest.approx(curve, abs=1e-4)
+    fixed = confusion_at(images, np.float32(0.155), 6)
+    assert score.fixed_threshold == 0.155
+    assert score.miou_fixed == pytest.approx(100 * reference.miou(fixed))
+    best = max(range(21, 62), key=lambda index: curve[index])  # .20 to .60, behind the .155
+    assert score.best_threshold == pytest.approx(float(thresholds[best]), abs=1e-6)
+    assert score.miou_best == pytest.approx(curve[best])
+    assert score.iou_fixed == [
+        None if value is None else pytest.approx(100 * value, abs=1e-4)
+        for value in reference.ious(fixed)
+    ]
+    at_best = confusion_at(images, thresholds[best], 6)
+    assert score.iou_best == [
+        None if value is None else pytest.approx(100 * value, abs=1e-4)
+        for value in reference.ious(at_best)
+    ]
+
+
+def test_the_best_threshold_is_sought_in_a_range_that_includes_both_ends() -> None:
+    # Truth is the object in 2 of 4 pixels, whose CAMs are above .30; the others are at .30.
+    cams = np.array([[[0.9, 0.8, 0.3, 0.3]]], np.float32)
+    counts = count([(cams, (0,), np.array([[1, 1, 0, 0]], np.uint8))], threshold_grid(0.15), 2)
+    for low, high, best, miou in (
+        (0.1, 0.3, 0.3, 100.0),  # reached at the upper end
+        (0.3, 0.5, 0.3, 100.0),  # and at the lower; of equals, the first
+        (0.79, 0.8, 0.79, 100.0),
+        (0.8, 0.95, 0.8, 100 * (2 / 3 + 1 / 2) / 2),
+        (0.29, 0.29, 0.29, 25.0),
+    ):
+        score = score_counts(counts, LabelsConfig(threshold_range=(low, high)))
+        assert (score.best_threshold, score.miou_best) == (best, pytest.approx(miou))
+
+
+def test_precision_and_recall_are_of_foreground_against_background() -> None:
+    # 6 pixels at threshold .15: truth 0 0 1 1 2 2, label 1 0 1 2 0 2.
+    cams = np.array([[[0.9, 0.1, 0.9, 0.2, 0, 0.3]], [[0.1, 0, 0.1, 0.8, 0.15, 0.9]]], np.float32)
+    mask = np.array([[0, 0, 1, 1, 2, 2]], np.uint8)
+    score = score_counts(count([(cams, (0, 1), mask)], threshold_grid(0.15), 3), LabelsConfig())
+    assert score.precision_fixed == 75.0  # 3 of the 4 labelled foreground hold an object
+    assert score.recall_fixed == 75.0  # 3 of the 4 foreground pixels are found
+    assert score.iou_fixed == [33.3333, 33.3333, 33.3333]
+    nothing = score_counts(
+        count([(0 * cams, (0, 1), mask)], threshold_grid(0.15), 3), LabelsConfig()
+    )
+    assert math.isnan(nothing.precision_fixed)
+    assert nothing.recall_fixed == 0.0
+
+
+@st.composite
+def small_cases(draw: st.DrawFn) -> tuple[list[Image], np.ndarray, int]:
+    num_labels = draw(st.integers(2, 4))
+    levels = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
+    images = []
+    for _ in range(draw(st.integers(1, 2))):
+        height, width = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+        labels = draw(st.lists(st.integers(0, num_labels - 2), min_size=1, unique=True))
+        size = len(labels) * height * width
+        cams = draw(st.lists(levels, min_size=size, max_size=size))
+        truth = st.sampled_from([*range(num_labels), 255])
+        mask = draw(st.lists(truth, min_size=height * width, max_size=height * width))
+        images.append(
+            (
+                np.array(cams, np.float32).reshape(len(labels), height, width),
+                tuple(sorted(labels)),
+                np.array(mask, np.uint8).reshape(height, width),
+            )
+        )
+    thresholds = draw(st.lists(levels, min_size=1, unique=True).map(sorted))
+    return images, np.array(thresholds, np.float32), num_labels
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(small_cases())
+def test_any_small_case_equals_one_pass_per_threshold(
+    case: tuple[list[Image], np.ndarray, int],
+) -> None:
+    images, thresholds, num_labels = case
+    counts = count(images, thresholds, num_labels)
+    found = counts.confusions()
+    for t, threshold in enumerate(thresholds):
+        expected = confusion_at(images, threshold, num_labels)
+        np.testing.assert_array_equal(found[t], expected)
+        np.testing.assert_array_equal(counts.image_confusions(threshold).sum(0), expected)
+        if expected.sum():
+            assert mean_iou(found[t]) == pytest.approx(reference.miou(expected), rel=1e-12)

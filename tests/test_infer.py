@@ -1,0 +1,162 @@
+"""Multi-scale inference against a loop, and pseudo-labels against hand-written pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from wsss.config import LabelsConfig, NetworkConfig
+from wsss.data.voc import DataError, Sample
+from wsss.labels.infer import infer_cams, multi_scale_cams
+from wsss.labels.pseudo_label import pseudo_label
+from wsss.networks.cam_net import CamNet
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model() -> CamNet:
+    torch.manual_seed(0)
+    return CamNet(
+        NetworkConfig(
+            backbone="resnet10_narrow", weights="none", fpn_channels=16, spatial_attention=True
+        ),
+        6,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Two smooth pictures of odd sizes; the labels of the first leave gaps."""
+    folder = tmp_path_factory.mktemp("images")
+    found = []
+    for index, (size, labels) in enumerate([((53, 38), (1, 4)), ((34, 47), (0, 2, 5))]):
+        rng = np.random.default_rng(index)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        path = folder / f"{index}.png"
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
+        found.append(Sample(str(index), path, labels, "mask"))
+    return found
+
+
+def raw_cams(model: CamNet, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        cams: torch.Tensor = model(torch.from_numpy(x).float()[None]).cams[0]
+    return cams.double().numpy()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5), (0.7, 2.0)])
+def test_multi_scale_cams_equal_the_loop(
+    model: CamNet, samples: list[Sample], scales: tuple[float, ...], flip: bool
+) -> None:
+    labels = LabelsConfig(scales=scales, flip=flip)
+    found = list(infer_cams(model, samples, labels, device=CPU))
+    assert [cams.sample for cams in found] == samples
+    for sample, (_, cams) in zip(samples, found, strict=True):
+        with Image.open(sample.image_path) as image:
+            expected = reference.multi_scale_cams(
+                lambda x: raw_cams(model, x), image, sample.labels, scales, flip=flip
+            )
+            assert cams.shape == (len(sample.labels), image.height, image.width)
+        assert cams.dtype == np.float32
+        np.testing.assert_allclose(cams, expected, atol=2e-4)
+        assert 0 <= cams.min() < 0.9 < cams.max() < 1
+
+
+def test_scales_and_flips_change_the_cams(model: CamNet, samples: list[Sample]) -> None:
+    def cams(scales: tuple[float, ...], flip: bool) -> np.ndarray:
+        labels = LabelsConfig(scales=scales, flip=flip)
+        return next(infer_cams(model, samples, labels, device=CPU)).cams
+
+    plain = cams((1.0,), flip=False)
+    assert np.abs(cams((1.0,), flip=True) - plain).max() > 0.01
+    assert np.abs(cams((0.5, 1.0), flip=False) - plain).max() > 0.01
+
+
+def test_with_flips_the_cams_of_the_mirrored_image_are_the_mirrored_cams(
+    model: CamNet, samples: list[Sample]
+) -> None:
+    with Image.open(samples[0].image_path) as image:
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for flip in (True, False):
+            labels = LabelsConfig(scales=(1.0,), flip=flip)
+            with torch.inference_mode():
+                first, second = (
+                    multi_scale_cams(model, picture, (1, 4), labels, device=CPU)
+                    for picture in (image, mirrored)
+                )
+            assert torch.allclose(first, second.flip(2), rtol=1e-3, atol=1e-6) == flip
+
+
+def test_a_class_without_any_activation_gives_zeros_and_an_all_background_label(
+    model: CamNet, samples: list[Sample]
+) -> None:
+    weight = model.classifier.weight.data
+    before = weight.clone()
+    try:
+        weight[1] = 0.0
+        cams = next(infer_cams(model, samples, LabelsConfig(scales=(1.0,)), device=CPU)).cams
+    finally:
+        weight.copy_(before)
+    assert not cams[0].any()
+    assert cams[1].max() > 0.9
+    assert set(np.unique(pseudo_label(cams[:1], (1,), 0.0))) == {0}
+
+
+def test_inference_leaves_the_network_in_evaluation_mode_and_without_gradients(
+    model: CamNet, samples: list[Sample]
+) -> None:
+    model.train()
+    next(infer_cams(model, samples, LabelsConfig(scales=(1.0,)), device=CPU))
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_broken_image_stops_inference_with_its_name(model: CamNet, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"not a picture")
+    broken = Sample("broken", path, (0,), "mask")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded .*replace the file"):
+        next(infer_cams(model, [broken], LabelsConfig(), device=CPU))
+
+
+def test_the_pseudo_label_is_the_strongest_class_above_the_score() -> None:
+    cams = np.array([[[0.5, 0.1, 0.3, 0.9]], [[0.4, 0.1, 0.6, 0.9]]], np.float32)
+    label = pseudo_label(cams, (3, 19), 0.15)
+    assert label.tolist() == [[4, 0, 20, 4]]  # class k is label k + 1, a tie the lower class
+    assert label.dtype == np.uint8
+
+
+@pytest.mark.parametrize("score", [0.0, 0.15, 0.155, 0.3, 0.7])
+def test_a_cam_equal_to_the_score_is_background_and_the_next_number_is_not(score: float) -> None:
+    at = np.float32(score)
+    cams = np.array([[[at, np.nextafter(at, np.float32(2))]]], np.float32)
+    assert pseudo_label(cams, (0,), score).tolist() == [[0, 1]]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    st.sets(st.integers(0, 19), min_size=1, max_size=4).flatmap(
+        lambda labels: st.tuples(
+            st.just(tuple(sorted(labels))),
+            arrays.arrays(np.float32, (len(labels), 2, 3), elements=st.floats(0, 1, width=32)),
+        )
+    ),
+    st.floats(0, 1),
+)
+def test_absent_class_never_appears_in_pseudo_label(
+    case: tuple[tuple[int, ...], np.ndarray], score: float
+) -> None:
+    labels, cams = case
+    found = pseudo_label(cams, labels, score)
+    assert set(np.unique(found).tolist()) <= {0, *(k + 1 for k in labels)}
+    np.testing.assert_array_equal(found, reference.label_map(cams, labels, np.float32(score)))

@@ -1,0 +1,518 @@
+"""The equations of the paper against slow loops and hand-computed values."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from wsss.config import TrainConfig, TransferConfig, ViewsConfig
+from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
+from wsss.method.losses import cam_losses, classification_loss, l1_distance, merged_cam
+from wsss.method.views import adjust, content_mask, network_inputs, normalise
+from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+
+torch.set_num_threads(1)
+
+READINGS = (
+    "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
+    "decreased_negative", "about_mean",
+)  # fmt: skip
+VIEWS = {
+    "enhanced": ViewsConfig(enhanced=True),
+    "decreased": ViewsConfig(decreased=True),
+    "both": ViewsConfig(enhanced=True, decreased=True),
+}
+# One change each from the defaults, and a few together.
+TRANSFERS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "lambdas": {"lambda_s": 0.3, "lambda_bs": 1.7},
+    "lambdas_zero": {"lambda_s": 0, "lambda_bs": 0},
+    "prose": {"similarity_pairs": "prose"},
+    "raw": {"cam_activation": "raw"},
+    "sigmoid": {"cam_activation": "sigmoid"},
+    "all": {"l1_reduction": "all"},
+    "sum": {"l1_reduction": "sum"},
+    "flow": {"merged_gradient": "flow"},
+    "threshold": {"belongs": "threshold"},
+    "score": {"belongs_score": 0.45},
+    "half_of_sigmoid": {"half_of": "sigmoid"},
+    "fixed_score": {"background_map": "fixed_score", "belongs_score": 0.375},
+    "prose_flow_threshold": {
+        "similarity_pairs": "prose", "merged_gradient": "flow", "belongs": "threshold",
+        "belongs_score": 0.4, "half_of": "sigmoid",
+    },
+    "raw_fixed_sum": {
+        "cam_activation": "raw", "background_map": "fixed_score", "l1_reduction": "sum",
+        "belongs_score": 0.25,
+    },
+    "sigmoid_prose_all": {
+        "cam_activation": "sigmoid", "similarity_pairs": "prose", "l1_reduction": "all",
+        "half_of": "sigmoid", "belongs": "threshold",
+    },
+}  # fmt: skip
+PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
+
+
+def random_cams(num_views: int, *, rng_seed: int = 0) -> Tensor:
+    """Raw CAMs [V, 3, 4, 5, 3] whose views resemble each other, as those of a network do."""
+    generator = torch.Generator().manual_seed(rng_seed)
+    shared = torch.randn(1, 3, 4, 5, 3, generator=generator, dtype=torch.float64)
+    own = torch.randn(num_views, 3, 4, 5, 3, generator=generator, dtype=torch.float64)
+    return shared + 0.6 * own
+
+
+def random_batch(*, rng_seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Pixels [2, 3, 8, 8] and boxes: one image padded on every side, one that fills its crop."""
+    generator = torch.Generator().manual_seed(rng_seed)
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    boxes = torch.tensor([[1, 2, 7, 5], [0, 0, 8, 8]])
+    return pixels * content_mask(boxes, 8).to(torch.uint8), boxes
+
+
+# Eq. 2
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("padding", ["before", "after"])
+def test_network_inputs_equal_eq2_pixel_by_pixel_in_each_reading(
+    reading: str, padding: str
+) -> None:
+    views = ViewsConfig.model_validate(
+        {"enhanced": True, "decreased": True, "reading": reading, "padding": padding}
+    )
+    pixels, boxes = random_batch()
+    inputs = network_inputs(pixels, boxes, views)
+    assert inputs.shape == (3, 2, 3, 8, 8)
+    for view, change in enumerate((None, (1.5, 300.0), (0.8, 150.0))):
+        for image in range(2):
+            expected = reference.network_input(
+                pixels[image].numpy(), boxes[image].tolist(), change, reading, padding
+            )
+            np.testing.assert_allclose(inputs[view, image], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("reading", "enhanced", "decreased"),
+    [
+        # g = 0, 100, 200 with (1.5, 300) and (0.8, 150), by hand
+        ("beta_tenth", [30, 180, 255], [15, 95, 175]),
+        ("literal_clip", [255, 255, 255], [150, 230, 255]),
+        ("literal_unclipped", [300, 450, 600], [150, 230, 310]),
+        ("wrap", [300 - 256, 450 - 256, 600 - 512], [150, 230, 310 - 256]),
+        ("beta_thousandth", [76.5, 226.5, 255], [38.25, 118.25, 198.25]),
+        ("decreased_negative", [30, 180, 255], [0, 65, 145]),
+        ("about_mean", [0, 130, 255], [35, 115, 195]),  # the mean of 0, 100, 200 is 100
+    ],
+)
+def test_eq2_gives_the_values_computed_by_hand(
+    reading: str, enhanced: list[float], decreased: list[float]
+) -> None:
+    pixels = torch.tensor([0.0, 100.0, 200.0]).expand(3, 1, 3)
+    for change, expected in (((1.5, 300.0), enhanced), ((0.8, 150.0), decreased)):
+        adjusted = adjust(pixels, *change, reading)
+        torch.testing.assert_close(adjusted, torch.tensor(expected).float().expand(3, 1, 3))
+
+
+def test_literal_clip_makes_the_enhanced_view_all_white() -> None:
+    pixels, boxes = random_batch()
+    views = ViewsConfig(enhanced=True, decreased=True, reading="literal_clip")
+    _, enhanced, decreased = network_inputs(pixels, boxes, views)
+    white = normalise(torch.full((1, 3, 8, 8), 255.0))
+    inside = content_mask(boxes, 8).bool().expand_as(enhanced)
+    assert torch.equal(enhanced[inside], white.expand_as(enhanced)[inside])
+    assert len(decreased[inside].unique()) > 50
+
+
+def test_padding_is_zero_in_every_view_unless_eq2_acts_after_it() -> None:
+    pixels, boxes = random_batch()
+    outside = (content_mask(boxes, 8) == 0).expand(2, 3, 8, 8)
+    for padding in ("before", "after"):
+        views = ViewsConfig.model_validate({"enhanced": True, "padding": padding})
+        original, enhanced = network_inputs(pixels, boxes, views)
+        torch.testing.assert_close(original[outside], torch.zeros(int(outside.sum())))
+        assert bool((enhanced[outside].abs() < 1e-5).all()) == (padding == "before")
+
+
+def test_what_lies_in_the_padding_never_reaches_the_network() -> None:
+    pixels, boxes = random_batch()
+    views = ViewsConfig(enhanced=True, decreased=True, reading="about_mean", padding="after")
+    garbage = torch.where(content_mask(boxes, 8) > 0, pixels, 77).to(torch.uint8)
+    assert not torch.equal(garbage, pixels)
+    expected, found = (network_inputs(p, boxes, views) for p in (pixels, garbage))
+    assert torch.equal(expected, found)
+
+
+def test_without_an_adjusted_view_the_network_sees_the_original_alone() -> None:
+    pixels, boxes = random_batch()
+    inputs = network_inputs(pixels, boxes, ViewsConfig())
+    both = network_inputs(pixels, boxes, VIEWS["both"])
+    assert inputs.shape == (1, 2, 3, 8, 8)
+    assert torch.equal(inputs[0], both[0])
+    assert torch.equal(network_inputs(pixels, boxes, VIEWS["enhanced"])[1], both[1])
+    assert torch.equal(network_inputs(pixels, boxes, VIEWS["decreased"])[1], both[2])
+
+
+def test_an_unknown_reading_of_eq2_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"unknown reading 'gamma' of Eq. 2.*views\.reading"):
+        adjust(torch.zeros(3, 2, 2), 1.0, 0.0, "gamma")
+
+
+# CAM arithmetic
+
+
+def test_normalised_cams_equal_the_loop_and_lie_in_the_unit_interval() -> None:
+    cams = random_cams(1)[0]
+    found = normalise_cam(cams, PRESENT)
+    for image in range(3):
+        expected = reference.normalise(cams[image].numpy(), PRESENT[image].numpy())
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12)
+    assert 0 <= found.min() < 0.999 < found.max() < 1
+
+
+def test_a_cam_without_a_positive_value_normalises_to_zero_with_a_finite_gradient() -> None:
+    cams = (-random_cams(1)[0].abs()).requires_grad_()
+    normalised = normalise_cam(cams, PRESENT)
+    assert not normalised.any()
+    normalised.sum().backward()
+    assert cams.grad is not None
+    assert cams.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ["relu_max", "raw", "sigmoid"])
+def test_activated_cams_equal_the_loop(activation: str) -> None:
+    cams = random_cams(1)[0]
+    found = activate_cam(cams, PRESENT, activation)
+    for image in range(3):
+        expected = reference.activate(cams[image].numpy(), PRESENT[image].numpy(), activation)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12)
+
+
+def test_an_unknown_activation_or_background_map_is_refused_by_name() -> None:
+    cams = random_cams(1)[0]
+    with pytest.raises(ValueError, match=r"'softmax'.*transfer\.cam_activation"):
+        activate_cam(cams, PRESENT, "softmax")
+    with pytest.raises(ValueError, match=r"'none'.*transfer\.background_map"):
+        background_map(cams, PRESENT, 0.15, "none")
+
+
+@pytest.mark.parametrize("rule", ["argmax", "threshold"])
+@pytest.mark.parametrize("score", [0.0, 0.15, 0.6, 1.0])
+def test_pixels_belong_to_the_classes_that_the_loop_finds(rule: str, score: float) -> None:
+    cams = normalise_cam(random_cams(1)[0], PRESENT)
+    found = belongs_to(cams, PRESENT, score, rule)
+    for image in range(3):
+        expected = reference.belongs(cams[image].numpy(), PRESENT[image].numpy(), score, rule)
+        np.testing.assert_array_equal(found[image], expected)
+    assert found.any() == (score < 1)
+
+
+def test_belonging_is_strict_and_ties_go_to_background_then_to_the_lower_class() -> None:
+    # Three classes, five pixels: at the score, tie above it, below it, class 2 wins, all zero.
+    cam = torch.tensor([[0.25, 0.5, 0.1, 0.3, 0], [0, 0.5, 0.2, 0.4, 0], [0, 0.5, 0, 0.75, 0]])
+    cam, present = cam[None, :, None], torch.ones(1, 3)
+    by_argmax = belongs_to(cam, present, 0.25, "argmax")[0, :, 0]
+    by_threshold = belongs_to(cam, present, 0.25, "threshold")[0, :, 0]
+    assert by_argmax.int().tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 0]]
+    assert by_threshold.int().tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 1, 0], [0, 1, 0, 1, 0]]
+
+
+def test_the_merge_rule_follows_its_four_cases() -> None:
+    # One pixel per case: both, one above .5, one at .5 or below, neither.
+    enhanced = torch.tensor([0.2, 0.6, 0.5, 0.9])[None, None, None]
+    decreased = torch.tensor([0.3, 0.1, 0.4, 0.8])[None, None, None]
+    belongs_e = torch.tensor([True, True, True, False])[None, None, None]
+    belongs_d = torch.tensor([True, False, False, False])[None, None, None]
+    halves = torch.maximum(enhanced, decreased) > 0.5
+    merged = merge_cams(enhanced, decreased, belongs_e, belongs_d, halves)
+    torch.testing.assert_close(merged.flatten(), torch.tensor([0.3, 0.6, 0.0, 0.0]))
+    swapped = merge_cams(decreased, enhanced, belongs_d, belongs_e, halves)
+    assert torch.equal(swapped, merged)
+
+
+@pytest.mark.parametrize("activation", ["relu_max", "raw", "sigmoid"])
+@pytest.mark.parametrize("rule", ["argmax", "threshold"])
+@pytest.mark.parametrize("half_of", ["cam", "sigmoid"])
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_the_merged_cam_equals_the_loop(
+    activation: str, rule: str, half_of: str, num_views: int
+) -> None:
+    transfer = TransferConfig.model_validate(
+        {"cam_activation": activation, "belongs": rule, "half_of": half_of, "belongs_score": 0.3}
+    )
+    cams = random_cams(num_views)
+    found = merged_cam(cams, PRESENT, transfer)
+    for image in range(3):
+        raw = [view[image].numpy() for view in cams]
+        expected = reference.merge(raw, PRESENT[image].numpy(), transfer)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_the_random_cams_reach_every_case_of_the_merge_rule() -> None:
+    enhanced, decreased = (normalise_cam(cam, PRESENT) for cam in random_cams(2))
+    in_e, in_d = (belongs_to(cam, PRESENT, 0.3, "argmax") for cam in (enhanced, decreased))
+    sure = torch.maximum(enhanced, decreased) > 0.5
+    for case in (in_e & in_d, (in_e ^ in_d) & sure, (in_e ^ in_d) & ~sure, ~in_e & ~in_d & sure):
+        assert case.sum() >= 3
+
+
+def test_on_sigmoid_probabilities_the_third_case_of_the_merge_rule_never_occurs() -> None:
+    """A pixel which belongs to a class has a positive CAM there, so its sigmoid is above .5."""
+    cams = random_cams(2)
+    for rule in ("argmax", "threshold"):
+        transfer = TransferConfig.model_validate({"half_of": "sigmoid", "belongs": rule})
+        shown = [normalise_cam(cam, PRESENT) for cam in cams]
+        in_either = belongs_to(shown[0], PRESENT, 0.15, rule) | belongs_to(
+            shown[1], PRESENT, 0.15, rule
+        )
+        larger = torch.maximum(*shown)
+        merged = merged_cam(cams, PRESENT, transfer)
+        torch.testing.assert_close(merged, torch.where(in_either, larger, 0.0))
+        weak = in_either & (larger < 0.5)
+        by_cam = merged_cam(cams, PRESENT, transfer.model_copy(update={"half_of": "cam"}))
+        assert (by_cam[weak] == 0).any()
+
+
+@pytest.mark.parametrize("kind", ["one_minus_max", "fixed_score"])
+def test_the_background_map_equals_the_loop(kind: str) -> None:
+    cam = normalise_cam(random_cams(1)[0], PRESENT)
+    found = background_map(cam, PRESENT, 0.375, kind)
+    for image in range(3):
+        expected = reference.background_map(cam[image].numpy(), 0.375, kind)
+        np.testing.assert_allclose(found[image], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_the_background_map_keeps_the_strongest_class_alone() -> None:
+    cam = torch.tensor([[0.25, 0.75, 0.0], [0.5, 0.125, 0.25]])[None, :, None]  # [1, 2, 1, 3]
+    present = torch.ones(1, 2)
+    by_max = background_map(cam, present, 0.25, "one_minus_max")[0, :, 0]
+    by_score = background_map(cam, present, 0.25, "fixed_score")[0, :, 0]
+    assert by_max.tolist() == [[0.5, 0.25, 0.75], [0, 0.75, 0], [0.5, 0, 0.25]]
+    assert by_score.tolist() == [[0, 0, 0.25], [0, 0.75, 0], [0.5, 0, 0]]  # a tie is background
+
+
+# Eq. 4 to 8
+
+
+@pytest.mark.parametrize("over_classes", ["mean", "sum"])
+@pytest.mark.parametrize("over_views", ["mean", "sum"])
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_the_classification_loss_equals_eq4(
+    over_classes: str, over_views: str, num_views: int
+) -> None:
+    logits = random_cams(num_views).mean((3, 4)) * 3
+    found = classification_loss(logits, PRESENT, over_classes=over_classes, over_views=over_views)
+    expected = reference.cross_entropy(logits.numpy(), PRESENT.numpy(), over_classes, over_views)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_undecided_network_costs_log_two_per_class() -> None:
+    logits = torch.zeros(3, 2, 4)
+    mean = classification_loss(logits, PRESENT[:2].float())
+    both = classification_loss(logits, PRESENT[:2].float(), over_classes="sum", over_views="sum")
+    assert float(mean) == pytest.approx(math.log(2))
+    assert float(both) == pytest.approx(12 * math.log(2))
+
+
+def test_l1_distance_counts_present_classes_as_its_reduction_says() -> None:
+    first, second = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    second[0, 0] = 1.0  # present: 4 pixels x 1
+    second[0, 1] = 100.0  # absent
+    second[0, 2, 0, 0] = -2.0  # present: 1 pixel x 2
+    second[1] = 7.0  # the second image holds no class
+    present = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    by = {
+        reduction: float(l1_distance(first, second, present, reduction=reduction))
+        for reduction in ("present", "all", "sum")
+    }
+    assert by == {"present": (6 / 8) / 2, "all": (6 / 12) / 2, "sum": 6 / 2}
+
+
+def test_l1_distance_refuses_maps_of_different_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2, 3, 3\) and \(1, 2, 3, 4\)"):
+        l1_distance(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_the_total_loss_and_its_terms_equal_the_loop(name: str, views: str) -> None:
+    transfer = TransferConfig.model_validate(TRANSFERS[name])
+    cams = random_cams(1 + len(VIEWS[views].names), rng_seed=2)
+    logits = cams.mean((3, 4))
+    found = cam_losses(logits, cams, PRESENT, VIEWS[views], transfer)
+    expected = reference.total_loss(logits.numpy(), cams.numpy(), PRESENT.numpy(), transfer)
+    for term, value in zip(found, expected, strict=True):
+        assert term is not None
+        assert float(term) == pytest.approx(value, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("over_classes", ["mean", "sum"])
+@pytest.mark.parametrize("over_views", ["mean", "sum"])
+def test_the_total_loss_equals_the_loop_under_both_reductions_of_eq4(
+    over_classes: str, over_views: str
+) -> None:
+    cams = random_cams(3)
+    logits = cams.mean((3, 4))
+    how: Any = {"over_classes": over_classes, "over_views": over_views}
+    found = cam_losses(logits, cams, PRESENT, VIEWS["both"], TransferConfig(), **how)
+    expected = reference.total_loss(
+        logits.numpy(), cams.numpy(), PRESENT.numpy(), TransferConfig(), **how
+    )
+    assert float(found.total) == pytest.approx(expected[0], rel=1e-12)
+
+
+def test_without_a_view_the_total_loss_is_the_classification_loss_alone() -> None:
+    cams = random_cams(1)
+    losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, ViewsConfig(), TransferConfig())
+    expected = reference.cross_entropy(cams.mean((3, 4)).numpy(), PRESENT.numpy(), "mean", "mean")
+    assert float(losses.total) == float(losses.cls) == pytest.approx(expected, rel=1e-12)
+    assert losses.similarity is None
+    assert losses.background is None
+
+
+@pytest.mark.parametrize("num_maps", [1, 2, 4])
+def test_a_number_of_maps_that_does_not_fit_the_views_is_refused(num_maps: int) -> None:
+    cams = random_cams(num_maps)
+    with pytest.raises(ValueError, match=rf"{num_maps} maps .*'enhanced', 'decreased'"):
+        cam_losses(cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], TransferConfig())
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_absent_classes_never_contribute_to_similarity_or_background(name: str) -> None:
+    transfer = TransferConfig.model_validate(TRANSFERS[name])
+    cams = random_cams(3, rng_seed=4)
+    absent = (PRESENT == 0)[None, :, :, None, None].expand_as(cams)
+    others = torch.where(absent, 50 + 100 * torch.rand_like(cams), cams).requires_grad_()
+    logits = torch.zeros(3, 3, 4, dtype=torch.float64)
+    plain = cam_losses(logits, cams, PRESENT, VIEWS["both"], transfer)
+    losses = cam_losses(logits, others, PRESENT, VIEWS["both"], transfer)
+    assert plain.similarity is not None
+    assert plain.background is not None
+    assert losses.similarity is not None
+    assert losses.background is not None
+    assert torch.equal(losses.similarity, plain.similarity)
+    assert torch.equal(losses.background, plain.background)
+    (losses.similarity + losses.background).backward()
+    assert others.grad is not None
+    assert not others.grad[absent].any()
+    assert others.grad[~absent].any()
+
+
+def test_a_stopped_merged_cam_takes_no_gradient_and_a_flowing_one_does() -> None:
+    for gradient in ("stop", "flow"):
+        transfer = TransferConfig.model_validate({"merged_gradient": gradient})
+        for views in VIEWS.values():
+            cams = random_cams(1 + len(views.names)).requires_grad_()
+            losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, views, transfer)
+            assert losses.background is not None
+            losses.background.backward()
+            assert cams.grad is not None
+            assert cams.grad[0].any()
+            assert bool(cams.grad[1:].any()) == (gradient == "flow")
+
+
+@pytest.mark.parametrize("views", ["enhanced", "both"])
+@pytest.mark.parametrize(
+    "name",
+    ["defaults", "prose", "raw", "sigmoid", "sum", "flow", "fixed_score", "prose_flow_threshold"],
+)
+def test_the_gradient_equals_finite_differences_of_the_loop(name: str, views: str) -> None:
+    transfer = TransferConfig.model_validate(TRANSFERS[name])
+    cams = random_cams(1 + len(VIEWS[views].names), rng_seed=5).requires_grad_()
+    logits = cams.mean((3, 4))
+    cam_losses(logits, cams, PRESENT, VIEWS[views], transfer).total.backward()
+    assert cams.grad is not None
+    start = cams.detach().numpy()
+    fixed = None
+    if transfer.merged_gradient == "stop":
+        fixed = [reference.merge(start[1:, b], PRESENT[b].numpy(), transfer) for b in range(3)]
+
+    def loss(values: np.ndarray) -> float:
+        return reference.total_loss(
+            values.mean((3, 4)), values, PRESENT.numpy(), transfer, merged=fixed
+        )[0]
+
+    places = np.random.default_rng(0).integers(0, start.shape, (12, 5)).tolist()
+    highest = np.unravel_index(start[1, 0, 0].argmax(), start[1, 0, 0].shape)
+    places += [[view, 0, 0, *highest] for view in range(len(start))]
+    for place in map(tuple, places):
+        step = np.zeros_like(start)
+        step[place] = 1e-6
+        slope = (loss(start + step) - loss(start - step)) / 2e-6
+        assert float(cams.grad[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("reduction", ["present", "all", "sum"])
+def test_equal_shards_of_a_batch_average_to_the_loss_and_gradient_of_the_whole(
+    reduction: str,
+) -> None:
+    present = torch.tensor(
+        [[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.float64
+    )
+    transfer = TransferConfig.model_validate({"l1_reduction": reduction})
+    generator = torch.Generator().manual_seed(0)
+    cams = torch.randn(3, 4, 4, 3, 3, generator=generator, dtype=torch.float64)
+
+    def loss_and_gradient(images: slice) -> tuple[float, Tensor]:
+        part = cams[:, images].clone().requires_grad_()
+        losses = cam_losses(part.mean((3, 4)), part, present[images], VIEWS["both"], transfer)
+        losses.total.backward()
+        assert part.grad is not None
+        return losses.total.item(), part.grad
+
+    whole, gradient = loss_and_gradient(slice(0, 4))
+    first, second = (loss_and_gradient(slice(start, start + 2)) for start in (0, 2))
+    assert first[0] != pytest.approx(second[0], rel=1e-3)
+    assert (first[0] + second[0]) / 2 == pytest.approx(whole, rel=1e-12)
+    torch.testing.assert_close(torch.cat([first[1], second[1]], 1) / 2, gradient)
+
+
+def test_the_rate_follows_the_poly_schedule_of_eq8() -> None:
+    train = TrainConfig()
+    for iteration in (0, 1, 50, 99):
+        expected = reference.poly(iteration, 100, 0.9)
+        assert lr_factor(iteration, 100, train) == pytest.approx(expected, rel=1e-12)
+    assert lr_factor(0, 100, train) == 1
+    assert lr_factor(75, 100, TrainConfig(poly_power=2)) == pytest.approx(1 / 16)
+
+
+def test_warm_up_rises_linearly_and_joins_the_poly_schedule() -> None:
+    train = TrainConfig(warmup_iterations=4)
+    rising = [lr_factor(i, 100, train) / reference.poly(i, 100, 0.9) for i in range(6)]
+    assert rising == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [("standard", 0.9), ("legacy", 1e-4)])
+def test_sgd_gives_new_layers_ten_times_the_rate_and_the_momentum_of_its_reading(
+    momentum: str, expected: float
+) -> None:
+    old, new = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    train = TrainConfig.model_validate({"momentum": momentum, "lr": 0.1, "weight_decay": 1e-4})
+    optimizer = build_sgd([old], [new], train)
+    set_lr(optimizer, 0.5)
+    position = {"old": 1.0, "new": 1.0}
+    speed = {"old": 0.0, "new": 0.0}
+    for _ in range(3):  # SGD by hand: v = m v + (g + decay x), x = x - lr v, with gradient 1
+        for parameter in (old, new):
+            parameter.grad = torch.ones(1)
+        optimizer.step()
+        for name, lr in (("old", 0.05), ("new", 0.5)):
+            speed[name] = expected * speed[name] + 1 + 1e-4 * position[name]
+            position[name] -= lr * speed[name]
+    assert old.item() == pytest.approx(position["old"], rel=1e-6)
+    assert new.item() == pytest.approx(position["new"], rel=1e-6)
+
+
+def test_clipping_scales_the_gradient_to_the_norm_and_reports_the_norm_before() -> None:
+    def clipped(limit: float | None) -> tuple[float, list[float]]:
+        parameter = torch.nn.Parameter(torch.zeros(2))
+        parameter.grad = torch.tensor([3.0, 4.0])
+        return float(clip_gradients([parameter], limit)), parameter.grad.tolist()
+
+    assert clipped(None) == (5.0, [3.0, 4.0])
+    norm, gradient = clipped(1.0)
+    assert norm == 5.0
+    assert gradient == pytest.approx([0.6, 0.8], rel=1e-5)

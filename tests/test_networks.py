@@ -1,0 +1,629 @@
+"""The networks against torchvision's own, hand-written layers and slow loops."""
+
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from sweeps.plan import make_plan
+from sweeps.tables import TABLES
+from wsss.config import NetworkConfig, RunConfig
+from wsss.data.loading import CropBatch
+from wsss.method.views import network_inputs
+from wsss.networks import context
+from wsss.networks.attention import SpatialAttention, channel_attention
+from wsss.networks.backbone import build_backbone
+from wsss.networks.cam_net import CamNet
+from wsss.networks.context import ContextAssociation, MultiScaleAtrous
+from wsss.networks.conv_norm import ConvNorm, batch_norms
+from wsss.overrides import apply_overrides
+from wsss.presets import TINY
+from wsss.training.cam import TrainingStep
+from wsss.training.optim import build_sgd
+from wsss.training.process import Process
+from wsss.weights import WeightsError, file_digest
+
+torch.set_num_threads(1)
+
+PART_NAMES = (
+    "channel_attention", "spatial_attention", "multi_scale_atrous", "context_association",
+)  # fmt: skip
+ALL_PARTS = dict.fromkeys(PART_NAMES, True)
+CHANNELS = {
+    "resnet50": (256, 512, 1024, 2048),
+    "resnet18": (64, 128, 256, 512),
+    "mobilenet_v2": (24, 32, 96, 1280),
+    "resnet10_narrow": (24, 48, 96, 128),
+}
+
+
+def network(**settings: Any) -> NetworkConfig:
+    small = {"backbone": "resnet10_narrow", "weights": "none", "feature_map": "plain"}
+    widths = {"fpn_channels": 32, "atrous_channels": 16}
+    return NetworkConfig.model_validate(small | widths | settings)
+
+
+def build(config: NetworkConfig, *, rng_seed: int = 0, weights_file: Path | None = None) -> CamNet:
+    torch.manual_seed(rng_seed)
+    return CamNet(config, 5, weights_file=weights_file).eval()
+
+
+def scramble_norms(module: nn.Module) -> None:
+    """Give each batch norm statistics and an affine map which leave their mark."""
+    generator = torch.Generator().manual_seed(1)
+    for norm in batch_norms(module):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        for tensor, low, high in (
+            (norm.running_mean, -0.2, 0.2), (norm.running_var, 0.6, 1.6),
+            (norm.weight.data, 0.5, 1.2), (norm.bias.data, -0.2, 0.4),
+        ):  # fmt: skip
+            tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+
+
+def picture(*shape: int, rng_seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(rng_seed))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """State dicts of torchvision networks with scrambled norms, by backbone."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {}
+    for name in ("resnet18", "mobilenet_v2"):
+        torch.manual_seed(2)
+        model = models.get_model(name, weights=None)
+        scramble_norms(model)
+        paths[name] = folder / f"{name}.pth"
+        torch.save(model.state_dict(), paths[name])
+    yield paths
+    for path in paths.values():
+        path.unlink()
+
+
+def torchvision_model(name: str, path: Path) -> nn.Module:
+    model: nn.Module = models.get_model(name, weights=None)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
+def torchvision_maps(model: Any, x: Tensor) -> list[Tensor]:
+    """The maps of stages 2 to 5 of an unmodified torchvision network."""
+    maps = []
+    if isinstance(model, models.MobileNetV2):
+        for index, layer in enumerate(model.features):
+            x = layer(x)
+            if index in (3, 6, 13, 18):
+                maps.append(x)
+        return maps
+    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+    for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
+        x = layer(x)
+        maps.append(x)
+    return maps
+
+
+# Backbones
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_every_backbone_ends_at_output_stride_16(name: str) -> None:
+    with torch.no_grad():
+        maps = build_backbone(network(backbone=name))(torch.zeros(1, 3, 64, 96))
+    shapes = [tuple(m.shape[1:]) for m in maps]
+    strides = (4, 8, 16, 16)
+    assert shapes == [
+        (channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(CHANNELS[name], strides, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("size", [96, 104])
+def test_every_second_pixel_of_the_last_stage_is_torchvisions_own_output_at_stride_32(
+    name: str, size: int, weights: dict[str, Path]
+) -> None:
+    """The a trous property: trading stride for dilation refines the grid and changes no value."""
+    config = network(backbone=name, weights=file_digest(weights[name]))
+    ours = build_backbone(config, weights[name]).eval().double()
+    theirs = torchvision_model(name, weights[name]).double()
+    x = picture(2, 3, size, size).double()
+    with torch.no_grad():
+        found, expected = ours(x), torchvision_maps(theirs, x)
+    for ours_at, theirs_at in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(ours_at, theirs_at)
+    assert expected[3].std() > 1e-3
+    torch.testing.assert_close(found[3][:, :, ::2, ::2], expected[3])
+
+
+def test_resnet50_at_stride_16_is_torchvisions_own() -> None:
+    torch.manual_seed(0)
+    theirs = models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True]).eval()
+    torch.manual_seed(0)
+    ours = build_backbone(network(backbone="resnet50")).eval()
+    scramble_norms(ours)
+    scramble_norms(theirs)
+    x = picture(1, 3, 64, 64)
+    with torch.no_grad():
+        for found, expected in zip(ours(x), torchvision_maps(theirs, x), strict=True):
+            assert expected.std() > 1e-3
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+def test_frozen_stages_keep_no_gradient_and_the_others_get_one() -> None:
+    model = build(network(frozen_stages=2)).train()
+    model(picture(2, 3, 64, 64)).logits.sum().backward()
+    for index, stage in enumerate(model.backbone.stages):
+        for parameter in stage.parameters():
+            assert parameter.requires_grad == (index >= 2)
+            assert (parameter.grad is not None) == (index >= 2)
+    trained, new = model.parameter_groups()
+    assert {id(p) for p in trained} == {id(p) for p in model.backbone.stages[2:].parameters()}
+    assert [id(p) for p in new] == [id(model.classifier.weight)]
+
+
+# Convolution and batch norm
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_folded_convolution_equals_convolution_and_norm_in_value_and_gradient(
+    bias: bool, groups: int
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 8, 3, stride=2, padding=2, dilation=2, groups=groups, bias=bias)
+    norm = nn.BatchNorm2d(8)
+    scramble_norms(norm)
+    pair = nn.Sequential(conv, norm).double().eval()
+    folded = ConvNorm(conv, norm).eval()
+    weight = picture(2, 8, 5, 5, rng_seed=3).double()
+    results = []
+    for module in (pair, folded):
+        x = picture(2, 4, 9, 9).double().requires_grad_()
+        module.zero_grad()
+        value = module(x)
+        (value * weight).sum().backward()
+        results.append([value, x.grad, *(p.grad.clone() for p in pair.parameters())])
+    for expected, found in zip(*results, strict=True):
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(found, expected)
+
+
+def test_in_training_mode_a_conv_norm_uses_and_updates_the_statistics_of_its_batch() -> None:
+    torch.manual_seed(0)
+    module = ConvNorm(nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6)).train()
+    x = 3 + 2 * picture(4, 3, 8, 8)
+    normed = module(x)
+    torch.testing.assert_close(normed.mean((0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        normed.var((0, 2, 3), correction=0), torch.ones(6), rtol=1e-3, atol=0
+    )
+    assert module.norm.running_mean is not None
+    torch.testing.assert_close(module.norm.running_mean, 0.1 * module.conv(x).mean((0, 2, 3)))
+
+
+def test_frozen_norms_stay_frozen_in_training_mode_and_others_do_not() -> None:
+    for mode in ("frozen", "train"):
+        model = build(network(batch_norm=mode, multi_scale_atrous=True)).train()
+        before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+        model(picture(2, 3, 64, 64))
+        after = model.state_dict()
+        assert len(before) > 20
+        for key, tensor in before.items():
+            assert torch.equal(tensor, after[key]) == (mode == "frozen")
+        assert all(norm.training == (mode == "train") for norm in batch_norms(model))
+        assert not any(norm.training for norm in batch_norms(model.eval()))
+
+
+def test_calibration_gives_every_new_norm_zero_mean_and_unit_variance_on_its_batch() -> None:
+    model = build(network(multi_scale_atrous=True, feature_map="fpn")).train()
+    x = 2 + 3 * picture(8, 3, 96, 96)
+    seen: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ConvNorm):
+            module.register_forward_hook(
+                lambda _module, _inputs, value, name=name: seen.update({name: value.clone()})
+            )
+    with model.calibrating():
+        model(x)
+    assert not any(norm.training for norm in batch_norms(model))
+    with torch.no_grad():
+        model(x)
+    assert len(seen) == len(list(batch_norms(model))) > 12
+    for value in seen.values():
+        assert value.mean((0, 2, 3)).abs().max() < 0.05
+        assert (value.var((0, 2, 3), correction=0) - 1).abs().max() < 0.05
+
+
+def test_calibration_leaves_pretrained_norms_and_all_weights_alone(
+    weights: dict[str, Path],
+) -> None:
+    path = weights["mobilenet_v2"]
+    config = network(backbone="mobilenet_v2", weights=file_digest(path), multi_scale_atrous=True)
+    model = build(config, weights_file=path).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with model.calibrating():
+        assert not torch.is_grad_enabled()
+        model(picture(2, 3, 64, 64))
+    assert torch.is_grad_enabled()
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {
+        f"parts.multi_scale_atrous.layers.{layer}.0.norm.{name}"
+        for layer in range(4)
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    assert {norm.momentum for norm in batch_norms(model)} == {0.1}
+
+
+# Parts
+
+
+def test_a_part_that_is_off_does_not_exist() -> None:
+    def keys(**settings: Any) -> set[str]:
+        return set(build(network(**settings)).state_dict())
+
+    plain = keys()
+    assert all(key.startswith(("backbone.", "classifier.")) for key in plain)
+    assert keys(context_association=True) == plain  # it has no parameters
+    for name in PART_NAMES[:3]:
+        added = keys(**{name: True}) - plain
+        assert added
+        assert all(key.startswith(f"parts.{name}.") for key in added)
+    fpn = keys(feature_map="fpn") - plain
+    assert fpn
+    assert all(key.startswith("neck.fpn.") for key in fpn)
+    assert list(build(network()).parts) == []
+    assert list(dict(build(network(**ALL_PARTS)).parts.named_children())) == list(PART_NAMES)
+
+
+@pytest.mark.parametrize("feature_map", ["plain", "fpn", "fpn_p3"])
+def test_cams_are_class_weights_times_features_and_logits_their_mean(feature_map: str) -> None:
+    model = build(network(feature_map=feature_map, spatial_attention=True)).double()
+    seen: list[Tensor] = []
+    model.parts.register_forward_hook(lambda _module, _inputs, value: seen.append(value))
+    with torch.no_grad():
+        logits, cams = model(picture(2, 3, 64, 48).double())
+    stride = 8 if feature_map == "fpn_p3" else 16
+    assert cams.shape == (2, 5, 64 // stride, 48 // stride)
+    assert cams.dtype == torch.float32
+    weight = model.classifier.weight.detach()[:, :, 0, 0].numpy()
+    for image in range(2):
+        expected = reference.class_activation(weight, seen[0][image].numpy())
+        np.testing.assert_allclose(cams[image], expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(logits[image], expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_fpn_fuses_the_two_stages_at_stride_16_and_p3_reaches_down_to_stride_8() -> None:
+    for feature_map, num_levels in (("fpn", 2), ("fpn_p3", 3)):
+        model = build(network(feature_map=feature_map))
+        assert model.neck is not None
+        blocks = model.neck.fpn.inner_blocks
+        assert [block[0].in_channels for block in blocks] == [48, 96, 128][-num_levels:]
+        assert model.classifier.in_channels == 32
+
+
+def test_channel_attention_equals_the_loop_and_squeezes_by_its_ratio() -> None:
+    torch.manual_seed(0)
+    part = channel_attention(24, 8).double()
+    assert channel_attention(24, 64).fc1.out_channels == 1
+    x = picture(2, 24, 3, 4).double()
+    numbers = [
+        tensor.detach().squeeze().numpy()
+        for tensor in (part.fc1.weight, part.fc1.bias, part.fc2.weight, part.fc2.bias)
+    ]
+    assert numbers[0].shape == (3, 24)
+    for image in range(2):
+        expected = reference.channel_attention(x[image].numpy(), *numbers)
+        np.testing.assert_allclose(part(x)[image].detach(), expected, rtol=1e-10)
+
+
+def test_spatial_attention_equals_the_loop() -> None:
+    torch.manual_seed(0)
+    part = SpatialAttention().double()
+    assert part.conv.bias is not None
+    x = picture(2, 6, 5, 9).double()
+    for image in range(2):
+        expected = reference.spatial_attention(
+            x[image].numpy(), part.conv.weight.detach()[0].numpy(), part.conv.bias.item()
+        )
+        np.testing.assert_allclose(part(x)[image].detach(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("atrous", "reach"),
+    # Series: the dilations add up, 0 + 1 + 2 + 3 or 1 + 2 + 3 + 4; parallel: the widest counts.
+    [("zero_is_1x1", 6), ("one_to_four", 10), ("parallel", 3)],
+)
+@pytest.mark.parametrize("start", ["random", "identity"])
+def test_the_atrous_stack_reaches_as_far_as_its_dilations_say(
+    atrous: str, reach: int, start: str
+) -> None:
+    part = MultiScaleAtrous(4, network(atrous=atrous, atrous_start=start)).eval()
+    for parameter in part.parameters():
+        parameter.data.fill_(0.1)  # all positive: ReLU is open and no path cancels another
+    x = torch.ones(1, 4, 25, 25, requires_grad=True)
+    mixed = part(x)
+    assert mixed.shape == (1, 4 if start == "identity" else 16, 25, 25)
+    assert part.out_channels == mixed.shape[1]
+    mixed[0, :, 12, 12].sum().backward()
+    assert x.grad is not None
+    touched = x.grad[0].abs().sum(0).nonzero()
+    assert touched.min(0).values.tolist() == [12 - reach, 12 - reach]
+    assert touched.max(0).values.tolist() == [12 + reach, 12 + reach]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"affinity_residual": True}, {"affinity": "softmax", "affinity_temperature": 0.5},
+     {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True}],
+)  # fmt: skip
+def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any]) -> None:
+    part = ContextAssociation(network(**settings))
+    x = picture(2, 6, 3, 4).double()
+    x[1, :, 1, 2] = 0.0  # a pixel without features
+    for image in range(2):
+        expected = reference.context_association(
+            x[image].numpy(),
+            temperature=settings.get("affinity_temperature"),
+            residual=settings.get("affinity_residual", False),
+        )
+        np.testing.assert_allclose(part(x)[image], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("affinity", ["relu_row_sum", "softmax"])
+@pytest.mark.parametrize("entries", [1, 40, 60])  # of 20 x 20: one row, two rows, three rows
+def test_context_association_in_chunks_equals_one_chunk_in_value_and_gradient(
+    affinity: str, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = ContextAssociation(network(affinity=affinity))
+    calls = []
+    associate = context.associate
+
+    def counted(queries: Tensor, *others: Tensor, temperature: float | None) -> Tensor:
+        calls.append(queries.shape[1])
+        return associate(queries, *others, temperature=temperature)
+
+    monkeypatch.setattr(context, "associate", counted)
+    results = []
+    for limit in (2**20, entries):
+        monkeypatch.setattr(context, "MAX_AFFINITY_ENTRIES", limit)
+        x = picture(2, 3, 4, 5).double().requires_grad_()
+        mixed = part(x)
+        (mixed * picture(2, 3, 4, 5, rng_seed=1)).sum().backward()
+        results.append((mixed, x.grad))
+    assert calls[0] == 20
+    assert max(calls[1:]) == max(1, entries // 20)
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole)
+
+
+@pytest.mark.parametrize("atrous", ["zero_is_1x1", "one_to_four", "parallel"])
+def test_an_identity_start_gives_exactly_the_output_of_the_plain_network(atrous: str) -> None:
+    plain = build(network(channel_attention=True))
+    started = build(
+        network(
+            channel_attention=True, multi_scale_atrous=True, atrous=atrous,
+            atrous_start="identity",
+        ),
+        rng_seed=1,
+    )  # fmt: skip
+    loaded = started.load_state_dict(plain.state_dict(), strict=False)
+    assert loaded.unexpected_keys == []
+    assert all(key.startswith("parts.multi_scale_atrous.") for key in loaded.missing_keys)
+    x = picture(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = plain(x), started(x)
+        started.parts.multi_scale_atrous.scale.fill_(1.0)
+        moved = started(x)
+    assert torch.equal(found.cams, expected.cams)
+    assert torch.equal(found.logits, expected.logits)
+    assert not torch.allclose(moved.cams, expected.cams)
+
+
+# Initial weights
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_the_right_weights_file_loads_every_tensor_of_the_features(
+    name: str, with_classifier: bool, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(weights[name], weights_only=True)
+    if not with_classifier:
+        state = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    model = build(network(backbone=name, weights=file_digest(path)), weights_file=path)
+    path.unlink()
+    wanted = [
+        tensor
+        for key, tensor in state.items()
+        if not key.startswith(("fc.", "classifier.")) and not key.endswith("num_batches_tracked")
+    ]
+    found = [
+        tensor
+        for key, tensor in model.backbone.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    ]
+    assert len(found) == len(wanted) > 90
+    # Fusing renames the tensors and keeps their order.
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def refusal(name: str, path: Path, digest: str | None = None) -> str:
+    config = network(backbone=name, weights=digest or file_digest(path))
+    with pytest.raises(WeightsError) as caught:
+        build_backbone(config, path)
+    return str(caught.value)
+
+
+def test_weights_of_another_backbone_are_refused_with_the_file_and_the_remedy(
+    weights: dict[str, Path],
+) -> None:
+    message = refusal("mobilenet_v2", weights["resnet18"])
+    assert message.startswith(f"{weights['resnet18']}: no weights of mobilenet_v2: ")
+    assert "choose the backbone they belong to" in message
+
+
+def test_weights_with_one_tensor_missing_or_misshapen_are_refused_by_its_name(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(weights["mobilenet_v2"], weights_only=True)
+    path = tmp_path / "weights.pth"
+    key = "features.3.conv.0.0.weight"
+    for broken in (state | {key: state[key][:-1]}, {k: v for k, v in state.items() if k != key}):
+        torch.save(broken, path)
+        message = refusal("mobilenet_v2", path)
+        assert message.startswith(f"{path}: ")
+        assert "1 of " in message
+        assert key in message
+
+
+def test_an_altered_weights_file_is_refused_before_it_is_read(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    digest = file_digest(weights["mobilenet_v2"])
+    content = bytearray(weights["mobilenet_v2"].read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "altered.pth"
+    path.write_bytes(content)
+    message = refusal("mobilenet_v2", path, digest)
+    assert message.startswith(f"{path}: its SHA-256 is not {digest[:19]}")
+    assert "give the file which the run was planned with" in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n", b"PK\x03\x04 not a zip", pickle.dumps([1, 2]), b"\x80\x02}q."]
+)
+def test_a_file_that_is_not_a_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    message = refusal("mobilenet_v2", path)
+    assert message.startswith(f"{path}: ")
+    assert "state dict" in message
+
+
+@pytest.mark.parametrize("value", [3, [1.0], torch.zeros(2), {"conv1.weight": 3}])
+def test_a_checkpoint_that_holds_something_else_is_refused(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(value, path)
+    assert refusal("resnet18", path).startswith(f"{path}: ")
+
+
+class Malicious:
+    """Unpickles by creating a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_never_runs(save: str, tmp_path: Path) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "weights.pth"
+    state = {"conv1.weight": Malicious(marker)}
+    if save == "torch":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps(state))
+    message = refusal("resnet18", path)
+    assert message.startswith(f"{path}: not a plain state dict")
+    assert not marker.exists()
+    if save == "pickle":
+        pickle.loads(path.read_bytes())
+        assert marker.exists(), "the attack itself works, so that the test can fail"
+
+
+def test_missing_weights_are_refused_with_what_is_missing(tmp_path: Path) -> None:
+    digest = "sha256:" + "0" * 64
+    with pytest.raises(WeightsError, match=r"sha256:0+\.\.\. need their file; give --weights"):
+        build_backbone(network(backbone="resnet18", weights=digest))
+    with pytest.raises(WeightsError, match=r"absent\.pth: No such file"):
+        build_backbone(network(backbone="resnet18", weights=digest), tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match=r"no ImageNet weights; set network\.weights to none"):
+        build_backbone(network(weights="imagenet"))
+
+
+# Every planned configuration trains
+
+
+def planned() -> dict[str, RunConfig]:
+    trials = make_plan(TABLES.values(), TINY, 1).trials
+    configs = {trial.name: trial.config for trial in trials}
+    full = next(trial.config for trial in trials if "V[0.5,0.5]" in trial.cells)
+    changes: dict[str, dict[str, Any]] = {
+        "batch norm in training mode": {"network.batch_norm": "train"},
+        "p3": {"network.feature_map": "fpn_p3"},
+        "plain": {"network.feature_map": "plain"},
+        "identity start": {"network.atrous_start": "identity"},
+        "identity start, plain, batch norm in training mode": {
+            "network.atrous_start": "identity", "network.feature_map": "plain",
+            "network.batch_norm": "train",
+        },
+        "parallel, softmax, residual": {
+            "network.atrous": "parallel", "network.affinity": "softmax",
+            "network.affinity_residual": True,
+        },
+        "one to four, frozen stages": {"network.atrous": "one_to_four", "network.frozen_stages": 2},
+        "raw, sum, flow": {
+            "transfer.cam_activation": "raw", "transfer.l1_reduction": "sum",
+            "transfer.merged_gradient": "flow", "train.clip_norm": 5.0,
+        },
+        "bf16": {"train.precision": "bf16"},
+    }  # fmt: skip
+    return configs | {f"full, {k}": apply_overrides(full, change) for k, change in changes.items()}
+
+
+PLANNED = planned()
+
+
+def crop_batch() -> CropBatch:
+    """Three coloured scenes, one of them padded."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.integers(0, 256, (3, 3, 6, 6))).float()
+    pixels = nn.functional.interpolate(coarse, size=64, mode="bicubic", align_corners=False)
+    boxes = torch.tensor([[0, 0, 64, 64], [0, 0, 64, 64], [8, 4, 60, 64]])
+    targets = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 1]])
+    return CropBatch(pixels.clamp(0, 255).to(torch.uint8), boxes, targets)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_every_planned_configuration_sends_a_gradient_to_every_trainable_parameter(
+    name: str,
+) -> None:
+    config, batch = PLANNED[name], crop_batch()
+    torch.manual_seed(0)
+    model = CamNet(config.network, 4)
+    if model.frozen_norm:
+        with model.calibrating():
+            model(network_inputs(batch.pixels, batch.boxes, config.views)[0])
+    model.train()
+    step = TrainingStep(
+        model, build_sgd(*model.parameter_groups(), config.train), config, Process()
+    )
+    largest = dict.fromkeys((k for k, p in model.named_parameters() if p.requires_grad), 0.0)
+    # Behind the zero scale of an identity start, a gradient arrives with the second step.
+    for iteration in range(2 if config.network.atrous_start == "identity" else 1):
+        losses, _ = step(batch, iteration)
+        assert math.isfinite(losses.total.item())
+        for key in largest:
+            gradient = model.get_parameter(key).grad
+            assert gradient is not None, key
+            assert gradient.isfinite().all(), key
+            largest[key] = max(largest[key], gradient.abs().max().item())
+    assert [key for key, value in largest.items() if value == 0] == []
+    assert len(largest) > 20
+
+
+def test_the_plan_behind_the_gradient_test_holds_25_configurations() -> None:
+    assert sum(name.endswith("seed 0") for name in PLANNED) == 25

@@ -1,0 +1,242 @@
+"""The `wsss` command: one stage of the method at a time. Tables are filled by `sweeps`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from wsss.errors import explained
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Class activation maps as pseudo-labels: check data, train, infer CAMs, evaluate.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Draw or check a data set in VOC layout.")
+app.add_typer(data_app, name="data")
+
+Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
+RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
+
+
+@data_app.command()
+def draw(
+    root: Annotated[Path, typer.Argument(help="folder to write")] = Path("data/drawn"),
+    train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
+    extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
+    val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
+) -> None:
+    """Draw a small data set in VOC layout; the same seed gives the same files."""
+    from wsss.data.drawn import draw_voc
+
+    with explained():
+        path = draw_voc(root, num_train=train, num_extra=extra, num_val=val, rng_seed=seed)
+        print(f"{path}: {train + extra + val} images")
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="folder in VOC layout")],
+    split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
+) -> None:
+    """Name every missing or broken file, and count images per class and split."""
+    from wsss.data.check import check_data
+    from wsss.data.voc import VocDataset
+
+    with explained():
+        dataset = VocDataset(root)
+        splits = split or dataset.split_names()
+        report = check_data(dataset, splits)
+        console = Console()
+        grid = Table(title=f"{root}  [{report.fingerprint}]")
+        for column in ("class", *report.num_images):
+            grid.add_column(column, justify="right")
+        for index, name in enumerate(report.classes):
+            per_split = [counts[index] for counts in report.images_per_class.values()]
+            if any(per_split):
+                grid.add_row(name, *map(str, per_split))
+        grid.add_row("images", *map(str, report.num_images.values()), style="bold")
+        from_mask = map(str, report.labels_from_mask.values())
+        grid.add_row("labels from masks", *from_mask, style="dim")
+        console.print(grid)
+        report.raise_if_broken()
+        console.print(Text("no problem found"))
+
+
+@app.command("train-cam")
+def train_cam_command(
+    run: RunDir,
+    data: Data,
+    preset: Annotated[str, typer.Option(help="tiny | short | paper")] = "short",
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet | none | state dict file")] = None,
+    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+) -> None:
+    """Train a CAM network; given again, it continues from its last checkpoint."""
+    with explained():
+        from wsss.data.check import check_data
+        from wsss.data.voc import VocDataset
+        from wsss.training.cam import build_cam_net, train_cam
+        from wsss.training.checkpoint import CheckpointFolder
+        from wsss.training.process import Process, pick_device
+
+        dataset = VocDataset(data)
+        chosen, weights_file = _configure(preset, config, settings, weights)
+        report = check_data(dataset, sorted({chosen.data.train_split, chosen.data.eval_split}))
+        report.raise_if_broken()
+        _remember(run, chosen, data, weights_file)
+        samples = dataset.samples(chosen.data.train_split)
+        num_classes = len(dataset.classes)
+        model = build_cam_net(chosen, samples, num_classes, weights_file=weights_file)
+        for record in train_cam(
+            model, chosen, samples, num_classes, process=Process(device=pick_device()),
+            checkpoints=CheckpointFolder(run / "checkpoints"), num_loader_workers=loader_workers,
+        ):  # fmt: skip
+            numbers = " ".join(f"{key} {value:.4g}" for key, value in record.metrics().items())
+            print(f"{numbers} of {chosen.train.epochs} epochs", flush=True)
+        print(f"{run}: trained; now: wsss infer --run {run}")
+
+
+@app.command()
+def infer(
+    run: RunDir,
+    split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")] = None,
+) -> None:
+    """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
+    with explained():
+        import numpy as np
+
+        from wsss.labels.infer import infer_cams
+        from wsss.training.process import pick_device
+
+        config, dataset, model = _trained(run)
+        samples = dataset.samples(split or config.data.eval_split)
+        folder = out or run / "cams"
+        folder.mkdir(parents=True, exist_ok=True)
+        todo = [s for s in samples if not (folder / f"{s.image_id}.npz").exists()]
+        cams = infer_cams(model, todo, config.labels, device=pick_device())
+        for image in track(cams, total=len(todo), description="infer"):
+            path = folder / f"{image.sample.image_id}.npz"
+            partial = path.with_suffix(".partial.npz")
+            np.savez_compressed(
+                partial, classes=np.array(image.sample.labels), cams=image.cams.astype(np.float16)
+            )
+            partial.replace(path)
+        print(f"{folder}: CAMs of {len(samples)} images ({len(todo)} new)")
+
+
+@app.command()
+def evaluate(
+    run: RunDir,
+    split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
+    cams: Annotated[
+        Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")
+    ] = None,
+) -> None:
+    """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
+    with explained():
+        import numpy as np
+
+        from wsss.data.voc import DataError, VocDataset
+        from wsss.evaluation.confusion import collect, count_image, threshold_grid
+        from wsss.evaluation.score import score_counts
+
+        config, saved = _recall(run)
+        dataset = VocDataset(Path(saved["data"]))
+        thresholds = threshold_grid(config.labels.background_score)
+        num_labels, images = len(dataset.classes) + 1, []
+        for image_id in dataset.image_ids(split or config.data.eval_split):
+            path = (cams or run / "cams") / f"{image_id}.npz"
+            if not path.exists():
+                raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
+            with np.load(path, allow_pickle=False) as file:
+                counted = count_image(
+                    file["cams"].astype(np.float32), tuple(int(k) for k in file["classes"]),
+                    dataset.mask(image_id), thresholds, num_labels,
+                )  # fmt: skip
+            images.append((image_id, *counted))
+        score = score_counts(collect(images, thresholds, num_labels), config.labels)
+        print(f"{len(images)} images of {dataset.root}")
+        print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
+        print(
+            f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
+            "(chosen with pixel ground truth)"
+        )
+        for name, value in zip(("background", *dataset.classes), score.iou_fixed, strict=True):
+            if value is not None:
+                print(f"  {name:14} {value:6.2f}")
+
+
+def _configure(
+    preset: str, config: Path | None, settings: list[str] | None, weights: str | None
+) -> tuple[Any, Path | None]:
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
+    from wsss.presets import PRESETS
+    from wsss.weights import resolve_weights
+
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
+    base = PRESETS[preset]
+    name, weights_file = resolve_weights(weights, base.network.weights)
+    overrides = read_config_file(config) if config else {}
+    overrides |= {"network.weights": name} | parse_assignments(settings or [])
+    return apply_overrides(base, overrides), weights_file
+
+
+def _remember(run: Path, config: Any, data: Path, weights_file: Path | None) -> None:
+    """Write what a training is; refuse a folder that holds another one."""
+    from wsss.identity import canonical_json
+    from wsss.overrides import ConfigError
+
+    saved = {
+        "config": json.loads(canonical_json(config)),
+        "data": str(data.absolute()),
+        "weights_file": str(weights_file) if weights_file else None,
+    }
+    path = run / "run.json"
+    if path.exists() and json.loads(path.read_text()) != saved:
+        raise ConfigError(f"{run}: holds a training with other settings; choose another --run")
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(saved, indent=1) + "\n")
+
+
+def _recall(run: Path) -> tuple[Any, dict[str, Any]]:
+    from wsss.overrides import ConfigError, validate
+
+    path = run / "run.json"
+    if not path.exists():
+        raise ConfigError(f"{path}: missing; train first with: wsss train-cam --run {run}")
+    saved = json.loads(path.read_text())
+    return validate(saved["config"]), saved
+
+
+def _trained(run: Path) -> tuple[Any, Any, Any]:
+    """Return a finished training's configuration, data set and network."""
+    from wsss.data.voc import VocDataset
+    from wsss.overrides import ConfigError
+    from wsss.training.cam import build_cam_net
+    from wsss.training.checkpoint import CheckpointFolder
+
+    config, saved = _recall(run)
+    dataset = VocDataset(Path(saved["data"]))
+    samples = dataset.samples(config.data.train_split)
+    weights_file = Path(saved["weights_file"]) if saved["weights_file"] else None
+    model = build_cam_net(config, samples, len(dataset.classes), weights_file=weights_file)
+    position = CheckpointFolder(run / "checkpoints").restore(model)
+    if position.epoch < config.train.epochs:
+        raise ConfigError(
+            f"{run}: {position.epoch} of {config.train.epochs} epochs trained; finish with the "
+            "same `wsss train-cam` command"
+        )
+    return config, dataset, model
