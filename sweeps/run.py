@@ -31,6 +31,9 @@ from wsss.weights import WeightsError
 MAX_TRIAL_RESTARTS = 2
 """Restarts of a trial whose process died or whose code raised an unforeseen error."""
 
+HEAD_NODE = "node:__internal_head__"
+"""Ray's resource of the head node, 1.0 of it: up to 1,000 waiting trials."""
+
 FORESEEN = (DivergedError, DataError, WeightsError)
 """Errors that would come again: the trial fails at once, the others go on."""
 
@@ -114,15 +117,15 @@ def _run_with_tune(
         "tasks": {run_id: asdict(task) for run_id, task in tasks.items()},
         "resources": asdict(resources),
     }
-    # With Train workers the trial itself only waits for them: it must not hold what they need.
-    own = (
-        {"cpu": resources.cpus, "gpu": resources.gpus} if resources.workers == 0 else {"cpu": 0.01}
-    )
+    # With Train workers the trial itself only waits for them: were it to hold a CPU, trials could
+    # take what their own workers need, and wait for ever.
+    inline = resources.workers == 0
+    own = {"cpu": resources.cpus, "gpu": resources.gpus} if inline else {HEAD_NODE: 0.001}
     tuner = tune.Tuner(
         tune.with_resources(trainable, own),
         param_space=space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=_concurrency(resources), reuse_actors=resources.workers == 0
+            max_concurrent_trials=_concurrency(resources), reuse_actors=inline
         ),
         run_config=tune.RunConfig(
             name=sweep.name,

@@ -1,0 +1,62 @@
+"""Data that several test files share: a small drawn tree, and the real pictures where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsss.config import RunConfig
+from wsss.data.drawn import draw_voc
+from wsss.overrides import apply_overrides
+from wsss.presets import TINY
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Beside the checkout: pictures and weights that may not be copied into the project."""
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn tree to read: train 10, train_aug 16, val 3 images. Copy it before you change it."""
+    return draw_voc(tmp_path_factory.mktemp("data") / "voc", num_train=10, num_extra=6, num_val=3)
+
+
+@pytest.fixture(scope="session")
+def small() -> RunConfig:
+    """The tiny preset shrunk further: an epoch over the drawn tree takes about a fifth second."""
+    return apply_overrides(
+        TINY,
+        {
+            "network.fpn_channels": 16,
+            "network.atrous_channels": 16,
+            "train.epochs": 3,
+            "train.batch_size": 4,
+            "train.crop_size": 48,
+            "train.min_long_side": 48,
+            "train.max_long_side": 80,
+            "labels.scales": (0.5,),
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_voc() -> Path:
+    """A real part of PASCAL VOC 2012."""
+    return _found(SHARED / "voc" / "VOC2012")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """ImageNet weights of a MobileNetV2, without its classifier."""
+    return _found(SHARED / "weights" / "mobilenet_v2-imagenet-features.pt")
+
+
+def _found(path: Path) -> Path:
+    if path.exists():
+        return path
+    name = path.relative_to(SHARED.parent)
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is missing beside the checkout, and CI=true forbids to skip it")
+    pytest.skip(f"{name} is not beside the checkout")

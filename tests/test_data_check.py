@@ -1,0 +1,171 @@
+"""The check of a data set before compute is spent, and the fingerprint that names its content."""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss.data.check import MAX_PROBLEMS, DataReport, check_data
+from wsss.data.voc import DataError, VocDataset
+
+SPLITS = ["train", "train_aug", "val"]
+VOC_NAMES = {"bird": 2, "boat": 3, "car": 6, "cat": 7, "horse": 12, "sheep": 16}  # aeroplane is 0
+
+
+@pytest.fixture
+def copy(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "voc"))
+
+
+def report_of(root: Path, splits: list[str] | None = None) -> DataReport:
+    return check_data(VocDataset(root), splits or SPLITS)
+
+
+def change_mask(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    with Image.open(path) as image:
+        values, palette = np.array(image), image.getpalette()
+    changed = Image.fromarray(change(values))
+    changed.putpalette(palette or [])
+    changed.save(path)
+
+
+def test_a_whole_data_set_has_no_problem_and_is_counted(drawn: Path) -> None:
+    report = report_of(drawn)
+    report.raise_if_broken()
+    assert report.num_images == {"train": 10, "train_aug": 16, "val": 3}
+    assert report.labels_from_mask == {"train": 0, "train_aug": 6, "val": 0}  # SBD has no XML
+    assert re.fullmatch("[0-9a-f]{16}", report.fingerprint)
+    expected = Counter[int]()
+    for image_id in (drawn / "ImageSets/Segmentation/val.txt").read_text().split():
+        text = (drawn / f"Annotations/{image_id}.xml").read_text()
+        expected.update({VOC_NAMES[name] for name in re.findall(r"<name>(\w+)</name>", text)})
+    assert report.images_per_class["val"] == [expected[k] for k in range(20)]
+
+
+def test_the_fingerprint_is_the_same_wherever_the_data_set_lies(drawn: Path, copy: Path) -> None:
+    assert report_of(copy).fingerprint == report_of(drawn).fingerprint
+
+
+def test_the_fingerprint_changes_with_one_pixel_of_a_mask(drawn: Path, copy: Path) -> None:
+    def change(values: np.ndarray) -> np.ndarray:
+        values[0, 0] = 255 if values[0, 0] == 0 else 0
+        return values
+
+    change_mask(copy / "SegmentationClass/drawn_000003.png", change)
+    report = report_of(copy)
+    report.raise_if_broken()
+    assert report.fingerprint != report_of(drawn).fingerprint
+
+
+def test_the_fingerprint_changes_with_a_label(drawn: Path, copy: Path) -> None:
+    path = copy / "Annotations/drawn_000002.xml"
+    name = next(n for n in ("dog", "cow") if n not in path.read_text())
+    path.write_text(re.sub(r"<name>\w+</name>", f"<name>{name}</name>", path.read_text(), count=1))
+    assert report_of(copy).fingerprint != report_of(drawn).fingerprint
+
+
+def test_the_fingerprint_changes_with_a_split(drawn: Path, copy: Path) -> None:
+    lists = copy / "ImageSets/Segmentation"
+    ids = (lists / "train.txt").read_text().split()
+    (lists / "train.txt").write_text("\n".join(ids[:-1]))
+    fewer = report_of(copy).fingerprint
+    (lists / "train.txt").write_text("\n".join([*ids[:-2], ids[-1], ids[-2]]))
+    reordered = report_of(copy).fingerprint  # the order of an epoch follows the split's
+    assert len({report_of(drawn).fingerprint, fewer, reordered}) == 3
+
+
+def test_the_fingerprint_changes_with_an_image_of_another_size(drawn: Path, copy: Path) -> None:
+    path = copy / "JPEGImages/drawn_000000.jpg"
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert report_of(copy).fingerprint != report_of(drawn).fingerprint
+
+
+def test_the_fingerprint_changes_with_the_class_list(drawn: Path, copy: Path) -> None:
+    names = list(VocDataset(drawn).classes)
+    names[0] = "spaceship"  # no drawn image holds the class of this place
+    (copy / "classes.txt").write_text("\n".join(names))
+    report = report_of(copy)
+    report.raise_if_broken()
+    assert report.fingerprint != report_of(drawn).fingerprint
+
+
+def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
+    (copy / "JPEGImages/drawn_000000.jpg").unlink()
+    change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: values[:-1])
+    change_mask(copy / "SegmentationClass/drawn_000002.png", lambda v: np.full_like(v, 77))
+    with Image.open(copy / "SegmentationClass/drawn_000003.png") as mask:
+        mask.convert("RGB").save(copy / "SegmentationClass/drawn_000003.png")
+    annotation = copy / "Annotations/drawn_000004.xml"
+    annotation.write_text(re.sub(r"<name>\w+<", "<name>dragon<", annotation.read_text(), count=1))
+    (copy / "Annotations/drawn_000005.xml").write_text("<annotation><object>")
+    with (copy / "SegmentationClass/drawn_000006.png").open("r+b") as file:
+        file.truncate(200)
+    (copy / "ImageSets/Segmentation/val.txt").write_text("")
+    report = report_of(copy)
+    expected = [
+        "JPEGImages/drawn_000000.jpg: missing", "a mask has its image's size",
+        "drawn_000002.png: value 77 is no class", "drawn_000003.png: mode RGB",
+        "drawn_000004.xml: unknown class 'dragon'", "drawn_000005.xml: not well-formed XML",
+        "drawn_000006.png: cannot be read as an image", "val.txt: the split is empty",
+    ]  # fmt: skip
+    assert len(report.problems) == len(expected)  # an image of two splits is told once
+    with pytest.raises(DataError) as caught:
+        report.raise_if_broken()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected)
+    for line, part in zip(lines, expected, strict=True):
+        assert str(copy) in line
+        assert part in line
+
+
+def test_a_mask_of_another_size_is_told_with_both_sizes(copy: Path) -> None:
+    path = copy / "SegmentationClass/drawn_000001.png"
+    with Image.open(path) as mask:
+        width, height = mask.size
+    change_mask(path, lambda values: values[:-1, :-2])
+    with pytest.raises(DataError) as caught:
+        report_of(copy, ["train"]).raise_if_broken()
+    assert str(caught.value).startswith(
+        f"{path}: {width - 2}x{height - 1} pixels, the image has {width}x{height};"
+    )
+
+
+def test_more_problems_than_fit_are_counted(copy: Path) -> None:
+    names = [f"gone_{index:02d}" for index in range(MAX_PROBLEMS + 3)]
+    (copy / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
+    with pytest.raises(DataError) as caught:
+        report_of(copy, ["val"]).raise_if_broken()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == MAX_PROBLEMS + 1
+    assert "gone_00.jpg: missing" in lines[0]
+    assert lines[-1] == "... and 3 more"
+
+
+def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:
+    (copy / "JPEGImages/drawn_000000.jpg").unlink()
+    report = report_of(copy, ["train", "test"])
+    assert len(report.problems) == 2
+    assert "drawn_000000.jpg: missing" in report.problems[0]
+    assert "test.txt: no such split" in report.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("ImageSets/Segmentation/val.txt", b"\xff\xfe"),
+        ("Annotations/drawn_000000.xml", b'<?xml version="1.0" encoding="klingon"?><a/>'),
+    ],
+)
+def test_bytes_which_are_no_text_are_a_problem_beside_the_others(
+    copy: Path, file: str, content: bytes
+) -> None:
+    (copy / file).write_bytes(content)
+    (copy / "JPEGImages/drawn_000001.jpg").unlink()
+    problems = report_of(copy).problems
+    assert len(problems) == 2
+    assert any(file in problem for problem in problems)

@@ -1,0 +1,282 @@
+"""Training crops: what is in them, and that no worker or rank count changes what is trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wsss.config import RunConfig, TrainConfig
+from wsss.data.loading import (
+    CropBatch,
+    CropDataset,
+    CropLoader,
+    epoch_order,
+    iterations_per_epoch,
+    read_rgb,
+)
+from wsss.data.transforms import CropPlan, cut_crop, plan_crop
+from wsss.data.voc import DataError, Sample, VocDataset
+
+
+@pytest.fixture(scope="module")
+def samples(drawn: Path) -> list[Sample]:
+    return VocDataset(drawn).samples("train_aug")
+
+
+@pytest.fixture(scope="module")
+def crops(samples: list[Sample], small: RunConfig) -> CropDataset:
+    return CropDataset(samples, 20, small.train, rng_seed=0)
+
+
+def train_config(crop: int, low: int, high: int, **settings: bool) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {"crop_size": crop, "min_long_side": low, "max_long_side": high, **settings}
+    )
+
+
+def batches(crops: CropDataset, epoch: int = 0, **loader: int) -> list[CropBatch]:
+    return list(CropLoader(crops, **loader).epoch(epoch))
+
+
+def assert_equal(first: list[CropBatch], second: list[CropBatch]) -> None:
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a, b)
+
+
+def gradient_picture(width: int, height: int) -> Image.Image:
+    """Red grows by 1 a column, green by 1 a row: a pixel tells where it comes from."""
+    values = np.zeros((height, width, 3), np.uint8)
+    values[:, :, 0], values[:, :, 1] = np.arange(width)[None, :], np.arange(height)[:, None]
+    values[:, :, 2] = 200
+    return Image.fromarray(values)
+
+
+# The same crops everywhere
+
+
+def test_a_crop_depends_on_seed_epoch_and_image_alone(
+    samples: list[Sample], small: RunConfig
+) -> None:
+    def crop(seed: int, epoch: int, index: int) -> torch.Tensor:
+        return CropDataset(samples, 20, small.train, rng_seed=seed)[epoch, index][0]
+
+    assert torch.equal(crop(0, 1, 2), crop(0, 1, 2))
+    assert not torch.equal(crop(0, 1, 2), crop(1, 1, 2))
+    assert not torch.equal(crop(0, 1, 2), crop(0, 2, 2))
+    # The image's place in the list moves the crop, not only what is in it.
+    twice = CropDataset([samples[0], samples[0]], 20, small.train, rng_seed=0)
+    assert not torch.equal(twice[0, 0][0], twice[0, 1][0])
+
+
+def test_global_randomness_leaves_the_crops_alone(crops: CropDataset) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
+    first = batches(crops)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert_equal(first, batches(crops))
+
+
+def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> None:
+    assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_out_each_global_batch_in_order(crops: CropDataset, world_size: int) -> None:
+    whole = batches(crops)
+    ranks = [batches(crops, rank=r, world_size=world_size) for r in range(world_size)]
+    assert all(len(b.targets) == 4 // world_size for rank in ranks for b in rank)
+    joined = [
+        CropBatch(*(torch.cat(parts) for parts in zip(*of_ranks, strict=True)))
+        for of_ranks in zip(*ranks, strict=True)
+    ]
+    assert_equal(whole, joined)
+
+
+def test_an_epoch_shows_every_image_once_and_epochs_differ_in_order(crops: CropDataset) -> None:
+    orders = [epoch_order(16, rng_seed=0, epoch=epoch) for epoch in range(3)]
+    assert all(sorted(order) == list(range(16)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert orders[0] != epoch_order(16, rng_seed=1, epoch=0)
+    expected = torch.stack([crops[0, index][0] for index in orders[0]])
+    assert torch.equal(torch.cat([batch.pixels for batch in batches(crops)]), expected)
+
+
+def test_targets_are_the_labels_of_their_images(crops: CropDataset, samples: list[Sample]) -> None:
+    order = epoch_order(16, rng_seed=0, epoch=0)
+    targets = torch.cat([batch.targets for batch in batches(crops)])
+    assert targets.dtype == torch.float32
+    for row, index in zip(targets, order, strict=True):
+        assert tuple(row.nonzero()[:, 0].tolist()) == samples[index].labels
+
+
+def test_the_incomplete_last_batch_is_dropped(samples: list[Sample], small: RunConfig) -> None:
+    crops = CropDataset(samples[:11], 20, small.train, rng_seed=0)  # 11 images, batches of 4
+    found = batches(crops)
+    assert [len(batch.targets) for batch in found] == [4, 4]
+    assert iterations_per_epoch(11, 4) == 2
+    assert iterations_per_epoch(12, 4) == 3
+    assert iterations_per_epoch(4, 4) == 1
+
+
+def test_fewer_images_than_a_batch_are_refused_with_the_remedy(
+    samples: list[Sample], small: RunConfig
+) -> None:
+    crops = CropDataset(samples[:3], 20, small.train, rng_seed=0)
+    with pytest.raises(DataError, match=r"3 training images .* batch of 4; lower train.batch_size"):
+        CropLoader(crops)
+
+
+def test_an_indivisible_batch_is_refused_with_the_worker_counts_that_fit(
+    crops: CropDataset,
+) -> None:
+    with pytest.raises(DataError, match=r"batch 4 is not divisible by 3 workers; use 1, 2, 4 wo"):
+        CropLoader(crops, world_size=3)
+
+
+def test_a_truncated_picture_is_refused_by_name(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(samples[0].image_path.read_bytes()[:3000])
+    broken = samples[0]._replace(image_path=path)
+    with pytest.raises(DataError, match=r"cut\.jpg: cannot be decoded \(.*\); replace the file"):
+        read_rgb(broken)
+    with pytest.raises(DataError, match=r"gone\.jpg: cannot be decoded"):
+        read_rgb(samples[0]._replace(image_path=tmp_path / "gone.jpg"))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA"])
+def test_pictures_of_other_modes_become_rgb(
+    samples: list[Sample], tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (5, 3), (255, 255, 255)).convert(mode).save(path)
+    image = read_rgb(samples[0]._replace(image_path=path))
+    assert (image.mode, image.size) == ("RGB", (5, 3))
+    assert np.array(image).min() > 250
+
+
+# What is in a crop
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    st.integers(1, 700), st.integers(1, 700), st.integers(1, 300), st.integers(1, 300),
+    st.integers(0, 200), st.booleans(), st.integers(0, 2**32),
+)  # fmt: skip
+def test_a_crop_plan_keeps_to_the_image_and_the_crop_and_to_one_scale(
+    width: int, height: int, crop: int, low: int, more: int, flip: bool, seed: int
+) -> None:
+    train = train_config(crop, low, low + more, horizontal_flip=flip)
+    plan = plan_crop(width, height, train, np.random.default_rng(seed))
+    (left, upper, right, lower), (top, start, bottom, stop) = plan.source, plan.box
+    assert 0 <= left < right <= width
+    assert 0 <= upper < lower <= height
+    assert 0 <= start < stop <= crop
+    assert 0 <= top < bottom <= crop
+    assert flip or not plan.flip
+    for size, first, last, length in (
+        (width, left, right, stop - start), (height, upper, lower, bottom - top),
+    ):  # fmt: skip
+        scaled = length * size / (last - first)  # the resized image's side which this crop shows
+        long_side = scaled * max(width, height) / size
+        # A side is rounded to whole pixels, at least 1: half a pixel of its own scale.
+        slack = max(1.0, 0.51 * max(width, height) / size)
+        assert low - slack <= long_side <= low + more + slack or abs(scaled - 1) < 1e-6
+        # Either the whole side is in the crop, or it fills the crop.
+        assert (first, last) == (0, size) or length == crop
+
+
+def test_every_offset_of_a_window_occurs_and_so_does_every_place_of_a_small_image() -> None:
+    train = train_config(10, 13, 13, horizontal_flip=False)
+    rng = np.random.default_rng(0)
+    plans = [plan_crop(13, 6, train, rng) for _ in range(300)]
+    assert {plan.source[0] for plan in plans} == {0.0, 1.0, 2.0, 3.0}
+    assert {plan.box[0] for plan in plans} == {0, 1, 2, 3, 4}
+    assert all(plan.source[2] - plan.source[0] == 10 for plan in plans)
+
+
+def test_both_directions_and_all_long_sides_occur() -> None:
+    train = train_config(8, 6, 8)
+    rng = np.random.default_rng(0)
+    plans = [plan_crop(6, 6, train, rng) for _ in range(100)]
+    assert {plan.flip for plan in plans} == {True, False}
+    assert {plan.box[3] - plan.box[1] for plan in plans} == {6, 7, 8}
+
+
+def test_at_scale_one_a_crop_is_a_window_of_the_image() -> None:
+    image = gradient_picture(20, 12)
+    train = train_config(10, 20, 20, horizontal_flip=False)
+    plan = plan_crop(20, 12, train, np.random.default_rng(3))
+    left, upper = (int(value) for value in plan.source[:2])
+    crop = cut_crop(image, plan, 10)
+    np.testing.assert_array_equal(crop, np.array(image)[upper : upper + 10, left : left + 10])
+
+
+def test_a_flip_mirrors_the_crop_and_its_box() -> None:
+    image = gradient_picture(30, 12)
+    straight = CropPlan((0.0, 0.0, 30.0, 12.0), (3, 0, 9, 15), flip=False)
+    mirrored = CropPlan(straight.source, (3, 5, 9, 20), flip=True)  # 20 - 15, 20 - 0
+    first, second = cut_crop(image, straight, 20), cut_crop(image, mirrored, 20)
+    np.testing.assert_array_equal(second, first[:, ::-1])
+    assert first[5, 0, 0] < first[5, 14, 0]
+    assert second[5, 5, 0] > second[5, 19, 0]
+
+
+def test_a_planned_flip_mirrors_what_the_plan_without_it_would_show() -> None:
+    image, flipped = gradient_picture(30, 50), 0
+    for seed in range(12):
+        crops, plans = [], []
+        for flip in (False, True):
+            train = train_config(40, 30, 60, horizontal_flip=flip)
+            plans.append(plan_crop(30, 50, train, np.random.default_rng(seed)))
+            crops.append(cut_crop(image, plans[-1], 40))
+        expected = crops[0][:, ::-1] if plans[1].flip else crops[0]
+        np.testing.assert_array_equal(crops[1], expected)
+        flipped += plans[1].flip
+    assert 0 < flipped < 12
+
+
+def test_padding_is_zero_and_lies_outside_the_box_alone(crops: CropDataset) -> None:
+    found = 0
+    for index in range(len(crops)):
+        pixels, box, _ = crops[0, index]
+        top, left, bottom, right = box.tolist()
+        outside = np.ones((48, 48), bool)
+        outside[top:bottom, left:right] = False
+        values = pixels.numpy()
+        assert values.dtype == np.uint8
+        assert not values[:, outside].any()
+        # No row or column at the edge of the content is all black: the box is not too large.
+        edges = [(top, slice(None)), (bottom - 1, slice(None))]
+        assert all(values[:, row, column].any() for row, column in edges)
+        assert values[:, :, left].any()
+        assert values[:, :, right - 1].any()
+        found += outside.any()
+    assert found > 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crop_equals_resizing_the_whole_image_and_cutting_then(
+    samples: list[Sample], seed: int
+) -> None:
+    # By the naive way: resize all of the image to the long side, then cut the window out.
+    image = read_rgb(samples[seed])
+    train = train_config(64, 60, 200)
+    plan = plan_crop(*image.size, train, np.random.default_rng(seed))
+    (left, upper, right, lower), (top, start, bottom, stop) = plan.source, plan.box
+    width = round(image.width * (stop - start) / (right - left))
+    height = round(image.height * (bottom - top) / (lower - upper))
+    whole = image.resize((width, height), Image.Resampling.BILINEAR)
+    x, y = round(left * width / image.width), round(upper * height / image.height)
+    window = np.array(whole)[y : y + bottom - top, x : x + stop - start]
+    expected = np.zeros((64, 64, 3), np.uint8)
+    expected[top:bottom, start:stop] = window[:, ::-1] if plan.flip else window
+    difference = np.abs(cut_crop(image, plan, 64).astype(int) - expected)
+    assert difference.max() <= 2
+    assert expected.any()
