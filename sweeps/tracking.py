@@ -5,6 +5,7 @@ logs whatever a run still lacks. Runs are found by tag, hence one MLflow run per
 happened. Nothing here raises into a sweep; `problem` says what went wrong last.
 """
 
+import logging
 import math
 import os
 import time
@@ -28,6 +29,8 @@ MAX_PARAM_LENGTH = 500
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+for _talkative in ("mlflow", "alembic"):
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 
 def tracking_uri(store: Store) -> str:

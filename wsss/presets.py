@@ -13,7 +13,7 @@ SHORT = apply_overrides(
     {
         "network.backbone": "mobilenet_v2",
         "network.feature_map": "plain",
-        "network.frozen_stages": 4,  # 411 images do not pay for more; IRN freezes its first stages too
+        "network.frozen_stages": 4,  # few images; IRN too keeps its first stages
         "network.atrous_channels": 64,
         "network.atrous_start": "identity",
         "network.affinity_residual": True,

@@ -1,0 +1,256 @@
+"""Whole sweeps as a person runs them: finished, killed and resumed, tracked, and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.data.drawn import draw_voc
+
+pytestmark = pytest.mark.cluster
+
+SHRUNK = (
+    "train.epochs=3", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
+    "network.batch_norm=frozen", "train.lr=0.05",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_voc(
+        tmp_path_factory.mktemp("data") / "pictures", num_train=6, num_extra=6, num_val=1
+    )
+
+
+def sweep_command(data: Path, store: Path, *more: str, table: str = "VI") -> list[str]:
+    settings = [word for setting in SHRUNK for word in ("--set", setting)]
+    return [
+        sys.executable, "-m", "sweeps", "run", table, "--preset", "tiny", "--data", str(data),
+        "--store", str(store), *settings, *more,
+    ]  # fmt: skip
+
+
+def environment(**extra: str) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | extra
+
+
+def run(command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=environment(**extra), check=False
+    )
+
+
+def epochs(store: Path) -> dict[str, list[int]]:
+    return {
+        path.parent.name: [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+        for path in (store / "cams").glob("*/epochs.jsonl")
+    }
+
+
+def results(store: Path) -> dict[str, dict[str, Any]]:
+    paths = (store / "runs").glob("*/metrics.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def mlflow_runs(uri: str) -> list[dict[str, Any]]:
+    """Read MLflow in a process of its own: importing it warns."""
+    script = (
+        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
+        "e = c.get_experiment_by_name('wsss');"
+        "print(json.dumps([dict(status=r.info.status, tags=r.data.tags, metrics=r.data.metrics,"
+        " params=r.data.params, artifacts=sorted(a.path for a in c.list_artifacts(r.info.run_id)))"
+        " for r in c.search_runs([e.experiment_id])]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri], capture_output=True, text=True, check=True, timeout=120
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def killed(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, list[int]], dict[str, int], subprocess.CompletedProcess[str]]:
+    """A sweep killed in the middle of a training, then run again: store, epochs at the kill, ..."""
+    store = tmp_path_factory.mktemp("killed") / "store"
+    command = sweep_command(pictures, store, "--max-concurrent", "1")
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    ) as driver:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            finished = len(results(store))
+            if finished >= 1 and len(epochs(store)) > finished:
+                break
+            assert driver.poll() is None, "the sweep ended before it could be killed"
+            time.sleep(0.02)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    before = epochs(store)
+    written = {name: (store / "runs" / name / "metrics.json").stat().st_mtime_ns
+               for name in results(store)}  # fmt: skip
+    return store, before, written, run(command)
+
+
+def test_a_killed_sweep_is_finished_by_the_same_command(killed: Any) -> None:
+    store, _before, written, again = killed
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert 1 <= len(written) < 4
+    assert len(results(store)) == 4
+    assert "missing" not in again.stdout.split("Table VI")[-1]
+
+
+def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any) -> None:
+    store, before, written, _ = killed
+    for name, at in written.items():
+        assert (store / "runs" / name / "metrics.json").stat().st_mtime_ns == at
+    after = epochs(store)
+    broken = [name for name in before if len(before[name]) < 3]
+    for name in broken:
+        # Recorded epochs are never run from the start again: at most the last one is repeated.
+        assert after[name][: len(before[name])] == before[name]
+        assert after[name].count(1) == 1 or before[name] == [1]
+    assert all(sorted(set(found)) == [1, 2, 3] for found in after.values())
+
+
+def test_mlflow_shows_one_finished_run_per_trial_and_none_running(killed: Any) -> None:
+    store, _, _, _ = killed
+    runs = mlflow_runs(f"sqlite:///{store / 'mlflow.db'}")
+    trials = [found for found in runs if found["tags"]["wsss.role"] == "trial"]
+    assert {found["tags"]["wsss.run_id"] for found in trials} == set(results(store))
+    assert len(trials) == 4
+    assert {found["status"] for found in runs} == {"FINISHED"}
+    parents = [found for found in runs if found["tags"]["wsss.role"] == "sweep"]
+    assert len(parents) == 1
+    for found in trials:
+        scored = results(store)[found["tags"]["wsss.run_id"]]
+        assert found["metrics"]["miou_fixed"] == pytest.approx(scored["miou_fixed"])
+        assert found["metrics"]["epoch"] == 3
+        assert {"train/loss", "train/loss_cls"} <= set(found["metrics"])
+        assert found["params"]["train.epochs"] == "3"
+        assert {"config.json", "threshold_curve.png", "cam_gallery.png", "checkpoint"} <= set(
+            found["artifacts"]
+        )
+
+
+def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
+    killed: Any, pictures: Path
+) -> None:
+    store, _, _, _ = killed
+    before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
+    again = run([*sweep_command(pictures, store)[:1], "-X", "importtime",
+                 *sweep_command(pictures, store)[1:]])  # fmt: skip
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "4 of 4 trials need no run" in again.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines()}
+    assert not imported & {"ray", "torch", "mlflow"}
+    assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
+
+
+def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """Two processes share the global batch; frozen norms make their gradient the whole batch's."""
+    script = tmp_path / "one_trial.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import ray\n"
+        "from sweeps.run import guarded_trial\n"
+        "from sweeps.trial import TrialTask\n"
+        "from wsss.overrides import apply_overrides, parse_assignments\n"
+        "from wsss.presets import PRESETS\n"
+        "from wsss.training.distributed import Workers, fit\n"
+        "from wsss.training.process import Process\n"
+        "store, data, workers, *settings = sys.argv[1:]\n"
+        "config = apply_overrides(PRESETS['tiny'], parse_assignments(settings))\n"
+        "task = TrialTask(config.model_dump(mode='json'), store, data, None)\n"
+        "if workers == '0':\n"
+        "    list(guarded_trial(task, Process()))\n"
+        "else:\n"
+        "    ray.init('local', num_cpus=2, log_to_driver=False)\n"
+        "    fit(guarded_trial, task, Workers(int(workers), 0, 0.5), name='one',\n"
+        "        storage=Path(store) / 'ray_train')\n"
+    )
+    views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
+    figures = []
+    for workers in ("0", "2"):
+        store = tmp_path / f"store{workers}"
+        done = run([sys.executable, str(script), str(store), str(pictures), workers,
+                    *SHRUNK, *views])  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        (metrics,) = results(store).values()
+        losses = [
+            json.loads(line)["step_losses"]
+            for path in store.glob("cams/*/epochs.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        figures.append((losses, metrics["miou_fixed"], metrics["environment"]["processes"]))
+    (alone, alone_miou, one), (together, together_miou, two) = figures
+    assert (one, two) == (1, 2)
+    assert together == [pytest.approx(epoch, rel=1e-3) for epoch in alone]
+    assert together_miou == pytest.approx(alone_miou, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--set", "train.lamda=1"), "train.lamda"),
+        (("--set", "transfer.lambda_s=-1"), "transfer.lambda_s"),
+        (("--set", "transfer.lambda_s=.nan"), "transfer.lambda_s"),
+        (("--set", "train.epochs=many"), "train.epochs"),
+        (("--weights", "no-such-file.pt"), "no-such-file.pt"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name_before_anything_is_written(
+    pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
+) -> None:
+    refused = run(sweep_command(pictures, tmp_path / "store", *more))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ")
+    assert named in refused.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_weights_file_of_another_backbone_is_refused_before_a_trial_starts(
+    pictures: Path, tmp_path: Path
+) -> None:
+    import torch
+    from torchvision.models import resnet18
+
+    wrong = tmp_path / "resnet18.pt"
+    torch.save(resnet18().state_dict(), wrong)
+    command = sweep_command(
+        pictures, tmp_path / "store", "--weights", str(wrong), "--set",
+        "network.backbone=mobilenet_v2",
+    )  # fmt: skip
+    refused = run(command)
+    assert refused.returncode == 2
+    assert "resnet18.pt: no weights of mobilenet_v2" in refused.stderr
+    assert not list((tmp_path / "store").glob("cams/*"))
+
+
+def test_a_tracking_server_that_is_away_does_not_stop_a_sweep_and_is_caught_up_later(
+    pictures: Path, tmp_path: Path
+) -> None:
+    away = "http://127.0.0.1:9"  # the discard port: nobody listens
+    store = tmp_path / "store"
+    done = run(sweep_command(pictures, store, "--set", "train.epochs=1"), MLFLOW_TRACKING_URI=away)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sweeps sync" in done.stdout
+    assert len(results(store)) == 4
+    back = f"sqlite:///{tmp_path / 'back.db'}"
+    synced = run([sys.executable, "-m", "sweeps", "sync", "--store", str(store)],
+                 MLFLOW_TRACKING_URI=back)  # fmt: skip
+    assert synced.returncode == 0, synced.stderr
+    runs = mlflow_runs(back)
+    assert sorted(found["tags"]["wsss.role"] for found in runs) == ["sweep"] + ["trial"] * 4
+    assert {found["status"] for found in runs} == {"FINISHED"}
