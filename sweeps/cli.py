@@ -7,7 +7,7 @@ and `plan` answer at once.
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,9 @@ from rich.text import Text
 
 from sweeps.plan import Plan
 from sweeps.store import Store
+from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
+from wsss.overrides import parse_assignments
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +68,7 @@ def plan(
     with explained():
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings)
         planned, results = sweep.plan, Store(store)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "run_id": trial.run_id,
                 "cells": list(trial.cells),
@@ -129,8 +131,6 @@ def run(
 @app.command()
 def status(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
     """Say how far a sweep is, trial by trial."""
-    from sweeps.sweep import load_sweep
-
     with explained():
         results = Store(store)
         found = load_sweep(results, sweep)
@@ -149,7 +149,6 @@ def status(store: StoreOption = Path("results"), sweep: SweepName = None) -> Non
 def table(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
     """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
     from sweeps.render import print_tables
-    from sweeps.sweep import load_sweep
 
     with explained():
         results = Store(store)
@@ -159,7 +158,6 @@ def table(store: StoreOption = Path("results"), sweep: SweepName = None) -> None
 @app.command()
 def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
     """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
-    from sweeps.sweep import load_sweep
     from sweeps.tracking import Tracker
 
     with explained():
@@ -173,10 +171,14 @@ def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
         print(f"{tracker.uri} is up to date with {found.name}")
 
 
-def _make_sweep(tables, preset, data, weights, seeds, settings):  # type: ignore[no-untyped-def]
-    from sweeps.sweep import make_sweep
-    from wsss.overrides import parse_assignments
-
+def _make_sweep(
+    tables: list[str],
+    preset: str | None,
+    data: str,
+    weights: str | None,
+    seeds: int,
+    settings: list[str] | None,
+) -> Sweep:
     if data == "drawn":
         from wsss.data.drawn import draw_voc
 

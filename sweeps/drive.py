@@ -1,5 +1,7 @@
 """Drives a sweep from the command line: missing trials, display, tracking, the closing table."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -78,7 +80,8 @@ def _run_missing(
     sweep: Sweep, store: Store, missing: list[Trial], options: dict[str, Any], console: Console
 ) -> bool:
     """Run the missing trials under display and tracking; return whether a person interrupted."""
-    from sweeps.run import Listener, Resources, run_sweep
+    from sweeps.resources import Resources
+    from sweeps.run import Listener, run_sweep
     from sweeps.tracking import Tracker
     from sweeps.tracking_thread import TrackingThread
 
@@ -123,12 +126,10 @@ def _is_tracked(sweep: Sweep, store: Store) -> bool:
     return bool(read_json(_tracking_file(sweep, store)) == _tracking_state(sweep))
 
 
-def _tracking_file(sweep: Sweep, store: Store) -> Any:
+def _tracking_file(sweep: Sweep, store: Store) -> Path:
     return store.sweep(sweep.name) / "tracking.json"
 
 
 def _tracking_state(sweep: Sweep) -> dict[str, Any]:
-    import os
-
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return {"uri": uri, "runs": [trial.run_id for trial in sweep.plan.trials]}

@@ -5,55 +5,24 @@ the same command starts a sweep, resumes it and extends it.
 """
 
 import os
-import traceback
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import ray
 import torch
 from filelock import FileLock, Timeout
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from sweeps.plan import Trial
-from sweeps.store import Store, StoreError, write_json
+from sweeps.resources import Resources, concurrency
+from sweeps.store import Store, StoreError
 from sweeps.sweep import Sweep
-from sweeps.trial import TrialTask, run_trial
-from wsss.data.voc import DataError
+from sweeps.trainable import trainable, write_failure
+from sweeps.trial import TrialTask
 from wsss.networks.backbone import build_backbone
-from wsss.training.cam import DivergedError
-from wsss.training.distributed import Workers, fit
-from wsss.training.process import Process, pick_device
-from wsss.weights import WeightsError
 
 MAX_TRIAL_RESTARTS = 2
 """Restarts of a trial whose process died or whose code raised an unforeseen error."""
-
-HEAD_NODE = "node:__internal_head__"
-"""Ray's resource of the head node, 1.0 of it: up to 1,000 waiting trials."""
-
-FORESEEN = (DivergedError, DataError, WeightsError)
-"""Errors that would come again: the trial fails at once, the others go on."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a sweep may use. Nothing here changes a result beyond rounding."""
-
-    address: str | None = None
-    """Ray cluster to join; None starts one on this machine and ends it with the sweep."""
-    workers: int = 0
-    """Ray Train workers per trial; 0 trains inside the Tune trial, which is cheapest."""
-    cpus: float = 1.0
-    """CPUs per trial, or per worker."""
-    gpus: float = 0.0
-    """GPUs per trial, or per worker; may be a fraction."""
-    max_concurrent: int | None = None
-    """Trials at a time; None: as many as fit."""
-    loader_workers: int = 0
-    """Data loading processes per training process."""
 
 
 class Listener(Protocol):
@@ -117,15 +86,11 @@ def _run_with_tune(
         "tasks": {run_id: asdict(task) for run_id, task in tasks.items()},
         "resources": asdict(resources),
     }
-    # With Train workers the trial itself only waits for them: were it to hold a CPU, trials could
-    # take what their own workers need, and wait for ever.
-    inline = resources.workers == 0
-    own = {"cpu": resources.cpus, "gpu": resources.gpus} if inline else {HEAD_NODE: 0.001}
     tuner = tune.Tuner(
-        tune.with_resources(trainable, own),
+        tune.with_resources(trainable, resources.of_a_trial()),
         param_space=space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=_concurrency(resources), reuse_actors=inline
+            max_concurrent_trials=concurrency(resources), reuse_actors=resources.inline
         ),
         run_config=tune.RunConfig(
             name=sweep.name,
@@ -146,66 +111,6 @@ def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> Tri
         weights_file=str(sweep.weights_file) if sweep.weights_file else None,
         num_loader_workers=resources.loader_workers,
     )
-
-
-def _concurrency(resources: Resources) -> int:
-    """Return how many trials fit the cluster at once, so that workers never wait for each other."""
-    have = ray.cluster_resources()
-    per_trial = max(1, resources.workers)
-    fits = have.get("CPU", 1) // (resources.cpus * per_trial)
-    if resources.gpus:
-        fits = min(fits, have.get("GPU", 0) // (resources.gpus * per_trial))
-    if fits < 1:
-        raise StoreError(
-            f"a trial needs {per_trial} x ({resources.cpus:g} CPU, {resources.gpus:g} GPU), the "
-            f"cluster has {have.get('CPU', 0):g} CPU and {have.get('GPU', 0):g} GPU; ask for less"
-        )
-    return int(min(fits, resources.max_concurrent or fits))
-
-
-def trainable(space: dict[str, Any]) -> None:
-    """Run one trial; Tune calls this in a process of its own."""
-    run_id, resources = space["run_id"], Resources(**space["resources"])
-    task = TrialTask(**space["tasks"][run_id])
-    if resources.workers == 0:
-        torch.set_num_threads(max(1, int(resources.cpus)))
-        for record in guarded_trial(task, Process(device=pick_device())):
-            tune.report(record)
-        return
-    fit(
-        guarded_trial,
-        task,
-        Workers(resources.workers, resources.gpus, resources.cpus),
-        name=run_id,
-        storage=Path(task.store) / "ray_train",
-        callbacks=[TuneReportCallback()],
-    )
-
-
-def guarded_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
-    """Run a trial; a foreseen error is recorded as its result rather than raised and retried."""
-    try:
-        yield from run_trial(task, process)
-    except FORESEEN as error:
-        if process.world_size > 1 and not isinstance(error, DivergedError):
-            raise  # only this rank may have met it, and the others wait
-        if process.is_first:
-            record_failure(task, error)
-        yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0}
-
-
-def record_failure(task: TrialTask, error: BaseException) -> None:
-    """Write why a trial failed."""
-    from wsss.config import RunConfig
-    from wsss.identity import run_id
-
-    folder = Store(Path(task.store)).run(run_id(RunConfig.model_validate(task.config)))
-    kind = "diverged" if isinstance(error, DivergedError) else type(error).__name__
-    _write_failure(folder.path, kind, str(error), "".join(traceback.format_exception(error)))
-
-
-def _write_failure(folder: Path, kind: str, message: str, details: str) -> None:
-    write_json(folder / "failure.json", {"kind": kind, "message": message, "traceback": details})
 
 
 class _Callback(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -236,7 +141,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         error = trial.get_error() or RuntimeError("the trial's process ended without a word")
         message = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        _write_failure(
+        write_failure(
             self.store.run(trial.config["run_id"]).path, type(error).__name__, message, str(error)
         )
         self._tell(trial, "failed")

@@ -5,6 +5,7 @@ logs whatever a run still lacks. Runs are found by tag, hence one MLflow run per
 happened. Nothing here raises into a sweep; `problem` says what went wrong last.
 """
 
+import json
 import logging
 import math
 import os
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from sweeps.plan import Trial
@@ -23,7 +24,8 @@ from sweeps.tables import TABLES
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
-EPOCH = "epoch"
+EPOCH = "train/epoch"
+# Names are chosen for the UI, which sorts them: mIoU first, then classes, then losses.
 MAX_PARAM_LENGTH = 500
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
@@ -92,7 +94,11 @@ class Tracker:
         else:
             local = self.uri.startswith("sqlite:")
             location = (self.store.root / "mlartifacts").as_uri() if local else None
-            self._experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+            self._experiment_id = client.create_experiment(
+                EXPERIMENT,
+                artifact_location=location,
+                tags={"mlflow.experimentKind": "custom_model_development"},
+            )
         self._client = client
         parent = self._find({SWEEP: self.sweep.name, "wsss.role": "sweep"})
         if parent is None:
@@ -113,6 +119,8 @@ class Tracker:
             "wsss.preset": self.sweep.preset,
             "wsss.data": f"{data.name}:{data.fingerprint}",
             "wsss.code_version": code_version(),
+            "mlflow.source.name": f"sweeps run {' '.join(self.sweep.table_names)}",
+            "mlflow.source.type": "LOCAL",
         }
 
     def _find(self, tags: dict[str, str]) -> Run | None:
@@ -164,7 +172,14 @@ class Tracker:
             Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in trial.config.flat().items()
         ]
         client.log_batch(run.info.run_id, params=params)
+        client.log_inputs(run.info.run_id, datasets=[self._dataset()])
         return run
+
+    def _dataset(self) -> DatasetInput:
+        """Return the data set's name and fingerprint as MLflow shows them beside a run."""
+        data, source = self.sweep.base.data, json.dumps({"uri": str(self.sweep.data)})
+        dataset = Dataset(data.name, data.fingerprint, source_type="local", source=source)
+        return DatasetInput(dataset, [InputTag("mlflow.data.context", data.train_split)])
 
     def _log_epochs(self, run: Run, epochs: list[dict[str, Any]]) -> None:
         """Log the epochs behind the last one that MLflow has."""
@@ -176,8 +191,7 @@ class Tracker:
                 continue
             for key, value in record.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    name = EPOCH if key == EPOCH else f"train/{key}"
-                    batch.append(Metric(name, float(value), now, record["epoch"]))
+                    batch.append(Metric(f"train/{key}", float(value), now, record["epoch"]))
         for start in range(0, len(batch), 1000):
             self._connect().log_batch(run.info.run_id, metrics=batch[start : start + 1000])
 
@@ -193,16 +207,18 @@ class Tracker:
         values = {
             "miou_fixed": metrics["miou_fixed"],
             "miou_best_saw_gt": metrics["miou_best"],
-            "best_threshold_saw_gt": metrics["best_threshold"],
+            "threshold_best_saw_gt": metrics["best_threshold"],
             "precision_fixed": metrics["precision_fixed"],
             "recall_fixed": metrics["recall_fixed"],
-            "train_seconds": metrics["train_seconds"],
+            "seconds_training": metrics["train_seconds"],
         }
         names = ("background", *metrics["classes"])
-        values |= {f"iou_fixed/{n}": v for n, v in zip(names, metrics["iou_fixed"], strict=True)}
+        values |= {
+            f"per_class_iou_fixed/{n}": v for n, v in zip(names, metrics["iou_fixed"], strict=True)
+        }
         printed = paper_miou(trial)
         if printed is not None:
-            values["paper_miou_as_printed"] = printed
+            values["miou_paper_as_printed"] = printed
         now = int(time.time() * 1000)
         batch = [
             Metric(key, float(value), now, 0)

@@ -13,7 +13,7 @@ import pytest
 
 from wsss.data.drawn import draw_voc
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 SHRUNK = (
     "train.epochs=3", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
@@ -133,7 +133,7 @@ def test_mlflow_shows_one_finished_run_per_trial_and_none_running(killed: Any) -
     for found in trials:
         scored = results(store)[found["tags"]["wsss.run_id"]]
         assert found["metrics"]["miou_fixed"] == pytest.approx(scored["miou_fixed"])
-        assert found["metrics"]["epoch"] == 3
+        assert found["metrics"]["train/epoch"] == 3
         assert {"train/loss", "train/loss_cls"} <= set(found["metrics"])
         assert found["params"]["train.epochs"] == "3"
         assert {"config.json", "threshold_curve.png", "cam_gallery.png", "checkpoint"} <= set(
@@ -164,7 +164,7 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.run import guarded_trial\n"
+        "from sweeps.trainable import guarded_trial\n"
         "from sweeps.trial import TrialTask\n"
         "from wsss.overrides import apply_overrides, parse_assignments\n"
         "from wsss.presets import PRESETS\n"

@@ -25,6 +25,9 @@ class Workers:
     cpus_per_worker: float = 1.0
     max_failures: int = 3
     """Restarts of the worker group before the training counts as failed."""
+    backend: str | None = None
+    """Of torch.distributed. None: nccl for whole GPUs; gloo for CPUs, for ranks that share a GPU
+    (which nccl refuses), and to be named for logical GPUs, behind which there is no device."""
 
 
 def fit(
@@ -49,12 +52,12 @@ def fit(
     resources = {"CPU": workers.cpus_per_worker}
     if use_gpu:
         resources["GPU"] = workers.gpus_per_worker
-    # Two ranks on one GPU (a fraction each) cannot use NCCL, and logical GPUs have no device.
-    nccl = use_gpu and workers.gpus_per_worker >= 1 and torch.cuda.is_available()
+    # Not asked of torch here: the process that starts the workers may see no GPU itself.
+    backend = workers.backend or ("nccl" if workers.gpus_per_worker >= 1 else "gloo")
     TorchTrainer(
         _worker,
         train_loop_config={"loop": loop, "item": item},
-        torch_config=TorchConfig(backend="nccl" if nccl else "gloo"),
+        torch_config=TorchConfig(backend=backend),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=resources
         ),
@@ -75,7 +78,10 @@ def _worker(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
-    device = get_device() if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = get_device()
+        torch.cuda.set_device(device)
     process = Process(context.get_world_rank(), context.get_world_size(), device)
     for record in config["loop"](config["item"], process):
         ray.train.report(record)
