@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan import Plan
-from sweeps.store import Store
+from sweeps.store import Store, StoreError
 from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
@@ -165,7 +165,7 @@ def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
         found = load_sweep(results, sweep)
         tracker = Tracker(results, found)
         if not (tracker.sync(found.plan.trials) and tracker.finish(status="FINISHED")):
-            raise RuntimeError(
+            raise StoreError(
                 f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
             )
         print(f"{tracker.uri} is up to date with {found.name}")

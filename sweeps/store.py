@@ -16,10 +16,11 @@ from typing import Any
 from filelock import FileLock
 
 from wsss.config import RunConfig
+from wsss.errors import ForeseenError
 from wsss.identity import canonical_json
 
 
-class StoreError(RuntimeError):
+class StoreError(ForeseenError, RuntimeError):
     """The store cannot be used; the message names the path and the remedy."""
 
 

@@ -10,18 +10,14 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sweeps.resources import Resources
-from sweeps.store import Store, write_json
+from sweeps.store import Store, StoreError, write_json
 from sweeps.trial import TrialTask, run_trial
 from wsss.config import RunConfig
-from wsss.data.voc import DataError
+from wsss.errors import ForeseenError
 from wsss.identity import run_id as run_id_of
 from wsss.training.cam import DivergedError
 from wsss.training.distributed import Workers, fit
 from wsss.training.process import Process, pick_device
-from wsss.weights import WeightsError
-
-FORESEEN = (DivergedError, DataError, WeightsError)
-"""Errors that would come again: the trial fails at once, the others go on."""
 
 
 def trainable(space: dict[str, Any]) -> None:
@@ -44,10 +40,15 @@ def trainable(space: dict[str, Any]) -> None:
 
 
 def guarded_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
-    """Run a trial; a foreseen error is recorded as its result rather than raised and retried."""
+    """Run a trial; a foreseen error is recorded as its result rather than raised and retried.
+
+    It would come again, whereas other errors, and processes that die, are worth a restart.
+    """
     try:
         yield from run_trial(task, process)
-    except FORESEEN as error:
+    except StoreError:
+        raise  # the orphan of a killed sweep may still hold the training, and will let go
+    except ForeseenError as error:
         if process.world_size > 1 and not isinstance(error, DivergedError):
             raise  # only this rank may have met it, and the others wait
         if process.is_first:

@@ -1,11 +1,12 @@
-"""One place that turns foreseen errors into one line and an exit code for the command line."""
+"""Errors that a person can mend, and how the command line shows them."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-FORESEEN = (ValueError, FileNotFoundError, FileExistsError, RuntimeError)
-"""Error types whose message, in this project, names the fault and the remedy."""
+
+class ForeseenError(Exception):
+    """Base of errors whose message names the fault, the rule and the remedy, one a line."""
 
 
 @contextmanager
@@ -13,9 +14,7 @@ def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through."""
     try:
         yield
-    except FORESEEN as error:
-        if not type(error).__module__.startswith(("wsss.", "sweeps.", "builtins")):
-            raise
+    except (ForeseenError, FileExistsError) as error:
         for line in str(error).splitlines() or [repr(error)]:
             print(f"error: {line}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -9,9 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from wsss.config import RunConfig
+from wsss.errors import ForeseenError
 
 
-class ConfigError(ValueError):
+class ConfigError(ForeseenError, ValueError):
     """A setting that cannot be used; the message names the key, the rule and the remedy."""
 
 

@@ -3,8 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from wsss.errors import ForeseenError
 
-class WeightsError(ValueError):
+
+class WeightsError(ForeseenError, ValueError):
     """Initial weights that cannot be used; the message names the file, the rule and the remedy."""
 
 

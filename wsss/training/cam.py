@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.loading import CropBatch, CropDataset, CropLoader
 from wsss.data.voc import Sample
+from wsss.errors import ForeseenError
 from wsss.method.losses import CamLosses, cam_losses
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
@@ -30,7 +31,7 @@ COLLAPSE_MARGIN = 0.05
 NUM_CALIBRATION_IMAGES = 32
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ForeseenError, RuntimeError):
     """The loss or a gradient became infinite or NaN; the message says where and what to change."""
 
 
