@@ -136,9 +136,8 @@ def _train(
     num_classes: int,
 ) -> Iterator[dict[str, float]]:
     checkpoints = CheckpointFolder(cam.checkpoints)
-    if cam.trained() is not None:
-        checkpoints.restore(model)
-        return
+    if cam.trained() and checkpoints.restore(model).epoch == config.train.epochs:
+        return  # else its last checkpoint was lost, and what is missing is trained again
     for record in train_cam(
         model, config, samples, num_classes, process=process, checkpoints=checkpoints,
         num_loader_workers=task.num_loader_workers,

@@ -31,11 +31,16 @@ def small() -> RunConfig:
         {
             "network.fpn_channels": 16,
             "network.atrous_channels": 16,
+            "network.batch_norm": "train",
             "train.epochs": 3,
             "train.batch_size": 4,
             "train.crop_size": 48,
             "train.min_long_side": 48,
             "train.max_long_side": 80,
+            "train.lr": 0.2,
+            "train.head_lr_multiplier": 1.0,
+            "train.momentum": "standard",
+            "train.clip_norm": 1.0,
             "labels.scales": (0.5,),
         },
     )

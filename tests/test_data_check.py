@@ -76,7 +76,11 @@ def test_the_fingerprint_changes_with_a_split(drawn: Path, copy: Path) -> None:
     fewer = report_of(copy).fingerprint
     (lists / "train.txt").write_text("\n".join([*ids[:-2], ids[-1], ids[-2]]))
     reordered = report_of(copy).fingerprint  # the order of an epoch follows the split's
-    assert len({report_of(drawn).fingerprint, fewer, reordered}) == 3
+    (lists / "train.txt").write_text("\n".join(ids))
+    more = (lists / "train_aug.txt").read_text().split()
+    (lists / "train_aug.txt").write_text("\n".join(more[1:]))  # its first is in train as well
+    aug = report_of(copy).fingerprint
+    assert len({report_of(drawn).fingerprint, fewer, reordered, aug}) == 4
 
 
 def test_the_fingerprint_changes_with_an_image_of_another_size(drawn: Path, copy: Path) -> None:

@@ -55,7 +55,7 @@ def check(
         splits = split or dataset.split_names()
         report = check_data(dataset, splits)
         console = Console()
-        grid = Table(title=f"{root}  [{report.fingerprint}]")
+        grid = Table(title=Text(f"{root}  [{report.fingerprint}]"))
         for column in ("class", *report.num_images):
             grid.add_column(column, justify="right")
         for index, name in enumerate(report.classes):
@@ -146,6 +146,8 @@ def evaluate(
 ) -> None:
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     with explained():
+        from zipfile import BadZipFile
+
         import numpy as np
 
         from wsss.data.voc import DataError, VocDataset
@@ -160,11 +162,15 @@ def evaluate(
             path = (cams or run / "cams") / f"{image_id}.npz"
             if not path.exists():
                 raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
-            with np.load(path, allow_pickle=False) as file:
-                counted = count_image(
-                    file["cams"].astype(np.float32), tuple(int(k) for k in file["classes"]),
-                    dataset.mask(image_id), thresholds, num_labels,
-                )  # fmt: skip
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                    maps = arrays["cams"].astype(np.float32)
+                    classes = tuple(int(k) for k in arrays["classes"])
+            except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+                raise DataError(
+                    f"{path}: no CAM file ({error}); delete it and infer again"
+                ) from None
+            counted = count_image(maps, classes, dataset.mask(image_id), thresholds, num_labels)
             images.append((image_id, *counted))
         score = score_counts(collect(images, thresholds, num_labels), config.labels)
         print(f"{len(images)} images of {dataset.root}")
@@ -205,10 +211,23 @@ def _remember(run: Path, config: Any, data: Path, weights_file: Path | None) -> 
         "weights_file": str(weights_file) if weights_file else None,
     }
     path = run / "run.json"
-    if path.exists() and json.loads(path.read_text()) != saved:
+    if path.exists() and _read_run_file(path) != saved:
         raise ConfigError(f"{run}: holds a training with other settings; choose another --run")
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(saved, indent=1) + "\n")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(saved, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{run}: {error.strerror}; choose another --run") from None
+
+
+def _read_run_file(path: Path) -> Any:
+    from wsss.overrides import ConfigError
+
+    try:
+        saved = json.loads(path.read_text())
+        return {key: saved[key] for key in ("config", "data", "weights_file")}
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{path}: damaged; delete it and train again") from None
 
 
 def _recall(run: Path) -> tuple[Any, dict[str, Any]]:
@@ -217,7 +236,7 @@ def _recall(run: Path) -> tuple[Any, dict[str, Any]]:
     path = run / "run.json"
     if not path.exists():
         raise ConfigError(f"{path}: missing; train first with: wsss train-cam --run {run}")
-    saved = json.loads(path.read_text())
+    saved = _read_run_file(path)
     return validate(saved["config"]), saved
 
 

@@ -1,7 +1,9 @@
 """Checkpoints which are whole or absent: model, optimiser, position and random state."""
 
+import copy
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +61,7 @@ class CheckpointFolder:
 
         A broken file is reported and renamed to `*.broken`; the one before it is used instead.
         """
+        before = copy.deepcopy((model.state_dict(), optimizer and optimizer.state_dict()))
         for path in reversed(self.paths()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,7 +75,11 @@ class CheckpointFolder:
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
                     path, (str(error).splitlines() or [type(error).__name__])[0],
                 )  # fmt: skip
-                path.rename(path.with_suffix(".broken"))
+                model.load_state_dict(before[0])  # a file that fits in part leaves no trace
+                if optimizer is not None:
+                    optimizer.load_state_dict(before[1])
+                with suppress(FileNotFoundError):  # another rank was faster
+                    path.rename(path.with_suffix(".broken"))
                 continue
             return position
         return Position(0, 0)

@@ -4,6 +4,7 @@ Whoever starts the processes (Ray Train, torchrun, a test) initialises torch.dis
 see only this.
 """
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ class Process:
         """
         if self.world_size == 1:
             return model
+        # Torch 2.14 deprecates the argument, and advises False until its removal.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 

@@ -1,0 +1,219 @@
+"""Checkpoints: whole or absent, never run as code, and the one before if the newest is broken."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from wsss.training import checkpoint
+from wsss.training.checkpoint import CheckpointFolder, Position
+
+
+def make(value: float = 0.0) -> tuple[nn.Linear, torch.optim.SGD]:
+    """A model of one weight `value`, and an optimiser whose momentum is at 10 times that."""
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "base_lr": 0.5}], 0.5, 0.9)
+    model.weight.grad = torch.full((1, 1), 10 * value)
+    optimizer.step()
+    with torch.no_grad():
+        model.weight.fill_(value)
+    return model, optimizer
+
+
+def save_epochs(folder: CheckpointFolder, *epochs: int) -> None:
+    for epoch in epochs:
+        folder.save(Position(epoch, 7 * epoch), *make(float(epoch)))
+
+
+def names(folder: CheckpointFolder) -> list[str]:
+    return sorted(path.name for path in folder.folder.iterdir())
+
+
+def speed(model: nn.Linear, optimizer: torch.optim.SGD) -> float:
+    return float(optimizer.state[model.weight]["momentum_buffer"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    return CheckpointFolder(tmp_path / "checkpoints")
+
+
+def test_a_new_folder_starts_at_the_beginning_and_changes_nothing(folder: CheckpointFolder) -> None:
+    model, optimizer = make(3.0)
+    assert folder.paths() == []
+    assert folder.restore(model, optimizer) == Position(0, 0)
+    assert model.weight.item() == 3.0
+
+
+def test_weights_optimiser_position_and_random_state_come_back(folder: CheckpointFolder) -> None:
+    torch.manual_seed(5)
+    save_epochs(folder, 4)
+    expected = torch.rand(3)
+    torch.manual_seed(6)
+    model, optimizer = make()
+    assert folder.restore(model, optimizer) == Position(4, 28)
+    assert model.weight.item() == 4.0
+    assert speed(model, optimizer) == 40.0
+    assert optimizer.param_groups[0]["base_lr"] == 0.5
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_weights_alone_can_be_restored(folder: CheckpointFolder) -> None:
+    save_epochs(folder, 2)
+    model, _ = make()
+    assert folder.restore(model) == Position(2, 14)
+    assert model.weight.item() == 2.0
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_newest_is_used(folder: CheckpointFolder) -> None:
+    save_epochs(folder, 8, 9, 10, 11)
+    assert names(folder) == ["epoch_0010.pt", "epoch_0011.pt"]
+    assert folder.restore(make()[0]) == Position(11, 77)
+
+
+def test_a_crash_while_writing_leaves_the_old_checkpoints_and_no_litter(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_epochs(folder, 1, 2)
+
+    def half(state: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", half)
+        with pytest.raises(OSError, match="No space left"):
+            save_epochs(folder, 3)
+    assert names(folder) == ["epoch_0001.pt", "epoch_0002.pt"]
+    assert folder.restore(make()[0]) == Position(2, 14)
+
+
+def test_a_process_killed_while_writing_leaves_the_old_checkpoints(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_epochs(folder, 1, 2)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - dies inside torch.save, as by SIGKILL
+
+        def die(state: Any, file: Any) -> None:
+            file.write(b"half of it")
+            file.flush()
+            os._exit(9)
+
+        torch.save = die
+        save_epochs(folder, 3)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert folder.restore(make()[0]) == Position(2, 14)
+    save_epochs(folder, 3)
+    assert folder.restore(make()[0]) == Position(3, 21)
+
+
+def test_the_data_is_on_disk_before_the_name_appears(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: (events.append("sync"), sync(fd)))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
+    )
+    save_epochs(folder, 1)
+    assert events == ["sync", "rename"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "other content"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(
+    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    save_epochs(folder, 1, 2)
+    path = folder.folder / "epoch_0002.pt"
+    whole = path.read_bytes()
+    if damage == "other content":
+        torch.save({"something": torch.zeros(1)}, path)
+    else:
+        half, zeros = whole[: len(whole) // 2], b"\0" * len(whole)
+        path.write_bytes({"truncated": half, "empty": b"", "zeros": zeros}[damage])
+    model, optimizer = make()
+    with caplog.at_level(logging.WARNING):
+        assert folder.restore(model, optimizer) == Position(1, 7)
+    assert (model.weight.item(), speed(model, optimizer)) == (1.0, 10.0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(path) in caplog.text
+    assert "falling back to the one before" in caplog.text
+    assert names(folder) == ["epoch_0001.pt", "epoch_0002.broken"]
+
+
+def test_when_all_checkpoints_are_broken_training_starts_anew(folder: CheckpointFolder) -> None:
+    save_epochs(folder, 1, 2)
+    for path in folder.paths():
+        path.write_bytes(b"broken")
+    model, optimizer = make(3.0)
+    assert folder.restore(model, optimizer) == Position(0, 0)
+    assert model.weight.item() == 3.0
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "torch_rng"])
+def test_a_checkpoint_which_fits_in_part_leaves_no_trace_in_the_model(
+    folder: CheckpointFolder, part: str
+) -> None:
+    # As of another version of the code: whatever is refused must not be half loaded.
+    save_epochs(folder, 1)
+    path = folder.folder / "epoch_0001.pt"
+    state = torch.load(path, weights_only=True)
+    if part == "model":
+        state["model"]["bias"] = torch.zeros(1)
+    else:
+        del state[part]
+    torch.save(state, path)
+    model, optimizer = make(3.0)
+    assert folder.restore(model, optimizer) == Position(0, 0)
+    assert model.weight.item() == 3.0
+    assert speed(model, optimizer) == 30.0
+
+
+def test_a_rank_which_finds_the_broken_file_already_renamed_falls_back_too(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every rank restores at the same time: another one may have renamed the file meanwhile.
+    save_epochs(folder, 1, 2)
+    broken = folder.folder / "epoch_0002.pt"
+    broken.write_bytes(b"broken")
+    load = torch.load
+
+    def load_late(path: Path, **options: Any) -> Any:
+        if path == broken:
+            broken.rename(broken.with_suffix(".broken"))
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", load_late)
+    assert folder.restore(make()[0]) == Position(1, 7)
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shutil.copyfile, (__file__, str(self.path))
+
+
+def test_a_malicious_checkpoint_is_not_run(folder: CheckpointFolder, tmp_path: Path) -> None:
+    save_epochs(folder, 1)
+    harm = tmp_path / "harm"
+    model, optimizer = make(2.0)
+    state = {"position": [2, 14], "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    path = folder.folder / "epoch_0002.pt"
+    torch.save(state | {"torch_rng": torch.get_rng_state(), "extra": Malicious(harm)}, path)
+    torch.load(path, weights_only=False)
+    assert harm.exists()  # it would do harm
+    harm.unlink()
+    assert folder.restore(*make()) == Position(1, 7)
+    assert not harm.exists()

@@ -1,0 +1,189 @@
+"""Two processes which share each batch train what one process trains.
+
+Both are real: gloo on the CPU, started by torch.multiprocessing. They run once for all tests and
+write down what they came to.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+from wsss.config import RunConfig
+from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.voc import Sample, VocDataset
+from wsss.networks.cam_net import CamNet
+from wsss.overrides import apply_overrides
+from wsss.training.cam import TrainingStep, build_cam_net, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.optim import build_sgd
+from wsss.training.process import Process
+
+WORLD_SIZE, K = 2, 20
+
+
+def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dict[str, Any]:
+    """Gradient of one step on the first global batch, and the norm that the step reports."""
+    model = build_cam_net(config, samples, K).train()
+    crops = CropDataset(samples, K, config.train, rng_seed=0)
+    loader = CropLoader(crops, rank=process.rank, world_size=process.world_size)
+    batch: CropBatch = next(loader.epoch(0))
+    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    _, norm = TrainingStep(model, optimizer, config, process)(batch, 0)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}
+
+
+def epochs(
+    config: RunConfig, samples: list[Sample], process: Process, folder: Path
+) -> dict[str, Any]:
+    """Weights and records of a whole training with checkpoints."""
+    model: CamNet = build_cam_net(config, samples, K)
+    checkpoints = CheckpointFolder(folder)
+    loop = train_cam(model, config, samples, K, process=process, checkpoints=checkpoints)
+    records = [record.metrics() | {"steps": record.step_losses} for record in loop]
+    return {"weights": model.state_dict(), "records": records}
+
+
+def work(rank: int, world_size: int, config: RunConfig, data: str, folder: str) -> None:
+    """Write what one rank comes to, and what it was warned of."""
+    torch.set_num_threads(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = run_all(rank, world_size, config, Path(data), Path(folder))
+    result["warnings"] = [str(warning.message) for warning in caught]
+    torch.save(result, Path(folder) / f"rank{rank}.pt")
+
+
+def run_all(
+    rank: int, world_size: int, config: RunConfig, data: Path, root: Path
+) -> dict[str, Any]:
+    """Everything that the tests look at, in one process group."""
+    process = Process(rank, world_size)
+    if world_size > 1:
+        rendezvous = (root / "rendezvous").as_uri()
+        dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)
+    samples = VocDataset(data).samples("train_aug")
+    result = {
+        "gradient": gradients(config, samples, process),
+        "epochs": epochs(config, samples, process, root / "checkpoints"),
+        "gathered": process.gather({"rank": rank, "items": list(range(3 + rank))}),
+        "mean": process.mean(torch.tensor([1.0 + rank, 10.0 * rank])),
+        "is_first": process.is_first,
+    }
+    process.barrier()
+    result["again"] = epochs(config, samples, process, root / "checkpoints")
+    if world_size > 1:
+        dist.destroy_process_group()
+    return result
+
+
+@pytest.fixture(scope="module")
+def config(small: RunConfig) -> RunConfig:
+    # Batch statistics are per rank in any data-parallel training; frozen ones give equality.
+    return apply_overrides(
+        small,
+        {
+            "network.batch_norm": "frozen", "train.epochs": 2, "train.lr": 0.01,
+            "views.enhanced": True, "views.decreased": True, "network.spatial_attention": True,
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(
+    config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    work(0, 1, config, str(drawn), str(folder))
+    return torch.load(folder / "rank0.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("together")
+    multiprocessing.spawn(
+        work, (WORLD_SIZE, config, str(drawn), str(folder)), nprocs=WORLD_SIZE, join=True
+    )
+    return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(WORLD_SIZE)]
+
+
+def test_the_gradient_of_one_step_is_that_of_the_whole_batch(
+    alone: dict[str, Any], ranks: list[dict[str, Any]]
+) -> None:
+    assert alone["gradient"]["images"] == 4
+    whole = alone["gradient"]["gradients"]
+    assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
+    for rank in ranks:
+        part = rank["gradient"]
+        assert part["images"] == 2
+        assert part["norm"] == pytest.approx(alone["gradient"]["norm"], rel=1e-5)
+        assert part["gradients"].keys() == whole.keys()
+        for name, gradient in whole.items():
+            torch.testing.assert_close(part["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_two_epochs_end_at_the_weights_of_one_process(
+    alone: dict[str, Any], ranks: list[dict[str, Any]]
+) -> None:
+    whole = alone["epochs"]["weights"]
+    for rank in ranks:
+        assert rank["epochs"]["weights"].keys() == whole.keys()
+        for name, weight in whole.items():
+            torch.testing.assert_close(
+                rank["epochs"]["weights"][name], weight, rtol=1e-4, atol=1e-5
+            )
+
+
+def test_both_ranks_end_at_the_very_same_weights(ranks: list[dict[str, Any]]) -> None:
+    for name, weight in ranks[0]["epochs"]["weights"].items():
+        assert torch.equal(weight, ranks[1]["epochs"]["weights"][name])
+
+
+def test_every_rank_reports_the_losses_of_the_whole_batch(
+    alone: dict[str, Any], ranks: list[dict[str, Any]]
+) -> None:
+    timed = {"seconds", "images_per_second"}
+    for rank in ranks:
+        assert len(rank["epochs"]["records"]) == len(alone["epochs"]["records"]) == 2
+        for record, expected in zip(
+            rank["epochs"]["records"], alone["epochs"]["records"], strict=True
+        ):
+            assert record.keys() == expected.keys()
+            for key in record.keys() - timed:
+                assert record[key] == pytest.approx(expected[key], rel=1e-4), key
+
+
+def test_a_finished_training_is_found_finished_by_every_rank(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for rank in ranks:
+        assert rank["again"]["records"] == []
+        for name, weight in rank["epochs"]["weights"].items():
+            assert torch.equal(weight, rank["again"]["weights"][name])
+
+
+def test_gathered_items_come_in_rank_order_on_every_rank(ranks: list[dict[str, Any]]) -> None:
+    expected = [{"rank": 0, "items": [0, 1, 2]}, {"rank": 1, "items": [0, 1, 2, 3]}]
+    assert [rank["gathered"] for rank in ranks] == [expected, expected]
+
+
+def test_a_mean_is_over_ranks_and_only_rank_zero_is_first(ranks: list[dict[str, Any]]) -> None:
+    assert [rank["mean"].tolist() for rank in ranks] == [[1.5, 5.0], [1.5, 5.0]]
+    assert [rank["is_first"] for rank in ranks] == [True, False]
+
+
+def test_alone_nothing_is_communicated(alone: dict[str, Any]) -> None:
+    assert alone["gathered"] == [{"rank": 0, "items": [0, 1, 2]}]
+    assert alone["mean"].tolist() == [1.0, 0.0]
+    assert alone["is_first"] is True
+
+
+def test_nothing_warns(alone: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
+    assert [rank["warnings"] for rank in (alone, *ranks)] == [[], [], []]

@@ -1,0 +1,96 @@
+"""Which part may import what: the method knows neither Ray nor MLflow, and commands start fast."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+METHOD = sorted(
+    ".".join(path.relative_to(REPO).with_suffix("").parts)
+    for path in (REPO / "wsss").rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Import the modules in a new interpreter; return the top-level packages loaded by then."""
+    code = (
+        f"import json, sys\nfor name in {modules!r}: __import__(name)\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    return set(json.loads(found.stdout.splitlines()[-1]))
+
+
+def imports(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports anywhere, also inside its functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def importers(package: str, *folders: str) -> set[str]:
+    paths = [path for folder in folders for path in (REPO / folder).rglob("*.py")]
+    assert len(paths) > 10
+    return {str(path.relative_to(REPO)) for path in paths if package in imports(path)}
+
+
+def test_no_module_of_the_method_loads_ray_or_mlflow_or_the_sweeps() -> None:
+    assert "wsss.training.cam" in METHOD
+    assert "wsss.training.distributed" in METHOD
+    assert "wsss.labels.infer" in METHOD
+    loaded = loaded_by(*METHOD)
+    assert {"wsss", "torch", "matplotlib"} <= loaded
+    assert not loaded & {"ray", "mlflow", "sweeps"}
+
+
+@pytest.mark.parametrize("command", ["sweeps.cli", "wsss.cli"])
+def test_a_command_starts_without_its_heavy_packages(command: str) -> None:
+    loaded = loaded_by(command)
+    assert "typer" in loaded
+    assert not loaded & {"torch", "torchvision", "ray", "mlflow", "matplotlib"}
+
+
+def test_a_sweep_is_planned_without_heavy_packages() -> None:
+    loaded = loaded_by("sweeps.plan", "sweeps.sweep", "sweeps.store", "sweeps.render")
+    assert not loaded & {"torch", "ray", "mlflow", "matplotlib"}
+
+
+def test_only_the_tracking_file_imports_mlflow() -> None:
+    assert importers("mlflow", "wsss", "sweeps") == {"sweeps/tracking.py"}
+
+
+def test_only_distributed_training_imports_ray_within_the_method() -> None:
+    assert importers("ray", "wsss") == {"wsss/training/distributed.py"}
+
+
+def test_the_method_never_imports_the_sweeps() -> None:
+    assert importers("sweeps", "wsss") == set()
+
+
+@pytest.mark.parametrize("name", ["trial", "store", "plan", "table", "tables", "sweep", "render"])
+def test_a_trial_and_its_tables_need_no_ray(name: str) -> None:
+    assert not imports(REPO / "sweeps" / f"{name}.py") & {"ray", "mlflow"}
+
+
+def test_nothing_unpickles_files_from_outside() -> None:
+    for folder in ("wsss", "sweeps"):
+        for path in (REPO / folder).rglob("*.py"):
+            assert not imports(path) & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}, path
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call):
+                    continue
+                name, options = ast.unparse(node.func), [k.arg for k in node.keywords]
+                if name == "torch.load":
+                    assert "weights_only" in options, f"{path}:{node.lineno}"
+                assert name not in ("yaml.load", "eval", "exec"), f"{path}:{node.lineno}"

@@ -1,0 +1,186 @@
+"""Real pictures of PASCAL VOC 2012 and real weights; skipped where they are not at hand."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models
+
+from wsss.config import NetworkConfig, RunConfig, ViewsConfig
+from wsss.data.check import check_data
+from wsss.data.loading import CropBatch, CropDataset, read_rgb
+from wsss.data.voc import Sample, VocDataset, labels_of_mask
+from wsss.labels.infer import infer_cams
+from wsss.method.views import adjust, network_inputs
+from wsss.networks.backbone import build_backbone, load_state_file
+from wsss.networks.cam_net import CamNet
+from wsss.overrides import apply_overrides
+from wsss.presets import SHORT
+from wsss.training.cam import build_cam_net, train_cam
+from wsss.weights import file_digest
+
+pytestmark = pytest.mark.shared
+
+READINGS = (
+    "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
+    "decreased_negative", "about_mean",
+)  # fmt: skip
+EASY = ("aeroplane", "bird", "bus", "cat", "sheep", "train")
+"""Classes with enough pictures of their own to learn from in seconds."""
+
+
+@pytest.fixture(scope="module")
+def dataset(shared_voc: Path) -> VocDataset:
+    return VocDataset(shared_voc)
+
+
+def test_the_splits_have_their_known_sizes(dataset: VocDataset) -> None:
+    sizes = {split: len(dataset.image_ids(split)) for split in dataset.split_names()}
+    assert sizes == {"train": 311, "train_aug": 411, "trainval": 632, "val": 321}
+    extra = set(dataset.image_ids("train_aug")) - set(dataset.image_ids("train"))
+    assert len(extra) == 100
+    assert not extra & set(dataset.image_ids("val"))
+
+
+def test_all_pictures_pass_the_check_and_sbd_labels_come_from_masks(dataset: VocDataset) -> None:
+    report = check_data(dataset, ["train_aug", "trainval"])
+    report.raise_if_broken()
+    assert report.num_images == {"train_aug": 411, "trainval": 632}
+    assert report.labels_from_mask == {"train_aug": 100, "trainval": 0}
+    names = Counter[str]()
+    for image_id in dataset.image_ids("trainval"):
+        text = (dataset.root / "Annotations" / f"{image_id}.xml").read_text()
+        # The first name within an object is the object's; parts (head, hand) come after it.
+        names.update(set(re.findall(r"<object>\s*<name>(\w+)</name>", text)))
+    expected = [names[name] for name in dataset.classes]
+    assert report.images_per_class["trainval"] == expected
+
+
+def test_annotations_and_masks_agree_on_the_labels_of_all_632(dataset: VocDataset) -> None:
+    agree = 0
+    for sample in dataset.samples("trainval"):
+        assert sample.label_source == "xml"
+        agree += sample.labels == labels_of_mask(dataset.mask(sample.image_id))
+    assert agree == 632
+
+
+def test_the_weights_file_fills_a_mobilenet(shared_weights: Path) -> None:
+    state = torch.load(shared_weights, weights_only=True)
+    assert len(state) == 312
+    model = models.mobilenet_v2(weights=None)
+    load_state_file(model, "mobilenet_v2", shared_weights)
+    loaded = model.state_dict()
+    assert set(loaded) - set(state) == {"classifier.1.weight", "classifier.1.bias"}
+    for name, tensor in state.items():
+        assert torch.equal(loaded[name], tensor) or name.endswith("num_batches_tracked"), name
+
+
+def test_the_first_block_of_the_backbone_has_the_weights_of_the_file(shared_weights: Path) -> None:
+    state = torch.load(shared_weights, weights_only=True)
+    network = NetworkConfig(backbone="mobilenet_v2", weights=file_digest(shared_weights))
+    backbone = build_backbone(network, shared_weights)
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    norm = next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
+    assert torch.equal(first.weight, state["features.0.0.weight"])
+    assert norm.running_mean is not None
+    assert torch.equal(norm.running_mean, state["features.0.1.running_mean"])
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_each_view_of_a_real_picture_keeps_its_shape_and_range(
+    dataset: VocDataset, reading: str
+) -> None:
+    image = read_rgb(dataset.sample("2007_000032"))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
+    for alpha, beta in ((1.5, 300.0), (0.8, 150.0)):
+        view = adjust(pixels, alpha, beta, reading)
+        assert view.shape == pixels.shape
+        assert not torch.equal(view, pixels)
+        if reading == "literal_unclipped":
+            assert view.max() == alpha * pixels.max() + beta
+        else:
+            assert 0 <= view.min() <= view.max() <= 255
+        # Every pixel on its own against the equation.
+        mean = float(pixels.double().mean())
+        for y, x in ((0, 0), (140, 250), (200, 33)):
+            expected = reference.adjust_value(float(pixels[0, 1, y, x]), alpha, beta, reading, mean)
+            assert float(view[0, 1, y, x]) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_batch_of_real_crops_becomes_three_views_with_neutral_padding(
+    dataset: VocDataset,
+) -> None:
+    samples = dataset.samples("train")[:4]
+    train = apply_overrides(
+        SHORT, {"train.crop_size": 96, "train.min_long_side": 64, "train.max_long_side": 90}
+    ).train
+    crops = CropDataset(samples, 20, train, rng_seed=0)
+    parts = zip(*(crops[0, index] for index in range(4)), strict=True)
+    batch = CropBatch(*(torch.stack(part) for part in parts))
+    views = ViewsConfig(enhanced=True, decreased=True)
+    inputs = network_inputs(batch.pixels, batch.boxes, views)
+    assert inputs.shape == (3, 4, 3, 96, 96)
+    for view in inputs:
+        for image, (top, left, bottom, right) in zip(view, batch.boxes.tolist(), strict=True):
+            outside = torch.ones(96, 96, dtype=torch.bool)
+            outside[top:bottom, left:right] = False
+            assert image[:, outside].abs().max() < 1e-5
+            assert image[:, ~outside].abs().max() > 0.5
+    assert inputs[1].mean() > inputs[0].mean()  # the enhanced view is brighter
+
+
+def pictures_of_one_class(dataset: VocDataset) -> list[Sample]:
+    samples = dataset.samples("train")
+    chosen = []
+    for name in EASY:
+        own = [s for s in samples if s.labels == (dataset.classes.index(name),)]
+        chosen += own[:8]
+    assert len(chosen) >= 44
+    return chosen
+
+
+def pseudo_label_miou(dataset: VocDataset, model: CamNet, config: RunConfig) -> float:
+    """mIoU in percent of every second picture's labels at the fixed score, counted by numpy."""
+    matrix = np.zeros((21, 21), np.int64)
+    samples = pictures_of_one_class(dataset)[::2]
+    for image in infer_cams(model, samples, config.labels, device=torch.device("cpu")):
+        (label,) = image.sample.labels
+        with Image.open(dataset.mask_path(image.sample.image_id)) as mask:
+            truth = np.array(mask).astype(np.int64)
+        valid = truth != 255
+        found = np.where(image.cams[0] > 0.15, label + 1, 0)
+        matrix += np.bincount(truth[valid] * 21 + found[valid], minlength=441).reshape(21, 21)
+    return 100 * reference.miou(matrix)
+
+
+def test_a_short_training_beats_an_untrained_head_and_plain_background(
+    dataset: VocDataset, shared_weights: Path
+) -> None:
+    config = apply_overrides(
+        SHORT,
+        {
+            "network.weights": file_digest(shared_weights), "network.frozen_stages": 4,
+            "train.crop_size": 112, "train.min_long_side": 112, "train.max_long_side": 168,
+            "train.epochs": 4, "train.batch_size": 4, "train.lr": 0.05, "train.momentum": "legacy",
+            "train.head_lr_multiplier": 10.0, "train.warmup_iterations": 0,
+            "train.clip_norm": None, "labels.scales": (0.5,), "labels.flip": False,
+        },
+    )  # fmt: skip
+    samples = pictures_of_one_class(dataset)
+    model = build_cam_net(config, samples, 20, weights_file=shared_weights)
+    untrained = pseudo_label_miou(dataset, model, config)
+    records = list(train_cam(model, config, samples, 20))
+    trained = pseudo_label_miou(dataset, model, config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+    background = pseudo_label_miou(dataset, model, config)  # no activation: all background
+    assert records[-1].prior_gap > 0.5
+    assert background < 15
+    assert trained > untrained + 5
+    assert trained > background + 15

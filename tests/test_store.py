@@ -1,0 +1,196 @@
+"""The store: records that survive a crash, and files that are whole or absent."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from sweeps import store as store_module
+from sweeps.store import (
+    CamFolder,
+    RunFolder,
+    Store,
+    StoreError,
+    read_json,
+    write_config,
+    write_json,
+)
+from wsss.identity import cam_id, run_id
+from wsss.presets import TINY
+
+
+@pytest.fixture
+def cam(tmp_path: Path) -> CamFolder:
+    return CamFolder(tmp_path / "cams" / "abc")
+
+
+def test_epochs_come_back_in_order(cam: CamFolder) -> None:
+    assert cam.epochs() == []
+    records = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "loss_s": None}]
+    for record in records:
+        cam.add_epoch(record)
+    assert cam.epochs() == records
+    lines = (cam.path / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+def test_a_cut_last_line_is_left_out_and_the_next_record_stays_whole(cam: CamFolder) -> None:
+    cam.add_epoch({"epoch": 1, "loss": 0.5})
+    with (cam.path / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert cam.epochs() == [{"epoch": 1, "loss": 0.5}]
+    cam.add_epoch({"epoch": 2, "loss": 0.25})
+    assert cam.epochs() == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+
+
+def test_a_repeated_epoch_counts_once_and_the_later_record_holds(cam: CamFolder) -> None:
+    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, 0.6)):
+        cam.add_epoch({"epoch": epoch, "loss": loss})
+    assert [(r["epoch"], r["loss"]) for r in cam.epochs()] == [
+        (1, 0.9), (2, 0.7), (3, 0.6), (10, 0.1),
+    ]  # fmt: skip
+
+
+def test_an_epoch_is_on_disk_when_it_is_added(
+    cam: CamFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync = os.fsync
+
+    def count(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(store_module.os, "fsync", count)
+    cam.add_epoch({"epoch": 1})
+    assert synced == [len('{"epoch": 1}\n')]
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "a.json"
+    write_json(path, {"a": [1, 2.5, None, "ä"]})
+    assert read_json(path) == {"a": [1, 2.5, None, "ä"]}
+    write_json(path, [])
+    assert read_json(path) == []
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_crash_while_writing_json_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+
+    def half(value: Any, file: Any, **options: Any) -> None:
+        file.write('{"ne')
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module.json, "dump", half)
+        with pytest.raises(OSError, match="No space left"):
+            write_json(path, {"new": 1})
+    assert read_json(path) == {"old": 1}
+
+
+def test_a_missing_json_is_none(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "a.json") is None
+    assert CamFolder(tmp_path).trained() is None
+    assert RunFolder(tmp_path).metrics() is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"<html>", b"\xff\xfe\x00", b"\0" * 40])
+def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        RunFolder(tmp_path).metrics()
+    assert str(caught.value).startswith(f"{path}: not JSON")
+    assert "delete the file to do the stage again" in str(caught.value)
+
+
+def test_a_store_is_writable_where_nothing_stands_in_the_way(tmp_path: Path) -> None:
+    Store(tmp_path / "new" / "store").check_writable()
+    assert list((tmp_path / "new" / "store").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "results"])
+def test_a_file_in_the_way_of_the_store_is_refused_with_the_remedy(
+    tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    root = tmp_path / "taken" / below
+    with pytest.raises(StoreError, match=r"not writable \(.+\); give another folder with --store"):
+        Store(root).check_writable()
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert run.failure() is None
+    write_json(run.path / "failure.json", {"kind": "diverged"})
+    assert run.failure() == {"kind": "diverged"}
+    write_json(run.path / "metrics.json", {"miou_fixed": 12.5})
+    assert run.failure() is None
+    assert run.metrics() == {"miou_fixed": 12.5}
+    (run.path / "metrics.json").unlink()
+    run.clear_failure()
+    run.clear_failure()
+    assert run.failure() is None
+
+
+def test_folders_are_named_by_ids_and_sweeps_by_age(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    config_cam, config_run = cam_id(TINY), run_id(TINY)
+    assert store.cam(config_cam).path == tmp_path / "cams" / config_cam
+    assert store.cam(config_cam).checkpoints == tmp_path / "cams" / config_cam / "checkpoints"
+    assert store.run(config_run).path == tmp_path / "runs" / config_run
+    assert store.sweep_names() == []
+    for age, name in ((30, "b"), (10, "a"), (20, "c")):
+        write_json(store.sweep(name) / "sweep.json", {})
+        os.utime(store.sweep(name) / "sweep.json", (1e9 - age, 1e9 - age))
+    (store.root / "sweeps" / "empty").mkdir()
+    assert store.sweep_names() == ["b", "c", "a"]
+
+
+def test_a_relative_root_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(Path("results"))
+    monkeypatch.chdir("/")
+    assert store.root == tmp_path / "results"
+
+
+def test_a_written_configuration_can_be_read_as_json(tmp_path: Path) -> None:
+    write_config(tmp_path / "config.json", TINY)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["network"]["backbone"] == "resnet10_narrow"
+    assert saved["rng_seed"] == 0
+
+
+def test_only_one_holds_the_lock_of_a_training(cam: CamFolder) -> None:
+    with cam.lock().acquire():
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            try:
+                FileLock(cam.path / "training.lock").acquire(timeout=0.1)
+            except Timeout:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    with cam.lock().acquire(timeout=0) as lock:
+        assert lock.is_locked
+
+
+def test_numbers_which_are_not_finite_are_kept(cam: CamFolder) -> None:
+    cam.add_epoch({"epoch": 1, "loss": math.nan})
+    assert math.isnan(cam.epochs()[0]["loss"])
+    shutil.rmtree(cam.path)
+    assert cam.epochs() == []

@@ -1,0 +1,316 @@
+"""The `wsss` command: its stages one after the other, and one line for whatever goes wrong."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from sweeps.store import Store
+from sweeps.trial import TrialTask, run_trial
+from wsss.cli import app
+from wsss.config import RunConfig
+from wsss.data.check import check_data
+from wsss.data.voc import VocDataset
+from wsss.identity import run_id
+from wsss.training.process import Process
+
+
+def wsss(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def succeed(*words: str | Path) -> str:
+    result = wsss(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fail(*words: str | Path, lines: int = 1) -> str:
+    """Run a command that must end with exit code 2 and so many lines of `error: ...`."""
+    result = wsss(*words)
+    told = result.stderr.splitlines()
+    assert result.exit_code == 2, f"{result.exception!r}\n{result.output}"
+    assert len(told) == lines, result.stderr
+    assert all(line.startswith("error: ") for line in told)
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def settings_file(small: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = small.model_dump(mode="json")
+    path = tmp_path_factory.mktemp("settings") / "small.yaml"
+    path.write_text(yaml.safe_dump({name: tree[name] for name in ("network", "train", "labels")}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(
+    drawn: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A folder in which a training was started and ended, and what it printed."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    command = ("train-cam", "--run", folder, "--data", drawn, "--preset", "tiny")
+    return folder, succeed(*command, "--config", settings_file)
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: tuple[Path, str]) -> tuple[str, str]:
+    """What infer and evaluate print for it."""
+    inferred = succeed("infer", "--run", trained[0])
+    return inferred, succeed("evaluate", "--run", trained[0])
+
+
+@pytest.fixture
+def run(trained: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of the training to change."""
+    return Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+# Data
+
+
+def test_draw_writes_a_data_set_that_check_finds_whole(tmp_path: Path) -> None:
+    root = tmp_path / "voc"
+    options = ("--train", "2", "--extra", "1", "--val", "1")
+    assert f"{root}: 4 images" in succeed("data", "draw", root, *options)
+    found = succeed("data", "check", root)
+    assert "no problem found" in found
+    row = next(line for line in found.splitlines() if "labels from masks" in line)
+    assert re.findall(r"\d+", row) == ["0", "1", "0", "0"]  # train, train_aug, trainval, val
+    row = next(line for line in found.splitlines() if " images " in line)
+    assert re.findall(r"\d+", row) == ["2", "3", "3", "1"]
+    before = (root / "drawn.json").stat().st_mtime_ns
+    succeed("data", "draw", root, *options)  # again: is there already
+    assert (root / "drawn.json").stat().st_mtime_ns == before
+    assert str(root) in fail("data", "draw", root, "--train", "3")
+
+
+def test_check_prints_the_fingerprint_whatever_it_starts_with(drawn: Path, tmp_path: Path) -> None:
+    # Brackets are markup to the terminal library, so that [abc...] may vanish and [012...] not.
+    root, seen = Path(shutil.copytree(drawn, tmp_path / "voc")), set()
+    image = root / "JPEGImages/drawn_000000.jpg"
+    for _ in range(8):
+        image.write_bytes(image.read_bytes() + b"\0")
+        fingerprint = check_data(VocDataset(root), ["val", "train"]).fingerprint
+        words = ("data", "check", root, "--split", "val", "--split", "train")
+        assert fingerprint in succeed(*words).replace("\n", "")
+        seen.add(fingerprint[0].isdigit())
+    assert seen == {True, False}
+
+
+def test_check_names_every_broken_file_and_the_rest_of_the_table(
+    drawn: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "voc"))
+    (root / "JPEGImages/drawn_000001.jpg").unlink()
+    (root / "Annotations/drawn_000002.xml").write_text("<a>")
+    told = fail("data", "check", root, "--split", "train", lines=2)
+    assert "drawn_000001.jpg: missing" in told
+    assert "drawn_000002.xml: not well-formed" in told
+    assert "no problem found" not in wsss("data", "check", root).stdout
+
+
+def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
+    assert f"error: {tmp_path}: no folder JPEGImages" in fail("data", "check", tmp_path)
+
+
+def test_check_shows_a_folder_name_with_brackets_as_it_is(drawn: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "a[b]c"))
+    found = succeed("data", "check", root, "--split", "val")
+    assert "a[b]c" in re.sub(r"\s", "", found)
+
+
+# Train, infer, evaluate
+
+
+def test_training_prints_a_line_per_epoch_and_what_comes_next(trained: tuple[Path, str]) -> None:
+    folder, printed = trained
+    lines = printed.splitlines()
+    assert [line.split(" loss ")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert all(line.endswith("of 3 epochs") for line in lines[:-1])
+    assert lines[-1] == f"{folder}: trained; now: wsss infer --run {folder}"
+    assert (folder / "checkpoints" / "epoch_0003.pt").exists()
+
+
+def test_training_again_does_nothing_more(
+    trained: tuple[Path, str], drawn: Path, settings_file: Path
+) -> None:
+    folder, _ = trained
+    before = (folder / "checkpoints" / "epoch_0003.pt").stat().st_mtime_ns
+    words = ("train-cam", "--run", folder, "--data", drawn, "--preset", "tiny")
+    assert "epoch" not in succeed(*words, "--config", settings_file).replace("epochs", "")
+    assert (folder / "checkpoints" / "epoch_0003.pt").stat().st_mtime_ns == before
+
+
+def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
+    trained: tuple[Path, str], evaluated: tuple[str, str], drawn: Path
+) -> None:
+    folder = trained[0] / "cams"
+    assert "CAMs of 10 images (10 new)" in evaluated[0]
+    samples = VocDataset(drawn).samples("train")
+    assert sorted(path.stem for path in folder.iterdir()) == [s.image_id for s in samples]
+    for sample in samples:
+        with np.load(folder / f"{sample.image_id}.npz", allow_pickle=False) as file:
+            classes, cams = file["classes"], file["cams"]
+        with Image.open(sample.image_path) as image:
+            assert cams.shape == (len(sample.labels), image.height, image.width)
+        assert tuple(classes) == sample.labels
+        assert 0 <= cams.min() <= cams.max() <= 1
+    assert "(0 new)" in succeed("infer", "--run", trained[0])
+
+
+def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
+    trained: tuple[Path, str], evaluated: tuple[str, str], small: RunConfig, drawn: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    # CAM files are float16: a pixel within 2**-11 of a threshold may fall on its other side.
+    task = TrialTask(small.model_dump(mode="json"), str(tmp_path), str(drawn), None)
+    list(run_trial(task, Process()))
+    expected = Store(tmp_path).run(run_id(small)).metrics()
+    assert expected is not None
+    fixed, best = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))
+    assert fixed == pytest.approx(expected["miou_fixed"], abs=0.15)
+    assert best == pytest.approx(expected["miou_best"], abs=0.15)
+    assert "at the fixed threshold 0.15" in evaluated[1]
+    assert "(chosen with pixel ground truth)" in evaluated[1]
+    rows = dict(re.findall(r"^  (\w+) +([\d.]+)$", evaluated[1], re.MULTILINE))
+    occurring = {
+        name: iou
+        for name, iou in zip(
+            ["background", *expected["classes"]], expected["iou_fixed"], strict=True
+        )
+        if iou is not None
+    }
+    assert rows.keys() == occurring.keys()
+    for name, iou in occurring.items():
+        assert float(rows[name]) == pytest.approx(iou, abs=0.5)
+
+
+def test_another_split_can_be_inferred_and_evaluated(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "val"
+    assert "CAMs of 3 images" in succeed("infer", "--run", run, "--split", "val", "--out", out)
+    assert "3 images of" in succeed("evaluate", "--run", run, "--split", "val", "--cams", out)
+
+
+# Refusals
+
+
+def test_a_folder_that_holds_other_settings_is_refused(
+    run: Path, drawn: Path, settings_file: Path
+) -> None:
+    before = (run / "run.json").read_bytes()
+    words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config")
+    told = fail(*words, settings_file, "--set", "train.lr=0.01")
+    assert "holds a training with other settings; choose another --run" in told
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_an_unfinished_training_is_refused_by_infer(run: Path) -> None:
+    (run / "checkpoints" / "epoch_0003.pt").unlink()
+    assert "2 of 3 epochs trained; finish with the same" in fail("infer", "--run", run)
+
+
+def test_a_missing_cam_file_is_refused_with_the_command_that_writes_it(run: Path) -> None:
+    shutil.rmtree(run / "cams", ignore_errors=True)
+    told = fail("evaluate", "--run", run)
+    assert "drawn_000000.npz: missing; write it with: wsss infer --run" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
+def test_a_broken_cam_file_is_refused_by_name(run: Path, content: bytes) -> None:
+    (run / "cams").mkdir(exist_ok=True)
+    (run / "cams" / "drawn_000000.npz").write_bytes(content)
+    assert "drawn_000000.npz" in fail("evaluate", "--run", run)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}'])
+def test_a_broken_run_file_is_refused_by_name(run: Path, content: str) -> None:
+    (run / "run.json").write_text(content)
+    assert "run.json" in fail("infer", "--run", run)
+
+
+def test_a_diverged_training_names_the_rate(
+    drawn: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    told = fail(
+        "train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny",
+        "--config", settings_file, "--set", "train.lr=1e12", "--set", "train.clip_norm=null",
+        "--set", "network.batch_norm=frozen",
+    )  # fmt: skip
+    assert "lower train.lr (now 1" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--preset", "huge"], ["no preset 'huge'", "tiny, short, paper"]),
+        (["--set", "train.learning_rate=1"], ["unknown setting 'train.learning_rate'"]),
+        (["--set", "train.lr=-1"], ["train.lr = -1", "greater than 0"]),
+        (["--set", "train.lr"], ["no '='"]),
+        (["--set", "data.train_split=nope"], ["nope.txt: no such split", "train_aug"]),
+        (["--set", "train.batch_size=64"], ["16 training images", "lower train.batch_size"]),
+        (["--weights", "no/such/file.pt"], ["no/such/file.pt: No such file", "imagenet or none"]),
+        (["--weights", "imagenet"], ["resnet10_narrow has no ImageNet weights"]),
+        (["--config", "no/such.yaml"], ["no/such.yaml: No such file"]),
+        (["--data", "no/such/folder"], ["no/such/folder: no folder JPEGImages"]),
+    ],
+)
+def test_a_wrong_option_of_train_cam_is_one_line_with_the_remedy(
+    drawn: Path, tmp_path: Path, words: list[str], parts: list[str]
+) -> None:
+    told = fail("train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", *words)
+    for part in parts:
+        assert part in told
+
+
+def test_a_file_in_the_way_of_the_run_folder_is_refused_by_name(
+    drawn: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for run in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config")
+        assert "taken" in fail(*words, settings_file)
+
+
+@pytest.mark.parametrize("command", ["infer", "evaluate"])
+def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
+    tmp_path: Path, command: str
+) -> None:
+    told = fail(command, "--run", tmp_path / "none")
+    assert "run.json: missing; train first with: wsss train-cam --run" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "train-cam"), (["data"], "draw"), (["data", "draw"], "--extra"),
+        (["data", "check"], "--split"), (["train-cam"], "--preset"), (["infer"], "--out"),
+        (["evaluate"], "--cams"),
+    ],
+)  # fmt: skip
+def test_every_command_explains_itself(
+    words: list[str], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", succeed(*words, "--help"))
+    assert "Usage:" in printed
+    assert part in printed
+
+
+def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Path) -> None:
+    saved = json.loads((trained[0] / "run.json").read_text())
+    assert saved["data"] == str(drawn)
+    assert saved["config"]["train"]["epochs"] == 3
+    state = torch.load(trained[0] / "checkpoints" / "epoch_0003.pt", weights_only=True)
+    assert state["position"] == [3, 12]

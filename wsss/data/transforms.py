@@ -1,0 +1,64 @@
+"""Training crops: scale jitter, flip and crop in one 8-bit resize.
+
+Only the part of the image that lands in the crop is resized, and pixels stay 8-bit until they reach
+the device. Legend: S crop size; a box is (top, left, bottom, right) in crop pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsss.config import TrainConfig
+
+
+class CropPlan(NamedTuple):
+    """Where a crop comes from and where it lands, before any pixel is touched."""
+
+    source: tuple[float, float, float, float]
+    """(left, upper, right, lower) in the original image's pixels."""
+    box: tuple[int, int, int, int]
+    """Where image content lies in the crop; the rest is padding."""
+    flip: bool
+
+
+def plan_crop(width: int, height: int, train: TrainConfig, rng: np.random.Generator) -> CropPlan:
+    """Draw a training crop of an image of `width` x `height` pixels.
+
+    The long side is drawn uniformly from [min_long_side, max_long_side], then a window of
+    crop_size; an image smaller than the window lands at a random place in it (IRN practice).
+    """
+    long_side = int(rng.integers(train.min_long_side, train.max_long_side + 1))
+    scale = long_side / max(width, height)
+    left, right, source_left, source_right = _place(width, scale, train.crop_size, rng)
+    top, bottom, source_top, source_bottom = _place(height, scale, train.crop_size, rng)
+    flip = bool(train.horizontal_flip and rng.integers(2))
+    if flip:
+        left, right = train.crop_size - right, train.crop_size - left
+    return CropPlan(
+        (source_left, source_top, source_right, source_bottom), (top, left, bottom, right), flip
+    )
+
+
+def cut_crop(image: Image.Image, plan: CropPlan, crop_size: int) -> NDArray[np.uint8]:
+    """Return the planned crop of an RGB image: [S, S, 3], 0 in the padding."""
+    top, left, bottom, right = plan.box
+    content = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=plan.source)
+    if plan.flip:
+        content = content.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    crop = np.zeros((crop_size, crop_size, 3), dtype=np.uint8)
+    crop[top:bottom, left:right] = np.asarray(content)
+    return crop
+
+
+def _place(
+    size: int, scale: float, crop_size: int, rng: np.random.Generator
+) -> tuple[int, int, float, float]:
+    """Place one axis: (start, stop) in the crop, (start, stop) in the original image."""
+    scaled = max(1, round(size * scale))
+    if scaled > crop_size:
+        offset = int(rng.integers(scaled - crop_size + 1))
+        return 0, crop_size, offset * size / scaled, (offset + crop_size) * size / scaled
+    start = int(rng.integers(crop_size - scaled + 1))
+    return start, start + scaled, 0.0, float(size)
