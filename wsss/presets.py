@@ -44,7 +44,7 @@ TINY = apply_overrides(
         "network.atrous_start": "identity",
         "network.affinity_residual": True,
         "network.batch_norm": "train",  # random weights have no statistics worth freezing
-        "train.epochs": 10,
+        "train.epochs": 8,
         "train.batch_size": 8,
         "train.crop_size": 96,
         "train.min_long_side": 96,

@@ -61,7 +61,8 @@ class CheckpointFolder:
 
         A broken file is reported and renamed to `*.broken`; the one before it is used instead.
         """
-        before = copy.deepcopy((model.state_dict(), optimizer and optimizer.state_dict()))
+        model_before = copy.deepcopy(model.state_dict())
+        optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
         for path in reversed(self.paths()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,9 +76,9 @@ class CheckpointFolder:
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
                     path, (str(error).splitlines() or [type(error).__name__])[0],
                 )  # fmt: skip
-                model.load_state_dict(before[0])  # a file that fits in part leaves no trace
+                model.load_state_dict(model_before)  # a file that fits in part leaves no trace
                 if optimizer is not None:
-                    optimizer.load_state_dict(before[1])
+                    optimizer.load_state_dict(optimizer_before)
                 with suppress(FileNotFoundError):  # another rank was faster
                     path.rename(path.with_suffix(".broken"))
                 continue
