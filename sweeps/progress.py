@@ -83,7 +83,8 @@ class Board:
         """Return the tables with every cell's state, and the totals."""
         grids = [self._grid(table) for table in self.plan.tables]
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
-        return Group(Text(self.sweep.describe(), style="dim"), *grids, bar, Text(self._totals()))
+        totals = Text(self._totals())
+        return Group(Text(self.sweep.describe(), style="dim"), *grids, totals, bar)
 
     def _grid(self, table: Table) -> RichTable:
         grid = RichTable(title=f"Table {table.name}. {table.title}")

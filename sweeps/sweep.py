@@ -1,13 +1,12 @@
 """A sweep: which tables, from which preset, on which data. Written down before anything runs."""
 
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sweeps.code_version import code_version
 from sweeps.plan import Plan, make_plan
 from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.tables import TABLES
@@ -148,16 +147,3 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
         num_train_images=saved["train_images"],
         num_eval_images=saved["eval_images"],
     )
-
-
-def code_version() -> str:
-    """Return the release and, in a git checkout, the commit, with `-dirty` for local changes."""
-    release = version("wsss-sweeps")
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        commit = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return release
-    return f"{release}+{commit}"

@@ -19,13 +19,14 @@ from mlflow.tracking import MlflowClient
 from sweeps.plan import Trial
 from sweeps.render import render_tables
 from sweeps.store import Store
-from sweeps.sweep import Sweep, code_version
+from sweeps.sweep import Sweep
 from sweeps.tables import TABLES
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
-EPOCH = "train/epoch"
-# Names are chosen for the UI, which sorts them: mIoU first, then classes, then losses.
+EPOCH, MIOU = "train/epoch", "miou/fixed"
+# The UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train; and
+# compares by the metric that was logged first.
 MAX_PARAM_LENGTH = 500
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
@@ -118,7 +119,6 @@ class Tracker:
         return {
             "wsss.preset": self.sweep.preset,
             "wsss.data": f"{data.name}:{data.fingerprint}",
-            "wsss.code_version": code_version(),
             "mlflow.source.name": f"sweeps run {' '.join(self.sweep.table_names)}",
             "mlflow.source.type": "LOCAL",
         }
@@ -139,7 +139,7 @@ class Tracker:
                 return  # not started: MLflow shows runs, not plans
             run = self._create(trial)
         run_id, status = run.info.run_id, _status(running, metrics, failure)
-        if run.info.status == status == "FINISHED" and "miou_fixed" in run.data.metrics:
+        if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
             return
         self._log_epochs(run, epochs)
         if metrics:
@@ -189,7 +189,7 @@ class Tracker:
         for record in epochs:
             if record["epoch"] <= logged:
                 continue
-            for key, value in record.items():
+            for key, value in sorted(record.items(), key=lambda item: item[0] == "epoch"):
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     batch.append(Metric(f"train/{key}", float(value), now, record["epoch"]))
         for start in range(0, len(batch), 1000):
@@ -205,12 +205,12 @@ class Tracker:
         if checkpoints:
             client.log_artifact(run_id, str(checkpoints[-1]), "checkpoint")
         values = {
-            "miou_fixed": metrics["miou_fixed"],
-            "miou_best_saw_gt": metrics["miou_best"],
-            "threshold_best_saw_gt": metrics["best_threshold"],
-            "precision_fixed": metrics["precision_fixed"],
-            "recall_fixed": metrics["recall_fixed"],
-            "seconds_training": metrics["train_seconds"],
+            MIOU: metrics["miou_fixed"],
+            "miou/best_saw_gt": metrics["miou_best"],
+            "score/threshold_best_saw_gt": metrics["best_threshold"],
+            "score/precision_fixed": metrics["precision_fixed"],
+            "score/recall_fixed": metrics["recall_fixed"],
+            "score/seconds_training": metrics["train_seconds"],
         }
         names = ("background", *metrics["classes"])
         values |= {
@@ -218,7 +218,7 @@ class Tracker:
         }
         printed = paper_miou(trial)
         if printed is not None:
-            values["miou_paper_as_printed"] = printed
+            values["miou/paper_as_printed"] = printed
         now = int(time.time() * 1000)
         batch = [
             Metric(key, float(value), now, 0)
@@ -226,7 +226,8 @@ class Tracker:
             if value is not None and math.isfinite(value)
         ]
         environment = [
-            RunTag(f"wsss.env.{key}", str(value)) for key, value in metrics["environment"].items()
+            RunTag(f"wsss.{key if key == 'code_version' else f'env.{key}'}", str(value))
+            for key, value in metrics["environment"].items()
         ]
         client.log_batch(run_id, metrics=batch, tags=environment)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from sweeps.code_version import code_version
 from sweeps.store import CamFolder, RunFolder, Store, StoreError, write_config, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
@@ -186,9 +187,10 @@ def _take(items: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 def environment(process: Process) -> dict[str, Any]:
-    """Return what a result was computed with: versions and the kind of machine."""
+    """Return what a result was computed with: code, versions and the kind of machine."""
     packages = ("torch", "torchvision", "numpy", "pillow", "ray", "mlflow", "wsss-sweeps")
     return {
+        "code_version": code_version(),
         "python": platform.python_version(),
         "device": process.device.type,
         "processes": process.world_size,

@@ -132,7 +132,7 @@ def test_mlflow_shows_one_finished_run_per_trial_and_none_running(killed: Any) -
     assert len(parents) == 1
     for found in trials:
         scored = results(store)[found["tags"]["wsss.run_id"]]
-        assert found["metrics"]["miou_fixed"] == pytest.approx(scored["miou_fixed"])
+        assert found["metrics"]["miou/fixed"] == pytest.approx(scored["miou_fixed"])
         assert found["metrics"]["train/epoch"] == 3
         assert {"train/loss", "train/loss_cls"} <= set(found["metrics"])
         assert found["params"]["train.epochs"] == "3"
