@@ -3,6 +3,7 @@
 Runs in one process or in every rank of several; plain torch, no Ray and no MLflow.
 """
 
+import itertools
 import platform
 import time
 from collections.abc import Iterator
@@ -11,13 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import Timeout
+from numpy.typing import NDArray
 
 from sweeps.code_version import code_version
 from sweeps.store import CamFolder, RunFolder, Store, StoreError, write_config, write_json
 from wsss.config import RunConfig
-from wsss.data.voc import Sample, VocDataset
-from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
+from wsss.data.voc import VocDataset
+from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
 from wsss.evaluation.score import score_counts
 from wsss.identity import cam_id, run_id
@@ -31,6 +34,10 @@ LOCK_WAIT_SECONDS = 30.0
 """How long to wait for a dying predecessor of the same trial to let go."""
 
 NUM_GALLERY_IMAGES = 6
+NUM_INFERENCE_REPORTS = 5
+
+CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
+"""Image id, codes and counts, as `count_image` gives them."""
 
 
 @dataclass(frozen=True)
@@ -58,117 +65,107 @@ def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
     if run.metrics() is not None:
         return
     if not process.is_first:
-        yield from _stages(config, task, process, cam, run)
+        yield from _Stages(config, task, process, cam, run).all()
         return
     try:
         with cam.lock().acquire(timeout=LOCK_WAIT_SECONDS):
-            yield from _stages(config, task, process, cam, run)
+            yield from _Stages(config, task, process, cam, run).all()
     except Timeout:
         raise StoreError(
             f"{cam.path}: another process is training this; wait for it or end it"
         ) from None
 
 
-def _stages(
-    config: RunConfig, task: TrialTask, process: Process, cam: CamFolder, run: RunFolder
-) -> Iterator[dict[str, float]]:
-    started = time.time()
-    dataset = VocDataset(Path(task.data))
-    num_classes = len(dataset.classes)
-    train_samples = dataset.samples(config.data.train_split)
-    eval_samples = dataset.samples(config.data.eval_split)
-    model = build_cam_net(
-        config, train_samples, num_classes,
-        weights_file=Path(task.weights_file) if task.weights_file else None,
-    )  # fmt: skip
-    if process.is_first:
-        write_config(cam.path / "config.json", config)
-        write_config(run.path / "config.json", config)
-    share = _training_share(config)
-    for record in _train(model, config, task, process, cam, train_samples, num_classes):
-        yield record | {"progress": share * record["epoch"] / config.train.epochs}
-    images: list[Any] = []
-    own = eval_samples[process.rank :: process.world_size]
-    num_labels, thresholds = num_classes + 1, threshold_grid(config.labels.background_score)
-    num_reports, per_report = 5, max(1, -(-len(eval_samples) // (5 * process.world_size)))
-    inference = infer_cams(model, own, config.labels, device=process.device)
-    for part in range(num_reports):
-        for image in _take(inference, per_report):
-            counted = count_image(
-                image.cams, image.sample.labels, dataset.mask(image.sample.image_id), thresholds,
-                num_labels,
-            )  # fmt: skip
-            images.append((image.sample.image_id, *counted))
-        done = (part + 1) / num_reports
-        yield {"epoch": float(config.train.epochs), "progress": share + (0.99 - share) * done}
-    gathered = [image for part in process.gather(images) for image in part]
-    if process.is_first:
-        counts = collect(gathered, thresholds, num_labels)
-        metrics = _write_run(run, config, counts, dataset, model, eval_samples, process)
-        metrics |= {
-            "classes": dataset.classes,
-            "train_seconds": sum(record["seconds"] for record in cam.epochs()),
-            "last_attempt_seconds": time.time() - started,
-            "environment": environment(process),
+class _Stages:
+    """The stages of one trial on one rank. Only the first rank writes."""
+
+    def __init__(
+        self, config: RunConfig, task: TrialTask, process: Process, cam: CamFolder, run: RunFolder
+    ) -> None:
+        self.config, self.task, self.process, self.cam, self.run = config, task, process, cam, run
+        self.started = time.time()
+        self.dataset = VocDataset(Path(task.data))
+        self.train_samples = self.dataset.samples(config.data.train_split)
+        self.eval_samples = self.dataset.samples(config.data.eval_split)
+        self.num_classes = len(self.dataset.classes)
+
+    def all(self) -> Iterator[dict[str, float]]:
+        """Train, infer and score."""
+        config, last = self.config, float(self.config.train.epochs)
+        weights_file = Path(self.task.weights_file) if self.task.weights_file else None
+        model = build_cam_net(
+            config, self.train_samples, self.num_classes, weights_file=weights_file
+        )
+        if self.process.is_first:
+            write_config(self.cam.path / "config.json", config)
+            write_config(self.run.path / "config.json", config)
+        share = _training_share(config)
+        for record in self.train(model):
+            yield record | {"progress": share * record["epoch"] / last}
+        images: list[CountedImage] = []
+        for done in self.count(model, images):
+            yield {"epoch": last, "progress": share + (0.99 - share) * done}
+        gathered = [image for part in self.process.gather(images) for image in part]
+        score = self.score(model, gathered) if self.process.is_first else {}
+        yield {"epoch": last, "progress": 1.0} | score
+
+    def train(self, model: CamNet) -> Iterator[dict[str, float]]:
+        """Train from the last checkpoint, or load a finished training; yield each epoch."""
+        checkpoints = CheckpointFolder(self.cam.checkpoints)
+        if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
+            return  # else its last checkpoint was lost, and what is missing is trained again
+        for record in train_cam(
+            model, self.config, self.train_samples, self.num_classes, process=self.process,
+            checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
+        ):  # fmt: skip
+            if self.process.is_first:
+                self.cam.add_epoch(asdict(record))
+            yield {key: float(value) for key, value in record.metrics().items()}
+        if self.process.is_first:
+            write_json(self.cam.path / "trained.json", {"epochs": self.config.train.epochs})
+
+    def count(self, model: CamNet, images: list[CountedImage]) -> Iterator[float]:
+        """Infer and count this rank's images into `images`; yield the share done, five times."""
+        thresholds = threshold_grid(self.config.labels.background_score)
+        own = self.eval_samples[self.process.rank :: self.process.world_size]
+        inferred = infer_cams(model, own, self.config.labels, device=self.process.device)
+        for part in range(NUM_INFERENCE_REPORTS):
+            until = -(-len(own) * (part + 1) // NUM_INFERENCE_REPORTS)
+            for image in itertools.islice(inferred, until - len(images)):
+                sample, mask = image.sample, self.dataset.mask(image.sample.image_id)
+                counted = count_image(
+                    image.cams, sample.labels, mask, thresholds, self.num_classes + 1
+                )
+                images.append((sample.image_id, *counted))
+            yield (part + 1) / NUM_INFERENCE_REPORTS
+
+    def score(self, model: CamNet, images: list[CountedImage]) -> dict[str, float]:
+        """Write counts, figures and, last, metrics.json; return the mIoU for the display."""
+        config, path = self.config, self.run.path
+        counts = collect(
+            images, threshold_grid(config.labels.background_score), self.num_classes + 1
+        )
+        score = score_counts(counts, config.labels)
+        counts.save(path / "counts.npz")
+        draw_threshold_curve(path / "threshold_curve.png", score)
+        shown = self.eval_samples[:: max(1, len(self.eval_samples) // NUM_GALLERY_IMAGES)]
+        draw_gallery(
+            path / "cam_gallery.png", model, self.dataset, shown[:NUM_GALLERY_IMAGES], config,
+            device=self.process.device,
+        )  # fmt: skip
+        metrics = asdict(score) | {
+            "classes": self.dataset.classes,
             "data": {
-                "train_images": len(train_samples),
-                "eval_images": len(eval_samples),
+                "train_images": len(self.train_samples),
+                "eval_images": len(self.eval_samples),
             },
+            "train_seconds": sum(record["seconds"] for record in self.cam.epochs()),
+            "last_attempt_seconds": time.time() - self.started,
+            "environment": environment(self.process),
         }
-        run.clear_failure()
-        write_json(run.path / "metrics.json", metrics)
-        yield {
-            "epoch": float(config.train.epochs),
-            "progress": 1.0,
-            "miou_fixed": metrics["miou_fixed"],
-            "miou_best": metrics["miou_best"],
-        }
-    else:
-        yield {"epoch": float(config.train.epochs), "progress": 1.0}
-
-
-def _train(
-    model: CamNet,
-    config: RunConfig,
-    task: TrialTask,
-    process: Process,
-    cam: CamFolder,
-    samples: list[Sample],
-    num_classes: int,
-) -> Iterator[dict[str, float]]:
-    checkpoints = CheckpointFolder(cam.checkpoints)
-    if cam.trained() and checkpoints.restore(model).epoch == config.train.epochs:
-        return  # else its last checkpoint was lost, and what is missing is trained again
-    for record in train_cam(
-        model, config, samples, num_classes, process=process, checkpoints=checkpoints,
-        num_loader_workers=task.num_loader_workers,
-    ):  # fmt: skip
-        if process.is_first:
-            cam.add_epoch(asdict(record))
-        yield {key: float(value) for key, value in record.metrics().items()}
-    if process.is_first:
-        write_json(cam.path / "trained.json", {"epochs": config.train.epochs})
-
-
-def _write_run(
-    run: RunFolder,
-    config: RunConfig,
-    counts: ThresholdCounts,
-    dataset: VocDataset,
-    model: CamNet,
-    samples: list[Sample],
-    process: Process,
-) -> dict[str, Any]:
-    """Write counts and figures; return the figures' numbers."""
-    score = score_counts(counts, config.labels)
-    counts.save(run.path / "counts.npz")
-    draw_threshold_curve(run.path / "threshold_curve.png", score)
-    step = max(1, len(samples) // NUM_GALLERY_IMAGES)
-    draw_gallery(
-        run.path / "cam_gallery.png", model, dataset, samples[::step][:NUM_GALLERY_IMAGES], config,
-        device=process.device,
-    )  # fmt: skip
-    return asdict(score)
+        self.run.clear_failure()
+        write_json(path / "metrics.json", metrics)
+        return {"miou_fixed": score.miou_fixed, "miou_best": score.miou_best}
 
 
 def _training_share(config: RunConfig) -> float:
@@ -176,14 +173,6 @@ def _training_share(config: RunConfig) -> float:
     training = config.train.epochs * 3 * (1 + len(config.views.names))
     inference = sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
     return training / (training + 2 * inference)
-
-
-def _take(items: Iterator[Any], count: int) -> Iterator[Any]:
-    for _ in range(count):
-        try:
-            yield next(items)
-        except StopIteration:
-            return
 
 
 def environment(process: Process) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_precision_and_recall_are_of_foreground_against_background() -> None:
     nothing = score_counts(
         count([(0 * cams, (0, 1), mask)], threshold_grid(0.15), 3), LabelsConfig()
     )
-    assert math.isnan(nothing.precision_fixed)
+    assert nothing.precision_fixed is None
     assert nothing.recall_fixed == 0.0
 
 

@@ -18,9 +18,9 @@ class Score:
     """At the best threshold of the searched range: its choice saw the pixel ground truth."""
     best_threshold: float
     fixed_threshold: float
-    precision_fixed: float
-    """Percent of the pixels labelled foreground that hold any foreground class; NaN if none are."""
-    recall_fixed: float
+    precision_fixed: float | None
+    """Percent of pixels labelled foreground that hold any foreground class; None if none are."""
+    recall_fixed: float | None
     """Percent of foreground pixels labelled foreground: low when CAMs under-cover objects."""
     iou_fixed: list[float | None]
     """Per label, background first; None for a label that does not occur."""
@@ -53,8 +53,8 @@ def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
     )
 
 
-def _percent(part: np.int64, whole: np.int64) -> float:
-    return float(100 * part / whole) if whole else float("nan")
+def _percent(part: np.int64, whole: np.int64) -> float | None:
+    return float(100 * part / whole) if whole else None
 
 
 def _percents(values: np.ndarray) -> list[float | None]:
