@@ -5,7 +5,7 @@ and `plan` answer at once.
 """
 
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,10 +182,13 @@ def _make_sweep(
     if data == "drawn":
         from wsss.data.drawn import draw_voc
 
-        root = draw_voc(Path(os.environ.get("WSSS_DRAWN", "data/drawn")))
+        root = Path("data/drawn")
+        if not root.exists():
+            _say(f"drawing a small data set into {root}")
+        draw_voc(root)
     else:
         root = Path(data)
-    sweep, _ = make_sweep(
+    sweep, report = make_sweep(
         tables,
         preset=preset or ("tiny" if data == "drawn" else "short"),
         data=root,
@@ -193,7 +196,18 @@ def _make_sweep(
         num_seeds=seeds,
         overrides=parse_assignments(settings or []),
     )
+    split = sweep.base.data.train_split
+    if from_mask := report.labels_from_mask[split]:
+        _say(
+            f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
+            "image-level labels come from their masks"
+        )
     return sweep
+
+
+def _say(text: str) -> None:
+    """Tell a person something beside the output."""
+    print(text, file=sys.stderr)
 
 
 def _status(store: Store, run_id: str) -> str:

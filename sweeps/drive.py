@@ -25,10 +25,9 @@ def drive(sweep: Sweep, store: Store, options: dict[str, Any], *, retry_failed: 
     store.check_writable()
     save_sweep(store, sweep)
     missing = missing_trials(sweep, store, retry_failed=retry_failed)
-    finished = len(sweep.plan.trials) - len(missing)
-    console.print(
-        Text(f"sweep {sweep.name}: {finished} of {len(sweep.plan.trials)} trials need no run")
-    )
+    total = len(sweep.plan.trials)
+    done = f"{total - len(missing)} of {total} trials done, {len(missing)} to run"
+    console.print(Text(f"sweep {sweep.name}: {done}"))
     interrupted = False
     if missing:
         interrupted = _run_missing(sweep, store, missing, options, console)

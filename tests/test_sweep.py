@@ -149,7 +149,7 @@ def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
     again = run([*sweep_command(pictures, store)[:1], "-X", "importtime",
                  *sweep_command(pictures, store)[1:]])  # fmt: skip
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "4 of 4 trials need no run" in again.stdout
+    assert "4 of 4 trials done, 0 to run" in again.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines()}
     assert not imported & {"ray", "torch", "mlflow"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before

@@ -71,9 +71,13 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
     if network.weights == "none":
         return
     if network.weights == "imagenet":
-        state: dict[str, Any] = models.get_model_weights(network.backbone).DEFAULT.get_state_dict(
-            progress=False, check_hash=True
-        )
+        published = models.get_model_weights(network.backbone).DEFAULT
+        try:
+            state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
+        except OSError as error:
+            raise WeightsError(
+                f"{published.url}: {error}; give a downloaded copy with --weights FILE"
+            ) from None
         model.load_state_dict(state)
         return
     if weights_file is None:
