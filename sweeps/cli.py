@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from filelock import Timeout
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.plan import Plan
+from sweeps.plan import Plan, Trial
 from sweeps.store import Store, StoreError
 from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
@@ -73,7 +74,7 @@ def plan(
                 "run_id": trial.run_id,
                 "cells": list(trial.cells),
                 "seed": trial.config.rng_seed,
-                "status": _status(results, trial.run_id),
+                "status": _status(results, trial),
             }
             for trial in planned.trials
         ]
@@ -139,7 +140,7 @@ def status(store: StoreOption = Path("results"), sweep: SweepName = None) -> Non
         for trial in found.plan.trials:
             epochs = results.cam(trial.cam_id).epochs()
             done = f"{len(epochs)}/{trial.config.train.epochs} epochs"
-            line = f"  {trial.run_id}  {_status(results, trial.run_id):9} {done:14} {trial.name}"
+            line = f"  {trial.run_id}  {_status(results, trial):9} {done:14} {trial.name}"
             failure = results.run(trial.run_id).failure()
             console.print(Text(line + (f": {failure['message']}" if failure else "")))
         console.print(Text(_plan_totals(found.plan, results)))
@@ -164,7 +165,14 @@ def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
         results = Store(store)
         found = load_sweep(results, sweep)
         tracker = Tracker(results, found)
-        if not (tracker.sync(found.plan.trials) and tracker.finish(status="FINISHED")):
+        try:
+            with results.driver_lock(found.name).acquire(timeout=0):
+                done = all(results.run(trial.run_id).metrics() for trial in found.plan.trials)
+                status = "FINISHED" if done else "KILLED"
+                logged = tracker.sync(found.plan.trials) and tracker.finish(status=status)
+        except Timeout:
+            raise StoreError(f"{found.name} is running, and logs its results itself") from None
+        if not logged:
             raise StoreError(
                 f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
             )
@@ -210,16 +218,18 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _status(store: Store, run_id: str) -> str:
-    run_folder = store.run(run_id)
-    if run_folder.metrics():
+def _status(store: Store, trial: Trial) -> str:
+    """Return finished, failed, started (some epochs are trained) or missing."""
+    folder = store.run(trial.run_id)
+    if folder.metrics():
         return "finished"
-    failure = run_folder.failure()
-    return "failed" if failure else "missing"
+    if folder.failure():
+        return "failed"
+    return "started" if store.cam(trial.cam_id).epochs() else "missing"
 
 
 def _plan_totals(planned: Plan, store: Store) -> str:
-    finished = sum(_status(store, trial.run_id) == "finished" for trial in planned.trials)
+    finished = sum(_status(store, trial) == "finished" for trial in planned.trials)
     return (
         f"{len(planned.cell_trials)} cells, {planned.num_configs} distinct configurations x "
         f"{len(planned.seeds)} seeds = {len(planned.trials)} trials, {finished} finished"

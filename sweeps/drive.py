@@ -107,7 +107,7 @@ def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
     tracker = Tracker(store, sweep)
     trials = sweep.plan.trials
     done = all(store.run(trial.run_id).metrics() for trial in trials)
-    if tracker.sync(trials) and tracker.finish(status="FINISHED" if done else "FAILED"):
+    if tracker.sync(trials) and tracker.finish(status="FINISHED" if done else "KILLED"):
         if done:
             write_json(_tracking_file(sweep, store), _tracking_state(sweep))
         console.print(Text(f"MLflow: {tracker.uri} is up to date"))

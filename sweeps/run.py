@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import ray
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from ray import tune
 
 from sweeps.plan import Trial
@@ -41,10 +41,8 @@ def run_sweep(
     initial weights cannot be used, before any trial starts.
     """
     check_weights(sweep, trials)
-    folder = store.sweep(sweep.name)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "driver.lock").acquire(timeout=0):
+        with store.driver_lock(sweep.name).acquire(timeout=0):
             _start_ray(resources)
             try:
                 _run_with_tune(sweep, store, resources, trials, listeners)
@@ -52,7 +50,7 @@ def run_sweep(
                 ray.shutdown()
     except Timeout:
         raise StoreError(
-            f"{folder}: another process runs this sweep; follow it with `sweeps status`, or end it"
+            f"another process runs sweep {sweep.name}; follow it with `sweeps status`, or end it"
         ) from None
 
 

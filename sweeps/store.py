@@ -106,6 +106,11 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
+    def driver_lock(self, name: str) -> FileLock:
+        """Return the lock of the one process that runs a sweep; it ends with the process."""
+        self.sweep(name).mkdir(parents=True, exist_ok=True)
+        return FileLock(self.sweep(name) / "driver.lock")
+
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the one changed last at the end."""
         paths = list((self.root / "sweeps").glob("*/sweep.json"))

@@ -62,7 +62,7 @@ class Tracker:
             for trial in trials:
                 self._sync_trial(trial, running=trial.run_id in running)
         except Exception as error:  # whatever a tracking server does, the sweep goes on
-            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            self.problem = _reason(error)
             self._client = None
             return False
         self.problem = None
@@ -77,7 +77,7 @@ class Tracker:
             client.log_text(self._parent_id, render_tables(self.sweep, self.store), "tables.txt")
             client.set_terminated(self._parent_id, status)
         except Exception as error:
-            self.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            self.problem = _reason(error)
             return False
         return True
 
@@ -144,6 +144,8 @@ class Tracker:
         self._log_epochs(run, epochs)
         if metrics:
             self._log_result(run_id, trial, metrics)
+        if metrics and "wsss.failure" in run.data.tags:
+            client.delete_tag(run_id, "wsss.failure")
         if failure:
             client.set_tag(run_id, "wsss.failure", f"{failure['kind']}: {failure['message']}"[:400])
         if status == "RUNNING":
@@ -239,6 +241,11 @@ def paper_miou(trial: Trial) -> float | None:
             if reference in trial.cells:
                 return cell.paper
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _status(running: bool, metrics: Any, failure: Any) -> str:  # noqa: FBT001

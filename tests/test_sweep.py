@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from wsss.data.drawn import draw_voc
 
@@ -153,6 +154,18 @@ def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
     imported = {line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines()}
     assert not imported & {"ray", "torch", "mlflow"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
+
+
+def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: Path) -> None:
+    store, _, _, _ = killed
+    (sweep,) = (path.parent for path in store.glob("sweeps/*/sweep.json"))
+    with FileLock(sweep / "driver.lock").acquire(timeout=0):
+        more = run(sweep_command(pictures, store, "--seeds", "2"))
+        sync = run([sys.executable, "-m", "sweeps", "sync", "--store", str(store)])
+    assert more.returncode == sync.returncode == 2
+    assert "another process runs sweep VI-tiny" in more.stderr
+    assert "is running" in sync.stderr
+    assert len(results(store)) == 4
 
 
 def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
