@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sweeps.table import Table
+from sweeps.table import Cell, Table
 from wsss.config import RunConfig
 from wsss.identity import cam_id, canonical, config_id, run_id
 from wsss.overrides import apply_overrides
@@ -34,12 +34,12 @@ class Plan:
     trials: tuple[Trial, ...]
     """Seed 0 of every configuration first, so that a table is complete as early as possible."""
     cell_trials: Mapping[str, tuple[Trial, ...]]
-    """Cell reference -> its trials, one per seed, in the order of `seeds`."""
+    """Cell reference -> its trials, one per seed that it wants, in the order of `seeds`."""
 
     @property
     def num_configs(self) -> int:
         """The number of distinct configurations behind the cells."""
-        return len(self.trials) // len(self.seeds)
+        return len({config_id(trial.config) for trial in self.trials})
 
 
 def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
@@ -52,7 +52,7 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
         raise ValueError(f"{num_seeds} seeds; give at least 1")
     tables = tuple(tables)
     configs: dict[str, RunConfig] = {}
-    cells: dict[str, list[str]] = {}
+    cells: dict[str, list[tuple[str, Cell]]] = {}
     seen: set[str] = set()
     for table in tables:
         for reference, cell in table.cells():
@@ -62,14 +62,15 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
             config = canonical(apply_overrides(base, cell.overrides))
             key = config_id(config)
             configs.setdefault(key, config)
-            cells.setdefault(key, []).append(reference)
+            cells.setdefault(key, []).append((reference, cell))
     seeds = tuple(range(num_seeds))
-    trials = [
-        _trial(config.model_copy(update={"rng_seed": seed}), tuple(cells[key]))
-        for seed in seeds
-        for key, config in configs.items()
-    ]
-    by_cell: dict[str, list[Trial]] = {}
+    trials = []
+    for seed in seeds:
+        for key, config in configs.items():
+            wanted = [name for name, cell in cells[key] if cell.wants(seed)]
+            if wanted:
+                trials.append(_trial(config.model_copy(update={"rng_seed": seed}), tuple(wanted)))
+    by_cell: dict[str, list[Trial]] = {reference: [] for reference in seen}
     for trial in trials:
         for reference in trial.cells:
             by_cell.setdefault(reference, []).append(trial)

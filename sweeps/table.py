@@ -13,6 +13,12 @@ class Cell:
     """Dotted settings on top of the preset, e.g. {"transfer.lambda_s": 0.1}."""
     paper: float | None
     """mIoU in percent as printed in the paper; None if the paper lacks the cell."""
+    seeds: tuple[int, ...] | None = None
+    """The only ones of the sweep's seeds to run it with; None: all of them."""
+
+    def wants(self, rng_seed: int) -> bool:
+        """Whether the cell is to be run with this seed."""
+        return self.seeds is None or rng_seed in self.seeds
 
 
 @dataclass(frozen=True)

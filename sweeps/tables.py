@@ -1,102 +1,204 @@
-"""The paper's ablation tables, with the mIoU (percent) that the paper printed in each cell.
+"""All tables by name: the paper's (paper_tables.py), and those which a careful reader misses.
 
-Qin et al., TCSVT 2024, Section IV-D. 28 cells, 25 distinct configurations: III-none is IV-full,
-III-both is V(.5, .5) and IV-none is VI-none.
+A study asks what the paper leaves open. A cell which is one of the paper's configurations shows the
+paper's number there too. To add a table, write it here and name it in `STUDIES`: planning, running,
+tracking, statistics and the report need nothing else.
 """
 
 from typing import Any
 
+from sweeps.paper_tables import (
+    ATROUS,
+    BOTH_VIEWS,
+    CONTEXT,
+    FULL_MODULE,
+    NO,
+    PAPER_TABLES,
+    YES,
+    row,
+)
 from sweeps.table import Cell, Row, Table
 
-NO, YES = "no", "yes"
+B0: dict[str, Any] = {}
+F0 = FULL_MODULE
+F3 = FULL_MODULE | BOTH_VIEWS
 
-ATTENTION = {"network.channel_attention": True, "network.spatial_attention": True}
-ATROUS = {"network.multi_scale_atrous": True}
-CONTEXT = {"network.context_association": True}
-FULL_MODULE = ATTENTION | ATROUS | CONTEXT
-BOTH_VIEWS = {"views.enhanced": True, "views.decreased": True}
+NOISE_FLOOR = Table(
+    name="noise-floor",
+    title="How much mIoU moves when nothing but the seed, or not even the seed, is changed",
+    row_names=("configuration",),
+    column_name="training",
+    columns=("every seed", "seed 0 again"),
+    rows=tuple(
+        Row((label,), (Cell(config, paper), Cell(config | {"repeat": 1}, None, seeds=(0,))))
+        for label, config, paper in (("B0", B0, 47.82), ("F3", F3, 50.86))
+    ),
+    notes=("Differences smaller than this spread are noise, whatever table they stand in.",),
+)
 
-LAMBDAS = (0.1, 0.2, 0.5, 1.0)
-
-
-def _row(labels: tuple[str, ...], overrides: dict[str, Any], paper: float) -> Row:
-    return Row(labels, (Cell(overrides, paper),))
-
-
-TABLE_III = Table(
-    name="III",
-    title="Attention transfer module: which adjusted CAMs are introduced",
-    row_names=("M_e", "M_d"),
+CONTROLS = Table(
+    name="controls",
+    title="Where a gain comes from: controls which the paper lacks",
+    row_names=("configuration",),
     column_name="mIoU",
     columns=("mIoU",),
     rows=(
-        _row((NO, NO), FULL_MODULE, 49.12),
-        _row((YES, NO), FULL_MODULE | {"views.enhanced": True}, 49.80),
-        _row((NO, YES), FULL_MODULE | {"views.decreased": True}, 49.54),
-        _row((YES, YES), FULL_MODULE | BOTH_VIEWS, 50.86),
+        row(("full module, no view",), F0, 49.12),
+        row(("full module, both views",), F3, 50.86),
+        row(
+            ("views, but lambda_s = lambda_bs = 0",),
+            F3 | {"transfer.lambda_s": 0.0, "transfer.lambda_bs": 0.0},
+            None,
+        ),
+        row(("views, L_s alone",), F3 | {"transfer.lambda_bs": 0.0}, None),
+        row(("views, L_bs alone",), F3 | {"transfer.lambda_s": 0.0}, None),
+        row(("colour jitter instead of views",), F0 | {"train.color_jitter": 0.3}, None),
+        row(("attention transfer without the module",), BOTH_VIEWS, None),
     ),
+    notes=("With both lambdas 0 the views only add their classification loss.",),
 )
 
-TABLE_IV = Table(
-    name="IV",
-    title="Focused-unfocused module, original view only",
-    row_names=("multi-scale atrous", "context association", "attention"),
-    column_name="mIoU",
-    columns=("mIoU",),
-    rows=(
-        _row((NO, NO, NO), {}, 47.82),
-        _row((YES, NO, NO), ATROUS, 48.50),
-        _row((NO, YES, NO), CONTEXT, 48.64),
-        _row((YES, YES, YES), FULL_MODULE, 49.12),
-    ),
-)
+_FACTORIAL_PAPER = {
+    (NO, NO, NO, NO): 47.82, (YES, NO, NO, NO): 48.50, (NO, YES, NO, NO): 48.64,
+    (NO, NO, YES, NO): 48.69, (NO, NO, NO, YES): 48.12, (NO, NO, YES, YES): 48.90,
+    (YES, YES, YES, YES): 49.12,
+}  # fmt: skip
 
-_TABLE_V_MIOU = (
-    (50.79, 50.79, 50.81, 50.78),
-    (50.79, 50.82, 50.83, 50.80),
-    (50.81, 50.84, 50.86, 50.83),
-    (50.79, 50.81, 50.84, 50.85),
-)
-
-TABLE_V = Table(
-    name="V",
-    title="Hyper-parameters lambda_s (rows) and lambda_bs (columns), full module and both views",
-    row_names=("lambda_s",),
-    column_name="lambda_bs",
-    columns=tuple(f"{value:g}" for value in LAMBDAS),
+FACTORIAL = Table(
+    name="factorial",
+    title="All 16 combinations of the module's parts, original view only",
+    row_names=("multi-scale atrous", "context association"),
+    column_name="attention",
+    columns=("none", "channel", "spatial", "both"),
     rows=tuple(
         Row(
-            (f"{lambda_s:g}",),
+            (atrous, context),
             tuple(
                 Cell(
-                    FULL_MODULE
-                    | BOTH_VIEWS
-                    | {"transfer.lambda_s": lambda_s, "transfer.lambda_bs": lambda_bs},
-                    miou,
+                    (ATROUS if atrous == YES else {})
+                    | (CONTEXT if context == YES else {})
+                    | ({"network.channel_attention": True} if channel == YES else {})
+                    | ({"network.spatial_attention": True} if spatial == YES else {}),
+                    _FACTORIAL_PAPER.get((atrous, context, channel, spatial)),
                 )
-                for lambda_bs, miou in zip(LAMBDAS, mious, strict=True)
+                for channel, spatial in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
             ),
         )
-        for lambda_s, mious in zip(LAMBDAS, _TABLE_V_MIOU, strict=True)
-    ),
-    notes=(
-        "The paper's 16 cells span .08 mIoU (SD .024); repeats of published CAM trainings vary by "
-        ".17 SD or more, so one seed cannot resolve their order.",
+        for atrous, context in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
     ),
 )
 
-TABLE_VI = Table(
-    name="VI",
-    title="Attention mechanisms, original view only",
-    row_names=("channel attention", "spatial attention"),
-    column_name="mIoU",
-    columns=("mIoU",),
-    rows=(
-        _row((NO, NO), {}, 47.82),
-        _row((YES, NO), {"network.channel_attention": True}, 48.69),
-        _row((NO, YES), {"network.spatial_attention": True}, 48.12),
-        _row((YES, YES), ATTENTION, 48.90),
+
+def _alpha_beta(view: str, alphas: tuple[float, ...], betas: tuple[float, ...]) -> Table:
+    """A grid over one view's alpha and beta; the other view keeps the paper's."""
+    printed = {"enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}[view]
+    return Table(
+        name=f"alpha-beta-{view}",
+        title=f"alpha (rows) and beta (columns) of the {view} view, full module and both views",
+        row_names=("alpha",),
+        column_name="beta",
+        columns=tuple(f"{beta:g}" for beta in betas),
+        rows=tuple(
+            Row(
+                (f"{alpha:g}",),
+                tuple(
+                    Cell(
+                        F3 | {f"views.alpha_{view}": alpha, f"views.beta_{view}": beta},
+                        50.86 if (alpha, beta) == printed else None,
+                    )
+                    for beta in betas
+                ),
+            )
+            for alpha in alphas
+        ),
+        notes=("beta is as the paper prints it; the setting views.reading says what it does.",),
+    )
+
+
+ALPHA_BETA_ENHANCED = _alpha_beta("enhanced", (1.2, 1.5, 1.8), (0.0, 150.0, 300.0, 600.0))
+ALPHA_BETA_DECREASED = _alpha_beta("decreased", (0.6, 0.8, 1.0), (-150.0, 0.0, 150.0, 300.0))
+
+
+def _readings(name: str, title: str, readings: tuple[dict[str, Any], ...]) -> Table:
+    """One row per reading: F3 with one open point of the paper decided otherwise."""
+    rows = [row(("default",), F3, 50.86)]
+    for reading in readings:
+        label = ", ".join(f"{key} = {value}" for key, value in reading.items())
+        rows.append(row((label,), F3 | reading, None))
+    return Table(name, title, ("reading",), "mIoU", ("mIoU",), tuple(rows))
+
+
+EQ2_READINGS = _readings(
+    "eq2-readings",
+    "What alpha and beta of Eq. 2 act on, full module and both views",
+    tuple(
+        {"views.reading": reading}
+        for reading in (
+            "literal_unclipped", "literal_clip", "wrap", "beta_tenth", "beta_thousandth",
+            "decreased_negative", "about_mean",
+        )
+    ),
+)  # fmt: skip
+
+READINGS = _readings(
+    "readings",
+    "The open points of the paper, one at a time, full module and both views",
+    (
+        {"views.padding": "after"},
+        {"network.atrous": "one_to_four"},
+        {"network.atrous": "parallel"},
+        {"network.atrous_start": "random"},
+        {"network.atrous_start": "identity"},
+        {"network.feature_map": "fpn"},
+        {"network.feature_map": "plain"},
+        {"network.feature_map": "fpn_p3"},
+        {"network.se_ratio": 8},
+        {"network.affinity": "softmax"},
+        {"network.affinity_residual": False},
+        {"network.affinity_residual": True},
+        {"network.batch_norm": "frozen"},
+        {"network.batch_norm": "train"},
+        {"network.weights": "none"},
+        {"train.cls_reduction": "sum"},
+        {"train.cls_over_views": "sum"},
+        {"train.momentum": "standard"},
+        {"train.momentum": "legacy"},
+        {"train.batch_size": 32, "train.epochs": 15},
+        {"transfer.cam_activation": "raw"},
+        {"transfer.cam_activation": "sigmoid"},
+        {"transfer.l1_reduction": "all"},
+        {"transfer.l1_reduction": "sum"},
+        {"transfer.similarity_pairs": "prose"},
+        {"transfer.merged_gradient": "flow"},
+        {"transfer.belongs": "threshold"},
+        {"transfer.half_of": "sigmoid"},
+        {"transfer.background_map": "fixed_score"},
+        {"labels.scales": (1.0,), "labels.flip": False},
+        {"data.eval_split": "train_aug"},
     ),
 )
 
-TABLES = {table.name: table for table in (TABLE_III, TABLE_IV, TABLE_V, TABLE_VI)}
+BACKGROUND_SCORES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+
+BACKGROUND_SCORE = Table(
+    name="background-score",
+    title="The fixed background score; one training per row, scored again per column",
+    row_names=("configuration",),
+    column_name="score",
+    columns=tuple(f"{score:g}" for score in BACKGROUND_SCORES),
+    rows=tuple(
+        Row(
+            (label,),
+            tuple(Cell(config | {"labels.background_score": s}, None) for s in BACKGROUND_SCORES),
+        )
+        for label, config in (("B0", B0), ("F0", F0), ("F3", F3))
+    ),
+    notes=("The paper does not print its background score.",),
+)
+
+STUDIES = (
+    NOISE_FLOOR, CONTROLS, FACTORIAL, ALPHA_BETA_ENHANCED, ALPHA_BETA_DECREASED, EQ2_READINGS,
+    READINGS, BACKGROUND_SCORE,
+)  # fmt: skip
+
+TABLES = {table.name: table for table in (*PAPER_TABLES, *STUDIES)}

@@ -238,7 +238,7 @@ def paper_miou(trial: Trial) -> float | None:
     """Return the mIoU which the paper printed for a trial's configuration, if it did."""
     for table in TABLES.values():
         for reference, cell in table.cells():
-            if reference in trial.cells:
+            if reference in trial.cells and cell.paper is not None:
                 return cell.paper
     return None
 

@@ -103,6 +103,7 @@ class _Stages:
         for record in self.train(model):
             yield record | {"progress": share * record["epoch"] / last}
         images: list[CountedImage] = []
+        self.inference_started = time.time()
         for done in self.count(model, images):
             yield {"epoch": last, "progress": share + (0.99 - share) * done}
         gathered = [image for part in self.process.gather(images) for image in part]
@@ -160,6 +161,7 @@ class _Stages:
                 "eval_images": len(self.eval_samples),
             },
             "train_seconds": sum(record["seconds"] for record in self.cam.epochs()),
+            "inference_seconds": time.time() - self.inference_started,
             "last_attempt_seconds": time.time() - self.started,
             "environment": environment(self.process),
         }

@@ -152,6 +152,11 @@ class TrainConfig(Settings):
     min_long_side: PositiveInt = Field(320, description="(open) pixels; IRN: 320")
     max_long_side: PositiveInt = Field(640, description="(open) pixels; IRN: 640")
     horizontal_flip: bool = True
+    color_jitter: UnitFloat = Field(
+        0.0,
+        description="brightness, contrast and saturation drawn within +- this share, hue within a "
+        "third of it (PSA: .3, .1); a control which the paper lacks",
+    )
     lr: PositiveFloat = Field(0.1, description="lr0, IV-B")
     head_lr_multiplier: PositiveFloat = Field(10.0, description="(open) new layers; IRN: 10")
     momentum: Literal["standard", "legacy"] = Field(
@@ -209,6 +214,9 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     labels: LabelsConfig = LabelsConfig()
     rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+    repeat: int = Field(
+        0, ge=0, strict=True, description="the same seed trained again: what differs is not seed"
+    )
 
     def flat(self) -> dict[str, Any]:
         """Return the settings with dotted names, `{"train.lr": 0.1, ...}`, in field order."""

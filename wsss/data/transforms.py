@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 from wsss.config import TrainConfig
 
@@ -21,6 +22,8 @@ class CropPlan(NamedTuple):
     box: tuple[int, int, int, int]
     """Where image content lies in the crop; the rest is padding."""
     flip: bool
+    jitter: tuple[float, float, float, float] | None = None
+    """Factors of brightness, contrast and saturation, and the turn of the hue; None: off."""
 
 
 def plan_crop(width: int, height: int, train: TrainConfig, rng: np.random.Generator) -> CropPlan:
@@ -37,7 +40,10 @@ def plan_crop(width: int, height: int, train: TrainConfig, rng: np.random.Genera
     if flip:
         left, right = train.crop_size - right, train.crop_size - left
     return CropPlan(
-        (source_left, source_top, source_right, source_bottom), (top, left, bottom, right), flip
+        (source_left, source_top, source_right, source_bottom),
+        (top, left, bottom, right),
+        flip,
+        _draw_jitter(train.color_jitter, rng) if train.color_jitter else None,
     )
 
 
@@ -47,9 +53,24 @@ def cut_crop(image: Image.Image, plan: CropPlan, crop_size: int) -> NDArray[np.u
     content = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=plan.source)
     if plan.flip:
         content = content.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if plan.jitter:
+        content = _jittered(content, plan.jitter)
     crop = np.zeros((crop_size, crop_size, 3), dtype=np.uint8)
     crop[top:bottom, left:right] = np.asarray(content)
     return crop
+
+
+def _draw_jitter(strength: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+    return float(brightness), float(contrast), float(saturation), rng.uniform(-1, 1) * strength / 3
+
+
+def _jittered(image: Image.Image, jitter: tuple[float, float, float, float]) -> Image.Image:
+    brightness, contrast, saturation, hue = jitter
+    image = functional.adjust_brightness(image, brightness)
+    image = functional.adjust_contrast(image, contrast)
+    image = functional.adjust_saturation(image, saturation)
+    return functional.adjust_hue(image, hue)
 
 
 def _place(
