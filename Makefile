@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
-# Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, WORKERS, GPUS, SET ("train.epochs=3 ...").
+# Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, WORKERS, GPUS, SET ("train.epochs=3 ..."),
+# TABLES (of `make plan`), CONCURRENT (trials at a time), SAMPLES (of `make search`).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,6 +9,9 @@ STAMP := $(VENV)/.installed
 
 DATA ?= drawn
 PRESET ?=
+TABLES ?= III IV V VI
+CONCURRENT ?=
+SAMPLES ?=
 SEEDS ?= 1
 WEIGHTS ?=
 STORE ?= results
@@ -18,17 +22,20 @@ CPUS ?= 1
 SET ?=
 MLFLOW_PORT ?= 5000
 
-PLAN_OPTIONS = --data "$(DATA)" --seeds $(SEEDS) --store "$(STORE)" \
+DATA_OPTIONS = --data "$(DATA)" --store "$(STORE)" \
 	$(if $(PRESET),--preset $(PRESET)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	$(foreach setting,$(SET),--set $(setting))
-RUN_OPTIONS = $(PLAN_OPTIONS) --workers $(WORKERS) --gpus $(GPUS) --cpus $(CPUS) \
-	$(if $(ADDRESS),--address $(ADDRESS))
+PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
+MACHINE_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
+	$(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
+RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep-lambdas plan table mlflow test check bench clean
+.PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
+	noise-floor background-score search plan status table report mlflow test check bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,11 +51,42 @@ setup: $(STAMP) ## make .venv with the tested versions (the other targets do it 
 sweep-lambdas: $(STAMP) ## Table V: lambda_s x lambda_bs, 16 cells; again: resumes
 	$(BIN)/sweeps run V $(RUN_OPTIONS)
 
-plan: $(STAMP) ## what Tables III to VI need and what is finished
-	$(BIN)/sweeps plan III IV V VI $(PLAN_OPTIONS)
+sweep-alpha-beta: $(STAMP) ## alpha and beta of both views, and the readings of Eq. 2
+	$(BIN)/sweeps run alpha-beta-enhanced alpha-beta-decreased eq2-readings $(RUN_OPTIONS)
+
+ablate-modules: $(STAMP) ## Tables III, IV and VI: views, module parts, attention
+	$(BIN)/sweeps run III IV VI $(RUN_OPTIONS)
+
+tables: $(STAMP) ## Tables III to VI, then the report on them
+	$(BIN)/sweeps run III IV V VI $(RUN_OPTIONS)
+	$(BIN)/sweeps report --store "$(STORE)"
+
+controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations of parts
+	$(BIN)/sweeps run controls factorial $(RUN_OPTIONS)
+
+readings: $(STAMP) ## the open points of the paper, one at a time
+	$(BIN)/sweeps run readings $(RUN_OPTIONS)
+
+noise-floor: $(STAMP) ## how far mIoU moves when nothing but the seed changes
+	$(BIN)/sweeps run noise-floor $(RUN_OPTIONS)
+
+background-score: $(STAMP) ## the fixed background score; one training per row
+	$(BIN)/sweeps run background-score $(RUN_OPTIONS)
+
+search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
+	$(BIN)/sweeps search $(DATA_OPTIONS) $(MACHINE_OPTIONS) $(if $(SAMPLES),--samples $(SAMPLES))
+
+plan: $(STAMP) ## what TABLES need, what is finished, and what the rest costs
+	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))
+
+status: $(STAMP) ## how far the last sweep is, cell by cell
+	$(BIN)/sweeps status --store "$(STORE)"
 
 table: $(STAMP) ## print the tables of the last sweep
 	$(BIN)/sweeps table --store "$(STORE)"
+
+report: $(STAMP) ## weigh the last sweep against the paper: verdicts, intervals, figures
+	$(BIN)/sweeps report --store "$(STORE)"
 
 mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
@@ -65,6 +103,7 @@ check: $(STAMP) ## format, lint and types
 
 bench: $(STAMP) ## ratios against stated peers
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/planning.py
 
 clean: ## remove caches and the drawn data; keeps .venv and results
 	rm -rf data/drawn .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -7,14 +7,14 @@ and `plan` answer at once.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from filelock import Timeout
 from rich.console import Console
-from rich.text import Text
 
-from sweeps.plan import Plan, Trial
+from sweeps.report_cli import report
+from sweeps.search_cli import search
 from sweeps.store import Store, StoreError
 from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 Tables = Annotated[
-    list[str], typer.Argument(help="tables to fill: III IV V VI", metavar="TABLE...")
+    list[str], typer.Argument(help="tables to fill: III IV V VI, or a study", metavar="TABLE...")
 ]
 Preset = Annotated[
     str | None,
@@ -45,6 +45,9 @@ Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, se
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
+]
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
 ]
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
@@ -63,30 +66,25 @@ def plan(
     seeds: Seeds = 1,
     settings: Set = None,
     store: StoreOption = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    recheck: Recheck = False,
+    concurrent: Annotated[
+        int, typer.Option(min=1, help="trials at a time, for the estimated time")
+    ] = 1,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="a line per configuration, however many there are")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Show cells, distinct configurations and trials, and which are finished. Runs nothing."""
+    """Show cells, distinct configurations, what is finished, and what the rest will cost."""
+    from sweeps.plan_view import PlanView
+
     with explained():
-        sweep = _make_sweep(tables, preset, data, weights, seeds, settings)
-        planned, results = sweep.plan, Store(store)
-        rows: list[dict[str, Any]] = [
-            {
-                "run_id": trial.run_id,
-                "cells": list(trial.cells),
-                "seed": trial.config.rng_seed,
-                "status": _status(results, trial),
-            }
-            for trial in planned.trials
-        ]
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
+        view = PlanView(sweep, Store(store))
         if as_json:
-            print(json.dumps({"sweep": sweep.name, "settings": sweep.base.flat(), "trials": rows}))
-            return
-        console = Console()
-        console.print(Text(sweep.describe()))
-        for row in rows:
-            cells = " = ".join(row["cells"])
-            console.print(Text(f"  {row['run_id']}  seed {row['seed']}  {row['status']:9} {cells}"))
-        console.print(Text(_plan_totals(planned, results)))
+            print(json.dumps(view.as_json()))
+        else:
+            view.print(Console(), concurrent=concurrent, show_all=show_all)
 
 
 @app.command()
@@ -98,6 +96,7 @@ def run(
     seeds: Seeds = 1,
     settings: Set = None,
     store: StoreOption = Path("results"),
+    recheck: Recheck = False,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
     ] = None,
@@ -121,7 +120,7 @@ def run(
     from sweeps.drive import drive
 
     with explained():
-        sweep = _make_sweep(tables, preset, data, weights, seeds, settings)
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
             "max_concurrent": max_concurrent, "loader_workers": loader_workers,
@@ -130,20 +129,26 @@ def run(
 
 
 @app.command()
-def status(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
-    """Say how far a sweep is, trial by trial."""
+def status(
+    store: StoreOption = Path("results"),
+    sweep: SweepName = None,
+    by_trial: Annotated[
+        bool, typer.Option("--trials", help="a line per trial instead of the tables")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again and again, until all is done or Ctrl-C")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.2, help="seconds between two looks of --watch")
+    ] = 5.0,
+) -> None:
+    """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
+    from sweeps.status import show_status
+
     with explained():
         results = Store(store)
         found = load_sweep(results, sweep)
-        console = Console()
-        console.print(Text(f"sweep {found.name}\n{found.describe()}"))
-        for trial in found.plan.trials:
-            epochs = results.cam(trial.cam_id).epochs()
-            done = f"{len(epochs)}/{trial.config.train.epochs} epochs"
-            line = f"  {trial.run_id}  {_status(results, trial):9} {done:14} {trial.name}"
-            failure = results.run(trial.run_id).failure()
-            console.print(Text(line + (f": {failure['message']}" if failure else "")))
-        console.print(Text(_plan_totals(found.plan, results)))
+        show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
 
 @app.command()
@@ -186,6 +191,8 @@ def _make_sweep(
     weights: str | None,
     seeds: int,
     settings: list[str] | None,
+    *,
+    recheck: bool,
 ) -> Sweep:
     if data == "drawn":
         from wsss.data.drawn import draw_voc
@@ -203,6 +210,7 @@ def _make_sweep(
         weights=weights,
         num_seeds=seeds,
         overrides=parse_assignments(settings or []),
+        recheck=recheck,
     )
     split = sweep.base.data.train_split
     if from_mask := report.labels_from_mask[split]:
@@ -218,19 +226,5 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _status(store: Store, trial: Trial) -> str:
-    """Return finished, failed, started (some epochs are trained) or missing."""
-    folder = store.run(trial.run_id)
-    if folder.metrics():
-        return "finished"
-    if folder.failure():
-        return "failed"
-    return "started" if store.cam(trial.cam_id).epochs() else "missing"
-
-
-def _plan_totals(planned: Plan, store: Store) -> str:
-    finished = sum(_status(store, trial) == "finished" for trial in planned.trials)
-    return (
-        f"{len(planned.cell_trials)} cells, {planned.num_configs} distinct configurations x "
-        f"{len(planned.seeds)} seeds = {len(planned.trials)} trials, {finished} finished"
-    )
+app.command()(report)
+app.command()(search)

@@ -34,6 +34,8 @@ def drive(sweep: Sweep, store: Store, options: dict[str, Any], *, retry_failed: 
     elif not _is_tracked(sweep, store):
         _sync_all(sweep, store, console)
     print_tables(console, sweep, store)
+    if missing and not interrupted:
+        _write_report(sweep, store, console)
     if interrupted:
         console.print(Text("interrupted; give the same command again to go on from here"))
         return INTERRUPTED
@@ -118,6 +120,19 @@ def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
                 "when it is back"
             )
         )
+
+
+def _write_report(sweep: Sweep, store: Store, console: Console) -> None:
+    """Write the report of what has come out, and attach it to the sweep's MLflow run."""
+    from sweeps.report.build import build_report
+    from sweeps.report.write import report_folder, write_report
+    from sweeps.tracking import Tracker
+
+    report = build_report(sweep, store)
+    folder = report_folder(store, report)
+    write_report(report, folder)
+    Tracker(store, sweep).log_report(folder)
+    console.print(Text(f"report: {folder / 'report.html'}; `sweeps report` prints it"))
 
 
 def _is_tracked(sweep: Sweep, store: Store) -> bool:

@@ -1,33 +1,20 @@
 """What a person sees while a sweep runs: the tables filling in; plain lines without a terminal."""
 
 import time
-from collections import Counter
-from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table as RichTable
 from rich.text import Text
 
+from sweeps.cost_lines import format_seconds
+from sweeps.matrix import matrices
 from sweeps.plan import Plan, Trial
+from sweeps.states import TrialState, count_statuses
 from sweeps.sweep import Sweep
-from sweeps.table import Row, Table
 
 PLAIN_EVERY_SECONDS = 30.0
 """Without a terminal: at most one line of running totals in this time."""
-
-
-@dataclass
-class TrialState:
-    """How far one trial is."""
-
-    status: str = "waiting"
-    """waiting, running, done or failed."""
-    progress: float = 0.0
-    """In [0, 1]."""
-    epoch: int = 0
-    miou_fixed: float | None = None
 
 
 class Board:
@@ -59,8 +46,9 @@ class Board:
     def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
         """Take note of a trial's progress; in plain mode, print a line when it is worth one."""
         state, record = self.states[trial.run_id], record or {}
+        status = "finished" if status == "done" else status
         changed, state.status = state.status != status, status
-        state.progress = 1.0 if status == "done" else record.get("progress", state.progress)
+        state.progress = 1.0 if status == "finished" else record.get("progress", state.progress)
         state.epoch = int(record.get("epoch", state.epoch))
         state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
         if self.live is None:
@@ -81,50 +69,18 @@ class Board:
 
     def view(self) -> Group:
         """Return the tables with every cell's state, and the totals."""
-        grids = [self._grid(table) for table in self.plan.tables]
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
-        totals = Text(self._totals())
-        return Group(Text(self.sweep.describe(), style="dim"), *grids, totals, bar)
-
-    def _grid(self, table: Table) -> RichTable:
-        grid = RichTable(title=f"Table {table.name}. {table.title}")
-        for name in (*table.row_names, *table.columns):
-            grid.add_column(name, justify="center", min_width=8)
-        for row in table.rows:
-            cells = [self._cell(table, row, column) for column in table.columns]
-            grid.add_row(*row.labels, *cells)
-        return grid
-
-    def _cell(self, table: Table, row: Row, column: str) -> Text:
-        trials = self.plan.cell_trials[table.reference(row, column)]
-        states = [self.states[trial.run_id] for trial in trials]
-        mious = [state.miou_fixed for state in states if state.miou_fixed is not None]
-        running = [state for state in states if state.status == "running"]
-        parts = []
-        if mious:
-            count = f" ({len(mious)}/{len(states)})" if len(states) > 1 else ""
-            parts.append(f"{sum(mious) / len(mious):.2f}{count}")
-        if running:
-            epochs = self.sweep.base.train.epochs
-            state = running[0]
-            stage = f"ep {state.epoch}/{epochs}" if state.epoch < epochs else "scoring"
-            parts.append(f"{state.progress:.0%} {stage}")
-        if any(state.status == "failed" for state in states):
-            parts.append("failed")
-        style = "yellow" if running else "green" if mious else "dim"
-        return Text(" ".join(parts) or "·", style=style)
+        header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
+        return Group(header, *matrices(self.plan, self.states), totals, bar)
 
     def _totals(self) -> str:
-        counts = Counter(state.status for state in self.states.values())
-        listed = ", ".join(
-            f"{counts[s]} {s}" for s in ("done", "running", "waiting", "failed") if counts[s]
-        )
         spent = format_seconds(time.monotonic() - self.started)
-        return f"{listed} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
+        counts = count_statuses(self.states.values())
+        return f"{counts} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
 
     def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
         now = time.monotonic()
-        if changed and state.status in ("done", "failed"):
+        if changed and state.status in ("finished", "failed"):
             figure = "" if state.miou_fixed is None else f" mIoU {state.miou_fixed:.2f} (fixed)"
             self.console.print(Text(f"{state.status}: {trial.name}{figure}; {self._totals()}"))
         elif now - self.last_line > PLAIN_EVERY_SECONDS:
@@ -134,18 +90,10 @@ class Board:
         self.last_line = now
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a duration as 45 s, 12 min or 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:
     """Show the trials which the store already holds; `finished` maps run ids to fixed mIoU."""
     for trial in plan.trials:
         if trial.run_id in finished:
             state = board.states[trial.run_id]
-            state.status, state.progress = "done", 1.0
+            state.status, state.progress = "finished", 1.0
             state.miou_fixed = finished[trial.run_id]

@@ -43,7 +43,7 @@ def run_sweep(
     check_weights(sweep, trials)
     try:
         with store.driver_lock(sweep.name).acquire(timeout=0):
-            _start_ray(resources)
+            start_ray(resources)
             try:
                 _run_with_tune(sweep, store, resources, trials, listeners)
             finally:
@@ -61,7 +61,8 @@ def check_weights(sweep: Sweep, trials: list[Trial]) -> None:
         build_backbone(trial.config.network, sweep.weights_file)
 
 
-def _start_ray(resources: Resources) -> None:
+def start_ray(resources: Resources) -> None:
+    """Join the cluster at resources.address, or start Ray on this machine."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from sweeps.plan import Plan, make_plan
 from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.tables import TABLES
 from wsss.config import RunConfig
-from wsss.data.check import DataReport, check_data
+from wsss.data.check import DataReport
+from wsss.data.check_cache import check_data_once
 from wsss.data.voc import VocDataset
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, apply_overrides, validate
@@ -39,7 +41,7 @@ class Sweep:
         tables = "-".join(self.table_names)
         return f"{tables}-{self.preset}-{self.base.data.name}-{config_id(self.base)[:6]}"
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """The sweep's trials."""
         return make_plan([TABLES[name] for name in self.table_names], self.base, self.num_seeds)
@@ -66,9 +68,11 @@ def make_sweep(
     weights: str | None,
     num_seeds: int,
     overrides: dict[str, Any],
+    recheck: bool = False,
 ) -> tuple[Sweep, DataReport]:
     """Plan a sweep on a data set, which is checked from end to end first.
 
+    A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
     unknown = [name for name in table_names if name not in TABLES]
@@ -80,7 +84,8 @@ def make_sweep(
     weights_name, weights_file = resolve_weights(weights, base.network.weights)
     base = apply_overrides(base, {"network.weights": weights_name} | overrides)
     dataset = VocDataset(data.absolute())
-    report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
+    splits = sorted({base.data.train_split, base.data.eval_split})
+    report = check_data_once(dataset, splits, recheck=recheck)
     report.raise_if_broken()
     base = apply_overrides(
         base, {"data.name": data_name(data), "data.fingerprint": report.fingerprint}

@@ -43,6 +43,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    baseline: str = ""
+    """Reference of the cell which the others are compared with; default: the first."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -57,6 +59,10 @@ class Table:
             if reference in seen:
                 raise ValueError(f"two cells are called {reference}; make row and column unique")
             seen.add(reference)
+        if not self.baseline:
+            object.__setattr__(self, "baseline", next(self.cells())[0])
+        elif self.baseline not in seen:
+            raise ValueError(f"table {self.name}: baseline {self.baseline} is none of its cells")
 
     def cells(self) -> Iterator[tuple[str, Cell]]:
         """Yield (reference, cell) row by row, e.g. ("V[0.1,0.5]", cell)."""

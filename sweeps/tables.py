@@ -55,6 +55,7 @@ CONTROLS = Table(
         row(("colour jitter instead of views",), F0 | {"train.color_jitter": 0.3}, None),
         row(("attention transfer without the module",), BOTH_VIEWS, None),
     ),
+    baseline="controls[full module, both views]",
     notes=("With both lambdas 0 the views only add their classification loss.",),
 )
 
@@ -111,6 +112,7 @@ def _alpha_beta(view: str, alphas: tuple[float, ...], betas: tuple[float, ...]) 
             )
             for alpha in alphas
         ),
+        baseline=f"alpha-beta-{view}[{printed[0]:g},{printed[1]:g}]",
         notes=("beta is as the paper prints it; the setting views.reading says what it does.",),
     )
 
@@ -193,6 +195,7 @@ BACKGROUND_SCORE = Table(
         )
         for label, config in (("B0", B0), ("F0", F0), ("F3", F3))
     ),
+    baseline="background-score[B0,0.15]",
     notes=("The paper does not print its background score.",),
 )
 

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -18,15 +19,13 @@ from mlflow.tracking import MlflowClient
 
 from sweeps.plan import Trial
 from sweeps.render import render_tables
-from sweeps.store import Store
+from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
-from sweeps.tables import TABLES
+from sweeps.tracked import MIOU, result_values
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
-EPOCH, MIOU = "train/epoch", "miou/fixed"
-# The UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train; and
-# compares by the metric that was logged first.
+EPOCH = "train/epoch"
 MAX_PARAM_LENGTH = 500
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
@@ -51,6 +50,10 @@ class Tracker:
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._parent_id = ""
+        self._mlflow_ids: dict[str, str] = {}
+        """Run id -> MLflow's id of the run, of the trials seen so far."""
+        self._parent_status = "KILLED"
+        """Before this process: RUNNING, FINISHED, or KILLED for one that was not finished."""
 
     def sync(self, trials: Iterable[Trial], *, running: frozenset[str] = frozenset()) -> bool:
         """Log what MLflow lacks of these trials; `running` holds the run ids now at work.
@@ -76,10 +79,28 @@ class Tracker:
             client.log_metric(self._parent_id, "finished_trials", len(finished))
             client.log_text(self._parent_id, render_tables(self.sweep, self.store), "tables.txt")
             client.set_terminated(self._parent_id, status)
+            self._note_addresses()
         except Exception as error:
             self.problem = _reason(error)
             return False
         return True
+
+    def log_report(self, folder: Path) -> bool:
+        """Attach a folder of report files to the sweep's run, whose status stays what it was."""
+        try:
+            client = self._connect()
+            client.log_artifacts(self._parent_id, str(folder), "report")
+            if self._parent_status != "RUNNING":  # else a driver is at work, and ends it
+                client.set_terminated(self._parent_id, self._parent_status)
+        except Exception as error:
+            self.problem = _reason(error)
+            return False
+        return True
+
+    def _note_addresses(self) -> None:
+        """Write down where the runs are, so that a report can link to them without MLflow."""
+        found = {"uri": self.uri, "experiment_id": self._experiment_id, "runs": self._mlflow_ids}
+        write_json(self.store.sweep(self.sweep.name) / "mlflow.json", found)
 
     def _metrics(self, trial: Trial) -> dict[str, Any] | None:
         return self.store.run(trial.run_id).metrics()
@@ -110,6 +131,7 @@ class Tracker:
             )
             client.set_tag(parent.info.run_id, "mlflow.note.content", self.sweep.describe())
         else:
+            self._parent_status = parent.info.status
             client.update_run(parent.info.run_id, status="RUNNING")
         self._parent_id = parent.info.run_id
         return client
@@ -138,6 +160,7 @@ class Tracker:
             if not (running or metrics or failure or epochs):
                 return  # not started: MLflow shows runs, not plans
             run = self._create(trial)
+        self._mlflow_ids[trial.run_id] = run.info.run_id
         run_id, status = run.info.run_id, _status(running, metrics, failure)
         if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
             return
@@ -206,25 +229,10 @@ class Tracker:
         checkpoints = sorted(cam.checkpoints.glob("epoch_*.pt"))
         if checkpoints:
             client.log_artifact(run_id, str(checkpoints[-1]), "checkpoint")
-        values = {
-            MIOU: metrics["miou_fixed"],
-            "miou/best_saw_gt": metrics["miou_best"],
-            "score/threshold_best_saw_gt": metrics["best_threshold"],
-            "score/precision_fixed": metrics["precision_fixed"],
-            "score/recall_fixed": metrics["recall_fixed"],
-            "score/seconds_training": metrics["train_seconds"],
-        }
-        names = ("background", *metrics["classes"])
-        values |= {
-            f"per_class_iou_fixed/{n}": v for n, v in zip(names, metrics["iou_fixed"], strict=True)
-        }
-        printed = paper_miou(trial)
-        if printed is not None:
-            values["miou/paper_as_printed"] = printed
         now = int(time.time() * 1000)
         batch = [
             Metric(key, float(value), now, 0)
-            for key, value in values.items()
+            for key, value in result_values(trial, metrics).items()
             if value is not None and math.isfinite(value)
         ]
         environment = [
@@ -232,15 +240,6 @@ class Tracker:
             for key, value in metrics["environment"].items()
         ]
         client.log_batch(run_id, metrics=batch, tags=environment)
-
-
-def paper_miou(trial: Trial) -> float | None:
-    """Return the mIoU which the paper printed for a trial's configuration, if it did."""
-    for table in TABLES.values():
-        for reference, cell in table.cells():
-            if reference in trial.cells and cell.paper is not None:
-                return cell.paper
-    return None
 
 
 def _reason(error: Exception) -> str:

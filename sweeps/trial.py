@@ -7,6 +7,7 @@ import itertools
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +18,12 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from sweeps.code_version import code_version
-from sweeps.store import CamFolder, RunFolder, Store, StoreError, write_config, write_json
+from sweeps.counted import find_counts, note_counts
+from sweeps.image_counts import count_images, save_image_counts
+from sweeps.store import CamFolder, Store, StoreError, read_json, write_config, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
 from wsss.evaluation.score import score_counts
 from wsss.identity import cam_id, run_id
@@ -64,26 +67,48 @@ def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
     cam, run = store.cam(cam_id(config)), store.run(run_id(config))
     if run.metrics() is not None:
         return
+    stages = _Stages(config, task, process, store)
     if not process.is_first:
-        yield from _Stages(config, task, process, cam, run).all()
+        yield from stages.all()
         return
+    with _training_lock(cam, run_id(config)):
+        yield from stages.all()
+
+
+@contextmanager
+def _training_lock(cam: CamFolder, own_run: str) -> Iterator[None]:
+    """Hold a training, while another run of it does its part for as long as that takes.
+
+    A predecessor of this very run is waited for LOCK_WAIT_SECONDS. A lock ends with its process.
+    """
+    lock, holder = cam.lock(), cam.path / "holder.json"
+    while True:
+        try:
+            lock.acquire(timeout=LOCK_WAIT_SECONDS)
+            break
+        except Timeout:
+            if (read_json(holder) or {}).get("run_id") in (None, own_run):
+                raise StoreError(
+                    f"{cam.path}: another process is training this; wait for it or end it"
+                ) from None
     try:
-        with cam.lock().acquire(timeout=LOCK_WAIT_SECONDS):
-            yield from _Stages(config, task, process, cam, run).all()
-    except Timeout:
-        raise StoreError(
-            f"{cam.path}: another process is training this; wait for it or end it"
-        ) from None
+        write_json(holder, {"run_id": own_run})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 class _Stages:
     """The stages of one trial on one rank. Only the first rank writes."""
 
-    def __init__(
-        self, config: RunConfig, task: TrialTask, process: Process, cam: CamFolder, run: RunFolder
-    ) -> None:
-        self.config, self.task, self.process, self.cam, self.run = config, task, process, cam, run
-        self.started = time.time()
+    def __init__(self, config: RunConfig, task: TrialTask, process: Process, store: Store) -> None:
+        self.config, self.task, self.process, self.store = config, task, process, store
+        self.cam, self.run = store.cam(cam_id(config)), store.run(run_id(config))
+        self.started = self.trained_at = self.inference_started = time.time()
+        self.inference_seconds = 0.0
+        self.counts_from: str | None = None
+        """The run whose counts serve this one too; None: inferred here."""
         self.dataset = VocDataset(Path(task.data))
         self.train_samples = self.dataset.samples(config.data.train_split)
         self.eval_samples = self.dataset.samples(config.data.eval_split)
@@ -102,12 +127,15 @@ class _Stages:
         share = _training_share(config)
         for record in self.train(model):
             yield record | {"progress": share * record["epoch"] / last}
-        images: list[CountedImage] = []
-        self.inference_started = time.time()
-        for done in self.count(model, images):
-            yield {"epoch": last, "progress": share + (0.99 - share) * done}
-        gathered = [image for part in self.process.gather(images) for image in part]
-        score = self.score(model, gathered) if self.process.is_first else {}
+        self.trained_at = time.time()
+        counted = self.known_counts()
+        if counted is None:
+            images: list[CountedImage] = []
+            self.inference_started = time.time()
+            for done in self.count(model, images):
+                yield {"epoch": last, "progress": share + (0.99 - share) * done}
+            counted = self.gather(images)
+        score = self.score(model, counted) if self.process.is_first else {}
         yield {"epoch": last, "progress": 1.0} | score
 
     def train(self, model: CamNet) -> Iterator[dict[str, float]]:
@@ -125,6 +153,18 @@ class _Stages:
         if self.process.is_first:
             write_json(self.cam.path / "trained.json", {"epochs": self.config.train.epochs})
 
+    def known_counts(self) -> ThresholdCounts | None:
+        """Return the counts of another run with this training and inference; the first decides."""
+        found = None
+        if self.process.is_first:
+            image_ids = {sample.image_id for sample in self.eval_samples}
+            found = find_counts(self.store, self.cam, self.config, image_ids)
+        found = self.process.gather(found)[0]
+        if found is None:
+            return None
+        self.counts_from, counts = found
+        return counts
+
     def count(self, model: CamNet, images: list[CountedImage]) -> Iterator[float]:
         """Infer and count this rank's images into `images`; yield the share done, five times."""
         thresholds = threshold_grid(self.config.labels.background_score)
@@ -140,14 +180,21 @@ class _Stages:
                 images.append((sample.image_id, *counted))
             yield (part + 1) / NUM_INFERENCE_REPORTS
 
-    def score(self, model: CamNet, images: list[CountedImage]) -> dict[str, float]:
+    def gather(self, images: list[CountedImage]) -> ThresholdCounts:
+        """Join the images which the ranks have counted."""
+        gathered = [image for part in self.process.gather(images) for image in part]
+        thresholds = threshold_grid(self.config.labels.background_score)
+        self.inference_seconds = time.time() - self.inference_started
+        return collect(gathered, thresholds, self.num_classes + 1)
+
+    def score(self, model: CamNet, counts: ThresholdCounts) -> dict[str, float]:
         """Write counts, figures and, last, metrics.json; return the mIoU for the display."""
         config, path = self.config, self.run.path
-        counts = collect(
-            images, threshold_grid(config.labels.background_score), self.num_classes + 1
-        )
         score = score_counts(counts, config.labels)
         counts.save(path / "counts.npz")
+        save_image_counts(
+            path, count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
+        )
         draw_threshold_curve(path / "threshold_curve.png", score)
         shown = self.eval_samples[:: max(1, len(self.eval_samples) // NUM_GALLERY_IMAGES)]
         draw_gallery(
@@ -161,12 +208,16 @@ class _Stages:
                 "eval_images": len(self.eval_samples),
             },
             "train_seconds": sum(record["seconds"] for record in self.cam.epochs()),
-            "inference_seconds": time.time() - self.inference_started,
+            "inference_seconds": self.inference_seconds,
+            "after_training_seconds": time.time() - self.trained_at,
+            "counts_from": self.counts_from,
             "last_attempt_seconds": time.time() - self.started,
             "environment": environment(self.process),
         }
         self.run.clear_failure()
         write_json(path / "metrics.json", metrics)
+        if self.counts_from is None:
+            note_counts(self.cam, config, run_id(config))
         return {"miou_fixed": score.miou_fixed, "miou_best": score.miou_best}
 
 

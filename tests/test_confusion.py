@@ -1,5 +1,6 @@
 """Threshold curves against a pass per threshold and pixel, and against torchmetrics."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from wsss.evaluation.confusion import (
     threshold_grid,
     threshold_index,
 )
-from wsss.evaluation.score import score_counts
+from wsss.evaluation.score import cross_fitted, in_first_half, score_counts
 from wsss.labels.pseudo_label import pseudo_label
 
 Image = tuple[np.ndarray, tuple[int, ...], np.ndarray]
@@ -292,3 +293,64 @@ def test_any_small_case_equals_one_pass_per_threshold(
         np.testing.assert_array_equal(counts.image_confusions(threshold).sum(0), expected)
         if expected.sum():
             assert mean_iou(found[t]) == pytest.approx(reference.miou(expected), rel=1e-12)
+
+
+def named_counts(names: list[str], thresholds: np.ndarray) -> ThresholdCounts:
+    parts = [
+        (name, *count_image(*random_image(seed), thresholds, 6)) for seed, name in enumerate(names)
+    ]
+    return collect(parts, thresholds, 6)
+
+
+def test_counts_of_chosen_images_are_those_of_counting_them_alone() -> None:
+    names, thresholds = ["a", "b", "c", "d"], threshold_grid(0.15)
+    counts = named_counts(names, thresholds)
+    for chosen in ([True, False, False, True], [False] * 4, [True] * 4, [False, True, True, False]):
+        part = counts.of_images(np.array(chosen))
+        kept = [index for index, keep in enumerate(chosen) if keep]
+        assert part.image_ids == tuple(names[index] for index in kept)
+        for position, index in enumerate(kept):
+            expected = confusion_at([random_image(index)], np.float32(0.3), 6)
+            np.testing.assert_array_equal(part.image_confusions(0.3)[position], expected)
+
+
+def test_the_held_out_figure_scores_each_half_at_the_threshold_of_the_other() -> None:
+    names = [f"image_{index}" for index in range(12)]
+    thresholds = threshold_grid(0.15)
+    labels = LabelsConfig(threshold_range=(0.1, 0.7))
+    halves: tuple[list[int], list[int]] = ([], [])
+    for index, name in enumerate(names):
+        digest = hashlib.sha256(f"threshold half:{name}".encode()).hexdigest()
+        halves[int(digest[:2], 16) % 2].append(index)
+    assert len(halves[0]) * len(halves[1]) > 0
+    order = sorted(range(12), key=lambda index: names[index])
+    seeds = {name: seed for seed, name in enumerate(names)}
+    assert [seeds[names[index]] for index in order] == order
+    curves = [
+        [reference.miou(confusion_at([random_image(i) for i in half], t, 6)) for t in thresholds]
+        for half in halves
+    ]
+    chosen = [max(range(10, 71), key=lambda t, curve=curve: curve[t]) for curve in curves]  # type: ignore[misc]
+    expected = [100 * curves[1][chosen[0]], 100 * curves[0][chosen[1]]]
+    score = score_counts(named_counts(names, thresholds), labels)
+    assert score.miou_held_out == pytest.approx(sum(expected) / 2)
+    assert score.held_out_thresholds == pytest.approx([t / 100 for t in chosen])
+    assert score.miou_held_out <= score.miou_best + 5  # a sane magnitude, in percent
+
+
+def test_the_halves_are_about_equal_and_follow_from_the_id_alone() -> None:
+    names = [f"2007_{index:06d}" for index in range(1464)]
+    share = sum(in_first_half(name) for name in names) / len(names)
+    assert 0.45 < share < 0.55
+    assert [in_first_half(name) for name in ("2007_000033", "2007_000042")] == [
+        hashlib.sha256(f"threshold half:{name}".encode()).digest()[0] % 2 == 0
+        for name in ("2007_000033", "2007_000042")
+    ]
+
+
+def test_without_a_second_half_there_is_no_held_out_figure() -> None:
+    thresholds = threshold_grid(0.15)
+    one = named_counts(["only"], thresholds)
+    assert cross_fitted(one, LabelsConfig()) == []
+    score = score_counts(one, LabelsConfig())
+    assert (score.miou_held_out, score.held_out_thresholds) == (None, [])

@@ -60,13 +60,14 @@ OTHER_VALUES: dict[str, Any] = {
     "transfer.background_map": "fixed_score",
     "train.epochs": 15, "train.batch_size": 32, "train.crop_size": 448,
     "train.min_long_side": 300, "train.max_long_side": 700, "train.horizontal_flip": False,
+    "train.color_jitter": 0.3,
     "train.lr": 0.01, "train.head_lr_multiplier": 1.0, "train.momentum": "legacy",
     "train.weight_decay": 0.0, "train.poly_power": 1.0, "train.warmup_iterations": 25,
     "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
     "train.precision": "bf16",
     "labels.scales": (1.0,), "labels.flip": False, "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
-    "rng_seed": 1,
+    "rng_seed": 1, "repeat": 1,
 }  # fmt: skip
 SCORING = {key for key in OTHER_VALUES if key.startswith("labels.")} | {"data.eval_split"}
 

@@ -66,8 +66,14 @@ def test_a_sweep_is_planned_without_heavy_packages() -> None:
     assert not loaded & {"torch", "ray", "mlflow", "matplotlib"}
 
 
-def test_only_the_tracking_file_imports_mlflow() -> None:
-    assert importers("mlflow", "wsss", "sweeps") == {"sweeps/tracking.py"}
+def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
+    loaded = loaded_by("sweeps.report.build", "sweeps.report.write")
+    assert not loaded & {"torch", "ray", "mlflow", "statsmodels"}
+
+
+def test_only_the_tracking_files_import_mlflow() -> None:
+    found = {"sweeps/tracking.py", "sweeps/search_tracking.py"}
+    assert importers("mlflow", "wsss", "sweeps") == found
 
 
 def test_only_distributed_training_imports_ray_within_the_method() -> None:

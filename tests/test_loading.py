@@ -280,3 +280,118 @@ def test_a_crop_equals_resizing_the_whole_image_and_cutting_then(
     difference = np.abs(cut_crop(image, plan, 64).astype(int) - expected)
     assert difference.max() <= 2
     assert expected.any()
+
+
+# Colour jitter, a control: other colours of the same crop
+
+
+def jittered(small: RunConfig, strength: float) -> TrainConfig:
+    return small.train.model_copy(update={"color_jitter": strength})
+
+
+def test_jitter_is_off_by_default_and_its_plan_is_otherwise_the_one_without(
+    small: RunConfig,
+) -> None:
+    assert TrainConfig().color_jitter == small.train.color_jitter == 0
+    for seed in range(20):
+        plain = plan_crop(50, 70, small.train, np.random.default_rng(seed))
+        other = plan_crop(50, 70, jittered(small, 0.3), np.random.default_rng(seed))
+        assert plain.jitter is None
+        assert other.jitter is not None
+        assert other._replace(jitter=None) == plain
+
+
+def test_a_plan_without_jitter_draws_no_random_number_for_it(small: RunConfig) -> None:
+    # Else the crops of every training before the setting came would not be what they were.
+    rng, same = np.random.default_rng(5), np.random.default_rng(5)
+    plan = plan_crop(300, 200, small.train, rng)
+    long_side = same.integers(small.train.min_long_side, small.train.max_long_side + 1)
+    for size in (300, 200):
+        scaled = round(size * long_side / 300)
+        same.integers(abs(scaled - small.train.crop_size) + 1)
+    assert plan.flip == bool(same.integers(2))
+    assert rng.bit_generator.state == same.bit_generator.state
+
+
+def test_a_jitter_of_nothing_leaves_the_picture_as_it_is(samples: list[Sample]) -> None:
+    image = read_rgb(samples[0])
+    plan = plan_crop(*image.size, train_config(64, 60, 90), np.random.default_rng(0))
+    plain = cut_crop(image, plan, 64)
+    same = cut_crop(image, plan._replace(jitter=(1.0, 1.0, 1.0, 0.0)), 64)
+    change = np.abs(same.astype(int) - plain)
+    assert change.max() <= 6  # the hue goes through 8-bit HSV and back
+    assert change.mean() < 1
+
+
+def test_jitter_changes_pixels_but_not_padding_boxes_or_labels(
+    samples: list[Sample], small: RunConfig
+) -> None:
+    plain = CropDataset(samples, 20, small.train, rng_seed=0)
+    other = CropDataset(samples, 20, jittered(small, 0.5), rng_seed=0)
+    padded = 0
+    for index in range(len(samples)):
+        (before, box, target), (after, other_box, other_target) = plain[0, index], other[0, index]
+        assert torch.equal(box, other_box)
+        assert torch.equal(target, other_target)
+        top, left, bottom, right = box.tolist()
+        outside = torch.ones(48, 48, dtype=torch.bool)
+        outside[top:bottom, left:right] = False
+        assert not after[:, outside].any()
+        assert (before != after)[:, ~outside].float().mean() > 0.5
+        padded += bool(outside.any())
+    assert padded > 3
+
+
+def test_a_jittered_crop_depends_on_seed_epoch_and_image_alone(
+    samples: list[Sample], small: RunConfig
+) -> None:
+    def jitter(seed: int, epoch: int, index: int) -> torch.Tensor:
+        return CropDataset([samples[0]] * 3, 20, jittered(small, 0.4), rng_seed=seed)[epoch, index][
+            0
+        ]
+
+    torch.manual_seed(1)
+    first = jitter(0, 1, 2)
+    torch.manual_seed(2)
+    assert torch.equal(first, jitter(0, 1, 2))
+    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 1)):
+        assert not torch.equal(first, jitter(*other))
+    crops = CropDataset(samples, 20, jittered(small, 0.4), rng_seed=0)
+    assert_equal(batches(crops), batches(crops, num_workers=2))
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.3, 1.0])
+def test_jitter_is_drawn_over_its_range_and_stays_within(small: RunConfig, strength: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array(
+        [plan_crop(40, 40, jittered(small, strength), rng).jitter for _ in range(400)], dtype=float
+    )
+    offset = np.abs(drawn - [1, 1, 1, 0]) / [strength, strength, strength, strength / 3]
+    assert offset.max() <= 1
+    assert (offset.max(0) > 0.97).all()
+    assert (np.abs((drawn - [1, 1, 1, 0]).mean(0)) < 0.1 * strength).all()
+
+
+def test_each_jitter_factor_does_what_its_name_says() -> None:
+    values = np.zeros((8, 8, 3), np.uint8)
+    values[:, :4], values[:, 4:] = (100, 60, 20), (40, 80, 120)
+    image = Image.fromarray(values)
+    plan = CropPlan((0.0, 0.0, 8.0, 8.0), (0, 0, 8, 8), flip=False)
+
+    def crop(*jitter: float) -> np.ndarray:
+        return cut_crop(image, plan._replace(jitter=jitter), 8).astype(int)
+
+    np.testing.assert_allclose(crop(0.5, 1, 1, 0), values * 0.5, atol=2)
+    grey = crop(1, 1, 0, 0)  # no saturation: ITU-R 601 luma in all channels
+    luma = 0.299 * values[..., 0] + 0.587 * values[..., 1] + 0.114 * values[..., 2]
+    np.testing.assert_allclose(grey, luma[..., None].repeat(3, 2), atol=2)
+    flat = crop(1, 0, 1, 0)  # no contrast: the mean luma everywhere
+    np.testing.assert_allclose(flat, luma.mean(), atol=2)
+    turned = crop(1, 1, 1, 1 / 3)  # a third of the circle: red goes to green, green to blue
+    np.testing.assert_allclose(turned, np.roll(values, 1, axis=2), atol=3)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_jitter_outside_its_bounds_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="color_jitter"):
+        TrainConfig.model_validate({"color_jitter": strength})

@@ -1,19 +1,25 @@
 """The paper's tables as data, and the trials behind their cells."""
 
+import hashlib
+import itertools
+import json
+from typing import Any
+
 import pytest
 
+from sweeps.paper_tables import PAPER_TABLES
 from sweeps.plan import Plan, Trial, make_plan
 from sweeps.table import Cell, Row, Table
 from sweeps.tables import TABLES
 from wsss.config import RunConfig
-from wsss.identity import cam_id, config_id, run_id
+from wsss.identity import SCHEMA, cam_id, canonical, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides
-from wsss.presets import PAPER, TINY
+from wsss.presets import PAPER, PRESETS, TINY
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(TABLES.values(), TINY, 3)
+    return make_plan(PAPER_TABLES, TINY, 3)
 
 
 def small_table(name: str = "T", *rows: Row) -> Table:
@@ -88,7 +94,7 @@ def test_each_cell_switches_on_what_its_row_names() -> None:
     }  # fmt: skip
     found = {
         reference: built(apply_overrides(PAPER, cell.overrides))
-        for table in TABLES.values()
+        for table in PAPER_TABLES
         for reference, cell in table.cells()
     }
     assert found == expected | dict.fromkeys(printed("V"), ("csma", "ed"))
@@ -98,7 +104,7 @@ def test_each_cell_switches_on_what_its_row_names() -> None:
 
 
 def test_the_28_cells_of_the_four_tables_are_25_configurations(plan: Plan) -> None:
-    assert len(plan.cell_trials) == sum(len(printed(name)) for name in TABLES) == 28
+    assert len(plan.cell_trials) == sum(len(printed(t.name)) for t in PAPER_TABLES) == 28
     assert plan.num_configs == 25
     assert len({config_id(trial.config) for trial in plan.trials}) == 25
     shared = {trial.cells for trial in plan.trials if len(trial.cells) > 1}
@@ -109,7 +115,7 @@ def test_the_28_cells_of_the_four_tables_are_25_configurations(plan: Plan) -> No
 
 
 def test_shared_cells_print_one_number_in_the_paper(plan: Plan) -> None:
-    papers = {name: value for table in TABLES for name, value in printed(table).items()}
+    papers = {ref: cell.paper for table in PAPER_TABLES for ref, cell in table.cells()}
     for trial in plan.trials:
         assert len({papers[cell] for cell in trial.cells}) == 1
 
@@ -139,7 +145,7 @@ def test_a_cell_finds_its_trials_in_the_order_of_seeds(plan: Plan) -> None:
 
 
 def test_adding_seeds_or_tables_keeps_the_ids_of_the_trials_before(plan: Plan) -> None:
-    one = make_plan(TABLES.values(), TINY, 1)
+    one = make_plan(PAPER_TABLES, TINY, 1)
     assert one.trials == plan.trials[:25]
     alone = make_plan([TABLES["VI"]], TINY, 3)
     assert alone.num_configs == 4
@@ -151,13 +157,13 @@ def test_the_preset_carries_over_to_every_trial(plan: Plan) -> None:
     for trial in plan.trials:
         assert trial.config.train == TINY.train
         assert trial.config.network.backbone == "resnet10_narrow"
-    paper = make_plan(TABLES.values(), PAPER, 1)
+    paper = make_plan(PAPER_TABLES, PAPER, 1)
     assert paper.num_configs == 25
     assert not {t.run_id for t in paper.trials} & {t.run_id for t in plan.trials}
 
 
 def test_a_seed_in_the_preset_does_not_change_the_plan(plan: Plan) -> None:
-    assert make_plan(TABLES.values(), TINY.model_copy(update={"rng_seed": 9}), 3) == plan
+    assert make_plan(PAPER_TABLES, TINY.model_copy(update={"rng_seed": 9}), 3) == plan
 
 
 def test_equal_cells_of_one_table_are_one_trial() -> None:
@@ -174,7 +180,7 @@ def test_equal_cells_of_one_table_are_one_trial() -> None:
 @pytest.mark.parametrize("num_seeds", [0, -1])
 def test_a_plan_without_a_seed_is_refused(num_seeds: int) -> None:
     with pytest.raises(ValueError, match=rf"{num_seeds} seeds; give at least 1"):
-        make_plan(TABLES.values(), TINY, num_seeds)
+        make_plan(PAPER_TABLES, TINY, num_seeds)
 
 
 def test_a_cell_with_an_invalid_setting_is_refused_by_its_key() -> None:
@@ -197,6 +203,233 @@ def test_two_tables_whose_cells_have_one_name_are_refused() -> None:
     second = small_table("T", Row(("a",), (Cell({"train.lr": 0.05}, None),)))
     with pytest.raises(ValueError, match=r"T\[a\]"):
         make_plan([first, second], TINY, 1)
+
+
+def slow_ids(config: RunConfig) -> tuple[str, str]:
+    """Run id and CAM id by the definition: the digest of all canonical settings as JSON."""
+
+    def digest(settings: dict[str, Any]) -> str:
+        text = json.dumps({"schema": SCHEMA, **settings}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    settings = canonical(config).model_dump(mode="json")
+    run = digest(settings)
+    del settings["labels"], settings["data"]["eval_split"]
+    return run, digest(settings)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_planned_configurations_and_ids_are_those_of_each_cell_on_its_own(preset: str) -> None:
+    base = apply_overrides(PRESETS[preset], {"data.name": "x", "data.fingerprint": '"rng_seed":7'})
+    plan = make_plan(TABLES.values(), base, 2)
+    for table in TABLES.values():
+        for reference, cell in table.cells():
+            for trial in plan.cell_trials[reference]:
+                alone = apply_overrides(
+                    base, dict(cell.overrides) | {"rng_seed": trial.config.rng_seed}
+                )
+                assert trial.config == canonical(alone)
+                assert (trial.run_id, trial.cam_id) == slow_ids(alone)
+                assert (run_id(alone), cam_id(alone)) == slow_ids(alone)
+
+
+def test_settings_which_compare_equal_but_are_written_otherwise_keep_ids_of_their_own() -> None:
+    # -0.0 == 0.0, and 0 == False: a plan that knows sections by equality would mix them up.
+    on = {"views.enhanced": True}
+    values: list[tuple[str, Any]] = [
+        ("minus", -0.0), ("zero", 0.0), ("whole", 0), ("again", -0.0)
+    ]  # fmt: skip
+    rows = [Row((name,), (Cell(on | {"views.beta_enhanced": v}, None),)) for name, v in values]
+    plan = make_plan([small_table("T", *rows)], TINY, 1)
+    for name, value in values:
+        alone = apply_overrides(TINY, on | {"views.beta_enhanced": value})
+        assert plan.cell_trials[f"T[{name}]"][0].run_id == slow_ids(alone)[0]
+    assert plan.num_configs == 2
+
+
+def test_a_cell_that_wants_seed_0_alone_adds_no_trial_of_another_seed() -> None:
+    once = {"train.lr": 0.05}
+    table = small_table(
+        "T",
+        Row(("every",), (Cell({}, None),)),
+        Row(("once",), (Cell(once, None, seeds=(0,)),)),
+        Row(("shared",), (Cell({"transfer.lambda_s": 0.1}, None, seeds=(1,)),)),  # = T[every]
+    )
+    plan = make_plan([table], TINY, 3)
+    assert [(trial.cells, trial.config.rng_seed) for trial in plan.trials] == [
+        (("T[every]",), 0), (("T[once]",), 0), (("T[every]", "T[shared]"), 1), (("T[every]",), 2),
+    ]  # fmt: skip
+    assert {name: len(trials) for name, trials in plan.cell_trials.items()} == {
+        "T[every]": 3, "T[once]": 1, "T[shared]": 1,
+    }  # fmt: skip
+    assert [len(trials) for trials in plan.configs] == [3, 1]
+
+
+def test_a_cell_whose_seed_is_not_asked_for_has_no_trial() -> None:
+    table = small_table("T", Row(("later",), (Cell({}, None, seeds=(4,)),)))
+    plan = make_plan([table], TINY, 2)
+    assert (plan.trials, plan.cell_trials, plan.num_configs) == ((), {"T[later]": ()}, 0)
+
+
+def test_trials_of_one_configuration_stand_together_in_the_order_of_seeds(plan: Plan) -> None:
+    assert [len(trials) for trials in plan.configs] == [3] * 25
+    for trials in plan.configs:
+        assert [trial.config.rng_seed for trial in trials] == [0, 1, 2]
+        assert len({config_id(trial.config) for trial in trials}) == 1
+    assert {t.run_id for trials in plan.configs for t in trials} == {t.run_id for t in plan.trials}
+
+
+# The studies
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", TABLES)
+def test_every_cell_of_every_table_fits_every_preset(name: str, preset: str) -> None:
+    plan = make_plan([TABLES[name]], PRESETS[preset], 1)
+    for reference, cell in TABLES[name].cells():
+        flat = apply_overrides(PRESETS[preset], cell.overrides).flat()
+        for key, value in cell.overrides.items():
+            assert flat[key] == (list(value) if isinstance(value, tuple) else value), reference
+        assert len(plan.cell_trials[reference]) == 1
+
+
+def test_all_tables_together_name_each_cell_once() -> None:
+    plan = make_plan(TABLES.values(), TINY, 1)
+    assert len(plan.cell_trials) == sum(1 for table in TABLES.values() for _ in table.cells())
+
+
+def test_noise_floor_repeats_are_trainings_of_their_own_and_of_seed_0_alone() -> None:
+    plan = make_plan([TABLES["noise-floor"]], TINY, 3)
+    for name in ("B0", "F3"):
+        every = plan.cell_trials[f"noise-floor[{name},every seed]"]
+        (again,) = plan.cell_trials[f"noise-floor[{name},seed 0 again]"]
+        assert [trial.config.rng_seed for trial in every] == [0, 1, 2]
+        assert again.config == every[0].config.model_copy(update={"repeat": 1})
+        assert again.cam_id not in {trial.cam_id for trial in every}
+        assert again.run_id not in {trial.run_id for trial in every}
+    assert len(plan.trials) == 8
+
+
+def test_the_noise_floor_is_measured_on_the_papers_own_configurations(plan: Plan) -> None:
+    floor = make_plan([TABLES["noise-floor"]], TINY, 3)
+    for name, cell in (("B0", "IV[no,no,no]"), ("F3", "V[0.5,0.5]")):
+        ids = [t.run_id for t in floor.cell_trials[f"noise-floor[{name},every seed]"]]
+        assert ids == [t.run_id for t in plan.cell_trials[cell]]
+
+
+def test_the_factorial_has_16_configurations_and_seven_of_the_paper() -> None:
+    joint = make_plan([TABLES["IV"], TABLES["VI"], TABLES["factorial"]], TINY, 1)
+    factorial = [t for t in joint.trials if any(c.startswith("factorial") for c in t.cells)]
+    assert len({trial.run_id for trial in factorial}) == 16
+    assert {built(trial.config) for trial in factorial} == {
+        ("".join(parts), "")
+        for size in range(5)
+        for parts in itertools.combinations("csma", size)
+    }  # fmt: skip
+    shared = [trial for trial in factorial if len(trial.cells) > 1]
+    assert len(shared) == 7
+    assert joint.num_configs == 16
+    papers = {name: value for table in ("IV", "VI", "factorial") for name, value in
+              printed(table).items()}  # fmt: skip
+    for trial in factorial:
+        assert len({papers[cell] for cell in trial.cells}) == 1
+        assert (papers[trial.cells[-1]] is not None) == (trial in shared)
+
+
+def label_value(text: str) -> Any:
+    """The value which a reading's label names."""
+    known = {"True": True, "False": False, "(1.0,)": [1.0]}
+    return known.get(text, int(text) if text.isdigit() else text)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["readings", "eq2-readings"])
+def test_a_reading_differs_from_the_default_in_what_its_label_says_and_in_nothing_else(
+    name: str, preset: str
+) -> None:
+    plan = make_plan([TABLES[name]], PRESETS[preset], 1)
+    default, *others = TABLES[name].rows
+    assert default.labels == ("default",)
+    reference = plan.cell_trials[f"{name}[default]"][0]
+    base = apply_overrides(PRESETS[preset], default.cells[0].overrides).flat()
+    same = 0
+    for row in others:
+        said = {
+            key: label_value(value)
+            for key, value in (part.split(" = ") for part in row.labels[0].split(", "))
+        }
+        flat = apply_overrides(PRESETS[preset], row.cells[0].overrides).flat()
+        assert {k: v for k, v in flat.items() if v != base[k]} == {
+            k: v for k, v in said.items() if v != base[k]
+        }
+        (trial,) = plan.cell_trials[f"{name}[{row.labels[0]}]"]
+        preset_has_it = all(base[key] == value for key, value in said.items())
+        if preset_has_it:
+            assert trial.run_id == reference.run_id
+            same += 1
+    assert same < len(others) / 4
+
+
+def test_under_the_papers_preset_every_reading_that_acts_is_a_configuration_of_its_own() -> None:
+    plan = make_plan([TABLES["readings"]], PAPER, 1)
+    of_default = plan.cell_trials["readings[default]"][0].cells
+    already = {cell for cell in of_default if cell != "readings[default]"}
+    assert already == {
+        "readings[network.feature_map = fpn]",
+        "readings[network.atrous_start = random]", "readings[network.affinity_residual = False]",
+        "readings[network.batch_norm = frozen]", "readings[train.momentum = standard]",
+    }  # fmt: skip
+    assert plan.num_configs == len(TABLES["readings"].rows) - len(already)
+
+
+def test_the_alpha_beta_grids_hold_the_papers_point_once(plan: Plan) -> None:
+    f3 = plan.cell_trials["V[0.5,0.5]"][0].run_id
+    for view, point, size in (("enhanced", "1.5,300", 12), ("decreased", "0.8,150", 12)):
+        name = f"alpha-beta-{view}"
+        grid = make_plan([TABLES[name]], TINY, 1)
+        assert grid.num_configs == size
+        for reference, (trial,) in grid.cell_trials.items():
+            alpha, beta = reference.removeprefix(f"{name}[").rstrip("]").split(",")
+            views = trial.config.views
+            assert getattr(views, f"alpha_{view}") == float(alpha)
+            assert getattr(views, f"beta_{view}") == float(beta)
+            assert (trial.run_id == f3) == (reference == f"{name}[{point}]")
+            assert (printed(name)[reference] == 50.86) == (reference == f"{name}[{point}]")
+
+
+def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
+    controls = make_plan([TABLES["controls"]], TINY, 1)
+    by_row = {
+        name.removeprefix("controls[").rstrip("]"): trial.config
+        for name, (trial,) in controls.cell_trials.items()
+    }
+    found = {
+        row: (*built(config), config.transfer.lambda_s, config.transfer.lambda_bs,
+              config.train.color_jitter)
+        for row, config in by_row.items()
+    }  # fmt: skip
+    assert found == {
+        "full module, no view": ("csma", "", 0.5, 0.5, 0),
+        "full module, both views": ("csma", "ed", 0.5, 0.5, 0),
+        "views, but lambda_s = lambda_bs = 0": ("csma", "ed", 0, 0, 0),
+        "views, L_s alone": ("csma", "ed", 0.5, 0, 0),
+        "views, L_bs alone": ("csma", "ed", 0, 0.5, 0),
+        "colour jitter instead of views": ("csma", "", 0.5, 0.5, 0.3),
+        "attention transfer without the module": ("", "ed", 0.5, 0.5, 0),
+    }  # fmt: skip
+    assert controls.num_configs == 7
+    for row, cell in (("no view", "III[no,no]"), ("both views", "III[yes,yes]")):
+        (trial,) = controls.cell_trials[f"controls[full module, {row}]"]
+        assert trial.run_id == plan.cell_trials[cell][0].run_id
+
+
+def test_the_background_scores_of_a_row_share_one_training() -> None:
+    plan = make_plan([TABLES["background-score"]], TINY, 2)
+    assert plan.num_configs == 24
+    assert len({trial.cam_id for trial in plan.trials}) == 3 * 2
+    firsts = [trial.config.labels.background_score for trial in plan.trials[:24]]
+    assert firsts[:6] == [0.05] * 3 + [0.1] * 3  # no two neighbours share a training
+    assert set(firsts) == {0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5}
 
 
 # Malformed tables

@@ -22,7 +22,10 @@ from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.process import Process
 
-EXPLANATORY = {"train_seconds", "last_attempt_seconds", "environment"}
+EXPLANATORY = {
+    "train_seconds", "inference_seconds", "after_training_seconds", "last_attempt_seconds",
+    "environment", "counts_from",
+}  # fmt: skip
 """What differs between two runs of one trial: when, how long and where."""
 
 
@@ -80,8 +83,10 @@ def test_a_trial_writes_what_the_store_promises(
     files = set(ages(finished[0])) - {f"{cam}/training.lock"}
     assert files == {
         f"{cam}/config.json", f"{cam}/epochs.jsonl", f"{cam}/trained.json",
+        f"{cam}/counted.json",
         f"{cam}/checkpoints/epoch_0002.pt", f"{cam}/checkpoints/epoch_0003.pt",
         f"{scored}/config.json", f"{scored}/counts.npz", f"{scored}/metrics.json",
+        f"{scored}/image_counts.npz",
         f"{scored}/threshold_curve.png", f"{scored}/cam_gallery.png",
     }  # fmt: skip
     for name in ("threshold_curve.png", "cam_gallery.png"):

@@ -7,11 +7,24 @@ first, so that two table cells which are the same experiment are one trial.
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
-from wsss.config import NetworkConfig, RunConfig, Settings, TransferConfig, ViewsConfig
+from wsss.config import (
+    DataConfig,
+    NetworkConfig,
+    RunConfig,
+    Settings,
+    TrainConfig,
+    TransferConfig,
+    ViewsConfig,
+)
 
+R = TypeVar("R")
 S = TypeVar("S", bound=Settings)
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 ID_LENGTH = 12
 """Hex digits of an id: 48 bits, so 100,000 trials collide with a chance of 2e-5."""
@@ -20,13 +33,39 @@ SCHEMA = 1
 """Part of every id. Raise it when a setting changes its meaning, so that old results rest."""
 
 
-def canonical(config: RunConfig) -> RunConfig:
-    """Return `config` with every setting that has no effect at its default value."""
-    views, transfer = _live_views(config.views), _live_transfer(config)
-    train = config.train if views.names else _reset(config.train, "cls_over_views")
-    network = _live_network(config.network)
+class Once:
+    """Calls pure functions once per argument: the second `once(f, x)` is looked up.
+
+    Arguments are known again by being the very same object. Equality would not do: -0.0 equals 0.0
+    and is another setting. Sections are frozen, so what was computed from one stays right.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def __call__(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return function(*arguments)."""
+        key = (function, *map(id, arguments))
+        known = self._known.get(key)
+        if known is None:
+            # The arguments are kept, since the id of a deleted object is given to another.
+            known = self._known[key] = (arguments, function(*arguments))
+        return known[1]
+
+
+def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
+    """Return `config` with every setting that has no effect at its default value.
+
+    Give many configurations one `once`, and a section which they share is worked on once.
+    """
+    once = once or Once()
     return config.model_copy(
-        update={"network": network, "views": views, "transfer": transfer, "train": train}
+        update={
+            "network": once(_live_network, config.network),
+            "views": once(_live_views, config.views),
+            "transfer": once(_live_transfer, config.transfer, config.views),
+            "train": once(_live_train, config.train, config.views),
+        }
     )
 
 
@@ -37,32 +76,80 @@ def canonical_json(config: RunConfig) -> str:
     )
 
 
+class Ids(NamedTuple):
+    """The two ids of a trial."""
+
+    run_id: str
+    cam_id: str
+
+
 def run_id(config: RunConfig) -> str:
     """Return the id of a training together with its pseudo-label settings: 12 hex digits."""
-    return _digest(canonical(config).model_dump(mode="json"))
+    return ids_of_seeds(canonical(config), [config.rng_seed])[0].run_id
 
 
 def cam_id(config: RunConfig) -> str:
     """Return the id of a training alone: 12 hex digits, equal under any pseudo-label settings."""
-    settings = canonical(config).model_dump(mode="json")
-    del settings["labels"], settings["data"]["eval_split"]
-    return _digest(settings)
+    return ids_of_seeds(canonical(config), [config.rng_seed])[0].cam_id
 
 
 def config_id(config: RunConfig) -> str:
     """Return the id which all seeds of one configuration share."""
-    return run_id(config.model_copy(update={"rng_seed": 0}))
+    return ids_of_seeds(canonical(config), [0])[0].run_id
 
 
-def _digest(settings: dict[str, Any]) -> str:
-    text = json.dumps({"schema": SCHEMA, **settings}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = None) -> list[Ids]:
+    """Return the ids of a canonical configuration under each seed; `once` as in `canonical`.
+
+    An id is the start of the SHA-256 of the settings, and the schema's number, as JSON with sorted
+    keys and no spaces. The settings are written once for all seeds.
+    """
+    once = once or Once()
+    texts = {"schema": str(SCHEMA)} | {
+        name: once(_json, value) if isinstance(value, Settings) else str(value)
+        for name, value in config.__dict__.items()
+    }
+    run_head, run_tail = _around_seed(texts)
+    del texts["labels"]
+    texts["data"] = once(_json_without_eval_split, config.data)
+    cam_head, cam_tail = _around_seed(texts)
+    return [
+        Ids(_digest(run_head, f"{seed}{run_tail}"), _digest(cam_head, f"{seed}{cam_tail}"))
+        for seed in seeds
+    ]
+
+
+def _around_seed(texts: dict[str, str]) -> tuple["hashlib._Hash", str]:
+    """Return the digest of the JSON object up to the seed's value, and the text behind it."""
+    items = [f'"{name}":{text}' for name, text in sorted(texts.items()) if name != "rng_seed"]
+    after = sum(name > "rng_seed" for name in texts)
+    head, tail = ",".join([*items[:-after], '"rng_seed":']), ",".join(items[-after:])
+    return hashlib.sha256(f"{{{head}".encode()), f",{tail}}}"
+
+
+def _digest(head: "hashlib._Hash", tail: str) -> str:
+    whole = head.copy()
+    whole.update(tail.encode())
+    return whole.hexdigest()[:ID_LENGTH]
+
+
+def _json(settings: Settings) -> str:
+    return _ENCODER.encode(settings.model_dump(mode="json"))
+
+
+def _json_without_eval_split(data: DataConfig) -> str:
+    return _ENCODER.encode(data.model_dump(mode="json", exclude={"eval_split"}))
+
+
+@cache
+def _defaults(settings: type[Settings]) -> dict[str, Any]:
+    return {name: field.get_default() for name, field in settings.model_fields.items()}
 
 
 def _reset(settings: S, *names: str) -> S:
     """Set the named fields back to the defaults of their class."""
-    fields = type(settings).model_fields
-    return settings.model_copy(update={name: fields[name].get_default() for name in names})
+    defaults = _defaults(type(settings))
+    return settings.model_copy(update={name: defaults[name] for name in names})
 
 
 def _live_network(network: NetworkConfig) -> NetworkConfig:
@@ -88,9 +175,13 @@ def _live_views(views: ViewsConfig) -> ViewsConfig:
     return views if views.names else _reset(views, "reading", "padding")
 
 
-def _live_transfer(config: RunConfig) -> TransferConfig:
+def _live_train(train: TrainConfig, views: ViewsConfig) -> TrainConfig:
+    return train if views.names else _reset(train, "cls_over_views")
+
+
+def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConfig:
     """The merged CAM matters to L_bs, and to L_s only when its pairs contain it."""
-    transfer, num_views = config.transfer, len(config.views.names)
+    num_views = len(views.names)
     if num_views == 0:
         return TransferConfig()
     if transfer.lambda_s == 0 or num_views == 1:  # one view: L_s is its single term

@@ -88,9 +88,23 @@ class ThresholdCounts:
         pair, bucket = np.divmod(self.codes.astype(np.int64), len(self.thresholds) + 1)
         truth, label = np.divmod(pair, self.num_labels)
         label = np.where(bucket > at, label, 0)
-        confusion = np.zeros((len(self.image_ids), self.num_labels, self.num_labels), np.int64)
-        np.add.at(confusion, (self.image_index, truth, label), self.counts)
-        return confusion
+        shape = (len(self.image_ids), self.num_labels, self.num_labels)
+        place = (self.image_index.astype(np.int64) * shape[1] + truth) * shape[2] + label
+        total = np.bincount(place, weights=self.counts, minlength=int(np.prod(shape)))
+        return total.astype(np.int64).reshape(shape)  # float64 holds counts up to 2^53 exactly
+
+    def of_images(self, chosen: NDArray[np.bool_]) -> "ThresholdCounts":
+        """Return the counts of the chosen images alone. chosen: [N]."""
+        entries = chosen[self.image_index]
+        place = np.cumsum(chosen, dtype=np.uint32) - np.uint32(1)
+        return ThresholdCounts(
+            self.thresholds,
+            self.num_labels,
+            tuple(name for name, kept in zip(self.image_ids, chosen, strict=True) if kept),
+            place[self.image_index[entries]],
+            self.codes[entries],
+            self.counts[entries],
+        )
 
     def save(self, path: Path) -> None:
         """Write a compressed .npz, without pickle."""

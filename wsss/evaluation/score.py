@@ -1,8 +1,10 @@
 """The figures of a set of pseudo-labels, each saying whether pixel ground truth chose it."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsss.config import LabelsConfig
 from wsss.evaluation.confusion import ThresholdCounts, iou_per_label, mean_iou, threshold_index
@@ -16,6 +18,13 @@ class Score:
     """At the fixed background score, which saw no pixel ground truth."""
     miou_best: float
     """At the best threshold of the searched range: its choice saw the pixel ground truth."""
+    miou_held_out: float | None
+    """Two-fold cross-fitted: the threshold is chosen on one half of the images and the other half
+    scored with it, then the halves change places; the mean of the two. Choosing it saw the pixel
+    ground truth of other images only. The halves are fixed by a hash of the image id. None if a
+    half is empty or has no valid pixel."""
+    held_out_thresholds: list[float]
+    """The two thresholds chosen so, that of the first half first; empty if there is none."""
     best_threshold: float
     fixed_threshold: float
     precision_fixed: float | None
@@ -33,13 +42,15 @@ def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
     """Score counted pixels at the fixed and at the best threshold."""
     confusions = counts.confusions()  # [T, L, L]
     curve = 100 * mean_iou(confusions)  # [T]
-    low, high = (threshold_index(counts.thresholds, t) for t in labels.threshold_range)
     fixed = threshold_index(counts.thresholds, labels.background_score)
-    best = low + int(curve[low : high + 1].argmax())
+    best = best_index(curve, counts, labels)
+    held_out = cross_fitted(counts, labels)
     found = confusions[fixed][1:, 1:].sum()  # pixels that are and are labelled foreground
     return Score(
         miou_fixed=float(curve[fixed]),
         miou_best=float(curve[best]),
+        miou_held_out=float(np.mean([miou for _, miou in held_out])) if held_out else None,
+        held_out_thresholds=[threshold for threshold, _ in held_out],
         best_threshold=round(float(counts.thresholds[best]), 6),
         fixed_threshold=labels.background_score,
         precision_fixed=_percent(found, confusions[fixed][:, 1:].sum()),
@@ -51,6 +62,34 @@ def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
             for t, value in zip(counts.thresholds, curve, strict=True)
         ],
     )
+
+
+def best_index(curve: NDArray[np.float64], counts: ThresholdCounts, labels: LabelsConfig) -> int:
+    """Return where a curve [T] is highest in the range that is searched; of equals, the first."""
+    low, high = (threshold_index(counts.thresholds, t) for t in labels.threshold_range)
+    return low + int(curve[low : high + 1].argmax())
+
+
+def cross_fitted(counts: ThresholdCounts, labels: LabelsConfig) -> list[tuple[float, float]]:
+    """Return (threshold chosen on one half, mIoU of the other in percent), then the halves swapped.
+
+    Empty if a half holds no valid pixel.
+    """
+    first = np.array([in_first_half(image_id) for image_id in counts.image_ids])
+    halves = [counts.of_images(half) for half in (first, ~first)]
+    if any(half.counts.sum() == 0 for half in halves):
+        return []
+    curves = [100 * mean_iou(half.confusions()) for half in halves]  # [T] each
+    chosen = [best_index(curve, counts, labels) for curve in curves]
+    return [
+        (round(float(counts.thresholds[at]), 6), float(other[at]))
+        for at, other in zip(chosen, reversed(curves), strict=True)
+    ]
+
+
+def in_first_half(image_id: str) -> bool:
+    """Whether an image is in the first half: by its id alone, so in every data set alike."""
+    return hashlib.sha256(f"threshold half:{image_id}".encode()).digest()[0] % 2 == 0
 
 
 def _percent(part: np.int64, whole: np.int64) -> float | None:

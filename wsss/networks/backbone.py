@@ -1,4 +1,4 @@
-"""Backbones at output stride 16, cut into five stages. Legend: B batch, C channels, H W image size.
+"""Backbones at output stride 16 or 8, in five stages. Legend: B batch, C channels, H W image size.
 
 | backbone        | source                                  | channels of stages 2 to 5 |
 |-----------------|-----------------------------------------|---------------------------|
@@ -10,7 +10,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,21 @@ from wsss.weights import WeightsError, file_digest
 
 
 class Backbone(nn.Module):
-    """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16."""
+    """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16.
 
-    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, int, int, int]) -> None:
+    At output stride 8 the last two have stride 8: the last is then dilated by 4.
+    """
+
+    def __init__(
+        self,
+        stages: list[nn.Sequential],
+        channels: tuple[int, int, int, int],
+        output_stride: Literal[8, 16] = 16,
+    ) -> None:
         super().__init__()
-        _dilate(stages[4])
+        if output_stride == 8:
+            _dilate(stages[3], 2)
+        _dilate(stages[4], 32 // output_stride)
         self.stages = nn.ModuleList(stages)
         self.channels = channels
         self.num_frozen = 0
@@ -43,7 +53,7 @@ class Backbone(nn.Module):
         return list(self.stages[: self.num_frozen])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] -> the maps of stages 2 to 5, strides 4, 8, 16 and 16."""
+        """[B, 3, H, W] -> the maps of stages 2 to 5, strides 4, 8, then the output stride."""
         maps = []
         for index, stage in enumerate(self.stages):
             with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.num_frozen):
@@ -52,7 +62,12 @@ class Backbone(nn.Module):
         return maps[1:]
 
 
-def build_backbone(network: NetworkConfig, weights_file: Path | None = None) -> Backbone:
+def build_backbone(
+    network: NetworkConfig,
+    weights_file: Path | None = None,
+    *,
+    output_stride: Literal[8, 16] = 16,
+) -> Backbone:
     """Build the configured backbone with its initial weights, convolutions and norms fused.
 
     `weights_file` must be the file whose SHA-256 `network.weights` names. Raises WeightsError if
@@ -61,7 +76,7 @@ def build_backbone(network: NetworkConfig, weights_file: Path | None = None) -> 
     stages, channels = _BUILDERS[network.backbone](network, weights_file)
     for stage in stages:
         fuse_conv_norm(stage)
-    backbone = Backbone(stages, channels)
+    backbone = Backbone(stages, channels, output_stride)
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -168,18 +183,19 @@ def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
     return BasicBlock(in_channels, channels, stride, shortcut)
 
 
-def _dilate(stage: nn.Module) -> None:
-    """Trade the last stage's stride for dilation 2 in the convolutions behind it, in place.
+def _dilate(stage: nn.Module, dilation: int) -> None:
+    """Trade a stage's stride for `dilation` (2, 4) in the convolutions behind it, in place.
 
-    The convolution that loses its stride keeps dilation 1, as torchvision's
-    replace_stride_with_dilation does.
+    The convolution that loses its stride keeps the dilation of the stage before, half as much, as
+    torchvision's replace_stride_with_dilation does.
     """
     for conv in stage.modules():
         if isinstance(conv, nn.Conv2d):
+            rate = dilation
             if conv.stride != (1, 1):
-                conv.stride = (1, 1)
-            elif conv.kernel_size != (1, 1):
-                conv.dilation = conv.padding = (2, 2)
+                conv.stride, rate = (1, 1), dilation // 2
+            if conv.kernel_size != (1, 1):
+                conv.dilation = conv.padding = (rate, rate)
 
 
 _BUILDERS = {

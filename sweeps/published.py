@@ -1,0 +1,210 @@
+"""Tables I and II of the paper as data, every method's row, and where the printed numbers disagree.
+
+Qin et al., TCSVT 2024, Section IV-C and IV-D. Typed from a text version of the paper. What cannot
+be read from it with certainty: which numbers are set in bold, so bold type is not carried, and
+whether the last digits were extracted correctly; the means of Table II, which are computed from
+`TABLE_II`, and the methods that stand in both tables agree but for the row "Ours".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from sweeps.paper_tables import TABLE_III, TABLE_IV, TABLE_V, TABLE_VI
+from sweeps.table import Table
+
+OURS = "Ours"
+"""The row of the paper's own method in Tables I and II."""
+
+
+@dataclass(frozen=True)
+class SegmentationRow:
+    """One line of Table I; val and test are mIoU in percent. The paper prints no dash."""
+
+    method: str
+    publication: str
+    """Where and when, as printed, e.g. "CVPR18"; empty for the paper's own row."""
+    citation: int | None
+    """Number in the paper's reference list, as printed."""
+    backbone: str
+    val: float
+    test: float
+    saliency: bool = False
+    """The printed tick (True) or cross: supervised by saliency maps besides image-level labels."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of Table II: 21 IoUs in percent on val, background first, and the printed mean."""
+
+    method: str
+    citation: int | None
+    ious: tuple[float, ...]
+    printed_mean: float
+
+    @property
+    def computed_mean(self) -> float:
+        """Mean of the 21 printed IoUs, in percent."""
+        return fmean(self.ious)
+
+
+@dataclass(frozen=True)
+class PaperNote:
+    """Something in print which does not fit, in one or two sentences."""
+
+    tables: tuple[str, ...]
+    """Names of the tables it belongs to, e.g. ("IV", "VI")."""
+    text: str
+
+
+TABLE_I = (
+    SegmentationRow("AffinityNet", "CVPR18", 7, "ResNet38", 61.7, 63.7),
+    SegmentationRow("DSRG", "CVPR18", 30, "ResNet101", 61.4, 63.2, saliency=True),
+    SegmentationRow("SeeNet", "NeurIPS18", 31, "ResNet38", 63.1, 62.8, saliency=True),
+    SegmentationRow("IRNet", "CVPR19", 8, "ResNet50", 63.5, 64.8),
+    SegmentationRow("SSDD", "ICCV19", 32, "ResNet38", 64.9, 65.5),
+    SegmentationRow("CIAN", "AAAI20", 33, "ResNet101", 64.3, 65.3, saliency=True),
+    SegmentationRow("Zhang et al.", "ECCV20", 34, "ResNet50", 66.6, 66.7, saliency=True),
+    SegmentationRow("Sun et al.", "ECCV20", 35, "ResNet101", 66.2, 66.9, saliency=True),
+    SegmentationRow("SEAM", "CVPR20", 11, "ResNet38", 64.5, 65.7),
+    SegmentationRow("Chen et al.", "ECCV20", 36, "ResNet50", 65.7, 66.6),
+    SegmentationRow("Chang et al.", "CVPR20", 37, "ResNet38", 66.1, 65.9),
+    SegmentationRow("Wang et al.", "IJCV20", 38, "ResNet38", 64.3, 65.4),
+    SegmentationRow("Araslanov et al.", "CVPR20", 39, "ResNet38", 62.7, 64.3),
+    SegmentationRow("ICD", "CVPR20", 40, "ResNet101", 64.1, 64.3),
+    SegmentationRow("CONTA", "NeurIPS20", 41, "ResNet38", 66.1, 66.7),
+    SegmentationRow("OAA++", "TPAMI21", 42, "ResNet101", 64.9, 66.3),
+    SegmentationRow("OAA+++", "TPAMI21", 42, "VGGNet", 63.7, 63.2),
+    SegmentationRow("Su et al.", "ICCV21", 44, "ResNet38", 66.1, 66.8),
+    SegmentationRow("Zhang et al.", "ACMMM21", 44, "ResNet38", 63.9, 64.8),
+    SegmentationRow("Ru et al.", "CVPR22", 45, "MiT-B1", 66.0, 66.3),
+    SegmentationRow(OURS, "", None, "ResNet50", 67.3, 67.5),
+)
+
+TABLE_II_CLASSES = (
+    "bkg", "aero", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table",
+    "dog", "horse", "mbk", "person", "plant", "sheep", "sofa", "train", "tv",
+)  # fmt: skip
+"""Column heads as printed, in VOC's label order."""
+
+TABLE_II = (
+    ClassRow("MIL+seg", 49, (
+        79.6, 50.2, 21.6, 40.9, 34.9, 40.5, 45.9, 51.5, 60.6, 12.6, 51.2, 11.6, 56.8, 52.9, 44.8,
+        42.7, 31.2, 55.4, 21.5, 38.8, 36.9,
+    ), 42.0),
+    ClassRow("SEC", 50, (
+        82.4, 62.9, 26.4, 61.6, 27.6, 38.1, 66.6, 62.7, 75.2, 22.1, 53.5, 28.3, 65.8, 57.8, 62.3,
+        52.5, 32.5, 62.6, 32.1, 45.4, 45.3,
+    ), 50.7),
+    ClassRow("AdvErasing", 51, (
+        83.4, 71.1, 30.5, 72.9, 41.6, 55.9, 63.1, 60.2, 74.0, 18.0, 66.5, 32.4, 71.7, 56.3, 64.8,
+        52.4, 37.4, 69.1, 31.4, 58.9, 43.9,
+    ), 55.0),
+    ClassRow("AffinityNet", 7, (
+        88.2, 68.2, 30.6, 81.1, 49.6, 61.0, 77.8, 66.1, 75.1, 29.0, 66.0, 40.2, 80.4, 62.0, 70.4,
+        73.7, 42.5, 70.0, 42.6, 68.1, 51.6,
+    ), 61.7),
+    ClassRow("SEAM", 11, (
+        88.8, 68.5, 33.3, 85.7, 40.4, 67.3, 78.9, 76.3, 81.9, 29.1, 75.5, 48.1, 79.9, 73.8, 71.4,
+        75.2, 48.9, 79.8, 40.9, 58.2, 53.0,
+    ), 64.5),
+    ClassRow(OURS, None, (
+        89.0, 73.4, 35.9, 78.9, 52.9, 67.3, 82.2, 72.4, 86.2, 30.3, 78.4, 40.2, 80.5, 79.1, 80.8,
+        66.0, 57.7, 81.3, 57.6, 62.0, 55.0,
+    ), 67.3),
+)  # fmt: skip
+
+REPEAT_SD = 0.17
+"""Lowest SD (mIoU, percentage points) known from published repeats of CAM and DeepLab trainings."""
+
+EXPECTED_RANGE_OF_16 = 3.532
+"""Expected range of 16 independent normal values, in SDs (Tippett 1925, Biometrika 17)."""
+
+
+def paper_notes() -> tuple[PaperNote, ...]:
+    """Return the paper's own inconsistencies; every figure is computed from the printed numbers."""
+    return (_mean_of_classes(), _span_of_lambdas(), _parts(), _views(), _refinement(), _citations())
+
+
+def _mean_of_classes() -> PaperNote:
+    ours = next(row for row in TABLE_II if row.method == OURS)
+    others = max(
+        abs(row.computed_mean - row.printed_mean) for row in TABLE_II if row.method != OURS
+    )
+    return PaperNote(
+        ("II", "I"),
+        f'The 21 classes of "{OURS}" average {ours.computed_mean:.3f}, not the printed '
+        f"{ours.printed_mean:.1f}; the other rows agree with their printed means within "
+        f"{others:.2f}.",
+    )
+
+
+def _span_of_lambdas() -> PaperNote:
+    mious = list(_printed(TABLE_V).values())
+    return PaperNote(
+        ("V",),
+        f"The {len(mious)} cells span {max(mious) - min(mious):.2f} mIoU (SD {pstdev(mious):.3f}), "
+        f"and the paper mentions no repeats. Published repeats of such trainings vary by "
+        f"{REPEAT_SD:.2f} SD or more: 16 equal settings would then span about "
+        f"{EXPECTED_RANGE_OF_16 * REPEAT_SD:.2f}, so one training per cell cannot resolve their "
+        "order.",
+    )
+
+
+def _parts() -> PaperNote:
+    parts, attention = _gains(TABLE_IV), _gains(TABLE_VI)
+    atrous, context, both = parts["yes,no,no"], parts["no,yes,no"], attention["yes,yes"]
+    return PaperNote(
+        ("IV", "VI"),
+        f"Alone, the parts gain {atrous:+.2f} (multi-scale atrous), {context:+.2f} (context "
+        f"association) and {both:+.2f} (channel and spatial attention), "
+        f"{atrous + context + both:+.2f} in sum; the module with all of them gains "
+        f"{parts['yes,yes,yes']:+.2f}.",
+    )
+
+
+def _views() -> PaperNote:
+    gains = _gains(TABLE_III)
+    enhanced, decreased = gains["yes,no"], gains["no,yes"]
+    return PaperNote(
+        ("III",),
+        f"The views gain more together ({gains['yes,yes']:+.2f}) than the sum of what each gains "
+        f"alone ({enhanced:+.2f} and {decreased:+.2f}, {enhanced + decreased:+.2f} in sum), while "
+        "the parts of the module in Tables IV and VI gain less together.",
+    )
+
+
+def _refinement() -> PaperNote:
+    ours = next(row for row in TABLE_I if row.method == OURS)
+    pseudo_labels = _printed(TABLE_III)["yes,yes"]
+    return PaperNote(
+        ("I", "II"),
+        f"Pseudo-labels of {pseudo_labels:.2f} mIoU are said to train a segmentation network that "
+        f"reaches {ours.val:.1f} on val, {ours.val - pseudo_labels:.1f} more. That implies a step "
+        "which refines the labels (a dense CRF, AffinityNet or IRN); the paper states none.",
+    )
+
+
+def _citations() -> PaperNote:
+    names = [f"{row.method} ({row.publication})" for row in TABLE_I if row.citation == 44]
+    return PaperNote(
+        ("I",),
+        f"{' and '.join(names)} both cite reference [44], which is the first of them only; the "
+        "reference list lacks the second.",
+    )
+
+
+def _printed(table: Table) -> dict[str, float]:
+    """Printed mIoU by the row's labels (and the column, if there are several)."""
+    return {
+        reference.removeprefix(f"{table.name}[").removesuffix("]"): cell.paper
+        for reference, cell in table.cells()
+        if cell.paper is not None
+    }
+
+
+def _gains(table: Table) -> Mapping[str, float]:
+    """Printed mIoU less that of the first row, by the row's labels."""
+    printed = _printed(table)
+    baseline = next(iter(printed.values()))
+    return {labels: miou - baseline for labels, miou in printed.items()}

@@ -1,0 +1,36 @@
+"""The figures of a report: pure functions from numbers to inline SVG text.
+
+figures_lines.py losses and thresholds · figures_oscillation.py how smooth a loss is ·
+figures_heatmap.py tables as maps · figures_rows.py dots, bars and intervals · figures_svg.py what
+they share: theme, ids, escaping.
+"""
+
+from sweeps.report.figures_heatmap import heatmap
+from sweeps.report.figures_lines import (
+    LossCurve,
+    ThresholdCurve,
+    loss_curves,
+    threshold_curves,
+)
+from sweeps.report.figures_oscillation import oscillation
+from sweeps.report.figures_rows import (
+    DotRow,
+    OscillationRow,
+    cell_dots,
+    oscillation_bars,
+    per_class_differences,
+)
+
+__all__ = [
+    "DotRow",
+    "LossCurve",
+    "OscillationRow",
+    "ThresholdCurve",
+    "cell_dots",
+    "heatmap",
+    "loss_curves",
+    "oscillation",
+    "oscillation_bars",
+    "per_class_differences",
+    "threshold_curves",
+]

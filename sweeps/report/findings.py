@@ -1,0 +1,171 @@
+"""What the statistics say about a table as a whole, in sentences with their figures."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.anova import two_way_anova
+from sweeps.bootstrap import argmax_stability, argmax_stability_over_images
+from sweeps.power import minimum_detectable, seeds_needed
+from sweeps.report.model import CellReport
+from sweeps.report.results import Results
+from sweeps.report.words import counted, listed, number, p_value
+from sweeps.stats import range_of_noise
+from sweeps.table import Table
+
+TARGET = 0.05
+"""The difference, in percentage points, whose price in seeds is always stated."""
+
+Cells = Mapping[str, CellReport]
+
+
+def headline(cells: Cells, *, small_scale: bool) -> str:
+    """Return the verdict on a table in one sentence, which says if it is not the paper's scale."""
+    measured = [cell for cell in cells.values() if cell.mean is not None]
+    if not measured:
+        return "Nothing measured yet."
+    counts = Counter(
+        cell.evidence.verdict.word
+        for cell in cells.values()
+        if cell.evidence and cell.evidence.verdict
+    )
+    judged = sum(counts.values())
+    missing = "" if len(measured) == len(cells) else f" {len(cells) - len(measured)} cells missing."
+    if not judged:
+        has_paper = sum(cell.paper is not None for cell in cells.values()) > 1
+        reason = (
+            "no cell can be judged yet" if has_paper else "the paper prints no differences here"
+        )
+        return f"{len(measured)} of {counted(len(cells), 'cell')} measured; {reason}.{missing}"
+    words = listed([f"{n} {word}" for word, n in counts.most_common()])
+    scale = "At this small scale, of" if small_scale else "Of"
+    return f"{scale} {counted(judged, 'difference')} to the baseline: {words}.{missing}"
+
+
+def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
+    """Return the sentences on seed noise, resolution, ranking and factors of a table."""
+    return (
+        *_noise(cells),
+        *_paper_span(cells),
+        *_factors(table, cells),
+        *_winner(table, cells, results),
+    )
+
+
+def pooled_sd(cells: Cells) -> tuple[float, int] | None:
+    """Return (SD over seeds, its degrees of freedom) pooled over cells with two seeds or more.
+
+    A trial which several cells share counts once.
+    """
+    groups = {tuple(sorted(c.run_ids.items())): list(c.values.values()) for c in cells.values()}
+    repeated = [values for values in groups.values() if len(values) > 1]
+    if not repeated:
+        return None
+    squares = sum((len(v) - 1) * float(np.var(v, ddof=1)) for v in repeated)
+    df = sum(len(v) - 1 for v in repeated)
+    return float(np.sqrt(squares / df)), df
+
+
+def _noise(cells: Cells) -> list[str]:
+    pooled = pooled_sd(cells)
+    if pooled is None:
+        return [
+            "Seed noise is unknown, as no cell has two seeds: no difference can be told from "
+            "chance. Run more, e.g. with SEEDS=3."
+        ]
+    sentences = [
+        f"Seed noise: one configuration's mIoU has an SD of {number(pooled[0])} over seeds."
+    ]
+    paired = [
+        c.evidence.differences.sd
+        for c in cells.values()
+        if c.evidence and c.evidence.differences.sd is not None
+    ]
+    if paired:
+        spread = float(np.sqrt(np.mean(np.square(paired))))
+        n = min(len(c.values) for c in cells.values() if c.values)
+        smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
+        resolves = "resolve nothing" if smallest is None else f"resolve {number(smallest)}"
+        sentences.append(
+            f"Differences of two configurations on the same seed have an SD of {number(spread)}: "
+            f"{counted(n, 'seed')} {resolves} at 80 % power and 5 % error"
+            + (f"; to resolve {TARGET:g}: {needed:,} seeds." if needed else ".")
+        )
+    return sentences
+
+
+def _paper_span(cells: Cells) -> list[str]:
+    """Compare the span of the printed numbers with that of cells which differ by noise alone."""
+    printed = [cell.paper for cell in cells.values() if cell.paper is not None]
+    pooled = pooled_sd(cells)
+    if len(printed) < 3 or pooled is None:
+        return []
+    span = max(printed) - min(printed)
+    noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
+    verdict = "is within" if span <= noise.upper else "exceeds"
+    return [
+        f"The paper's {len(printed)} numbers span {number(span)}. As many cells without any "
+        f"effect, one seed each, would span {number(noise.expected)} on average and up to "
+        f"{number(noise.upper)} (95 %) at the seed noise measured here: the paper's span {verdict} "
+        "what noise alone explains."
+    ]
+
+
+def _complete(table: Table, cells: Cells) -> NDArray[np.float64] | None:
+    """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one."""
+    seeds = sorted(set.intersection(*(set(cell.values) for cell in cells.values())))
+    if not seeds:
+        return None
+    values = [[cell.values[seed] for cell in cells.values()] for seed in seeds]
+    return np.array(values).reshape(len(seeds), len(table.rows), len(table.columns))
+
+
+def _factors(table: Table, cells: Cells) -> list[str]:
+    """Analyse a grid of at least two rows and two columns."""
+    values = _complete(table, cells)
+    if values is None or min(values.shape[1:]) < 2:
+        return []
+    anova = two_way_anova(values)
+    effects = [(" and ".join(table.row_names), anova.rows), (table.column_name, anova.columns)]
+    if anova.interaction:
+        effects.append(("their interaction", anova.interaction))
+    parts = [
+        f"{name} explains {100 * e.eta_squared:.0f} % of the variance (p {_equals(e.p)})"
+        for name, e in effects
+    ]
+    error = "" if anova.interaction else ", one seed: the interaction serves as error"
+    return [f"Two-way ANOVA over {counted(len(values), 'seed')}{error}: {listed(parts)}."]
+
+
+def _equals(p: float | None) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _winner(table: Table, cells: Cells, results: Results) -> list[str]:
+    """Say how often the best cell would be the best again."""
+    values = _complete(table, cells)
+    if values is None or len(cells) < 3:
+        return []
+    means = values.mean(0).reshape(-1)
+    names = list(cells)
+    best = int(means.argmax())
+    start = f"Best here: {names[best]}, {number(float(means[best]))}."
+    over_images = _over_images(cells, results)
+    again = []
+    if len(values) > 1:
+        share = argmax_stability(values.reshape(len(values), -1))[best]
+        again.append(f"{100 * share:.0f} % of resamples of seeds")
+    if over_images is not None:
+        again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
+    return [f"{start} It is the best in {listed(again)}."] if again else [start]
+
+
+def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
+    seeds = sorted(set.intersection(*(set(cell.values) for cell in cells.values())))
+    rows = [results.resampled([cell.run_ids[s] for s in seeds]) for cell in cells.values()]
+    if any(row is None for row in rows):
+        return None
+    return argmax_stability_over_images(np.array(rows))

@@ -1,0 +1,137 @@
+"""What a report says, before it is written in any format. All mIoU in percent.
+
+Image noise (another set of images, the networks as they are) and seed noise (another training, the
+images as they are) have fields of their own and are never added up.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sweeps.published import PaperNote
+from sweeps.sweep import Sweep
+from sweeps.table import Table
+from sweeps.verdict import CellEvidence
+
+
+class Measure(StrEnum):
+    """Which mIoU a report compares; each says what chose its threshold."""
+
+    fixed = "fixed"
+    held_out = "held-out"
+    best = "best"
+
+    @property
+    def key(self) -> str:
+        """Its name in metrics.json."""
+        return {"fixed": "miou_fixed", "held-out": "miou_held_out", "best": "miou_best"}[self.value]
+
+    def describe(self, background_score: float) -> str:
+        """Return what the figure is, and which pixel ground truth its choice saw."""
+        return {
+            "fixed": f"pseudo-label mIoU in % at the fixed background score {background_score:g}, "
+            "which saw no pixel ground truth",
+            "held-out": "pseudo-label mIoU in % at a threshold chosen on the other half of the "
+            "scored images, whose pixel ground truth it saw",
+            "best": "pseudo-label mIoU in % at each training's best threshold, whose choice saw "
+            "the pixel ground truth that scores it",
+        }[self.value]
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """One cell of a table."""
+
+    reference: str
+    labels: tuple[str, ...]
+    """The row's labels, and the column's if there are several."""
+    paper: float | None
+    run_ids: dict[int, str]
+    """Seed -> run id, of all planned trials."""
+    values: dict[int, float]
+    """Seed -> mIoU, of finished trials."""
+    mean: float | None
+    sd: float | None
+    """Sample SD over seeds: seed noise. None below two seeds."""
+    seed_interval: tuple[float, float] | None
+    """95 % t interval of the mean, under other seeds."""
+    image_interval: tuple[float, float] | None
+    """95 % bootstrap interval of the mean, under other images."""
+    evidence: CellEvidence | None
+    """Against the baseline; None for the baseline itself and for what has no common seed."""
+    image_difference: tuple[float, float] | None
+    """95 % bootstrap interval of the difference to the baseline, on the same images."""
+    also: tuple[str, ...]
+    """Other cells that are the same trials."""
+    failures: tuple[str, ...]
+    seconds: float
+    """Training and inference time of its finished trials."""
+    links: tuple[tuple[str, str], ...]
+    """(seed, address) of the MLflow runs."""
+
+    @property
+    def num_planned(self) -> int:
+        """Trials that the plan has for this cell."""
+        return len(self.run_ids)
+
+    @property
+    def to_paper(self) -> float | None:
+        """Measured mean minus printed number."""
+        if self.mean is None or self.paper is None:
+            return None
+        return self.mean - self.paper
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: SVG text, or the gallery of a run as a data URI."""
+
+    title: str
+    caption: str
+    svg: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """One table with its evidence."""
+
+    table: Table
+    cells: dict[str, CellReport]
+    """By reference, in the table's order."""
+    headline: str
+    """The verdict in one sentence."""
+    findings: tuple[str, ...]
+    """What the statistics say about the table as a whole."""
+    notes: tuple[str, ...]
+    pictures: tuple[Picture, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `sweeps report` writes."""
+
+    sweep: Sweep
+    measure: Measure
+    margin: float
+    created: str
+    scale_marks: tuple[str, ...]
+    """How the runs differ from the paper's setting; empty at full scale."""
+    tables: tuple[TableReport, ...]
+    paper_notes: tuple[PaperNote, ...]
+    readings: tuple[tuple[str, str, str], ...]
+    """(setting, value, what is open) of each open point."""
+    changes: tuple[tuple[str, str, str], ...]
+    """(setting, paper preset's value, value here)."""
+    provenance: tuple[tuple[str, str], ...]
+    failures: tuple[tuple[str, str], ...]
+    costs: tuple[tuple[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return f"Tables {', '.join(self.sweep.table_names)}: do they hold?"
+
+    @property
+    def description(self) -> str:
+        """The line under which every number stands: data, images, backbone, epochs, seeds."""
+        return self.sweep.describe()

@@ -1,0 +1,254 @@
+"""The pictures of a table: curves and maps drawn from the store, and galleries of CAMs."""
+
+import base64
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sweeps.plan import Plan
+from sweeps.report.figures import (
+    DotRow,
+    LossCurve,
+    OscillationRow,
+    ThresholdCurve,
+    cell_dots,
+    heatmap,
+    loss_curves,
+    oscillation,
+    oscillation_bars,
+    per_class_differences,
+    threshold_curves,
+)
+from sweeps.report.findings import pooled_sd
+from sweeps.report.model import CellReport, Picture
+from sweeps.report.results import LEVEL, Results
+from sweeps.report.words import counted
+from sweeps.table import Table
+
+MAX_CURVES = 8
+"""More lines than this in one plot cannot be told apart."""
+MAX_DOT_ROWS = 40
+MAX_GALLERIES = 8
+GALLERY_WIDTH = 1100
+PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
+
+Cells = dict[str, CellReport]
+
+
+def table_pictures(
+    table: Table, cells: Cells, plan: Plan, results: Results, pictured: set[str]
+) -> tuple[Picture, ...]:
+    """Draw what a table's finished trials give.
+
+    `pictured` holds the run ids whose gallery an earlier table showed; it is added to.
+    """
+    done = [cell for cell in cells.values() if cell.values]
+    if not done:
+        return ()
+    pictures = []
+    if min(len(table.rows), len(table.columns)) > 1:
+        pictures.append(_heatmap(table, cells))
+    if len(cells) <= MAX_DOT_ROWS:
+        pictures.append(_dots(table, done))
+    if len(done) <= MAX_CURVES:
+        pictures += _losses(table, done, plan, results)
+        pictures.append(_thresholds(table, done, results))
+    pictures += _per_class(table, cells, results)
+    return (*pictures, *_galleries(done, results, pictured))
+
+
+def _heatmap(table: Table, cells: Cells) -> Picture:
+    shape = len(table.rows), len(table.columns)
+    measured = np.array([_or_nan(cell.mean) for cell in cells.values()]).reshape(shape)
+    paper = np.array([_or_nan(cell.paper) for cell in cells.values()]).reshape(shape)
+    pooled = pooled_sd(cells)
+    # A cell is the mean over its seeds, and a difference of two such means is what is judged.
+    num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
+    noise = None if pooled is None else 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
+    svg = heatmap(
+        measured, paper,
+        row_labels=[", ".join(row.labels) for row in table.rows],
+        column_labels=list(table.columns),
+        row_name=", ".join(table.row_names),
+        column_name=table.column_name,
+        noise=noise, name=_name(table, "map"), title=f"Table {table.name} as a map",
+    )  # fmt: skip
+    band = (
+        "seed noise is unknown, so no band can be drawn"
+        if noise is None
+        else f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
+        f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
+    )
+    caption = f"Measured mIoU and the paper's, each on a colour scale of its own; {band}."
+    return Picture("Map of the grid", caption, svg)
+
+
+def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
+    rows = [
+        DotRow(
+            label=_label(cell),
+            values=list(cell.values.values()),
+            paper=cell.paper,
+            low=cell.seed_interval[0] if cell.seed_interval else None,
+            high=cell.seed_interval[1] if cell.seed_interval else None,
+        )
+        for cell in done
+    ]
+    svg = cell_dots(
+        rows,
+        name=_name(table, "dots"),
+        title=f"Table {table.name}, seed by seed",
+        interval_label="95 % interval of the mean over seeds",
+    )
+    caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
+    return Picture("Every training", caption, svg)
+
+
+def _losses(
+    table: Table, done: Sequence[CellReport], plan: Plan, results: Results
+) -> list[Picture]:
+    """Draw L by step, as the paper's Figures 6 to 8, and how much it oscillates."""
+    cams = {trial.run_id: trial.cam_id for trial in plan.trials}
+    curves, swings, window = [], [], 1
+    for cell in done:
+        steps = []
+        for seed in cell.values:
+            epochs = results.store.cam(cams[cell.run_ids[seed]]).epochs()
+            if epochs and all("step_losses" in epoch for epoch in epochs):
+                window = len(epochs[0]["step_losses"])
+                steps.append([loss for epoch in epochs for loss in epoch["step_losses"]])
+        if steps:
+            curves.append(LossCurve(_label(cell), steps))
+            if window >= 3 and len(steps[0]) >= 2 * window:
+                values = [oscillation(losses, window) for losses in steps]
+                swings.append(OscillationRow(_label(cell), values))
+    if not curves:
+        return []
+    as_figure = f" (as {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
+    pictures = [
+        Picture(
+            f"Loss curves{as_figure}",
+            "Total loss L per training step, mean over seeds; strong: moving average over an "
+            "epoch. L has more terms with views than without: compare heights only within one "
+            "choice of views.",
+            loss_curves(
+                curves, steps_per_epoch=window, name=_name(table, "loss"),
+                title=f"Loss, Table {table.name}",
+            ),
+        )
+    ]  # fmt: skip
+    if swings:
+        pictures.append(
+            Picture(
+                "Oscillation of the loss",
+                "Deviation (root mean square) of the step losses from their moving average over an "
+                "epoch, in the second half of training, as a share of the mean loss there; a dot "
+                "per seed. Lower is smoother.",
+                oscillation_bars(
+                    swings, name=_name(table, "oscillation"),
+                    title=f"Oscillation of the loss, Table {table.name}",
+                ),
+            )
+        )  # fmt: skip
+    return pictures
+
+
+def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> Picture:
+    curves, fixed = [], 0.0
+    for cell in done:
+        seen = [results.by_id[cell.run_ids[seed]].metrics or {} for seed in cell.values]
+        thresholds = [t for t, _ in seen[0]["curve"]]
+        same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
+        mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
+        fixed = float(seen[0]["fixed_threshold"])
+        curves.append(ThresholdCurve(label=_label(cell), thresholds=thresholds, miou=list(mean)))
+    svg = threshold_curves(
+        curves, fixed=fixed, name=_name(table, "thresholds"),
+        title=f"mIoU by background threshold, Table {table.name}",
+    )  # fmt: skip
+    caption = (
+        "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
+        "order of rows depends on a threshold which the paper does not print."
+    )
+    return Picture("Threshold curves", caption, svg)
+
+
+def _per_class(table: Table, cells: Cells, results: Results) -> list[Picture]:
+    """Draw per-class differences to the baseline, of the cell which the paper prints highest.
+
+    Where the paper prints nothing but the baseline, of the cell measured highest.
+    """
+    base = cells[table.baseline]
+    rivals = [c for c in cells.values() if c.values and c.run_ids != base.run_ids]
+    if not rivals:
+        return []
+    best = max(rivals, key=lambda cell: (_or_low(cell.paper), _or_low(cell.mean)))
+    seeds = sorted(best.values.keys() & base.values.keys())
+    if not seeds:
+        return []
+    ours = results.class_ious([best.run_ids[s] for s in seeds])
+    theirs = results.class_ious([base.run_ids[s] for s in seeds])
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        return []
+    metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
+    difference = ours[0] - theirs[0]
+    low, high = np.nanpercentile(
+        ours[1:] - theirs[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0
+    )
+    title = f"{_label(best)} minus {_label(base)}"
+    svg = per_class_differences(
+        ["background", *metrics["classes"]], difference, low, high,
+        name=_name(table, "classes"), title=title,
+    )  # fmt: skip
+    caption = (
+        f"IoU of {title}, in percentage points, mean over {counted(len(seeds), 'seed')}; bars: "
+        "95 % over images."
+    )
+    return [Picture("Per-class differences", caption, svg)]
+
+
+def _galleries(done: Sequence[CellReport], results: Results, pictured: set[str]) -> list[Picture]:
+    pictures: list[Picture] = []
+    for cell in done:
+        seed = min(cell.values)
+        run_id = cell.run_ids[seed]
+        path = results.store.run(run_id).path / "cam_gallery.png"
+        if run_id in pictured or len(pictures) == MAX_GALLERIES or not path.exists():
+            continue
+        pictured.add(run_id)
+        caption = (
+            "Image, M_o, M_e, M_d, merged M^o, pseudo-label at the fixed score, ground truth; as "
+            f"the paper's Figure 3. Seed {seed}, mIoU {cell.values[seed]:.2f} over all images."
+        )
+        pictures.append(Picture(cell.reference, caption, image=_data_uri(path)))
+    return pictures
+
+
+def _data_uri(path: Path) -> str:
+    """Return a picture, shrunk to the page's width, as a data URI."""
+    with Image.open(path) as image:
+        height = max(1, round(image.height * GALLERY_WIDTH / image.width))
+        small = image.convert("RGB").resize((GALLERY_WIDTH, height), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _label(cell: CellReport) -> str:
+    return cell.reference
+
+
+def _name(table: Table, kind: str) -> str:
+    return f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-")
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _or_low(value: float | None) -> float:
+    return float("-inf") if value is None else value

@@ -1,0 +1,31 @@
+"""What stands above every report: scale, data and the meaning of its figures."""
+
+from sweeps.report.model import Report
+
+SMALL_SCALE = "SMALL SCALE"
+
+
+def scale_warning(report: Report) -> str | None:
+    """Return the mark of runs that are not at the paper's scale, or None."""
+    if not report.scale_marks:
+        return None
+    return (
+        f"{SMALL_SCALE}: {'; '.join(report.scale_marks)}. These numbers show how the method "
+        "behaves here; they neither confirm nor refute the paper's."
+    )
+
+
+def legend(report: Report) -> list[str]:
+    """Return how to read the tables."""
+    score = report.sweep.base.labels.background_score
+    return [
+        f"Measured: {report.measure.describe(score)}. Paper: as printed by Qin et al., TCSVT 2024.",
+        "Intervals over seeds say what another training would give on the same images; intervals "
+        "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
+        "images of this kind. They are never added up.",
+        "A verdict compares the measured difference to the table's baseline, paired by seed, with "
+        f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
+        "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
+        "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "
+        "be another; not resolvable if the seeds cannot tell.",
+    ]

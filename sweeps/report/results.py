@@ -1,0 +1,131 @@
+"""What the store holds of a sweep's trials, read once: figures, failures, counts per image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.bootstrap import ImageCounts, Resamples
+from sweeps.image_counts import load_image_counts
+from sweeps.plan import Trial
+from sweeps.report.model import Measure
+from sweeps.store import Store
+
+LEVEL = 0.95
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trial's outcome; both None if it has not ended."""
+
+    metrics: dict[str, Any] | None
+    failure: dict[str, Any] | None
+
+    @property
+    def seconds(self) -> float:
+        """Measured training and inference time; 0 if it has not ended."""
+        found = self.metrics or {}
+        return float(found.get("train_seconds", 0)) + float(found.get("inference_seconds", 0))
+
+
+class Results:
+    """The outcomes of a plan's trials, and image resamples of their mIoU.
+
+    The same resamples of images serve all trials, so that differences are paired.
+    """
+
+    def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
+        self.store, self.measure = store, measure
+        self.by_id = {t.run_id: self._read(t.run_id) for t in trials}
+        self._resamples: dict[int, Resamples] = {}
+        self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
+        self._mious: dict[str, NDArray[np.float64]] = {}
+
+    def _read(self, run_id: str) -> Result:
+        folder = self.store.run(run_id)
+        return Result(folder.metrics(), folder.failure())
+
+    def miou(self, run_id: str) -> float | None:
+        """Return a trial's figure in percent, or None if it is not finished."""
+        metrics = self.by_id[run_id].metrics
+        value = metrics.get(self.measure.key) if metrics else None
+        return None if value is None else float(value)
+
+    def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
+        """Return (image ids, counts per image) of a finished trial at the measure's threshold.
+
+        None for the held-out measure, which has no one threshold.
+        """
+        if self.measure is Measure.held_out or self.by_id[run_id].metrics is None:
+            return None
+        if run_id not in self._counts:
+            loaded = load_image_counts(self.store.run(run_id))
+            counts = loaded.fixed if self.measure is Measure.fixed else loaded.best
+            self._counts[run_id] = (loaded.image_ids, counts)
+        return self._counts[run_id]
+
+    def resampled(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
+        """Return the mean over trials of mIoU in each resample of images: [R], percent.
+
+        None if a trial has no counts or scored other images than the rest, or just one image.
+        """
+        found = [self.counts(run_id) for run_id in run_ids]
+        image_ids = {counts[0] if counts else () for counts in found}
+        if len(image_ids) != 1 or len(image_ids.pop()) < 2:
+            return None
+        return np.mean([self._resampled(run_id) for run_id in run_ids], axis=0)
+
+    def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
+        """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
+        return _percentiles(self.resampled(run_ids))
+
+    def image_difference(
+        self, run_ids: Sequence[str], baseline_ids: Sequence[str]
+    ) -> tuple[float, float] | None:
+        """Return the 95 % bootstrap interval over images of the difference of two means."""
+        if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
+            return None
+        ours, theirs = self.resampled(run_ids), self.resampled(baseline_ids)
+        return None if ours is None or theirs is None else _percentiles(ours - theirs)
+
+    def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
+        """Return the mean over trials of IoU per label in percent: [1 + R, L].
+
+        Line 0 is over all images, the others over resamples. NaN where a label does not occur.
+        None as for `resampled`.
+        """
+        if self.resampled(run_ids) is None:
+            return None
+        found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
+        drawn = self.resamples(len(found[0][0])).counts
+        weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
+        ious = []
+        for _, images in found:
+            union = weights @ images.union
+            part = np.full_like(union, np.nan)
+            np.divide(weights @ images.intersection, union, out=part, where=union > 0)
+            ious.append(100 * part)
+        return np.mean(ious, axis=0)
+
+    def resamples(self, num_images: int) -> Resamples:
+        """Return the resamples of a set of this many images."""
+        if num_images not in self._resamples:
+            self._resamples[num_images] = Resamples(num_images, NUM_RESAMPLES, rng_seed=0)
+        return self._resamples[num_images]
+
+    def _resampled(self, run_id: str) -> NDArray[np.float64]:
+        if run_id not in self._mious:
+            found = self.counts(run_id)
+            assert found is not None
+            self._mious[run_id] = self.resamples(len(found[0])).mious(found[1])
+        return self._mious[run_id]
+
+
+def _percentiles(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)

@@ -1,0 +1,70 @@
+"""The report in a terminal: verdicts first, then one line per cell."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sweeps.report.lines import measured, remarks, seed_bounds, verdict_reasons, verdict_word
+from sweeps.report.model import Report, TableReport
+from sweeps.report.preamble import legend, scale_warning
+from sweeps.report.words import DASH, interval, number, signed
+
+MAX_REASONS = 8
+STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"}
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Print a report; wide tables wrap at the terminal's width."""
+    console.print(Text(report.title, style="bold"))
+    console.print(Text(report.description))
+    if warning := scale_warning(report):
+        console.print(Text(warning, style="bold yellow"))
+    for line in legend(report):
+        console.print(Text(line, style="dim"))
+    for table in report.tables:
+        console.print(_table(table))
+    for note in report.paper_notes:
+        console.print(Text(f"Note on Table {', '.join(note.tables)}: {note.text}"))
+    for title, rows in (
+        ("Failures", report.failures), ("Costs", report.costs), ("Provenance", report.provenance),
+    ):  # fmt: skip
+        if rows:
+            console.print(Text(f"\n{title}", style="bold"))
+            for name, value in rows:
+                console.print(Text(f"  {name}: {value}"))
+
+
+def _table(report: TableReport) -> RenderableType:
+    grid = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    names = [*report.table.row_names]
+    if len(report.table.columns) > 1:
+        names.append(report.table.column_name)
+    for name in names:
+        grid.add_column(name, style="bold")
+    for name in ("paper", "measured", "n", "baseline: paper", "measured", "95 % seeds", "verdict"):
+        grid.add_column(name, justify="left" if name == "verdict" else "right")
+    for cell in report.cells.values():
+        evidence, word = cell.evidence, verdict_word(report, cell)
+        grid.add_row(
+            *(Text(label) for label in cell.labels),
+            number(cell.paper),
+            Text(measured(cell)),
+            f"{len(cell.values)}/{cell.num_planned}",
+            signed(evidence.paper_difference) if evidence else DASH,
+            signed(evidence.differences.mean) if evidence else DASH,
+            Text(interval(seed_bounds(evidence), sign=True)),
+            Text(word, style=STYLES.get(word, "")),
+        )
+    reasons = verdict_reasons(report)
+    if len(reasons) > MAX_REASONS:
+        reasons = [f"The reasons of {len(reasons)} verdicts are in report.md and report.html."]
+    sentences = [*report.findings, *reasons, *remarks(report)]
+    sentences += [f"Note: {note}" for note in report.notes]
+    return Group(
+        Text(f"\nTable {report.table.name}. {report.table.title}", style="bold"),
+        Text(report.headline, style="bold"),
+        grid,
+        *(Padding(Text(sentence), (0, 0, 0, 2)) for sentence in sentences),
+    )

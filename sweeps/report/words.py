@@ -1,0 +1,55 @@
+"""Numbers and short phrases as the report writes them; the same in all its outputs."""
+
+from collections.abc import Sequence
+
+DASH = "–"
+MISSING = "missing"
+
+
+def number(value: float | None) -> str:
+    """Return an mIoU in percent with two digits, as papers print it; a dash for None."""
+    return DASH if value is None else f"{value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """Return a difference in percentage points with its sign; a dash for None."""
+    return DASH if value is None else f"{value:+.2f}"
+
+
+def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str:
+    """Return `[a, b]`; a dash for None."""
+    if low_high is None:
+        return DASH
+    low, high = (signed(v) if sign else number(v) for v in low_high)
+    return f"[{low}, {high}]"
+
+
+def mean_and_sd(mean: float | None, sd: float | None) -> str:
+    """Return `50.86 ± 0.17`; without the SD for a single value; `missing` for none."""
+    if mean is None:
+        return MISSING
+    return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value, or that it is below .001."""
+    if p is None:
+        return DASH
+    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as 45 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `3 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return `a`, `a and b` or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

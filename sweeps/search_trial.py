@@ -1,0 +1,152 @@
+"""One trial of a search: train epoch by epoch, judge each epoch on the search half.
+
+The training is a normal one, kept in the store under its cam_id; judging it reads pixel masks of
+the search half and disturbs neither the network nor any random stream. Only `held_out_trial` reads
+masks of the held-out half, after the search.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from sweeps.search import split_halves
+from sweeps.store import CamFolder, Store, StoreError, write_config, write_json
+from sweeps.trial import LOCK_WAIT_SECONDS
+from wsss.config import RunConfig
+from wsss.data.voc import Sample, VocDataset
+from wsss.evaluation.confusion import (
+    ThresholdCounts,
+    collect,
+    count_image,
+    mean_iou,
+    threshold_grid,
+    threshold_index,
+)
+from wsss.evaluation.score import score_counts
+from wsss.identity import cam_id
+from wsss.labels.infer import infer_cams
+from wsss.networks.cam_net import CamNet
+from wsss.training.cam import build_cam_net, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.process import Process
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a process needs to run a trial: the experiment, and where things lie on this machine."""
+
+    config: dict[str, Any]
+    """RunConfig as JSON; its labels say how CAMs are inferred for judging."""
+    objective: str
+    """best or fixed."""
+    store: str
+    data: str
+    weights_file: str | None
+    num_loader_workers: int = 0
+
+
+def search_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:
+    """Train what is missing of a trial; yield epoch, objective and threshold after each epoch.
+
+    objective: mIoU of the search half in percent, which saw its pixel masks, as did the threshold
+    unless the fixed score is asked for. The last epoch's record comes once the training is complete
+    in the store, so a trial that has yielded it may be stopped without loss. Raises StoreError if
+    another process trains the same, DivergedError as `train_cam` does.
+    """
+    yield from _locked(task, process)
+
+
+def held_out_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:
+    """Run a trial to its end as `search_trial` does; add `held_out` to its last record.
+
+    held_out: mIoU of the held-out half in percent, at the threshold which the search half chose: no
+    pixel mask of the held-out half had a part in it, but for scoring it.
+    """
+    yield from _locked(task, process, score_held_out=True)
+
+
+def _locked(
+    task: SearchTask, process: Process, *, score_held_out: bool = False
+) -> Iterator[dict[str, float]]:
+    config = RunConfig.model_validate(task.config)
+    cam = Store(Path(task.store)).cam(cam_id(config))
+    try:
+        with cam.lock().acquire(timeout=LOCK_WAIT_SECONDS):
+            yield from _JudgedTraining(config, task, process, cam).run(held_out=score_held_out)
+    except Timeout:
+        raise StoreError(
+            f"{cam.path}: another process is training this; wait for it or end it"
+        ) from None
+
+
+class _JudgedTraining:
+    """One training and its judge, in one process."""
+
+    def __init__(
+        self, config: RunConfig, task: SearchTask, process: Process, cam: CamFolder
+    ) -> None:
+        self.config, self.task, self.process, self.cam = config, task, process, cam
+        self.dataset = VocDataset(Path(task.data))
+        self.num_classes = len(self.dataset.classes)
+        self.halves = split_halves(self.dataset.image_ids(config.data.eval_split))
+
+    def run(self, *, held_out: bool) -> Iterator[dict[str, float]]:
+        """Yield a record per epoch that is trained here, and always one of the last epoch."""
+        samples = self.dataset.samples(self.config.data.train_split)
+        weights_file = Path(self.task.weights_file) if self.task.weights_file else None
+        model = build_cam_net(self.config, samples, self.num_classes, weights_file=weights_file)
+        write_config(self.cam.path / "config.json", self.config)
+        yield from self.train(model, samples)
+        last = self.judge(model, self.config.train.epochs)
+        if held_out:
+            counts = self.count(model, self.halves.held_out)
+            last["held_out"] = miou_at(counts, last["threshold"])
+        yield last
+
+    def train(self, model: CamNet, samples: list[Sample]) -> Iterator[dict[str, float]]:
+        """Train from the last checkpoint to the end; yield records of all but the last epoch."""
+        checkpoints, epochs = CheckpointFolder(self.cam.checkpoints), self.config.train.epochs
+        if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
+            return
+        for record in train_cam(
+            model, self.config, samples, self.num_classes, process=self.process,
+            checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
+        ):  # fmt: skip
+            self.cam.add_epoch(asdict(record))
+            if record.epoch < epochs:
+                judged = self.judge(model, record.epoch)
+                model.train()  # train_cam sets it only once, at its start
+                yield judged
+        write_json(self.cam.path / "trained.json", {"epochs": epochs})
+
+    def judge(self, model: CamNet, epoch: int) -> dict[str, float]:
+        """Score the search half with the network as it is, left in evaluation mode."""
+        labels = self.config.labels
+        score = score_counts(self.count(model, self.halves.search), labels)
+        best = self.task.objective == "best"
+        return {
+            "epoch": float(epoch),
+            "objective": score.miou_best if best else score.miou_fixed,
+            "threshold": score.best_threshold if best else score.fixed_threshold,
+        }
+
+    def count(self, model: CamNet, image_ids: list[str]) -> ThresholdCounts:
+        """Infer these images' CAMs and count them against their pixel masks."""
+        labels, num_labels = self.config.labels, self.num_classes + 1
+        thresholds = threshold_grid(labels.background_score)
+        samples = [self.dataset.sample(image_id) for image_id in image_ids]
+        counted = []
+        for sample, cams in infer_cams(model, samples, labels, device=self.process.device):
+            mask = self.dataset.mask(sample.image_id)
+            found = count_image(cams, sample.labels, mask, thresholds, num_labels)
+            counted.append((sample.image_id, *found))
+        return collect(counted, thresholds, num_labels)
+
+
+def miou_at(counts: ThresholdCounts, threshold: float) -> float:
+    """Return the mIoU in percent at one threshold of the grid."""
+    at = threshold_index(counts.thresholds, threshold)
+    return float(100 * mean_iou(counts.confusions()[at]))

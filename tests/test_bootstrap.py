@@ -1,0 +1,222 @@
+"""Image noise against loops over drawn images and over simulated sets of images."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.bootstrap import (
+    ImageCounts,
+    Resamples,
+    argmax_stability,
+    argmax_stability_over_images,
+    image_difference,
+    image_interval,
+    percentiles,
+)
+from wsss.evaluation.confusion import mean_iou
+
+
+def random_counts(
+    rng_seed: int, num_images: int = 12, num_labels: int = 4, quality: float = 0.5
+) -> ImageCounts:
+    """Counts of images that show one to all labels each; `quality` is about the IoU."""
+    rng = np.random.default_rng(rng_seed)
+    union = rng.integers(1, 40_000, (num_images, num_labels))
+    union *= rng.random(union.shape) < 0.6
+    union[:, 0] += 1
+    return ImageCounts(rng.binomial(union, quality), union)
+
+
+def loop_miou(counts: ImageCounts, images: list[int]) -> float:
+    """mIoU of a list of images, in exact integers until the ratio."""
+    ious = []
+    for label in range(counts.union.shape[1]):
+        inside = sum(int(counts.intersection[i, label]) for i in images)
+        either = sum(int(counts.union[i, label]) for i in images)
+        if either > 0:
+            ious.append(inside / either)
+    return 100 * sum(ious) / len(ious)
+
+
+def drawn_images(resamples: Resamples, at: int) -> list[int]:
+    return np.repeat(np.arange(resamples.counts.shape[1]), resamples.counts[at]).tolist()
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 6))
+def test_miou_of_counts_is_that_of_the_summed_confusion(
+    seed: int, images: int, labels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    confusions = rng.integers(0, 500, (images, labels, labels))
+    absent = rng.integers(1, labels)
+    confusions[:, absent], confusions[:, :, absent] = 0, 0
+    counts = ImageCounts.from_confusions(confusions)
+    assert counts.miou() == pytest.approx(100 * float(mean_iou(confusions.sum(0))))
+
+
+def test_miou_of_two_images_is_that_worked_out_by_hand() -> None:
+    confusions = np.array([[[6, 2], [0, 2]], [[4, 0], [3, 3]]])
+    counts = ImageCounts.from_confusions(confusions)
+    assert counts.intersection.tolist() == [[6, 2], [4, 3]]
+    assert counts.union.tolist() == [[8, 4], [7, 6]]
+    assert counts.miou() == pytest.approx(100 * (10 / 15 + 5 / 10) / 2)
+
+
+def test_resampled_mious_are_those_of_a_loop_over_the_drawn_images() -> None:
+    counts, resamples = random_counts(0), Resamples(12, num_resamples=300, rng_seed=3)
+    found = resamples.mious(counts)
+    assert found.shape == (300,)
+    for at in range(300):
+        assert found[at] == pytest.approx(loop_miou(counts, drawn_images(resamples, at)), rel=1e-12)
+
+
+def test_each_resample_draws_as_many_images_as_there_are_each_equally_often() -> None:
+    resamples = Resamples(400, num_resamples=3000, rng_seed=0)
+    counts = resamples.counts.astype(np.int64)
+    assert (counts.sum(1) == 400).all()
+    # A count is binomial(400, 1/400): mean 1, variance .9975; over 3000 resamples SE .0182.
+    assert counts.mean(0) == pytest.approx(np.ones(400), abs=5 * 0.0182)
+    assert counts.var(0).mean() == pytest.approx(0.9975, abs=0.01)
+    assert not np.array_equal(counts, Resamples(400, 3000, rng_seed=1).counts)
+
+
+def test_interval_is_that_of_a_loop_with_the_same_images_for_all_seeds() -> None:
+    runs, resamples = [random_counts(seed) for seed in range(3)], Resamples(12, 250, rng_seed=7)
+    slow = [
+        np.mean([loop_miou(run, drawn_images(resamples, at)) for run in runs]) for at in range(250)
+    ]
+    found = image_interval(runs, num_resamples=250, rng_seed=7, level=0.9)
+    assert found == pytest.approx((np.percentile(slow, 5), np.percentile(slow, 95)), rel=1e-12)
+
+
+def test_difference_is_that_of_a_loop_with_the_same_images_for_both_sides() -> None:
+    a, b = [random_counts(0), random_counts(1)], [random_counts(2)]
+    resamples = Resamples(12, 250, rng_seed=7)
+    slow = []
+    for at in range(250):
+        images = drawn_images(resamples, at)
+        ours = np.mean([loop_miou(run, images) for run in a])
+        slow.append(ours - loop_miou(b[0], images))
+    found = image_difference(a, b, num_resamples=250, rng_seed=7)
+    every = list(range(12))
+    measured = np.mean([loop_miou(run, every) for run in a]) - loop_miou(b[0], every)
+    expected = (measured, np.percentile(slow, 2.5), np.percentile(slow, 97.5))
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_pairing_by_image_takes_the_shared_difficulty_of_images_out() -> None:
+    rng = np.random.default_rng(0)
+    union = np.full((200, 3), 1000)
+    difficulty = rng.uniform(0.1, 0.8, (200, 1))
+    a = ImageCounts((union * (difficulty + 0.02)).astype(int), union)
+    b = ImageCounts((union * difficulty).astype(int), union)
+    found, alone = image_difference([a], [b]), image_interval([a])
+    assert found.difference == pytest.approx(2, abs=0.1)
+    assert found.high - found.low < 0.2  # the difference is the same in every image
+    assert alone.high - alone.low > 3
+
+
+def test_image_intervals_cover_the_truth_of_the_population_about_as_often_as_they_say() -> None:
+    # Images come from a population with IoU 30, 50 and 70 %; image-wise quality varies.
+    rng, trials, covered = np.random.default_rng(0), 300, 0
+    truth = np.array([0.3, 0.5, 0.7])
+    for _ in range(trials):
+        union = rng.integers(500, 5000, (80, 3))
+        quality = np.clip(truth + rng.uniform(-0.25, 0.25, (80, 3)), 0, 1)
+        run = ImageCounts((union * quality).astype(int), union)
+        low, high = image_interval([run], num_resamples=400)
+        covered += low <= 50 <= high
+    # Percentile intervals of 80 images fall a little short of 95 %; 4 SE = .05.
+    assert covered / trials == pytest.approx(0.95, abs=0.05)
+
+
+def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
+    union = np.array([[100, 50], [100, 0], [100, 0]])
+    counts, resamples = ImageCounts(union // 2, union), Resamples(3, 200)
+    absent = resamples.counts[:, 0] == 0
+    assert absent.any()
+    assert not absent.all()
+    assert resamples.mious(counts) == pytest.approx(np.full(200, 50.0))
+
+
+def test_runs_over_other_images_are_refused() -> None:
+    short, long = random_counts(0, 11), random_counts(1, 12)
+    with pytest.raises(ValueError, match="score all runs on the same images"):
+        image_interval([short, long])
+    with pytest.raises(ValueError, match="11 images"):
+        image_difference([long], [short])
+    with pytest.raises(ValueError, match="no runs"):
+        image_interval([])
+    with pytest.raises(ValueError, match="no runs"):
+        image_difference([long], [])
+    with pytest.raises(ValueError, match="1 image cannot"):
+        image_interval([random_counts(0, 1)])
+
+
+def test_counts_that_cannot_be_are_refused() -> None:
+    good = np.array([[3, 4]])
+    with pytest.raises(ValueError, match="is the order right"):
+        ImageCounts(good + 1, good)
+    with pytest.raises(ValueError, match="whole pixel counts"):
+        ImageCounts(good / 2, good)
+    with pytest.raises(ValueError, match=r"\[images, labels\]"):
+        ImageCounts(good, good[:, :1])
+    with pytest.raises(ValueError, match="without a labelled pixel"):
+        ImageCounts(good * 0, good * 0).miou()
+
+
+def test_a_run_keeps_its_counts_whatever_the_caller_does_to_his() -> None:
+    union = np.array([[10, 10], [10, 10]])
+    counts, resamples = ImageCounts(union // 2, union), Resamples(2, 5)
+    first = resamples.mious(counts).copy()
+    union[:] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        counts.union[0, 0] = 7
+    assert np.array_equal(resamples.mious(counts), first)
+
+
+def test_resamples_remember_a_run_only_while_it_lives() -> None:
+    resamples, counts = Resamples(12, 50), random_counts(0)
+    assert resamples.mious(counts) is resamples.mious(counts)
+    gone = weakref.ref(counts)
+    del counts
+    gc.collect()
+    assert gone() is None
+
+
+def test_percentiles_of_a_ramp_are_its_ends() -> None:
+    assert percentiles(np.arange(101), level=0.9) == pytest.approx((5.0, 95.0))
+    with pytest.raises(ValueError, match="level"):
+        percentiles(np.arange(101), level=1.0)
+
+
+def test_argmax_stability_of_two_seeds_is_that_of_their_four_draws() -> None:
+    # Draws 00, 01, 10, 11: cell 0 leads on seed 0 (by 2), cell 1 on seed 1 (by 1).
+    found = argmax_stability([[5.0, 3.0, 0.0], [4.0, 5.0, 0.0]], num_resamples=8000)
+    assert found[2] == 0
+    assert found.sum() == pytest.approx(1)
+    assert found[0] == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 8000) ** 0.5)
+
+
+def test_argmax_stability_draws_a_seed_with_all_its_cells() -> None:
+    seed_effect = np.array([[0.0], [30.0], [-20.0]])  # must not matter: shared by all cells
+    found = argmax_stability(seed_effect + np.array([1.0, 1.5, 0.5]))
+    assert found.tolist() == [0, 1, 0]
+
+
+def test_ties_are_split() -> None:
+    assert argmax_stability(np.full((3, 4), 50.3)) == pytest.approx(np.full(4, 0.25))
+    found = argmax_stability_over_images([[1.0, 2.0], [1.0, 0.0], [0.0, 2.0]])
+    assert found.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_argmax_stability_of_one_seed_is_refused_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match="argmax_stability_over_images"):
+        argmax_stability([[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"finite \[cells, resamples\]"):
+        argmax_stability_over_images([[1.0, float("nan")]])

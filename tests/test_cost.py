@@ -1,0 +1,236 @@
+"""The estimate of what is left: only from what was measured, counted once, and told with its base.
+
+A made-up finished trial trains 60 s (8 epochs) and infers 12 s, see finished.py.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished import finish, finished_sweep
+
+from sweeps.cost import CostEstimate, TrialCost, estimate_cost
+from sweeps.measured import folder_bytes, read_measured
+from sweeps.plan import Plan, Trial, make_plan
+from sweeps.states import read_states
+from sweeps.store import Store, read_json, write_json
+from sweeps.table import Cell, Row, Table
+from sweeps.tables import TABLES
+from wsss.overrides import apply_overrides
+
+BASE = finished_sweep(("V",), 1).base
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def plan_of(*names: str, seeds: int = 1, **settings: Any) -> Plan:
+    base = apply_overrides(BASE, {key.replace("__", "."): v for key, v in settings.items()})
+    return make_plan([TABLES[name] for name in names], base, seeds)
+
+
+def cell(plan: Plan, reference: str, seed: int = 0) -> Trial:
+    return plan.cell_trials[reference][seed]
+
+
+def estimate(plan: Plan, store: Store) -> CostEstimate:
+    return estimate_cost(plan, store, read_states(store, plan.trials))
+
+
+def change_metrics(store: Store, trial: Trial, **values: Any) -> None:
+    path = store.run(trial.run_id).path / "metrics.json"
+    metrics = read_json(path) | values
+    write_json(path, {key: value for key, value in metrics.items() if value is not None})
+
+
+def train_epochs(store: Store, trial: Trial, count: int) -> None:
+    for epoch in range(1, count + 1):
+        store.cam(trial.cam_id).add_epoch({"epoch": epoch, "seconds": 1.0})
+
+
+def test_without_a_measured_trial_nothing_is_estimated(store: Store) -> None:
+    cost = estimate(plan_of("III"), store)
+    assert [one.seconds for one in cost.trials.values()] == [None] * 4
+    assert (cost.num_unknown, cost.seconds, cost.gibibytes) == (4, 0, 0)
+    assert (cost.num_measured, cost.device) == (0, "")
+
+
+def test_another_seed_costs_the_mean_of_the_measured_seeds(store: Store) -> None:
+    plan = plan_of("VI", seeds=4)
+    reference = "VI[yes,yes]"
+    for seed, training, scoring in ((0, 60.0, 12.0), (1, 100.0, 20.0)):
+        finish(store, cell(plan, reference, seed), 0.5)
+        change_metrics(
+            store, cell(plan, reference, seed), train_seconds=training,
+            after_training_seconds=scoring,
+        )  # fmt: skip
+    cost = estimate(plan, store).trials[cell(plan, reference, 2).run_id]
+    assert cost.seconds == pytest.approx(80 + 16)
+    assert (cost.basis, cost.num_measured) == ("same", 2)
+
+
+def test_another_configuration_is_scaled_by_views_and_its_own_trial_is_preferred(
+    store: Store,
+) -> None:
+    plan = plan_of("III", seeds=2)
+    finish(store, cell(plan, "III[no,no]"), 0.5)  # 60 s for one view, 12 s of scoring
+    cost = estimate(plan, store).trials
+    for reference, views in (("III[yes,no]", 2), ("III[no,yes]", 2), ("III[yes,yes]", 3)):
+        found = cost[cell(plan, reference).run_id]
+        assert found.seconds == pytest.approx(60 * views + 12)
+        assert (found.basis, found.num_measured) == ("scaled", 1)
+    finish(store, cell(plan, "III[yes,yes]"), 0.5)  # 60 s for three views
+    found = estimate(plan, store).trials[cell(plan, "III[yes,yes]", 1).run_id]
+    assert (found.seconds, found.basis) == (pytest.approx(60 + 12), "same")
+    found = estimate(plan, store).trials[cell(plan, "III[yes,no]").run_id]
+    assert found.seconds == pytest.approx((60 * 2 + 60 * 2 / 3) / 2 + 12)
+    assert found.num_measured == 2
+
+
+def test_trials_with_as_many_views_go_before_others(store: Store) -> None:
+    plan = plan_of("III", "V")
+    finish(store, cell(plan, "III[no,no]"), 0.5)
+    finish(store, cell(plan, "III[yes,yes]"), 0.5)
+    change_metrics(store, cell(plan, "III[yes,yes]"), train_seconds=100.0)
+    found = estimate(plan, store).trials[cell(plan, "V[0.1,1]").run_id]
+    assert (found.seconds, found.num_measured) == (pytest.approx(100 + 12), 1)
+    assert found.basis == "scaled"
+
+
+def test_epochs_and_scales_of_another_preset_are_scaled(store: Store) -> None:
+    finish(store, cell(plan_of("VI"), "VI[no,no]"), 0.5)  # 8 epochs, scales 1 and 1.5, flipped
+    other = plan_of("VI", train__epochs=20, labels__scales=(1.0, 2.0), labels__flip=False)
+    cost = estimate(other, store).trials[cell(other, "VI[no,no]").run_id]
+    assert cost.seconds == pytest.approx(60 / 8 * 20 + 12 * (1 + 4) / (2 * (1 + 2.25)))
+    assert cost.basis == "scaled"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.fingerprint", "other"), ("network.backbone", "resnet18"), ("train.crop_size", 64),
+        ("train.batch_size", 4),
+    ],
+)  # fmt: skip
+def test_other_data_backbone_crop_or_batch_tell_nothing(store: Store, key: str, value: Any) -> None:
+    finish(store, cell(plan_of("VI"), "VI[no,no]"), 0.5)
+    cost = estimate(plan_of("VI", **{key.replace(".", "__"): value}), store)
+    assert (cost.num_unknown, cost.num_measured) == (4, 1)
+
+
+def test_a_started_trial_costs_what_is_left_of_it(store: Store) -> None:
+    plan = plan_of("VI", seeds=2)
+    finish(store, cell(plan, "VI[no,no]"), 0.5)
+    train_epochs(store, cell(plan, "VI[no,no]", 1), 6)
+    cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
+    assert cost.seconds == pytest.approx(60 / 8 * 2 + 12)
+    train_epochs(store, cell(plan, "VI[no,no]", 1), 8)
+    cost = estimate(plan, store).trials[cell(plan, "VI[no,no]", 1).run_id]
+    assert cost.seconds == pytest.approx(12)
+
+
+def test_finished_and_failed_trials_cost_nothing(store: Store) -> None:
+    plan = plan_of("VI")
+    finish(store, cell(plan, "VI[no,no]"), 0.5)
+    failed = cell(plan, "VI[no,yes]")
+    write_json(store.run(failed.run_id).path / "failure.json", {"kind": "x", "message": "y"})
+    left = {cell(plan, name).run_id for name in ("VI[yes,no]", "VI[yes,yes]")}
+    assert set(estimate(plan, store).trials) == left
+
+
+def test_a_training_and_an_inference_are_counted_once(store: Store) -> None:
+    plan = plan_of("background-score")
+    first, second, *_ = (t for t in plan.trials if "background-score[B0" in t.cells[0])
+    finish(store, first, 0.5)
+    cost = estimate(plan, store)
+    assert cost.trials[second.run_id].seconds == pytest.approx(12)  # the known bound from above
+    change_metrics(store, first, counts_from=None)
+    finish(store, second, 0.5)
+    change_metrics(store, second, counts_from=first.run_id, after_training_seconds=3.0)
+    cost = estimate(plan, store)
+    by_cell = {t.cells[0]: cost.trials[t.run_id].seconds for t in plan.trials
+               if t.run_id in cost.trials}  # fmt: skip
+    assert len(by_cell) == 22
+    assert by_cell["background-score[F0,0.05]"] == pytest.approx(60 + 12)
+    assert by_cell["background-score[F3,0.05]"] == pytest.approx(180 + 12)
+    others = {name: value for name, value in by_cell.items() if not name.endswith(",0.05]")}
+    assert all(value == pytest.approx(3.0) for value in others.values())
+
+
+def test_files_of_an_older_version_are_read_with_what_they_have(store: Store) -> None:
+    plan = plan_of("VI", seeds=2)
+    trial, other = cell(plan, "VI[no,no]"), cell(plan, "VI[no,no]", 1)
+    finish(store, trial, 0.5)
+    change_metrics(store, trial, inference_seconds=None)  # the last attempt took 75 s in all
+    assert estimate(plan, store).trials[other.run_id].seconds == pytest.approx(60 + 15)
+    change_metrics(store, trial, last_attempt_seconds=10.0)  # it was resumed: not the whole
+    assert estimate(plan, store).trials[other.run_id].seconds is None
+
+
+def test_disk_is_what_a_finished_trial_takes_less_what_is_there(store: Store) -> None:
+    plan = plan_of("VI", seeds=3)
+    trials = [cell(plan, "VI[no,no]", seed) for seed in range(3)]
+    finish(store, trials[0], 0.5)
+    checkpoints = store.cam(trials[0].cam_id).checkpoints
+    checkpoints.mkdir()
+    (checkpoints / "epoch_0008.pt").write_bytes(b"0" * 5000)
+    in_cam = sum(p.stat().st_size for p in store.cam(trials[0].cam_id).path.rglob("*.*"))
+    in_run = sum(p.stat().st_size for p in store.run(trials[0].run_id).path.iterdir())
+    train_epochs(store, trials[2], 1)
+    there = (store.cam(trials[2].cam_id).path / "epochs.jsonl").stat().st_size
+    cost = estimate(plan, store)
+    assert cost.trials[trials[1].run_id].disk == in_cam + in_run
+    assert cost.trials[trials[2].run_id].disk == in_cam + in_run - there
+    known = sum(one.disk for one in cost.trials.values())
+    assert cost.gibibytes == pytest.approx(known / 2**30)
+    assert folder_bytes(store.root / "nothing") is None
+
+
+def test_trials_on_another_kind_of_machine_do_not_count(store: Store) -> None:
+    plan = plan_of("VI", seeds=3)
+    on_cpu, on_gpu = cell(plan, "VI[no,no]"), cell(plan, "VI[no,no]", 1)
+    finish(store, on_cpu, 0.5)
+    finish(store, on_gpu, 0.5)
+    environment = {"code_version": "1", "device": "cuda", "processes": 2}
+    change_metrics(store, on_gpu, train_seconds=6.0, environment=environment)  # written last
+    cost = estimate(plan, store)
+    assert (cost.device, cost.processes, cost.num_measured) == ("cuda", 2, 1)
+    assert cost.trials[cell(plan, "VI[no,no]", 2).run_id].seconds == pytest.approx(6 + 12)
+    assert cost.device_hours == pytest.approx(2 * cost.seconds / 3600)
+
+
+def test_a_repeat_of_a_seed_costs_what_the_seed_does(store: Store) -> None:
+    plan = plan_of("noise-floor")
+    finish(store, cell(plan, "noise-floor[F3,every seed]"), 0.5)
+    cost = estimate(plan, store).trials[cell(plan, "noise-floor[F3,seed 0 again]").run_id]
+    assert (cost.basis, cost.seconds) == ("same", pytest.approx(72))
+
+
+def test_times_at_several_at_once_are_bounded_by_the_longest_trial() -> None:
+    costs = {name: TrialCost(seconds, 0.0, "same", 1) for name, seconds in
+             (("a", 100.0), ("b", 20.0), ("c", 30.0), ("d", None))}  # fmt: skip
+    cost = CostEstimate(costs, 3, "cpu", 1)
+    assert cost.seconds == 150
+    assert [cost.seconds_at(n) for n in (1, 2, 3)] == [150, 100, 100]
+    assert dataclasses.replace(cost, trials={}).seconds_at(2) == 0
+
+
+def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
+    plan = plan_of("VI")
+    for name in ("VI[no,no]", "VI[yes,no]"):
+        finish(store, cell(plan, name), 0.5)
+    (store.run(cell(plan, "VI[no,no]").run_id).path / "config.json").write_text("{")
+    measured, device, processes = read_measured(store)
+    assert (len(measured), device, processes) == (1, "cpu", 1)
+
+
+def test_the_base_of_an_estimate_may_be_a_cell_of_any_table(store: Store) -> None:
+    own = Table("T", "t", ("row",), "mIoU", ("mIoU",), (Row(("a",), (Cell({}, None),)),))
+    plan = make_plan([own], BASE, 2)
+    finish(store, cell(plan_of("IV"), "IV[no,no,no]"), 0.5)  # the same configuration
+    cost = estimate(plan, store)
+    assert list(cost.trials) == [plan.trials[1].run_id]
+    assert cost.trials[plan.trials[1].run_id].basis == "same"

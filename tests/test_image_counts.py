@@ -1,0 +1,103 @@
+"""Counts per image at a run's two thresholds: right, without pickle, and there for old runs."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from finished import finish, finished_sweep, made_up_counts
+
+from sweeps.image_counts import count_images, load_image_counts, save_image_counts
+from sweeps.plan import Trial
+from sweeps.store import RunFolder, Store, StoreError
+from wsss.evaluation.confusion import ThresholdCounts
+
+
+@pytest.fixture
+def trial() -> Trial:
+    return finished_sweep(("VI",), 1).plan.trials[0]
+
+
+@pytest.fixture
+def old_run(tmp_path: Path, trial: Trial) -> RunFolder:
+    """A finished run without the file."""
+    store = Store(tmp_path)
+    finish(store, trial, 0.7, num_images=6)
+    return store.run(trial.run_id)
+
+
+def slow_counts(counts: ThresholdCounts, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union [N, L], entry by entry."""
+    shape = (len(counts.image_ids), counts.num_labels)
+    both, truth_or, label_or = (np.zeros(shape, np.int64) for _ in range(3))
+    entries = zip(counts.image_index, counts.codes, counts.counts, strict=True)
+    for image, code, pixels in entries:
+        pair, bucket = divmod(int(code), len(counts.thresholds) + 1)
+        truth, label = divmod(pair, counts.num_labels)
+        above = sum(t <= np.float32(threshold) + 1e-7 for t in counts.thresholds)
+        label = label if bucket > above - 1 else 0
+        truth_or[image, truth] += pixels
+        label_or[image, label] += pixels
+        both[image, truth] += pixels * (truth == label)
+    return both, truth_or + label_or - both
+
+
+def test_intersection_and_union_are_those_of_a_slow_count() -> None:
+    counts = made_up_counts(5, 0.6, rng_seed=1)
+    found = count_images(counts, fixed=0.15, best=0.4)
+    assert found.image_ids == counts.image_ids
+    for part, threshold in ((found.fixed, 0.15), (found.best, 0.4)):
+        both, either = slow_counts(counts, threshold)
+        assert part.intersection.dtype == part.union.dtype == np.int64
+        np.testing.assert_array_equal(part.intersection, both)
+        np.testing.assert_array_equal(part.union, either)
+
+
+def test_they_sum_to_the_miou_of_the_run(old_run: RunFolder) -> None:
+    saved, found = old_run.metrics(), load_image_counts(old_run)
+    assert saved is not None
+    assert found.fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
+    assert found.best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
+    counts = ThresholdCounts.load(old_run.path / "counts.npz")
+    total = counts.image_confusions(0.15).sum(0)
+    assert found.fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
+
+
+def test_what_is_written_is_what_an_older_run_computes(old_run: RunFolder) -> None:
+    computed = load_image_counts(old_run)
+    save_image_counts(old_run.path, computed)
+    (old_run.path / "counts.npz").unlink()
+    read = load_image_counts(old_run)
+    assert read.image_ids == computed.image_ids
+    for name in ("fixed", "best"):
+        for part in ("intersection", "union"):
+            first, other = (getattr(getattr(found, name), part) for found in (computed, read))
+            np.testing.assert_array_equal(first, other)
+
+
+def test_the_file_is_small_compressed_and_without_pickle(old_run: RunFolder) -> None:
+    save_image_counts(old_run.path, load_image_counts(old_run))
+    path = old_run.path / "image_counts.npz"
+    with np.load(path, allow_pickle=False) as data:
+        assert set(data.files) == {
+            "image_ids", "fixed_intersection", "fixed_union", "best_intersection", "best_union",
+        }  # fmt: skip
+        assert data["fixed_union"].shape == (6, 21)
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+    assert [file.name for file in old_run.path.iterdir() if "partial" in file.name] == []
+
+
+def test_broken_or_missing_counts_are_refused_by_file_with_the_remedy(
+    old_run: RunFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match="not finished; run its table"):
+        load_image_counts(RunFolder(tmp_path / "runs" / "nothing"))
+    (old_run.path / "image_counts.npz").write_bytes(b"PK broken")
+    with pytest.raises(StoreError, match=r"image_counts\.npz: cannot be read .* delete"):
+        load_image_counts(old_run)
+    (old_run.path / "image_counts.npz").unlink()
+    (old_run.path / "counts.npz").unlink()
+    with pytest.raises(StoreError, match=r"counts\.npz: cannot be read"):
+        load_image_counts(old_run)

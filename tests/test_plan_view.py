@@ -1,0 +1,124 @@
+"""`sweeps plan`: a line per configuration, a summary of many, and everything as JSON."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from finished import finish, finished_sweep
+from rich.console import Console
+from typer.testing import CliRunner
+
+from sweeps import plan_view
+from sweeps.cli import app
+from sweeps.plan_view import PlanView
+from sweeps.store import Store, write_json
+from sweeps.sweep import Sweep
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    """Tables IV and VI, three seeds: 8 cells, 7 configurations."""
+    return finished_sweep(("IV", "VI"), 3)
+
+
+@pytest.fixture
+def store(tmp_path: Path, sweep: Sweep) -> Store:
+    """Of the shared cell, seed 0 finished, 1 started, 2 failed."""
+    store = Store(tmp_path)
+    first, second, third = sweep.plan.cell_trials["VI[no,no]"]
+    finish(store, first, 0.5)
+    store.cam(second.cam_id).add_epoch({"epoch": 1})
+    write_json(store.run(third.run_id).path / "failure.json", {"kind": "x", "message": "y"})
+    return store
+
+
+def printed(sweep: Sweep, store: Store, *, concurrent: int = 1, show_all: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    PlanView(sweep, store).print(console, concurrent=concurrent, show_all=show_all)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_configuration_is_one_line_with_its_seeds_time_and_cells(
+    sweep: Sweep, store: Store
+) -> None:
+    lines = printed(sweep, store).splitlines()
+    shared = next(line for line in lines if "VI[no,no]" in line)
+    assert shared.split() == ["0✓", "1▸", "2✗", "64", "s", "IV[no,no,no]", "=", "VI[no,no]"]
+    other = next(line for line in lines if "VI[yes,yes]" in line)
+    assert other.split() == ["0–", "1–", "2–", "4", "min", "VI[yes,yes]"]  # 3 x 72 s
+    assert sum(line.startswith("  0") for line in lines) == 7
+    assert (
+        "8 cells, 7 distinct configurations, up to 3 seeds: 21 trials, "
+        "1 finished, 1 started, 18 missing, 1 failed"
+    ) in lines
+    assert any(line.startswith("19 trials to run: about 23 min one at a time") for line in lines)
+
+
+def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_path: Path) -> None:
+    text = printed(sweep, Store(tmp_path / "empty"))
+    assert "  0– 1– 2–           ?  IV[yes,no,no]" in text
+    assert "no measured trial yet: run one, e.g. `sweeps run III --seeds 1`" in text
+
+
+def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(
+    sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_view, "MAX_CONFIGURATIONS", 6)
+    text = printed(sweep, store)
+    assert "7 configurations: list them with --all" in text
+    assert "VI[yes,yes]" not in text
+    rows = [line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["IV", "4", "4", "1", "1", "9", "1", "12", "min"],
+        ["VI", "4", "4", "1", "1", "9", "1", "12", "min"],
+    ]
+    assert "VI[yes,yes]" in printed(sweep, store, show_all=True)
+
+
+def test_the_time_at_several_trials_at_a_time_is_told_when_asked(
+    sweep: Sweep, store: Store
+) -> None:
+    assert "11 min at 2 at a time" in printed(sweep, store, concurrent=2)
+    assert "at a time if" not in printed(sweep, store)
+
+
+def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> None:
+    found = json.loads(json.dumps(PlanView(sweep, store).as_json()))
+    assert [trial["run_id"] for trial in found["trials"]] == [t.run_id for t in sweep.plan.trials]
+    shared = [t for t in found["trials"] if "VI[no,no]" in t["cells"]]
+    assert [t["status"] for t in shared] == ["finished", "started", "failed"]
+    assert [t["seed"] for t in shared] == [0, 1, 2]
+    assert [t["estimated_seconds"] for t in shared] == [None, pytest.approx(64.5), None]
+    assert [t["estimated_from"] for t in shared] == ["", "same", ""]
+    totals = found["totals"]
+    assert {key: totals[key] for key in ("cells", "configurations", "trials")} == {
+        "cells": 8, "configurations": 7, "trials": 21,
+    }  # fmt: skip
+    assert (totals["finished"], totals["started"], totals["missing"], totals["failed"]) == (
+        1, 1, 18, 1,
+    )  # fmt: skip
+    assert totals["estimated_seconds"] == pytest.approx(64.5 + 18 * 72)
+
+
+def test_the_command_plans_a_table_and_a_study_without_a_store(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    words = ["--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "none")]
+    done = CliRunner().invoke(app, ["plan", "III", "noise-floor", "--seeds", "2", "--json", *words])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    # III-both is F3; the noise floor adds B0 and two repeats of seed 0.
+    assert found["totals"]["configurations"] == 7
+    assert found["totals"]["trials"] == 4 * 2 + 2 + 2
+    assert not (tmp_path / "none").exists()
+    assert len(list((tmp_path / "cache" / "checks").iterdir())) == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "table", "sync", "report", "search"])
+def test_every_command_has_help(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output

@@ -1,0 +1,506 @@
+"""The report's figures: inline SVG for any theme, and the numbers in them."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.report.figures import (
+    DotRow,
+    LossCurve,
+    OscillationRow,
+    ThresholdCurve,
+    cell_dots,
+    heatmap,
+    loss_curves,
+    oscillation,
+    oscillation_bars,
+    per_class_differences,
+    threshold_curves,
+)
+from sweeps.report.figures_heatmap import text_colour
+from sweeps.report.figures_oscillation import moving_average
+from sweeps.report.figures_svg import DASHES, INK, PALETTE, line_style
+
+NAN = float("nan")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def draw_losses(label: str, name: str) -> str:
+    curves = [LossCurve(label, [[3.0, 2.0, 1.0, 1.5]] * 2), LossCurve("other", [[2.0, 1.0]])]
+    return loss_curves(curves, name=name, title=label, steps_per_epoch=2)
+
+
+def draw_thresholds(label: str, name: str) -> str:
+    curves = [ThresholdCurve(label, [0.1, 0.2, 0.3], [20.0, 25.0, 21.0])]
+    return threshold_curves(curves, 0.15, name=name, title=label)
+
+
+def draw_bars(label: str, name: str) -> str:
+    rows = [OscillationRow(label, [0.1, 0.2]), OscillationRow("none", [])]
+    return oscillation_bars(rows, name=name, title=label)
+
+
+def draw_heatmap(label: str, name: str) -> str:
+    return heatmap(
+        [[24.0, NAN]], [[50.0, 51.0]], [label], ["left", label], label, label, 0.5,
+        name=name, title=label,
+    )  # fmt: skip
+
+
+def draw_classes(label: str, name: str) -> str:
+    return per_class_differences([label, "b"], [2.0, NAN], None, None, name=name, title=label)
+
+
+def draw_dots(label: str, name: str) -> str:
+    rows = [DotRow(label, [24.0, 25.0], 50.0, 23.0, 26.0), DotRow("none", [])]
+    return cell_dots(rows, name=name, title=label)
+
+
+DRAWINGS = [draw_losses, draw_thresholds, draw_bars, draw_heatmap, draw_classes, draw_dots]
+every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
+Draw = Callable[[str, str], str]
+
+
+@cache
+def drawn(draw: Draw, label: str = "a label", name: str = "fig") -> str:
+    return draw(label, name)
+
+
+def elements(svg: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(svg).iter())
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in elements(svg) if element.tag == f"{SVG}text"]
+
+
+def text_x(svg: str, text: str) -> float:
+    (element,) = (e for e in elements(svg) if e.tag == f"{SVG}text" and e.text == text)
+    return float(element.attrib["x"])
+
+
+def paths(svg: str, style: str) -> list[np.ndarray]:
+    """Corner points [n, 2] of every path whose style contains this."""
+    return [
+        np.array(re.findall(r"-?[\d.]+", element.attrib.get("d", "")), dtype=float).reshape(-1, 2)
+        for element in elements(svg)
+        if element.tag == f"{SVG}path" and style in element.attrib.get("style", "")
+    ]
+
+
+# All figures
+
+
+@every_figure
+def test_a_figure_is_one_well_formed_svg_element_that_fits_its_page(draw: Draw) -> None:
+    svg = drawn(draw)
+    root = ElementTree.fromstring(svg)
+    assert svg.startswith("<svg ")
+    assert root.tag == f"{SVG}svg"
+    assert "max-width:100%;height:auto" in root.attrib["style"]
+    width = float(root.attrib["viewBox"].split()[2])
+    assert f"width:{width:g}px" in root.attrib["style"]
+    assert width <= 640
+    assert not {"width", "height"} & root.attrib.keys()
+
+
+@every_figure
+def test_a_figure_tells_screen_readers_what_it_is(draw: Draw) -> None:
+    root = ElementTree.fromstring(drawn(draw))
+    assert (root.attrib["role"], root.attrib["aria-label"]) == ("img", "a label")
+    assert root[0].tag == f"{SVG}title"
+    assert root[0].text == "a label"
+
+
+@every_figure
+def test_text_takes_the_pages_colour_and_nothing_hides_its_background(draw: Draw) -> None:
+    svg = drawn(draw)
+    assert INK not in svg
+    inks = {
+        re.search(r"fill: ([^;]+)", element.attrib["style"])[1]
+        for element in elements(svg)
+        if element.tag == f"{SVG}text" and element.text != "24.00"  # stands on a coloured cell
+        and element.text not in ("50.00", "51.00")
+    }  # fmt: skip
+    assert inks == {"currentColor"}
+    view = [float(v) for v in ElementTree.fromstring(svg).attrib["viewBox"].split()]
+    for points in paths(svg, "fill: #"):
+        assert np.ptp(points[:, 0]) * np.ptp(points[:, 1]) < 0.4 * view[2] * view[3]
+
+
+@every_figure
+def test_a_figure_brings_no_style_sheet_that_would_act_on_the_page(draw: Draw) -> None:
+    allowed = {"svg", "title", "g", "defs", "path", "use", "text", "clipPath", "rect", "pattern"}
+    tags = {element.tag.removeprefix(SVG) for element in elements(drawn(draw))}
+    assert tags <= allowed
+    assert "<!--" not in drawn(draw)
+
+
+@every_figure
+def test_ids_of_two_figures_never_clash_and_every_reference_is_found(draw: Draw) -> None:
+    seen: set[str] = set()
+    for name in ("fig", "Map-V"):
+        svg = drawn(draw, "a label", name)
+        ids = [element.attrib["id"] for element in elements(svg) if "id" in element.attrib]
+        assert len(ids) == len(set(ids))
+        assert not seen & set(ids)
+        seen |= set(ids)
+        used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
+        assert used
+        assert {a or b for a, b in used} <= set(ids)
+
+
+@every_figure
+def test_drawing_twice_gives_the_same_bytes_whatever_the_users_style(draw: Draw) -> None:
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        assert draw("a label", "fig") == drawn(draw)
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+@every_figure
+@pytest.mark.parametrize(
+    "label", ["<script>alert(1)</script>", "$x_", "a & b", 'id="x" url(#y) #010203', "日本", "]]>"]
+)
+def test_hostile_labels_come_out_as_text(draw: Draw, label: str) -> None:
+    svg = drawn(draw, label)
+    assert "<script" not in svg
+    assert label in " ".join(texts(svg))
+    assert ElementTree.fromstring(svg).attrib["aria-label"] == label
+
+
+@every_figure
+def test_characters_that_xml_does_not_allow_are_replaced(draw: Draw) -> None:
+    assert any("a\ufffdb\ufffdc" in text for text in texts(drawn(draw, "a\x00b\ud800c")))
+
+
+@every_figure
+def test_long_labels_are_wrapped_and_cut(draw: Draw) -> None:
+    lines = texts(drawn(draw, "a long label of many words " * 30))
+    assert max(len(line) for line in lines if "many words" in line) <= 70
+    assert any(line.endswith(" …") for line in lines)
+
+
+@every_figure
+def test_a_name_which_is_no_plain_id_is_refused(draw: Draw) -> None:
+    with pytest.raises(ValueError, match=r"figure name 'V\[0\.1\]'.*use a-z"):
+        draw("a label", "V[0.1]")
+
+
+def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    """Contrast ratio of two sRGB colours (WCAG 2.2)."""
+    luminances = []
+    for colour in (first, second):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        luminances.append(float(np.dot([0.2126, 0.7152, 0.0722], linear)))
+    return (max(luminances) + 0.05) / (min(luminances) + 0.05)
+
+
+@pytest.mark.parametrize("colour", PALETTE)
+@pytest.mark.parametrize("page", ["#ffffff", "#14171a"])
+def test_data_colours_stand_out_on_light_and_dark_pages(colour: str, page: str) -> None:
+    assert contrast(matplotlib.colors.to_rgb(colour), matplotlib.colors.to_rgb(page)) >= 3
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 11))
+def test_numbers_can_be_read_on_every_colour_of_the_map(share: float) -> None:
+    background = matplotlib.colormaps["cividis"](share)[:3]
+    text = {"#000000": (0.0, 0.0, 0.0), "#ffffff": (1.0, 1.0, 1.0)}[text_colour(background)]
+    assert contrast(text, background) >= 4.5
+
+
+def test_28_lines_have_28_styles_and_the_first_four_differ_in_their_dashes() -> None:
+    assert len({line_style(index) for index in range(28)}) == 28
+    assert len({line_style(index)[1] for index in range(4)}) == len(DASHES) == 4
+
+
+# Losses
+
+
+def slow_average(values: list[float], window: int) -> list[float]:
+    half = window // 2
+    averages = []
+    for i in range(len(values)):
+        near = [values[j] for j in range(len(values)) if abs(i - j) <= half]
+        averages.append(sum(near) / len(near))
+    return averages
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.01, 5), min_size=1, max_size=40), st.integers(1, 50))
+def test_moving_average_is_that_of_a_slow_loop(values: list[float], window: int) -> None:
+    assert moving_average(values, window) == pytest.approx(slow_average(values, window))
+
+
+def test_a_loss_that_is_not_finite_spreads_to_its_window_only() -> None:
+    averages = moving_average([1.0, 1.0, 1.0, float("inf"), 1.0, 1.0, 4.0], 3)
+    assert averages == pytest.approx([1, 1, NAN, NAN, NAN, 2, 2.5], nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.01, 5), min_size=12, max_size=60), st.integers(3, 6))
+def test_oscillation_is_that_of_a_slow_loop(losses: list[float], window: int) -> None:
+    averages = slow_average(losses, window)
+    late = range(len(losses) // 2, len(losses))
+    mean_square = sum((losses[i] - averages[i]) ** 2 for i in late) / len(late)
+    mean = sum(losses[i] for i in late) / len(late)
+    assert oscillation(losses, window) == pytest.approx(mean_square**0.5 / mean, abs=1e-12)
+
+
+def test_oscillation_of_a_hand_made_series() -> None:
+    # Averages over 3 of 1 3 1 3 1 3 1 3: inside 5/3 (at a 3) or 7/3 (at a 1), at the end 2.
+    # Last half 1 3 1 3: deviations -4/3, 4/3, -4/3, 1; mean square (3 * 16/9 + 1) / 4 = 19/12.
+    assert oscillation([1.0, 3.0] * 4, 3) == pytest.approx((19 / 12) ** 0.5 / 2)
+
+
+def test_a_constant_loss_does_not_oscillate_and_a_falling_one_only_at_its_end() -> None:
+    assert oscillation([0.5] * 20, 5) == pytest.approx(0, abs=1e-12)
+    falling = [2 - 0.001 * step for step in range(1000)]
+    assert oscillation(falling, 5) < 1e-3
+
+
+def test_oscillation_does_not_depend_on_the_scale_of_the_loss_or_on_its_beginning() -> None:
+    late = [1.0, 1.4, 0.9, 1.2, 1.1, 1.3, 0.8, 1.0, 1.2, 1.1]
+    calm = oscillation([1.0] * 10 + late, 3)
+    assert oscillation([10.0] * 10 + [10 * loss for loss in late], 3) == pytest.approx(calm)
+    assert oscillation([5.0, 0.1] * 4 + [1.0] * 2 + late, 3) == pytest.approx(calm)
+
+
+def test_oscillation_of_a_diverged_or_vanished_loss_is_nan() -> None:
+    assert np.isnan(oscillation([1.0] * 9 + [float("inf")], 3))
+    assert np.isnan(oscillation([0.0] * 10, 3))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "window", "message"),
+    [
+        (10, 2, "over 2 steps; give at least 3"),
+        (9, 5, "at least 10 steps or a window of at most 4"),
+    ],
+)
+def test_oscillation_refuses_windows_that_cannot_show_it(
+    num_steps: int, window: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        oscillation([1.0] * num_steps, window)
+
+
+def test_loss_curves_name_their_lines_seeds_epochs_and_window() -> None:
+    curves = [LossCurve("none", [[1.0] * 6] * 3), LossCurve("both", [[2.0] * 6])]
+    found = texts(loss_curves(curves, name="l", title="t", steps_per_epoch=2))
+    assert {"none (mean of 3 seeds)", "both (1 seed)", "training step", "loss L"} <= set(found)
+    assert "pale: every step; strong: moving average over 2 steps" in found
+    upper = found[found.index("end of epoch") - 3 : found.index("end of epoch")]
+    assert upper == ["1", "2", "3"]
+
+
+def test_the_line_of_a_configuration_is_the_mean_over_its_seeds() -> None:
+    two = loss_curves([LossCurve("a", [[1.0, 4.0, 2.0], [3.0, 2.0, 4.0]])], name="l", title="t")
+    one = loss_curves([LossCurve("a", [[2.0, 3.0, 3.0]])], name="l", title="t")
+    lines = [paths(svg, f"stroke: {PALETTE[0]}") for svg in (two, one)]
+    assert len(lines[0]) == len(lines[1]) == 3  # pale, strong, and in the legend
+    for first, second in zip(lines[0][:2], lines[1][:2], strict=True):
+        assert first == pytest.approx(second)
+
+
+def test_lines_differ_in_their_dashes_as_well_as_in_colour() -> None:
+    svg = loss_curves([LossCurve(c, [[1.0, 2.0]]) for c in "abcd"], name="l", title="t")
+    dashes = {
+        match[1] if (match := re.search("stroke-dasharray: ([^;]+)", e.attrib["style"])) else ""
+        for colour in PALETTE[:4]
+        for e in elements(svg)
+        if f"stroke: {colour}" in e.attrib.get("style", "") and "opacity" not in e.attrib["style"]
+    }
+    assert len(dashes) == 4
+
+
+def test_a_long_training_keeps_its_spikes_but_not_all_its_points() -> None:
+    losses = [1.0] * 5000
+    losses[3210] = 9.0
+    svg = loss_curves([LossCurve("a", [losses])], name="l", title="t")
+    pale = paths(svg, f"stroke: {PALETTE[0]}; stroke-opacity")[0]
+    strong = paths(svg, f"stroke: {PALETTE[0]}; stroke-width: 2.2")[0]
+    assert np.ptp(pale[:, 1]) > 10 * np.ptp(strong[:, 1]) > 0
+    assert len(svg) < 60_000
+
+
+def test_losses_that_are_not_finite_leave_a_gap() -> None:
+    svg = loss_curves(
+        [LossCurve("a", [[1.0, 2.0, NAN, float("inf"), 3.0, 2.0]])], name="l", title="t"
+    )
+    assert "nan" not in svg.lower()
+    assert "inf" not in svg.lower()
+
+
+@pytest.mark.parametrize(("steps", "found"), [([[1.0], [1.0, 2.0]], "1, 2"), ([], "no")])
+def test_seeds_of_different_lengths_are_refused(steps: list[list[float]], found: str) -> None:
+    with pytest.raises(ValueError, match=f"both views: seeds with {found} steps"):
+        loss_curves([LossCurve("both views", steps)], name="l", title="t")
+
+
+def test_oscillation_bars_show_percent_seeds_and_what_is_missing() -> None:
+    rows = [OscillationRow("a", [0.1, 0.3]), OscillationRow("b", [0.4]), OscillationRow("c", [NAN])]
+    svg = oscillation_bars(rows, name="o", title="t")
+    assert texts(svg).count("missing") == 1
+    zero, tens = text_x(svg, "0"), text_x(svg, "10")
+    bars = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
+    assert bars == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
+
+
+# Thresholds
+
+
+def test_the_fixed_threshold_is_marked_where_it_lies() -> None:
+    svg = drawn(draw_thresholds)
+    assert text_x(svg, "fixed: 0.15") == pytest.approx(
+        (text_x(svg, "0.100") + text_x(svg, "0.200")) / 2, abs=0.05
+    )
+
+
+def test_a_threshold_curve_with_a_value_too_few_is_refused() -> None:
+    with pytest.raises(ValueError, match="B0: 2 thresholds and 1 values"):
+        threshold_curves([ThresholdCurve("B0", [0.1, 0.2], [1.0])], 0.15, name="t", title="t")
+
+
+# Maps
+
+
+def small_heatmap(noise: float | None, paper: list[list[float]] | None = None) -> str:
+    measured = [[24.0, 24.9, NAN], [25.0, 24.4, 24.5]]
+    printed = paper or [[50.0, 50.1, 50.2], [NAN, 50.4, 50.5]]
+    return heatmap(
+        measured, printed, ["r1", "r2"], ["c1", "c2", "c3"], "rows", "columns", noise,
+        name="h", title="t",
+    )  # fmt: skip
+
+
+def test_a_map_shows_every_number_its_span_and_what_is_missing() -> None:
+    found = texts(small_heatmap(0.5))
+    for number in ("24.00", "24.90", "25.00", "24.40", "24.50", "50.00", "50.40"):
+        assert found.count(number) == 1
+    assert found.count("missing") == 1
+    assert found.count("none") == 1
+    assert {"24.00 to 25.00, span 1.00", "50.00 to 50.50, span 0.50"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("noise", "framed", "words"),
+    [
+        (0.5, 2, "within the noise of 0.50 of the highest measured cell (2 of 4 others)"),
+        (0.05, 0, "within the noise of 0.05 of the highest measured cell (0 of 4 others)"),
+        (None, 0, "the noise between seeds is not known"),
+    ],
+)
+def test_cells_within_the_noise_of_the_best_are_framed_and_the_legend_says_so(
+    noise: float | None, framed: int, words: str
+) -> None:
+    svg = small_heatmap(noise)
+    assert sum("stroke-dasharray" in e.attrib.get("style", "") for e in elements(svg)) == framed
+    assert words in " ".join(texts(svg))
+
+
+def test_a_map_without_printed_numbers_has_one_panel() -> None:
+    found = texts(small_heatmap(0.5, [[NAN] * 3] * 2))
+    assert "measured" in found
+    assert "printed in the paper" not in found
+
+
+def test_a_map_with_nothing_measured_yet_says_so() -> None:
+    found = texts(heatmap([[NAN]], [[50.0]], ["r"], ["c"], "", "", 0.1, name="h", title="t"))
+    assert {"no value yet", "missing", "50.00"} <= set(found)
+
+
+def test_a_map_whose_shape_does_not_fit_its_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"measured: values of shape \(1, 2\) for 2 row and 1 col"):
+        heatmap([[1.0, 2.0]], [[1.0, 2.0]], ["a", "b"], ["c"], "", "", None, name="h", title="t")
+
+
+# Rows
+
+
+def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero() -> None:
+    svg = per_class_differences(
+        ["cat", "dog", "cow", "car"], [4.0, -2.0, NAN, 1.0], [3.0, -4.0, NAN, NAN],
+        [5.0, 0.0, NAN, NAN], name="c", title="t",
+    )  # fmt: skip
+    zero, two = text_x(svg, "0"), text_x(svg, "2")
+    (up, small), (down,) = (paths(svg, f"fill: {PALETTE[sign]}") for sign in (0, 1))
+    unit = (two - zero) / 2
+    for bar, (left, right) in ((up, (0, 4)), (down, (-2, 0)), (small, (0, 1))):
+        ends = [bar[:, 0].min(), bar[:, 0].max()]
+        assert ends == pytest.approx([zero + left * unit, zero + right * unit], abs=0.05)
+    lines = [p[:, 0] for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
+    assert lines[0] == pytest.approx([zero + 3 * unit, zero + 5 * unit], abs=0.05)
+    assert lines[1] == pytest.approx([zero - 4 * unit, zero], abs=0.05)
+    assert texts(svg).count("no such pixels") == 1
+
+
+def test_classes_and_differences_of_different_number_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 classes, but values of shapes \[\(3,\)"):
+        per_class_differences(["a", "b"], [1.0, 2.0, 3.0], None, None, name="c", title="t")
+
+
+@pytest.mark.parametrize(
+    ("papers", "apart"), [((25.5, 26.0), False), ((25.9, 25.9), False), ((50.0, 51.0), True)]
+)
+def test_paper_numbers_far_from_the_measured_get_a_scale_of_their_own(
+    papers: tuple[float, float], apart: bool
+) -> None:
+    rows = [
+        DotRow("a", [24.0, 25.0], papers[0]), DotRow("b", [24.5], papers[1]), DotRow("c", [24.0])
+    ]  # fmt: skip
+    found = texts(cell_dots(rows, name="d", title="t"))
+    assert ("paper (own scale)" in found) == apart
+    assert "printed in the paper" in found
+
+
+def test_dots_stand_at_their_values_and_a_row_without_any_says_so() -> None:
+    rows = [DotRow("a", [24.0, 26.0], 25.0, 22.0, 28.0), DotRow("b", []), DotRow("c", [27.0])]
+    svg = cell_dots(rows, name="d", title="t", interval_label="95 % interval")
+    left, right = text_x(svg, "24"), text_x(svg, "26")
+    dots = {
+        round(24 + 2 * (float(e.attrib["x"]) - left) / (right - left), 2)
+        for e in elements(svg)
+        if e.tag == f"{SVG}use" and f"fill: {PALETTE[0]}" in e.attrib["style"]
+        and float(e.attrib["y"]) < 150  # the legend's is below
+    }  # fmt: skip
+    assert {24.0, 26.0, 27.0} <= dots
+    found = texts(svg)
+    assert found.count("missing") == 1
+    assert {"seed", "mean over seeds", "95 % interval", "printed in the paper"} <= set(found)
+
+
+def test_the_legend_of_dots_names_only_what_is_there() -> None:
+    found = texts(cell_dots([DotRow("a", [24.0])], name="d", title="t"))
+    assert "seed" in found
+    assert not {"mean over seeds", "interval of the mean", "printed in the paper"} & set(found)
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        pytest.param(lambda: loss_curves([], name="e", title="t"), id="losses"),
+        pytest.param(lambda: threshold_curves([], 0.15, name="e", title="t"), id="thresholds"),
+        pytest.param(lambda: oscillation_bars([], name="e", title="t"), id="bars"),
+        pytest.param(lambda: cell_dots([], name="e", title="t"), id="dots"),
+    ],
+)
+def test_a_figure_without_any_row_is_empty_but_well_formed(svg: Callable[[], str]) -> None:
+    assert ElementTree.fromstring(svg()).tag == f"{SVG}svg"
+
+
+def test_all_figures_together_have_unique_ids() -> None:
+    ids = [
+        element.attrib["id"]
+        for draw in DRAWINGS
+        for element in elements(drawn(draw, "a label", draw.__name__.replace("_", "-")))
+        if "id" in element.attrib
+    ]
+    assert len(ids) == len(set(ids))
+    assert len(ids) > 100

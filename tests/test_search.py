@@ -1,0 +1,337 @@
+"""What a search draws, what it judges by, and that judging does not disturb the training."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sweeps.search import Search, make_search, split_halves
+from sweeps.search_history import History, SearchTrial, best_trials, ranking
+from sweeps.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
+from sweeps.search_trial import SearchTask, held_out_trial, search_trial
+from sweeps.store import Store, StoreError
+from sweeps.tables import F3
+from wsss.config import RunConfig
+from wsss.data.voc import DataError, VocDataset
+from wsss.identity import cam_id
+from wsss.labels.infer import infer_cams
+from wsss.overrides import ConfigError, apply_overrides
+from wsss.training.cam import build_cam_net, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.process import Process
+
+
+@pytest.fixture(scope="module")
+def full(small: RunConfig) -> RunConfig:
+    """The small configuration with the full module and both views."""
+    return apply_overrides(small, F3)
+
+
+def task_of(config: RunConfig, data: Path, store: Path, objective: str = "best") -> SearchTask:
+    return SearchTask(config.model_dump(mode="json"), objective, str(store), str(data), None)
+
+
+def planned(data: Path, *words: str, **options: Any) -> Search:
+    overrides = {"train.epochs": 9, **options.pop("overrides", {})}
+    search, _ = make_search(
+        parse_space(words), preset="tiny", data=data, weights=None, overrides=overrides, **options
+    )
+    return search
+
+
+def trial(number: int, status: Any, *objectives: float, **settings: float) -> SearchTrial:
+    epochs = [
+        {"epoch": float(epoch), "objective": value, "threshold": 0.3}
+        for epoch, value in enumerate(objectives, 1)
+    ]
+    return SearchTrial(number, f"cam{number}", settings, status, epochs)
+
+
+def test_a_range_is_read_with_its_bounds_and_scale() -> None:
+    space = parse_space(["transfer.lambda_s=0.05:2:log", " views.beta_decreased = -150:300 "])
+    assert space.ranges == (
+        Range("transfer.lambda_s", 0.05, 2.0, log=True),
+        Range("views.beta_decreased", -150.0, 300.0, log=False),
+    )
+    assert parse_space([str(r) for r in DEFAULT_SPACE.ranges]) == DEFAULT_SPACE
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["transfer.lambda_s"], "write it as transfer.lambda_s=0.05:2:log"),
+        (["transfer.lambda_s=1"], "setting=low:high"),
+        (["transfer.lambda_s=1:2:3:4"], "setting=low:high"),
+        (["=1:2"], "setting=low:high"),
+        (["transfer.lambda_s=1:2:ln"], "'ln' is no scale"),
+        (["transfer.lambda_s=a:2"], "'a' is not a number"),
+        (["transfer.lambda_s=0:inf"], "'inf' is not a number"),
+        (["transfer.lambda_s=2:1"], "low 2 is not below high 1; swap"),
+        (["transfer.lambda_s=1:1"], "low 1 is not below high 1"),
+        (["transfer.lambda_s=0:2:log"], "starts above 0"),
+        (["train.lr=0.1:1", "train.lr=0.2:1"], "train.lr twice"),
+    ],
+)
+def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match="--space") as refused:
+        parse_space(words)
+    assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
+        ("train.epochs=1:5", "train.epochs is not a number with decimals"),
+        ("labels.scales=1:2", "labels.scales is not a number with decimals"),
+        ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
+        ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
+        ("labels.background_score=0.1:0.2", "has no effect on this training"),
+        ("network.affinity_temperature=0.1:1", "has no effect on this training"),
+    ],
+)
+def test_a_range_that_cannot_be_searched_is_refused_before_data_are_read(
+    word: str, named: str
+) -> None:
+    with pytest.raises(ConfigError, match="--space") as refused:
+        planned(Path("/nowhere"), word)
+    assert named in str(refused.value)
+
+
+def test_only_settings_with_decimals_may_be_searched() -> None:
+    names = float_settings()
+    assert {"transfer.lambda_s", "views.beta_enhanced", "train.lr", "train.clip_norm"} <= set(names)
+    assert not {"train.epochs", "labels.scales", "network.backbone", "rng_seed"} & set(names)
+
+
+def test_drawn_values_are_rounded_to_four_digits_within_their_bounds() -> None:
+    space = SearchSpace((Range("a", 0.05, 2.0), Range("b", -150.0, 300.0), Range("c", 0, 1.23456)))
+    drawn = {"a": 0.12345678, "b": -0.00001, "c": 1.23455, "other": 1.0}
+    assert space.round(drawn) == {"a": 0.1235, "b": -0.00001, "c": 1.23456}
+    assert space.round({"a": 1, "b": 123.456, "c": 0.5}) == {"a": 1.0, "b": 123.5, "c": 0.5}
+
+
+def test_the_default_space_holds_the_papers_setting(drawn: Path) -> None:
+    search = planned(drawn)
+    flat = search.base.flat()
+    assert all(r.low <= flat[r.key] <= r.high for r in search.space.ranges)
+    assert search.base.views.names == ("enhanced", "decreased")
+    assert search.base.network.multi_scale_atrous
+    assert search.config({}) == search.base
+
+
+def test_an_image_is_in_the_half_that_its_hash_says() -> None:
+    # Parity of the first byte of `printf wsss-search:<id> | sha256sum`: 2f, d4, 90, ff, 6a.
+    ids = ["2007_000032", "2007_000033", "2007_000039", "2008_000008", "2011_003276"]
+    halves = split_halves(ids)
+    assert halves.search == ["2007_000033", "2007_000039", "2011_003276"]
+    assert halves.held_out == ["2007_000032", "2008_000008"]
+    assert split_halves(ids[1:]).search == halves.search
+
+
+def test_halves_are_disjoint_and_about_equal() -> None:
+    ids = [f"2007_{number:06}" for number in range(2000)]
+    halves = split_halves(ids)
+    assert sorted(halves.search + halves.held_out) == ids
+    assert 900 < len(halves.search) < 1100  # 4.5 standard deviations of a fair coin
+
+
+def test_a_half_without_an_image_is_refused(drawn: Path, tmp_path: Path) -> None:
+    data = tmp_path / "voc"
+    shutil.copytree(drawn, data)
+    kept = VocDataset(data).image_ids("train")[:1]
+    (data / "ImageSets/Segmentation/train.txt").write_text(kept[0] + "\n")
+    with pytest.raises(ConfigError, match="give more images"):
+        planned(data)
+
+
+def test_equal_searches_have_one_name_and_others_another(drawn: Path) -> None:
+    first = planned(drawn)
+    assert first.name == planned(drawn).name
+    others = [
+        planned(drawn, rng_seed=1),
+        planned(drawn, objective="fixed"),
+        planned(drawn, "train.lr=0.1:0.3"),
+        planned(drawn, overrides={"train.lr": 0.1}),
+    ]
+    assert len({first.name, *(other.name for other in others)}) == 5
+    with pytest.raises(ConfigError, match="no objective 'worst'; there are: best, fixed"):
+        planned(drawn, objective="worst")
+
+
+def test_judging_a_training_leaves_it_as_it_would_be_without(
+    drawn: Path, full: RunConfig, tmp_path: Path
+) -> None:
+    dataset = VocDataset(drawn)
+    samples, num_classes = dataset.samples("train_aug"), len(dataset.classes)
+    plain = build_cam_net(full, samples, num_classes)
+    records = list(train_cam(plain, full, samples, num_classes))
+    judged = list(search_trial(task_of(full, drawn, tmp_path), Process()))
+    cam = Store(tmp_path).cam(cam_id(full))
+    assert [record["epoch"] for record in judged] == [1, 2, 3]
+    assert [e["step_losses"] for e in cam.epochs()] == [record.step_losses for record in records]
+    assert len({loss for record in records for loss in record.step_losses}) > 6
+    restored = build_cam_net(full, samples, num_classes)
+    assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, restored.state_dict()[name]), name
+    assert cam.trained() == {"epochs": 3}
+
+
+def test_an_interrupted_trial_goes_on_and_a_finished_one_is_only_judged(
+    drawn: Path, full: RunConfig, tmp_path: Path
+) -> None:
+    whole = list(search_trial(task_of(full, drawn, tmp_path / "whole"), Process()))
+    task = task_of(full, drawn, tmp_path / "broken")
+    begun = search_trial(task, Process())
+    seen = [next(begun), next(begun)]
+    begun.close()
+    seen += list(search_trial(task, Process()))
+    # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
+    assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
+    assert [*seen[:2], seen[3]] == whole
+    assert list(search_trial(task, Process())) == whole[-1:]
+
+
+def test_the_search_never_reads_a_mask_of_the_held_out_half(
+    drawn: Path, full: RunConfig, tmp_path: Path
+) -> None:
+    data = tmp_path / "voc"
+    shutil.copytree(drawn, data)
+    halves = split_halves(VocDataset(data).image_ids("train"))
+    for image_id in halves.held_out:
+        assert (data / "Annotations" / f"{image_id}.xml").exists()  # labels need no mask
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            (data / folder / f"{image_id}.png").unlink(missing_ok=True)
+    task = task_of(apply_overrides(full, {"train.epochs": 1}), data, tmp_path / "store")
+    assert len(list(search_trial(task, Process()))) == 1
+    with pytest.raises(DataError, match=r"\.png: no mask"):
+        list(held_out_trial(task, Process()))
+
+
+@pytest.mark.parametrize("objective", ["best", "fixed"])
+def test_objective_and_held_out_score_are_those_of_a_slow_count(
+    drawn: Path, full: RunConfig, tmp_path: Path, objective: str
+) -> None:
+    config = apply_overrides(full, {"train.epochs": 1})
+    (record,) = held_out_trial(task_of(config, drawn, tmp_path, objective), Process())
+    dataset = VocDataset(drawn)
+    samples = dataset.samples("train_aug")
+    model = build_cam_net(config, samples, len(dataset.classes))
+    CheckpointFolder(Store(tmp_path).cam(cam_id(config)).checkpoints).restore(model)
+    halves = split_halves(dataset.image_ids("train"))
+    curve = {t / 100: slow_miou(model, dataset, halves.search, config, t / 100)
+             for t in range(5, 81)}  # fmt: skip
+    best = max(curve, key=lambda t: curve[t]) if objective == "best" else 0.15
+    assert record["threshold"] == pytest.approx(best)
+    assert record["objective"] == pytest.approx(curve[best])
+    expected = slow_miou(model, dataset, halves.held_out, config, best)
+    assert record["held_out"] == pytest.approx(expected)
+
+
+def slow_miou(
+    model: Any, dataset: VocDataset, ids: list[str], config: RunConfig, threshold: float
+) -> float:
+    """mIoU in percent over the labels that occur, by masks of each label."""
+    truths, found = [], []
+    samples = [dataset.sample(image_id) for image_id in ids]
+    for sample, cams in infer_cams(model, samples, config.labels, device=torch.device("cpu")):
+        truth = dataset.mask(sample.image_id)
+        names = np.array(sample.labels)[cams.argmax(0)] + 1
+        label = np.where(cams.max(0) > np.float32(threshold), names, 0)
+        truths.append(truth[truth != 255])
+        found.append(label[truth != 255])
+    truth, label = np.concatenate(truths), np.concatenate(found)
+    ious = [
+        ((truth == k) & (label == k)).sum() / ((truth == k) | (label == k)).sum()
+        for k in np.union1d(truth, label)
+    ]
+    return float(100 * np.mean(ious))
+
+
+def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> None:
+    trials = [
+        trial(0, "stopped", 60.0), trial(1, "finished", 20.0, 30.0), trial(2, "diverged", 50.0),
+        trial(3, "finished", 50.0, 40.0), trial(4, "stopped", 70.0), trial(5, "running"),
+    ]  # fmt: skip
+    assert [t.number for t in ranking(trials)] == [3, 1, 4, 0, 2]
+    assert [t.number for t in best_trials(trials, 3)] == [3, 1]
+    assert trials[2].objective == 0.0
+
+
+def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    assert history.trials() == []
+    trials = [trial(0, "finished", 20.0, 30.0, a=1.5), trial(1, "running", 10.0, a=2.0)]
+    history.save(trials)
+    assert history.trials() == trials
+    assert history.missing(3) == 2
+    history.add_held_out("cam0", {"objective": 30.0, "threshold": 0.3, "held_out": 29.0, "pid": 1})
+    assert history.held_out() == {"cam0": {"objective": 30.0, "threshold": 0.3, "held_out": 29.0}}
+    assert history.missing_held_out("reference") == {"reference": {}}
+    (tmp_path / "trials.jsonl").write_text('{"number": 0')
+    with pytest.raises(StoreError, match="delete the file"):
+        history.trials()
+
+
+def test_a_repeated_epoch_counts_once() -> None:
+    known = trial(0, "running", 10.0, 20.0)
+    known.add_epoch({"epoch": 2.0, "objective": 21.0, "threshold": 0.2})
+    assert [e["objective"] for e in known.epochs] == [10.0, 21.0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_resumed_search_begins_with_what_was_interrupted_and_draws_new_points(
+    drawn: Path,
+) -> None:
+    from sweeps.search_run import make_searcher
+
+    search = planned(drawn, "transfer.lambda_s=0.05:2:log", "views.alpha_enhanced=1:2")
+    keys = [r.key for r in search.space.ranges]
+    fresh = make_searcher(search, [])
+    first = [fresh.suggest(f"{number}") for number in range(3)]
+    again = make_searcher(search, [])
+    assert [again.suggest(f"{number}") for number in range(3)] == first  # seeded
+    history = [
+        SearchTrial(0, "a", search.space.round(first[0]), "finished", trial(0, "", 30.0).epochs),
+        SearchTrial(1, "b", search.space.round(first[1]), "running"),
+        SearchTrial(2, "c", search.space.round(first[2]), "diverged"),
+    ]
+    resumed = make_searcher(search, history)
+    assert resumed.suggest("0") == pytest.approx(history[1].settings)
+    drawn_now = [search.space.round(resumed.suggest(f"{number}")) for number in (1, 2)]
+    known = [search.space.round(point) for point in first]
+    assert not [point for point in drawn_now if point in known]
+    assert all(set(point) == set(keys) for point in drawn_now)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_resumed_search_stops_trials_by_the_rungs_of_its_history(drawn: Path) -> None:
+    from sweeps.search_run import ResumedAsha
+
+    # 9 epochs: rungs at 2, which is 20 % rounded up, and at 6.
+    search = planned(drawn, "transfer.lambda_s=0:1")
+    finished = trial(0, "finished", *[30.0] * 9)
+
+    def decisions(known: list[SearchTrial], drawn: float, scores: dict[int, float]) -> list[str]:
+        scheduler = ResumedAsha(search, known)
+        new = SimpleNamespace(trial_id="new", config={"transfer.lambda_s": drawn})
+        scheduler.on_trial_add(None, new)
+        return [
+            scheduler.on_trial_result(None, new, {"epoch": epoch, "objective": score})
+            for epoch, score in scores.items()
+        ]
+
+    assert decisions([], 0.5, {1: 20.0, 2: 20.0}) == ["CONTINUE", "CONTINUE"]
+    assert decisions([finished], 0.5, {1: 20.0, 2: 20.0}) == ["CONTINUE", "STOP"]
+    assert decisions([finished], 0.5, {2: 40.0, 6: 29.0}) == ["CONTINUE", "STOP"]
+    # One that was interrupted behind its first rung is not asked there again ...
+    begun = SearchTrial(1, "b", {"transfer.lambda_s": 0.5}, "running", trial(1, "", 9, 40).epochs)
+    assert decisions([finished, begun], 0.5, {3: 20.0}) == ["CONTINUE"]
+    assert decisions([finished, begun], 0.6, {3: 20.0}) == ["STOP"]
+    # ... and takes part in a rung only when it is back.
+    assert decisions([begun], 0.6, {2: 1.0}) == ["CONTINUE"]

@@ -1,0 +1,288 @@
+"""Seed noise against scipy, statsmodels, explicit sums and numbers worked out by hand."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from sweeps.anova import two_way_anova
+from sweeps.stats import (
+    holm,
+    mean_sd,
+    range_of_noise,
+    seed_differences,
+    seed_interval,
+    tost,
+)
+
+PERCENT = st.floats(0, 100).map(lambda x: round(x, 2))
+
+
+def by_seed(values: list[float]) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+def test_importing_the_statistics_does_not_import_scipy_which_is_slow() -> None:
+    code = (
+        "import sys, sweeps.anova, sweeps.bootstrap, sweeps.verdict; "
+        "print({'scipy', 'statsmodels', 'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_mean_and_sd_are_those_worked_out_by_hand() -> None:
+    mean, sd = mean_sd([2.0, 4.0, 9.0])  # mean 5; squares 9 + 1 + 16 = 26; 26 / 2 = 13
+    assert mean == 5.0
+    assert sd == pytest.approx(13**0.5)
+
+
+def test_one_value_has_no_sd_and_no_interval_and_no_value_has_no_mean() -> None:
+    assert mean_sd([41.5]) == (41.5, None)
+    assert seed_interval([41.5]) is None
+    assert seed_interval([]) is None
+    with pytest.raises(ValueError, match="no values"):
+        mean_sd([])
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_seed_interval_agrees_with_scipy(level: float) -> None:
+    values = [50.1, 50.9, 49.7, 50.4]
+    expected = scipy_stats.t.interval(level, 3, np.mean(values), scipy_stats.sem(values))
+    assert seed_interval(values, level=level) == pytest.approx(expected)
+
+
+def test_seed_interval_covers_the_true_mean_as_often_as_its_level_says() -> None:
+    rng, trials = np.random.default_rng(0), 4000
+    found = [seed_interval(rng.normal(50, 2, 3), level=0.9) for _ in range(trials)]
+    share = np.mean([interval.low <= 50 <= interval.high for interval in found if interval])
+    assert share == pytest.approx(0.9, abs=4 * (0.9 * 0.1 / trials) ** 0.5)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(PERCENT, PERCENT), min_size=2, max_size=8))
+def test_paired_p_agrees_with_scipy(pairs: list[tuple[float, float]]) -> None:
+    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    found = seed_differences(by_seed(a), by_seed(b))
+    difference = np.subtract(a, b)
+    if difference.std() < 1e-9:
+        return  # scipy has no answer; the next test says what ours is
+    expected = scipy_stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval()), rel=1e-6)
+    assert found.mean == pytest.approx(difference.mean())
+    assert found.sd == pytest.approx(difference.std(ddof=1))
+
+
+def test_differences_without_spread_neither_crash_nor_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = seed_differences(by_seed([50.1, 60.3]), by_seed([50.1, 60.3]))
+        shifted = seed_differences(by_seed([50.1, 60.3, 0.3]), by_seed([50.0, 60.2, 0.2]))
+    assert (same.p, same.sd, same.interval) == (1.0, 0.0, (0.0, 0.0))
+    assert (shifted.p, shifted.sd) == (0.0, 0.0)
+    assert shifted.mean == pytest.approx(0.1)
+
+
+def test_only_seeds_of_both_sides_are_paired_whatever_their_order() -> None:
+    found = seed_differences({3: 5.0, 0: 1.0, 9: 7.0}, {0: 0.5, 1: 8.0, 3: 2.0})
+    assert found.seeds == (0, 3)
+    assert found.values == (0.5, 3.0)
+    assert found.n == 2
+
+
+def test_fewer_than_two_common_seeds_leave_noise_unknown() -> None:
+    one = seed_differences({0: 5.0, 1: 6.0}, {1: 4.0})
+    assert (one.mean, one.sd, one.interval, one.p) == (2.0, None, None, None)
+    none = seed_differences({0: 5.0}, {1: 4.0})
+    assert (none.n, none.mean, none.sd, none.p) == (0, None, None, None)
+
+
+def test_a_value_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave missing seeds out"):
+        seed_interval([1.0, float("nan")])
+    with pytest.raises(ValueError, match="level"):
+        seed_interval([1.0, 2.0], level=95)
+
+
+def test_holm_is_that_worked_out_by_hand() -> None:
+    # Sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04; the last may not fall below .06.
+    assert holm([0.01, None, 0.04, 0.03, 0.005]) == pytest.approx([0.03, None, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([None, None]) == [None, None]
+    assert holm([0.7, 0.6]) == [1.0, 1.0]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(list(p_values)) == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+def test_holm_refuses_what_is_no_p_value() -> None:
+    for wrong in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="not in"):
+            holm([0.5, wrong])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(-300, 300), min_size=2, max_size=8, unique=True),
+    st.floats(-2, 2),
+    st.floats(0.01, 3),
+)
+def test_tost_agrees_with_statsmodels(hundredths: list[int], centre: float, margin: float) -> None:
+    differences = np.array(hundredths) / 100
+    expected = ttost_paired(
+        differences, np.zeros_like(differences), centre - margin, centre + margin
+    )[0]
+    assert tost(differences, centre=centre, margin=margin) == pytest.approx(expected, abs=1e-9)
+
+
+def test_tost_without_spread_says_inside_outside_or_on_the_margin() -> None:
+    assert tost([1.0, 1.0], centre=1.2, margin=0.5) == 0.0
+    assert tost([2.0, 2.0], centre=1.2, margin=0.5) == 1.0
+    assert tost([1.5, 1.5], centre=1.0, margin=0.5) == 0.5
+    assert tost([1.0], centre=1.0, margin=0.5) is None
+    with pytest.raises(ValueError, match="margin"):
+        tost([1.0, 2.0], centre=1.0, margin=0.0)
+
+
+def test_equivalence_on_the_margin_is_declared_as_often_as_alpha() -> None:
+    rng, trials, alpha = np.random.default_rng(1), 4000, 0.05
+    p = [tost(rng.normal(2.2, 0.1, 4), centre=1.7, margin=0.5) for _ in range(trials)]
+    share = np.mean([value is not None and value < alpha for value in p])
+    assert share == pytest.approx(alpha, abs=4 * (alpha * (1 - alpha) / trials) ** 0.5)
+
+
+def test_anova_is_that_worked_out_by_hand() -> None:
+    # Cell means over the seeds 10 13 / 14 21, grand mean 14.5: rows -3 +3, columns -2.5 +2.5,
+    # interaction +1 -1 -1 +1; seeds -1 +1; left over +-1, balanced over seeds.
+    means = np.array([[10.0, 13.0], [14.0, 21.0]])
+    left_over = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    found = two_way_anova([means - 1 + left_over, means + 1 - left_over])
+    assert found.rows.sum_of_squares == pytest.approx(72)  # 8 values * 3^2
+    assert found.columns.sum_of_squares == pytest.approx(50)
+    assert found.interaction is not None
+    assert found.interaction.sum_of_squares == pytest.approx(8)
+    assert found.seed is not None
+    assert found.seed.sum_of_squares == pytest.approx(8)
+    assert found.residual_sum_of_squares == pytest.approx(8)
+    assert found.residual_df == 3
+    assert found.rows.f == pytest.approx(72 / (8 / 3))
+    assert found.rows.p == pytest.approx(scipy_stats.f.sf(27, 1, 3))
+    assert found.rows.eta_squared == pytest.approx(72 / 146)
+
+
+def loop_sums(values: np.ndarray) -> dict[str, float]:
+    """Sums of squares by raw totals, a textbook's other formula."""
+    num_seeds, num_rows, num_columns = values.shape
+    correction = values.sum() ** 2 / values.size
+    rows = sum(values[:, i].sum() ** 2 for i in range(num_rows)) / (num_seeds * num_columns)
+    columns = sum(values[:, :, j].sum() ** 2 for j in range(num_columns)) / (num_seeds * num_rows)
+    cells = (
+        sum(values[:, i, j].sum() ** 2 for i in range(num_rows) for j in range(num_columns))
+        / num_seeds
+    )
+    seeds = sum(seed.sum() ** 2 for seed in values) / (num_rows * num_columns)
+    total = sum(v**2 for v in values.ravel())
+    return {
+        "rows": rows - correction,
+        "columns": columns - correction,
+        "interaction": cells - rows - columns + correction,
+        "seed": seeds - correction,
+        "residual": total - cells - seeds + correction,
+        "total": total - correction,
+    }
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), (3, 4, 4), (5, 3, 2)])
+def test_anova_agrees_with_sums_of_squares_of_totals(shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(sum(shape)).normal(50, 3, shape)
+    found, sums = two_way_anova(values), loop_sums(values)
+    num_seeds, num_rows, num_columns = shape
+    residual_df = (num_seeds - 1) * (num_rows * num_columns - 1)
+    df = {
+        "rows": num_rows - 1,
+        "columns": num_columns - 1,
+        "interaction": (num_rows - 1) * (num_columns - 1),
+        "seed": num_seeds - 1,
+    }
+    assert found.residual_df == residual_df
+    assert found.residual_sum_of_squares == pytest.approx(sums["residual"])
+    for name, degrees in df.items():
+        effect = getattr(found, name)
+        f = sums[name] / degrees / (sums["residual"] / residual_df)
+        assert effect.df == degrees
+        assert effect.sum_of_squares == pytest.approx(sums[name])
+        assert effect.f == pytest.approx(f)
+        assert effect.p == pytest.approx(scipy_stats.f.sf(f, degrees, residual_df))
+        assert effect.eta_squared == pytest.approx(sums[name] / sums["total"])
+
+
+def test_anova_of_one_seed_takes_the_interaction_as_residual() -> None:
+    values = np.random.default_rng(3).normal(50, 3, (1, 4, 3))
+    found, sums = two_way_anova(values), loop_sums(values)
+    assert found.interaction is None
+    assert found.seed is None
+    assert found.residual_df == 6
+    assert found.residual_sum_of_squares == pytest.approx(sums["interaction"])
+    f = sums["columns"] / 2 / (sums["interaction"] / 6)
+    assert found.columns.p == pytest.approx(scipy_stats.f.sf(f, 2, 6))
+
+
+def test_anova_finds_a_factor_without_effect_as_often_as_alpha() -> None:
+    rng, trials, alpha = np.random.default_rng(4), 2000, 0.05
+    seed_effect = rng.normal(0, 5, (trials, 3, 1, 1))  # shared by all cells: must cancel
+    values = 50 + seed_effect + rng.normal(0, 1, (trials, 3, 4, 4))
+    share = np.mean([two_way_anova(v).rows.p < alpha for v in values])
+    assert share == pytest.approx(alpha, abs=4 * (alpha * (1 - alpha) / trials) ** 0.5)
+
+
+def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() -> None:
+    equal = two_way_anova(np.full((2, 3, 3), 41.3))
+    assert (equal.rows.f, equal.rows.p, equal.rows.eta_squared) == (0.0, 1.0, 0.0)
+    additive = two_way_anova([[[10.1, 10.4], [11.2, 11.5]]])
+    assert (additive.rows.f, additive.rows.p) == (float("inf"), 0.0)
+
+
+def test_anova_names_the_missing_cell() -> None:
+    values = np.ones((2, 3, 4))
+    values[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="seed 1, row 2, column 0"):
+        two_way_anova(values)
+    for shape in [(3, 4), (0, 3, 3), (2, 1, 4)]:
+        with pytest.raises(ValueError, match="shape"):
+            two_way_anova(np.ones(shape))
+
+
+@pytest.mark.parametrize("k", [2, 16])
+def test_range_of_noise_is_that_of_simulated_cells(k: int) -> None:
+    draws = 20_000
+    cells = np.random.default_rng(5).normal(50, 0.4, (draws, k))
+    spans = np.ptp(cells, axis=1)
+    found = range_of_noise(0.4, k)
+    assert found.expected == pytest.approx(spans.mean(), abs=4 * spans.std() / draws**0.5)
+    exceeded = (spans > found.upper).mean()
+    assert exceeded == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / draws) ** 0.5)
+
+
+def test_an_estimated_sd_widens_the_range_as_in_the_published_table() -> None:
+    # Studentised range, upper 5 %: 3.77 for 3 groups and 12 degrees of freedom, 3.31 for infinite.
+    assert range_of_noise(1.0, 3, df=12).upper == pytest.approx(3.77, abs=0.005)
+    assert range_of_noise(1.0, 3).upper == pytest.approx(3.31, abs=0.005)
+
+
+def test_range_without_noise_or_with_one_cell_is_zero() -> None:
+    assert range_of_noise(0.0, 16) == (0.0, 0.0)
+    assert range_of_noise(1.0, 1) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="k 0"):
+        range_of_noise(1.0, 0)

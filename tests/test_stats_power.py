@@ -1,0 +1,128 @@
+"""How many seeds a difference takes, against simulated experiments and statsmodels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.power import TTestPower
+
+from sweeps.power import (
+    minimum_detectable,
+    seeds_for_equivalence,
+    seeds_needed,
+    t_test_power,
+    tost_power,
+)
+
+TRIALS = 20_000
+FOUR_ERRORS = 4 * (0.8 * 0.2 / TRIALS) ** 0.5
+
+
+def share_found(effect: float, sd: float, n: int, alpha: float) -> float:
+    """Share of simulated experiments whose paired t-test finds the effect."""
+    draws = np.random.default_rng(n).normal(effect, sd, (TRIALS, n))
+    return float((scipy_stats.ttest_1samp(draws, 0, axis=1).pvalue < alpha).mean())
+
+
+def share_equivalent(margin: float, sd: float, n: int, alpha: float) -> float:
+    """Share of simulated experiments, truth at the centre, in which both one-sided tests reject."""
+    draws = np.random.default_rng(n).normal(0, sd, (TRIALS, n))
+    above = scipy_stats.ttest_1samp(draws, -margin, axis=1, alternative="greater").pvalue
+    below = scipy_stats.ttest_1samp(draws, margin, axis=1, alternative="less").pvalue
+    return float((np.maximum(above, below) < alpha).mean())
+
+
+@pytest.mark.parametrize(("effect", "sd", "n"), [(1.7, 0.9, 3), (0.5, 0.4, 8), (3.0, 0.2, 2)])
+def test_power_is_the_share_of_simulated_experiments(effect: float, sd: float, n: int) -> None:
+    found = t_test_power(effect, sd, n)
+    assert 0.1 < found < 0.95
+    assert found == pytest.approx(share_found(effect, sd, n, 0.05), abs=FOUR_ERRORS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 60), st.floats(0.01, 0.5), st.sampled_from([0.05, 0.01, 0.003]))
+def test_power_agrees_with_statsmodels(n: int, effect: float, alpha: float) -> None:
+    # statsmodels gives NaN for large effects over few seeds; for these it does not.
+    expected = TTestPower().power(effect, n, alpha)
+    assert t_test_power(effect, 1.0, n, alpha=alpha) == pytest.approx(expected, abs=1e-8)
+
+
+def test_power_over_two_seeds_is_the_exact_one_of_one_degree_of_freedom() -> None:
+    # t = (Z + 35 sqrt 2) / |Z'|: above 12.706 if |Z'| < 3.8955 or so; integrate over Z.
+    critical = scipy_stats.t.isf(0.025, 1)
+    z = np.linspace(-8, 8, 20_001)
+    inside = 2 * scipy_stats.norm.cdf((z + 35 * 2**0.5) / critical) - 1
+    expected = np.trapezoid(inside * scipy_stats.norm.pdf(z), z)
+    assert t_test_power(35.0, 1.0, 2) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("effect", "sd"), [(1.7, 0.9), (0.05, 0.17), (4.0, 0.1), (0.3, 0.31)])
+def test_seeds_needed_is_the_first_number_that_reaches_the_power(effect: float, sd: float) -> None:
+    n = seeds_needed(effect, sd)
+    assert n is not None
+    assert seeds_needed(-effect, sd) == n
+    assert share_found(effect, sd, n, 0.05) > 0.8 - FOUR_ERRORS
+    if n > 2:
+        powers = [TTestPower().power(effect / sd, k, 0.05) for k in (n - 1, n)]
+        assert powers[0] < 0.8 <= powers[1]
+
+
+def test_to_resolve_a_twentieth_of_a_point_at_an_sd_of_seventeen_hundredths_takes_93_seeds() -> (
+    None
+):
+    assert seeds_needed(0.05, 0.17) == 93
+
+
+def test_no_number_of_seeds_finds_no_effect_and_two_suffice_without_noise() -> None:
+    assert seeds_needed(0.0, 0.5) is None
+    assert seeds_needed(1e-6, 5.0) is None
+    assert seeds_needed(0.1, 0.0) == 2
+    assert seeds_for_equivalence(0.5, 0.0) == 2
+    assert seeds_for_equivalence(0.0, 0.1) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_minimum_detectable_difference_is_found_with_the_power_asked_for(n: int) -> None:
+    smallest = minimum_detectable(0.17, n)
+    assert smallest is not None
+    assert share_found(smallest, 0.17, n, 0.05) == pytest.approx(0.8, abs=FOUR_ERRORS)
+    assert minimum_detectable(0.34, n) == pytest.approx(2 * smallest)
+
+
+def test_one_seed_detects_nothing_and_no_noise_hides_nothing() -> None:
+    assert minimum_detectable(0.17, 1) is None
+    assert minimum_detectable(0.0, 3) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("margin", "sd", "n", "alpha"),
+    [(0.5, 0.3, 4, 0.05), (2.0, 1.0, 3, 0.05), (8.0, 1.0, 2, 0.05), (0.4, 0.9, 40, 0.01)],
+)
+def test_equivalence_power_is_the_share_of_simulated_experiments(
+    margin: float, sd: float, n: int, alpha: float
+) -> None:
+    found = tost_power(margin, sd, n, alpha=alpha)
+    assert 0.1 < found < 0.95
+    assert found == pytest.approx(share_equivalent(margin, sd, n, alpha), abs=FOUR_ERRORS)
+
+
+def test_equivalence_power_is_one_for_wide_margins_and_zero_for_hopeless_ones() -> None:
+    assert tost_power(5.0, 0.1, 30) == pytest.approx(1.0, abs=1e-9)
+    assert tost_power(0.01, 5.0, 4) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_seeds_for_equivalence_is_the_first_number_that_reaches_the_power() -> None:
+    n = seeds_for_equivalence(0.5, 0.6)
+    assert n is not None
+    assert share_equivalent(0.5, 0.6, n, 0.05) > 0.8 - FOUR_ERRORS
+    assert share_equivalent(0.5, 0.6, n - 1, 0.05) < 0.8 + FOUR_ERRORS
+
+
+def test_senseless_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="power 80"):
+        seeds_needed(1.0, 1.0, power=80)
+    with pytest.raises(ValueError, match="alpha < power"):
+        minimum_detectable(1.0, 5, power=0.04)
+    with pytest.raises(ValueError, match="SD -1"):
+        seeds_for_equivalence(1.0, -1)

@@ -1,0 +1,284 @@
+"""What a person sees of a sweep's state, from the store and from events."""
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from finished import finish, finished_sweep
+from rich.console import Console
+
+from sweeps import status as status_module
+from sweeps.cost import CostEstimate, TrialCost
+from sweeps.cost_lines import NOTHING_MEASURED, cost_lines, format_bytes, format_seconds, time_left
+from sweeps.matrix import cell_text
+from sweeps.plan import Trial
+from sweeps.progress import Board, mark_finished
+from sweeps.states import TrialState, count_statuses, read_metrics, read_states
+from sweeps.status import Status, show_status
+from sweeps.store import Store, write_json
+from sweeps.sweep import Sweep
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    """Table VI, two seeds: 4 cells, 8 trials."""
+    return finished_sweep(("VI",), 2)
+
+
+def cell(sweep: Sweep, name: str, seed: int = 0) -> Trial:
+    return sweep.plan.cell_trials[f"VI[{name}]"][seed]
+
+
+def miou(store: Store, trial: Trial) -> float:
+    metrics = store.run(trial.run_id).metrics()
+    assert metrics is not None
+    return float(metrics["miou_fixed"])
+
+
+def fail(store: Store, trial: Trial, message: str = "loss is not finite") -> None:
+    write_json(
+        store.run(trial.run_id).path / "failure.json", {"kind": "diverged", "message": message}
+    )
+
+
+def train(store: Store, trial: Trial, epochs: int) -> None:
+    for epoch in range(1, epochs + 1):
+        store.cam(trial.cam_id).add_epoch({"epoch": epoch})
+
+
+@pytest.fixture
+def mixed(store: Store, sweep: Sweep) -> Store:
+    """Finished: VI[no,no] twice, VI[yes,no] once; failed, started and missing ones."""
+    finish(store, cell(sweep, "no,no", 0), 0.5)
+    finish(store, cell(sweep, "no,no", 1), 0.6)
+    finish(store, cell(sweep, "yes,no", 0), 0.7)
+    fail(store, cell(sweep, "yes,no", 1))
+    train(store, cell(sweep, "no,yes", 0), 3)
+    return store
+
+
+def printed(
+    store: Store, sweep: Sweep, *, by_trial: bool = False, every: float | None = None
+) -> str:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    show_status(console, store, sweep, by_trial=by_trial, every=every)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+# States
+
+
+def test_each_trial_is_in_the_state_that_its_files_tell(mixed: Store, sweep: Sweep) -> None:
+    states = read_states(mixed, sweep.plan.trials)
+    found = {
+        (name, seed): states[cell(sweep, name, seed).run_id].status
+        for name in ("no,no", "yes,no", "no,yes", "yes,yes")
+        for seed in (0, 1)
+    }
+    assert found == {
+        ("no,no", 0): "finished", ("no,no", 1): "finished", ("yes,no", 0): "finished",
+        ("yes,no", 1): "failed", ("no,yes", 0): "started", ("no,yes", 1): "missing",
+        ("yes,yes", 0): "missing", ("yes,yes", 1): "missing",
+    }  # fmt: skip
+    assert states[cell(sweep, "no,yes").run_id].epoch == 3
+    assert states[cell(sweep, "yes,no", 1).run_id].failure == "diverged: loss is not finite"
+    first = cell(sweep, "no,no")
+    assert states[first.run_id].miou_fixed == miou(mixed, first)
+    assert read_states(mixed, sweep.plan.trials, read_metrics(mixed)) == states
+    assert count_statuses(states.values()) == "3 finished, 1 started, 3 missing, 1 failed"
+
+
+def test_a_store_that_does_not_exist_has_only_missing_trials(store: Store, sweep: Sweep) -> None:
+    states = read_states(Store(store.root / "none"), sweep.plan.trials)
+    assert count_statuses(states.values()) == "8 missing"
+    assert read_metrics(Store(store.root / "none")) == {}
+
+
+def test_a_run_that_scores_a_finished_training_again_counts_as_started(
+    store: Store, sweep: Sweep
+) -> None:
+    trial = cell(sweep, "no,no")
+    finish(store, trial, 0.5)
+    (store.run(trial.run_id).path / "metrics.json").unlink()
+    assert read_states(store, [trial])[trial.run_id].status == "started"
+
+
+def test_known_figures_are_not_read_again_and_removed_runs_are_forgotten(
+    mixed: Store, sweep: Sweep
+) -> None:
+    first, second = cell(sweep, "no,no", 0), cell(sweep, "no,no", 1)
+    known = {first.run_id: {"miou_fixed": 99.0}, "gone": {"miou_fixed": 1.0}}
+    found = read_metrics(mixed, known)
+    assert found[first.run_id] == {"miou_fixed": 99.0}
+    assert found[second.run_id]["miou_fixed"] == miou(mixed, second)
+    assert "gone" not in found
+
+
+# The matrix
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        ([TrialState()], "·"),
+        ([TrialState("finished", 1.0, 8, 41.256)], "41.26"),
+        ([TrialState("finished", 1.0, 8, 41.0), TrialState()], "41.00 (1/2)"),
+        ([TrialState("finished", 1, 8, 41.0), TrialState("finished", 1, 8, 42.0)], "41.50 (2/2)"),
+        ([TrialState("started", 0.0, 3)], "ep 3/8"),
+        ([TrialState("started", 0.0, 8)], "scoring"),
+        ([TrialState("running", 0.371, 3), TrialState("started", 0.0, 5)], "37% ep 3/8"),
+        ([TrialState("running", 0.9, 8)], "90% scoring"),
+        ([TrialState("failed")], "failed"),
+        ([TrialState("failed"), TrialState("failed")], "2 failed"),
+        ([TrialState("finished", 1, 8, 41.0), TrialState("failed")], "41.00 (1/2) failed"),
+    ],
+)  # fmt: skip
+def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
+    sweep: Sweep, states: list[TrialState], text: str
+) -> None:
+    trials = sweep.plan.cell_trials["VI[no,no]"][: len(states)]
+    by_id = {trial.run_id: state for trial, state in zip(trials, states, strict=True)}
+    assert cell_text(trials, by_id).plain == text
+
+
+def test_the_status_shows_the_table_then_failures_totals_and_time_left(
+    mixed: Store, sweep: Sweep
+) -> None:
+    text = printed(mixed, sweep)
+    mean = (miou(mixed, cell(sweep, "no,no", 0)) + miou(mixed, cell(sweep, "no,no", 1))) / 2
+    assert f"{mean:.2f} (2/2)" in text
+    assert f"{miou(mixed, cell(sweep, 'yes,no')):.2f} (1/2) failed" in text
+    assert "ep 3/8" in text
+    assert "failed: VI[yes,no] seed 1: diverged: loss is not finite" in text
+    # Left: 5 of 8 epochs and 12 s of scoring, and three whole trials of 60 + 12 s.
+    assert "3 finished, 1 started, 3 missing, 1 failed of 8 trials; about 4 min left" in text
+    assert text.index("Table VI") < text.index("failed: ") < text.index("of 8 trials")
+
+
+def test_by_trial_there_is_a_line_for_each(mixed: Store, sweep: Sweep) -> None:
+    text = printed(mixed, sweep, by_trial=True)
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert set(lines) == {trial.run_id for trial in sweep.plan.trials}
+    assert "started   3/8 epochs" in lines[cell(sweep, "no,yes").run_id]
+    assert lines[cell(sweep, "no,yes").run_id].endswith("VI[no,yes] seed 0")
+
+
+def test_watching_ends_when_every_trial_is_finished_or_failed(
+    mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [t for t in sweep.plan.trials if not Status(mixed, sweep).states[t.run_id].failure
+            and not mixed.run(t.run_id).metrics()]  # fmt: skip
+    waited = []
+
+    def work(seconds: float) -> None:
+        waited.append(seconds)
+        finish(mixed, left.pop(), 0.5)
+
+    monkeypatch.setattr(status_module.time, "sleep", work)
+    text = printed(mixed, sweep, every=0.5)
+    assert waited == [0.5] * 4
+    assert "7 finished, 1 failed of 8 trials; nothing left to run" in text
+
+
+def test_watching_stops_at_ctrl_c_with_the_last_view(
+    mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status_module.time, "sleep", interrupt)
+    assert "3 finished" in printed(mixed, sweep, every=1.0)
+
+
+# The board of a running sweep
+
+
+def board_of(sweep: Sweep) -> tuple[Board, io.StringIO]:
+    file = io.StringIO()
+    return Board(sweep, Console(file=file, width=160, color_system=None)), file
+
+
+def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(sweep: Sweep) -> None:
+    board, file = board_of(sweep)
+    board.last_line = time.monotonic()
+    first, second = cell(sweep, "no,no"), cell(sweep, "yes,no")
+    with board:
+        board.update(first, status="running", record={"epoch": 2, "progress": 0.25})
+        assert file.getvalue() == ""
+        board.update(first, status="done", record={"epoch": 8, "miou_fixed": 40.5})
+        board.update(second, status="failed")
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("finished: VI[no,no] seed 0 mIoU 40.50 (fixed); 1 finished, 7 miss")
+    assert lines[1].startswith("failed: VI[yes,no] seed 0; 1 finished, 6 missing, 1 failed of 8")
+    assert board.total_progress() == pytest.approx(2 / 8)
+
+
+def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None:
+    board, file = board_of(sweep)
+    running, done = cell(sweep, "no,no"), cell(sweep, "yes,yes", 1)
+    mark_finished(board, sweep.plan, {done.run_id: 44.0})
+    board.update(running, status="running", record={"epoch": 2, "progress": 0.25})
+    board.console.print(board.view())
+    text = file.getvalue()
+    assert "25% ep 2/8" in text
+    assert "44.00 (1/2)" in text
+    assert "1 finished, 1 running, 6 missing of 8 trials" in text
+
+
+def test_the_time_left_follows_from_the_progress_since_the_start(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, _ = board_of(sweep)
+    mark_finished(board, sweep.plan, {cell(sweep, "no,no").run_id: 40.0})
+    now = time.monotonic()
+    with board:
+        board.started = now - 100
+        assert board.remaining() == "time left: not known yet"
+        board.update(cell(sweep, "no,no", 1), status="done")
+        monkeypatch.setattr("sweeps.progress.time.monotonic", lambda: now)
+        assert board.remaining() == "about 10 min left"  # 6 trials at 100 s each
+
+
+# Words
+
+
+def cost_of(*seconds: float | None, device: str = "cpu", measured: int = 2) -> CostEstimate:
+    trials = {str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled", 2) if s is not None
+              else TrialCost(None, 0, "", 0) for i, s in enumerate(seconds)}  # fmt: skip
+    return CostEstimate(trials, measured, device, 2)
+
+
+def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
+    first, second, third = cost_lines(cost_of(3600, 7200, None, device="cuda"), concurrent=2)
+    assert first == (
+        "2 trials to run: about 3 h 00 min one at a time, 2 h 00 min at 2 at a time if they do not "
+        "slow each other down; 6 GPU-hours at one GPU per process; 1.0 GiB more on disk"
+    )
+    assert second == (
+        "estimated from 2 measured trials on cuda: 1 from the same configuration, 1 scaled by "
+        "views and epochs"
+    )
+    assert third == "1 more trials to run, time unknown: no measured trial is like them"
+    assert cost_lines(cost_of()) == ["nothing left to run"]
+    assert NOTHING_MEASURED in cost_lines(cost_of(None, measured=0))[0]
+    assert "no measured trial is like them" in cost_lines(cost_of(None, None))[0]
+
+
+def test_the_time_left_is_told_only_as_far_as_it_is_known() -> None:
+    assert time_left(cost_of(60, 60)) == "about 2 min left one trial at a time"
+    assert time_left(cost_of(60, None)).endswith("and 1 trials of unknown time")
+    assert time_left(cost_of(None)) == "time left: not known yet"
+
+
+def test_durations_and_sizes_are_rounded_for_people() -> None:
+    durations = {0: "0 s", 89.4: "89 s", 90: "2 min", 5360: "89 min", 5400: "1 h 30 min"}
+    assert {seconds: format_seconds(seconds) for seconds in durations} == durations
+    assert [format_bytes(size) for size in (0.5, 1.0, 12.34)] == ["512 MiB", "1.0 GiB", "12.3 GiB"]

@@ -1,0 +1,232 @@
+"""Verdicts on made-up seeds one by one, and their error rates over simulated tables."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from sweeps.power import tost_power
+from sweeps.verdict import Verdict, Word, judge, table_verdicts
+
+ALPHA, MARGIN = 0.05, 0.5
+
+
+def decide(differences: list[float], paper: float, holm_p: float | None = None) -> Verdict:
+    """Judge a cell that is alone in its table, unless its adjusted p is given."""
+    if holm_p is None and len(differences) > 1:
+        holm_p = float(scipy_stats.ttest_1samp(differences, 0).pvalue)
+    return judge(differences, paper=paper, margin=MARGIN, holm_p=holm_p)
+
+
+@pytest.mark.parametrize(
+    ("differences", "paper", "word"),
+    [
+        ([1.6, 1.8, 1.7], 1.74, Word.REPRODUCED),
+        ([-1.6, -1.8, -1.7], -1.74, Word.REPRODUCED),
+        ([0.5, 0.6, 0.7], 1.74, Word.TREND_ONLY),  # sure of the sign, sure to be smaller
+        ([1.0, 1.6, 2.3], 1.74, Word.TREND_ONLY),  # sure of the sign, not of the size
+        ([0.0, 0.1, -0.1], 1.74, Word.NOT_REPRODUCED),
+        ([-0.9, -1.0, -1.1], 1.74, Word.NOT_REPRODUCED),
+        ([-1.0, 3.0, 1.5], 1.74, Word.NOT_RESOLVABLE),
+        ([1.7], 1.74, Word.NOT_RESOLVABLE),
+        ([], 1.74, Word.NOT_RESOLVABLE),
+        ([0.05, 0.15, 0.1], 0.2, Word.REPRODUCED),  # within the margin, no sign is claimed
+        ([-0.1, 0.0, 0.1], 0.2, Word.REPRODUCED),
+        ([1.5, 1.6, 1.7], 0.2, Word.NOT_REPRODUCED),
+        ([-1.0, 1.0, 0.3], 0.2, Word.NOT_RESOLVABLE),
+        ([0.5, 0.8, 0.6], 0.2, Word.NOT_RESOLVABLE),  # not 0, but perhaps within .2 ± .5
+        ([0.0, 0.0], 0.2, Word.REPRODUCED),
+        ([0.0, 0.0], 1.74, Word.NOT_REPRODUCED),
+    ],
+)
+def test_each_word_has_its_case(differences: list[float], paper: float, word: Word) -> None:
+    assert decide(differences, paper).word == word
+
+
+def test_a_difference_like_the_papers_that_the_table_cannot_tell_from_zero_is_not_resolvable() -> (
+    None
+):
+    alone = decide([1.6, 1.8, 1.7], 1.74)
+    among_many = decide([1.6, 1.8, 1.7], 1.74, holm_p=0.2)
+    assert (alone.word, among_many.word) == (Word.REPRODUCED, Word.NOT_RESOLVABLE)
+    assert "not shown to differ from 0 (Holm p .200)" in among_many.reason
+    assert "neither" not in among_many.reason
+
+
+@pytest.mark.parametrize(("holm_p", "claimed"), [(0.049, True), (0.05, False), (0.051, False)])
+def test_a_sign_is_claimed_only_for_an_adjusted_p_below_alpha(holm_p: float, claimed: bool) -> None:
+    close = decide([1.6, 1.8, 1.7], 1.74, holm_p=holm_p).word
+    smaller = decide([0.5, 0.6, 0.7], 1.74, holm_p=holm_p).word
+    assert close == (Word.REPRODUCED if claimed else Word.NOT_RESOLVABLE)
+    assert smaller == (Word.TREND_ONLY if claimed else Word.NOT_REPRODUCED)
+
+
+def test_the_papers_difference_is_that_of_the_printed_decimals() -> None:
+    found = table_verdicts({"B0": 48.1, "A": 48.3}, {}, "B0", MARGIN)
+    assert 48.3 - 48.1 != 0.2
+    assert found["A"].paper_difference == 0.2
+
+
+def test_a_difference_of_exactly_the_margin_counts_as_within_it() -> None:
+    # Within the margin a p of .9 does not matter; above it, it would.
+    assert decide([0.49, 0.5, 0.51], 0.3 + 0.2, holm_p=0.9).word == Word.REPRODUCED
+    assert decide([0.69, 0.7, 0.71], 0.7, holm_p=0.9).word == Word.NOT_RESOLVABLE
+
+
+def test_reasons_hold_the_figures() -> None:
+    reason = decide([0.0, 0.1, 0.2], 1.74).reason
+    assert "measured +0.10 ± 0.10 over 3 seeds" in reason
+    assert "wholly outside the paper's +1.74 ± 0.50" in reason
+    assert "90 % interval -0.07 to +0.27" in reason  # .1 ± 2.920 * .1 / sqrt 3
+    assert "opposite sign" in decide([-0.9, -1.0, -1.1], 1.74).reason
+    assert "lies outside ± 0.50" in decide([0.5, 0.6, 0.7], 1.74).reason
+    assert "not shown to be within ± 0.50" in decide([1.0, 1.6, 2.3], 1.74).reason
+
+
+def test_what_is_missing_is_said() -> None:
+    assert decide([1.7], 1.74).reason == "one seed: seed noise unknown"
+    assert "no seed was measured" in decide([], 1.74).reason
+    # statsmodels: the power for an effect of 1.74 / SD 2.0207 passes .8 between 12 and 13 seeds.
+    reason = decide([-1.0, 3.0, 1.5], 1.74).reason
+    assert "SD 2.02" in reason
+    assert "to resolve 1.74: 13 seeds" in reason
+    assert "to show ± 0.50: " in reason
+    assert "to resolve" not in decide([-1.0, 1.0, 0.3], 0.2).reason
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(-300, 300), min_size=2, max_size=6, unique=True),
+    st.integers(-300, 300),
+    st.floats(0, 1),
+)
+def test_swapping_cell_and_baseline_does_not_change_the_word(
+    hundredths: list[int], paper: int, holm_p: float
+) -> None:
+    differences = [value / 100 for value in hundredths]
+    there = decide(differences, paper / 100, holm_p=holm_p)
+    back = decide([-value for value in differences], -paper / 100, holm_p=holm_p)
+    assert there.word == back.word
+
+
+def test_senseless_inputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="holm"):
+        judge([1.0, 2.0], paper=1.0, margin=0.5, holm_p=None)
+    with pytest.raises(ValueError, match="margin"):
+        judge([1.0, 2.0], paper=1.0, margin=0.0, holm_p=0.1)
+    with pytest.raises(ValueError, match="alpha"):
+        judge([1.0, 2.0], paper=1.0, margin=0.5, holm_p=0.1, alpha=0.5)
+    with pytest.raises(ValueError, match="baseline B0"):
+        table_verdicts({"A": 1.0}, {}, "B0", 0.5)
+
+
+def test_a_table_pairs_by_seed_adjusts_over_its_cells_and_leaves_the_baseline_out() -> None:
+    paper = {"B0": 48.0, "A": 49.7, "B": None, "C": 48.5, "D": 50.0}
+    measured = {
+        "B0": {0: 50.0, 1: 51.0, 2: 49.0},
+        "A": {0: 51.6, 1: 52.8, 2: 50.7, 7: 99.0},
+        "B": {0: 50.1, 1: 51.3, 2: 48.9},
+        "C": {1: 51.2},
+    }
+    found = table_verdicts(paper, measured, "B0", MARGIN)
+    assert list(found) == ["A", "B", "C", "D"]
+    assert found["A"].differences.values == pytest.approx((1.6, 1.8, 1.7))
+    assert found["A"].paper_difference == pytest.approx(1.7)
+    p = scipy_stats.ttest_rel([51.6, 52.8, 50.7], [50, 51, 49]).pvalue
+    assert found["A"].holm_p == pytest.approx(2 * p)  # two cells have a test
+    assert found["A"].differs is True
+    assert found["A"].verdict is not None
+    assert found["A"].verdict.word == Word.REPRODUCED
+    assert (found["B"].verdict, found["B"].differs, found["B"].seeds_needed) == (None, False, None)
+    assert found["C"].holm_p is None
+    assert found["C"].differs is None
+    assert found["C"].paper_difference == 0.5
+    assert found["C"].verdict == (Word.NOT_RESOLVABLE, "one seed: seed noise unknown")
+    assert found["D"].verdict is not None
+    assert found["D"].verdict.word == Word.NOT_RESOLVABLE
+
+
+def test_without_the_papers_baseline_there_are_differences_but_no_verdicts() -> None:
+    measured = {"B0": {0: 50.0, 1: 51.0}, "A": {0: 51.0, 1: 53.0}}
+    found = table_verdicts({"A": 49.0, "B0": None}, measured, "B0", MARGIN)["A"]
+    assert found.verdict is None
+    assert found.differences.mean == 1.5
+
+
+def test_an_unmeasured_baseline_leaves_every_cell_not_resolvable() -> None:
+    found = table_verdicts({"B0": 48.0, "A": 49.0}, {"A": {0: 50.0, 1: 50.0}}, "B0", MARGIN)
+    assert found["A"].verdict is not None
+    assert found["A"].verdict.word == Word.NOT_RESOLVABLE
+
+
+def simulate(
+    num_tables: int, effects: list[float], paper: float, *, n: int, sd: float, rng_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words [tables, cells] and unadjusted p of tables whose trainings scatter by `sd` each.
+
+    Cells share their baseline's trainings, and all trainings a seed's common effect.
+    """
+    rng = np.random.default_rng(rng_seed)
+    truth = np.array([0.0, *effects])[:, None]
+    common = rng.normal(0, 2, (num_tables, 1, n))
+    values = 50 + truth + common + rng.normal(0, sd, (num_tables, len(truth), n))
+    names = ["B0", *(f"C{i}" for i in range(len(effects)))]
+    printed = {name: 48.0 if name == "B0" else 48.0 + paper for name in names}
+    words, p_values = [], []
+    for table in values:
+        measured = {
+            name: dict(enumerate(row.tolist())) for name, row in zip(names, table, strict=True)
+        }
+        found = table_verdicts(printed, measured, "B0", MARGIN).values()
+        words.append([cell.verdict.word if cell.verdict else "" for cell in found])
+        p_values.append([cell.differences.p for cell in found])
+    return np.array(words), np.array(p_values, dtype=float)
+
+
+def errors(share: float, trials: int) -> float:
+    """Four binomial standard errors."""
+    return 4 * (share * (1 - share) / trials) ** 0.5
+
+
+def test_tables_without_any_effect_rarely_claim_one_although_the_paper_prints_it() -> None:
+    num_tables = 600
+    words, p = simulate(num_tables, [0.0] * 8, 1.7, n=4, sd=0.4, rng_seed=0)
+    claims = np.isin(words, [Word.REPRODUCED, Word.TREND_ONLY]).any(1).mean()
+    assert claims <= ALPHA + errors(ALPHA, num_tables)
+    # Without Holm, eight looks would find something in far more tables: the test has teeth.
+    assert (p < ALPHA).any(1).mean() > 3 * ALPHA
+    assert (words == Word.NOT_REPRODUCED).mean() > 0.7
+
+
+def test_the_papers_effect_is_reproduced_with_the_power_that_was_planned() -> None:
+    # A difference's SD is .2 * sqrt 2: five seeds show ± .5 with a power of at least .8.
+    assert tost_power(MARGIN, 0.2 * 2**0.5, 5) > 0.8
+    num_tables = 400
+    words, _ = simulate(num_tables, [1.7] * 4, 1.7, n=5, sd=0.2, rng_seed=1)
+    assert (words[:, 0] == Word.REPRODUCED).mean() > 0.8 - errors(0.8, num_tables)
+    assert (words == Word.NOT_REPRODUCED).mean() < 0.01
+    assert not (words == Word.NOT_RESOLVABLE).all(1).any()
+
+
+@pytest.mark.parametrize(("paper", "truth"), [(1.7, 2.2), (1.7, 1.2), (0.3, 0.8), (0.3, -0.2)])
+def test_an_effect_on_the_margin_is_wrongly_placed_as_often_as_alpha(
+    paper: float, truth: float
+) -> None:
+    num_tables = 800
+    words, _ = simulate(num_tables, [truth], paper, n=5, sd=0.12, rng_seed=2)
+    reproduced = (words == Word.REPRODUCED).mean()
+    assert reproduced == pytest.approx(ALPHA, abs=errors(ALPHA, num_tables))
+    refuted = (words == Word.NOT_REPRODUCED).mean()
+    assert refuted <= ALPHA + errors(ALPHA, num_tables)
+
+
+def test_an_effect_of_the_other_sign_is_never_reproduced() -> None:
+    words, _ = simulate(200, [-1.7, -1.0], 1.7, n=3, sd=0.3, rng_seed=3)
+    assert not np.isin(words, [Word.REPRODUCED, Word.TREND_ONLY]).any()
+    assert (words == Word.NOT_REPRODUCED).mean() > 0.9
+
+
+def test_few_seeds_with_large_noise_are_not_resolvable_rather_than_refuted() -> None:
+    words, _ = simulate(200, [1.7] * 3, 1.7, n=2, sd=1.5, rng_seed=4)
+    assert (words == Word.NOT_RESOLVABLE).mean() > 0.85
