@@ -47,6 +47,8 @@ class Table:
     """Reference of the cell which the others are compared with; default: the first."""
 
     def __post_init__(self) -> None:
+        if not self.rows or not self.columns:
+            raise ValueError(f"table {self.name} has no cells; give it rows and columns")
         for row in self.rows:
             if len(row.cells) != len(self.columns) or len(row.labels) != len(self.row_names):
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Data that several test files share: a small drawn tree, and the real pictures where they are."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 
 torch.set_num_threads(1)
+os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Beside the checkout: pictures and weights that may not be copied into the project."""
