@@ -32,7 +32,8 @@ RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
-	noise-floor background-score search plan status table report mlflow test check bench clean
+	noise-floor background-score search headline crf plan status table report mlflow test \
+	check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -92,6 +93,12 @@ mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
 		--port $(MLFLOW_PORT) --workers 1 --backend-store-uri "sqlite:///$(abspath $(STORE))/mlflow.db" \
 		--artifacts-destination "$(abspath $(STORE))/mlartifacts"
+
+headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
+	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS)
+
+crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
+	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
 
 test: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

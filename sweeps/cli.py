@@ -13,6 +13,7 @@ import typer
 from filelock import Timeout
 from rich.console import Console
 
+from sweeps.headline_cli import headline
 from sweeps.report_cli import report
 from sweeps.search_cli import search
 from sweeps.store import Store, StoreError
@@ -227,4 +228,5 @@ def _say(text: str) -> None:
 
 
 app.command()(report)
+app.command()(headline)
 app.command()(search)

@@ -72,7 +72,7 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 
 
 def test_only_the_tracking_files_import_mlflow() -> None:
-    found = {"sweeps/tracking.py", "sweeps/search_tracking.py"}
+    found = {f"sweeps/{name}.py" for name in ("tracking", "search_tracking", "headline_tracking")}
     assert importers("mlflow", "wsss", "sweeps") == found
 
 

@@ -10,7 +10,9 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from wsss.data_cli import prepare
 from wsss.errors import explained
+from wsss.predict_cli import predict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,8 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Class activation maps as pseudo-labels: check data, train, infer CAMs, evaluate.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Draw or check a data set in VOC layout.")
+data_app = typer.Typer(no_args_is_help=True, help="Get, draw or check a data set in VOC layout.")
 app.add_typer(data_app, name="data")
+data_app.command()(prepare)
+app.command()(predict)
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]

@@ -3,13 +3,15 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from wsss.config import RunConfig
+from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
+
+S = TypeVar("S", bound=Settings)
 
 
 class ConfigError(ForeseenError, ValueError):
@@ -33,6 +35,26 @@ def apply_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfi
         section, _, name = key.rpartition(".")
         (tree[section] if section else tree)[name] = value
     return validate(tree)
+
+
+def replace_settings(settings: S, overrides: Mapping[str, Any]) -> S:
+    """Return any settings with dotted ones replaced, e.g. `{"crf.preset": "psa"}`.
+
+    Raises ConfigError, one line per wrong setting.
+    """
+    tree: dict[str, Any] = settings.model_dump()
+    for key, value in overrides.items():
+        *sections, name = key.split(".")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{key}: {section} is a value, not a group of settings")
+        inner[name] = value
+    try:
+        return type(settings).model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
 
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:

@@ -195,13 +195,14 @@ def _per_class(table: Table, cells: Cells, results: Results) -> list[Picture]:
     if ours is None or theirs is None or len(ours) != len(theirs):
         return []
     metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
-    difference = ours[0] - theirs[0]
-    low, high = np.nanpercentile(
-        ours[1:] - theirs[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0
-    )
+    differences = ours - theirs  # [1 + R, L]
+    occurs = np.isfinite(differences[0])
+    differences = differences[:, occurs]
+    names = np.array(["background", *metrics["classes"]])[occurs]
+    low, high = np.nanpercentile(differences[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
     title = f"{_label(best)} minus {_label(base)}"
     svg = per_class_differences(
-        ["background", *metrics["classes"]], difference, low, high,
+        names.tolist(), differences[0], low, high,
         name=_name(table, "classes"), title=title,
     )  # fmt: skip
     caption = (

@@ -1,0 +1,117 @@
+"""From a CAM configuration to a segmentation network: which stages, under which ids.
+
+    <root>/maps/<maps_id>/<image>.npz            CAMs of the training images
+    <root>/walks/<walk_id>/                      affinity network, CAMs behind the random walk
+    <root>/labels/<labels_id>/png/<image>.png    label maps; score.json
+    <root>/segmentations/<segmentation_id>/      checkpoints of DeepLab
+    <root>/predictions/<prediction_id>/          png/<image>.png, gallery.png; metrics.json
+
+An id covers what its stage depends on and nothing else: another refinement never infers CAMs anew,
+other DeepLab settings never make labels anew, other test scales never train anew.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from wsss.config import RunConfig, Settings
+from wsss.identity import ID_LENGTH, cam_id
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWalkConfig
+
+TEST_SETTINGS = {"test_scales", "test_flip", "test_crf"}
+
+
+class ChainConfig(Settings):
+    """One way from images to a segmentation network."""
+
+    run: RunConfig
+    labels: PseudoLabelConfig | None
+    """None: trained on the true masks, the upper bound which needs pixel ground truth."""
+    segmentation: DeepLabConfig
+    eval_split: str = "val"
+
+    @property
+    def walks(self) -> bool:
+        """Whether a random walk is part of it."""
+        return self.labels is not None and self.labels.refinement.startswith("random_walk")
+
+    @property
+    def maps_id(self) -> str:
+        """Id of the CAMs of the training images."""
+        labels = self.run.labels
+        return _digest({"cam": cam_id(self.run), "scales": labels.scales, "flip": labels.flip})
+
+    @property
+    def walk_id(self) -> str:
+        """Id of the CAMs behind the random walk."""
+        walk = self.labels.random_walk if self.labels else RandomWalkConfig()
+        return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")})
+
+    @property
+    def labels_id(self) -> str:
+        """Id of the label maps."""
+        if self.labels is None:
+            return _digest({"masks": self.run.data.model_dump(mode="json")})
+        source = self.walk_id if self.walks else self.maps_id
+        return _digest({"cams": source, "labels": _live(self.labels)})
+
+    @property
+    def segmentation_id(self) -> str:
+        """Id of the trained segmentation network."""
+        settings = self.segmentation.model_dump(mode="json", exclude=TEST_SETTINGS)
+        return _digest({"labels": self.labels_id, "segmentation": settings})
+
+    @property
+    def prediction_id(self) -> str:
+        """Id of its predictions on the evaluation split."""
+        settings = self.segmentation.model_dump(mode="json", include=TEST_SETTINGS)
+        return _digest(
+            {"network": self.segmentation_id, "test": settings, "split": self.eval_split}
+        )
+
+    @property
+    def name(self) -> str:
+        """What the labels come from, in words."""
+        if self.labels is None:
+            return "true masks (supervised bound)"
+        return {
+            "none": "CAM",
+            "crf": "CAM + dense CRF",
+            "pamr": "CAM + PAMR",
+            "random_walk": "CAM + random walk",
+            "random_walk_crf": "CAM + random walk + dense CRF",
+        }[self.labels.refinement]
+
+
+class ChainFolders:
+    """Where the stages of a chain lie in the store."""
+
+    def __init__(self, root: Path, chain: ChainConfig) -> None:
+        self.maps = root / "maps" / chain.maps_id
+        self.walk = root / "walks" / chain.walk_id
+        self.labels = root / "labels" / chain.labels_id
+        self.segmentation = root / "segmentations" / chain.segmentation_id
+        self.predictions = root / "predictions" / chain.prediction_id
+
+
+def _live(labels: PseudoLabelConfig) -> dict[str, Any]:
+    """Return the settings that have an effect on labels made from given CAMs.
+
+    The random walk is not among them, as it is part of the CAMs' id.
+    """
+    unused = {"random_walk"}
+    if "crf" not in labels.refinement:
+        unused.add("crf")
+    if labels.refinement != "pamr":
+        unused.add("pamr")
+    if labels.background == "fixed":
+        unused |= {"confident_foreground", "confident_background"}
+    else:
+        unused.add("background_score")
+    return labels.model_dump(mode="json", exclude=unused)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]

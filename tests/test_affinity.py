@@ -1,0 +1,384 @@
+"""Affinity labels, distances, loss and training, against loops, by hand and by resuming."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsss.config import NetworkConfig
+from wsss.data.transforms import CropPlan
+from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.labels.affinity_labels import (
+    PairKinds,
+    affinity_losses,
+    confident_labels,
+    labels_at,
+    pair_kinds,
+    score_of_power,
+)
+from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.segmentation_config import RandomWalkConfig
+from wsss.training.affinity import (
+    AffinityCrops,
+    AffinityRecord,
+    affinity_step,
+    build_affinity_net,
+    cut_labels,
+    sgd_settings,
+    train_affinity,
+)
+from wsss.training.cam import DivergedError
+from wsss.training.checkpoint import CheckpointFolder
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+NETWORK = NetworkConfig(backbone="resnet10_narrow", weights="none")
+CONFIG = RandomWalkConfig(
+    epochs=3, batch_size=4, crop_size=48, min_long_side=48, max_long_side=80, radius=3, lr=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def samples(drawn: Path) -> list[Sample]:
+    return VocDataset(drawn).samples("train_aug")
+
+
+@pytest.fixture(scope="module")
+def masks(drawn: Path, samples: list[Sample]) -> dict[str, NDArray[np.uint8]]:
+    """The drawn masks stand in for confident labels."""
+    return {sample.image_id: VocDataset(drawn).mask(sample.image_id) for sample in samples}
+
+
+def loop_pairs(height: int, width: int, radius: int) -> set[tuple[int, int]]:
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    return {
+        (y * width + x, v * width + u)
+        for y, x in pixels
+        for v, u in pixels
+        if y * width + x < v * width + u and (y - v) ** 2 + (x - u) ** 2 < radius**2
+    }
+
+
+# Pairs and distances
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "radius"),
+    [(5, 6, 3), (4, 4, 2), (3, 4, 9), (1, 5, 3), (6, 1, 3), (2, 2, 1)],
+)
+def test_the_pairs_are_those_of_a_loop_each_once(height: int, width: int, radius: int) -> None:
+    pairs = neighbour_pairs(height, width, radius)
+    found = list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert set(found) == loop_pairs(height, width, radius)
+    assert len(found) == len(set(found))
+
+
+def test_radius_five_has_the_34_neighbours_of_psa() -> None:
+    # An inner pixel of a large map lies in as many pairs to later as to earlier pixels.
+    pairs = neighbour_pairs(21, 21, 5)
+    assert int((pairs.first == 10 * 21 + 10).sum()) == 34
+    assert int((pairs.second == 10 * 21 + 10).sum()) == 34
+
+
+@pytest.mark.parametrize("radius", [1, 3, 20])
+def test_distances_equal_a_loop_over_the_pairs(radius: int) -> None:
+    features = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    pairs = neighbour_pairs(4, 5, radius)
+    f = features.flatten(2).numpy()
+    expected = [
+        [np.abs(image[:, i] - image[:, j]).mean() for i, j in zip(*pairs, strict=True)]
+        for image in f
+    ]
+    found = pair_distances(features, radius)
+    assert found.shape == (2, len(pairs.first))
+    np.testing.assert_allclose(found, np.array(expected).reshape(found.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 20])
+def test_the_gradient_of_distances_equals_finite_differences(radius: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 2, 2, 3, generator=generator, dtype=torch.double)
+    features.requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: pair_distances(f, radius), (features,))
+
+
+# Labels
+
+
+def test_confident_labels_by_hand() -> None:
+    cams = np.array([[[0.31, 0.30, 0.05, 0.06, 0.9]], [[0.1, 0.2, 0.0, 0.0, 0.95]]], np.float32)
+    found = confident_labels(cams, (2, 7), foreground_score=0.3, background_score=0.05)
+    assert found.tolist() == [[3, 255, 0, 255, 8]]
+    assert found.dtype == np.uint8
+
+
+def test_without_a_class_all_pixels_are_confident_background() -> None:
+    cams = np.zeros((0, 2, 3), np.float32)
+    found = confident_labels(cams, (), foreground_score=0.3, background_score=0.05)
+    assert found.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_scores_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.4 is above foreground score 0\.3; swap them"):
+        confident_labels(np.zeros((1, 2, 2), np.float32), (0,),
+                         foreground_score=0.3, background_score=0.4)  # fmt: skip
+
+
+def test_the_scores_of_powers_give_the_labels_of_psa() -> None:
+    cams = np.random.default_rng(0).random((3, 20, 30), dtype=np.float32) ** 4
+    labels = (0, 5, 9)
+    expected = np.empty((20, 30), np.uint8)
+    for y in range(20):
+        for x in range(30):
+            scores = cams[:, y, x].astype(float)
+            many, few = (1 - scores.max()) ** 4, (1 - scores.max()) ** 32
+            if scores.max() > many:
+                expected[y, x] = labels[int(scores.argmax())] + 1
+            else:
+                expected[y, x] = 0 if few >= scores.max() else 255
+    assert len(np.unique(expected)) == 5
+    found = confident_labels(
+        cams, labels, foreground_score=score_of_power(4), background_score=score_of_power(32)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_scores_of_powers_by_hand() -> None:
+    assert score_of_power(1) == pytest.approx(0.5)
+    assert score_of_power(2) == pytest.approx((3 - 5**0.5) / 2)  # s = 1 - 2s + s^2
+    with pytest.raises(ValueError, match=r"power 0 is not above 0"):
+        score_of_power(0)
+
+
+def test_pair_kinds_equal_a_loop_and_unsure_pixels_teach_nothing() -> None:
+    generator = np.random.default_rng(0)
+    maps = generator.choice(np.array([0, 0, 1, 1, 2, 255], np.uint8), (2, 5, 6))
+    pairs = neighbour_pairs(5, 6, 3)
+    kinds = pair_kinds(torch.from_numpy(maps), pairs)
+    for image, flat in enumerate(maps.reshape(2, -1)):
+        for m, (i, j) in enumerate(zip(*pairs, strict=True)):
+            a, b = int(flat[i]), int(flat[j])
+            sure = a != 255 and b != 255
+            expected = (sure and a == b > 0, sure and a == b == 0, sure and a != b)
+            assert tuple(bool(kind[image, m]) for kind in kinds) == expected
+    assert all(kind.any() for kind in kinds)
+
+
+def test_the_loss_by_hand() -> None:
+    # Affinities 1/2, 1/4 | 1/2 | 1/4, 1/2, and a pair that teaches nothing.
+    distances = torch.tensor([[0.5, 0.25, 0.5, 0.25, 0.5, 0.1]]).log().neg()
+    chosen = torch.tensor([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]]).bool()
+    losses = affinity_losses(distances, PairKinds(*chosen[:, None]))
+    ln2 = np.log(2)
+    negative = (-np.log(0.75 + 1e-5) - np.log(0.5 + 1e-5)) / 2
+    expected = (1.5 * ln2, ln2, negative)
+    np.testing.assert_allclose(losses[1:], expected, rtol=1e-5)
+    assert float(losses.total) == pytest.approx(1.5 * ln2 / 4 + ln2 / 4 + negative / 2, rel=1e-5)
+
+
+def test_a_kind_without_pairs_adds_nothing_and_no_nan() -> None:
+    distances = torch.zeros(1, 3, requires_grad=True)
+    none = torch.zeros(1, 3, dtype=torch.bool)
+    losses = affinity_losses(distances, PairKinds(none, none, none))
+    assert [value.item() for value in losses] == [0, 0, 0, 0]
+    losses.total.backward()
+    assert distances.grad is not None
+    assert torch.equal(distances.grad, torch.zeros(1, 3))
+
+
+def test_the_gradient_stays_finite_where_affinity_is_one_across_a_border() -> None:
+    distances = torch.zeros(1, 1, requires_grad=True)
+    yes, no = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
+    losses = affinity_losses(distances, PairKinds(no, no, yes))
+    losses.total.backward()
+    assert losses.negative.item() == pytest.approx(-np.log(1e-5), rel=1e-4)
+    assert distances.grad is not None
+    assert float(distances.grad) == pytest.approx(-0.5e5, rel=1e-4)  # drives them apart
+
+
+def test_labels_at_a_feature_map_are_those_at_its_centres() -> None:
+    maps = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+    assert labels_at(maps, (2, 2)).tolist() == [[[18, 22], [50, 54]]]  # pixels 2 and 6
+    assert labels_at(maps, (2, 2)).dtype == torch.uint8
+
+
+# Crops
+
+
+def test_a_crop_of_labels_lies_where_that_of_the_picture_does() -> None:
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    plan = CropPlan((0, 0, 4, 3), (1, 0, 4, 4), flip=True)
+    expected = [[255] * 4, [3, 2, 1, 0], [7, 6, 5, 4], [11, 10, 9, 8]]
+    assert cut_labels(labels, plan, 4).tolist() == expected
+    enlarged = cut_labels(labels, CropPlan((1, 1, 3, 2), (0, 0, 2, 4), flip=False), 4)
+    assert enlarged.tolist() == [[5, 5, 6, 6]] * 2 + [[255] * 4] * 2
+
+
+def test_labels_stay_on_their_pixels_through_jitter_flip_and_crop(tmp_path: Path) -> None:
+    # A picture whose red channel is its label map, in two smooth halves.
+    labels = np.zeros((60, 90), dtype=np.uint8)
+    labels[:, 50:] = 200
+    path = tmp_path / "a.png"
+    Image.fromarray(np.stack([labels] * 3, 2)).save(path)
+    sample = Sample("a", path, (0,), "mask")
+    crops = AffinityCrops([sample], lambda _: labels, sgd_settings(CONFIG), rng_seed=0)
+    for epoch in range(8):
+        pixels, box, cut = crops[epoch, 0]
+        top, left, bottom, right = box.tolist()
+        inside = (slice(top, bottom), slice(left, right))
+        differ = (pixels[0][inside].int() - cut[inside].int()).abs() > 100
+        assert differ.float().mean() < 0.02
+        outside = torch.ones(48, 48, dtype=torch.bool)
+        outside[inside] = False
+        assert (cut[outside] == 255).all()
+
+
+def test_a_label_map_of_another_size_is_refused(samples: list[Sample]) -> None:
+    model = build_affinity_net(NETWORK, CONFIG)
+    training = train_affinity(
+        model, samples, lambda _: np.zeros((3, 3), np.uint8), CONFIG, device=CPU
+    )
+    with pytest.raises(DataError, match=r"label map of \(3, 3\), image of .*make the labels anew"):
+        next(training)
+
+
+# Network and training
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("size", [(48, 64), (33, 17), (3, 5)])
+def test_the_feature_map_has_the_configured_stride(stride: int, size: tuple[int, int]) -> None:
+    config = CONFIG.model_copy(update={"stride": stride})
+    features = build_affinity_net(NETWORK, config).eval()(torch.zeros(1, 3, *size))
+    expected = tuple(int(np.ceil(length / stride)) for length in size)
+    assert tuple(features.shape[2:]) == expected
+    assert features.dtype == torch.float32
+
+
+def some_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 3, 48, 48), generator=generator, dtype=torch.uint8)
+    labels = torch.zeros(2, 48, 48, dtype=torch.uint8)
+    labels[:, 16:, 20:] = 3
+    return pixels, torch.tensor([[0, 0, 48, 48]] * 2), labels
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_narrow", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_every_trainable_parameter_gets_a_gradient(backbone: str, frozen: bool) -> None:
+    network = NetworkConfig(backbone=backbone, weights="none", frozen_stages=1)
+    config = CONFIG.model_copy(update={"frozen_backbone": frozen})
+    model = build_affinity_net(network, config).train()
+    losses, share = affinity_step(model, some_batch(), 3, CPU)
+    losses.total.backward()
+    assert 0 < share.item() < 1
+    groups = model.parameter_groups()
+    assert bool(groups[0]) is not frozen
+    trainable = {id(p) for group in groups for p in group}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in trainable:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+        else:
+            assert name.startswith("backbone.")
+            assert parameter.grad is None, name
+
+
+def train(
+    samples: list[Sample],
+    masks: dict[str, NDArray[np.uint8]],
+    config: RandomWalkConfig = CONFIG,
+    checkpoints: CheckpointFolder | None = None,
+    stop_after: int | None = None,
+) -> tuple[AffinityNet, list[AffinityRecord]]:
+    model = build_affinity_net(NETWORK, config)
+    records = []
+    for record in train_affinity(
+        model, samples, lambda s: masks[s.image_id], config, device=CPU, checkpoints=checkpoints
+    ):
+        records.append(record)
+        if record.epoch == stop_after:
+            break
+    return model, records
+
+
+def assert_bit_equal(first: AffinityNet, second: AffinityNet) -> None:
+    states = first.state_dict(), second.state_dict()
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]), name
+
+
+def test_training_lowers_the_loss(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 12, "frozen_backbone": False})
+    _, records = train(samples, masks, config)
+    assert records[-1].loss < 0.92 * records[0].loss
+    assert [record.epoch for record in records] == list(range(1, 13))
+    for record in records:
+        parts = record.loss_foreground / 4 + record.loss_background / 4 + record.loss_negative / 2
+        assert record.loss == pytest.approx(parts, rel=1e-5)
+        assert 0 < record.negative_share < 1
+        # 4 iterations an epoch, 48 in all.
+        assert record.lr == pytest.approx(0.1 * (1 - (4 * record.epoch - 1) / 48) ** 0.9)
+
+
+def test_training_leaves_a_frozen_backbone_alone(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 1})
+    before = build_affinity_net(NETWORK, config)
+    model, _ = train(samples, masks, config)
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, before.backbone.state_dict()[name]), name
+    assert not torch.equal(model.fuse.weight, before.fuse.weight)
+
+
+def test_a_resumed_training_ends_at_the_very_weights_of_an_unbroken_one(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"frozen_backbone": False})
+    unbroken, records = train(samples, masks, config)
+    folder = CheckpointFolder(tmp_path)
+    # Left at the yield of epoch 2: its checkpoint is not written yet, so it is trained again.
+    _, first = train(samples, masks, config, folder, stop_after=2)
+    torch.manual_seed(99)
+    resumed, after = train(samples, masks, config, folder)
+    assert [record.epoch for record in first + after] == [1, 2, 2, 3]
+    assert [record.loss for record in after] == [record.loss for record in records[1:]]
+    assert_bit_equal(resumed, unbroken)
+    assert train(samples, masks, config, folder)[1] == []
+
+
+def test_another_seed_gives_another_network(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 1})
+    losses = {
+        train(samples, masks, config.model_copy(update={"rng_seed": seed}))[1][0].loss
+        for seed in (0, 0, 1)
+    }
+    assert len(losses) == 2
+
+
+def test_images_without_any_sure_pixel_train_without_nan(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
+) -> None:
+    unsure = {image_id: np.full_like(mask, 255) for image_id, mask in masks.items()}
+    _, records = train(samples, unsure, CONFIG.model_copy(update={"epochs": 1}))
+    assert (records[0].loss, records[0].negative_share) == (0, 0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(
+    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
+) -> None:
+    model = build_affinity_net(NETWORK, CONFIG)
+    with torch.no_grad():
+        model.fuse.weight[0, 0] = torch.inf
+    training = train_affinity(model, samples, lambda s: masks[s.image_id], CONFIG, device=CPU)
+    with pytest.raises(DivergedError, match=r"at iteration 0; lower random_walk\.lr \(now 0\.1\)"):
+        list(training)

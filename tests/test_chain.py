@@ -1,0 +1,227 @@
+"""From CAMs to a segmentation network: ids that cover what a stage depends on, and whole chains."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.chain_stages import run_chain
+from sweeps.chain_work import ChainTask
+from sweeps.tables import F3
+from wsss.cli import app
+from wsss.config import RunConfig
+from wsss.data.classes import voc_palette
+from wsss.data.voc import DataError, VocDataset
+from wsss.labels.cam_files import read_cams, write_cams
+from wsss.labels.refined import label_map
+from wsss.overrides import apply_overrides, replace_settings
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
+from wsss.training.process import Process
+
+
+def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainConfig:
+    return ChainConfig(
+        run=RunConfig(),
+        labels=replace_settings(PseudoLabelConfig(), labels or {}),
+        segmentation=replace_settings(DeepLabConfig(), segmentation),
+    )
+
+
+# Ids: what is done anew when a setting changes
+
+IDS = ("maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
+
+
+def changed(one: ChainConfig, other: ChainConfig) -> set[str]:
+    return {name for name in IDS if getattr(one, name) != getattr(other, name)}
+
+
+def test_another_refinement_keeps_the_cams() -> None:
+    found = changed(chain(), chain({"refinement": "crf"}))
+    assert found == {"labels_id", "segmentation_id", "prediction_id"}
+
+
+def test_another_crf_keeps_the_walked_cams_behind_it() -> None:
+    one = chain({"refinement": "random_walk_crf"})
+    other = chain({"refinement": "random_walk_crf", "crf.preset": "psa"})
+    assert changed(one, other) == {"labels_id", "segmentation_id", "prediction_id"}
+
+
+def test_other_deeplab_settings_keep_the_labels() -> None:
+    assert changed(chain(), chain(iterations=7)) == {"segmentation_id", "prediction_id"}
+
+
+def test_other_test_scales_keep_the_network() -> None:
+    assert changed(chain(), chain(test_scales=(1.0,))) == {"prediction_id"}
+
+
+def test_settings_without_effect_change_no_label() -> None:
+    assert changed(chain(), chain({"crf.preset": "psa", "pamr.iterations": 3})) == set()
+    assert "labels_id" not in changed(chain(), chain({"confident_foreground": 0.5}))
+    walked = {"refinement": "random_walk"}
+    assert "labels_id" in changed(chain(walked), chain(walked | {"random_walk.beta": 3.0}))
+
+
+def test_another_cam_training_changes_everything() -> None:
+    other = chain().model_copy(update={"run": apply_overrides(RunConfig(), {"train.lr": 0.03})})
+    assert changed(chain(), other) == set(IDS)
+
+
+# Label maps
+
+CAMS = np.array([[[0.9, 0.2, 0.04], [0.1, 0.31, 0.3]]], np.float32)
+BLANK = np.zeros((2, 3, 3), np.uint8)
+
+
+def test_a_fixed_score_divides_foreground_from_background() -> None:
+    found = label_map(BLANK, CAMS, (4,), PseudoLabelConfig(background_score=0.15))
+    assert found.tolist() == [[5, 5, 0], [0, 5, 5]]
+
+
+def test_confident_labels_leave_doubtful_pixels_out() -> None:
+    config = PseudoLabelConfig(
+        background="confident", confident_foreground=0.3, confident_background=0.05
+    )
+    # above .3: foreground; up to .05: background; between: 255
+    assert label_map(BLANK, CAMS, (4,), config).tolist() == [[5, 255, 0], [255, 5, 255]]
+
+
+def test_cams_come_back_from_their_file_in_half_precision(tmp_path: Path) -> None:
+    cams = np.random.default_rng(0).random((2, 7, 5), dtype=np.float32)
+    write_cams(tmp_path / "x" / "a.npz", cams)
+    np.testing.assert_allclose(read_cams(tmp_path / "x" / "a.npz"), cams, atol=2**-11)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.npz"]
+
+
+def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(DataError, match=r"a\.npz: not a file of CAMs"):
+        read_cams(path)
+
+
+# Whole chains on drawn pictures
+
+
+@pytest.fixture(scope="module")
+def tiny(small: RunConfig) -> ChainConfig:
+    run = apply_overrides(small, F3 | {"train.epochs": 1})
+    walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
+            "max_long_side": 96, "log_steps": 2}  # fmt: skip
+    labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
+    segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
+                    "test_flip": False}  # fmt: skip
+    return ChainConfig(
+        run=run,
+        labels=replace_settings(PseudoLabelConfig(), labels),
+        segmentation=replace_settings(TINY_DEEPLAB, segmentation),
+    )
+
+
+def run_all(chain: ChainConfig, store: Path, data: Path) -> list[str]:
+    """Run a chain; return the stages that did something, in order."""
+    task = ChainTask(chain, store, data, None, num_workers=0)
+    return list(dict.fromkeys(name for name, _, _ in run_chain(task, Process())))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny: ChainConfig) -> Path:
+    root = tmp_path_factory.mktemp("chain")
+    assert run_all(tiny, root, drawn) == [
+        "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels",
+        "train DeepLab", "predict",
+    ]  # fmt: skip
+    return root
+
+
+def test_labels_are_palette_pngs_of_the_training_images(
+    store: Path, drawn: Path, tiny: ChainConfig
+) -> None:
+    folder, dataset = ChainFolders(store, tiny).labels / "png", VocDataset(drawn)
+    ids = dataset.image_ids("train_aug")
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(ids)
+    for image_id in ids:
+        with Image.open(folder / f"{image_id}.png") as image:
+            assert image.mode == "P"
+            assert image.size == dataset.image_size(image_id)
+            assert image.getpalette() == voc_palette()[: 3 * 256]
+            present = {k + 1 for k in dataset.sample(image_id).labels}
+            assert set(np.unique(np.array(image)).tolist()) <= {0} | present
+
+
+def test_metrics_hold_the_score_of_the_written_predictions(
+    store: Path, drawn: Path, tiny: ChainConfig
+) -> None:
+    from torch import tensor
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    folder, dataset = ChainFolders(store, tiny).predictions, VocDataset(drawn)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    num_labels = len(dataset.classes) + 1
+    jaccard = MulticlassJaccardIndex(num_labels, average="none", ignore_index=255)
+    for image_id in dataset.image_ids("val"):
+        with Image.open(folder / "png" / f"{image_id}.png") as image:
+            jaccard.update(
+                tensor(np.array(image))[None], tensor(dataset.mask(image_id).astype(np.int64))[None]
+            )
+    expected = 100 * jaccard.compute().numpy()
+    found = list(metrics["iou"].values())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs == 0 if ours is None else ours == pytest.approx(theirs, abs=1e-3)
+    assert metrics["miou"] == pytest.approx(np.mean([v for v in found if v is not None]))
+    assert (folder / "gallery.png").is_file()
+    assert metrics["labels_score"]["num_images"] == len(dataset.image_ids("train"))
+
+
+def test_a_finished_chain_does_nothing_again(store: Path, drawn: Path, tiny: ChainConfig) -> None:
+    assert run_all(tiny, store, drawn) == []
+
+
+def test_what_is_missing_is_done_and_nothing_else(
+    store: Path, drawn: Path, tiny: ChainConfig
+) -> None:
+    folders = ChainFolders(store, tiny)
+    before = {p: p.stat().st_mtime_ns for p in (folders.labels / "png").iterdir()}
+    lost = sorted(before)[0]
+    content = lost.read_bytes()
+    lost.unlink()
+    assert run_all(tiny, store, drawn) == ["write labels"]
+    assert lost.read_bytes() == content
+    kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
+    assert kept == {p: t for p, t in before.items() if p != lost}
+
+
+def test_the_supervised_bound_trains_on_the_masks_alone(
+    store: Path, drawn: Path, tiny: ChainConfig
+) -> None:
+    bound = tiny.model_copy(update={"labels": None})
+    assert run_all(bound, store, drawn) == ["train DeepLab", "predict"]
+    metrics = json.loads((ChainFolders(store, bound).predictions / "metrics.json").read_text())
+    assert metrics["labels"] == "true masks (supervised bound)"
+    assert metrics["labels_score"] is None
+
+
+def test_a_trained_network_segments_a_picture_from_the_command_line(
+    store: Path, drawn: Path, tiny: ChainConfig, tmp_path: Path
+) -> None:
+    network = ChainFolders(store, tiny).segmentation
+    picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
+    words = ["predict", str(picture), "--network", str(network), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    with Image.open(picture) as image, Image.open(tmp_path / "out" / f"{picture.stem}.png") as mask:
+        assert mask.size == image.size
+        assert mask.mode == "P"
+
+
+def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) -> None:
+    picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
+    done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "config.json: missing; give a folder" in " ".join(done.output.split())

@@ -1,0 +1,258 @@
+import importlib
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wsss.labels.crf import (
+    PRESETS,
+    CrfPreset,
+    MissingCrfError,
+    crf_label,
+    dense_crf,
+    label_probs,
+    power_probs,
+)
+from wsss.labels.pseudo_label import pseudo_label
+from wsss.labels.refine import score_probs
+from wsss.segmentation_config import CrfConfig
+
+needs_crf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf2 is an optional package"
+)
+Array = NDArray[np.float64]
+
+
+def two_colours(height: int = 8, width: int = 10) -> NDArray[np.uint8]:
+    """Dark on the left half, bright on the right one."""
+    image = np.full((height, width, 3), 30, np.uint8)
+    image[:, width // 2 :] = (220, 200, 210)
+    return image
+
+
+def random_probs(num_labels: int, height: int, width: int) -> NDArray[np.float32]:
+    scores = np.random.default_rng(0).random((num_labels, height, width))
+    return (scores / scores.sum(0)).astype(np.float32)
+
+
+def smooth_image(height: int, width: int) -> NDArray[np.uint8]:
+    down, right = np.mgrid[:height, :width] / max(height, width)
+    return (np.stack([down, right, down * right], 2) * 40 + 100).astype(np.uint8)
+
+
+def gaussian(difference: list[float]) -> float:
+    return math.exp(-sum(value**2 for value in difference) / 2)
+
+
+def normalised_kernel(features: list[list[float]]) -> Array:
+    """exp(-|f_i - f_j|^2 / 2), each side divided by the root of its row sum."""
+    size = len(features)
+    kernel = np.zeros((size, size))
+    for i in range(size):
+        for j in range(size):
+            kernel[i, j] = gaussian([a - b for a, b in zip(features[i], features[j], strict=True)])
+    roots = [math.sqrt(sum(row)) for row in kernel]
+    return kernel / np.outer(roots, roots)
+
+
+def exact_mean_field(
+    image: NDArray[np.uint8], probs: NDArray[np.float32], preset: CrfPreset, iterations: int
+) -> Array:
+    """Mean field with Potts compatibilities and all pairs of pixels written out."""
+    num_labels, height, width = probs.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    near = [[y / preset.gaussian_sxy, x / preset.gaussian_sxy] for y, x in places]
+    alike = [
+        [y / preset.bilateral_sxy, x / preset.bilateral_sxy]
+        + [float(value) / preset.bilateral_srgb for value in image[y, x]]
+        for y, x in places
+    ]
+    message = preset.gaussian_compat * normalised_kernel(near)
+    message += preset.bilateral_compat * normalised_kernel(alike)
+    log_unary = np.log(probs.astype(np.float64)).reshape(num_labels, -1)
+    q = np.exp(log_unary) / np.exp(log_unary).sum(0)
+    for _ in range(iterations):
+        q = np.exp(log_unary + q @ message)
+        q /= q.sum(0)
+    return q.reshape(probs.shape)
+
+
+PUBLISHED = {
+    "psa": ((3, 3), (80, 13, 10)),
+    "irn": ((3, 3), (50, 5, 10)),
+    "deeplab": ((1, 3), (67, 3, 4)),
+}
+"""Written down apart from the package: sxy, compat; sxy, srgb, compat."""
+
+
+@needs_crf
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_each_preset_is_pydensecrf_with_the_published_numbers(preset: str) -> None:
+    image, probs = smooth_image(30, 40), random_probs(3, 30, 40)
+    (near_sxy, near_compat), (sxy, srgb, compat) = PUBLISHED[preset]
+    crf = importlib.import_module("pydensecrf.densecrf").DenseCRF2D(40, 30, 3)
+    crf.setUnaryEnergy(importlib.import_module("pydensecrf.utils").unary_from_softmax(probs))
+    crf.addPairwiseGaussian(sxy=near_sxy, compat=near_compat)
+    crf.addPairwiseBilateral(sxy=sxy, srgb=srgb, rgbim=image, compat=compat)
+    expected = np.array(crf.inference(4)).reshape(probs.shape)
+    found = dense_crf(image, probs, CrfConfig(preset=preset, iterations=4))
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+@needs_crf
+@pytest.mark.parametrize("preset", PUBLISHED)
+@pytest.mark.parametrize("kind", ["smooth", "two_colours"])
+def test_one_step_is_close_to_mean_field_over_all_pairs(preset: str, kind: str) -> None:
+    image = smooth_image(8, 10) if kind == "smooth" else two_colours()
+    probs = random_probs(3, 8, 10)
+    exact = exact_mean_field(image, probs, PRESETS[preset], 1)
+    found = dense_crf(image, probs, CrfConfig(preset=preset, iterations=1))
+    moved = np.abs(exact - probs).mean()
+    assert moved > 0.04
+    # The lattice filter approximates Gaussians: seen are 2 to 8 % with two colours, else 16 to 20.
+    assert np.abs(found - exact).mean() < (0.12 if kind == "two_colours" else 0.25) * moved
+
+
+@needs_crf
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_ten_steps_end_where_mean_field_over_all_pairs_ends(preset: str) -> None:
+    image, probs = two_colours(), random_probs(2, 8, 10) * 0.6 + 0.2
+    lean = np.where(np.arange(10) < 5, 0.2, -0.2).astype(np.float32)
+    probs += np.stack([lean, -lean])[:, None]
+    exact = exact_mean_field(image, probs, PRESETS[preset], 10)
+    found = dense_crf(image, probs, CrfConfig(preset=preset))
+    assert np.abs(found - exact).max() < 0.02
+    assert not np.array_equal(probs.argmax(0), found.argmax(0))  # noise was removed
+    assert found.argmax(0).tolist() == [[0] * 5 + [1] * 5] * 8
+
+
+@needs_crf
+def test_permuted_labels_give_permuted_probabilities() -> None:
+    image, probs, order = smooth_image(12, 15), random_probs(4, 12, 15), [2, 0, 3, 1]
+    config = CrfConfig(preset="psa", iterations=3)
+    expected = dense_crf(image, probs, config)[order]
+    assert np.allclose(dense_crf(image, probs[order], config), expected, atol=1e-4)
+
+
+@needs_crf
+def test_probabilities_stay_probabilities_and_change() -> None:
+    probs = random_probs(3, 20, 30)
+    found = dense_crf(smooth_image(20, 30), probs, CrfConfig())
+    assert found.shape == probs.shape
+    assert found.dtype == np.float32
+    assert found.min() >= 0
+    assert np.allclose(found.sum(0), 1, atol=1e-5)
+    assert np.abs(found - probs).max() > 0.1
+
+
+@needs_crf
+def test_equal_scores_over_a_constant_image_keep_their_label() -> None:
+    image = np.full((9, 7, 3), 128, np.uint8)
+    cams = np.stack([np.full((9, 7), 0.3), np.full((9, 7), 0.6)]).astype(np.float32)
+    for preset in PRESETS:
+        found = crf_label(image, cams, (4, 11), 0.15, CrfConfig(preset=preset))
+        assert (found == 12).all()
+
+
+@needs_crf
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_blob_off_its_object_moves_onto_the_object(preset: str) -> None:
+    image = np.full((40, 50, 3), 40, np.uint8)
+    image[10:30, 15:35] = 220
+    cams = np.full((1, 40, 50), 0.1, np.float32)
+    cams[0, 12:32, 18:38] = 0.4
+    cams[0, 16:26, 22:30] = 0.9
+    truth = np.zeros((40, 50), np.uint8)
+    truth[10:30, 15:35] = 8
+    before = (pseudo_label(cams, (7,), 0.15) != truth).mean()
+    found = crf_label(image, cams, (7,), 0.15, CrfConfig(preset=preset))
+    assert set(np.unique(found)) == {0, 8}
+    assert (found != truth).mean() < before / 4
+
+
+@needs_crf
+def test_read_only_and_strided_arrays_are_taken_and_left_alone() -> None:
+    image, probs = smooth_image(8, 10), random_probs(2, 8, 10)
+    expected = dense_crf(image, probs, CrfConfig())
+    flipped, turned = image[::-1], probs.transpose(1, 2, 0).copy().transpose(2, 0, 1)
+    flipped.flags.writeable = turned.flags.writeable = False
+    copies = flipped.copy(), turned.copy()
+    found = dense_crf(flipped[::-1], turned, CrfConfig())
+    assert np.array_equal(found, expected)
+    assert np.array_equal(flipped, copies[0])
+    assert np.array_equal(turned, copies[1])
+
+
+@needs_crf
+def test_hard_label_costs_are_those_of_pydensecrf() -> None:
+    unary_from_labels = importlib.import_module("pydensecrf.utils").unary_from_labels
+    indices = np.array([[0, 1, 2], [2, 1, 0]])
+    expected = unary_from_labels(indices, 3, gt_prob=0.7, zero_unsure=False).reshape(3, 2, 3)
+    assert np.allclose(-np.log(label_probs(indices, 3, 0.7)), expected, atol=1e-6)
+
+
+@needs_crf
+def test_a_zero_probability_is_a_large_cost_and_not_infinite() -> None:
+    probs = np.zeros((2, 5, 6), np.float32)
+    probs[0] = 1
+    found = dense_crf(two_colours(5, 6), probs, CrfConfig(preset="psa"))
+    assert np.isfinite(found).all()
+    assert (found[0] > 0.99).all()
+
+
+def test_without_a_class_all_is_background_and_no_crf_is_needed() -> None:
+    found = crf_label(two_colours(), np.zeros((0, 8, 10), np.float32), (), 0.15, CrfConfig())
+    assert found.shape == (8, 10)
+    assert found.dtype == np.uint8
+    assert not found.any()
+
+
+@needs_crf
+def test_one_pixel_keeps_its_label() -> None:
+    image, cam = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 1), 0.8, np.float32)
+    for preset in PRESETS:
+        assert crf_label(image, cam, (19,), 0.15, CrfConfig(preset=preset)).tolist() == [[20]]
+
+
+@pytest.mark.parametrize(("alpha", "score"), [(4, 0.2755), (16, 0.1193), (32, 0.0742)])
+def test_power_of_psa_is_the_one_that_crosses_at_the_score(alpha: int, score: float) -> None:
+    cams = np.array([[[0.0, 0.3, 0.9]], [[0.0, 0.2, 0.3]]], np.float32)
+    scores = [[1.0, 0, 0], [0.7**alpha, 0.3, 0.2], [0.1**alpha, 0.9, 0.3]]
+    expected = [[value / sum(pixel) for value in pixel] for pixel in scores]
+    assert np.allclose(power_probs(cams, score)[:, 0].T, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.07, 0.5, 0.9, 1.0])
+def test_power_of_psa_decides_as_the_pseudo_label_does(score: float) -> None:
+    cams = np.random.default_rng(3).random((2, 30, 40), dtype=np.float32)
+    cams[:, 0] = 0
+    labels = np.array([0, 5, 9])[power_probs(cams, score).argmax(0)]
+    assert np.array_equal(labels, pseudo_label(cams, (4, 8), score))
+
+
+def test_scores_become_probabilities_by_hand() -> None:
+    cams = np.array([[[0.6, 0.0, 0.15]], [[0.25, 0.0, 0.0]]], np.float32)
+    expected = [[[0.15, 1, 0.5]], [[0.6, 0, 0.5]], [[0.25, 0, 0]]]
+    assert np.allclose(score_probs(cams, (3, 5), 0.15), expected)
+    zero = score_probs(cams, (3, 5), 0.0)[:, 0, 1]
+    assert zero.tolist() == [1, 0, 0]
+
+
+def test_misfits_say_what_to_give() -> None:
+    image, probs = two_colours(), random_probs(2, 8, 10)
+    with pytest.raises(ValueError, match="give 8-bit RGB"):
+        dense_crf(image.astype(np.float32), probs, CrfConfig())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give probs of"):
+        dense_crf(image[:-1], probs, CrfConfig())
+    with pytest.raises(ValueError, match="sum to 1"):
+        dense_crf(image, probs * 2, CrfConfig())
+    with pytest.raises(ValueError, match="for 2 classes"):
+        crf_label(image, probs[:1], (1, 2), 0.15, CrfConfig())
+
+
+def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf", None)
+    monkeypatch.setitem(importlib.import_module("sys").modules, "pydensecrf.densecrf", None)
+    with pytest.raises(MissingCrfError, match=r'pip install "wsss-sweeps\[crf\]"'):
+        dense_crf(two_colours(), random_probs(2, 8, 10), CrfConfig())

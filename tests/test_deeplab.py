@@ -1,0 +1,153 @@
+"""The segmentation network against torchvision's dilated ResNets, by hand, and in its switches."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import models
+
+from wsss.config import NetworkConfig
+from wsss.networks.backbone import build_backbone
+from wsss.networks.conv_norm import ConvNorm
+from wsss.networks.deeplab import DeepLab, build_deeplab
+from wsss.segmentation_config import DeepLabConfig
+
+BACKBONES = ("resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow")
+
+
+def config(**settings: Any) -> DeepLabConfig:
+    base: dict[str, Any] = {"backbone": "resnet10_narrow", "weights": "none", "rates": (1, 2)}
+    return DeepLabConfig.model_validate(base | settings)
+
+
+def conv_weights(model: nn.Module) -> list[torch.Tensor]:
+    return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilate"), [(8, [False, True, True]), (16, [False, False, True])]
+)
+def test_the_dilated_resnet50_is_torchvisions(stride: int, dilate: list[bool]) -> None:
+    theirs = models.resnet50(weights=None, replace_stride_with_dilation=dilate).eval().double()
+    network = NetworkConfig(backbone="resnet50", weights="none")
+    ours = build_backbone(network, output_stride=stride).eval().double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for mine, its in zip(conv_weights(ours), conv_weights(theirs), strict=True):
+            assert mine.shape == its.shape
+            mine.copy_(its)
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 32, 40)))
+        y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+            y = layer(y)
+        found = ours(x)[-1]
+    assert found.shape[-2:] == (32 // stride, -(-40 // stride))
+    torch.testing.assert_close(found, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_every_backbone_gives_logits_at_its_output_stride(backbone: str, stride: int) -> None:
+    model = DeepLab(config(backbone=backbone, output_stride=stride), 6).eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(1, 3, 32, 48))
+    assert logits.shape == (1, 7, 32 // stride, 48 // stride)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES[1:])  # the first is torchvision's, as above
+def test_output_stride_8_sees_what_16_sees_at_every_second_place(backbone: str) -> None:
+    # Dilation instead of stride computes the same map on a finer grid. Borders are padded alike.
+    maps = []
+    for stride in (8, 16):
+        torch.manual_seed(3)
+        network = NetworkConfig(backbone=backbone, weights="none")  # type: ignore[arg-type]
+        model = build_backbone(network, output_stride=stride).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            x = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, 32, 48))).float()
+            maps.append(model(x)[-2])
+    torch.testing.assert_close(maps[0][:, :, ::2, ::2], maps[1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_logits_are_the_sum_of_the_classifiers_of_all_rates() -> None:
+    torch.manual_seed(0)
+    model = DeepLab(config(rates=(1, 3, 5)), 4).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = model.backbone(x)[-1].double()
+        expected = torch.zeros(2, 5, *features.shape[-2:]).double()
+        for rate, layer in zip((1, 3, 5), model.classifiers, strict=True):
+            assert isinstance(layer, nn.Conv2d)
+            padded = F.pad(features, (rate,) * 4)
+            height, width = features.shape[-2:]
+            for row in range(3):  # a 3x3 convolution as nine shifted products
+                for column in range(3):
+                    window = padded[:, :, row * rate :, column * rate :][:, :, :height, :width]
+                    weight = layer.weight[:, :, row, column].double()
+                    expected += torch.einsum("lc,bchw->blhw", weight, window)
+        found = model(x)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+    assert len({layer.weight.data_ptr() for layer in model.classifiers}) == 3
+
+
+def test_new_classifiers_start_small_and_without_bias() -> None:
+    torch.manual_seed(0)
+    for layer in DeepLab(config(backbone="resnet18", rates=(6, 12)), 20).classifiers:
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.bias is not None
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            0.01, rel=0.02
+        )  # of 96,768 draws
+        assert abs(float(layer.weight.detach().mean())) < 2e-4
+        assert not layer.bias.any()
+
+
+def test_frozen_batch_norms_keep_statistics_scale_and_shift() -> None:
+    for kind, frozen in (("frozen", True), ("train", False)):
+        torch.manual_seed(0)
+        model = DeepLab(config(batch_norm=kind), 4).train()
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert len(norms) > 8
+        before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+        model(torch.randn(2, 3, 48, 48)).square().sum().backward()
+        for norm, old in zip(norms, before, strict=True):
+            assert norm.running_mean is not None
+            assert torch.equal(norm.running_mean, old) == frozen
+            assert (norm.weight.grad is None) == frozen
+            assert (norm.bias.grad is None) == frozen
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "resnet10_narrow"])
+def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = DeepLab(config(backbone=backbone, frozen_stages=2, output_stride=16), 4).train()
+    logits = model(torch.randn(2, 3, 64, 64))
+    F.cross_entropy(logits, torch.randint(0, 5, logits[:, 0].shape)).backward()
+    groups = model.parameter_groups()
+    trained = {id(p) for group in groups for p in group}
+    assert len(groups[1]) == 4  # weight and bias of two rates
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in trained), name
+        if parameter.grad is not None:
+            assert parameter.grad.abs().max() > 0, name
+    frozen = [p for stage in model.backbone.frozen_stages() for p in stage.parameters()]
+    assert frozen
+    assert not trained & {id(p) for p in frozen}
+
+
+def test_convolutions_and_norms_are_fused_in_the_segmentation_network_too() -> None:
+    model = DeepLab(config(backbone="mobilenet_v2"), 4)
+    assert sum(isinstance(m, ConvNorm) for m in model.modules()) == 52  # all of MobileNetV2
+
+
+def test_the_seed_gives_the_network() -> None:
+    first, again, other = (build_deeplab(config(rng_seed=s), 4) for s in (1, 1, 2))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(*(m.state_dict()["classifiers.0.weight"] for m in (first, other)))
+
+
+def test_an_empty_range_of_scales_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"scale_jitter 1\.5 to 0\.5 is empty; swap the two"):
+        config(scale_jitter=(1.5, 0.5))

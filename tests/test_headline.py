@@ -1,0 +1,153 @@
+"""`sweeps headline` as a person runs it: killed, resumed, tracked, and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.data.drawn import draw_voc
+
+pytestmark = pytest.mark.timeout(600)
+
+REPO = Path(__file__).parents[1]
+SHRUNK = (
+    "train.epochs=1", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
+    "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
+    "labels.scales=[0.5]",
+)  # fmt: skip
+SEGMENTATION = ("iterations=40", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
+
+
+def words(data: Path, store: Path, *sources: str) -> list[str]:
+    settings = [word for setting in SHRUNK for word in ("--set", setting)]
+    settings += [word for setting in SEGMENTATION for word in ("--set-segmentation", setting)]
+    return [
+        sys.executable, "-m", "sweeps", "headline", *sources, "--preset", "tiny", "--data",
+        str(data), "--store", str(store), *settings,
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=500, env=environment(), cwd=REPO,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Kill a headline while DeepLab trains on plain CAMs, then give the same command again."""
+    data = draw_voc(
+        tmp_path_factory.mktemp("data") / "pictures", num_train=10, num_extra=6, num_val=3
+    )
+    store = tmp_path_factory.mktemp("headline")
+    command = words(data, store, "none", "masks")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+        cwd=REPO, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "train DeepLab" in line:
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz") if "maps" in p.parts}
+    return {
+        "data": data, "store": store, "command": command, "kept": kept, "again": run(command),
+    }  # fmt: skip
+
+
+def test_a_killed_headline_goes_on_where_it_was(killed: dict[str, Any]) -> None:
+    assert killed["again"].returncode == 0, killed["again"].stdout + killed["again"].stderr
+    assert len(killed["kept"]) == 16
+    now = {p: p.stat().st_mtime_ns for p in killed["kept"]}
+    assert now == killed["kept"]
+    assert "infer CAMs" not in killed["again"].stdout
+    assert "train CAM " not in killed["again"].stdout
+
+
+def test_the_tables_show_measured_and_printed_rows_apart(killed: dict[str, Any]) -> None:
+    output = killed["again"].stdout
+    assert "SMALL SCALE" in output
+    assert "paper, ours (printed)" in output
+    rows = [line for line in output.splitlines() if line.startswith("│")]
+    paper = next(row for row in rows if "printed" in row)
+    assert "67.3" in paper
+    found = list((killed["store"] / "predictions").glob("*/metrics.json"))
+    for path in found:
+        metrics = json.loads(path.read_text())
+        row = next(row for row in rows if row.startswith(f"│ {metrics['labels']} "))
+        assert f"{metrics['miou']:.2f}" in row
+    assert len(found) == 2
+
+
+def test_a_finished_headline_only_prints(killed: dict[str, Any]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in killed["store"].rglob("*") if p.suffix in
+              (".png", ".npz", ".pt", ".json")}  # fmt: skip
+    started = time.time()
+    done = run(killed["command"])
+    assert done.returncode == 0
+    assert "100 %" not in done.stdout
+    assert [p for p in before if p.stat().st_mtime > started] == []
+
+
+def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
+    killed: dict[str, Any],
+) -> None:
+    script = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, torch
+from mlflow import MlflowClient
+mlflow.set_tracking_uri(sys.argv[1])
+client = MlflowClient()
+experiment = client.get_experiment_by_name("wsss-segmentation").experiment_id
+runs = client.search_runs([experiment])
+shapes = []
+for run in runs:
+    model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/network")
+    shapes.append(list(model(torch.zeros(1, 3, 64, 64)).shape))
+print(json.dumps([shapes, [[r.info.status, r.data.tags, r.data.metrics] for r in runs]]))
+"""
+    uri = f"sqlite:///{killed['store']}/mlflow.db"
+    done = run([sys.executable, "-c", script, uri])
+    assert done.returncode == 0, done.stderr
+    shapes, runs = json.loads(done.stdout.splitlines()[-1])
+    assert [shape[:2] for shape in shapes] == [[1, 21], [1, 21]]
+    assert len(runs) == 2
+    cams = {path.name for path in (killed["store"] / "cams").iterdir()}
+    by_id = {path.parent.name: json.loads(path.read_text())
+             for path in (killed["store"] / "predictions").glob("*/metrics.json")}  # fmt: skip
+    for status, tags, metrics in runs:
+        assert status == "FINISHED"
+        assert {tags["wsss.cam_id"]} == cams
+        assert metrics["miou/val"] == pytest.approx(by_id[tags["wsss.prediction_id"]]["miou"])
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["magic"], "no labels magic; there are: none, crf"),
+        (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
+        (["none", "--set-segmentation", "iterations=0"], "iterations = 0: Input should be greater"),
+        (["none", "--set-labels", "crf.width=3"], "crf.width = 3: Extra inputs"),
+    ],
+)
+def test_wrong_requests_are_refused_before_compute(
+    killed: dict[str, Any], tmp_path: Path, more: list[str], expected: str
+) -> None:
+    done = run([*words(killed["data"], tmp_path / "store"), *more])
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,162 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from wsss.labels.pamr import neighbour_weights, pamr, pamr_cams, pamr_label
+from wsss.labels.pseudo_label import pseudo_label
+from wsss.segmentation_config import PamrConfig
+
+Array = NDArray[np.float64]
+
+
+def slow_pamr(image: Array, masks: Array, iterations: int, dilations: tuple[int, ...]) -> Array:
+    """PAMR of one image, pixel by pixel: image [C, H, W], masks [L, H, W]."""
+    _, height, width = image.shape
+
+    def around(y: int, x: int, *, centre: bool) -> list[tuple[int, int]]:
+        steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        return [
+            (min(max(y + d * down, 0), height - 1), min(max(x + d * right, 0), width - 1))
+            for d in dilations
+            for down, right in steps
+            if centre or (down, right) != (0, 0)
+        ]
+
+    def weights(y: int, x: int) -> list[float]:
+        spread = [
+            np.std([channel[place] for place in around(y, x, centre=True)], ddof=1)
+            for channel in image
+        ]
+        closeness = [
+            np.mean(
+                [
+                    -abs(channel[place] - channel[y, x]) / (1e-8 + 0.1 * std)
+                    for channel, std in zip(image, spread, strict=True)
+                ]
+            )
+            for place in around(y, x, centre=False)
+        ]
+        powers = [math.exp(value) for value in closeness]
+        return [power / sum(powers) for power in powers]
+
+    for _ in range(iterations):
+        refined = np.zeros_like(masks)
+        for y in range(height):
+            for x in range(width):
+                for place, weight in zip(around(y, x, centre=False), weights(y, x), strict=True):
+                    refined[:, y, x] += weight * masks[(slice(None), *place)]
+        masks = refined
+    return masks
+
+
+def picture(height: int, width: int, rng_seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(rng_seed).random((3, height, width)) * 255)
+
+
+def masks_of(num_masks: int, height: int, width: int) -> torch.Tensor:
+    scores = np.random.default_rng(7).random((num_masks, height, width))
+    return torch.from_numpy(scores / scores.sum(0))
+
+
+@pytest.mark.parametrize("dilations", [(1,), (1, 2, 4), (5, 2)])
+def test_result_is_that_of_the_slow_loop(dilations: tuple[int, ...]) -> None:
+    image, masks = picture(6, 7), masks_of(3, 6, 7)
+    found = pamr(image, masks, PamrConfig(iterations=3, dilations=dilations))
+    expected = slow_pamr(image.numpy(), masks.numpy(), 3, dilations)
+    assert np.allclose(found.numpy(), expected, atol=1e-10)
+
+
+def test_single_precision_is_close_to_double() -> None:
+    image, masks = picture(40, 50), masks_of(2, 40, 50)
+    found = pamr(image.float(), masks.float(), PamrConfig())
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), pamr(image, masks, PamrConfig()), atol=1e-5)
+
+
+def test_masks_that_sum_to_one_still_do() -> None:
+    found = pamr(picture(9, 11), masks_of(4, 9, 11), PamrConfig())
+    assert torch.allclose(found.sum(0), torch.ones(9, 11, dtype=found.dtype))
+    assert found.min() >= 0
+    assert not torch.allclose(found, masks_of(4, 9, 11), atol=1e-3)
+
+
+def test_neighbours_of_a_constant_image_weigh_the_same() -> None:
+    weights = neighbour_weights(torch.full((1, 3, 5, 6), 0.3), (1, 2))
+    assert torch.allclose(weights, torch.full((1, 16, 5, 6), 1 / 16))
+
+
+def test_brightness_and_contrast_of_the_image_do_not_matter() -> None:
+    image, masks = picture(8, 9), masks_of(2, 8, 9)
+    found = pamr(image * 0.01 - 3, masks, PamrConfig())
+    assert torch.allclose(found, pamr(image, masks, PamrConfig()), atol=1e-6)
+
+
+def test_permuted_masks_and_batches_change_nothing_else() -> None:
+    images = torch.stack([picture(8, 9, rng_seed) for rng_seed in (1, 2)])
+    masks = torch.stack([masks_of(3, 8, 9), masks_of(3, 8, 9).flip(0)])
+    config = PamrConfig(dilations=(1, 3))
+    together = pamr(images, masks, config)
+    for image, mask, found in zip(images, masks, together, strict=True):
+        assert torch.allclose(pamr(image, mask[[2, 0, 1]], config), found[[2, 0, 1]])
+
+
+def test_one_pixel_keeps_its_mask() -> None:
+    mask = torch.tensor([[[0.25]], [[0.75]]])
+    assert torch.allclose(pamr(torch.full((3, 1, 1), 7.0), mask, PamrConfig()), mask)
+
+
+def blob() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    """An image with a bright square, a CAM a little off it, and the label map of the square."""
+    image = np.full((40, 50, 3), 40, np.uint8)
+    image[10:30, 15:35] = 220
+    image += np.random.default_rng(0).integers(0, 20, image.shape).astype(np.uint8)
+    cams = np.zeros((1, 40, 50), np.float32)
+    cams[0, 12:32, 17:37] = 0.9
+    truth = np.zeros((40, 50), np.uint8)
+    truth[10:30, 15:35] = 8
+    return image, cams, truth
+
+
+def test_a_blob_off_its_object_moves_onto_the_object() -> None:
+    image, cams, truth = blob()
+    before = (pseudo_label(cams, (7,), 0.4) != truth).mean()
+    found = pamr_label(image, cams, (7,), 0.4, PamrConfig())
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) == {0, 8}
+    assert (found != truth).mean() < before / 2
+
+
+def test_a_label_is_that_of_masks_with_a_background_map() -> None:
+    image, cams, _ = blob()
+    background = np.full_like(cams, 0.4)
+    masks = torch.from_numpy(np.concatenate([background, cams])).double()
+    pixels = torch.from_numpy(image).permute(2, 0, 1).double()
+    expected = pamr(pixels, masks, PamrConfig()).argmax(0).numpy() * 8
+    assert (pamr_label(image, cams, (7,), 0.4, PamrConfig()) == expected).mean() > 0.999
+
+
+def test_read_only_arrays_are_taken_and_left_alone() -> None:
+    image, cams, _ = blob()
+    image.flags.writeable = cams.flags.writeable = False
+    copy = cams.copy()
+    refined = pamr_cams(image, cams, PamrConfig(iterations=1))
+    assert refined.min() >= 0
+    assert refined.max() <= 1
+    assert np.array_equal(cams, copy)
+
+
+def test_without_a_class_all_is_background() -> None:
+    image, cams, _ = blob()
+    found = pamr_label(image, cams[:0], (), 0.15, PamrConfig())
+    assert found.shape == (40, 50)
+    assert not found.any()
+
+
+def test_misfits_say_what_to_give() -> None:
+    with pytest.raises(ValueError, match="resize the masks first"):
+        pamr(picture(8, 9), masks_of(2, 4, 5), PamrConfig())
+    with pytest.raises(ValueError, match=r"convert with \.float\(\)"):
+        pamr(picture(8, 9).byte(), masks_of(2, 8, 9), PamrConfig())

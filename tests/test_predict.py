@@ -1,0 +1,164 @@
+"""Prediction of one's own pictures, and the gallery."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.data.voc import DataError
+from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
+from wsss.networks.deeplab import DeepLab, build_deeplab
+from wsss.predict import overlay_labels, predict_images
+from wsss.segmentation_config import DeepLabConfig
+
+CPU = torch.device("cpu")
+CONFIG = DeepLabConfig(
+    backbone="resnet10_narrow", weights="none", rates=(1,), test_scales=(1.0,), test_flip=False
+)
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepLab:
+    """A network that says dog wherever red prevails, and background elsewhere."""
+    model = build_deeplab(CONFIG, len(CLASSES))
+    model.backbone = RedOrNot()  # type: ignore[assignment]
+    (head,) = model.classifiers
+    with torch.no_grad():
+        head.weight.zero_()  # type: ignore[operator]
+        head.bias.copy_(torch.tensor([0.0, -9.0, 0.0]))  # type: ignore[operator, arg-type]
+        head.weight[2, 0, 1, 1] = 1.0  # type: ignore[index]
+    return model.eval()
+
+
+class RedOrNot(torch.nn.Module):
+    """[B, 3, H, W] -> [B, 128, H, W]: red minus green in channel 0."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.nn.functional.pad(x[:, :1] - x[:, 1:2], (0, 0, 0, 0, 0, 127))]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Green left, red on the right quarter: 40 x 24 and, larger, 120 x 60 pixels."""
+    paths = []
+    for name, width, height in (("small.png", 40, 24), ("large.bmp", 120, 60)):
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        pixels[:, :, 1] = 200
+        pixels[:, width * 3 // 4 :] = (200, 0, 0)
+        paths.append(tmp_path / name)
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
+    model: DeepLab, pictures: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = list(
+        predict_images(model, pictures, out, CONFIG, CLASSES, device=CPU, max_long_side=60)
+    )
+    assert [prediction.picture for prediction in found] == pictures
+    assert sorted(path.name for path in out.iterdir()) == [
+        "large.png", "large_overlay.png", "small.png", "small_overlay.png",
+    ]  # fmt: skip
+    for prediction, (width, height) in zip(found, [(40, 24), (120, 60)], strict=True):
+        expected = np.zeros((height, width), dtype=np.uint8)
+        expected[:, width * 3 // 4 :] = 2
+        with Image.open(prediction.mask) as mask, Image.open(prediction.overlay) as overlay:
+            assert mask.mode == "P"
+            np.testing.assert_array_equal(np.array(mask), expected)
+            tinted = np.array(overlay)
+        assert tinted.shape == (height, width, 3)
+        assert tinted[0, 0].tolist() == [0, 200, 0]  # background as it was
+        assert tinted[0, -1].tolist() == [100, 64, 0]  # (200, 0, 0) and VOC's (0, 128, 0), halved
+        assert prediction.shares == {"background": 0.75, "dog": 0.25}
+
+
+def test_a_picture_turned_by_its_tag_is_segmented_upright(
+    model: DeepLab, pictures: list[Path], tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned.png"
+    with Image.open(pictures[0]) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+        image.save(turned, exif=exif)
+    (prediction,) = predict_images(model, [turned], tmp_path / "out", CONFIG, CLASSES, device=CPU)
+    with Image.open(prediction.mask) as mask:
+        assert mask.size == (24, 40)
+        assert np.array(mask)[-10:].all()  # the right quarter is now the lowest
+        assert not np.array(mask)[:-10].any()
+
+
+def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
+    model: DeepLab, pictures: list[Path], tmp_path: Path
+) -> None:
+    twin = tmp_path / "twin" / "small.bmp"
+    twin.parent.mkdir()
+    twin.write_bytes(pictures[1].read_bytes())
+    out = tmp_path / "out"
+    for paths, folder, message in (
+        ([*pictures, tmp_path / "absent.jpg"], out, r"absent\.jpg: no such picture"),
+        ([*pictures, twin], out, r"small\.png would be written for two pictures"),
+        (pictures, tmp_path, r"small\.png: its mask would replace a picture"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(predict_images(model, paths, folder, CONFIG, CLASSES, device=CPU))
+    with pytest.raises(ValueError, match="3 class names for a network of 2 classes"):
+        list(predict_images(model, pictures, out, CONFIG, ("a", "b", "c"), device=CPU))
+    assert not out.exists()
+
+
+def test_a_file_that_is_no_picture_is_named(model: DeepLab, tmp_path: Path) -> None:
+    path = tmp_path / "words.jpg"
+    path.write_bytes(b"words")
+    with pytest.raises(DataError, match=r"words\.jpg: cannot be decoded .*; give a JPEG or PNG"):
+        list(predict_images(model, [path], tmp_path / "out", CONFIG, CLASSES, device=CPU))
+
+
+def test_an_overlay_leaves_the_background_alone() -> None:
+    image = np.array([[[10, 20, 31], [255, 255, 255]]], dtype=np.uint8)
+    label = np.array([[0, 1]], dtype=np.uint8)
+    assert overlay_labels(image, label).tolist() == [[[10, 20, 31], [191, 127, 127]]]
+
+
+def rows(num_predictions: int) -> list[GalleryRow]:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    label = rng.integers(0, 21, (20, 30), dtype=np.uint8)
+    return [
+        GalleryRow("2007_000033: $5", image, label, (label,) * num_predictions),
+        GalleryRow("without a mask", image, None, (label,) * num_predictions),
+    ]
+
+
+def test_a_gallery_grows_with_its_rows_and_columns(tmp_path: Path) -> None:
+    sizes = []
+    for names, lines in ((("ours",), rows(1)), (("ours", "baseline"), rows(2)[:1])):
+        path = tmp_path / f"{len(names)}.png"
+        draw_segmentation_gallery(path, lines, names=names)
+        with Image.open(path) as image:
+            sizes.append(image.size)
+            assert len(np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    assert sizes[0] == (504, 312)  # 3 x 2.1 by 2 x 1.75 + .4 inches at 80 dots
+    assert sizes[1] == (672, 172)
+
+
+def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    row = GalleryRow("x", image, None, (np.full((40, 60), 15, np.uint8),))
+    draw_segmentation_gallery(tmp_path / "a.png", [row])
+    with Image.open(tmp_path / "a.png") as drawing:
+        pixels = np.array(drawing.convert("RGB"))
+    person = (pixels == (192, 128, 128)).all(2)
+    assert person.sum() > 5000
+    assert np.nonzero(person)[1].min() > 2 * pixels.shape[1] // 3 - 10  # the last of three columns
+
+
+def test_a_gallery_with_a_wrong_number_of_predictions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"2007_000033: \$5: 1 predictions for 2 columns a, b"):
+        draw_segmentation_gallery(tmp_path / "a.png", rows(1), names=("a", "b"))
+    with pytest.raises(ValueError, match="at least one row"):
+        draw_segmentation_gallery(tmp_path / "a.png", [])

@@ -1,0 +1,483 @@
+"""From small archives in the original layouts to a data set in VOC layout, and back again."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import typer
+from filelock import FileLock
+from PIL import Image
+from rich.progress import Progress
+from test_prepare_download import Host
+from test_prepare_sbd import save_sbd
+from typer.testing import CliRunner
+
+from wsss.data import check_splits
+from wsss.data import prepare as preparation
+from wsss.data.check import check_data
+from wsss.data.check_splits import OfficialSplit, split_report
+from wsss.data.classes import voc_palette
+from wsss.data.prepare import Prepared, prepare_voc
+from wsss.data.sources import PrepareRequest, Source, public_sources
+from wsss.data.voc import DataError, VocDataset
+from wsss.data_cli import prepare as prepare_command
+
+# VOC train 1, 2; val 3, 4. SBD train 2, 3, 5; val 6, 4: it has val's 3 and 4, and 5, 6 are new.
+NAMES = [f"2007_00000{n}" for n in range(1, 7)]
+A, B, C, D, E, F = NAMES
+TRAIN_AUG = [A, B, E, F]
+TEST = ["2008_000009"]
+LABEL = {name: n for n, name in enumerate(NAMES, start=1)}
+"""The class that the mask of each picture holds."""
+
+
+def mask_of(name: str, *, border: bool) -> np.ndarray:
+    mask = np.zeros((5, 7), np.uint8)
+    mask[1:4, 2:5] = LABEL[name]
+    if border:
+        mask[0] = 255
+    return mask
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (7, 5), (90, 80, 70)).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+def png(mask: np.ndarray) -> bytes:
+    image, buffer = Image.fromarray(mask), io.BytesIO()
+    image.putpalette(voc_palette())
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def mat(mask: np.ndarray, folder: Path) -> bytes:
+    save_sbd(folder / "one.mat", mask)
+    return (folder / "one.mat").read_bytes()
+
+
+def lines(*names: str) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def pack(path: Path, prefix: str, files: dict[str, bytes]) -> Path:
+    mode = "w:gz" if path.suffix == ".tgz" else "w"
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{prefix}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+class Archives(NamedTuple):
+    """Three archives as the organisers pack them, and what is in them."""
+
+    folder: Path
+    voc: dict[str, bytes]
+    sbd: dict[str, bytes]
+    test: dict[str, bytes]
+
+    def pack(self) -> "Archives":
+        pack(self.folder / "VOC.tar", "VOCdevkit/VOC2012", self.voc)
+        pack(self.folder / "SBD.tgz", "benchmark_RELEASE/dataset", self.sbd)
+        pack(self.folder / "TEST.tar", "VOCdevkit/VOC2012", self.test)
+        return self
+
+    def local(self, *steps: str) -> dict[str, Path]:
+        files = {"voc": "VOC.tar", "sbd": "SBD.tgz", "test": "TEST.tar"}
+        return {step: self.folder / files[step] for step in steps or ("voc", "sbd")}
+
+    def sources(self, url: str = "http://127.0.0.1:9") -> dict[str, Source]:
+        return {
+            step: Source(path.name, f"{url}/{path.name}", md5(path))
+            for step, path in self.local("voc", "sbd", "test").items()
+        }
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Archives:
+    voc = {f"JPEGImages/{name}.jpg": picture() for name in [*NAMES, "2012_004331"]}
+    for name in (A, B, C, D):
+        voc[f"SegmentationClass/{name}.png"] = png(mask_of(name, border=True))
+        voc[f"SegmentationObject/{name}.png"] = png(mask_of(name, border=True))
+        object_name = ("aeroplane", "bicycle", "bird", "boat")[LABEL[name] - 1]
+        xml = f"<annotation><object><name>{object_name}</name></object></annotation>"
+        voc[f"Annotations/{name}.xml"] = xml.encode()
+    lists = {"train": (A, B), "val": (C, D), "trainval": (A, B, C, D)}
+    for split, names in lists.items():
+        voc[f"ImageSets/Segmentation/{split}.txt"] = lines(*names)
+        voc[f"ImageSets/Main/{split}.txt"] = b"another task\n"
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    sbd = {"train.txt": lines(B, C, E), "val.txt": lines(F, D)}
+    for name in (B, C, D, E, F):
+        sbd[f"cls/{name}.mat"] = mat(mask_of(name, border=False), folder)
+        sbd[f"inst/{name}.mat"] = b"instances"
+        sbd[f"img/{name}.jpg"] = picture()
+    test = {f"JPEGImages/{name}.jpg": picture() for name in [*TEST, "2008_000010"]}
+    test["ImageSets/Segmentation/test.txt"] = lines(*TEST)
+    test["Annotations/2008_000009.xml"] = b"<annotation/>"
+    return Archives(folder, voc, sbd, test).pack()
+
+
+@pytest.fixture
+def official(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists of the small archives stand for the official ones."""
+    known = {"train": (A, B), "val": (C, D), "train_aug": TRAIN_AUG, "test": TEST}
+    for split, names in known.items():
+        digest = hashlib.sha256(lines(*names)).hexdigest()
+        monkeypatch.setitem(check_splits.OFFICIAL_SPLITS, split, OfficialSplit(len(names), digest))
+
+
+@pytest.fixture
+def host(archives: Archives, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    files = {path.name: path.read_bytes() for path in archives.folder.glob("*.t*")}
+    server = Host(files, "ok")
+    yield server
+    server.close()
+
+
+def prepare(
+    root: Path, archives: Archives, *steps: str, url: str = "", **request: object
+) -> Prepared:
+    """Prepare from the local archives of the steps (voc and sbd), or from `url` if it is given."""
+    settings = {"archives": {} if url else archives.local(*steps), **request}
+    with Progress(disable=True) as progress:
+        return prepare_voc(
+            PrepareRequest(root, **settings),  # type: ignore[arg-type]
+            progress=progress, sources=archives.sources(url),
+        )  # fmt: skip
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+# What comes out
+
+
+def test_small_archives_become_a_data_set_without_a_problem(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    root = tmp_path / "VOCdevkit/VOC2012"
+    result = prepare(root, archives)
+    assert (result.done, result.kept) == (["voc", "sbd"], [])
+    assert result.num_images == {"train": 2, "val": 2, "train_aug": 4}
+    assert all(result.official.values())
+    dataset = VocDataset(root)
+    assert dataset.image_ids("train_aug") == TRAIN_AUG
+    for name, border in [(A, True), (B, True), (C, True), (D, True), (E, False), (F, False)]:
+        with Image.open(root / f"SegmentationClassAug/{name}.png") as image:
+            assert np.array_equal(np.asarray(image), mask_of(name, border=border))
+    check_data(dataset, dataset.split_names()).raise_if_broken()
+    assert split_report(dataset, dataset.split_names()).problems == []
+
+
+def test_only_what_is_needed_is_taken_unchanged_from_the_archive(
+    tmp_path: Path, archives: Archives
+) -> None:
+    prepare(tmp_path / "voc", archives, allow_partial=True)
+    found = tree(tmp_path / "voc")
+    wanted = {
+        name: content
+        for name, content in archives.voc.items()
+        if not name.startswith(("SegmentationObject", "ImageSets/Main"))
+    }
+    made = {f"SegmentationClassAug/{name}.png" for name in NAMES}
+    made |= {"ImageSets/Segmentation/train_aug.txt", "prepared.json"}
+    assert found.keys() == wanted.keys() | made
+    assert {name: found[name] for name in wanted} == wanted
+    left = {path.name for path in tmp_path.iterdir()} - {".voc.lock"}
+    assert left == {"archives", "voc"}
+
+
+def test_the_test_pictures_are_added_without_their_annotations(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    root = tmp_path / "voc"
+    prepare(root, archives)
+    before = tree(root)
+    result = prepare(root, archives, "test")
+    assert (result.done, result.kept) == (["test"], ["voc", "sbd"])
+    added = tree(root).keys() - before.keys()
+    assert added == {f"JPEGImages/{TEST[0]}.jpg", "ImageSets/Segmentation/test.txt"}
+    assert result.official["test"]
+
+
+def test_archives_come_from_a_server_that_drops_connections(
+    tmp_path: Path, archives: Archives, host: Host, official: None
+) -> None:
+    host.behaviours, host.drop_after = ["drop"], 20_000
+    root = tmp_path / "one/voc"
+    result = prepare(root, archives, url=host.url)
+    assert result.done == ["voc", "sbd"]
+    assert len(host.requests) > 3
+    for name in ("VOC.tar", "SBD.tgz"):
+        kept = tmp_path / "one/archives" / name
+        assert kept.read_bytes() == (archives.folder / name).read_bytes()
+    prepare(tmp_path / "two/voc", archives)
+    assert tree(root) == tree(tmp_path / "two/voc")
+
+
+def test_mirrors_are_asked_in_order_before_the_public_address(
+    tmp_path: Path, archives: Archives, host: Host, official: None
+) -> None:
+    mirrors = (f"{host.url}/none", f"{host.url}/")
+    prepare(tmp_path / "new/voc", archives, url=host.url, mirrors=mirrors)
+    assert [path for path, _ in host.requests] == [
+        "/none/VOC.tar", "/VOC.tar", "/none/SBD.tgz", "/SBD.tgz",
+    ]  # fmt: skip
+
+
+# Again, and after a crash
+
+
+def test_a_second_call_reads_no_archive_and_changes_nothing(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    root = tmp_path / "voc"
+    prepare(root, archives)
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    for path in archives.local("voc", "sbd").values():
+        path.write_bytes(b"")
+    with Progress(disable=True) as progress:
+        again = prepare_voc(PrepareRequest(root), progress=progress)
+    assert (again.done, again.kept) == ([], ["voc", "sbd"])
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("at", ["extract", "convert_masks", "_place_folder", "_write_marker"])
+def test_a_call_that_breaks_anywhere_is_finished_by_the_next(
+    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    root, whole = tmp_path / "voc", tmp_path / "whole"
+    prepare(whole, archives, allow_partial=True)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("voc", "sbd"):  # in each step that comes by that place
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation, at, stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare(root, archives, allow_partial=True)
+        assert [p.name for p in tmp_path.rglob("*.part")] == []
+        if step == "voc" and at in ("extract", "_write_marker"):
+            assert not root.exists()  # whole and marked, or not at all
+            with monkeypatch.context() as patch:
+                patch.setattr(preparation, "_prepare_sbd", stop)
+                with pytest.raises(KeyboardInterrupt):
+                    prepare(root, archives, allow_partial=True)
+    prepare(root, archives, allow_partial=True)
+    assert tree(root) == tree(whole)
+
+
+def test_folders_left_by_a_killed_call_are_no_hindrance(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    (tmp_path / ".voc.part/JPEGImages").mkdir(parents=True)
+    (tmp_path / ".voc.part/JPEGImages/half.jpg").write_bytes(b"half")
+    prepare(tmp_path / "voc", archives)
+    assert not (tmp_path / ".voc.part").exists()
+    assert not (tmp_path / "voc/JPEGImages/half.jpg").exists()
+
+
+def test_voc_that_was_unpacked_by_hand_is_completed(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    with tarfile.open(archives.local("voc")["voc"]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    root = tmp_path / "VOCdevkit/VOC2012"
+    result = prepare(root, archives, "sbd")
+    assert (result.done, result.kept) == (["sbd"], ["voc"])
+    assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
+
+
+# What is refused
+
+
+def refused(root: Path, archives: Archives, *steps: str, **request: object) -> str:
+    with pytest.raises(DataError) as caught:
+        prepare(root, archives, *steps, url="", **request)
+    assert not list(root.parent.glob("**/.*.part"))
+    return str(caught.value)
+
+
+def test_lists_other_than_the_official_ones_are_refused(tmp_path: Path, archives: Archives) -> None:
+    told = refused(tmp_path / "voc", archives)
+    digest = hashlib.sha256(lines(A, B)).hexdigest()
+    assert told.startswith(f"train: 2 ids with SHA-256 {digest}; VOC 2012 has 1464 with aa623bd2")
+    assert "--allow-partial" in told
+    assert not (tmp_path / "voc").exists()
+
+
+def test_a_local_archive_with_another_digest_is_refused(tmp_path: Path, archives: Archives) -> None:
+    path = archives.local("voc")["voc"]
+    known, content = archives.sources(), bytearray(path.read_bytes())
+    content[600] ^= 1
+    path.write_bytes(content)
+    request = PrepareRequest(tmp_path / "voc", archives=archives.local())
+    with pytest.raises(DataError) as caught, Progress(disable=True) as progress:
+        prepare_voc(request, progress=progress, sources=known)
+    for part in (str(path), f"expected {known['voc'].md5}", f"found {md5(path)}", "allow-partial"):
+        assert part in str(caught.value)
+
+
+def test_a_sha256_is_checked_even_for_partial_archives(tmp_path: Path, archives: Archives) -> None:
+    digest = hashlib.sha256(archives.local()["voc"].read_bytes()).hexdigest()
+    wrong = refused(
+        tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": "0" * 64}
+    )  # fmt: skip
+    assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
+    prepare(tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": digest})
+
+
+def test_a_sha256_that_would_not_be_used_is_refused(tmp_path: Path, archives: Archives) -> None:
+    told = refused(tmp_path / "voc", archives, sha256={"voc.tar": "0" * 64})
+    assert told == "voc.tar: no archive of this name; there are VOC.tar, SBD.tgz, TEST.tar"
+    assert "give 64 hex digits" in refused(tmp_path / "voc", archives, sha256={"VOC.tar": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("archive", "file", "told"),
+    [
+        ("voc", f"JPEGImages/{A}.jpg", f"JPEGImages/{A}.jpg is missing, 1 files in all"),
+        ("voc", f"SegmentationClass/{D}.png", f"SegmentationClass/{D}.png is missing"),
+        ("voc", "ImageSets/Segmentation/train.txt", "get the trainval archive"),
+        ("voc", f"JPEGImages/{E}.jpg", f"JPEGImages/{E}.jpg: cannot be read"),
+        ("sbd", f"cls/{E}.mat", f"cls/{E}.mat is missing, 1 files in all"),
+        ("sbd", "val.txt", "val.txt: not in the archive"),
+    ],
+)
+def test_an_archive_with_a_file_too_few_is_refused(
+    tmp_path: Path, archives: Archives, archive: str, file: str, told: str
+) -> None:
+    del getattr(archives, archive)[file]
+    assert told in refused(tmp_path / "voc", archives.pack(), allow_partial=True)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    tmp_path: Path, archives: Archives
+) -> None:
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc/letter.txt").write_text("dear")
+    assert "holds other files" in refused(tmp_path / "voc", archives, allow_partial=True)
+    assert tree(tmp_path / "voc") == {"letter.txt": b"dear"}
+
+
+def test_masks_and_lists_of_another_origin_are_not_overwritten(
+    tmp_path: Path, archives: Archives, official: None
+) -> None:
+    with tarfile.open(archives.local("voc")["voc"]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    root = tmp_path / "VOCdevkit/VOC2012"
+    (root / "SegmentationClassAug").mkdir()
+    (root / f"SegmentationClassAug/{E}.png").write_bytes(b"other")
+    assert "SegmentationClassAug: holds other masks" in refused(root, archives, "sbd")
+    assert tree(root)[f"SegmentationClassAug/{E}.png"] == b"other"
+    (root / "ImageSets/Segmentation/train_aug.txt").write_bytes(lines(A, C))
+    assert "train_aug.txt: is another list" in refused(root, archives, "sbd")
+    assert (root / "ImageSets/Segmentation/train_aug.txt").read_bytes() == lines(A, C)
+
+
+def test_two_calls_at_a_time_are_one_too_many(tmp_path: Path, archives: Archives) -> None:
+    with FileLock(tmp_path / ".voc.lock"):
+        assert "another `wsss data prepare` is at work" in refused(tmp_path / "voc", archives)
+
+
+def test_a_damaged_marker_is_told(tmp_path: Path, archives: Archives, official: None) -> None:
+    prepare(tmp_path / "voc", archives)
+    for text in ("", "[]", json.dumps({"version": 99, "steps": {}})):
+        (tmp_path / "voc/prepared.json").write_text(text)
+        assert "prepared.json: damaged" in refused(tmp_path / "voc", archives)
+
+
+# Addresses, the command, and real pictures
+
+
+def test_addresses_and_digests_are_those_that_torchvision_knows() -> None:
+    sources = public_sources()
+    assert sources["voc"].filename == "VOCtrainval_11-May-2012.tar"
+    assert sources["voc"].md5 == "6cd6e144f989b92b3379bac3b3de84fd"
+    assert sources["sbd"].filename == "benchmark.tgz"
+    assert sources["sbd"].md5 == "82b4d87ceb2ed10f6038a1cba92111cb"
+    for step in ("voc", "sbd"):
+        url = sources[step].url or ""
+        assert url.startswith("https://")
+        assert url.endswith(f"/{sources[step].filename}")
+
+
+def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archives) -> None:
+    app, runner, root = typer.Typer(), CliRunner(), str(tmp_path / "voc")
+    app.command()(prepare_command)
+    local = archives.local()
+    words = [root, "--voc", str(local["voc"]), "--sbd", str(local["sbd"]), "--workers", "1"]
+    refusal = runner.invoke(app, words)
+    assert refusal.exit_code == 2
+    assert "error: " in refusal.stderr
+    assert "md5 expected 6cd6e144f989b92b3379bac3b3de84fd" in refusal.stderr
+    result = runner.invoke(app, [*words, "--allow-partial"])
+    assert result.exit_code == 0, result.stderr
+    assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
+    assert f"{root}: prepared voc, sbd; there already: nothing" in result.stdout
+    no_name = runner.invoke(app, [*words, "--sha256", "0" * 64])
+    assert no_name.exit_code == 2
+    assert "expected FILENAME=HEX" in no_name.stderr
+    no_test = runner.invoke(app, [*words, "--with-test", "--allow-partial"])
+    assert no_test.exit_code == 2
+    assert "VOC2012test.tar: has no public address" in no_test.stderr
+
+
+@pytest.mark.shared
+def test_real_pictures_packed_as_published_come_out_as_they_were(
+    tmp_path: Path, shared_voc: Path
+) -> None:
+    root, lists = tmp_path / "voc", shared_voc / "ImageSets/Segmentation"
+    aug = (lists / "train_aug.txt").read_text().split()
+    train = (lists / "train.txt").read_text().split()
+    extra = sorted({*aug} - {*train})[::4]  # writing a .mat as large as SBD's takes its time
+    assert len(extra) == 25
+    assert {*train} < {*aug}
+    with tarfile.open(tmp_path / "VOC.tar", "w") as tar:
+        for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets"):
+            tar.add(shared_voc / folder, f"VOCdevkit/VOC2012/{folder}")
+    sbd = {"train.txt": lines(*extra[:15]), "val.txt": lines(*extra[15:])}
+    for name in extra:
+        with Image.open(shared_voc / f"SegmentationClassAug/{name}.png") as image:
+            sbd[f"cls/{name}.mat"] = mat(np.asarray(image), tmp_path)
+    pack(tmp_path / "SBD.tgz", "benchmark_RELEASE/dataset", sbd)
+    small = Archives(tmp_path, {}, {}, {})
+    with Progress(disable=True) as progress:
+        prepare_voc(
+            PrepareRequest(root, archives=small.local(), allow_partial=True), progress=progress
+        )
+    assert (root / "ImageSets/Segmentation/train_aug.txt").read_bytes() == lines(
+        *sorted([*train, *extra])
+    )
+    masks = {path.name for path in (shared_voc / "SegmentationClass").iterdir()}
+    masks |= {f"{name}.png" for name in extra}
+    assert masks == {path.name for path in (root / "SegmentationClassAug").iterdir()}
+    for name in masks:
+        if (shared_voc / "SegmentationClass" / name).exists():  # copied, not written anew
+            original = (shared_voc / "SegmentationClass" / name).read_bytes()
+            assert (root / "SegmentationClassAug" / name).read_bytes() == original
+            continue
+        with (
+            Image.open(shared_voc / "SegmentationClassAug" / name) as real,
+            Image.open(root / "SegmentationClassAug" / name) as ours,
+        ):
+            assert np.array_equal(np.asarray(real), np.asarray(ours))
+            assert real.getpalette() == ours.getpalette()

@@ -1,0 +1,196 @@
+"""The random walk: sparse products against dense matrix powers and a loop over pixel pairs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from wsss.config import NetworkConfig
+from wsss.data.voc import Sample
+from wsss.evaluation.confusion import count_image, threshold_grid
+from wsss.labels.infer import ImageCams
+from wsss.labels.random_walk import random_walk, transition, walk_cams, walk_labels
+from wsss.networks.affinity_net import AffinityNet
+from wsss.segmentation_config import RandomWalkConfig
+
+torch.set_num_threads(1)
+
+
+def random_features(channels: int, height: int, width: int, rng_seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(rng_seed)
+    return torch.from_numpy(rng.standard_normal((channels, height, width), dtype=np.float32))
+
+
+def dense_transition(features: torch.Tensor, radius: int, beta: float) -> np.ndarray:
+    """Every pair of pixels in two loops, sharpened as a power of the affinity, in double."""
+    f = features.double().numpy()
+    _, height, width = f.shape
+    matrix = np.zeros((height * width, height * width))
+    for i in range(height * width):
+        for j in range(height * width):
+            (yi, xi), (yj, xj) = divmod(i, width), divmod(j, width)
+            if i == j or (yi - yj) ** 2 + (xi - xj) ** 2 < radius**2:
+                affinity = np.exp(-np.abs(f[:, yi, xi] - f[:, yj, xj]).mean())
+                matrix[i, j] = affinity**beta
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "radius", "beta"),
+    [
+        (5, 7, 3, 4.0),
+        (6, 4, 2, 0.5),
+        (4, 5, 50, 8.0),
+        (1, 6, 3, 2.0),
+        (3, 1, 2, 2.0),
+        (1, 1, 5, 8.0),
+    ],
+    ids=["small", "next neighbours", "radius beyond the map", "one row", "one column", "one pixel"],
+)
+def test_the_transition_equals_a_loop_over_all_pairs(
+    height: int, width: int, radius: int, beta: float
+) -> None:
+    features = random_features(3, height, width)
+    expected = dense_transition(features, radius, beta)
+    found = transition(features, radius, beta)
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5, atol=1e-8)
+    assert found.nnz == np.count_nonzero(expected)
+    assert found.dtype == np.float32
+
+
+def test_the_transition_of_two_pixels_by_hand() -> None:
+    # Distance |0 - ln 2| = ln 2, affinity 1/2, sharpened 1/4, over 1 + 1/4.
+    features = torch.tensor([0.0, np.log(2.0)]).reshape(1, 1, 2)
+    expected = [[0.8, 0.2], [0.2, 0.8]]
+    np.testing.assert_allclose(transition(features, 2, 2.0).toarray(), expected, rtol=1e-6)
+
+
+def test_equal_features_weigh_all_neighbours_alike() -> None:
+    # Radius 2 reaches the 8 surrounding pixels, as 1 + 1 < 4: a corner has 3 of them.
+    matrix = transition(torch.zeros(2, 3, 3), 2, 8.0).toarray()
+    np.testing.assert_allclose(matrix[0, [0, 1, 3, 4]], 0.25)
+    np.testing.assert_allclose(matrix[4], 1 / 9, rtol=1e-6)
+
+
+def test_radius_one_leaves_every_pixel_alone() -> None:
+    np.testing.assert_array_equal(transition(torch.zeros(2, 2, 3), 1, 8.0).toarray(), np.eye(6))
+
+
+@pytest.mark.parametrize("log_steps", [0, 1, 3, 6])
+@pytest.mark.parametrize("beta", [1.0, 8.0])
+def test_the_walk_equals_the_dense_power_of_the_matrix(log_steps: int, beta: float) -> None:
+    features = random_features(4, 6, 7)
+    cams = np.random.default_rng(1).random((3, 6, 7), dtype=np.float32)
+    dense = np.linalg.matrix_power(dense_transition(features, 3, beta), 2**log_steps)
+    expected = (dense @ cams.reshape(3, -1).T).T.reshape(cams.shape)
+    found = random_walk(cams, transition(features, 3, beta), log_steps)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    assert found.dtype == np.float32
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    radius=st.integers(1, 12),
+    beta=st.floats(0.1, 20),
+    rng_seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_walk_stays_within_the_range_of_each_cam(
+    size: tuple[int, int], radius: int, beta: float, rng_seed: int
+) -> None:
+    matrix = transition(random_features(2, *size, rng_seed), radius, beta)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-5)
+    cams = np.random.default_rng(rng_seed).random((2, *size), dtype=np.float32)
+    walked = random_walk(cams, matrix, 4)
+    assert (walked <= cams.max((1, 2), keepdims=True) + 1e-5).all()
+    assert (walked >= cams.min((1, 2), keepdims=True) - 1e-5).all()
+
+
+def test_a_cam_fills_its_region_and_stops_at_the_border() -> None:
+    # Two halves with far features: what is seen of the left one spreads over it alone.
+    features = torch.zeros(1, 6, 8)
+    features[:, :, 4:] = 5.0
+    cams = np.zeros((1, 6, 8), dtype=np.float32)
+    cams[0, 2, 1] = 1
+    walked = random_walk(cams, transition(features, 2, 8.0), 6)
+    assert walked[0, :, :4].min() > 0.5 * walked.max()
+    assert walked[0, :, 4:].max() < 1e-6
+
+
+def test_a_walk_of_no_class_is_empty() -> None:
+    matrix = transition(torch.zeros(1, 3, 4), 2, 1.0)
+    assert random_walk(np.zeros((0, 3, 4), dtype=np.float32), matrix, 2).shape == (0, 3, 4)
+
+
+def test_cams_of_another_size_are_refused() -> None:
+    matrix = transition(torch.zeros(1, 3, 4), 2, 1.0)
+    with pytest.raises(ValueError, match=r"5 x 4 need a transition matrix of 20 rows"):
+        random_walk(np.zeros((1, 5, 4), dtype=np.float32), matrix, 2)
+
+
+@pytest.mark.parametrize("scale", ["kept", "maximum"])
+def test_walked_cams_are_of_image_size_at_the_configured_scale(scale: str) -> None:
+    cams = np.random.default_rng(0).random((2, 42, 56), dtype=np.float32)  # blocks of 7 x 8 pixels
+    features = random_features(4, 6, 7)
+    config = RandomWalkConfig(radius=3, beta=2.0, log_steps=3, walked_scale=scale)
+    walked = walk_cams(cams, features, config)
+    low = cams.reshape(2, 6, 7, 7, 8).mean((2, 4)).reshape(2, -1)
+    dense = np.linalg.matrix_power(dense_transition(features, 3, 2.0), 8)
+    peak = (low @ dense.T).max(1)
+    assert walked.shape == cams.shape
+    assert walked.dtype == np.float32
+    assert walked.min() >= 0
+    expected = peak if scale == "kept" else [1, 1]
+    np.testing.assert_allclose(walked.max((1, 2)), expected, rtol=0.02)  # no pixel hits the centre
+
+
+def test_a_cam_without_activation_stays_zero_and_no_class_stays_empty() -> None:
+    features, config = random_features(4, 3, 3), RandomWalkConfig(log_steps=2)
+    walked = walk_cams(np.zeros((2, 20, 21), dtype=np.float32), features, config)
+    np.testing.assert_array_equal(walked, np.zeros((2, 20, 21)))
+    assert walk_cams(np.zeros((0, 20, 21), dtype=np.float32), features, config).shape == (0, 20, 21)
+
+
+def test_without_a_step_to_others_the_walk_is_a_resize() -> None:
+    # Radius 1 holds no neighbour. Blocks of 4 x 4 equal pixels: their mean at stride 4 is exact.
+    blocks = np.array([[[1.0, 0.0], [0.5, 0.25]]], dtype=np.float32)
+    cams = blocks.repeat(4, 1).repeat(4, 2)
+    walked = walk_cams(cams, torch.zeros(1, 2, 2), RandomWalkConfig(radius=1, log_steps=3))
+    np.testing.assert_allclose(walked[0, [0, 0, 7, 7], [0, 7, 0, 7]], [1, 0, 0.5, 0.25], atol=1e-4)
+
+
+def test_walked_labels_can_be_scored_as_plain_cams(tmp_path: Path) -> None:
+    network = NetworkConfig(backbone="resnet10_narrow", weights="none")
+    config = RandomWalkConfig(log_steps=2)
+    torch.manual_seed(0)
+    model = AffinityNet(network, config)
+    rng, images = np.random.default_rng(0), []
+    for index, (height, width, labels) in enumerate([(45, 61, (1, 4)), (7, 5, (2,)), (30, 30, ())]):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        cams = rng.random((len(labels), height, width), dtype=np.float32)
+        images.append(ImageCams(Sample(str(index), path, labels, "mask"), cams))
+    walked = list(walk_labels(model, images, config, device=torch.device("cpu")))
+    assert [image.sample for image in walked] == [image.sample for image in images]
+    assert [image.cams.shape for image in walked] == [image.cams.shape for image in images]
+    assert not np.allclose(walked[0].cams, images[0].cams, atol=0.1)
+    mask = np.zeros((45, 61), dtype=np.uint8)
+    _, counts = count_image(walked[0].cams, (1, 4), mask, threshold_grid(0.15), 21)
+    assert counts.sum() == mask.size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"confident_foreground": 0.1, "confident_background": 0.2},
+        {"min_long_side": 500, "max_long_side": 400},
+    ],
+)
+def test_settings_out_of_order_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="swap them"):
+        RandomWalkConfig(**wrong)

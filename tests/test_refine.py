@@ -1,0 +1,174 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsss.errors import ForeseenError
+from wsss.labels.pseudo_label import pseudo_label
+from wsss.labels.refine import most_probable, pool_map, score_probs
+
+JOBS = [(f"picture{number}", number) for number in range(7)]
+
+
+def square(number: int) -> int:
+    time.sleep(0.02 * (7 - number))  # later jobs are done earlier
+    return number * number
+
+
+def odd_one_out(number: int, *, error: type[Exception]) -> int:
+    if number == 3:
+        raise error("no picture of three")
+    return number
+
+
+def vanish(number: int) -> int:
+    if number == 2:
+        os._exit(9)
+    return number
+
+
+def threads(_: int) -> tuple[str, bool]:
+    return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_answers_keep_the_order_of_jobs_for_any_number_of_processes(num_workers: int) -> None:
+    done: list[int] = []
+    found = list(pool_map(square, JOBS, num_workers=num_workers, progress=done.append))
+    assert found == [(f"picture{number}", number * number) for number in range(7)]
+    assert done == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (ForeseenError, ForeseenError, "image picture3: no picture of three"),
+        (KeyError, RuntimeError, "image picture3: KeyError: 'no picture of three'"),
+    ],
+)
+def test_an_error_names_its_image_and_stops(
+    num_workers: int, raised: type[Exception], expected: type[Exception], message: str
+) -> None:
+    answers = pool_map(partial(odd_one_out, error=raised), JOBS, num_workers=num_workers)
+    assert [next(answers) for _ in range(3)] == [JOBS[0], JOBS[1], JOBS[2]]
+    with pytest.raises(expected) as caught:
+        next(answers)
+    assert str(caught.value) == message
+    assert list(answers) == []
+    if expected is RuntimeError:
+        assert "in odd_one_out" in caught.value.__notes__[0]
+
+
+def test_a_dead_worker_is_reported_with_its_images() -> None:
+    with pytest.raises(RuntimeError, match=r"a worker process died on one of .*picture2"):
+        list(pool_map(vanish, JOBS, num_workers=1))
+
+
+def test_a_worker_that_died_while_nothing_waited_is_reported() -> None:
+    def slow_jobs() -> Iterator[tuple[str, int]]:
+        for image_id, number in JOBS:
+            if number > 2:
+                time.sleep(0.5)
+            yield image_id, number
+
+    with pytest.raises(RuntimeError, match=r"a worker process died on one of .*picture2"):
+        list(pool_map(vanish, slow_jobs(), num_workers=1))
+
+
+def test_what_cannot_be_pickled_is_reported() -> None:
+    with pytest.raises(RuntimeError, match=r"image picture0: .*pickle"):
+        list(pool_map(lambda number: number, JOBS, num_workers=1))
+
+
+def test_jobs_are_taken_as_workers_need_them_and_closing_takes_no_more() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[tuple[str, int]]:
+        for number in range(10**9):
+            taken.append(number)
+            yield str(number), number % 7
+
+    answers = pool_map(square, endless(), num_workers=1)
+    assert [next(answers)[1] for _ in range(3)] == [0, 1, 4]
+    answers.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 5
+
+
+def test_workers_start_without_torch_and_compute_in_one_thread() -> None:
+    assert list(pool_map(threads, JOBS[:1], num_workers=1)) == [("picture0", ("1", False))]
+
+
+def test_a_negative_number_of_workers_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_workers is -1"):
+        next(pool_map(square, JOBS, num_workers=-1))
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from wsss.labels.refine import pool_map
+
+def work(number):
+    (Path(sys.argv[1]) / str(os.getpid())).touch()
+    time.sleep(0.2)
+    return number
+
+if __name__ == "__main__":
+    list(pool_map(work, ((str(n), n) for n in range(1000)), num_workers=2))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_an_owner_that_is_stopped_or_killed(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    script, pids = tmp_path / "owner.py", tmp_path / "pids"
+    script.write_text(SCRIPT)
+    pids.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, str(script), str(pids)], stderr=subprocess.PIPE, start_new_session=True
+    )
+    wait_until(lambda: len(list(pids.iterdir())) == 2, seconds=60)
+    if how == signal.SIGINT:
+        os.killpg(owner.pid, how)  # a terminal's Ctrl-C reaches every process of the group
+    else:
+        owner.kill()
+    _, errors = owner.communicate(timeout=30)
+    assert owner.returncode == -how
+    wait_until(lambda: not any(alive(int(path.name)) for path in pids.iterdir()), seconds=30)
+    if how == signal.SIGINT:
+        assert errors.decode().count("Traceback") == 1  # the owner's own, none of a worker
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1]
+    except FileNotFoundError:
+        return False
+    return status[0] != "Z"
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_the_most_probable_score_is_the_pseudo_label() -> None:
+    rng = np.random.default_rng(0)
+    cams = np.round(rng.random((3, 30, 40)), 1).astype(np.float32)  # with ties
+    labels = (1, 4, 19)
+    for score in (0.0, 0.3, 0.75):
+        score32 = float(np.float32(score))
+        found = most_probable(score_probs(cams, labels, score32), labels)
+        assert np.array_equal(found, pseudo_label(cams, labels, score))
+    assert set(np.unique(found)) == {0, 2, 5, 20}

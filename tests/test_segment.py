@@ -1,0 +1,262 @@
+"""Whole-image inference against a loop, label PNGs, and scores against torchmetrics."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from wsss.data.classes import VOC_CLASSES
+from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.evaluation.segmentation_score import score_folder
+from wsss.labels.segment import (
+    crf_refined,
+    label_colours,
+    segment_images,
+    strongest_label,
+    write_label_png,
+    write_segmentation,
+)
+from wsss.networks.deeplab import DeepLab, build_deeplab
+from wsss.segmentation_config import DeepLabConfig
+
+CPU = torch.device("cpu")
+BASE = DeepLabConfig(backbone="resnet10_narrow", weights="none", rates=(1, 2), test_scales=(1.0,))
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepLab:
+    model = build_deeplab(BASE, 4)
+    with torch.no_grad():  # a fresh head is nearly indifferent: make it say something
+        for parameter in model.classifiers.parameters():
+            parameter.mul_(200)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Two smooth pictures of odd sizes."""
+    folder = tmp_path_factory.mktemp("images")
+    found = []
+    for index, size in enumerate([(53, 38), (34, 47)]):
+        rng = np.random.default_rng(index)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        path = folder / f"{index}.png"
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
+        found.append(Sample(str(index), path, (0,), "mask"))
+    return found
+
+
+def bilinear(low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[L, h, w] -> [L, H, W] by a loop over pixels, between pixel centres, edges repeated."""
+    height, width = size
+    found = np.empty((len(low), height, width))
+    for row in range(height):
+        y = min(max((row + 0.5) * low.shape[1] / height - 0.5, 0), low.shape[1] - 1)
+        for column in range(width):
+            x = min(max((column + 0.5) * low.shape[2] / width - 0.5, 0), low.shape[2] - 1)
+            top, left = int(y), int(x)
+            below, right = min(top + 1, low.shape[1] - 1), min(left + 1, low.shape[2] - 1)
+            found[:, row, column] = (1 - y + top) * (
+                (1 - x + left) * low[:, top, left] + (x - left) * low[:, top, right]
+            ) + (y - top) * (
+                (1 - x + left) * low[:, below, left] + (x - left) * low[:, below, right]
+            )
+    return found
+
+
+def probs_by_loop(
+    model: DeepLab, image: Image.Image, scales: tuple[float, ...], flip: bool
+) -> np.ndarray:
+    """Mean over scales and flips of the softmax of upsampled logits, one forward at a time."""
+    parts = []
+    for scale in scales:
+        size = (round(image.width * scale), round(image.height * scale))
+        scaled = np.array(image.resize(size, Image.Resampling.BILINEAR))
+        for flipped in (False, True)[: 1 + flip]:
+            pixels = scaled[:, ::-1] if flipped else scaled
+            x = ((pixels / 255 - MEAN) / STD).transpose(2, 0, 1).copy()
+            with torch.no_grad():
+                logits = model(torch.from_numpy(x).float()[None])[0].double().numpy()
+            logits = bilinear(logits, (image.height, image.width))
+            logits = logits[:, :, ::-1] if flipped else logits
+            powers = np.exp(logits - logits.max(0))
+            parts.append(powers / powers.sum(0))
+    return np.mean(parts, axis=0)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
+def test_probabilities_equal_the_loop(
+    model: DeepLab, samples: list[Sample], scales: tuple[float, ...], flip: bool
+) -> None:
+    config = BASE.model_copy(update={"test_scales": scales, "test_flip": flip})
+    found = list(segment_images(model, samples, config, device=CPU))
+    assert [item.sample for item in found] == samples
+    for sample, probs in found:
+        with Image.open(sample.image_path) as image:
+            expected = probs_by_loop(model, image, scales, flip)
+        assert probs.dtype == np.float32
+        assert probs.shape == expected.shape
+        np.testing.assert_allclose(probs, expected, atol=2e-3)
+        np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
+        assert probs.std() > 0.02  # not indifferent: the comparison sees something
+
+
+def test_scales_and_flips_change_the_probabilities(model: DeepLab, samples: list[Sample]) -> None:
+    def probs(scales: tuple[float, ...], flip: bool) -> np.ndarray:
+        config = BASE.model_copy(update={"test_scales": scales, "test_flip": flip})
+        return next(segment_images(model, samples, config, device=CPU)).probs
+
+    plain = probs((1.0,), flip=False)
+    assert np.abs(probs((1.0,), flip=True) - plain).max() > 0.01
+    assert np.abs(probs((0.5, 1.0), flip=False) - plain).max() > 0.01
+
+
+def test_inference_leaves_the_network_in_evaluation_mode(
+    model: DeepLab, samples: list[Sample]
+) -> None:
+    model.train()
+    next(segment_images(model, samples, BASE, device=CPU))
+    assert not model.training
+
+
+def test_a_broken_image_stops_inference_with_its_name(model: DeepLab, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"not a picture")
+    broken = Sample("broken", path, (0,), "mask")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded"):
+        next(segment_images(model, [broken], BASE, device=CPU))
+
+
+def test_the_crf_moves_a_ragged_border_to_the_edge_of_the_picture() -> None:
+    pytest.importorskip("pydensecrf")
+    image = np.zeros((40, 40, 3), dtype=np.uint8)
+    image[:, 20:] = 255
+    truth = np.zeros((40, 40), dtype=int)
+    truth[:, 20:] = 2
+    ragged = truth.copy()
+    ragged[::2, 17:20], ragged[1::2, 20:23] = 2, 0
+    probs = np.full((4, 40, 40), 0.05, dtype=np.float32)
+    np.put_along_axis(probs, ragged[None], 0.85, axis=0)
+    refined = crf_refined(image, probs)
+    assert refined.shape == probs.shape
+    assert (strongest_label(probs) != truth).sum() == 120
+    assert (strongest_label(refined) != truth).sum() < 12
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-4)
+    assert not refined[[1, 3]].any()  # strongest nowhere: takes no part
+
+
+def test_the_crf_runs_where_the_settings_ask_for_it(model: DeepLab, samples: list[Sample]) -> None:
+    pytest.importorskip("pydensecrf")
+    plain, refined = (
+        next(segment_images(model, samples, BASE.model_copy(update={"test_crf": on}), device=CPU))
+        for on in (False, True)
+    )
+    assert refined.probs.shape == plain.probs.shape
+    assert np.abs(refined.probs - plain.probs).max() > 0.1
+
+
+# Label PNGs
+
+
+def test_a_label_map_is_written_as_a_palette_png_with_vocs_colours(tmp_path: Path) -> None:
+    label = np.array([[0, 1, 15], [20, 255, 0]], dtype=np.uint8)
+    write_label_png(tmp_path / "deep" / "a.png", label)
+    with Image.open(tmp_path / "deep" / "a.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "P", (3, 2))
+        np.testing.assert_array_equal(np.array(image), label)
+        colours = np.array(image.convert("RGB"))
+    # The published colours of background, aeroplane, person, tvmonitor and the ignored border.
+    published = [
+        [(0, 0, 0), (128, 0, 0), (192, 128, 128)],
+        [(0, 64, 128), (224, 224, 192), (0, 0, 0)],
+    ]
+    np.testing.assert_array_equal(colours, published)
+    np.testing.assert_array_equal(label_colours(label), published)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.png"]
+
+
+def test_a_label_map_that_cannot_be_written_leaves_no_part_behind(tmp_path: Path) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        write_label_png(tmp_path / "a.png", np.zeros((2, 2, 7), dtype=np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_strongest_label_is_written_for_every_image(
+    model: DeepLab, samples: list[Sample], tmp_path: Path
+) -> None:
+    paths = list(write_segmentation(model, samples, BASE, tmp_path, device=CPU))
+    assert [path.name for path in paths] == ["0.png", "1.png"]
+    for path, sample in zip(paths, samples, strict=True):
+        with Image.open(sample.image_path) as image, Image.open(path) as written:
+            expected = probs_by_loop(model, image, (1.0,), flip=True)
+            found = np.array(written)
+        second, best = np.sort(expected, axis=0)[-2:]
+        clear = best - second > 0.01
+        assert clear.mean() > 0.5
+        np.testing.assert_array_equal(found[clear], expected.argmax(0)[clear])
+
+
+# Scores
+
+
+@pytest.fixture
+def predictions(drawn: Path, tmp_path: Path) -> Path:
+    """Masks with a third of the pixels wrong, of every split of the drawn tree."""
+    dataset, rng = VocDataset(drawn), np.random.default_rng(0)
+    for image_id in dataset.image_ids("train"):
+        mask = dataset.mask(image_id)
+        wrong = rng.choice([0, 3, 7, 11], mask.shape).astype(np.uint8)
+        found = np.where((rng.random(mask.shape) < 0.3) | (mask == 255), wrong, mask)
+        write_label_png(tmp_path / f"{image_id}.png", found)
+    return tmp_path
+
+
+def test_the_score_is_that_of_torchmetrics_on_the_written_pngs(
+    drawn: Path, predictions: Path
+) -> None:
+    dataset = VocDataset(drawn)
+    ids = dataset.image_ids("train")
+    score = score_folder(predictions, dataset, ids)
+    mean = MulticlassJaccardIndex(21, ignore_index=255)
+    each = MulticlassJaccardIndex(21, ignore_index=255, average="none")
+    accuracy = MulticlassAccuracy(21, ignore_index=255, average="micro")
+    for image_id in ids:
+        with Image.open(predictions / f"{image_id}.png") as image:
+            found = torch.from_numpy(np.array(image)).long()
+        truth = torch.from_numpy(dataset.mask(image_id)).long()
+        for metric in (mean, each, accuracy):
+            metric.update(found, truth)
+    assert score.num_images == 10
+    assert score.miou == pytest.approx(100 * float(mean.compute()), abs=1e-3)
+    assert score.pixel_accuracy == pytest.approx(100 * float(accuracy.compute()), abs=1e-3)
+    assert tuple(score.iou) == ("background", *VOC_CLASSES)
+    for value, expected in zip(score.iou.values(), each.compute().tolist(), strict=True):
+        assert (value or 0.0) == pytest.approx(100 * expected, abs=1e-3)
+    assert score.iou["tvmonitor"] is None  # drawn nowhere, predicted nowhere
+    assert score.iou["diningtable"] == 0  # drawn nowhere, but predicted
+    assert 20 < score.miou < 80
+
+
+def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -> None:
+    dataset = VocDataset(drawn)
+    ids = dataset.image_ids("train")
+    path = predictions / f"{ids[0]}.png"
+    shape = dataset.mask(ids[0]).shape
+    for label, message in (
+        (np.zeros((2, 3), np.uint8), "3 x 2 pixels, its image has"),
+        (np.full(shape, 255, np.uint8), r"value 255 is no label; predictions are 0\.\.20"),
+        (np.full(shape, 21, np.uint8), "value 21 is no label"),
+    ):
+        write_label_png(path, label)
+        with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):
+            score_folder(predictions, dataset, ids)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"{ids[0]}\.png: cannot be read"):
+        score_folder(predictions, dataset, ids)
+    with pytest.raises(DataError, match="no pixel to score in 0 images"):
+        score_folder(predictions, dataset, [])

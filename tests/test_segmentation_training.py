@@ -1,0 +1,391 @@
+"""The segmentation trainer: aligned crops, loss, learning, resuming, and two processes as one."""
+
+import copy
+import math
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import multiprocessing
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from wsss.data.segmentation_loading import (
+    LabelledBatch,
+    LabelledCrops,
+    LabelledLoader,
+    plan_labelled_crop,
+)
+from wsss.data.transforms import CropPlan
+from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.labels.segment import write_label_png, write_segmentation
+from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
+from wsss.segmentation_config import DeepLabConfig
+from wsss.segmentation_presets import DEEPLAB_PRESETS, TINY_DEEPLAB
+from wsss.training.cam import DivergedError
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.process import Process
+from wsss.training.segmentation import (
+    NotTrainedError,
+    SegmentationRecord,
+    SegmentationStep,
+    build_optimizer,
+    load_trained,
+    pixel_cross_entropy,
+    train_segmentation,
+)
+
+K, WORLD_SIZE = 20, 2
+CPU = torch.device("cpu")
+SMALL = TINY_DEEPLAB.model_copy(
+    update={"crop_size": 48, "batch_size": 4, "iterations": 10, "scale_jitter": (0.4, 0.7)}
+)
+FROZEN = SMALL.model_copy(update={"batch_norm": "frozen", "lr": 0.01, "iterations": 5})
+"""Batch statistics are per rank in any data-parallel training; frozen ones give equality."""
+
+
+@pytest.fixture(scope="module")
+def samples(drawn: Path) -> list[Sample]:
+    return VocDataset(drawn).samples("train_aug")
+
+
+@pytest.fixture(scope="module")
+def labels(drawn: Path) -> Path:
+    return drawn / "SegmentationClassAug"
+
+
+def train(
+    config: DeepLabConfig, samples: list[Sample], labels: Path, **options: Any
+) -> tuple[DeepLab, list[SegmentationRecord]]:
+    model = build_deeplab(config, K)
+    return model, list(train_segmentation(model, config, samples, labels, K, **options))
+
+
+def weights(model: DeepLab) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+# Crops
+
+
+def test_image_and_label_map_are_cut_alike(tmp_path: Path) -> None:
+    # The image shows its own label: grey 8 k where the label is k, in blocks larger than a blur.
+    blocks = np.random.default_rng(0).integers(1, 20, (4, 5), dtype=np.uint8)
+    truth = blocks.repeat(25, 0).repeat(21, 1)  # [100, 105]
+    Image.fromarray(np.stack([truth * 8] * 3, 2)).save(tmp_path / "a.bmp")
+    write_label_png(tmp_path / "a.png", truth)
+    sample = Sample("a", tmp_path / "a.bmp", (0,), "mask")
+    config = SMALL.model_copy(update={"crop_size": 64, "scale_jitter": (0.5, 1.5)})
+    crops = LabelledCrops([sample], tmp_path, K, config)
+    padded, agreeing = 0, []
+    for epoch in range(20):
+        pixels, box, cut = crops[epoch, 0]
+        top, left, bottom, right = box.tolist()
+        inside = torch.zeros(64, 64, dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        assert torch.all(cut[~inside] == 255)
+        assert torch.all(cut[inside] < 20)
+        assert torch.all(pixels[:, ~inside] == 0)
+        padded += not inside.all()
+        agreeing.append(float((pixels[0].float() / 8 - cut)[inside].abs().lt(0.01).float().mean()))
+    assert 0 < padded < 20
+    assert min(agreeing) > 0.75  # all but the blurred edges of blocks
+
+
+def test_the_scale_is_uniform_over_the_jitter_and_half_the_crops_are_flipped() -> None:
+    config = SMALL.model_copy(update={"scale_jitter": (0.5, 1.5), "crop_size": 1000})
+    rng = np.random.default_rng(0)
+    plans: list[CropPlan] = [plan_labelled_crop(400, 300, config, rng) for _ in range(2000)]
+    scales = np.array([(p.box[3] - p.box[1]) / 400 for p in plans])
+    heights = np.array([(p.box[2] - p.box[0]) / 300 for p in plans])
+    assert scales.min() == pytest.approx(0.5, abs=0.005)
+    assert scales.max() == pytest.approx(1.5, abs=0.005)
+    counts = np.histogram(scales, 10, (0.5, 1.5))[0]
+    assert counts.min() > 150  # of 200 expected, standard deviation 13
+    np.testing.assert_allclose(heights, scales, atol=0.005)
+    assert 900 < sum(plan.flip for plan in plans) < 1100
+
+
+def test_a_crop_depends_on_seed_epoch_and_index_alone(samples: list[Sample], labels: Path) -> None:
+    crops = LabelledCrops(samples, labels, K, SMALL)
+    first = crops[3, 5]
+    assert all(torch.equal(a, b) for a, b in zip(first, crops[3, 5], strict=True))
+    assert not torch.equal(first[0], crops[4, 5][0])
+    other = LabelledCrops(samples, labels, K, SMALL.model_copy(update={"rng_seed": 1}))
+    assert not torch.equal(first[0], other[3, 5][0])
+
+
+def test_the_ranks_share_each_batch_in_order(samples: list[Sample], labels: Path) -> None:
+    crops = LabelledCrops(samples, labels, K, SMALL)
+    whole = list(LabelledLoader(crops).epoch(1, 99))
+    parts = [list(LabelledLoader(crops, rank=r, world_size=2).epoch(1, 99)) for r in (0, 1)]
+    assert len(whole) == len(parts[0]) == 4  # 16 images in batches of 4
+    for batch, *halves in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.labels, torch.cat([half.labels for half in halves]))
+        assert torch.equal(batch.pixels, torch.cat([half.pixels for half in halves]))
+
+
+def test_unfit_label_maps_are_refused_by_name(
+    samples: list[Sample], labels: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"16 of 16 label maps are missing, first .*\.png; write"):
+        LabelledCrops(samples, tmp_path, K, SMALL)
+    shutil.copytree(labels, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"{samples[0].image_id}.png"
+    size = VocDataset(labels.parent).image_size(samples[0].image_id)
+    wrong = (
+        (Image.new("P", (9, 9)), r"9 x 9 pixels, its image has"),
+        (Image.new("RGB", size), r"mode RGB; label maps are palette"),
+        (Image.new("L", size, 21), r"value 21 is no class; allowed are 0\.\.20 and 255"),
+    )
+    for image, message in wrong:
+        image.save(path)
+        with pytest.raises(DataError, match=rf"{samples[0].image_id}\.png: {message}"):
+            LabelledCrops(samples, tmp_path, K, SMALL)[0, 0]
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        LabelledCrops(samples, tmp_path, K, SMALL)[0, 0]
+
+
+def test_batches_that_cannot_be_made_are_refused(samples: list[Sample], labels: Path) -> None:
+    crops = LabelledCrops(samples, labels, K, SMALL)
+    with pytest.raises(DataError, match=r"batch 4 is not divisible by 3 workers; use batch_size 6"):
+        LabelledLoader(crops, world_size=3)
+    many = LabelledCrops(samples, labels, K, SMALL.model_copy(update={"batch_size": 17}))
+    with pytest.raises(DataError, match=r"16 training images are fewer than one batch of 17"):
+        LabelledLoader(many)
+
+
+# Loss
+
+
+def test_the_cross_entropy_is_that_of_a_loop_and_ignores_255() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 4, 5))
+    truth = rng.choice([0, 1, 2, 255], (2, 4, 5)).astype(np.uint8)
+    expected = 0.0
+    for image in range(2):
+        for row in range(4):
+            for column in range(5):
+                if truth[image, row, column] != 255:
+                    scores = logits[image, :, row, column]
+                    total = math.log(sum(math.exp(s) for s in scores))
+                    expected += total - scores[truth[image, row, column]]
+    found = pixel_cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth))
+    assert float(found) == pytest.approx(expected)
+
+
+def test_logits_are_upsampled_between_pixel_centres() -> None:
+    found = upsample(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+    assert found.flatten().tolist() == [0, 1, 3, 4]  # centres at -1/4, 1/4, 3/4, 5/4 of a step
+
+
+def formula_batch(labels: list[int]) -> LabelledBatch:
+    index = torch.arange(len(labels) * 3 * 32 * 32).reshape(-1, 3, 32, 32)
+    pixels = ((index * 37 + (index // 32) * 101) % 256).to(torch.uint8)
+    maps = torch.stack([torch.full((32, 32), label, dtype=torch.uint8) for label in labels])
+    return LabelledBatch(pixels, torch.tensor([[0, 0, 32, 32]] * len(labels)), maps)
+
+
+def make_step(config: DeepLabConfig) -> tuple[DeepLab, SegmentationStep]:
+    model = build_deeplab(config, K).train()
+    return model, SegmentationStep(model, build_optimizer(model, config), config, Process())
+
+
+def test_a_batch_without_any_label_changes_nothing_but_by_decay() -> None:
+    model, step = make_step(FROZEN.model_copy(update={"weight_decay": 0.0}))
+    before = weights(model)
+    loss, accuracy, norm = step(formula_batch([255, 255]), 0).tolist()
+    assert (loss, accuracy, norm) == (0, 0, 0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_unlabelled_image_does_not_weaken_the_others() -> None:
+    found = []
+    for pixel_labels in ([3, 255], [3]):
+        model, step = make_step(FROZEN)
+        step(formula_batch(pixel_labels), 0)
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for half, alone in zip(*found, strict=True):
+        torch.testing.assert_close(half, alone, rtol=1e-3, atol=1e-6)
+
+
+def test_one_step_moves_the_head_ten_times_as_fast_as_the_backbone() -> None:
+    config = FROZEN.model_copy(
+        update={"head_lr_multiplier": 10.0, "weight_decay": 0.0, "clip_norm": None, "lr": 0.002}
+    )
+    model, step = make_step(config)
+    before = weights(model)
+    step(formula_batch([1, 2]), 0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is not None:
+            rate = 0.02 if name.startswith("classifiers.") else 0.002
+            expected = before[name] - rate * parameter.grad
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_bf16_gives_gradients_near_those_of_fp32() -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        model, step = make_step(FROZEN.model_copy(update={"precision": precision}))
+        step(formula_batch([1, 2]), 0)
+        found.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
+    exact, rough = found
+    assert not torch.equal(exact, rough)
+    assert float(exact @ rough / exact.norm() / rough.norm()) > 0.98
+
+
+# The loop
+
+
+def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: Path) -> None:
+    _, records = train(SMALL, samples, labels)
+    assert [record.epoch for record in records] == [1, 2, 3]
+    assert [record.iteration for record in records] == [4, 8, 10]  # iterations end it, not epochs
+    assert [len(record.step_losses) for record in records] == [4, 4, 2]
+    for record in records:
+        steps = record.step_losses
+        assert record.loss == pytest.approx(sum(steps) / len(steps), abs=1e-5)
+        assert record.lr == pytest.approx(SMALL.lr * (1 - (record.iteration - 1) / 10) ** 0.9)
+        assert record.images_per_second == pytest.approx(4 * len(steps) / record.seconds)
+        assert 0 <= record.pixel_accuracy <= 1
+        assert record.grad_norm > 0
+        assert set(record.metrics()) == {
+            "epoch", "iteration", "loss", "pixel_accuracy", "grad_norm", "lr",
+            "images_per_second", "seconds",
+        }  # fmt: skip
+
+
+def test_an_interrupted_training_ends_at_the_same_bits(
+    samples: list[Sample], labels: Path, tmp_path: Path
+) -> None:
+    straight, records = train(SMALL, samples, labels)
+    model = build_deeplab(SMALL, K)
+    broken = train_segmentation(
+        model, SMALL, samples, labels, K, checkpoints=CheckpointFolder(tmp_path)
+    )
+    next(broken), next(broken)  # stopped within the second epoch's record: one epoch is on disk
+    broken.close()
+    resumed, rest = train(SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path))
+    assert [record.step_losses for record in rest] == [r.step_losses for r in records[1:]]
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    again, nothing = train(SMALL, samples, labels, checkpoints=CheckpointFolder(tmp_path))
+    assert nothing == []
+    loaded = load_trained(CheckpointFolder(tmp_path), SMALL, K)
+    assert not loaded.training
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotTrainedError, match=r"no readable checkpoint .*; train one"):
+        load_trained(CheckpointFolder(tmp_path / "absent"), SMALL, K)
+
+
+def test_loader_workers_change_nothing(samples: list[Sample], labels: Path) -> None:
+    config = SMALL.model_copy(update={"iterations": 3})
+    first, second = (train(config, samples, labels, num_loader_workers=n)[0] for n in (0, 1))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_an_absurd_rate_ends_with_the_step_and_the_rate(
+    samples: list[Sample], labels: Path
+) -> None:
+    config = FROZEN.model_copy(update={"lr": 1e12, "clip_norm": None})
+    with pytest.raises(
+        DivergedError, match=r"diverged at iteration 1: .*lower lr \(now 10{12}\.0\)"
+    ):
+        train(config, samples, labels)
+
+
+def test_a_diverged_step_leaves_the_weights_as_they_were() -> None:
+    model, step = make_step(FROZEN)
+    with torch.no_grad():
+        next(iter(model.classifiers.parameters()))[0] = float("inf")
+    before = copy.deepcopy(list(model.parameters()))
+    with pytest.raises(DivergedError):
+        step(formula_batch([1, 2]), 0)
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> None:
+    dataset = VocDataset(drawn)
+    samples = dataset.samples("train_aug")[:4]
+    halved = {"crop_size": 64, "scale_jitter": (0.5, 0.5), "test_scales": (0.5,)}
+    config = TINY_DEEPLAB.model_copy(
+        update={"iterations": 60, "batch_size": 4, "output_stride": 8, **halved}
+    )
+    model, records = train(config, samples, drawn / "SegmentationClassAug")
+    assert records[-1].loss < 0.5 * records[0].loss
+    metric = MulticlassJaccardIndex(K + 1, ignore_index=255)
+    paths = write_segmentation(model, samples, config, tmp_path, device=CPU)
+    for sample, path in zip(samples, paths, strict=True):
+        found = torch.from_numpy(np.array(Image.open(path)))
+        metric.update(found, torch.from_numpy(dataset.mask(sample.image_id)).long())
+    assert float(metric.compute()) > 0.6
+
+
+def test_every_preset_names_settings_that_are_allowed() -> None:
+    assert set(DEEPLAB_PRESETS) == {"tiny", "short", "paper"}
+    for config in DEEPLAB_PRESETS.values():
+        assert DeepLabConfig.model_validate(config.model_dump()) == config
+
+
+# Two processes as one
+
+
+def work(rank: int, world_size: int, data: str, folder: str) -> None:
+    """Write what one rank comes to, and what it was warned of."""
+    torch.set_num_threads(1)
+    root = Path(folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if world_size > 1:
+            rendezvous = (root / "rendezvous").as_uri()
+            dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)
+        samples = VocDataset(Path(data)).samples("train_aug")
+        model, records = train(
+            FROZEN, samples, Path(data) / "SegmentationClassAug",
+            process=Process(rank, world_size), checkpoints=CheckpointFolder(root / "checkpoints"),
+        )  # fmt: skip
+        if world_size > 1:
+            dist.destroy_process_group()
+    result = {
+        "weights": model.state_dict(),
+        "records": [record.metrics() | {"steps": record.step_losses} for record in records],
+        "warnings": [str(warning.message) for warning in caught],
+    }
+    torch.save(result, root / f"rank{rank}.pt")
+
+
+def test_two_processes_train_what_one_trains(drawn: Path, tmp_path: Path) -> None:
+    for name in ("alone", "together"):
+        (tmp_path / name).mkdir()
+    work(0, 1, str(drawn), str(tmp_path / "alone"))
+    multiprocessing.spawn(
+        work, (WORLD_SIZE, str(drawn), str(tmp_path / "together")), nprocs=WORLD_SIZE, join=True
+    )
+    alone = torch.load(tmp_path / "alone/rank0.pt", weights_only=True)
+    ranks = [
+        torch.load(tmp_path / f"together/rank{r}.pt", weights_only=True) for r in range(WORLD_SIZE)
+    ]
+    for result in (alone, *ranks):
+        assert result["warnings"] == []
+        assert len(result["records"]) == 2
+    for rank in ranks:
+        for name, weight in alone["weights"].items():
+            torch.testing.assert_close(rank["weights"][name], weight, rtol=1e-4, atol=1e-5)
+            assert torch.equal(rank["weights"][name], ranks[0]["weights"][name])
+        for record, expected in zip(rank["records"], alone["records"], strict=True):
+            for key in record.keys() - {"seconds", "images_per_second"}:
+                assert record[key] == pytest.approx(expected[key], rel=1e-3), key

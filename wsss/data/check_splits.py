@@ -1,0 +1,217 @@
+"""Checks the splits of a data set against each other, its folders and VOC 2012's own lists."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.data.classes import VOC_CLASSES
+from wsss.data.voc import DataError, VocDataset
+
+
+class OfficialSplit(NamedTuple):
+    """What is known of a split of the full VOC 2012."""
+
+    num_images: int
+    sha256: str
+    """Of the sorted ids, a newline after each."""
+
+
+OFFICIAL_SPLITS = {
+    "train": OfficialSplit(
+        1464, "aa623bd2c8ce4443a8aaae51c524c0eb165e8e44caf6aa9e3ad33d7b75a3ef20"
+    ),
+    "val": OfficialSplit(1449, "cdc1326d12f69ce5153aa5da04a4d8783e146868d42d19f82f44e74b97ac907d"),
+    "train_aug": OfficialSplit(
+        10582, "d1326bd532648d73bc4b1bd275434eba81930982dc7401a65a8cecb26c028e24"
+    ),
+    "test": OfficialSplit(1456, "5e8fe0c14b2e6633fb2e3a0f5db65fb6b8f5217b574478bb21127a48fd33010f"),
+}
+DISJOINT = (
+    ("train", "val"), ("train_aug", "val"), ("train", "test"), ("train_aug", "test"),
+    ("val", "test"),
+)  # fmt: skip
+"""Pairs of splits that may not share an image: one is trained on, the other is scored."""
+VOC_ID = re.compile(r"\d{4}_\d{6}")
+FOLDERS = {
+    "JPEGImages": ".jpg", "Annotations": ".xml",
+    "SegmentationClass": ".png", "SegmentationClassAug": ".png",
+}  # fmt: skip
+SHOWN = 3
+"""Ids named in a line; the rest is counted."""
+
+
+@dataclass
+class SplitCounts:
+    """What the masks of one split hold. The lists have an entry per class, without background."""
+
+    num_images: int
+    num_masks: int
+    """Images whose mask could be read; the counts below are of these."""
+    images: list[int]
+    """For each class, the masks that hold it."""
+    pixels: list[int]
+    """For each class, its pixels in all masks."""
+    background_pixels: int
+    ignored_pixels: int
+
+
+@dataclass
+class SplitReport:
+    """What the asked splits hold, and how they fit together."""
+
+    classes: tuple[str, ...]
+    counts: dict[str, SplitCounts] = field(default_factory=dict)
+    official: dict[str, bool] = field(default_factory=dict)
+    """Split -> whether its ids are those of the full VOC 2012."""
+    problems: list[str] = field(default_factory=list)
+    """What makes results wrong, one line each: shared images, an altered list."""
+    notes: list[str] = field(default_factory=list)
+    """What may be meant so, one line each: files that no split uses."""
+
+    def describe(self) -> str:
+        """Return lines of text: classes by split (images, % of pixels), then what stood out."""
+        splits = {name: counts for name, counts in self.counts.items() if counts.num_masks}
+        lines = []
+        if splits:
+            lines.append("images with the class, and its share of the scored pixels, by masks")
+            lines.append(_line("", *splits))
+        for index, name in enumerate(self.classes):
+            if any(counts.images[index] for counts in splits.values()):
+                cells = [_cell(c.images[index], c.pixels[index], c) for c in splits.values()]
+                lines.append(_line(name, *cells))
+        if splits:
+            cells = [_cell(c.num_masks, c.background_pixels, c) for c in splits.values()]
+            lines.append(_line("background", *cells))
+        for name, counts in self.counts.items():
+            whose = ", VOC 2012's list" if self.official.get(name) else ""
+            lines.append(
+                f"{name}: {counts.num_images} images, {counts.num_masks} with a mask, "
+                f"{counts.ignored_pixels} pixels ignored{whose}"
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+
+def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
+    """Count classes in every mask of the splits; compare splits, folders and known lists.
+
+    A split that cannot be read is a problem. A mask that is missing or broken is only left out of
+    the counts: `check_data` names it. A split without any mask, as VOC's test, is fine.
+    """
+    report = SplitReport(dataset.classes)
+    ids: dict[str, list[str]] = {}
+    seen: dict[str, NDArray[np.int64] | None] = {}
+    for split in dict.fromkeys(splits):
+        try:
+            ids[split] = dataset.image_ids(split)
+        except DataError as error:
+            report.problems.append(str(error))
+            continue
+        for image_id in ids[split]:
+            if image_id not in seen:
+                seen[image_id] = _histogram(dataset, image_id)
+        histograms = [h for image_id in ids[split] if (h := seen[image_id]) is not None]
+        report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
+        _compare_with_official(report, split, ids[split])
+    _find_overlaps(report, ids)
+    _find_orphans(report, dataset)
+    return report
+
+
+def split_digest(image_ids: Iterable[str]) -> str:
+    """Return the SHA-256 hex digest of the sorted ids, a newline after each."""
+    text = "".join(f"{image_id}\n" for image_id in sorted(image_ids))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_official(split: str, image_ids: Iterable[str]) -> bool:
+    """Return whether these are the ids of that split of the full VOC 2012, in any order."""
+    return split in OFFICIAL_SPLITS and split_digest(image_ids) == OFFICIAL_SPLITS[split].sha256
+
+
+def _histogram(dataset: VocDataset, image_id: str) -> NDArray[np.int64] | None:
+    # Pixels by mask value.  [256]
+    try:
+        return np.bincount(dataset.mask(image_id).ravel(), minlength=256)
+    except DataError:
+        return None
+
+
+def _counts(histograms: list[NDArray[np.int64]], num_images: int, num_classes: int) -> SplitCounts:
+    stacked = np.array(histograms, np.int64).reshape(-1, 256)  # [N, 256]
+    pixels = stacked.sum(axis=0)
+    foreground = slice(1, num_classes + 1)
+    return SplitCounts(
+        num_images, len(histograms),
+        images=[int(n) for n in (stacked[:, foreground] > 0).sum(axis=0)],
+        pixels=[int(n) for n in pixels[foreground]],
+        background_pixels=int(pixels[0]), ignored_pixels=int(pixels[255]),
+    )  # fmt: skip
+
+
+def _compare_with_official(report: SplitReport, split: str, ids: list[str]) -> None:
+    official = OFFICIAL_SPLITS.get(split)
+    if official is None or report.classes != VOC_CLASSES:
+        return
+    report.official[split] = is_official(split, ids)
+    if report.official[split] or not all(VOC_ID.fullmatch(image_id) for image_id in ids):
+        return
+    if len(ids) == official.num_images:
+        report.problems.append(
+            f"{split}: as many ids as VOC 2012's list ({official.num_images}), but not the same; "
+            "restore the list with: wsss data prepare"
+        )
+    else:
+        report.notes.append(f"{split}: {len(ids)} images, VOC 2012 has {official.num_images}")
+
+
+def _find_overlaps(report: SplitReport, ids: dict[str, list[str]]) -> None:
+    for first, second in DISJOINT:
+        shared = sorted({*ids.get(first, ())} & {*ids.get(second, ())})
+        if shared:
+            report.problems.append(
+                f"{first} and {second} share {_named(shared)}; take them off one of the two"
+            )
+    outside = sorted({*ids.get("train", ())} - {*ids.get("train_aug", ids.get("train", ()))})
+    if outside:
+        report.notes.append(f"train has {_named(outside)} that train_aug lacks")
+
+
+def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
+    """Note files that no split uses, and those without a picture, over all splits on disk."""
+    used: set[str] = set()
+    for split in dataset.split_names():
+        try:
+            used |= {*dataset.image_ids(split)}
+        except DataError:
+            continue  # a problem already, if it was asked for
+    found = {
+        folder: {path.stem for path in (dataset.root / folder).glob(f"*{suffix}")}
+        for folder, suffix in FOLDERS.items()
+    }
+    for folder, stems in found.items():
+        if unused := sorted(stems - used):
+            report.notes.append(f"{folder}: {_named(unused)} in no split")
+        if alone := sorted(stems - found["JPEGImages"]):
+            report.notes.append(f"{folder}: {_named(alone)} without a picture")
+
+
+def _named(ids: list[str]) -> str:
+    rest = len(ids) - SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{len(ids)} images ({', '.join(ids[:SHOWN])}{more})"
+
+
+def _cell(num_images: int, pixels: int, counts: SplitCounts) -> str:
+    scored = counts.background_pixels + sum(counts.pixels)
+    return f"{num_images} {100 * pixels / max(scored, 1):6.2f} %"
+
+
+def _line(name: str, *cells: str) -> str:
+    return f"{name:>14}" + "".join(f"{cell:>18}" for cell in cells)

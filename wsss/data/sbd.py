@@ -1,0 +1,181 @@
+"""Masks and split of the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011).
+
+SBD keeps class masks as MATLAB files, `dataset/cls/<id>.mat` with `GTcls.Segmentation`, and has no
+borders: 0 background, 1..20 classes. Legend: H W image size in pixels.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import Progress
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadWarning
+
+from wsss.data.classes import VOC_CLASSES, voc_palette
+from wsss.data.voc import IMAGE_ID, DataError
+
+MAX_MAT_BYTES = 4 << 20
+"""Of one .mat file; SBD's have some kilobytes."""
+MAX_UNPACKED_BYTES = 64 << 20
+"""Of one .mat file's content: zlib may grow a thousandfold."""
+MAT_HEADER, MAT_COMPRESSED = 128, 15
+"""Of MATLAB 5 files: bytes before the first element, and the element type that is zlib data."""
+
+
+class MaskJob(NamedTuple):
+    """One mask to convert: SBD's file, the picture that it belongs to, the PNG to write."""
+
+    mat: Path
+    image: Path
+    png: Path
+
+
+def train_aug_ids(
+    sbd_train: Iterable[str], sbd_val: Iterable[str],
+    voc_train: Iterable[str], voc_val: Iterable[str],
+) -> list[str]:  # fmt: skip
+    """Return (SBD train + SBD val + VOC train) - VOC val, sorted: 10,582 ids of the full sets."""
+    return sorted({*sbd_train, *sbd_val, *voc_train} - {*voc_val})
+
+
+def read_id_list(path: Path) -> list[str]:
+    """Return the ids of a split file, in file order. Raises DataError for anything but ids."""
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        raise DataError(f"{path.name}: not in the archive; get SBD's benchmark.tgz") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path.name}: not UTF-8 text; get the archive again") from None
+    wrong = [image_id for image_id in ids if not IMAGE_ID.fullmatch(image_id)]
+    if wrong or not ids:
+        raise DataError(f"{path.name}: {wrong[:1] or 'no ids'}: expected one image id a line")
+    return ids
+
+
+def read_sbd_mask(path: Path) -> NDArray[np.uint8]:
+    """Return the class mask of one SBD file: [H, W], 0 background, 1..20 classes.
+
+    Raises DataError naming the file if it is no MATLAB 5 file, too large, holds no
+    `GTcls.Segmentation`, or a value that is no class.
+    """
+    try:
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MatReadWarning)  # of damage that scipy reads over
+            content: Any = loadmat(path, variable_names=["GTcls"])
+        mask = np.asarray(content["GTcls"]["Segmentation"].item())
+    except DataError:
+        raise
+    except Exception as error:  # scipy raises nearly anything on damaged files
+        raise DataError(
+            f"{path}: no MATLAB 5 file with GTcls.Segmentation ({type(error).__name__}: {error}); "
+            "get the archive again"
+        ) from None
+    if mask.ndim != 2 or mask.size == 0 or mask.dtype.kind not in "uif":
+        raise DataError(
+            f"{path}: GTcls.Segmentation is {mask.dtype} {mask.shape}, expected numbers [H, W]"
+        )
+    wrong = mask[~np.isin(mask, np.arange(len(VOC_CLASSES) + 1))]
+    if wrong.size:
+        raise DataError(f"{path}: value {wrong[0]} is no class; allowed are 0..{len(VOC_CLASSES)}")
+    return mask.astype(np.uint8)
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+    """Write a mask [H, W] as a PNG with VOC's palette, whose indices are the labels."""
+    image = Image.fromarray(mask)
+    image.putpalette(voc_palette())
+    image.save(path)
+
+
+def convert_masks(jobs: Collection[MaskJob], *, num_workers: int, progress: Progress) -> None:
+    """Write every job's PNG, in `num_workers` processes; 1 means in this one.
+
+    Raises DataError of the first job that fails, in the order of `jobs`.
+    """
+    task = progress.add_task("convert SBD masks", total=len(jobs))
+    with _mapped(jobs, num_workers) as finished:
+        for _ in finished:
+            progress.advance(task)
+
+
+@contextmanager
+def _mapped(jobs: Collection[MaskJob], num_workers: int) -> Iterator[Iterator[None]]:
+    if num_workers <= 1:
+        yield map(_convert, jobs)
+        return
+    # Spawned: a forked child of a process with torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
+    try:
+        yield pool.map(_convert, jobs, chunksize=32)
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that converted SBD masks was killed, perhaps for want of memory; try again "
+            "with --workers 1"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    # Ctrl-C goes to all processes of a terminal; only the parent answers it. A worker whose parent
+    # was killed would wait for work for ever, as it holds the other end of its own queue.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _convert(job: MaskJob) -> None:
+    mask = read_sbd_mask(job.mat)
+    try:
+        with Image.open(job.image) as image:
+            size = image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{job.image}: cannot be read as an image ({error}); replace it") from None
+    if mask.shape != size[::-1]:
+        raise DataError(
+            f"{job.mat}: {mask.shape[1]}x{mask.shape[0]} pixels, its image has {size[0]}x{size[1]}"
+            "; the archives do not belong together"
+        )
+    write_mask(job.png, mask)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise DataError if the file, or what its zlib elements unpack to, is too large."""
+    size = path.stat().st_size
+    if size > MAX_MAT_BYTES:
+        raise DataError(f"{path}: {size:,} bytes, allowed are {MAX_MAT_BYTES:,}; do not use it")
+    data = path.read_bytes()
+    order = "big" if data[126:128] == b"MI" else "little"
+    place, unpacked = MAT_HEADER, 0
+    while place + 8 <= len(data):
+        kind = int.from_bytes(data[place : place + 4], order)  # type: ignore[arg-type]
+        length = int.from_bytes(data[place + 4 : place + 8], order)  # type: ignore[arg-type]
+        if kind == MAT_COMPRESSED:
+            room = MAX_UNPACKED_BYTES - unpacked + 1
+            element = data[place + 8 : place + 8 + length]
+            unpacked += len(zlib.decompressobj().decompress(element, room))
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise DataError(
+                    f"{path}: unpacks to over {MAX_UNPACKED_BYTES:,} bytes; do not use it"
+                )
+        place += 8 + length

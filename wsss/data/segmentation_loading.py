@@ -1,0 +1,158 @@
+"""Training crops with their label maps, equal for any number of workers and ranks.
+
+The random streams are those of data/loading.py: an epoch's order depends on (rng_seed, epoch), a
+crop on (rng_seed, epoch, image index). Image and label map are cut by one plan, so that they stay
+aligned. Legend: B batch on this rank, K classes, S crop size, H W image size.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wsss.config import TrainConfig
+from wsss.data.classes import IGNORE_INDEX
+from wsss.data.loading import CROP_STREAM, epoch_order, read_rgb
+from wsss.data.transforms import CropPlan, cut_crop, plan_crop
+from wsss.data.voc import DataError, Sample
+from wsss.segmentation_config import DeepLabConfig
+
+
+class LabelledBatch(NamedTuple):
+    """A batch as it leaves the loader, still in 8 bits."""
+
+    pixels: Tensor
+    """[B, 3, S, S] uint8, 0 in the padding."""
+    boxes: Tensor
+    """[B, 4] int64: top, left, bottom, right of the image content."""
+    labels: Tensor
+    """[B, S, S] uint8: 0 background, 1..K, 255 ignored, as is the padding."""
+
+
+class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Training crops with labels from `labels_folder`/<id>.png, indexed by (epoch, image index).
+
+    Raises DataError at once if a label file is missing, and when one is read that does not fit.
+    """
+
+    def __init__(
+        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig
+    ) -> None:
+        self.samples, self.labels_folder = samples, labels_folder
+        self.num_classes, self.config = num_classes, config
+        missing = [s.image_id for s in samples if not self.label_path(s).is_file()]
+        if missing:
+            raise DataError(
+                f"{labels_folder}: {len(missing)} of {len(samples)} label maps are missing, first "
+                f"{missing[0]}.png; write one for every image of the split"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def label_path(self, sample: Sample) -> Path:
+        """Return where an image's label map lies."""
+        return self.labels_folder / f"{sample.image_id}.png"
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, index = key
+        sample = self.samples[index]
+        rng = np.random.default_rng([self.config.rng_seed, CROP_STREAM, epoch, index])
+        image = read_rgb(sample)
+        labels = read_labels(self.label_path(sample), image.size)
+        plan = plan_labelled_crop(image.width, image.height, self.config, rng)
+        pixels = cut_crop(image, plan, self.config.crop_size)
+        cut = cut_labels(labels, plan, self.config.crop_size)
+        wrong = cut[(cut > self.num_classes) & (cut != IGNORE_INDEX)]
+        if wrong.size:
+            raise DataError(
+                f"{self.label_path(sample)}: value {wrong[0]} is no class; allowed are "
+                f"0..{self.num_classes} and {IGNORE_INDEX}"
+            )
+        return (
+            torch.from_numpy(pixels).permute(2, 0, 1),
+            torch.tensor(plan.box),
+            torch.from_numpy(cut),
+        )
+
+
+def plan_labelled_crop(
+    width: int, height: int, config: DeepLabConfig, rng: np.random.Generator
+) -> CropPlan:
+    """Draw a crop of an image scaled by a factor of `scale_jitter`, flipped half of the time.
+
+    The factor is uniform, in steps of one pixel of the scaled long side.
+    """
+    low, high = (max(1, round(factor * max(width, height))) for factor in config.scale_jitter)
+    train = TrainConfig(crop_size=config.crop_size, min_long_side=low, max_long_side=high)
+    return plan_crop(width, height, train, rng)
+
+
+def read_labels(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Decode a label map of `size` (width, height): 8-bit, by index. Raises DataError."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}); write it anew") from None
+    if image.mode not in ("P", "L"):
+        raise DataError(f"{path}: mode {image.mode}; label maps are palette or 8-bit grey PNGs")
+    if image.size != size:
+        raise DataError(
+            f"{path}: {image.width} x {image.height} pixels, its image has {size[0]} x {size[1]}; "
+            "write label maps at the images' size"
+        )
+    return image
+
+
+def cut_labels(labels: Image.Image, plan: CropPlan, crop_size: int) -> NDArray[np.uint8]:
+    """Return the planned crop of a label map by nearest neighbour: [S, S], 255 in the padding."""
+    top, left, bottom, right = plan.box
+    size = (right - left, bottom - top)
+    content = labels.resize(size, Image.Resampling.NEAREST, box=plan.source)
+    if plan.flip:
+        content = content.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    crop = np.full((crop_size, crop_size), IGNORE_INDEX, dtype=np.uint8)
+    crop[top:bottom, left:right] = np.asarray(content)
+    return crop
+
+
+class LabelledLoader:
+    """Yields one rank's batches, epoch by epoch; the incomplete last batch is dropped."""
+
+    def __init__(
+        self, dataset: LabelledCrops, *, rank: int = 0, world_size: int = 1, num_workers: int = 0
+    ) -> None:
+        batch_size = dataset.config.batch_size
+        if batch_size % world_size:
+            raise DataError(
+                f"global batch {batch_size} is not divisible by {world_size} workers; use "
+                f"batch_size {-(-batch_size // world_size) * world_size} or fewer workers"
+            )
+        if len(dataset) < batch_size:
+            raise DataError(
+                f"{len(dataset)} training images are fewer than one batch of {batch_size}; lower "
+                f"batch_size to {len(dataset)} or less"
+            )
+        self.dataset, self.rank, self.num_workers = dataset, rank, num_workers
+        self.batch_size, self.local_batch = batch_size, batch_size // world_size
+        self.iterations = len(dataset) // batch_size
+
+    def epoch(self, epoch: int, num_iterations: int) -> Iterator[LabelledBatch]:
+        """Yield this rank's part of the first `num_iterations` global batches of an epoch."""
+        order = epoch_order(len(self.dataset), rng_seed=self.dataset.config.rng_seed, epoch=epoch)
+        batches = []
+        for iteration in range(min(num_iterations, self.iterations)):
+            start = iteration * self.batch_size + self.rank * self.local_batch
+            batches.append([(epoch, index) for index in order[start : start + self.local_batch]])
+        loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
+            self.dataset, batch_sampler=batches, num_workers=self.num_workers
+        )
+        for pixels, boxes, labels in loader:
+            yield LabelledBatch(pixels, boxes, labels)

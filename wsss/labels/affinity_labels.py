@@ -1,0 +1,119 @@
+"""What affinity training learns from: confident labels from CAMs, pairs of them, and the loss.
+
+Legend: B batch, P present classes of one image, H W its size, h w feature size, M pairs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsss.data.classes import IGNORE_INDEX
+from wsss.networks.affinity_net import Pairs
+
+EPSILON = 1e-5
+"""Bounds the loss of a negative pair with affinity 1, and divides by no pair at all (PSA)."""
+
+
+def score_of_power(power: float) -> float:
+    """Return the CAM value s with s = (1 - s)^power, by bisection: in (0, 1) for power > 0.
+
+    PSA weighs the strongest CAM s against a background of (1 - s)^power: the foreground wins where
+    it is above this value, so that PSA's powers 4 and 32 are the scores .275 and .077. Raises
+    ValueError for a power of 0 or less.
+    """
+    if power <= 0:
+        raise ValueError(f"power {power} is not above 0; PSA's are 4 and 32")
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle < (1 - middle) ** power else (low, middle)
+    return (low + high) / 2
+
+
+def confident_labels(
+    cams: NDArray[np.float32],
+    labels: tuple[int, ...],
+    *,
+    foreground_score: float,
+    background_score: float,
+) -> NDArray[np.uint8]:
+    """Return the label of each pixel whose CAMs leave little doubt, and 255 elsewhere.
+
+    cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`. Returns [H, W]: the strongest class
+    k as k + 1 where it is above `foreground_score`, 0 where no CAM is above `background_score`,
+    else 255 (IRN's rule; PSA's with `score_of_power`). Without any class, all is background. Raises
+    ValueError if the scores are out of order.
+    """
+    if background_score > foreground_score:
+        raise ValueError(
+            f"background score {background_score} is above foreground score {foreground_score}; "
+            "swap them"
+        )
+    if not labels:
+        return np.zeros(cams.shape[1:], dtype=np.uint8)
+    values = np.array([k + 1 for k in labels], dtype=np.uint8)
+    strongest = cams.max(0)
+    confident = np.full(strongest.shape, IGNORE_INDEX, dtype=np.uint8)
+    foreground = strongest > np.float32(foreground_score)
+    confident[foreground] = values[cams.argmax(0)[foreground]]
+    confident[strongest <= np.float32(background_score)] = 0
+    return confident
+
+
+class PairKinds(NamedTuple):
+    """Which pairs teach what; a pair with an unsure pixel is in none. Each bool [B, M]."""
+
+    foreground: Tensor
+    """Both of one foreground class: affinity should be 1."""
+    background: Tensor
+    """Both background: affinity should be 1."""
+    negative: Tensor
+    """Of different labels: affinity should be 0."""
+
+
+def pair_kinds(label_maps: Tensor, pairs: Pairs) -> PairKinds:
+    """Sort the pairs of confident label maps [B, h, w] (0, 1..K, 255 unsure) by what they teach."""
+    flat = label_maps.flatten(1).long()
+    first, second = flat[:, pairs.first], flat[:, pairs.second]  # [B, M]
+    sure = (first != IGNORE_INDEX) & (second != IGNORE_INDEX)
+    same = first == second
+    return PairKinds(sure & same & (first > 0), sure & same & (first == 0), sure & ~same)
+
+
+class AffinityLosses(NamedTuple):
+    """The loss and its three means over pairs; a kind without pairs is 0. Scalars."""
+
+    total: Tensor
+    """foreground / 4 + background / 4 + negative / 2: as many votes for 1 as for 0."""
+    foreground: Tensor
+    background: Tensor
+    negative: Tensor
+
+
+def affinity_losses(distances: Tensor, kinds: PairKinds) -> AffinityLosses:
+    """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
+
+    distances: [B, M], 0 or more.
+    """
+    away = torch.log(-torch.expm1(-distances) + EPSILON)  # log(1 - affinity)
+    foreground = _mean_of(distances, kinds.foreground)  # -log(affinity) is the distance
+    background = _mean_of(distances, kinds.background)
+    negative = _mean_of(-away, kinds.negative)
+    return AffinityLosses(
+        foreground / 4 + background / 4 + negative / 2, foreground, background, negative
+    )
+
+
+def labels_at(label_maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return label maps [B, H, W] at the centres of a feature map's pixels: [B, h, w]."""
+    return F.interpolate(label_maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(
+        label_maps.dtype
+    )
+
+
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)

@@ -1,0 +1,193 @@
+"""What refinements share: scores as probabilities, the labels of these, and a pool of processes.
+
+A refinement is a function `(image, cams, labels, background_score, config) -> label map`, such as
+`crf_label` and `pamr_label`. This file imports no torch, so that the workers of a pool start fast.
+Legend: P present classes, L' = P + 1 labels, H W image size.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from multiprocessing.connection import Connection
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.errors import ForeseenError
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def score_probs(
+    cams: NDArray[np.float32], labels: tuple[int, ...], background_score: float
+) -> NDArray[np.float32]:
+    """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
+
+    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The largest is the label that
+    `pseudo_label` gives, as the first of equals is background. Where all scores are 0, background
+    is certain. Raises ValueError if cams and labels differ in number.
+    """
+    if cams.ndim != 3 or len(cams) != len(labels):
+        raise ValueError(f"CAMs of {cams.shape} for {len(labels)} classes; give one CAM a class")
+    scores = np.empty((len(cams) + 1, *cams.shape[1:]), np.float32)
+    scores[0], scores[1:] = (background_score if labels else 1), cams
+    total = scores.sum(0)
+    nothing = total == 0
+    scores[0, nothing], total[nothing] = 1, 1
+    scores /= total
+    return scores
+
+
+def most_probable(probs: NDArray[np.float32], labels: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the most probable label: [L', H, W] -> [H, W], 0 background, class k as k + 1."""
+    return np.array([0, *(k + 1 for k in labels)], dtype=np.uint8)[probs.argmax(0)]
+
+
+def pool_map(
+    function: Callable[[Job], Answer],
+    jobs: Iterable[tuple[str, Job]],
+    *,
+    num_workers: int,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[str, Answer]]:
+    """Yield (image id, function(job)) of each (image id, job), in order, from worker processes.
+
+    function: a function of a module (or functools.partial of one), as workers import it afresh;
+    num_workers: 0 works in this process, with equal answers and errors. Jobs are taken as workers
+    need them, so that `jobs` may be a generator over any number of images. progress is called with
+    the number of images done. The first error ends the map and names its image: a ForeseenError
+    stays one, any other becomes a RuntimeError. When the map fails, is closed or is stopped by
+    Ctrl-C, workers end after the image they have in hand; if this process is killed, at once. Each
+    worker computes in one thread.
+    """
+    if num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}; use 0 or more")
+    answers = (
+        _answers_of_pool(function, jobs, num_workers)
+        if num_workers
+        else ((image_id, _attempt(function, job)) for image_id, job in jobs)
+    )
+    with closing(answers):
+        for done, (image_id, answer) in enumerate(answers, start=1):
+            if isinstance(answer, _Failure):
+                raise answer.error(image_id)
+            if progress is not None:
+                progress(done)
+            yield image_id, answer
+
+
+class _Failure(NamedTuple):
+    """What went wrong in a worker, as text: not every exception survives the way back."""
+
+    kind: str
+    message: str
+    foreseen: bool
+    trace: str
+
+    def error(self, image_id: str) -> Exception:
+        if self.foreseen:
+            return ForeseenError(f"image {image_id}: {self.message}")
+        error = RuntimeError(f"image {image_id}: {self.kind}: {self.message}")
+        error.add_note(self.trace)
+        return error
+
+
+_Pending = deque[tuple[str, Future[Answer | _Failure]]]
+
+
+def _answers_of_pool(
+    function: Callable[[Job], Answer], jobs: Iterable[tuple[str, Job]], num_workers: int
+) -> Generator[tuple[str, Answer | _Failure], None, None]:
+    context = multiprocessing.get_context("spawn")  # fork deadlocks beside the threads of torch
+    stop, owner = context.Pipe(duplex=False)
+    pending: _Pending[Answer] = deque()
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stop,))
+    try:
+        for image_id, job in jobs:
+            pending.append((image_id, _submit(pool, function, job)))
+            if len(pending) >= 2 * num_workers:  # one in hand and one in wait for each worker
+                yield _wait(pending)
+        while pending:
+            yield _wait(pending)
+    finally:
+        owner.close()  # whatever still waits in the pool's queue is not begun
+        pool.shutdown(cancel_futures=True)
+        stop.close()
+
+
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Job], Answer], job: Job
+) -> Future[Answer | _Failure]:
+    try:
+        return pool.submit(_attempt_in_worker, function, job)
+    except BrokenProcessPool as error:  # a worker died on an earlier job, whose turn comes first
+        broken: Future[Answer | _Failure] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _wait(pending: _Pending[Answer]) -> tuple[str, Answer | _Failure]:
+    """Return the oldest job's answer and forget the job."""
+    in_work = ", ".join(image_id for image_id, _ in pending)
+    image_id, future = pending.popleft()
+    try:
+        return image_id, future.result()
+    except BrokenProcessPool:
+        message = (
+            f"a worker process died on one of {in_work}; if memory ran out, use fewer workers; "
+            'a script that calls this needs `if __name__ == "__main__":`'
+        )
+        return image_id, _Failure("BrokenProcessPool", message, foreseen=False, trace="")
+    except Exception as error:  # the job or its answer cannot be pickled
+        return image_id, _failure(error)
+
+
+def _attempt(function: Callable[[Job], Answer], job: Job) -> Answer | _Failure:
+    try:
+        return function(job)
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> _Failure:
+    trace = "".join(traceback.format_exception(error))
+    return _Failure(type(error).__name__, str(error), isinstance(error, ForeseenError), trace)
+
+
+_worker_stop: Connection | None = None
+"""In a worker: at its end of file, the owner wants no more answers."""
+
+
+def _start_worker(stop: Connection) -> None:
+    """Prepare a worker: one thread, deaf to Ctrl-C (the owner decides), gone with its owner."""
+    global _worker_stop  # noqa: PLW0603 - an initialiser has no other way to leave something
+    _worker_stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"  # read by libraries that are not loaded yet
+    if "torch" in sys.modules:  # loaded with the main script
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+
+
+def _end_with_owner() -> None:
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        owner.join()
+        os._exit(1)  # killed: a worker would wait for its next job for ever
+
+
+def _attempt_in_worker(function: Callable[[Job], Answer], job: Job) -> Answer | _Failure:
+    if _worker_stop is not None and _worker_stop.poll():
+        return _Failure("Stopped", "not begun", foreseen=False, trace="")
+    return _attempt(function, job)

@@ -1,0 +1,131 @@
+"""Label probabilities of whole images by the segmentation network, and label maps as PNGs.
+
+Legend: L labels (background and K classes), H W image size, h w feature size.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from wsss.data.classes import voc_palette
+from wsss.data.loading import read_rgb
+from wsss.data.voc import Sample
+from wsss.method.views import normalise
+from wsss.networks.deeplab import DeepLab, upsample
+from wsss.segmentation_config import CrfConfig, DeepLabConfig
+
+
+class ImageProbs(NamedTuple):
+    """The network's view of one image."""
+
+    sample: Sample
+    probs: NDArray[np.float32]
+    """[L, H, W] at the image's size, sums to 1 over L."""
+
+
+def segment_images(
+    model: DeepLab, samples: Iterable[Sample], config: DeepLabConfig, *, device: torch.device
+) -> Iterator[ImageProbs]:
+    """Yield each image's label probabilities; image-level labels are not used.
+
+    Raises DataError for an image that cannot be decoded.
+    """
+    model.to(device).eval()
+    for sample in samples:
+        yield ImageProbs(sample, segment_image(model, read_rgb(sample), config, device=device))
+
+
+def segment_image(
+    model: DeepLab, image: Image.Image, config: DeepLabConfig, *, device: torch.device
+) -> NDArray[np.float32]:
+    """Return an RGB image's label probabilities [L, H, W], by a network in evaluation mode.
+
+    With `config.test_crf` a dense CRF refines them.
+    """
+    with torch.inference_mode():
+        probs = multi_scale_probs(model, image, config, device=device).cpu().numpy()
+    return crf_refined(np.array(image), probs) if config.test_crf else probs
+
+
+def multi_scale_probs(
+    model: DeepLab, image: Image.Image, config: DeepLabConfig, *, device: torch.device
+) -> Tensor:
+    """Return the mean over scales and flips of the softmax at the image's size: [L, H, W].
+
+    (DeepLabv2 takes the maximum of the scores over scales; the weakly supervised code that followed
+    takes this mean.)
+    """
+    width, height = image.size
+    total = torch.zeros(model.num_labels, height, width, device=device)
+    for scale in config.test_scales:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        scaled = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(scaled)).to(device).permute(2, 0, 1)[None]
+        x = normalise(pixels.float())
+        if config.test_flip:
+            x = torch.cat([x, x.flip(3)])
+        logits = model(x.contiguous(memory_format=torch.channels_last))  # [1 or 2, L, h, w]
+        for flipped, low in enumerate(logits):
+            low = low.flip(2) if flipped else low  # noqa: PLW2901
+            total += upsample(low[None], (height, width))[0].softmax(0)
+    return total / (len(config.test_scales) * (2 if config.test_flip else 1))
+
+
+def crf_refined(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Refine probabilities [L, H, W] by a dense CRF with DeepLab's kernels; same shape.
+
+    Only background and labels that are the strongest somewhere take part, as the time grows with
+    their number; the others get probability 0.
+    """
+    from wsss.labels.crf import dense_crf  # the optional dependency behind it, only where used
+
+    taking_part = np.union1d(probs.argmax(0), [0])
+    chosen = probs[taking_part]
+    refined = np.zeros_like(probs)
+    refined[taking_part] = dense_crf(image, chosen / chosen.sum(0), CrfConfig(preset="deeplab"))
+    return refined
+
+
+def write_segmentation(
+    model: DeepLab,
+    samples: Iterable[Sample],
+    config: DeepLabConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+) -> Iterator[Path]:
+    """Write each image's most probable labels as `folder`/<id>.png; yield the path once written."""
+    for sample, probs in segment_images(model, samples, config, device=device):
+        path = folder / f"{sample.image_id}.png"
+        write_label_png(path, strongest_label(probs))
+        yield path
+
+
+def strongest_label(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[L, H, W] -> the most probable label of each pixel [H, W]; of equals, the lower."""
+    return probs.argmax(0).astype(np.uint8)
+
+
+def write_label_png(path: Path, label: NDArray[np.uint8]) -> None:
+    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all."""
+    image = Image.fromarray(label)
+    image.putpalette(voc_palette())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    try:
+        image.save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def label_colours(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] labels -> [H, W, 3] in VOC's colours."""
+    return np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)[label]

@@ -1,0 +1,92 @@
+"""DeepLabv2 with large field of view: the second half's network (IV-B).
+
+Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution,
+and Fully Connected CRFs", TPAMI 2018, in the form that public weakly supervised code trains: the
+classifier of each rate is one 3x3 convolution on the backbone's last map, and the scores are added.
+The three input scales which the authors fuse while training are left out, as there.
+
+Legend: B batch, L labels (background and K classes), C channels, H W image size, h w feature size.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss.config import NetworkConfig
+from wsss.networks.backbone import build_backbone
+from wsss.networks.conv_norm import batch_norms
+from wsss.segmentation_config import DeepLabConfig
+
+HEAD_DEVIATION = 0.01
+"""Of the normal distribution that new classifiers start from (DeepLabv2)."""
+
+
+class DeepLab(nn.Module):
+    """Dilated backbone -> sum of 3x3 atrous classifiers, one a rate.
+
+    With batch_norm `frozen`, statistics, scale and shift of every batch norm stay as they are.
+    Raises WeightsError for initial weights that do not fit.
+    """
+
+    def __init__(
+        self, config: DeepLabConfig, num_classes: int, *, weights_file: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.num_labels = num_classes + 1
+        self.frozen_norm = config.batch_norm == "frozen"
+        network = NetworkConfig(
+            backbone=config.backbone, weights=config.weights, frozen_stages=config.frozen_stages
+        )
+        self.backbone = build_backbone(network, weights_file, output_stride=config.output_stride)
+        if self.frozen_norm:
+            for norm in batch_norms(self.backbone):
+                norm.requires_grad_(requires_grad=False)
+        channels = self.backbone.channels[-1]
+        self.classifiers = nn.ModuleList(
+            _atrous_classifier(channels, self.num_labels, rate) for rate in config.rates
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] -> logits [B, L, h, w] in fp32."""
+        features = self.backbone(x)[-1]  # [B, C, h, w]
+        logits: Tensor = sum(classifier(features) for classifier in self.classifiers)
+        return logits.float()
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """Switch the training mode; frozen batch norms and stages stay in evaluation mode."""
+        super().train(mode)
+        frozen = [self] if self.frozen_norm else self.backbone.frozen_stages()
+        for module in frozen:
+            for norm in batch_norms(module):
+                norm.eval()
+        return self
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the trainable parameters of the backbone, and those of the classifiers."""
+        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
+        return backbone, list(self.classifiers.parameters())
+
+
+def _atrous_classifier(channels: int, num_labels: int, rate: int) -> nn.Conv2d:
+    classifier = nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)
+    nn.init.normal_(classifier.weight, std=HEAD_DEVIATION)
+    assert classifier.bias is not None
+    nn.init.zeros_(classifier.bias)
+    return classifier
+
+
+def upsample(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """[B, L, h, w] -> [B, L, H, W] by bilinear interpolation."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def build_deeplab(
+    config: DeepLabConfig, num_classes: int, *, weights_file: Path | None = None
+) -> DeepLab:
+    """Build the network with new layers drawn from `rng_seed`, equal on every rank."""
+    torch.manual_seed(config.rng_seed)
+    model = DeepLab(config, num_classes, weights_file=weights_file)
+    return model.to(memory_format=torch.channels_last)

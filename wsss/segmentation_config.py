@@ -1,0 +1,164 @@
+"""Settings of the second half: pseudo-label PNGs, their refinement, and the segmentation network.
+
+Kept apart from `RunConfig`, whose ids name CAM trainings: changing anything here never retrains a
+CAM network. Each field says why its default was chosen; "(open)" as in config.py.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from wsss.config import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, UnitFloat
+
+
+class CrfConfig(Settings):
+    """Dense CRF (Kraehenbuehl and Koltun): two Gaussian kernels over a label's unary costs."""
+
+    preset: Literal["psa", "irn", "deeplab"] = Field(
+        "irn",
+        description="(open) whose published kernels and unary costs, as labels/crf.py lists them: "
+        "psa (tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
+        "(DeepLabv2-ResNet101; colour kernel chosen on 100 pixel masks of VOC val)",
+    )
+    iterations: PositiveInt = Field(10, description="mean-field steps, 10 in all three")
+
+
+class PamrConfig(Settings):
+    """Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), by local affinities."""
+
+    iterations: PositiveInt = Field(10, description="the authors' PAMR_ITER")
+    dilations: tuple[PositiveInt, ...] = Field(
+        (1, 2, 4, 8, 12, 24),
+        min_length=1,
+        description="the authors' PAMR_KERNEL, 8 neighbours each",
+    )
+
+
+class RandomWalkConfig(Settings):
+    """Affinity random walk: a learned affinity of near pixels spreads CAMs (PSA, IRN).
+
+    Where a default is not the published value, it was tried on real pictures at small scale, which
+    saw pixel ground truth. The walk pays at background scores of .25 and more, not at .15.
+    """
+
+    stride: Literal[4, 8, 16] = Field(8, description="of the feature map (PSA: 8, IRN: 4)")
+    radius: PositiveInt = Field(5, description="pixels of the feature map (PSA, IRN: 5)")
+    beta: PositiveFloat = Field(
+        10.0, description="power that sharpens affinities (PSA: 8, IRN: 10)"
+    )
+    log_steps: int = Field(7, ge=0, le=10, description="2^this steps (PSA, IRN: 8)")
+    walked_scale: Literal["maximum", "kept"] = Field(
+        "maximum",
+        description="maximum: each class over its maximum behind the walk (IRN: over that of all "
+        "classes); kept: as it is, a weighted mean, so that a long walk floods an image less",
+    )
+    confident_foreground: UnitFloat = Field(
+        0.50, description="a CAM above is confident foreground (IRN: .30; PSA's power 4: .28)"
+    )
+    confident_background: UnitFloat = Field(
+        0.20, description="CAMs up to here are confident background (IRN: .05; PSA's power 32: .08)"
+    )
+    frozen_backbone: bool = Field(True, description="IRN trains the heads alone; PSA trains all")
+    epochs: PositiveInt = Field(3, description="of affinity training (IRN: 3)")
+    lr: PositiveFloat = Field(0.5, description="of the new layers (IRN: 0.1, PSA: 1)")
+    head_lr_multiplier: PositiveFloat = Field(
+        10.0, description="new layers over backbone (PSA: 10); idle while the backbone is frozen"
+    )
+    momentum: Literal["standard", "legacy"] = Field(
+        "standard",
+        description="(open) as in TrainConfig; distances are means over channels, whose gradients "
+        "are small: IRN's legacy momentum learns slowly",
+    )
+    weight_decay: NonNegativeFloat = Field(1e-4, description="IRN: 1e-4")
+    batch_size: PositiveInt = Field(16, description="IRN: 32")
+    crop_size: PositiveInt = Field(256, description="pixels (IRN: 512)")
+    min_long_side: PositiveInt = Field(250, description="pixels; IRN: half the image")
+    max_long_side: PositiveInt = Field(750, description="pixels; IRN: one and a half of the image")
+    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RandomWalkConfig":
+        low, high = self.confident_background, self.confident_foreground
+        if low > high:
+            raise ValueError(
+                f"confident_background {low} is above confident_foreground {high}; swap them"
+            )
+        if self.min_long_side > self.max_long_side:
+            raise ValueError(
+                f"min_long_side {self.min_long_side} is above max_long_side {self.max_long_side}; "
+                "swap them"
+            )
+        return self
+
+
+class PseudoLabelConfig(Settings):
+    """From CAMs to the label PNGs that train the segmentation network."""
+
+    background: Literal["fixed", "confident"] = Field(
+        "fixed",
+        description="fixed: one background score; confident: foreground above one score, "
+        "background below another, 255 between (IRN)",
+    )
+    background_score: UnitFloat = Field(0.15, description="(open) of `fixed`")
+    confident_foreground: UnitFloat = Field(0.30, description="IRN's conf_fg_thres")
+    confident_background: UnitFloat = Field(0.05, description="IRN's conf_bg_thres")
+    refinement: Literal["none", "crf", "pamr", "random_walk", "random_walk_crf"] = Field(
+        "none", description="(open) the paper does not name its refinement"
+    )
+    crf: CrfConfig = CrfConfig()
+    pamr: PamrConfig = PamrConfig()
+    random_walk: RandomWalkConfig = RandomWalkConfig()
+
+    @model_validator(mode="after")
+    def _scores_in_order(self) -> "PseudoLabelConfig":
+        low, high = self.confident_background, self.confident_foreground
+        if low > high:
+            raise ValueError(
+                f"confident_background {low} is above confident_foreground {high}; swap them"
+            )
+        return self
+
+
+class DeepLabConfig(Settings):
+    """DeepLabv2: a dilated backbone and a sum of four atrous classifiers (Chen et al., 2018)."""
+
+    backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
+        "resnet50", description="IV-B"
+    )
+    weights: str = Field("imagenet", pattern=r"^(imagenet|none|sha256:[0-9a-f]{64})$")
+    output_stride: Literal[8, 16] = Field(8, description="DeepLabv2: 8; 16 for small machines")
+    rates: tuple[PositiveInt, ...] = Field(
+        (6, 12, 18, 24), min_length=1, description="DeepLabv2's ASPP-L, at output stride 8"
+    )
+    frozen_stages: int = Field(0, ge=0, le=4, description="as in NetworkConfig")
+    batch_norm: Literal["frozen", "train"] = Field(
+        "frozen",
+        description="frozen statistics, scale and shift (DeepLabv2); train: for random weights, "
+        "which have no statistics worth freezing",
+    )
+    iterations: PositiveInt = Field(20_000, description="(open) DeepLabv2: 20,000")
+    batch_size: PositiveInt = Field(10, description="DeepLabv2: 10")
+    crop_size: PositiveInt = Field(321, description="DeepLabv2: 321")
+    scale_jitter: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.5, 1.5), description="DeepLabv2: times the image's own size"
+    )
+    lr: PositiveFloat = Field(2.5e-4, description="DeepLabv2; head x10")
+    head_lr_multiplier: PositiveFloat = 10.0
+    momentum: UnitFloat = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    poly_power: PositiveFloat = 0.9
+    clip_norm: PositiveFloat | None = Field(
+        None, description="L2 norm to which gradients are clipped; DeepLabv2 does not"
+    )
+    precision: Literal["fp32", "bf16"] = "fp32"
+    test_scales: tuple[PositiveFloat, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
+    test_flip: bool = True
+    test_crf: bool = Field(False, description="(open) dense CRF over the network's output")
+    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+
+    @model_validator(mode="after")
+    def _jitter_in_order(self) -> "DeepLabConfig":
+        low, high = self.scale_jitter
+        if low > high:
+            raise ValueError(f"scale_jitter {low} to {high} is empty; swap the two")
+        return self
