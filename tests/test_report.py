@@ -174,6 +174,51 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     assert "saw the pixel ground truth that scores it" in markdown(best)
 
 
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Noise floor: B0 repeats exactly, F3 does not; B0 spreads less over seeds."""
+    store, sweep = Store(tmp_path_factory.mktemp("floor")), finished_sweep(("noise-floor",), 3)
+
+    def quality(trial: Trial) -> float:
+        is_f3 = bool(trial.config.views.names)
+        spread = (0.03 if is_f3 else 0.002) * (trial.config.rng_seed - 1)
+        return 0.5 + spread + (0.01 * trial.config.repeat if is_f3 else 0)
+
+    fill(store, sweep, quality)
+    return build_report(sweep, store)
+
+
+def test_a_repeated_seed_tells_whether_the_noise_is_the_seeds(floor: Report) -> None:
+    lines = floor.tables[0].findings
+    assert any(line.startswith("B0: training seed 0 again gives the same mIoU") for line in lines)
+    moved = next(line for line in lines if line.startswith("F3: training seed 0 again moves"))
+    cells = floor.tables[0].cells
+    again, once = cells["noise-floor[F3,seed 0 again]"], cells["noise-floor[F3,every seed]"]
+    assert f"{again.values[0] - once.values[0]:+.2f}" in moved
+
+
+def test_spreads_of_configurations_are_told_apart_and_resolution_is_that_of_all_seeds(
+    floor: Report,
+) -> None:
+    lines = floor.tables[0].findings
+    cells = floor.tables[0].cells
+    spreads = [
+        np.std(list(cells[f"noise-floor[{name},every seed]"].values.values()), ddof=1)
+        for name in ("B0", "F3")
+    ]
+    pooled = np.sqrt(np.mean(np.square(spreads)))
+    text = next(line for line in lines if line.startswith("Seed noise"))
+    assert f"SD of {pooled:.2f} over seeds" in text
+    assert f"own SDs are {spreads[0]:.2f} to {spreads[1]:.2f}" in text
+    assert any("3 seeds resolve" in line for line in lines)
+
+
+def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
+    floor: Report,
+) -> None:
+    assert not any("ANOVA" in line or "Best here" in line for line in floor.tables[0].findings)
+
+
 # What every output must say
 
 

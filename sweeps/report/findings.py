@@ -48,6 +48,8 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
     """Return the sentences on seed noise, resolution, ranking and factors of a table."""
     return (
         *_noise(cells),
+        *_resolution(cells),
+        *_repeats(table, cells),
         *_paper_span(cells),
         *_factors(table, cells),
         *_winner(table, cells, results),
@@ -59,13 +61,18 @@ def pooled_sd(cells: Cells) -> tuple[float, int] | None:
 
     A trial which several cells share counts once.
     """
-    groups = {tuple(sorted(c.run_ids.items())): list(c.values.values()) for c in cells.values()}
-    repeated = [values for values in groups.values() if len(values) > 1]
+    repeated = _repeated(cells)
     if not repeated:
         return None
     squares = sum((len(v) - 1) * float(np.var(v, ddof=1)) for v in repeated)
     df = sum(len(v) - 1 for v in repeated)
     return float(np.sqrt(squares / df)), df
+
+
+def _repeated(cells: Cells) -> list[list[float]]:
+    """Return the mIoU of each distinct set of trials that has two seeds or more."""
+    groups = {tuple(sorted(c.run_ids.items())): list(c.values.values()) for c in cells.values()}
+    return [values for values in groups.values() if len(values) > 1]
 
 
 def _noise(cells: Cells) -> list[str]:
@@ -75,24 +82,55 @@ def _noise(cells: Cells) -> list[str]:
             "Seed noise is unknown, as no cell has two seeds: no difference can be told from "
             "chance. Run more, e.g. with SEEDS=3."
         ]
-    sentences = [
-        f"Seed noise: one configuration's mIoU has an SD of {number(pooled[0])} over seeds."
-    ]
-    paired = [
-        c.evidence.differences.sd
-        for c in cells.values()
-        if c.evidence and c.evidence.differences.sd is not None
-    ]
-    if paired:
-        spread = float(np.sqrt(np.mean(np.square(paired))))
-        n = min(len(c.values) for c in cells.values() if c.values)
-        smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
-        resolves = "resolve nothing" if smallest is None else f"resolve {number(smallest)}"
-        sentences.append(
-            f"Differences of two configurations on the same seed have an SD of {number(spread)}: "
-            f"{counted(n, 'seed')} {resolves} at 80 % power and 5 % error"
-            + (f"; to resolve {TARGET:g}: {needed:,} seeds." if needed else ".")
+    spreads = [float(np.std(values, ddof=1)) for values in _repeated(cells)]
+    among = ""
+    if len(spreads) > 1:
+        among = (
+            f", pooled over {len(spreads)} configurations, whose own SDs are {number(min(spreads))}"
+            f" to {number(max(spreads))}"
         )
+    return [f"Seed noise: mIoU has an SD of {number(pooled[0])} over seeds{among}."]
+
+
+def _resolution(cells: Cells) -> list[str]:
+    """Say what the seeds at hand can resolve, and what a small difference would cost."""
+    found = [c.evidence.differences for c in cells.values() if c.evidence]
+    paired = [(d.sd, d.n) for d in found if d.sd is not None]
+    if not paired:
+        return []
+    spread = float(np.sqrt(np.mean(np.square([sd for sd, _ in paired]))))
+    n = min(n for _, n in paired)
+    smallest, needed = minimum_detectable(spread, n), seeds_needed(TARGET, spread)
+    if smallest is None:
+        return []
+    price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
+    return [
+        f"Differences of two configurations on the same seed have an SD of {number(spread)}: {n} "
+        f"seeds resolve {number(smallest)} at 80 % power and 5 % error{price}."
+    ]
+
+
+def _repeats(table: Table, cells: Cells) -> list[str]:
+    """Say how far the same seed trained again is from the first time, for rows with a repeat."""
+    sentences = []
+    for row in table.rows:
+        once = cells[table.reference(row, table.columns[0])]
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            again = cells[table.reference(row, column)]
+            common = sorted(once.values.keys() & again.values.keys())
+            if "repeat" not in cell.overrides or not common:
+                continue
+            moved = [again.values[seed] - once.values[seed] for seed in common]
+            largest = max(moved, key=abs)
+            result = "gives the same mIoU" if largest == 0 else f"moves mIoU by {largest:+.2f}"
+            sentences.append(
+                f"{', '.join(row.labels)}: training seed {common[0]} again {result}, so "
+                + (
+                    "its noise is the seed's alone."
+                    if largest == 0
+                    else "not all noise is the seed's."
+                )
+            )
     return sentences
 
 
@@ -114,7 +152,12 @@ def _paper_span(cells: Cells) -> list[str]:
 
 
 def _complete(table: Table, cells: Cells) -> NDArray[np.float64] | None:
-    """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one."""
+    """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one.
+
+    None too for a table whose cells do not all want all seeds: it is no grid of equals.
+    """
+    if any(cell.seeds is not None for _, cell in table.cells()):
+        return None
     seeds = sorted(set.intersection(*(set(cell.values) for cell in cells.values())))
     if not seeds:
         return None
