@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sweeps.image_counts import count_images, save_image_counts
 from sweeps.plan import Trial
 from sweeps.store import Store, write_config, write_json
 from sweeps.sweep import Sweep, save_sweep
@@ -52,12 +53,16 @@ def finish(
     cam.path.mkdir(parents=True, exist_ok=True)
     (cam.path / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = made_up_counts(num_images, share, trial.config.rng_seed)
+    score = score_counts(counts, trial.config.labels)
     counts.save(run.path / "counts.npz")
+    save_image_counts(
+        run.path, count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
+    )
     if gallery:
         Image.new("RGB", (300, 100), (40, 90, 160)).save(run.path / "cam_gallery.png")
     write_json(
         run.path / "metrics.json",
-        asdict(score_counts(counts, trial.config.labels))
+        asdict(score)
         | {
             "classes": list(VOC_CLASSES),
             "data": {"train_images": 160, "eval_images": num_images},
