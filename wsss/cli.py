@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
-from wsss.data_cli import prepare
+from wsss.data_cli import data_app
 from wsss.errors import explained
 from wsss.predict_cli import predict
 
@@ -20,58 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Class activation maps as pseudo-labels: check data, train, infer CAMs, evaluate.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Get, draw or check a data set in VOC layout.")
 app.add_typer(data_app, name="data")
-data_app.command()(prepare)
 app.command()(predict)
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
-
-
-@data_app.command()
-def draw(
-    root: Annotated[Path, typer.Argument(help="folder to write")] = Path("data/drawn"),
-    train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
-    extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
-    val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
-    seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
-) -> None:
-    """Draw a small data set in VOC layout; the same seed gives the same files."""
-    from wsss.data.drawn import draw_voc
-
-    with explained():
-        path = draw_voc(root, num_train=train, num_extra=extra, num_val=val, rng_seed=seed)
-        print(f"{path}: {train + extra + val} images")
-
-
-@data_app.command()
-def check(
-    root: Annotated[Path, typer.Argument(help="folder in VOC layout")],
-    split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
-) -> None:
-    """Name every missing or broken file, and count images per class and split."""
-    from wsss.data.check import check_data
-    from wsss.data.voc import VocDataset
-
-    with explained():
-        dataset = VocDataset(root)
-        splits = split or dataset.split_names()
-        report = check_data(dataset, splits)
-        console = Console()
-        grid = Table(title=Text(f"{root}  [{report.fingerprint}]"))
-        for column in ("class", *report.num_images):
-            grid.add_column(column, justify="right")
-        for index, name in enumerate(report.classes):
-            per_split = [counts[index] for counts in report.images_per_class.values()]
-            if any(per_split):
-                grid.add_row(name, *map(str, per_split))
-        grid.add_row("images", *map(str, report.num_images.values()), style="bold")
-        from_mask = map(str, report.labels_from_mask.values())
-        grid.add_row("labels from masks", *from_mask, style="dim")
-        console.print(grid)
-        report.raise_if_broken()
-        console.print(Text("no problem found"))
 
 
 @app.command("train-cam")

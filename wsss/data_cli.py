@@ -1,14 +1,73 @@
-"""The command `wsss data prepare`: the public archives become a folder in VOC layout."""
+"""The commands `wsss data ...`: a data set in VOC layout, prepared, drawn or checked."""
 
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from wsss.errors import explained
 
+data_app = typer.Typer(no_args_is_help=True, help="Get, draw or check a data set in VOC layout.")
 
+WITHOUT_MASKS = "test"
+"""VOC's split whose masks stay on its server."""
+
+
+@data_app.command()
+def draw(
+    root: Annotated[Path, typer.Argument(help="folder to write")] = Path("data/drawn"),
+    train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
+    extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
+    val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
+) -> None:
+    """Draw a small data set in VOC layout; the same seed gives the same files."""
+    from wsss.data.drawn import draw_voc
+
+    with explained():
+        path = draw_voc(root, num_train=train, num_extra=extra, num_val=val, rng_seed=seed)
+        print(f"{path}: {train + extra + val} images")
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="folder in VOC layout")],
+    split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
+) -> None:
+    """Name every missing or broken file, count classes, and compare the splits with each other."""
+    from wsss.data.check import check_data
+    from wsss.data.check_splits import split_report
+    from wsss.data.voc import DataError, VocDataset
+
+    with explained():
+        dataset = VocDataset(root)
+        splits = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
+        report = check_data(dataset, splits)
+        console = Console()
+        grid = Table(title=Text(f"{root}  [{report.fingerprint}]"))
+        for column in ("class", *report.num_images):
+            grid.add_column(column, justify="right")
+        for index, name in enumerate(report.classes):
+            per_split = [counts[index] for counts in report.images_per_class.values()]
+            if any(per_split):
+                grid.add_row(name, *map(str, per_split))
+        grid.add_row("images", *map(str, report.num_images.values()), style="bold")
+        from_mask = map(str, report.labels_from_mask.values())
+        grid.add_row("labels from masks", *from_mask, style="dim")
+        console.print(grid)
+        report.raise_if_broken()
+        against = split_report(dataset, split or dataset.split_names())
+        console.print(Text(against.describe()), soft_wrap=True)
+        if against.problems:
+            raise DataError("\n".join(against.problems))
+        console.print(Text("no problem found"))
+
+
+@data_app.command()
 def prepare(
     root: Annotated[Path, typer.Argument(help="folder to write, e.g. /data/VOCdevkit/VOC2012")],
     voc: Annotated[
