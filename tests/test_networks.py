@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from sweeps.paper_tables import PAPER_TABLES
 from sweeps.plan import make_plan
 from sweeps.tables import TABLES
 from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
+from wsss.identity import canonical, config_id
 from wsss.method.views import network_inputs
 from wsss.networks import context
 from wsss.networks.attention import SpatialAttention, channel_attention
@@ -625,5 +627,11 @@ def test_every_planned_configuration_sends_a_gradient_to_every_trainable_paramet
     assert len(largest) > 20
 
 
-def test_the_plan_behind_the_gradient_test_holds_25_configurations() -> None:
-    assert sum(name.endswith("seed 0") for name in PLANNED) == 25
+def test_the_gradient_test_holds_the_papers_25_configurations_and_every_study() -> None:
+    tested = {config_id(config) for config in PLANNED.values()}
+    papers = {config_id(trial.config) for trial in make_plan(PAPER_TABLES, TINY, 1).trials}
+    assert len(papers) == 25
+    assert papers <= tested
+    for table in TABLES.values():
+        for reference, cell in table.cells():
+            assert config_id(canonical(apply_overrides(TINY, cell.overrides))) in tested, reference

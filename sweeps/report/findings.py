@@ -142,12 +142,12 @@ def _paper_span(cells: Cells) -> list[str]:
         return []
     span = max(printed) - min(printed)
     noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
-    verdict = "is within" if span <= noise.upper else "exceeds"
+    verdict = "be within" if span <= noise.upper else "exceed"
     return [
         f"The paper's {len(printed)} numbers span {number(span)}. As many cells without any "
         f"effect, one seed each, would span {number(noise.expected)} on average and up to "
-        f"{number(noise.upper)} (95 %) at the seed noise measured here: the paper's span {verdict} "
-        "what noise alone explains."
+        f"{number(noise.upper)} (95 %) at the seed noise measured here: were the paper's trainings "
+        f"as noisy, its span would {verdict} what noise alone explains."
     ]
 
 
