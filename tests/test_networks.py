@@ -633,5 +633,5 @@ def test_the_gradient_test_holds_the_papers_25_configurations_and_every_study() 
     assert len(papers) == 25
     assert papers <= tested
     for table in TABLES.values():
-        for reference, cell in table.cells():
-            assert config_id(canonical(apply_overrides(TINY, cell.overrides))) in tested, reference
+        for name, cell in table.cells():
+            assert config_id(canonical(apply_overrides(TINY, cell.overrides))) in tested, name
