@@ -112,7 +112,7 @@ def test_a_negative_number_of_workers_is_refused() -> None:
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from wsss.labels.refine import pool_map
 
@@ -122,6 +122,8 @@ def work(number):
     return number
 
 if __name__ == "__main__":
+    # A shell without job control starts what it puts in the background deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     list(pool_map(work, ((str(n), n) for n in range(1000)), num_workers=2))
 """
 
