@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sweeps.stats import ROUNDING, FloatArray, Interval, check_share
 
-CHUNK = 256
-"""Resamples per matrix product: bounds the float64 copy of the weights to N x 2 kB."""
+CHUNK_WEIGHTS = 2_000_000
+"""Image weights per matrix product: bounds their float64 copy to 16 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +86,10 @@ class Resamples:
                 "score all runs on the same images"
             )
         if run not in self._known:
+            size = max(1, CHUNK_WEIGHTS // run.num_images)
             chunks = [
-                _mious(self.counts[at : at + CHUNK], run.intersection, run.union)
-                for at in range(0, len(self.counts), CHUNK)
+                _mious(self.counts[at : at + size], run.intersection, run.union)
+                for at in range(0, len(self.counts), size)
             ]
             mious = np.concatenate(chunks)
             mious.setflags(write=False)
@@ -218,7 +219,7 @@ def _mious(
     num_labels = np.count_nonzero(either, axis=1)  # a resample may lack a rare label
     if (num_labels == 0).any():
         raise ValueError("images without a labelled pixel; leave those images out")
-    iou = np.divide(inside, either, out=np.zeros_like(either), where=either > 0)
+    iou = inside / np.maximum(either, 1)  # 0 / 1 where a label is absent
     return 100 * iou.sum(1) / num_labels
 
 
