@@ -1,10 +1,8 @@
 """The paper's headline: refined pseudo-labels, a segmentation network on each, Tables I and II."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -154,13 +152,3 @@ def _table_ii(headline: Headline, store: Store) -> RichTable:
         ious = [metrics["iou"][name] for _, metrics in done]
         grid.add_row(name, paper, *("–" if iou is None else f"{iou:.1f}" for iou in ious))
     return grid
-
-
-def dump(path: Path, headline: Headline, store: Store) -> None:
-    """Write the figures of all chains as JSON."""
-    found = [
-        {"labels": c.name, "config": c.model_dump(mode="json"), "metrics": chain_metrics(store, c)}
-        for c in headline.chains
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"description": describe(headline), "chains": found}, indent=1))

@@ -2,7 +2,6 @@
 
 import time
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -28,9 +27,6 @@ def run_headline(headline: Headline, store: Store, console: Console, *, workers:
         _report_stages(task, process, console)
         if not tracker.log(chain):
             console.print(Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}"))
-    del process
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _report_stages(task: ChainTask, process: Process, console: Console) -> None:

@@ -90,7 +90,7 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
 def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
     rows = [
         DotRow(
-            label=_label(cell),
+            label=cell.reference,
             values=list(cell.values.values()),
             paper=cell.paper,
             low=cell.seed_interval[0] if cell.seed_interval else None,
@@ -122,10 +122,10 @@ def _losses(
                 window = len(epochs[0]["step_losses"])
                 steps.append([loss for epoch in epochs for loss in epoch["step_losses"]])
         if steps:
-            curves.append(LossCurve(_label(cell), steps))
+            curves.append(LossCurve(cell.reference, steps))
             if window >= 3 and len(steps[0]) >= 2 * window:
                 values = [oscillation(losses, window) for losses in steps]
-                swings.append(OscillationRow(_label(cell), values))
+                swings.append(OscillationRow(cell.reference, values))
     if not curves:
         return []
     as_figure = f" (as {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
@@ -165,7 +165,7 @@ def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> P
         same = [m for m in seen if [t for t, _ in m["curve"]] == thresholds]
         mean = np.mean([[miou for _, miou in m["curve"]] for m in same], axis=0)
         fixed = float(seen[0]["fixed_threshold"])
-        curves.append(ThresholdCurve(label=_label(cell), thresholds=thresholds, miou=list(mean)))
+        curves.append(ThresholdCurve(label=cell.reference, thresholds=thresholds, miou=list(mean)))
     svg = threshold_curves(
         curves, fixed=fixed, name=_name(table, "thresholds"),
         title=f"mIoU by background threshold, Table {table.name}",
@@ -200,7 +200,7 @@ def _per_class(table: Table, cells: Cells, results: Results) -> list[Picture]:
     differences = differences[:, occurs]
     names = np.array(["background", *metrics["classes"]])[occurs]
     low, high = np.nanpercentile(differences[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
-    title = f"{_label(best)} minus {_label(base)}"
+    title = f"{best.reference} minus {base.reference}"
     svg = per_class_differences(
         names.tolist(), differences[0], low, high,
         name=_name(table, "classes"), title=title,
@@ -237,10 +237,6 @@ def _data_uri(path: Path) -> str:
     buffer = BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _label(cell: CellReport) -> str:
-    return cell.reference
 
 
 def _name(table: Table, kind: str) -> str:
