@@ -3,27 +3,91 @@
     CAM training -> CAMs of the training images -> (affinity, random walk) -> label maps
       -> DeepLab -> predictions on the evaluation split -> score
 
-An interrupted stage goes on where it was.
+An interrupted stage goes on where it was. Where the work is done, here or on a cluster, is the
+business of the `Place` that is given.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
-from sweeps.chain_work import ChainTask, Steps
-from sweeps.label_stages import LabelStages
+from sweeps.chain_work import ChainTask
 from sweeps.segmentation_stages import SegmentationStages
+from sweeps.trial import run_trial
+from wsss.label_stages import LEARN, WRITE, LabelStages
 from wsss.training.process import Process
 
+TRAIN_CAM, TRAIN_DEEPLAB, PREDICT = "train CAM", "train DeepLab", "predict"
 
-def run_chain(task: ChainTask, process: Process) -> Iterator[tuple[str, float, float]]:
+
+class Place(Protocol):
+    """Does the work of stages."""
+
+    def train(self, task: ChainTask, stage: str) -> Iterator[float]:
+        """Run a training to its end; yield the share done, in [0, 1]."""
+
+    def images(self, task: ChainTask, stage: str, image_ids: list[str]) -> Iterator[str]:
+        """Do a stage for these images; yield each id when it is done."""
+
+
+class Here:
+    """This process; labels are refined in `num_workers` more, or in this one if that is 0."""
+
+    def __init__(self, process: Process, *, num_workers: int = 0) -> None:
+        self.process, self.num_workers = process, num_workers
+
+    def train(self, task: ChainTask, stage: str) -> Iterator[float]:
+        """Run a training in this process."""
+        return (record["progress"] for record in training(task, stage, self.process))
+
+    def images(self, task: ChainTask, stage: str, image_ids: list[str]) -> Iterator[str]:
+        """Do the images one after the other."""
+        return images(task, stage, image_ids, self.process, num_workers=self.num_workers)
+
+
+def run_chain(task: ChainTask, place: Place) -> Iterator[tuple[str, float, float]]:
     """Run what is missing of a chain; yield (stage, done, total) as it goes."""
-    labels, network = LabelStages(task, process), SegmentationStages(task, process)
-    stages: list[tuple[str, Callable[[], Steps]]] = []
-    if task.chain.labels is not None:
-        stages += [("train CAM", labels.train_cam), ("infer CAMs", labels.infer)]
-        if task.chain.walks:
-            stages += [("learn affinity", labels.learn_affinity), ("random walk", labels.walk)]
-        stages.append(("write labels", labels.write_labels))
-    stages += [("train DeepLab", network.segment), ("predict", network.predict)]
-    for name, stage in stages:
-        for done, total in stage():
-            yield name, done, total
+    for stage in stages_of(task):
+        if stage in (TRAIN_CAM, LEARN, TRAIN_DEEPLAB):
+            for done in place.train(task, stage):
+                yield stage, done, 1.0
+            continue
+        here = Process()  # listing and scoring need no device
+        missing = (
+            SegmentationStages(task, here).missing()
+            if stage == PREDICT
+            else LabelStages(task.labelling(), here.device).missing(stage)
+        )
+        if missing:
+            for number, _ in enumerate(place.images(task, stage, missing), start=1):
+                yield stage, number, len(missing)
+        if stage == WRITE:
+            LabelStages(task.labelling(), here.device).score()
+        if stage == PREDICT:
+            SegmentationStages(task, here).score()
+
+
+def stages_of(task: ChainTask) -> list[str]:
+    """Return the names of a chain's stages, in order."""
+    labels = [TRAIN_CAM, *task.labelling().stages] if task.chain.labels else []
+    return [*labels, TRAIN_DEEPLAB, PREDICT]
+
+
+def training(task: ChainTask, stage: str, process: Process) -> Iterator[dict[str, float]]:
+    """Run what is missing of a training on this rank; yield numbers, `progress` among them."""
+    if stage == TRAIN_CAM:
+        yield from run_trial(task.cam_training(), process)
+    elif stage == LEARN:
+        labels = LabelStages(task.labelling(), process.device)
+        yield from ({"progress": epoch / of} for epoch, of in labels.learn_affinity())
+    else:
+        yield from SegmentationStages(task, process).train()
+
+
+def images(
+    task: ChainTask, stage: str, image_ids: list[str], process: Process, *, num_workers: int = 0
+) -> Iterator[str]:
+    """Do a stage for these images in this process; yield each id when it is done."""
+    if stage == PREDICT:
+        return SegmentationStages(task, process).predict(image_ids)
+    labels = LabelStages(task.labelling(), process.device)
+    return labels.images(stage, image_ids, num_workers=num_workers)

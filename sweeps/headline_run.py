@@ -1,40 +1,70 @@
 """Runs the chains of a headline one after the other, with progress, and logs them to MLflow."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.chain_stages import run_chain
+from sweeps.chain_stages import Here, Place, run_chain
 from sweeps.chain_work import ChainTask
 from sweeps.cost_lines import format_seconds
 from sweeps.headline import Headline
 from sweeps.headline_tracking import HeadlineTracker
+from sweeps.resources import Resources
 from sweeps.store import Store
 from wsss.training.process import Process, pick_device
 
 EVERY_SECONDS = 20.0
 
 
-def run_headline(headline: Headline, store: Store, console: Console, *, workers: int) -> None:
-    """Run what is missing of every chain; print a line per stage and every 20 seconds."""
-    process = Process(device=pick_device())
+def run_headline(
+    headline: Headline,
+    store: Store,
+    console: Console,
+    *,
+    workers: int,
+    resources: Resources | None = None,
+) -> None:
+    """Run what is missing of every chain; print a line per stage and every 20 seconds.
+
+    workers: processes that refine labels. With resources, the work is done by Ray instead.
+    """
     tracker = HeadlineTracker(store, headline)
-    for chain in headline.chains:
-        task = ChainTask(
-            chain, store.root, headline.sweep.data, headline.sweep.weights_file, workers
-        )
-        _report_stages(task, process, console)
-        if not tracker.log(chain):
-            console.print(Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}"))
+    with _place(resources, workers) as place:
+        for chain in headline.chains:
+            task = ChainTask(chain, store.root, headline.sweep.data, headline.sweep.weights_file)
+            _report_stages(task, place, console)
+            if not tracker.log(chain):
+                console.print(
+                    Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}")
+                )
 
 
-def _report_stages(task: ChainTask, process: Process, console: Console) -> None:
+@contextmanager
+def _place(resources: Resources | None, workers: int) -> Iterator[Place]:
+    if resources is None:
+        yield Here(Process(device=pick_device()), num_workers=workers)
+        return
+    import ray
+
+    from sweeps.chain_cluster import Cluster
+    from sweeps.run import start_ray
+
+    start_ray(resources)
+    try:
+        yield Cluster(resources)
+    finally:
+        ray.shutdown()
+
+
+def _report_stages(task: ChainTask, place: Place, console: Console) -> None:
     current, started, told = "", time.monotonic(), 0.0
-    for stage, done, total in run_chain(task, process):
+    for stage, done, total in run_chain(task, place):
         now = time.monotonic()
         if stage != current:
-            current, started, told = stage, now, 0.0
+            current, started, told = stage, now, now
         if now - told > EVERY_SECONDS or done == total:
             told = now
             spent = format_seconds(now - started)

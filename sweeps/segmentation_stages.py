@@ -1,5 +1,6 @@
 """From label maps to a scored segmentation network."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,75 +8,95 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sweeps.chain_work import ChainWork, Steps, append_record, read_records, without
-from sweeps.store import StoreError, read_json, write_json
+from sweeps.chain_work import ChainTask, without
+from sweeps.store import StoreError
 from sweeps.trial import environment
 from wsss.data.loading import read_rgb
-from wsss.data.voc import Sample
+from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import score_folder
+from wsss.json_files import append_record, read_json, read_records, write_json
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.process import Process
 from wsss.training.segmentation import load_trained, train_segmentation
 
 NUM_GALLERY_IMAGES = 6
 
 
-class SegmentationStages(ChainWork):
-    """The stages behind the label maps."""
+class SegmentationStages:
+    """The stages behind the label maps, in one process or in each rank of several."""
 
-    def segment(self) -> Steps:
-        """Train DeepLab on the label maps, or on the true masks."""
+    def __init__(self, task: ChainTask, process: Process) -> None:
+        self.task, self.process = task, process
+        self.chain, self.folders = task.chain, task.folders
+        self.dataset = VocDataset(task.data)
+        self.num_classes = len(self.dataset.classes)
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Train DeepLab on the label maps, or on the true masks; yield the numbers per epoch."""
         folder, config = self.folders.segmentation, self.chain.segmentation
         if read_json(folder / "trained.json"):
             return
-        write_json(
-            folder / "config.json",
-            {"segmentation": config.model_dump(mode="json"), "classes": self.dataset.classes},
-        )
-        labels = self.folders.labels / "png"
-        if self.chain.labels is None:
-            labels = self._true_masks()
+        if self.process.is_first:
+            write_json(
+                folder / "config.json",
+                {"segmentation": config.model_dump(mode="json"), "classes": self.dataset.classes},
+            )
+        samples = self.dataset.samples(self.chain.run.data.train_split)
+        labels = self.folders.labels / "png" if self.chain.labels else self._true_masks(samples)
         model = build_deeplab(config, self.num_classes, weights_file=self.task.weights_file)
-        records = train_segmentation(
-            model, config, self.samples, labels, self.num_classes, process=self.process,
+        for record in train_segmentation(
+            model, config, samples, labels, self.num_classes, process=self.process,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-        )  # fmt: skip
-        for record in records:
-            append_record(folder / "epochs.jsonl", asdict(record))
-            yield record.iteration, config.iterations
-        write_json(folder / "trained.json", {"iterations": config.iterations})
+        ):  # fmt: skip
+            if self.process.is_first:
+                append_record(folder / "epochs.jsonl", asdict(record))
+            yield record.metrics() | {"progress": record.iteration / config.iterations}
+        if self.process.is_first:
+            write_json(
+                folder / "trained.json",
+                {"iterations": config.iterations, "environment": environment(self.process)},
+            )
 
-    def predict(self) -> Steps:
-        """Segment the evaluation split, score it, draw a gallery; metrics.json comes last."""
-        folder, config = self.folders.predictions, self.chain.segmentation
+    def missing(self) -> list[str]:
+        """Return the images of the evaluation split that are not segmented yet."""
+        samples = self.dataset.samples(self.chain.eval_split)
+        return [s.image_id for s in without(samples, self.folders.predictions / "png", ".png")]
+
+    def predict(self, image_ids: list[str]) -> Iterator[str]:
+        """Segment images; yield each id once its PNG is written."""
+        config = self.chain.segmentation
+        checkpoints = CheckpointFolder(self.folders.segmentation / "checkpoints")
+        model = load_trained(checkpoints, config, self.num_classes)
+        samples = [self.dataset.sample(image_id) for image_id in image_ids]
+        for path in write_segmentation(
+            model, samples, config, self.folders.predictions / "png", device=self.process.device
+        ):
+            yield path.stem
+
+    def score(self) -> None:
+        """Score the predictions and draw a gallery; metrics.json comes last, once."""
+        folder = self.folders.predictions
         if read_json(folder / "metrics.json"):
             return
         samples = self.dataset.samples(self.chain.eval_split)
-        missing = without(samples, folder / "png", ".png")
-        if missing:
-            checkpoints = CheckpointFolder(self.folders.segmentation / "checkpoints")
-            model = load_trained(checkpoints, config, self.num_classes)
-            paths = write_segmentation(
-                model, missing, config, folder / "png", device=self.process.device
-            )
-            for done, _ in enumerate(paths, start=1):
-                yield done, len(missing)
         self._gallery(samples)
         score = score_folder(folder / "png", self.dataset, [s.image_id for s in samples])
-        epochs = read_records(self.folders.segmentation / "epochs.jsonl")
+        trained = self.folders.segmentation
         write_json(
             folder / "metrics.json",
             asdict(score)
             | {
                 "labels": self.chain.name,
                 "labels_score": read_json(self.folders.labels / "score.json"),
-                "train_images": len(self.samples),
+                "train_images": len(self.dataset.image_ids(self.chain.run.data.train_split)),
                 "eval_images": len(samples),
                 "eval_split": self.chain.eval_split,
-                "train_seconds": sum(record["seconds"] for record in epochs),
-                "environment": environment(self.process),
+                "train_seconds": sum(r["seconds"] for r in read_records(trained / "epochs.jsonl")),
+                "environment": (read_json(trained / "trained.json") or {}).get("environment")
+                or environment(self.process),
             },
         )
 
@@ -93,10 +114,10 @@ class SegmentationStages(ChainWork):
         ]
         draw_segmentation_gallery(self.folders.predictions / "gallery.png", rows)
 
-    def _true_masks(self) -> Path:
+    def _true_masks(self, samples: list[Sample]) -> Path:
         """Return the one folder which holds a mask of every training image."""
         folder = self.dataset.root / "SegmentationClassAug"
-        lacking = without(self.samples, folder, ".png")
+        lacking = without(samples, folder, ".png")
         if lacking:
             raise StoreError(
                 f"{folder}: no mask of {lacking[0].image_id} and {len(lacking) - 1} more; the "

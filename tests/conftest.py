@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweeps.chain import ChainConfig
+from sweeps.tables import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
-from wsss.overrides import apply_overrides
+from wsss.overrides import apply_overrides, replace_settings
 from wsss.presets import TINY
+from wsss.segmentation_config import PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
 
 torch.set_num_threads(1)
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
@@ -45,6 +49,22 @@ def small() -> RunConfig:
             "train.clip_norm": 1.0,
             "labels.scales": (0.5,),
         },
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_chain(small: RunConfig) -> ChainConfig:
+    """Return a chain of all stages that takes a quarter of a minute on the drawn tree."""
+    run = apply_overrides(small, F3 | {"train.epochs": 1})
+    walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
+            "max_long_side": 96, "log_steps": 2}  # fmt: skip
+    labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
+    segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
+                    "test_flip": False}  # fmt: skip
+    return ChainConfig(
+        run=run,
+        labels=replace_settings(PseudoLabelConfig(), labels),
+        segmentation=replace_settings(TINY_DEEPLAB, segmentation),
     )
 
 

@@ -10,9 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.chain_stages import run_chain
+from sweeps.chain_stages import Here, run_chain
 from sweeps.chain_work import ChainTask
-from sweeps.tables import F3
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
@@ -21,7 +20,6 @@ from wsss.labels.cam_files import read_cams, write_cams
 from wsss.labels.refined import label_map
 from wsss.overrides import apply_overrides, replace_settings
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.process import Process
 
 
@@ -94,8 +92,10 @@ def test_confident_labels_leave_doubtful_pixels_out() -> None:
 
 def test_cams_come_back_from_their_file_in_half_precision(tmp_path: Path) -> None:
     cams = np.random.default_rng(0).random((2, 7, 5), dtype=np.float32)
-    write_cams(tmp_path / "x" / "a.npz", cams)
-    np.testing.assert_allclose(read_cams(tmp_path / "x" / "a.npz"), cams, atol=2**-11)
+    write_cams(tmp_path / "x" / "a.npz", cams, (3, 14))
+    found = read_cams(tmp_path / "x" / "a.npz")
+    np.testing.assert_allclose(found.cams, cams, atol=2**-11)
+    assert found.classes == (3, 14)
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.npz"]
 
 
@@ -109,31 +109,16 @@ def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
 # Whole chains on drawn pictures
 
 
-@pytest.fixture(scope="module")
-def tiny(small: RunConfig) -> ChainConfig:
-    run = apply_overrides(small, F3 | {"train.epochs": 1})
-    walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
-            "max_long_side": 96, "log_steps": 2}  # fmt: skip
-    labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
-    segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
-                    "test_flip": False}  # fmt: skip
-    return ChainConfig(
-        run=run,
-        labels=replace_settings(PseudoLabelConfig(), labels),
-        segmentation=replace_settings(TINY_DEEPLAB, segmentation),
-    )
-
-
 def run_all(chain: ChainConfig, store: Path, data: Path) -> list[str]:
     """Run a chain; return the stages that did something, in order."""
-    task = ChainTask(chain, store, data, None, num_workers=0)
-    return list(dict.fromkeys(name for name, _, _ in run_chain(task, Process())))
+    task = ChainTask(chain, store, data, None)
+    return list(dict.fromkeys(name for name, _, _ in run_chain(task, Here(Process()))))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny: ChainConfig) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig) -> Path:
     root = tmp_path_factory.mktemp("chain")
-    assert run_all(tiny, root, drawn) == [
+    assert run_all(tiny_chain, root, drawn) == [
         "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels",
         "train DeepLab", "predict",
     ]  # fmt: skip
@@ -141,9 +126,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny: ChainConf
 
 
 def test_labels_are_palette_pngs_of_the_training_images(
-    store: Path, drawn: Path, tiny: ChainConfig
+    store: Path, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
-    folder, dataset = ChainFolders(store, tiny).labels / "png", VocDataset(drawn)
+    folder, dataset = ChainFolders(store, tiny_chain).labels / "png", VocDataset(drawn)
     ids = dataset.image_ids("train_aug")
     assert sorted(path.stem for path in folder.iterdir()) == sorted(ids)
     for image_id in ids:
@@ -156,12 +141,12 @@ def test_labels_are_palette_pngs_of_the_training_images(
 
 
 def test_metrics_hold_the_score_of_the_written_predictions(
-    store: Path, drawn: Path, tiny: ChainConfig
+    store: Path, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
     from torch import tensor
     from torchmetrics.classification import MulticlassJaccardIndex
 
-    folder, dataset = ChainFolders(store, tiny).predictions, VocDataset(drawn)
+    folder, dataset = ChainFolders(store, tiny_chain).predictions, VocDataset(drawn)
     metrics = json.loads((folder / "metrics.json").read_text())
     num_labels = len(dataset.classes) + 1
     jaccard = MulticlassJaccardIndex(num_labels, average="none", ignore_index=255)
@@ -179,28 +164,30 @@ def test_metrics_hold_the_score_of_the_written_predictions(
     assert metrics["labels_score"]["num_images"] == len(dataset.image_ids("train"))
 
 
-def test_a_finished_chain_does_nothing_again(store: Path, drawn: Path, tiny: ChainConfig) -> None:
-    assert run_all(tiny, store, drawn) == []
+def test_a_finished_chain_does_nothing_again(
+    store: Path, drawn: Path, tiny_chain: ChainConfig
+) -> None:
+    assert run_all(tiny_chain, store, drawn) == []
 
 
 def test_what_is_missing_is_done_and_nothing_else(
-    store: Path, drawn: Path, tiny: ChainConfig
+    store: Path, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
-    folders = ChainFolders(store, tiny)
+    folders = ChainFolders(store, tiny_chain)
     before = {p: p.stat().st_mtime_ns for p in (folders.labels / "png").iterdir()}
     lost = sorted(before)[0]
     content = lost.read_bytes()
     lost.unlink()
-    assert run_all(tiny, store, drawn) == ["write labels"]
+    assert run_all(tiny_chain, store, drawn) == ["write labels"]
     assert lost.read_bytes() == content
     kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
     assert kept == {p: t for p, t in before.items() if p != lost}
 
 
 def test_the_supervised_bound_trains_on_the_masks_alone(
-    store: Path, drawn: Path, tiny: ChainConfig
+    store: Path, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
-    bound = tiny.model_copy(update={"labels": None})
+    bound = tiny_chain.model_copy(update={"labels": None})
     assert run_all(bound, store, drawn) == ["train DeepLab", "predict"]
     metrics = json.loads((ChainFolders(store, bound).predictions / "metrics.json").read_text())
     assert metrics["labels"] == "true masks (supervised bound)"
@@ -208,9 +195,9 @@ def test_the_supervised_bound_trains_on_the_masks_alone(
 
 
 def test_a_trained_network_segments_a_picture_from_the_command_line(
-    store: Path, drawn: Path, tiny: ChainConfig, tmp_path: Path
+    store: Path, drawn: Path, tiny_chain: ChainConfig, tmp_path: Path
 ) -> None:
-    network = ChainFolders(store, tiny).segmentation
+    network = ChainFolders(store, tiny_chain).segmentation
     picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
     words = ["predict", str(picture), "--network", str(network), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, words)

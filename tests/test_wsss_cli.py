@@ -21,6 +21,7 @@ from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
+from wsss.overrides import apply_overrides
 from wsss.training.process import Process
 
 
@@ -45,8 +46,14 @@ def fail(*words: str | Path, lines: int = 1) -> str:
 
 
 @pytest.fixture(scope="module")
-def settings_file(small: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tree = small.model_dump(mode="json")
+def slow(small: RunConfig) -> RunConfig:
+    """A rate at which the CAMs of so short a training are not empty."""
+    return apply_overrides(small, {"train.lr": 0.01})
+
+
+@pytest.fixture(scope="module")
+def settings_file(slow: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = slow.model_dump(mode="json")
     path = tmp_path_factory.mktemp("settings") / "small.yaml"
     path.write_text(yaml.safe_dump({name: tree[name] for name in ("network", "train", "labels")}))
     return path
@@ -169,13 +176,13 @@ def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
 
 
 def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
-    trained: tuple[Path, str], evaluated: tuple[str, str], small: RunConfig, drawn: Path,
+    trained: tuple[Path, str], evaluated: tuple[str, str], slow: RunConfig, drawn: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     # CAM files are float16: a pixel within 2**-11 of a threshold may fall on its other side.
-    task = TrialTask(small.model_dump(mode="json"), str(tmp_path), str(drawn), None)
+    task = TrialTask(slow.model_dump(mode="json"), str(tmp_path), str(drawn), None)
     list(run_trial(task, Process()))
-    expected = Store(tmp_path).run(run_id(small)).metrics()
+    expected = Store(tmp_path).run(run_id(slow)).metrics()
     assert expected is not None
     fixed, best = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))
     assert fixed == pytest.approx(expected["miou_fixed"], abs=0.15)
@@ -209,7 +216,7 @@ def test_a_folder_that_holds_other_settings_is_refused(
 ) -> None:
     before = (run / "run.json").read_bytes()
     words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config")
-    told = fail(*words, settings_file, "--set", "train.lr=0.01")
+    told = fail(*words, settings_file, "--set", "train.lr=0.03")
     assert "holds a training with other settings; choose another --run" in told
     assert (run / "run.json").read_bytes() == before
 
@@ -314,3 +321,72 @@ def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Pa
     assert saved["config"]["train"]["epochs"] == 3
     state = torch.load(trained[0] / "checkpoints" / "epoch_0003.pt", weights_only=True)
     assert state["position"] == [3, 12]
+
+
+# Pseudo-labels
+
+
+SMALL_WALK = [
+    word
+    for setting in ("epochs=1", "batch_size=4", "crop_size=64", "min_long_side=64",
+                    "max_long_side=96", "log_steps=2")
+    for word in ("--set", f"random_walk.{setting}")
+]  # fmt: skip
+
+
+def labels_in(folder: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in (folder / "png").iterdir()}
+
+
+def test_pseudo_labels_are_written_for_the_training_images_and_scored(
+    run: Path, drawn: Path
+) -> None:
+    told = succeed("pseudo-label", "--run", run, "--workers", 0)
+    written, dataset = labels_in(run / "pseudo_labels" / "none"), VocDataset(drawn)
+    assert sorted(written) == sorted(dataset.image_ids("train_aug"))
+    assert re.search(r"none: mIoU \d+\.\d\d % on 10 images", told)
+
+
+def test_a_refinement_is_scored_before_and_after_on_the_same_cams(run: Path) -> None:
+    told = succeed(
+        "pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0, *SMALL_WALK
+    )
+    assert re.search(r"none: mIoU .*\nrandom_walk: mIoU ", told)
+    cams = {path: path.stat().st_mtime_ns for path in (run / "cams").iterdir()}
+    assert len(cams) == 16
+    lost = sorted((run / "pseudo_labels" / "random_walk" / "png").iterdir())[3]
+    content = lost.read_bytes()
+    lost.unlink()
+    succeed("pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0,
+            *SMALL_WALK)  # fmt: skip
+    assert lost.read_bytes() == content
+    assert cams == {path: path.stat().st_mtime_ns for path in (run / "cams").iterdir()}
+
+
+def test_labels_with_other_settings_are_not_mixed_in_one_folder(run: Path) -> None:
+    succeed("pseudo-label", "--run", run, "--workers", 0)
+    told = fail("pseudo-label", "--run", run, "--set", "background_score=0.4")
+    assert "holds labels with other settings; choose another --out" in told
+
+
+def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> None:
+    told = succeed("pseudo-label", "--run", run, "--workers", 0, "--out", tmp_path / "sure",
+                   "--set", "background=confident", "--set", "confident_foreground=0.6",
+                   "--set", "confident_background=0.2")  # fmt: skip
+    assert "not scored: `confident` labels leave pixels out" in told
+    values = set()
+    for path in (tmp_path / "sure" / "png").iterdir():
+        with Image.open(path) as image:
+            values |= set(np.unique(np.array(image)).tolist())
+    assert {0} < values - {255}
+    assert 255 in values
+
+
+@pytest.mark.cluster
+def test_ray_tasks_write_the_labels_that_one_process_writes(run: Path, tmp_path: Path) -> None:
+    succeed("pseudo-label", "--run", run, "--workers", 0)
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    shutil.rmtree(other / "cams")
+    shutil.rmtree(other / "pseudo_labels")
+    succeed("pseudo-label", "--run", other, "--address", "local")
+    assert labels_in(other / "pseudo_labels/none") == labels_in(run / "pseudo_labels/none")

@@ -1,6 +1,5 @@
 """The `wsss` command: one stage of the method at a time. Tables are filled by `sweeps`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +9,19 @@ from rich.progress import track
 from wsss.data_cli import data_app
 from wsss.errors import explained
 from wsss.predict_cli import predict
+from wsss.pseudo_label_cli import pseudo_label
+from wsss.run_folder import recall, remember, trained
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Class activation maps as pseudo-labels: check data, train, infer CAMs, evaluate.",
+    help="Class activation maps as pseudo-labels: check data, train, infer CAMs, "
+    "evaluate, write pseudo-labels, predict.",
 )
 app.add_typer(data_app, name="data")
 app.command()(predict)
+app.command("pseudo-label")(pseudo_label)
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
@@ -48,7 +51,7 @@ def train_cam_command(
         chosen, weights_file = _configure(preset, config, settings, weights)
         report = check_data(dataset, sorted({chosen.data.train_split, chosen.data.eval_split}))
         report.raise_if_broken()
-        _remember(run, chosen, data, weights_file)
+        remember(run, chosen, data, weights_file)
         samples = dataset.samples(chosen.data.train_split)
         num_classes = len(dataset.classes)
         model = build_cam_net(chosen, samples, num_classes, weights_file=weights_file)
@@ -69,24 +72,18 @@ def infer(
 ) -> None:
     """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
     with explained():
-        import numpy as np
-
+        from wsss.labels.cam_files import write_cams
         from wsss.labels.infer import infer_cams
         from wsss.training.process import pick_device
 
-        config, dataset, model = _trained(run)
+        config, dataset, model = trained(run)
         samples = dataset.samples(split or config.data.eval_split)
         folder = out or run / "cams"
-        folder.mkdir(parents=True, exist_ok=True)
         todo = [s for s in samples if not (folder / f"{s.image_id}.npz").exists()]
         cams = infer_cams(model, todo, config.labels, device=pick_device())
         for image in track(cams, total=len(todo), description="infer"):
             path = folder / f"{image.sample.image_id}.npz"
-            partial = path.with_suffix(".partial.npz")
-            np.savez_compressed(
-                partial, classes=np.array(image.sample.labels), cams=image.cams.astype(np.float16)
-            )
-            partial.replace(path)
+            write_cams(path, image.cams, image.sample.labels)
         print(f"{folder}: CAMs of {len(samples)} images ({len(todo)} new)")
 
 
@@ -100,15 +97,12 @@ def evaluate(
 ) -> None:
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     with explained():
-        from zipfile import BadZipFile
-
-        import numpy as np
-
         from wsss.data.voc import DataError, VocDataset
         from wsss.evaluation.confusion import collect, count_image, threshold_grid
         from wsss.evaluation.score import score_counts
+        from wsss.labels.cam_files import read_cams
 
-        config, saved = _recall(run)
+        config, saved = recall(run)
         dataset = VocDataset(Path(saved["data"]))
         thresholds = threshold_grid(config.labels.background_score)
         num_labels, images = len(dataset.classes) + 1, []
@@ -116,14 +110,7 @@ def evaluate(
             path = (cams or run / "cams") / f"{image_id}.npz"
             if not path.exists():
                 raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
-            try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                    maps = arrays["cams"].astype(np.float32)
-                    classes = tuple(int(k) for k in arrays["classes"])
-            except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-                raise DataError(
-                    f"{path}: no CAM file ({error}); delete it and infer again"
-                ) from None
+            maps, classes = read_cams(path)
             counted = count_image(maps, classes, dataset.mask(image_id), thresholds, num_labels)
             images.append((image_id, *counted))
         score = score_counts(collect(images, thresholds, num_labels), config.labels)
@@ -152,64 +139,3 @@ def _configure(
     overrides = read_config_file(config) if config else {}
     overrides |= {"network.weights": name} | parse_assignments(settings or [])
     return apply_overrides(base, overrides), weights_file
-
-
-def _remember(run: Path, config: Any, data: Path, weights_file: Path | None) -> None:
-    """Write what a training is; refuse a folder that holds another one."""
-    from wsss.identity import canonical_json
-    from wsss.overrides import ConfigError
-
-    saved = {
-        "config": json.loads(canonical_json(config)),
-        "data": str(data.absolute()),
-        "weights_file": str(weights_file) if weights_file else None,
-    }
-    path = run / "run.json"
-    if path.exists() and _read_run_file(path) != saved:
-        raise ConfigError(f"{run}: holds a training with other settings; choose another --run")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(saved, indent=1) + "\n")
-    except OSError as error:
-        raise ConfigError(f"{run}: {error.strerror}; choose another --run") from None
-
-
-def _read_run_file(path: Path) -> Any:
-    from wsss.overrides import ConfigError
-
-    try:
-        saved = json.loads(path.read_text())
-        return {key: saved[key] for key in ("config", "data", "weights_file")}
-    except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{path}: damaged; delete it and train again") from None
-
-
-def _recall(run: Path) -> tuple[Any, dict[str, Any]]:
-    from wsss.overrides import ConfigError, validate
-
-    path = run / "run.json"
-    if not path.exists():
-        raise ConfigError(f"{path}: missing; train first with: wsss train-cam --run {run}")
-    saved = _read_run_file(path)
-    return validate(saved["config"]), saved
-
-
-def _trained(run: Path) -> tuple[Any, Any, Any]:
-    """Return a finished training's configuration, data set and network."""
-    from wsss.data.voc import VocDataset
-    from wsss.overrides import ConfigError
-    from wsss.training.cam import build_cam_net
-    from wsss.training.checkpoint import CheckpointFolder
-
-    config, saved = _recall(run)
-    dataset = VocDataset(Path(saved["data"]))
-    samples = dataset.samples(config.data.train_split)
-    weights_file = Path(saved["weights_file"]) if saved["weights_file"] else None
-    model = build_cam_net(config, samples, len(dataset.classes), weights_file=weights_file)
-    position = CheckpointFolder(run / "checkpoints").restore(model)
-    if position.epoch < config.train.epochs:
-        raise ConfigError(
-            f"{run}: {position.epoch} of {config.train.epochs} epochs trained; finish with the "
-            "same `wsss train-cam` command"
-        )
-    return config, dataset, model

@@ -5,6 +5,7 @@ Legend: P present classes of one image, H W its size.
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,21 +14,32 @@ from numpy.typing import NDArray
 from wsss.data.voc import DataError
 
 
-def write_cams(path: Path, cams: NDArray[np.float32]) -> None:
-    """Write [P, H, W] in [0, 1] in half precision, whole or not at all."""
+class CamFile(NamedTuple):
+    """What a file holds."""
+
+    cams: NDArray[np.float32]
+    """[P, H, W] in [0, 1]."""
+    classes: tuple[int, ...]
+    """The P 0-based classes."""
+
+
+def write_cams(path: Path, cams: NDArray[np.float32], classes: tuple[int, ...]) -> None:
+    """Write [P, H, W] in [0, 1] in half precision, and their classes, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{os.getpid()}.npz")
     try:
-        np.savez_compressed(partial, cams=cams.astype(np.float16))
+        np.savez_compressed(partial, classes=np.array(classes), cams=cams.astype(np.float16))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def read_cams(path: Path) -> NDArray[np.float32]:
+def read_cams(path: Path) -> CamFile:
     """Read what `write_cams` wrote, to within 2^-11. Raises DataError for a broken file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return data["cams"].astype(np.float32)
+            return CamFile(data["cams"].astype(np.float32), tuple(int(k) for k in data["classes"]))
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; infer its CAMs first") from None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: not a file of CAMs ({error}); delete it to infer again") from None

@@ -36,7 +36,7 @@ class LabelJob:
 
 def write_label(job: LabelJob) -> None:
     """Write the label PNG of one image; runs in any process."""
-    cams = read_cams(job.cams)
+    cams = read_cams(job.cams).cams
     image = np.array(read_rgb(job.sample))
     write_label_png(job.target, label_map(image, cams, job.sample.labels, job.config))
 

@@ -1,0 +1,149 @@
+"""A chain on Ray gives what it gives in one process: images as tasks, DeepLab by Ray Train."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.chain_cluster import Cluster
+from sweeps.chain_stages import Here, Place, run_chain
+from sweeps.chain_work import ChainTask
+from sweeps.resources import Resources
+from sweeps.run import start_ray
+from wsss.errors import ForeseenError
+from wsss.overrides import replace_settings
+from wsss.sharding import TaskNeeds, map_shards, split_shards
+from wsss.training.process import Process
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray Train's own imports
+]
+
+
+def run(chain: ChainConfig, store: Path, data: Path, place: Place) -> list[str]:
+    """Run a chain; return the stages that did something, in order."""
+    return list(
+        dict.fromkeys(s for s, _, _ in run_chain(ChainTask(chain, store, data, None), place))
+    )
+
+
+@pytest.fixture(scope="module")
+def even(tiny_chain: ChainConfig) -> ChainConfig:
+    """A chain whose network two workers train as one does: statistics of a batch would differ."""
+    segmentation = replace_settings(tiny_chain.segmentation, {"batch_norm": "frozen"})
+    return tiny_chain.model_copy(update={"segmentation": segmentation})
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, drawn: Path, even: ChainConfig) -> Path:
+    store = tmp_path_factory.mktemp("alone")
+    run(even, store, drawn, Here(Process()))
+    return store
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    start_ray(Resources(workers=2))
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_write_the_files_that_one_process_writes(
+    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
+) -> None:
+    stages = run(even, tmp_path, drawn, Cluster(Resources(cpus=1)))
+    assert stages == [
+        "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels",
+        "train DeepLab", "predict",
+    ]  # fmt: skip
+    ours, theirs = ChainFolders(tmp_path, even), ChainFolders(alone, even)
+    for kind in ("labels", "predictions"):
+        found, expected = (
+            {path.name: path.read_bytes() for path in (getattr(folders, kind) / "png").iterdir()}
+            for folders in (ours, theirs)
+        )
+        assert found == expected, kind
+    assert run(even, tmp_path, drawn, Cluster(Resources(cpus=1))) == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_ray_train_workers_train_the_network_that_one_process_trains(
+    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
+) -> None:
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    for kind in ("segmentations", "predictions"):
+        shutil.rmtree(tmp_path / kind)
+    stages = run(even, tmp_path, drawn, Cluster(Resources(workers=2)))
+    assert stages == ["train DeepLab", "predict"]
+    ours, theirs = (
+        torch.load(
+            sorted((ChainFolders(root, even).segmentation / "checkpoints").glob("*.pt"))[-1],
+            weights_only=True,
+        )["model"]
+        for root in (tmp_path, alone)
+    )
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+IDS = [f"picture{number}" for number in range(40)]
+
+
+def note(folder: str, image_ids: list[str]) -> Iterator[str]:
+    for image_id in image_ids:
+        (Path(folder) / image_id).write_text(str(os.getpid()))
+        yield image_id
+
+
+def die_once(folder: str, image_ids: list[str]) -> Iterator[str]:
+    """End the process by force in the middle of the first shard, the first time."""
+    for image_id in image_ids:
+        flag = Path(folder) / "died"
+        if image_id == "picture4" and not flag.exists():
+            flag.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from note(folder, [image_id])
+
+
+def refuse(folder: str, image_ids: list[str]) -> Iterator[str]:
+    yield image_ids[0]
+    raise ForeseenError(f"{image_ids[1]}: broken; replace it")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_every_image_of_every_shard_is_done_once(tmp_path: Path) -> None:
+    done = list(map_shards(note, str(tmp_path), IDS, TaskNeeds()))
+    assert sorted(done) == sorted(IDS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(IDS)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_task_is_run_again_and_no_image_is_told_twice(tmp_path: Path) -> None:
+    done = list(map_shards(die_once, str(tmp_path), IDS, TaskNeeds()))
+    assert (tmp_path / "died").exists()
+    assert sorted(done) == sorted(IDS)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_error_of_a_task_reaches_the_caller_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ForeseenError, match="broken; replace it"):
+        list(map_shards(refuse, str(tmp_path), IDS, TaskNeeds()))
+
+
+def test_shards_hold_each_image_once_in_order_and_none_is_tiny() -> None:
+    shards = split_shards(IDS, num_slots=2)
+    assert [image for shard in shards for image in shard] == IDS
+    assert [len(shard) for shard in shards] == [8, 8, 8, 8, 8]
+    assert [len(shard) for shard in split_shards(IDS * 10, num_slots=2)] == [50] * 8
+    assert split_shards([], num_slots=2) == []

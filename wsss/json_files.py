@@ -1,0 +1,60 @@
+"""Small JSON files which are whole or absent, and lines of records which only grow."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from wsss.errors import ForeseenError
+
+
+class BrokenFileError(ForeseenError, ValueError):
+    """A file that is not what we wrote; the message names it and the remedy."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by atomic rename; the file is on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None if there is no such file. Raises BrokenFileError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BrokenFileError(
+            f"{path}: not JSON ({error}); delete the file to do the stage again"
+        ) from None
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Append one line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a training by epoch; the last of a repeated one counts.
+
+    The broken line of a killed process is left out.
+    """
+    if not path.exists():
+        return []
+    records: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        records[record["epoch"]] = record
+    return [records[epoch] for epoch in sorted(records)]
