@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
 # Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, WORKERS, GPUS, SET ("train.epochs=3 ..."),
-# TABLES (of `make plan`), CONCURRENT (trials at a time), SAMPLES (of `make search`).
+# TABLES (of `make plan`), CONCURRENT (trials at a time), SAMPLES (of `make search`),
+# LABELS, EXPORT (of `make headline`).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -32,7 +33,7 @@ RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
-	noise-floor background-score search headline crf plan status table report mlflow test \
+	noise-floor background-score search headline crf secrets plan status table report mlflow test \
 	check bench clean
 
 help: ## list the targets
@@ -95,7 +96,8 @@ mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
 		--artifacts-destination "$(abspath $(STORE))/mlartifacts"
 
 headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
-	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS)
+	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) --gpus $(GPUS) --cpus $(CPUS) --workers $(WORKERS) \
+		$(if $(ADDRESS),--address $(ADDRESS)) $(if $(EXPORT),--export $(EXPORT))
 
 crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
@@ -107,6 +109,10 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
+
+secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never printed
+	$(BIN)/python -m sweeps.secrets
 
 bench: $(STAMP) ## ratios against stated peers
 	$(BIN)/python benchmarks/run.py

@@ -34,7 +34,7 @@ class ChainConfig(Settings):
     @property
     def walks(self) -> bool:
         """Whether a random walk is part of it."""
-        return self.labels is not None and self.labels.refinement.startswith("random_walk")
+        return self.labels is not None and self.labels.walks
 
     @property
     def maps_id(self) -> str:
@@ -107,8 +107,9 @@ def _live(labels: PseudoLabelConfig) -> dict[str, Any]:
         unused.add("pamr")
     if labels.background == "fixed":
         unused |= {"confident_foreground", "confident_background"}
+        unused.add("background_score" if labels.walks else "walked_background_score")
     else:
-        unused.add("background_score")
+        unused |= {"background_score", "walked_background_score"}
     return labels.model_dump(mode="json", exclude=unused)
 
 

@@ -1,25 +1,26 @@
 """The paper's headline: refined pseudo-labels, a segmentation network on each, Tables I and II."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.published import OURS, TABLE_I, TABLE_II, TABLE_II_CLASSES
+from sweeps.report.preamble import SMALL_SCALE
 from sweeps.report.scale import scale_marks
 from sweeps.store import Store, StoreError, read_json
 from sweeps.sweep import Sweep
 from wsss.overrides import ConfigError
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.segmentation_presets import PAPER_DEEPLAB
 
 REFINEMENTS = ("none", "crf", "pamr", "random_walk", "random_walk_crf")
 SUPERVISED = "masks"
+SOURCES = (*REFINEMENTS, SUPERVISED)
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,53 @@ class Headline:
     cell: str
     """The table cell whose configuration the CAMs come from."""
     chains: tuple[ChainConfig, ...]
+    choice: str
+    """Why this cell, and what its choice saw."""
+    chosen_by_masks: bool = False
+    """Whether pixel masks of training images chose the cell."""
+    export: str | None = None
+    """The split that is exported for VOC's server."""
+    export_from: tuple[str, ...] = ()
+    """The sources of labels whose networks export it."""
+
+    @property
+    def name(self) -> str:
+        """Equal for equal settings and labels, so that the same command finds its report again."""
+        cell = re.sub(r"[^A-Za-z0-9.]+", "-", self.cell).strip("-")
+        ids = " ".join(chain.prediction_id for chain in self.chains)
+        digest = hashlib.sha256(ids.encode()).hexdigest()[:6]
+        return f"{cell}-{self.sweep.preset}-{self.sweep.base.data.name}-{digest}"
+
+    @property
+    def exported(self) -> tuple[ChainConfig, ...]:
+        """The chains whose networks export a split."""
+        wanted = self.export_from if self.export else ()
+        return tuple(chain for chain in self.chains if source_of(chain) in wanted)
 
 
-def make_headline(
+def source_of(chain: ChainConfig) -> str:
+    """Return what a chain's labels are called on the command line."""
+    return SUPERVISED if chain.labels is None else chain.labels.refinement
+
+
+def check_sources(sources: list[str]) -> None:
+    """Raise ConfigError for a source of labels that does not exist or is named twice."""
+    unknown = [name for name in sources if name not in SOURCES]
+    if unknown or not sources:
+        raise ConfigError(f"no labels {', '.join(unknown)}; there are: {', '.join(SOURCES)}")
+    if len(set(sources)) < len(sources):
+        twice = next(name for name in sources if sources.count(name) > 1)
+        raise ConfigError(f"labels {twice} are named twice; name them once")
+
+
+def make_chains(
     sweep: Sweep,
     cell: str,
     sources: list[str],
     labels: PseudoLabelConfig,
     segmentation: DeepLabConfig,
     eval_split: str,
-) -> Headline:
+) -> tuple[ChainConfig, ...]:
     """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
 
     Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
@@ -48,12 +86,8 @@ def make_headline(
     trials = sweep.plan.cell_trials.get(cell)
     if not trials:
         raise ConfigError(f"no cell {cell}; there are: {', '.join(sweep.plan.cell_trials)}")
-    unknown = [name for name in sources if name not in (*REFINEMENTS, SUPERVISED)]
-    if unknown or not sources:
-        raise ConfigError(
-            f"no labels {', '.join(unknown)}; there are: {', '.join((*REFINEMENTS, SUPERVISED))}"
-        )
-    chains = tuple(
+    check_sources(sources)
+    return tuple(
         ChainConfig(
             run=trials[0].config,
             labels=None if name == SUPERVISED else labels.model_copy(update={"refinement": name}),
@@ -62,7 +96,6 @@ def make_headline(
         )
         for name in sources
     )
-    return Headline(sweep, cell, chains)
 
 
 @contextmanager
@@ -87,68 +120,40 @@ def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:
 
 
 def describe(headline: Headline) -> str:
-    """Return the line under which every number stands."""
+    """Return the lines under which every number stands."""
+    return f"{headline.sweep.describe()}\n{describe_segmentation(headline)}"
+
+
+def describe_segmentation(headline: Headline) -> str:
+    """Return how the segmentation networks were trained."""
     segmentation = headline.chains[0].segmentation
+    crf = ", dense CRF at test" if segmentation.test_crf else ""
     return (
-        f"{headline.sweep.describe()}\nCAMs of {headline.cell} | segmentation: DeepLabv2 on "
+        f"CAMs of {headline.cell} | segmentation: DeepLabv2 on "
         f"{segmentation.backbone}, output stride {segmentation.output_stride}, "
         f"{segmentation.iterations} iterations, batch {segmentation.batch_size}, crop "
-        f"{segmentation.crop_size}, seed {segmentation.rng_seed}"
+        f"{segmentation.crop_size}, seed {segmentation.rng_seed}{crf}"
     )
 
 
-def print_headline(console: Console, headline: Headline, store: Store) -> None:
-    """Print what came out beside the paper's rows of Tables I and II."""
-    console.print(Text(describe(headline)))
-    if marks := scale_marks(headline.sweep):
-        console.print(
-            Text(
-                f"SMALL SCALE: {'; '.join(marks)}. These numbers neither confirm nor refute the "
-                "paper's.",
-                style="bold yellow",
-            )
+def headline_marks(headline: Headline) -> tuple[str, ...]:
+    """Return why the numbers are not at the paper's scale; empty if they are."""
+    ours, paper = headline.chains[0].segmentation, PAPER_DEEPLAB
+    marks = list(scale_marks(headline.sweep))
+    if ours.backbone != paper.backbone:
+        marks.append(f"DeepLab on {ours.backbone} instead of {paper.backbone}")
+    if ours.iterations < paper.iterations:
+        marks.append(f"{ours.iterations:,} iterations instead of {paper.iterations:,}")
+    if ours.crop_size != paper.crop_size:
+        marks.append(f"DeepLab crop {ours.crop_size} instead of {paper.crop_size}")
+    return tuple(marks)
+
+
+def scale_warning(headline: Headline) -> str | None:
+    """Return the mark of numbers that are not at the paper's scale, or None."""
+    if marks := headline_marks(headline):
+        return (
+            f"{SMALL_SCALE}: {'; '.join(marks)}. These numbers neither confirm nor refute the "
+            "paper's."
         )
-    console.print(_table_i(headline, store))
-    console.print(_table_ii(headline, store))
-    console.print(
-        Text(
-            "Paper rows: as printed by Qin et al., TCSVT 2024, on VOC 2012 val and test. Measured "
-            "rows: one training each; label scores and val mIoU saw pixel masks for scoring only, "
-            "except the supervised bound, which was trained on them."
-        )
-    )
-
-
-def _table_i(headline: Headline, store: Store) -> RichTable:
-    grid = RichTable(title="Table I. Segmentation mIoU (%)")
-    for name in ("labels", "label mIoU (train)", "val", "test"):
-        grid.add_column(name, justify="left" if name == "labels" else "right")
-    for row in TABLE_I:
-        if row.method == OURS:
-            grid.add_row("paper, ours (printed)", "–", f"{row.val:.1f}", f"{row.test:.1f}")
-    for chain in headline.chains:
-        metrics = chain_metrics(store, chain)
-        if metrics is None:
-            grid.add_row(chain.name, "missing", "missing", "–")
-            continue
-        labels = metrics["labels_score"]
-        label_miou = f"{labels['miou']:.2f}" if labels else "–"
-        grid.add_row(chain.name, label_miou, f"{metrics['miou']:.2f}", "server only")
-    return grid
-
-
-def _table_ii(headline: Headline, store: Store) -> RichTable:
-    grid = RichTable(title="Table II. IoU per class (%), val")
-    grid.add_column("class")
-    printed = next(row for row in TABLE_II if row.method == OURS)
-    grid.add_column("paper", justify="right")
-    done = [(c, m) for c in headline.chains if (m := chain_metrics(store, c))]
-    for chain, _ in done:
-        grid.add_column(chain.name, justify="right")
-    names = list(done[0][1]["iou"]) if done else list(TABLE_II_CLASSES)
-    same = len(names) == len(TABLE_II_CLASSES)
-    for index, name in enumerate(names):
-        paper = f"{printed.ious[index]:.1f}" if same else "–"
-        ious = [metrics["iou"][name] for _, metrics in done]
-        grid.add_row(name, paper, *("–" if iou is None else f"{iou:.1f}" for iou in ious))
-    return grid
+    return None

@@ -3,16 +3,29 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.cli_options import (
+    Data,
+    Preset,
+    Set,
+    StoreOption,
+    Weights,
+    data_folder,
+    in_folder,
+)
 from sweeps.store import Store
-from sweeps.sweep import make_sweep
+from sweeps.sweep import Sweep, make_sweep
 from wsss.errors import explained
-from wsss.overrides import parse_assignments, replace_settings
+from wsss.overrides import ConfigError, parse_assignments, replace_settings
+
+if TYPE_CHECKING:
+    from sweeps.headline import Headline
+    from sweeps.resources import Resources
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
@@ -28,18 +41,17 @@ def headline(
         ),
     ] = None,
     cell: Annotated[
-        str, typer.Option(help="table cell whose configuration the CAMs come from")
-    ] = "III[yes,yes]",
-    preset: Annotated[str | None, typer.Option(help="tiny | short | paper")] = None,
-    data: Annotated[
-        str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
-    ] = "drawn",
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet | none | state dict file of the backbone")
+        str | None,
+        typer.Option(
+            help="table cell whose configuration the CAMs come from, or best: the finished "
+            "configuration of the best held-out mIoU, whose choice sees pixel masks; default: best "
+            "if the store has an ended sweep of the same settings, else III[yes,yes]"
+        ),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="replace a setting of the CAM preset")
-    ] = None,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    settings: Set = None,
     label_settings: Annotated[
         list[str] | None,
         typer.Option("--set-labels", help="replace a label setting, e.g. crf.preset=psa"),
@@ -49,55 +61,185 @@ def headline(
         typer.Option("--set-segmentation", help="replace a DeepLab setting, e.g. iterations=2000"),
     ] = None,
     eval_split: Annotated[str, typer.Option(help="split to segment and score")] = "val",
-    store: Annotated[
-        Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
-    ] = Path("results"),
-    workers: Annotated[int, typer.Option(min=1, help="processes that refine labels")] = max(
-        1, (os.cpu_count() or 2) // 2
-    ),
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="split to predict for VOC's evaluation server, e.g. test, as a checked archive; "
+            "it needs no masks",
+            metavar="SPLIT",
+        ),
+    ] = None,
+    export_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="labels whose network exports it, once each; default: all but masks",
+            metavar="LABELS",
+        ),
+    ] = None,
+    store: StoreOption = "results",
+    label_workers: Annotated[
+        int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
+    ] = max(1, (os.cpu_count() or 2) // 2),
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks"),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Ray Train workers per training; 0 without --address: all in this process"
+        ),
+    ] = 0,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
     stage is kept in the store: give the command again to go on after an interruption, or with other
-    labels or settings, and only what depends on them is done anew.
+    labels or settings, and only what depends on them is done anew. A report is written at the end.
     """
-    from sweeps.headline import make_headline, one_at_a_time, print_headline
-    from sweeps.headline_run import run_headline
-    from wsss.segmentation_config import PseudoLabelConfig
-    from wsss.segmentation_presets import DEEPLAB_PRESETS
+    from sweeps.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.headline import Headline, check_sources, make_chains
+    from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
     with explained():
-        root = Path(data)
-        if data == "drawn":
-            from wsss.data.drawn import draw_voc
-
-            root = Path("data/drawn")
-            draw_voc(root)
+        wanted = sources or DEFAULT_SOURCES
+        check_sources(wanted)
+        exporting = _export_sources(export, export_from, wanted)
+        root = data_folder(data)
         chosen = preset or ("tiny" if data == "drawn" else "short")
-        sweep, _ = make_sweep(
-            [cell.split("[")[0]],
-            preset=chosen,
-            data=root,
-            weights=weights,
-            num_seeds=1,
-            overrides=parse_assignments(settings or []),
-        )
-        network = sweep.base.network.weights
+
+        def planned_sweep(cell: str) -> Sweep:
+            return make_sweep(
+                [cell.split("[")[0]], preset=chosen, data=root, weights=weights, num_seeds=1,
+                overrides=parse_assignments(settings or []),
+            )[0]  # fmt: skip
+
+        results = in_folder(store, "sweeps headline")
+        first = cell if cell not in (None, BEST) else DEFAULT_CELL
+        choice = choose_cell(results, planned_sweep(first).base, cell)
+        sweep = planned_sweep(choice.cell)
         segmentation = replace_settings(
             DEEPLAB_PRESETS[chosen],
-            {"weights": network} | parse_assignments(segmentation_settings or []),
+            {"weights": sweep.base.network.weights}
+            | parse_assignments(segmentation_settings or []),
         )
-        labels = replace_settings(PseudoLabelConfig(), parse_assignments(label_settings or []))
-        planned = make_headline(
-            sweep, cell, sources or DEFAULT_SOURCES, labels, segmentation, eval_split
+        labels = replace_settings(LABEL_PRESETS[chosen], parse_assignments(label_settings or []))
+        planned = Headline(
+            sweep=sweep,
+            cell=choice.cell,
+            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, eval_split),
+            choice=choice.why,
+            chosen_by_masks=choice.by_masks,
+            export=export,
+            export_from=exporting,
         )
-        results, console = Store(store), Console()
+        _check_splits(root, planned)
         results.check_writable()
-        try:
-            with one_at_a_time(results):
-                run_headline(planned, results, console, workers=workers)
-        except KeyboardInterrupt:
-            console.print(Text("interrupted; give the same command again to go on from here"))
-            sys.exit(130)
-        print_headline(console, planned, results)
+        _work(
+            planned, results, _ray_resources(address, workers, cpus, gpus),
+            label_workers=label_workers,
+        )  # fmt: skip
+
+
+def _ray_resources(
+    address: str | None, workers: int, cpus: float, gpus: float
+) -> "Resources | None":
+    """Return what Ray may use; None if it is not asked for, and all is done in this process."""
+    from sweeps.resources import Resources
+
+    if address is None and workers == 0:
+        return None
+    return Resources(address=address, workers=workers, cpus=cpus, gpus=gpus)
+
+
+def _work(
+    planned: "Headline", results: Store, resources: "Resources | None", *, label_workers: int
+) -> None:
+    """Run what is missing, export, write the report and show it."""
+    from sweeps.headline import one_at_a_time
+    from sweeps.headline_report.build import build_headline_report
+    from sweeps.headline_report.pictures import headline_folder
+    from sweeps.headline_report.terminal import print_headline
+    from sweeps.headline_report.write import write_headline_report
+    from sweeps.headline_run import run_headline
+    from sweeps.headline_tracking import HeadlineTracker
+
+    console = Console()
+    tracker = HeadlineTracker(results, planned)
+    console.print(Text(f"{planned.choice}."))
+    try:
+        with one_at_a_time(results):
+            run_headline(
+                planned, results, console, label_workers=label_workers, resources=resources
+            )
+            _export(planned, results, console)
+            report = build_headline_report(planned, results)
+            folder = headline_folder(results, planned)
+            written = write_headline_report(report, folder)
+    except KeyboardInterrupt:
+        tracker.stop()
+        console.print(Text("interrupted; give the same command again to go on from here"))
+        sys.exit(130)
+    print_headline(console, report)
+    if not tracker.log_report(folder):
+        console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
+    console.print(Text(f"report: {written[0]}"), soft_wrap=True)
+
+
+def _export(planned: "Headline", results: Store, console: Console) -> None:
+    """Export the split under every chosen network, and say where the archives are."""
+    from sweeps.export import export_split, read_export
+    from wsss.training.process import pick_device
+
+    for chain in planned.exported:
+        assert planned.export is not None
+        device, told = pick_device(), 0
+        for done, total in export_split(
+            results, planned.sweep.data, chain, planned.export, device=device
+        ):
+            if 10 * done // total > told:
+                told = 10 * done // total
+                console.print(Text(f"{chain.name}: export {planned.export} {10 * told} %"))
+        export = read_export(results, chain, planned.export)
+        assert export is not None
+        console.print(
+            Text(
+                f"{chain.name}: {export.num_images} predictions of {export.split} in the checked "
+                f"archive {export.tar}"
+            ),
+            soft_wrap=True,
+        )
+
+
+def _export_sources(
+    split: str | None, named: list[str] | None, sources: list[str]
+) -> tuple[str, ...]:
+    """Return the sources whose networks export. Raises ConfigError for a wish that cannot be."""
+    from sweeps.headline import SUPERVISED
+
+    if split is None:
+        if named:
+            raise ConfigError("--export-from without --export; name the split to predict")
+        return ()
+    chosen = tuple(named or (name for name in sources if name != SUPERVISED))
+    strangers = [name for name in chosen if name not in sources]
+    if strangers or not chosen:
+        raise ConfigError(
+            f"--export {split}: no network on {', '.join(strangers) or 'refined labels'} is "
+            f"trained here; give --export-from one of: {', '.join(sources)}"
+        )
+    return chosen
+
+
+def _check_splits(root: Path, planned: "Headline") -> None:
+    """Raise DataError, before anything is trained, if a split cannot be scored or exported."""
+    from sweeps.export import check_exportable
+    from wsss.data.voc import VocDataset
+
+    dataset = VocDataset(root)
+    for image_id in dataset.image_ids(planned.chains[0].eval_split):
+        dataset.mask_path(image_id)
+    if planned.export:
+        check_exportable(dataset, planned.export)

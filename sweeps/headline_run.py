@@ -24,15 +24,15 @@ def run_headline(
     store: Store,
     console: Console,
     *,
-    workers: int,
+    label_workers: int,
     resources: Resources | None = None,
 ) -> None:
     """Run what is missing of every chain; print a line per stage and every 20 seconds.
 
-    workers: processes that refine labels. With resources, the work is done by Ray instead.
+    label_workers: processes that refine labels. With resources, the work is done by Ray instead.
     """
     tracker = HeadlineTracker(store, headline)
-    with _place(resources, workers) as place:
+    with _place(resources, label_workers) as place:
         for chain in headline.chains:
             task = ChainTask(chain, store.root, headline.sweep.data, headline.sweep.weights_file)
             _report_stages(task, place, console)
@@ -43,9 +43,9 @@ def run_headline(
 
 
 @contextmanager
-def _place(resources: Resources | None, workers: int) -> Iterator[Place]:
+def _place(resources: Resources | None, label_workers: int) -> Iterator[Place]:
     if resources is None:
-        yield Here(Process(device=pick_device()), num_workers=workers)
+        yield Here(Process(device=pick_device()), num_workers=label_workers)
         return
     import ray
 

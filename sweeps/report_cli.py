@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sweeps.cli_options import StoreOption, SweepName, opened
 from sweeps.store import Store
 from sweeps.sweep import Sweep, load_sweep
 from sweeps.tables import TABLES
@@ -19,12 +20,8 @@ def report(
         list[str] | None,
         typer.Argument(help="tables to report; default: those of the sweep", metavar="[TABLE...]"),
     ] = None,
-    store: Annotated[
-        Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
-    ] = Path("results"),
-    sweep: Annotated[
-        str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
-    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
     ] = None,
@@ -66,7 +63,7 @@ def report(
     with explained():
         if measure not in {m.value for m in Measure}:
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
-        results = Store(store)
+        results = opened(store)
         found = load_sweep(results, sweep)
         chosen = _with_tables(found, tables, seeds)
         built = build_report(

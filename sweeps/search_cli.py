@@ -1,30 +1,31 @@
 """The command `sweeps search`: look for better alpha, beta and lambda, apart from all tables."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sweeps.cli_options import (
+    Address,
+    Data,
+    LoaderWorkers,
+    MaxConcurrent,
+    Preset,
+    Set,
+    StoreOption,
+    Weights,
+    data_folder,
+    in_folder,
+    say,
+)
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
 
 
 def search(
-    preset: Annotated[
-        str | None,
-        typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper (full, GPUs)"),
-    ] = None,
-    data: Annotated[
-        str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
-    ] = "drawn",
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet | none | state dict file of the preset's backbone")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
-    ] = None,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    settings: Set = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,16 +42,12 @@ def search(
     rng_seed: Annotated[
         int, typer.Option(min=0, help="of the draws; --set rng_seed=... is a training's")
     ] = 0,
-    store: Annotated[
-        Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
-    ] = Path("results"),
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
-    ] = None,
+    store: StoreOption = "results",
+    address: Address = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
-    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    max_concurrent: MaxConcurrent = None,
+    loader_workers: LoaderWorkers = 0,
 ) -> None:
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
@@ -59,14 +56,14 @@ def search(
     """
     from sweeps.search import make_search
     from sweeps.search_space import parse_space
-    from sweeps.store import Store
 
     with explained():
+        results = in_folder(store, "sweeps search")
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,
             preset=preset or ("tiny" if data == "drawn" else "short"),
-            data=_data_folder(data),
+            data=data_folder(data),
             weights=weights,
             overrides=overrides,
             objective=objective,
@@ -74,7 +71,7 @@ def search(
         )
         split = planned.base.data.train_split
         if from_mask := report.labels_from_mask[split]:
-            _say(
+            say(
                 f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
                 "image-level labels come from their masks"
             )
@@ -84,21 +81,4 @@ def search(
             "address": address, "cpus": cpus, "gpus": gpus, "max_concurrent": max_concurrent,
             "loader_workers": loader_workers,
         }  # fmt: skip
-        raise typer.Exit(drive_search(planned, Store(store), options, samples=samples))
-
-
-def _data_folder(data: str) -> Path:
-    if data != "drawn":
-        return Path(data)
-    from wsss.data.drawn import draw_voc
-
-    root = Path("data/drawn")
-    if not root.exists():
-        _say(f"drawing a small data set into {root}")
-    draw_voc(root)
-    return root
-
-
-def _say(text: str) -> None:
-    """Tell a person something beside the output."""
-    print(text, file=sys.stderr)
+        raise typer.Exit(drive_search(planned, results, options, samples=samples))

@@ -52,7 +52,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         tmp_path_factory.mktemp("data") / "pictures", num_train=10, num_extra=6, num_val=3
     )
     store = tmp_path_factory.mktemp("headline")
-    command = words(data, store, "none", "masks")
+    command = [*words(data, store, "none", "masks"), "--export", "train"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
         cwd=REPO, start_new_session=True,
@@ -82,19 +82,32 @@ def test_the_tables_show_measured_and_printed_rows_apart(killed: dict[str, Any])
     assert "SMALL SCALE" in output
     assert "paper, ours (printed)" in output
     rows = [line for line in output.splitlines() if line.startswith("│")]
-    paper = next(row for row in rows if "printed" in row)
+    paper = next(row for row in rows if "paper, ours (printed)" in row)
     assert "67.3" in paper
     found = list((killed["store"] / "predictions").glob("*/metrics.json"))
+    assert "the store has no ended sweep" in output
     for path in found:
         metrics = json.loads(path.read_text())
-        row = next(row for row in rows if row.startswith(f"│ {metrics['labels']} "))
-        assert f"{metrics['miou']:.2f}" in row
+        own = [row for row in rows if row.startswith(f"│ {metrics['labels']} ")]
+        assert any(f" {metrics['miou']:.2f} " in row for row in own), own
     assert len(found) == 2
 
 
+def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str, Any]) -> None:
+    output = killed["again"].stdout
+    page = Path(output.split("report: ")[1].splitlines()[0])
+    assert {path.name for path in page.parent.iterdir()} == {
+        "headline.html", "headline.md", "headline.csv", "headline.tex", "gallery.png",
+    }  # fmt: skip
+    (line,) = [line for line in output.splitlines() if "checked archive" in line]
+    assert line.startswith("CAM: 10 predictions of train")
+    assert Path(line.split("checked archive ")[1]).is_file()
+
+
 def test_a_finished_headline_only_prints(killed: dict[str, Any]) -> None:
-    before = {p: p.stat().st_mtime_ns for p in killed["store"].rglob("*") if p.suffix in
-              (".png", ".npz", ".pt", ".json")}  # fmt: skip
+    kinds, logged = (".png", ".npz", ".pt", ".json", ".tar"), {"headline", "mlartifacts"}
+    kept = [p for p in killed["store"].rglob("*") if p.suffix in kinds]
+    before = {p: p.stat().st_mtime_ns for p in kept if not logged & set(p.parts)}
     started = time.time()
     done = run(killed["command"])
     assert done.returncode == 0
@@ -113,26 +126,40 @@ from mlflow import MlflowClient
 mlflow.set_tracking_uri(sys.argv[1])
 client = MlflowClient()
 experiment = client.get_experiment_by_name("wsss-segmentation").experiment_id
-runs = client.search_runs([experiment])
+role = "tags.`wsss.role` = 'segmentation'"
+runs = client.search_runs([experiment], role)
+(parent,) = client.search_runs([experiment], "tags.`wsss.role` = 'headline'")
+report = sorted(file.path for file in client.list_artifacts(parent.info.run_id, "report"))
 shapes = []
 for run in runs:
     model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/network")
     shapes.append(list(model(torch.zeros(1, 3, 64, 64)).shape))
-print(json.dumps([shapes, [[r.info.status, r.data.tags, r.data.metrics] for r in runs]]))
+runs = [[r.info.status, r.data.tags, r.data.metrics, r.data.params] for r in runs]
+parent = [parent.info.run_id, parent.info.status, parent.data.metrics, report]
+print(json.dumps([shapes, runs, parent]))
 """
     uri = f"sqlite:///{killed['store']}/mlflow.db"
     done = run([sys.executable, "-c", script, uri])
     assert done.returncode == 0, done.stderr
-    shapes, runs = json.loads(done.stdout.splitlines()[-1])
+    shapes, runs, (parent, status, values, report) = json.loads(done.stdout.splitlines()[-1])
     assert [shape[:2] for shape in shapes] == [[1, 21], [1, 21]]
     assert len(runs) == 2
-    cams = {path.name for path in (killed["store"] / "cams").iterdir()}
+    (cam,) = (path.name for path in (killed["store"] / "cams").iterdir())
     by_id = {path.parent.name: json.loads(path.read_text())
              for path in (killed["store"] / "predictions").glob("*/metrics.json")}  # fmt: skip
-    for status, tags, metrics in runs:
-        assert status == "FINISHED"
-        assert {tags["wsss.cam_id"]} == cams
-        assert metrics["miou/val"] == pytest.approx(by_id[tags["wsss.prediction_id"]]["miou"])
+    for run_status, tags, metrics, params in runs:
+        assert run_status == "FINISHED"
+        assert tags["mlflow.parentRunId"] == parent
+        assert params["refinement"] == tags["wsss.refinement"]
+        miou = by_id[tags["wsss.prediction_id"]]["miou"]
+        assert metrics["miou/val"] == pytest.approx(miou)
+        assert values[f"miou_val/{tags['wsss.refinement']}"] == pytest.approx(miou)
+    lineage = {tags["wsss.refinement"]: tags for _, tags, _, _ in runs}
+    assert lineage["none"]["wsss.cam_id"] == cam
+    assert lineage["none"]["wsss.maps_id"] in {p.name for p in (killed["store"] / "maps").iterdir()}
+    assert "wsss.cam_id" not in lineage["masks"]  # no CAM behind it
+    assert status == "FINISHED"
+    assert "report/headline.html" in report
 
 
 @pytest.mark.parametrize(
@@ -140,6 +167,8 @@ print(json.dumps([shapes, [[r.info.status, r.data.tags, r.data.metrics] for r in
     [
         (["magic"], "no labels magic; there are: none, crf"),
         (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
+        (["none", "--cell", "best"], "--cell best has nothing to choose from"),
+        (["none", "--export", "test"], "test.txt: no such split; there are: train"),
         (["none", "--set-segmentation", "iterations=0"], "iterations = 0: Input should be greater"),
         (["none", "--set-labels", "crf.width=3"], "crf.width = 3: Extra inputs"),
     ],

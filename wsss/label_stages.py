@@ -59,14 +59,9 @@ class LabelTask:
     split: str = "train_aug"
 
     @property
-    def walks(self) -> bool:
-        """Whether a random walk is part of it."""
-        return self.labels.refinement.startswith("random_walk")
-
-    @property
     def stages(self) -> list[str]:
         """The names of the stages, in order."""
-        return [INFER, LEARN, WALK, WRITE] if self.walks else [INFER, WRITE]
+        return [INFER, LEARN, WALK, WRITE] if self.labels.walks else [INFER, WRITE]
 
 
 class LabelStages:
@@ -153,7 +148,7 @@ class LabelStages:
 
     def _write_labels(self, samples: list[Sample], num_workers: int) -> Iterator[str]:
         task = self.task
-        source = task.walk / "maps" if task.walks else task.maps
+        source = task.walk / "maps" if task.labels.walks else task.maps
 
         def job(sample: Sample) -> LabelJob:
             name = sample.image_id

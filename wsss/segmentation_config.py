@@ -99,7 +99,12 @@ class PseudoLabelConfig(Settings):
         description="fixed: one background score; confident: foreground above one score, "
         "background below another, 255 between (IRN)",
     )
-    background_score: UnitFloat = Field(0.15, description="(open) of `fixed`")
+    background_score: UnitFloat = Field(
+        0.15, description="(open) of `fixed`, where no random walk is part of it"
+    )
+    walked_background_score: UnitFloat = Field(
+        0.25, description="of `fixed` behind a random walk, which widens CAMs (IRN: .25)"
+    )
     confident_foreground: UnitFloat = Field(0.30, description="IRN's conf_fg_thres")
     confident_background: UnitFloat = Field(0.05, description="IRN's conf_bg_thres")
     refinement: Literal["none", "crf", "pamr", "random_walk", "random_walk_crf"] = Field(
@@ -108,6 +113,16 @@ class PseudoLabelConfig(Settings):
     crf: CrfConfig = CrfConfig()
     pamr: PamrConfig = PamrConfig()
     random_walk: RandomWalkConfig = RandomWalkConfig()
+
+    @property
+    def walks(self) -> bool:
+        """Whether a random walk is part of it."""
+        return self.refinement.startswith("random_walk")
+
+    @property
+    def score(self) -> float:
+        """The background score of `fixed` that counts."""
+        return self.walked_background_score if self.walks else self.background_score
 
     @model_validator(mode="after")
     def _scores_in_order(self) -> "PseudoLabelConfig":

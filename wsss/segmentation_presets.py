@@ -1,8 +1,8 @@
-"""Named starting points for the segmentation network, beside those of presets.py."""
+"""Named starting points for labels and the segmentation network, beside those of presets.py."""
 
 from types import MappingProxyType
 
-from wsss.segmentation_config import DeepLabConfig
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWalkConfig
 
 PAPER_DEEPLAB = DeepLabConfig()
 """DeepLabv2-ResNet50 on 10,582 images, as far as the paper says. Needs a GPU and all of VOC."""
@@ -46,4 +46,31 @@ Trained on the masks of its 160 pictures, it came to 66.8 mIoU on the 48 of val.
 
 DEEPLAB_PRESETS = MappingProxyType(
     {"tiny": TINY_DEEPLAB, "short": SHORT_DEEPLAB, "paper": PAPER_DEEPLAB}
+)
+
+PAPER_LABELS = PseudoLabelConfig()
+
+SHORT_LABELS = PseudoLabelConfig(
+    random_walk=RandomWalkConfig(crop_size=160, min_long_side=200, max_long_side=360)
+)
+"""Affinity learned at the size of the pictures' smaller half, a minute of one slow core."""
+
+TINY_LABELS = PseudoLabelConfig(
+    random_walk=RandomWalkConfig(
+        frozen_backbone=False,  # its weights are random
+        crop_size=96,
+        min_long_side=96,
+        max_long_side=160,
+        stride=4,
+        batch_size=8,
+        epochs=6,
+        lr=0.1,
+        head_lr_multiplier=1.0,
+        log_steps=5,
+    )
+)
+"""The drawn data set: small pictures, and a backbone that has seen nothing else."""
+
+LABEL_PRESETS = MappingProxyType(
+    {"tiny": TINY_LABELS, "short": SHORT_LABELS, "paper": PAPER_LABELS}
 )

@@ -62,7 +62,7 @@ def label_map(
         return pseudo_label(cams, labels, score)
 
     if config.background == "fixed":
-        return at(config.background_score)
+        return at(config.score)
     return _confident(at, config)
 
 

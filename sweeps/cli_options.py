@@ -1,0 +1,78 @@
+"""Options that several commands share, each said once."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sweeps.store import Store
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper (full, GPUs)"),
+]
+Data = Annotated[
+    str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="imagenet | none | state dict file of the preset's backbone")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="WSSS_STORE", help="where all results are kept: folder or s3://bucket/..."
+    ),
+]
+SweepName = Annotated[
+    str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
+]
+MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
+LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
+
+
+def opened(place: str) -> "Store":
+    """Return the store at a place, with what others have put into its bucket since."""
+    from sweeps.store import open_store
+
+    store = open_store(place)
+    store.pull_results()
+    return store
+
+
+def in_folder(place: str, command: str) -> "Store":
+    """Return the store in a folder. Raises StoreError for one in a bucket."""
+    from sweeps.store import StoreError, open_store
+
+    store = open_store(place)
+    if store.remote:
+        raise StoreError(
+            f"{place}: `{command}` keeps its results in a folder only; give a folder, on a cluster "
+            "one that all nodes share"
+        )
+    return store
+
+
+def data_folder(data: str) -> Path:
+    """Return the data set's folder; `drawn` is drawn first, unless it is there."""
+    if data != "drawn":
+        return Path(data)
+    from wsss.data.drawn import draw_voc
+
+    root = Path("data/drawn")
+    if not root.exists():
+        say(f"drawing a small data set into {root}")
+    return draw_voc(root)
+
+
+def say(text: str) -> None:
+    """Tell a person something beside the output."""
+    print(text, file=sys.stderr)

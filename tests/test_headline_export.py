@@ -1,0 +1,131 @@
+"""A split without masks, predicted for VOC's server: whole, resumable, in VOC's colours."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.export import check_exportable, export_folder, export_split, read_export
+from sweeps.headline_cli import _export_sources
+from sweeps.store import Store
+from wsss.config import RunConfig
+from wsss.data.voc import DataError, VocDataset
+from wsss.networks.deeplab import build_deeplab
+from wsss.overrides import ConfigError, replace_settings
+from wsss.segmentation_config import PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
+from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.segmentation import build_optimizer
+
+CPU = torch.device("cpu")
+SETTINGS = {"test_scales": [0.5], "test_flip": False}
+CHAIN = ChainConfig(
+    run=RunConfig(),
+    labels=PseudoLabelConfig(),
+    segmentation=replace_settings(TINY_DEEPLAB, SETTINGS),
+)
+
+
+@pytest.fixture(scope="module")
+def data(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn tree with a split `test` whose images have neither mask nor annotation."""
+    root = tmp_path_factory.mktemp("export") / "voc"
+    shutil.copytree(drawn, root)
+    ids = (root / "ImageSets/Segmentation/val.txt").read_text().split()
+    for image_id in ids:
+        for name in ("SegmentationClass", "SegmentationClassAug"):
+            (root / name / f"{image_id}.png").unlink()
+        (root / "Annotations" / f"{image_id}.xml").unlink()
+    (root / "ImageSets/Segmentation/test.txt").write_text("\n".join(ids))
+    return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store whose chain has a network of random weights."""
+    model = build_deeplab(CHAIN.segmentation, 20)
+    folder = ChainFolders(tmp_path, CHAIN).segmentation / "checkpoints"
+    optimizer = build_optimizer(model, CHAIN.segmentation)
+    CheckpointFolder(folder).save(Position(1, 1), model, optimizer)
+    return Store(tmp_path)
+
+
+def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Store) -> None:
+    assert list(export_split(store, data, CHAIN, "test", device=CPU)) == [(1, 3), (2, 3), (3, 3)]
+    found = read_export(store, CHAIN, "test")
+    assert found is not None
+    assert (found.num_images, found.miou) == (3, None)
+    with tarfile.open(found.tar) as archive:
+        names = archive.getnames()
+        first = archive.extractfile(names[0])
+        assert first is not None
+        with Image.open(first) as image:
+            assert image.mode == "P"
+            assert image.getpalette("RGB")[3:6] == [128, 0, 0]  # aeroplane, in VOC's colours
+    ids = VocDataset(data).image_ids("test")
+    assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in sorted(ids)]
+    with Image.open(export_folder(store, CHAIN, "test") / "gallery.png") as gallery:
+        assert gallery.width == round(2 * 2.1 * 80)  # image and prediction, no ground truth
+    assert not (export_folder(store, CHAIN, "test") / "score.json").exists()
+
+
+def test_an_interrupted_export_predicts_only_what_is_missing(data: Path, store: Store) -> None:
+    steps = export_split(store, data, CHAIN, "test", device=CPU)
+    next(steps)
+    steps.close()
+    (done,) = (export_folder(store, CHAIN, "test") / "png").glob("*.png")
+    before = done.stat().st_mtime_ns
+    assert read_export(store, CHAIN, "test") is None
+    assert [total for _, total in export_split(store, data, CHAIN, "test", device=CPU)] == [2, 2]
+    assert done.stat().st_mtime_ns == before
+    assert list(export_split(store, data, CHAIN, "test", device=CPU)) == []
+
+
+def test_a_split_with_masks_is_scored_too(data: Path, store: Store) -> None:
+    list(export_split(store, data, CHAIN, "train", device=CPU))
+    found, dataset = read_export(store, CHAIN, "train"), VocDataset(data)
+    assert found is not None
+    assert found.miou is not None
+    hits, union = np.zeros(21), np.zeros(21)
+    for image_id in dataset.image_ids("train"):
+        mask = dataset.mask(image_id)
+        with Image.open(export_folder(store, CHAIN, "train") / "png" / f"{image_id}.png") as png:
+            label = np.array(png)
+        for k in range(21):
+            valid = mask != 255
+            hits[k] += ((label == k) & (mask == k) & valid).sum()
+            union[k] += (((label == k) | (mask == k)) & valid).sum()
+    assert found.miou == pytest.approx(100 * (hits[union > 0] / union[union > 0]).mean())
+
+
+def test_other_classes_and_missing_images_are_refused_before_training(
+    data: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(data, tmp_path / "copy")
+    with pytest.raises(DataError, match="no such split"):
+        check_exportable(VocDataset(root), "trial")
+    image = next((root / "JPEGImages").glob(f"{VocDataset(root).image_ids('test')[0]}*"))
+    image.unlink()
+    with pytest.raises(DataError, match="missing; add the image"):
+        check_exportable(VocDataset(root), "test")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="leave --export out"):
+        check_exportable(VocDataset(root), "test")
+
+
+def test_all_networks_but_the_supervised_bound_export_unless_named() -> None:
+    sources = ["none", "pamr", "masks"]
+    assert _export_sources("test", None, sources) == ("none", "pamr")
+    assert _export_sources("test", ["masks"], sources) == ("masks",)
+    assert _export_sources(None, None, sources) == ()
+    with pytest.raises(ConfigError, match="no network on crf is trained here"):
+        _export_sources("test", ["crf"], sources)
+    with pytest.raises(ConfigError, match="give --export-from one of: masks"):
+        _export_sources("test", None, ["masks"])
+    with pytest.raises(ConfigError, match="without --export"):
+        _export_sources(None, ["none"], sources)

@@ -1,0 +1,199 @@
+"""The headline's report, from known figures: which stand where, and what is said of them."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.headline import Headline, make_chains
+from sweeps.headline_report.build import build_headline_report
+from sweeps.headline_report.csv_file import csv_text
+from sweeps.headline_report.html import html
+from sweeps.headline_report.latex import latex
+from sweeps.headline_report.markdown import markdown
+from sweeps.headline_report.model import HeadlineReport
+from sweeps.headline_report.pictures import headline_folder
+from sweeps.headline_report.write import write_headline_report
+from sweeps.store import Store, write_json
+from sweeps.sweep import make_sweep
+from wsss.data.classes import VOC_CLASSES
+from wsss.data.voc import VocDataset
+from wsss.labels.segment import write_label_png
+from wsss.segmentation_config import PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
+
+NAMES = ("background", *VOC_CLASSES)
+MIOUS = {"none": 40.25, "pamr": 43.5, "masks": 60.0}
+LABELS = {"none": 45.0, "pamr": 47.75, "masks": None}
+
+
+def planned(data: Path, *sources: str) -> Headline:
+    sweep, _ = make_sweep(
+        ["III"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={}
+    )
+    chains = make_chains(
+        sweep, "III[yes,yes]", list(sources), PseudoLabelConfig(), TINY_DEEPLAB, "val"
+    )
+    return Headline(sweep, "III[yes,yes]", chains, "CAMs of III[yes,yes], <as> asked", True)
+
+
+def finish(store: Store, data: Path, chain: ChainConfig, miou: float, labels: float | None) -> None:
+    """Leave what a finished chain leaves; class k has IoU k, and person does not occur."""
+    folder, dataset = ChainFolders(store.root, chain).predictions, VocDataset(data)
+    for image_id in dataset.image_ids("val"):
+        mask = dataset.mask(image_id)
+        write_label_png(folder / "png" / f"{image_id}.png", np.where(mask == 255, 0, mask))
+    write_json(
+        folder / "metrics.json",
+        {
+            "miou": miou,
+            "iou": {n: None if n == "person" else float(k) for k, n in enumerate(NAMES)},
+            "pixel_accuracy": 80.0,
+            "eval_images": 3,
+            "train_images": 16,
+            "train_seconds": 1.0,
+            "labels_score": {"miou": labels, "pixel_accuracy": 70.0, "num_images": 10}
+            if labels
+            else None,
+            "environment": {"torch": "1"},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def report(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> HeadlineReport:
+    store = Store(tmp_path_factory.mktemp("store"))
+    headline = planned(drawn, "none", "pamr", "masks")
+    for chain in headline.chains:
+        name = chain.labels.refinement if chain.labels else "masks"
+        finish(store, drawn, chain, MIOUS[name], LABELS[name])
+    built = build_headline_report(headline, store)
+    write_headline_report(built, headline_folder(store, headline))
+    return built
+
+
+def test_every_printed_row_stands_beside_the_measured_ones(report: HeadlineReport) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_text(report))))
+    table_i = [row for row in rows if row["table"] == "I"]
+    printed = [row for row in table_i if row["origin"] == "printed by the paper"]
+    assert len(printed) == 2 * 21
+    assert {"SEAM", "DSRG", "Ru et al.", "Ours"} <= {row["method"] for row in printed}
+    assert [row["percent"] for row in printed if row["method"] == "Ours"] == ["67.3", "67.5"]
+    measured = {row["method"]: row["percent"] for row in table_i if row not in printed}
+    assert measured == {
+        "CAM": "40.25", "CAM + PAMR": "43.5", "true masks (supervised bound)": "60.0",
+    }  # fmt: skip
+
+
+def test_classes_stand_beside_the_papers_in_the_same_order(report: HeadlineReport) -> None:
+    text = markdown(report)
+    (line,) = [line for line in text.splitlines() if line.startswith("| sheep |")]
+    assert re.findall(r"[\d.]+", line) == [
+        "55.4", "62.6", "69.1", "70.0", "79.8", "81.3", "17.0", "17.0", "17.0",
+    ]  # fmt: skip
+    (absent,) = [line for line in text.splitlines() if line.startswith("| person |")]
+    assert absent.count("–") == 3
+
+
+def test_other_classes_than_vocs_leave_the_printed_rows_of_table_ii_out(
+    drawn: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(drawn, tmp_path / "other")
+    (data / "classes.txt").write_text("\n".join([*VOC_CLASSES[:-1], "screen"]))
+    found = build_headline_report(planned(data, "none"), Store(tmp_path / "store"))
+    assert "AdvErasing" not in markdown(found)
+    assert "screen" in markdown(found)
+    assert not any(row["table"] == "II" and row["origin"].startswith("printed")
+                   for row in csv.DictReader(io.StringIO(csv_text(found))))  # fmt: skip
+
+
+def test_labels_are_compared_with_the_cams_as_they_are(report: HeadlineReport) -> None:
+    assert [(row.name, row.miou, row.gain) for row in report.labels] == [
+        ("CAM", 45.0, None),
+        ("CAM + PAMR", 47.75, 2.75),
+    ]
+    assert report.labels_paper == 50.86
+
+
+def test_findings_weigh_refinement_and_bound(report: HeadlineReport) -> None:
+    text = " ".join(report.findings)
+    assert "CAM + PAMR reaches 43.50 mIoU on 3 images" in text
+    assert "+3.25 points on val, +2.75 of its labels" in text
+    assert "come to 72 % of it" in text  # 43.5 / 60 = .725
+
+
+def test_a_network_that_learnt_nothing_is_compared_with_nothing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    store, headline = Store(tmp_path), planned(drawn, "none", "masks")
+    for chain in headline.chains:
+        finish(store, drawn, chain, 10.0, None)
+        path = ChainFolders(store.root, chain).predictions / "metrics.json"
+        iou = {name: 70.0 if name == "background" else 0.0 for name in NAMES}
+        write_json(path, json.loads(path.read_text()) | {"iou": iou})
+    (one, two) = build_headline_report(headline, store).findings
+    assert "finds no class but the background (10.00 mIoU)" in one
+    assert "true masks" in two
+
+
+def test_each_row_says_what_it_saw_of_pixel_masks(report: HeadlineReport) -> None:
+    saw = {row.source: row.saw for row in report.networks}
+    assert saw["pamr"] == "scoring, and the choice of the CAM configuration on training images"
+    assert saw["masks"].startswith("trained on those")
+
+
+def test_scale_and_its_mark_stand_under_every_table(report: HeadlineReport) -> None:
+    page = html(report)
+    assert page.count("SMALL SCALE: 16 training images instead of 10,582") == 4
+    assert page.count("300 iterations, batch 8, crop 97, seed 0") == 3
+    assert "DeepLab on resnet10_narrow instead of resnet50" in page
+    assert latex(report).count("Small scale.") == 3
+
+
+def test_the_page_needs_nothing_else_and_escapes_text_from_outside(report: HeadlineReport) -> None:
+    page = html(report)
+    assert "&lt;as&gt; asked" in page
+    assert "<as>" not in page
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert page.count('src="data:image/png;base64,') == 1
+    assert "--page:" in page  # the style of a sweep's report
+
+
+def test_all_files_are_written_and_name_every_network(
+    report: HeadlineReport, tmp_path: Path
+) -> None:
+    paths = write_headline_report(report, tmp_path)
+    assert [path.name for path in paths] == [
+        "headline.html", "headline.md", "headline.csv", "headline.tex",
+    ]  # fmt: skip
+    for path in paths:
+        assert path.read_text(encoding="utf-8").count("CAM + PAMR") >= 2
+
+
+def test_the_gallery_has_a_column_per_network_behind_image_and_truth(
+    report: HeadlineReport, drawn: Path
+) -> None:
+    assert report.gallery is not None
+    data = base64.b64decode(report.gallery.image.split(",")[1])
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+    assert width == round(5 * 2.1 * 110)
+    assert height > 3 * 1.75 * 110  # three images of val, and a legend
+    assert "CAM; CAM + PAMR; true masks" in report.gallery.caption
+
+
+def test_a_chain_that_is_not_finished_is_missing_and_not_zero(drawn: Path, tmp_path: Path) -> None:
+    found = build_headline_report(planned(drawn, "none", "masks"), Store(tmp_path))
+    (line,) = [line for line in markdown(found).splitlines() if line.startswith("| CAM | measured")]
+    assert "missing" in line
+    assert found.findings == ()
+    assert found.gallery is None
