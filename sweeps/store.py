@@ -6,8 +6,10 @@
     <root>/sweeps/<name>/    sweep.json  tracking.json
 
 A file appears whole or not at all, by atomic rename, and a finished stage is never run again.
+With s3://bucket/prefix, the folder is a mirror on each machine of what is in the bucket.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -15,20 +17,21 @@ from typing import Any
 
 from filelock import FileLock
 
+from sweeps import remote_results
+from sweeps.lease import Lease, Lock
+from sweeps.remote import Remote
+from sweeps.store_errors import StoreError as StoreError  # the name by which others import it
+from sweeps.store_errors import disk_errors
+from wsss import json_files
 from wsss.config import RunConfig
-from wsss.errors import ForeseenError
 from wsss.identity import canonical_json
-
-
-class StoreError(ForeseenError, RuntimeError):
-    """The store cannot be used; the message names the path and the remedy."""
 
 
 class CamFolder:
     """One training."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, remote: Remote | None = None) -> None:
+        self.path, self.remote = path, remote
 
     @property
     def checkpoints(self) -> Path:
@@ -51,29 +54,38 @@ class CamFolder:
 
     def add_epoch(self, record: dict[str, Any]) -> None:
         """Append one epoch's record and make sure that it is on disk."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "epochs.jsonl").open("a+b") as file:
-            if file.tell() and not _ends_with_newline(file.name):
-                file.write(b"\n")
-            file.write(json.dumps(record).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.path / "epochs.jsonl"
+        with disk_errors(path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                if file.tell() and not _ends_with_newline(file.name):
+                    file.write(b"\n")
+                file.write(json.dumps(record).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
 
     def trained(self) -> dict[str, Any] | None:
         """Return the summary of the finished training, or None."""
         return read_json(self.path / "trained.json")
 
-    def lock(self) -> FileLock:
-        """Return the lock of the one process that trains here; it ends with the process."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path / "training.lock")
+    def lock(self, *, note: str = "") -> Lock:
+        """Return the lock of the one process that trains this; it ends with the process.
+
+        note: for others to read, where it is a lease in a bucket.
+        """
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        file_lock = FileLock(self.path / "training.lock")
+        if self.remote is None:
+            return file_lock
+        return Lease(self.remote, f"leases/cams/{self.path.name}", file_lock, note=note)
 
 
 class RunFolder:
     """One scored training."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, remote: Remote | None = None) -> None:
+        self.path, self.remote = path, remote
 
     def metrics(self) -> dict[str, Any] | None:
         """Return the figures of a finished run, or None."""
@@ -85,31 +97,80 @@ class RunFolder:
 
     def clear_failure(self) -> None:
         """Forget a failure, so that the run may be tried again."""
-        (self.path / "failure.json").unlink(missing_ok=True)
+        path = self.path / "failure.json"
+        if path.exists():
+            path.unlink(missing_ok=True)
+            if self.remote:  # else it would come back with the next pull
+                self.remote.delete(f"runs/{self.path.name}/failure.json")
 
 
 class Store:
-    """The folders of trainings, runs and sweeps under one root."""
+    """The folders of trainings, runs and sweeps under one root.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    remote: the place in a bucket which the root mirrors; None: the root is all there is.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+        self.root, self.remote = root.absolute(), remote
 
     def cam(self, cam_id: str) -> CamFolder:
         """Return the folder of a training."""
-        return CamFolder(self.root / "cams" / cam_id)
+        return CamFolder(self.root / "cams" / cam_id, self.remote)
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of a run."""
-        return RunFolder(self.root / "runs" / run_id)
+        return RunFolder(self.root / "runs" / run_id, self.remote)
 
     def sweep(self, name: str) -> Path:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> FileLock:
-        """Return the lock of the one process that runs a sweep; it ends with the process."""
-        self.sweep(name).mkdir(parents=True, exist_ok=True)
-        return FileLock(self.sweep(name) / "driver.lock")
+    def driver_lock(self, name: str) -> Lock:
+        """Return the lock of the one process that runs a sweep; it ends with the process.
+
+        In a bucket it is a lease, which also holds on other machines.
+        """
+        with disk_errors(self.root):
+            self.sweep(name).mkdir(parents=True, exist_ok=True)
+        file_lock = FileLock(self.sweep(name) / "driver.lock")
+        return Lease(self.remote, f"leases/sweeps/{name}", file_lock) if self.remote else file_lock
+
+    def pull_results(self) -> None:
+        """Bring here what tables and reports read from the bucket; nothing for a local store."""
+        if self.remote:
+            remote_results.pull_results(self.remote)
+
+    def push_results(self) -> None:
+        """Upload finished runs which an earlier attempt could not; nothing for a local store."""
+        if self.remote:
+            remote_results.push_results(self.remote)
+
+    def push_run(self, run_id: str) -> None:
+        """Upload a run's files, as after a failure; nothing for a local store."""
+        if self.remote:
+            remote_results.push_run(self.remote, run_id)
+
+    def push_sweep(self, name: str) -> None:
+        """Upload a sweep's files; nothing for a local store."""
+        if self.remote:
+            self.remote.push_folder(f"sweeps/{name}")
+
+    def push_folder(self, path: Path) -> None:
+        """Upload any folder under the root, such as a stage's; nothing for a local store."""
+        if self.remote:
+            self.remote.push_folder(path.relative_to(self.root).as_posix())
+
+    def pull_folder(self, path: Path) -> None:
+        """Download any folder under the root; nothing for a local store."""
+        if self.remote:
+            self.remote.pull_folder(path.relative_to(self.root).as_posix())
+
+    @property
+    def artifact_location(self) -> str:
+        """URI under which MLflow shall keep artifacts, where no server decides it."""
+        if self.remote:
+            return f"{self.remote.url}/mlartifacts"
+        return (self.root / "mlartifacts").as_uri()
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the one changed last at the end."""
@@ -117,40 +178,56 @@ class Store:
         return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written under the root."""
+        """Raise StoreError if nothing can be written under the root, or into the bucket."""
+        probe = self.root / f".probe{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
+            option = "WSSS_MIRROR" if self.remote else "--store"
             raise StoreError(
-                f"{self.root}: not writable ({error.strerror}); give another folder with --store"
+                f"{self.root}: not writable ({error.strerror}); give another folder with {option}"
             ) from None
+        if self.remote:
+            key = self.remote.key(f".probe-{self.remote.machine()}")
+            self.remote.bucket.put_bytes(key, b"")
+            self.remote.bucket.delete(key)
+
+
+def open_store(place: str | Path) -> Store:
+    """Return the store at a folder or at s3://bucket/prefix: the one setting of where things are.
+
+    A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
+    any other kind of URL.
+    """
+    text = str(place)
+    if "://" not in text:
+        if text.startswith("s3:"):  # s3://bucket as a Path
+            raise StoreError(f"{text}: not an object store; write s3://bucket/prefix")
+        return Store(Path(text))
+    url = text.rstrip("/")
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    default = Path.home() / ".cache" / "wsss" / digest
+    mirror = Path(os.environ.get("WSSS_MIRROR") or default).absolute()
+    return Store(mirror, Remote(url, mirror))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON by atomic rename; the file is on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write JSON by atomic rename; the file is on disk when this returns.
+
+    Raises StoreError if the disk is full.
+    """
+    with disk_errors(path):
+        json_files.write_json(path, value)
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; None if there is no such file. Raises StoreError if it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path}: not JSON ({error}); delete the file to do the stage again"
-        ) from None
+        return json_files.read_json(path)
+    except json_files.BrokenFileError as error:
+        raise StoreError(str(error)) from None
 
 
 def write_config(path: Path, config: RunConfig) -> None:

@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 from sweeps.code_version import code_version
 from sweeps.counted import find_counts, note_counts
 from sweeps.image_counts import count_images, save_image_counts
-from sweeps.store import CamFolder, Store, StoreError, read_json, write_config, write_json
+from sweeps.lease import STALE_SECONDS, Lease, LeaseHeldError
+from sweeps.remote_trial import RemoteTrial
+from sweeps.store import (
+    CamFolder,
+    Store,
+    StoreError,
+    open_store,
+    read_json,
+    write_config,
+    write_json,
+)
+from sweeps.store_errors import disk_errors
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
@@ -53,6 +64,12 @@ class TrialTask:
     data: str
     weights_file: str | None
     num_loader_workers: int = 0
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def open_store(self) -> Store:
+        """Return the store as it is on this machine."""
+        return open_store(self.remote or self.store)
 
 
 def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
@@ -62,38 +79,52 @@ def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
     last one the score. All ranks yield equally often. Raises StoreError if another process works on
     the same training.
     """
-    config = RunConfig.model_validate(task.config)
-    store = Store(Path(task.store))
+    config, store = RunConfig.model_validate(task.config), task.open_store()
     cam, run = store.cam(cam_id(config)), store.run(run_id(config))
-    if run.metrics() is not None:
+    if run.metrics() is not None and store.remote is None:
         return
-    stages = _Stages(config, task, process, store)
-    if not process.is_first:
-        yield from stages.all()
-        return
-    with _training_lock(cam, run_id(config)):
-        yield from stages.all()
+    with disk_errors(store.root):
+        if process.is_first:
+            with _training_lock(cam, run_id(config)) as lease:
+                yield from _run_locked(config, task, process, store, lease)
+        else:
+            yield from _run_locked(config, task, process, store, None)
+
+
+def _run_locked(
+    config: RunConfig, task: TrialTask, process: Process, store: Store, lease: Lease | None
+) -> Iterator[dict[str, float]]:
+    """Run the stages on this rank, once all ranks have what is in the bucket."""
+    remote = RemoteTrial(store, config, process, lease)
+    if remote.start():
+        yield from _Stages(config, task, process, store, remote).all()
 
 
 @contextmanager
-def _training_lock(cam: CamFolder, own_run: str) -> Iterator[None]:
+def _training_lock(cam: CamFolder, own_run: str) -> Iterator[Lease | None]:
     """Hold a training, while another run of it does its part for as long as that takes.
 
-    A predecessor of this very run is waited for LOCK_WAIT_SECONDS. A lock ends with its process.
+    A predecessor of this very run is waited for LOCK_WAIT_SECONDS, and on another machine until its
+    lease has run out. A lock ends with its process. Yields the lease if the lock is one.
     """
-    lock, holder = cam.lock(), cam.path / "holder.json"
+    lock, holder = cam.lock(note=own_run), cam.path / "holder.json"
+    lease = lock if isinstance(lock, Lease) else None
     while True:
         try:
-            lock.acquire(timeout=LOCK_WAIT_SECONDS)
+            lock.acquire(timeout=LOCK_WAIT_SECONDS + (STALE_SECONDS if lease else 0))
             break
-        except Timeout:
-            if (read_json(holder) or {}).get("run_id") in (None, own_run):
+        except Timeout as held:
+            if isinstance(held, LeaseHeldError):
+                other, where = held.holder.get("note"), str(held)
+            else:
+                other, where = (read_json(holder) or {}).get("run_id"), str(cam.path)
+            if other in (None, "", own_run):
                 raise StoreError(
-                    f"{cam.path}: another process is training this; wait for it or end it"
+                    f"{where}: another process is training this; wait for it or end it"
                 ) from None
     try:
         write_json(holder, {"run_id": own_run})
-        yield
+        yield lease
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
@@ -102,8 +133,12 @@ def _training_lock(cam: CamFolder, own_run: str) -> Iterator[None]:
 class _Stages:
     """The stages of one trial on one rank. Only the first rank writes."""
 
-    def __init__(self, config: RunConfig, task: TrialTask, process: Process, store: Store) -> None:
+    def __init__(
+        self, config: RunConfig, task: TrialTask, process: Process, store: Store,
+        remote: RemoteTrial,
+    ) -> None:  # fmt: skip
         self.config, self.task, self.process, self.store = config, task, process, store
+        self.remote = remote
         self.cam, self.run = store.cam(cam_id(config)), store.run(run_id(config))
         self.started = self.trained_at = self.inference_started = time.time()
         self.inference_seconds = 0.0
@@ -136,11 +171,12 @@ class _Stages:
                 yield {"epoch": last, "progress": share + (0.99 - share) * done}
             counted = self.gather(images)
         score = self.score(model, counted) if self.process.is_first else {}
+        self.remote.finish()
         yield {"epoch": last, "progress": 1.0} | score
 
     def train(self, model: CamNet) -> Iterator[dict[str, float]]:
         """Train from the last checkpoint, or load a finished training; yield each epoch."""
-        checkpoints = CheckpointFolder(self.cam.checkpoints)
+        checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
         if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
             return  # else its last checkpoint was lost, and what is missing is trained again
         for record in train_cam(
@@ -152,11 +188,13 @@ class _Stages:
             yield {key: float(value) for key, value in record.metrics().items()}
         if self.process.is_first:
             write_json(self.cam.path / "trained.json", {"epochs": self.config.train.epochs})
+            self.remote.push_training()
 
     def known_counts(self) -> ThresholdCounts | None:
         """Return the counts of another run with this training and inference; the first decides."""
         found = None
         if self.process.is_first:
+            self.remote.pull_counts()
             image_ids = {sample.image_id for sample in self.eval_samples}
             found = find_counts(self.store, self.cam, self.config, image_ids)
         found = self.process.gather(found)[0]

@@ -195,6 +195,41 @@ def test_a_rank_which_finds_the_broken_file_already_renamed_falls_back_too(
     assert folder.restore(make()[0]) == Position(1, 7)
 
 
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+def test_a_single_altered_bit_is_noticed(folder: CheckpointFolder, at: float) -> None:
+    # torch.load alone would give the altered weights without a word.
+    model = nn.Linear(100, 100, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    for epoch in (1, 2):
+        folder.save(Position(epoch, 7 * epoch), model, optimizer)
+    path = folder.folder / "epoch_0002.pt"
+    content = bytearray(path.read_bytes())
+    # The weights are one block of 40 000 bytes, which is found by its first ones.
+    start = content.find(model.weight.detach().numpy().tobytes()[:64])
+    assert start > 0
+    content[start + int(at * 40_000)] ^= 1
+    path.write_bytes(content)
+    restored = nn.Linear(100, 100, bias=False)
+    assert folder.restore(restored, torch.optim.SGD(restored.parameters(), 0.5)) == Position(1, 7)
+    assert torch.equal(restored.weight, model.weight)
+
+
+def test_each_whole_checkpoint_is_handed_on_once(tmp_path: Path) -> None:
+    told: list[tuple[str, Position]] = []
+
+    def look(path: Path) -> None:
+        told.append((path.name, CheckpointFolder(path.parent).restore(make()[0])))
+
+    folder = CheckpointFolder(tmp_path, after_save=look)
+    save_epochs(folder, 1, 2, 3)
+    assert told == [
+        ("epoch_0001.pt", Position(1, 7)),
+        ("epoch_0002.pt", Position(2, 14)),
+        ("epoch_0003.pt", Position(3, 21)),
+    ]
+    assert names(folder) == ["epoch_0002.pt", "epoch_0003.pt"]
+
+
 class Malicious:
     """Creates a file when it is unpickled."""
 

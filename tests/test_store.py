@@ -92,9 +92,10 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
 
     with monkeypatch.context() as patched:
         patched.setattr(store_module.json, "dump", half)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match=r"a\.json: cannot be written \(No space left on dev"):
             write_json(path, {"new": 1})
     assert read_json(path) == {"old": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_missing_json_is_none(tmp_path: Path) -> None:

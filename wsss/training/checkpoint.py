@@ -3,9 +3,11 @@
 import copy
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import nn
@@ -24,17 +26,23 @@ class Position(NamedTuple):
 
 
 class CheckpointFolder:
-    """`epoch_0003.pt` and so on, in one folder, newest last."""
+    """`epoch_0003.pt` and so on, in one folder, newest last.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    after_save: called with each checkpoint that is whole on disk, as to copy it elsewhere.
+    """
+
+    def __init__(self, folder: Path, *, after_save: Callable[[Path], None] | None = None) -> None:
+        self.folder, self.after_save = folder, after_save
 
     def paths(self) -> list[Path]:
         """Return the checkpoints on disk, oldest first."""
         return sorted(self.folder.glob("epoch_*.pt"))
 
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Write a checkpoint by atomic rename, then delete all but the last two."""
+        """Write a checkpoint by atomic rename, then delete all but the last two.
+
+        Raises OSError if the disk is full.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{position.epoch:04d}.pt"
         state = {
@@ -46,7 +54,13 @@ class CheckpointFolder:
         partial = path.with_suffix(f".partial{os.getpid()}")
         try:
             with partial.open("wb") as file:
-                torch.save(state, file)
+                try:
+                    torch.save(state, file)
+                except RuntimeError as error:  # torch hides why it could not write
+                    cause = error.__context__
+                    if isinstance(cause, OSError):
+                        raise OSError(cause.errno, cause.strerror, str(path)) from None
+                    raise
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -54,6 +68,8 @@ class CheckpointFolder:
             partial.unlink(missing_ok=True)
         for old in self.paths()[:-KEEP]:
             old.unlink()
+        if self.after_save:
+            self.after_save(path)
         return path
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Position:
@@ -65,6 +81,7 @@ class CheckpointFolder:
         optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
         for path in reversed(self.paths()):
             try:
+                _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 position = Position(*state["position"])
                 model.load_state_dict(state["model"])
@@ -84,3 +101,10 @@ class CheckpointFolder:
                 continue
             return position
         return Position(0, 0)
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError or BadZipFile for altered content; torch's reader does not look."""
+    with ZipFile(path) as archive:
+        if name := archive.testzip():
+            raise ValueError(f"altered: the check sum of {name} is wrong")

@@ -1,0 +1,136 @@
+"""An object store on loopback for tests, and a proxy before it which refuses and cuts."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+BUCKET = "results"
+
+
+@contextmanager
+def moto_server() -> Iterator[int]:
+    """Run an empty object store with one bucket; give its port. Points AWS_ENDPOINT_URL at it."""
+    settings = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+    }
+    before = {name: os.environ.get(name) for name in [*settings, "AWS_ENDPOINT_URL"]}
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        port = server.get_host_and_port()[1]
+        os.environ.update(settings, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+        client(port).create_bucket(Bucket=BUCKET)
+        yield port
+    finally:
+        server.stop()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def client(port: int) -> Any:
+    """Return a plain client, to look at the bucket independently of our code."""
+    return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Passes requests on, but for those for which `faults` has an entry.
+
+    faults: (method, fault) each for the next request with that method: `refuse` answers 503; `cut`
+    reads half an upload and hangs up; `swallow` passes half an upload on as if it were all of it;
+    `cut_answer` hangs up in the middle of a download; `mute` does what is asked and hangs up.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.target = port
+        self.faults: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str]] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing about clients that hang up."""
+
+    def next_fault(self, method: str) -> str | None:
+        """Take the next fault, if it is for this method."""
+        if self.faults and self.faults[0][0] == method:
+            return self.faults.pop(0)[1]
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyProxy
+
+    def serve(self) -> None:
+        fault = self.server.next_fault(self.command)
+        self.server.seen.append((self.command, self.path))
+        length = int(self.headers.get("Content-Length", 0))
+        if fault == "cut":
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            return
+        body = self.rfile.read(length)
+        if fault == "refuse":
+            self.send_response(503, "Slow Down")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if fault == "swallow":
+            body = body[: length // 2]
+        connection = HTTPConnection("127.0.0.1", self.server.target)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "host")}
+        headers["Content-Length"] = str(len(body))
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if fault == "mute":
+            self.close_connection = True
+            return
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+        if answer.getheader("Content-Length") is None and self.command != "HEAD":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if fault == "cut_answer":
+            content, self.close_connection = content[: len(content) // 2], True
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = serve  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def faulty_proxy(port: int) -> Iterator[FaultyProxy]:
+    """Run the proxy, and point AWS_ENDPOINT_URL at it."""
+    proxy, before = FaultyProxy(port), os.environ["AWS_ENDPOINT_URL"]
+    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+    thread.start()
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.server_address[1]}"
+    try:
+        yield proxy
+    finally:
+        os.environ["AWS_ENDPOINT_URL"] = before
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()

@@ -1,0 +1,330 @@
+"""Files between a mirror and a bucket: only whole ones are believed, and none is copied twice."""
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
+
+from sweeps import remote_bucket
+from sweeps.remote import Remote
+from sweeps.remote_results import merge_epochs
+from sweeps.store import Store, StoreError, open_store, write_json
+from sweeps.store_errors import AlteredError
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def proxy(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01, 0.01, 0.01, 0.01))
+    with faulty_proxy(port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(port: int, request: pytest.FixtureRequest) -> str:
+    digest = hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+    return f"s3://{BUCKET}/{digest}"
+
+
+@pytest.fixture
+def here(url: str, tmp_path: Path) -> Remote:
+    return Remote(url, tmp_path / "here")
+
+
+@pytest.fixture
+def there(url: str, tmp_path: Path) -> Remote:
+    return Remote(url, tmp_path / "there")
+
+
+def write(remote: Remote, rel: str, content: bytes) -> Path:
+    path = remote.mirror / rel
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def objects(port: int, remote: Remote) -> dict[str, bytes]:
+    s3, found = client(port), {}
+    for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=remote.prefix).get("Contents", []):
+        body = s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()
+        found[item["Key"].removeprefix(remote.prefix)] = body
+    return found
+
+
+def alter(port: int, remote: Remote, rel: str, content: bytes) -> None:
+    """Change an object behind our back, its metadata kept."""
+    s3, key = client(port), remote.key(rel)
+    metadata = s3.head_object(Bucket=BUCKET, Key=key)["Metadata"]
+    s3.put_object(Bucket=BUCKET, Key=key, Body=content, Metadata=metadata)
+
+
+def test_a_folder_comes_back_on_another_machine_without_what_is_local(
+    port: int, here: Remote, there: Remote
+) -> None:
+    contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/metrics.json": b"{}"}
+    for rel, content in contents.items():
+        write(here, rel, content)
+    for name in ("x.lock", "holder.json", "a.partial12", "epoch_0001.broken", ".probe"):
+        write(here, f"runs/a/{name}", b"local")
+    write(here, "runs/ab/metrics.json", b"another folder")
+    assert sorted(here.push_folder("runs/a")) == sorted(contents)
+    assert objects(port, here) == contents
+    there.pull_folder("runs/a")
+    assert {rel: (there.mirror / rel).read_bytes() for rel in contents} == contents
+    before, after = (r.mirror / "runs/a/metrics.json" for r in (here, there))
+    assert after.stat().st_mtime == pytest.approx(before.stat().st_mtime, abs=0.001)
+
+
+def test_nothing_is_copied_twice(here: Remote, there: Remote, proxy: FaultyProxy) -> None:
+    path = write(here, "runs/a/counts.npz", b"counts")
+    assert here.push_folder("runs/a") == ["runs/a/counts.npz"]
+    assert there.pull_folder("runs/a") == ["runs/a/counts.npz"]
+    proxy.seen.clear()
+    assert here.push_folder("runs/a") == here.pull_folder("runs/a") == []
+    assert there.push_folder("runs/a") == there.pull_folder("runs/a") == []
+    assert [("list-type" in target, method) for method, target in proxy.seen] == [(True, "GET")] * 4
+    path.touch()  # looks changed, and is not
+    assert here.push_folder("runs/a") == []
+    path.write_bytes(b"others")
+    assert here.push_folder("runs/a") == ["runs/a/counts.npz"]
+    assert there.pull_folder("runs/a") == ["runs/a/counts.npz"]
+    assert (there.mirror / "runs/a/counts.npz").read_bytes() == b"others"
+
+
+def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
+    here: Remote, there: Remote, proxy: FaultyProxy
+) -> None:
+    for name in ("metrics.json", "z.png", "counts.npz", "score.json", "a.json"):
+        write(here, f"runs/a/{name}", name.encode())
+    here.push_folder("runs/a")
+    there.pull_folder("runs/a")
+    puts = [target.rpartition("/")[2] for method, target in proxy.seen if method == "PUT"]
+    gets = [t.rpartition("/")[2] for m, t in proxy.seen if m == "GET" and "list-type" not in t]
+    assert puts[-2:] == gets[-2:] == ["score.json", "metrics.json"]
+    assert len(puts) == len(gets) == 5
+
+
+@pytest.mark.parametrize("fault", ["refuse", "cut", "swallow"])
+def test_an_upload_is_tried_again_until_it_is_whole(
+    port: int, here: Remote, proxy: FaultyProxy, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytes(range(256)) * 400
+    write(here, "runs/a/counts.npz", content)
+    proxy.faults = [("PUT", fault)] * 3
+    with caplog.at_level(logging.WARNING):
+        here.push_folder("runs/a")
+    assert not proxy.faults
+    assert objects(port, here) == {"runs/a/counts.npz": content}
+    assert sum("next try in" in record.message for record in caplog.records) == 3
+
+
+@pytest.mark.parametrize("fault", ["refuse", "cut", "swallow"])
+def test_an_upload_that_never_succeeds_fails_with_the_url_and_is_made_up_for_later(
+    port: int, here: Remote, there: Remote, proxy: FaultyProxy, fault: str
+) -> None:
+    write(here, "runs/a/metrics.json", b"0123456789")
+    proxy.faults = [("PUT", fault)] * 5
+    with pytest.raises(StoreError) as caught:
+        here.push_folder("runs/a")
+    assert f"cannot upload {here.url}/runs/a/metrics.json, tried 5 times" in str(caught.value)
+    assert "give the same command again when the object store answers" in str(caught.value)
+    if fault == "swallow":  # the server holds a half, which nobody believes
+        assert objects(port, here) == {"runs/a/metrics.json": b"01234"}
+        with pytest.raises(AlteredError, match="altered or cut"):
+            there.pull_folder("runs/a")
+        assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
+    else:
+        assert objects(port, here) == {}
+    assert here.push_folder("runs/a") == ["runs/a/metrics.json"]
+    assert objects(port, here) == {"runs/a/metrics.json": b"0123456789"}
+
+
+def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
+    here: Remote, there: Remote, proxy: FaultyProxy
+) -> None:
+    content = bytes(range(256)) * 4000
+    write(here, "runs/a/counts.npz", content)
+    here.push_folder("runs/a")
+    listed = there.objects("runs/a")["runs/a/counts.npz"]
+    proxy.faults = [("GET", "cut_answer")] * 5
+    with pytest.raises(StoreError, match=r"cannot download s3://.*tried 5 times"):
+        there.pull_file("runs/a/counts.npz", listed)
+    assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
+    proxy.faults = [("GET", "cut_answer"), ("GET", "refuse")]
+    assert there.pull_file("runs/a/counts.npz", listed)
+    assert (there.mirror / "runs/a/counts.npz").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b'{"miou": 99}', b'{"mio', b""])
+def test_an_altered_object_is_refused_with_url_and_remedy(
+    port: int, here: Remote, there: Remote, content: bytes
+) -> None:
+    write(here, "runs/a/metrics.json", b'{"miou": 12}')
+    here.push_folder("runs/a")
+    alter(port, here, "runs/a/metrics.json", content)
+    with pytest.raises(AlteredError) as caught:
+        there.pull_folder("runs/a")
+    assert str(caught.value).startswith(f"{here.url}/runs/a/metrics.json: altered or cut")
+    assert "delete the object to do its stage again" in str(caught.value)
+    assert not (there.mirror / "runs/a/metrics.json").exists()
+
+
+def test_an_object_which_somebody_else_uploaded_is_not_believed(port: int, there: Remote) -> None:
+    client(port).put_object(Bucket=BUCKET, Key=there.key("runs/a/metrics.json"), Body=b"{}")
+    with pytest.raises(AlteredError, match="not uploaded by this program"):
+        there.pull_folder("runs/a")
+
+
+def test_what_changed_here_alone_is_kept_and_what_changed_there_alone_comes(
+    here: Remote, there: Remote
+) -> None:
+    for name in ("ours.json", "theirs.json", "both.json"):
+        write(here, f"sweeps/s/{name}", b"first")
+    here.push_folder("sweeps/s")
+    there.pull_folder("sweeps/s")
+    write(here, "sweeps/s/ours.json", b"changed here")
+    write(here, "sweeps/s/both.json", b"changed here")
+    write(there, "sweeps/s/theirs.json", b"changed there")
+    write(there, "sweeps/s/both.json", b"changed there")
+    there.push_folder("sweeps/s")
+    assert sorted(here.pull_folder("sweeps/s")) == ["sweeps/s/both.json", "sweeps/s/theirs.json"]
+    assert (here.mirror / "sweeps/s/ours.json").read_bytes() == b"changed here"
+    assert (here.mirror / "sweeps/s/theirs.json").read_bytes() == b"changed there"
+    assert (here.mirror / "sweeps/s/both.json").read_bytes() == b"changed there"
+    assert here.push_folder("sweeps/s") == ["sweeps/s/ours.json"]
+
+
+def test_epochs_which_were_not_uploaded_in_time_are_kept() -> None:
+    ours = b'{"epoch": 1, "x": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epo'
+    theirs = b'{"epoch": 1, "x": 2}\n{"epoch": 2}'
+    assert merge_epochs(theirs, ours) == b'{"epoch": 1, "x": 2}\n{"epoch": 2}\n{"epoch": 3}\n'
+    assert merge_epochs(b"", b'{"epoch": 1}\n') == b'{"epoch": 1}\n'
+    assert merge_epochs(b'{"epoch": 4}\n', ours) == b'{"epoch": 4}\n'
+
+
+def test_a_bucket_that_is_missing_is_refused_at_once(
+    port: int, tmp_path: Path, proxy: FaultyProxy
+) -> None:
+    with pytest.raises(StoreError, match=r"cannot list s3://nowhere-at-all/.*create the bucket"):
+        Remote("s3://nowhere-at-all/x", tmp_path).objects("runs")
+    assert len(proxy.seen) == 1
+
+
+def test_missing_credentials_are_refused_with_the_remedy(
+    port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreError, match="credentials; check the credentials and their rights"):
+        here.objects("runs")
+
+
+def test_a_server_that_is_away_is_named(here: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"tried 2 times: .*127\.0\.0\.1:9.*nothing is lost"):
+        here.objects("runs")
+
+
+def test_one_setting_says_where_everything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WSSS_MIRROR", raising=False)
+    local = open_store(str(tmp_path / "results"))
+    assert (local.root, local.remote) == (tmp_path / "results", None)
+    assert local.artifact_location == f"file://{tmp_path}/results/mlartifacts"
+    store = open_store("s3://bucket/some/prefix/")
+    digest = hashlib.sha256(b"s3://bucket/some/prefix").hexdigest()[:16]
+    assert store.root == tmp_path / ".cache" / "wsss" / digest
+    assert store.remote is not None
+    assert store.artifact_location == "s3://bucket/some/prefix/mlartifacts"
+    assert store.remote.key("runs/a") == "some/prefix/runs/a"
+    assert Remote("s3://bucket", tmp_path).key("runs/a") == "runs/a"
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    assert open_store("s3://bucket/some/prefix").root == tmp_path / "mirror"
+    for wrong in ("gs://bucket/x", "s3:///x", Path("s3://bucket/x")):
+        with pytest.raises(StoreError, match="not an object store; write s3://bucket/prefix"):
+            open_store(wrong)
+
+
+def test_a_store_in_a_bucket_is_checked_for_writing_and_can_be_pickled(
+    port: int, here: Remote, tmp_path: Path
+) -> None:
+    Store(here.mirror, here).check_writable()
+    assert objects(port, here) == {}
+    copied: Store = pickle.loads(pickle.dumps(Store(here.mirror, here)))
+    copied.check_writable()
+    nowhere = Remote("s3://nowhere-at-all/x", tmp_path / "mirror")
+    with pytest.raises(StoreError, match="create the bucket"):
+        Store(nowhere.mirror, nowhere).check_writable()
+
+
+def finish_run(store: Store, run_id: str, figures: dict[str, Any]) -> None:
+    write_json(store.run(run_id).path / "config.json", {"id": run_id})
+    write_json(store.run(run_id).path / "metrics.json", figures)
+
+
+def test_another_machine_reads_results_without_checkpoints(here: Remote, there: Remote) -> None:
+    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
+    finish_run(ours, "r", {"miou_fixed": 12.5})
+    ours.cam("c").add_epoch({"epoch": 1, "loss": 0.5})
+    write(here, "cams/c/checkpoints/epoch_0001.pt", b"large")
+    write_json(ours.sweep("s") / "sweep.json", {"name": "s"})
+    here.push_folder("cams/c")
+    ours.push_results()
+    ours.push_sweep("s")
+    theirs.pull_results()
+    assert theirs.run("r").metrics() == {"miou_fixed": 12.5}
+    assert theirs.cam("c").epochs() == [{"epoch": 1, "loss": 0.5}]
+    assert theirs.sweep_names() == ["s"]
+    assert not theirs.cam("c").checkpoints.exists()
+
+
+def test_a_failure_that_is_cleared_does_not_come_back(
+    port: int, here: Remote, there: Remote
+) -> None:
+    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
+    write_json(theirs.run("r").path / "failure.json", {"kind": "diverged"})
+    theirs.push_run("r")
+    ours.pull_results()
+    assert ours.run("r").failure() == {"kind": "diverged"}
+    ours.run("r").clear_failure()
+    ours.pull_results()
+    assert ours.run("r").failure() is None
+    # Cleared by another machine, whose run has come out well:
+    write_json(ours.run("r").path / "failure.json", {"kind": "diverged"})
+    ours.push_run("r")
+    (theirs.run("r").path / "failure.json").unlink()
+    finish_run(theirs, "r", {})
+    theirs.push_run("r")
+    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/metrics.json"]
+
+
+def test_the_records_of_a_training_in_progress_here_are_left_alone(
+    here: Remote, there: Remote
+) -> None:
+    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
+    theirs.cam("c").add_epoch({"epoch": 1, "from": "there"})
+    there.push_folder("cams/c")
+    ours.cam("c").add_epoch({"epoch": 1, "from": "here"})
+    write_json(ours.cam("c").path / "holder.json", {"run_id": "r"})
+    local = Store(here.mirror)
+    with local.cam("c").lock().acquire():
+        ours.pull_results()
+        assert ours.cam("c").epochs() == [{"epoch": 1, "from": "here"}]
+    ours.pull_results()  # the process has ended, its holder.json is a leftover
+    assert ours.cam("c").epochs() == [{"epoch": 1, "from": "there"}]
+    assert json.loads((ours.cam("c").path / "holder.json").read_text()) == {"run_id": "r"}

@@ -1,0 +1,176 @@
+"""A lease holds on all machines, ends with its holder, and is never held by two."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from filelock import FileLock, Timeout
+
+from sweeps import lease as lease_module
+from sweeps import remote_bucket
+from sweeps.lease import Lease, LeaseHeldError
+from sweeps.remote import Remote
+from sweeps.store import Store, StoreError
+
+KEY = "x/leases/sweeps/s"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture(autouse=True)
+def fresh(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    client(port).delete_object(Bucket=BUCKET, Key=KEY)
+    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_module, "POLL_SECONDS", 0.1)
+
+
+def lease(machine: Path, **options: Any) -> Lease:
+    machine.mkdir(exist_ok=True)
+    remote = Remote(f"s3://{BUCKET}/x", machine)
+    return Lease(remote, "leases/sweeps/s", FileLock(machine / "driver.lock"), **options)
+
+
+def content(port: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        client(port).get_object(Bucket=BUCKET, Key=KEY)["Body"].read()
+    )
+    return found
+
+
+def test_a_lease_excludes_other_machines_until_it_is_released(port: int, tmp_path: Path) -> None:
+    with lease(tmp_path / "a", note="run 7").acquire(timeout=0):
+        with pytest.raises(LeaseHeldError) as caught:
+            lease(tmp_path / "b").acquire(timeout=0.3)
+        assert caught.value.holder["note"] == "run 7"
+        text = str(caught.value)
+        assert text.startswith(f"s3://{BUCKET}/{KEY}: held by process ")
+        assert "s ago; it is free 60 s after the last one" in text
+    with lease(tmp_path / "b").acquire(timeout=0) as held:
+        held.check()
+    assert "Contents" not in client(port).list_objects_v2(Bucket=BUCKET, Prefix=KEY)
+
+
+def test_a_process_of_the_same_machine_is_refused_as_with_a_local_store(tmp_path: Path) -> None:
+    with lease(tmp_path / "a").acquire(timeout=0), pytest.raises(Timeout) as caught:
+        lease(tmp_path / "a").acquire(timeout=0)
+    assert not isinstance(caught.value, LeaseHeldError)
+
+
+def test_of_many_machines_at_once_one_gets_the_lease(tmp_path: Path) -> None:
+    start, won, refused = threading.Barrier(6), [], []
+
+    def race(number: int) -> None:
+        own = lease(tmp_path / str(number))
+        start.wait()
+        try:
+            won.append(own.acquire(timeout=0))
+        except LeaseHeldError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 5)
+    won[0].release()
+
+
+def abandon(machine: Path) -> Lease:
+    """Hold a lease, and die: no heartbeat and no file lock any more."""
+    dead = lease(machine).acquire(timeout=0)
+    dead._stop.set()
+    assert dead._thread
+    dead._thread.join()
+    dead.file_lock.release()
+    return dead
+
+
+def test_the_lease_of_a_dead_process_is_taken_over_once_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(tmp_path / "a")
+    with pytest.raises(LeaseHeldError):
+        lease(tmp_path / "b").acquire(timeout=0)
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 1.5)
+    started = time.monotonic()
+    with lease(tmp_path / "b").acquire(timeout=20):
+        assert time.monotonic() - started < 15
+
+
+def test_on_the_same_machine_a_dead_process_is_followed_at_once(tmp_path: Path) -> None:
+    abandon(tmp_path / "a")
+    with lease(tmp_path / "a").acquire(timeout=0) as held:
+        held.check()
+
+
+def test_a_lease_that_lives_is_not_taken_over(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 3.0)
+    with lease(tmp_path / "a").acquire(timeout=0) as held:
+        first = content(port)["beat"]
+        with pytest.raises(LeaseHeldError):
+            lease(tmp_path / "b").acquire(timeout=5)
+        assert content(port)["beat"] > first
+        assert not held.lost
+
+
+def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one_alone(
+    port: int, tmp_path: Path
+) -> None:
+    told = threading.Event()
+    sleeper = lease(tmp_path / "a", on_lost=told.set).acquire(timeout=0)
+    s3 = client(port)
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=json.dumps({"token": "another"}))
+    assert told.wait(20)
+    with pytest.raises(StoreError, match=r"taken over by another process.*leave the work to"):
+        sleeper.check()
+    sleeper.release()
+    assert content(port) == {"token": "another"}
+
+
+def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+    with faulty_proxy(port) as proxy:
+        proxy.faults = [("PUT", "mute")]
+        with lease(tmp_path / "a").acquire(timeout=0) as held:
+            assert not proxy.faults
+            held.check()
+
+
+def test_heartbeats_survive_an_outage(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+    with faulty_proxy(port) as proxy, lease(tmp_path / "a").acquire(timeout=0) as held:
+        proxy.faults = [("PUT", "refuse")] * 6
+        until = time.monotonic() + 30
+        while proxy.faults and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not proxy.faults
+        beat = content(port)["beat"]
+        while content(port)["beat"] == beat and time.monotonic() < until:
+            time.sleep(0.05)
+        assert content(port)["beat"] > beat
+        assert not held.lost
+
+
+def test_the_lock_of_a_sweep_is_a_file_lock_or_a_lease(port: int, tmp_path: Path) -> None:
+    assert isinstance(Store(tmp_path / "local").driver_lock("s"), FileLock)
+    remote = Remote(f"s3://{BUCKET}/x", tmp_path / "mirror")
+    with Store(remote.mirror, remote).driver_lock("s").acquire(timeout=0):
+        assert content(port)["machine"] == remote.machine()
+        with pytest.raises(Timeout):
+            lease(tmp_path / "b").acquire(timeout=0)

@@ -1,0 +1,340 @@
+"""Trials in a bucket: killed, resumed on an empty machine, broken checkpoints, full disk."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket_server import BUCKET, client, faulty_proxy, moto_server
+
+from sweeps import lease as lease_module
+from sweeps import remote_bucket
+from sweeps.remote import Remote
+from sweeps.store import Store, StoreError, open_store
+from sweeps.trial import TrialTask, run_trial
+from wsss.config import RunConfig
+from wsss.identity import cam_id, run_id
+from wsss.overrides import apply_overrides
+from wsss.training.process import Process
+
+EXPLANATORY = {
+    "train_seconds", "inference_seconds", "after_training_seconds", "last_attempt_seconds",
+    "environment", "counts_from",
+}  # fmt: skip
+
+IN_A_PROCESS = """
+import json, sys, torch
+from sweeps.trial import TrialTask, run_trial
+from wsss.training.process import Process
+torch.set_num_threads(1)
+for record in run_trial(TrialTask(**json.load(sys.stdin)), Process()):
+    print(int(record["epoch"]), flush=True)
+    if record["epoch"] == 3:
+        import time; time.sleep(60)
+"""
+"""Prints each record's epoch; stops at the third, whose checkpoint is then not yet written."""
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def config(small: RunConfig) -> RunConfig:
+    return apply_overrides(small, {"views.enhanced": True})
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's mirror; a test which deletes it has another machine."""
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
+    return tmp_path / "mirror"
+
+
+@pytest.fixture(scope="module")
+def unbroken(config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A local store with the trial done in one go."""
+    store = Store(tmp_path_factory.mktemp("unbroken"))
+    list(
+        run_trial(TrialTask(config.model_dump(mode="json"), str(store.root), str(drawn), None), ONE)
+    )
+    return store
+
+
+ONE = Process()
+FULL = r"cannot be written \(No space left on device\); free space"
+
+
+def task(config: RunConfig, drawn: Path, prefix: str) -> TrialTask:
+    return TrialTask(
+        config.model_dump(mode="json"), "unused", str(drawn), None,
+        remote=f"s3://{BUCKET}/{prefix}",
+    )  # fmt: skip
+
+
+def figures(store: Store, config: RunConfig) -> dict[str, Any]:
+    metrics = store.run(run_id(config)).metrics()
+    assert metrics
+    return {name: value for name, value in metrics.items() if name not in EXPLANATORY}
+
+
+def losses(store: Store, config: RunConfig) -> list[list[float]]:
+    return [record["step_losses"] for record in store.cam(cam_id(config)).epochs()]
+
+
+def keys(port: int, prefix: str) -> dict[str, str]:
+    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")
+    start = len(prefix) + 1
+    return {item["Key"][start:]: item["ETag"] for item in found.get("Contents", [])}
+
+
+def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -> None:
+    """Run a trial until its first checkpoints are written, then leave it."""
+    loop = run_trial(task(config, drawn, prefix), ONE)
+    assert isinstance(loop, Iterator)
+    for _ in range(epochs + 1):  # a checkpoint comes with the record after its own
+        next(loop)
+    loop.close()
+
+
+def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
+    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store
+) -> None:
+    asked = task(config, drawn, "killed")
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_PROCESS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        json.dump(vars(asked), process.stdin)
+        process.stdin.close()
+        seen = [process.stdout.readline() for _ in range(3)]
+        assert seen == ["1\n", "2\n", "3\n"]
+        process.send_signal(signal.SIGKILL)
+    cam = f"cams/{cam_id(config)}"
+    there = keys(port, "killed")
+    assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/checkpoints/epoch_0002.pt"} <= set(there)
+    assert f"leases/{cam}" in there  # it could not give the lease back
+    assert f"runs/{run_id(config)}/metrics.json" not in there
+    shutil.rmtree(mirror)
+    records = list(run_trial(asked, ONE))
+    assert [record["epoch"] for record in records if "loss" in record] == [3]
+    store = asked.open_store()
+    assert store.root == mirror
+    assert losses(store, config) == losses(unbroken, config)
+    assert figures(store, config) == figures(unbroken, config)
+    own = {p.relative_to(unbroken.root).as_posix() for p in unbroken.root.rglob("*") if p.is_file()}
+    assert set(keys(port, "killed")) == own - {f"{cam}/training.lock"}
+    before = keys(port, "killed")
+    shutil.rmtree(mirror)  # a third machine finds it done
+    assert list(run_trial(asked, ONE)) == []
+    assert figures(store, config) == figures(unbroken, config)
+    assert keys(port, "killed") == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "all"])
+def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
+    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store,
+    caplog: pytest.LogCaptureFixture, damage: str,
+) -> None:  # fmt: skip
+    prefix = damage.replace(" ", "-")
+    stopped_after(config, drawn, prefix, epochs=2)
+    s3, folder = client(port), f"{prefix}/cams/{cam_id(config)}/checkpoints"
+    for name in ("epoch_0001.pt", "epoch_0002.pt")[0 if damage == "all" else 1 :]:
+        key = f"{folder}/{name}"
+        found = s3.get_object(Bucket=BUCKET, Key=key)
+        content = bytearray(found["Body"].read())
+        if damage == "cut":
+            content = content[: len(content) // 2]
+        else:
+            content[len(content) // 2] ^= 1
+        s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(content), Metadata=found["Metadata"])
+    shutil.rmtree(mirror)
+    with caplog.at_level(logging.WARNING):
+        records = list(run_trial(task(config, drawn, prefix), ONE))
+    first = 1 if damage == "all" else 2
+    assert [r["epoch"] for r in records if "loss" in r] == list(range(first, 4))
+    assert f"s3://{BUCKET}/{folder}/epoch_0002.pt: altered or cut" in caplog.text
+    assert "falling back to the checkpoint before it" in caplog.text
+    store = open_store(f"s3://{BUCKET}/{prefix}")
+    assert losses(store, config) == losses(unbroken, config)
+    assert figures(store, config) == figures(unbroken, config)
+
+
+def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
+    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
+    with faulty_proxy(port) as proxy:
+        loop = run_trial(task(config, drawn, "away"), ONE)
+        for _ in range(2):
+            next(loop)
+        proxy.faults = [("PUT", "cut")] * 2  # the second epoch's records
+        with pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/away/cams/.*2 times"):
+            next(loop)
+    checkpoints = f"cams/{cam_id(config)}/checkpoints"
+    assert (mirror / checkpoints / "epoch_0002.pt").exists()
+    assert f"{checkpoints}/epoch_0002.pt" not in keys(port, "away")
+    loop = run_trial(task(config, drawn, "away"), ONE)
+    assert next(loop)["epoch"] == 3  # from the local checkpoint, which is newer than the bucket's
+    assert f"{checkpoints}/epoch_0002.pt" in keys(port, "away")
+    list(loop)
+    store = open_store(f"s3://{BUCKET}/away")
+    assert figures(store, config) == figures(unbroken, config)
+
+
+def test_an_older_checkpoint_here_gives_way_to_the_newer_one_in_the_bucket(
+    port: int, config: RunConfig, drawn: Path, mirror: Path, tmp_path: Path, unbroken: Store
+) -> None:
+    stopped_after(config, drawn, "older", epochs=1)
+    shutil.copytree(mirror, tmp_path / "old")
+    stopped_after(config, drawn, "older", epochs=1)  # goes on: the second epoch's checkpoint
+    shutil.rmtree(mirror)
+    (tmp_path / "old").rename(mirror)
+    records = list(run_trial(task(config, drawn, "older"), ONE))
+    assert [r["epoch"] for r in records if "loss" in r] == [3]
+    assert losses(open_store(f"s3://{BUCKET}/older"), config) == losses(unbroken, config)
+
+
+def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inference(
+    port: int, config: RunConfig, drawn: Path, mirror: Path
+) -> None:
+    list(run_trial(task(config, drawn, "counts"), ONE))
+    shutil.rmtree(mirror)
+    other = apply_overrides(config, {"labels.background_score": 0.3})
+    records = list(run_trial(task(other, drawn, "counts"), ONE))
+    assert not any("loss" in record for record in records)
+    metrics = open_store(f"s3://{BUCKET}/counts").run(run_id(other)).metrics()
+    assert metrics
+    assert metrics["counts_from"] == run_id(config)
+
+
+class Ranks:
+    """Two ranks as threads: `gather` exchanges items through a list."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = [None, None]
+        self.barrier = threading.Barrier(2, timeout=60)
+
+    def rank(self, number: int) -> Process:
+        ranks = self
+
+        class Rank(Process):
+            def gather(self, item: Any) -> list[Any]:
+                ranks.items[number] = item
+                ranks.barrier.wait()
+                found = list(ranks.items)
+                ranks.barrier.wait()
+                return found
+
+        return Rank(number, 2)
+
+
+def test_all_ranks_start_from_the_first_ranks_checkpoints(
+    port: int, config: RunConfig, tmp_path: Path
+) -> None:
+    from sweeps.remote_trial import RemoteTrial
+
+    url, folder = f"s3://{BUCKET}/ranks", f"cams/{cam_id(config)}/checkpoints"
+    mirrors = [tmp_path / "first", tmp_path / "second"]
+    held = [{"epoch_0003.pt": b"3", "epoch_0004.pt": b"4"}, {"epoch_0005.pt": b"never uploaded"}]
+    for mirror, files in zip(mirrors, held, strict=True):
+        for name, content in files.items():
+            (mirror / folder).mkdir(parents=True, exist_ok=True)
+            (mirror / folder / name).write_bytes(content)
+    ranks, work = Ranks(), [False, False]
+
+    def start(number: int) -> None:
+        store = Store(mirrors[number], Remote(url, mirrors[number]))
+        work[number] = RemoteTrial(store, config, ranks.rank(number), None).start()
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert work == [True, True]
+    for mirror in mirrors:
+        found = {path.name: path.read_bytes() for path in (mirror / folder).iterdir()}
+        assert found == held[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB: a checkpoint here takes 3.7."""
+    if sys.platform != "linux" or not shutil.which("mount"):
+        pytest.skip("no tmpfs here")
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs may not be mounted here: needs root")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Fill a disk but for some bytes; return the file to delete."""
+    path, free = disk / "filler", shutil.disk_usage(disk).free
+    path.write_bytes(b"\0" * max(0, free - leave))
+    return path
+
+
+@pytest.mark.parametrize("leave", [0, 65536])
+def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
+    config: RunConfig, drawn: Path, small_disk: Path, unbroken: Store, leave: int
+) -> None:
+    store = Store(small_disk / "store")
+    asked = TrialTask(config.model_dump(mode="json"), str(store.root), str(drawn), None)
+    loop = run_trial(asked, ONE)
+    next(loop)
+    next(loop)
+    filler = fill(small_disk, leave)
+    with pytest.raises(StoreError, match=FULL):
+        list(loop)
+    checkpoints = sorted(path.name for path in store.cam(cam_id(config)).checkpoints.iterdir())
+    assert checkpoints == ["epoch_0001.pt"]
+    assert store.run(run_id(config)).metrics() is None
+    filler.unlink()
+    assert [r["epoch"] for r in run_trial(asked, ONE) if "loss" in r] == [2, 3]
+    assert losses(store, config) == losses(unbroken, config)
+    assert figures(store, config) == figures(unbroken, config)
+
+
+def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
+    port: int, config: RunConfig, drawn: Path, mirror: Path, small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    stopped_after(config, drawn, "full", epochs=2)
+    monkeypatch.setenv("WSSS_MIRROR", str(small_disk / "mirror"))
+    filler = fill(small_disk, 200_000)
+    with pytest.raises(StoreError, match=FULL):
+        list(run_trial(task(config, drawn, "full"), ONE))
+    folder = small_disk / "mirror" / "cams" / cam_id(config) / "checkpoints"
+    assert list(folder.iterdir()) == []
+    filler.unlink()
+    assert next(run_trial(task(config, drawn, "full"), ONE))["epoch"] == 3
+
+
+def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> None:
+    from sweeps.store_errors import disk_errors
+
+    with pytest.raises(PermissionError), disk_errors(tmp_path):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), "x")
+    with pytest.raises(StoreError, match=r"^/some/file: cannot be written"), disk_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/file")
