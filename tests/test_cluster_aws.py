@@ -1,0 +1,277 @@
+"""cluster.yaml on a made-up AWS (moto): what cluster/aws_prepare.py makes, and what Ray then does.
+
+Nothing here reaches a real account. moto stands for AWS; Ray's own bootstrap and node provider run.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+import yaml
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+from test_cluster_yaml import ROOT, accept, lint, load, module
+
+aws_prepare = module("aws_prepare")
+REGION = "us-west-2"
+ADDRESS = "203.0.113.7/32"
+
+
+class Prepared(NamedTuple):
+    text: str  # the filled file
+    config: dict[str, Any]  # after Ray's bootstrap
+
+
+def prepare(output: Path, address: str = ADDRESS, bucket: str = "lab") -> int:
+    image = boto3.client("ec2", REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    return aws_prepare.main(
+        ["--bucket", bucket, "--prefix", "wsss/qin", "--address", address, "--output", str(output),
+         "--file", str(ROOT / "cluster.yaml"), "--head-image", image, "--gpu-image", image]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """An account with everything prepared, and the file as Ray's bootstrap leaves it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(key, "testing")
+        patch.setenv("HOME", str(home))  # Ray writes a key pair below ~/.ssh
+        from ray.autoscaler._private.aws.config import bootstrap_aws
+
+        assert prepare(home / "mine.yaml") == 0
+        text = (home / "mine.yaml").read_text()
+        yield Prepared(text, bootstrap_aws(accept(yaml.safe_load(text))))
+
+
+def groups() -> list[dict[str, Any]]:
+    return boto3.client("ec2", REGION).describe_security_groups()["SecurityGroups"]
+
+
+def group_of(prepared: Prepared) -> dict[str, Any]:
+    (name,) = prepared.config["available_node_types"]["head"]["node_config"]["SecurityGroupIds"]
+    (group,) = [group for group in groups() if group["GroupId"] == name]
+    return group
+
+
+def test_nothing_is_left_to_fill_and_all_rules_hold(prepared: Prepared) -> None:
+    used = [line for line in prepared.text.splitlines() if not line.lstrip().startswith("#")]
+    assert not any("YOUR_" in line for line in used)
+    assert "--store s3://lab/wsss/qin " in prepared.text
+    assert lint.findings(yaml.safe_load(prepared.text)) == []
+
+
+def test_only_ssh_from_one_address_and_the_cluster_itself_may_enter(prepared: Prepared) -> None:
+    group = group_of(prepared)
+    by_protocol = {rule["IpProtocol"]: rule for rule in group["IpPermissions"]}
+    assert set(by_protocol) == {"tcp", "-1"}
+    ssh, inside = by_protocol["tcp"], by_protocol["-1"]
+    assert (ssh["FromPort"], ssh["ToPort"]) == (22, 22)
+    assert [source["CidrIp"] for source in ssh["IpRanges"]] == [ADDRESS]
+    assert inside["IpRanges"] == []
+    assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]]
+
+
+def test_ray_opens_nothing_to_the_world_and_takes_no_broad_role(prepared: Prepared) -> None:
+    opened = [
+        source["CidrIp"]
+        for group in groups()
+        for rule in group["IpPermissions"]
+        for source in rule["IpRanges"]
+    ]
+    assert opened == [ADDRESS]
+    names = {role["RoleName"] for role in boto3.client("iam").list_roles()["Roles"]}
+    assert names == {"wsss-sweeps-head", "wsss-sweeps-worker"}
+    for name in names:
+        attached = boto3.client("iam").list_attached_role_policies(RoleName=name)
+        assert attached["AttachedPolicies"] == []
+
+
+def test_without_our_group_ray_would_open_ssh_to_the_world(prepared: Prepared) -> None:
+    """Why SecurityGroupIds must be there: this fails once Ray's own default is safe."""
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+
+    config = accept(yaml.safe_load(prepared.text))
+    config["cluster_name"] = "careless"
+    for node_type in config["available_node_types"].values():
+        del node_type["node_config"]["SecurityGroupIds"]
+    bootstrap_aws(config)
+    (made,) = [group for group in groups() if "careless" in group["GroupName"]]
+    assert "0.0.0.0/0" in json.dumps(made["IpPermissions"])
+    boto3.client("ec2", REGION).delete_security_group(GroupId=made["GroupId"])
+
+
+def test_workers_may_start_in_three_zones(prepared: Prepared) -> None:
+    subnets = prepared.config["available_node_types"]["gpu_spot"]["node_config"]["SubnetIds"]
+    found = boto3.client("ec2", REGION).describe_subnets(SubnetIds=subnets)["Subnets"]
+    zones = {subnet["AvailabilityZone"] for subnet in found}
+    assert zones == {"us-west-2a", "us-west-2b", "us-west-2c"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "lifecycle", "role"),
+    [
+        ("head", None, "wsss-sweeps-head"),
+        ("gpu_spot", "spot", "wsss-sweeps-worker"),
+        ("gpu_on_demand", None, "wsss-sweeps-worker"),
+    ],
+)
+def test_machines_start_as_the_file_says_and_are_gone_afterwards(
+    prepared: Prepared, kind: str, lifecycle: str | None, role: str
+) -> None:
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    ec2 = boto3.client("ec2", REGION)
+    provider = AWSNodeProvider(prepared.config["provider"], "wsss-sweeps")
+    node_config = prepared.config["available_node_types"][kind]["node_config"]
+    (name,) = provider.create_node(node_config, {"ray-node-type": "worker"}, 1)
+
+    def seen() -> dict[str, Any]:
+        return ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0]
+
+    machine = seen()
+    assert machine.get("InstanceLifecycle") == lifecycle
+    assert machine["MetadataOptions"]["HttpTokens"] == "required"
+    assert machine["IamInstanceProfile"]["Arn"].endswith(f"/{role}")
+    assert [group["GroupId"] for group in machine["SecurityGroups"]] == [
+        group_of(prepared)["GroupId"]
+    ]
+    attached = [{"Name": "attachment.instance-id", "Values": [name]}]
+    disks = ec2.describe_volumes(Filters=attached)["Volumes"]
+    assert disks
+    assert all(disk["Encrypted"] for disk in disks)
+    provider.terminate_node(name)
+    assert seen()["State"]["Name"] == "terminated"
+
+
+def test_preparing_again_replaces_the_address_and_keeps_the_rest(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    before = group_of(prepared)["GroupId"]
+    try:
+        assert prepare(tmp_path / "a.yaml", address="198.51.100.9/32") == 0
+        group = group_of(prepared)
+        ranges = [
+            source["CidrIp"] for rule in group["IpPermissions"] for source in rule["IpRanges"]
+        ]
+        assert (group["GroupId"], ranges) == (before, ["198.51.100.9/32"])
+        assert len(group["IpPermissions"]) == 2
+    finally:
+        assert prepare(tmp_path / "b.yaml") == 0
+    assert (tmp_path / "b.yaml").read_text() == prepared.text
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0/0", "10.0.0.0/8", "::/0"])
+def test_a_wide_address_is_refused_before_anything_is_made(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    assert prepare(tmp_path / "mine.yaml", address=address, bucket="other") == 2
+    assert "give your own" in capsys.readouterr().err
+    buckets = boto3.client("s3", REGION).list_buckets()["Buckets"]
+    assert [bucket["Name"] for bucket in buckets] == ["lab"]
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_the_bucket_is_closed_to_the_public(prepared: Prepared) -> None:
+    block = boto3.client("s3", REGION).get_public_access_block(Bucket="lab")
+    assert set(block["PublicAccessBlockConfiguration"].values()) == {True}
+
+
+@pytest.mark.parametrize("name", ["head", "worker"])
+def test_a_role_names_its_actions_and_reaches_only_this_cluster(
+    prepared: Prepared, name: str
+) -> None:
+    iam = boto3.client("iam")
+    role = f"wsss-sweeps-{name}"
+    statements = [
+        statement
+        for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]
+        for statement in iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"][
+            "Statement"
+        ]
+    ]
+    assert statements
+    assert "YOUR_" not in json.dumps(statements)
+    for statement in statements:
+        actions, resources = as_list(statement["Action"]), as_list(statement["Resource"])
+        assert not any("*" in action for action in actions)
+        if "*" in resources:  # what AWS cannot limit: seeing
+            assert all(action.startswith("ec2:Describe") for action in actions)
+        for action in actions:
+            if action.startswith("s3:"):
+                allowed = {"arn:aws:s3:::lab/wsss/qin/*"}
+                assert set(resources) == (
+                    {"arn:aws:s3:::lab"} if action == "s3:ListBucket" else allowed
+                )
+            if action == "s3:ListBucket":
+                assert set(statement["Condition"]["StringLike"]["s3:prefix"]) == {
+                    "wsss/qin", "wsss/qin/*",
+                }  # fmt: skip
+            if action in ("ec2:TerminateInstances", "ec2:CreateTags"):
+                assert "Condition" in statement
+    if name == "worker":
+        assert {action[:3] for s in statements for action in as_list(s["Action"])} == {"s3:"}
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_a_worker_writes_below_its_prefix_and_nowhere_else(prepared: Prepared) -> None:
+    """moto judges the policy as AWS would, but for conditions, which it does not know."""
+    iam, sts = boto3.client("iam"), boto3.client("sts", REGION)
+    arn = iam.get_role(RoleName="wsss-sweeps-worker")["Role"]["Arn"]
+    given = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+    s3 = boto3.client(
+        "s3",
+        REGION,
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given["SessionToken"],
+    )
+
+    @set_initial_no_auth_action_count(0)
+    def judged(key: str) -> str:
+        try:
+            s3.put_object(Bucket="lab", Key=key, Body=b"x")
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "written"
+
+    assert judged("wsss/qin/runs/a/metrics.json") == "written"
+    assert judged("wsss/qin2/runs/a/metrics.json") == "AccessDenied"
+    assert judged("somebody/else") == "AccessDenied"
+
+
+def test_ray_up_without_credentials_fails_for_credentials_alone(tmp_path: Path) -> None:
+    """The true command on the file as it is in the repository."""
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
+        "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "RAY_TMPDIR": str(tmp_path),
+        "RAY_AUTH_MODE": "token",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-m", "sweeps.secrets"], cwd=ROOT, env=environment, check=True)
+    up = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "cluster.yaml"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    said = up.stdout + up.stderr
+    assert up.returncode != 0
+    assert re.search(r"NoCredentials|[Uu]nable to locate credentials|credentials", said), said
+    for other in ("ValidationError", "schema", "KeyError", "FileNotFound"):
+        assert other not in said, said
+
+
+def test_the_file_in_the_repository_is_the_one_these_tests_fill() -> None:
+    assert set(load("cluster.yaml")["available_node_types"]) == {
+        "head", "gpu_spot", "gpu_on_demand",
+    }  # fmt: skip
