@@ -1,0 +1,248 @@
+"""Checks of one machine and of reports made up by hand; test_jobs_cluster.py has the cluster's."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sweeps.doctor import Check, as_json, exit_code, from_json
+from sweeps.doctor_checks import (
+    check_data,
+    check_limits,
+    check_store,
+    check_token,
+    check_versions,
+    installed,
+    locked_versions,
+)  # fmt: skip
+from sweeps.doctor_cli import doctor
+from sweeps.doctor_network import (
+    Service,
+    check_job_server,
+    check_mlflow,
+    check_ports,
+    listening,
+)  # fmt: skip
+from sweeps.doctor_nodes import NodeReport, check_report, quick_fingerprint, same_data
+
+
+@contextmanager
+def server(status: int) -> Iterator[int]:
+    """An HTTP server on loopback that gives every request the same answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    listener = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield listener.server_port
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+
+
+def states(checks: list[Check]) -> dict[str, str]:
+    return {check.name: check.state for check in checks}
+
+
+def test_problems_alone_make_the_exit_code() -> None:
+    ok, warning, problem = (Check("x", s, "") for s in ("ok", "warning", "problem"))  # type: ignore[arg-type]
+    assert exit_code([ok, warning]) == 0
+    assert exit_code([ok, problem]) == 1
+
+
+def test_checks_survive_json() -> None:
+    checks = [Check("disk", "ok", "1 GiB", "", "n1")]
+    assert from_json(as_json(checks)) == checks
+
+
+def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    numpy = installed("numpy")
+    lock.write_text(f"# comment\nnumpy=={numpy}\ntorch==0.0.1\nno-such-thing==1\n")
+    locked = locked_versions(lock)
+    assert locked == {"numpy": numpy, "torch": "0.0.1", "no-such-thing": "1"}
+    python, packages = check_versions(locked)
+    assert python.found == ".".join(map(str, sys.version_info[:3]))
+    assert packages.state == "problem"
+    assert "torch" in packages.found
+    assert "numpy" not in packages.found
+
+
+def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
+    assert states(check_store(tmp_path / "s"))["store"] == "ok"
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_store_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("")
+    assert states(check_store(tmp_path / "s")) == {"store": "problem"}
+
+
+def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-words")
+    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    token.chmod(0o644)
+    checks = check_token(env)
+    assert states(checks) == {"authentication": "ok", "token file": "problem"}
+    assert "secret-words" not in as_json(checks)
+    token.chmod(0o600)
+    assert states(check_token(env))["token file"] == "ok"
+    token.unlink()
+    assert states(check_token(env))["token file"] == "problem"
+    assert states(check_token({"RAY_AUTH_TOKEN_PATH": str(token)})) == {"authentication": "warning"}
+
+
+def test_limits_are_looked_at(tmp_path: Path) -> None:
+    assert set(states(check_limits(tmp_path))) == {"shared memory", "open files"}
+
+
+def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(
+    drawn: Path, tmp_path: Path
+) -> None:
+    found = check_data(drawn, ["train", "train_aug"])
+    assert found.state == "ok"
+    assert "train 10, train_aug 16" in found.found
+    assert check_data(tmp_path, ["train"]).state == "problem"
+
+
+def test_listening_ports_are_read_with_their_addresses(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    table.write_text(
+        "  sl  local_address rem_address   st\n"
+        "   0: 0100007F:2049 00000000:0000 0A\n"
+        "   1: 00000000:18EB 00000000:0000 0A\n"
+        "   2: 0100007F:9999 0100007F:2049 01\n"
+        "   3: 0000000000000000FFFF00000100007F:1388 0:0 0A\n"
+    )
+    assert listening((str(table),)) == {
+        8265: {"127.0.0.1"}, 6379: {"0.0.0.0"}, 5000: {"::ffff:7f00:1"},
+    }  # fmt: skip
+
+
+def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gcs = (Service("GCS", 6379),)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert states(check_ports({6379: {"127.0.0.1", "::1"}}, gcs)) == {"GCS": "ok"}
+    assert states(check_ports({6379: {"127.0.0.1", "0.0.0.0"}}, gcs)) == {"GCS": "problem"}
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert states(check_ports({6379: {"0.0.0.0"}}, gcs)) == {"GCS": "ok"}
+    assert check_ports({}, gcs) == []
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "problem"), (401, "ok"), (403, "ok")])
+def test_an_open_http_port_is_asked_as_a_stranger(
+    status: int, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.doctor_network._own_address", lambda: "127.0.0.1")
+    with server(status) as port:
+        found = check_ports({port: {"0.0.0.0"}}, (Service("dashboard", port, "/"),))
+    assert states(found) == {"dashboard": state}
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(200, "warning"), (401, "ok"), (403, "ok"), (500, "problem")]
+)
+def test_a_job_server_should_want_a_token(status: int, state: str) -> None:
+    with server(status) as port:
+        assert states(check_job_server(f"http://127.0.0.1:{port}")) == {"job server": state}
+
+
+def test_a_job_server_that_is_not_there_is_a_problem() -> None:
+    assert check_job_server("http://127.0.0.1:9")[0].state == "problem"
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "ok"), (503, "warning")])
+def test_mlflow_is_asked_and_its_password_not_shown(status: int, state: str) -> None:
+    with server(status) as port:
+        check = check_mlflow(f"http://me:word@127.0.0.1:{port}")
+    assert check.state == state
+    assert "word" not in check.found.replace("password", "")
+
+
+def report(**change: Any) -> NodeReport:
+    same: dict[str, Any] = {
+        "versions": {"torch": "2"}, "data": "", "free_bytes": 100 * 2**30, "gpus": 0,
+        "clock": 10.0, "written": "",
+    }  # fmt: skip
+    return NodeReport(**(same | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({}, {}),
+        ({"versions": {"torch": "1"}}, {"packages": "problem"}),
+        ({"free_bytes": 2**30}, {"disk": "problem"}),
+        ({"free_bytes": 10 * 2**30}, {"disk": "warning"}),
+        ({"gpus": 1}, {"GPUs": "warning"}),
+        ({"clock": 14.0}, {"clock": "problem"}),
+        ({"clock": 12.5}, {}),
+    ],
+)
+def test_what_differs_on_a_node_is_found(change: dict[str, Any], wrong: dict[str, str]) -> None:
+    checks = check_report(report(**change), {"torch": "2"}, 0, "n1", sent=9.0, received=11.0)
+    assert {c.name: c.state for c in checks if c.state != "ok"} == wrong
+    assert {c.node for c in checks} == {"n1"}
+
+
+def test_gpus_that_torch_does_not_see_are_a_problem() -> None:
+    checks = check_report(report(), {}, 2, "n1", sent=9.0, received=11.0)
+    assert states(checks)["GPUs"] == "problem"
+
+
+def test_a_changed_picture_list_or_size_changes_the_quick_fingerprint(
+    drawn: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(drawn, copy)
+    assert quick_fingerprint(copy) == quick_fingerprint(drawn)
+    next((copy / "JPEGImages").iterdir()).unlink()
+    assert quick_fingerprint(copy) != quick_fingerprint(drawn)
+    assert quick_fingerprint(tmp_path / "none") == "missing"
+
+
+def test_nodes_with_other_data_are_named() -> None:
+    assert same_data({"a": "1", "b": "1"}).state == "ok"
+    other = same_data({"a": "1", "b": "2", "c": "1"})
+    assert (other.state, other.found) == ("problem", "1 on a, c; 2 on b")
+    assert same_data({"a": "missing", "b": "missing"}).state == "problem"
+
+
+def test_the_command_prints_json_and_fails_on_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(doctor)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr("sweeps.doctor_network.listening", dict)
+    common = ["--json", "--working-dir", str(tmp_path), "--store"]
+    good = CliRunner().invoke(app, [*common, str(tmp_path / "s")])
+    assert "store" in {check["name"] for check in json.loads(good.stdout)}
+    (tmp_path / "file").write_text("")
+    bad = CliRunner().invoke(app, [*common, str(tmp_path / "file")])
+    assert bad.exit_code == 1

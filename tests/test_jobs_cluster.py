@@ -1,0 +1,242 @@
+"""A laptop's commands against a real head with token authentication, and through a bad line."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+FAKE = """
+import json, os, sys, time
+if len(sys.argv) > 1 and sys.argv[1] == "run":
+    print("arguments", json.dumps(sys.argv[1:]), flush=True)
+    try:
+        while not os.path.exists("GATE"):  # a busy machine submits slowly
+            time.sleep(0.1)
+        for i in range(NUM):
+            print("line", i, flush=True)
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        time.sleep(4)  # longer than Ray waits unless told otherwise
+        print("checkpoint written", flush=True)
+        sys.exit(130)
+    sys.exit(7)
+"""
+PROGRAM = """
+import sys, typer
+from sweeps import jobs_cli as j
+app = typer.Typer(pretty_exceptions_enable=False)
+for f in (j.submit, j.attach, j.logs, j.stop, j.jobs, j.fetch):
+    app.command()(f)
+app()
+"""
+HERE = Path(__file__).parents[1]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below the range that the kernel gives out, and outside Ray's worker range."""
+    found: list[int] = []
+    start = 20000 + secrets.randbelow(8000)
+    for port in range(start, 32000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a laptop beside a running head; the head has no CPUs, as in a cluster."""
+    folder = Path("/tmp") / f"wj{secrets.token_hex(3)}"  # Ray's socket paths must be short
+    folder.mkdir()
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    ports = free_ports(9)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WSSS_STORE"))}
+    environment = clean | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
+    }  # fmt: skip
+    names = (
+        "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port", "metrics-export-port", "node-manager-port",
+        "object-manager-port", "runtime-env-agent-port",
+    )  # fmt: skip
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0",
+        "--dashboard-host=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats",
+        "--min-worker-port=33000", "--max-worker-port=33999",
+        *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
+    ]  # fmt: skip
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{ports[1]}"
+    laptop = environment | {
+        "WSSS_ADDRESS": address, "WSSS_CLUSTER_PYTHON": sys.executable,
+        "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while "no sweep was submitted" not in (got := sweeps(laptop, "logs").stderr):
+            assert process.poll() is None, (folder / "head.log").read_text()
+            assert time.monotonic() < deadline, got
+            time.sleep(1)
+        yield laptop
+    finally:
+        process.send_signal(signal.SIGTERM)  # ends all that it started
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def sweeps(
+    laptop: dict[str, str], *words: str, cwd: Path = HERE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        env=laptop, cwd=HERE, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def fake_project(folder: Path, num_lines: int) -> Path:
+    (folder / "sweeps").mkdir(parents=True)
+    (folder / "sweeps" / "__init__.py").touch()
+    (folder / "sweeps" / "__main__.py").write_text(
+        FAKE.replace("NUM", str(num_lines)).replace("GATE", f"{folder}/go")
+    )
+    return folder
+
+
+def submit(laptop: dict[str, str], project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    common = ["--data", "/data", "--preset", "tiny", "--working-dir", str(project)]
+    return sweeps(laptop, "submit", *words, *common)
+
+
+class BadLine:
+    """Forwards TCP to the job server, and can cut all connections."""
+
+    def __init__(self, port: int) -> None:
+        self.target, self.open, self.cuts = port, list[socket.socket](), 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        for end in list(self.open):
+            close(end)
+        self.open.clear()
+        self.cuts += 1
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                return
+            self.open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=(one, other), daemon=True).start()
+
+
+def close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def pump(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+    close(other)
+
+
+def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    line = BadLine(int(head["WSSS_ADDRESS"].rpartition(":")[2]))
+    laptop = head | {"WSSS_ADDRESS": f"http://127.0.0.1:{line.port}"}
+    started = submit(laptop, fake_project(tmp_path / "p", 60), "VI", "--no-follow", "--id", "one")
+    assert started.returncode == 0, started.stderr
+    again = submit(laptop, tmp_path / "p", "VI", "--no-follow", "--seeds", "2")
+    assert "one is there already" in again.stderr
+    (tmp_path / "p" / "go").touch()
+    command = [sys.executable, "-c", PROGRAM, "attach", "one"]
+    with subprocess.Popen(
+        command, env=laptop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = []
+        for text in process.stdout:
+            lines.append(text.strip())
+            if text.strip() == "line 5":
+                line.cut()
+        said = process.stderr.read()
+    assert [s for s in lines if s.startswith("line ")] == [f"line {i}" for i in range(60)]
+    assert line.cuts == 1
+    assert "connection lost" in said
+    assert process.returncode == 7
+    assert '"VI"' in next(text for text in lines if text.startswith("arguments"))
+
+
+def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    project = fake_project(tmp_path / "p", 3000)
+    (project / "go").touch()
+    assert submit(head, project, "V", "--no-follow", "--id", "two").returncode == 0
+    deadline = time.monotonic() + 60
+    while "line 1" not in sweeps(head, "logs", "two").stdout:
+        assert time.monotonic() < deadline
+    stopped = sweeps(head, "stop", "two")
+    assert stopped.returncode == 0
+    assert "go on with: sweeps submit V --preset tiny --data /data" in stopped.stderr
+    assert sweeps(head, "logs", "two", "--tail", "1").stdout == "checkpoint written\n"
+    assert "STOPPED exit 130" in sweeps(head, "jobs").stdout
+
+
+def test_results_are_fetched_and_the_archive_does_not_stay(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    result = tmp_path / "there" / "runs" / "a" / "metrics.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    done = sweeps(head, "fetch", "--store", str(tmp_path / "there"), "--to", str(tmp_path / "here"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "runs" / "a" / "metrics.json").read_text() == "{}"
+    missing = sweeps(head, "fetch", "--store", "/no/store", "--to", str(tmp_path / "here"))
+    assert missing.returncode == 2
+    assert "/no/store: no store on the head" in missing.stderr
+
+
+def test_a_wrong_and_a_missing_token_are_told_apart_and_not_printed(head: dict[str, str]) -> None:
+    without = {k: v for k, v in head.items() if k != "RAY_AUTH_TOKEN_PATH"}
+    wrong = "f" * 64
+    done = sweeps(without | {"RAY_AUTH_TOKEN": wrong}, "jobs")
+    assert done.returncode == 2
+    assert "is not the cluster's" in done.stderr
+    assert wrong not in done.stdout + done.stderr
+    off = sweeps(without | {"RAY_AUTH_MODE": "disabled"}, "jobs")
+    assert "export RAY_AUTH_MODE=token" in off.stderr
+    gone = sweeps(head | {"RAY_AUTH_TOKEN_PATH": "/no/token"}, "jobs")
+    assert "missing or empty" in gone.stderr
