@@ -5,18 +5,32 @@ and `plan` answer at once.
 """
 
 import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from filelock import Timeout
 from rich.console import Console
 
+from sweeps.cli_options import (
+    Address,
+    Data,
+    LoaderWorkers,
+    MaxConcurrent,
+    Preset,
+    Set,
+    StoreOption,
+    SweepName,
+    Weights,
+    data_folder,
+    opened,
+    say,
+)
+from sweeps.doctor_cli import doctor
 from sweeps.headline_cli import headline
+from sweeps.jobs_cli import attach, fetch, jobs, logs, stop, submit
 from sweeps.report_cli import report
 from sweeps.search_cli import search
-from sweeps.store import Store, StoreError
+from sweeps.store import StoreError, open_store
 from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
@@ -32,29 +46,9 @@ app = typer.Typer(
 Tables = Annotated[
     list[str], typer.Argument(help="tables to fill: III IV V VI, or a study", metavar="TABLE...")
 ]
-Preset = Annotated[
-    str | None,
-    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper (full, GPUs)"),
-]
-Data = Annotated[
-    str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
-]
-Weights = Annotated[
-    str | None, typer.Option(help="imagenet | none | state dict file of the preset's backbone")
-]
 Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
-]
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
-]
-StoreOption = Annotated[
-    Path, typer.Option("--store", envvar="WSSS_STORE", help="folder that keeps all results")
-]
-SweepName = Annotated[
-    str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
 ]
 
 
@@ -66,7 +60,7 @@ def plan(
     weights: Weights = None,
     seeds: Seeds = 1,
     settings: Set = None,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     recheck: Recheck = False,
     concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
@@ -81,7 +75,7 @@ def plan(
 
     with explained():
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
-        view = PlanView(sweep, Store(store))
+        view = PlanView(sweep, opened(store))
         if as_json:
             print(json.dumps(view.as_json()))
         else:
@@ -96,21 +90,26 @@ def run(
     weights: Weights = None,
     seeds: Seeds = 1,
     settings: Set = None,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     recheck: Recheck = False,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
-    ] = None,
+    address: Address = None,
     workers: Annotated[
         int,
         typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial"),
     ] = 0,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")] = 0.0,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
-    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    max_concurrent: MaxConcurrent = None,
+    loader_workers: LoaderWorkers = 0,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run failed trials again")
+    ] = False,
+    hang_after: Annotated[
+        float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
+    ] = 1800.0,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
     ] = False,
 ) -> None:
     """Run what is missing of the tables, then print them. Give it again to resume.
@@ -126,12 +125,16 @@ def run(
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
             "max_concurrent": max_concurrent, "loader_workers": loader_workers,
         }  # fmt: skip
-        raise typer.Exit(drive(sweep, Store(store), options, retry_failed=retry_failed))
+        code = drive(
+            sweep, open_store(store), options, retry_failed=retry_failed, hang_after=hang_after,
+            accept_changes=accept_changes,
+        )  # fmt: skip
+        raise typer.Exit(code)
 
 
 @app.command()
 def status(
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     sweep: SweepName = None,
     by_trial: Annotated[
         bool, typer.Option("--trials", help="a line per trial instead of the tables")
@@ -147,28 +150,28 @@ def status(
     from sweeps.status import show_status
 
     with explained():
-        results = Store(store)
+        results = opened(store)
         found = load_sweep(results, sweep)
         show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
 
 @app.command()
-def table(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
+def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
     """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
     from sweeps.render import print_tables
 
     with explained():
-        results = Store(store)
+        results = opened(store)
         print_tables(Console(), load_sweep(results, sweep), results)
 
 
 @app.command()
-def sync(store: StoreOption = Path("results"), sweep: SweepName = None) -> None:
+def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
     """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
     from sweeps.tracking import Tracker
 
     with explained():
-        results = Store(store)
+        results = opened(store)
         found = load_sweep(results, sweep)
         tracker = Tracker(results, found)
         try:
@@ -195,19 +198,10 @@ def _make_sweep(
     *,
     recheck: bool,
 ) -> Sweep:
-    if data == "drawn":
-        from wsss.data.drawn import draw_voc
-
-        root = Path("data/drawn")
-        if not root.exists():
-            _say(f"drawing a small data set into {root}")
-        draw_voc(root)
-    else:
-        root = Path(data)
     sweep, report = make_sweep(
         tables,
         preset=preset or ("tiny" if data == "drawn" else "short"),
-        data=root,
+        data=data_folder(data),
         weights=weights,
         num_seeds=seeds,
         overrides=parse_assignments(settings or []),
@@ -215,18 +209,12 @@ def _make_sweep(
     )
     split = sweep.base.data.train_split
     if from_mask := report.labels_from_mask[split]:
-        _say(
+        say(
             f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
             "image-level labels come from their masks"
         )
     return sweep
 
 
-def _say(text: str) -> None:
-    """Tell a person something beside the output."""
-    print(text, file=sys.stderr)
-
-
-app.command()(report)
-app.command()(headline)
-app.command()(search)
+for command in (report, headline, search, submit, attach, logs, stop, jobs, fetch, doctor):
+    app.command()(command)

@@ -1,6 +1,8 @@
 """Drives a sweep from the command line: missing trials, display, tracking, the closing table."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +18,62 @@ from sweeps.sweep import Sweep, save_sweep
 INTERRUPTED, FAILED = 130, 1
 
 
-def drive(sweep: Sweep, store: Store, options: dict[str, Any], *, retry_failed: bool) -> int:
+def drive(
+    sweep: Sweep,
+    store: Store,
+    options: dict[str, Any],
+    *,
+    retry_failed: bool,
+    hang_after: float | None = None,
+    accept_changes: bool = False,
+) -> int:
     """Run what is missing, log it, print the tables; return the process's exit code.
 
-    0: all trials finished; 1: some failed; 130: interrupted.
+    hang_after: seconds without progress before a trial is restarted, 0 for never, None for half an
+    hour. Returns 0: all trials finished; 1: some failed; 130: interrupted.
     """
     console = Console()
     store.check_writable()
+    store.pull_results()
+    store.push_results()  # what an earlier run could not
     save_sweep(store, sweep)
+    store.push_sweep(sweep.name)
     missing = missing_trials(sweep, store, retry_failed=retry_failed)
     total = len(sweep.plan.trials)
     done = f"{total - len(missing)} of {total} trials done, {len(missing)} to run"
     console.print(Text(f"sweep {sweep.name}: {done}"))
-    interrupted = False
+    state = "complete"
     if missing:
-        interrupted = _run_missing(sweep, store, missing, options, console)
+        conduct: dict[str, Any] = {"accept_changes": accept_changes}
+        conduct |= {} if hang_after is None else {"hang_after": hang_after}
+        state = _run_missing(sweep, store, missing, options, conduct, console)
     elif not _is_tracked(sweep, store):
         _sync_all(sweep, store, console)
     print_tables(console, sweep, store)
-    if missing and not interrupted:
-        _write_report(sweep, store, console)
-    if interrupted:
-        console.print(Text("interrupted; give the same command again to go on from here"))
+    store.push_sweep(sweep.name)
+    if state == "interrupted":
+        console.print(Text("interrupted; the same command goes on from here:"))
+        console.print(Text(resume_command()), soft_wrap=True)
         return INTERRUPTED
+    if missing:
+        _write_report(sweep, store, console)
+        store.push_sweep(sweep.name)
     failures = [t for t in sweep.plan.trials if store.run(t.run_id).failure()]
     for trial in failures:
         failure = store.run(trial.run_id).failure() or {}
         console.print(Text(f"failed: {trial.name}: {failure['kind']}: {failure['message']}"))
     if failures:
         console.print(Text("run them again with --retry-failed"))
-    return FAILED if failures else 0
+    return FAILED if failures or state == "stopped" else 0
+
+
+def resume_command() -> str:
+    """Return this process's command as a person would type it."""
+    name = Path(sys.argv[0]).name
+    program = ["sweeps"] if name == "sweeps" else [sys.executable, sys.argv[0]]
+    if name == "__main__.py":
+        program = [sys.executable, "-m", "sweeps"]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:
@@ -78,28 +106,49 @@ class _TrackingListener:
 
 
 def _run_missing(
-    sweep: Sweep, store: Store, missing: list[Trial], options: dict[str, Any], console: Console
-) -> bool:
-    """Run the missing trials under display and tracking; return whether a person interrupted."""
+    sweep: Sweep,
+    store: Store,
+    missing: list[Trial],
+    options: dict[str, Any],
+    conduct: dict[str, Any],
+    console: Console,
+) -> str:
+    """Run the missing trials under display and tracking; return how it ended.
+
+    complete: all were tried; interrupted: by a signal; stopped: for an error common to all trials.
+    """
     from sweeps.resources import Resources
-    from sweeps.run import Listener, run_sweep
+    from sweeps.run import Ending, Listener, run_sweep
     from sweeps.tracking import Tracker
     from sweeps.tracking_thread import TrackingThread
+    from sweeps.trainable import Conduct
+
+    def say(text: str) -> None:
+        console.print(Text(text))
 
     board = Board(sweep, console)
     runs = {trial.run_id: store.run(trial.run_id).metrics() for trial in sweep.plan.trials}
     mark_finished(board, sweep.plan, {run_id: m["miou_fixed"] for run_id, m in runs.items() if m})
-    interrupted = False
-    thread = TrackingThread(Tracker(store, sweep), lambda text: console.print(Text(text)))
+    thread = TrackingThread(Tracker(store, sweep), say)
     with thread:
         try:
             with board:
                 listeners: list[Listener] = [board, _TrackingListener(thread)]
-                run_sweep(sweep, store, Resources(**options), missing, listeners)
+                ending = run_sweep(
+                    sweep, store, Resources(**options), missing, listeners,
+                    conduct=Conduct(**conduct), say=say,
+                )  # fmt: skip
         except KeyboardInterrupt:
-            interrupted = True
+            ending = Ending(interrupted=True)
     _sync_all(sweep, store, console)
-    return interrupted or bool(missing_trials(sweep, store, retry_failed=False))
+    if ending.common_error is not None:
+        error = ending.common_error
+        say(f"stopped: trial after trial met the same error, so the others would too: {error}")
+        say(f"traceback: {ending.traceback_file}")
+        say("mend its cause and give the same command again; what is finished stays finished")
+        return "stopped"
+    unfinished = missing_trials(sweep, store, retry_failed=False)
+    return "interrupted" if unfinished else "complete"
 
 
 def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sweeps.guard import mixture_notes
 from sweeps.plan import Plan, Trial
 from sweeps.store import Store
 from sweeps.sweep import Sweep
@@ -69,6 +70,8 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
         console.print(result_table(table, plan, store))
         for note in table.notes:
             console.print(Text(f"Note: {note}"))
+    for note in mixture_notes(sweep, store):
+        console.print(Text(note, style="yellow"))
 
 
 def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:

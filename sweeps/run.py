@@ -5,52 +5,98 @@ the same command starts a sweep, resumes it and extends it.
 """
 
 import os
-from dataclasses import asdict
-from typing import Any, Protocol
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import ray
 import torch
 from filelock import Timeout
 from ray import tune
 
+from sweeps.events import MAX_LOST_NODES, MAX_TRIAL_RESTARTS, Events, Listener
+from sweeps.guard import check_half_trained
+from sweeps.interrupts import Interrupts
 from sweeps.plan import Trial
 from sweeps.resources import Resources, concurrency
-from sweeps.store import Store, StoreError
+from sweeps.same_errors import ErrorNote
+from sweeps.stopping import EarlyEnd
+from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.sweep import Sweep
-from sweeps.trainable import trainable, write_failure
+from sweeps.trainable import Conduct, trainable
 from sweeps.trial import TrialTask
 from wsss.networks.backbone import build_backbone
 
-MAX_TRIAL_RESTARTS = 2
-"""Restarts of a trial whose process died or whose code raised an unforeseen error."""
+__all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "start_ray"]
 
 
-class Listener(Protocol):
-    """Is told what happens to trials."""
+@dataclass(frozen=True)
+class Ending:
+    """How a sweep's run came to its end."""
 
-    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
-        """status: running, done or failed; record: the numbers last reported."""
+    interrupted: bool = False
+    """Whether a signal ended it."""
+    common_error: ErrorNote | None = None
+    """The error for which it was stopped, as trial after trial met it."""
+    traceback_file: Path | None = None
 
 
 def run_sweep(
-    sweep: Sweep, store: Store, resources: Resources, trials: list[Trial], listeners: list[Listener]
-) -> None:
+    sweep: Sweep,
+    store: Store,
+    resources: Resources,
+    trials: list[Trial],
+    listeners: list[Listener],
+    *,
+    conduct: Conduct | None = None,
+    say: Callable[[str], None] = print,
+) -> Ending:
     """Run the given trials to their end; each ends finished or with a recorded failure.
 
-    Raises StoreError if another process drives the same sweep, WeightsError or ConfigError if the
-    initial weights cannot be used, before any trial starts.
+    `say` is given a line for a person at each restart. Ends early, in order, after SIGINT, SIGTERM
+    or three trials with the same unforeseen error; a second signal raises KeyboardInterrupt.
+    Raises StoreError if another process drives the same sweep, ChangedError for half-trained
+    networks of other code, WeightsError or ConfigError if the initial weights cannot be used, all
+    before any trial starts.
     """
+    conduct = conduct or Conduct()
     check_weights(sweep, trials)
+    with driving(store, sweep.name):
+        for warning in check_half_trained(trials, store, accept_changes=conduct.accept_changes):
+            say(f"{warning}; it goes on all the same (--accept-changes)")
+        start_ray(resources)
+        try:
+            with Interrupts() as interrupts:
+                events = Events(store, {t.run_id: t for t in trials}, listeners, say)
+                stopper = EarlyEnd(store, events, interrupts, say)
+                _run_with_tune(sweep, store, resources, trials, conduct, events, stopper)
+        finally:
+            ray.shutdown()
+    return Ending(interrupts.requested is not None, events.common_error, events.traceback_file)
+
+
+@contextmanager
+def driving(store: Store, name: str) -> Iterator[None]:
+    """Hold a sweep as its only driver. Raises StoreError, which names the other one."""
+    holder = store.sweep(name) / "driver.json"
     try:
-        with store.driver_lock(sweep.name).acquire(timeout=0):
-            start_ray(resources)
+        with store.driver_lock(name).acquire(timeout=0):
+            since = datetime.now().astimezone().isoformat(timespec="seconds")
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
             try:
-                _run_with_tune(sweep, store, resources, trials, listeners)
+                yield
             finally:
-                ray.shutdown()
+                holder.unlink(missing_ok=True)
     except Timeout:
+        known = read_json(holder)
+        who = "process {pid} on {host}, since {since}".format(**known) if known else "unknown"
         raise StoreError(
-            f"another process runs sweep {sweep.name}; follow it with `sweeps status`, or end it"
+            f"another process runs sweep {name} ({who}); follow it with `sweeps status --watch "
+            f"--store {store.root} --sweep {name}`, or end it"
         ) from None
 
 
@@ -75,7 +121,13 @@ def start_ray(resources: Resources) -> None:
 
 
 def _run_with_tune(
-    sweep: Sweep, store: Store, resources: Resources, trials: list[Trial], listeners: list[Listener]
+    sweep: Sweep,
+    store: Store,
+    resources: Resources,
+    trials: list[Trial],
+    conduct: Conduct,
+    events: Events,
+    stopper: EarlyEnd,
 ) -> None:
     for trial in trials:
         store.run(trial.run_id).clear_failure()
@@ -84,6 +136,7 @@ def _run_with_tune(
         "run_id": tune.grid_search(list(tasks)),
         "tasks": {run_id: asdict(task) for run_id, task in tasks.items()},
         "resources": asdict(resources),
+        "conduct": asdict(conduct),
     }
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources.of_a_trial()),
@@ -94,8 +147,10 @@ def _run_with_tune(
         run_config=tune.RunConfig(
             name=sweep.name,
             storage_path=str(store.root / "ray"),
-            callbacks=[_Callback(store, {t.run_id: t for t in trials}, listeners)],
-            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
+            callbacks=[events],
+            stop=stopper,
+            # Which end of a process counts as a failure is decided by `events`.
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS + MAX_LOST_NODES),
             verbose=0,
         ),
     )
@@ -109,42 +164,5 @@ def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> Tri
         data=str(sweep.data),
         weights_file=str(sweep.weights_file) if sweep.weights_file else None,
         num_loader_workers=resources.loader_workers,
+        remote=store.remote.url if store.remote else None,
     )
-
-
-class _Callback(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Passes Tune's events on to the listeners, and records errors which no worker could."""
-
-    def __init__(self, store: Store, trials: dict[str, Trial], listeners: list[Listener]) -> None:
-        self.store, self.trials, self.listeners = store, trials, listeners
-        self.last: dict[str, dict[str, float]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; listeners hold terminals and threads."""
-        return {"store": self.store, "trials": {}, "listeners": [], "last": {}}
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._tell(trial, "running")
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        self.last[trial.config["run_id"]] = result
-        self._tell(trial, "running", result)
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        run_id = trial.config["run_id"]
-        done = self.store.run(run_id).metrics() is not None
-        self._tell(trial, "done" if done else "failed", self.last.get(run_id))
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_error() or RuntimeError("the trial's process ended without a word")
-        message = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        write_failure(
-            self.store.run(trial.config["run_id"]).path, type(error).__name__, message, str(error)
-        )
-        self._tell(trial, "failed")
-
-    def _tell(self, trial: Any, status: str, record: dict[str, Any] | None = None) -> None:
-        for listener in self.listeners:
-            listener.update(self.trials[trial.config["run_id"]], status=status, record=record)

@@ -2,6 +2,8 @@
 
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +11,75 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from sweeps.code_version import code_version
+from sweeps.guard import claim
+from sweeps.hangs import HANG_AFTER_SECONDS, Watchdog
+from sweeps.remote_results import pull_training
 from sweeps.resources import Resources
-from sweeps.store import Store, StoreError, write_json
+from sweeps.same_errors import note_of, write_note
+from sweeps.store import StoreError, write_json
 from sweeps.trial import TrialTask, run_trial
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError
-from wsss.identity import run_id as run_id_of
+from wsss.identity import cam_id, run_id
 from wsss.training.cam import DivergedError
 from wsss.training.distributed import Workers, fit
 from wsss.training.process import Process, pick_device
 
 
+@dataclass(frozen=True)
+class Conduct:
+    """How a trial is to behave when something is not as it should be. Changes no result."""
+
+    hang_after: float = HANG_AFTER_SECONDS
+    """Seconds without progress after which a process ends itself; 0: never."""
+    accept_changes: bool = False
+    """Whether to continue a checkpoint of other code or packages."""
+
+
 def trainable(space: dict[str, Any]) -> None:
     """Run one trial; Tune calls this in a process of its own."""
-    run_id, resources = space["run_id"], Resources(**space["resources"])
-    task = TrialTask(**space["tasks"][run_id])
+    if space.get("given_up"):
+        return  # the driver has recorded a failure, and Tune knows no other way to end a restart
+    resources, conduct = Resources(**space["resources"]), Conduct(**space["conduct"])
+    task = TrialTask(**space["tasks"][space["run_id"]])
     if resources.inline:
         torch.set_num_threads(max(1, int(resources.cpus)))
-        for record in guarded_trial(task, Process(device=pick_device())):
+        for record in guarded_trial(task, Process(device=pick_device()), conduct):
             tune.report(record)
         return
     fit(
-        guarded_trial,
+        partial(guarded_trial, conduct=conduct),
         task,
         Workers(resources.workers, resources.gpus, resources.cpus),
-        name=run_id,
-        storage=Path(task.store) / "ray_train",
+        name=space["run_id"],
+        storage=task.open_store().root / "ray_train",
         callbacks=[TuneReportCallback()],
     )
 
 
-def guarded_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
-    """Run a trial; a foreseen error is recorded as its result rather than raised and retried.
+def guarded_trial(
+    task: TrialTask, process: Process, conduct: Conduct | None = None
+) -> Iterator[dict[str, float]]:
+    """Run a trial under a watchdog; a foreseen error is recorded as its result, not raised.
 
-    It would come again, whereas other errors, and processes that die, are worth a restart.
+    It would come again, whereas other errors, and processes that die, are worth a restart. Of an
+    unforeseen error a note is left for the driver.
     """
+    conduct = conduct or Conduct()
+    config, store = RunConfig.model_validate(task.config), task.open_store()
+    cam, run = store.cam(cam_id(config)), store.run(run_id(config))
+    code_version()  # now, while the sources are those that were imported
+    stack_file = run.path / ("stack.txt" if process.is_first else f"stack-{process.rank}.txt")
     try:
-        yield from run_trial(task, process)
+        if process.is_first and run.metrics() is None:
+            if store.remote:
+                pull_training(store.remote, cam.path.name)  # what another machine has begun
+            claim(cam, accept_changes=conduct.accept_changes)
+        with Watchdog(stack_file, conduct.hang_after) as watchdog:
+            for record in run_trial(task, process):
+                watchdog.beat()
+                yield record
     except StoreError:
         raise  # the orphan of a killed sweep may still hold the training, and will let go
     except ForeseenError as error:
@@ -54,13 +88,18 @@ def guarded_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float
         if process.is_first:
             record_failure(task, error)
         yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0}
+    except Exception as error:
+        write_note(run.path, note_of(error))
+        raise
 
 
 def record_failure(task: TrialTask, error: BaseException) -> None:
     """Write why a trial failed."""
-    folder = Store(Path(task.store)).run(run_id_of(RunConfig.model_validate(task.config)))
+    store, name = task.open_store(), run_id(RunConfig.model_validate(task.config))
     kind = "diverged" if isinstance(error, DivergedError) else type(error).__name__
-    write_failure(folder.path, kind, str(error), "".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    write_failure(store.run(name).path, kind, str(error), trace)
+    store.push_run(name)
 
 
 def write_failure(folder: Path, kind: str, message: str, details: str) -> None:

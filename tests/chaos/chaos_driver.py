@@ -1,0 +1,59 @@
+"""Drives a small sweep of cells given on the command line, as `sweeps run` drives a table.
+
+    python chaos_driver.py --store S --data D --cells 0.05 0.04
+
+A cell is a learning rate. What `drive` does is the product's; only the table is made up here.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sweeps.drive import drive
+from sweeps.paper_tables import row
+from sweeps.store import Store
+from sweeps.sweep import make_sweep
+from sweeps.table import Table
+from sweeps.tables import TABLES
+from wsss.errors import explained
+from wsss.overrides import parse_assignments
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cells", nargs="+", required=True)
+    parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--address")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--max-concurrent", type=int, default=1)
+    parser.add_argument("--hang-after", type=float)
+    parser.add_argument("--accept-changes", action="store_true")
+    parser.add_argument("--retry-failed", action="store_true")
+    given = parser.parse_args()
+    TABLES["chaos"] = Table(
+        name="chaos",
+        title="Learning rates",
+        row_names=("lr",),
+        column_name="mIoU",
+        columns=("mIoU",),
+        rows=tuple(row((rate,), {"train.lr": float(rate)}, None) for rate in given.cells),
+    )
+    sweep, _ = make_sweep(
+        ["chaos"], preset="tiny", data=given.data, weights=None, num_seeds=1,
+        overrides=parse_assignments(given.set),
+    )  # fmt: skip
+    options = {
+        "address": given.address, "workers": given.workers, "cpus": 1.0, "gpus": 0.0,
+        "max_concurrent": given.max_concurrent, "loader_workers": 0,
+    }  # fmt: skip
+    return drive(
+        sweep, Store(given.store), options, retry_failed=given.retry_failed,
+        hang_after=given.hang_after, accept_changes=given.accept_changes,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    with explained():
+        sys.exit(main())

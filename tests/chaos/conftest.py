@@ -1,0 +1,27 @@
+"""What the tests of faults compare with: one sweep that nothing disturbed."""
+
+from pathlib import Path
+
+import pytest
+from chaos_sweeps import command, run
+
+from wsss.data.drawn import draw_voc
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "chaos: breaks whole sweeps, a minute or more each")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_voc(
+        tmp_path_factory.mktemp("data") / "pictures", num_train=6, num_extra=6, num_val=1
+    )
+
+
+@pytest.fixture(scope="session")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("unbroken") / "store"
+    done = run(command(pictures, store))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store

@@ -1,0 +1,92 @@
+"""Whether a broken sweep came to the same as an unbroken one: its store, and its MLflow database.
+
+Times differ between any two runs and are left out; everything else has to be equal to the bit.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TIMES = ("seconds", "images_per_second", "hours")
+
+
+def assert_equal_stores(broken: Path, unbroken: Path) -> None:
+    """Compare figures, losses of every epoch and the weights of the last checkpoint."""
+    assert figures(broken) == figures(unbroken)
+    assert losses(broken) == losses(unbroken)
+    ours, theirs = weights(broken), weights(unbroken)
+    assert ours.keys() == theirs.keys()
+    for name, model in ours.items():
+        assert model.keys() == theirs[name].keys()
+        assert all(torch.equal(model[key], theirs[name][key]) for key in model), name
+
+
+def figures(store: Path) -> dict[str, Any]:
+    paths = (store / "runs").glob("*/metrics.json")
+    return {path.parent.name: _timeless(json.loads(path.read_text())) for path in paths}
+
+
+def losses(store: Path) -> dict[str, dict[int, Any]]:
+    """Training -> epoch -> its record; of a repeated epoch the last, and all must agree."""
+    found: dict[str, dict[int, Any]] = {}
+    for path in (store / "cams").glob("*/epochs.jsonl"):
+        epochs = found.setdefault(path.parent.name, {})
+        for line in path.read_text().splitlines():
+            record = _timeless(json.loads(line))
+            assert epochs.setdefault(record["epoch"], record) == record, "an epoch came out anew"
+    return found
+
+
+def weights(store: Path) -> dict[str, dict[str, torch.Tensor]]:
+    found = {}
+    for folder in (store / "cams").glob("*/checkpoints"):
+        last = sorted(folder.glob("epoch_*.pt"))[-1]
+        found[folder.parent.name] = torch.load(last, weights_only=True)["model"]
+    return found
+
+
+def assert_equal_tracking(broken: Path, unbroken: Path) -> None:
+    """Compare two SQLite files of MLflow: one run per trial, params, metrics by step, tags."""
+    ours, theirs = tracked(broken), tracked(unbroken)
+    assert ours.keys() == theirs.keys()
+    for name, run in ours.items():
+        assert run == theirs[name], name
+
+
+def tracked(database: Path) -> dict[str, dict[str, Any]]:
+    """Run id of ours, or "sweep" -> what MLflow has of it. Every run must have ended."""
+    found: dict[str, dict[str, Any]] = {}
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as base:
+        for uuid, status in base.execute("SELECT run_uuid, status FROM runs").fetchall():
+            tags = dict(base.execute("SELECT key, value FROM tags WHERE run_uuid=?", (uuid,)))
+            metrics = base.execute(
+                "SELECT key, step, value FROM metrics WHERE run_uuid=?", (uuid,)
+            ).fetchall()
+            params = dict(base.execute("SELECT key, value FROM params WHERE run_uuid=?", (uuid,)))
+            name = tags.get("wsss.run_id", "sweep")
+            assert name not in found, f"two runs of {name}"
+            kept = sorted(row for row in metrics if not _is_time(row[0]))
+            found[name] = {
+                "status": status,
+                "params": params,
+                # The sweep's own count is logged at each end of the command.
+                "metrics": kept if name != "sweep" else sorted(set(kept))[-1:],
+                "tags": {key: value for key, value in tags.items() if _is_ours(key)},
+            }
+    return found
+
+
+def _is_ours(tag: str) -> bool:
+    return tag.startswith("wsss.") or tag in ("mlflow.runName", "mlflow.note.content")
+
+
+def _is_time(key: str) -> bool:
+    return any(word in key for word in TIMES)
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if not _is_time(key)}

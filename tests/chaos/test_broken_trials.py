@@ -1,0 +1,116 @@
+"""What goes wrong within trials: a hang, NaN, a bug in all of them, code changed in between."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from chaos_sweeps import (
+    command,
+    epochs,
+    failures,
+    in_mid_training,
+    kill,
+    results,
+    run,
+    started,
+)
+from invariants import assert_equal_stores, assert_equal_tracking, figures
+
+pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(400)]
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the product's code, to be broken."""
+    for package in ("wsss", "sweeps"):
+        shutil.copytree(REPO / package, tmp_path / "code" / package)
+    return tmp_path / "code"
+
+
+def insert(path: Path, before: str, line: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, line + before))
+
+
+def test_a_hang_is_ended_with_its_stacks_and_the_trial_goes_on(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """An image becomes a pipe that nobody writes to: opening it waits for ever."""
+    data, store = tmp_path / "pictures", tmp_path / "store"
+    shutil.copytree(pictures, data)
+    image = sorted((data / "JPEGImages").glob("*.jpg"))[0]
+    words = command(data, store, "--hang-after", "8")
+    with started(words, tmp_path / "log") as driver:
+        driver.until(in_mid_training(store), "a checkpoint")
+        image.rename(tmp_path / "image.jpg")
+        os.mkfifo(image)
+        stacks = driver.until(
+            lambda: [p for p in store.glob("runs/*/stack.txt") if p.stat().st_size], "a dump"
+        )
+        (tmp_path / "image.jpg").replace(image)
+        assert driver.wait() == 0, driver.output()
+    assert "decode_image" in stacks[0].read_text() or "loading.py" in stacks[0].read_text()
+    assert "made no progress" in driver.output()
+    assert "restart 1 of 2" in driver.output()
+    assert_equal_stores(store, unbroken)
+    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
+
+
+def test_a_trial_that_diverges_fails_alone_and_the_table_says_so(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    done = run(command(pictures, store, cells=("1e30", "0.05", "0.04")))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert figures(store) == figures(unbroken)
+    (failure,) = failures(store).values()
+    assert failure["kind"] == "diverged"
+    assert "│ 1e30 │   diverged    │" in done.stdout
+    assert "lower train.lr (now 1e+30)" in done.stdout
+
+
+def test_a_bug_in_all_trials_stops_the_sweep_and_mending_it_goes_on(
+    pictures: Path, unbroken: Path, sources: Path, tmp_path: Path
+) -> None:
+    store, cells = tmp_path / "store", ("0.05", "0.04", "0.03", "0.02", "0.01")
+    losses = sources / "wsss" / "training" / "cam.py"
+    right = losses.read_text()
+    insert(losses, "        self.optimizer.zero_grad(set_to_none=True)\n", "        [][7]\n")
+    words = command(pictures, store, cells=cells)
+    broken = run(words, PYTHONPATH=str(sources))
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+    assert "IndexError: list index out of range" in broken.stdout
+    assert broken.stdout.count("stopped: trial after trial met the same error") == 1
+    assert list(store.glob("runs/*/traceback.txt"))
+    assert len(failures(store)) < 3  # the others are left for the next time
+    losses.write_text(right)
+    again = run([*words, "--retry-failed"], PYTHONPATH=str(sources))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(results(store)) == 5
+    assert figures(unbroken).items() <= figures(store).items()
+
+
+def test_a_half_trained_network_is_not_continued_by_other_code_unless_told(
+    pictures: Path, sources: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    words = command(pictures, store)
+    with started(words, tmp_path / "log") as driver:
+        driver.until(in_mid_training(store, 2), "a checkpoint")
+        kill(driver.process.pid, signal.SIGKILL)
+        driver.wait()
+    before = epochs(store)
+    with (sources / "wsss" / "method" / "losses.py").open("a") as file:
+        file.write("# changed\n")
+    refused = run(words, PYTHONPATH=str(sources))
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "is half trained, and wsss sources" in refused.stderr
+    assert "--accept-changes" in refused.stderr
+    assert epochs(store) == before
+    accepted = run([*words, "--accept-changes"], PYTHONPATH=str(sources))
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    assert "MIXED: trained across a change of code or packages: chaos[0.05]" in accepted.stdout

@@ -1,0 +1,70 @@
+"""Machines that go away: a Ray cluster of several nodes on this host loses some of them."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_sweeps import command, epochs, in_mid_training, started
+from invariants import assert_equal_stores, assert_equal_tracking
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.cluster,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore"),  # of Ray's own process handling
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, so that trials run on the other nodes."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def assert_nothing_lost(store: Path, unbroken: Path) -> None:
+    assert_equal_stores(store, unbroken)
+    assert_equal_tracking(store / "mlflow.db", unbroken / "mlflow.db")
+    assert all(sorted(set(found)) == list(range(1, 9)) for found in epochs(store).values())
+
+
+def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
+    cluster: Any, pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """Three nodes are lost under one trial, more than the restarts it has for failures."""
+    store, node = tmp_path / "store", cluster.add_node(num_cpus=1)
+    words = command(pictures, store, "--address", cluster.address)
+    with started(words, tmp_path / "log") as driver:
+        for epoch in (1, 2, 3):
+            driver.until(in_mid_training(store, epoch), "a checkpoint")
+            following = cluster.add_node(num_cpus=1) if epoch > 1 else None
+            cluster.remove_node(node, allow_graceful=False)
+            node = following or cluster.add_node(num_cpus=1)
+        assert driver.wait(200) == 0, driver.output()
+    assert driver.output().count("its node went away") >= 2
+    assert "restart 1 of" not in driver.output()
+    assert_nothing_lost(store, unbroken)
+
+
+def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
+    cluster: Any, pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    words = command(pictures, store, "--address", cluster.address, "--max-concurrent", "2")
+    with started(words, tmp_path / "log") as driver:
+        driver.until(in_mid_training(store, 1), "a checkpoint")
+        for node in nodes:
+            os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        cluster.add_node(num_cpus=1)
+        assert driver.wait(200) == 0, driver.output()
+    assert "its node went away" in driver.output()
+    assert_nothing_lost(store, unbroken)

@@ -1,0 +1,237 @@
+"""Hangs, signals, shared errors and changed code: the parts, without Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from finished import fill, finished_sweep
+
+from sweeps import guard
+from sweeps.code_version import ROOT, code_version, source_digest, sources_of
+from sweeps.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
+from sweeps.hangs import Watchdog, num_hangs
+from sweeps.interrupts import Interrupts
+from sweeps.same_errors import ErrorNote, SameErrors, note_of, take_note, write_note
+from sweeps.store import Store, StoreError
+
+HANGS = """
+import os, sys, time
+from pathlib import Path
+import torch
+from filelock import FileLock
+from sweeps.hangs import Watchdog
+folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+
+def forever():
+    os.mkfifo(folder / "pipe")
+    open(folder / "pipe").read()
+
+def steps(seconds):
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        weight.grad = torch.ones(1)
+        optimizer.step()
+        time.sleep(0.01)
+
+steps(0.05)  # the first step imports half of torch, which takes long on a busy machine
+with Watchdog(folder / "stack.txt", limit):
+    if what == "hang":
+        forever()
+    elif what == "steps":
+        steps(2 * limit)
+    elif what == "lock":
+        FileLock(folder / "lock").acquire()
+print("came to its end")
+"""
+
+
+def watched(folder: Path, what: str, *, limit: float) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", HANGS, str(folder), what, str(limit)],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_a_process_without_progress_ends_and_leaves_its_stacks(tmp_path: Path) -> None:
+    process = watched(tmp_path, "hang", limit=1)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output == ""
+    assert "in forever" in (tmp_path / "stack.txt").read_text()
+    assert num_hangs(tmp_path) == 1
+
+
+def test_steps_of_an_optimiser_are_progress_and_no_empty_file_stays(tmp_path: Path) -> None:
+    process = watched(tmp_path, "steps", limit=6)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "came to its end\n")
+    assert not (tmp_path / "stack.txt").exists()
+    assert num_hangs(tmp_path) == 0
+
+
+def test_waiting_for_another_trial_of_the_same_training_is_no_hang(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / "lock"), watched(tmp_path, "lock", limit=4) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=12)
+        process.kill()
+
+
+def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
+    with Watchdog(tmp_path / "stack.txt", 0) as watchdog:
+        watchdog.beat()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(how: signal.Signals) -> None:
+    before = signal.getsignal(how)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), how)
+        assert interrupts.requested == how.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), how)
+    assert signal.getsignal(how) is before
+
+
+def raised(message: str, *, elsewhere: bool = False) -> ErrorNote:
+    try:
+        if elsewhere:
+            raise ValueError(message)
+        raise ValueError(message)
+    except ValueError as error:
+        return note_of(error)
+
+
+def test_three_trials_with_one_error_are_enough_whatever_numbers_it_names() -> None:
+    same = SameErrors(limit=3)
+    assert not same.add("a", raised("tensor at 0x7f01 has 3 rows"))
+    assert not same.add("b", raised("tensor at 0x99ab has 4 rows"))
+    assert same.add("c", raised("tensor at 0x1234 has 5 rows"))
+
+
+def test_one_trial_that_fails_again_and_again_is_not_all_trials() -> None:
+    same = SameErrors(limit=3)
+    assert not any(same.add("a", raised("no")) for _ in range(9))
+
+
+def test_equal_messages_from_other_lines_are_other_errors() -> None:
+    same = SameErrors(limit=2)
+    assert not same.add("a", raised("no"))
+    assert not same.add("b", raised("no", elsewhere=True))
+    assert not same.add("c", raised("never"))
+    assert same.add("d", raised("no"))
+
+
+def test_a_note_is_taken_once(tmp_path: Path) -> None:
+    note = raised("no")
+    assert "in raised" in note.where
+    write_note(tmp_path, note)
+    assert take_note(tmp_path) == note
+    assert take_note(tmp_path) is None
+    (tmp_path / "error.json").write_text('{"kind": ')
+    assert take_note(tmp_path) is None
+
+
+def test_the_code_version_follows_the_contents_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = source_digest()
+    assert code_version().endswith(f".s{digest}") or code_version().endswith(f"+s{digest}")
+    assert sources_of(code_version()) == digest
+    assert sources_of("0.1.0+2039d67-dirty") == "0.1.0+2039d67-dirty"
+    monkeypatch.setattr("sweeps.code_version.ROOT", tmp_path)
+    (tmp_path / "wsss").mkdir()
+    (tmp_path / "wsss" / "a.py").write_text("x = 1\n")
+    first = source_digest.__wrapped__("wsss")
+    (tmp_path / "wsss" / "notes.txt").write_text("no source")
+    assert source_digest.__wrapped__("wsss") == first
+    (tmp_path / "wsss" / "a.py").write_text("x = 2\n")
+    second = source_digest.__wrapped__("wsss")
+    (tmp_path / "wsss" / "a.py").rename(tmp_path / "wsss" / "b.py")
+    assert len({first, second, source_digest.__wrapped__("wsss")}) == 3
+
+
+def test_a_half_trained_network_of_other_packages_needs_a_persons_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    trial = sweep.plan.trials[0]
+    cam = store.cam(trial.cam_id)
+    claim(cam, accept_changes=False)
+    assert [origin["torch"] for origin in origins(cam)] == [guard.here()["torch"]]
+    later = guard.here() | {"torch": "99.0"}
+    monkeypatch.setattr(guard, "here", lambda: later)
+    claim(cam, accept_changes=False)  # nothing trained yet: nothing mixed
+    assert origins(cam) == [later]
+    cam.checkpoints.mkdir(parents=True)
+    (cam.checkpoints / "epoch_0001.pt").write_bytes(b"")
+    assert check_half_trained(sweep.plan.trials, store, accept_changes=False) == []
+    last = later | {"torch": "100.0"}
+    monkeypatch.setattr(guard, "here", lambda: last)
+    with pytest.raises(ChangedError, match=r"torch 99\.0 -> 100\.0 since; .*--accept-changes"):
+        check_half_trained(sweep.plan.trials, store, accept_changes=False)
+    with pytest.raises(ChangedError):
+        claim(cam, accept_changes=False)
+    (warning,) = check_half_trained(sweep.plan.trials, store, accept_changes=True)
+    assert warning.startswith(trial.name)
+    claim(cam, accept_changes=True)
+    claim(cam, accept_changes=False)  # accepted once is enough
+    assert origins(cam) == [later, last]
+
+
+def test_a_half_trained_network_of_an_older_release_counts_as_changed(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    cam = store.cam(sweep.plan.trials[0].cam_id)
+    cam.checkpoints.mkdir(parents=True)
+    (cam.checkpoints / "epoch_0001.pt").write_bytes(b"")
+    with pytest.raises(ChangedError, match="not recorded"):
+        check_half_trained(sweep.plan.trials, store, accept_changes=False)
+
+
+def test_a_table_of_two_code_versions_or_packages_is_marked(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    fill(store, sweep, lambda trial: 0.5)
+    assert mixture_notes(sweep, store) == []
+    first, second = sweep.plan.trials[:2]
+    change_environment(store, first.run_id, torch="1.0")
+    (note,) = mixture_notes(sweep, store)
+    assert note.startswith("MIXED")
+    assert f"torch 1.0: {first.name}" in note
+    assert "pillow" not in note
+    path = store.cam(second.cam_id).path / "origin.json"
+    path.write_text(json.dumps({"attempts": [{"torch": "1"}, {"torch": "2"}]}))
+    assert mixture_notes(sweep, store)[1].endswith(f": {second.name}")
+
+
+def test_another_commit_of_the_same_sources_is_no_mixture(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    fill(store, sweep, lambda trial: 0.5)
+    for number, trial in enumerate(sweep.plan.trials):
+        change_environment(store, trial.run_id, code_version=f"0.1.0+abc{number}.s0123456789")
+    assert mixture_notes(sweep, store) == []
+
+
+def change_environment(store: Store, run_id: str, **values: str) -> None:
+    path = store.run(run_id).path / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["environment"] |= values
+    path.write_text(json.dumps(metrics))
+
+
+def test_a_sweep_that_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
+    from sweeps.run import driving
+
+    store = Store(tmp_path)
+    match = rf"process {os.getpid()} on .*status --watch"
+    with driving(store, "V-tiny"), pytest.raises(StoreError, match=match):
+        driving(store, "V-tiny").__enter__()
+    with driving(store, "V-tiny"):
+        pass
