@@ -23,18 +23,21 @@ CPUS ?= 1
 SET ?=
 MLFLOW_PORT ?= 5000
 
-DATA_OPTIONS = --data "$(DATA)" --store "$(STORE)" \
+DATA_OPTIONS = --data "$(DATA)" $(STORE_OPTION) \
 	$(if $(PRESET),--preset $(PRESET)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	$(foreach setting,$(SET),--set $(setting))
 PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
 MACHINE_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
 	$(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
 RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
+# With ADDRESS=http://..., a sweep is submitted to that cluster, whose own store it fills.
+RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
+STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
-	noise-floor background-score search headline crf secrets plan status table report mlflow test \
-	check bench clean
+	noise-floor background-score search headline crf secrets doctor plan status table report mlflow \
+	test chaos check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,29 +54,29 @@ $(STAMP): requirements.lock pyproject.toml
 setup: $(STAMP) ## make .venv with the tested versions (the other targets do it when needed)
 
 sweep-lambdas: $(STAMP) ## Table V: lambda_s x lambda_bs, 16 cells; again: resumes
-	$(BIN)/sweeps run V $(RUN_OPTIONS)
+	$(RUN) V $(RUN_OPTIONS)
 
 sweep-alpha-beta: $(STAMP) ## alpha and beta of both views, and the readings of Eq. 2
-	$(BIN)/sweeps run alpha-beta-enhanced alpha-beta-decreased eq2-readings $(RUN_OPTIONS)
+	$(RUN) alpha-beta-enhanced alpha-beta-decreased eq2-readings $(RUN_OPTIONS)
 
 ablate-modules: $(STAMP) ## Tables III, IV and VI: views, module parts, attention
-	$(BIN)/sweeps run III IV VI $(RUN_OPTIONS)
+	$(RUN) III IV VI $(RUN_OPTIONS)
 
 tables: $(STAMP) ## Tables III to VI, then the report on them
-	$(BIN)/sweeps run III IV V VI $(RUN_OPTIONS)
-	$(BIN)/sweeps report --store "$(STORE)"
+	$(RUN) III IV V VI $(RUN_OPTIONS)
+	$(if $(filter http%,$(ADDRESS)),,$(BIN)/sweeps report --store "$(STORE)")
 
 controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations of parts
-	$(BIN)/sweeps run controls factorial $(RUN_OPTIONS)
+	$(RUN) controls factorial $(RUN_OPTIONS)
 
 readings: $(STAMP) ## the open points of the paper, one at a time
-	$(BIN)/sweeps run readings $(RUN_OPTIONS)
+	$(RUN) readings $(RUN_OPTIONS)
 
 noise-floor: $(STAMP) ## how far mIoU moves when nothing but the seed changes
-	$(BIN)/sweeps run noise-floor $(RUN_OPTIONS)
+	$(RUN) noise-floor $(RUN_OPTIONS)
 
 background-score: $(STAMP) ## the fixed background score; one training per row
-	$(BIN)/sweeps run background-score $(RUN_OPTIONS)
+	$(RUN) background-score $(RUN_OPTIONS)
 
 search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
 	$(BIN)/sweeps search $(DATA_OPTIONS) $(MACHINE_OPTIONS) $(if $(SAMPLES),--samples $(SAMPLES))
@@ -102,8 +105,14 @@ headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none r
 crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
 
-test: $(STAMP) ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP) ## all tests but those of `make chaos`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"
+
+chaos: $(STAMP) ## break whole sweeps by killing their processes, nodes and servers; half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
+
+doctor: $(STAMP) ## say what is missing, open or mismatched here, or on the cluster at ADDRESS
+	$(BIN)/sweeps doctor $(if $(ADDRESS),--address $(ADDRESS))
 
 check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -8,10 +8,6 @@ from chaos_sweeps import command, run
 from wsss.data.drawn import draw_voc
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "chaos: breaks whole sweeps, a minute or more each")
-
-
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_voc(
