@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wsss.config import RunConfig, Settings
+from wsss.config import FileName, RunConfig, Settings
 from wsss.identity import ID_LENGTH, cam_id
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWalkConfig
 
@@ -29,7 +29,7 @@ class ChainConfig(Settings):
     labels: PseudoLabelConfig | None
     """None: trained on the true masks, the upper bound which needs pixel ground truth."""
     segmentation: DeepLabConfig
-    eval_split: str = "val"
+    eval_split: FileName = "val"
 
     @property
     def walks(self) -> bool:

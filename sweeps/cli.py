@@ -28,6 +28,7 @@ from sweeps.cli_options import (
 from sweeps.doctor_cli import doctor
 from sweeps.headline_cli import headline
 from sweeps.jobs_cli import attach, fetch, jobs, logs, stop, submit
+from sweeps.ledger_cli import ledger
 from sweeps.report_cli import report
 from sweeps.search_cli import search
 from sweeps.store import StoreError, open_store
@@ -44,7 +45,10 @@ app = typer.Typer(
 )
 
 Tables = Annotated[
-    list[str], typer.Argument(help="tables to fill: III IV V VI, or a study", metavar="TABLE...")
+    list[str],
+    typer.Argument(
+        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="TABLE..."
+    ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
 Recheck = Annotated[
@@ -104,6 +108,14 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run failed trials again")
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
+            "which nothing more starts",
+        ),
+    ] = None,
     hang_after: Annotated[
         float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
     ] = 1800.0,
@@ -127,7 +139,7 @@ def run(
         }  # fmt: skip
         code = drive(
             sweep, open_store(store), options, retry_failed=retry_failed, hang_after=hang_after,
-            accept_changes=accept_changes,
+            accept_changes=accept_changes, budget_hours=budget,
         )  # fmt: skip
         raise typer.Exit(code)
 
@@ -216,5 +228,5 @@ def _make_sweep(
     return sweep
 
 
-for command in (report, headline, search, submit, attach, logs, stop, jobs, fetch, doctor):
+for command in (report, ledger, headline, search, submit, attach, logs, stop, jobs, fetch, doctor):
     app.command()(command)

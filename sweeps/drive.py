@@ -26,11 +26,13 @@ def drive(
     retry_failed: bool,
     hang_after: float | None = None,
     accept_changes: bool = False,
+    budget_hours: float | None = None,
 ) -> int:
     """Run what is missing, log it, print the tables; return the process's exit code.
 
     hang_after: seconds without progress before a trial is restarted, 0 for never, None for half an
-    hour. Returns 0: all trials finished; 1: some failed; 130: interrupted.
+    hour; budget_hours: GPU-hours (CPU-hours without GPUs) after which no trial starts. Returns 0:
+    all trials finished; 1: some failed; 130: interrupted, or the budget is spent.
     """
     console = Console()
     store.check_writable()
@@ -46,18 +48,20 @@ def drive(
     if missing:
         conduct: dict[str, Any] = {"accept_changes": accept_changes}
         conduct |= {} if hang_after is None else {"hang_after": hang_after}
-        state = _run_missing(sweep, store, missing, options, conduct, console)
+        state = _run_missing(sweep, store, missing, options, conduct, budget_hours, console)
     elif not _is_tracked(sweep, store):
         _sync_all(sweep, store, console)
     print_tables(console, sweep, store)
     store.push_sweep(sweep.name)
     if state == "interrupted":
         console.print(Text("interrupted; the same command goes on from here:"))
-        console.print(Text(resume_command()), soft_wrap=True)
+        console.print(Text(shlex.join(own_command())), soft_wrap=True)
         return INTERRUPTED
     if missing:
         _write_report(sweep, store, console)
         store.push_sweep(sweep.name)
+    if state == "over budget":
+        return INTERRUPTED
     failures = [t for t in sweep.plan.trials if store.run(t.run_id).failure()]
     for trial in failures:
         failure = store.run(trial.run_id).failure() or {}
@@ -67,13 +71,13 @@ def drive(
     return FAILED if failures or state == "stopped" else 0
 
 
-def resume_command() -> str:
-    """Return this process's command as a person would type it."""
+def own_command() -> list[str]:
+    """Return this process's command as a person would type it, in words."""
     name = Path(sys.argv[0]).name
     program = ["sweeps"] if name == "sweeps" else [sys.executable, sys.argv[0]]
     if name == "__main__.py":
         program = [sys.executable, "-m", "sweeps"]
-    return shlex.join([*program, *sys.argv[1:]])
+    return [*program, *sys.argv[1:]]
 
 
 def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:
@@ -111,12 +115,15 @@ def _run_missing(
     missing: list[Trial],
     options: dict[str, Any],
     conduct: dict[str, Any],
+    budget_hours: float | None,
     console: Console,
 ) -> str:
     """Run the missing trials under display and tracking; return how it ended.
 
-    complete: all were tried; interrupted: by a signal; stopped: for an error common to all trials.
+    complete: all were tried; interrupted: by a signal; over budget; stopped: for an error common to
+    all trials.
     """
+    from sweeps.budget_view import say_budget, say_spent
     from sweeps.resources import Resources
     from sweeps.run import Ending, Listener, run_sweep
     from sweeps.tracking import Tracker
@@ -126,6 +133,8 @@ def _run_missing(
     def say(text: str) -> None:
         console.print(Text(text))
 
+    resources = Resources(**options)
+    say_budget(sweep, store, resources, budget_hours, say)
     board = Board(sweep, console)
     runs = {trial.run_id: store.run(trial.run_id).metrics() for trial in sweep.plan.trials}
     mark_finished(board, sweep.plan, {run_id: m["miou_fixed"] for run_id, m in runs.items() if m})
@@ -135,8 +144,8 @@ def _run_missing(
             with board:
                 listeners: list[Listener] = [board, _TrackingListener(thread)]
                 ending = run_sweep(
-                    sweep, store, Resources(**options), missing, listeners,
-                    conduct=Conduct(**conduct), say=say,
+                    sweep, store, resources, missing, listeners, conduct=Conduct(**conduct),
+                    budget_hours=budget_hours, say=say,
                 )  # fmt: skip
         except KeyboardInterrupt:
             ending = Ending(interrupted=True)
@@ -148,6 +157,9 @@ def _run_missing(
         say("mend its cause and give the same command again; what is finished stays finished")
         return "stopped"
     unfinished = missing_trials(sweep, store, retry_failed=False)
+    if unfinished and ending.over_budget and not ending.interrupted:
+        say_spent(sweep, store, resources, budget_hours, ending.over_budget, own_command(), say)
+        return "over budget"
     return "interrupted" if unfinished else "complete"
 
 

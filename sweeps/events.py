@@ -33,7 +33,10 @@ class Listener(Protocol):
 
 
 class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Passes Tune's events on, counts restarts, and notices errors that all trials share."""
+    """Passes Tune's events on, counts restarts, and notices errors that all trials share.
+
+    ended: is told (run id, why) of attempts whose end no listener hears of, as the ledger wants.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,9 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         trials: dict[str, Trial],
         listeners: list[Listener],
         say: Callable[[str], None],
+        ended: Callable[[str, str], None] = lambda run_id, why: None,
     ) -> None:
+        self.ended = ended
         self.store, self.trials, self.listeners, self.say = store, trials, listeners, say
         self.last: dict[str, dict[str, float]] = {}
         self.failures: Counter[str] = Counter()
@@ -81,9 +86,11 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         run_id = trial.config["run_id"]
         if _lost_its_node(trial):
             self.running.discard(run_id)
+            self.ended(run_id, "preempted")
             self.say(f"{self._name(run_id)}: its node went away; it goes on elsewhere")
             return
         why, note = self._why(trial)
+        self.ended(run_id, "failed" if note else "hang" if why.startswith("hung") else "killed")
         self.failures[run_id] += 1
         if self._is_common(run_id, note):
             return

@@ -6,13 +6,13 @@ counting it again from all thresholds does. Legend: N images, L labels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from sweeps.bootstrap import ImageCounts
 from sweeps.store import RunFolder, StoreError
 from wsss.evaluation.confusion import ThresholdCounts
+from wsss.labels.cam_files import BROKEN
 
 FILE_NAME = "image_counts.npz"
 THRESHOLDS = ("fixed", "best")
@@ -68,7 +68,7 @@ def load_image_counts(run: RunFolder) -> RunImageCounts:
             fixed=metrics["fixed_threshold"],
             best=metrics["best_threshold"],
         )
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+    except BROKEN as error:
         raise StoreError(
             f"{path}: cannot be read ({error}); delete {run.path} and run its table again"
         ) from None

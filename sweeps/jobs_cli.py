@@ -71,6 +71,7 @@ def submit(
     """
     with explained():
         from sweeps.jobs import Request, submit
+        from sweeps.tables import by_alias
 
         more = ["--seeds", str(seeds), "--workers", str(workers), "--cpus", f"{cpus:g}"]
         more += ["--gpus", f"{gpus:g}", "--loader-workers", str(loader_workers)]
@@ -79,7 +80,13 @@ def submit(
         more += ["--recheck"] if recheck else []
         chosen = preset or ("tiny" if data == "drawn" else "short")
         request = Request(
-            tuple(tables), chosen, data, weights, tuple(settings or ()), store, tuple(more)
+            tuple(by_alias(tables)),
+            chosen,
+            data,
+            weights,
+            tuple(settings or ()),
+            store,
+            tuple(more),
         )
         request.check()
         connection = _connect(address)
@@ -166,14 +173,21 @@ def fetch(
     working_dir: WorkingDir = Path(),
     python: Python = "python",
 ) -> None:
-    """Copy a cluster's results here, for `sweeps table`, `report` and `status`."""
-    with explained():
-        from sweeps.jobs_fetch import fetch
+    """Copy a cluster's results here, for `sweeps table`, `report` and `status`.
 
-        done = fetch(
-            _connect(address), to, root=working_dir.absolute(), store=store, python=python,
-            checkpoints=checkpoints,
-        )  # fmt: skip
+    With --store s3://... they come from the bucket, which this machine has to reach, and no cluster
+    is asked; without, the cluster sends those of its own store, wherever that is.
+    """
+    with explained():
+        from sweeps.jobs_fetch import fetch, fetch_from_bucket
+
+        if store and "://" in store:
+            done = fetch_from_bucket(store, to, checkpoints=checkpoints)
+        else:
+            done = fetch(
+                _connect(address), to, root=working_dir.absolute(), store=store, python=python,
+                checkpoints=checkpoints,
+            )  # fmt: skip
         kept = f"; {done.num_kept} were here already" if done.num_kept else ""
         _say(f"{to}: {done.num_files} files, {done.num_bytes / 2**20:.1f} MiB{kept}")
 

@@ -16,13 +16,13 @@ def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RichTable]:
 
 
 def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> RichTable:
-    grid = RichTable(title=f"Table {table.name}. {table.title}")
+    grid = RichTable(title=Text(f"Table {table.name}. {table.title}"))
     for name in (*table.row_names, *table.columns):
-        grid.add_column(name, justify="center", min_width=8)
+        grid.add_column(Text(name), justify="center", min_width=8)
     for row in table.rows:
         references = [table.reference(row, column) for column in table.columns]
         cells = [cell_text(plan.cell_trials[reference], states) for reference in references]
-        grid.add_row(*row.labels, *cells)
+        grid.add_row(*map(Text, row.labels), *cells)
     return grid
 
 

@@ -13,6 +13,7 @@ from sweeps.plan import Plan, Trial
 from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.table import Cell, Table
+from wsss.printable import printable
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
@@ -37,19 +38,19 @@ def header_lines(sweep: Sweep) -> list[str]:
 def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
     """Return one table with what the store holds so far."""
     grid = RichTable(
-        title=f"Table {table.name}. {table.title}", show_lines=True, title_style="bold"
+        title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
     )
     for name in table.row_names:
-        grid.add_column(name, justify="center", style="bold")
+        grid.add_column(Text(name), justify="center", style="bold")
     for column in table.columns:
         label = column if len(table.columns) == 1 else f"{table.column_name} {column}"
-        grid.add_column(label, justify="center")
+        grid.add_column(Text(label), justify="center")
     for row in table.rows:
         cells = [
             _cell(cell, plan.cell_trials[table.reference(row, column)], store)
             for column, cell in zip(table.columns, row.cells, strict=True)
         ]
-        grid.add_row(*row.labels, *cells)
+        grid.add_row(*map(Text, row.labels), *cells)
     return grid
 
 
@@ -85,7 +86,7 @@ def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
     if failures:
-        text.append(("\n" if metrics else "") + failures[0]["kind"], style="red")
+        text.append(("\n" if metrics else "") + printable(str(failures[0]["kind"])), style="red")
     elif not metrics:
         text.append("missing")
     if cell.paper is not None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from sweeps.cli_options import StoreOption, SweepName, opened
 from sweeps.store import Store
 from sweeps.sweep import Sweep, load_sweep
-from sweeps.tables import TABLES
+from sweeps.tables import TABLES, by_alias
 from wsss.errors import explained
 from wsss.overrides import ConfigError
 
@@ -65,7 +65,7 @@ def report(
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
         results = opened(store)
         found = load_sweep(results, sweep)
-        chosen = _with_tables(found, tables, seeds)
+        chosen = _with_tables(found, by_alias(tables or []), seeds)
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
         )
@@ -77,7 +77,7 @@ def report(
             _log(results, found, folder)
 
 
-def _with_tables(sweep: Sweep, tables: list[str] | None, seeds: int | None) -> Sweep:
+def _with_tables(sweep: Sweep, tables: list[str], seeds: int | None) -> Sweep:
     names = tuple(sorted(set(tables or sweep.table_names), key=_position))
     return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
 

@@ -1,13 +1,9 @@
-"""What a sweep may use of a machine or a cluster, and how many trials fit into it at once."""
+"""What a sweep may use of a machine or a cluster, and how many trials run in it at once."""
 
 from dataclasses import dataclass
 
-import ray
-
-from sweeps.store import StoreError
-
-HEAD_NODE = "node:__internal_head__"
-"""Ray's resource of the head node, 1.0 of it: up to 1,000 waiting trials."""
+from sweeps.capacity import DRIVER_SHARE, Demand, decide, limits_here, machines_now
+from sweeps.capacity import HEAD_NODE as HEAD_NODE  # the name by which others import it
 
 
 @dataclass(frozen=True)
@@ -32,28 +28,32 @@ class Resources:
         """Whether a trial trains in its own Tune process."""
         return self.workers == 0
 
+    @property
+    def demand(self) -> Demand:
+        """What a trial asks for in all: one worker if it trains in its own process."""
+        return Demand(max(1, self.workers), self.cpus, self.gpus)
+
     def of_a_trial(self) -> dict[str, float]:
         """Return what Tune reserves for a trial's own process.
 
         With Train workers it only waits for them: were it to hold a CPU, trials could take what
         their own workers need, and wait for ever.
         """
-        return {"cpu": self.cpus, "gpu": self.gpus} if self.inline else {HEAD_NODE: 0.001}
+        if self.inline:
+            return {"cpu": self.cpus, "gpu": self.gpus}
+        return {HEAD_NODE: DRIVER_SHARE}
 
 
 def concurrency(resources: Resources) -> int:
-    """Return how many trials fit the cluster at once, so that workers never wait for each other.
+    """Return how many trials to run at once, so that workers never wait for each other.
 
-    Raises StoreError if not even one does.
+    Raises CapacityError, a StoreError, if not even one can ever run.
     """
-    have = ray.cluster_resources()
-    per_trial = max(1, resources.workers)
-    fits = have.get("CPU", 1) // (resources.cpus * per_trial)
-    if resources.gpus:
-        fits = min(fits, have.get("GPU", 0) // (resources.gpus * per_trial))
-    if fits < 1:
-        raise StoreError(
-            f"a trial needs {per_trial} x ({resources.cpus:g} CPU, {resources.gpus:g} GPU), the "
-            f"cluster has {have.get('CPU', 0):g} CPU and {have.get('GPU', 0):g} GPU; ask for less"
-        )
-    return int(min(fits, resources.max_concurrent or fits))
+    joined = resources.address is not None
+    return decide(
+        machines_now(),
+        resources.demand,
+        max_concurrent=resources.max_concurrent,
+        limits=limits_here() if joined else None,
+        joined=joined,
+    )

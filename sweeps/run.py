@@ -18,9 +18,11 @@ import torch
 from filelock import Timeout
 from ray import tune
 
+from sweeps.budget import Budget, GatedTrials, size_of
 from sweeps.events import MAX_LOST_NODES, MAX_TRIAL_RESTARTS, Events, Listener
 from sweeps.guard import check_half_trained
 from sweeps.interrupts import Interrupts
+from sweeps.ledger import Ledger
 from sweeps.plan import Trial
 from sweeps.resources import Resources, concurrency
 from sweeps.same_errors import ErrorNote
@@ -43,6 +45,8 @@ class Ending:
     common_error: ErrorNote | None = None
     """The error for which it was stopped, as trial after trial met it."""
     traceback_file: Path | None = None
+    over_budget: str | None = None
+    """That the budget is spent, in words."""
 
 
 def run_sweep(
@@ -53,30 +57,41 @@ def run_sweep(
     listeners: list[Listener],
     *,
     conduct: Conduct | None = None,
+    budget_hours: float | None = None,
     say: Callable[[str], None] = print,
 ) -> Ending:
     """Run the given trials to their end; each ends finished or with a recorded failure.
 
-    `say` is given a line for a person at each restart. Ends early, in order, after SIGINT, SIGTERM
-    or three trials with the same unforeseen error; a second signal raises KeyboardInterrupt.
-    Raises StoreError if another process drives the same sweep, ChangedError for half-trained
-    networks of other code, WeightsError or ConfigError if the initial weights cannot be used, all
-    before any trial starts.
+    `say` is given a line for a person at each restart; `budget_hours` are GPU-hours, or CPU-hours
+    without GPUs. Ends early, in order, after SIGINT, SIGTERM, a spent budget or three trials with
+    the same unforeseen error; a second signal raises KeyboardInterrupt. Raises StoreError if
+    another process drives the same sweep, ChangedError for half-trained networks of other code,
+    WeightsError or ConfigError if the initial weights cannot be used, all before any trial starts.
     """
     conduct = conduct or Conduct()
     check_weights(sweep, trials)
-    with driving(store, sweep.name):
+    with driving(store, sweep.name), Ledger(store, sweep.name, size_of(resources)) as ledger:
+        budget = Budget(ledger, budget_hours)
+        if reason := budget.reason():
+            return Ending(over_budget=reason)
         for warning in check_half_trained(trials, store, accept_changes=conduct.accept_changes):
             say(f"{warning}; it goes on all the same (--accept-changes)")
         start_ray(resources)
         try:
             with Interrupts() as interrupts:
-                events = Events(store, {t.run_id: t for t in trials}, listeners, say)
-                stopper = EarlyEnd(store, events, interrupts, say)
+                events = Events(
+                    store, {t.run_id: t for t in trials}, [*listeners, ledger], say, ledger.ended
+                )
+                stopper = EarlyEnd(store, events, interrupts, budget, say)
                 _run_with_tune(sweep, store, resources, trials, conduct, events, stopper)
         finally:
             ray.shutdown()
-    return Ending(interrupts.requested is not None, events.common_error, events.traceback_file)
+    return Ending(
+        interrupts.requested is not None,
+        events.common_error,
+        events.traceback_file,
+        budget.reason(),
+    )
 
 
 @contextmanager
@@ -138,11 +153,14 @@ def _run_with_tune(
         "resources": asdict(resources),
         "conduct": asdict(conduct),
     }
+    at_once = concurrency(resources)
+    stopper.budget.ledger.room(at_once)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources.of_a_trial()),
         param_space=space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrency(resources), reuse_actors=resources.inline
+            search_alg=GatedTrials(at_once, lambda: stopper.shut() is not None),
+            reuse_actors=resources.inline,
         ),
         run_config=tune.RunConfig(
             name=sweep.name,

@@ -6,6 +6,7 @@ A range is written `setting=low:high`, or `setting=low:high:log`, as in
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from pydantic import BaseModel
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.overrides import ConfigError, apply_overrides
+from wsss.printable import quoted
 
 SIGNIFICANT_DIGITS = 4
 """Drawn values are rounded to these, so that the ids of equal trials are equal everywhere."""
 
 EXAMPLE = "transfer.lambda_s=0.05:2:log"
+
+KEY = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,14 @@ def parse_space(words: Iterable[str]) -> SearchSpace:
 def _parse_range(word: str) -> Range:
     key, separator, bounds = (part.strip() for part in word.partition("="))
     parts = [part.strip() for part in bounds.split(":")]
-    if not separator or not key or len(parts) not in (2, 3):
-        raise ConfigError(f"--space {word!r} is not setting=low:high[:log]; write it as {EXAMPLE}")
+    if not separator or not KEY.fullmatch(key) or len(parts) not in (2, 3):
+        raise ConfigError(
+            f"--space {quoted(word)} is not setting=low:high[:log]; write it as {EXAMPLE}"
+        )
     if len(parts) == 3 and parts[2] != "log":
-        raise ConfigError(f"--space {word!r}: {parts[2]!r} is no scale; write log, or leave it out")
+        raise ConfigError(
+            f"--space {quoted(word)}: {quoted(parts[2])} is no scale; write log, or leave it out"
+        )
     low, high = (_parse_number(word, part) for part in parts[:2])
     if low >= high:
         raise ConfigError(f"--space {word!r}: low {low:g} is not below high {high:g}; swap them")
@@ -133,7 +141,9 @@ def _parse_number(word: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"--space {word!r}: {text!r} is not a number; write it as {EXAMPLE}")
+        raise ConfigError(
+            f"--space {quoted(word)}: {quoted(text)} is not a number; write it as {EXAMPLE}"
+        )
     return number
 
 

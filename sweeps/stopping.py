@@ -5,27 +5,34 @@ from typing import Any, NamedTuple
 
 from ray import tune
 
+from sweeps.budget import Budget
 from sweeps.events import Events
 from sweeps.interrupts import Interrupts
 from sweeps.store import Store
 
 ORDERLY = (
-    "{signal}: starting no more trials. Those at work save their checkpoint at the end of the "
+    "{why}: starting no more trials. Those at work save their checkpoint at the end of the "
     "epoch, then the sweep stops; once more stops it at once, and at most an epoch is repeated."
 )
 
 
 class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray is untyped
-    """Ends a sweep for an error that trials share, or after a signal.
+    """Ends a sweep for an error that trials share, after a signal, or when its budget is spent.
 
-    After a signal, trials at work are ended once each has saved a checkpoint, or is past its
+    In the last two cases, trials at work are ended once each has saved a checkpoint, or is past its
     training: so nothing is lost but the steps since, and the scoring, which is short.
     """
 
     def __init__(
-        self, store: Store, events: Events, interrupts: Interrupts, say: Callable[[str], None]
+        self,
+        store: Store,
+        events: Events,
+        interrupts: Interrupts,
+        budget: Budget,
+        say: Callable[[str], None],
     ) -> None:
-        self.store, self.events, self.interrupts, self.say = store, events, interrupts, say
+        self.store, self.events, self.say = store, events, say
+        self.interrupts, self.budget = interrupts, budget
         self.waiting: dict[str, _AtSignal] | None = None
         """Run id -> how far it was at the signal; None before one."""
 
@@ -41,17 +48,22 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray is untyped
         """Whether to end the sweep now."""
         if self.events.common_error is not None:
             return True
-        if self.interrupts.requested is None:
+        why = self.shut()
+        if why is None:
             return False
         if self.waiting is None:
             self.waiting = {run_id: self._state(run_id) for run_id in self.events.running}
-            self.say(ORDERLY.format(signal=self.interrupts.requested))
+            self.say(ORDERLY.format(why=why))
         self.waiting = {
             run_id: known
             for run_id, known in self.waiting.items()
             if run_id in self.events.running and not self._is_safe(run_id, known)
         }
         return not self.waiting
+
+    def shut(self) -> str | None:
+        """Return why no more trials may start; None if they may."""
+        return self.interrupts.requested or self.budget.reason()
 
     def _state(self, run_id: str) -> "_AtSignal":
         folder = self.store.cam(self.events.trials[run_id].cam_id).checkpoints

@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.code_version import code_version
 from sweeps.plan import Plan, make_plan
 from sweeps.store import Store, StoreError, read_json, write_json
-from sweeps.tables import TABLES
+from sweeps.tables import TABLES, by_alias
 from wsss.config import RunConfig
 from wsss.data.check import DataReport
 from wsss.data.check_cache import check_data_once
@@ -18,6 +18,7 @@ from wsss.data.voc import VocDataset
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, apply_overrides, validate
 from wsss.presets import PRESETS
+from wsss.printable import printable, quoted
 from wsss.weights import resolve_weights
 
 
@@ -75,9 +76,12 @@ def make_sweep(
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
+    table_names = by_alias(table_names)
     unknown = [name for name in table_names if name not in TABLES]
     if unknown or not table_names:
-        raise ConfigError(f"no table {', '.join(unknown)}; there are: {', '.join(TABLES)}")
+        raise ConfigError(
+            f"no table {printable(', '.join(unknown))}; there are: {', '.join(TABLES)}"
+        )
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
     base = PRESETS[preset]
@@ -138,17 +142,38 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
         name = names[-1]
     if name is None or name not in names:
         raise StoreError(
-            f"{store.root}: no sweep {name or 'at all'}; there are: {', '.join(names) or 'none'}; "
+            f"{store.root}: no sweep {printable(name or 'at all')}; there are: "
+            f"{printable(', '.join(names)) or 'none'}; "
             "start one with `sweeps run`"
         )
-    saved = read_json(store.sweep(name) / "sweep.json")
+    path = store.sweep(name) / "sweep.json"
+    try:
+        sweep = _from_saved(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"{path}: not what `sweeps run` writes ({type(error).__name__}: {error}); give the "
+            "sweep's `sweeps run` command again"
+        ) from None
+    return sweep
+
+
+def _from_saved(saved: Any) -> Sweep:
+    """Raises KeyError, TypeError or ValueError for anything that `save_sweep` does not write."""
+    unknown = [name for name in saved["tables"] if name not in TABLES]
+    if unknown or not saved["tables"]:
+        raise ValueError(f"no table {quoted(unknown)}; there are: {', '.join(TABLES)}")
+    counts = [saved[key] for key in ("seeds", "train_images", "eval_images")]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        raise ValueError(f"{quoted(counts)} is no number of seeds and of images")
     return Sweep(
         table_names=tuple(saved["tables"]),
-        preset=saved["preset"],
+        preset=str(saved["preset"]),
         base=validate(saved["base"]),
-        num_seeds=saved["seeds"],
+        num_seeds=counts[0],
         data=Path(saved["data"]),
         weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
-        num_train_images=saved["train_images"],
-        num_eval_images=saved["eval_images"],
+        num_train_images=counts[1],
+        num_eval_images=counts[2],
     )

@@ -76,8 +76,8 @@ def test_only_the_tracking_files_import_mlflow() -> None:
     assert importers("mlflow", "wsss", "sweeps") == found
 
 
-def test_only_distributed_training_imports_ray_within_the_method() -> None:
-    assert importers("ray", "wsss") == {"wsss/training/distributed.py"}
+def test_only_two_files_import_ray_within_the_method() -> None:
+    assert importers("ray", "wsss") == {"wsss/sharding.py", "wsss/training/distributed.py"}
 
 
 def test_the_method_never_imports_the_sweeps() -> None:

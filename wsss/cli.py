@@ -9,6 +9,7 @@ from rich.progress import track
 from wsss.data_cli import data_app
 from wsss.errors import explained
 from wsss.predict_cli import predict
+from wsss.printable import quoted
 from wsss.pseudo_label_cli import pseudo_label
 from wsss.run_folder import recall, remember, trained
 
@@ -111,7 +112,9 @@ def evaluate(
             if not path.exists():
                 raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
             maps, classes = read_cams(path)
-            counted = count_image(maps, classes, dataset.mask(image_id), thresholds, num_labels)
+            mask = dataset.mask(image_id)
+            _require_fitting(path, maps, classes, mask.shape, len(dataset.classes))
+            counted = count_image(maps, classes, mask, thresholds, num_labels)
             images.append((image_id, *counted))
         score = score_counts(collect(images, thresholds, num_labels), config.labels)
         print(f"{len(images)} images of {dataset.root}")
@@ -125,6 +128,23 @@ def evaluate(
                 print(f"  {name:14} {value:6.2f}")
 
 
+def _require_fitting(
+    path: Path, maps: Any, classes: tuple[int, ...], size: tuple[int, ...], num_classes: int
+) -> None:
+    """Raise DataError unless maps [P, H, W] in [0, 1] are of this image and of its P classes."""
+    from wsss.data.voc import DataError
+
+    if maps.shape != (len(classes), *size) or not classes:
+        fault = f"maps {maps.shape} of {len(classes)} classes, its image is {size}"
+    elif len(set(classes)) < len(classes) or not set(classes) <= set(range(num_classes)):
+        fault = f"classes {list(classes)[:9]}, expected different ones of 0..{num_classes - 1}"
+    elif not (maps.min() >= 0 and maps.max() <= 1):  # false for NaN, too
+        fault = "a value is not between 0 and 1"
+    else:
+        return
+    raise DataError(f"{path}: {fault}; delete it to infer again")
+
+
 def _configure(
     preset: str, config: Path | None, settings: list[str] | None, weights: str | None
 ) -> tuple[Any, Path | None]:
@@ -133,7 +153,7 @@ def _configure(
     from wsss.weights import resolve_weights
 
     if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
+        raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
     base = PRESETS[preset]
     name, weights_file = resolve_weights(weights, base.network.weights)
     overrides = read_config_file(config) if config else {}

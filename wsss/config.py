@@ -14,6 +14,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0), AfterValidator(lambda value: value + 0.0)]
 """Of 0 or more; -0.0 becomes 0.0, lest it have an id of its own."""
 UnitFloat = Annotated[float, Field(ge=0, le=1)]
+FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that becomes part of a path: it cannot lead out of its folder."""
 
 
 class Settings(BaseModel):
@@ -25,10 +27,10 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Which images: a data set is named by its content, never by where it lies."""
 
-    name: str = Field("VOC2012", max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    fingerprint: str = Field("unknown", description="digest of splits, labels and masks")
-    train_split: str = Field("train_aug", description="10,582 images on VOC (IV-A)")
-    eval_split: str = Field(
+    name: FileName = "VOC2012"
+    fingerprint: FileName = Field("unknown", description="digest of splits, labels and masks")
+    train_split: FileName = Field("train_aug", description="10,582 images on VOC (IV-A)")
+    eval_split: FileName = Field(
         "train", description="(open) scored against pixel masks: train, 1,464 images; or train_aug"
     )
 

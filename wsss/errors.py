@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from wsss.printable import printable
+
 
 class ForeseenError(Exception):
     """Base of errors whose message names the fault, the rule and the remedy, one a line."""
@@ -16,5 +18,5 @@ def explained() -> Iterator[None]:
         yield
     except (ForeseenError, FileExistsError) as error:
         for line in str(error).splitlines() or [repr(error)]:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
         raise SystemExit(2) from None

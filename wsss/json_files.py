@@ -33,7 +33,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also too deep, and numbers too long
         raise BrokenFileError(
             f"{path}: not JSON ({error}); delete the file to do the stage again"
         ) from None

@@ -10,8 +10,16 @@ from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
+from wsss.printable import MAX_QUOTED, printable, quoted
 
 S = TypeVar("S", bound=Settings)
+
+MAX_FILE_BYTES = 1 << 20
+"""Of a YAML file; all settings together take some kilobytes."""
+MAX_DEPTH = 20
+"""Of nested lists and mappings; settings have two."""
+MAX_INTEGER = 2**63
+"""Greater ones neither fit a setting nor, beyond 4,300 digits, into a message."""
 
 
 class ConfigError(ForeseenError, ValueError):
@@ -29,7 +37,7 @@ def apply_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfi
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise ConfigError(f"unknown setting {key!r}{hint}")
+            raise ConfigError(f"unknown setting {quoted(key)}{hint}")
     tree: dict[str, Any] = config.model_dump()
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
@@ -49,7 +57,9 @@ def replace_settings(settings: S, overrides: Mapping[str, Any]) -> S:
         for section in sections:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"{key}: {section} is a value, not a group of settings")
+                raise ConfigError(
+                    f"{quoted(key)}: {quoted(section)} is a value, not a group of settings"
+                )
         inner[name] = value
     try:
         return type(settings).model_validate(tree)
@@ -71,11 +81,14 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     for word in assignments:
         key, separator, value = word.partition("=")
         if not separator:
-            raise ConfigError(f"--set {word!r} has no '='; write it as train.lr=0.02")
+            raise ConfigError(f"--set {quoted(word)} has no '='; write it as train.lr=0.02")
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {word!r}: {value!r} is not a YAML value") from None
+            parsed[key.strip()] = _plain_yaml(value)
+        except _NotYamlError as error:
+            raise ConfigError(
+                f"--set {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
+                "number, true, false, a word or a list"
+            ) from None
     return parsed
 
 
@@ -85,11 +98,15 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises ConfigError if the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes; give a file of settings")
+        tree = _plain_yaml(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    except (_NotYamlError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}; write 'train: {{lr: 0.02}}'") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as 'train: {{lr: 0.02}}'")
     flat: dict[str, Any] = {}
@@ -101,10 +118,48 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return flat
 
 
+class _NotYamlError(Exception):
+    """Text that is no YAML, or none that settings are written in."""
+
+
+def _plain_yaml(text: str) -> Any:
+    """Read YAML without aliases, by which a line can stand for gigabytes, and without depths.
+
+    Raises _NotYamlError with the reason in one line.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise _NotYamlError("aliases such as *x are refused")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise _NotYamlError(f"nested over {MAX_DEPTH} levels deep")
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _NotYamlError(str(error).splitlines()[0][:160]) from None
+    # What its constructors raise for 2001-99-99, !!bool x, !!timestamp x, !!int x.
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+        raise _NotYamlError(f"{type(error).__name__}: {error}"[:160]) from None
+    _refuse_huge_integers(tree)
+    return tree
+
+
+def _refuse_huge_integers(tree: Any) -> None:
+    if isinstance(tree, int) and abs(tree) >= MAX_INTEGER:
+        raise _NotYamlError("a whole number of over 63 bits")
+    if isinstance(tree, dict):
+        tree = [*tree.keys(), *tree.values()]
+    if isinstance(tree, list | tuple | set):
+        for part in tree:
+            _refuse_huge_integers(part)
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        key = printable(".".join(str(part) for part in problem["loc"]))[:MAX_QUOTED]
         message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{key} = {problem['input']!r}: {message}" if key else message)
+        lines.append(f"{key} = {quoted(problem['input'])}: {message}" if key else message)
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wsss.data.voc import DataError
+from wsss.data.voc import BROKEN_IMAGE, IMAGE_FORMATS, DataError
 from wsss.labels.segment import label_colours, segment_image, strongest_label, write_label_png
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
@@ -78,9 +78,9 @@ def predict_images(
 def read_upright(path: Path) -> Image.Image:
     """Decode a picture as RGB, turned as its EXIF tag says. Raises DataError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except BROKEN_IMAGE as error:
         raise DataError(f"{path}: cannot be decoded ({error}); give a JPEG or PNG") from None
 
 

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss.errors import ForeseenError, explained
+from wsss.printable import printable, quoted
+
+if TYPE_CHECKING:
+    from wsss.segmentation_config import DeepLabConfig
 
 
 class NetworkFolderError(ForeseenError, RuntimeError):
@@ -25,20 +29,38 @@ def predict(
 ) -> None:
     """Segment pictures of your own: a palette mask and an overlay each."""
     from wsss.predict import predict_images
-    from wsss.segmentation_config import DeepLabConfig
     from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.segmentation import load_trained
 
     with explained():
-        path = network / "config.json"
-        if not path.is_file():
-            raise NetworkFolderError(
-                f"{path}: missing; give a folder that `sweeps headline` trained in, "
-                "<store>/segmentations/<id>"
-            )
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        config, classes = DeepLabConfig.model_validate(saved["segmentation"]), saved["classes"]
+        config, classes = _read_network(network / "config.json")
         model = load_trained(CheckpointFolder(network / "checkpoints"), config, len(classes))
         for found in predict_images(model, images, out, config, classes):
             shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.shares.items())
-            print(f"{found.picture}: {found.mask}: {shares}")
+            print(printable(f"{found.picture}: {found.mask}: {shares}"))
+
+
+def _read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
+    """Return a network's settings and class names. Raises NetworkFolderError."""
+    from wsss.data.classes import CLASS_NAME, MAX_CLASSES
+    from wsss.segmentation_config import DeepLabConfig
+
+    if not path.is_file():
+        raise NetworkFolderError(
+            f"{path}: missing; give a folder that `sweeps headline` trained in, "
+            "<store>/segmentations/<id>"
+        )
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        config, classes = DeepLabConfig.model_validate(saved["segmentation"]), saved["classes"]
+        if not isinstance(classes, list) or not 1 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"classes are {quoted(classes)}")
+        for name in classes:
+            if not isinstance(name, str) or not CLASS_NAME.fullmatch(name):
+                raise ValueError(f"{quoted(name)} is no name of a class")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        raise NetworkFolderError(
+            f"{path}: not what `sweeps headline` writes ({reason}); get the folder again"
+        ) from None
+    return config, tuple(classes)

@@ -5,6 +5,7 @@ from io import StringIO
 
 from sweeps.report.lines import seed_bounds, verdict_word
 from sweeps.report.model import CellReport, Report, TableReport
+from wsss.printable import printable
 
 COLUMNS = (
     "table", "cell", "labels", "measure", "paper_miou", "mean_miou", "sd_over_seeds", "seeds",
@@ -15,7 +16,8 @@ COLUMNS = (
     "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
 )  # fmt: skip
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Also in full width, which some spreadsheets read as the sign."""
 
 
 def csv_text(report: Report) -> str:
@@ -30,9 +32,14 @@ def csv_text(report: Report) -> str:
 
 
 def _safe(value: object) -> object:
-    """Keep a spreadsheet from running text as a formula."""
-    text = isinstance(value, str) and value.startswith(_FORMULA)
-    return f"'{value}" if text else "" if value is None else value
+    """Keep a spreadsheet from running text as a formula, and text from breaking its line.
+
+    A lone carriage return ends a row for most readers, and the next cell could be a formula.
+    """
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = printable(" ".join(value.split()))
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _line(report: Report, table: TableReport, cell: CellReport) -> list[object]:

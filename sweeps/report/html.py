@@ -15,6 +15,7 @@ from sweeps.report.lines import (
 from sweeps.report.model import Report, TableReport
 from sweeps.report.preamble import SMALL_SCALE, legend, scale_warning
 from sweeps.report.words import number
+from wsss.printable import printable, web_address
 
 _BADGES = {
     "reproduced": "good",
@@ -30,10 +31,12 @@ def html(report: Report) -> str:
         loader=PackageLoader("sweeps.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["web_address"] = web_address
     return environment.get_template("report.html").render(
         report=report,
         warning=scale_warning(report),
@@ -45,6 +48,11 @@ def html(report: Report) -> str:
         table_ii=TABLE_II,
         class_names=TABLE_II_CLASSES,
     )
+
+
+def _shown(value: object) -> object:
+    """Write out control characters; markup of our own stays as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _table(report: TableReport) -> dict[str, object]:

@@ -13,7 +13,7 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "–": "--",
-    "[": "{[}", "]": "{]}", '"': "''",
+    "[": "{[}", "]": "{]}", "*": "{*}", '"': "''",
 }  # fmt: skip
 _SYMBOLS = {YES: r"\checkmark", NO: ""}
 _AS_WRITTEN = {

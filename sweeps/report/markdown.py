@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sweeps.report.lines import COLUMNS, evidence_row, remarks, verdict_reasons
 from sweeps.report.model import Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
+from wsss.printable import printable, web_address
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 
@@ -49,7 +50,7 @@ def _table(report: TableReport) -> str:
     if report.notes:
         parts.append(bullets([f"Note: {note}" for note in report.notes]))
     links = [
-        f"[{escape(cell.reference)} {label}](<{url}>)"
+        f"[{escape(cell.reference)} {label}](<{web_address(url)}>)"
         for cell in report.cells.values()
         for label, url in cell.links
     ]
@@ -76,4 +77,4 @@ def bullets(lines: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """Return text in which nothing is markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", printable(" ".join(text.split())).replace("&", "&amp;"))

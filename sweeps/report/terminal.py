@@ -10,6 +10,7 @@ from sweeps.report.lines import measured, remarks, seed_bounds, verdict_reasons,
 from sweeps.report.model import Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
 from sweeps.report.words import DASH, interval, number, signed
+from wsss.printable import printable
 
 MAX_REASONS = 8
 STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"}
@@ -17,23 +18,23 @@ STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"
 
 def print_report(console: Console, report: Report) -> None:
     """Print a report; wide tables wrap at the terminal's width."""
-    console.print(Text(report.title, style="bold"))
-    console.print(Text(report.description))
+    console.print(_text(report.title, style="bold"))
+    console.print(_text(report.description))
     if warning := scale_warning(report):
-        console.print(Text(warning, style="bold yellow"))
+        console.print(_text(warning, style="bold yellow"))
     for line in legend(report):
-        console.print(Text(line, style="dim"))
+        console.print(_text(line, style="dim"))
     for table in report.tables:
         console.print(_table(table))
     for note in report.paper_notes:
-        console.print(Text(f"Note on Table {', '.join(note.tables)}: {note.text}"))
+        console.print(_text(f"Note on Table {', '.join(note.tables)}: {note.text}"))
     for title, rows in (
         ("Failures", report.failures), ("Costs", report.costs), ("Provenance", report.provenance),
     ):  # fmt: skip
         if rows:
-            console.print(Text(f"\n{title}", style="bold"))
+            console.print(_text(f"\n{title}", style="bold"))
             for name, value in rows:
-                console.print(Text(f"  {name}: {value}"))
+                console.print(_text(f"  {name}: {value}"))
 
 
 def _table(report: TableReport) -> RenderableType:
@@ -42,20 +43,20 @@ def _table(report: TableReport) -> RenderableType:
     if len(report.table.columns) > 1:
         names.append(report.table.column_name)
     for name in names:
-        grid.add_column(name, style="bold")
+        grid.add_column(_text(name), style="bold")
     for name in ("paper", "measured", "n", "baseline: paper", "measured", "95 % seeds", "verdict"):
         grid.add_column(name, justify="left" if name == "verdict" else "right")
     for cell in report.cells.values():
         evidence, word = cell.evidence, verdict_word(report, cell)
         grid.add_row(
-            *(Text(label) for label in cell.labels),
+            *(_text(label) for label in cell.labels),
             number(cell.paper),
-            Text(measured(cell)),
+            _text(measured(cell)),
             f"{len(cell.values)}/{cell.num_planned}",
             signed(evidence.paper_difference) if evidence else DASH,
             signed(evidence.differences.mean) if evidence else DASH,
-            Text(interval(seed_bounds(evidence), sign=True)),
-            Text(word, style=STYLES.get(word, "")),
+            _text(interval(seed_bounds(evidence), sign=True)),
+            _text(word, style=STYLES.get(word, "")),
         )
     reasons = verdict_reasons(report)
     if len(reasons) > MAX_REASONS:
@@ -63,8 +64,13 @@ def _table(report: TableReport) -> RenderableType:
     sentences = [*report.findings, *reasons, *remarks(report)]
     sentences += [f"Note: {note}" for note in report.notes]
     return Group(
-        Text(f"\nTable {report.table.name}. {report.table.title}", style="bold"),
-        Text(report.headline, style="bold"),
+        _text(f"\nTable {report.table.name}. {report.table.title}", style="bold"),
+        _text(report.headline, style="bold"),
         grid,
-        *(Padding(Text(sentence), (0, 0, 0, 2)) for sentence in sentences),
+        *(Padding(_text(sentence), (0, 0, 0, 2)) for sentence in sentences),
     )
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return text that is neither markup nor, by its control characters, a command."""
+    return Text(printable(text), style=style)

@@ -33,7 +33,7 @@ def command(data: Path, store: Path, *more: str, cells: tuple[str, ...] = TWO_CE
 
 
 def run(
-    words: list[str], *, timeout: float = 240, **extra: str
+    words: list[str], *, timeout: float = 480, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words, capture_output=True, text=True, timeout=timeout, env=environment(**extra),
@@ -55,7 +55,7 @@ class Driver:
     def output(self) -> str:
         return self.log.read_text()
 
-    def until(self, true: Callable[[], Any], what: str, *, seconds: float = 150) -> Any:
+    def until(self, true: Callable[[], Any], what: str, *, seconds: float = 300) -> Any:
         """Wait for something, which must happen while the sweep still runs."""
         deadline = time.monotonic() + seconds
         while not (found := true()):
@@ -64,7 +64,7 @@ class Driver:
             time.sleep(0.02)
         return found
 
-    def wait(self, seconds: float = 200) -> int:
+    def wait(self, seconds: float = 400) -> int:
         """Wait for the end; return the exit code."""
         return self.process.wait(timeout=seconds)
 

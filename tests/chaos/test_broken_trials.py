@@ -18,7 +18,7 @@ from chaos_sweeps import (
 )
 from invariants import assert_equal_stores, assert_equal_tracking, figures
 
-pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1200)]
 REPO = Path(__file__).parents[2]
 
 

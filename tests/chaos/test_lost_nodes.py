@@ -13,7 +13,7 @@ from invariants import assert_equal_stores, assert_equal_tracking
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.cluster,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore"),  # of Ray's own process handling
 ]
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from wsss.data.voc import DataError
+from wsss.printable import quoted
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
@@ -71,28 +72,28 @@ def extract(
             tar = stack.enter_context(tarfile.open(fileobj=cast("IO[bytes]", guard), mode="r:"))
             total = 0
             for count, member in enumerate(tar, start=1):
+                if member.size < 0:  # tarfile would go back, and read the same header for ever
+                    raise ArchiveError(f"{archive}: {quoted(member.name)} has a negative size")
                 total += member.size
                 if count > limits.members or total > limits.total_bytes:
                     raise ArchiveError(
                         f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} "
-                        f"bytes at {member.name!r}; VOC and SBD are smaller, get the archive again"
+                        f"bytes at {quoted(member.name)}; VOC and SBD are smaller, get it again"
                     )
                 path = _checked(archive, member, folder, choose, limits)
                 if path in written:
                     raise ArchiveError(f"{archive}: {path} is there twice; get the archive again")
                 if path:
-                    tar.extract(member.replace(name=path, deep=False), folder, filter="data")
+                    # Without its time, which may be one that no clock knows.
+                    kept = member.replace(name=path, mtime=cast("int", None), deep=False)
+                    tar.extract(kept, folder, filter="data")
                     written.add(path)
                 progress.update(task, completed=raw.tell())
             if any(guard.last):  # tarfile takes an unreadable header for the end
                 raise ArchiveError(f"{archive}: damaged after {count:,} members; get it again")
-        except (
-            tarfile.TarError,
-            zlib.error,
-            EOFError,
-            gzip.BadGzipFile,
-            _HeaderBombError,
-        ) as error:
+        except ArchiveError:
+            raise
+        except _DAMAGED as error:
             raise ArchiveError(f"{archive}: not a whole .tar or .tar.gz ({error})") from None
         except OSError as error:
             raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
@@ -115,7 +116,9 @@ def _checked(
     path = PurePosixPath(member.name)
     try:
         if path.is_absolute() or ".." in path.parts:
-            raise ArchiveError(f"{archive}: {member.name!r} leads out of the archive; {REFUSED}")
+            raise ArchiveError(
+                f"{archive}: {quoted(member.name)} leads out of the archive; {REFUSED}"
+            )
         tarfile.data_filter(member, str(folder))  # links and devices
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; {REFUSED}") from None
@@ -123,10 +126,10 @@ def _checked(
     if target is None or member.isdir():
         return None
     if not member.isreg():
-        raise ArchiveError(f"{archive}: {member.name!r} is a link, not a file; {REFUSED}")
+        raise ArchiveError(f"{archive}: {quoted(member.name)} is a link, not a file; {REFUSED}")
     if member.size > limits.member_bytes:
         raise ArchiveError(
-            f"{archive}: {member.name!r} has {member.size:,} bytes, allowed are "
+            f"{archive}: {quoted(member.name)} has {member.size:,} bytes, allowed are "
             f"{limits.member_bytes:,}; {REFUSED}"
         )
     return target
@@ -137,6 +140,13 @@ REFUSED = "nothing of the archive is used, get it from a place you trust"
 
 class _HeaderBombError(Exception):
     """A tar header that wants to be read into memory whole."""
+
+
+_DAMAGED = (
+    tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, _HeaderBombError,
+    ValueError, OverflowError, IndexError, KeyError, RecursionError,
+)  # fmt: skip
+"""The second line is what tarfile lets out of itself for senseless numbers in headers."""
 
 
 class _Guard(io.RawIOBase):

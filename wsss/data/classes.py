@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from wsss.errors import ForeseenError
+from wsss.printable import quoted
 
 VOC_CLASSES: tuple[str, ...] = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -15,7 +16,10 @@ VOC_CLASSES: tuple[str, ...] = (
 IGNORE_INDEX = 255
 """Mask value of object borders and difficult regions; such pixels are never scored."""
 
-CLASS_NAME = re.compile(r"\w[\w -]*")
+CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
+
+MAX_LIST_BYTES = 1 << 20
+"""Of classes.txt; 254 names of 80 characters are far below."""
 
 MAX_CLASSES = 254
 """Labels live in 8-bit masks, where 0 is background and 255 is ignored."""
@@ -51,12 +55,18 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     is taken to be VOC. Raises ClassListError for an empty, duplicate or unusable name.
     """
     path = root / "classes.txt"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return VOC_CLASSES
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
+        lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise ClassListError(f"{path}: not UTF-8 text; write one class name a line") from None
+    except OSError as error:
+        raise ClassListError(f"{path}: {error.strerror}; write one class name a line") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise ClassListError(f"{path}: over {MAX_LIST_BYTES:,} bytes; write one class name a line")
     names = [line.strip() for line in lines if line.strip()]
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
@@ -65,8 +75,8 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     for name in names:
         if name == "background" or not CLASS_NAME.fullmatch(name):
             raise ClassListError(
-                f"{path}: class name {name!r} is not allowed; leave background out and use "
-                "letters, digits, spaces, '-' and '_'"
+                f"{path}: class name {quoted(name)} is not allowed; leave background out and use "
+                "letters, digits, spaces, '-' and '_', 80 at most"
             )
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:

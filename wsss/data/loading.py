@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
 from wsss.data.transforms import cut_crop, plan_crop
-from wsss.data.voc import DataError, Sample, label_vector
+from wsss.data.voc import BROKEN_IMAGE, IMAGE_FORMATS, DataError, Sample, label_vector
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
@@ -62,9 +62,9 @@ class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def read_rgb(sample: Sample) -> Image.Image:
     """Decode an image as RGB. Raises DataError naming a missing or broken file."""
     try:
-        with Image.open(sample.image_path) as image:
+        with Image.open(sample.image_path, formats=IMAGE_FORMATS) as image:
             return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except BROKEN_IMAGE as error:
         raise DataError(
             f"{sample.image_path}: cannot be decoded ({error}); replace the file"
         ) from None

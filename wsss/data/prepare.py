@@ -239,7 +239,7 @@ def _read_marker(root: Path) -> dict[str, str]:
         if saved["version"] != VERSION:
             raise ValueError(f"version {saved['version']}, expected {VERSION}")
         return dict(saved["steps"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it and prepare again") from None
 
 

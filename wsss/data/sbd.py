@@ -25,7 +25,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.data.voc import IMAGE_ID, DataError
+from wsss.data.voc import IMAGE_FORMATS, IMAGE_ID, DataError
+from wsss.printable import quoted
 
 MAX_MAT_BYTES = 4 << 20
 """Of one .mat file; SBD's have some kilobytes."""
@@ -61,7 +62,9 @@ def read_id_list(path: Path) -> list[str]:
         raise DataError(f"{path.name}: not UTF-8 text; get the archive again") from None
     wrong = [image_id for image_id in ids if not IMAGE_ID.fullmatch(image_id)]
     if wrong or not ids:
-        raise DataError(f"{path.name}: {wrong[:1] or 'no ids'}: expected one image id a line")
+        raise DataError(
+            f"{path.name}: {quoted(wrong[0]) if wrong else 'no ids'}: expected one image id a line"
+        )
     return ids
 
 
@@ -147,7 +150,7 @@ def _end_with_parent() -> None:
 def _convert(job: MaskJob) -> None:
     mask = read_sbd_mask(job.mat)
     try:
-        with Image.open(job.image) as image:
+        with Image.open(job.image, formats=IMAGE_FORMATS) as image:
             size = image.size
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{job.image}: cannot be read as an image ({error}); replace it") from None

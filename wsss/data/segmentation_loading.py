@@ -20,7 +20,7 @@ from wsss.config import TrainConfig
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.loading import CROP_STREAM, epoch_order, read_rgb
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
-from wsss.data.voc import DataError, Sample
+from wsss.data.voc import BROKEN_IMAGE, DataError, Sample
 from wsss.segmentation_config import DeepLabConfig
 
 
@@ -97,9 +97,9 @@ def plan_labelled_crop(
 def read_labels(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode a label map of `size` (width, height): 8-bit, by index. Raises DataError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()
-    except (OSError, Image.DecompressionBombError) as error:
+    except BROKEN_IMAGE as error:
         raise DataError(f"{path}: cannot be read as an image ({error}); write it anew") from None
     if image.mode not in ("P", "L"):
         raise DataError(f"{path}: mode {image.mode}; label maps are palette or 8-bit grey PNGs")

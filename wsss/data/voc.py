@@ -9,6 +9,9 @@ of train_aug does, and each sample says which.
 """
 
 import re
+import struct
+import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,9 +23,25 @@ from PIL import Image
 
 from wsss.data.classes import IGNORE_INDEX, read_class_list
 from wsss.errors import ForeseenError
+from wsss.printable import printable, quoted
 
 LabelSource = Literal["xml", "mask"]
-IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""Also of a split's name. A file system takes 255 bytes, our own files add an ending."""
+
+MAX_LIST_BYTES = 16 << 20
+"""Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
+MAX_XML_BYTES = 4 << 20
+"""Of one annotation; VOC's longest has 12 kB."""
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""Pillow would take EPS, too, for which it starts another program."""
+IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
+"""Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
+BROKEN_IMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for damaged files."""
 
 
 class DataError(ForeseenError, ValueError):
@@ -64,13 +83,18 @@ class VocDataset:
 
     def image_ids(self, split: str) -> list[str]:
         """Return the ids of a split in file order."""
-        path = self.root / "ImageSets/Segmentation" / f"{split}.txt"
-        if not path.is_file():
+        folder = self.root / "ImageSets/Segmentation"
+        if not IMAGE_ID.fullmatch(split):
             raise DataError(
-                f"{path}: no such split; there are: {', '.join(self.split_names()) or 'none'}"
+                f"{folder}: {quoted(split)} is no name of a split; use letters, digits, '.', '_', "
+                "'-'"
             )
+        path = folder / f"{split}.txt"
+        if not path.is_file():
+            names = printable(", ".join(self.split_names()))
+            raise DataError(f"{path}: no such split; there are: {names or 'none'}")
         try:
-            ids = path.read_text(encoding="utf-8").split()
+            ids = _read_bytes(path, MAX_LIST_BYTES).decode("utf-8").split()
         except UnicodeDecodeError:
             raise DataError(f"{path}: not UTF-8 text; write one image id a line") from None
         if not ids:
@@ -78,10 +102,11 @@ class VocDataset:
         for image_id in ids:
             if not IMAGE_ID.fullmatch(image_id):
                 raise DataError(
-                    f"{path}: {image_id!r} is not an image id; use letters, digits, '.', '_', '-'"
+                    f"{path}: {quoted(image_id)} is not an image id; use letters, digits, '.', "
+                    "'_', '-', 200 at most"
                 )
         if len(set(ids)) < len(ids):
-            twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+            twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"{path}: {twice} is listed twice; keep it once")
         return ids
 
@@ -100,14 +125,13 @@ class VocDataset:
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
         path = self.mask_path(image_id)
         try:
-            with Image.open(path) as image:
-                if image.mode not in ("P", "L"):
-                    raise DataError(
-                        f"{path}: mode {image.mode}; masks are palette or 8-bit grey PNGs"
-                    )
+            with Image.open(path, formats=("PNG",)) as image:
+                mode = image.mode
                 mask = np.array(image)
-        except (OSError, Image.DecompressionBombError) as error:
+        except BROKEN_IMAGE as error:
             raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
+        if mode not in ("P", "L"):
+            raise DataError(f"{path}: mode {mode}; masks are palette or 8-bit grey PNGs")
         wrong = [int(v) for v in np.unique(mask) if v > len(self.classes) and v != IGNORE_INDEX]
         if wrong:
             raise DataError(
@@ -120,12 +144,15 @@ class VocDataset:
         """Return (width, height) in pixels, from the file's header."""
         path = self.image_path(image_id)
         try:
-            with Image.open(path) as image:
-                return image.size
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                size, mode = image.size, image.mode
         except FileNotFoundError:
             raise DataError(f"{path}: missing; add the image or take it off its splits") from None
-        except (OSError, Image.DecompressionBombError) as error:
+        except BROKEN_IMAGE as error:
             raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
+        if mode not in IMAGE_MODES:
+            raise DataError(f"{path}: mode {mode}; save the image with 8 bits a channel")
+        return size
 
     def sample(self, image_id: str) -> Sample:
         """Return an image with its image-level labels."""
@@ -149,17 +176,40 @@ class VocDataset:
 
     def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
         try:
-            root = ElementTree.parse(path).getroot()
+            parser = ElementTree.XMLParser(target=_PlainTree())
+            root = ElementTree.fromstring(_read_bytes(path, MAX_XML_BYTES), parser)
+        except DataError:
+            raise
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
         names = [node.findtext("name") for node in root.findall("object")]
         for name in names:
             if name not in self.classes:
                 raise DataError(
-                    f"{path}: unknown class {name!r}; add it to classes.txt or correct it "
+                    f"{path}: unknown class {quoted(name)}; add it to classes.txt or correct it "
                     f"(known: {', '.join(self.classes)})"
                 )
         return tuple(sorted({self.classes.index(name) for name in names if name is not None}))
+
+
+class _PlainTree(ElementTree.TreeBuilder):
+    """Builds a tree without document type, whose entities can stand for gigabytes or for files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Refuse it: VOC's annotations have none."""
+        raise ValueError("a document type (<!DOCTYPE>) is refused")
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
+    """Return a file's content. Raises DataError if it cannot be read or is over `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; make it readable") from None
+    if len(content) > limit:
+        raise DataError(f"{path}: over {limit:,} bytes; replace it")
+    return content
 
 
 def labels_of_mask(mask: NDArray[np.uint8]) -> tuple[int, ...]:

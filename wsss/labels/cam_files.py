@@ -4,6 +4,7 @@ Legend: P present classes of one image, H W its size.
 """
 
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -12,6 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.voc import DataError
+
+BROKEN = (
+    OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, NotImplementedError,
+    RuntimeError, MemoryError,
+)  # fmt: skip
+"""What zipfile and NumPy raise for damaged archives of arrays."""
 
 
 class CamFile(NamedTuple):
@@ -41,5 +48,5 @@ def read_cams(path: Path) -> CamFile:
             return CamFile(data["cams"].astype(np.float32), tuple(int(k) for k in data["classes"]))
     except FileNotFoundError:
         raise DataError(f"{path}: missing; infer its CAMs first") from None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except BROKEN as error:
         raise DataError(f"{path}: not a file of CAMs ({error}); delete it to infer again") from None

@@ -1,0 +1,323 @@
+"""The ledger of a sweep: each attempt at a trial, what it held and how it ended.
+
+`sweeps/<name>/ledger.jsonl` in the store is only ever appended to, by the sweep's one driver, as
+things happen. Its lines are {event, at, session, ...}, `at` in seconds since 1970 by its clock:
+
+    session  a driver began          host, pid
+    room     how many trials fit     gpus, cpus (of all that may run at once)
+    start    an attempt began        attempt, run, cam, name, workers, gpus, cpus, epoch (kept then)
+    mark     an epoch was finished   attempt, epoch
+    alive    the driver was alive    at least every ALIVE_SECONDS, if it is
+    end      an attempt ended        attempt, why
+    close    the driver ended
+
+A driver that is killed leaves attempts open; the next one ends them at its last line.
+"""
+
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from sweeps.plan import Trial
+from sweeps.store import Store
+
+ALIVE_SECONDS = 30.0
+"""So much time at most is missing from the ledger after a driver was killed."""
+
+EPOCH_KEY = "loss"
+"""Only the records of a finished epoch have it, those of the scoring after it have not."""
+
+FILE_NAME = "ledger.jsonl"
+
+REASONS = ("finished", "failed", "preempted", "killed", "interrupted", "hang")
+"""Why attempts end. killed: its process died, or its driver was killed; preempted: its node went
+away; interrupted: the sweep was stopped, by a person or by its budget."""
+
+
+class Size(NamedTuple):
+    """What one trial holds while it runs."""
+
+    workers: int
+    gpus: float
+    """Of all its workers together."""
+    cpus: float
+
+    @property
+    def unit(self) -> str:
+        """What its hours are counted in."""
+        return "GPU" if self.gpus else "CPU"
+
+
+@dataclass
+class Attempt:
+    """One attempt at a trial."""
+
+    name: str
+    session: str
+    run: str
+    cam: str
+    title: str
+    workers: int
+    gpus: float
+    """Of all workers together, as cpus."""
+    cpus: float
+    start: float
+    """Seconds since 1970, as all times here."""
+    from_epoch: int
+    """Of the newest checkpoint here when it began."""
+    marks: list[tuple[float, int]] = field(default_factory=list)
+    """(time, epoch) at the end of each epoch."""
+    end: float | None = None
+    why: str | None = None
+    """One of REASONS; None: not ended."""
+
+    def devices(self, unit: str) -> float:
+        """Return the GPUs or CPUs held."""
+        return self.gpus if unit == "GPU" else self.cpus
+
+    def hours(self, unit: str, now: float | None = None) -> float:
+        """Return the GPU- or CPU-hours held until its end, or until now."""
+        end = self.end if self.end is not None else now
+        return 0.0 if end is None else hours_between(self.start, end) * self.devices(unit)
+
+
+@dataclass
+class Session:
+    """One driver's time."""
+
+    name: str
+    start: float
+    last: float
+    gpus: float = 0.0
+    """What all trials at once may hold, as cpus."""
+    cpus: float = 0.0
+
+
+@dataclass
+class Book:
+    """The attempts and sessions of a ledger, in the order of its lines."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    num_broken: int = 0
+    """Lines which are not JSON: what a killed driver had written of them."""
+
+    @property
+    def unit(self) -> str:
+        """GPU, or CPU if no attempt held a GPU."""
+        return "GPU" if any(attempt.gpus for attempt in self.attempts) else "CPU"
+
+    def open_attempts(self) -> list[Attempt]:
+        """Return the attempts that have not ended."""
+        return [attempt for attempt in self.attempts if attempt.end is None]
+
+    def last_sign(self, session: str) -> float:
+        """Return when a driver was last known to be alive."""
+        return self.sessions[session].last
+
+    def hours(self, unit: str) -> float:
+        """Return the hours of all attempts; of open ones until their driver's last line."""
+        return sum(a.hours(unit, self.last_sign(a.session)) for a in self.attempts)
+
+
+def ledger_path(store: Store, sweep_name: str) -> Path:
+    """Return the file of a sweep's ledger."""
+    return store.sweep(sweep_name) / FILE_NAME
+
+
+class Ledger:
+    """Writes a sweep's ledger while it runs; a Listener. Use as a context manager, as the driver.
+
+    A disk that is full does not end the sweep: lines wait in memory for the next chance, and
+    `problem` says why.
+    """
+
+    def __init__(
+        self, store: Store, sweep_name: str, size: Size, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
+        self.path = ledger_path(store, sweep_name)
+        self.session = uuid.uuid4().hex[:8]
+        self.open: dict[str, Attempt] = {}
+        """Run id -> its attempt at work."""
+        self.stopped: dict[str, Attempt] = {}
+        """Run id -> its attempt that was interrupted."""
+        self.closed_hours = 0.0
+        self.waiting: list[dict[str, Any]] = []
+        self.last_at = 0.0
+        self.problem: OSError | None = None
+
+    def __enter__(self) -> "Ledger":
+        book = read_book(self.path)
+        for attempt in book.open_attempts():
+            at = book.last_sign(attempt.session)
+            why = self._unless_finished(attempt.run, "killed")
+            line = {"at": at, "session": attempt.session, "attempt": attempt.name, "why": why}
+            self.waiting.append({"event": "end"} | line)
+            attempt.end, attempt.why = at, why
+        self.closed_hours = book.hours(self.size.unit)
+        self._add("session", host=platform.node(), pid=os.getpid())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for run_id in list(self.open):
+            self.ended(run_id, "interrupted")
+        for attempt in self.stopped.values():  # a result may come after Tune has let a trial go
+            if self._unless_finished(attempt.run, "interrupted") == "finished":
+                self._add("end", attempt=attempt.name, why="finished")
+        self._add("close")
+        self.store.push_sweep(self.sweep_name)
+
+    def room(self, trials_at_once: int) -> None:
+        """Note how much the sweep may hold at once, against which idle time is counted."""
+        self._add(
+            "room", gpus=self.size.gpus * trials_at_once, cpus=self.size.cpus * trials_at_once
+        )
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Note what happened to a trial, as run.Listener says."""
+        run_id = trial.run_id
+        if status == "running" and record is None:
+            self.ended(run_id, "killed")  # unless `ended` has said better why it was
+            self._start(trial)
+            return
+        attempt = self.open.get(run_id)
+        if attempt and status == "running" and record and EPOCH_KEY in record:
+            epoch = int(record["epoch"])
+            attempt.marks.append((self.clock(), epoch))
+            self._add("mark", attempt=attempt.name, epoch=epoch)
+        if status != "running":
+            why = {"done": "finished", "failed": "failed"}.get(status, "interrupted")
+            self.ended(run_id, why)
+
+    def ended(self, run_id: str, why: str) -> None:
+        """Note that an attempt has ended; nothing if none is open.
+
+        why: one of REASONS.
+        """
+        attempt = self.open.pop(run_id, None)
+        if attempt is None:
+            return
+        attempt.end, attempt.why = self.clock(), why
+        self.closed_hours += attempt.hours(self.size.unit)
+        if why == "interrupted":
+            self.stopped[run_id] = attempt
+        self._add("end", attempt=attempt.name, why=why)
+
+    def beat(self) -> None:
+        """Note from time to time that the driver is alive; call it as often as you like."""
+        if self.clock() - self.last_at >= ALIVE_SECONDS:
+            self._add("alive")
+
+    def spent(self) -> float:
+        """Return the hours of all attempts so far, of all drivers, in the unit of this one."""
+        now, unit = self.clock(), self.size.unit
+        return self.closed_hours + sum(a.hours(unit, now) for a in self.open.values())
+
+    def book(self) -> Book:
+        """Read what is in the file."""
+        return read_book(self.path)
+
+    def _unless_finished(self, run_id: str, why: str) -> str:
+        return "finished" if self.store.run(run_id).metrics() else why
+
+    def _start(self, trial: Trial) -> None:
+        checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
+        kept = max((int(path.stem.removeprefix("epoch_")) for path in checkpoints), default=0)
+        attempt = Attempt(
+            name=uuid.uuid4().hex[:8], session=self.session, run=trial.run_id, cam=trial.cam_id,
+            title=trial.name, workers=self.size.workers, gpus=self.size.gpus, cpus=self.size.cpus,
+            start=self.clock(), from_epoch=kept,
+        )  # fmt: skip
+        self.open[trial.run_id] = attempt
+        self._add(
+            "start", attempt=attempt.name, run=trial.run_id, cam=trial.cam_id, name=trial.name,
+            **self.size._asdict(), epoch=kept,
+        )  # fmt: skip
+
+    def _add(self, event: str, **more: Any) -> None:
+        """Append a line, with those that could not be written before, and make it last."""
+        self.last_at = self.clock()
+        line = {"event": event, "at": round(self.last_at, 3), "session": self.session}
+        self.waiting.append(line | more)
+        try:
+            append_lines(self.path, self.waiting)
+        except OSError as error:
+            self.problem = error
+        else:
+            self.waiting, self.problem = [], None
+
+
+def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Append lines of JSON; on disk when this returns. All or none. Raises OSError.
+
+    What a killed process left of a line keeps a line of its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            content = content if file.read(1) == b"\n" else b"\n" + content
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def read_book(path: Path) -> Book:
+    """Read a ledger; empty if there is none."""
+    content = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines, num_broken = [], 0
+    for text in content.splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            num_broken += 1
+    book = make_book(lines)
+    book.num_broken = num_broken
+    return book
+
+
+def make_book(lines: Sequence[dict[str, Any]]) -> Book:
+    """Put together what the lines of a ledger say."""
+    book, attempts = Book(), dict[str, Attempt]()
+    for line in lines:
+        event, at, name = line["event"], float(line["at"]), line["session"]
+        session = book.sessions.setdefault(name, Session(name, at, at))
+        session.last = max(session.last, at)
+        if event == "room":
+            session.gpus, session.cpus = line["gpus"], line["cpus"]
+        elif event == "start":
+            attempt = Attempt(
+                line["attempt"], name, line["run"], line["cam"], line["name"], line["workers"],
+                line["gpus"], line["cpus"], at, line["epoch"],
+            )  # fmt: skip
+            attempts[attempt.name] = attempt
+            book.attempts.append(attempt)
+        elif event in ("mark", "end") and line["attempt"] in attempts:
+            attempt = attempts[line["attempt"]]
+            if event == "mark":
+                attempt.marks.append((at, line["epoch"]))
+            else:
+                attempt.end, attempt.why = attempt.end or at, line["why"]  # a later why is better
+    return book
+
+
+def hours_between(start: float, end: float) -> float:
+    """Return hours; none if the clock was set back."""
+    return max(0.0, end - start) / 3600

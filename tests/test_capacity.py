@@ -1,0 +1,156 @@
+"""How many trials fit a cluster: against packing by trial and error, and on Ray itself."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.capacity import CapacityError, Demand, Machine, decide, read_limits, trials_at_once
+from sweeps.resources import HEAD_NODE, Resources
+from sweeps.store import StoreError
+
+TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]
+
+
+def packed(machines: list[Machine], demand: Demand) -> int:
+    """Return the most trials, by trying each place for each worker, in tenths of CPU and GPU."""
+    cpu, gpu = round(demand.cpus * 10), round(demand.gpus * 10)
+    rooms = [
+        (round(machine.cpus * 10), (10,) * int(machine.gpus))
+        for machine in machines
+        for _ in range(machine.count)
+    ]
+
+    def most(state: tuple[tuple[int, tuple[int, ...]], ...], seen: dict[Any, int]) -> int:
+        """Return how many more workers fit."""
+        if state not in seen:
+            seen[state] = max((1 + most(after, seen) for after in places(state)), default=0)
+        return seen[state]
+
+    def places(state: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
+        for index, (cpus, gpus) in enumerate(state):
+            if cpus < cpu:
+                continue
+            for left in gpu_places(gpus):
+                after = (cpus - cpu, tuple(sorted(left)))
+                yield tuple(sorted([*state[:index], after, *state[index + 1 :]]))
+
+    def gpu_places(gpus: tuple[int, ...]) -> Any:
+        if gpu < 10:  # a part of one GPU, whichever has room
+            if not gpu:
+                yield gpus
+            for index, free in enumerate(gpus):
+                if gpu and free >= gpu:
+                    yield (*gpus[:index], free - gpu, *gpus[index + 1 :])
+            return
+        whole = [index for index, free in enumerate(gpus) if free == 10]
+        for taken in itertools.combinations(whole, gpu // 10):
+            yield tuple(0 if index in taken else free for index, free in enumerate(gpus))
+
+    return most(tuple(sorted(rooms)), {}) // demand.workers
+
+
+machine_strategy = st.builds(Machine, st.integers(0, 4), st.integers(0, 2), st.integers(1, 2))
+demand_strategy = st.builds(
+    Demand,
+    st.integers(1, 4),
+    st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0]),
+    st.sampled_from([0.0, 0.3, 0.4, 0.5, 0.6, 1.0, 2.0]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(machine_strategy, max_size=2), demand_strategy)
+def test_as_many_trials_fit_as_trying_all_places_finds(
+    machines: list[Machine], demand: Demand
+) -> None:
+    assert trials_at_once(machines, demand) == packed(machines, demand)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "fits"),
+    [
+        (1, 0.1, 1.0, 5),
+        (2, 0.1, 1.0, 2),  # 5 workers in pairs
+        (1, 0.1, 2.0, 2),  # the machine with one GPU cannot hold it
+        (1, 0.1, 0.6, 5),  # .4 of each GPU is left, and two .4 make no .6
+        (1, 0.1, 0.5, 10),
+        (3, 0.1, 0.5, 3),
+        (1, 1.0, 1 / 3, 11),  # 4 + 4 by the CPUs, 3 by the GPU
+    ],
+)
+def test_workers_are_counted_per_machine_and_per_gpu(
+    workers: int, cpus: float, gpus: float, fits: int
+) -> None:
+    assert trials_at_once(TWO_TWO_ONE, Demand(workers, cpus, gpus)) == fits
+
+
+def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
+    with pytest.raises(CapacityError) as too_many:
+        decide(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
+    assert "6 workers of 1 CPU and 1 GPU" in str(too_many.value)
+    assert "5 such workers fit" in str(too_many.value)
+    assert "--workers 5" in str(too_many.value)
+    with pytest.raises(CapacityError, match="no single machine has room"):
+        decide(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
+    with pytest.raises(CapacityError, match="no machine has a GPU: leave out --gpus"):
+        decide([Machine(8, 0)], Demand(1, 1.0, 1.0))
+    assert issubclass(CapacityError, StoreError)
+
+
+def test_one_and_a_half_gpus_are_refused() -> None:
+    with pytest.raises(CapacityError, match=r"1\.5 GPUs per worker.*whole number"):
+        decide(TWO_TWO_ONE, Demand(1, 1.0, 1.5))
+
+
+def test_the_limit_of_a_person_only_lowers_the_number() -> None:
+    assert decide(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=3) == 3
+    assert decide(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=30) == 5
+
+
+HEAD = Machine(0, 0, 1, is_head=True)
+
+
+def test_a_cluster_that_grows_from_nothing_is_counted_fully_grown() -> None:
+    limits = [Machine(8, 4, 3), Machine(8, 1, 5)], 4  # four machines in all: 4 + 4 + 4 + 1 GPUs
+    assert decide([HEAD], Demand(2, 1.0, 1.0), limits=limits, joined=True) == 6
+    with pytest.raises(CapacityError, match=r"fully grown.*13 such workers fit"):
+        decide([HEAD], Demand(14, 1.0, 1.0), limits=limits, joined=True)
+
+
+def test_a_cluster_without_machines_and_limits_needs_a_number() -> None:
+    with pytest.raises(CapacityError, match="--max-concurrent"):
+        decide([HEAD], Demand(2, 1.0, 1.0), joined=True)
+    assert decide([HEAD], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True) == 7
+    with pytest.raises(CapacityError, match="1 such workers fit"):  # it is no head without machines
+        decide([HEAD, Machine(4, 1)], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True)
+
+
+def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:
+    path = Path(__file__).parents[1] / "cluster.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = read_limits(config)
+    assert found is not None
+    machines, most = found
+    assert most == config["max_workers"]
+    assert [machine.count for machine in machines] == [
+        config["available_node_types"][name]["max_workers"]
+        for name in config["available_node_types"]
+        if name != config["head_node_type"]
+    ]
+    assert all(machine.gpus > 0 for machine in machines)
+
+
+def test_types_without_resources_are_no_limits() -> None:
+    config = {"max_workers": 3, "available_node_types": {"a": {"resources": {}}}}
+    assert read_limits(config) is None
+
+
+def test_a_driver_takes_nothing_that_a_worker_needs() -> None:
+    assert Resources(workers=2, gpus=0.5).of_a_trial() == {HEAD_NODE: 0.001}
+    assert Resources(workers=0, cpus=2, gpus=0.5).of_a_trial() == {"cpu": 2, "gpu": 0.5}
+    assert Resources(workers=0, cpus=2).demand == Demand(1, 2, 0)

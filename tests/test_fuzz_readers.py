@@ -1,0 +1,309 @@
+"""Any text or bytes: readers give a value or their own error with the file's name, ids hold."""
+
+import io
+import json
+import random
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.progress import Progress
+
+from sweeps.chain import ChainConfig
+from sweeps.report.csv_file import _safe
+from sweeps.report.latex import escape as latex_escape
+from sweeps.report.markdown import escape as markdown_escape
+from sweeps.search_space import SearchSpace, parse_space
+from sweeps.store import Store, StoreError
+from sweeps.sweep import data_name, load_sweep
+from wsss.config import RunConfig
+from wsss.data.archives import ArchiveError, extract
+from wsss.data.sbd import read_id_list
+from wsss.data.voc import DataError, VocDataset
+from wsss.identity import cam_id, config_id, run_id
+from wsss.overrides import (
+    ConfigError,
+    apply_overrides,
+    parse_assignments,
+    read_config_file,
+    replace_settings,
+)
+from wsss.printable import printable
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+
+fuzz = settings(
+    max_examples=100, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+ANY_TEXT = st.text(max_size=60)
+YAML_LIKE = st.lists(
+    st.sampled_from(
+        ["[", "]", "{", "}", ":", ",", "-", "&a", "*a", "!!", "int", "bool", "timestamp", "x", "<<",
+         "0x", "1e9", "2001-99-99", "~", "'", '"', "\n", " ", "|", "?", "%", "!!set", "!!omap"]
+    ), max_size=12,
+).map("".join)  # fmt: skip
+ID = re.compile(r"[0-9a-f]{12}")
+
+
+def own_refusal(call: Callable[[], object], *kinds: type[Exception]) -> str:
+    """Return the message of an error of the given kinds, "" for none; any other comes through."""
+    try:
+        call()
+    except kinds as error:
+        message = str(error)
+    else:
+        return ""
+    assert message == printable(message)
+    return message
+
+
+# Ids
+
+SHARE = st.integers(0, 100).map(lambda n: n / 100)
+OVERRIDES: dict[str, st.SearchStrategy[Any]] = {
+    "network.channel_attention": st.booleans(), "network.context_association": st.booleans(),
+    "network.affinity": st.sampled_from(["relu_row_sum", "softmax"]),
+    "views.enhanced": st.booleans(), "views.decreased": st.booleans(),
+    "views.alpha_enhanced": st.sampled_from([1, 1.0, 1.5, 2]),
+    "views.beta_decreased": st.sampled_from([-150, 0, -0.0, 150.0]),
+    "transfer.lambda_s": st.sampled_from([0, 0.0, -0.0, 0.5, 1, 1.0]),
+    "transfer.lambda_bs": st.sampled_from([0, 0.5, 1]),
+    "transfer.similarity_pairs": st.sampled_from(["eq5", "prose"]),
+    "train.lr": st.sampled_from([1, 0.1, 0.01]), "train.epochs": st.integers(1, 9),
+    "labels.background_score": SHARE, "labels.scales": st.sampled_from([[1], [1.0], [0.5, 2]]),
+    "rng_seed": st.integers(0, 2**31 - 1), "data.name": ANY_TEXT.map(lambda t: data_name(Path(t))),
+}  # fmt: skip
+CONFIGS = st.fixed_dictionaries({}, optional=OVERRIDES).map(
+    lambda chosen: apply_overrides(RunConfig(), chosen)
+)
+
+
+def shuffled(tree: Any, rng: random.Random) -> Any:
+    """The same JSON with keys in another order and whole floats written as integers."""
+    if isinstance(tree, dict):
+        keys = rng.sample(list(tree), len(tree))
+        return {key: shuffled(tree[key], rng) for key in keys}
+    if isinstance(tree, list):
+        return [shuffled(item, rng) for item in tree]
+    return int(tree) if isinstance(tree, float) and tree.is_integer() else tree
+
+
+@fuzz
+@given(CONFIGS, st.integers(0, 99))
+def test_ids_survive_json_in_any_order_and_spelling(config: RunConfig, seed: int) -> None:
+    tree = shuffled(json.loads(config.model_dump_json()), random.Random(seed))
+    again = RunConfig.model_validate(json.loads(json.dumps(tree)))
+    for name in (run_id, cam_id, config_id):
+        assert name(again) == name(config)
+        assert ID.fullmatch(name(config))
+
+
+@fuzz
+@given(CONFIGS, SHARE)
+def test_what_has_an_effect_changes_ids_and_what_has_none_does_not(
+    config: RunConfig, share: float
+) -> None:
+    trained = apply_overrides(config, {"train.weight_decay": 0.25 + share})
+    assert cam_id(trained) != cam_id(config)
+    scored = apply_overrides(config, {"labels.flip": not config.labels.flip})
+    assert cam_id(scored) == cam_id(config)
+    assert run_id(scored) != run_id(config)
+    plain = {"views.enhanced": False, "views.decreased": False}
+    idle = {
+        "transfer.lambda_s": 2 + share,
+        "transfer.belongs_score": share,
+        "views.padding": "after",
+    }
+    assert run_id(apply_overrides(config, plain | idle)) == run_id(apply_overrides(config, plain))
+    used = apply_overrides(config, {"views.enhanced": True})
+    assert cam_id(apply_overrides(used, {"transfer.lambda_s": 2 + share})) != cam_id(used)
+
+
+@settings(fuzz, max_examples=40)
+@given(
+    CONFIGS,
+    st.sampled_from(["none", "crf", "pamr", "random_walk", "random_walk_crf"]),
+    st.integers(0, 99),
+)
+def test_ids_of_a_chain_hold_likewise(config: RunConfig, refinement: str, seed: int) -> None:
+    labels = replace_settings(PseudoLabelConfig(), {"refinement": refinement})
+    chain = ChainConfig(run=config, labels=labels, segmentation=DeepLabConfig())
+    tree = shuffled(json.loads(chain.model_dump_json()), random.Random(seed))
+    again = ChainConfig.model_validate(json.loads(json.dumps(tree)))
+    names = ("maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
+    assert [getattr(again, name) for name in names] == [getattr(chain, name) for name in names]
+    assert all(ID.fullmatch(getattr(chain, name)) for name in names)
+    network = replace_settings(DeepLabConfig(), {"iterations": 7})
+    other = chain.model_copy(update={"segmentation": network})
+    assert other.labels_id == chain.labels_id
+    assert other.segmentation_id != chain.segmentation_id
+    idle = "pamr.iterations" if refinement != "pamr" else "crf.iterations"
+    unused = chain.model_copy(update={"labels": replace_settings(labels, {idle: 77})})
+    assert unused.prediction_id == chain.prediction_id
+
+
+# Settings
+
+
+@fuzz
+@given(st.lists(ANY_TEXT | YAML_LIKE | YAML_LIKE.map("train.lr={}".format), max_size=3))
+def test_any_words_are_settings_or_refused(words: list[str]) -> None:
+    def use() -> None:
+        overrides = parse_assignments(words)
+        own_refusal(lambda: replace_settings(PseudoLabelConfig(), overrides), ConfigError)
+        apply_overrides(RunConfig(), overrides)
+
+    own_refusal(use, ConfigError)
+
+
+@fuzz
+@given(st.binary(max_size=60) | (ANY_TEXT | YAML_LIKE).map(lambda t: t.encode(errors="replace")))
+def test_any_configuration_file_is_read_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    refusal = own_refusal(lambda: read_config_file(path), ConfigError)
+    assert not refusal or refusal.startswith(f"{path}: ")
+    own_refusal(lambda: apply_overrides(RunConfig(), read_config_file(path)), ConfigError)
+
+
+@fuzz
+@given(st.lists(ANY_TEXT | st.from_regex(r"[a-z._]*=[-0-9.e]*:[-0-9.e]*(:log)?"), max_size=3))
+def test_any_space_is_searched_or_refused(words: list[str]) -> None:
+    def use() -> None:
+        space = parse_space(words)
+        assert isinstance(space, SearchSpace)
+        space.check(RunConfig())
+
+    refusal = own_refusal(use, ConfigError)
+    assert not refusal or "--space" in refusal
+
+
+# Files
+
+
+@fuzz
+@given(st.binary(max_size=60) | ANY_TEXT.map(lambda t: t.encode(errors="replace")))
+def test_any_list_of_sbd_is_read_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "train.txt"
+    path.write_bytes(content)
+    refusal = own_refusal(lambda: read_id_list(path), DataError)
+    assert not refusal or refusal.startswith("train.txt: ")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+SAVED_KEYS = (
+    "tables", "preset", "base", "seeds", "data", "weights_file", "train_images", "eval_images",
+)  # fmt: skip
+
+
+@fuzz
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(SAVED_KEYS, JSON)) | JSON)
+def test_any_description_of_a_sweep_is_read_or_refused_by_name(tmp_path: Path, saved: Any) -> None:
+    path = tmp_path / "sweeps" / "s" / "sweep.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(saved))
+    refusal = own_refusal(lambda: load_sweep(Store(tmp_path)), StoreError)
+    assert str(path) in refusal  # none of these has all that it needs
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A JPEG and a palette PNG of 24 x 16 pixels."""
+    pixels = np.random.default_rng(0).integers(0, 21, (16, 24), dtype=np.uint8)
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels * 12).convert("RGB").save(jpeg, "JPEG", comment=b"c", dpi=(72, 72))
+    mask = Image.fromarray(pixels)
+    mask.putpalette(list(range(256)) * 3)
+    mask.save(png, "PNG", transparency=3)
+    return {"JPEGImages/a.jpg": jpeg.getvalue(), "SegmentationClass/a.png": png.getvalue()}
+
+
+def damaged(whole: bytes, seed: int) -> bytes:
+    """Change up to four bytes, and cut the end off now and then."""
+    rng, content = random.Random(seed), bytearray(whole)
+    for _ in range(rng.randint(1, 4)):
+        content[rng.randrange(len(content))] = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
+    return bytes(content[: rng.choice([len(content), len(content), rng.randrange(len(content))])])
+
+
+def test_damaged_pictures_are_read_or_refused_by_name(
+    pictures: dict[str, bytes], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / folder).mkdir()
+    dataset, refused = VocDataset(tmp_path), 0
+    for seed in range(600):
+        for name, whole in pictures.items():
+            (tmp_path / name).write_bytes(damaged(whole, seed))
+        for name, call in (("a.jpg", dataset.image_size), ("a.png", dataset.mask)):
+            refusal = own_refusal(lambda call=call: call("a"), DataError)
+            assert not refusal or name in refusal
+            refused += bool(refusal)
+    assert 200 < refused < 1200
+
+
+def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for index in range(3):
+            member = tarfile.TarInfo(f"data/{index}-ä.txt")  # ä needs an extended header
+            member.size, member.pax_headers = 5, {"mtime": "1.5", "comment": "c"}
+            tar.addfile(member, io.BytesIO(b"abcde"))
+    whole, refused = buffer.getvalue().rstrip(b"\0") + bytes(1024), 0
+    rng = random.Random(0)
+    for seed in range(400):
+        archive, folder = tmp_path / f"{seed}.tar", tmp_path / f"{seed}"
+        content = bytearray(damaged(whole, seed))
+        if len(content) > 512:  # headers whose sum is right, so that their numbers are believed
+            block = rng.randrange(len(content) // 512) * 512
+            content[block + 124 + rng.randrange(12)] = rng.choice(b"\x80\xff 7")
+            content[block + 148 : block + 156] = b" " * 8
+            total = sum(content[block : block + 512])
+            content[block + 148 : block + 156] = b"%06o\0 " % total
+        archive.write_bytes(content)
+        folder.mkdir()
+        with Progress(disable=True) as progress:
+            refusal = own_refusal(
+                lambda a=archive, f=folder, p=progress: extract(
+                    a, f, lambda name: re.sub(r"\W", "_", name)[:50], progress=p
+                ),
+                ArchiveError,
+            )
+        assert not refusal or str(archive) in refusal
+        refused += bool(refusal)
+    assert refused > 100
+
+
+# What is written
+
+
+@fuzz
+@given(ANY_TEXT | st.text(alphabet="\\{}$&#%_^~<>|[]*\"'`=+-@\r\n\t\x1b\x85 a", max_size=20))
+@example("\\input{/etc/passwd}")
+@example("\r=cmd()")
+def test_any_text_is_text_in_every_format(text: str) -> None:
+    tex = latex_escape(text)
+    rest = re.sub(r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar)"
+                  r"\{\}|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}", "", tex)  # fmt: skip
+    assert not set(rest) & set("\\{}$&#%^~*[]"), tex
+    assert not re.search(r"(?<!\\)[`*_{}\[\]<>|#~$]", markdown_escape(text).replace("\\\\", ""))
+    cell = str(_safe(text))
+    assert not cell.startswith(("=", "+", "-", "@"))
+    shown = printable(text)
+    for written in (tex, markdown_escape(text), cell, shown):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", written)
+    assert printable(shown) == shown

@@ -1,0 +1,357 @@
+"""Names and files that mean harm: refused with file and remedy, or shown as the text they are."""
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from typer.testing import CliRunner
+
+from sweeps.report.build import build_report
+from sweeps.report.csv_file import csv_text
+from sweeps.report.html import html
+from sweeps.report.latex import escape as latex_escape
+from sweeps.report.markdown import markdown
+from sweeps.report.terminal import print_report
+from sweeps.search_space import parse_space
+from sweeps.store import Store, StoreError, write_json
+from sweeps.sweep import data_name, load_sweep, save_sweep
+from tests.finished import fill, finished_sweep
+from wsss.cli import _require_fitting, app
+from wsss.config import RunConfig
+from wsss.data.archives import ArchiveError, extract
+from wsss.data.classes import ClassListError, read_class_list
+from wsss.data.voc import DataError, VocDataset
+from wsss.identity import run_id
+from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
+from wsss.printable import printable, web_address
+
+ESCAPE = "\x1b[2J\x1b]0;owned\x07"
+"""Clears a terminal and renames its window."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set of one picture, `a`, and no annotation."""
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+    Image.new("RGB", (3, 2)).save(tmp_path / "voc/JPEGImages/a.jpg")
+    Image.new("L", (3, 2), 1).save(tmp_path / "voc/SegmentationClass/a.png")
+    (tmp_path / "voc/ImageSets/Segmentation/train.txt").write_text("a\n")
+    return tmp_path / "voc"
+
+
+def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
+    """Return the message, which fits a screen and holds no control character."""
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    assert len(message) < 1500
+    assert message == printable(message)
+    return message
+
+
+# Data sets
+
+
+@pytest.mark.parametrize("split", ["../../secret", "/etc/passwd", "a\x00b", "x" * 300, "", ESCAPE])
+def test_the_name_of_a_split_cannot_lead_out_of_its_folder(root: Path, split: str) -> None:
+    (root / "secret.txt").write_text("secret\n")  # would be read as ImageSets/.../../../secret.txt
+    message = refusal(lambda: VocDataset(root).image_ids(split), DataError)
+    assert "is no name of a split" in message
+    for key in ("data.train_split", "data.eval_split", "data.name", "data.fingerprint"):
+        refusal(lambda key=key: apply_overrides(RunConfig(), {key: split}), ConfigError)
+
+
+@pytest.mark.parametrize("image_id", ["x" * 201, "x" * 1_000_000, ESCAPE, "a/../../b", "\x00"])
+def test_an_id_that_no_file_can_have_is_refused_in_a_short_message(
+    root: Path, image_id: str
+) -> None:
+    (root / "ImageSets/Segmentation/train.txt").write_text(image_id + "\n")
+    assert "is not an image id" in refusal(lambda: VocDataset(root).image_ids("train"), DataError)
+
+
+def test_a_long_split_with_an_id_twice_is_refused_without_delay(root: Path) -> None:
+    ids = [f"i{n}" for n in range(200_000)]  # counting each id in the list took hours
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join([*ids, "i199999"]))
+    message = refusal(lambda: VocDataset(root).image_ids("train"), DataError)
+    assert "i199999 is listed twice" in message
+
+
+@pytest.mark.parametrize(
+    ("xml", "reason"),
+    [
+        ('<!DOCTYPE a [<!ENTITY x "cat">]><a><object><name>&x;</name></object></a>', "DOCTYPE"),
+        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "DOCTYPE"),
+        ('<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><a/>', "DOCTYPE"),
+        ("<a><object><name>" + "x" * 900_000 + "</name></object></a>", "unknown class"),
+        (f"<a><object><name>cat{ESCAPE[1:4]}</name></object></a>", "unknown class"),
+        ("<a>" * 300_000 + "</a>" * 300_000, "no class present"),
+        ("<a>" + " " * (5 << 20) + "</a>", "over 4,194,304 bytes"),
+    ],
+)
+def test_xml_that_grows_or_fetches_is_refused_by_file(root: Path, xml: str, reason: str) -> None:
+    path = root / "Annotations/a.xml"
+    path.write_text(xml)
+    message = refusal(lambda: VocDataset(root).sample("a"), DataError)
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+
+
+def test_senseless_coordinates_change_no_label(root: Path) -> None:
+    box = f"<bndbox><xmin>-{'9' * 4000}</xmin><ymax>1e999</ymax></bndbox>"
+    xml = f"<a><size><width>{'9' * 99}</width></size><object><name>cat</name>{box}</object></a>"
+    (root / "Annotations/a.xml").write_text(xml)
+    assert VocDataset(root).sample("a").labels == (7,)  # cat is VOC's eighth class
+
+
+@pytest.mark.parametrize("name", [ESCAPE, "cat|dog", "x" * 81, "\u202etac", "x" * 900_000])
+def test_a_class_name_that_a_terminal_or_table_cannot_show_is_refused(
+    root: Path, name: str
+) -> None:
+    (root / "classes.txt").write_text(f"{name}\n", encoding="utf-8")
+    assert "is not allowed" in refusal(lambda: read_class_list(root), ClassListError)
+
+
+def test_a_class_list_that_cannot_be_read_is_refused_and_not_taken_for_none(root: Path) -> None:
+    path = root / "classes.txt"
+    path.symlink_to(root / "nowhere")
+    assert refusal(lambda: read_class_list(root), ClassListError).startswith(f"{path}: No such")
+    path.unlink()
+    path.mkdir()
+    assert refusal(lambda: read_class_list(root), ClassListError).startswith(f"{path}: Is a dir")
+    path.rmdir()
+    path.symlink_to("/dev/zero")
+    assert "over 1,048,576 bytes" in refusal(lambda: read_class_list(root), ClassListError)
+
+
+@pytest.mark.parametrize("form", ["EPS", "GIF", "TIFF", "PPM"])
+def test_a_picture_of_an_odd_format_is_refused_whatever_its_ending(root: Path, form: str) -> None:
+    # Pillow starts Ghostscript to decode EPS.
+    for path in (root / "JPEGImages/a.jpg", root / "SegmentationClass/a.png"):
+        Image.new("RGB" if form == "EPS" else "L", (3, 2)).save(path, format=form)
+    assert "a.jpg: cannot be" in refusal(lambda: VocDataset(root).image_size("a"), DataError)
+    assert "a.png: cannot be" in refusal(lambda: VocDataset(root).mask("a"), DataError)
+
+
+def test_a_16_bit_picture_is_refused_since_its_pixels_would_be_cut_at_255(root: Path) -> None:
+    deep = Image.fromarray(np.full((2, 3), 40_000, np.uint16))
+    deep.save(root / "JPEGImages/a.jpg", format="PNG")
+    assert "mode I;16; save" in refusal(lambda: VocDataset(root).image_size("a"), DataError)
+    deep.save(root / "SegmentationClass/a.png")
+    assert "mode I;16; masks" in refusal(lambda: VocDataset(root).mask("a"), DataError)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/data/VOC2012", "VOC2012"), ("/data/../..", "data"), ("/", "data"),
+        ("/x/.hidden", "hidden"),
+        ("/x/<script>alert(1)</script>", "script"), ("/x/=cmd()", "cmd"), ("/x/-rf", "rf"),
+        ("/x/a|b\nc" + ESCAPE, "a-b-c-2J-0-owned"), ("/x/" + "y" * 200, "y" * 80),
+        ("/x/日本", "data"),
+    ],
+)  # fmt: skip
+def test_any_folder_gives_a_name_that_the_configuration_takes(folder: str, name: str) -> None:
+    assert data_name(Path(folder)) == name
+    assert apply_overrides(RunConfig(), {"data.name": name}).data.name == name
+
+
+# Settings and names of the command line
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2001-99-99", "!!bool x", "!!int x", "!!float x", "!!timestamp x", "0x_", "9" * 5000,
+        "0x" + "f" * 5000, "[" * 5000, "&a [*a]", "!!python/object/apply:os.system [id]", "\ud800",
+        "!!binary x", "[1" + ESCAPE, "{[1]: 2}",
+    ],
+)  # fmt: skip
+def test_a_value_that_yaml_stumbles_over_is_refused(value: str, tmp_path: Path) -> None:
+    message = refusal(lambda: parse_assignments([f"train.lr={value}"]), ConfigError)
+    assert "is not a YAML value" in message
+    path = tmp_path / "run.yaml"
+    path.write_text(f"train: {value}\n", encoding="utf-8", errors="surrogatepass")
+    assert refusal(lambda: read_config_file(path), ConfigError).startswith(f"{path}: not YAML")
+
+
+def test_yaml_whose_aliases_stand_for_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    path = tmp_path / "run.yaml"
+    path.write_text("\n".join(lines))
+    assert "aliases such as *x are refused" in refusal(lambda: read_config_file(path), ConfigError)
+    path.write_text("# " + "x" * (1 << 20))
+    assert "over 1,048,576 bytes" in refusal(lambda: read_config_file(path), ConfigError)
+
+
+@pytest.mark.parametrize(
+    "key", ["__class__", "train.__class__", "train.__init__.x", ESCAPE, "../x"]
+)
+def test_a_key_reaches_settings_and_nothing_else(key: str) -> None:
+    overrides = parse_assignments([f"{key}=1"])
+    assert "unknown setting" in refusal(
+        lambda: apply_overrides(RunConfig(), overrides), ConfigError
+    )
+    refusal(lambda: parse_space([f"{key} x=0:1"]), ConfigError)
+
+
+def test_validating_names_changes_no_id() -> None:
+    # Ids of results in stores: written down before names had to fit a pattern.
+    assert run_id(RunConfig()) == "97e46245fe69"
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", ESCAPE, "x" * 300, "a\x00b"])
+def test_a_sweep_that_is_not_in_the_store_is_refused(name: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "x" / "sweep.json", {"secret": 1})
+    (tmp_path / "store/sweeps").mkdir(parents=True)
+    message = refusal(lambda: load_sweep(Store(tmp_path / "store"), name), StoreError)
+    assert "there are: none" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tables": ["../x"]}, {"tables": [ESCAPE]}, {"tables": []}, {"tables": 3}, {"seeds": "9"},
+        {"seeds": 0}, {"base": {"data": {"name": "../x"}}}, {"base": 3}, {"data": None},
+    ],
+)  # fmt: skip
+def test_an_altered_description_of_a_sweep_is_refused_by_file(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("V",), 1)
+    save_sweep(store, sweep)
+    path = store.sweep(sweep.name) / "sweep.json"
+    assert load_sweep(store) == sweep
+    write_json(path, json.loads(path.read_text()) | change)
+    assert refusal(lambda: load_sweep(store), StoreError).startswith(f"{path}: not what")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", '{"segmentation": 3, "classes": ["cat"]}', "[" * 100_000, '{"segmentation": {}}',
+        '{"segmentation": {}, "classes": ["\\u001b[2J"]}', '{"segmentation": {}, "classes": "cat"}',
+        '{"segmentation": {"lr": -1}, "classes": ["cat"]}', "\x00",
+    ],
+)  # fmt: skip
+def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    ran = CliRunner().invoke(app, ["predict", "x.jpg", "--network", str(tmp_path)])
+    assert ran.exit_code == 2
+    assert f"{tmp_path / 'config.json'}: not what `sweeps headline` writes" in ran.output
+    assert "\x1b" not in ran.output
+
+
+# Archives
+
+
+def tar_with(path: Path, change: Callable[[tarfile.TarInfo], None]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("data/a.txt")
+        member.size = 3
+        change(member)
+        tar.addfile(member, io.BytesIO(b"abc"))
+    return path
+
+
+def take(archive: Path, folder: Path) -> set[str]:
+    folder.mkdir()
+    with Progress(disable=True) as progress:
+        return extract(archive, folder, lambda name: Path(name).name, progress=progress)
+
+
+@pytest.mark.parametrize("mtime", ["nan", "inf", "1e300"])
+def test_a_time_that_no_clock_knows_does_not_stop_an_archive(tmp_path: Path, mtime: str) -> None:
+    def change(member: tarfile.TarInfo) -> None:
+        member.pax_headers = {"mtime": mtime}
+
+    assert take(tar_with(tmp_path / "a.tar", change), tmp_path / "out") == {"a.txt"}
+    assert (tmp_path / "out/a.txt").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"size": "-512"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"GNU.sparse.map": "0,x"}, {"path": "../" * 9000 + "x"}, {"path": ESCAPE + "/../x"},
+    ],
+)  # fmt: skip
+def test_senseless_headers_refuse_the_archive_by_name(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    def change(member: tarfile.TarInfo) -> None:
+        member.pax_headers = headers
+
+    archive = tar_with(tmp_path / "a.tar", change)
+    assert str(archive) in refusal(lambda: take(archive, tmp_path / "out"), ArchiveError)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# Reports
+
+
+def test_what_failures_and_servers_say_reaches_no_output_as_a_command(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("IV",), 1)
+    said = f"{ESCAPE}\r=cmd()|<script>x</script>&lt;b&gt;\\input{{f}}"
+    fill(store, sweep, lambda trial: None)
+    first = sweep.plan.trials[0]
+    write_json(store.run(first.run_id).path / "failure.json", {"kind": said, "message": said})
+    links = {"uri": "http://h", "experiment_id": 1, "runs": {first.run_id: 'x>)"<script>'}}
+    write_json(store.sweep(sweep.name) / "mlflow.json", links)
+    report = build_report(sweep, store)
+    terminal = io.StringIO()
+    print_report(Console(file=terminal, width=400, color_system=None), report)
+    texts = [html(report), markdown(report), csv_text(report), terminal.getvalue()]
+    for text in texts:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+        assert "owned" in text  # shown, all the same
+    assert "<script" not in texts[0]
+    assert not re.search(r"(?<!\\)<script", texts[1])
+    rows = list(csv.reader(io.StringIO(texts[2])))
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert not any(value.startswith(("=", "@")) for row in rows for value in row)
+    scripted = build_report(sweep, store, mlflow_url="javascript:alert(1)//")
+    assert "javascript:" not in html(scripted) + markdown(scripted)
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("http://h:5000/#/runs/1", "http://h:5000/#/runs/1"), ("https://h", "https://h"),
+        ("javascript:alert(1)", "#"), ("data:text/html,x", "#"), ("http://h/a b", "#"), ("", "#"),
+        ('http://h/">', "http://h/%22%3E"),
+    ],
+)  # fmt: skip
+def test_only_web_addresses_become_links(url: str, link: str) -> None:
+    assert web_address(url) == link
+
+
+def test_a_star_after_a_line_of_a_latex_table_stays_a_star() -> None:
+    assert latex_escape("*x") == "{*}x"  # LaTeX takes \\* for a command of its own
+
+
+@pytest.mark.parametrize(
+    ("value", "classes", "size", "fault"),
+    [
+        (0.5, (3,), (2, 3), "of 1 classes"), (0.5, (3, 3), (2, 2), "expected different ones"),
+        (0.5, (-1, 3), (2, 2), "0..19"), (0.5, (3, 20), (2, 2), "0..19"),
+        (float("nan"), (1, 2), (2, 2), "between 0 and 1"), (1.5, (1, 2), (2, 2), "between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_cams_from_outside_that_do_not_fit_are_refused_by_file(
+    value: float, classes: tuple[int, ...], size: tuple[int, int], fault: str
+) -> None:
+    maps = np.full((2, 2, 2), value, np.float32)
+    path = Path("cams/a.npz")
+    message = refusal(lambda: _require_fitting(path, maps, classes, size, 20), DataError)
+    assert message.startswith("cams/a.npz: ")
+    assert fault in message

@@ -1,0 +1,37 @@
+"""Text from outside, as an error message, a terminal or a report may show it."""
+
+import re
+
+KEPT = "\n\t\u00a0\u2009\u202f"
+"""Line breaks and the spaces that are no space to `str.isprintable`."""
+
+MAX_QUOTED = 160
+"""Characters of a value in a message: enough to find it by, however long it is."""
+
+WEB_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    r"""Return text whose control characters are written out, ESC as `\x1b`.
+
+    They move a terminal's cursor or clear it, and marks of direction make text read as another.
+    """
+    return "".join(
+        c if c.isprintable() or c in KEPT else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def quoted(value: object) -> str:
+    """Return a value as Python writes it, cut after MAX_QUOTED characters."""
+    text = repr(value)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text):,} characters)"
+
+
+def web_address(url: str) -> str:
+    """Return an http or https address that ends where it should; `#` for anything else.
+
+    A `javascript:` link runs in the page; brackets and quotes could end the link around it.
+    """
+    if not WEB_ADDRESS.fullmatch(url):
+        return "#"
+    return "".join(f"%{ord(c):02X}" if c in "<>\"'`\\" or ord(c) < 32 else c for c in url)
