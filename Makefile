@@ -126,6 +126,9 @@ secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never
 bench: $(STAMP) ## ratios against stated peers
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/random_walk.py
+	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(BIN)/python benchmarks/crf.py; \
+		else echo "benchmarks/crf.py is left out: it needs 'make crf'"; fi
 
 clean: ## remove caches and the drawn data; keeps .venv and results
 	rm -rf data/drawn .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

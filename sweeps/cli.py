@@ -31,6 +31,7 @@ from sweeps.jobs_cli import attach, fetch, jobs, logs, stop, submit
 from sweeps.ledger_cli import ledger
 from sweeps.report_cli import report
 from sweeps.search_cli import search
+from sweeps.status_cli import status
 from sweeps.store import StoreError, open_store
 from sweeps.sweep import Sweep, load_sweep, make_sweep
 from wsss.errors import explained
@@ -145,29 +146,6 @@ def run(
 
 
 @app.command()
-def status(
-    store: StoreOption = "results",
-    sweep: SweepName = None,
-    by_trial: Annotated[
-        bool, typer.Option("--trials", help="a line per trial instead of the tables")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="show it again and again, until all is done or Ctrl-C")
-    ] = False,
-    every: Annotated[
-        float, typer.Option(min=0.2, help="seconds between two looks of --watch")
-    ] = 5.0,
-) -> None:
-    """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
-    from sweeps.status import show_status
-
-    with explained():
-        results = opened(store)
-        found = load_sweep(results, sweep)
-        show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
-
-
-@app.command()
 def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
     """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
     from sweeps.render import print_tables
@@ -228,5 +206,21 @@ def _make_sweep(
     return sweep
 
 
-for command in (report, ledger, headline, search, submit, attach, logs, stop, jobs, fetch, doctor):
+COMMANDS = (
+    status, report, ledger, headline, search, submit, attach, logs, stop, jobs, fetch, doctor,
+)  # fmt: skip
+for command in COMMANDS:
+    status,
+    report,
+    ledger,
+    headline,
+    search,
+    submit,
+    attach,
+    logs,
+    stop,
+    jobs,
+    fetch,
+    doctor,
+):
     app.command()(command)

@@ -24,6 +24,7 @@ class Status:
 
     def read(self) -> None:
         """Look again."""
+        self.store.pull_results()
         self.metrics = read_metrics(self.store, self.metrics)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
         self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics)
