@@ -210,17 +210,4 @@ COMMANDS = (
     status, report, ledger, headline, search, submit, attach, logs, stop, jobs, fetch, doctor,
 )  # fmt: skip
 for command in COMMANDS:
-    status,
-    report,
-    ledger,
-    headline,
-    search,
-    submit,
-    attach,
-    logs,
-    stop,
-    jobs,
-    fetch,
-    doctor,
-):
     app.command()(command)
