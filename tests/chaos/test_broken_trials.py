@@ -43,7 +43,7 @@ def test_a_hang_is_ended_with_its_stacks_and_the_trial_goes_on(
     data, store = tmp_path / "pictures", tmp_path / "store"
     shutil.copytree(pictures, data)
     image = sorted((data / "JPEGImages").glob("*.jpg"))[0]
-    words = command(data, store, "--hang-after", "8")
+    words = command(data, store, "--hang-after", "40")
     with started(words, tmp_path / "log") as driver:
         driver.until(in_mid_training(store), "a checkpoint")
         image.rename(tmp_path / "image.jpg")
