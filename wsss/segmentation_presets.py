@@ -69,7 +69,9 @@ TINY_LABELS = PseudoLabelConfig(
         log_steps=5,
     )
 )
-"""The drawn data set: small pictures, and a backbone that has seen nothing else."""
+"""The drawn data set: small pictures, and a backbone that has seen nothing else. Its affinity is as
+likely to harm as to help: rounding moves its label mIoU by five points.
+"""
 
 LABEL_PRESETS = MappingProxyType(
     {"tiny": TINY_LABELS, "short": SHORT_LABELS, "paper": PAPER_LABELS}
