@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,9 +36,10 @@ def command(data: Path, store: Path, *more: str, cells: tuple[str, ...] = TWO_CE
 def run(
     words: list[str], *, timeout: float = 480, **extra: str
 ) -> subprocess.CompletedProcess[str]:
+    # Elsewhere than in a checkout, since Ray's workers import from the folder first.
     return subprocess.run(
         words, capture_output=True, text=True, timeout=timeout, env=environment(**extra),
-        check=False,
+        cwd=tempfile.gettempdir(), check=False,
     )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ class Driver:
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 words, stdout=file, stderr=subprocess.STDOUT, env=environment(**extra),
-                start_new_session=True,
+                cwd=tempfile.gettempdir(), start_new_session=True,
             )  # fmt: skip
 
     def output(self) -> str:
@@ -93,6 +95,13 @@ def started(words: list[str], log: Path, **extra: str) -> Iterator[Driver]:
         for pid in seen:
             kill(pid, signal.SIGKILL)
         driver.process.wait()
+
+
+def end_orphans(driver: Driver, among: set[int]) -> None:
+    """Kill what a killed driver has left at work: a trial goes on until it notices."""
+    driver.wait()
+    for pid in among:
+        kill(pid, signal.SIGKILL)
 
 
 def kill(pid: int, how: signal.Signals) -> None:
