@@ -37,7 +37,7 @@ STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
 	noise-floor background-score search headline crf secrets doctor plan status table report mlflow \
-	test chaos check bench clean
+	test chaos cluster-test check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -110,6 +110,9 @@ test: $(STAMP) ## all tests but those of `make chaos`
 
 chaos: $(STAMP) ## break whole sweeps by killing their processes, nodes and servers; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
+
+cluster-test: $(STAMP) ## a cluster for real, on two hosts in namespaces of this machine (Linux, root; 10-25 min)
+	$(BIN)/python cluster/test/two_hosts.py
 
 doctor: $(STAMP) ## say what is missing, open or mismatched here, or on the cluster at ADDRESS
 	$(BIN)/sweeps doctor $(if $(ADDRESS),--address $(ADDRESS))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sweeps.code_version import code_version
 from sweeps.doctor import Check, State
+from sweeps.store import StoreError, open_store
 from wsss.data.check_cache import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
@@ -78,6 +79,15 @@ def check_store(store: Path) -> list[Check]:
             Check("store", "problem", f"{store}: reads back other bytes", "use another file system")
         ]
     return [Check("store", "ok", f"{store}: written and read back"), check_disk(store)]
+
+
+def check_bucket(url: str) -> Check:
+    """Write an object into the store at s3://bucket/prefix, and delete it."""
+    try:
+        open_store(url).check_writable()
+    except StoreError as error:
+        return Check("store", "problem", str(error), "see docs/cluster.md on keys in node.env")
+    return Check("store", "ok", f"{url}: written and deleted")
 
 
 def check_disk(folder: Path) -> Check:

@@ -83,7 +83,7 @@ def _files(store: str | None, data: str | None, weights: str | None) -> "list[Ch
 
     checks: list[Check] = []
     if store and "://" in store:
-        checks.append(Check("store", "warning", f"{store}: not looked at", "see `sweeps status`"))
+        checks.append(machine.check_bucket(store))
     else:
         checks += machine.check_store(Path(store or "results").absolute())
     if data:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from sweeps.hangs import num_hangs
 from sweeps.plan import Trial
@@ -161,7 +162,19 @@ def _lost_its_node(trial: Any) -> bool:
     error = _error_of(trial)
     if not isinstance(error, RayActorError):
         return False
+    if isinstance(error, ActorUnavailableError):
+        # A host without power: nobody is left there who could tell, and the head needs up to half a
+        # minute to call it dead. A process that dies on a host that lives is reported at once.
+        return _may_be_elsewhere(trial)
     return bool(error.preempted) or "node has died" in str(error)
+
+
+def _may_be_elsewhere(trial: Any) -> bool:
+    """Whether a trial's process may have run on another machine than this one."""
+    address = (trial.last_result or {}).get("node_ip")
+    if address is None:  # it has not reported yet
+        return len(ray.nodes()) > 1
+    return bool(address != ray.util.get_node_ip_address())
 
 
 def _error_of(trial: Any) -> BaseException | None:

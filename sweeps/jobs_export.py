@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sweeps.store import StoreError
+from sweeps.store import StoreError, open_store
 from wsss.errors import explained
 
 READY = "[sweeps] archive "
@@ -23,13 +23,19 @@ NOT_RESULTS = ("ray", "mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlartifact
 """Top-level entries of a store that stay on the cluster: Tune's state and MLflow's own files."""
 
 
-def export(store: Path, *, checkpoints: bool) -> None:
+def export(place: str, *, checkpoints: bool) -> None:
     """Pack the store, print READY with file name, bytes and SHA-256, and wait to be stopped.
 
-    Raises StoreError if there is no store.
+    place: folder, or s3://bucket/prefix, whose files are first brought to this machine. Raises
+    StoreError if there is no store.
     """
+    opened = open_store(place)
+    opened.pull_results()
+    if checkpoints:
+        opened.pull_folder(opened.root / "cams")
+    store = opened.root
     if not store.is_dir():
-        raise StoreError(f"{store}: no store on the head; name the sweep's own with --store")
+        raise StoreError(f"{place}: no store on the head; name the sweep's own with --store")
     archive = _logs_folder() / f"sweeps-fetch-{os.getpid()}-{time.time_ns()}.tar.gz"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
@@ -67,6 +73,7 @@ def pack(store: Path, archive: Path, *, checkpoints: bool) -> int:
 def _is_result(relative: Path, *, checkpoints: bool) -> bool:
     if (
         relative.parts[0] in NOT_RESULTS
+        or relative.parts[0].startswith(".")  # notes of a mirror, probes
         or relative.suffix == ".lock"
         or ".partial" in relative.name
     ):
@@ -91,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sweeps.jobs_export", description=main.__doc__)
     parser.add_argument("--checkpoints", action="store_true")
     with explained():
-        export(Path(os.environ["WSSS_STORE"]), checkpoints=parser.parse_args().checkpoints)
+        export(os.environ["WSSS_STORE"], checkpoints=parser.parse_args().checkpoints)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Copies the results of a cluster's store to a local one.
 
-A store on the head's disks comes as one archive through the job server (see jobs_export): that
-needs the tunnel and the token which every other command needs, and no SSH as for `ray rsync-down`.
+The cluster's own store comes as one archive through the job server (see jobs_export): that needs
+the tunnel and the token which every other command needs, and no SSH as for `ray rsync-down`. A
+bucket which this machine reaches is read directly, and needs no cluster any more.
 """
 
 import hashlib
@@ -13,6 +14,9 @@ from typing import NamedTuple
 from sweeps.jobs_connection import Connection, JobError
 from sweeps.jobs_export import READY
 from sweeps.jobs_tool import printed, start_tool, wait_for
+from sweeps.remote import Remote
+from sweeps.remote_results import CHECKPOINTS, MERGES, RESULT_FOLDERS
+from sweeps.store import StoreError
 
 FINISHED = {"runs": "metrics.json", "cams": "trained.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
@@ -38,8 +42,8 @@ def fetch(
 ) -> Fetched:
     """Download the results of the store on the head into the local store `target`.
 
-    store: path on the head; None: the cluster's WSSS_STORE. Raises JobError if the job fails, or if
-    the archive does not arrive as it was sent.
+    store: path on the head; None: the cluster's WSSS_STORE, folder or bucket. Raises JobError if
+    the job fails, or if the archive does not arrive as it was sent.
     """
     arguments = ["sweeps.jobs_export", *(["--checkpoints"] if checkpoints else [])]
     job_id = start_tool(connection, arguments, root=root, store=store, python=python)
@@ -62,6 +66,27 @@ def fetch(
         connection.stop_job(job_id)
 
 
+def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
+    """Download the results in s3://bucket/prefix into the local store `target`, with our own keys.
+
+    Results that are finished here stay as they are. Raises StoreError if the bucket cannot be read
+    or holds no results.
+    """
+    remote = Remote(url, target.absolute())
+    there = [rel for folder in RESULT_FOLDERS for rel in remote.objects(folder)]
+    if not there:
+        raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
+    have = _finished(target)
+    skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
+    came = [
+        rel
+        for folder in RESULT_FOLDERS
+        for rel in remote.pull_folder(folder, skip=skip, merges=MERGES)
+    ]
+    num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
+    return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
+
+
 def unpack(archive: Path, target: Path) -> Fetched:
     """Unpack an archive of results into a store, each file by rename.
 
@@ -69,11 +94,7 @@ def unpack(archive: Path, target: Path) -> Fetched:
     that leads out of the store.
     """
     target.mkdir(parents=True, exist_ok=True)
-    have = {
-        f"{kind}/{path.parent.name}"
-        for kind, last in FINISHED.items()
-        for path in target.glob(f"{kind}/*/{last}")
-    }
+    have = _finished(target)
     done, kept, num_bytes = 0, 0, 0
     with (
         tarfile.open(archive) as tar,
@@ -92,6 +113,15 @@ def unpack(archive: Path, target: Path) -> Fetched:
             (Path(folder) / safe.name).replace(final)
             done, num_bytes = done + 1, num_bytes + member.size
     return Fetched(done, num_bytes, kept)
+
+
+def _finished(target: Path) -> set[str]:
+    """Return the folders of results that are finished in the local store."""
+    return {
+        f"{kind}/{path.parent.name}"
+        for kind, last in FINISHED.items()
+        for path in target.glob(f"{kind}/*/{last}")
+    }
 
 
 def _check(archive: Path, size: int, digest: str) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_server import BUCKET, client, moto_server
 from typer.testing import CliRunner
 
 from sweeps.doctor import Check, as_json, exit_code, from_json
 from sweeps.doctor_checks import (
+    check_bucket,
     check_data,
     check_limits,
     check_store,
@@ -93,6 +95,17 @@ def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
 def test_a_store_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("")
     assert states(check_store(tmp_path / "s")) == {"store": "problem"}
+
+
+def test_a_bucket_is_written_and_left_clean_and_a_missing_one_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path))
+    with moto_server() as port:
+        assert check_bucket(f"s3://{BUCKET}/doctor").state == "ok"
+        left = client(port).list_objects_v2(Bucket=BUCKET, Prefix="doctor/")
+        assert left["KeyCount"] == 0
+        assert check_bucket("s3://elsewhere/doctor").state == "problem"
 
 
 def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Path) -> None:

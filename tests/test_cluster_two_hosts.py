@@ -1,0 +1,96 @@
+"""The judges of `make cluster-test` can say no: they are tried on results that differ."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+TEST = Path(__file__).parents[1] / "cluster" / "test"
+sys.path.append(str(TEST))
+
+import compare  # noqa: E402
+import hosts  # noqa: E402
+
+
+def store(root: Path, *, loss: float = 0.5, miou: float = 11.0, seconds: float = 1.0) -> Path:
+    """A store with one result and its training of one epoch."""
+    run, cam = root / "runs" / "r", root / "cams" / "c"
+    run.mkdir(parents=True)
+    cam.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps({"miou": miou, "train_seconds": seconds}))
+    record = {"epoch": 1, "loss": loss, "seconds": seconds}
+    (cam / "epochs.jsonl").write_text(json.dumps(record) + "\n")
+    return root
+
+
+def tracking(database: Path, *, loss: float = 0.5, status: str = "FINISHED") -> str:
+    """An MLflow database with a sweep's run and a trial's."""
+    uri = f"sqlite:///{database}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("sweeps", artifact_location=str(database.parent))
+    for tags in ({}, {"wsss.run_id": "r"}):
+        run = client.create_run(experiment, tags=tags, run_name="x").info.run_id
+        client.log_metric(run, "loss", loss, step=1)
+        client.log_metric(run, "seconds", float(len(database.name)), step=1)  # differs, and may
+        client.set_terminated(run, status)
+    return uri
+
+
+def test_stores_that_differ_in_times_alone_are_equal(tmp_path: Path) -> None:
+    words = compare.equal_stores(store(tmp_path / "a"), store(tmp_path / "b", seconds=9.0))
+    assert words == "1 results and 1 epochs"
+
+
+@pytest.mark.parametrize("change", [{"loss": 0.25}, {"miou": 12.0}])
+def test_stores_that_differ_in_a_figure_or_a_loss_are_told(
+    tmp_path: Path, change: dict[str, float]
+) -> None:
+    with pytest.raises(hosts.HostError, match="on the cluster"):
+        compare.equal_stores(store(tmp_path / "a"), store(tmp_path / "b", **change))
+
+
+def test_a_result_which_one_store_lacks_is_told(tmp_path: Path) -> None:
+    more = store(tmp_path / "b")
+    (more / "runs" / "s").mkdir()
+    (more / "runs" / "s" / "metrics.json").write_text("{}")
+    with pytest.raises(hosts.HostError, match="in one of the two only: s"):
+        compare.equal_stores(store(tmp_path / "a"), more)
+
+
+def test_two_empty_stores_do_not_count_as_equal(tmp_path: Path) -> None:
+    with pytest.raises(hosts.HostError, match="nothing"):
+        compare.equal_stores(tmp_path, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow warns of its own database library
+def test_mlflow_servers_are_compared_run_by_run(tmp_path: Path) -> None:
+    ours = tracking(tmp_path / "ours.db")
+    assert "2 runs" in compare.equal_tracking(ours, tracking(tmp_path / "same-as-ours.db"))
+    with pytest.raises(hosts.HostError, match="MLflow/r/metrics/loss"):
+        compare.equal_tracking(tracking(tmp_path / "other.db", loss=0.25), ours)
+    killed = tracking(tmp_path / "killed.db", status="KILLED")
+    with pytest.raises(hosts.HostError, match="KILLED"):
+        compare.equal_tracking(killed, killed)
+
+
+def test_a_machine_without_the_tools_is_told_which_packages_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda tool, **_: None)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    first, second = hosts.missing()
+    assert "root" in first
+    assert {"openssh-server", "rsync", "iproute2"} <= set(second.split())
+
+
+def test_a_folder_with_files_in_it_is_never_taken_as_scratch(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    done = subprocess.run(
+        [sys.executable, str(TEST / "two_hosts.py"), "--scratch", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert (tmp_path / "mine").read_text() == "precious"
