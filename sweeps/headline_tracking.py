@@ -21,6 +21,7 @@ from sweeps.headline_report.build import chain_ids
 from sweeps.store import Store
 from sweeps.tracking import EXPERIMENT as CAM_EXPERIMENT
 from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, RUN_ID, tracking_uri
+from sweeps.tracking_client import open_client
 from wsss.identity import cam_id, run_id
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
@@ -62,7 +63,7 @@ class HeadlineTracker:
         return True
 
     def _log(self, chain: ChainConfig) -> None:
-        client = MlflowClient(self.uri)
+        client = open_client(self.uri)
         experiment = self._experiment(client)
         parent = self._parent(client, experiment)
         run = _find(client, experiment, {PREDICTION_ID: chain.prediction_id})
@@ -84,7 +85,7 @@ class HeadlineTracker:
         client.set_terminated(run.info.run_id, "FINISHED")
 
     def _log_report(self, folder: Path) -> None:
-        client = MlflowClient(self.uri)
+        client = open_client(self.uri)
         parent = self._parent(client, self._experiment(client)).info.run_id
         values = {}
         for chain in self.headline.chains:
@@ -97,7 +98,7 @@ class HeadlineTracker:
         client.set_terminated(parent, "FINISHED")
 
     def _stop(self) -> None:
-        client = MlflowClient(self.uri)
+        client = open_client(self.uri)
         run = _find(client, self._experiment(client), {HEADLINE: self.headline.name})
         if run is not None and run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "KILLED")

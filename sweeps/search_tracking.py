@@ -18,6 +18,7 @@ from sweeps.search_history import History, SearchTrial, best_trials
 from sweeps.search_render import render_search
 from sweeps.store import Store
 from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, tracking_uri
+from sweeps.tracking_client import open_client
 from wsss.identity import cam_id
 
 EXPERIMENT = "wsss-search"
@@ -92,7 +93,7 @@ class SearchTracker:
         """Return the client, with the experiment and the search's parent run in place."""
         if self._client is not None:
             return self._client
-        client = MlflowClient(self.uri)
+        client = open_client(self.uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             self._experiment_id = experiment.experiment_id

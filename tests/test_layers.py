@@ -72,7 +72,8 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 
 
 def test_only_the_tracking_files_import_mlflow() -> None:
-    found = {f"sweeps/{name}.py" for name in ("tracking", "search_tracking", "headline_tracking")}
+    names = ("tracking", "tracking_client", "search_tracking", "headline_tracking")
+    found = {f"sweeps/{name}.py" for name in names}
     assert importers("mlflow", "wsss", "sweeps") == found
 
 
