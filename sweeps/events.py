@@ -164,17 +164,9 @@ def _lost_its_node(trial: Any) -> bool:
         return False
     if isinstance(error, ActorUnavailableError):
         # A host without power: nobody is left there who could tell, and the head needs up to half a
-        # minute to call it dead. A process that dies on a host that lives is reported at once.
-        return _may_be_elsewhere(trial)
-    return bool(error.preempted) or "node has died" in str(error)
-
-
-def _may_be_elsewhere(trial: Any) -> bool:
-    """Whether a trial's process may have run on another machine than this one."""
-    address = (trial.last_result or {}).get("node_ip")
-    if address is None:  # it has not reported yet
+        # minute to call it dead. A process that dies on a host that lives is reported as dead.
         return len(ray.nodes()) > 1
-    return bool(address != ray.util.get_node_ip_address())
+    return bool(error.preempted) or "node has died" in str(error)
 
 
 def _error_of(trial: Any) -> BaseException | None:
