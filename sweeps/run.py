@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -147,17 +147,14 @@ def _run_with_tune(
     for trial in trials:
         store.run(trial.run_id).clear_failure()
     tasks = {trial.run_id: _task(sweep, store, resources, trial) for trial in trials}
-    space = {
-        "run_id": tune.grid_search(list(tasks)),
-        "tasks": {run_id: asdict(task) for run_id, task in tasks.items()},
-        "resources": asdict(resources),
-        "conduct": asdict(conduct),
-    }
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
+    # Not a part of the space, which Tune writes into its logs again with every report.
+    shared = tune.with_parameters(trainable, tasks=tasks, resources=resources, conduct=conduct)
     at_once = concurrency(resources)
     stopper.budget.ledger.room(at_once)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, resources.of_a_trial()),
-        param_space=space,
+        tune.with_resources(shared, resources.of_a_trial()),
+        param_space={"run_id": tune.grid_search(list(tasks))},
         tune_config=tune.TuneConfig(
             search_alg=GatedTrials(at_once, lambda: stopper.shut() is not None),
             reuse_actors=resources.inline,

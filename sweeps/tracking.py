@@ -22,6 +22,7 @@ from sweeps.render import render_tables
 from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
 from sweeps.tracked import MIOU, result_values
+from sweeps.tracking_client import open_client
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
@@ -109,7 +110,7 @@ class Tracker:
         """Return the client, with the experiment and the sweep's parent run in place."""
         if self._client is not None:
             return self._client
-        client = MlflowClient(self.uri)
+        client = open_client(self.uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             self._experiment_id = experiment.experiment_id
@@ -151,11 +152,19 @@ class Tracker:
         found = self._client.search_runs([self._experiment_id], wanted, max_results=1)
         return found[0] if found else None
 
+    def _run_of(self, trial: Trial) -> Run | None:
+        """Return a trial's run. A search takes longer the more runs there are; an id is direct."""
+        if known := self._mlflow_ids.get(trial.run_id):
+            run = self._connect().get_run(known)
+            if run.info.lifecycle_stage == "active":
+                return run
+        return self._find({RUN_ID: trial.run_id})
+
     def _sync_trial(self, trial: Trial, *, running: bool) -> None:
         client = self._connect()
         metrics, failure = self._metrics(trial), self.store.run(trial.run_id).failure()
         epochs = self.store.cam(trial.cam_id).epochs()
-        run = self._find({RUN_ID: trial.run_id})
+        run = self._run_of(trial)
         if run is None:
             if not (running or metrics or failure or epochs):
                 return  # not started: MLflow shows runs, not plans

@@ -11,17 +11,23 @@ from sweeps.tracking import Tracker
 RETRY_SECONDS = 20.0
 """How long to leave a server alone after it failed."""
 
+GROUP = 8
+"""Trials logged between two looks at whether the sweep has ended."""
+
 
 class TrackingThread:
     """Feeds a Tracker from one background thread. Use as a context manager.
 
-    Notices are only hints which trial changed; the tracker reads the store. Whatever could not be
-    logged is tried once more at the end, and by `sweeps sync` after that.
+    Notices are only hints which trial changed; the tracker reads the store. What is not logged when
+    the sweep ends is left to the synchronisation of all trials that follows it, and to `sweeps
+    sync` after that: two writers at once would give a trial two runs.
     """
 
     def __init__(self, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.tracker, self.warn = tracker, warn
         self.notices: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
+        self.pending: dict[str, Trial] = {}
+        self.ending = threading.Event()
         self.running: frozenset[str] = frozenset()
         self.warned = False
         self.retry_at = 0.0
@@ -32,7 +38,8 @@ class TrackingThread:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.notices.put(None)
+        self.ending.set()
+        self.notices.put(None)  # wakes it
         self.thread.join(timeout=60)
 
     def notice(self, trial: Trial, *, running: frozenset[str]) -> None:
@@ -42,11 +49,14 @@ class TrackingThread:
 
     def _work(self) -> None:
         while True:
-            pending, last = self._next_batch()
-            if pending and time.monotonic() >= self.retry_at:
-                self._sync(pending)
-            if last:
+            self._take_notices()
+            if self.ending.is_set():
                 return
+            if time.monotonic() < self.retry_at:
+                self.pending.clear()
+                continue
+            names = list(self.pending)[:GROUP]
+            self._sync({name: self.pending.pop(name) for name in names})
 
     def _sync(self, pending: dict[str, Trial]) -> None:
         if self.tracker.sync(pending.values(), running=self.running):
@@ -59,15 +69,13 @@ class TrackingThread:
             )
             self.warned = True
 
-    def _next_batch(self) -> tuple[dict[str, Trial], bool]:
-        """Wait for a notice and take all that are there: (trials by id, whether it is the end)."""
-        pending: dict[str, Trial] = {}
-        item = self.notices.get()
+    def _take_notices(self) -> None:
+        """Add all notices that are there to `pending`; wait for one if it is empty."""
+        item = None if self.pending else self.notices.get()
         while True:
-            if item is None:
-                return pending, True
-            pending[item.run_id] = item
+            if item is not None:
+                self.pending[item.run_id] = item
             try:
                 item = self.notices.get_nowait()
             except queue.Empty:
-                return pending, False
+                return

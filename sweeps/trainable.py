@@ -37,12 +37,13 @@ class Conduct:
     """Whether to continue a checkpoint of other code or packages."""
 
 
-def trainable(space: dict[str, Any]) -> None:
-    """Run one trial; Tune calls this in a process of its own."""
+def trainable(
+    space: dict[str, Any], tasks: dict[str, TrialTask], resources: Resources, conduct: Conduct
+) -> None:
+    """Run the trial `space["run_id"]`; Tune calls this in a process of its own."""
     if space.get("given_up"):
         return  # the driver has recorded a failure, and Tune knows no other way to end a restart
-    resources, conduct = Resources(**space["resources"]), Conduct(**space["conduct"])
-    task = TrialTask(**space["tasks"][space["run_id"]])
+    task = tasks[space["run_id"]]
     if resources.inline:
         torch.set_num_threads(max(1, int(resources.cpus)))
         for record in guarded_trial(task, Process(device=pick_device()), conduct):

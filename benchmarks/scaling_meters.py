@@ -1,0 +1,134 @@
+"""Meters for a sweep's driver: events, lag of the tracking behind them, processor time, memory."""
+
+# ruff: noqa: TID251 - the ban is for wsss
+import resource
+import sqlite3
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from sweeps.plan import Trial
+from sweeps.tracking import Tracker
+from sweeps.tracking_thread import TrackingThread
+
+MIB = 2**20
+
+
+class EventMeter:
+    """A listener which counts what it is told, and when trials started and ended."""
+
+    def __init__(self) -> None:
+        self.num_events = 0
+        self.started: dict[str, float] = {}
+        self.done: dict[str, float] = {}
+        self.own_seconds: dict[str, float] = {}
+        """Run id -> what the trial itself took, reports to Tune left out."""
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        self.num_events += 1
+        now = time.perf_counter()
+        self.started.setdefault(trial.run_id, now)
+        if record and "own_seconds" in record:
+            self.own_seconds[trial.run_id] = record["own_seconds"]
+        if status == "done":
+            self.done[trial.run_id] = now
+
+    def figures(self, concurrent: int) -> dict[str, float]:
+        """Return the time per trial from the first start to the last end, and events.
+
+        Steady is the part of it after so many trials have started as run at a time: before, Ray
+        starts their processes.
+        """
+        first, last = min(self.started.values()), max(self.done.values())
+        own = statistics.fmean(self.own_seconds.values()) if self.own_seconds else 0.0
+        full = sorted(self.started.values())[concurrent - 1]
+        later = sum(end > full for end in self.done.values())
+        return {
+            "trials_done": len(self.done),
+            "span_seconds": last - first,
+            "fill_seconds": full - first,
+            "own_seconds_per_trial": own,
+            "steady_ms_per_trial": 1000 * (last - full) / max(1, later),
+            "overhead_ms_per_trial": 1000 * ((last - first) / len(self.done) - own / concurrent),
+            "events": self.num_events,
+            "events_per_second": self.num_events / (last - first),
+        }
+
+
+class MeteredTracker(Tracker):
+    """A tracker which notes when each trial was synchronised, and what all of it took."""
+
+    seconds = thread_seconds = 0.0
+    num_syncs = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.synced: dict[str, tuple[float, float]] = {}
+        """Run id -> begin and end of its last synchronisation."""
+
+    def _sync_trial(self, trial: Trial, *, running: bool) -> None:
+        begun, thread = time.perf_counter(), time.thread_time()
+        super()._sync_trial(trial, running=running)
+        ended = time.perf_counter()
+        self.num_syncs += 1
+        self.seconds += ended - begun
+        self.thread_seconds += time.thread_time() - thread
+        self.synced[trial.run_id] = begun, ended
+
+    def figures(self, done: dict[str, float]) -> dict[str, float]:
+        """Return how far behind the trials' ends (`done`) they were logged."""
+        pairs = [(self.synced[name], end) for name, end in done.items() if name in self.synced]
+        lags = [ended - end for (begun, ended), end in pairs if begun >= end]
+        return {
+            "syncs": self.num_syncs,
+            "ms_per_sync": 1000 * self.seconds / max(1, self.num_syncs),
+            "tracking_cpu_ms_per_trial": 1000 * self.thread_seconds / max(1, len(done)),
+            "logged_in_time": len(lags),
+            "lag_median": statistics.median(lags) if lags else 0.0,
+            "lag_most": max(lags, default=0.0),
+        }
+
+
+def thread_end(thread: TrackingThread) -> float:
+    """Return how many seconds it takes until a tracking thread lets go."""
+    begun = time.perf_counter()
+    thread.__exit__(None, None, None)
+    return time.perf_counter() - begun
+
+
+class ProcessMeter:
+    """What this process takes: time, processor time of all its threads, memory. A context."""
+
+    def __enter__(self) -> "ProcessMeter":
+        self.before = rss_mib()
+        self.begun, self.cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.cpu = time.process_time() - self.cpu
+        self.seconds = time.perf_counter() - self.begun
+        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "seconds": self.seconds,
+            "driver_cpu_seconds": self.cpu,
+            "driver_rss_before_mib": self.before,
+            "driver_rss_peak_mib": self.peak,
+        }
+
+
+def rss_mib() -> float:
+    """Return this process's memory now. Linux."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
+def database_rows(path: Path) -> dict[str, int]:
+    """Return how many rows of which kind are in an MLflow SQLite file."""
+    with sqlite3.connect(path) as database:
+        return {
+            table: database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+            for table in ("runs", "metrics", "params", "tags")
+        }

@@ -1,0 +1,55 @@
+"""How long a store of many runs takes to list, to show and to plan on."""
+
+# ruff: noqa: TID251 - the ban is for wsss
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from scaling_made_up import made_up_sweep, write_small_run
+from scaling_meters import rss_mib
+
+from sweeps.drive import missing_trials
+from sweeps.plan_view import PlanView
+from sweeps.render import render_tables
+from sweeps.states import folder_names, read_metrics, read_states
+from sweeps.status import Status
+from sweeps.store import Store
+from sweeps.sweep import load_sweep, save_sweep
+
+
+def time_store(store: Store, num_trials: int) -> dict[str, float]:
+    """Fill a store with finished runs, and time what the commands do with them.
+
+    Seconds, by the clock and (_cpu) of the processor.
+    """
+    figures: dict[str, float] = {"trials": num_trials, "rss_before_mib": rss_mib()}
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        begun, cpu = time.perf_counter(), time.process_time()
+        result = function()
+        figures[name] = time.perf_counter() - begun
+        figures[f"{name}_cpu"] = time.process_time() - cpu
+        return result
+
+    sweep = made_up_sweep(num_trials)
+    plan = timed("make_plan", lambda: sweep.plan)
+    save_sweep(store, sweep)
+    timed("write", lambda: [write_small_run(store, trial) for trial in plan.trials])
+    timed("list_names", lambda: folder_names(store.root / "runs"))
+    metrics = timed("read_metrics", lambda: read_metrics(store))
+    timed("read_states", lambda: read_states(store, plan.trials, metrics))
+    timed("missing_trials", lambda: missing_trials(sweep, store, retry_failed=False))
+    loaded = timed("load_sweep", lambda: load_sweep(store))
+    status = timed("status", lambda: Status(store, loaded))
+    timed("status_again", status.read)
+    timed("status_print", lambda: _console().print(status.view()))
+    timed("table", lambda: render_tables(sweep, store))
+    view = timed("plan", lambda: PlanView(sweep, store))
+    timed("plan_print", lambda: view.print(_console(), concurrent=8, show_all=False))
+    return figures | {"rss_after_mib": rss_mib()}
+
+
+def _console() -> Console:
+    return Console(file=io.StringIO(), width=110)
