@@ -128,9 +128,13 @@ class Tracker:
             parent = client.create_run(
                 self._experiment_id,
                 run_name=f"sweep {self.sweep.name}",
-                tags={SWEEP: self.sweep.name, "wsss.role": "sweep", **self._common_tags()},
+                tags={
+                    SWEEP: self.sweep.name,
+                    "wsss.role": "sweep",
+                    "mlflow.note.content": self.sweep.describe(),
+                    **self._common_tags(),
+                },
             )
-            client.set_tag(parent.info.run_id, "mlflow.note.content", self.sweep.describe())
         else:
             self._parent_status = parent.info.status
             client.update_run(parent.info.run_id, status="RUNNING")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_sweeps import command, epochs, in_mid_training, started
+from chaos_sweeps import command, epochs, in_mid_training, run, started
 from invariants import assert_equal_stores, assert_equal_tracking
 
 pytestmark = [
@@ -55,11 +55,14 @@ def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
 
 
 def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
-    cluster: Any, pictures: Path, unbroken: Path, tmp_path: Path
+    cluster: Any, pictures: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
+    """Larger crops, as a process without its raylet may go on for some seconds."""
+    store, alone = tmp_path / "store", tmp_path / "alone"
+    done = run(larger(command(pictures, alone)))
+    assert done.returncode == 0, done.stdout + done.stderr
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    words = command(pictures, store, "--address", cluster.address, "--max-concurrent", "2")
+    words = larger(command(pictures, store, "--address", cluster.address, "--max-concurrent", "2"))
     with started(words, tmp_path / "log") as driver:
         driver.until(in_mid_training(store, 1), "a checkpoint")
         for node in nodes:
@@ -67,4 +70,8 @@ def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
         cluster.add_node(num_cpus=1)
         assert driver.wait(200) == 0, driver.output()
     assert "its node went away" in driver.output()
-    assert_nothing_lost(store, unbroken)
+    assert_nothing_lost(store, alone)
+
+
+def larger(words: list[str]) -> list[str]:
+    return [word.replace("train.crop_size=64", "train.crop_size=160") for word in words]
