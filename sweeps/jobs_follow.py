@@ -75,8 +75,12 @@ class Follower:
             try:
                 asyncio.run(self._stream())
                 job = self.connection.job(self.job_id)
+                if not job.status.is_terminal():
+                    time.sleep(FIRST_DELAY_S)  # the log may end a moment before the job
+                    job = self.connection.job(self.job_id)
                 if job.status.is_terminal():
                     return job
+                self.say("connection lost (closed); the job goes on, trying again")
                 self.lost_at, delay = None, FIRST_DELAY_S
             except (UnreachableError, aiohttp.ClientError, OSError) as error:
                 if self.seen > before or self.lost_at is None:

@@ -17,7 +17,8 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 FAKE = """
-import json, os, sys, time
+import json, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 if len(sys.argv) > 1 and sys.argv[1] == "run":
     print("arguments", json.dumps(sys.argv[1:]), flush=True)
     try:
@@ -168,6 +169,7 @@ def pump(one: socket.socket, other: socket.socket) -> None:
         while data := one.recv(65536):
             other.sendall(data)
     close(other)
+    one.close()
 
 
 def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
@@ -193,6 +195,7 @@ def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
                 line.cut()
         said = process.stderr.read()
     assert [s for s in lines if s.startswith("line ")] == [f"line {i}" for i in range(60)]
+    line.listener.close()
     assert line.cuts == 1
     assert "connection lost" in said
     assert process.returncode == 7
