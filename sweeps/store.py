@@ -40,17 +40,7 @@ class CamFolder:
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the record of each epoch, in order; a repeated epoch counts once."""
-        path = self.path / "epochs.jsonl"
-        if not path.exists():
-            return []
-        records: dict[int, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed process
-                continue
-            records[record["epoch"]] = record
-        return [records[epoch] for epoch in sorted(records)]
+        return json_files.read_records(self.path / "epochs.jsonl")
 
     def add_epoch(self, record: dict[str, Any]) -> None:
         """Append one epoch's record and make sure that it is on disk."""
