@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.ledger import Attempt, Book, hours_between, ledger_path, read_book
+from sweeps.ledger import ledger_path
+from sweeps.ledger_book import Attempt, Book, hours_between, read_book
 from sweeps.store import Store, open_store
 from sweeps.sweep import load_sweep
 from wsss.errors import explained

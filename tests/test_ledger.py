@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from sweeps import ledger as ledger_module
 from sweeps.code_version import ROOT
-from sweeps.ledger import Ledger, Size, append_lines, ledger_path, make_book, read_book
+from sweeps.ledger import Ledger, Size, append_lines, ledger_path
+from sweeps.ledger_book import make_book, read_book
 from sweeps.ledger_cli import add_up, format_hours
 from sweeps.ledger_cli import ledger as ledger_command
 from sweeps.plan import Trial
