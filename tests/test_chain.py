@@ -66,6 +66,16 @@ def test_settings_without_effect_change_no_label() -> None:
     assert "labels_id" in changed(chain(walked), chain(walked | {"random_walk.beta": 3.0}))
 
 
+def test_of_the_two_background_scores_the_one_in_force_changes_the_labels() -> None:
+    walked = {"refinement": "random_walk"}
+    for labels, live, inert in (
+        ({}, "background_score", "walked_background_score"),
+        (walked, "walked_background_score", "background_score"),
+    ):
+        assert "labels_id" in changed(chain(labels), chain(labels | {live: 0.4}))
+        assert changed(chain(labels), chain(labels | {inert: 0.4})) == set()
+
+
 def test_another_cam_training_changes_everything() -> None:
     other = chain().model_copy(update={"run": apply_overrides(RunConfig(), {"train.lr": 0.03})})
     assert changed(chain(), other) == set(IDS)
@@ -80,6 +90,13 @@ BLANK = np.zeros((2, 3, 3), np.uint8)
 def test_a_fixed_score_divides_foreground_from_background() -> None:
     found = label_map(BLANK, CAMS, (4,), PseudoLabelConfig(background_score=0.15))
     assert found.tolist() == [[5, 5, 0], [0, 5, 5]]
+
+
+def test_behind_a_random_walk_its_own_background_score_counts() -> None:
+    config = PseudoLabelConfig(
+        refinement="random_walk", background_score=0.9, walked_background_score=0.15
+    )
+    assert label_map(BLANK, CAMS, (4,), config).tolist() == [[5, 5, 0], [0, 5, 5]]
 
 
 def test_confident_labels_leave_doubtful_pixels_out() -> None:
