@@ -3,7 +3,6 @@
 Usage: python benchmarks/planning.py. Prints the peer's time / ours, timed alternately.
 """
 
-# ruff: noqa: TID251 - the ban is for wsss
 import statistics
 import time
 

@@ -4,7 +4,6 @@ Usage: python benchmarks/scaling.py {sweep,replay,groups,store} [--help]. Each p
 JSON. docs/scaling.md has the figures and what they mean. Linux.
 """
 
-# ruff: noqa: TID251 - the ban is for wsss
 import argparse
 import cProfile
 import io

@@ -4,7 +4,6 @@ File sizes, and the keys of metrics.json, are those of a MobileNetV2 on real pic
 are 1 MB instead of 25, and pictures and counts are noise, which nothing here opens.
 """
 
-# ruff: noqa: TID251 - the ban is for wsss
 import json
 import os
 import shutil

@@ -1,6 +1,5 @@
 """Meters for a sweep's driver: events, lag of the tracking behind them, processor time, memory."""
 
-# ruff: noqa: TID251 - the ban is for wsss
 import resource
 import sqlite3
 import statistics

@@ -1,6 +1,5 @@
 """A sweep's events without Ray: what Events, listeners, store and tracking bear in one process."""
 
-# ruff: noqa: TID251 - the ban is for wsss
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace

@@ -1,6 +1,5 @@
 """How long a store of many runs takes to list, to show and to plan on."""
 
-# ruff: noqa: TID251 - the ban is for wsss
 import io
 import time
 from collections.abc import Callable

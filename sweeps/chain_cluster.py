@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.chain_stages import TRAIN_DEEPLAB, images, training
-from sweeps.chain_work import ChainTask
+from sweeps.chain_stages import images, training
+from sweeps.chain_work import TRAIN_DEEPLAB, ChainTask
 from sweeps.resources import Resources
 from wsss.label_stages import LEARN, WRITE
 from wsss.sharding import TaskNeeds, map_shards, run_remotely
@@ -28,7 +28,10 @@ class _Stage:
 
 
 class Cluster:
-    """The cluster that Ray has joined. The store and the data must be visible on every node."""
+    """The cluster that Ray has joined. The store and the data must be visible on every node.
+
+    Of a store in a bucket every node has a mirror, which brings what its tasks need.
+    """
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
@@ -69,7 +72,7 @@ class Cluster:
                 fit(
                     _train_rank, item,
                     Workers(self.resources.workers, self.resources.gpus, self.resources.cpus),
-                    name=name, storage=item.task.store / "ray_train",
+                    name=name, storage=item.task.open_store().root / "ray_train",
                     callbacks=[_progress_callback(progress)],
                 )  # fmt: skip
             except BaseException as error:

@@ -10,13 +10,12 @@ business of the `Place` that is given.
 from collections.abc import Iterator
 from typing import Protocol
 
-from sweeps.chain_work import ChainTask
+from sweeps.chain_remote import RemoteChain
+from sweeps.chain_work import PREDICT, TRAIN_CAM, TRAIN_DEEPLAB, ChainTask
 from sweeps.segmentation_stages import SegmentationStages
 from sweeps.trial import run_trial
 from wsss.label_stages import LEARN, WRITE, LabelStages
 from wsss.training.process import Process
-
-TRAIN_CAM, TRAIN_DEEPLAB, PREDICT = "train CAM", "train DeepLab", "predict"
 
 
 class Place(Protocol):
@@ -45,25 +44,34 @@ class Here:
 
 
 def run_chain(task: ChainTask, place: Place) -> Iterator[tuple[str, float, float]]:
-    """Run what is missing of a chain; yield (stage, done, total) as it goes."""
+    """Run what is missing of a chain; yield (stage, done, total) as it goes.
+
+    Of a chain in a bucket, this machine gets the figures, the predictions and the last network.
+    """
+    remote = RemoteChain(task)
     for stage in stages_of(task):
         if stage in (TRAIN_CAM, LEARN, TRAIN_DEEPLAB):
             for done in place.train(task, stage):
                 yield stage, done, 1.0
             continue
         here = Process()  # listing and scoring need no device
-        missing = (
+        missing = remote.missing(
+            stage,
             SegmentationStages(task, here).missing()
             if stage == PREDICT
-            else LabelStages(task.labelling(), here.device).missing(stage)
+            else LabelStages(task.labelling(), here.device).missing(stage),
         )
         if missing:
             for number, _ in enumerate(place.images(task, stage, missing), start=1):
                 yield stage, number, len(missing)
+        if stage not in (WRITE, PREDICT):
+            continue
+        remote.pull_to_score(stage)
         if stage == WRITE:
             LabelStages(task.labelling(), here.device).score()
-        if stage == PREDICT:
+        else:
             SegmentationStages(task, here).score()
+        remote.push_scored(stage)
 
 
 def stages_of(task: ChainTask) -> list[str]:
@@ -76,18 +84,28 @@ def training(task: ChainTask, stage: str, process: Process) -> Iterator[dict[str
     """Run what is missing of a training on this rank; yield numbers, `progress` among them."""
     if stage == TRAIN_CAM:
         yield from run_trial(task.cam_training(), process)
-    elif stage == LEARN:
+        return
+    remote = RemoteChain(task)
+    remote.start_training(stage, process)
+    if stage == LEARN:
         labels = LabelStages(task.labelling(), process.device)
-        yield from ({"progress": epoch / of} for epoch, of in labels.learn_affinity())
+        for epoch, of in labels.learn_affinity():
+            remote.push_training(stage)  # with the checkpoint of the epoch before
+            yield {"progress": epoch / of}
     else:
-        yield from SegmentationStages(task, process).train()
+        stages = SegmentationStages(task, process)
+        yield from stages.train(after_save=lambda _: remote.push_training(stage))
+    if process.is_first:
+        remote.push_training(stage)
 
 
 def images(
     task: ChainTask, stage: str, image_ids: list[str], process: Process, *, num_workers: int = 0
 ) -> Iterator[str]:
     """Do a stage for these images in this process; yield each id when it is done."""
+    remote = RemoteChain(task)
+    remote.pull_inputs(stage, image_ids)
     if stage == PREDICT:
-        return SegmentationStages(task, process).predict(image_ids)
+        return remote.pushed(stage, SegmentationStages(task, process).predict(image_ids))
     labels = LabelStages(task.labelling(), process.device)
-    return labels.images(stage, image_ids, num_workers=num_workers)
+    return remote.pushed(stage, labels.images(stage, image_ids, num_workers=num_workers))

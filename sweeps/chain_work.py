@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.store import Store
+from sweeps.store import Store, open_store
 from sweeps.trial import TrialTask
 from wsss.data.voc import Sample
 from wsss.identity import cam_id
 from wsss.label_stages import LabelTask
+
+TRAIN_CAM, TRAIN_DEEPLAB, PREDICT = "train CAM", "train DeepLab", "predict"
+"""The stages beside those of the labels."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +22,23 @@ class ChainTask:
     store: Path
     data: Path
     weights_file: Path | None
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def open_store(self) -> Store:
+        """Return the store as it is on this machine."""
+        return open_store(self.remote or self.store)
 
     @property
     def folders(self) -> ChainFolders:
-        """Where the stages keep their results."""
-        return ChainFolders(self.store, self.chain)
+        """Where the stages keep their results on this machine."""
+        return ChainFolders(self.open_store().root, self.chain)
 
     def cam_training(self) -> TrialTask:
         """Return the trial that trains and scores the CAM network."""
         weights = str(self.weights_file) if self.weights_file else None
         run = self.chain.run.model_dump(mode="json")
-        return TrialTask(run, str(self.store), str(self.data), weights)
+        return TrialTask(run, str(self.store), str(self.data), weights, remote=self.remote)
 
     def labelling(self) -> LabelTask:
         """Return the part from the CAM network to the labels of the training images."""
@@ -40,7 +49,7 @@ class ChainTask:
             labels=self.chain.labels,
             data=self.data,
             weights_file=self.weights_file,
-            checkpoints=Store(self.store).cam(cam_id(self.chain.run)).checkpoints,
+            checkpoints=self.open_store().cam(cam_id(self.chain.run)).checkpoints,
             maps=folders.maps,
             walk=folders.walk,
             target=folders.labels,

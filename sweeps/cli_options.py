@@ -48,19 +48,6 @@ def opened(place: str) -> "Store":
     return store
 
 
-def in_folder(place: str, command: str) -> "Store":
-    """Return the store in a folder. Raises StoreError for one in a bucket."""
-    from sweeps.store import StoreError, open_store
-
-    store = open_store(place)
-    if store.remote:
-        raise StoreError(
-            f"{place}: `{command}` keeps its results in a folder only; give a folder, on a cluster "
-            "one that all nodes share"
-        )
-    return store
-
-
 def data_folder(data: str) -> Path:
     """Return the data set's folder; `drawn` is drawn first, unless it is there."""
     if data != "drawn":

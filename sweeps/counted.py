@@ -7,14 +7,14 @@ folder lists them in counted.json, so that none is searched for.
 
 import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
-
-import numpy as np
 
 from sweeps.store import CamFolder, Store, read_json, write_json
 from wsss.config import RunConfig
-from wsss.evaluation.confusion import ThresholdCounts, threshold_grid
+
+if TYPE_CHECKING:
+    from wsss.evaluation.confusion import ThresholdCounts
 
 FILE_NAME = "counted.json"
 
@@ -27,13 +27,17 @@ def note_counts(cam: CamFolder, config: RunConfig, run_id: str) -> None:
 
 def find_counts(
     store: Store, cam: CamFolder, config: RunConfig, image_ids: set[str]
-) -> tuple[str, ThresholdCounts] | None:
+) -> "tuple[str, ThresholdCounts] | None":
     """Return a finished run and its counts of these very images, or None: then infer.
 
     Its training, inference and threshold grid are those of `config`, so that all figures come out
     as if inferred anew. A score off the .01 grid has a grid of its own. Counts that are lost or
     broken do not count.
     """
+    import numpy as np
+
+    from wsss.evaluation.confusion import ThresholdCounts, threshold_grid
+
     run_id = (read_json(cam.path / FILE_NAME) or {}).get(inference_key(config))
     if run_id is None or store.run(run_id).metrics() is None:
         return None
@@ -59,4 +63,8 @@ def inference_key(config: RunConfig) -> str:
 
 @cache
 def _is_on_grid(background_score: float) -> bool:
+    if background_score < 0.995 and background_score == round(background_score, 2):
+        return True  # a hundredth: planning needs no NumPy to see that
+    from wsss.evaluation.confusion import threshold_grid
+
     return len(threshold_grid(background_score)) == len(threshold_grid(0.0))

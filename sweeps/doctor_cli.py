@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from wsss.errors import explained
 
@@ -45,6 +44,8 @@ def doctor(
     Without --address: this machine. With it, --store, --data and --weights are the cluster's.
     The exit code is 1 if there is any problem.
     """
+    from rich.console import Console
+
     from sweeps import doctor as shown
 
     with explained():

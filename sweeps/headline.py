@@ -1,7 +1,9 @@
 """The paper's headline: refined pseudo-labels, a segmentation network on each, Tables I and II."""
 
 import hashlib
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.lease import Lease, LeaseHeldError, Lock
 from sweeps.report.preamble import SMALL_SCALE
 from sweeps.report.scale import scale_marks
 from sweeps.store import Store, StoreError, read_json
@@ -100,14 +103,26 @@ def make_chains(
 
 @contextmanager
 def one_at_a_time(store: Store) -> Iterator[None]:
-    """Hold the store's chains. Raises StoreError if another process works on them."""
+    """Hold the store's chains; in a bucket by a lease, which also holds on other machines.
+
+    Raises StoreError if another process works on them. Should one take the lease over, this process
+    is interrupted, as by Ctrl-C.
+    """
     store.root.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(store.root / "chains.lock")
+    lock: Lock = file_lock
+    if store.remote:
+        lock = Lease(
+            store.remote, "leases/chains", file_lock,
+            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
+        )  # fmt: skip
     try:
-        with FileLock(store.root / "chains.lock").acquire(timeout=0):
+        with lock.acquire(timeout=0):
             yield
-    except Timeout:
+    except Timeout as held:
+        where = held if isinstance(held, LeaseHeldError) else store.root
         raise StoreError(
-            f"{store.root}: another `sweeps headline` works here; wait for it or end it"
+            f"{where}: another `sweeps headline` works here; wait for it or end it"
         ) from None
 
 

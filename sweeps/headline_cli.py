@@ -16,7 +16,7 @@ from sweeps.cli_options import (
     StoreOption,
     Weights,
     data_folder,
-    in_folder,
+    opened,
 )
 from sweeps.store import Store
 from sweeps.sweep import Sweep, make_sweep
@@ -116,7 +116,7 @@ def headline(
                 overrides=parse_assignments(settings or []),
             )[0]  # fmt: skip
 
-        results = in_folder(store, "sweeps headline")
+        results = opened(store)
         first = cell if cell not in (None, BEST) else DEFAULT_CELL
         choice = choose_cell(results, planned_sweep(first).base, cell)
         sweep = planned_sweep(choice.cell)
@@ -178,6 +178,7 @@ def _work(
             report = build_headline_report(planned, results)
             folder = headline_folder(results, planned)
             written = write_headline_report(report, folder)
+            results.push_folder(folder)
     except KeyboardInterrupt:
         tracker.stop()
         console.print(Text("interrupted; give the same command again to go on from here"))
@@ -190,18 +191,21 @@ def _work(
 
 def _export(planned: "Headline", results: Store, console: Console) -> None:
     """Export the split under every chosen network, and say where the archives are."""
-    from sweeps.export import export_split, read_export
+    from sweeps.export import export_folder, export_split, read_export
     from wsss.training.process import pick_device
 
     for chain in planned.exported:
         assert planned.export is not None
         device, told = pick_device(), 0
+        folder = export_folder(results, chain, planned.export)
+        results.pull_folder(folder)
         for done, total in export_split(
             results, planned.sweep.data, chain, planned.export, device=device
         ):
             if 10 * done // total > told:
                 told = 10 * done // total
                 console.print(Text(f"{chain.name}: export {planned.export} {10 * told} %"))
+        results.push_folder(folder)
         export = read_export(results, chain, planned.export)
         assert export is not None
         console.print(

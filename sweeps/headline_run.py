@@ -34,12 +34,16 @@ def run_headline(
     tracker = HeadlineTracker(store, headline)
     with _place(resources, label_workers) as place:
         for chain in headline.chains:
-            task = ChainTask(chain, store.root, headline.sweep.data, headline.sweep.weights_file)
+            task = ChainTask(
+                chain, store.root, headline.sweep.data, headline.sweep.weights_file,
+                remote=store.remote.url if store.remote else None,
+            )  # fmt: skip
             _report_stages(task, place, console)
             if not tracker.log(chain):
                 console.print(
                     Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}")
                 )
+    store.pull_results()  # the CAMs' own scores, from the nodes that made them
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class HeadlineTracker:
         if found is not None:
             return str(found.experiment_id)
         local = self.uri.startswith("sqlite:")
-        location = (self.store.root / "mlartifacts").as_uri() if local else None
+        location = self.store.artifact_location if local else None
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def _parent(self, client: MlflowClient, experiment: str) -> Run:

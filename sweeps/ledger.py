@@ -26,13 +26,16 @@ from typing import Any, NamedTuple
 
 from sweeps.ledger_book import Attempt, Book, read_book
 from sweeps.plan import Trial
-from sweeps.store import Store
+from sweeps.store import Store, StoreError
 
 ALIVE_SECONDS = 30.0
 """So much time at most is missing from the ledger after a driver was killed."""
 
 EPOCH_KEY = "loss"
 """Only the records of a finished epoch have it, those of the scoring after it have not."""
+
+PUSH_SECONDS = 60.0
+"""So much is missing at most from the ledger in a bucket after the driver's machine was lost."""
 
 FILE_NAME = "ledger.jsonl"
 
@@ -64,7 +67,7 @@ class Ledger:
     """Writes a sweep's ledger while it runs; a Listener. Use as a context manager, as the driver.
 
     A disk that is full does not end the sweep: lines wait in memory for the next chance, and
-    `problem` says why.
+    `problem` says why. Into a bucket it goes with each result, and every PUSH_SECONDS.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class Ledger:
         self.closed_hours = 0.0
         self.waiting: list[dict[str, Any]] = []
         self.last_at = 0.0
-        self.problem: OSError | None = None
+        self.pushed_at = clock()
+        self.problem: OSError | StoreError | None = None
 
     def __enter__(self) -> "Ledger":
         book = read_book(self.path)
@@ -127,6 +131,7 @@ class Ledger:
         if status != "running":
             why = {"done": "finished", "failed": "failed"}.get(status, "interrupted")
             self.ended(run_id, why)
+            self._push()  # as the trial's result
 
     def ended(self, run_id: str, why: str) -> None:
         """Note that an attempt has ended; nothing if none is open.
@@ -146,6 +151,8 @@ class Ledger:
         """Note from time to time that the driver is alive; call it as often as you like."""
         if self.clock() - self.last_at >= ALIVE_SECONDS:
             self._add("alive")
+        if self.clock() - self.pushed_at >= PUSH_SECONDS:
+            self._push()
 
     def spent(self) -> float:
         """Return the hours of all attempts so far, of all drivers, in the unit of this one."""
@@ -172,6 +179,14 @@ class Ledger:
             "start", attempt=attempt.name, run=trial.run_id, cam=trial.cam_id, name=trial.name,
             **self.size._asdict(), epoch=kept,
         )  # fmt: skip
+
+    def _push(self) -> None:
+        """Upload the ledger; a bucket that is away is tried again later."""
+        try:
+            self.store.push_sweep(self.sweep_name)
+        except StoreError as error:
+            self.problem = error
+        self.pushed_at = self.clock()
 
     def _add(self, event: str, **more: Any) -> None:
         """Append a line, with those that could not be written before, and make it last."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ NUM_THREADS = 8
 NOT_COPIED = ("*.lock", "*.partial*", "*.broken", "holder.json", ".*")
 """Names of files which mean something on one machine alone."""
 
-MARKERS = ("counted.json", "score.json", "trained.json", "metrics.json")
+MARKERS = ("counted.json", "score.json", "trained.json", "metrics.json", "export.json")
 """Files which say that a folder is finished: they are copied after all others, in this order."""
 
 Merge = Callable[[bytes, bytes], bytes]
@@ -70,25 +70,29 @@ class Remote:
         """Return the key of a path."""
         return self.prefix + rel
 
-    def push_folder(self, folder: str) -> list[str]:
+    def push_folder(self, folder: str, *, only: Container[str] | None = None) -> list[str]:
         """Upload the files of a folder which the bucket lacks or has otherwise; return them.
 
-        Files which say that the folder is finished come last. Raises StoreError after some tries.
+        Files which say that the folder is finished come last. only: names of files; None: all.
+        Raises StoreError after some tries.
         """
         there = self.objects(folder)
-        return self._in_order(self.files(folder), lambda rel: self.push_file(rel, there.get(rel)))
+        names = [rel for rel in self.files(folder) if only is None or Path(rel).name in only]
+        return self._in_order(names, lambda rel: self.push_file(rel, there.get(rel)))
 
     def pull_folder(
-        self, folder: str, *, skip: Iterable[str] = (), merges: Mapping[str, Merge] | None = None
-    ) -> list[str]:
+        self, folder: str, *, skip: Iterable[str] = (), only: Container[str] | None = None,
+        merges: Mapping[str, Merge] | None = None,
+    ) -> list[str]:  # fmt: skip
         """Download the files of a folder which the mirror lacks or has otherwise; return them.
 
         A file that has changed here alone is left: it is yet to be pushed. skip: patterns of paths.
-        merges: by file name, as `pull_file` takes it.
+        only: names of files; None: all. merges: by file name, as `pull_file` takes it.
         Raises AlteredError if an object is not what was uploaded, StoreError after some tries.
         """
         there = self.objects(folder)
-        names = [rel for rel in there if not any(fnmatch.fnmatch(rel, p) for p in skip)]
+        names = [rel for rel in there if only is None or Path(rel).name in only]
+        names = [rel for rel in names if not any(fnmatch.fnmatch(rel, p) for p in skip)]
 
         def pull(rel: str) -> bool:
             merge = (merges or {}).get(rel.rpartition("/")[2])

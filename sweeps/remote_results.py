@@ -16,7 +16,7 @@ from sweeps.store_errors import AlteredError
 CHECKPOINTS = "cams/*/checkpoints/*"
 KEPT_CHECKPOINTS = 2
 """As wsss/training/checkpoint.py keeps; named here too, because that file loads torch."""
-RESULT_FOLDERS = ("cams", "runs", "sweeps")
+RESULT_FOLDERS = ("cams", "runs", "sweeps", "searches", "headline")
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def push_run(remote: Remote, run_id: str) -> list[str]:
     return pushed
 
 
-def pull_training(remote: Remote, cam_id: str) -> None:
+def pull_training(remote: Remote, training_id: str, *, room: str = "cams") -> None:
     """Bring a training here: records, and checkpoints if the bucket's newest is at least ours.
 
-    Checkpoints which are altered or cut are left out, with a warning. Raises StoreError if the
-    bucket does not answer.
+    room: the store's folder of trainings of this kind. Checkpoints which are altered or cut are
+    left out, with a warning. Raises StoreError if the bucket does not answer.
     """
-    folder = f"cams/{cam_id}"
+    folder = f"{room}/{training_id}"
     there = remote.objects(folder)
     checkpoints = sorted(rel for rel in there if _is_checkpoint(rel))
     own = sorted(rel for rel in remote.files(folder) if _is_checkpoint(rel))
@@ -74,12 +74,12 @@ def pull_training(remote: Remote, cam_id: str) -> None:
                 remote.pull_file(rel, there[rel])
             except AlteredError as error:
                 logger.warning("%s; falling back to the checkpoint before it", error)
-    remote.pull_folder(folder, skip=(CHECKPOINTS,), merges=MERGES)
+    remote.pull_folder(folder, skip=(f"{folder}/checkpoints/*", f"{folder}/maps/*"), merges=MERGES)
 
 
-def push_training(remote: Remote, cam_id: str) -> None:
+def push_training(remote: Remote, training_id: str, *, room: str = "cams") -> None:
     """Upload a training as it is: records first, so that no checkpoint lacks its epochs."""
-    folder = f"cams/{cam_id}"
+    folder = f"{room}/{training_id}"
     there = remote.objects(folder)
     names = remote.files(folder)
     checkpoints = sorted(rel for rel in names if _is_checkpoint(rel))
@@ -93,17 +93,19 @@ def push_training(remote: Remote, cam_id: str) -> None:
         remote.delete(rel)
 
 
-def take_over_training(remote: Remote, cam_id: str, checkpoints: list[str]) -> None:
+def take_over_training(
+    remote: Remote, training_id: str, checkpoints: list[str], *, room: str = "cams"
+) -> None:
     """Make this machine's checkpoints those of the first rank, which has uploaded them.
 
     checkpoints: their file names. Others here, from an attempt of which the first rank knows
     nothing, are deleted: the ranks would go on from different epochs.
     """
-    folder = remote.mirror / "cams" / cam_id / "checkpoints"
+    folder = remote.mirror / room / training_id / "checkpoints"
     for path in folder.glob("epoch_*.pt"):
         if path.name not in checkpoints:
             path.unlink(missing_ok=True)
-    there = remote.objects(f"cams/{cam_id}")
+    there = remote.objects(f"{room}/{training_id}")
     for rel, info in there.items():
         if not _is_checkpoint(rel) or Path(rel).name in checkpoints:
             remote.pull_file(rel, info)
@@ -117,7 +119,15 @@ def merge_epochs(theirs: bytes, ours: bytes) -> bytes:
     return start + b"".join(line + b"\n" for line in more)
 
 
-MERGES = {"epochs.jsonl": merge_epochs}
+def merge_ledgers(theirs: bytes, ours: bytes) -> bytes:
+    """Return the bucket's lines, then those of ours which it lacks: each names its session."""
+    known = set(theirs.splitlines())
+    more = [line for line in ours.splitlines() if line not in known]
+    start = theirs if not theirs or theirs.endswith(b"\n") else theirs + b"\n"
+    return start + b"".join(line + b"\n" for line in more)
+
+
+MERGES = {"epochs.jsonl": merge_epochs, "ledger.jsonl": merge_ledgers}
 
 
 def _trained_here(remote: Remote) -> list[str]:

@@ -8,10 +8,25 @@ from pathlib import Path
 from sweeps import remote_results
 from sweeps.counted import FILE_NAME, inference_key
 from sweeps.lease import Lease
+from sweeps.remote import Remote
 from sweeps.store import Store, read_json
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.training.process import Process
+
+
+def start_together(
+    remote: Remote, training_id: str, process: Process, *, room: str = "cams"
+) -> None:
+    """Give all ranks the checkpoints of the first, which has brought its own and the bucket's.
+
+    room: the store's folder of trainings of this kind.
+    """
+    checkpoints = remote.mirror / room / training_id / "checkpoints"
+    own = (remote.machine(), [path.name for path in checkpoints.glob("epoch_*.pt")])
+    machine, names = process.gather(own)[0]
+    if machine != remote.machine():
+        remote_results.take_over_training(remote, training_id, names, room=room)
 
 
 class RemoteTrial:
@@ -40,13 +55,8 @@ class RemoteTrial:
             self.push_training()
             if not self._unfinished():  # finished here before it could be uploaded
                 remote_results.push_run(self.remote, self.run_id)
-        cam = self.store.cam(self.cam_id)
-        names = [path.name for path in cam.checkpoints.glob("epoch_*.pt")]
-        own = (self.remote.machine(), names, self._unfinished())
-        machine, checkpoints, unfinished = self.process.gather(own)[0]
-        if machine != self.remote.machine():
-            remote_results.take_over_training(self.remote, self.cam_id, checkpoints)
-        return bool(unfinished)
+        start_together(self.remote, self.cam_id, self.process)
+        return bool(self.process.gather(self._unfinished())[0])
 
     def after_save(self, path: Path) -> None:
         """Upload the records and the checkpoint just saved."""

@@ -2,17 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from sweeps.cli_options import StoreOption, SweepName, opened
-from sweeps.store import Store
-from sweeps.sweep import Sweep, load_sweep
-from sweeps.tables import TABLES, by_alias
 from wsss.errors import explained
-from wsss.overrides import ConfigError
+
+if TYPE_CHECKING:
+    from sweeps.store import Store
+    from sweeps.sweep import Sweep
 
 
 def report(
@@ -55,10 +54,15 @@ def report(
     data set, trains nothing, and may be given while the sweep runs. Tables of other sweeps with the
     same settings can be named: what the store holds of them is shown.
     """
+    from rich.console import Console
+
     from sweeps.report.build import build_report
     from sweeps.report.model import Measure
     from sweeps.report.terminal import print_report
     from sweeps.report.write import report_folder, write_report
+    from sweeps.sweep import load_sweep
+    from sweeps.tables import by_alias
+    from wsss.overrides import ConfigError
 
     with explained():
         if measure not in {m.value for m in Measure}:
@@ -77,18 +81,21 @@ def report(
             _log(results, found, folder)
 
 
-def _with_tables(sweep: Sweep, tables: list[str], seeds: int | None) -> Sweep:
+def _with_tables(sweep: "Sweep", tables: list[str], seeds: int | None) -> "Sweep":
     names = tuple(sorted(set(tables or sweep.table_names), key=_position))
     return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
 
 
 def _position(name: str) -> int:
+    from sweeps.tables import TABLES
+    from wsss.overrides import ConfigError
+
     if name not in TABLES:
         raise ConfigError(f"no table {name}; there are: {', '.join(TABLES)}")
     return list(TABLES).index(name)
 
 
-def _log(store: Store, sweep: Sweep, folder: Path) -> None:
+def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
     from sweeps.tracking import Tracker
 
     tracker = Tracker(store, sweep)

@@ -1,16 +1,12 @@
 """Writes what Tune tells of a search's trials into its history, and passes it on."""
 
-from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
 from sweeps.search import Search
-from sweeps.search_history import History, SearchTrial
+from sweeps.search_history import History, Listen, SearchTrial
 from wsss.identity import cam_id
-
-Listen = Callable[[SearchTrial | None], None]
-"""Is told of a trial that started, was judged or ended; None: of a held-out score."""
 
 
 def _ignore(trial: SearchTrial | None) -> None:

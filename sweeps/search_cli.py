@@ -14,7 +14,7 @@ from sweeps.cli_options import (
     StoreOption,
     Weights,
     data_folder,
-    in_folder,
+    opened,
     say,
 )
 from wsss.errors import explained
@@ -58,7 +58,7 @@ def search(
     from sweeps.search_space import parse_space
 
     with explained():
-        results = in_folder(store, "sweeps search")
+        results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,

@@ -35,6 +35,7 @@ def drive_search(search: Search, store: Store, options: dict[str, Any], *, sampl
     if read_json(history.folder / "tracking.json") != _tracking_state(history):
         _track(search, store, samples, console)
     print_search(console, search, history)
+    store.push_folder(history.folder)
     if interrupted:
         console.print(Text("interrupted; give the same command again to go on from here"))
         return INTERRUPTED

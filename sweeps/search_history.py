@@ -9,6 +9,7 @@ The trainings themselves lie in the store's `cams/`, shared with any table's equ
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +66,10 @@ class SearchTrial:
         """Take note of an epoch; one that was repeated after a kill counts once."""
         kept = [known for known in self.epochs if known["epoch"] < record["epoch"]]
         self.epochs = [*kept, {key: record[key] for key in ("epoch", "objective", "threshold")}]
+
+
+Listen = Callable[[SearchTrial | None], None]
+"""Is told of a trial that started, was judged or ended; None: of a held-out score."""
 
 
 class History:

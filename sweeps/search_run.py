@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import ray
 import torch
-from filelock import FileLock, Timeout
 from optuna.distributions import FloatDistribution
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -24,11 +23,12 @@ from ray.tune.search.optuna import OptunaSearch
 from sweeps.resources import Resources, concurrency
 from sweeps.run import MAX_TRIAL_RESTARTS, start_ray
 from sweeps.search import Search
-from sweeps.search_callbacks import ClosingCallback, DrawnCallback, Listen
-from sweeps.search_history import History, SearchTrial
+from sweeps.search_callbacks import ClosingCallback, DrawnCallback
+from sweeps.search_history import History, Listen, SearchTrial
+from sweeps.search_remote import driving, pushing
 from sweeps.search_space import Range, SearchSpace
 from sweeps.search_trial import SearchTask, held_out_trial, search_trial
-from sweeps.store import Store, StoreError
+from sweeps.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.networks.backbone import build_backbone
@@ -55,21 +55,17 @@ def run_search(
     folder.mkdir(parents=True, exist_ok=True)
     build_backbone(search.base.network, search.weights_file)  # refuses a wrong file at once
     history = History(folder)
-    try:
-        with FileLock(folder / "driver.lock").acquire(timeout=0):
-            start_ray(resources)
-            try:
-                if history.missing(samples) and _draw(search, store, resources, samples, listen):
-                    return True
-                if history.missing(samples):  # failed: what is best is not known yet
-                    return False
-                return _score_held_out(search, store, resources, listen)
-            finally:
-                ray.shutdown()
-    except Timeout:
-        raise StoreError(
-            f"another process runs search {search.name}; wait for it or end it"
-        ) from None
+    with driving(search, store) as lease:
+        listen = pushing(search, store, lease, listen)
+        start_ray(resources)
+        try:
+            if history.missing(samples) and _draw(search, store, resources, samples, listen):
+                return True
+            if history.missing(samples):  # failed: what is best is not known yet
+                return False
+            return _score_held_out(search, store, resources, listen)
+        finally:
+            ray.shutdown()
 
 
 def make_searcher(search: Search, trials: list[SearchTrial]) -> OptunaSearch:
@@ -139,9 +135,9 @@ def drawn_trial(space: dict[str, Any]) -> None:
     _report(search_trial, SearchTask(**space["task"] | {"config": config}), space["cpus"])
 
 
-def closing_trial(space: dict[str, Any]) -> None:
+def closing_trial(space: dict[str, Any], tasks: dict[str, SearchTask]) -> None:
     """Finish a chosen trial and score it on the held-out half; Tune calls this."""
-    _report(held_out_trial, SearchTask(**space["tasks"][space["cam_id"]]), space["cpus"])
+    _report(held_out_trial, tasks[space["cam_id"]], space["cpus"])
 
 
 def _report(
@@ -195,14 +191,12 @@ def _score_held_out(search: Search, store: Store, resources: Resources, listen: 
     missing = history.missing_held_out(cam_id(search.base))
     if not missing:
         return False
-    tasks = {key: asdict(_task(search, store, resources, row)) for key, row in missing.items()}
+    tasks = {key: _task(search, store, resources, row) for key, row in missing.items()}
+    # Not a part of the space, which Tune copies for each trial.
+    shared = tune.with_parameters(closing_trial, tasks=tasks)
     tuner = tune.Tuner(
-        tune.with_resources(closing_trial, resources.of_a_trial()),
-        param_space={
-            "cam_id": tune.grid_search(list(tasks)),
-            "tasks": tasks,
-            "cpus": resources.cpus,
-        },
+        tune.with_resources(shared, resources.of_a_trial()),
+        param_space={"cam_id": tune.grid_search(list(tasks)), "cpus": resources.cpus},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrency(resources), reuse_actors=True
         ),
@@ -238,4 +232,5 @@ def _task(
         data=str(search.data),
         weights_file=str(search.weights_file) if search.weights_file else None,
         num_loader_workers=resources.loader_workers,
+        remote=store.remote.url if store.remote else None,
     )

@@ -99,7 +99,7 @@ class SearchTracker:
             self._experiment_id = experiment.experiment_id
         else:
             local = self.uri.startswith("sqlite:")
-            location = (self.store.root / "mlartifacts").as_uri() if local else None
+            location = self.store.artifact_location if local else None
             self._experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         self._client = client
         parent = self._find({SEARCH: self.search.name, ROLE: "search"})

@@ -12,10 +12,13 @@ from typing import Any
 
 from filelock import Timeout
 
+from sweeps.lease import STALE_SECONDS, Lease
+from sweeps.remote_trial import RemoteTrial
 from sweeps.search import split_halves
-from sweeps.store import CamFolder, Store, StoreError, write_config, write_json
+from sweeps.store import CamFolder, Store, StoreError, open_store, write_config, write_json
 from sweeps.trial import LOCK_WAIT_SECONDS
 from wsss.config import RunConfig
+from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.confusion import (
     ThresholdCounts,
@@ -33,6 +36,9 @@ from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.process import Process
 
+NOTE = "a search"
+"""Of who holds a training, for a table's trial which waits for it."""
+
 
 @dataclass(frozen=True)
 class SearchTask:
@@ -46,6 +52,12 @@ class SearchTask:
     data: str
     weights_file: str | None
     num_loader_workers: int = 0
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def open_store(self) -> Store:
+        """Return the store as it is on this machine."""
+        return open_store(self.remote or self.store)
 
 
 def search_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:
@@ -71,14 +83,24 @@ def held_out_trial(task: SearchTask, process: Process) -> Iterator[dict[str, flo
 def _locked(
     task: SearchTask, process: Process, *, score_held_out: bool = False
 ) -> Iterator[dict[str, float]]:
-    config = RunConfig.model_validate(task.config)
-    cam = Store(Path(task.store)).cam(cam_id(config))
+    config, store = RunConfig.model_validate(task.config), task.open_store()
+    cam = store.cam(cam_id(config))
+    lock, holder = cam.lock(note=NOTE), cam.path / "holder.json"
+    lease = lock if isinstance(lock, Lease) else None
     try:
-        with cam.lock().acquire(timeout=LOCK_WAIT_SECONDS):
-            yield from _JudgedTraining(config, task, process, cam).run(held_out=score_held_out)
-    except Timeout:
+        with lock.acquire(timeout=LOCK_WAIT_SECONDS + (STALE_SECONDS if lease else 0)):
+            write_json(holder, {"run_id": NOTE})
+            try:
+                remote = RemoteTrial(store, config, process, lease)
+                remote.start()
+                training = _JudgedTraining(config, task, process, cam, remote)
+                yield from training.run(held_out=score_held_out)
+            finally:
+                holder.unlink(missing_ok=True)
+    except Timeout as held:
+        where = str(held) if lease else str(cam.path)
         raise StoreError(
-            f"{cam.path}: another process is training this; wait for it or end it"
+            f"{where}: another process is training this; wait for it or end it"
         ) from None
 
 
@@ -86,9 +108,11 @@ class _JudgedTraining:
     """One training and its judge, in one process."""
 
     def __init__(
-        self, config: RunConfig, task: SearchTask, process: Process, cam: CamFolder
-    ) -> None:
+        self, config: RunConfig, task: SearchTask, process: Process, cam: CamFolder,
+        remote: RemoteTrial,
+    ) -> None:  # fmt: skip
         self.config, self.task, self.process, self.cam = config, task, process, cam
+        self.remote = remote
         self.dataset = VocDataset(Path(task.data))
         self.num_classes = len(self.dataset.classes)
         self.halves = split_halves(self.dataset.image_ids(config.data.eval_split))
@@ -108,12 +132,14 @@ class _JudgedTraining:
 
     def train(self, model: CamNet, samples: list[Sample]) -> Iterator[dict[str, float]]:
         """Train from the last checkpoint to the end; yield records of all but the last epoch."""
-        checkpoints, epochs = CheckpointFolder(self.cam.checkpoints), self.config.train.epochs
+        checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
+        epochs = self.config.train.epochs
         if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
             return
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
+            decoded=share_decoded(samples).images,
         ):  # fmt: skip
             self.cam.add_epoch(asdict(record))
             if record.epoch < epochs:
@@ -121,6 +147,7 @@ class _JudgedTraining:
                 model.train()  # train_cam sets it only once, at its start
                 yield judged
         write_json(self.cam.path / "trained.json", {"epochs": epochs})
+        self.remote.push_training()
 
     def judge(self, model: CamNet, epoch: int) -> dict[str, float]:
         """Score the search half with the network as it is, left in evaluation mode."""

@@ -1,6 +1,6 @@
 """From label maps to a scored segmentation network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sweeps.chain_work import ChainTask, without
 from sweeps.store import StoreError
 from sweeps.trial import environment
 from wsss.data.loading import read_rgb
+from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import score_folder
@@ -34,8 +35,11 @@ class SegmentationStages:
         self.dataset = VocDataset(task.data)
         self.num_classes = len(self.dataset.classes)
 
-    def train(self) -> Iterator[dict[str, float]]:
-        """Train DeepLab on the label maps, or on the true masks; yield the numbers per epoch."""
+    def train(self, after_save: Callable[[Path], None] | None = None) -> Iterator[dict[str, float]]:
+        """Train DeepLab on the label maps, or on the true masks; yield the numbers per epoch.
+
+        after_save: called with each checkpoint that is whole on disk.
+        """
         folder, config = self.folders.segmentation, self.chain.segmentation
         if read_json(folder / "trained.json"):
             return
@@ -49,7 +53,8 @@ class SegmentationStages:
         model = build_deeplab(config, self.num_classes, weights_file=self.task.weights_file)
         for record in train_segmentation(
             model, config, samples, labels, self.num_classes, process=self.process,
-            checkpoints=CheckpointFolder(folder / "checkpoints"),
+            checkpoints=CheckpointFolder(folder / "checkpoints", after_save=after_save),
+            decoded=share_decoded(samples).images,
         ):  # fmt: skip
             if self.process.is_first:
                 append_record(folder / "epochs.jsonl", asdict(record))

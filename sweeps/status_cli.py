@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sweeps.cli_options import StoreOption, SweepName, opened
-from sweeps.sweep import load_sweep
 from wsss.errors import explained
 
 
@@ -30,7 +28,10 @@ def status(
     ] = None,
 ) -> None:
     """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
+    from rich.console import Console
+
     from sweeps.status import show_status
+    from sweeps.sweep import load_sweep
 
     with explained():
         if address:

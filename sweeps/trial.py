@@ -33,6 +33,7 @@ from sweeps.store import (
 )
 from sweeps.store_errors import disk_errors
 from wsss.config import RunConfig
+from wsss.data.sharing import share_decoded
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
@@ -182,6 +183,7 @@ class _Stages:
         for record in train_cam(
             model, self.config, self.train_samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
+            decoded=share_decoded(self.train_samples).images,
         ):  # fmt: skip
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))

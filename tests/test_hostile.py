@@ -25,7 +25,8 @@ from sweeps.search_space import parse_space
 from sweeps.store import Store, StoreError, write_json
 from sweeps.sweep import data_name, load_sweep, save_sweep
 from tests.finished import fill, finished_sweep
-from wsss.cli import _require_fitting, app
+from wsss.cam_cli import _require_fitting
+from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract
 from wsss.data.classes import ClassListError, read_class_list

@@ -72,6 +72,30 @@ def test_multi_scale_cams_equal_the_loop(
         assert 0 <= cams.min() < 0.9 < cams.max() < 1
 
 
+def test_images_of_equal_size_share_forwards_and_keep_their_order_and_cams(
+    model: CamNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    mixed = []
+    for index, size in enumerate([(40, 30), (30, 40), (40, 30), (40, 30), (33, 47), (30, 40)]):
+        path = tmp_path / f"{index}.png"
+        with Image.open(samples[index % len(samples)].image_path) as image:
+            image.convert("RGB").resize(size).save(path)
+        classes = (index % 3, 4) if index % 2 else (index % 3,)
+        mixed.append(Sample(str(index), path, classes, "mask"))
+    labels, sizes = LabelsConfig(scales=(0.5, 1.0)), []
+    handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    try:
+        together = list(infer_cams(model, mixed, labels, device=CPU, batch_size=2))
+    finally:
+        handle.remove()
+    assert sizes == [4, 4, 2, 2, 4, 4, 2, 2]  # with flips: two, one; two; one of 33 x 47
+    apart = list(infer_cams(model, mixed, labels, device=CPU, batch_size=1))
+    assert [found.sample for found in together] == mixed
+    for one, other in zip(together, apart, strict=True):
+        assert one.cams.shape == other.cams.shape
+        np.testing.assert_allclose(one.cams, other.cams, atol=2e-4)
+
+
 def test_scales_and_flips_change_the_cams(model: CamNet, samples: list[Sample]) -> None:
     def cams(scales: tuple[float, ...], flip: bool) -> np.ndarray:
         labels = LabelsConfig(scales=scales, flip=flip)
@@ -91,7 +115,7 @@ def test_with_flips_the_cams_of_the_mirrored_image_are_the_mirrored_cams(
             labels = LabelsConfig(scales=(1.0,), flip=flip)
             with torch.inference_mode():
                 first, second = (
-                    multi_scale_cams(model, picture, (1, 4), labels, device=CPU)
+                    multi_scale_cams(model, [picture], [(1, 4)], labels, device=CPU)[0]
                     for picture in (image, mirrored)
                 )
             assert torch.allclose(first, second.flip(2), rtol=1e-3, atol=1e-6) == flip

@@ -11,23 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_server import BUCKET, faulty_proxy, moto_server
 from finished import finished_sweep
 from typer import Typer
 from typer.testing import CliRunner
 
 from sweeps import ledger as ledger_module
+from sweeps import remote_bucket
 from sweeps.code_version import ROOT
 from sweeps.ledger import Ledger, Size, append_lines, ledger_path
 from sweeps.ledger_book import make_book, read_book
 from sweeps.ledger_cli import add_up, format_hours
 from sweeps.ledger_cli import ledger as ledger_command
 from sweeps.plan import Trial
+from sweeps.remote import Remote
+from sweeps.remote_results import merge_ledgers
 from sweeps.store import Store, write_json
 from sweeps.sweep import save_sweep
 
 SWEEP = finished_sweep(("VI",), 1)
 FIRST, SECOND = SWEEP.plan.trials[:2]
 HOUR = 3600.0
+URL = f"s3://{BUCKET}/ledger"
 
 
 class Clock:
@@ -290,3 +295,43 @@ def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
 )
 def test_hours_have_the_digits_that_tell_something(hours: float, text: str) -> None:
     assert format_hours(hours) == text
+
+
+def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto_server() as port, faulty_proxy(port) as proxy:
+        store, clock = Store(tmp_path / "here", Remote(URL, tmp_path / "here")), Clock()
+        there = Remote(URL, tmp_path / "there")
+
+        def uploaded() -> list[str]:
+            there.pull_folder("sweeps")
+            path = ledger_path(Store(tmp_path / "there"), SWEEP.name)
+            lines = path.read_text().splitlines() if path.exists() else []
+            return [json.loads(line)["event"] for line in lines]
+
+        with driver(store, clock) as ledger:
+            ledger.update(FIRST, status="running")
+            assert uploaded() == []
+            clock.hours += 59 / HOUR
+            ledger.beat()
+            assert uploaded() == []
+            clock.hours += 2 / HOUR
+            ledger.beat()
+            assert uploaded() == ["session", "start", "alive"]
+            monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+            proxy.faults = [("PUT", "refuse")] * 2
+            ledger.update(FIRST, status="done", record={"epoch": 2.0})
+            assert "tried 2 times" in str(ledger.problem)  # and the sweep goes on
+            ledger.update(SECOND, status="running")
+            ledger.update(SECOND, status="done", record={"epoch": 2.0})
+            assert uploaded() == ["session", "start", "alive", "end", "start", "end"]
+        assert uploaded()[-1] == "close"
+
+
+def test_what_two_machines_wrote_into_a_ledger_is_kept_of_both() -> None:
+    start, ours, theirs = b'{"at": 1}\n', b'{"at": 2, "session": "a"}\n', b'{"at": 3}\n'
+    assert merge_ledgers(start + theirs, start + ours) == start + theirs + ours
+    assert merge_ledgers(start + theirs, start) == start + theirs
+    assert merge_ledgers(b"", ours) == ours
+    assert merge_ledgers(b'{"cut', ours) == b'{"cut\n' + ours

@@ -1,5 +1,7 @@
 """Training crops: what is in them, and that no worker or rank count changes what is trained on."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from wsss.data.loading import (
     CropLoader,
     epoch_order,
     iterations_per_epoch,
+    one_ahead,
     read_rgb,
 )
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
@@ -85,6 +88,10 @@ def test_global_randomness_leaves_the_crops_alone(crops: CropDataset) -> None:
 
 def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> None:
     assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
+
+
+def test_making_a_batch_ahead_changes_nothing(crops: CropDataset) -> None:
+    assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, ahead=True))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -159,6 +166,59 @@ def test_pictures_of_other_modes_become_rgb(
     image = read_rgb(samples[0]._replace(image_path=path))
     assert (image.mode, image.size) == ("RGB", (5, 3))
     assert np.array(image).min() > 250
+
+
+# One item ahead
+
+
+def numbers(made: list[int], *, broken_at: int = -1) -> Iterator[int]:
+    """Count to 4 from 0 in a thread that is not the caller's; note what was made."""
+    for number in range(5):
+        assert threading.current_thread() is not threading.main_thread()
+        if number == broken_at:
+            raise DataError(f"{number} is broken")
+        made.append(number)
+        yield number
+
+
+def test_items_come_in_order_and_one_at_most_is_made_ahead() -> None:
+    made: list[int] = []
+    for count, item in enumerate(one_ahead(numbers(made))):
+        assert item == count
+        assert made in (list(range(count + 1)), list(range(count + 2)))
+    assert made == [0, 1, 2, 3, 4]
+    assert list(one_ahead(iter([]))) == []
+
+
+def test_the_next_item_is_made_while_the_caller_uses_this_one() -> None:
+    reached = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        reached.set()
+        yield 1
+
+    ahead = one_ahead(items())
+    assert next(ahead) == 0
+    assert reached.wait(timeout=20)
+    assert list(ahead) == [1]
+
+
+def test_an_error_ahead_comes_after_the_items_before_it() -> None:
+    seen: list[int] = []
+    with pytest.raises(DataError, match="3 is broken"):
+        seen.extend(one_ahead(numbers([], broken_at=3)))
+    assert seen == [0, 1, 2]
+
+
+def test_a_caller_that_stops_early_leaves_no_thread() -> None:
+    made: list[int] = []
+    before = threading.active_count()
+    ahead = one_ahead(numbers(made))
+    assert next(ahead) == 0
+    ahead.close()
+    assert threading.active_count() == before
+    assert made in ([0], [0, 1])
 
 
 # What is in a crop
@@ -280,6 +340,21 @@ def test_a_crop_equals_resizing_the_whole_image_and_cutting_then(
     difference = np.abs(cut_crop(image, plan, 64).astype(int) - expected)
     assert difference.max() <= 2
     assert expected.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crop_is_resized_flipped_and_padded_exactly_and_stored_by_channel(
+    samples: list[Sample], seed: int
+) -> None:
+    image = read_rgb(samples[seed])
+    plan = plan_crop(*image.size, train_config(64, 40, 200), np.random.default_rng(seed))
+    top, left, bottom, right = plan.box
+    size = (right - left, bottom - top)
+    content = np.array(image.resize(size, Image.Resampling.BILINEAR, box=plan.source))
+    expected = np.zeros((64, 64, 3), np.uint8)
+    expected[top:bottom, left:right] = content[:, ::-1] if plan.flip else content
+    np.testing.assert_array_equal(cut_crop(image, plan, 64), expected)
+    assert cut_crop(image, plan, 64).transpose(2, 0, 1).flags.c_contiguous
 
 
 # Colour jitter, a control: other colours of the same crop

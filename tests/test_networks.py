@@ -20,7 +20,6 @@ from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.identity import canonical, config_id
 from wsss.method.views import network_inputs
-from wsss.networks import context
 from wsss.networks.attention import SpatialAttention, channel_attention
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
@@ -378,33 +377,6 @@ def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any])
             residual=settings.get("affinity_residual", False),
         )
         np.testing.assert_allclose(part(x)[image], expected, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("affinity", ["relu_row_sum", "softmax"])
-@pytest.mark.parametrize("entries", [1, 40, 60])  # of 20 x 20: one row, two rows, three rows
-def test_context_association_in_chunks_equals_one_chunk_in_value_and_gradient(
-    affinity: str, entries: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = ContextAssociation(network(affinity=affinity))
-    calls = []
-    associate = context.associate
-
-    def counted(queries: Tensor, *others: Tensor, temperature: float | None) -> Tensor:
-        calls.append(queries.shape[1])
-        return associate(queries, *others, temperature=temperature)
-
-    monkeypatch.setattr(context, "associate", counted)
-    results = []
-    for limit in (2**20, entries):
-        monkeypatch.setattr(context, "MAX_AFFINITY_ENTRIES", limit)
-        x = picture(2, 3, 4, 5).double().requires_grad_()
-        mixed = part(x)
-        (mixed * picture(2, 3, 4, 5, rng_seed=1)).sum().backward()
-        results.append((mixed, x.grad))
-    assert calls[0] == 20
-    assert max(calls[1:]) == max(1, entries // 20)
-    for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole)
 
 
 @pytest.mark.parametrize("atrous", ["zero_is_1x1", "one_to_four", "parallel"])

@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from wsss.errors import explained
 
@@ -39,6 +36,10 @@ def check(
     split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
 ) -> None:
     """Name every missing or broken file, count classes, and compare the splits with each other."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from wsss.data.check import check_data
     from wsss.data.check_splits import split_report
     from wsss.data.voc import DataError, VocDataset

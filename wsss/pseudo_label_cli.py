@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import track
 
 from wsss.errors import explained
 
@@ -85,6 +84,8 @@ def pseudo_label(
 
 
 def _run_stages(stages: Any, workers: int, address: str | None, cpus: float, gpus: float) -> None:
+    from rich.progress import track
+
     from wsss.label_stages import LEARN
 
     for stage in stages.task.stages:

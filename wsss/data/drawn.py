@@ -7,19 +7,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import numpy as np
-from PIL import Image, ImageFilter
-
 from wsss.data.classes import IGNORE_INDEX, voc_palette
-from wsss.data.drawing import Array, Drawing, draw_picture
+
+if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
+    from wsss.data.drawing import Array, Drawing
 
 DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
 
 
-def _with_border(drawing: Drawing) -> Array:
+def _with_border(drawing: "Drawing") -> "Array":
     # Labels with IGNORE_INDEX on the pixels either side of each object's outline.  [H, W]
+    import numpy as np
+    from PIL import Image, ImageFilter
+
     owners = sum(i * (o.body | o.part) for i, o in enumerate(drawing.objects, start=1))
     owner = Image.fromarray(owners.astype(np.uint8))
     most, least = (owner.filter(f(3)) for f in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
@@ -39,8 +42,10 @@ ANNOTATED_OBJECT = """  <object>
 """
 
 
-def _annotation(image_id: str, drawing: Drawing) -> str:
+def _annotation(image_id: str, drawing: "Drawing") -> str:
     # VOC's XML; a box names the first and the last visible pixel, counted from 1.
+    import numpy as np
+
     objects = ""
     for drawn in drawing.objects:
         rows, columns = np.nonzero(drawn.body | drawn.part)
@@ -50,8 +55,10 @@ def _annotation(image_id: str, drawing: Drawing) -> str:
     return ANNOTATION.format(id=image_id, width=width, height=height, objects=objects)
 
 
-def _write_picture(root: Path, image_id: str, drawing: Drawing, *, extra: bool) -> None:
+def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool) -> None:
     # As in VOC and SBD: an extra picture has one mask, without borders, and no annotation.
+    from PIL import Image
+
     Image.fromarray(drawing.image).save(root / "JPEGImages" / f"{image_id}.jpg", quality=95)
     mask = Image.fromarray(drawing.labels if extra else _with_border(drawing))
     mask.putpalette(voc_palette())
@@ -75,6 +82,8 @@ def _already_drawn(root: Path, record: dict[str, int]) -> bool:
 def _write_tree(
     root: Path, counts: dict[str, int], rng_seed: int, progress: Callable[[int, int], None]
 ) -> None:
+    from wsss.data.drawing import draw_picture
+
     for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "Annotations"):
         (root / folder).mkdir(parents=True)
     kinds = [kind for kind, count in counts.items() for _ in range(count)]

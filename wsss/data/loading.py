@@ -2,21 +2,27 @@
 
 The order of an epoch depends on (rng_seed, epoch), a crop on (rng_seed, epoch, image index) and on
 nothing else. Rank r of R takes the r-th slice of every global batch, so that a run on four workers
-sees what a run on one sees. Legend: B batch on this rank, K classes, S crop size.
+sees what a run on one sees. Whether images are decoded for each crop or once for all processes of a
+node (sharing.py) changes no pixel, nor does making a batch ahead. Legend: B batch on this rank, K
+classes, S crop size.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
+from wsss.data.decoded import DecodedImages
+from wsss.data.decoded import read_rgb as read_rgb  # where others look for it
 from wsss.data.transforms import cut_crop, plan_crop
-from wsss.data.voc import BROKEN_IMAGE, IMAGE_FORMATS, DataError, Sample, label_vector
+from wsss.data.voc import DataError, Sample, label_vector
+
+T = TypeVar("T")
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
@@ -34,13 +40,19 @@ class CropBatch(NamedTuple):
 
 
 class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training crops, indexed by (epoch, image index)."""
+    """Training crops, indexed by (epoch, image index).
+
+    decoded: the same samples' images, as `share_decoded` returns them; None: decoded for each crop.
+    """
 
     def __init__(
-        self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int
-    ) -> None:
+        self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int,
+        decoded: DecodedImages | None = None,
+    ) -> None:  # fmt: skip
+        if decoded is not None and not decoded.is_of(samples):
+            raise ValueError("decoded images of other samples; share those of this very list")
         self.samples, self.num_classes, self.train = samples, num_classes, train
-        self.rng_seed = rng_seed
+        self.rng_seed, self.decoded = rng_seed, decoded
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -49,25 +61,13 @@ class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         epoch, index = key
         sample = self.samples[index]
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        image = read_rgb(sample)
-        plan = plan_crop(image.width, image.height, self.train, rng)
-        crop = cut_crop(image, plan, self.train.crop_size)
+        image = self.decoded.image(index) if self.decoded else read_rgb(sample)
+        plan = plan_crop(*image.size, self.train, rng)
         return (
-            torch.from_numpy(crop).permute(2, 0, 1),
+            torch.from_numpy(cut_crop(image, plan, self.train.crop_size)).permute(2, 0, 1),
             torch.tensor(plan.box),
             torch.from_numpy(label_vector(sample.labels, self.num_classes)),
         )
-
-
-def read_rgb(sample: Sample) -> Image.Image:
-    """Decode an image as RGB. Raises DataError naming a missing or broken file."""
-    try:
-        with Image.open(sample.image_path, formats=IMAGE_FORMATS) as image:
-            return image.convert("RGB")
-    except BROKEN_IMAGE as error:
-        raise DataError(
-            f"{sample.image_path}: cannot be decoded ({error}); replace the file"
-        ) from None
 
 
 def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
@@ -90,11 +90,17 @@ def iterations_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 class CropLoader:
-    """Yields one rank's batches, epoch by epoch."""
+    """Yields one rank's batches, epoch by epoch.
+
+    num_workers: processes that load; with 0 this one does. ahead: make the next batch in a thread
+    while this one is in use, which pays where a GPU computes: on the CPU it takes a core of another
+    trial. pin: in memory which a GPU reads faster.
+    """
 
     def __init__(
-        self, dataset: CropDataset, *, rank: int = 0, world_size: int = 1, num_workers: int = 0
-    ) -> None:
+        self, dataset: CropDataset, *, rank: int = 0, world_size: int = 1, num_workers: int = 0,
+        ahead: bool = False, pin: bool = False,
+    ) -> None:  # fmt: skip
         batch_size = dataset.train.batch_size
         if batch_size % world_size:
             divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
@@ -103,6 +109,7 @@ class CropLoader:
                 f"{', '.join(map(str, divisors))} workers or another train.batch_size"
             )
         self.dataset, self.rank, self.num_workers = dataset, rank, num_workers
+        self.ahead, self.pin = ahead and num_workers == 0, pin
         self.local_batch = batch_size // world_size
         self.iterations = iterations_per_epoch(len(dataset), batch_size)
 
@@ -115,7 +122,26 @@ class CropLoader:
             start = iteration * global_batch + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[start : start + self.local_batch]])
         loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=self.num_workers
+            self.dataset, batch_sampler=batches, num_workers=self.num_workers, pin_memory=self.pin
         )
-        for pixels, boxes, targets in loader:
+        loaded = iter(loader)
+        for pixels, boxes, targets in one_ahead(loaded) if self.ahead else loaded:
             yield CropBatch(pixels, boxes, targets)
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield from `items`, of which a thread makes the next while the caller uses the last.
+
+    In order; an error comes where it would have come; closing waits for the item in the making.
+    """
+
+    def advance() -> tuple[T] | None:
+        for item in items:
+            return (item,)
+        return None
+
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(advance)
+        while (found := made.result()) is not None:
+            made = thread.submit(advance)
+            yield found[0]

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.loading import CROP_STREAM, epoch_order, read_rgb
+from wsss.data.decoded import DecodedImages, read_rgb
+from wsss.data.loading import CROP_STREAM, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
 from wsss.data.voc import BROKEN_IMAGE, DataError, Sample
 from wsss.segmentation_config import DeepLabConfig
@@ -38,14 +39,18 @@ class LabelledBatch(NamedTuple):
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Training crops with labels from `labels_folder`/<id>.png, indexed by (epoch, image index).
 
+    decoded: the same samples' images, as `share_decoded` returns them; None: decoded for each crop.
     Raises DataError at once if a label file is missing, and when one is read that does not fit.
     """
 
     def __init__(
-        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig
-    ) -> None:
+        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig,
+        *, decoded: DecodedImages | None = None,
+    ) -> None:  # fmt: skip
+        if decoded is not None and not decoded.is_of(samples):
+            raise ValueError("decoded images of other samples; share those of this very list")
         self.samples, self.labels_folder = samples, labels_folder
-        self.num_classes, self.config = num_classes, config
+        self.num_classes, self.config, self.decoded = num_classes, config, decoded
         missing = [s.image_id for s in samples if not self.label_path(s).is_file()]
         if missing:
             raise DataError(
@@ -64,9 +69,9 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         epoch, index = key
         sample = self.samples[index]
         rng = np.random.default_rng([self.config.rng_seed, CROP_STREAM, epoch, index])
-        image = read_rgb(sample)
+        image = self.decoded.image(index) if self.decoded else read_rgb(sample)
         labels = read_labels(self.label_path(sample), image.size)
-        plan = plan_labelled_crop(image.width, image.height, self.config, rng)
+        plan = plan_labelled_crop(*image.size, self.config, rng)
         pixels = cut_crop(image, plan, self.config.crop_size)
         cut = cut_labels(labels, plan, self.config.crop_size)
         wrong = cut[(cut > self.num_classes) & (cut != IGNORE_INDEX)]

@@ -14,16 +14,18 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from wsss.data.classes import IGNORE_INDEX, read_class_list
 from wsss.errors import ForeseenError
 from wsss.printable import printable, quoted
+
+if TYPE_CHECKING:  # where pixels are read it is imported: a plan reads lists only, and starts fast
+    import numpy as np
+    from numpy.typing import NDArray
 
 LabelSource = Literal["xml", "mask"]
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -121,8 +123,10 @@ class VocDataset:
                 return path
         raise DataError(f"{paths[0]}: no mask here, nor in SegmentationClassAug; add one")
 
-    def mask(self, image_id: str) -> NDArray[np.uint8]:
+    def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
+        import numpy as np
+
         path = self.mask_path(image_id)
         try:
             with Image.open(path, formats=("PNG",)) as image:
@@ -212,13 +216,17 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def labels_of_mask(mask: NDArray[np.uint8]) -> tuple[int, ...]:
+def labels_of_mask(mask: "NDArray[np.uint8]") -> tuple[int, ...]:
     """Return the 0-based foreground classes of a mask [H, W], ascending."""
+    import numpy as np
+
     return tuple(int(value) - 1 for value in np.unique(mask) if value not in (0, IGNORE_INDEX))
 
 
-def label_vector(labels: Iterable[int], num_classes: int) -> NDArray[np.float32]:
+def label_vector(labels: Iterable[int], num_classes: int) -> "NDArray[np.float32]":
     """Return image-level labels as a 0/1 vector [K]."""
+    import numpy as np
+
     vector = np.zeros(num_classes, dtype=np.float32)
     vector[list(labels)] = 1
     return vector

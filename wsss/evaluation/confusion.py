@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.classes import IGNORE_INDEX
-
 Counts = NDArray[np.int64]
+
+BLOCK_PIXELS = 32768
+"""Counted at once: intermediate arrays stay in the processor's cache."""
 
 
 def threshold_grid(background_score: float) -> NDArray[np.float32]:
@@ -31,6 +32,30 @@ def threshold_index(thresholds: NDArray[np.float32], threshold: float) -> int:
     return int(np.abs(thresholds - np.float32(threshold)).argmin())
 
 
+class _Buckets:
+    """How many thresholds lie below a value, by table instead of by search.
+
+    [0, 1] is cut into 1,024 cells, exactly, as that is a power of two. The table gives the number
+    of thresholds below a cell; the few within it are compared with the value itself.
+    """
+
+    CELLS = 1024
+
+    def __init__(self, thresholds: NDArray[np.float32]) -> None:
+        edges = np.arange(self.CELLS + 2, dtype=np.float32) / np.float32(self.CELLS)
+        below = np.searchsorted(thresholds, edges, side="left")
+        self.base = below[:-1]  # [CELLS + 1], the last cell being 1.0 itself
+        self.most_in_a_cell = int(np.diff(below).max())
+        self.padded = np.append(thresholds, np.float32(np.inf))
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the number of thresholds below each value. values: [N] in [0, 1]."""
+        bucket = self.base.take((values * np.float32(self.CELLS)).astype(np.intp))
+        for _ in range(self.most_in_a_cell):
+            bucket += values > self.padded.take(bucket)
+        return bucket
+
+
 def count_image(
     cams: NDArray[np.float32],
     labels: tuple[int, ...],
@@ -41,20 +66,45 @@ def count_image(
     """Count one image's pixels; ignored pixels (255) do not count.
 
     cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`; mask: [H, W] in 0..L-1 and 255.
-    Returns (codes, counts), sparse: code = (ground truth * L + label) * (T + 1) + bucket, where
-    bucket is the number of thresholds below the pixel's strongest CAM. Raises ValueError if the
-    sizes differ.
+    Returns (codes, counts), sparse and sorted: code = (ground truth * L + label) * (T + 1) +
+    bucket, where bucket is the number of thresholds below the pixel's strongest CAM. Raises
+    ValueError if the sizes differ or a CAM is outside of [0, 1].
     """
     if cams.shape[1:] != mask.shape:
         raise ValueError(f"CAMs of {cams.shape[1:]} pixels, mask of {mask.shape}")
-    valid = mask != IGNORE_INDEX
-    values = np.array([k + 1 for k in labels], dtype=np.int64)
-    strongest = cams.max(0)[valid]
-    label = values[cams.argmax(0)[valid]]
-    bucket = np.searchsorted(thresholds, strongest, side="left")
-    codes = (mask[valid].astype(np.int64) * num_labels + label) * (len(thresholds) + 1) + bucket
-    found, counts = np.unique(codes, return_counts=True)
-    return found.astype(np.uint32), counts.astype(np.uint32)
+    if not (cams.min() >= 0 and cams.max() <= 1):
+        raise ValueError(f"CAMs from {cams.min()} to {cams.max()}, expected values in [0, 1]")
+    num_buckets, num_classes = len(thresholds) + 1, len(labels)
+    buckets = _Buckets(thresholds)
+    flat = cams.reshape(num_classes, -1)
+    truth = np.minimum(mask.ravel(), np.uint8(num_labels))  # ignored pixels get a row of their own
+    size = num_labels * num_classes * num_buckets
+    total = np.zeros(size + num_classes * num_buckets, dtype=np.intp)
+    for start in range(0, truth.size, BLOCK_PIXELS):
+        block = slice(start, start + BLOCK_PIXELS)
+        strongest, place = _strongest(flat[:, block])
+        code = truth[block].astype(np.intp)
+        code *= num_classes
+        code += place
+        code *= num_buckets
+        code += buckets(strongest)
+        total += np.bincount(code, minlength=total.size)
+    found = np.flatnonzero(total[:size])
+    pair, bucket = np.divmod(found, num_buckets)
+    row, place = np.divmod(pair, num_classes)
+    label = np.array(labels)[place] + 1
+    codes = (row * num_labels + label) * num_buckets + bucket
+    order = np.argsort(codes)
+    return codes[order].astype(np.uint32), total[found[order]].astype(np.uint32)
+
+
+def _strongest(cams: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return each pixel's largest CAM and its place, of equals the first. cams: [P, N], P >= 1."""
+    largest, place = cams[0], np.zeros(cams.shape[1], dtype=np.uint8)
+    for index in range(1, len(cams)):
+        np.maximum(place, (cams[index] > largest) * np.uint8(index), out=place)
+        largest = np.maximum(largest, cams[index])
+    return largest, place
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,9 @@ def _view_maps(
         adjust(pixels, views.alpha_decreased, views.beta_decreased, views.reading),
     ]
     with torch.inference_mode():
-        raw = [
-            multi_scale_cams(
-                model, _to_image(variant), sample.labels, SINGLE_SCALE, device=device
-            ).cpu()
-            for variant in variants
-        ]  # each [P, H, W]
+        pictures, classes = [_to_image(variant) for variant in variants], [sample.labels] * 3
+        found = multi_scale_cams(model, pictures, classes, SINGLE_SCALE, device=device)
+        raw = [cam.cpu() for cam in found]  # each [P, H, W]
     used = [cam for cam, name in zip(raw[1:], views.names, strict=True) if name in trained]
     stacked = torch.stack(used or raw[1:])[:, None]  # [1 or 2, 1, P, H, W]
     present = torch.ones(1, len(sample.labels))

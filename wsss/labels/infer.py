@@ -3,7 +3,8 @@
 Legend: P present classes of one image, H W its size, h w feature size.
 """
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
 from wsss.networks.cam_net import CamNet
 
+WINDOW = 32
+"""Images decoded ahead, among which equal sizes are sought."""
+
 
 class ImageCams(NamedTuple):
     """The CAMs of one image."""
@@ -30,45 +34,108 @@ class ImageCams(NamedTuple):
 
 
 def infer_cams(
-    model: CamNet, samples: Iterable[Sample], labels: LabelsConfig, *, device: torch.device
+    model: CamNet,
+    samples: Iterable[Sample],
+    labels: LabelsConfig,
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> Iterator[ImageCams]:
     """Yield each image's CAMs: ReLU, summed over scales and flips, over the maximum per class.
 
-    Absent classes are never computed: the image-level labels are given in weak supervision.
+    Absent classes are never computed: the image-level labels are given in weak supervision. Up to
+    `batch_size` images of equal size share a forward; None: `images_at_once`. The order of
+    `samples` is kept.
     """
+    batch_size = batch_size or images_at_once(device)
     model.to(device).eval()
     with torch.inference_mode():
-        for sample in samples:
-            image = read_rgb(sample)
-            total = multi_scale_cams(model, image, sample.labels, labels, device=device)
-            total /= total.amax((1, 2), keepdim=True) + EPSILON
-            yield ImageCams(sample, total.cpu().numpy())
+        for window in _windows(samples, 1 if batch_size == 1 else WINDOW):
+            images = [read_rgb(sample) for sample in window]
+            found: dict[int, Tensor] = {}
+            for places in same_size(images, batch_size):
+                totals = multi_scale_cams(
+                    model,
+                    [images[place] for place in places],
+                    [window[place].labels for place in places],
+                    labels,
+                    device=device,
+                )
+                found |= zip(places, totals, strict=True)
+            for place, sample in enumerate(window):
+                total = found.pop(place)
+                total /= total.amax((1, 2), keepdim=True) + EPSILON
+                yield ImageCams(sample, total.cpu().numpy())
+
+
+def images_at_once(device: torch.device) -> int:
+    """Return how many images of one size share a forward: 8 on a GPU, 1 on a CPU.
+
+    A single image fills a CPU's cores, and batches were not faster there (docs/performance.md).
+    """
+    return 8 if device.type == "cuda" else 1
+
+
+def same_size(images: Sequence[Image.Image], batch_size: int) -> list[list[int]]:
+    """Return the places of images in groups of equal size, of `batch_size` at most."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.size, []).append(place)
+    return [
+        group[start : start + batch_size]
+        for group in places.values()
+        for start in range(0, len(group), batch_size)
+    ]
 
 
 def multi_scale_cams(
     model: CamNet,
-    image: Image.Image,
-    classes: tuple[int, ...],
+    images: Sequence[Image.Image],
+    classes: Sequence[tuple[int, ...]],
     labels: LabelsConfig,
     *,
     device: torch.device,
-) -> Tensor:
-    """Return the sum of an RGB image's ReLU'd CAMs over scales and flips: [P, H, W], unnormalised.
+) -> list[Tensor]:
+    """Return the sums of RGB images' ReLU'd CAMs over scales and flips, unnormalised.
 
-    Flips are averaged at feature resolution, which is the same, as resizing is linear.
+    The images, all of one size, share each forward. classes: of each image, 0-based. Returns
+    [P, H, W] per image. Flips are averaged at feature resolution, which is the same, as resizing is
+    linear.
     """
-    width, height = image.size
-    total = torch.zeros(len(classes), height, width, device=device)
+    width, height = images[0].size
+    totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
     for scale in labels.scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        scaled = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(scaled)).to(device).permute(2, 0, 1)[None]
-        x = normalise(pixels.float())
+        x = normalise(_resized(images, size).to(device).permute(0, 3, 1, 2).float())
         if labels.flip:
             x = torch.cat([x, x.flip(3)])
-        cams = model(x.contiguous(memory_format=torch.channels_last)).cams[:, list(classes)].relu()
-        low = (cams[0] + cams[1].flip(2)) / 2 if labels.flip else cams[0]  # [P, h, w]
-        total += F.interpolate(
-            low[None], size=(height, width), mode="bilinear", align_corners=False
-        )[0]
-    return total
+        cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
+        if labels.flip:
+            straight, mirrored = cams.chunk(2)
+            cams = (straight + mirrored.flip(3)) / 2
+        for total, low, present in zip(totals, cams, classes, strict=True):
+            total.add_(
+                F.interpolate(
+                    low[None, list(present)],
+                    size=(height, width),
+                    mode="bilinear",
+                    align_corners=False,
+                )[0]
+            )
+    return totals
+
+
+def _resized(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
+    """Return images in 8 bits at (width, height): [B, height, width, 3]."""
+    scaled = (
+        image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+        for image in images
+    )
+    return torch.from_numpy(np.stack([np.asarray(image) for image in scaled]))
+
+
+def _windows(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Yield lists of `size` successive samples, the last one shorter."""
+    remaining = iter(samples)
+    while window := list(itertools.islice(remaining, size)):
+        yield window

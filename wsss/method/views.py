@@ -68,9 +68,13 @@ def content_mask(boxes: Tensor, crop_size: int) -> Tensor:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Map RGB pixels in 0..255 [B, 3, H, W] to ImageNet mean 0 and standard deviation 1."""
+    return _normalise_in_place(pixels.clone())
+
+
+def _normalise_in_place(pixels: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
-    return (pixels / 255 - mean) / std
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
@@ -81,14 +85,21 @@ def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
     normalisation (the ImageNet mean) in every view; with `views.padding: after`, Eq. 2 acts on it.
     """
     mask = content_mask(boxes, pixels.shape[-1])
+    inside = mask > 0
     fill = 255 * torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
-    original = torch.lerp(fill.expand(pixels.shape), pixels.float(), mask)
-    mean = (original * mask).sum((1, 2, 3), keepdim=True) / (3 * mask.sum((1, 2, 3), keepdim=True))
-    inputs = [original]
-    for name in views.names:
+    original = torch.where(inside, pixels.float(), fill)
+    mean = None
+    if views.reading == "about_mean":
+        total = (original * mask).sum((1, 2, 3), keepdim=True)
+        mean = total / (3 * mask.sum((1, 2, 3), keepdim=True))
+    num_views, batch = 1 + len(views.names), len(pixels)
+    shape = (num_views * batch, *pixels.shape[1:])
+    inputs = torch.empty(shape, device=pixels.device)
+    inputs[:batch] = original
+    for place, name in enumerate(views.names, start=1):
         alpha, beta = getattr(views, f"alpha_{name}"), getattr(views, f"beta_{name}")
         adjusted = adjust(original, alpha, beta, views.reading, mean)
-        inputs.append(
-            adjusted if views.padding == "after" else torch.where(mask > 0, adjusted, fill)
-        )
-    return torch.stack([normalise(view) for view in inputs])
+        if views.padding == "before":
+            adjusted = torch.where(inside, adjusted, fill)
+        inputs[place * batch : (place + 1) * batch] = adjusted
+    return _normalise_in_place(inputs).unflatten(0, (num_views, batch))

@@ -6,13 +6,10 @@ Legend: B batch, C channels in, C' channels of the stack, h w map size, N = h * 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from wsss.config import NetworkConfig
+from wsss.networks.association import associate
 from wsss.networks.conv_norm import conv_norm_relu
-
-MAX_AFFINITY_ENTRIES = 2**20
-"""Affinity entries computed at once per image: one chunk up to a 32 x 32 map, 4 MiB in fp32."""
 
 
 class MultiScaleAtrous(nn.Module):
@@ -55,8 +52,7 @@ class ContextAssociation(nn.Module):
     """Mixes each pixel's features with those of similar pixels (Eq. 3).
 
     M_c = normalise(activate(cosine(V_m, V_n))) is [N, N] per image; the result is M_c V. It has no
-    parameters. Rows are computed in chunks and, beyond one chunk, again in the backward pass, so
-    that memory grows with N rather than N^2.
+    parameters, and its memory grows with N rather than N^2 (see `associate`).
     """
 
     def __init__(self, network: NetworkConfig) -> None:
@@ -67,35 +63,7 @@ class ContextAssociation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
         features = x.flatten(2).transpose(1, 2)  # [B, N, C]
-        unit = F.normalize(features, dim=2)
-        num_pixels = features.shape[1]
-        rows = max(1, MAX_AFFINITY_ENTRIES // num_pixels)
-        if rows >= num_pixels:
-            mixed = associate(unit, unit, features, temperature=self.temperature)
-        else:
-            chunks = [
-                checkpoint(
-                    associate, chunk, unit, features, temperature=self.temperature,
-                    use_reentrant=False,
-                )
-                for chunk in unit.split(rows, dim=1)
-            ]  # fmt: skip
-            mixed = torch.cat(chunks, 1)
+        unit = F.normalize(features, dim=2).to(x.dtype)  # autocast would give it in fp32
+        mixed = associate(unit, features, temperature=self.temperature).to(x.dtype)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         return x + mixed if self.residual else mixed
-
-
-def associate(
-    queries: Tensor, keys: Tensor, values: Tensor, *, temperature: float | None
-) -> Tensor:
-    """Weighted mean of `values` by the cosine of unit vectors.
-
-    queries [B, R, C] and keys [B, N, C] of length 1, values [B, N, C]. Returns [B, R, C]. With no
-    temperature the weights are ReLU(cosine) over their row sum, else softmax(cosine / temperature).
-    """
-    cosine = queries @ keys.transpose(1, 2)  # [B, R, N]
-    if temperature is not None:
-        return torch.softmax(cosine / temperature, 2) @ values
-    weights = cosine.relu()
-    # A pixel's cosine with itself is 1, so a row sums to at least 1, unless its features are all 0.
-    return (weights @ values) / weights.sum(2, keepdim=True).clamp_min(1e-6)

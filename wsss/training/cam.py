@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import RunConfig, TrainConfig
+from wsss.data.decoded import DecodedImages
 from wsss.data.loading import CropBatch, CropDataset, CropLoader
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
@@ -98,21 +99,24 @@ def train_cam(
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
+    decoded: DecodedImages | None = None,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. Raises DivergedError on a gradient that is
-    not finite.
+    calls this with its own Process and an equal model. decoded: of `share_decoded`. Raises
+    DivergedError on a gradient that is not finite.
     """
     process = process or Process()
     train = config.train
     model.to(process.device).train()
-    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
+    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed, decoded=decoded)
+    on_gpu = process.device.type == "cuda"
     loader = CropLoader(
-        crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers
-    )
+        crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
+        ahead=on_gpu, pin=on_gpu,
+    )  # fmt: skip
     num_iterations = train.epochs * loader.iterations
     optimizer = build_sgd(*model.parameter_groups(), train)
     start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)

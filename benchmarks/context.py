@@ -1,0 +1,85 @@
+"""Context association, forward and backward, against the full N x N matrix (Eq. 3 as written).
+
+Usage: python benchmarks/context.py. Times are alternate; peak memory is what a process of its own
+grows by during one forward and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
+"""
+
+import multiprocessing
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from ratios import overhead, show
+from torch import Tensor
+
+from wsss.networks.association import associate
+
+BATCH, CHANNELS = 2, 256
+
+
+def full_matrix(unit: Tensor, values: Tensor, *, temperature: float | None) -> Tensor:
+    """Cosines of all pairs, activated, normalised, applied."""
+    cosine = unit @ unit.transpose(1, 2)
+    if temperature is not None:
+        return torch.softmax(cosine / temperature, 2) @ values
+    weights = cosine.relu()
+    return (weights / weights.sum(2, keepdim=True).clamp_min(1e-6)) @ values
+
+
+WAYS = {"blocks": associate, "full matrix": full_matrix}
+
+
+def step(way: str, features: Tensor, temperature: float | None) -> tuple[Tensor, Tensor]:
+    """Return the associated features and their gradient."""
+    x = features.detach().requires_grad_()
+    mixed = WAYS[way](F.normalize(x, dim=2), x, temperature=temperature)
+    (mixed * mixed).mean().backward()
+    assert x.grad is not None
+    return mixed.detach(), x.grad
+
+
+def peak_mib(way: str, size: int) -> float:
+    """Return by how much a step raises the peak of a fresh process, in MiB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grown, (way, size))
+
+
+def _grown(way: str, size: int) -> float:
+    torch.set_num_threads(1)
+    step(way, torch.randn(BATCH, 16, CHANNELS), None)  # libraries are set up
+    features = torch.randn(BATCH, size**2, CHANNELS)
+    before = high_water_mib()
+    step(way, features, None)
+    return high_water_mib() - before
+
+
+def high_water_mib() -> float:
+    """Return this process's largest resident memory so far; ru_maxrss would be its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    for size in (32, 64):
+        for kind, temperature in (("ReLU", None), ("softmax", 0.1)):
+            features = torch.randn(BATCH, size**2, CHANNELS)
+            ours, peer = (step(way, features, temperature) for way in WAYS)
+            torch.testing.assert_close(ours, peer)
+            overhead(
+                f"context association {size}x{size}, {kind}: blocks / full matrix",
+                lambda: step("blocks", features, temperature),  # noqa: B023 - called at once
+                lambda: step("full matrix", features, temperature),  # noqa: B023
+                goal=1.0,
+            )
+        blocks, full = (peak_mib(way, size) for way in WAYS)
+        show(
+            f"... peak memory {size}x{size}: {blocks:.0f} MiB / {full:.0f} MiB",
+            [blocks / full],
+            "at most 0.25" if size == 64 else None,
+        )
+
+
+if __name__ == "__main__":
+    main()

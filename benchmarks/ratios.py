@@ -1,0 +1,75 @@
+"""Two ways of doing the same thing, timed alternately in one run, and their ratio printed.
+
+Absolute times say little on a shared machine; a ratio of neighbours in time says more.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+ROUNDS = 5
+
+
+class Spread(NamedTuple):
+    """A ratio over several rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def faster(
+    name: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    *,
+    goal: float | None = None,
+    rounds: int = ROUNDS,
+) -> Spread:
+    """Print how many times as long as ours the peer takes: the larger, the better for us."""
+    pairs = alternate(ours, peer, rounds)
+    return show(name, [theirs / own for own, theirs in pairs], goal and f"at least {goal:g}")
+
+
+def overhead(
+    name: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    *,
+    goal: float | None = None,
+    rounds: int = ROUNDS,
+) -> Spread:
+    """Print how many times as long as the peer ours takes: the smaller, the better for us."""
+    pairs = alternate(ours, peer, rounds)
+    return show(name, [own / theirs for own, theirs in pairs], goal and f"at most {goal:g}")
+
+
+def alternate(
+    ours: Callable[[], object], peer: Callable[[], object], rounds: int = ROUNDS
+) -> list[tuple[float, float]]:
+    """Return seconds (ours, peer) of each round, after one of each that does not count."""
+    ours(), peer()
+    return [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return how long a call takes by the clock."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def show(name: str, ratios: list[float], goal: str | float | None = None) -> Spread:
+    """Print a row: name, median ratio, lowest and highest, goal."""
+    spread = Spread.of(ratios)
+    wanted = f"  goal: {goal}" if goal else ""
+    print(
+        f"{name:78} {spread.median:7.2f} x  ({spread.low:.2f} to {spread.high:.2f}){wanted}",
+        flush=True,
+    )
+    return spread

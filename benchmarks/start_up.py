@@ -1,0 +1,91 @@
+"""The command line's start, by the clock, each command in a process of its own.
+
+Usage: python benchmarks/start_up.py. In each round, one process of every kind in turn: a bare
+interpreter, the imports of torch, Ray and MLflow, and our commands. Printed are seconds, the goal
+being half a second on an idle machine, and two ratios per command: to the bare interpreter, below
+which no Python program can be, and of the imports to the command, which it would lose by them.
+`plan` finds the drawn data set checked before; `status` reads a sweep of 16 trials, none finished.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ratios import ROUNDS, Spread, seconds, show
+
+from sweeps.store import Store
+from sweeps.sweep import make_sweep, save_sweep
+from wsss.data.drawn import draw_voc
+
+REPO = Path(__file__).parents[1]
+GOAL = 0.5
+BARE, HEAVY = "python -c pass", "python -c 'import torch, ray, mlflow'"
+OURS = {
+    "sweeps --help": "Plan, run and read",
+    "sweeps plan V": "16 cells, 16 distinct configurations",
+    "sweeps status": "16 missing of 16 trials",
+    "wsss --help": "Class activation maps",
+}
+"""Commands and what each of them has to print."""
+
+
+def prepare(folder: Path) -> None:
+    """Draw the data set and write down a sweep of Table V, so that all commands have something."""
+    data = draw_voc(folder / "data/drawn")
+    sweep, _ = make_sweep(["V"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={})
+    save_sweep(Store(folder / "results"), sweep)
+
+
+def command_line(name: str) -> list[str]:
+    """Return the words of a process."""
+    if name in OURS:
+        return [sys.executable, "-m", *name.split()]
+    return [sys.executable, "-c", "pass" if name == BARE else "import torch, ray, mlflow"]
+
+
+def start(name: str, folder: Path) -> str:
+    """Run a process in a folder; return what it printed. Raises CalledProcessError if it fails."""
+    cache = str(folder / "cache")
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "WSSS_CACHE": cache, "COLUMNS": "100"}
+    environment.pop("WSSS_STORE", None)
+    done = subprocess.run(
+        command_line(name), cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def measure(folder: Path) -> dict[str, list[float]]:
+    """Return seconds of each kind of process, in rounds, after one of each that does not count."""
+    names = (BARE, HEAVY, *OURS)
+    for name in names:
+        assert OURS.get(name, "") in start(name, folder), name
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:
+            times[name].append(seconds(lambda name=name: start(name, folder)))
+    return times
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["WSSS_CACHE"] = str(folder / "cache")
+        prepare(folder)
+        times = measure(folder)
+    for name, found in times.items():
+        spread = Spread.of(found)
+        goal = f"  goal: at most {GOAL:g} s, idle" if name in OURS else ""
+        print(
+            f"{name:78} {spread.median:7.2f} s  ({spread.low:.2f} to {spread.high:.2f}){goal}",
+            flush=True,
+        )
+    for name in OURS:
+        own, bare, heavy = times[name], times[BARE], times[HEAVY]
+        show(f"{name} / {BARE}", [a / b for a, b in zip(own, bare, strict=True)])
+        show(f"{HEAVY} / {name}", [b / a for a, b in zip(own, heavy, strict=True)])
+
+
+if __name__ == "__main__":
+    main()

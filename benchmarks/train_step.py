@@ -1,0 +1,146 @@
+"""A training step of the CAM network against the bare backbone, and what makes it faster or not.
+
+Usage: python benchmarks/train_step.py [--threads 1]. Random images and weights, frozen batch norm.
+
+"bare backbone": forward and backward of the same backbone (batch norm folded, as ours) on the same
+3 x B images (B for B0), nothing else: no optimiser, no loss, no views. "plain batch norm": the same
+with batch norm applied to the activations, as torchvision runs it.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from ratios import faster, overhead
+from torch import Tensor
+
+from sweeps.tables import F3
+from wsss.config import RunConfig
+from wsss.data.loading import CropBatch
+from wsss.networks.cam_net import CamNet
+from wsss.networks.conv_norm import ConvNorm
+from wsss.overrides import apply_overrides
+from wsss.presets import PRESETS
+from wsss.training.cam import TrainingStep
+from wsss.training.optim import build_sgd
+from wsss.training.process import Process
+
+NUM_CLASSES = 20
+SIZES = {"tiny": (8, 96), "short": (16, 160), "paper": (2, 256)}
+"""Batch and crop by preset; those of `short` and `paper` are smaller here than in the preset."""
+
+
+def config_of(preset: str, overrides: dict[str, object]) -> RunConfig:
+    """Return a preset with random weights, every layer trained, frozen batch norm."""
+    batch, crop = SIZES[preset]
+    settings = {
+        "network.weights": "none", "network.batch_norm": "frozen", "network.frozen_stages": 0,
+        "train.batch_size": batch, "train.crop_size": crop, "train.lr": 1e-6,
+        "train.min_long_side": crop, "train.max_long_side": crop,
+    }  # fmt: skip
+    return apply_overrides(PRESETS[preset], settings | overrides)
+
+
+def batch_of(config: RunConfig) -> CropBatch:
+    """Return a batch of noise without padding."""
+    size, crop = config.train.batch_size, config.train.crop_size
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (size, 3, crop, crop), generator=generator, dtype=torch.uint8)
+    targets = (torch.rand(size, NUM_CLASSES, generator=generator) < 0.1).float()
+    targets[:, 0] = 1
+    return CropBatch(pixels, torch.tensor([[0, 0, crop, crop]] * size), targets)
+
+
+def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
+    """Return a network and a function that takes one whole step: views, losses, optimiser."""
+    torch.manual_seed(0)
+    model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
+    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    step, batch = TrainingStep(model, optimizer, config, Process()), batch_of(config)
+    return model, lambda: step(batch, 0)
+
+
+def bare(config: RunConfig, *, folded: bool = True) -> Callable[[], object]:
+    """Return a function that runs the backbone alone, forward and backward."""
+    torch.manual_seed(0)
+    model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
+    backbone = model.backbone
+    if not folded:
+        for module in backbone.modules():
+            if isinstance(module, ConvNorm):
+                module.__class__ = PlainConvNorm
+    images = (1 + len(config.views.names)) * config.train.batch_size
+    crop = config.train.crop_size
+    x = torch.randn(images, 3, crop, crop).contiguous(memory_format=torch.channels_last)
+
+    def run() -> None:
+        backbone.zero_grad(set_to_none=True)
+        backbone(x)[-1].mean().backward()
+
+    return run
+
+
+class PlainConvNorm(ConvNorm):
+    """Batch norm applied to the activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.conv(x))
+        return normalised
+
+
+def against_the_backbone() -> None:
+    for preset, (batch, crop) in SIZES.items():
+        for cell, overrides, goal in (("F3", F3, 1.25), ("B0", {}, 1.08)):
+            config = config_of(preset, dict(overrides))
+            _, ours = training(config)
+            name = f"step {preset} {cell}, {config.network.backbone}, batch {batch}, {crop} px"
+            overhead(f"{name}: ours / bare backbone", ours, bare(config), goal=goal)
+            overhead(f"{name}: ours / plain batch norm", ours, bare(config, folded=False))
+
+
+def views_together() -> None:
+    """Three views in one forward against one after the other."""
+    config = config_of("short", dict(F3))
+    (_, together), (model, apart) = training(config), training(config)
+    model.frozen_norm = False  # which sends the views one by one; the norms stay frozen
+    faster("three views in one forward, against one by one (short)", together, apart)
+
+
+def memory_format() -> None:
+    """channels_last against contiguous, for the backbones of the presets."""
+    for preset in ("tiny", "short", "paper"):
+        config = config_of(preset, {})
+        model = training(config)[0]
+        other = CamNet(config.network, NUM_CLASSES).train()
+        batch, crop = SIZES[preset]
+        x = torch.randn(batch, 3, crop, crop)
+
+        def contiguous(other: CamNet = other, x: Tensor = x) -> None:
+            other(x).cams.mean().backward()
+
+        def channels_last(model: CamNet = model, x: Tensor = x) -> None:
+            model(x.contiguous(memory_format=torch.channels_last)).cams.mean().backward()
+
+        faster(f"channels_last against contiguous ({preset})", channels_last, contiguous)
+
+
+def precision() -> None:
+    """bf16 autocast against fp32."""
+    for preset in ("tiny", "short"):
+        _, bf16 = training(config_of(preset, F3 | {"train.precision": "bf16"}))
+        _, fp32 = training(config_of(preset, dict(F3)))
+        faster(f"bf16 autocast against fp32 ({preset} F3)", bf16, fp32, rounds=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    torch.set_num_threads(parser.parse_args().threads)
+    against_the_backbone()
+    views_together()
+    memory_format()
+    precision()
+
+
+if __name__ == "__main__":
+    main()

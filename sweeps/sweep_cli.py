@@ -1,0 +1,194 @@
+"""The commands plan, run, table and sync: a sweep of the paper's tables."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli_options import (
+    Address,
+    Data,
+    LoaderWorkers,
+    MaxConcurrent,
+    Preset,
+    Set,
+    StoreOption,
+    SweepName,
+    Weights,
+    data_folder,
+    opened,
+    say,
+)
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.sweep import Sweep
+
+Tables = Annotated[
+    list[str],
+    typer.Argument(
+        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="TABLE..."
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
+]
+
+
+def plan(
+    tables: Tables,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = "results",
+    recheck: Recheck = False,
+    concurrent: Annotated[
+        int, typer.Option(min=1, help="trials at a time, for the estimated time")
+    ] = 1,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="a line per configuration, however many there are")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show cells, distinct configurations, what is finished, and what the rest will cost."""
+    from rich.console import Console
+
+    from sweeps.plan_view import PlanView
+
+    with explained():
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
+        view = PlanView(sweep, opened(store))
+        if as_json:
+            print(json.dumps(view.as_json()))
+        else:
+            view.print(Console(), concurrent=concurrent, show_all=show_all)
+
+
+def run(
+    tables: Tables,
+    preset: Preset = None,
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = "results",
+    recheck: Recheck = False,
+    address: Address = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial"),
+    ] = 0,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")] = 0.0,
+    max_concurrent: MaxConcurrent = None,
+    loader_workers: LoaderWorkers = 0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="run failed trials again")
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
+            "which nothing more starts",
+        ),
+    ] = None,
+    hang_after: Annotated[
+        float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
+    ] = 1800.0,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
+    ] = False,
+) -> None:
+    """Run what is missing of the tables, then print them. Give it again to resume.
+
+    Finished trials are never run again; a broken one continues from its last checkpoint. MLflow
+    gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
+    """
+    from sweeps.drive import drive
+    from sweeps.store import open_store
+
+    with explained():
+        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
+        options = {
+            "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
+            "max_concurrent": max_concurrent, "loader_workers": loader_workers,
+        }  # fmt: skip
+        code = drive(
+            sweep, open_store(store), options, retry_failed=retry_failed, hang_after=hang_after,
+            accept_changes=accept_changes, budget_hours=budget,
+        )  # fmt: skip
+        raise typer.Exit(code)
+
+
+def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
+    """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
+    from rich.console import Console
+
+    from sweeps.render import print_tables
+    from sweeps.sweep import load_sweep
+
+    with explained():
+        results = opened(store)
+        print_tables(Console(), load_sweep(results, sweep), results)
+
+
+def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
+    """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
+    from filelock import Timeout
+
+    from sweeps.store import StoreError
+    from sweeps.sweep import load_sweep
+    from sweeps.tracking import Tracker
+
+    with explained():
+        results = opened(store)
+        found = load_sweep(results, sweep)
+        tracker = Tracker(results, found)
+        try:
+            with results.driver_lock(found.name).acquire(timeout=0):
+                done = all(results.run(trial.run_id).metrics() for trial in found.plan.trials)
+                status = "FINISHED" if done else "KILLED"
+                logged = tracker.sync(found.plan.trials) and tracker.finish(status=status)
+        except Timeout:
+            raise StoreError(f"{found.name} is running, and logs its results itself") from None
+        if not logged:
+            raise StoreError(
+                f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
+            )
+        print(f"{tracker.uri} is up to date with {found.name}")
+
+
+def _make_sweep(
+    tables: list[str],
+    preset: str | None,
+    data: str,
+    weights: str | None,
+    seeds: int,
+    settings: list[str] | None,
+    *,
+    recheck: bool,
+) -> "Sweep":
+    from sweeps.sweep import make_sweep
+    from wsss.overrides import parse_assignments
+
+    sweep, report = make_sweep(
+        tables,
+        preset=preset or ("tiny" if data == "drawn" else "short"),
+        data=data_folder(data),
+        weights=weights,
+        num_seeds=seeds,
+        overrides=parse_assignments(settings or []),
+        recheck=recheck,
+    )
+    split = sweep.base.data.train_split
+    if from_mask := report.labels_from_mask[split]:
+        say(
+            f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
+            "image-level labels come from their masks"
+        )
+    return sweep

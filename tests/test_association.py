@@ -1,0 +1,94 @@
+"""The association of pixels block by block, against the full matrix and numerical gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.networks import association
+from wsss.networks.association import associate
+
+TEMPERATURES = pytest.mark.parametrize("temperature", [None, 0.1, 0.7])
+
+
+def full_matrix(unit: Tensor, values: Tensor, temperature: float | None) -> Tensor:
+    """The N x N matrix as Eq. 3 writes it."""
+    cosine = unit @ unit.transpose(1, 2)
+    if temperature is not None:
+        return torch.softmax(cosine / temperature, 2) @ values
+    weights = cosine.relu()
+    return weights / weights.sum(2, keepdim=True).clamp_min(1e-6) @ values
+
+
+def pixels(*shape: int, rng_seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(rng_seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@TEMPERATURES
+@pytest.mark.parametrize("block", [1, 7, 20, 512])  # of 20 pixels
+def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
+    block: int, temperature: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "BLOCK_PIXELS", block)
+    results = []
+    for mix in (
+        lambda u, v: associate(u, v, temperature=temperature),
+        lambda u, v: full_matrix(u, v, temperature),
+    ):
+        x, values = pixels(2, 20, 6).requires_grad_(), pixels(2, 20, 3, rng_seed=1).requires_grad_()
+        mixed = mix(F.normalize(x, dim=2), values)
+        (mixed * pixels(2, 20, 3, rng_seed=2)).sum().backward()
+        results.append((mixed, x.grad, values.grad))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@TEMPERATURES
+def test_gradients_are_those_of_finite_differences(
+    temperature: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "BLOCK_PIXELS", 3)
+    x, values = pixels(1, 7, 4).requires_grad_(), pixels(1, 7, 2, rng_seed=1).requires_grad_()
+
+    def mix(x: Tensor, values: Tensor) -> Tensor:
+        return associate(F.normalize(x, dim=2), values, temperature=temperature)
+
+    assert torch.autograd.gradcheck(mix, (x, values))
+
+
+def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on() -> None:
+    x = pixels(1, 5, 4)
+    x[0, 2] = 0
+    x.requires_grad_()
+    mixed = associate(F.normalize(x, dim=2), x, temperature=None)
+    mixed.sum().backward()
+    assert (mixed[0, 2] == 0).all()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_bf16_is_near_fp64_and_sums_in_fp32() -> None:
+    x = pixels(1, 1100, 32)  # three blocks
+    unit = F.normalize(x, dim=2)
+    expected = full_matrix(unit, x, None)
+    found = associate(unit.bfloat16(), x.bfloat16(), temperature=None)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=0.02)
+
+
+def test_what_is_kept_for_the_backward_pass_grows_with_the_pixels_not_with_their_square() -> None:
+    def kept(num_pixels: int) -> int:
+        total = 0
+
+        def note(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        x = pixels(1, num_pixels, 4).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            associate(F.normalize(x, dim=2), x, temperature=None)
+        return total
+
+    assert kept(1600) == 2 * kept(800)

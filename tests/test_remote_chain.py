@@ -1,0 +1,296 @@
+"""A chain in a bucket: its machine lost after, and in the middle of, stages; uploads refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket_server import BUCKET, client, faulty_proxy, moto_server
+
+from sweeps import chain_remote, remote_bucket
+from sweeps import lease as lease_module
+from sweeps.chain import ChainConfig, ChainFolders
+from sweeps.chain_remote import RemoteChain
+from sweeps.chain_stages import Here, run_chain, training
+from sweeps.chain_work import TRAIN_DEEPLAB, ChainTask
+from sweeps.headline import one_at_a_time
+from sweeps.remote import Remote
+from sweeps.store import Store, StoreError, open_store
+from wsss.data.drawn import draw_voc
+from wsss.training.process import Process
+
+pytestmark = pytest.mark.timeout(600)
+
+REPO = Path(__file__).parents[1]
+STAGES = [
+    "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels", "train DeepLab",
+    "predict",
+]  # fmt: skip
+TIMES = {"train_seconds", "environment"}
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's mirror; a test which deletes it has another machine."""
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
+    return tmp_path / "mirror"
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig
+) -> Path:
+    """A local store with the chain done in one go."""
+    store = tmp_path_factory.mktemp("unbroken")
+    for _ in run_chain(ChainTask(tiny_chain, store, drawn, None), Here(Process())):
+        pass
+    return store
+
+
+@pytest.fixture(scope="module")
+def in_bucket(port: int, unbroken: Path) -> str:
+    """The same store in the bucket, for tests that copy it."""
+    for room in ("cams", "runs", "maps", "walks", "labels", "segmentations", "predictions"):
+        Remote(f"s3://{BUCKET}/unbroken", unbroken).push_folder(room)
+    return "unbroken"
+
+
+def task_of(chain: ChainConfig, data: Path, prefix: str) -> ChainTask:
+    return ChainTask(chain, Path("unused"), data, None, remote=f"s3://{BUCKET}/{prefix}")
+
+
+def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> None:
+    """Copy objects within the bucket, but for some of the store's folders."""
+    s3 = client(port)
+    for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{source}/")["Contents"]:
+        rel = item["Key"].removeprefix(f"{source}/")
+        if not rel.startswith(without):
+            s3.copy_object(
+                Bucket=BUCKET, Key=f"{prefix}/{rel}", CopySource=f"{BUCKET}/{item['Key']}"
+            )
+
+
+def keys(port: int, prefix: str) -> set[str]:
+    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
+    return {item["Key"][len(prefix) + 1 :] for item in found}
+
+
+def outcome(root: Path, chain: ChainConfig) -> dict[str, Any]:
+    """Return what a chain came to: label maps, predictions, figures."""
+    folders = ChainFolders(root, chain)
+    found: dict[str, Any] = {
+        f"{kind}/{path.name}": path.read_bytes()
+        for kind in ("labels", "predictions")
+        for path in (getattr(folders, kind) / "png").iterdir()
+    }
+    metrics = json.loads((folders.predictions / "metrics.json").read_text())
+    return found | {key: value for key, value in metrics.items() if key not in TIMES}
+
+
+def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
+    port: int, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
+) -> None:
+    task, done = task_of(tiny_chain, drawn, "lost"), list[str]()
+    while True:
+        loop = run_chain(task, Here(Process()))
+        own = list[str]()
+        for stage, _, _ in loop:
+            if own and stage != own[-1]:
+                break
+            own.append(stage)
+        loop.close()  # a stage later, of which nothing was uploaded yet
+        if not own:
+            break
+        done.append(own[0])
+        shutil.rmtree(mirror)
+        if own[0] == STAGES[-1]:
+            break
+    assert done == STAGES
+    assert list(run_chain(task, Here(Process()))) == []  # the last machine only looks at it
+    task.open_store().pull_folder(mirror / "labels")
+    assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
+    local = {p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*") if p.is_file()}
+    assert keys(port, "lost") == {
+        name for name in local if not name.endswith(".lock") and not name.startswith(".")
+    }
+
+
+def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
+    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path,
+    unbroken: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(chain_remote, "PUSH_EVERY", 5)
+    later = ("labels", "segmentations", "predictions", "walks")
+    copied(port, in_bucket, "images", without=("maps", *later))
+    task, folder = task_of(tiny_chain, drawn, "images"), f"maps/{tiny_chain.maps_id}"
+    loop = run_chain(task, Here(Process()))
+    for stage, done, total in loop:
+        assert (stage, total) == ("infer CAMs", 16)
+        if done == 7:
+            break
+    loop.close()
+    assert len([key for key in keys(port, "images") if key.startswith(folder)]) == 5
+    first = next(run_chain(task, Here(Process())))  # here are seven, and two go up now
+    assert first == ("infer CAMs", 1, 9)
+    assert len([key for key in keys(port, "images") if key.startswith(folder)]) == 7
+    shutil.rmtree(mirror)
+    assert next(run_chain(task, Here(Process()))) == ("infer CAMs", 1, 9)
+    stage, done, total = next(
+        item for item in run_chain(task, Here(Process())) if item[0] != "infer CAMs"
+    )
+    assert stage == "learn affinity"
+    for path in (ChainFolders(unbroken, tiny_chain).maps).iterdir():
+        assert (mirror / folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_deeplab_goes_on_from_its_last_checkpoint_on_an_empty_machine(
+    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
+) -> None:
+    copied(port, in_bucket, "deeplab", without=("segmentations", "predictions"))
+    task = task_of(tiny_chain, drawn, "deeplab")
+    loop = training(task, TRAIN_DEEPLAB, Process())
+    assert [next(loop)["epoch"], next(loop)["epoch"]] == [1, 2]
+    shutil.rmtree(mirror)  # the second epoch's checkpoint is not yet written
+    assert [record["epoch"] for record in training(task, TRAIN_DEEPLAB, Process())] == [2]
+    ours, theirs = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (ChainFolders(root, tiny_chain).segmentation / "epochs.jsonl"
+                     for root in (mirror, unbroken))
+    )  # fmt: skip
+    assert [row["step_losses"] for row in ours] == [row["step_losses"] for row in theirs]
+    assert list(training(task, TRAIN_DEEPLAB, Process())) == []
+
+
+def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_again(
+    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path,
+    unbroken: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+    copied(port, in_bucket, "refused", without=("predictions",))
+    task = task_of(tiny_chain, drawn, "refused")
+    refused = pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/refused/predictions/")
+    with faulty_proxy(port) as proxy:
+        loop = run_chain(task, Here(Process()))
+        assert next(loop)[0] == "predict"
+        proxy.faults = [("PUT", "refuse")] * 100
+        with refused:
+            list(loop)
+    assert not [key for key in keys(port, "refused") if key.startswith("predictions")]
+    assert list(run_chain(task, Here(Process()))) == []
+    task.open_store().pull_folder(mirror / "labels")
+    assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
+    there = {key.rpartition("/")[2] for key in keys(port, "refused") if "predictions" in key}
+    assert {"metrics.json", "gallery.png"} < there
+
+
+class Ranks:
+    """Two ranks as threads: `gather` exchanges items through a list."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = [None, None]
+        self.barrier = threading.Barrier(2, timeout=60)
+
+    def rank(self, number: int) -> Process:
+        ranks = self
+
+        class Rank(Process):
+            def gather(self, item: Any) -> list[Any]:
+                ranks.items[number] = item
+                ranks.barrier.wait()
+                found = list(ranks.items)
+                ranks.barrier.wait()
+                return found
+
+        return Rank(number, 2)
+
+
+def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_labels(
+    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, tmp_path: Path
+) -> None:
+    copied(port, in_bucket, "ranks", without=("segmentations", "predictions"))
+    rel = f"segmentations/{tiny_chain.segmentation_id}/checkpoints"
+    mirrors, ranks = [tmp_path / "first", tmp_path / "second"], Ranks()
+    held = [{"epoch_0001.pt": b"1"}, {"epoch_0002.pt": b"never uploaded"}]
+    for mirror, files in zip(mirrors, held, strict=True):
+        for name, content in files.items():
+            (mirror / rel).mkdir(parents=True)
+            (mirror / rel / name).write_bytes(content)
+
+    def start(number: int) -> None:
+        remote = RemoteChain(task_of(tiny_chain, drawn, "ranks"))
+        root = mirrors[number]
+        remote.store = Store(root, Remote(f"s3://{BUCKET}/ranks", root))
+        remote.remote, remote.folders = remote.store.remote, ChainFolders(root, tiny_chain)
+        remote.start_training(TRAIN_DEEPLAB, ranks.rank(number))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mirror in mirrors:
+        assert {p.name: p.read_bytes() for p in (mirror / rel).iterdir()} == held[0]
+        assert len(list((ChainFolders(mirror, tiny_chain).labels / "png").iterdir())) == 16
+
+
+def test_a_store_has_one_headline_at_a_time_on_all_machines(
+    port: int, mirror: Path, tmp_path: Path
+) -> None:
+    url, other = f"s3://{BUCKET}/twice", tmp_path / "other"
+    there = Store(other, Remote(url, other))
+    refused = pytest.raises(StoreError, match=r"held by process .* another `sweeps headline` works")
+    with one_at_a_time(open_store(url)), refused, one_at_a_time(there):
+        pass
+    with one_at_a_time(there):
+        pass
+
+
+def headline(data: Path, mirror: Path) -> subprocess.CompletedProcess[str]:
+    settings = ("iterations=8", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
+    words = [
+        sys.executable, "-m", "sweeps", "headline", "masks", "--preset", "tiny", "--data",
+        str(data), "--store", f"s3://{BUCKET}/headline", "--export", "train", "--export-from",
+        "masks", *(word for setting in settings for word in ("--set-segmentation", setting)),
+    ]  # fmt: skip
+    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=400, cwd=REPO, check=False,
+        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)},
+    )  # fmt: skip
+
+
+def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_machine(
+    port: int, tmp_path: Path
+) -> None:
+    data = draw_voc(tmp_path / "pictures", num_train=10, num_extra=6, num_val=3)
+    first = headline(data, tmp_path / "first")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "train DeepLab 100 %" in first.stdout
+    there = keys(port, "headline")
+    names = {key.split("/")[0] + "/" + key.rpartition("/")[2] for key in there}
+    assert names > {
+        "headline/headline.html", "headline/headline.csv", "predictions/comp6_test_cls.tar",
+        "predictions/export.json", "predictions/metrics.json", "segmentations/trained.json",
+    }  # fmt: skip
+    assert [key for key in there if key.startswith("mlartifacts/")]
+    assert not [key for key in there if key.startswith("leases/")]
+    again = headline(data, tmp_path / "second")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "100 %" not in again.stdout
+    one, other = (
+        next((tmp_path / name / "headline").glob("*/headline.csv")) for name in ("first", "second")
+    )
+    assert one.read_text() == other.read_text()
