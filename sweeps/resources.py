@@ -22,6 +22,8 @@ class Resources:
     """Trials at a time; None: as many as fit."""
     loader_workers: int = 0
     """Data loading processes per training process."""
+    compiled: bool = False
+    """Whether CAM networks train through torch.compile."""
 
     @property
     def inline(self) -> bool:

@@ -179,5 +179,6 @@ def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> Tri
         data=str(sweep.data),
         weights_file=str(sweep.weights_file) if sweep.weights_file else None,
         num_loader_workers=resources.loader_workers,
+        compiled=resources.compiled,
         remote=store.remote.url if store.remote else None,
     )

@@ -85,6 +85,12 @@ def run(
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")] = 0.0,
     max_concurrent: MaxConcurrent = None,
     loader_workers: LoaderWorkers = 0,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="train through torch.compile: pays for long trainings, see docs"
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run failed trials again")
     ] = False,
@@ -117,6 +123,7 @@ def run(
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
             "max_concurrent": max_concurrent, "loader_workers": loader_workers,
+            "compiled": compiled,
         }  # fmt: skip
         code = drive(
             sweep, open_store(store), options, retry_failed=retry_failed, hang_after=hang_after,

@@ -65,6 +65,7 @@ class TrialTask:
     data: str
     weights_file: str | None
     num_loader_workers: int = 0
+    compiled: bool = False
     remote: str | None = None
     """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
 
@@ -183,7 +184,7 @@ class _Stages:
         for record in train_cam(
             model, self.config, self.train_samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=share_decoded(self.train_samples).images,
+            decoded=share_decoded(self.train_samples).images, compiled=self.task.compiled,
         ):  # fmt: skip
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))

@@ -321,6 +321,20 @@ def test_images_over_a_limit_are_not_shared_and_the_limit_is_named(
     assert share_decoded(samples, folder=folder, max_bytes=needed).images is not None
 
 
+def test_the_environment_sets_the_limit_and_turns_sharing_off(
+    samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_DECODED_GIB", "0")
+    assert share_decoded(samples, folder=folder).note.endswith("WSSS_DECODED_GIB is 0")
+    monkeypatch.setenv("WSSS_DECODED_GIB", "1e-5")  # 10,737 bytes
+    assert "exceed" in share_decoded(samples, folder=folder).note
+    monkeypatch.setenv("WSSS_DECODED_GIB", "much")
+    with pytest.raises(DataError, match="WSSS_DECODED_GIB='much' is not a number of GiB; give one"):
+        share_decoded(samples, folder=folder)
+    monkeypatch.setenv("WSSS_DECODED_GIB", "")
+    assert share_decoded(samples, folder=folder).images is not None
+
+
 def test_a_folder_that_cannot_be_written_costs_only_the_sharing(
     samples: list[Sample], tmp_path: Path
 ) -> None:

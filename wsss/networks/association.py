@@ -64,17 +64,18 @@ class _Association(torch.autograd.Function):
         unit, values, result, sums, only = ctx.saved_tensors
         scaled = gradients[0] / sums
         offset = -(scaled * result).sum(2, keepdim=True)
-        left = torch.cat([scaled, values], 2).to(unit.dtype)
-        right = torch.cat([values, scaled], 2).to(unit.dtype)
-        scaled, offset = left[:, :, : values.shape[2]], offset.to(unit.dtype)
+        scaled, offset = scaled.to(unit.dtype), offset.to(unit.dtype)
         d_unit, d_values = torch.zeros_like(unit), torch.zeros_like(values)
         for rows, columns in _upper_blocks(unit.shape[1]):
             weights = only
             if only is None:
                 weights = _weights(unit[:, rows], unit[:, columns], ctx.temperature)
-            slope = left[:, rows] @ right[:, columns].transpose(1, 2)
-            slope += offset[:, rows]
-            slope += offset[:, columns].transpose(1, 2)
+            slope = scaled[:, rows] @ values[:, columns].transpose(1, 2) + offset[:, rows]
+            if rows == columns:
+                slope = slope + slope.transpose(1, 2)
+            else:
+                slope.baddbmm_(values[:, rows], scaled[:, columns].transpose(1, 2))
+                slope += offset[:, columns].transpose(1, 2)
             if ctx.temperature is None:
                 slope.masked_fill_(weights == 0, 0)
             else:

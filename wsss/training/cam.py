@@ -100,13 +100,15 @@ def train_cam(
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
     decoded: DecodedImages | None = None,
+    compiled: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. decoded: of `share_decoded`. Raises
-    DivergedError on a gradient that is not finite.
+    calls this with its own Process and an equal model. decoded: of `share_decoded`. compiled: run
+    the network by torch.compile, which pays after some thousand iterations (docs/performance.md).
+    Raises DivergedError on a gradient that is not finite.
     """
     process = process or Process()
     train = config.train
@@ -120,7 +122,7 @@ def train_cam(
     num_iterations = train.epochs * loader.iterations
     optimizer = build_sgd(*model.parameter_groups(), train)
     start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
-    step = TrainingStep(model, optimizer, config, process)
+    step = TrainingStep(model, optimizer, config, process, compiled=compiled)
     prior = prior_loss(samples, num_classes) * _cls_scale(config, num_classes)
     iteration = start.iteration
     for epoch in range(start.epoch, train.epochs):
@@ -158,9 +160,11 @@ class TrainingStep:
     """One optimiser step on one batch."""
 
     def __init__(
-        self, model: CamNet, optimizer: torch.optim.Optimizer, config: RunConfig, process: Process
-    ) -> None:
-        self.network = process.wrap(_AllViews(model))
+        self, model: CamNet, optimizer: torch.optim.Optimizer, config: RunConfig, process: Process,
+        *, compiled: bool = False,
+    ) -> None:  # fmt: skip
+        network = process.wrap(_AllViews(model))
+        self.network = torch.compile(network) if compiled else network
         self.optimizer, self.config, self.process = optimizer, config, process
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
