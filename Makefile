@@ -34,6 +34,9 @@ RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
 STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
 
+BENCHMARKS ?= threshold_curve context train_step inference loading planning random_walk start_up \
+	memory whole_sweep paper_cost
+
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
 	noise-floor background-score search headline crf secrets doctor plan status table report mlflow \
@@ -127,9 +130,7 @@ secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never
 	$(BIN)/python -m sweeps.secrets
 
 bench: $(STAMP) ## ratios against stated peers
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/planning.py
-	$(BIN)/python benchmarks/random_walk.py
+	@for name in $(BENCHMARKS); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(BIN)/python benchmarks/crf.py; \
 		else echo "benchmarks/crf.py is left out: it needs 'make crf'"; fi
 
