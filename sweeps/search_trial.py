@@ -16,7 +16,7 @@ from sweeps.lease import STALE_SECONDS, Lease
 from sweeps.remote_trial import RemoteTrial
 from sweeps.search import split_halves
 from sweeps.store import CamFolder, Store, StoreError, open_store, write_config, write_json
-from sweeps.trial import LOCK_WAIT_SECONDS
+from sweeps.training_lock import LOCK_WAIT_SECONDS
 from wsss.config import RunConfig
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sweeps.chain_work import ChainTask, without
+from sweeps.environment import environment
 from sweeps.store import StoreError
-from sweeps.trial import environment
 from wsss.data.loading import read_rgb
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset

@@ -4,34 +4,28 @@ Runs in one process or in every rank of several; plain torch, no Ray and no MLfl
 """
 
 import itertools
-import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 from numpy.typing import NDArray
 
-from sweeps.code_version import code_version
 from sweeps.counted import find_counts, note_counts
+from sweeps.environment import environment
 from sweeps.image_counts import count_images, save_image_counts
-from sweeps.lease import STALE_SECONDS, Lease, LeaseHeldError
+from sweeps.lease import Lease
 from sweeps.remote_trial import RemoteTrial
 from sweeps.store import (
-    CamFolder,
     Store,
-    StoreError,
     open_store,
-    read_json,
     write_config,
     write_json,
 )
 from sweeps.store_errors import disk_errors
+from sweeps.training_lock import training_lock
 from wsss.config import RunConfig
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import VocDataset
@@ -44,9 +38,6 @@ from wsss.networks.cam_net import CamNet
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.process import Process
-
-LOCK_WAIT_SECONDS = 30.0
-"""How long to wait for a dying predecessor of the same trial to let go."""
 
 NUM_GALLERY_IMAGES = 6
 NUM_INFERENCE_REPORTS = 5
@@ -87,7 +78,7 @@ def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
         return
     with disk_errors(store.root):
         if process.is_first:
-            with _training_lock(cam, run_id(config)) as lease:
+            with training_lock(cam, run_id(config)) as lease:
                 yield from _run_locked(config, task, process, store, lease)
         else:
             yield from _run_locked(config, task, process, store, None)
@@ -100,36 +91,6 @@ def _run_locked(
     remote = RemoteTrial(store, config, process, lease)
     if remote.start():
         yield from _Stages(config, task, process, store, remote).all()
-
-
-@contextmanager
-def _training_lock(cam: CamFolder, own_run: str) -> Iterator[Lease | None]:
-    """Hold a training, while another run of it does its part for as long as that takes.
-
-    A predecessor of this very run is waited for LOCK_WAIT_SECONDS, and on another machine until its
-    lease has run out. A lock ends with its process. Yields the lease if the lock is one.
-    """
-    lock, holder = cam.lock(note=own_run), cam.path / "holder.json"
-    lease = lock if isinstance(lock, Lease) else None
-    while True:
-        try:
-            lock.acquire(timeout=LOCK_WAIT_SECONDS + (STALE_SECONDS if lease else 0))
-            break
-        except Timeout as held:
-            if isinstance(held, LeaseHeldError):
-                other, where = held.holder.get("note"), str(held)
-            else:
-                other, where = (read_json(holder) or {}).get("run_id"), str(cam.path)
-            if other in (None, "", own_run):
-                raise StoreError(
-                    f"{where}: another process is training this; wait for it or end it"
-                ) from None
-    try:
-        write_json(holder, {"run_id": own_run})
-        yield lease
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 class _Stages:
@@ -267,15 +228,3 @@ def _training_share(config: RunConfig) -> float:
     training = config.train.epochs * 3 * (1 + len(config.views.names))
     inference = sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
     return training / (training + 2 * inference)
-
-
-def environment(process: Process) -> dict[str, Any]:
-    """Return what a result was computed with: code, versions and the kind of machine."""
-    packages = ("torch", "torchvision", "numpy", "pillow", "ray", "mlflow", "wsss-sweeps")
-    return {
-        "code_version": code_version(),
-        "python": platform.python_version(),
-        "device": process.device.type,
-        "processes": process.world_size,
-        **{name: version(name) for name in packages},
-    }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps import counted as counted_module
+from sweeps import training_lock
 from sweeps import trial as trial_module
 from sweeps.counted import find_counts, inference_key, note_counts
 from sweeps.image_counts import load_image_counts
@@ -207,7 +208,7 @@ def test_a_training_that_another_run_of_it_holds_is_waited_for(
     small: RunConfig, store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two columns of one row at a time: the second does not fail, however long the first takes.
-    monkeypatch.setattr(trial_module, "LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(training_lock, "LOCK_WAIT_SECONDS", 0.1)
     second = with_score(small, 0.3)
     cam = Store(store).cam(cam_id(second))
     write_json(cam.path / "holder.json", {"run_id": "another run"})
@@ -228,7 +229,7 @@ def test_a_training_that_another_run_of_it_holds_is_waited_for(
 def test_a_training_that_this_very_run_holds_elsewhere_is_refused(
     small: RunConfig, store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module, "LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(training_lock, "LOCK_WAIT_SECONDS", 0.1)
     second = with_score(small, 0.3)
     cam = Store(store).cam(cam_id(second))
     write_json(cam.path / "holder.json", {"run_id": run_id(second)})

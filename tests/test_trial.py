@@ -13,7 +13,7 @@ import pytest
 import reference
 from PIL import Image
 
-from sweeps import trial as trial_module
+from sweeps import training_lock
 from sweeps.store import Store, StoreError, write_json
 from sweeps.trial import TrialTask, run_trial
 from wsss.config import RunConfig
@@ -254,7 +254,7 @@ def test_a_failure_is_forgotten_once_the_trial_succeeds(
 def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
     store: Path, config: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module, "LOCK_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(training_lock, "LOCK_WAIT_SECONDS", 0.2)
     (store / "runs" / run_id(config) / "metrics.json").unlink()
     cam = Store(store).cam(cam_id(config))
     code = (
