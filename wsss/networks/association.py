@@ -25,9 +25,13 @@ def associate(unit: Tensor, values: Tensor, *, temperature: float | None) -> Ten
 
     unit: [B, N, C] of length 1 (or all 0); values: [B, N, C']. Returns [B, N, C'], in fp32 or the
     wider type of the input. With no temperature the weights are ReLU(cosine) over their row sum,
-    else softmax(cosine / temperature).
+    else softmax(cosine / temperature). Under autocast, products are taken in its type.
     """
-    result: Tensor = _Association.apply(unit, values, temperature)
+    device = unit.device.type
+    if torch.is_autocast_enabled(device):
+        unit, values = (x.to(torch.get_autocast_dtype(device)) for x in (unit, values))
+    with torch.autocast(device, enabled=False):  # the backward pass is never under it
+        result: Tensor = _Association.apply(unit, values, temperature)
     return result
 
 

@@ -63,7 +63,7 @@ class ContextAssociation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
         features = x.flatten(2).transpose(1, 2)  # [B, N, C]
-        unit = F.normalize(features, dim=2).to(x.dtype)  # autocast would give it in fp32
+        unit = F.normalize(features, dim=2)
         mixed = associate(unit, features, temperature=self.temperature).to(x.dtype)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         return x + mixed if self.residual else mixed
