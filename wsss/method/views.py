@@ -68,13 +68,14 @@ def content_mask(boxes: Tensor, crop_size: int) -> Tensor:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Map RGB pixels in 0..255 [B, 3, H, W] to ImageNet mean 0 and standard deviation 1."""
-    return _normalise_in_place(pixels.clone())
+    return _standardise(pixels / 255)
 
 
-def _normalise_in_place(pixels: Tensor) -> Tensor:
+def _standardise(pixels: Tensor) -> Tensor:
+    """In place, of pixels in 0..1."""
     mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
-    return pixels.div_(255).sub_(mean).div_(std)
+    return pixels.sub_(mean).div_(std)
 
 
 def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
@@ -102,4 +103,4 @@ def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
         if views.padding == "before":
             adjusted = torch.where(inside, adjusted, fill)
         inputs[place * batch : (place + 1) * batch] = adjusted
-    return _normalise_in_place(inputs).unflatten(0, (num_views, batch))
+    return _standardise(inputs.div_(255)).unflatten(0, (num_views, batch))
