@@ -81,8 +81,10 @@ def compare(backbone: str, samples: list[Sample]) -> None:
     for one, other in zip(run(), usual_loop(peer, samples), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     name = f"multi-scale CAMs, {backbone}"
-    faster(f"{name}: against the usual loop", run, lambda: usual_loop(peer, samples), goal=2)
-    faster(f"{name}: one image at a time against four", run, lambda: run(4), rounds=3)
+    faster(
+        f"{name}: against the usual loop", run, lambda: usual_loop(peer, samples), goal=2, rounds=3
+    )
+    faster(f"{name}: one image at a time against four", run, lambda: run(4), rounds=2)
 
 
 def main() -> None:

@@ -182,7 +182,7 @@ def compare(folder: Path, epochs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--epochs", type=int, default=2, help="of each trial; the preset has 8")
+    parser.add_argument("--epochs", type=int, default=1, help="of each trial; the preset has 8")
     chosen = parser.parse_args()
     print(f"Table V, preset tiny, {chosen.epochs} epochs, {os.cpu_count()} cores; one round each")
     with tempfile.TemporaryDirectory() as folder:
