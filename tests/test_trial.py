@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ import reference
 from PIL import Image
 
 from sweeps import training_lock
+from sweeps import trial as trial_module
+from sweeps.resources import Resources
+from sweeps.run import _task
 from sweeps.store import Store, StoreError, write_json
+from sweeps.sweep import make_sweep
 from sweeps.trial import TrialTask, run_trial
 from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
@@ -270,3 +276,38 @@ def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
             run(config, store, drawn)
         other.kill()  # a killed process leaves no lock behind
     assert run(config, store, drawn)[-1]["progress"] == 1
+
+
+@pytest.mark.parametrize("limit", ["1", "0"])
+def test_a_trial_trains_from_shared_images_compiled_if_asked(
+    config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("WSSS_DECODED_GIB", limit)
+    given: list[dict[str, Any]] = []
+
+    class StoppedError(Exception):
+        pass
+
+    def watched(*_: Any, **options: Any) -> None:
+        given.append(options)
+        raise StoppedError
+
+    monkeypatch.setattr(trial_module, "train_cam", watched)
+    for compiled in (False, True):
+        task = replace(task_of(config, tmp_path, drawn), compiled=compiled)
+        with pytest.raises(StoppedError):
+            list(run_trial(task, Process()))
+    assert [options["compiled"] for options in given] == [False, True]
+    count = len(VocDataset(drawn).samples(config.data.train_split))
+    for options in given:
+        shared = options["decoded"]
+        assert (shared is None) == (limit == "0")
+        assert shared is None or len(shared) == count
+
+
+def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
+    sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
+    for compiled in (False, True):
+        resources = Resources(compiled=compiled, loader_workers=2)
+        task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
+        assert (task.compiled, task.num_loader_workers) == (compiled, 2)
