@@ -116,7 +116,4 @@ def _do_images(item: _Stage, image_ids: list[str]) -> Iterator[str]:
 
 
 def _process(cpus: float) -> Process:
-    import torch
-
-    torch.set_num_threads(max(1, int(cpus)))
-    return Process(device=pick_device())
+    return Process(device=pick_device(cpus))

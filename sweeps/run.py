@@ -32,6 +32,7 @@ from sweeps.sweep import Sweep
 from sweeps.trainable import Conduct, trainable
 from sweeps.trial import TrialTask
 from wsss.networks.backbone import build_backbone
+from wsss.training.allocation import let_children_keep_memory
 
 __all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "start_ray"]
 
@@ -130,6 +131,7 @@ def start_ray(resources: Resources) -> None:
     if resources.address:
         ray.init(resources.address, **quiet)
         return
+    let_children_keep_memory()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     ray.init("local", num_gpus=gpus, include_dashboard=resources.workers > 0, **quiet)

@@ -14,7 +14,6 @@ from typing import Any
 
 import optuna
 import ray
-import torch
 from optuna.distributions import FloatDistribution
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -144,10 +143,9 @@ def _report(
     run: Callable[[SearchTask, Process], Iterator[dict[str, float]]], task: SearchTask, cpus: float
 ) -> None:
     """Report a trial's records to Tune; a diverged training is worth 0 % and is not repeated."""
-    torch.set_num_threads(max(1, int(cpus)))
     epoch = 0.0
     try:
-        for record in run(task, Process(device=pick_device())):
+        for record in run(task, Process(device=pick_device(cpus))):
             epoch = record["epoch"]
             tune.report(record)
     except DivergedError as error:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -45,8 +44,8 @@ def trainable(
         return  # the driver has recorded a failure, and Tune knows no other way to end a restart
     task = tasks[space["run_id"]]
     if resources.inline:
-        torch.set_num_threads(max(1, int(resources.cpus)))
-        for record in guarded_trial(task, Process(device=pick_device()), conduct):
+        process = Process(device=pick_device(resources.cpus))
+        for record in guarded_trial(task, process, conduct):
             tune.report(record)
         return
     fit(

@@ -115,14 +115,11 @@ def _by_tasks(
 
 def _do_images(item: tuple[Any, str, float], image_ids: list[str]) -> Iterator[str]:
     """Do a stage for a shard of images; runs in a Ray task."""
-    import torch
-
     from wsss.label_stages import LabelStages
     from wsss.training.process import pick_device
 
     task, stage, cpus = item
-    torch.set_num_threads(max(1, int(cpus)))
-    yield from LabelStages(task, pick_device()).images(stage, image_ids)
+    yield from LabelStages(task, pick_device(cpus)).images(stage, image_ids)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from wsss.training.allocation import keep_freed_memory
 from wsss.training.process import Process
 
 Loop = Callable[[Any, Process], Iterator[dict[str, float]]]
@@ -82,6 +83,8 @@ def _worker(config: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         device = get_device()
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     process = Process(context.get_world_rank(), context.get_world_size(), device)
     for record in config["loop"](config["item"], process):
         ray.train.report(record)

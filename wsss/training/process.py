@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wsss.training.allocation import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Process:
@@ -61,10 +63,15 @@ class Process:
             dist.barrier()
 
 
-def pick_device() -> torch.device:
-    """Return the first GPU if torch sees one, else the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else (torch.device("cpu"))
-    )
+def pick_device(cpus: float | None = None) -> torch.device:
+    """Return the first GPU if torch sees one, else the CPU; settle this process's use of the CPU.
+
+    cpus: how many threads torch may use, at least one; None: as many as it likes. On the CPU, freed
+    memory is kept (allocation.py).
+    """
+    if cpus is not None:
+        torch.set_num_threads(max(1, int(cpus)))
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    keep_freed_memory()
+    return torch.device("cpu")

@@ -1,0 +1,72 @@
+"""Freed memory stays with the process: a training on the CPU need not ask for it again."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from wsss.training.allocation import let_children_keep_memory
+
+MEASURE = """
+import resource, sys, threading
+from wsss.training.allocation import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        large = [bytearray(b"1") * 2**26 for _ in range(3)]
+        del large
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def measure():
+    faults()
+    print(faults())
+
+if sys.argv[1] == "first thread":
+    keep_freed_memory()
+    measure()
+else:
+    thread = threading.Thread(target=measure)
+    thread.start()
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+
+
+def page_faults(where: str) -> int:
+    """How many pages 30 arrays of 64 MiB cost a process of its own."""
+    command = [sys.executable, "-c", MEASURE, where]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+@glibc
+@pytest.mark.parametrize("where", ["first thread", "thread"])
+def test_large_arrays_are_not_asked_of_the_system_again(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("WSSS_KEEP_MEMORY", "0")
+    let_children_keep_memory()
+    by_default = page_faults(where)
+    monkeypatch.delenv("WSSS_KEEP_MEMORY")
+    if where == "thread":
+        let_children_keep_memory()
+    assert page_faults(where) * 10 < by_default
+
+
+def test_tunables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    let_children_keep_memory()
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_another_c_library_is_left_alone() -> None:
+    code = (
+        "import platform; platform.libc_ver = lambda *_: ('', '')\n"
+        "import ctypes; ctypes.CDLL = None\n"
+        "from wsss.training.allocation import keep_freed_memory\n"
+        "assert keep_freed_memory() is False"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
