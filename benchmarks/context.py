@@ -17,22 +17,23 @@ from wsss.networks.association import associate
 BATCH, CHANNELS = 2, 256
 
 
-def full_matrix(unit: Tensor, values: Tensor, *, temperature: float | None) -> Tensor:
+def full_matrix(features: Tensor, *, temperature: float | None) -> Tensor:
     """Cosines of all pairs, activated, normalised, applied."""
+    unit = F.normalize(features, dim=2)
     cosine = unit @ unit.transpose(1, 2)
     if temperature is not None:
-        return torch.softmax(cosine / temperature, 2) @ values
+        return torch.softmax(cosine / temperature, 2) @ features
     weights = cosine.relu()
-    return (weights / weights.sum(2, keepdim=True).clamp_min(1e-6)) @ values
+    return (weights / weights.sum(2, keepdim=True).clamp_min(1e-6)) @ features
 
 
-WAYS = {"blocks": associate, "full matrix": full_matrix}
+WAYS = {"ours": associate, "full matrix": full_matrix}
 
 
 def step(way: str, features: Tensor, temperature: float | None) -> tuple[Tensor, Tensor]:
     """Return the associated features and their gradient."""
     x = features.detach().requires_grad_()
-    mixed = WAYS[way](F.normalize(x, dim=2), x, temperature=temperature)
+    mixed = WAYS[way](x, temperature=temperature)
     (mixed * mixed).mean().backward()
     assert x.grad is not None
     return mixed.detach(), x.grad
@@ -62,14 +63,14 @@ def high_water_mib() -> float:
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for size in (32, 64):
+    for size in (10, 32, 64):
         for kind, temperature in (("ReLU", None), ("softmax", 0.1)):
             features = torch.randn(BATCH, size**2, CHANNELS)
             ours, peer = (step(way, features, temperature) for way in WAYS)
             torch.testing.assert_close(ours, peer)
             overhead(
-                f"context association {size}x{size}, {kind}: blocks / full matrix",
-                lambda: step("blocks", features, temperature),  # noqa: B023 - called at once
+                f"context association {size}x{size}, {kind}: ours / full matrix",
+                lambda: step("ours", features, temperature),  # noqa: B023 - called at once
                 lambda: step("full matrix", features, temperature),  # noqa: B023
                 goal=1.0,
             )

@@ -1,4 +1,4 @@
-"""The association of pixels block by block, against the full matrix and numerical gradients."""
+"""The association of pixels, by blocks and by the matrix, against Eq. 3 and finite differences."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.networks import association
-from wsss.networks.association import associate
+from wsss.networks.association import associate, by_blocks
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [None, 0.1, 0.7])
 
@@ -33,7 +33,7 @@ def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
     monkeypatch.setattr(association, "BLOCK_PIXELS", block)
     results = []
     for mix in (
-        lambda u, v: associate(u, v, temperature=temperature),
+        lambda u, v: by_blocks(u, v, temperature=temperature),
         lambda u, v: full_matrix(u, v, temperature),
     ):
         x, values = pixels(2, 20, 6).requires_grad_(), pixels(2, 20, 3, rng_seed=1).requires_grad_()
@@ -52,16 +52,39 @@ def test_gradients_are_those_of_finite_differences(
     x, values = pixels(1, 7, 4).requires_grad_(), pixels(1, 7, 2, rng_seed=1).requires_grad_()
 
     def mix(x: Tensor, values: Tensor) -> Tensor:
-        return associate(F.normalize(x, dim=2), values, temperature=temperature)
+        return by_blocks(F.normalize(x, dim=2), values, temperature=temperature)
 
     assert torch.autograd.gradcheck(mix, (x, values))
 
 
-def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on() -> None:
+@TEMPERATURES
+@pytest.mark.parametrize("smallest", [0, 20])  # of 20 pixels: by blocks, by the matrix
+def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
+    smallest: int, temperature: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "SMALL_MAP_PIXELS", smallest)
+    results = []
+    for mix in (
+        lambda x: associate(x, temperature=temperature),
+        lambda x: full_matrix(F.normalize(x, dim=2), x, temperature),
+    ):
+        x = pixels(2, 20, 6).requires_grad_()
+        mixed = mix(x)
+        (mixed * pixels(2, 20, 6, rng_seed=2)).sum().backward()
+        results.append((mixed, x.grad))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("smallest", [0, 5])
+def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on(
+    smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "SMALL_MAP_PIXELS", smallest)
     x = pixels(1, 5, 4)
     x[0, 2] = 0
     x.requires_grad_()
-    mixed = associate(F.normalize(x, dim=2), x, temperature=None)
+    mixed = associate(x, temperature=None)
     mixed.sum().backward()
     assert (mixed[0, 2] == 0).all()
     assert x.grad is not None
@@ -70,15 +93,14 @@ def test_a_pixel_without_features_stays_empty_and_passes_no_gradient_on() -> Non
 
 def test_bf16_is_near_fp64_and_sums_in_fp32() -> None:
     x = pixels(1, 1100, 32)  # three blocks
-    unit = F.normalize(x, dim=2)
-    expected = full_matrix(unit, x, None)
-    found = associate(unit.bfloat16(), x.bfloat16(), temperature=None)
+    expected = full_matrix(F.normalize(x, dim=2), x, None)
+    found = associate(x.bfloat16(), temperature=None)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=0.02)
 
 
 @TEMPERATURES
-@pytest.mark.parametrize("num_pixels", [20, 1100])  # kept, computed again
+@pytest.mark.parametrize("num_pixels", [20, 1100])  # a small map, blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_gives_gradients_near_those_of_fp32(
     num_pixels: int, dtype: torch.dtype, temperature: float | None
@@ -87,7 +109,7 @@ def test_autocast_gives_gradients_near_those_of_fp32(
     for enabled in (True, False):
         x = pixels(1, num_pixels, 32).to(dtype if enabled else torch.float32).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            mixed = associate(F.normalize(x, dim=2), x, temperature=temperature)
+            mixed = associate(x, temperature=temperature)
         assert mixed.dtype == torch.float32
         (mixed * pixels(1, num_pixels, 32, rng_seed=1).float()).sum().backward()
         assert x.grad is not None
@@ -107,7 +129,7 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_pixels_not_with_their
 
         x = pixels(1, num_pixels, 4).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            associate(F.normalize(x, dim=2), x, temperature=None)
+            associate(x, temperature=None)
         return total
 
     assert kept(1600) == 2 * kept(800)

@@ -1,8 +1,9 @@
-"""Each pixel's mean over similar pixels (Eq. 3), without the N x N affinity in memory.
+"""Each pixel's mean over similar pixels (Eq. 3), without large N x N matrices in memory.
 
-The cosine of two pixels is symmetric, so only blocks on and above the diagonal are computed, each
-while it lies in the cache, and computed again in the backward pass rather than kept: fewer
-multiplications than the full matrix takes, and memory that grows with N rather than N^2.
+The cosine of two pixels is symmetric. On a large map only blocks on and above the diagonal are
+computed, each while it lies in the cache, and computed again in the backward pass rather than kept:
+fewer multiplications than the full matrix takes, and memory that grows with N rather than N^2. On a
+small map the matrix is smaller than the features, so all that can be done on it is done on it.
 
 Legend: B batch, N pixels, C channels, R pixels of a block.
 """
@@ -11,7 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+SMALL_MAP_PIXELS = 256
+"""Up to this N the whole matrix is kept, 256 KiB per image in fp32."""
 
 BLOCK_PIXELS = 512
 """R: a block has R^2 entries per image, 1 MiB in fp32."""
@@ -19,19 +24,63 @@ BLOCK_PIXELS = 512
 SMALLEST_SUM = 1e-6
 """A pixel's cosine with itself is 1, so a row sums to at least 1, unless its features are all 0."""
 
+SMALLEST_LENGTH = 1e-12
+"""Features are divided by their length, or by this if they are all 0."""
 
-def associate(unit: Tensor, values: Tensor, *, temperature: float | None) -> Tensor:
-    """Weighted mean of `values` by the cosine of unit vectors, for all pairs of pixels.
 
-    unit: [B, N, C] of length 1 (or all 0); values: [B, N, C']. Returns [B, N, C'], in fp32 or the
-    wider type of the input. With no temperature the weights are ReLU(cosine) over their row sum,
-    else softmax(cosine / temperature). Under autocast, products are taken in its type.
+def associate(features: Tensor, *, temperature: float | None) -> Tensor:
+    """Weighted mean of pixels' features by their cosine, for all pairs of pixels.
+
+    [B, N, C] -> [B, N, C], in fp32 or the wider type of the input. With no temperature the weights
+    are ReLU(cosine) over their row sum, else softmax(cosine / temperature). Under autocast,
+    products are taken in its type.
     """
-    device = unit.device.type
+    device, kind = features.device.type, features.dtype
+    wide = torch.promote_types(kind, torch.float32)
     if torch.is_autocast_enabled(device):
-        unit, values = (x.to(torch.get_autocast_dtype(device)) for x in (unit, values))
+        kind = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):  # the backward pass is never under it
-        result: Tensor = _Association.apply(unit, values, temperature)
+        if features.shape[1] <= SMALL_MAP_PIXELS:
+            return _by_matrix(features.to(kind), temperature).to(wide)
+        unit = F.normalize(features.to(wide), dim=2, eps=SMALLEST_LENGTH)
+        return by_blocks(unit.to(kind), features.to(kind), temperature=temperature)
+
+
+def _by_matrix(features: Tensor, temperature: float | None) -> Tensor:
+    """Weigh with the N x N matrix in memory; the lengths are the roots of its diagonal."""
+    products: Tensor = _Products.apply(features)
+    products = products.to(torch.promote_types(features.dtype, torch.float32))
+    inverse = products.diagonal(dim1=1, dim2=2).clamp_min(SMALLEST_LENGTH**2).rsqrt()  # [B, N]
+    cosine = products * (inverse[:, :, None] * inverse[:, None])
+    if temperature is None:
+        weights = cosine.relu()
+        weights = weights / weights.sum(2, keepdim=True).clamp_min(SMALLEST_SUM)
+    else:
+        weights = torch.softmax(cosine / temperature, 2)
+    return weights.to(features.dtype) @ features
+
+
+class _Products(torch.autograd.Function):
+    """X -> X X^T, whose gradient is one product, since (G + G^T) X = G X + G^T X."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return features @ features.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        return (gradients[0] + gradients[0].transpose(1, 2)) @ features
+
+
+def by_blocks(unit: Tensor, values: Tensor, *, temperature: float | None) -> Tensor:
+    """Weighted mean of `values` by the cosine of unit vectors.
+
+    unit: [B, N, C] of length 1 (or all 0); values: [B, N, C'], of one type. Returns [B, N, C'], in
+    fp32 or the wider type of the input. Not to be called under autocast.
+    """
+    result: Tensor = _Association.apply(unit, values, temperature)
     return result
 
 
@@ -43,7 +92,6 @@ class _Association(torch.autograd.Function):
         wide = torch.promote_types(unit.dtype, torch.float32)
         total = torch.zeros(values.shape, dtype=wide, device=values.device)
         sums = torch.zeros((*values.shape[:2], 1), dtype=wide, device=values.device)
-        weights = unit.new_empty(0)
         for rows, columns in _upper_blocks(unit.shape[1]):
             weights = _weights(unit[:, rows], unit[:, columns], temperature)
             total[:, rows] += weights @ values[:, columns]
@@ -53,8 +101,7 @@ class _Association(torch.autograd.Function):
                 total[:, columns] += weights @ values[:, rows]
                 sums[:, columns] += weights.sum(2, keepdim=True, dtype=wide)
         result = total.div_(sums.clamp_min_(SMALLEST_SUM))
-        only = weights if unit.shape[1] <= BLOCK_PIXELS else None  # small enough to be kept
-        ctx.save_for_backward(unit, values, result, sums, only)
+        ctx.save_for_backward(unit, values, result, sums)
         ctx.temperature = temperature
         return result
 
@@ -65,15 +112,13 @@ class _Association(torch.autograd.Function):
         As the cosine is symmetric, the gradient of a block of it is f' (dW + dW^T), and is used for
         both of the block's sides.
         """
-        unit, values, result, sums, only = ctx.saved_tensors
+        unit, values, result, sums = ctx.saved_tensors
         scaled = gradients[0] / sums
         offset = -(scaled * result).sum(2, keepdim=True)
         scaled, offset = scaled.to(unit.dtype), offset.to(unit.dtype)
         d_unit, d_values = torch.zeros_like(unit), torch.zeros_like(values)
         for rows, columns in _upper_blocks(unit.shape[1]):
-            weights = only
-            if only is None:
-                weights = _weights(unit[:, rows], unit[:, columns], ctx.temperature)
+            weights = _weights(unit[:, rows], unit[:, columns], ctx.temperature)
             slope = scaled[:, rows] @ values[:, columns].transpose(1, 2) + offset[:, rows]
             if rows == columns:
                 slope = slope + slope.transpose(1, 2)

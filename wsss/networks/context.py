@@ -4,7 +4,6 @@ Legend: B batch, C channels in, C' channels of the stack, h w map size, N = h * 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig
@@ -45,7 +44,7 @@ class MultiScaleAtrous(nn.Module):
             stacked = x
             for layer in self.layers:
                 stacked = layer(stacked)
-        return stacked if self.scale is None else x + self.scale * stacked
+        return stacked if self.scale is None else torch.addcmul(x, self.scale, stacked)
 
 
 class ContextAssociation(nn.Module):
@@ -63,7 +62,6 @@ class ContextAssociation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""
         features = x.flatten(2).transpose(1, 2)  # [B, N, C]
-        unit = F.normalize(features, dim=2)
-        mixed = associate(unit, features, temperature=self.temperature).to(x.dtype)
+        mixed = associate(features, temperature=self.temperature).to(x.dtype)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         return x + mixed if self.residual else mixed

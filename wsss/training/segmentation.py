@@ -173,8 +173,9 @@ def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
     rates = ((backbone, config.lr), (head, config.lr * config.head_lr_multiplier))
     groups = [{"params": group, "lr": lr, "base_lr": lr} for group, lr in rates if group]
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        fused=True,
+    )  # fmt: skip
 
 
 def load_trained(checkpoints: CheckpointFolder, config: DeepLabConfig, num_classes: int) -> DeepLab:
