@@ -3,14 +3,15 @@
 Usage: python benchmarks/loading.py [folder in VOC layout]. Without a folder, the real pictures
 beside the checkout, else pictures of 500 x 375 drawn by code. One process, one thread. Compared:
 
-- a batch of 16 crops of 512 from long sides of 320..640, as the training loop takes it: ours from
-  the shared map and ours decoding each image, against the IRN-style loader, which resizes whole
+- a batch of 16 crops of 512 from long sides of 320..640, as the training loop takes it: ours as
+  another trial of the seed has kept them (every trial of a node but the first), ours from the
+  shared map and ours decoding each image, against the IRN-style loader, which resizes whole
   images (bicubic) and normalises on the CPU. Theirs is float and normalised, ours 8-bit; a row of
   its own has ours with the views' normalisation, which is otherwise part of the training step.
 - steps of the CAM training (one view, the lightest, so that loading weighs most) with loading
   against the same steps on the same batches held in memory.
 
-Crops from the map, decoded crops and the batches in memory are asserted equal bit for bit. The
+Kept crops, crops from the map, decoded crops and the batches in memory are asserted equal bit for bit. The
 peer's pixels are not ours: another filter; its normalisation is asserted to be ours.
 """
 
@@ -33,6 +34,7 @@ from wsss.config import RunConfig, TrainConfig
 from wsss.data.decoded import DecodedImages
 from wsss.data.drawn import draw_voc
 from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.shared_crops import SharedCrops, share_crops
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, normalise
@@ -41,7 +43,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import SHORT, TINY
 from wsss.training.cam import TrainingStep
 from wsss.training.optim import build_sgd
-from wsss.training.process import Process
+from wsss.training.process import Process, pick_device
 
 REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
 SIZE = (500, 375)
@@ -103,14 +105,28 @@ def irn_batch(samples: list[Sample], train: TrainConfig, rng: np.random.Generato
 # Loading
 
 
-def crops_against_irn(samples: list[Sample], decoded: DecodedImages) -> None:
+def keep_crops(samples: list[Sample], train: TrainConfig, folder: Path, epochs: int) -> SharedCrops:
+    """Load crops as a first trial does, and return what it has kept."""
+    found = share_crops(samples, train, rng_seed=0, folder=folder)
+    assert found.crops, found.note
+    crops = CropDataset(samples, 20, train, rng_seed=0, kept=found.crops)
+    for epoch in range(epochs):
+        for index in range(len(samples)):
+            crops[epoch, index]
+    return found.crops
+
+
+def crops_against_irn(samples: list[Sample], decoded: DecodedImages, folder: Path) -> None:
     train = RunConfig().train
     rng, indices = np.random.default_rng(0), itertools.count(step=BATCH)
     plain = CropDataset(samples, 20, train, rng_seed=0)
     mapped = CropDataset(samples, 20, train, rng_seed=0, decoded=decoded)
+    kept_crops = keep_crops(samples, train, folder, 2)
+    kept = CropDataset(samples, 20, train, rng_seed=0, kept=kept_crops)
     for index in range(len(samples)):
-        for one, other in zip(plain[0, index], mapped[0, index], strict=True):
-            assert torch.equal(one, other)
+        assert kept_crops.read(0, index)
+        for other in (mapped[0, index], kept[0, index]):
+            assert all(torch.equal(*pair) for pair in zip(plain[0, index], other, strict=True))
     ramp = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
     theirs = torch.from_numpy(float_normalise(ramp)).permute(2, 0, 1)[None]
     assert torch.allclose(
@@ -119,7 +135,8 @@ def crops_against_irn(samples: list[Sample], decoded: DecodedImages) -> None:
 
     def batch(crops: CropDataset) -> CropBatch:
         first = next(indices)
-        keys = [(first, index % len(crops)) for index in range(first, first + BATCH)]
+        places = range(first, first + BATCH)
+        keys = [(index // len(crops) % 2, index % len(crops)) for index in places]
         return CropBatch(*default_collate([crops[key] for key in keys]))
 
     def ready(crops: CropDataset) -> Tensor:
@@ -133,6 +150,7 @@ def crops_against_irn(samples: list[Sample], decoded: DecodedImages) -> None:
 
     assert peer().shape == batch(mapped).pixels.shape == ready(mapped)[0].shape
     name = f"{BATCH} crops of 512, IRN-style loader against ours,"
+    faster(f"{name} kept by another trial", partial(batch, kept), peer, goal=5)
     faster(f"{name} shared map", partial(batch, mapped), peer, goal=5)
     faster(f"{name} decoding each image", partial(batch, plain), peer)
     faster(f"{name} shared map and normalisation", partial(ready, mapped), peer)
@@ -149,36 +167,43 @@ def crops_against_irn(samples: list[Sample], decoded: DecodedImages) -> None:
 
 
 def steps_against_cached(
-    name: str, config: RunConfig, samples: list[Sample], num_classes: int, decoded: DecodedImages
-) -> None:
+    name: str, config: RunConfig, samples: list[Sample], num_classes: int, decoded: DecodedImages,
+    folder: Path,
+) -> None:  # fmt: skip
     """Time an epoch of training steps with loading against one on batches in memory."""
     config = apply_overrides(config, {"network.weights": "none", "train.lr": 1e-6})
     torch.manual_seed(0)
     model = CamNet(config.network, num_classes).to(memory_format=torch.channels_last).train()
     optimizer = build_sgd(*model.parameter_groups(), config.train)
     step = TrainingStep(model, optimizer, config, Process())
-    loaders = [
-        CropLoader(CropDataset(samples, num_classes, config.train, rng_seed=0, decoded=images))
-        for images in (decoded, None)
-    ]
-    cached = list(loaders[1].epoch(0))
-    for kept, loaded in zip(cached, loaders[0].epoch(0), strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(kept, loaded, strict=True))
+    options = {
+        "kept by another trial": {"kept": keep_crops(samples, config.train, folder, 1)},
+        "shared map": {"decoded": decoded},
+        "decoding each image": {},
+    }
+    loaders = {
+        how: CropLoader(CropDataset(samples, num_classes, config.train, rng_seed=0, **given))
+        for how, given in options.items()
+    }
+    cached = list(loaders["decoding each image"].epoch(0))
+    for loader in loaders.values():
+        for one, other in zip(cached, loader.epoch(0), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
     def epoch(batches: Callable[[], Iterator[CropBatch]]) -> None:
         for iteration, batch in enumerate(batches()):
             step(batch, iteration)
 
     kept = partial(epoch, partial(iter, cached))
-    kinds = zip(("shared map", "decoding each image"), loaders, (1.05, None), strict=True)
-    for how, loader, goal in kinds:
+    for how, loader in loaders.items():
         row = f"{name}: steps with loading, {how}, against cached tensors"
+        goal = None if how == "decoding each image" else 1.05
         overhead(row, partial(epoch, partial(loader.epoch, 0)), kept, goal=goal, rounds=STEP_ROUNDS)
 
 
 def main() -> None:
     """Print all rows."""
-    torch.set_num_threads(1)
+    pick_device(1)
     given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -186,14 +211,14 @@ def main() -> None:
         shared = share_decoded(samples, folder=folder / "maps")
         assert shared.images, shared.note
         print(f"pictures of {root}; Pillow {Image.__version__}, 1 thread; {shared.note}")
-        crops_against_irn(samples, shared.images)
+        crops_against_irn(samples, shared.images, folder / "crops")
         num_classes = len(VocDataset(root).classes)
-        steps_against_cached("short", SHORT, samples, num_classes, shared.images)
+        steps_against_cached("short", SHORT, samples, num_classes, shared.images, folder / "crops")
         drawn = VocDataset(draw_voc(folder / "drawn", num_train=NUM_DRAWN, num_extra=1, num_val=1))
         samples = drawn.samples("train")
         small = share_decoded(samples, folder=folder / "maps").images
         assert small
-        steps_against_cached("tiny", TINY, samples, len(drawn.classes), small)
+        steps_against_cached("tiny", TINY, samples, len(drawn.classes), small, folder / "crops")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from sweeps.search import split_halves
 from sweeps.store import CamFolder, Store, StoreError, open_store, write_config, write_json
 from sweeps.training_lock import LOCK_WAIT_SECONDS
 from wsss.config import RunConfig
+from wsss.data.shared_crops import share_crops
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.confusion import (
@@ -136,10 +137,11 @@ class _JudgedTraining:
         epochs = self.config.train.epochs
         if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
             return
+        kept = share_crops(samples, self.config.train, rng_seed=self.config.rng_seed)
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=share_decoded(samples).images,
+            decoded=share_decoded(samples).images, kept=kept.crops,
         ):  # fmt: skip
             self.cam.add_epoch(asdict(record))
             if record.epoch < epochs:

@@ -27,6 +27,7 @@ from sweeps.store import (
 from sweeps.store_errors import disk_errors
 from sweeps.training_lock import training_lock
 from wsss.config import RunConfig
+from wsss.data.shared_crops import share_crops
 from wsss.data.sharing import share_decoded
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
@@ -142,10 +143,12 @@ class _Stages:
         checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
         if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
             return  # else its last checkpoint was lost, and what is missing is trained again
+        samples = self.train_samples
+        kept = share_crops(samples, self.config.train, rng_seed=self.config.rng_seed)
         for record in train_cam(
-            model, self.config, self.train_samples, self.num_classes, process=self.process,
+            model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=share_decoded(self.train_samples).images, compiled=self.task.compiled,
+            decoded=share_decoded(samples).images, kept=kept.crops, compiled=self.task.compiled,
         ):  # fmt: skip
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))

@@ -283,6 +283,7 @@ def test_a_trial_trains_from_shared_images_compiled_if_asked(
     config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setenv("WSSS_DECODED_GIB", limit)
+    monkeypatch.setenv("WSSS_CROPS_GIB", limit)
     given: list[dict[str, Any]] = []
 
     class StoppedError(Exception):
@@ -303,6 +304,9 @@ def test_a_trial_trains_from_shared_images_compiled_if_asked(
         shared = options["decoded"]
         assert (shared is None) == (limit == "0")
         assert shared is None or len(shared) == count
+        kept = options["kept"]
+        assert (kept is None) == (limit == "0")
+        assert kept is None or kept.num_images == count
 
 
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:

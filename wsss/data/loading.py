@@ -3,8 +3,8 @@
 The order of an epoch depends on (rng_seed, epoch), a crop on (rng_seed, epoch, image index) and on
 nothing else. Rank r of R takes the r-th slice of every global batch, so that a run on four workers
 sees what a run on one sees. Whether images are decoded for each crop or once for all processes of a
-node (sharing.py) changes no pixel, nor does making a batch ahead. Legend: B batch on this rank, K
-classes, S crop size.
+node (sharing.py), and whether a crop is made here or by another trial (shared_crops.py), changes no
+pixel, nor does making a batch ahead. Legend: B batch on this rank, K classes, S crop size.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from wsss.config import TrainConfig
 from wsss.data.decoded import DecodedImages
 from wsss.data.decoded import read_rgb as read_rgb  # where others look for it
+from wsss.data.shared_crops import Crop, SharedCrops
 from wsss.data.transforms import cut_crop, plan_crop
 from wsss.data.voc import DataError, Sample, label_vector
 
@@ -43,31 +44,38 @@ class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Training crops, indexed by (epoch, image index).
 
     decoded: the same samples' images, as `share_decoded` returns them; None: decoded for each crop.
+    kept: the crops of these samples, settings and seed, as `share_crops` returns them; None: all
+    are made here.
     """
 
     def __init__(
         self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int,
-        decoded: DecodedImages | None = None,
+        decoded: DecodedImages | None = None, kept: SharedCrops | None = None,
     ) -> None:  # fmt: skip
         if decoded is not None and not decoded.is_of(samples):
             raise ValueError("decoded images of other samples; share those of this very list")
         self.samples, self.num_classes, self.train = samples, num_classes, train
-        self.rng_seed, self.decoded = rng_seed, decoded
+        self.rng_seed, self.decoded, self.kept = rng_seed, decoded, kept
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = key
-        sample = self.samples[index]
+        crop = self.kept.read(epoch, index) if self.kept else None
+        if crop is None:
+            crop = self._make(epoch, index)
+            if self.kept:
+                self.kept.write(epoch, index, crop)
+        pixels, box = crop
+        targets = label_vector(self.samples[index].labels, self.num_classes)
+        return torch.from_numpy(pixels), torch.tensor(box), torch.from_numpy(targets)
+
+    def _make(self, epoch: int, index: int) -> Crop:
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        image = self.decoded.image(index) if self.decoded else read_rgb(sample)
+        image = self.decoded.image(index) if self.decoded else read_rgb(self.samples[index])
         plan = plan_crop(*image.size, self.train, rng)
-        return (
-            torch.from_numpy(cut_crop(image, plan, self.train.crop_size)).permute(2, 0, 1),
-            torch.tensor(plan.box),
-            torch.from_numpy(label_vector(sample.labels, self.num_classes)),
-        )
+        return cut_crop(image, plan, self.train.crop_size).transpose(2, 0, 1), plan.box
 
 
 def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.decoded import DecodedImages
 from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.shared_crops import SharedCrops
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.losses import CamLosses, cam_losses
@@ -100,20 +101,24 @@ def train_cam(
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
     decoded: DecodedImages | None = None,
+    kept: SharedCrops | None = None,
     compiled: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. decoded: of `share_decoded`. compiled: run
-    the network by torch.compile, which pays after some thousand iterations (docs/performance.md).
+    calls this with its own Process and an equal model. decoded: of `share_decoded`. kept: of
+    `share_crops`. compiled: run the network by torch.compile, which pays after some thousand
+    iterations (docs/performance.md).
     Raises DivergedError on a gradient that is not finite.
     """
     process = process or Process()
     train = config.train
     model.to(process.device).train()
-    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed, decoded=decoded)
+    crops = CropDataset(
+        samples, num_classes, train, rng_seed=config.rng_seed, decoded=decoded, kept=kept
+    )
     on_gpu = process.device.type == "cuda"
     loader = CropLoader(
         crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
