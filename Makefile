@@ -131,8 +131,9 @@ secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never
 
 bench: $(STAMP) ## ratios against stated peers
 	@for name in $(BENCHMARKS); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
-	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(BIN)/python benchmarks/crf.py; \
-		else echo "benchmarks/crf.py is left out: it needs 'make crf'"; fi
+	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then \
+		for name in crf crf_processes; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done; \
+		else echo "the dense CRF is left out: it needs 'make crf'"; fi
 
 clean: ## remove caches and the drawn data; keeps .venv and results
 	rm -rf data/drawn .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

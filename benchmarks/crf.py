@@ -21,30 +21,28 @@ from PIL import Image
 from wsss.data.drawn import draw_voc
 from wsss.labels.crf import crf_label, dense_crf
 from wsss.labels.pamr import neighbour_weights, pamr_label
-from wsss.labels.refine import pool_map, score_probs
+from wsss.labels.refine import score_probs
 from wsss.segmentation_config import CrfConfig, PamrConfig
 
-ROUNDS, SET_ROUNDS = 5, 3
+ROUNDS = 5
 SIZE = (500, 375)
 LABELS = (7, 14)
 SCORE = 0.3
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-def compare(
-    name: str, ours: Callable[[], object], peer: Callable[[], object], *, images: int
-) -> None:
+def compare(name: str, ours: Callable[[], object], peer: Callable[[], object]) -> None:
     """Time both in turn and print how many times as long the peer takes."""
     ours(), peer()
     ratios, seconds = [], []
-    for _ in range(ROUNDS if images == 1 else SET_ROUNDS):
+    for _ in range(ROUNDS):
         times = []
         for run in (ours, peer):
             started = time.perf_counter()
             run()
             times.append(time.perf_counter() - started)
         ratios.append(times[1] / times[0])
-        seconds.append(times[0] / images)
+        seconds.append(times[0])
     low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
     each = statistics.median(seconds)
     print(f"{name:58} {middle:6.2f} x  ({low:.2f} to {high:.2f})  {each:.2f} s", flush=True)
@@ -73,31 +71,17 @@ def present_labels(job: Job) -> None:
     config = CrfConfig()
     name = "dense CRF: 3 present labels against 21"
     ours, peer = (partial(dense_crf, image, probs, config) for probs in (few, every))
-    compare(name, ours, peer, images=1)
+    compare(name, ours, peer)
 
 
 def label(job: Job) -> NDArray[np.uint8]:
     return crf_label(*job, LABELS, SCORE, CrfConfig())
 
 
-def processes(jobs: list[Job]) -> None:
-    """A set of images: two processes against one, and one against none; starting them counts."""
-    named = [(str(index), job) for index, job in enumerate(jobs)]
-
-    def run(num_workers: int) -> list[NDArray[np.uint8]]:
-        return [found for _, found in pool_map(label, named, num_workers=num_workers)]
-
-    for one, two in zip(run(1), run(2), strict=True):
-        assert np.array_equal(one, two)
-    for ours, peer in ((2, 1), (1, 0)):
-        name = f"{len(jobs)} images by CRF: {ours} processes against {peer or 'this process'}"
-        compare(name, partial(run, ours), partial(run, peer), images=len(jobs))
-
-
 def pamr_against_crf(job: Job) -> None:
     """One image, three labels: PAMR against the CRF; other results, the same purpose."""
     ours = partial(pamr_label, *job, LABELS, SCORE, PamrConfig())
-    compare("PAMR against dense CRF", ours, partial(label, job), images=1)
+    compare("PAMR against dense CRF", ours, partial(label, job))
 
 
 def pamr_neighbours(job: Job) -> None:
@@ -116,7 +100,7 @@ def pamr_neighbours(job: Job) -> None:
     ours = partial(pamr_label, image, cams, LABELS, SCORE, config)
     assert (ours() == np.where((best := peer()).max(0) > SCORE,
             np.array(LABELS)[best.argmax(0)] + 1, 0)).mean() > 0.999  # fmt: skip
-    compare("PAMR: neighbours one by one against stacked", ours, peer, images=1)
+    compare("PAMR: neighbours one by one against stacked", ours, peer)
 
 
 def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
@@ -132,9 +116,8 @@ def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    jobs = pictures(root, 8)
+    jobs = pictures(root, 1)
     print(f"{'peer time / ours, 500 x 375 pixels':58} median    spread         ours per image")
     present_labels(jobs[0])
     pamr_neighbours(jobs[0])
     pamr_against_crf(jobs[0])
-    processes(jobs)

@@ -11,8 +11,8 @@ beside the checkout, else pictures of 500 x 375 drawn by code. One process, one 
 - steps of the CAM training (one view, the lightest, so that loading weighs most) with loading
   against the same steps on the same batches held in memory.
 
-Kept crops, crops from the map, decoded crops and the batches in memory are asserted equal bit for bit. The
-peer's pixels are not ours: another filter; its normalisation is asserted to be ours.
+Kept crops, crops from the map, decoded crops and the batches in memory are asserted equal bit for
+bit. The peer's pixels are not ours: another filter; its normalisation is asserted to be ours.
 """
 
 import itertools
@@ -203,7 +203,7 @@ def steps_against_cached(
 
 def main() -> None:
     """Print all rows."""
-    pick_device(1)
+    torch.set_num_threads(1)
     given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -212,6 +212,7 @@ def main() -> None:
         assert shared.images, shared.note
         print(f"pictures of {root}; Pillow {Image.__version__}, 1 thread; {shared.note}")
         crops_against_irn(samples, shared.images, folder / "crops")
+        pick_device(1)  # as trainings do; crops were timed with the memory of an ordinary process
         num_classes = len(VocDataset(root).classes)
         steps_against_cached("short", SHORT, samples, num_classes, shared.images, folder / "crops")
         drawn = VocDataset(draw_voc(folder / "drawn", num_train=NUM_DRAWN, num_extra=1, num_val=1))
