@@ -48,8 +48,13 @@ def command_line(name: str) -> list[str]:
 def start(name: str, folder: Path) -> str:
     """Run a process in a folder; return what it printed. Raises CalledProcessError if it fails."""
     cache = str(folder / "cache")
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "WSSS_CACHE": cache, "COLUMNS": "100"}
-    environment.pop("WSSS_STORE", None)
+    compiled = str(folder / "compiled")  # by the first round, as by a user's first command
+    environment = {
+        **os.environ, "PYTHONPATH": str(REPO), "PYTHONPYCACHEPREFIX": compiled,
+        "WSSS_CACHE": cache, "COLUMNS": "100",
+    }  # fmt: skip
+    for name in ("WSSS_STORE", "PYTHONDONTWRITEBYTECODE"):
+        environment.pop(name, None)
     done = subprocess.run(
         command_line(name), cwd=folder, env=environment, capture_output=True, text=True, check=True
     )

@@ -1,6 +1,7 @@
 """A training step of the CAM network against the bare backbone, and what makes it faster or not.
 
-Usage: python benchmarks/train_step.py [--threads 1]. Random images and weights, frozen batch norm.
+Usage: python benchmarks/train_step.py [--threads 1]. Random images and weights, frozen batch norm;
+freed memory is kept on both sides, as our trainings do.
 
 "bare backbone": forward and backward of the same backbone (batch norm folded, as ours) on the same
 3 x B images (B for B0), nothing else: no optimiser, no loss, no views. "plain batch norm": the same
@@ -8,10 +9,14 @@ with batch norm applied to the activations, as torchvision runs it.
 """
 
 import argparse
+import os
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
-from ratios import faster, overhead
+from ratios import faster, overhead, seconds, show
 from torch import Tensor
 
 from sweeps.tables import F3
@@ -21,9 +26,10 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.conv_norm import ConvNorm
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
+from wsss.training.allocation import SWITCH_VARIABLE
 from wsss.training.cam import TrainingStep
 from wsss.training.optim import build_sgd
-from wsss.training.process import Process
+from wsss.training.process import Process, pick_device
 
 NUM_CLASSES = 20
 SIZES = {"tiny": (8, 96), "short": (16, 160), "paper": (2, 256)}
@@ -107,6 +113,28 @@ def views_together() -> None:
     faster("three views in one forward, against one by one (short)", together, apart, rounds=2)
 
 
+def kept_memory() -> None:
+    """Steps that keep the memory they free against glibc's default, in processes of their own."""
+    rounds = [(timed_steps("short", keep="1"), timed_steps("short", keep="0")) for _ in range(2)]
+    show("keeping freed memory, against glibc's default (short F3)", [b / a for a, b in rounds])
+
+
+def timed_steps(preset: str, *, keep: str) -> float:
+    """Return seconds of a step in a new process."""
+    command = [sys.executable, __file__, "--only-steps", preset]
+    environment = {**os.environ, SWITCH_VARIABLE: keep}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+    )
+    return float(done.stdout)
+
+
+def only_steps(preset: str) -> float:
+    """Return the median time of a few steps, after two that do not count."""
+    _, step = training(config_of(preset, dict(F3)))
+    return statistics.median([seconds(step) for _ in range(5)][2:])
+
+
 def memory_format() -> None:
     """channels_last against contiguous, for the backbones of the presets."""
     for preset in ("tiny", "short", "paper"):
@@ -136,9 +164,15 @@ def precision() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--only-steps", metavar="PRESET", help="time a few steps and nothing else")
+    chosen = parser.parse_args()
+    pick_device(chosen.threads)
+    if chosen.only_steps:
+        print(only_steps(chosen.only_steps))
+        return
     against_the_backbone()
     views_together()
+    kept_memory()
     memory_format()
     precision()
 

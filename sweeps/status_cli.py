@@ -8,6 +8,7 @@ import typer
 
 from sweeps.cli_options import StoreOption, SweepName, opened
 from wsss.errors import explained
+from wsss.lazy_cli import leave_memory_to_the_system
 
 
 def status(
@@ -36,6 +37,7 @@ def status(
     with explained():
         if address:
             raise typer.Exit(_status_there(address, sweep, by_trial=by_trial))
+        leave_memory_to_the_system()
         results = opened(store)
         found = load_sweep(results, sweep)
         show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)

@@ -13,24 +13,23 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from sweeps import remote_results
-from sweeps.lease import Lease, Lock
-from sweeps.remote import Remote
 from sweeps.store_errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store_errors import disk_errors
 from wsss import json_files
 from wsss.config import RunConfig
 from wsss.identity import canonical_json
 
+if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
+    from sweeps.lease import Lock
+    from sweeps.remote import Remote
+
 
 class CamFolder:
     """One training."""
 
-    def __init__(self, path: Path, remote: Remote | None = None) -> None:
+    def __init__(self, path: Path, remote: "Remote | None" = None) -> None:
         self.path, self.remote = path, remote
 
     @property
@@ -58,23 +57,19 @@ class CamFolder:
         """Return the summary of the finished training, or None."""
         return read_json(self.path / "trained.json")
 
-    def lock(self, *, note: str = "") -> Lock:
+    def lock(self, *, note: str = "") -> "Lock":
         """Return the lock of the one process that trains this; it ends with the process.
 
         note: for others to read, where it is a lease in a bucket.
         """
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        file_lock = FileLock(self.path / "training.lock")
-        if self.remote is None:
-            return file_lock
-        return Lease(self.remote, f"leases/cams/{self.path.name}", file_lock, note=note)
+        name = f"leases/cams/{self.path.name}"
+        return _lock(self.path / "training.lock", self.remote, name, note=note)
 
 
 class RunFolder:
     """One scored training."""
 
-    def __init__(self, path: Path, remote: Remote | None = None) -> None:
+    def __init__(self, path: Path, remote: "Remote | None" = None) -> None:
         self.path, self.remote = path, remote
 
     def metrics(self) -> dict[str, Any] | None:
@@ -100,7 +95,7 @@ class Store:
     remote: the place in a bucket which the root mirrors; None: the root is all there is.
     """
 
-    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+    def __init__(self, root: Path, remote: "Remote | None" = None) -> None:
         self.root, self.remote = root.absolute(), remote
 
     def cam(self, cam_id: str) -> CamFolder:
@@ -115,30 +110,33 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> Lock:
+    def driver_lock(self, name: str) -> "Lock":
         """Return the lock of the one process that runs a sweep; it ends with the process.
 
         In a bucket it is a lease, which also holds on other machines.
         """
-        with disk_errors(self.root):
-            self.sweep(name).mkdir(parents=True, exist_ok=True)
-        file_lock = FileLock(self.sweep(name) / "driver.lock")
-        return Lease(self.remote, f"leases/sweeps/{name}", file_lock) if self.remote else file_lock
+        return _lock(self.sweep(name) / "driver.lock", self.remote, f"leases/sweeps/{name}")
 
     def pull_results(self) -> None:
         """Bring here what tables and reports read from the bucket; nothing for a local store."""
         if self.remote:
-            remote_results.pull_results(self.remote)
+            from sweeps.remote_results import pull_results
+
+            pull_results(self.remote)
 
     def push_results(self) -> None:
         """Upload finished runs which an earlier attempt could not; nothing for a local store."""
         if self.remote:
-            remote_results.push_results(self.remote)
+            from sweeps.remote_results import push_results
+
+            push_results(self.remote)
 
     def push_run(self, run_id: str) -> None:
         """Upload a run's files, as after a failure; nothing for a local store."""
         if self.remote:
-            remote_results.push_run(self.remote, run_id)
+            from sweeps.remote_results import push_run
+
+            push_run(self.remote, run_id)
 
     def push_sweep(self, name: str) -> None:
         """Upload a sweep's files; nothing for a local store."""
@@ -196,11 +194,26 @@ def open_store(place: str | Path) -> Store:
         if text.startswith("s3:"):  # s3://bucket as a Path
             raise StoreError(f"{text}: not an object store; write s3://bucket/prefix")
         return Store(Path(text))
+    from sweeps.remote import Remote
+
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     default = Path.home() / ".cache" / "wsss" / digest
     mirror = Path(os.environ.get("WSSS_MIRROR") or default).absolute()
     return Store(mirror, Remote(url, mirror))
+
+
+def _lock(path: Path, remote: "Remote | None", name: str, *, note: str = "") -> "Lock":
+    """Return the lock of a file, whose folder is made; with a bucket, a lease of this name."""
+    from filelock import FileLock
+
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if remote is None:
+        return FileLock(path)
+    from sweeps.lease import Lease
+
+    return Lease(remote, name, FileLock(path), note=note)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.code_version import code_version
 from sweeps.plan import Plan, make_plan
 from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.tables import TABLES, by_alias
 from wsss.config import RunConfig
-from wsss.data.check import DataReport
-from wsss.data.check_cache import check_data_once
-from wsss.data.voc import VocDataset
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, apply_overrides, validate
 from wsss.presets import PRESETS
 from wsss.printable import printable, quoted
 from wsss.weights import resolve_weights
+
+if TYPE_CHECKING:
+    from wsss.data.check import DataReport
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ def make_sweep(
     num_seeds: int,
     overrides: dict[str, Any],
     recheck: bool = False,
-) -> tuple[Sweep, DataReport]:
+) -> "tuple[Sweep, DataReport]":
     """Plan a sweep on a data set, which is checked from end to end first.
 
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
+    from wsss.data.check_cache import check_data_once  # a sweep that is read needs no data set
+    from wsss.data.lists import VocLists
+
     table_names = by_alias(table_names)
     unknown = [name for name in table_names if name not in TABLES]
     if unknown or not table_names:
@@ -87,7 +90,7 @@ def make_sweep(
     base = PRESETS[preset]
     weights_name, weights_file = resolve_weights(weights, base.network.weights)
     base = apply_overrides(base, {"network.weights": weights_name} | overrides)
-    dataset = VocDataset(data.absolute())
+    dataset = VocLists(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
     report = check_data_once(dataset, splits, recheck=recheck)
     report.raise_if_broken()

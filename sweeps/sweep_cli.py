@@ -20,6 +20,7 @@ from sweeps.cli_options import (
     say,
 )
 from wsss.errors import explained
+from wsss.lazy_cli import leave_memory_to_the_system
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -58,6 +59,7 @@ def plan(
 
     from sweeps.plan_view import PlanView
 
+    leave_memory_to_the_system()
     with explained():
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
         view = PlanView(sweep, opened(store))
@@ -139,6 +141,7 @@ def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
     from sweeps.render import print_tables
     from sweeps.sweep import load_sweep
 
+    leave_memory_to_the_system()
     with explained():
         results = opened(store)
         print_tables(Console(), load_sweep(results, sweep), results)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,12 +16,21 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 import wsss.cli
+from sweeps.store import Store
+from sweeps.sweep import make_sweep, save_sweep
 from wsss.data.drawn import draw_voc
 from wsss.lazy_cli import Lazy, Unloaded, lazy_app
 
 REPO = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "matplotlib", "scipy", "optuna", "boto3"}
 APPS = {"sweeps": sweeps.cli, "wsss": wsss.cli}
+SHORT = [("plan", "V"), ("status",), ("table",)]
+"""Commands that only read, which a person waits for."""
+NEEDED = {
+    *("typer", "annotated_doc", "shellingham", "rich", "typing_extensions"),
+    *("pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
+}
+"""The installed packages which those may load: Pillow, PyYAML or filelock would take long."""
 COMMANDS = [(name, command) for name, module in APPS.items() for command in module.COMMANDS]
 
 
@@ -44,16 +55,21 @@ def answer(app: typer.Typer, name: str, *words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def loaded_by(code: str, *words: str, folder: Path = REPO) -> set[str]:
-    """The modules that a new interpreter has imported at the end of some code."""
+def at_the_end(shown: str, code: str, *words: str, folder: Path = REPO) -> Any:
+    """The value of an expression in a new interpreter when some code has ended."""
     code = (
         f"import atexit, json, sys\nsys.path.insert(0, {str(REPO)!r})\n"
-        "atexit.register(lambda: print('', json.dumps(sorted(sys.modules)), sep='\\n'))\n" + code
+        f"atexit.register(lambda: print('', json.dumps({shown}), sep='\\n'))\n{code}"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=True
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def loaded_by(code: str, *words: str, folder: Path = REPO) -> set[str]:
+    """The modules that a new interpreter has imported at the end of some code."""
+    return set(at_the_end("sorted(sys.modules)", code, *words, folder=folder))
 
 
 def run_by(name: str, *words: str, folder: Path = REPO) -> set[str]:
@@ -149,6 +165,67 @@ def test_a_plan_on_drawn_data_imports_no_heavy_package(tmp_path: Path) -> None:
     loaded = run_by("sweeps", "plan", "V", folder=tmp_path)
     assert {"sweeps.plan_view", "pydantic"} <= loaded
     assert not loaded & HEAVY
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with drawn data, checked before, and a sweep of which nothing is done."""
+    folder = tmp_path_factory.mktemp("planned")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WSSS_CACHE", str(folder / "cache"))
+        for name in ("WSSS_STORE", "PYDANTIC_DISABLE_PLUGINS"):
+            patched.delenv(name, raising=False)
+        sweep, _ = make_sweep(
+            ["V"], preset="tiny", data=draw_voc(folder / "data/drawn"), weights=None, num_seeds=1,
+            overrides={},
+        )  # fmt: skip
+        save_sweep(Store(folder / "results"), sweep)
+        yield folder
+
+
+@pytest.mark.parametrize("words", SHORT)
+def test_a_command_that_only_reads_loads_what_it_needs_and_no_more(
+    planned: Path, words: tuple[str, ...]
+) -> None:
+    loaded = run_by("sweeps", *words, folder=planned)
+    assert {"sweeps.store", "sweeps.sweep", "wsss.config", "rich.console"} <= loaded
+    installed = {name for name in packages_distributions() if not name.startswith("_")}
+    assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
+    assert not loaded & {"sweeps.remote", "sweeps.remote_results", "sweeps.lease"}
+    of_data = {name for name in loaded if name.startswith("wsss.data.")}
+    lists = {f"wsss.data.{name}" for name in ("classes", "lists", "check", "check_cache", "drawn")}
+    assert of_data == (lists if words[0] == "plan" else set())
+
+
+@pytest.mark.parametrize("words", SHORT)
+def test_a_command_that_only_reads_opens_no_metadata_of_installed_packages(
+    planned: Path, words: tuple[str, ...]
+) -> None:
+    def opened(code: str) -> list[str]:
+        code = (
+            "opened = []\n"
+            "def note(event, given):\n"
+            "    if event == 'open':\n"
+            "        opened.append(str(given[0]))\n"
+            f"sys.addaudithook(note)\n{code}"
+        )
+        found = at_the_end(
+            "[n for n in opened if n.endswith('entry_points.txt')]", code, *words, folder=planned
+        )
+        assert isinstance(found, list)
+        return found
+
+    assert opened("from sweeps.cli import app\napp()") == []
+    assert opened("import wsss.config") != []  # pydantic looks for plugins, unless told not to
+
+
+@pytest.mark.parametrize("words", [*SHORT, ("sync", "--help")])
+def test_only_a_command_that_only_reads_leaves_its_modules_to_the_system(
+    planned: Path, words: tuple[str, ...]
+) -> None:
+    code = "import gc\nfrom sweeps.cli import app\napp()"
+    frozen = at_the_end("gc.get_freeze_count()", code, *words, folder=planned)
+    assert frozen > 10_000 if words in SHORT else frozen < 1_000
 
 
 def test_a_place_that_is_not_there_fails_only_when_its_command_is_chosen() -> None:

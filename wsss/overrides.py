@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
@@ -127,6 +126,8 @@ def _plain_yaml(text: str) -> Any:
 
     Raises _NotYamlError with the reason in one line.
     """
+    import yaml  # here, because most command lines have no value to read
+
     depth = 0
     try:
         for event in yaml.parse(text, yaml.SafeLoader):

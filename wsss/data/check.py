@@ -4,8 +4,12 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.lists import DataError
+
+if TYPE_CHECKING:
+    from wsss.data.voc import VocDataset
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
@@ -36,7 +40,7 @@ class DataReport:
         raise DataError("\n".join(lines))
 
 
-def check_data(dataset: VocDataset, splits: list[str]) -> DataReport:
+def check_data(dataset: "VocDataset", splits: list[str]) -> DataReport:
     """Read every label, mask and image header of the given splits.
 
     Problems are collected, not raised: see `DataReport.raise_if_broken`. Image pixels are not
@@ -71,7 +75,7 @@ def check_data(dataset: VocDataset, splits: list[str]) -> DataReport:
 
 
 def _check_image(
-    dataset: VocDataset, image_id: str, digest: "hashlib._Hash"
+    dataset: "VocDataset", image_id: str, digest: "hashlib._Hash"
 ) -> tuple[tuple[int, ...], str]:
     """Check one image against its mask; return its labels and where they come from."""
     width, height = dataset.image_size(image_id)

@@ -8,10 +8,8 @@ Image-level labels come from the XML; an image without one takes them from its m
 of train_aug does, and each sample says which.
 """
 
-import re
 import struct
 import zlib
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -19,20 +17,17 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from wsss.data.classes import IGNORE_INDEX, read_class_list
-from wsss.errors import ForeseenError
-from wsss.printable import printable, quoted
+from wsss.data.classes import IGNORE_INDEX
+from wsss.data.lists import IMAGE_ID as IMAGE_ID  # the names by which others import them
+from wsss.data.lists import DataError as DataError
+from wsss.data.lists import VocLists, read_bytes
+from wsss.printable import quoted
 
 if TYPE_CHECKING:  # where pixels are read it is imported: a plan reads lists only, and starts fast
     import numpy as np
     from numpy.typing import NDArray
 
 LabelSource = Literal["xml", "mask"]
-IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-"""Also of a split's name. A file system takes 255 bytes, our own files add an ending."""
-
-MAX_LIST_BYTES = 16 << 20
-"""Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -46,10 +41,6 @@ BROKEN_IMAGE = (
 """What Pillow raises for damaged files."""
 
 
-class DataError(ForeseenError, ValueError):
-    """Data that cannot be used; the message names the file, the rule and the remedy."""
-
-
 class Sample(NamedTuple):
     """One image: where it lies and which classes it holds."""
 
@@ -60,57 +51,15 @@ class Sample(NamedTuple):
     label_source: LabelSource
 
 
-class VocDataset:
-    """A data set on disk. Nothing is read before it is asked for.
+class VocDataset(VocLists):
+    """A data set on disk: its lists, pictures, masks and labels.
 
     Raises DataError from every method when a file is missing or breaks the layout's rules.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        if not (root / "JPEGImages").is_dir():
-            raise DataError(
-                f"{root}: no folder JPEGImages; give the folder that holds JPEGImages, ImageSets "
-                "and SegmentationClass (of VOC: VOCdevkit/VOC2012)"
-            )
-        self.classes = read_class_list(root)
-
     def image_path(self, image_id: str) -> Path:
         """Return the image's path, without asking whether it exists."""
         return self.root / "JPEGImages" / f"{image_id}.jpg"
-
-    def split_names(self) -> list[str]:
-        """Return the names of all splits, sorted."""
-        return sorted(path.stem for path in (self.root / "ImageSets/Segmentation").glob("*.txt"))
-
-    def image_ids(self, split: str) -> list[str]:
-        """Return the ids of a split in file order."""
-        folder = self.root / "ImageSets/Segmentation"
-        if not IMAGE_ID.fullmatch(split):
-            raise DataError(
-                f"{folder}: {quoted(split)} is no name of a split; use letters, digits, '.', '_', "
-                "'-'"
-            )
-        path = folder / f"{split}.txt"
-        if not path.is_file():
-            names = printable(", ".join(self.split_names()))
-            raise DataError(f"{path}: no such split; there are: {names or 'none'}")
-        try:
-            ids = _read_bytes(path, MAX_LIST_BYTES).decode("utf-8").split()
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: not UTF-8 text; write one image id a line") from None
-        if not ids:
-            raise DataError(f"{path}: the split is empty; write one image id a line")
-        for image_id in ids:
-            if not IMAGE_ID.fullmatch(image_id):
-                raise DataError(
-                    f"{path}: {quoted(image_id)} is not an image id; use letters, digits, '.', "
-                    "'_', '-', 200 at most"
-                )
-        if len(set(ids)) < len(ids):
-            twice = Counter(ids).most_common(1)[0][0]
-            raise DataError(f"{path}: {twice} is listed twice; keep it once")
-        return ids
 
     def mask_path(self, image_id: str) -> Path:
         """Return the path of VOC's own mask, or of SBD's where VOC has none."""
@@ -181,7 +130,7 @@ class VocDataset:
     def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
         try:
             parser = ElementTree.XMLParser(target=_PlainTree())
-            root = ElementTree.fromstring(_read_bytes(path, MAX_XML_BYTES), parser)
+            root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES), parser)
         except DataError:
             raise
         except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -202,18 +151,6 @@ class _PlainTree(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         """Refuse it: VOC's annotations have none."""
         raise ValueError("a document type (<!DOCTYPE>) is refused")
-
-
-def _read_bytes(path: Path, limit: int) -> bytes:
-    """Return a file's content. Raises DataError if it cannot be read or is over `limit` bytes."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; make it readable") from None
-    if len(content) > limit:
-        raise DataError(f"{path}: over {limit:,} bytes; replace it")
-    return content
 
 
 def labels_of_mask(mask: "NDArray[np.uint8]") -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What becomes of memory that a training on the CPU frees.
 
 A step allocates and frees the same large arrays again and again. By default glibc returns each to
-the system, which then clears its pages for the next step: a quarter of the time of a step of
+the system, which then clears its pages for the next step, a tenth of the time of a step of
 MobileNetV2 (docs/performance.md). Kept, a process stands at its peak until it ends.
 """
 
