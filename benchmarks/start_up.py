@@ -53,8 +53,8 @@ def start(name: str, folder: Path) -> str:
         **os.environ, "PYTHONPATH": str(REPO), "PYTHONPYCACHEPREFIX": compiled,
         "WSSS_CACHE": cache, "COLUMNS": "100",
     }  # fmt: skip
-    for name in ("WSSS_STORE", "PYTHONDONTWRITEBYTECODE"):
-        environment.pop(name, None)
+    for variable in ("WSSS_STORE", "PYTHONDONTWRITEBYTECODE"):
+        environment.pop(variable, None)
     done = subprocess.run(
         command_line(name), cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
