@@ -34,13 +34,15 @@ RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
 STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
 
-BENCHMARKS ?= threshold_curve context train_step inference loading planning random_walk start_up \
-	memory whole_sweep paper_cost
+BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
+MORE_BENCHMARKS ?= step_choices planning random_walk
+
+each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
 	noise-floor background-score search headline crf secrets doctor plan status table report mlflow \
-	test chaos cluster-test check bench clean
+	test chaos cluster-test check bench bench-more clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -129,11 +131,14 @@ check: $(STAMP) ## format, lint and types
 secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never printed
 	$(BIN)/python -m sweeps.secrets
 
-bench: $(STAMP) ## ratios against stated peers
-	@for name in $(BENCHMARKS); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
-	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then \
-		for name in crf crf_processes; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done; \
+bench: $(STAMP) ## ratios against stated peers; a quarter of an hour on two idle cores
+	@$(call each-benchmark,$(BENCHMARKS))
+	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,crf crf_processes); \
 		else echo "the dense CRF is left out: it needs 'make crf'"; fi
+
+bench-more: $(STAMP) ## the choices behind the rules of docs/performance.md, and slower measurements
+	@$(call each-benchmark,$(MORE_BENCHMARKS))
+	@$(BIN)/python benchmarks/memory.py --large
 
 clean: ## remove caches and the drawn data; keeps .venv and results
 	rm -rf data/drawn .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -3,9 +3,10 @@
 Each figure is of a process of its own, which trains two batches on made-up pictures with all parts
 and both views, on the CPU, from random weights (which take as much room as trained ones). RSS is
 the kernel's own high-water mark; PSS, which counts a page that n processes map as 1/n, is sampled.
-Nothing is compared with a peer. Usage: python benchmarks/memory.py. Linux; 8 GiB free.
+Nothing is compared with a peer. Usage: python benchmarks/memory.py [--large]. Linux; 8 GiB free.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -87,6 +88,12 @@ def trials() -> None:
         row(f"trial, {preset}, batch {batch_size}", found.marks[0]["rss"], found)
 
 
+def one_image_of_the_paper() -> None:
+    """Print what the smallest batch of the paper's preset takes; `--large` has more of it."""
+    found = measure("training", "paper", 1, threads=os.cpu_count() or 1)
+    row("training alone, paper, batch 1", found.marks[0]["rss"], found)
+
+
 def large_trainings() -> None:
     """Print what the paper's preset takes, extrapolated, and how well that does for short."""
     for preset, threads in (("short", 1), ("paper", os.cpu_count() or 1)):
@@ -118,10 +125,16 @@ def shared() -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="also what takes minutes")
+    large = parser.parse_args().large
     print("peak resident memory of one process on the CPU; PSS as sampled at the largest RSS")
     trials()
-    large_trainings()
     shared()
+    if large:
+        large_trainings()
+    else:
+        one_image_of_the_paper()
 
 
 if __name__ == "__main__":
