@@ -9,6 +9,7 @@ Legend: B batch, N pixels, C channels, R pixels of a block.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,9 +38,11 @@ def associate(features: Tensor, *, temperature: float | None) -> Tensor:
     """
     device, kind = features.device.type, features.dtype
     wide = torch.promote_types(kind, torch.float32)
-    if torch.is_autocast_enabled(device):
+    known = torch.amp.is_autocast_available(device)  # not of shapes without values
+    if known and torch.is_autocast_enabled(device):
         kind = torch.get_autocast_dtype(device)
-    with torch.autocast(device, enabled=False):  # the backward pass is never under it
+    # The backward pass is never under autocast.
+    with torch.autocast(device, enabled=False) if known else nullcontext():
         if features.shape[1] <= SMALL_MAP_PIXELS:
             return _by_matrix(features.to(kind), temperature).to(wide)
         unit = F.normalize(features.to(wide), dim=2, eps=SMALLEST_LENGTH)
