@@ -137,18 +137,20 @@ class _JudgedTraining:
         epochs = self.config.train.epochs
         if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
             return
+        decoded = share_decoded(samples)
         kept = share_crops(samples, self.config.train, rng_seed=self.config.rng_seed)
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=share_decoded(samples).images, kept=kept.crops,
+            decoded=decoded.images, kept=kept.crops,
         ):  # fmt: skip
             self.cam.add_epoch(asdict(record))
             if record.epoch < epochs:
                 judged = self.judge(model, record.epoch)
                 model.train()  # train_cam sets it only once, at its start
                 yield judged
-        write_json(self.cam.path / "trained.json", {"epochs": epochs})
+        summary = {"epochs": epochs, "loading": [decoded.note, kept.note]}
+        write_json(self.cam.path / "trained.json", summary)
         self.remote.push_training()
 
     def judge(self, model: CamNet, epoch: int) -> dict[str, float]:

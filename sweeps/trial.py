@@ -143,18 +143,20 @@ class _Stages:
         checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
         if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
             return  # else its last checkpoint was lost, and what is missing is trained again
-        samples = self.train_samples
-        kept = share_crops(samples, self.config.train, rng_seed=self.config.rng_seed)
+        config, samples = self.config, self.train_samples
+        decoded = share_decoded(samples)
+        kept = share_crops(samples, config.train, rng_seed=config.rng_seed)
         for record in train_cam(
-            model, self.config, samples, self.num_classes, process=self.process,
+            model, config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=share_decoded(samples).images, kept=kept.crops, compiled=self.task.compiled,
+            decoded=decoded.images, kept=kept.crops, compiled=self.task.compiled,
         ):  # fmt: skip
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))
             yield {key: float(value) for key, value in record.metrics().items()}
         if self.process.is_first:
-            write_json(self.cam.path / "trained.json", {"epochs": self.config.train.epochs})
+            summary = {"epochs": config.train.epochs, "loading": [decoded.note, kept.note]}
+            write_json(self.cam.path / "trained.json", summary)
             self.remote.push_training()
 
     def known_counts(self) -> ThresholdCounts | None:

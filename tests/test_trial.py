@@ -20,8 +20,11 @@ from sweeps.resources import Resources
 from sweeps.run import _task
 from sweeps.store import Store, StoreError, write_json
 from sweeps.sweep import make_sweep
+from sweeps.tables import F3
 from sweeps.trial import TrialTask, run_trial
 from wsss.config import RunConfig
+from wsss.data.loading import CropDataset
+from wsss.data.shared_crops import Crop
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
@@ -276,6 +279,29 @@ def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
             run(config, store, drawn)
         other.kill()  # a killed process leaves no lock behind
     assert run(config, store, drawn)[-1]["progress"] == 1
+
+
+def test_a_second_training_of_a_seed_makes_no_crop_and_both_say_what_they_share(
+    config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    made: list[int] = []
+    make = CropDataset._make
+
+    def counted(dataset: CropDataset, epoch: int, index: int) -> Crop:
+        made[-1] += 1
+        return make(dataset, epoch, index)
+
+    monkeypatch.setattr(CropDataset, "_make", counted)
+    for lambda_s in (0.1, 0.3):
+        made.append(0)
+        changed = apply_overrides(config, F3 | {"transfer.lambda_s": lambda_s})
+        run(changed, tmp_path / "store", drawn)
+        decoded, crops = Store(tmp_path / "store").cam(cam_id(changed)).trained()["loading"]
+        assert decoded.startswith("decoded images are shared: ")
+        assert crops.startswith("crops are shared: ")
+    assert made[0] > 0
+    assert made[1] == 0
 
 
 @pytest.mark.parametrize("limit", ["1", "0"])
