@@ -138,6 +138,7 @@ bench: $(STAMP) ## ratios against stated peers; a quarter of an hour on two idle
 
 bench-more: $(STAMP) ## the choices behind the rules of docs/performance.md, and slower measurements
 	@$(call each-benchmark,$(MORE_BENCHMARKS))
+	@$(BIN)/python benchmarks/inference.py --four
 	@$(BIN)/python benchmarks/memory.py --large
 
 clean: ## remove caches and the drawn data; keeps .venv and results

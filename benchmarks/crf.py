@@ -1,11 +1,11 @@
 """Ratios of the dense CRF and of PAMR, each pair timed alternately in one run on the same inputs.
 
-Usage: python benchmarks/crf.py [folder in VOC layout]. Without a folder, pictures are drawn by
-code. Prints the median ratio (peer's time / ours), its spread, and seconds per image.
+Usage: python benchmarks/crf.py [--pamr] [folder in VOC layout]. Without a folder, a picture is
+drawn by code. Prints the median ratio (peer's time / ours), its spread, and seconds per image.
 """
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -115,9 +115,13 @@ def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    jobs = pictures(root, 1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, nargs="?", help="folder in VOC layout")
+    parser.add_argument("--pamr", action="store_true", help="also PAMR")
+    chosen = parser.parse_args()
+    jobs = pictures(chosen.data, 1)
     print(f"{'peer time / ours, 500 x 375 pixels':58} median    spread         ours per image")
     present_labels(jobs[0])
-    pamr_neighbours(jobs[0])
-    pamr_against_crf(jobs[0])
+    if chosen.pamr:
+        pamr_neighbours(jobs[0])
+        pamr_against_crf(jobs[0])

@@ -61,7 +61,7 @@ def pictures(folder: Path, count: int) -> list[Sample]:
     return samples
 
 
-def compare(backbone: str, samples: list[Sample]) -> None:
+def compare(backbone: str, samples: list[Sample], *, four: bool = False) -> None:
     network = NetworkConfig(backbone=backbone, weights="none", feature_map="plain")
     models = []
     for _ in range(2):
@@ -88,17 +88,19 @@ def compare(backbone: str, samples: list[Sample]) -> None:
         goal=2,
         rounds=3 if len(samples) > 1 else 2,
     )
-    if len(samples) > 1:
-        faster(f"{name}: one image at a time against four", run, lambda: run(4), rounds=1)
+    if four:
+        faster(f"{name}: one image at a time against four", run, lambda: run(4), rounds=3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    torch.set_num_threads(parser.parse_args().threads)
+    parser.add_argument("--four", action="store_true", help="also four images in one forward")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory(prefix="inference") as folder:
         samples = pictures(Path(folder), 4)
-        compare("mobilenet_v2", samples)
+        compare("mobilenet_v2", samples, four=chosen.four)
         compare("resnet50", samples[:1])
 
 

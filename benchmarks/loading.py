@@ -49,7 +49,7 @@ from wsss.training.process import Process, pick_device
 REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
 SIZE = (500, 375)
 NUM_PICTURES, NUM_DRAWN, BATCH = 32, 80, 16
-STEP_ROUNDS = {"short": 3, "tiny": 9}
+STEP_ROUNDS = {"short": 2, "tiny": 9}
 
 
 def pictures(given: Path | None, folder: Path) -> tuple[Path, list[Sample]]:

@@ -78,20 +78,12 @@ def row(name: str, peak: float, measured: Measured | None = None, note: str = ""
 
 def trials() -> None:
     """Print what whole trials take, of the presets that a CPU can run at their own batch size."""
-    found = measure("imports")
-    row("before training: imports alone", found.marks[0]["rss"], found)
     (inside,) = measure("ray").marks
     row("before training: Ray's process of a trial", inside["before"])
     row("trial, tiny, in Ray's process", inside["rss"])
     for preset, batch_size in (("tiny", 8), ("short", 16)):
         found = measure("trial", preset, batch_size)
         row(f"trial, {preset}, batch {batch_size}", found.marks[0]["rss"], found)
-
-
-def one_image_of_the_paper() -> None:
-    """Print what the smallest batch of the paper's preset takes; `--large` has more of it."""
-    found = measure("training", "paper", 1, threads=os.cpu_count() or 1)
-    row("training alone, paper, batch 1", found.marks[0]["rss"], found)
 
 
 def large_trainings() -> None:
@@ -117,24 +109,23 @@ def large_trainings() -> None:
 
 
 def shared() -> None:
-    """Print what two trials at once share: they are started apart, as Ray starts them."""
-    for copies in (1, 2):
-        found = measure("trial", copies=copies).sampled
-        parts = "  ".join(f"{kind} {found[kind]:6.0f}" for kind in KINDS)
-        print(f"{f'trials at once, tiny: {copies}; MiB in all at the peak':58} {parts}", flush=True)
+    """Print what two trials at once take: they are started apart, as Ray starts them."""
+    found = measure("trial", copies=2).sampled
+    parts = "  ".join(f"{kind} {found[kind]:6.0f}" for kind in KINDS)
+    print(f"{'two trials at once, tiny; MiB in all at the peak':58} {parts}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true", help="also what takes minutes")
+    parser.add_argument(
+        "--large", action="store_true", help="also the paper's preset and DeepLabv2, some minutes"
+    )
     large = parser.parse_args().large
     print("peak resident memory of one process on the CPU; PSS as sampled at the largest RSS")
     trials()
     shared()
     if large:
         large_trainings()
-    else:
-        one_image_of_the_paper()
 
 
 if __name__ == "__main__":

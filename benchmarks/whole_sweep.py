@@ -3,7 +3,7 @@
 Ours: `sweeps run` as `make sweep-lambdas` calls it: Ray, a store, checkpoints, MLflow, pictures, a
 report. Peers: one Python process which trains and scores the same 16 configurations in a loop, with
 torch's own number of threads and nothing of the above; and a shell loop with a process per
-configuration, timed for 4 of the 16 and multiplied by 4, as its processes have nothing in common.
+configuration, timed for 2 of the 16 and multiplied by 8, as its processes have nothing in common.
 All are timed by the clock with their start-up, each once, as they take a minute or more; the
 second `sweeps run` of the finished sweep three times. Trial 0 with one thread is asserted to score
 the same in and out of a sweep. Fewer epochs than the preset's 8 make start-up and pictures weigh
@@ -31,7 +31,7 @@ from sweeps.store import Store
 from sweeps.sweep import load_sweep
 from wsss.data.drawn import draw_voc
 
-NUM_TRIALS, NUM_SHELL_TRIALS = 16, 4
+NUM_TRIALS, NUM_SHELL_TRIALS = 16, 2
 NUM_SECOND_RUNS = 3
 BARE_LOOP = Path(__file__).with_name("bare_loop.py")
 NOT_PASSED_ON = (
