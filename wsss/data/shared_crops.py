@@ -28,7 +28,8 @@ from wsss.config import TrainConfig
 from wsss.data import transforms
 from wsss.data.check_cache import cache_folder
 from wsss.data.decoded import Place, listing_of
-from wsss.data.voc import DataError, Sample
+from wsss.data.sharing import limit_of
+from wsss.data.voc import Sample
 
 LIMIT_VARIABLE = "WSSS_CROPS_GIB"
 """Environment variable: how large all files may be together, in GiB; 0 shares nothing."""
@@ -116,7 +117,7 @@ def share_crops(
     what LIMIT_VARIABLE says; files that were not used for longest are removed to stay below it.
     Nothing that happens to a file stops a run. Raises DataError for a limit that is no number.
     """
-    max_bytes = _limit_here() if max_bytes is None else max_bytes
+    max_bytes = limit_of(LIMIT_VARIABLE, DEFAULT_GIB) if max_bytes is None else max_bytes
     if max_bytes <= 0:
         return Sharing(None, f"crops are not shared: {LIMIT_VARIABLE} is 0")
     folder = folder or cache_folder().with_name("crops")
@@ -180,13 +181,3 @@ def _size(path: Path) -> int:
 
 def _checksum(content: bytes) -> bytes:
     return zlib.crc32(content).to_bytes(NUM_SUM_BYTES, "little")
-
-
-def _limit_here() -> int:
-    given = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_GIB)
-    try:
-        return int(float(given) * 2**30)
-    except (ValueError, OverflowError):
-        raise DataError(
-            f"{LIMIT_VARIABLE}={given!r} is not a number of GiB; give one, or 0 to share nothing"
-        ) from None

@@ -60,7 +60,7 @@ def share_decoded(
     map. Raises DataError for an image that cannot be decoded, as reading it would, or a limit that
     is no number.
     """
-    max_bytes = _limit_here() if max_bytes is None else max_bytes
+    max_bytes = limit_of(LIMIT_VARIABLE, DEFAULT_GIB) if max_bytes is None else max_bytes
     if max_bytes <= 0:
         return Shared(None, f"decoded images are not shared: {LIMIT_VARIABLE} is 0")
     place = Place.of(samples, folder or cache_folder().with_name("decoded"))
@@ -92,13 +92,14 @@ def share_decoded(
     return Shared(images, _note(images, place, f"made in {seconds:.1f} s"))
 
 
-def _limit_here() -> int:
-    given = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_GIB)
+def limit_of(variable: str, default_gib: float) -> int:
+    """Return what an environment variable allows, in bytes. Raises DataError if it is no number."""
+    given = os.environ.get(variable) or str(default_gib)
     try:
         return int(float(given) * 2**30)
     except (ValueError, OverflowError):
         raise DataError(
-            f"{LIMIT_VARIABLE}={given!r} is not a number of GiB; give one, or 0 to share nothing"
+            f"{variable}={given!r} is not a number of GiB; give one, or 0 to share nothing"
         ) from None
 
 
