@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from sweeps import run
+from sweeps.resources import Resources
+from wsss.training import process
 from wsss.training.allocation import let_children_keep_memory
 
 MEASURE = """
@@ -70,3 +73,26 @@ def test_another_c_library_is_left_alone() -> None:
         "assert keep_freed_memory() is False"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_device_of_a_training_on_the_cpu_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(process.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: called.append("kept"))
+    monkeypatch.setattr(process.torch, "set_num_threads", lambda count: called.append(f"{count}"))
+    assert process.pick_device().type == "cpu"
+    assert process.pick_device(0.5).type == "cpu"
+    assert called == ["kept", "1", "kept"]
+
+
+@glibc
+def test_ray_is_started_with_memory_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv("WSSS_KEEP_MEMORY", raising=False)
+    seen: list[str] = []
+    monkeypatch.setattr(
+        run.ray, "init", lambda *_, **__: seen.append(os.environ.get("GLIBC_TUNABLES", ""))
+    )
+    run.start_ray(Resources())
+    assert "glibc.malloc.mmap_max=0" in seen[0]
+    assert "glibc.malloc.arena_max=1" in seen[0]

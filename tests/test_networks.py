@@ -20,7 +20,7 @@ from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.identity import canonical, config_id
 from wsss.method.views import network_inputs
-from wsss.networks.attention import SpatialAttention, channel_attention
+from wsss.networks.attention import SpatialAttention, _MeanAndMaximum, channel_attention
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.context import ContextAssociation, MultiScaleAtrous
@@ -607,3 +607,20 @@ def test_the_gradient_test_holds_the_papers_25_configurations_and_every_study() 
     for table in TABLES.values():
         for name, cell in table.cells():
             assert config_id(canonical(apply_overrides(TINY, cell.overrides))) in tested, name
+
+
+def test_mean_and_maximum_have_the_gradients_of_torch_also_where_maxima_are_equal() -> None:
+    x = picture(2, 5, 4, 3).double().round()  # whole numbers: many are equal
+    weights = picture(2, 2, 4, 3).double()
+    gradients = []
+    for pool in (
+        _MeanAndMaximum.apply,
+        lambda x: torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1),
+    ):
+        leaf = x.clone().requires_grad_()
+        pooled = pool(leaf)
+        (pooled * weights).sum().backward()
+        gradients.append((pooled, leaf.grad))
+    assert ((x == x.amax(1, keepdim=True)).sum(1) > 1).any()
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)

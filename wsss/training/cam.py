@@ -108,9 +108,8 @@ def train_cam(
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. decoded: of `share_decoded`. kept: of
-    `share_crops`. compiled: run the network by torch.compile, which pays after some thousand
-    iterations (docs/performance.md).
+    calls this with its own Process and an equal model. decoded, kept: of `share_decoded` and
+    `share_crops`. compiled: by torch.compile, which pays late (docs/performance.md).
     Raises DivergedError on a gradient that is not finite.
     """
     process = process or Process()
