@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from ratios import faster
+from ratios import alternate, faster, show
+from torch.utils.flop_counter import FlopCounterMode
 from train_step import NUM_CLASSES, PlainConvNorm
 
 from wsss.config import LabelsConfig, NetworkConfig
@@ -27,6 +28,8 @@ from wsss.networks.conv_norm import ConvNorm
 
 SCALES = (0.5, 1.0, 1.5)
 CPU = torch.device("cpu")
+PRODUCT = 2048
+"""Rows and columns of the matrices whose product stands for the processor's rate."""
 
 
 def usual_loop(model: CamNet, samples: list[Sample]) -> list[NDArray[np.float32]]:
@@ -92,6 +95,21 @@ def compare(backbone: str, samples: list[Sample], *, four: bool = False) -> None
         faster(f"{name}: one image at a time against four", run, lambda: run(4), rounds=3)
 
 
+def rate_of_convolutions() -> None:
+    """Show how close the network's plain forward is to what the processor can do at all."""
+    network = NetworkConfig(backbone="resnet50", weights="none", feature_map="plain")
+    model = CamNet(network, NUM_CLASSES).eval().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 375, 500).contiguous(memory_format=torch.channels_last)
+    square = torch.randn(PRODUCT, PRODUCT)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        pairs = alternate(lambda: model(x), lambda: square @ square, 3)
+    operations = counter.get_total_flops()
+    shares = [operations / own / (2 * PRODUCT**3 / product) for own, product in pairs]
+    show("operations a second of a ResNet-50's forward, against a matrix product's", shares)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
@@ -102,6 +120,7 @@ def main() -> None:
         samples = pictures(Path(folder), 4)
         compare("mobilenet_v2", samples, four=chosen.four)
         compare("resnet50", samples[:1])
+    rate_of_convolutions()
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def run(
     compiled: Annotated[
         bool,
         typer.Option(
-            "--compile", help="train through torch.compile: pays for long trainings, see docs"
+            "--compile",
+            help="train through torch.compile; no gain on CPUs, untried on GPUs",
         ),
     ] = False,
     retry_failed: Annotated[

@@ -313,9 +313,9 @@ def test_a_compiled_network_trains_as_the_plain_one(
     compile_network = partial(torch.compile, backend="aot_eager")
     calls: list[nn.Module] = []
 
-    def compiled(network: nn.Module) -> nn.Module:
+    def compiled(network: nn.Module, **options: Any) -> nn.Module:
         calls.append(network)
-        result: nn.Module = compile_network(network)
+        result: nn.Module = compile_network(network, **options)
         return result
 
     monkeypatch.setattr(torch, "compile", compiled)

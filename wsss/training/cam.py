@@ -24,6 +24,7 @@ from wsss.method.losses import CamLosses, cam_losses
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.compiled import compile_network
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 from wsss.training.process import Process
 
@@ -168,7 +169,7 @@ class TrainingStep:
         *, compiled: bool = False,
     ) -> None:  # fmt: skip
         network = process.wrap(_AllViews(model))
-        self.network = torch.compile(network) if compiled else network
+        self.network = compile_network(network) if compiled else network
         self.optimizer, self.config, self.process = optimizer, config, process
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
