@@ -54,7 +54,8 @@ def config_of(preset: str, batch_size: int) -> "RunConfig":
 
 def whole_trial(preset: str, batch_size: int, folder: Path) -> None:
     """Train, infer and score as a sweep's trial does."""
-    from sweeps.trial import TrialTask, run_trial
+    from sweeps.trial import run_trial
+    from sweeps.trial_task import TrialTask
     from wsss.training.process import Process
 
     size = DRAWN_SIZE if preset == "tiny" else VOC_SIZE
@@ -108,6 +109,7 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
 
 def imports_alone(preset: str, batch_size: int, folder: Path) -> None:
     """Import what Ray's process of a trial imports; all other work does so first, too."""
+    import sweeps.guarded_trial
     import sweeps.trainable  # noqa: F401
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sweeps.chain import ChainConfig, ChainFolders
 from sweeps.store import Store, open_store
-from sweeps.trial import TrialTask
+from sweeps.trial_task import TrialTask
 from wsss.data.voc import Sample
 from wsss.identity import cam_id
 from wsss.label_stages import LabelTask

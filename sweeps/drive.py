@@ -128,7 +128,7 @@ def _run_missing(
     from sweeps.run import Ending, Listener, run_sweep
     from sweeps.tracking import Tracker
     from sweeps.tracking_thread import TrackingThread
-    from sweeps.trainable import Conduct
+    from sweeps.trial_task import Conduct
 
     def say(text: str) -> None:
         console.print(Text(text))

@@ -13,11 +13,11 @@ import ray
 from ray import cloudpickle, tune
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from sweeps.failures import write_failure
 from sweeps.hangs import num_hangs
 from sweeps.plan import Trial
 from sweeps.same_errors import ErrorNote, SameErrors, take_note
 from sweeps.store import Store
-from sweeps.trainable import write_failure
 
 MAX_TRIAL_RESTARTS = 2
 """Restarts of a trial whose process died or whose code raised an unforeseen error."""

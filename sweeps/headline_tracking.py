@@ -20,8 +20,8 @@ from sweeps.headline import Headline, chain_metrics, describe, source_of
 from sweeps.headline_report.build import chain_ids
 from sweeps.store import Store
 from sweeps.tracking import EXPERIMENT as CAM_EXPERIMENT
-from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, RUN_ID, tracking_uri
-from sweeps.tracking_client import open_client
+from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, RUN_ID
+from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 from wsss.identity import cam_id, run_id
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained
@@ -58,15 +58,15 @@ class HeadlineTracker:
         try:
             step()
         except Exception as error:  # whatever a tracking server does, the work goes on
-            self.problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.problem = reason(error)
             return False
         return True
 
     def _log(self, chain: ChainConfig) -> None:
         client = open_client(self.uri)
-        experiment = self._experiment(client)
+        experiment = experiment_of(client, EXPERIMENT, self.store)
         parent = self._parent(client, experiment)
-        run = _find(client, experiment, {PREDICTION_ID: chain.prediction_id})
+        run = find_run(client, experiment, {PREDICTION_ID: chain.prediction_id})
         if run is None:
             run = self._create(client, experiment, chain)
         self._log_lineage(client, run, chain, parent.info.run_id)
@@ -86,7 +86,7 @@ class HeadlineTracker:
 
     def _log_report(self, folder: Path) -> None:
         client = open_client(self.uri)
-        parent = self._parent(client, self._experiment(client)).info.run_id
+        parent = self._parent(client, experiment_of(client, EXPERIMENT, self.store)).info.run_id
         values = {}
         for chain in self.headline.chains:
             metrics = chain_metrics(self.store, chain) or {}
@@ -99,22 +99,16 @@ class HeadlineTracker:
 
     def _stop(self) -> None:
         client = open_client(self.uri)
-        run = _find(client, self._experiment(client), {HEADLINE: self.headline.name})
+        run = find_run(
+            client, experiment_of(client, EXPERIMENT, self.store), {HEADLINE: self.headline.name}
+        )
         if run is not None and run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "KILLED")
-
-    def _experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        location = self.store.artifact_location if local else None
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def _parent(self, client: MlflowClient, experiment: str) -> Run:
         """Return the headline's run, running unless it had ended well."""
         name, sweep = self.headline.name, self.headline.sweep
-        run = _find(client, experiment, {HEADLINE: name})
+        run = find_run(client, experiment, {HEADLINE: name})
         if run is not None:
             if run.info.status != "FINISHED":
                 client.update_run(run.info.run_id, status="RUNNING")
@@ -165,7 +159,7 @@ class HeadlineTracker:
         if experiment is None:
             return None
         wanted = ({RUN_ID: run_id(chain.run)}, {"wsss.cam_id": cam_id(chain.run)})
-        found = (_find(client, experiment.experiment_id, tags) for tags in wanted)
+        found = (find_run(client, experiment.experiment_id, tags) for tags in wanted)
         return next((str(run.info.run_id) for run in found if run is not None), None)
 
     def _log_network(
@@ -181,12 +175,6 @@ class HeadlineTracker:
                 mlflow.pytorch.log_model(model, name="network", serialization_format="pickle")
         finally:
             mlflow.set_tracking_uri(before)
-
-
-def _find(client: MlflowClient, experiment: str, tags: dict[str, str]) -> Run | None:
-    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    found = client.search_runs([experiment], wanted, max_results=1)
-    return found[0] if found else None
 
 
 def _metrics(values: dict[str, float | None]) -> list[Metric]:

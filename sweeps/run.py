@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from filelock import Timeout
 from ray import tune
 
@@ -29,9 +28,8 @@ from sweeps.same_errors import ErrorNote
 from sweeps.stopping import EarlyEnd
 from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.sweep import Sweep
-from sweeps.trainable import Conduct, trainable
-from sweeps.trial import TrialTask
-from wsss.networks.backbone import build_backbone
+from sweeps.trainable import trainable
+from sweeps.trial_task import Conduct, TrialTask
 from wsss.training.allocation import let_children_keep_memory
 
 __all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "start_ray"]
@@ -119,7 +117,12 @@ def driving(store: Store, name: str) -> Iterator[None]:
 def check_weights(sweep: Sweep, trials: list[Trial]) -> None:
     """Load the initial weights once here, so that a wrong file is refused before trials start."""
     networks = {(t.config.network.backbone, t.config.network.weights): t for t in trials}
-    for trial in networks.values():
+    pretrained = [t for (_, weights), t in networks.items() if weights != "none"]
+    if not pretrained:
+        return
+    from wsss.networks.backbone import build_backbone  # imports torch
+
+    for trial in pretrained:
         build_backbone(trial.config.network, sweep.weights_file)
 
 
@@ -133,8 +136,19 @@ def start_ray(resources: Resources) -> None:
         return
     let_children_keep_memory()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
-    ray.init("local", num_gpus=gpus, include_dashboard=resources.workers > 0, **quiet)
+    ray.init(
+        "local",
+        num_gpus=_usable_gpus() if resources.gpus else None,
+        include_dashboard=resources.workers > 0,
+        **quiet,
+    )
+
+
+def _usable_gpus() -> int | None:
+    """Return how many GPUs torch can use here; None, which leaves it to Ray, if there are none."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else None
 
 
 def _run_with_tune(

@@ -17,8 +17,8 @@ from sweeps.search import Search
 from sweeps.search_history import History, SearchTrial, best_trials
 from sweeps.search_render import render_search
 from sweeps.store import Store
-from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, tracking_uri
-from sweeps.tracking_client import open_client
+from sweeps.tracking import MAX_PARAM_LENGTH, PARENT
+from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 from wsss.identity import cam_id
 
 EXPERIMENT = "wsss-search"
@@ -85,7 +85,7 @@ class SearchTracker:
         return True
 
     def _failed(self, error: Exception) -> bool:
-        self.problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        self.problem = reason(error)
         self._client = None
         return False
 
@@ -94,13 +94,7 @@ class SearchTracker:
         if self._client is not None:
             return self._client
         client = open_client(self.uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            self._experiment_id = experiment.experiment_id
-        else:
-            local = self.uri.startswith("sqlite:")
-            location = self.store.artifact_location if local else None
-            self._experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+        self._experiment_id = experiment_of(client, EXPERIMENT, self.store)
         self._client = client
         parent = self._find({SEARCH: self.search.name, ROLE: "search"})
         if parent is None:
@@ -129,9 +123,7 @@ class SearchTracker:
 
     def _find(self, tags: dict[str, str]) -> Run | None:
         assert self._client is not None
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([self._experiment_id], wanted, max_results=1)
-        return found[0] if found else None
+        return find_run(self._client, self._experiment_id, tags)
 
     def _child(self, key: str, settings: dict[str, float]) -> Run:
         """Return the run of a trial (or of the reference), made if there is none yet."""

@@ -1,4 +1,4 @@
-"""MLflow as a view of the store: the only file that imports mlflow.
+"""MLflow as a view of the store: a sweep's runs.
 
 Everything logged is read from the store, so a tracking server that was away loses nothing: `sync`
 logs whatever a run still lacks. Runs are found by tag, hence one MLflow run per trial whatever
@@ -6,9 +6,7 @@ happened. Nothing here raises into a sweep; `problem` says what went wrong last.
 """
 
 import json
-import logging
 import math
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,23 +20,12 @@ from sweeps.render import render_tables
 from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
 from sweeps.tracked import MIOU, result_values
-from sweeps.tracking_client import open_client
+from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
 EPOCH = "train/epoch"
 MAX_PARAM_LENGTH = 500
-
-# A server that is away should cost seconds, not minutes; the store replays what it missed.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-for _talkative in ("mlflow", "alembic"):
-    logging.getLogger(_talkative).setLevel(logging.WARNING)
-
-
-def tracking_uri(store: Store) -> str:
-    """Return MLFLOW_TRACKING_URI, or a SQLite file in the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"
 
 
 class Tracker:
@@ -66,7 +53,7 @@ class Tracker:
             for trial in trials:
                 self._sync_trial(trial, running=trial.run_id in running)
         except Exception as error:  # whatever a tracking server does, the sweep goes on
-            self.problem = _reason(error)
+            self.problem = reason(error)
             self._client = None
             return False
         self.problem = None
@@ -82,7 +69,7 @@ class Tracker:
             client.set_terminated(self._parent_id, status)
             self._note_addresses()
         except Exception as error:
-            self.problem = _reason(error)
+            self.problem = reason(error)
             return False
         return True
 
@@ -94,7 +81,7 @@ class Tracker:
             if self._parent_status != "RUNNING":  # else a driver is at work, and ends it
                 client.set_terminated(self._parent_id, self._parent_status)
         except Exception as error:
-            self.problem = _reason(error)
+            self.problem = reason(error)
             return False
         return True
 
@@ -111,17 +98,8 @@ class Tracker:
         if self._client is not None:
             return self._client
         client = open_client(self.uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            self._experiment_id = experiment.experiment_id
-        else:
-            local = self.uri.startswith("sqlite:")
-            location = self.store.artifact_location if local else None
-            self._experiment_id = client.create_experiment(
-                EXPERIMENT,
-                artifact_location=location,
-                tags={"mlflow.experimentKind": "custom_model_development"},
-            )
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        self._experiment_id = experiment_of(client, EXPERIMENT, self.store, tags=kind)
         self._client = client
         parent = self._find({SWEEP: self.sweep.name, "wsss.role": "sweep"})
         if parent is None:
@@ -152,9 +130,7 @@ class Tracker:
 
     def _find(self, tags: dict[str, str]) -> Run | None:
         assert self._client is not None
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([self._experiment_id], wanted, max_results=1)
-        return found[0] if found else None
+        return find_run(self._client, self._experiment_id, tags)
 
     def _run_of(self, trial: Trial) -> Run | None:
         """Return a trial's run. A search takes longer the more runs there are; an id is direct."""
@@ -253,11 +229,6 @@ class Tracker:
             for key, value in metrics["environment"].items()
         ]
         client.log_batch(run_id, metrics=batch, tags=environment)
-
-
-def _reason(error: Exception) -> str:
-    """Return an error as one short line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _status(running: bool, metrics: Any, failure: Any) -> str:  # noqa: FBT001

@@ -6,9 +6,8 @@ Runs in one process or in every rank of several; plain torch, no Ray and no MLfl
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,10 @@ from sweeps.environment import environment
 from sweeps.image_counts import count_images, save_image_counts
 from sweeps.lease import Lease
 from sweeps.remote_trial import RemoteTrial
-from sweeps.store import (
-    Store,
-    open_store,
-    write_config,
-    write_json,
-)
+from sweeps.store import Store, write_config, write_json
 from sweeps.store_errors import disk_errors
 from sweeps.training_lock import training_lock
+from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.data.shared_crops import share_crops
 from wsss.data.sharing import share_decoded
@@ -45,25 +40,6 @@ NUM_INFERENCE_REPORTS = 5
 
 CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
 """Image id, codes and counts, as `count_image` gives them."""
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """What a worker needs to run a trial: the experiment, and where things lie on this machine."""
-
-    config: dict[str, Any]
-    """RunConfig as JSON."""
-    store: str
-    data: str
-    weights_file: str | None
-    num_loader_workers: int = 0
-    compiled: bool = False
-    remote: str | None = None
-    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
-
-    def open_store(self) -> Store:
-        """Return the store as it is on this machine."""
-        return open_store(self.remote or self.store)
 
 
 def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:

@@ -17,7 +17,8 @@ from sweeps.image_counts import load_image_counts
 from sweeps.plan import make_plan
 from sweeps.store import Store, StoreError, write_json
 from sweeps.tables import TABLES
-from sweeps.trial import NUM_GALLERY_IMAGES, TrialTask, run_trial
+from sweeps.trial import NUM_GALLERY_IMAGES, run_trial
+from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.data.voc import Sample
 from wsss.evaluation import figures as figures_module

@@ -71,6 +71,12 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
     assert not loaded & {"torch", "ray", "mlflow", "statsmodels"}
 
 
+def test_the_driver_of_a_sweep_leaves_torch_to_the_trials() -> None:
+    loaded = loaded_by("sweeps.drive", "sweeps.run", "sweeps.tracking", "sweeps.tracking_thread")
+    assert {"ray", "mlflow"} <= loaded
+    assert not loaded & {"torch", "torchvision", "matplotlib"}
+
+
 def test_only_the_tracking_files_import_mlflow() -> None:
     names = ("tracking", "tracking_client", "search_tracking", "headline_tracking")
     found = {f"sweeps/{name}.py" for name in names}

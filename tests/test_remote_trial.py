@@ -20,7 +20,8 @@ from sweeps import lease as lease_module
 from sweeps import remote_bucket
 from sweeps.remote import Remote
 from sweeps.store import Store, StoreError, open_store
-from sweeps.trial import TrialTask, run_trial
+from sweeps.trial import run_trial
+from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
@@ -33,7 +34,8 @@ EXPLANATORY = {
 
 IN_A_PROCESS = """
 import json, sys, torch
-from sweeps.trial import TrialTask, run_trial
+from sweeps.trial import run_trial
+from sweeps.trial_task import TrialTask
 from wsss.training.process import Process
 torch.set_num_threads(1)
 for record in run_trial(TrialTask(**json.load(sys.stdin)), Process()):

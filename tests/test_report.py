@@ -14,6 +14,7 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
+from sweeps.failures import write_failure
 from sweeps.plan import Trial
 from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
@@ -29,7 +30,6 @@ from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.table import Cell, Row, Table
 from sweeps.tables import TABLES
-from sweeps.trainable import write_failure
 from wsss.evaluation.confusion import ThresholdCounts
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}

@@ -98,15 +98,29 @@ def killed(
     before = epochs(store)
     written = {name: (store / "runs" / name / "metrics.json").stat().st_mtime_ns
                for name in results(store)}  # fmt: skip
-    return store, before, written, run(command)
+    return store, before, written, run(with_imports(command))
+
+
+def with_imports(command: list[str]) -> list[str]:
+    return [command[0], "-X", "importtime", *command[1:]]
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(killed: Any) -> None:
     store, _before, written, again = killed
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.returncode == 0, again.stdout + again.stderr[-2000:]
     assert 1 <= len(written) < 4
     assert len(results(store)) == 4
     assert "missing" not in again.stdout.split("Table VI")[-1]
+
+
+def test_the_process_that_drives_a_sweep_never_loads_torch(killed: Any) -> None:
+    _, _, _, again = killed
+    assert {"ray", "ray.tune", "mlflow"} <= imported(again)
+    assert not imported(again) & {"torch", "torchvision"}
 
 
 def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any) -> None:
@@ -147,12 +161,10 @@ def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
 ) -> None:
     store, _, _, _ = killed
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
-    again = run([*sweep_command(pictures, store)[:1], "-X", "importtime",
-                 *sweep_command(pictures, store)[1:]])  # fmt: skip
+    again = run(with_imports(sweep_command(pictures, store)))
     assert again.returncode == 0, again.stderr[-2000:]
     assert "4 of 4 trials done, 0 to run" in again.stdout
-    imported = {line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines()}
-    assert not imported & {"ray", "torch", "mlflow"}
+    assert not imported(again) & {"ray", "torch", "mlflow"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
 
 
@@ -177,8 +189,8 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.trainable import guarded_trial\n"
-        "from sweeps.trial import TrialTask\n"
+        "from sweeps.guarded_trial import guarded_trial\n"
+        "from sweeps.trial_task import TrialTask\n"
         "from wsss.overrides import apply_overrides, parse_assignments\n"
         "from wsss.presets import PRESETS\n"
         "from wsss.training.distributed import Workers, fit\n"

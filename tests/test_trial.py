@@ -21,7 +21,8 @@ from sweeps.run import _task
 from sweeps.store import Store, StoreError, write_json
 from sweeps.sweep import make_sweep
 from sweeps.tables import F3
-from sweeps.trial import TrialTask, run_trial
+from sweeps.trial import run_trial
+from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.data.loading import CropDataset
 from wsss.data.shared_crops import Crop

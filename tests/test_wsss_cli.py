@@ -15,7 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.store import Store
-from sweeps.trial import TrialTask, run_trial
+from sweeps.trial import run_trial
+from sweeps.trial_task import TrialTask
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.check import check_data

@@ -1,0 +1,63 @@
+"""A trial under a watchdog, and how it ends when it fails."""
+
+import traceback
+from collections.abc import Iterator
+
+from sweeps.code_version import code_version
+from sweeps.failures import write_failure
+from sweeps.guard import claim
+from sweeps.hangs import Watchdog
+from sweeps.remote_results import pull_training
+from sweeps.same_errors import note_of, write_note
+from sweeps.store import StoreError
+from sweeps.trial import run_trial
+from sweeps.trial_task import Conduct, TrialTask
+from wsss.config import RunConfig
+from wsss.errors import ForeseenError
+from wsss.identity import cam_id, run_id
+from wsss.training.cam import DivergedError
+from wsss.training.process import Process
+
+
+def guarded_trial(
+    task: TrialTask, process: Process, conduct: Conduct | None = None
+) -> Iterator[dict[str, float]]:
+    """Run a trial under a watchdog; a foreseen error is recorded as its result, not raised.
+
+    It would come again, whereas other errors, and processes that die, are worth a restart. Of an
+    unforeseen error a note is left for the driver.
+    """
+    conduct = conduct or Conduct()
+    config, store = RunConfig.model_validate(task.config), task.open_store()
+    cam, run = store.cam(cam_id(config)), store.run(run_id(config))
+    code_version()  # now, while the sources are those that were imported
+    stack_file = run.path / ("stack.txt" if process.is_first else f"stack-{process.rank}.txt")
+    try:
+        if process.is_first and run.metrics() is None:
+            if store.remote:
+                pull_training(store.remote, cam.path.name)  # what another machine has begun
+            claim(cam, accept_changes=conduct.accept_changes)
+        with Watchdog(stack_file, conduct.hang_after) as watchdog:
+            for record in run_trial(task, process):
+                watchdog.beat()
+                yield record
+    except StoreError:
+        raise  # the orphan of a killed sweep may still hold the training, and will let go
+    except ForeseenError as error:
+        if process.world_size > 1 and not isinstance(error, DivergedError):
+            raise  # only this rank may have met it, and the others wait
+        if process.is_first:
+            record_failure(task, error)
+        yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0}
+    except Exception as error:
+        write_note(run.path, note_of(error))
+        raise
+
+
+def record_failure(task: TrialTask, error: BaseException) -> None:
+    """Write why a trial failed."""
+    store, name = task.open_store(), run_id(RunConfig.model_validate(task.config))
+    kind = "diverged" if isinstance(error, DivergedError) else type(error).__name__
+    trace = "".join(traceback.format_exception(error))
+    write_failure(store.run(name).path, kind, str(error), trace)
+    store.push_run(name)

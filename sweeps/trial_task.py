@@ -1,0 +1,36 @@
+"""What a trial's process is told: what to run, where things lie, how to behave. Without torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.hangs import HANG_AFTER_SECONDS
+from sweeps.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What a worker needs to run a trial: the experiment, and where things lie on this machine."""
+
+    config: dict[str, Any]
+    """RunConfig as JSON."""
+    store: str
+    data: str
+    weights_file: str | None
+    num_loader_workers: int = 0
+    compiled: bool = False
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def open_store(self) -> Store:
+        """Return the store as it is on this machine."""
+        return open_store(self.remote or self.store)
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a trial is to behave when something is not as it should be. Changes no result."""
+
+    hang_after: float = HANG_AFTER_SECONDS
+    """Seconds without progress after which a process ends itself; 0: never."""
+    accept_changes: bool = False
+    """Whether to continue a checkpoint of other code or packages."""
