@@ -142,8 +142,8 @@ def test_a_gallery_grows_with_its_rows_and_columns(tmp_path: Path) -> None:
         with Image.open(path) as image:
             sizes.append(image.size)
             assert len(np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
-    assert sizes[0] == (504, 312)  # 3 x 2.1 by 2 x 1.75 + .4 inches at 80 dots
-    assert sizes[1] == (672, 172)
+    assert sizes[0] == (504, 283)  # 3 x 2.1 by 2 x 1.75 + .04 inches at 80 dots
+    assert sizes[1] == (672, 143)
 
 
 def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from wsss.config import LabelsConfig, RunConfig, ViewsConfig
 from wsss.data.classes import voc_palette
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample, VocDataset
+from wsss.evaluation.mosaic import Line, draw_mosaic
 from wsss.evaluation.score import Score
 from wsss.labels.infer import infer_cams, multi_scale_cams
 from wsss.labels.pseudo_label import pseudo_label
@@ -26,6 +27,7 @@ from wsss.networks.cam_net import CamNet
 
 SINGLE_SCALE = LabelsConfig(scales=(1.0,), flip=False)
 COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
+LABEL_COLUMNS = ("pseudo-label", "ground truth")
 
 
 def draw_threshold_curve(path: Path, score: Score) -> None:
@@ -66,26 +68,18 @@ def draw_gallery(
     the one that is scored: multi-scale, at the fixed background score.
     """
     views = config.views.model_copy(update={"enhanced": True, "decreased": True})
-    figure = Figure(figsize=(2.1 * len(COLUMNS), 1.75 * len(samples) + 0.4), layout="constrained")
-    grid = figure.subplots(len(samples), len(COLUMNS), squeeze=False)
-    for line, cams in zip(
-        grid, infer_cams(model, samples, config.labels, device=device), strict=True
-    ):
+    lines = []
+    for cams in infer_cams(model, samples, config.labels, device=device):
         sample = cams.sample
         image = read_rgb(sample)
         maps = _view_maps(model, image, sample, config, views, device=device)
         label = pseudo_label(cams.cams, sample.labels, config.labels.background_score)
         mask = dataset.mask(sample.image_id)
-        pictures = [np.asarray(image), *maps, _coloured(label), _coloured(mask)]
-        for axes, picture in zip(line, pictures, strict=True):
-            axes.imshow(picture)
-            axes.set_axis_off()
         names = ", ".join(dataset.classes[k] for k in sample.labels)
-        line[0].set_title(f"{sample.image_id}\n{names}", fontsize=7, parse_math=False)
-    for axes, title in zip(grid[0], _titles(config), strict=True):
-        if title != "image":
-            axes.set_title(title, fontsize=8, parse_math=False)
-    figure.savefig(path, dpi=80)
+        pictures = (np.asarray(image), *maps, _coloured(label), _coloured(mask))
+        lines.append(Line(f"{sample.image_id}\n{names}", pictures))
+    smooth = [column not in LABEL_COLUMNS for column in COLUMNS]
+    draw_mosaic(path, lines, _titles(config)[1:], smooth=smooth)
 
 
 def _titles(config: RunConfig) -> list[str]:

@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
+from wsss.evaluation.mosaic import Line, draw_mosaic
 from wsss.labels.segment import label_colours
-
-LEGEND_COLUMNS = 7
-LEGEND_INCHES = 0.22
-"""Height of one line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +51,15 @@ def draw_segmentation_gallery(
                 f"{', '.join(names)}; give one each"
             )
     entries = _legend(rows, class_names, with_truth=with_truth)
-    below = LEGEND_INCHES * -(-len(entries) // LEGEND_COLUMNS)
-    height = 1.75 * len(rows) + 0.4 + below
-    figure = Figure(figsize=(2.1 * len(columns), height), layout="constrained")
-    grid = figure.subplots(len(rows), len(columns), squeeze=False)
-    for line, row in zip(grid, rows, strict=True):
-        for axes in line:
-            axes.set_axis_off()
+    lines = []
+    for row in rows:
         labels = (*((row.ground_truth,) if with_truth else ()), *row.predictions)
-        line[0].imshow(row.image)
-        for axes, label in zip(line[1:], labels, strict=True):
-            if label is not None:
-                axes.imshow(label_colours(label))
-        line[0].set_title(row.title, fontsize=7, parse_math=False)
-    for axes, name in zip(grid[0][1:], columns[1:], strict=True):
-        axes.set_title(name, fontsize=8, parse_math=False)
-    if entries:
-        figure.legend(
-            handles=entries, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=7,
-            frameon=False,
-        )  # fmt: skip
-    figure.savefig(path, dpi=dots_per_inch)
+        maps = (None if label is None else label_colours(label) for label in labels)
+        lines.append(Line(row.title, (row.image, *maps)))
+    smooth = [True] + [False] * (len(columns) - 1)
+    draw_mosaic(
+        path, lines, columns[1:], smooth=smooth, legend=entries, dots_per_inch=dots_per_inch
+    )
 
 
 def _legend(
