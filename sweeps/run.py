@@ -6,7 +6,7 @@ the same command starts a sweep, resumes it and extends it.
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ from sweeps.store import Store, StoreError, read_json, write_json
 from sweeps.sweep import Sweep
 from sweeps.trainable import trainable
 from sweeps.trial_task import Conduct, TrialTask
+from wsss.config import NetworkConfig
 from wsss.training.allocation import let_children_keep_memory
 
 __all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "start_ray"]
@@ -68,7 +69,7 @@ def run_sweep(
     WeightsError or ConfigError if the initial weights cannot be used, all before any trial starts.
     """
     conduct = conduct or Conduct()
-    check_weights(sweep, trials)
+    check_weights((trial.config.network for trial in trials), sweep.weights_file)
     with driving(store, sweep.name), Ledger(store, sweep.name, size_of(resources)) as ledger:
         budget = Budget(ledger, budget_hours)
         if reason := budget.reason():
@@ -114,16 +115,19 @@ def driving(store: Store, name: str) -> Iterator[None]:
         ) from None
 
 
-def check_weights(sweep: Sweep, trials: list[Trial]) -> None:
-    """Load the initial weights once here, so that a wrong file is refused before trials start."""
-    networks = {(t.config.network.backbone, t.config.network.weights): t for t in trials}
-    pretrained = [t for (_, weights), t in networks.items() if weights != "none"]
+def check_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
+    """Load the initial weights once here, so that a wrong file is refused before trials start.
+
+    Imports torch only if there are any. Raises WeightsError or ConfigError.
+    """
+    named = {(network.backbone, network.weights): network for network in networks}
+    pretrained = [network for network in named.values() if network.weights != "none"]
     if not pretrained:
         return
-    from wsss.networks.backbone import build_backbone  # imports torch
+    from wsss.networks.backbone import build_backbone
 
-    for trial in pretrained:
-        build_backbone(trial.config.network, sweep.weights_file)
+    for network in pretrained:
+        build_backbone(network, weights_file)
 
 
 def start_ray(resources: Resources) -> None:

@@ -7,7 +7,6 @@ continue from their checkpoints, and only the missing number is drawn. So a sear
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
@@ -20,20 +19,15 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from sweeps.resources import Resources, concurrency
-from sweeps.run import MAX_TRIAL_RESTARTS, start_ray
+from sweeps.run import MAX_TRIAL_RESTARTS, check_weights, start_ray
 from sweeps.search import Search
 from sweeps.search_callbacks import ClosingCallback, DrawnCallback
 from sweeps.search_history import History, Listen, SearchTrial
 from sweeps.search_remote import driving, pushing
-from sweeps.search_space import Range, SearchSpace
-from sweeps.search_trial import SearchTask, held_out_trial, search_trial
+from sweeps.search_task import SearchTask
+from sweeps.search_trainable import closing_trial, drawn_trial
 from sweeps.store import Store
-from wsss.config import RunConfig
 from wsss.identity import cam_id
-from wsss.networks.backbone import build_backbone
-from wsss.overrides import apply_overrides
-from wsss.training.cam import DivergedError
-from wsss.training.process import Process, pick_device
 
 REDUCTION_FACTOR = 3
 """Of the trials that reach a rung, about one in three goes on."""
@@ -52,7 +46,7 @@ def run_search(
     """
     folder = search.folder(store)
     folder.mkdir(parents=True, exist_ok=True)
-    build_backbone(search.base.network, search.weights_file)  # refuses a wrong file at once
+    check_weights([search.base.network], search.weights_file)
     history = History(folder)
     with driving(search, store) as lease:
         listen = pushing(search, store, lease, listen)
@@ -124,33 +118,6 @@ class ResumedAsha(ASHAScheduler):  # type: ignore[misc]  # ray is untyped
     def _replay(self, trial: Any, known: SearchTrial) -> None:
         for record in known.epochs:
             self.on_trial_result(None, trial, record)  # its decision was acted on at the time
-
-
-def drawn_trial(space: dict[str, Any]) -> None:
-    """Run a trial whose settings the sampler drew; Tune calls this in a process of its own."""
-    ranges = SearchSpace(tuple(Range(**r) for r in space["ranges"]))
-    base = RunConfig.model_validate(space["task"]["config"])
-    config = apply_overrides(base, ranges.round(space)).model_dump(mode="json")
-    _report(search_trial, SearchTask(**space["task"] | {"config": config}), space["cpus"])
-
-
-def closing_trial(space: dict[str, Any], tasks: dict[str, SearchTask]) -> None:
-    """Finish a chosen trial and score it on the held-out half; Tune calls this."""
-    _report(held_out_trial, tasks[space["cam_id"]], space["cpus"])
-
-
-def _report(
-    run: Callable[[SearchTask, Process], Iterator[dict[str, float]]], task: SearchTask, cpus: float
-) -> None:
-    """Report a trial's records to Tune; a diverged training is worth 0 % and is not repeated."""
-    epoch = 0.0
-    try:
-        for record in run(task, Process(device=pick_device(cpus))):
-            epoch = record["epoch"]
-            tune.report(record)
-    except DivergedError as error:
-        worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
-        tune.report({**worth, "diverged": str(error)})
 
 
 def _draw(search: Search, store: Store, resources: Resources, samples: int, listen: Listen) -> bool:

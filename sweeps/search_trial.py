@@ -6,16 +6,16 @@ masks of the held-out half, after the search.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
 from sweeps.lease import STALE_SECONDS, Lease
 from sweeps.remote_trial import RemoteTrial
 from sweeps.search import split_halves
-from sweeps.store import CamFolder, Store, StoreError, open_store, write_config, write_json
+from sweeps.search_task import SearchTask
+from sweeps.store import CamFolder, StoreError, write_config, write_json
 from sweeps.training_lock import LOCK_WAIT_SECONDS
 from wsss.config import RunConfig
 from wsss.data.shared_crops import share_crops
@@ -39,26 +39,6 @@ from wsss.training.process import Process
 
 NOTE = "a search"
 """Of who holds a training, for a table's trial which waits for it."""
-
-
-@dataclass(frozen=True)
-class SearchTask:
-    """What a process needs to run a trial: the experiment, and where things lie on this machine."""
-
-    config: dict[str, Any]
-    """RunConfig as JSON; its labels say how CAMs are inferred for judging."""
-    objective: str
-    """best or fixed."""
-    store: str
-    data: str
-    weights_file: str | None
-    num_loader_workers: int = 0
-    remote: str | None = None
-    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
-
-    def open_store(self) -> Store:
-        """Return the store as it is on this machine."""
-        return open_store(self.remote or self.store)
 
 
 def search_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:

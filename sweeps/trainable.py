@@ -21,8 +21,10 @@ def trainable(
         return  # the driver has recorded a failure, and Tune knows no other way to end a restart
     from sweeps.guarded_trial import guarded_trial
     from wsss.training.distributed import Workers, fit
+    from wsss.training.orphans import end_with_raylet
     from wsss.training.process import Process, pick_device
 
+    end_with_raylet()
     task = tasks[space["run_id"]]
     if resources.inline:
         process = Process(device=pick_device(resources.cpus))

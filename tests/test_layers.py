@@ -71,8 +71,17 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
     assert not loaded & {"torch", "ray", "mlflow", "statsmodels"}
 
 
-def test_the_driver_of_a_sweep_leaves_torch_to_the_trials() -> None:
-    loaded = loaded_by("sweeps.drive", "sweeps.run", "sweeps.tracking", "sweeps.tracking_thread")
+@pytest.mark.parametrize(
+    "driver",
+    [
+        ("sweeps.drive", "sweeps.run", "sweeps.tracking", "sweeps.tracking_thread"),
+        ("sweeps.search_drive", "sweeps.search_run", "sweeps.search_tracking"),
+    ],
+)
+def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
+    driver: tuple[str, ...],
+) -> None:
+    loaded = loaded_by(*driver)
     assert {"ray", "mlflow"} <= loaded
     assert not loaded & {"torch", "torchvision", "matplotlib"}
 

@@ -23,7 +23,8 @@ from sweeps.search import Search, make_search
 from sweeps.search_history import History, SearchTrial
 from sweeps.search_remote import driving, pushing
 from sweeps.search_space import parse_space
-from sweeps.search_trial import SearchTask, held_out_trial, search_trial
+from sweeps.search_task import SearchTask
+from sweeps.search_trial import held_out_trial, search_trial
 from sweeps.store import Store, StoreError, open_store
 from sweeps.tables import F3
 from wsss.config import RunConfig

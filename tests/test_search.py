@@ -12,7 +12,8 @@ import torch
 from sweeps.search import Search, make_search, split_halves
 from sweeps.search_history import History, SearchTrial, best_trials, ranking
 from sweeps.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
-from sweeps.search_trial import SearchTask, held_out_trial, search_trial
+from sweeps.search_task import SearchTask
+from sweeps.search_trial import held_out_trial, search_trial
 from sweeps.store import Store, StoreError
 from sweeps.tables import F3
 from wsss.config import RunConfig

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from wsss.training.allocation import keep_freed_memory
+from wsss.training.orphans import end_with_raylet
 from wsss.training.process import Process
 
 Loop = Callable[[Any, Process], Iterator[dict[str, float]]]
@@ -78,6 +79,7 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
+    end_with_raylet()
     context = ray.train.get_context()
     device = torch.device("cpu")
     if torch.cuda.is_available():

@@ -1,0 +1,26 @@
+"""What the process of a search's trial is told. Without torch, as the driver loads it, too."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a process needs to run a trial: the experiment, and where things lie on this machine."""
+
+    config: dict[str, Any]
+    """RunConfig as JSON; its labels say how CAMs are inferred for judging."""
+    objective: str
+    """best or fixed."""
+    store: str
+    data: str
+    weights_file: str | None
+    num_loader_workers: int = 0
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def open_store(self) -> Store:
+        """Return the store as it is on this machine."""
+        return open_store(self.remote or self.store)

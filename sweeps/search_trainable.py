@@ -1,0 +1,55 @@
+"""What Tune runs in the process of a search's trial.
+
+What a trial needs is imported there: a driver without torch starts the search seconds earlier.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from sweeps.search_space import Range, SearchSpace
+from sweeps.search_task import SearchTask
+from wsss.config import RunConfig
+from wsss.overrides import apply_overrides
+
+if TYPE_CHECKING:
+    from wsss.training.process import Process
+
+
+def drawn_trial(space: dict[str, Any]) -> None:
+    """Run a trial whose settings the sampler drew; Tune calls this in a process of its own."""
+    ranges = SearchSpace(tuple(Range(**r) for r in space["ranges"]))
+    base = RunConfig.model_validate(space["task"]["config"])
+    config = apply_overrides(base, ranges.round(space)).model_dump(mode="json")
+    from sweeps.search_trial import search_trial
+
+    _report(search_trial, SearchTask(**space["task"] | {"config": config}), space["cpus"])
+
+
+def closing_trial(space: dict[str, Any], tasks: dict[str, SearchTask]) -> None:
+    """Finish a chosen trial and score it on the held-out half; Tune calls this."""
+    from sweeps.search_trial import held_out_trial
+
+    _report(held_out_trial, tasks[space["cam_id"]], space["cpus"])
+
+
+def _report(
+    run: Callable[[SearchTask, "Process"], Iterator[dict[str, float]]],
+    task: SearchTask,
+    cpus: float,
+) -> None:
+    """Report a trial's records to Tune; a diverged training is worth 0 % and is not repeated."""
+    from wsss.training.cam import DivergedError
+    from wsss.training.orphans import end_with_raylet
+    from wsss.training.process import Process, pick_device
+
+    end_with_raylet()
+    epoch = 0.0
+    try:
+        for record in run(task, Process(device=pick_device(cpus))):
+            epoch = record["epoch"]
+            tune.report(record)
+    except DivergedError as error:
+        worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
+        tune.report({**worth, "diverged": str(error)})

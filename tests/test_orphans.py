@@ -1,0 +1,53 @@
+"""A process of Ray's ends with its raylet, even one whose exit nobody has collected."""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from wsss.training.orphans import end_with_raylet
+
+REPO = Path(__file__).parents[1]
+
+RAYLET = """
+import os, subprocess, sys, time
+pid = str(os.getpid()) if sys.argv[1] == "raylet" else "1"
+subprocess.Popen([sys.executable, "-c", sys.argv[2]], env=os.environ | {"RAY_RAYLET_PID": pid})
+time.sleep(60)
+"""
+
+WORKER = """
+import threading, time
+from wsss.training.orphans import end_with_raylet
+print(end_with_raylet(), end_with_raylet(), threading.active_count(), flush=True)
+time.sleep(8)
+print("went on", flush=True)
+"""
+
+
+def said_by_the_orphan(kind: str) -> tuple[str, str]:
+    """Kill a worker's parent and leave it a zombie: what the worker said before and after that."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RAYLET, kind, WORKER], stdout=subprocess.PIPE, text=True, cwd=REPO
+    ) as raylet:
+        assert raylet.stdout
+        first = raylet.stdout.readline()
+        os.kill(raylet.pid, signal.SIGKILL)
+        with selectors.DefaultSelector() as selector:
+            selector.register(raylet.stdout, selectors.EVENT_READ)
+            assert selector.select(30), "the worker neither ended nor went on"
+        state = Path(f"/proc/{raylet.pid}/stat")
+        if state.exists():  # on Linux
+            assert state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return first, raylet.stdout.read()
+
+
+def test_a_worker_ends_with_a_raylet_that_is_still_a_zombie() -> None:
+    assert said_by_the_orphan("raylet") == ("True True 2\n", "")
+
+
+def test_a_process_that_no_raylet_started_outlives_its_parent() -> None:
+    assert said_by_the_orphan("shell") == ("False False 1\n", "went on\n")
+    assert not end_with_raylet()
