@@ -113,7 +113,7 @@ crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 test: $(STAMP) ## all tests but those of `make chaos`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"
 
-chaos: $(STAMP) ## break whole sweeps by killing their processes, nodes and servers; half an hour
+chaos: $(STAMP) ## break whole sweeps by killing their processes, nodes and servers; a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
 
 cluster-test: $(STAMP) ## a cluster for real, on two hosts in namespaces of this machine (Linux, root; 10-25 min)

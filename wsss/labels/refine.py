@@ -17,7 +17,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from multiprocessing.connection import Connection
-from typing import NamedTuple, TypeVar
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,12 +129,17 @@ def _answers_of_pool(
 def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Job], Answer], job: Job
 ) -> Future[Answer | _Failure]:
+    """Return the future of a job, of which every failure is an exception.
+
+    The job is pickled here: where the pool's own thread fails to do so, Python before 3.11.9 may
+    wait for ever at the pool's end.
+    """
     try:
-        return pool.submit(_attempt_in_worker, function, job)
-    except BrokenProcessPool as error:  # a worker died on an earlier job, whose turn comes first
-        broken: Future[Answer | _Failure] = Future()
-        broken.set_exception(error)
-        return broken
+        return pool.submit(_attempt_in_worker, bytes(ForkingPickler.dumps((function, job))))
+    except Exception as error:  # no pickle; or a worker died on an earlier job, whose turn is first
+        failed: Future[Answer | _Failure] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _wait(pending: _Pending[Answer]) -> tuple[str, Answer | _Failure]:
@@ -148,7 +154,7 @@ def _wait(pending: _Pending[Answer]) -> tuple[str, Answer | _Failure]:
             'a script that calls this needs `if __name__ == "__main__":`'
         )
         return image_id, _Failure("BrokenProcessPool", message, foreseen=False, trace="")
-    except Exception as error:  # the job or its answer cannot be pickled
+    except Exception as error:  # the job or its answer does not pass between processes
         return image_id, _failure(error)
 
 
@@ -187,7 +193,7 @@ def _end_with_owner() -> None:
         os._exit(1)  # killed: a worker would wait for its next job for ever
 
 
-def _attempt_in_worker(function: Callable[[Job], Answer], job: Job) -> Answer | _Failure:
+def _attempt_in_worker(pickled: bytes) -> Any:
     if _worker_stop is not None and _worker_stop.poll():
         return _Failure("Stopped", "not begun", foreseen=False, trace="")
-    return _attempt(function, job)
+    return _attempt(*ForkingPickler.loads(pickled))
