@@ -5,8 +5,19 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+
+from sweeps import guarded_trial, search_trial
+from sweeps.resources import Resources
+from sweeps.search_trainable import closing_trial
+from sweeps.trainable import trainable
+from sweeps.trial_task import Conduct
+from wsss.training import distributed, orphans, process
 from wsss.training.orphans import end_with_raylet
 
 REPO = Path(__file__).parents[1]
@@ -51,3 +62,39 @@ def test_a_worker_ends_with_a_raylet_that_is_still_a_zombie() -> None:
 def test_a_process_that_no_raylet_started_outlives_its_parent() -> None:
     assert said_by_the_orphan("shell") == ("False False 1\n", "went on\n")
     assert not end_with_raylet()
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a process did, in order: took care of its raylet's end, worked."""
+    found: list[str] = []
+
+    def work(*_: Any) -> Iterator[dict[str, float]]:
+        found.append("work")
+        return iter(())
+
+    for module in (orphans, distributed):
+        monkeypatch.setattr(module, "end_with_raylet", lambda: found.append("watch"))
+    monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
+    monkeypatch.setattr(guarded_trial, "guarded_trial", work)
+    monkeypatch.setattr(search_trial, "held_out_trial", work)
+    return found
+
+
+def test_trials_of_sweeps_and_searches_watch_their_raylet_before_they_work(done: list[str]) -> None:
+    resources: Any = Resources(cpus=1.0)
+    trainable({"run_id": "a"}, {"a": None}, resources, Conduct())  # type: ignore[dict-item]
+    closing_trial({"cam_id": "b", "cpus": 1.0}, {"b": None})  # type: ignore[dict-item]
+    assert done == ["watch", "work"] * 2
+
+
+def test_workers_of_ray_train_watch_their_raylet_first(
+    done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise RuntimeError("no context of Ray Train here")
+
+    monkeypatch.setattr("ray.train.get_context", absent)
+    with pytest.raises(RuntimeError, match="no context"):
+        distributed._worker({})
+    assert done == ["watch"]
