@@ -1,0 +1,69 @@
+"""How a sweep starts or joins Ray, and which initial weights it tries before that."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps import run
+from sweeps.resources import Resources
+from wsss.config import NetworkConfig
+from wsss.networks import backbone
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What ray.init was given."""
+    found: Calls = []
+    monkeypatch.setattr(run.ray, "init", lambda *words, **options: found.append((words, options)))
+    monkeypatch.setattr(run, "let_children_keep_memory", lambda: None)
+    return found
+
+
+def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for gpus in (0.5, 0.0):
+        run.start_ray(Resources(gpus=gpus))
+    assert [words for words, _ in calls] == [("local",)] * 2
+    assert [options["num_gpus"] for _, options in calls] == [3, None]
+
+
+def test_without_a_usable_gpu_ray_counts_for_itself(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run.start_ray(Resources(gpus=1.0))
+    assert calls[0][1]["num_gpus"] is None
+
+
+def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:
+    run.start_ray(Resources(gpus=1.0, address="192.0.2.1:6379"))
+    ((words, options),) = calls
+    assert words == ("192.0.2.1:6379",)
+    assert "num_gpus" not in options
+
+
+def test_each_kind_of_pretrained_weights_is_tried_once_and_none_without_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[str, str, Path | None]] = []
+
+    def build(network: NetworkConfig, weights_file: Path | None) -> None:
+        tried.append((network.backbone, network.weights, weights_file))
+
+    monkeypatch.setattr(backbone, "build_backbone", build)
+    networks = [
+        NetworkConfig(backbone=name, weights=weights)
+        for name in ("resnet18", "resnet50")
+        for weights in ("none", "imagenet", "imagenet")
+    ]
+    run.check_weights(networks, None)
+    assert tried == [("resnet18", "imagenet", None), ("resnet50", "imagenet", None)]
+    run.check_weights(networks[:1], None)
+    assert len(tried) == 2
