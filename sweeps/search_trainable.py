@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def drawn_trial(space: dict[str, Any]) -> None:
     """Run a trial whose settings the sampler drew; Tune calls this in a process of its own."""
+    from sweeps.search_trial import search_trial
+
     ranges = SearchSpace(tuple(Range(**r) for r in space["ranges"]))
     base = RunConfig.model_validate(space["task"]["config"])
     config = apply_overrides(base, ranges.round(space)).model_dump(mode="json")
-    from sweeps.search_trial import search_trial
-
     _report(search_trial, SearchTask(**space["task"] | {"config": config}), space["cpus"])
 
 
