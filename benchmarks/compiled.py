@@ -34,7 +34,7 @@ def training(preset: str, *, compiled: bool) -> Callable[[], object]:
     config = apply_overrides(PRESETS[preset], settings)
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    optimizer = build_sgd(model.parameter_groups(), config.train)
     step = TrainingStep(model, optimizer, config, Process(), compiled=compiled)
     batch = batch_of(config)
     return lambda: step(batch, 0)

@@ -176,7 +176,7 @@ def steps_against_cached(
     config = apply_overrides(config, {"network.weights": "none", "train.lr": 1e-6})
     torch.manual_seed(0)
     model = CamNet(config.network, num_classes).to(memory_format=torch.channels_last).train()
-    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    optimizer = build_sgd(model.parameter_groups(), config.train)
     step = TrainingStep(model, optimizer, config, Process())
     options = {
         "kept by another trial": {"kept": keep_crops(samples, config.train, folder, 1)},

@@ -57,7 +57,7 @@ def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
     """Return a network and a function that takes one whole step: views, losses, optimiser."""
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    optimizer = build_sgd(model.parameter_groups(), config.train)
     step, batch = TrainingStep(model, optimizer, config, Process()), batch_of(config)
     return model, lambda: step(batch, 0)
 

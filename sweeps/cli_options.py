@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
 Preset = Annotated[
     str | None,
-    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper (full, GPUs)"),
+    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
 ]
 Data = Annotated[
     str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="imagenet | none | state dict file of the preset's backbone")
+    str | None,
+    typer.Option(
+        help="imagenet_v1 | imagenet_v2 | none | state dict file of the preset's backbone"
+    ),
 ]
 Set = Annotated[
     list[str] | None,

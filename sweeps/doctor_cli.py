@@ -89,7 +89,9 @@ def _files(store: str | None, data: str | None, weights: str | None) -> "list[Ch
         checks += machine.check_store(Path(store or "results").absolute())
     if data:
         checks.append(machine.check_data(Path(data), ["train", "train_aug"]))
-    if weights and weights not in ("imagenet", "none"):
+    from wsss.weights import NAMES
+
+    if weights and weights not in NAMES:
         checks.append(machine.check_weights(Path(weights)))
     return checks
 

@@ -19,6 +19,7 @@ from sweeps.resources import HEAD_NODE
 from sweeps.tables import TABLES
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
 from wsss.presets import PRESETS
+from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
 """Metadata key and values that tell our jobs from others on the cluster."""
@@ -60,7 +61,7 @@ class Request:
         make_plan([TABLES[name] for name in self.tables], base, 1)
         for option, value, words in (
             ("--data", self.data, {"drawn"}),
-            ("--weights", self.weights, {None, "imagenet", "none"}),
+            ("--weights", self.weights, {None, *NAMES}),
             ("--store", self.store, {None}),
         ):
             if value not in words and not _is_on_cluster(value or ""):

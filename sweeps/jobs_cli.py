@@ -37,12 +37,13 @@ def submit(
     tables: Annotated[
         list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE...")
     ],
-    preset: Annotated[str | None, typer.Option(help="tiny | short | paper")] = None,
+    preset: Annotated[str | None, typer.Option(help="tiny | short | paper | irn")] = None,
     data: Annotated[
         str, typer.Option(help="absolute path on every node; `drawn` travels with the code")
     ] = "drawn",
     weights: Annotated[
-        str | None, typer.Option(help="imagenet | none | absolute path on every node")
+        str | None,
+        typer.Option(help="imagenet_v1 | imagenet_v2 | none | absolute path on every node"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="trainings per configuration")] = 1,
     settings: Annotated[

@@ -32,7 +32,7 @@ def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dic
     crops = CropDataset(samples, K, config.train, rng_seed=0)
     loader = CropLoader(crops, rank=process.rank, world_size=process.world_size)
     batch: CropBatch = next(loader.epoch(0))
-    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    optimizer = build_sgd(model.parameter_groups(), config.train)
     _, norm = TrainingStep(model, optimizer, config, process)(batch, 0)
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}

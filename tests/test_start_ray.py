@@ -61,9 +61,9 @@ def test_each_kind_of_pretrained_weights_is_tried_once_and_none_without_any(
     networks = [
         NetworkConfig(backbone=name, weights=weights)
         for name in ("resnet18", "resnet50")
-        for weights in ("none", "imagenet", "imagenet")
+        for weights in ("none", "imagenet_v1", "imagenet_v1")
     ]
     run.check_weights(networks, None)
-    assert tried == [("resnet18", "imagenet", None), ("resnet50", "imagenet", None)]
+    assert tried == [("resnet18", "imagenet_v1", None), ("resnet50", "imagenet_v1", None)]
     run.check_weights(networks[:1], None)
     assert len(tried) == 2

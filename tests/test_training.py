@@ -72,7 +72,7 @@ def formula_batch(size: int = 32) -> CropBatch:
 def make_step(config: RunConfig) -> tuple[CamNet, torch.optim.Optimizer, TrainingStep]:
     torch.manual_seed(0)
     model = CamNet(config.network, 5).train()
-    optimizer = build_sgd(*model.parameter_groups(), config.train)
+    optimizer = build_sgd(model.parameter_groups(), config.train)
     return model, optimizer, TrainingStep(model, optimizer, config, Process())
 
 
@@ -332,7 +332,7 @@ def test_a_compiled_network_trains_as_the_plain_one(
     for option in (False, True):
         torch.manual_seed(0)
         model = CamNet(config.network, 5).train()
-        optimizer = build_sgd(*model.parameter_groups(), config.train)
+        optimizer = build_sgd(model.parameter_groups(), config.train)
         step = TrainingStep(model, optimizer, config, Process(), compiled=option)
         losses = [step(formula_batch(), index)[0].total.item() for index in range(2)]
         optimised.append((losses, [p.detach().clone() for p in model.parameters()]))

@@ -14,12 +14,14 @@ RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: confi
 def train_cam(
     run: RunDir,
     data: Data,
-    preset: Annotated[str, typer.Option(help="tiny | short | paper")] = "short",
+    preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet | none | state dict file")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
+    ] = None,
     loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
 ) -> None:
     """Train a CAM network; given again, it continues from its last checkpoint."""
@@ -29,6 +31,7 @@ def train_cam(
         from wsss.run_folder import remember
         from wsss.training import cam
         from wsss.training.checkpoint import CheckpointFolder
+        from wsss.training.prior import PriorWarning
         from wsss.training.process import Process, pick_device
 
         dataset = VocDataset(data)
@@ -43,6 +46,9 @@ def train_cam(
             model, chosen, samples, num_classes, process=Process(device=pick_device()),
             checkpoints=CheckpointFolder(run / "checkpoints"), num_loader_workers=loader_workers,
         ):  # fmt: skip
+            if isinstance(record, PriorWarning):
+                print(f"warning: {record}", flush=True)
+                continue
             numbers = " ".join(f"{key} {value:.4g}" for key, value in record.metrics().items())
             print(f"{numbers} of {chosen.train.epochs} epochs", flush=True)
         print(f"{run}: trained; now: wsss infer --run {run}")

@@ -18,6 +18,10 @@ FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 """A name that becomes part of a path: it cannot lead out of its folder."""
 
 
+WEIGHTS_PATTERN = r"^(imagenet_v1|imagenet_v2|none|sha256:[0-9a-f]{64})$"
+"""Names of initial weights, each of which means the same bytes for ever."""
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown key, no NaN or infinity."""
 
@@ -42,9 +46,10 @@ class NetworkConfig(Settings):
         "resnet50", description="the paper's is resnet50; resnet10_narrow is for the drawn data"
     )
     weights: str = Field(
-        "imagenet",
-        pattern=r"^(imagenet|none|sha256:[0-9a-f]{64})$",
-        description="(open) initial weights: torchvision's ImageNet ones, none, or a file's digest",
+        "imagenet_v1",
+        pattern=WEIGHTS_PATTERN,
+        description="(open) initial weights: torchvision's first ImageNet ones (those of IRN, SEAM "
+        "and Puzzle-CAM), its second ones, none, or a file's digest",
     )
     feature_map: Literal["fpn", "plain", "fpn_p3"] = Field(
         "fpn",
@@ -53,7 +58,15 @@ class NetworkConfig(Settings):
     )
     fpn_channels: PositiveInt = Field(256, description="torchvision's width of an FPN")
     frozen_stages: int = Field(
-        0, ge=0, le=4, description="stages kept at their initial weights, the stem being the first"
+        3,
+        ge=0,
+        le=4,
+        description="(open) stages kept at their initial weights, the stem being the first; IRN: 3",
+    )
+    last_stage_dilation: Literal[1, 2] = Field(
+        1,
+        description="(open) of the last stage, whose stride is 1 in place of 2: 1 (IRN, "
+        "Puzzle-CAM, ReCAM), or 2, which keeps its field of view (torchvision)",
     )
     batch_norm: Literal["frozen", "train"] = Field(
         "frozen",
@@ -160,11 +173,18 @@ class TrainConfig(Settings):
         "third of it (PSA: .3, .1); a control which the paper lacks",
     )
     lr: PositiveFloat = Field(0.1, description="lr0, IV-B")
-    head_lr_multiplier: PositiveFloat = Field(10.0, description="(open) new layers; IRN: 10")
-    momentum: Literal["standard", "legacy"] = Field(
-        "standard",
-        description="(open) .9; or what IRN, SEAM and Puzzle-CAM run: the weight decay lands in "
-        "SGD's momentum place",
+    head_lr_multiplier: PositiveFloat = Field(10.0, description="(open) classifier; IRN: 10")
+    pyramid_lr_multiplier: PositiveFloat = Field(
+        1.0, description="(open) FPN; at the classifier's rate it diverges within ten iterations"
+    )
+    parts_lr_multiplier: PositiveFloat = Field(
+        1.0, description="(open) focused and unfocused parts"
+    )
+    momentum: Literal["legacy", "standard"] = Field(
+        "legacy",
+        description="(open) legacy: what IRN, SEAM and Puzzle-CAM run, whose weight decay lands in "
+        "SGD's momentum place; the paper's 'momentum .9', said of Eq. 8's exponent, is a parameter "
+        "of that code. standard: .9, which diverges at this rate",
     )
     weight_decay: NonNegativeFloat = Field(1e-4, description="(open) IRN: 1e-4")
     poly_power: PositiveFloat = Field(0.9, description="Eq. 8, per iteration")
@@ -192,7 +212,15 @@ class LabelsConfig(Settings):
     scales: tuple[PositiveFloat, ...] = Field(
         (0.5, 1.0, 1.5, 2.0), min_length=1, description="(open) IRN's; single scale: [1.0]"
     )
-    flip: bool = Field(True, description="average with the mirrored image (IRN)")
+    flip: bool = Field(True, description="add the mirrored image's CAMs (IRN)")
+    resize: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="(open) filter that scales images (IRN, Puzzle-CAM: bicubic)"
+    )
+    upsampling: Literal["multiple_of_16", "direct"] = Field(
+        "multiple_of_16",
+        description="(open) CAMs are enlarged to the next multiple of 16 of the image's size, then "
+        "cut (IRN, Puzzle-CAM); or to the image's size at once",
+    )
     background_score: UnitFloat = Field(0.15, description="(open) fixed threshold; IRN: .15")
     threshold_range: tuple[UnitFloat, UnitFloat] = Field(
         (0.05, 0.80), description="where the best threshold is sought, with pixel ground truth"

@@ -26,6 +26,9 @@ S = TypeVar("S", bound=Settings)
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
+PARTS = ("channel_attention", "spatial_attention", "multi_scale_atrous", "context_association")
+"""The switches of the focused and unfocused parts."""
+
 ID_LENGTH = 12
 """Hex digits of an id: 48 bits, so 100,000 trials collide with a chance of 2e-5."""
 
@@ -64,7 +67,7 @@ def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
             "network": once(_live_network, config.network),
             "views": once(_live_views, config.views),
             "transfer": once(_live_transfer, config.transfer, config.views),
-            "train": once(_live_train, config.train, config.views),
+            "train": once(_live_train, config.train, config.views, config.network),
         }
     )
 
@@ -175,8 +178,14 @@ def _live_views(views: ViewsConfig) -> ViewsConfig:
     return views if views.names else _reset(views, "reading", "padding")
 
 
-def _live_train(train: TrainConfig, views: ViewsConfig) -> TrainConfig:
-    return train if views.names else _reset(train, "cls_over_views")
+def _live_train(train: TrainConfig, views: ViewsConfig, network: NetworkConfig) -> TrainConfig:
+    if not views.names:
+        train = _reset(train, "cls_over_views")
+    if network.feature_map == "plain":
+        train = _reset(train, "pyramid_lr_multiplier")
+    if not any(getattr(network, name) for name in PARTS):
+        train = _reset(train, "parts_lr_multiplier")
+    return train
 
 
 def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConfig:

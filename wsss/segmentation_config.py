@@ -8,7 +8,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wsss.config import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, UnitFloat
+from wsss.config import (
+    WEIGHTS_PATTERN,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    UnitFloat,
+)
 
 
 class CrfConfig(Settings):
@@ -140,7 +147,7 @@ class DeepLabConfig(Settings):
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
         "resnet50", description="IV-B"
     )
-    weights: str = Field("imagenet", pattern=r"^(imagenet|none|sha256:[0-9a-f]{64})$")
+    weights: str = Field("imagenet_v1", pattern=WEIGHTS_PATTERN, description="as in NetworkConfig")
     output_stride: Literal[8, 16] = Field(8, description="DeepLabv2: 8; 16 for small machines")
     rates: tuple[PositiveInt, ...] = Field(
         (6, 12, 18, 24), min_length=1, description="DeepLabv2's ASPP-L, at output stride 8"

@@ -45,7 +45,7 @@ Trained on the masks of its 160 pictures, it came to 66.8 mIoU on the 48 of val.
 """
 
 DEEPLAB_PRESETS = MappingProxyType(
-    {"tiny": TINY_DEEPLAB, "short": SHORT_DEEPLAB, "paper": PAPER_DEEPLAB}
+    {"tiny": TINY_DEEPLAB, "short": SHORT_DEEPLAB, "paper": PAPER_DEEPLAB, "irn": PAPER_DEEPLAB}
 )
 
 PAPER_LABELS = PseudoLabelConfig()
@@ -74,5 +74,5 @@ likely to harm as to help: rounding moves its label mIoU by five points.
 """
 
 LABEL_PRESETS = MappingProxyType(
-    {"tiny": TINY_LABELS, "short": SHORT_LABELS, "paper": PAPER_LABELS}
+    {"tiny": TINY_LABELS, "short": SHORT_LABELS, "paper": PAPER_LABELS, "irn": PAPER_LABELS}
 )

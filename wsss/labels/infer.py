@@ -99,10 +99,10 @@ def multi_scale_cams(
     """Return the sums of RGB images' ReLU'd CAMs over scales and flips, unnormalised.
 
     The images, all of one size, share each forward. classes: of each image, 0-based. Returns
-    [P, H, W] per image. Flips are averaged at feature resolution, which is the same, as resizing is
-    linear.
+    [P, H, W] per image. Flips are added at feature resolution, as IRN does.
     """
     width, height = images[0].size
+    enlarged = enlarged_size(height, width, labels.upsampling)
     totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
     for scale in labels.scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -112,17 +112,24 @@ def multi_scale_cams(
         cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
         if labels.flip:
             straight, mirrored = cams.chunk(2)
-            cams = (straight + mirrored.flip(3)) / 2
+            cams = straight + mirrored.flip(3)
         for total, low, present in zip(totals, cams, classes, strict=True):
-            total.add_(
-                F.interpolate(
-                    low[None, list(present)],
-                    size=(height, width),
-                    mode="bilinear",
-                    align_corners=False,
-                )[0]
-            )
+            large = F.interpolate(
+                low[None, list(present)], size=enlarged, mode="bilinear", align_corners=False
+            )[0]
+            total.add_(large[:, :height, :width])
     return totals
+
+
+def enlarged_size(height: int, width: int, upsampling: str) -> tuple[int, int]:
+    """Return the size (height, width) to which CAMs are enlarged before they are cut to the image.
+
+    `multiple_of_16`: the next multiples of the network's stride, so that a cell of the feature map
+    covers exactly 16 pixels (IRN's strided_up_size); `direct`: the image's own size.
+    """
+    if upsampling == "direct":
+        return height, width
+    return -(-height // 16) * 16, -(-width // 16) * 16
 
 
 def _resized(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:

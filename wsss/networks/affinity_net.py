@@ -68,10 +68,12 @@ class AffinityNet(nn.Module):
             norm.eval()
         return self
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the trainable parameters of the backbone, and those of the new layers."""
-        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        return backbone, [*self.heads.parameters(), *self.fuse.parameters()]
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters of the backbone, and of all new layers (head)."""
+        return {
+            "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
+            "head": [*self.heads.parameters(), *self.fuse.parameters()],
+        }
 
 
 def _head(channels: int) -> nn.Sequential:

@@ -21,11 +21,22 @@ from wsss.config import NetworkConfig
 from wsss.networks.conv_norm import conv_norm_relu, fuse_conv_norm
 from wsss.weights import WeightsError, file_digest
 
+IMAGENET_FILES = {
+    ("resnet50", "imagenet_v1"): "resnet50-0676ba61.pth",
+    ("resnet50", "imagenet_v2"): "resnet50-11ad3fa6.pth",
+    ("resnet18", "imagenet_v1"): "resnet18-f37072fd.pth",
+    ("mobilenet_v2", "imagenet_v1"): "mobilenet_v2-b0353104.pth",
+    ("mobilenet_v2", "imagenet_v2"): "mobilenet_v2-7ebf99e0.pth",
+}
+"""What a name of weights stands for, whatever torchvision calls its default. resnet50-0676ba61 has
+the tensors of resnet50-19c8e357, which IRN, SEAM and Puzzle-CAM load, in a newer container."""
+
 
 class Backbone(nn.Module):
     """Five stages with strides 4 (2 in MobileNetV2 and the narrow net), 4, 8, 16 and 16.
 
-    At output stride 8 the last two have stride 8: the last is then dilated by 4.
+    The last stage has `last_stage_dilation`. At output stride 8 the last two have stride 8, and
+    dilations of 2 and 4.
     """
 
     def __init__(
@@ -33,11 +44,14 @@ class Backbone(nn.Module):
         stages: list[nn.Sequential],
         channels: tuple[int, int, int, int],
         output_stride: Literal[8, 16] = 16,
+        last_stage_dilation: int = 2,
     ) -> None:
         super().__init__()
         if output_stride == 8:
             _dilate(stages[3], 2)
-        _dilate(stages[4], 32 // output_stride)
+            _dilate(stages[4], 4)
+        else:
+            _dilate(stages[4], last_stage_dilation)
         self.stages = nn.ModuleList(stages)
         self.channels = channels
         self.num_frozen = 0
@@ -76,7 +90,7 @@ def build_backbone(
     stages, channels = _BUILDERS[network.backbone](network, weights_file)
     for stage in stages:
         fuse_conv_norm(stage)
-    backbone = Backbone(stages, channels, output_stride)
+    backbone = Backbone(stages, channels, output_stride, network.last_stage_dilation)
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -85,15 +99,8 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
     """Fill a torchvision model with the weights that the configuration names."""
     if network.weights == "none":
         return
-    if network.weights == "imagenet":
-        published = models.get_model_weights(network.backbone).DEFAULT
-        try:
-            state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
-        except OSError as error:
-            raise WeightsError(
-                f"{published.url}: {error}; give a downloaded copy with --weights FILE"
-            ) from None
-        model.load_state_dict(state)
+    if network.weights.startswith("imagenet"):
+        model.load_state_dict(_published_state(network))
         return
     if weights_file is None:
         raise WeightsError(
@@ -105,6 +112,34 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
             "give the file which the run was planned with"
         )
     load_state_file(model, network.backbone, weights_file)
+
+
+def _published_state(network: NetworkConfig) -> dict[str, Any]:
+    """Return the ImageNet weights of a name, downloaded unless torch's cache has them.
+
+    The file's own name ends in the start of its SHA-256, which is checked after the download.
+    """
+    file_name = IMAGENET_FILES.get((network.backbone, network.weights))
+    if file_name is None:
+        known = [name for backbone, name in IMAGENET_FILES if backbone == network.backbone]
+        raise WeightsError(
+            f"{network.backbone} has no weights {network.weights}; there are: "
+            f"{', '.join([*known, 'none'])}"
+        )
+    version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
+    published = models.get_model_weights(network.backbone)[version]
+    if not published.url.endswith(f"/{file_name}"):
+        raise WeightsError(
+            f"{network.weights} of {network.backbone} is {file_name}, but this torchvision brings "
+            f"{published.url}; give that file with --weights FILE"
+        )
+    try:
+        state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
+        raise WeightsError(
+            f"{published.url}: {error}; give a downloaded copy with --weights FILE"
+        ) from None
+    return state
 
 
 def load_state_file(model: nn.Module, name: str, path: Path) -> None:
@@ -157,11 +192,6 @@ def _mobilenet_v2(network: NetworkConfig, weights_file: Path | None) -> Any:
 
 
 def _resnet10_narrow(network: NetworkConfig, weights_file: Path | None) -> Any:
-    if network.weights == "imagenet":
-        raise WeightsError(
-            "resnet10_narrow has no ImageNet weights; set network.weights to none or choose "
-            "resnet18, resnet50 or mobilenet_v2"
-        )
     model = nn.Sequential(
         conv_norm_relu(3, 24, 3, stride=2),
         nn.Sequential(_block(24, 24, stride=2)),
@@ -184,7 +214,7 @@ def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
 
 
 def _dilate(stage: nn.Module, dilation: int) -> None:
-    """Trade a stage's stride for `dilation` (2, 4) in the convolutions behind it, in place.
+    """Trade a stage's stride for `dilation` (1, 2, 4) in the convolutions behind it, in place.
 
     The convolution that loses its stride keeps the dilation of the stage before, half as much, as
     torchvision's replace_stride_with_dilation does.
@@ -193,7 +223,7 @@ def _dilate(stage: nn.Module, dilation: int) -> None:
         if isinstance(conv, nn.Conv2d):
             rate = dilation
             if conv.stride != (1, 1):
-                conv.stride, rate = (1, 1), dilation // 2
+                conv.stride, rate = (1, 1), max(1, dilation // 2)
             if conv.kernel_size != (1, 1):
                 conv.dilation = conv.padding = (rate, rate)
 

@@ -64,11 +64,14 @@ class CamNet(nn.Module):
                 norm.eval()
         return self
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the trainable parameters of the backbone, and those of all new layers."""
-        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        known = {id(p) for p in self.backbone.parameters()}
-        return backbone, [p for p in self.parameters() if id(p) not in known]
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by where they are, as `build_sgd` names the places."""
+        return {
+            "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
+            "pyramid": list(self.neck.parameters()) if self.neck else [],
+            "parts": list(self.parts.parameters()),
+            "head": list(self.classifier.parameters()),
+        }
 
     @contextmanager
     def calibrating(self) -> Iterator[None]:

@@ -38,8 +38,9 @@ class DeepLab(nn.Module):
         self.num_labels = num_classes + 1
         self.frozen_norm = config.batch_norm == "frozen"
         network = NetworkConfig(
-            backbone=config.backbone, weights=config.weights, frozen_stages=config.frozen_stages
-        )
+            backbone=config.backbone, weights=config.weights, frozen_stages=config.frozen_stages,
+            last_stage_dilation=2,
+        )  # fmt: skip
         self.backbone = build_backbone(network, weights_file, output_stride=config.output_stride)
         if self.frozen_norm:
             for norm in batch_norms(self.backbone):

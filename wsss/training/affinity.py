@@ -84,7 +84,7 @@ def train_affinity(
     model.to(device).train()
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
     iterations = iterations_per_epoch(len(crops), config.batch_size)
-    optimizer = build_sgd(*model.parameter_groups(), train)
+    optimizer = build_sgd(model.parameter_groups(), train)
     start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
     iteration = start.iteration
     for epoch in range(start.epoch, config.epochs):

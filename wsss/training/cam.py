@@ -5,19 +5,17 @@ Legend: B batch on this rank, V views, K foreground classes.
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.decoded import DecodedImages
 from wsss.data.loading import CropBatch, CropDataset, CropLoader
-from wsss.data.shared_crops import SharedCrops
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.losses import CamLosses, cam_losses
@@ -26,10 +24,16 @@ from wsss.networks.cam_net import CamNet
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.compiled import compile_network
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+from wsss.training.prior import (
+    COLLAPSE_MARGIN,
+    WINDOW,
+    PriorLimits,
+    PriorWarning,
+    check_prior,
+    configured_prior,
+    prior_gap,
+)
 from wsss.training.process import Process
-
-COLLAPSE_MARGIN = 0.05
-"""A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
 
 NUM_CALIBRATION_IMAGES = 32
 
@@ -101,47 +105,39 @@ def train_cam(
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
-    decoded: DecodedImages | None = None,
-    kept: SharedCrops | None = None,
+    limits: PriorLimits | None = None,
     compiled: bool = False,
-) -> Iterator[EpochRecord]:
+) -> Iterator[EpochRecord | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
-    which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. decoded, kept: of `share_decoded` and
-    `share_crops`. compiled: by torch.compile, which pays late (docs/performance.md).
-    Raises DivergedError on a gradient that is not finite.
+    which the caller has stored is never lost, at worst repeated. A PriorWarning comes in between,
+    as soon as `limits` sees one. Every rank of a distributed run calls this with its own Process
+    and an equal model. compiled: by torch.compile, which pays late (docs/performance.md).
+    Raises DivergedError on a gradient that is not finite, NotLearningError as `limits` says.
     """
-    process = process or Process()
-    train = config.train
-    model.to(process.device).train()
-    crops = CropDataset(
-        samples, num_classes, train, rng_seed=config.rng_seed, decoded=decoded, kept=kept
-    )
-    on_gpu = process.device.type == "cuda"
-    loader = CropLoader(
-        crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
-        ahead=on_gpu, pin=on_gpu,
+    limits = limits or PriorLimits()
+    training = CamTraining(
+        model, config, samples, num_classes, process=process, checkpoints=checkpoints,
+        num_loader_workers=num_loader_workers, compiled=compiled,
     )  # fmt: skip
-    num_iterations = train.epochs * loader.iterations
-    optimizer = build_sgd(*model.parameter_groups(), train)
-    start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
-    step = TrainingStep(model, optimizer, config, process, compiled=compiled)
-    prior = prior_loss(samples, num_classes) * _cls_scale(config, num_classes)
-    iteration = start.iteration
-    for epoch in range(start.epoch, train.epochs):
+    process = training.process
+    prior = configured_prior(config, samples, num_classes)
+    recent: deque[Tensor] = deque(maxlen=WINDOW)
+    for epoch in range(training.position.epoch, config.train.epochs):
         started, terms, norms = time.perf_counter(), [], []
-        for batch in loader.epoch(epoch):
-            set_lr(optimizer, lr_factor(iteration, num_iterations, train))
-            losses, norm = step(batch, iteration)
-            terms.append(_stack_terms(losses))
+        for losses, norm in training.steps(epoch):
+            terms.append(losses)
             norms.append(norm)
-            iteration += 1
+            recent.append(losses[1])
+            if training.iteration in (limits.warn_after, limits.fail_after):
+                mean = float(process.mean(torch.stack(list(recent)).mean()))
+                if warning := check_prior(limits, training.iteration, mean, prior):
+                    yield warning
         seconds = time.perf_counter() - started
         per_step = process.mean(torch.stack(terms)).double().cpu()  # [iterations, 4]
         loss, loss_cls, loss_s, loss_bs = (float(value) for value in per_step.mean(0))
-        gap = 1 - loss_cls / prior
+        gap = prior_gap(loss_cls, prior)
         yield EpochRecord(
             epoch=epoch + 1,
             loss=loss,
@@ -149,16 +145,66 @@ def train_cam(
             loss_s=loss_s if config.views.names else None,
             loss_bs=loss_bs if config.views.names else None,
             grad_norm=float(torch.stack(norms).mean()),
-            lr=optimizer.param_groups[0]["lr"],
+            lr=training.optimizer.param_groups[0]["lr"],
             prior_gap=gap,
             collapsed=float(gap < COLLAPSE_MARGIN),
-            images_per_second=loader.iterations * train.batch_size / seconds,
+            images_per_second=len(terms) * config.train.batch_size / seconds,
             seconds=seconds,
             step_losses=[round(float(value), 6) for value in per_step[:, 0]],
         )
         if checkpoints and process.is_first:
-            checkpoints.save(Position(epoch + 1, iteration), model, optimizer)
+            position = Position(epoch + 1, training.iteration)
+            checkpoints.save(position, model, training.optimizer)
         process.barrier()
+
+
+class CamTraining:
+    """A CAM training at one point of its schedule: network, optimiser and batches.
+
+    It starts at its last checkpoint, if there is one.
+    """
+
+    def __init__(
+        self,
+        model: CamNet,
+        config: RunConfig,
+        samples: list[Sample],
+        num_classes: int,
+        *,
+        process: Process | None = None,
+        checkpoints: CheckpointFolder | None = None,
+        num_loader_workers: int = 0,
+        compiled: bool = False,
+    ) -> None:
+        self.process, self.config = process or Process(), config
+        model.to(self.process.device).train()
+        on_gpu = self.process.device.type == "cuda"
+        self.loader = CropLoader(
+            CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed),
+            rank=self.process.rank, world_size=self.process.world_size,
+            num_workers=num_loader_workers, ahead=on_gpu, pin=on_gpu,
+        )  # fmt: skip
+        self.num_iterations = config.train.epochs * self.loader.iterations
+        self.optimizer = build_sgd(model.parameter_groups(), config.train)
+        self.position = Position(0, 0)
+        if checkpoints:
+            self.position = checkpoints.restore(model, self.optimizer)
+        self.iteration = self.position.iteration
+        """Iterations done."""
+        self.step = TrainingStep(model, self.optimizer, config, self.process, compiled=compiled)
+
+    def steps(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Train on an epoch's batches (0-based); yield each step's losses and gradient norm.
+
+        Losses: total, L_cls, L_s and L_bs as a vector, 0 for a term not in use. Raises
+        DivergedError on a gradient that is not finite.
+        """
+        for batch in self.loader.epoch(epoch):
+            factor = lr_factor(self.iteration, self.num_iterations, self.config.train)
+            set_lr(self.optimizer, factor)
+            losses, norm = self.step(batch, self.iteration)
+            self.iteration += 1
+            yield _stack_terms(losses), norm
 
 
 class TrainingStep:
@@ -218,19 +264,6 @@ def _stack_terms(losses: CamLosses) -> Tensor:
     """Return total, L_cls, L_s and L_bs as one detached vector, 0 for a term not in use."""
     zero = losses.total.new_zeros(())
     return torch.stack([zero if term is None else term.detach() for term in losses])
-
-
-def prior_loss(samples: list[Sample], num_classes: int) -> float:
-    """Return L_cls of the best constant prediction: the mean entropy of the label frequencies."""
-    counts = np.bincount([k for s in samples for k in s.labels], minlength=num_classes)
-    rate = np.clip(counts / len(samples), 1e-12, 1 - 1e-12)
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean())
-
-
-def _cls_scale(config: RunConfig, num_classes: int) -> float:
-    """How much larger than a plain mean the configured L_cls is."""
-    scale = num_classes if config.train.cls_reduction == "sum" else 1
-    return scale * (1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1)
 
 
 def evenly_spread(num_items: int, count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """SGD with the poly schedule, per iteration (IV-B, Eq. 8)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +10,26 @@ from wsss.config import TrainConfig
 STANDARD_MOMENTUM = 0.9
 
 
-def build_sgd(
-    backbone: list[nn.Parameter], new_layers: list[nn.Parameter], train: TrainConfig
-) -> torch.optim.SGD:
-    """Return SGD over the backbone and, at `head_lr_multiplier` times the rate, the new layers.
+def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) -> torch.optim.SGD:
+    """Return SGD over named groups of parameters, each at its own multiple of `train.lr`.
 
-    Momentum `legacy` is what the public IRN, SEAM and Puzzle-CAM code runs: its optimiser passes
-    the weight decay (1e-4) where SGD takes the momentum, while the decay itself still applies.
+    parameters: by `backbone` (x1), `pyramid`, `parts` and `head`, whose multipliers `train` has;
+    empty groups are left out. Raises KeyError for another name. Momentum `legacy` is what the
+    public IRN, SEAM and Puzzle-CAM code runs: its optimiser passes the weight decay (1e-4) where
+    SGD takes the momentum, while the decay itself still applies.
     """
     momentum = STANDARD_MOMENTUM if train.momentum == "standard" else train.weight_decay
-    multipliers = ((backbone, 1.0), (new_layers, train.head_lr_multiplier))
-    groups = [
-        {"params": parameters, "lr": train.lr * multiplier, "base_lr": train.lr * multiplier}
-        for parameters, multiplier in multipliers
-        if parameters
-    ]
+    multipliers = {
+        "backbone": 1.0,
+        "pyramid": train.pyramid_lr_multiplier,
+        "parts": train.parts_lr_multiplier,
+        "head": train.head_lr_multiplier,
+    }
+    groups = []
+    for name, group in parameters.items():
+        lr = train.lr * multipliers[name]
+        if group:
+            groups.append({"params": group, "lr": lr, "base_lr": lr})
     return torch.optim.SGD(
         groups, lr=train.lr, momentum=momentum, weight_decay=train.weight_decay,
         fused=True,  # one pass over each tensor; the same numbers
