@@ -238,6 +238,27 @@ def poly(iteration: int, num_iterations: int, power: float) -> float:
     return math.exp(power * math.log(1 - iteration / num_iterations))
 
 
+def irn_update(
+    parameter: Array, gradient: Array, speed: Array, *, lr: float, decay: float
+) -> tuple[Array, Array]:
+    """One parameter and its speed after a step of IRN's PolyOptimizer, at the scheduled rate `lr`.
+
+    It hands the weight decay to SGD in the place of the momentum, while its parameter groups name
+    the decay once more: so the speed keeps 1e-4 of itself, and the decay applies as it should.
+    """
+    speed = decay * speed + gradient + decay * parameter
+    return parameter - lr * speed, speed
+
+
+def soft_margin(logits: Array, targets: Array) -> float:
+    """torch's multilabel_soft_margin_loss of one image: the mean over its classes [K]."""
+    total = 0.0
+    for x, y in zip(logits.tolist(), targets.tolist(), strict=True):
+        p = 1 / (1 + math.exp(-x))
+        total -= y * math.log(p) + (1 - y) * math.log(1 - p)
+    return total / len(logits)
+
+
 def context_association(
     features: Array, *, temperature: float | None = None, residual: bool = False
 ) -> Array:
@@ -352,24 +373,28 @@ def multi_scale_cams(
     scales: Iterable[float],
     *,
     flip: bool,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+    multiple: int = 16,
 ) -> Array:
-    """Multi-scale CAMs [P, H, W] in [0, 1] of the classes `labels` of one image.
+    """Multi-scale CAMs [P, H, W] in [0, 1] of the classes `labels` of one image, in IRN's order.
 
     `network` maps one normalised image [3, H, W] to the raw CAMs of all classes [K, h, w]. One
-    scale and one direction at a time, all classes at full resolution; the classes are chosen last.
+    scale and one direction at a time: ReLU, enlarged to the next multiple of `multiple`, cut to
+    the image, mirrored back, added up; the classes are chosen last, each over its maximum.
     """
     width, height = image.size
+    large = (math.ceil(height / multiple) * multiple, math.ceil(width / multiple) * multiple)
     total = None
     for scale in scales:
         size = (round(width * scale), round(height * scale))
-        scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float64)
+        scaled = np.asarray(image.resize(size, resampling), np.float64)
         x = np.stack([(scaled[:, :, c] / 255 - MEAN[c]) / STD[c] for c in range(3)])
         directions = [x, x[:, :, ::-1]] if flip else [x]
         for number, view in enumerate(directions):
             raw = np.maximum(network(view.copy()), 0)
-            full = np.stack([resize_bilinear(cam, height, width) for cam in raw])
-            full = full[:, :, ::-1] if number == 1 else full
-            total = full / len(directions) + (0 if total is None else total)
+            raw = raw[:, :, ::-1] if number == 1 else raw
+            full = np.stack([resize_bilinear(cam, *large) for cam in raw])[:, :height, :width]
+            total = full + (0 if total is None else total)
     assert total is not None
     chosen = np.stack([total[k] for k in labels])
     return np.stack([cam / (cam.max() + EPSILON) for cam in chosen])

@@ -44,7 +44,8 @@ OTHER_VALUES: dict[str, Any] = {
     "data.name": "drawn", "data.fingerprint": "abc", "data.train_split": "train",
     "data.eval_split": "train_aug",
     "network.backbone": "resnet18", "network.weights": "none", "network.feature_map": "fpn_p3",
-    "network.fpn_channels": 128, "network.frozen_stages": 1, "network.batch_norm": "train",
+    "network.fpn_channels": 128, "network.frozen_stages": 1, "network.last_stage_dilation": 2,
+    "network.batch_norm": "train",
     "network.channel_attention": False, "network.spatial_attention": False,
     "network.multi_scale_atrous": False, "network.context_association": False,
     "network.se_ratio": 8, "network.atrous": "parallel", "network.atrous_channels": 64,
@@ -61,11 +62,13 @@ OTHER_VALUES: dict[str, Any] = {
     "train.epochs": 15, "train.batch_size": 32, "train.crop_size": 448,
     "train.min_long_side": 300, "train.max_long_side": 700, "train.horizontal_flip": False,
     "train.color_jitter": 0.3,
-    "train.lr": 0.01, "train.head_lr_multiplier": 1.0, "train.momentum": "legacy",
+    "train.lr": 0.01, "train.head_lr_multiplier": 1.0, "train.pyramid_lr_multiplier": 10.0,
+    "train.parts_lr_multiplier": 5.0, "train.momentum": "standard",
     "train.weight_decay": 0.0, "train.poly_power": 1.0, "train.warmup_iterations": 25,
     "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
     "train.precision": "bf16",
-    "labels.scales": (1.0,), "labels.flip": False, "labels.background_score": 0.2,
+    "labels.scales": (1.0,), "labels.flip": False, "labels.resize": "bilinear",
+    "labels.upsampling": "direct", "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
     "rng_seed": 1, "repeat": 1,
 }  # fmt: skip
@@ -104,11 +107,13 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
         [key for key in OTHER_VALUES
          if key.startswith("transfer.") and not key.startswith("transfer.lambda")],
     ),
-    "no pyramid": ({"network.feature_map": "plain"}, ["network.fpn_channels"]),
+    "no pyramid": (
+        {"network.feature_map": "plain"}, ["network.fpn_channels", "train.pyramid_lr_multiplier"],
+    ),
     "no part": (
         {},
         ["network.se_ratio", "network.atrous", "network.atrous_channels", "network.atrous_start",
-         "network.affinity_residual", "network.affinity_temperature"],
+         "network.affinity_residual", "network.affinity_temperature", "train.parts_lr_multiplier"],
     ),
     "no softmax": (PARTS, ["network.affinity_temperature"]),
     "parallel layers as wide as their residual": (

@@ -491,7 +491,7 @@ def test_sgd_gives_new_layers_ten_times_the_rate_and_the_momentum_of_its_reading
 ) -> None:
     old, new = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
     train = TrainConfig.model_validate({"momentum": momentum, "lr": 0.1, "weight_decay": 1e-4})
-    optimizer = build_sgd([old], [new], train)
+    optimizer = build_sgd({"backbone": [old], "head": [new]}, train)
     set_lr(optimizer, 0.5)
     position = {"old": 1.0, "new": 1.0}
     speed = {"old": 0.0, "new": 0.0}

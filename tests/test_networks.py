@@ -2,9 +2,11 @@
 
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from wsss.data.loading import CropBatch
 from wsss.identity import canonical, config_id
 from wsss.method.views import network_inputs
 from wsss.networks.attention import SpatialAttention, _MeanAndMaximum, channel_attention
-from wsss.networks.backbone import build_backbone
+from wsss.networks.backbone import IMAGENET_FILES, build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import ConvNorm, batch_norms
@@ -47,7 +49,10 @@ CHANNELS = {
 
 
 def network(**settings: Any) -> NetworkConfig:
-    small = {"backbone": "resnet10_narrow", "weights": "none", "feature_map": "plain"}
+    small = {
+        "backbone": "resnet10_narrow", "weights": "none", "feature_map": "plain",
+        "frozen_stages": 0,
+    }  # fmt: skip
     widths = {"fpn_channels": 32, "atrous_channels": 16}
     return NetworkConfig.model_validate(small | widths | settings)
 
@@ -133,7 +138,7 @@ def test_every_second_pixel_of_the_last_stage_is_torchvisions_own_output_at_stri
     name: str, size: int, weights: dict[str, Path]
 ) -> None:
     """The a trous property: trading stride for dilation refines the grid and changes no value."""
-    config = network(backbone=name, weights=file_digest(weights[name]))
+    config = network(backbone=name, weights=file_digest(weights[name]), last_stage_dilation=2)
     ours = build_backbone(config, weights[name]).eval().double()
     theirs = torchvision_model(name, weights[name]).double()
     x = picture(2, 3, size, size).double()
@@ -145,11 +150,27 @@ def test_every_second_pixel_of_the_last_stage_is_torchvisions_own_output_at_stri
     torch.testing.assert_close(found[3][:, :, ::2, ::2], expected[3])
 
 
-def test_resnet50_at_stride_16_is_torchvisions_own() -> None:
+def undilated_resnet50() -> Any:
+    """IRN's: the strides of layer4 are 1, and nothing else is changed."""
+    model = models.resnet50(weights=None)
+    model.layer4[0].conv2.stride = model.layer4[0].downsample[0].stride = (1, 1)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dilation", "build_theirs"),
+    [
+        (1, undilated_resnet50),
+        (2, partial(models.resnet50, replace_stride_with_dilation=[False, False, True])),
+    ],
+)
+def test_resnet50_at_stride_16_is_irns_undilated_and_torchvisions_dilated(
+    dilation: int, build_theirs: Callable[[], Any]
+) -> None:
     torch.manual_seed(0)
-    theirs = models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True]).eval()
+    theirs = build_theirs().eval()
     torch.manual_seed(0)
-    ours = build_backbone(network(backbone="resnet50")).eval()
+    ours = build_backbone(network(backbone="resnet50", last_stage_dilation=dilation)).eval()
     scramble_norms(ours)
     scramble_norms(theirs)
     x = picture(1, 3, 64, 64)
@@ -166,9 +187,11 @@ def test_frozen_stages_keep_no_gradient_and_the_others_get_one() -> None:
         for parameter in stage.parameters():
             assert parameter.requires_grad == (index >= 2)
             assert (parameter.grad is not None) == (index >= 2)
-    trained, new = model.parameter_groups()
-    assert {id(p) for p in trained} == {id(p) for p in model.backbone.stages[2:].parameters()}
-    assert [id(p) for p in new] == [id(model.classifier.weight)]
+    groups = model.parameter_groups()
+    trained = {id(p) for p in model.backbone.stages[2:].parameters()}
+    assert {id(p) for p in groups["backbone"]} == trained
+    assert [id(p) for p in groups["head"]] == [id(model.classifier.weight)]
+    assert groups["pyramid"] == groups["parts"] == []
 
 
 # Convolution and batch norm
@@ -524,8 +547,39 @@ def test_missing_weights_are_refused_with_what_is_missing(tmp_path: Path) -> Non
         build_backbone(network(backbone="resnet18", weights=digest))
     with pytest.raises(WeightsError, match=r"absent\.pth: No such file"):
         build_backbone(network(backbone="resnet18", weights=digest), tmp_path / "absent.pth")
-    with pytest.raises(WeightsError, match=r"no ImageNet weights; set network\.weights to none"):
-        build_backbone(network(weights="imagenet"))
+    with pytest.raises(WeightsError, match=r"resnet18 has no weights imagenet_v2; .*imagenet_v1"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v2"))
+    with pytest.raises(
+        WeightsError, match=r"resnet10_narrow has no .* imagenet_v1; there are: none"
+    ):
+        build_backbone(network(weights="imagenet_v1"))
+
+
+def test_the_names_of_imagenet_weights_are_the_files_that_torchvision_has_under_them() -> None:
+    for (name, weights), file_name in IMAGENET_FILES.items():
+        published = models.get_model_weights(name)[f"IMAGENET1K_{weights[-2:].upper()}"]
+        assert published.url.rpartition("/")[2] == file_name
+
+
+def test_a_torchvision_with_other_files_behind_a_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(IMAGENET_FILES, ("resnet18", "imagenet_v1"), "resnet18-00000000.pth")
+    with pytest.raises(WeightsError, match=r"is resnet18-00000000\.pth, but .*resnet18-f37072fd"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
+@pytest.mark.parametrize("fault", [URLError("no route"), RuntimeError("invalid hash value")])
+def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_remedy(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, **options: Any) -> None:
+        assert options["check_hash"]
+        raise fault
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", fail)
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth: .*; give a downloaded copy"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
 
 
 # Every planned configuration trains

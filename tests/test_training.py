@@ -8,28 +8,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from torch import nn
 
 from wsss.config import RunConfig
 from wsss.data.loading import CropBatch
 from wsss.data.voc import Sample, VocDataset
+from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
+from wsss.presets import IRN
 from wsss.training.cam import (
     DivergedError,
     EpochRecord,
     TrainingStep,
     build_cam_net,
-    prior_loss,
     train_cam,
 )
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.optim import build_sgd, clip_gradients, lr_factor
+from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+from wsss.training.prior import prior_loss
 from wsss.training.process import Process
 
 BOTH = {"views.enhanced": True, "views.decreased": True}
 K = 20
+FIRST_THREE = tuple(f"backbone.stages.{index}." for index in range(3))
+"""The stages that IRN keeps: the stem and the first two residual ones."""
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +235,7 @@ def test_momentum_is_point_nine_or_in_the_legacy_reading_the_weight_decay(
     }  # fmt: skip
     config = apply_overrides(small, settings).train
     backbone, head = nn.Parameter(torch.tensor([2.0])), nn.Parameter(torch.tensor([-1.0]))
-    optimizer = build_sgd([backbone], [head], config)
+    optimizer = build_sgd({"backbone": [backbone], "head": [head]}, config)
     expected, speeds = [2.0, -1.0], [0.0, 0.0]
     for gradient in (0.4, -0.1, 0.3):
         backbone.grad, head.grad = torch.tensor([gradient]), torch.tensor([2 * gradient])
@@ -376,6 +381,43 @@ def test_with_trained_statistics_each_view_is_normalised_apart(both: RunConfig) 
     assert not torch.allclose(together[1], together[2], atol=1e-3)
 
 
+def test_ten_steps_of_the_preset_irn_are_those_of_irns_optimiser_and_loss() -> None:
+    tiny = {"network.backbone": "resnet10_narrow", "network.weights": "none"}
+    config = apply_overrides(IRN, tiny | {"train.batch_size": 4})
+    model, optimizer, step = make_step(config)
+    before = copy.deepcopy(model)
+    twin = copy.deepcopy(model).train()
+    speeds = {name: np.zeros(p.shape) for name, p in twin.named_parameters()}
+    batch = formula_batch()
+    inputs = network_inputs(batch.pixels, batch.boxes, config.views)[0]
+    for iteration in range(10):
+        rate = 0.1 * reference.poly(iteration, 10, 0.9)
+        set_lr(optimizer, lr_factor(iteration, 10, config.train))
+        losses, _ = step(batch, iteration)
+        logits = twin(inputs).logits
+        by_hand = [
+            reference.soft_margin(*each)
+            for each in zip(logits.detach().double().numpy(), batch.targets.numpy(), strict=True)
+        ]
+        assert float(losses.total.detach()) == pytest.approx(np.mean(by_hand), rel=1e-5)
+        twin.zero_grad()
+        nn.functional.multilabel_soft_margin_loss(logits, batch.targets).backward()
+        for name, parameter in twin.named_parameters():
+            if parameter.grad is not None:
+                lr = 10 * rate if name.startswith("classifier") else rate
+                moved, speeds[name] = reference.irn_update(
+                    parameter.detach().double().numpy(), parameter.grad.double().numpy(),
+                    speeds[name], lr=lr, decay=1e-4,
+                )  # fmt: skip
+                parameter.data.copy_(torch.from_numpy(moved))
+    frozen = {name for name, _ in model.named_parameters() if name.startswith(FIRST_THREE)}
+    for (name, found), expected, first in zip(
+        model.named_parameters(), twin.parameters(), before.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert torch.equal(found, first) == (name in frozen), name
+
+
 # Golden losses: a refactor keeps them. Whoever changes a number here writes one line, in the change
 # itself, saying what moved it. The input is integer arithmetic and every setting is pinned, so that
 # neither a picture decoder nor a preset moves them; torch's generator seeds the weights.
@@ -385,6 +427,7 @@ GOLDEN_BASE: dict[str, Any] = {
     "network.fpn_channels": 16, "network.batch_norm": "train", "train.batch_size": 4,
     "train.lr": 0.001, "train.head_lr_multiplier": 1.0, "train.momentum": "standard",
     "train.clip_norm": 1.0, "train.weight_decay": 1e-4,
+    "network.frozen_stages": 0, "network.last_stage_dilation": 2,
 }  # fmt: skip
 GOLDEN: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     "plain": ({}, [[0.690530, 0.690530], [0.688376, 0.688376], [0.684457, 0.684457]]),

@@ -106,7 +106,7 @@ def multi_scale_cams(
     totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
     for scale in labels.scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        x = normalise(_resized(images, size).to(device).permute(0, 3, 1, 2).float())
+        x = normalise(_resized(images, size, labels.resize).to(device).permute(0, 3, 1, 2).float())
         if labels.flip:
             x = torch.cat([x, x.flip(3)])
         cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
@@ -132,10 +132,10 @@ def enlarged_size(height: int, width: int, upsampling: str) -> tuple[int, int]:
     return -(-height // 16) * 16, -(-width // 16) * 16
 
 
-def _resized(images: Sequence[Image.Image], size: tuple[int, int]) -> Tensor:
+def _resized(images: Sequence[Image.Image], size: tuple[int, int], resize: str) -> Tensor:
     """Return images in 8 bits at (width, height): [B, height, width, 3]."""
     scaled = (
-        image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+        image if image.size == size else image.resize(size, Image.Resampling[resize.upper()])
         for image in images
     )
     return torch.from_numpy(np.stack([np.asarray(image) for image in scaled]))
