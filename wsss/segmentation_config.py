@@ -137,8 +137,9 @@ class PseudoLabelConfig(Settings):
 class DeepLabConfig(Settings):
     """DeepLabv2: a dilated backbone and a sum of four atrous classifiers (Chen et al., 2018).
 
-    "Reference" is kazuto1011/deeplab-pytorch, which most weakly supervised papers train; a default
-    is its value. docs/segmentation.md lists what is equal and what differs.
+    "Reference" is kazuto1011/deeplab-pytorch, a usual choice of weakly supervised papers; where a
+    field names it, the default is its value. docs/segmentation.md lists what is equal and what
+    differs.
     """
 
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(

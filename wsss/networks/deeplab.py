@@ -3,7 +3,7 @@
 Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution,
 and Fully Connected CRFs", TPAMI 2018, in the form that public weakly supervised code trains: the
 classifier of each rate is one 3x3 convolution on the backbone's last map, and the scores are added.
-The three input scales which the authors fuse while training are left out, as there.
+The three input scales which the authors fuse while training are left out.
 
 Legend: B batch, L labels (background and K classes), C channels, H W image size, h w feature size.
 """

@@ -174,7 +174,8 @@ def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor
     """Return the label under the centre of each place of a coarser grid: [B, H, W] -> [B, h, w].
 
     Place i of h shows row floor((i + 1/2) H / h), in whole numbers, as Pillow's nearest neighbour
-    does. (torch's mode `nearest` takes floor(i H / h), up to half a step above.)
+    does; where that centre lies between two pixels (even H or W only), Pillow's rounding takes
+    either of them. (torch's mode `nearest` takes floor(i H / h), up to half a step above.)
     """
     rows, columns = (
         (2 * torch.arange(target, device=labels.device) + 1) * source // (2 * target)
