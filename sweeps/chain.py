@@ -59,7 +59,7 @@ class ChainConfig(Settings):
     @property
     def segmentation_id(self) -> str:
         """Id of the trained segmentation network."""
-        settings = self.segmentation.model_dump(mode="json", exclude=TEST_SETTINGS)
+        settings = _live_segmentation(self.segmentation)
         return _digest({"labels": self.labels_id, "segmentation": settings})
 
     @property
@@ -111,6 +111,18 @@ def _live(labels: PseudoLabelConfig) -> dict[str, Any]:
     else:
         unused |= {"background_score", "walked_background_score"}
     return labels.model_dump(mode="json", exclude=unused)
+
+
+def _live_segmentation(segmentation: DeepLabConfig) -> dict[str, Any]:
+    """Return the settings that have an effect on a network trained on given labels."""
+    unused = set(TEST_SETTINGS)
+    if (segmentation.backbone, segmentation.output_stride) == ("resnet10_narrow", 16):
+        unused.add("first_block_dilation")  # its last stage has no stride to lose
+    if segmentation.weight_decay == 0:
+        unused.add("head_bias_decay")
+    if segmentation.lr_step >= segmentation.iterations:
+        unused |= {"lr_step", "poly_power"}  # the rate never changes
+    return segmentation.model_dump(mode="json", exclude=unused)
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Legend: K classes, C channels, H W pixels, h w feature size, L labels (backgroun
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,36 @@ def soft_margin(logits: Array, targets: Array) -> float:
         p = 1 / (1 + math.exp(-x))
         total -= y * math.log(p) + (1 - y) * math.log(1 - p)
     return total / len(logits)
+
+
+def coarse_labels(labels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Label maps [H, W] on a coarser grid [h, w]: the pixel in which each place's centre lies.
+
+    In fractions, so that nothing is rounded; a centre between two pixels belongs to the one behind.
+    """
+    result = np.zeros((height, width), labels.dtype)
+    for y, x in np.ndindex(height, width):
+        row = math.floor(Fraction(2 * y + 1, 2) * Fraction(labels.shape[0], height))
+        column = math.floor(Fraction(2 * x + 1, 2) * Fraction(labels.shape[1], width))
+        result[y, x] = labels[row, column]
+    return result
+
+
+def label_loss(logits: Array, labels: NDArray[Any]) -> tuple[float, float]:
+    """A batch's cross entropy per labelled place, and the part of these that is right.
+
+    logits [B, L, h, w]; labels [B, H, W] are first brought to [B, h, w].
+    """
+    total, right, count = 0.0, 0, 0
+    for scores, truth in zip(logits, labels, strict=True):
+        coarse = coarse_labels(truth, *scores.shape[1:])
+        for y, x in np.ndindex(*coarse.shape):
+            if coarse[y, x] != IGNORED:
+                here = [float(value) for value in scores[:, y, x]]
+                total += math.log(sum(math.exp(value) for value in here)) - here[coarse[y, x]]
+                right += here.index(max(here)) == coarse[y, x]
+                count += 1
+    return total / count, right / count
 
 
 def context_association(

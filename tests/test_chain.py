@@ -16,9 +16,11 @@ from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset
+from wsss.json_files import write_json
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.labels.refined import label_map
 from wsss.overrides import apply_overrides, replace_settings
+from wsss.predict_cli import read_network
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.process import Process
 
@@ -57,6 +59,21 @@ def test_other_deeplab_settings_keep_the_labels() -> None:
 
 def test_other_test_scales_keep_the_network() -> None:
     assert changed(chain(), chain(test_scales=(1.0,))) == {"prediction_id"}
+
+
+def test_deeplab_settings_without_effect_train_no_network_anew() -> None:
+    narrow: dict[str, Any] = {"backbone": "resnet10_narrow", "weights": "none"}
+    cases: tuple[tuple[dict[str, Any], dict[str, Any], dict[str, Any]], ...] = (
+        # the settings, one that has no effect beside them, and where it has one
+        (narrow | {"output_stride": 16}, {"first_block_dilation": "half"}, {"output_stride": 8}),
+        ({"weight_decay": 0.0}, {"head_bias_decay": True}, {"weight_decay": 0.1}),
+        ({"iterations": 10}, {"poly_power": 2.0}, {"iterations": 11}),
+        ({"iterations": 10}, {"lr_step": 99}, {"iterations": 11}),
+    )
+    for settings, inert, live in cases:
+        assert changed(chain(**settings), chain(**settings | inert)) == set()
+        there = settings | live
+        assert "segmentation_id" in changed(chain(**there), chain(**there | inert))
 
 
 def test_settings_without_effect_change_no_label() -> None:
@@ -222,6 +239,16 @@ def test_a_trained_network_segments_a_picture_from_the_command_line(
     with Image.open(picture) as image, Image.open(tmp_path / "out" / f"{picture.stem}.png") as mask:
         assert mask.size == image.size
         assert mask.mode == "P"
+
+
+def test_a_network_from_before_its_dilation_was_a_setting_is_read_as_it_was_built(
+    tmp_path: Path,
+) -> None:
+    settings = DeepLabConfig(first_block_dilation="full").model_dump(mode="json")
+    for expected in ("full", "half"):
+        write_json(tmp_path / "config.json", {"segmentation": settings, "classes": ["cat"]})
+        assert read_network(tmp_path / "config.json")[0].first_block_dilation == expected
+        settings.pop("first_block_dilation", None)
 
 
 def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) -> None:

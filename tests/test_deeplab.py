@@ -47,6 +47,54 @@ def test_the_dilated_resnet50_is_torchvisions(stride: int, dilate: list[bool]) -
     torch.testing.assert_close(found, y, rtol=1e-9, atol=1e-9)
 
 
+def test_with_full_dilation_only_the_first_blocks_leave_torchvisions() -> None:
+    theirs = models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    theirs = theirs.eval().double()
+    network = NetworkConfig(backbone="resnet50", weights="none")
+    ours = build_backbone(network, output_stride=8, first_block_dilation="full").eval().double()
+    for block, dilation in ((theirs.layer3[0], 2), (theirs.layer4[0], 4)):
+        block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    with torch.no_grad():
+        for mine, its in zip(conv_weights(ours), conv_weights(theirs), strict=True):
+            mine.copy_(its)
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 48, 56)))
+        y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+            y = layer(y)
+        torch.testing.assert_close(ours(x)[-1], y, rtol=1e-9, atol=1e-9)
+
+
+STAGES = {
+    # Convolutions wider than 1x1 of stages 4 and 5, and which of them had a stride.
+    "resnet50": ([1, 0, 0, 0, 0, 0], [1, 0, 0]),
+    "resnet18": ([1, 0, 0, 0], [1, 0, 0, 0]),
+    "mobilenet_v2": ([1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0]),
+    "resnet10_narrow": ([1, 0], [0, 0]),  # its last stage has none
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("stride", "dilations"), [(8, (2, 4)), (16, (1, 2))])
+@pytest.mark.parametrize("first", ["full", "half"])
+def test_the_first_block_is_dilated_in_full_or_by_half(
+    backbone: str, stride: int, dilations: tuple[int, int], first: str
+) -> None:
+    settings = config(backbone=backbone, output_stride=stride, first_block_dilation=first)
+    stages = list(DeepLab(settings, 4).backbone.stages)[3:]
+    for stage, had_stride, dilation in zip(stages, STAGES[backbone], dilations, strict=True):
+        convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
+        wide = [conv for conv in convs if conv.kernel_size != (1, 1)]
+        expected = [
+            dilation // 2 if had and first == "half" and dilation > 1 else dilation
+            for had in had_stride
+        ]
+        assert [conv.dilation for conv in wide] == [(value, value) for value in expected]
+        assert [conv.padding for conv in wide] == [(value, value) for value in expected]
+        assert all(conv.dilation == (1, 1) for conv in convs if conv not in wide)
+        if dilation > 1:
+            assert all(conv.stride == (1, 1) for conv in convs)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_every_backbone_gives_logits_at_its_output_stride(backbone: str, stride: int) -> None:
@@ -126,7 +174,8 @@ def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(backbone
     F.cross_entropy(logits, torch.randint(0, 5, logits[:, 0].shape)).backward()
     groups = model.parameter_groups()
     trained = {id(p) for group in groups for p in group}
-    assert len(groups[1]) == 4  # weight and bias of two rates
+    assert [p.ndim for p in groups.head_weights] == [4, 4]  # of two rates
+    assert [p.ndim for p in groups.head_biases] == [1, 1]
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in trained), name
         if parameter.grad is not None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import multiprocessing
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from wsss.config import ViewsConfig
 from wsss.data.segmentation_loading import (
     LabelledBatch,
     LabelledCrops,
@@ -24,9 +26,15 @@ from wsss.data.segmentation_loading import (
 from wsss.data.transforms import CropPlan
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_label_png, write_segmentation
+from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
 from wsss.segmentation_config import DeepLabConfig
-from wsss.segmentation_presets import DEEPLAB_PRESETS, TINY_DEEPLAB
+from wsss.segmentation_presets import (
+    DEEPLAB_PRESETS,
+    PAPER_DEEPLAB,
+    SHORT_DEEPLAB,
+    TINY_DEEPLAB,
+)
 from wsss.training.cam import DivergedError
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.process import Process
@@ -36,7 +44,9 @@ from wsss.training.segmentation import (
     SegmentationStep,
     build_optimizer,
     load_trained,
+    nearest_labels,
     pixel_cross_entropy,
+    poly_factor,
     train_segmentation,
 )
 
@@ -108,6 +118,17 @@ def test_the_scale_is_uniform_over_the_jitter_and_half_the_crops_are_flipped() -
     counts = np.histogram(scales, 10, (0.5, 1.5))[0]
     assert counts.min() > 150  # of 200 expected, standard deviation 13
     np.testing.assert_allclose(heights, scales, atol=0.005)
+    assert 900 < sum(plan.flip for plan in plans) < 1100
+
+
+def test_a_number_of_scales_draws_one_of_so_many_factors_each_as_often() -> None:
+    config = PAPER_DEEPLAB.model_copy(update={"crop_size": 1000})
+    rng = np.random.default_rng(0)
+    plans = [plan_labelled_crop(400, 300, config, rng) for _ in range(2000)]
+    widths, counts = np.unique([p.box[3] - p.box[1] for p in plans], return_counts=True)
+    assert widths.tolist() == [200, 300, 400, 500, 600]  # .5, .75, 1, 1.25, 1.5
+    assert counts.min() > 320  # of 400 expected, standard deviation 18
+    assert {(p.box[3] - p.box[1]) * 3 - (p.box[2] - p.box[0]) * 4 for p in plans} == {0}
     assert 900 < sum(plan.flip for plan in plans) < 1100
 
 
@@ -185,6 +206,28 @@ def test_logits_are_upsampled_between_pixel_centres() -> None:
     assert found.flatten().tolist() == [0, 1, 3, 4]  # centres at -1/4, 1/4, 3/4, 5/4 of a step
 
 
+@pytest.mark.parametrize("size", [(321, 41), (321, 21), (193, 13), (97, 7), (513, 65), (3, 3)])
+def test_labels_on_the_feature_map_are_those_of_pillows_nearest_neighbour(
+    size: tuple[int, int],
+) -> None:
+    # The reference resizes float images by Pillow. Every pixel is its own number here.
+    fine, coarse = size
+    numbers = torch.arange(fine * fine).reshape(1, fine, fine)
+    image = Image.fromarray(numbers[0].float().numpy())
+    expected = np.array(image.resize((coarse, coarse), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(nearest_labels(numbers, (coarse, coarse))[0], expected)
+
+
+def test_labels_on_a_coarser_grid_are_those_under_the_centres_of_its_places() -> None:
+    assert nearest_labels(torch.arange(9)[None, None], (1, 3)).tolist() == [[[1, 4, 7]]]
+    assert nearest_labels(torch.arange(8)[None, None], (1, 4)).tolist() == [[[1, 3, 5, 7]]]
+    labels = np.random.default_rng(0).integers(0, 256, (2, 37, 52), dtype=np.uint8)
+    found = nearest_labels(torch.from_numpy(labels), (5, 7))
+    assert found.dtype == torch.uint8
+    for one, whole in zip(found.numpy(), labels, strict=True):
+        np.testing.assert_array_equal(one, reference.coarse_labels(whole, 5, 7))
+
+
 def formula_batch(labels: list[int]) -> LabelledBatch:
     index = torch.arange(len(labels) * 3 * 32 * 32).reshape(-1, 3, 32, 32)
     pixels = ((index * 37 + (index // 32) * 101) % 256).to(torch.uint8)
@@ -195,6 +238,23 @@ def formula_batch(labels: list[int]) -> LabelledBatch:
 def make_step(config: DeepLabConfig) -> tuple[DeepLab, SegmentationStep]:
     model = build_deeplab(config, K).train()
     return model, SegmentationStep(model, build_optimizer(model, config), config, Process())
+
+
+def test_the_loss_at_the_feature_map_is_that_of_a_loop_over_its_places() -> None:
+    config = FROZEN.model_copy(update={"loss_size": "feature_map"})
+    model, step = make_step(config)
+    pixels, boxes, _ = formula_batch([0, 0, 0])
+    blocks = np.random.default_rng(0).choice([0, 1, 2, 255], (3, 8, 8)).astype(np.uint8)
+    labels = blocks.repeat(4, 1).repeat(4, 2)  # [3, 32, 32]
+    with torch.no_grad():
+        logits = model(network_inputs(pixels, boxes, ViewsConfig())[0])
+    assert logits.shape == (3, K + 1, 2, 2)
+    loss, accuracy, norm = step(LabelledBatch(pixels, boxes, torch.from_numpy(labels)), 0).tolist()
+    assert (loss, accuracy) == pytest.approx(reference.label_loss(logits.numpy(), labels), rel=1e-4)
+    assert norm > 0
+    _, whole = make_step(FROZEN)  # at the crop's size other pixels count
+    other = whole(LabelledBatch(pixels, boxes, torch.from_numpy(labels)), 0).tolist()
+    assert other[0] != pytest.approx(loss, rel=1e-4)
 
 
 def test_a_batch_without_any_label_changes_nothing_but_by_decay() -> None:
@@ -218,8 +278,11 @@ def test_an_unlabelled_image_does_not_weaken_the_others() -> None:
 
 def test_one_step_moves_the_head_ten_times_as_fast_as_the_backbone() -> None:
     config = FROZEN.model_copy(
-        update={"head_lr_multiplier": 10.0, "weight_decay": 0.0, "clip_norm": None, "lr": 0.002}
-    )
+        update={
+            "head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 10.0, "weight_decay": 0.0,
+            "clip_norm": None, "lr": 0.002,
+        }
+    )  # fmt: skip
     model, step = make_step(config)
     before = weights(model)
     step(formula_batch([1, 2]), 0)
@@ -228,6 +291,50 @@ def test_one_step_moves_the_head_ten_times_as_fast_as_the_backbone() -> None:
             rate = 0.02 if name.startswith("classifiers.") else 0.002
             expected = before[name] - rate * parameter.grad
             torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("decays", [False, True])
+def test_biases_move_twice_as_fast_as_weights_and_decay_only_where_asked(decays: bool) -> None:
+    config = FROZEN.model_copy(
+        update={
+            "head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 20.0, "head_bias_decay": decays,
+            "weight_decay": 0.5, "clip_norm": None, "lr": 0.001,
+        }
+    )  # fmt: skip
+    model, step = make_step(config)
+    with torch.no_grad():
+        for bias in model.parameter_groups().head_biases:
+            bias.fill_(1.0)  # they start at 0, where decay is not seen
+    before = weights(model)
+    step(formula_batch([1, 2]), 0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is not None:
+            rate, decay = 0.001, 0.5
+            if name.startswith("classifiers."):
+                rate = 0.02 if name.endswith(".bias") else 0.01
+                decay = 0.5 if name.endswith(".weight") or decays else 0.0
+            expected = before[name] - rate * (parameter.grad + decay * before[name])
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_papers_rates_and_decays_are_the_references() -> None:
+    config = PAPER_DEEPLAB.model_copy(update={"backbone": "resnet10_narrow", "weights": "none"})
+    model = build_deeplab(config, K)
+    groups = build_optimizer(model, config).param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([2.5e-4, 2.5e-3, 5e-3])
+    assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4, 0.0]
+    assert {g["momentum"] for g in groups} == {0.9}
+    found = {id(p) for group in groups for p in group["params"]}
+    assert found == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_the_rate_follows_the_poly_schedule_in_steps() -> None:
+    config = PAPER_DEEPLAB.model_copy(update={"iterations": 95})
+    for iteration in range(95):
+        factor = poly_factor(iteration, config)
+        assert factor == pytest.approx(reference.poly(iteration // 10 * 10, 95, 0.9))
+        smooth = poly_factor(iteration, config.model_copy(update={"lr_step": 1}))
+        assert smooth == pytest.approx(reference.poly(iteration, 95, 0.9))
 
 
 def test_bf16_gives_gradients_near_those_of_fp32() -> None:
@@ -339,6 +446,14 @@ def test_every_preset_names_settings_that_are_allowed() -> None:
     assert set(DEEPLAB_PRESETS) == {"tiny", "short", "paper"}
     for config in DEEPLAB_PRESETS.values():
         assert DeepLabConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("config", [SHORT_DEEPLAB, TINY_DEEPLAB])
+def test_the_small_presets_keep_the_ways_in_which_they_were_measured(config: DeepLabConfig) -> None:
+    assert config.first_block_dilation == "half"
+    assert (config.loss_size, config.num_scales, config.lr_step) == ("image", None, 1)
+    assert config.head_bias_lr_multiplier == config.head_lr_multiplier
+    assert config.head_bias_decay
 
 
 # Two processes as one

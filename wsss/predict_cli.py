@@ -33,14 +33,14 @@ def predict(
     from wsss.training.segmentation import load_trained
 
     with explained():
-        config, classes = _read_network(network / "config.json")
+        config, classes = read_network(network / "config.json")
         model = load_trained(CheckpointFolder(network / "checkpoints"), config, len(classes))
         for found in predict_images(model, images, out, config, classes):
             shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.shares.items())
             print(printable(f"{found.picture}: {found.mask}: {shares}"))
 
 
-def _read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
+def read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
     """Return a network's settings and class names. Raises NetworkFolderError."""
     from wsss.data.classes import CLASS_NAME, MAX_CLASSES
     from wsss.segmentation_config import DeepLabConfig
@@ -52,7 +52,9 @@ def _read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
         )
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        config, classes = DeepLabConfig.model_validate(saved["segmentation"]), saved["classes"]
+        # A network from before this setting was built the half way: no default may change it.
+        settings = {"first_block_dilation": "half"} | saved["segmentation"]
+        config, classes = DeepLabConfig.model_validate(settings), saved["classes"]
         if not isinstance(classes, list) or not 1 <= len(classes) <= MAX_CLASSES:
             raise ValueError(f"classes are {quoted(classes)}")
         for name in classes:

@@ -4,7 +4,7 @@ Kept apart from `RunConfig`, whose ids name CAM trainings: changing anything her
 CAM network. Each field says why its default was chosen; "(open)" as in config.py.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -142,13 +142,24 @@ class PseudoLabelConfig(Settings):
 
 
 class DeepLabConfig(Settings):
-    """DeepLabv2: a dilated backbone and a sum of four atrous classifiers (Chen et al., 2018)."""
+    """DeepLabv2: a dilated backbone and a sum of four atrous classifiers (Chen et al., 2018).
+
+    "Reference" is kazuto1011/deeplab-pytorch, a usual choice of weakly supervised papers; where a
+    field names it, the default is its value. docs/segmentation.md lists what is equal and what
+    differs.
+    """
 
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
         "resnet50", description="IV-B"
     )
     weights: str = Field("imagenet_v1", pattern=WEIGHTS_PATTERN, description="as in NetworkConfig")
     output_stride: Literal[8, 16] = Field(8, description="DeepLabv2: 8; 16 for small machines")
+    first_block_dilation: Literal["full", "half"] = Field(
+        "full",
+        description="of a stage that lost its stride, the dilation where the stride was, in its "
+        "first block; full: that of the other blocks (reference; 2 and 4 in stages 4 and 5 at "
+        "output stride 8); half: torchvision's, the strided network's map on a finer grid",
+    )
     rates: tuple[PositiveInt, ...] = Field(
         (6, 12, 18, 24), min_length=1, description="DeepLabv2's ASPP-L, at output stride 8"
     )
@@ -164,8 +175,30 @@ class DeepLabConfig(Settings):
     scale_jitter: tuple[PositiveFloat, PositiveFloat] = Field(
         (0.5, 1.5), description="DeepLabv2: times the image's own size"
     )
-    lr: PositiveFloat = Field(2.5e-4, description="DeepLabv2; head x10")
-    head_lr_multiplier: PositiveFloat = 10.0
+    num_scales: Annotated[int, Field(ge=2, le=1000, strict=True)] | None = Field(
+        5,
+        description="evenly spaced factors of scale_jitter, both ends among them, one drawn for "
+        "each crop (reference: .5, .75, 1, 1.25, 1.5); null: any factor between the ends",
+    )
+    loss_size: Literal["feature_map", "image"] = Field(
+        "feature_map",
+        description="where the cross entropy is taken; feature_map: logits as they are, labels by "
+        "nearest neighbour (reference; 41 x 41 of a crop of 321); image: logits upsampled to the "
+        "crop, so that every labelled pixel counts",
+    )
+    lr: PositiveFloat = Field(2.5e-4, description="of the backbone (DeepLabv2)")
+    head_lr_multiplier: PositiveFloat = Field(
+        10.0, description="classifiers' weights over backbone (DeepLabv2)"
+    )
+    head_bias_lr_multiplier: PositiveFloat = Field(
+        20.0, description="classifiers' biases over backbone (DeepLabv2's prototxt, reference)"
+    )
+    head_bias_decay: bool = Field(
+        False, description="whether weight_decay acts on these biases (reference: no)"
+    )
+    lr_step: PositiveInt = Field(
+        10, description="iterations between two changes of the rate (reference: 10)"
+    )
     momentum: UnitFloat = 0.9
     weight_decay: NonNegativeFloat = 5e-4
     poly_power: PositiveFloat = 0.9

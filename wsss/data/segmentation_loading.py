@@ -92,9 +92,14 @@ def plan_labelled_crop(
 ) -> CropPlan:
     """Draw a crop of an image scaled by a factor of `scale_jitter`, flipped half of the time.
 
-    The factor is uniform, in steps of one pixel of the scaled long side.
+    The factor is one of `num_scales` evenly spaced ones, each as likely; without that number it is
+    uniform, in steps of one pixel of the scaled long side.
     """
-    low, high = (max(1, round(factor * max(width, height))) for factor in config.scale_jitter)
+    factors = config.scale_jitter
+    if config.num_scales is not None:
+        factor = float(rng.choice(np.linspace(*factors, config.num_scales)))
+        factors = (factor, factor)
+    low, high = (max(1, round(factor * max(width, height))) for factor in factors)
     train = TrainConfig(crop_size=config.crop_size, min_long_side=low, max_long_side=high)
     return plan_crop(width, height, train, rng)
 

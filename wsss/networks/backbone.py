@@ -44,14 +44,16 @@ class Backbone(nn.Module):
         stages: list[nn.Sequential],
         channels: tuple[int, int, int, int],
         output_stride: Literal[8, 16] = 16,
+        *,
         last_stage_dilation: int = 2,
+        first_block_dilation: Literal["full", "half"] = "half",
     ) -> None:
         super().__init__()
         if output_stride == 8:
-            _dilate(stages[3], 2)
-            _dilate(stages[4], 4)
+            _dilate(stages[3], 2, first_block_dilation)
+            _dilate(stages[4], 4, first_block_dilation)
         else:
-            _dilate(stages[4], last_stage_dilation)
+            _dilate(stages[4], last_stage_dilation, first_block_dilation)
         self.stages = nn.ModuleList(stages)
         self.channels = channels
         self.num_frozen = 0
@@ -81,16 +83,22 @@ def build_backbone(
     weights_file: Path | None = None,
     *,
     output_stride: Literal[8, 16] = 16,
+    first_block_dilation: Literal["full", "half"] = "half",
 ) -> Backbone:
     """Build the configured backbone with its initial weights, convolutions and norms fused.
 
+    first_block_dilation: of the convolutions that lose their stride, the dilation of the rest of
+    their stage, or half of it as torchvision has it.
     `weights_file` must be the file whose SHA-256 `network.weights` names. Raises WeightsError if
     it is missing, altered or made for another backbone.
     """
     stages, channels = _BUILDERS[network.backbone](network, weights_file)
     for stage in stages:
         fuse_conv_norm(stage)
-    backbone = Backbone(stages, channels, output_stride, network.last_stage_dilation)
+    backbone = Backbone(
+        stages, channels, output_stride, last_stage_dilation=network.last_stage_dilation,
+        first_block_dilation=first_block_dilation,
+    )  # fmt: skip
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -213,17 +221,19 @@ def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
     return BasicBlock(in_channels, channels, stride, shortcut)
 
 
-def _dilate(stage: nn.Module, dilation: int) -> None:
+def _dilate(stage: nn.Module, dilation: int, first_block: Literal["full", "half"]) -> None:
     """Trade a stage's stride for `dilation` (1, 2, 4) in the convolutions behind it, in place.
 
-    The convolution that loses its stride keeps the dilation of the stage before, half as much, as
-    torchvision's replace_stride_with_dilation does.
+    first_block `half`: the convolution that loses its stride keeps the dilation of the stage
+    before, half as much, as torchvision's replace_stride_with_dilation does; it then sees what it
+    saw when its weights were learned. `full`: it is dilated like the others (DeepLabv2).
     """
     for conv in stage.modules():
         if isinstance(conv, nn.Conv2d):
             rate = dilation
             if conv.stride != (1, 1):
-                conv.stride, rate = (1, 1), max(1, dilation // 2)
+                halved = max(1, dilation // 2)
+                conv.stride, rate = (1, 1), halved if first_block == "half" else dilation
             if conv.kernel_size != (1, 1):
                 conv.dilation = conv.padding = (rate, rate)
 

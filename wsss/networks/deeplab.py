@@ -3,13 +3,13 @@
 Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution,
 and Fully Connected CRFs", TPAMI 2018, in the form that public weakly supervised code trains: the
 classifier of each rate is one 3x3 convolution on the backbone's last map, and the scores are added.
-The three input scales which the authors fuse while training are left out, as there.
+The three input scales which the authors fuse while training are left out.
 
 Legend: B batch, L labels (background and K classes), C channels, H W image size, h w feature size.
 """
 
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,15 @@ from wsss.segmentation_config import DeepLabConfig
 
 HEAD_DEVIATION = 0.01
 """Of the normal distribution that new classifiers start from (DeepLabv2)."""
+
+
+class ParameterGroups(NamedTuple):
+    """Trainable parameters, by how they are trained."""
+
+    backbone: list[nn.Parameter]
+    head_weights: list[nn.Parameter]
+    """Kernels of the classifiers, one a rate."""
+    head_biases: list[nn.Parameter]
 
 
 class DeepLab(nn.Module):
@@ -41,7 +50,10 @@ class DeepLab(nn.Module):
             backbone=config.backbone, weights=config.weights, frozen_stages=config.frozen_stages,
             last_stage_dilation=2,
         )  # fmt: skip
-        self.backbone = build_backbone(network, weights_file, output_stride=config.output_stride)
+        self.backbone = build_backbone(
+            network, weights_file, output_stride=config.output_stride,
+            first_block_dilation=config.first_block_dilation,
+        )  # fmt: skip
         if self.frozen_norm:
             for norm in batch_norms(self.backbone):
                 norm.requires_grad_(requires_grad=False)
@@ -65,10 +77,14 @@ class DeepLab(nn.Module):
                 norm.eval()
         return self
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def parameter_groups(self) -> ParameterGroups:
         """Return the trainable parameters of the backbone, and those of the classifiers."""
-        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        return backbone, list(self.classifiers.parameters())
+        head = list(self.classifiers.named_parameters())
+        return ParameterGroups(
+            [p for p in self.backbone.parameters() if p.requires_grad],
+            [p for name, p in head if name.endswith(".weight")],
+            [p for name, p in head if name.endswith(".bias")],
+        )
 
 
 def _atrous_classifier(channels: int, num_labels: int, rate: int) -> nn.Conv2d:

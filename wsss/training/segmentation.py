@@ -44,9 +44,9 @@ class SegmentationRecord:
     iteration: int
     """Iterations finished, out of config.iterations."""
     loss: float
-    """Cross entropy per labelled pixel."""
+    """Cross entropy per labelled pixel, where `loss_size` takes it."""
     pixel_accuracy: float
-    """Of labelled pixels, those predicted as labelled, in [0, 1]; mean over batches."""
+    """Of those pixels, the part predicted as labelled, in [0, 1]; mean over batches."""
     grad_norm: float
     """Mean over iterations, before clipping."""
     lr: float
@@ -94,7 +94,7 @@ def train_segmentation(
     while iteration < config.iterations:
         started, terms = time.perf_counter(), []
         for batch in loader.epoch(epoch, config.iterations - iteration):
-            set_lr(optimizer, (1 - iteration / config.iterations) ** config.poly_power)
+            set_lr(optimizer, poly_factor(iteration, config))
             terms.append(step(batch, iteration))
             iteration += 1
         epoch += 1
@@ -140,12 +140,15 @@ class SegmentationStep:
         inputs = network_inputs(pixels, boxes, NO_VIEWS)[0]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        if config.loss_size == "image":
+            logits = upsample(logits, labels.shape[-2:])  # [B, L, S, S]
+        else:
+            labels = nearest_labels(labels, logits.shape[-2:])  # [B, h, w]
         # Ranks have different numbers of labelled pixels: all divide by the same mean count, so
         # that the mean of their losses, and of their gradients, is that of the global batch.
         valid = labels != IGNORE_INDEX
         num_valid = self.process.mean(valid.sum().float()).clamp_min(1)
-        upsampled = upsample(logits, labels.shape[-2:])
-        loss = pixel_cross_entropy(upsampled, labels) / num_valid
+        loss = pixel_cross_entropy(logits, labels) / num_valid
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = clip_gradients(self.parameters, config.clip_norm)
@@ -155,7 +158,7 @@ class SegmentationStep:
                 f"{float(loss.detach()):.4g}; lower lr (now {config.lr}), or set clip_norm"
             )
         self.optimizer.step()
-        right = ((upsampled.detach().argmax(1) == labels) & valid).sum()
+        right = ((logits.detach().argmax(1) == labels) & valid).sum()
         return torch.stack([loss.detach(), right / num_valid, norm])
 
 
@@ -167,14 +170,49 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
 
 
+def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Return the label under the centre of each place of a coarser grid: [B, H, W] -> [B, h, w].
+
+    Place i of h shows row floor((i + 1/2) H / h), in whole numbers, as Pillow's nearest neighbour
+    does; where that centre lies between two pixels (even H or W only), Pillow's rounding takes
+    either of them. (torch's mode `nearest` takes floor(i H / h), up to half a step above.)
+    """
+    rows, columns = (
+        (2 * torch.arange(target, device=labels.device) + 1) * source // (2 * target)
+        for source, target in zip(labels.shape[-2:], size, strict=True)
+    )
+    return labels[:, rows[:, None], columns]
+
+
+def poly_factor(iteration: int, config: DeepLabConfig) -> float:
+    """Return lr / lr0 at a 0-based iteration: (1 - start / iterations) ** poly_power.
+
+    start: the last multiple of `lr_step` up to `iteration`; between two the rate rests.
+    """
+    start = iteration - iteration % config.lr_step
+    return (1 - start / config.iterations) ** config.poly_power
+
+
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
-    """Return SGD over the backbone and, at `head_lr_multiplier` times the rate, the classifiers."""
-    backbone, head = model.parameter_groups()
-    rates = ((backbone, config.lr), (head, config.lr * config.head_lr_multiplier))
-    groups = [{"params": group, "lr": lr, "base_lr": lr} for group, lr in rates if group]
+    """Return SGD over backbone, classifiers' weights and their biases, each at its rate."""
+    groups = model.parameter_groups()
+    settings = (
+        (groups.backbone, 1.0, True),
+        (groups.head_weights, config.head_lr_multiplier, True),
+        (groups.head_biases, config.head_bias_lr_multiplier, config.head_bias_decay),
+    )
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        fused=True,
+        [
+            {
+                "params": parameters,
+                "lr": config.lr * multiplier,
+                "base_lr": config.lr * multiplier,
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for parameters, multiplier, decays in settings
+            if parameters
+        ],
+        lr=config.lr, momentum=config.momentum, fused=True,
     )  # fmt: skip
 
 
