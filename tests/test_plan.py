@@ -338,7 +338,7 @@ def test_the_factorial_has_16_configurations_and_seven_of_the_paper() -> None:
 
 def label_value(text: str) -> Any:
     """The value which a reading's label names."""
-    known = {"True": True, "False": False, "(1.0,)": [1.0]}
+    known = {"True": True, "False": False, "(1.0,)": [1.0], "10.0": 10.0}
     return known.get(text, int(text) if text.isdigit() else text)
 
 
@@ -377,7 +377,8 @@ def test_under_the_papers_preset_every_reading_that_acts_is_a_configuration_of_i
     assert already == {
         "readings[network.feature_map = fpn]",
         "readings[network.atrous_start = random]", "readings[network.affinity_residual = False]",
-        "readings[network.batch_norm = frozen]", "readings[train.momentum = standard]",
+        "readings[network.last_stage_dilation = 1]", "readings[network.batch_norm = frozen]",
+        "readings[train.momentum = legacy]",
     }  # fmt: skip
     assert plan.num_configs == len(TABLES["readings"].rows) - len(already)
 

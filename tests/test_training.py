@@ -428,6 +428,7 @@ GOLDEN_BASE: dict[str, Any] = {
     "train.lr": 0.001, "train.head_lr_multiplier": 1.0, "train.momentum": "standard",
     "train.clip_norm": 1.0, "train.weight_decay": 1e-4,
     "network.frozen_stages": 0, "network.last_stage_dilation": 2,
+    "transfer.l1_reduction": "present",
 }  # fmt: skip
 GOLDEN: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     "plain": ({}, [[0.690530, 0.690530], [0.688376, 0.688376], [0.684457, 0.684457]]),

@@ -39,7 +39,7 @@ def classification_loss(
 
 
 def l1_distance(
-    first: Tensor, second: Tensor, present: Tensor, *, reduction: str = "present"
+    first: Tensor, second: Tensor, present: Tensor, *, reduction: str = "all"
 ) -> Tensor:
     """L1 distance of two maps, averaged over images (Eq. 5, 6).
 
