@@ -134,7 +134,7 @@ class _Settings:
     """The settings of a sweep's one cell beside those of the preset irn."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self.ours = canonical(sweep.plan.trials[0].config).flat()
+        self.ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
         self.irns = canonical(IRN).flat()
         self.left = [key for key in self.irns if key not in NOT_COMPARED]
 
