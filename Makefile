@@ -41,8 +41,8 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
-	noise-floor background-score search headline crf secrets doctor plan status table report mlflow \
-	test chaos cluster-test check bench bench-more clean
+	noise-floor background-score calibrate search headline crf secrets doctor plan status table report \
+	mlflow test chaos cluster-test check bench bench-more clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ background-score: $(STAMP) ## the fixed background score; one training per row
 
 search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
 	$(BIN)/sweeps search $(DATA_OPTIONS) $(MACHINE_OPTIONS) $(if $(SAMPLES),--samples $(SAMPLES))
+
+calibrate: $(STAMP) ## does IRN's published CAM score come out here? DATA=/data/VOC2012 GPUS=1 [SEEDS=3]
+	$(BIN)/sweeps calibrate $(RUN_OPTIONS)
 
 plan: $(STAMP) ## what TABLES need, what is finished, and what the rest costs
 	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))

@@ -15,6 +15,10 @@ COMMANDS = {
         "sweeps.sweep_cli:run",
         "Run what is missing of the tables, then print them. Give it again to resume.",
     ),
+    "calibrate": Lazy(
+        "sweeps.calibrate_cli:calibrate",
+        "Train IRN's plain CAM and say whether its published score comes out. Again: resumes.",
+    ),
     "table": Lazy(
         "sweeps.sweep_cli:table",
         "Print a sweep's tables as far as they are filled: measured beside printed mIoU.",

@@ -38,6 +38,16 @@ SweepName = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
 ]
+Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial")
+]
+Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
 LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 

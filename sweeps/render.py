@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sweeps.guard import mixture_notes
 from sweeps.plan import Plan, Trial
+from sweeps.report.scale import scale_marks
 from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.table import Cell, Table
@@ -29,7 +30,7 @@ SMALL_SCALE = (
 def header_lines(sweep: Sweep) -> list[str]:
     """Return what stands above every table of a sweep."""
     lines = [sweep.describe()]
-    if sweep.preset != "paper":
+    if scale_marks(sweep):
         lines.append(SMALL_SCALE.format(preset=sweep.preset))
     lines.append(LEGEND.format(score=sweep.base.labels.background_score))
     return lines

@@ -84,6 +84,25 @@ def seed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
     return Interval(mean - half, mean + half)
 
 
+def prediction_interval(values: ArrayLike, num_new: int, *, level: float = 0.95) -> Interval:
+    """Return where the mean of `num_new` further trainings lies, with probability `level`.
+
+    values: [m] percent, m >= 2 trainings of one kind. mean ± t(m - 1) SD √(1/m + 1/n) for n new
+    ones of the same kind, normal and independent (seed noise). Raises ValueError for fewer than two
+    values, for none to come, if a value is not finite or the level is not in (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    check_share(level, "level")
+    array = finite_vector(values)
+    m = array.size
+    if m < 2 or num_new < 1:
+        raise ValueError(f"{m} values, {num_new} to come: need at least 2, and 1 to come")
+    t = float(stdtrit(m - 1, (1 + level) / 2))
+    half = t * _sd(array) * math.sqrt(1 / m + 1 / num_new)
+    return Interval(float(array.mean()) - half, float(array.mean()) + half)
+
+
 def seed_differences(
     a: Mapping[int, float], b: Mapping[int, float], *, level: float = 0.95
 ) -> SeedDifferences:

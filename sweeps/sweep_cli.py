@@ -7,14 +7,20 @@ import typer
 
 from sweeps.cli_options import (
     Address,
+    Cpus,
     Data,
+    Gpus,
     LoaderWorkers,
     MaxConcurrent,
     Preset,
+    Recheck,
+    RetryFailed,
+    Seeds,
     Set,
     StoreOption,
     SweepName,
     Weights,
+    Workers,
     data_folder,
     opened,
     say,
@@ -30,10 +36,6 @@ Tables = Annotated[
     typer.Argument(
         help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="TABLE..."
     ),
-]
-Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
-Recheck = Annotated[
-    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
 ]
 
 
@@ -79,12 +81,9 @@ def run(
     store: StoreOption = "results",
     recheck: Recheck = False,
     address: Address = None,
-    workers: Annotated[
-        int,
-        typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial"),
-    ] = 0,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")] = 0.0,
+    workers: Workers = 0,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     max_concurrent: MaxConcurrent = None,
     loader_workers: LoaderWorkers = 0,
     compiled: Annotated[
@@ -94,9 +93,7 @@ def run(
             help="train through torch.compile; no gain on CPUs, untried on GPUs",
         ),
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="run failed trials again")
-    ] = False,
+    retry_failed: RetryFailed = False,
     budget: Annotated[
         float | None,
         typer.Option(

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
+from sweeps import calibration
 from sweeps.plan import Trial
 from sweeps.render import render_tables
 from sweeps.store import Store, write_json
@@ -25,6 +26,7 @@ from sweeps.tracking_client import experiment_of, find_run, open_client, reason,
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
 EPOCH = "train/epoch"
+CALIBRATION = "wsss.calibration"
 MAX_PARAM_LENGTH = 500
 
 
@@ -60,12 +62,14 @@ class Tracker:
         return True
 
     def finish(self, *, status: str) -> bool:
-        """Log the tables as they stand and end the parent run with an MLflow status."""
+        """Log the tables, and a calibration's outcome, as they stand; end the parent run so."""
         try:
             client = self._connect()
             finished = [trial for trial in self.sweep.plan.trials if self._metrics(trial)]
             client.log_metric(self._parent_id, "finished_trials", len(finished))
             client.log_text(self._parent_id, render_tables(self.sweep, self.store), "tables.txt")
+            if verdict := calibration.read(self.store, self.sweep.name):
+                client.set_tag(self._parent_id, CALIBRATION, verdict.outcome)
             client.set_terminated(self._parent_id, status)
             self._note_addresses()
         except Exception as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from sweeps import calibration
 from sweeps.plan import Plan
 from sweeps.published import paper_notes
 from sweeps.report.findings import findings, headline
@@ -52,7 +53,7 @@ def build_report(
                 cells=cells,
                 headline=headline(cells, small_scale=bool(marks)),
                 findings=findings(table, cells, results),
-                notes=table.notes,
+                notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 pictures=table_pictures(table, cells, plan, results, pictured),
             )
         )
@@ -71,6 +72,14 @@ def build_report(
         failures=_failures(plan, results),
         costs=_costs(plan, results),
     )
+
+
+def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, ...]:
+    """Return the verdict of `sweeps calibrate`, if it has given one on this sweep."""
+    if table.name != calibration.TABLE:
+        return ()
+    verdict = calibration.read(store, sweep.name)
+    return (calibration.sentence(verdict),) if verdict else ()
 
 
 def cell_labels(table: Table, row: Row, column: str) -> tuple[str, ...]:

@@ -1,0 +1,453 @@
+"""Whether IRN's published CAM score comes out: the interval, the verdict and what it rests on."""
+
+import json
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from typer.testing import CliRunner
+
+from sweeps import calibrate_cli, calibration, calibration_checks
+from sweeps.calibration import Calibration, Outcome, expected, lines, sentence, weigh
+from sweeps.calibration_checks import Check, DataFacts, ListFacts
+from sweeps.cli import app
+from sweeps.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS
+from sweeps.render import render_tables
+from sweeps.report.build import build_report
+from sweeps.stats import prediction_interval
+from sweeps.store import Store, StoreError, read_json, write_json
+from sweeps.sweep import Sweep, make_sweep
+from sweeps.tables import TABLES
+from tests.finished import finish
+from wsss.config import RunConfig
+from wsss.data import check_splits
+from wsss.data.check_splits import OFFICIAL_SPLITS
+from wsss.data.voc import VocDataset
+from wsss.overrides import apply_overrides
+from wsss.presets import IRN, PAPER
+
+VOC = DataFacts(
+    trained=ListFacts(
+        split="train_aug", num_images=10_582,
+        sha256="d1326bd532648d73bc4b1bd275434eba81930982dc7401a65a8cecb26c028e24",
+    ),
+    scored=ListFacts(
+        split="train", num_images=1_464,
+        sha256="aa623bd2c8ce4443a8aaae51c524c0eb165e8e44caf6aa9e3ad33d7b75a3ef20",
+    ),
+    labels_from_mask=0,
+)  # fmt: skip
+"""The full VOC 2012, by what is known of it."""
+
+
+@pytest.fixture(autouse=True)
+def no_cached_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+def sweep_of(num_seeds: int = 1, *, base: RunConfig = IRN, **settings: Any) -> Sweep:
+    """A sweep of the table on a data set that does not exist; a_b__c=1 stands for a_b.c=1."""
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    config = apply_overrides(base, {"data.fingerprint": "0123456789abcdef"} | dotted)
+    return Sweep(("calibrate",), "irn", config, num_seeds, Path("/nowhere"), None, 10_582, 1_464)
+
+
+def weighed(
+    store: Store, mious: list[float], *, facts: DataFacts = VOC, sweep: Sweep | None = None
+) -> Calibration:
+    """The verdict on finished trainings of these mIoU, seed 0 first."""
+    sweep = sweep or sweep_of(len(mious))
+    for trial, miou in zip(sweep.plan.trials, mious, strict=True):
+        finish(store, trial, 0.5)
+        path = store.run(trial.run_id).path / "metrics.json"
+        write_json(path, read_json(path) | {"miou_fixed": miou, "miou_best": miou + 0.4})
+    return weigh(sweep, store, facts)
+
+
+def found(verdict: Calibration, name: str) -> Check:
+    (check,) = (check for check in verdict.checks if check.name == name)
+    return check
+
+
+# The interval
+
+
+def test_a_prediction_interval_is_the_one_worked_out_by_hand() -> None:
+    # Mean 2, SD 1, t(2 degrees of freedom, 97.5 %) = 4.302653, sqrt(1/3 + 1/1) = 1.154701.
+    low, high = prediction_interval([1, 2, 3], 1)
+    assert (low, high) == pytest.approx((2 - 4.968275, 2 + 4.968275), abs=1e-5)
+    # Three to come: sqrt(1/3 + 1/3) = .816497.
+    assert prediction_interval([1, 2, 3], 3)[1] == pytest.approx(2 + 3.513101, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_new", "level"), [(1, 0.95), (3, 0.95), (5, 0.8)])
+def test_a_prediction_interval_is_scipys(num_new: int, level: float) -> None:
+    values = [run.miou for run in RUNS]
+    scale = stdev(values) * math.sqrt(1 / len(values) + 1 / num_new)
+    theirs = scipy_stats.t.interval(level, len(values) - 1, loc=fmean(values), scale=scale)
+    assert prediction_interval(values, num_new, level=level) == pytest.approx(theirs)
+
+
+def test_a_prediction_interval_holds_the_mean_of_new_values_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        low, high = prediction_interval(rng.normal(48, 0.2, 5), 3)
+        held += low <= rng.normal(48, 0.2, 3).mean() <= high
+    assert 0.93 < held / 2000 < 0.97
+
+
+@pytest.mark.parametrize(
+    ("values", "num_new", "level"),
+    [([48.3], 1, 0.95), ([48.3, 48.1], 0, 0.95), ([48.3, math.nan], 1, 0.95), ([1, 2], 1, 1.0)],
+)
+def test_a_prediction_interval_of_too_little_is_refused(
+    values: list[float], num_new: int, level: float
+) -> None:
+    with pytest.raises(ValueError, match=r"need at least|finite|not in"):
+        prediction_interval(values, num_new, level=level)
+
+
+def test_the_known_runs_are_as_reported_and_give_the_interval_of_the_docs() -> None:
+    assert [run.miou for run in RUNS] == [48.3, 48.3, 48.1, 48.6, 48.11]
+    assert RUNS[0] == PUBLISHED
+    assert stdev(run.miou for run in RUNS) == pytest.approx(0.2027, abs=1e-4)
+    # 48.282 ± 2.776445 * .202781 * sqrt(1/5 + 1/n)
+    assert expected(1) == pytest.approx((47.6652, 48.8988), abs=1e-3)
+    assert expected(3) == pytest.approx((47.8708, 48.6932), abs=1e-3)
+    docs = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text()
+    for run in RUNS:
+        assert f"| {run.miou:g} | {run.source} |" in docs
+    assert "47.67 to 48.90" in docs
+    assert "47.87 to 48.69" in docs
+
+
+# The three outcomes
+
+
+@pytest.mark.parametrize(
+    ("mious", "outcome"),
+    [
+        ([48.3], Outcome.reproduces),
+        ([47.67], Outcome.reproduces),
+        ([47.66], Outcome.does_not_reproduce),
+        ([48.90], Outcome.does_not_reproduce),
+        ([47.7, 47.7, 47.7], Outcome.does_not_reproduce),  # what one seed may do, three may not
+        ([47.5, 48.3, 48.6], Outcome.reproduces),  # it is the mean that counts
+    ],
+)
+def test_a_score_reproduces_if_its_mean_is_within_the_interval(
+    tmp_path: Path, mious: list[float], outcome: Outcome
+) -> None:
+    verdict = weighed(Store(tmp_path), mious)
+    assert verdict.outcome is outcome
+    assert verdict.exit_code == (outcome is Outcome.does_not_reproduce)
+    assert verdict.values == dict(enumerate(mious))
+    assert verdict.interval == expected(len(mious))
+
+
+def test_the_text_of_a_reproduced_score_names_sources_assumption_and_what_comes_next(
+    tmp_path: Path,
+) -> None:
+    text = "\n".join(lines(weighed(Store(tmp_path), [48.2, 48.4])))
+    assert text.startswith("Calibration: REPRODUCES IRN's published CAM score.\n")
+    assert "Measured: 48.30 mIoU over seeds 0-1 (48.20, 48.40)" in text
+    assert "inside the interval" in text
+    assert (
+        "Published: 48.3 (Ahn et al., CVPR 2019), which is IRN's number and not the paper's" in text
+    )
+    assert "95% prediction interval for the mean of 2 new from 5 known runs" in text
+    assert all(run.source in text for run in RUNS)
+    assert "differ in machine and library versions as well as in seed" in text
+    assert "--probe 50" in text
+    assert "What to look at" not in text
+
+
+def test_the_text_of_another_score_says_on_which_side_it_is_and_lists_all_points_in_order(
+    tmp_path: Path,
+) -> None:
+    verdict = weighed(Store(tmp_path), [46.0])
+    text = "\n".join(lines(verdict))
+    assert text.startswith("Calibration: DOES NOT REPRODUCE")
+    assert "below the interval" in text
+    names = [
+        "initial weights", "training images", "scored images", "image-level labels",
+        "background score", "scales and flip", "epochs", "iterations", "precision", "batch size",
+        "other settings", "losses", "versions",
+    ]  # fmt: skip
+    assert [check.name for check in verdict.checks] == names
+    at = [text.index(f"{number:2}. {name}") for number, name in enumerate(names, 1)]
+    assert at == sorted(at)
+    assert "0.15, which gives 46.00 mIoU; the best threshold" in text
+    assert "gives 46.40, whose choice saw the masks" in text
+    assert "above the interval" in "\n".join(lines(weighed(Store(tmp_path / "high"), [50.1])))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "said"),
+    [
+        ({"network__backbone": "resnet18"}, "other settings", "network.backbone resnet18"),
+        ({"network__weights": "imagenet_v2"}, "initial weights", "imagenet_v2"),
+        ({"network__weights": "none"}, "initial weights", "none"),
+        ({"network__weights": f"sha256:{'11ad3fa6':0<64}"}, "initial weights", "neither of"),
+        ({"train__crop_size": 448}, "other settings", "train.crop_size 448 (IRN: 512)"),
+        ({"train__epochs": 15}, "epochs", "15"),
+        ({"train__batch_size": 32}, "batch size", "32"),
+        ({"train__precision": "bf16"}, "precision", "bf16"),
+        ({"labels__background_score": 0.2}, "background score", "0.2, which"),
+        ({"labels__scales": (1.0,)}, "scales and flip", "scales 1,"),
+        ({"labels__flip": False}, "scales and flip", "flip False"),
+        ({"base": PAPER}, "other settings", "network.feature_map fpn (IRN: plain)"),
+    ],
+)
+def test_another_setting_calibrates_nothing_and_is_named(
+    tmp_path: Path, settings: dict[str, Any], name: str, said: str
+) -> None:
+    # However good the score looks.
+    verdict = weighed(Store(tmp_path), [48.3], sweep=sweep_of(**settings))
+    assert verdict.outcome is Outcome.calibrates_nothing
+    assert verdict.exit_code == 0
+    assert name in [check.name for check in verdict.reasons]
+    assert said in found(verdict, name).found
+
+
+@pytest.mark.parametrize("which", ["trained", "scored"])
+def test_another_list_calibrates_nothing_even_with_as_many_images(
+    tmp_path: Path, which: str
+) -> None:
+    altered = getattr(VOC, which).model_copy(update={"sha256": "0" * 64})
+    verdict = weighed(Store(tmp_path), [48.3], facts=VOC.model_copy(update={which: altered}))
+    assert verdict.outcome is Outcome.calibrates_nothing
+    (reason,) = verdict.reasons
+    assert reason.name == {"trained": "training images", "scored": "scored images"}[which]
+    assert "of the same length: restore it with `wsss data prepare`" in reason.found
+
+
+def test_what_calibrates_nothing_is_never_put_beside_the_published_number(tmp_path: Path) -> None:
+    verdict = weighed(Store(tmp_path), [48.3], sweep=sweep_of(train__epochs=1))
+    assert verdict.interval is None
+    for text in (sentence(verdict), "\n".join(lines(verdict))):
+        assert "48.3" not in text
+        assert "nothing here" in text.lower()
+        assert "reproduce" not in text.lower()
+    assert "- epochs: 1 [5]" in "\n".join(lines(verdict))
+
+
+@pytest.mark.parametrize("start", ["0676ba61", "19c8e357"])
+def test_both_containers_of_irns_weights_are_known_by_their_digest(
+    tmp_path: Path, start: str
+) -> None:
+    sweep = sweep_of(network__weights=f"sha256:{start:0<64}")
+    verdict = weighed(Store(tmp_path), [48.3], sweep=sweep)
+    assert verdict.outcome is Outcome.reproduces
+    assert f"resnet50-{start}.pth" in found(verdict, "initial weights").found
+
+
+def test_a_setting_without_effect_or_of_the_best_threshold_alone_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    sweep = sweep_of(transfer__lambda_s=1.0, labels__threshold_range=(0.1, 0.4))
+    assert weighed(Store(tmp_path), [48.3], sweep=sweep).outcome is Outcome.reproduces
+
+
+def test_a_cached_weights_file_is_named_by_its_digest(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path), tmp_path / "torch" / "hub" / "checkpoints"
+    assert "not in the cache" in found(weighed(store, [48.3]), "initial weights").found
+    folder.mkdir(parents=True)
+    (folder / "resnet50-0676ba61.pth").write_bytes(b"something else")
+    check = found(weighed(store, [48.3]), "initial weights")
+    assert "NOT what its name says" in check.found
+
+
+def test_labels_from_masks_do_not_bar_a_verdict_but_are_pointed_out(tmp_path: Path) -> None:
+    facts = VOC.model_copy(update={"labels_from_mask": 9_118})
+    verdict = weighed(Store(tmp_path), [48.3], facts=facts)
+    assert verdict.outcome is Outcome.reproduces
+    said = "1,464 of 10,582 from XML, 9,118 from masks"
+    assert said in found(verdict, "image-level labels").found
+    assert found(verdict, "image-level labels").state == "note"
+    assert f"note: image-level labels (look): {said}" in "\n".join(lines(verdict))
+    assert "note:" not in "\n".join(lines(weighed(Store(tmp_path / "xml"), [48.3])))
+
+
+def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), sweep_of()
+    verdict = weighed(store, [46.0], sweep=sweep)
+    assert found(verdict, "iterations").state == "note"
+    assert "fewer than 101 steps" in found(verdict, "losses").found
+    # Step 0 is the author's first line; 1 to 100 the next. Five epochs of 661 steps.
+    losses = [9.0] + [0.25] * 100 + [0.125] * (AUTHOR_STEPS - 101)
+    records = [
+        {"epoch": epoch + 1, "step_losses": losses[661 * epoch : 661 * (epoch + 1)]}
+        for epoch in range(5)
+    ]
+    (trial,) = sweep.plan.trials
+    path = store.cam(trial.cam_id).path / "epochs.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    verdict = weigh(sweep, store, VOC)
+    assert found(verdict, "iterations") == Check(
+        name="iterations", reference="3,305", found="3,305 recorded", state="same"
+    )
+    check = found(verdict, "losses")
+    assert check.found.startswith("100: 0.2500, 200: 0.1250, 300: 0.1250")
+    assert "100: 0.1896, 200: 0.1140" in check.reference
+    assert len(check.found.split(", ")) == len(AUTHOR_LOSSES)
+
+
+def test_an_unfinished_sweep_has_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"calibrate\[B0\] seed 0 is not finished"):
+        weigh(sweep_of(), Store(tmp_path), VOC)
+
+
+# What it leaves
+
+
+def test_a_verdict_is_written_once_and_read_again_as_it_was(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), sweep_of(2)
+    verdict = weighed(store, [48.2, 48.4], sweep=sweep)
+    assert calibration.read(store, sweep.name) is None
+    assert calibration.write(store, sweep, verdict)
+    assert not calibration.write(store, sweep, verdict)
+    assert calibration.read(store, sweep.name) == verdict
+    text = (store.sweep(sweep.name) / "calibration.txt").read_text()
+    assert text.splitlines() == [sweep.describe(), *lines(verdict)]
+
+
+def test_a_broken_verdict_is_refused_by_name(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), sweep_of()
+    write_json(store.sweep(sweep.name) / "calibration.json", {"outcome": "perhaps"})
+    with pytest.raises(StoreError, match=r"calibration\.json: not what `sweeps calibrate` writes"):
+        calibration.read(store, sweep.name)
+
+
+def test_a_report_notes_the_verdict_and_needs_none(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), sweep_of()
+    verdict = weighed(store, [46.0], sweep=sweep)
+    without = build_report(sweep, store).tables[0].notes
+    calibration.write(store, sweep, verdict)
+    report = build_report(sweep, store)
+    assert report.tables[0].notes == (*without, sentence(verdict))
+    assert "does not reproduce IRN's published 48.3 (IRN's number, not the paper's)" in sentence(
+        verdict
+    )
+    assert report.scale_marks == ()
+    assert report.tables[0].cells["calibrate[B0]"].paper is None
+
+
+def test_a_table_is_marked_small_scale_by_what_was_run_and_not_by_the_presets_name(
+    tmp_path: Path,
+) -> None:
+    assert "SMALL SCALE" not in render_tables(sweep_of(), Store(tmp_path))
+    assert "SMALL SCALE" in render_tables(sweep_of(train__crop_size=96), Store(tmp_path))
+
+
+def test_the_table_is_one_cell_of_irns_configuration_without_a_number_of_the_paper() -> None:
+    ((_, cell),) = TABLES["calibrate"].cells()
+    assert cell.paper is None
+    (trial,) = sweep_of().plan.trials
+    assert not trial.config.views.names
+    assert trial.config.network == IRN.network
+
+
+# The command
+
+
+def test_the_data_sets_own_preset_is_irn_for_the_full_voc_alone(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert calibrate_cli.default_preset("drawn", drawn) == "tiny"
+    assert calibrate_cli.default_preset(str(drawn), drawn) == "short"
+    known = {
+        split: OFFICIAL_SPLITS[split]._replace(
+            sha256=check_splits.split_digest(VocDataset(drawn).image_ids(split))
+        )
+        for split in ("train_aug", "train")
+    }
+    monkeypatch.setattr(
+        check_splits, "OFFICIAL_SPLITS", known | {"train": OFFICIAL_SPLITS["train"]}
+    )
+    assert calibrate_cli.default_preset(str(drawn), drawn) == "short"  # one of the two is altered
+    monkeypatch.setattr(check_splits, "OFFICIAL_SPLITS", known)
+    assert calibrate_cli.default_preset(str(drawn), drawn) == "irn"
+
+
+def test_the_facts_are_those_of_the_data_on_disk(drawn: Path) -> None:
+    sweep, report = make_sweep(
+        ["calibrate"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={}
+    )
+    facts = calibration_checks.data_facts(sweep, report)
+    assert (facts.trained.split, facts.trained.num_images) == ("train_aug", 16)
+    assert (facts.scored.split, facts.scored.num_images) == ("train", 10)
+    assert facts.scored.sha256 == check_splits.split_digest(VocDataset(drawn).image_ids("train"))
+    assert facts.labels_from_mask == report.labels_from_mask["train_aug"]
+
+
+SHRUNK = (
+    "train.epochs=1", "train.crop_size=48", "train.batch_size=4", "train.min_long_side=48",
+    "train.max_long_side=80", "labels.scales=[0.5]",
+)  # fmt: skip
+
+
+def command(drawn: Path, store: Path, *more: str) -> Any:
+    words = ["calibrate", "--preset", "tiny", "--data", str(drawn), "--store", str(store), *more]
+    for setting in SHRUNK:
+        words += ["--set", setting]
+    return CliRunner().invoke(app, words)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome.reproduces, 0),
+        (Outcome.does_not_reproduce, 1),
+        (Outcome.calibrates_nothing, 0),
+    ],
+)
+def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int
+) -> None:
+    verdict = weighed(Store(tmp_path / "made-up"), [46.0]).model_copy(update={"outcome": outcome})
+    monkeypatch.setattr("sweeps.drive.drive", lambda *_, **__: 0)
+    monkeypatch.setattr("sweeps.calibration.weigh", lambda *_: verdict)
+    published: list[Calibration] = []
+    monkeypatch.setattr(calibrate_cli, "_publish", lambda *given: published.append(given[-1]))
+    for _ in range(2):
+        assert command(drawn, tmp_path / "store").exit_code == code
+    assert published == [verdict]  # the second time, nothing is new
+
+
+@pytest.mark.parametrize("code", [1, 130])
+def test_an_interrupted_or_failed_sweep_ends_with_its_own_code_and_without_a_verdict(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr("sweeps.drive.drive", lambda *_, **__: code)
+    done = command(drawn, tmp_path / "store")
+    assert done.exit_code == code
+    assert "Calibration" not in done.output
+
+
+def test_a_job_server_is_refused_with_what_to_do_instead(drawn: Path, tmp_path: Path) -> None:
+    done = command(drawn, tmp_path / "store", "--address", "http://127.0.0.1:8265")
+    assert done.exit_code == 2
+    assert "cannot be submitted to a job server" in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["calibrate", "--data", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no folder JPEGImages" in done.stderr
+
+
+def test_the_help_says_what_the_exit_codes_mean() -> None:
+    done = CliRunner().invoke(app, ["calibrate", "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    text = " ".join(done.output.split())
+    assert "Exit code 0: reproduces, or calibrates nothing; 1: does not reproduce" in text
+    for option in ("--data", "--preset", "--weights", "--seeds", "--set", "--store", "--address",
+                   "--workers", "--cpus", "--gpus", "--loader-workers"):  # fmt: skip
+        assert option in text
