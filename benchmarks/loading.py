@@ -30,13 +30,13 @@ from PIL import Image
 from ratios import faster, overhead
 from torch import Tensor
 from torch.utils.data import default_collate
-
-from wsss.config import RunConfig, TrainConfig
 from wsss.data.decoded import DecodedImages
-from wsss.data.drawn import draw_voc
-from wsss.data.loading import CropBatch, CropDataset, CropLoader
 from wsss.data.shared_crops import SharedCrops, share_crops
 from wsss.data.sharing import share_decoded
+
+from wsss.config import RunConfig, TrainConfig
+from wsss.data.drawn import draw_voc
+from wsss.data.loading import CropBatch, CropDataset, CropLoader
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, normalise
 from wsss.networks.cam_net import CamNet

@@ -18,8 +18,6 @@ from sweeps.search_task import SearchTask
 from sweeps.store import CamFolder, StoreError, write_config, write_json
 from sweeps.training_lock import LOCK_WAIT_SECONDS
 from wsss.config import RunConfig
-from wsss.data.shared_crops import share_crops
-from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.confusion import (
     ThresholdCounts,
@@ -117,20 +115,16 @@ class _JudgedTraining:
         epochs = self.config.train.epochs
         if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
             return
-        decoded = share_decoded(samples)
-        kept = share_crops(samples, self.config.train, rng_seed=self.config.rng_seed)
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=decoded.images, kept=kept.crops,
         ):  # fmt: skip
             self.cam.add_epoch(asdict(record))
             if record.epoch < epochs:
                 judged = self.judge(model, record.epoch)
                 model.train()  # train_cam sets it only once, at its start
                 yield judged
-        summary = {"epochs": epochs, "loading": [decoded.note, kept.note]}
-        write_json(self.cam.path / "trained.json", summary)
+        write_json(self.cam.path / "trained.json", {"epochs": epochs})
         self.remote.push_training()
 
     def judge(self, model: CamNet, epoch: int) -> dict[str, float]:

@@ -22,8 +22,6 @@ from sweeps.store_errors import disk_errors
 from sweeps.training_lock import training_lock
 from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
-from wsss.data.shared_crops import share_crops
-from wsss.data.sharing import share_decoded
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
@@ -120,19 +118,16 @@ class _Stages:
         if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
             return  # else its last checkpoint was lost, and what is missing is trained again
         config, samples = self.config, self.train_samples
-        decoded = share_decoded(samples)
-        kept = share_crops(samples, config.train, rng_seed=config.rng_seed)
         for record in train_cam(
             model, config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            decoded=decoded.images, kept=kept.crops, compiled=self.task.compiled,
+            compiled=self.task.compiled,
         ):  # fmt: skip
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))
             yield {key: float(value) for key, value in record.metrics().items()}
         if self.process.is_first:
-            summary = {"epochs": config.train.epochs, "loading": [decoded.note, kept.note]}
-            write_json(self.cam.path / "trained.json", summary)
+            write_json(self.cam.path / "trained.json", {"epochs": config.train.epochs})
             self.remote.push_training()
 
     def known_counts(self) -> ThresholdCounts | None:

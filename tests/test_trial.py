@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference
 from PIL import Image
+from wsss.data.shared_crops import Crop
 
 from sweeps import training_lock
 from sweeps import trial as trial_module
@@ -25,7 +26,6 @@ from sweeps.trial import run_trial
 from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.data.loading import CropDataset
-from wsss.data.shared_crops import Crop
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id

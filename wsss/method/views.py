@@ -95,7 +95,7 @@ def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
         mean = total / (3 * mask.sum((1, 2, 3), keepdim=True))
     num_views, batch = 1 + len(views.names), len(pixels)
     shape = (num_views * batch, *pixels.shape[1:])
-    inputs = torch.empty(shape, device=pixels.device)
+    inputs = torch.empty(shape, device=pixels.device, memory_format=torch.channels_last)
     inputs[:batch] = original
     for place, name in enumerate(views.names, start=1):
         alpha, beta = getattr(views, f"alpha_{name}"), getattr(views, f"beta_{name}")

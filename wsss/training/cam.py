@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.decoded import DecodedImages
-from wsss.data.loading import CropBatch, CropDataset, CropLoader
-from wsss.data.shared_crops import SharedCrops
+from wsss.data.loading import CropBatch, CropDataset, CropLoader, collate
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.losses import CamLosses, cam_losses
@@ -84,8 +82,7 @@ def build_cam_net(
     if model.frozen_norm and model.new_norms:
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
         indices = evenly_spread(len(crops), NUM_CALIBRATION_IMAGES)
-        items = [crops[0, index] for index in indices]
-        batch = CropBatch(*(torch.stack(part) for part in zip(*items, strict=True)))
+        batch = CropBatch(*collate([crops[0, index] for index in indices]))
         original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
         with model.calibrating():
             model(original)
@@ -101,24 +98,19 @@ def train_cam(
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
-    decoded: DecodedImages | None = None,
-    kept: SharedCrops | None = None,
     compiled: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. Every rank of a distributed run
-    calls this with its own Process and an equal model. decoded, kept: of `share_decoded` and
-    `share_crops`. compiled: by torch.compile, which pays late (docs/performance.md).
-    Raises DivergedError on a gradient that is not finite.
+    calls this with its own Process and an equal model. compiled: by torch.compile, which pays late
+    (docs/performance.md). Raises DivergedError on a gradient that is not finite.
     """
     process = process or Process()
     train = config.train
     model.to(process.device).train()
-    crops = CropDataset(
-        samples, num_classes, train, rng_seed=config.rng_seed, decoded=decoded, kept=kept
-    )
+    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
     on_gpu = process.device.type == "cuda"
     loader = CropLoader(
         crops, rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
