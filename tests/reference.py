@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 Array = NDArray[np.float64]
 
@@ -345,6 +347,13 @@ def resize_bilinear(channel: Array, height: int, width: int) -> Array:
     return result
 
 
+def resize_8_bit(image: NDArray[np.uint8], width: int, height: int) -> Array:
+    """Resize [H, W, 3] by torchvision, which rounds some pixels otherwise than Pillow."""
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).contiguous()
+    resized = functional.resize(pixels, [height, width], antialias=True)
+    return resized.permute(1, 2, 0).double().numpy()
+
+
 def multi_scale_cams(
     network: Callable[[Array], Array],
     image: Image.Image,
@@ -362,7 +371,7 @@ def multi_scale_cams(
     total = None
     for scale in scales:
         size = (round(width * scale), round(height * scale))
-        scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float64)
+        scaled = resize_8_bit(np.asarray(image), *size)
         x = np.stack([(scaled[:, :, c] / 255 - MEAN[c]) / STD[c] for c in range(3)])
         directions = [x, x[:, :, ::-1]] if flip else [x]
         for number, view in enumerate(directions):

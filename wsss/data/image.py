@@ -75,21 +75,21 @@ def as_array(image: "Tensor") -> "NDArray[np.uint8]":
 
 
 def _require_8_bits(path: Path, image: ImageFile.ImageFile) -> None:
-    mode = image.mode
-    if image.format == "PNG" and str(image.tile[0].args).endswith(";16B"):
-        mode = f"{mode} of 16 bits"  # of which Pillow would drop the lower 8
-    if mode not in IMAGE_MODES:
-        raise DataError(f"{path}: mode {mode}; save the image with 8 bits a channel")
+    # Of a PNG in colour, Pillow drops the lower 8 of 16 bits, and its mode does not say so.
+    deep = image.format == "PNG" and str(image.tile[0].args).endswith(";16B")
+    if deep or image.mode not in IMAGE_MODES:
+        raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits a channel")
 
 
 def _decoded(path: Path, image: Image.Image) -> "Tensor":
     import numpy as np
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.io import ImageReadMode, decode_jpeg
 
     if image.format in ("JPEG", "MPO"):
         try:
-            return decode_jpeg(read_file(str(path)), mode=ImageReadMode.RGB)
+            data = torch.from_numpy(np.fromfile(path, np.uint8))
+            return decode_jpeg(data, mode=ImageReadMode.RGB)
         except RuntimeError:
             pass  # Pillow reads some of these, and says what is wrong with the others
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
