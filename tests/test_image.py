@@ -5,17 +5,28 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
-from wsss.config import LabelsConfig
+from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
-from wsss.data.loading import read_rgb
+from wsss.data.loading import CropDataset
+from wsss.data.segmentation_loading import LabelledCrops
 from wsss.data.voc import DataError, Sample
+from wsss.labels.infer import infer_cams
+from wsss.labels.random_walk import image_features
+from wsss.labels.segment import segment_images, write_label_png
+from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
+from wsss.predict import predict_images
+from wsss.segmentation_config import DeepLabConfig
+from wsss.training.affinity import AffinityCrops
 
+CPU = torch.device("cpu")
 WIDTH, HEIGHT = 57, 40
 
 
@@ -258,3 +269,67 @@ def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
     path = written(tmp_path / "a.jpg", encoded(smooth(), form))
     with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
         read_image(path)
+
+
+# One reader for all
+
+
+class Seeing(torch.nn.Module):
+    """Stands for a network: keeps the pixels it is given, and gives zeros [B, K, H, W]."""
+
+    num_labels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        self.seen += ((x * std + mean) * 255).round().byte()
+        return SimpleNamespace(cams=torch.zeros(len(x), 2, *x.shape[2:]))
+
+
+class SeeingDeepLab(Seeing):
+    """As `Seeing`, in the place of a segmentation or an affinity network."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x).cams
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
+    tmp_path: Path, kind: str
+) -> None:
+    path = written(tmp_path / "a.jpg", encoded(smooth(), kind, exif=exif(6)))
+    sample, upright = Sample("a", path, (0,), "mask"), read_image(path)
+    assert upright.shape == (3, WIDTH, HEIGHT)  # the long side is upright
+    mask = np.zeros((WIDTH, HEIGHT), np.uint8)
+    write_label_png(tmp_path / "a.png", mask)
+
+    train = TrainConfig(
+        crop_size=WIDTH, min_long_side=WIDTH, max_long_side=WIDTH, horizontal_flip=False
+    )
+    deeplab = DeepLabConfig(crop_size=WIDTH, scale_jitter=(1, 1), test_scales=(1,), test_flip=False)
+    for crops in (
+        CropDataset([sample], 2, train, rng_seed=0),
+        AffinityCrops([sample], lambda _: mask, train, rng_seed=0),
+        LabelledCrops([sample], tmp_path, 2, deeplab),
+    ):
+        pixels, box, _ = crops[0, 0]
+        top, left, bottom, right = box.tolist()
+        content = pixels[:, top:bottom, left:right]
+        assert torch.equal(content, upright) or torch.equal(content, upright.flip(2))
+
+    cam, other = Seeing(), SeeingDeepLab()
+    labels = LabelsConfig(scales=(1,), flip=False)
+    (cams,) = infer_cams(cam, [sample], labels, device=CPU)  # type: ignore[arg-type]
+    list(segment_images(other, [sample], deeplab, device=CPU))  # type: ignore[arg-type]
+    image_features(other, cams, device=CPU)  # type: ignore[arg-type]
+    (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"], device=CPU)  # type: ignore[arg-type]
+    assert len(cam.seen) == 1
+    assert len(other.seen) == 3
+    for seen in (*cam.seen, *other.seen):
+        assert torch.equal(seen, upright)
+    assert torch.equal(read_image(found.overlay), upright)  # nothing found: nothing tinted
