@@ -215,6 +215,14 @@ def test_a_png_with_too_few_pixels_is_refused_and_ends_no_process(tmp_path: Path
         read_image(path)
 
 
+def test_a_png_without_any_pixels_is_refused(tmp_path: Path) -> None:
+    data = png(8, 2, [b"\7" * 3 * WIDTH])
+    place = data.index(b"IDAT") - 4
+    path = written(tmp_path / "none.jpg", data[:place] + data[-12:])
+    with pytest.raises(DataError, match=r"none\.jpg: cannot be decoded .*; replace the file"):
+        read_image(path)
+
+
 def test_a_damaged_jpeg_is_read_as_by_pillow_or_refused_with_it(tmp_path: Path) -> None:
     rng, data = np.random.default_rng(0), FILES["JPEG"]()
     read = refused = 0

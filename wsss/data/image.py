@@ -76,7 +76,7 @@ def as_array(image: "Tensor") -> "NDArray[np.uint8]":
 
 def _require_8_bits(path: Path, image: ImageFile.ImageFile) -> None:
     # Of a PNG in colour, Pillow drops the lower 8 of 16 bits, and its mode does not say so.
-    deep = image.format == "PNG" and str(image.tile[0].args).endswith(";16B")
+    deep = image.format == "PNG" and any(str(tile.args).endswith(";16B") for tile in image.tile)
     if deep or image.mode not in IMAGE_MODES:
         raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits a channel")
 
