@@ -1,19 +1,17 @@
 """Ratios of the input pipeline: against an IRN-style loader, and what loading adds to a step.
 
 Usage: python benchmarks/loading.py [folder in VOC layout]. Without a folder, the real pictures
-beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread, which keeps
-the memory it frees, as trainings do. Compared:
+beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread, nothing is
+cached; freed memory is kept, as trainings do. Compared:
 
-- a batch of 16 crops of 512 from long sides of 320..640, as the training loop takes it: ours as
-  another trial of the seed has kept them (every trial of a node but the first), ours from the
-  shared map and ours decoding each image, against the IRN-style loader, which resizes whole
-  images (bicubic) and normalises on the CPU. Theirs is float and normalised, ours 8-bit; a row of
-  its own has ours with the views' normalisation, which is otherwise part of the training step.
+- a batch of 16 crops from long sides of 320..640 to 512, as the training loop takes it, against the
+  IRN-style loader: Pillow resizes, NumPy normalises. Theirs is float and normalised, ours 8-bit; a
+  row of its own has ours with the views' normalisation, which is otherwise part of the step.
 - steps of the CAM training (one view, the lightest, so that loading weighs most) with loading
   against the same steps on the same batches held in memory.
 
-Kept crops, crops from the map, decoded crops and the batches in memory are asserted equal bit for
-bit. The peer's pixels are not ours: another filter; its normalisation is asserted to be ours.
+Normalised crops are asserted equal to the peer's within 2 of 255, and batches in memory to those
+which a loader makes anew bit for bit.
 """
 
 import itertools
@@ -32,11 +30,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.decoded import DecodedImages
 from wsss.data.drawn import draw_voc
-from wsss.data.loading import CropBatch, CropDataset, CropLoader
-from wsss.data.shared_crops import SharedCrops, share_crops
-from wsss.data.sharing import share_decoded
+from wsss.data.loading import CROP_STREAM, CropBatch, CropDataset, CropLoader, collate
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, normalise
 from wsss.networks.cam_net import CamNet
@@ -49,6 +44,7 @@ from wsss.training.process import Process, pick_device
 REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
 SIZE = (500, 375)
 NUM_PICTURES, NUM_DRAWN, BATCH = 32, 80, 16
+ROUNDS = 9
 STEP_ROUNDS = {"short": 2, "tiny": 9}
 
 
@@ -66,13 +62,14 @@ def pictures(given: Path | None, folder: Path) -> tuple[Path, list[Sample]]:
 
 
 def irn_crop(sample: Sample, train: TrainConfig, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a crop by the usual steps: [3, S, S], normalised, 0 in the padding."""
+    """Return a crop by the usual steps: [3, S, S], normalised, 0 in the padding.
+
+    The random draws are in our order, so that equal seeds give equal crops.
+    """
     image = Image.open(sample.image_path).convert("RGB")
     scale = rng.integers(train.min_long_side, train.max_long_side + 1) / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    if rng.integers(2):
-        pixels = np.fliplr(pixels)
     return np.transpose(placed(float_normalise(pixels), train.crop_size, rng), (2, 0, 1))
 
 
@@ -87,16 +84,17 @@ def float_normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def placed(
     image: NDArray[np.float32], crop_size: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Cut a random window, or put a smaller image at a random place: [S, S, 3]."""
+    """Cut a random window, or put a smaller image at a random place, flipped or not: [S, S, 3]."""
     container = np.zeros((crop_size, crop_size, 3), np.float32)
     source, target = [], []
-    for size in image.shape[:2]:
+    for size in image.shape[1::-1]:
         offset = int(rng.integers(abs(size - crop_size) + 1))
         taken = min(size, crop_size)
         start, to = (offset, 0) if size > crop_size else (0, offset)
         source.append(slice(start, start + taken))
         target.append(slice(to, to + taken))
-    container[tuple(target)] = image[tuple(source)]
+    shown = container[:, ::-1] if rng.integers(2) else container
+    shown[tuple(target[::-1])] = image[tuple(source[::-1])]
     return container
 
 
@@ -107,102 +105,76 @@ def irn_batch(samples: list[Sample], train: TrainConfig, rng: np.random.Generato
 # Loading
 
 
-def keep_crops(samples: list[Sample], train: TrainConfig, folder: Path, epochs: int) -> SharedCrops:
-    """Load crops as a first trial does, and return what it has kept."""
-    found = share_crops(samples, train, rng_seed=0, folder=folder)
-    assert found.crops, found.note
-    crops = CropDataset(samples, 20, train, rng_seed=0, kept=found.crops)
-    for epoch in range(epochs):
-        for index in range(len(samples)):
-            crops[epoch, index]
-    return found.crops
-
-
-def crops_against_irn(samples: list[Sample], decoded: DecodedImages, folder: Path) -> None:
+def crops_against_irn(samples: list[Sample]) -> None:
     train = RunConfig().train
-    rng, indices = np.random.default_rng(0), itertools.count(step=BATCH)
-    plain = CropDataset(samples, 20, train, rng_seed=0)
-    mapped = CropDataset(samples, 20, train, rng_seed=0, decoded=decoded)
-    kept_crops = keep_crops(samples, train, folder, 2)
-    kept = CropDataset(samples, 20, train, rng_seed=0, kept=kept_crops)
-    for index in range(len(samples)):
-        assert kept_crops.read(0, index)
-        for other in (mapped[0, index], kept[0, index]):
-            assert all(torch.equal(*pair) for pair in zip(plain[0, index], other, strict=True))
-    ramp = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
-    theirs = torch.from_numpy(float_normalise(ramp)).permute(2, 0, 1)[None]
-    assert torch.allclose(
-        normalise(torch.from_numpy(ramp).permute(2, 0, 1)[None]), theirs, atol=1e-6
-    )
+    crops = CropDataset(samples, 20, train, rng_seed=0)
+    assert_equal_crops(crops)
+    rng, starts = np.random.default_rng(0), itertools.count(step=BATCH)
 
-    def batch(crops: CropDataset) -> CropBatch:
-        first = next(indices)
-        places = range(first, first + BATCH)
-        keys = [(index // len(crops) % 2, index % len(crops)) for index in places]
-        return CropBatch(*default_collate([crops[key] for key in keys]))
+    def batch(of: CropDataset) -> CropBatch:
+        first = next(starts)
+        keys = [(place // len(of), place % len(of)) for place in range(first, first + BATCH)]
+        return CropBatch(*collate([of[key] for key in keys]))
 
-    def ready(crops: CropDataset) -> Tensor:
+    def ready() -> Tensor:
         made = batch(crops)
         return network_inputs(made.pixels, made.boxes, RunConfig().views)
 
-    def peer() -> Tensor:
-        first = next(indices)
-        chosen = [samples[index % len(samples)] for index in range(first, first + BATCH)]
+    def peer(train: TrainConfig) -> Tensor:
+        first = next(starts)
+        chosen = [samples[place % len(samples)] for place in range(first, first + BATCH)]
         return irn_batch(chosen, train, rng)
 
-    assert peer().shape == batch(mapped).pixels.shape == ready(mapped)[0].shape
-    name = f"{BATCH} crops of 512, IRN-style loader against ours,"
-    faster(f"{name} kept by another trial", partial(batch, kept), peer, goal=5)
-    faster(f"{name} shared map", partial(batch, mapped), peer, goal=5)
-    faster(f"{name} decoding each image", partial(batch, plain), peer)
-    faster(f"{name} shared map and normalisation", partial(ready, mapped), peer)
-    faster(f"{BATCH} crops of 512, decoding against shared map", *(
-        partial(batch, crops) for crops in (mapped, plain)
-    ))  # fmt: skip
-    faster(f"{BATCH} crops of 224 (short), decoding against shared map", *(
-        partial(batch, CropDataset(samples, 20, SHORT.train, rng_seed=0, decoded=d))
-        for d in (decoded, None)
-    ))  # fmt: skip
+    assert peer(train).shape == batch(crops).pixels.shape == ready()[0].shape
+    name = f"{BATCH} crops of {{}}, first trial, IRN-style loader against ours"
+    faster(name.format(512), partial(batch, crops), partial(peer, train), goal=5, rounds=ROUNDS)
+    faster(f"{name.format(512)}, normalised", ready, partial(peer, train), rounds=ROUNDS)
+    small = CropDataset(samples, 20, SHORT.train, rng_seed=0)
+    faster(
+        f"{name.format(SHORT.train.crop_size)} (short)", partial(batch, small),
+        partial(peer, SHORT.train), rounds=ROUNDS,
+    )  # fmt: skip
+
+
+def assert_equal_crops(crops: CropDataset) -> None:
+    ramp = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
+    theirs = torch.from_numpy(float_normalise(ramp)).permute(2, 0, 1)[None]
+    ours = normalise(torch.from_numpy(ramp).permute(2, 0, 1)[None])
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    for index, sample in enumerate(crops.samples):
+        pixels, box, _ = crops[0, index]
+        ours = network_inputs(pixels[None], box[None], RunConfig().views)[0, 0]
+        rng = np.random.default_rng([0, CROP_STREAM, 0, index])
+        theirs = torch.from_numpy(irn_crop(sample, crops.train, rng).copy())
+        assert (ours - theirs).abs().max() <= 2.01 / 255 / min(IMAGENET_STD)
 
 
 # Steps
 
 
 def steps_against_cached(
-    name: str, config: RunConfig, samples: list[Sample], num_classes: int, decoded: DecodedImages,
-    folder: Path,
-) -> None:  # fmt: skip
+    name: str, config: RunConfig, samples: list[Sample], num_classes: int
+) -> None:
     """Time an epoch of training steps with loading against one on batches in memory."""
     config = apply_overrides(config, {"network.weights": "none", "train.lr": 1e-6})
     torch.manual_seed(0)
     model = CamNet(config.network, num_classes).to(memory_format=torch.channels_last).train()
     optimizer = build_sgd(model.parameter_groups(), config.train)
     step = TrainingStep(model, optimizer, config, Process())
-    options = {
-        "kept by another trial": {"kept": keep_crops(samples, config.train, folder, 1)},
-        "shared map": {"decoded": decoded},
-        "decoding each image": {},
-    }
-    loaders = {
-        how: CropLoader(CropDataset(samples, num_classes, config.train, rng_seed=0, **given))
-        for how, given in options.items()
-    }
-    cached = list(loaders["decoding each image"].epoch(0))
-    for loader in loaders.values():
-        for one, other in zip(cached, loader.epoch(0), strict=True):
-            assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    loader = CropLoader(CropDataset(samples, num_classes, config.train, rng_seed=0))
+    cached = list(loader.epoch(0))
+    for one, other in zip(cached, loader.epoch(0), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
     def epoch(batches: Callable[[], Iterator[CropBatch]]) -> None:
         for iteration, batch in enumerate(batches()):
             step(batch, iteration)
 
-    kept = partial(epoch, partial(iter, cached))
-    for how, loader in loaders.items():
-        row = f"{name}: steps with loading, {how}, against cached tensors"
-        goal = None if how == "decoding each image" else 1.05
-        overhead(
-            row, partial(epoch, partial(loader.epoch, 0)), kept, goal=goal, rounds=STEP_ROUNDS[name]
-        )
+    overhead(
+        f"{name}: steps with loading against the same on batches in memory",
+        partial(epoch, partial(loader.epoch, 0)), partial(epoch, partial(iter, cached)),
+        goal=1.05, rounds=STEP_ROUNDS[name],
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -212,17 +184,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root, samples = pictures(given, folder)
-        shared = share_decoded(samples, folder=folder / "maps")
-        assert shared.images, shared.note
-        print(f"pictures of {root}; Pillow {Image.__version__}, 1 thread; {shared.note}")
-        crops_against_irn(samples, shared.images, folder / "crops")
-        num_classes = len(VocDataset(root).classes)
-        steps_against_cached("short", SHORT, samples, num_classes, shared.images, folder / "crops")
+        print(f"pictures of {root}; Pillow {Image.__version__}, 1 thread")
+        crops_against_irn(samples)
+        steps_against_cached("short", SHORT, samples, len(VocDataset(root).classes))
         drawn = VocDataset(draw_voc(folder / "drawn", num_train=NUM_DRAWN, num_extra=1, num_val=1))
-        samples = drawn.samples("train")
-        small = share_decoded(samples, folder=folder / "maps").images
-        assert small
-        steps_against_cached("tiny", TINY, samples, len(drawn.classes), small, folder / "crops")
+        steps_against_cached("tiny", TINY, drawn.samples("train"), len(drawn.classes))
 
 
 if __name__ == "__main__":

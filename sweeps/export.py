@@ -18,6 +18,7 @@ from PIL import Image
 from sweeps.chain import ChainConfig, ChainFolders
 from sweeps.store import Store, read_json, write_json
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
@@ -120,7 +121,7 @@ def _gallery(dataset: VocDataset, samples: list[Sample], folder: Path, *, has_ma
     rows = [
         GalleryRow(
             sample.image_id,
-            np.array(read_rgb(sample)),
+            as_array(read_rgb(sample)),
             dataset.mask(sample.image_id) if has_masks else None,
             (read_png(folder / "png" / f"{sample.image_id}.png"),),
         )

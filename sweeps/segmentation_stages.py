@@ -11,8 +11,8 @@ from PIL import Image
 from sweeps.chain_work import ChainTask, without
 from sweeps.environment import environment
 from sweeps.store import StoreError
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
-from wsss.data.sharing import share_decoded
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import score_folder
@@ -54,7 +54,6 @@ class SegmentationStages:
         for record in train_segmentation(
             model, config, samples, labels, self.num_classes, process=self.process,
             checkpoints=CheckpointFolder(folder / "checkpoints", after_save=after_save),
-            decoded=share_decoded(samples).images,
         ):  # fmt: skip
             if self.process.is_first:
                 append_record(folder / "epochs.jsonl", asdict(record))
@@ -111,7 +110,7 @@ class SegmentationStages:
         rows = [
             GalleryRow(
                 s.image_id,
-                np.array(read_rgb(s)),
+                as_array(read_rgb(s)),
                 self.dataset.mask(s.image_id),
                 (_read_png(png / f"{s.image_id}.png"),),
             )

@@ -10,8 +10,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 Array = NDArray[np.float64]
 
@@ -397,6 +399,15 @@ def resize_bilinear(channel: Array, height: int, width: int) -> Array:
     return result
 
 
+def resize_8_bit(image: NDArray[np.uint8], width: int, height: int, resize: str) -> Array:
+    """Resize [H, W, 3] by torchvision, which rounds some pixels otherwise than Pillow."""
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).contiguous()
+    resized = functional.resize(
+        pixels, [height, width], functional.InterpolationMode(resize), antialias=True
+    )
+    return resized.permute(1, 2, 0).double().numpy()
+
+
 def multi_scale_cams(
     network: Callable[[Array], Array],
     image: Image.Image,
@@ -404,7 +415,7 @@ def multi_scale_cams(
     scales: Iterable[float],
     *,
     flip: bool,
-    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+    resize: str = "bicubic",
     multiple: int = 16,
 ) -> Array:
     """Multi-scale CAMs [P, H, W] in [0, 1] of the classes `labels` of one image, in IRN's order.
@@ -418,7 +429,7 @@ def multi_scale_cams(
     total = None
     for scale in scales:
         size = (round(width * scale), round(height * scale))
-        scaled = np.asarray(image.resize(size, resampling), np.float64)
+        scaled = resize_8_bit(np.asarray(image), *size, resize)
         x = np.stack([(scaled[:, :, c] / 255 - MEAN[c]) / STD[c] for c in range(3)])
         directions = [x, x[:, :, ::-1]] if flip else [x]
         for number, view in enumerate(directions):

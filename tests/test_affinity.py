@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss.config import NetworkConfig
-from wsss.data.transforms import CropPlan
+from wsss.data.transforms import CropPlan, cut_labels
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.affinity_labels import (
     PairKinds,
@@ -26,7 +26,6 @@ from wsss.training.affinity import (
     AffinityRecord,
     affinity_step,
     build_affinity_net,
-    cut_labels,
     sgd_settings,
     train_affinity,
 )
@@ -210,11 +209,11 @@ def test_labels_at_a_feature_map_are_those_at_its_centres() -> None:
 
 
 def test_a_crop_of_labels_lies_where_that_of_the_picture_does() -> None:
-    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    plan = CropPlan((0, 0, 4, 3), (1, 0, 4, 4), flip=True)
+    labels = torch.arange(12, dtype=torch.uint8).reshape(3, 4)
+    plan = CropPlan((3, 4), (0, 0), (1, 0, 4, 4), flip=True)
     expected = [[255] * 4, [3, 2, 1, 0], [7, 6, 5, 4], [11, 10, 9, 8]]
     assert cut_labels(labels, plan, 4).tolist() == expected
-    enlarged = cut_labels(labels, CropPlan((1, 1, 3, 2), (0, 0, 2, 4), flip=False), 4)
+    enlarged = cut_labels(labels, CropPlan((6, 8), (2, 2), (0, 0, 2, 4), flip=False), 4)
     assert enlarged.tolist() == [[5, 5, 6, 6]] * 2 + [[255] * 4] * 2
 
 

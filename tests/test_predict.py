@@ -114,7 +114,7 @@ def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
 def test_a_file_that_is_no_picture_is_named(model: DeepLab, tmp_path: Path) -> None:
     path = tmp_path / "words.jpg"
     path.write_bytes(b"words")
-    with pytest.raises(DataError, match=r"words\.jpg: cannot be decoded .*; give a JPEG or PNG"):
+    with pytest.raises(DataError, match=r"words\.jpg: cannot be decoded .*; replace the file"):
         list(predict_images(model, [path], tmp_path / "out", CONFIG, CLASSES, device=CPU))
 
 

@@ -357,7 +357,7 @@ def test_a_sha256_that_would_not_be_used_is_refused(tmp_path: Path, archives: Ar
         ("voc", f"JPEGImages/{A}.jpg", f"JPEGImages/{A}.jpg is missing, 1 files in all"),
         ("voc", f"SegmentationClass/{D}.png", f"SegmentationClass/{D}.png is missing"),
         ("voc", "ImageSets/Segmentation/train.txt", "get the trainval archive"),
-        ("voc", f"JPEGImages/{E}.jpg", f"JPEGImages/{E}.jpg: cannot be read"),
+        ("voc", f"JPEGImages/{E}.jpg", f"JPEGImages/{E}.jpg: missing; add"),
         ("sbd", f"cls/{E}.mat", f"cls/{E}.mat is missing, 1 files in all"),
         ("sbd", "val.txt", "val.txt: not in the archive"),
     ],

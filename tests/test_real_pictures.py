@@ -96,8 +96,7 @@ def test_the_first_block_of_the_backbone_has_the_weights_of_the_file(shared_weig
 def test_each_view_of_a_real_picture_keeps_its_shape_and_range(
     dataset: VocDataset, reading: str
 ) -> None:
-    image = read_rgb(dataset.sample("2007_000032"))
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
+    pixels = read_rgb(dataset.sample("2007_000032")).float()[None]
     for alpha, beta in ((1.5, 300.0), (0.8, 150.0)):
         view = adjust(pixels, alpha, beta, reading)
         assert view.shape == pixels.shape

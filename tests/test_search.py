@@ -180,11 +180,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
     for name, value in plain.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    trained = cam.trained()
-    assert trained["epochs"] == 3
-    decoded, crops = trained["loading"]
-    assert decoded.startswith("decoded images are shared: 16 in")
-    assert crops.startswith("crops are shared: ")
+    assert cam.trained() == {"epochs": 3}
 
 
 def test_an_interrupted_trial_goes_on_and_a_finished_one_is_only_judged(

@@ -465,6 +465,7 @@ def work(rank: int, world_size: int, data: str, folder: str) -> None:
     root = Path(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of Torch")
         if world_size > 1:
             rendezvous = (root / "rendezvous").as_uri()
             dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)

@@ -168,6 +168,9 @@ class TrainConfig(Settings):
     crop_size: PositiveInt = Field(512, description="(open) pixels; IRN: 512")
     min_long_side: PositiveInt = Field(320, description="(open) pixels; IRN: 320")
     max_long_side: PositiveInt = Field(640, description="(open) pixels; IRN: 640")
+    resize: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="filter of the crops' resize (IRN: bicubic)"
+    )
     horizontal_flip: bool = True
     color_jitter: UnitFloat = Field(
         0.0,

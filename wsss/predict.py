@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
 
-from wsss.data.voc import BROKEN_IMAGE, IMAGE_FORMATS, DataError
+from wsss.data.image import as_array, read_image
+from wsss.data.transforms import resized
+from wsss.data.voc import DataError
 from wsss.labels.segment import label_colours, segment_image, strongest_label, write_label_png
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
@@ -58,36 +62,40 @@ def predict_images(
     device = device or pick_device()
     model.to(device).eval()
     for path in paths:
-        image = read_upright(path)
-        scale = min(1.0, max_long_side / max(image.size))
-        small = image
-        if scale < 1:
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            small = image.resize(size, Image.Resampling.BILINEAR)
-        found = strongest_label(segment_image(model, small, config, device=device))
-        label = np.array(Image.fromarray(found).resize(image.size, Image.Resampling.NEAREST))
+        image = read_image(path)
+        label = _label_map(model, image, config, device=device, max_long_side=max_long_side)
         mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
         write_label_png(mask, label)
-        Image.fromarray(overlay_labels(np.array(image), label)).save(overlay)
+        Image.fromarray(overlay_labels(as_array(image), label)).save(overlay)
         counts = np.bincount(label.ravel(), minlength=len(names))
         order = np.argsort(-counts, kind="stable")
         shares = {names[k]: float(counts[k] / label.size) for k in order if counts[k]}
         yield Prediction(path, mask, overlay, shares)
 
 
-def read_upright(path: Path) -> Image.Image:
-    """Decode a picture as RGB, turned as its EXIF tag says. Raises DataError."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except BROKEN_IMAGE as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); give a JPEG or PNG") from None
-
-
 def overlay_labels(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Tint the foreground of an image [H, W, 3] half in the colours of its labels [H, W]."""
     tinted = (image.astype(np.uint16) + label_colours(label)) // 2
     return np.where((label > 0)[..., None], tinted, image).astype(np.uint8)
+
+
+def _label_map(
+    model: DeepLab,
+    image: Tensor,
+    config: DeepLabConfig,
+    *,
+    device: torch.device,
+    max_long_side: int,
+) -> NDArray[np.uint8]:
+    """Return an RGB image's labels [H, W], found at `max_long_side` if it is larger."""
+    height, width = image.shape[1:]
+    scale = min(1.0, max_long_side / max(height, width))
+    small = resized(
+        image, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear"
+    )
+    found = torch.from_numpy(strongest_label(segment_image(model, small, config, device=device)))
+    whole = functional.resize(found[None], [height, width], InterpolationMode.NEAREST_EXACT)
+    return whole[0].numpy()
 
 
 def _check_paths(paths: Sequence[Path], out: Path) -> None:

@@ -3,13 +3,12 @@
 import base64
 from pathlib import Path
 
-import numpy as np
-
 from sweeps.chain import ChainConfig, ChainFolders
 from sweeps.export import read_png
 from sweeps.headline import Headline, chain_metrics
 from sweeps.report.model import Picture
 from sweeps.store import Store
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
@@ -61,7 +60,7 @@ def data_uri(path: Path) -> str:
 def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
     return GalleryRow(
         image_id,
-        np.array(read_rgb(dataset.sample(image_id))),
+        as_array(read_rgb(dataset.sample(image_id))),
         dataset.mask(image_id),
         tuple(
             read_png(ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png")

@@ -25,7 +25,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.data.voc import IMAGE_FORMATS, IMAGE_ID, DataError
+from wsss.data.image import image_size
+from wsss.data.voc import IMAGE_ID, DataError
 from wsss.printable import quoted
 
 MAX_MAT_BYTES = 4 << 20
@@ -149,11 +150,7 @@ def _end_with_parent() -> None:
 
 def _convert(job: MaskJob) -> None:
     mask = read_sbd_mask(job.mat)
-    try:
-        with Image.open(job.image, formats=IMAGE_FORMATS) as image:
-            size = image.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{job.image}: cannot be read as an image ({error}); replace it") from None
+    size = image_size(job.image)
     if mask.shape != size[::-1]:
         raise DataError(
             f"{job.mat}: {mask.shape[1]}x{mask.shape[0]} pixels, its image has {size[0]}x{size[1]}"

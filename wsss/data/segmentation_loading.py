@@ -11,17 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.decoded import DecodedImages, read_rgb
-from wsss.data.loading import CROP_STREAM, epoch_order
-from wsss.data.transforms import CropPlan, cut_crop, plan_crop
-from wsss.data.voc import BROKEN_IMAGE, DataError, Sample
+from wsss.data.image import BROKEN_IMAGE
+from wsss.data.loading import CROP_STREAM, collate, epoch_order, read_rgb
+from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop
+from wsss.data.voc import DataError, Sample
 from wsss.segmentation_config import DeepLabConfig
 
 
@@ -29,7 +28,7 @@ class LabelledBatch(NamedTuple):
     """A batch as it leaves the loader, still in 8 bits."""
 
     pixels: Tensor
-    """[B, 3, S, S] uint8, 0 in the padding."""
+    """[B, 3, S, S] uint8 in channels-last format, 0 in the padding."""
     boxes: Tensor
     """[B, 4] int64: top, left, bottom, right of the image content."""
     labels: Tensor
@@ -39,18 +38,14 @@ class LabelledBatch(NamedTuple):
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Training crops with labels from `labels_folder`/<id>.png, indexed by (epoch, image index).
 
-    decoded: the same samples' images, as `share_decoded` returns them; None: decoded for each crop.
     Raises DataError at once if a label file is missing, and when one is read that does not fit.
     """
 
     def __init__(
-        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig,
-        *, decoded: DecodedImages | None = None,
-    ) -> None:  # fmt: skip
-        if decoded is not None and not decoded.is_of(samples):
-            raise ValueError("decoded images of other samples; share those of this very list")
+        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig
+    ) -> None:
         self.samples, self.labels_folder = samples, labels_folder
-        self.num_classes, self.config, self.decoded = num_classes, config, decoded
+        self.num_classes, self.config = num_classes, config
         missing = [s.image_id for s in samples if not self.label_path(s).is_file()]
         if missing:
             raise DataError(
@@ -66,25 +61,23 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self.labels_folder / f"{sample.image_id}.png"
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pixels uint8 [3, S, S], the content's box [4] and labels uint8 [S, S]."""
         epoch, index = key
         sample = self.samples[index]
         rng = np.random.default_rng([self.config.rng_seed, CROP_STREAM, epoch, index])
-        image = self.decoded.image(index) if self.decoded else read_rgb(sample)
-        labels = read_labels(self.label_path(sample), image.size)
-        plan = plan_labelled_crop(*image.size, self.config, rng)
+        image = read_rgb(sample)
+        height, width = image.shape[1:]
+        labels = read_labels(self.label_path(sample), (width, height))
+        plan = plan_labelled_crop(width, height, self.config, rng)
         pixels = cut_crop(image, plan, self.config.crop_size)
         cut = cut_labels(labels, plan, self.config.crop_size)
         wrong = cut[(cut > self.num_classes) & (cut != IGNORE_INDEX)]
-        if wrong.size:
+        if len(wrong):
             raise DataError(
-                f"{self.label_path(sample)}: value {wrong[0]} is no class; allowed are "
+                f"{self.label_path(sample)}: value {int(wrong[0])} is no class; allowed are "
                 f"0..{self.num_classes} and {IGNORE_INDEX}"
             )
-        return (
-            torch.from_numpy(pixels).permute(2, 0, 1),
-            torch.tensor(plan.box),
-            torch.from_numpy(cut),
-        )
+        return pixels, torch.tensor(plan.box), cut
 
 
 def plan_labelled_crop(
@@ -93,22 +86,25 @@ def plan_labelled_crop(
     """Draw a crop of an image scaled by a factor of `scale_jitter`, flipped half of the time.
 
     The factor is one of `num_scales` evenly spaced ones, each as likely; without that number it is
-    uniform, in steps of one pixel of the scaled long side.
+    uniform, in steps of one pixel of the scaled long side. The image is resized bilinearly
+    (DeepLabv2).
     """
     factors = config.scale_jitter
     if config.num_scales is not None:
         factor = float(rng.choice(np.linspace(*factors, config.num_scales)))
         factors = (factor, factor)
     low, high = (max(1, round(factor * max(width, height))) for factor in factors)
-    train = TrainConfig(crop_size=config.crop_size, min_long_side=low, max_long_side=high)
+    train = TrainConfig(
+        crop_size=config.crop_size, min_long_side=low, max_long_side=high, resize="bilinear"
+    )
     return plan_crop(width, height, train, rng)
 
 
-def read_labels(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Decode a label map of `size` (width, height): 8-bit, by index. Raises DataError."""
+def read_labels(path: Path, size: tuple[int, int]) -> Tensor:
+    """Decode a label map of `size` (width, height): uint8 [H, W]. Raises DataError."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            image.load()
+            labels = torch.from_numpy(np.array(image))
     except BROKEN_IMAGE as error:
         raise DataError(f"{path}: cannot be read as an image ({error}); write it anew") from None
     if image.mode not in ("P", "L"):
@@ -118,19 +114,7 @@ def read_labels(path: Path, size: tuple[int, int]) -> Image.Image:
             f"{path}: {image.width} x {image.height} pixels, its image has {size[0]} x {size[1]}; "
             "write label maps at the images' size"
         )
-    return image
-
-
-def cut_labels(labels: Image.Image, plan: CropPlan, crop_size: int) -> NDArray[np.uint8]:
-    """Return the planned crop of a label map by nearest neighbour: [S, S], 255 in the padding."""
-    top, left, bottom, right = plan.box
-    size = (right - left, bottom - top)
-    content = labels.resize(size, Image.Resampling.NEAREST, box=plan.source)
-    if plan.flip:
-        content = content.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    crop = np.full((crop_size, crop_size), IGNORE_INDEX, dtype=np.uint8)
-    crop[top:bottom, left:right] = np.asarray(content)
-    return crop
+    return labels
 
 
 class LabelledLoader:
@@ -162,7 +146,7 @@ class LabelledLoader:
             start = iteration * self.batch_size + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[start : start + self.local_batch]])
         loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=self.num_workers
+            self.dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate
         )
         for pixels, boxes, labels in loader:
             yield LabelledBatch(pixels, boxes, labels)

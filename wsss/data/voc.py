@@ -8,8 +8,6 @@ Image-level labels come from the XML; an image without one takes them from its m
 of train_aug does, and each sample says which.
 """
 
-import struct
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,6 +16,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from wsss.data.classes import IGNORE_INDEX
+from wsss.data.image import BROKEN_IMAGE, image_size
 from wsss.data.lists import IMAGE_ID as IMAGE_ID  # the names by which others import them
 from wsss.data.lists import DataError as DataError
 from wsss.data.lists import VocLists, read_bytes
@@ -30,15 +29,6 @@ if TYPE_CHECKING:  # where pixels are read it is imported: a plan reads lists on
 LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow would take EPS, too, for which it starts another program."""
-IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
-"""Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
-BROKEN_IMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow raises for damaged files."""
 
 
 class Sample(NamedTuple):
@@ -94,18 +84,8 @@ class VocDataset(VocLists):
         return mask
 
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """Return (width, height) in pixels, from the file's header."""
-        path = self.image_path(image_id)
-        try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                size, mode = image.size, image.mode
-        except FileNotFoundError:
-            raise DataError(f"{path}: missing; add the image or take it off its splits") from None
-        except BROKEN_IMAGE as error:
-            raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
-        if mode not in IMAGE_MODES:
-            raise DataError(f"{path}: mode {mode}; save the image with 8 bits a channel")
-        return size
+        """Return (width, height) in pixels, upright, from the file's header."""
+        return image_size(self.image_path(image_id))
 
     def sample(self, image_id: str) -> Sample:
         """Return an image with its image-level labels."""

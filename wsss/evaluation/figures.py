@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from wsss.config import LabelsConfig, RunConfig, ViewsConfig
 from wsss.data.classes import voc_palette
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.mosaic import Line, draw_mosaic
@@ -76,7 +76,7 @@ def draw_gallery(
         label = pseudo_label(cams.cams, sample.labels, config.labels.background_score)
         mask = dataset.mask(sample.image_id)
         names = ", ".join(dataset.classes[k] for k in sample.labels)
-        pictures = (np.asarray(image), *maps, _coloured(label), _coloured(mask))
+        pictures = (as_array(image), *maps, _coloured(label), _coloured(mask))
         lines.append(Line(f"{sample.image_id}\n{names}", pictures))
     smooth = [column not in LABEL_COLUMNS for column in COLUMNS]
     draw_mosaic(path, lines, _titles(config)[1:], smooth=smooth)
@@ -95,7 +95,7 @@ def _titles(config: RunConfig) -> list[str]:
 
 def _view_maps(
     model: CamNet,
-    image: Image.Image,
+    image: Tensor,
     sample: Sample,
     config: RunConfig,
     views: ViewsConfig,
@@ -107,14 +107,15 @@ def _view_maps(
     M^o is merged from the views that were trained, or from both if none was.
     """
     trained = config.views.names
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    pixels = image.float()
     variants = [
         pixels,
         adjust(pixels, views.alpha_enhanced, views.beta_enhanced, views.reading),
         adjust(pixels, views.alpha_decreased, views.beta_decreased, views.reading),
     ]
     with torch.inference_mode():
-        pictures, classes = [_to_image(variant) for variant in variants], [sample.labels] * 3
+        pictures = [variant.round().clamp(0, 255).byte() for variant in variants]
+        classes = [sample.labels] * 3
         found = multi_scale_cams(model, pictures, classes, SINGLE_SCALE, device=device)
         raw = [cam.cpu() for cam in found]  # each [P, H, W]
     used = [cam for cam, name in zip(raw[1:], views.names, strict=True) if name in trained]
@@ -124,15 +125,11 @@ def _view_maps(
     return [_overlay(image, cam) for cam in (*raw, merged)]
 
 
-def _to_image(pixels: Tensor) -> Image.Image:
-    return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
-
-
-def _overlay(image: Image.Image, cam: Tensor) -> NDArray[np.uint8]:
+def _overlay(image: Tensor, cam: Tensor) -> NDArray[np.uint8]:
     """Blend the image with the maximum over classes of a CAM [P, H, W], each class over its own."""
     scaled = (cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-5)).amax(0).numpy()
     colours = matplotlib.colormaps["jet"](scaled)[..., :3] * 255
-    return (0.5 * np.asarray(image) + 0.5 * colours).astype(np.uint8)
+    return (0.5 * as_array(image) + 0.5 * colours).astype(np.uint8)
 
 
 def _coloured(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

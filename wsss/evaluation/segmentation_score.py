@@ -40,7 +40,7 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
     for image_id in image_ids:
         path, mask = folder / f"{image_id}.png", dataset.mask(image_id)
         height, width = mask.shape
-        prediction = np.array(read_labels(path, (width, height)))
+        prediction = read_labels(path, (width, height)).numpy()
         if prediction.max() >= num_labels:
             raise DataError(
                 f"{path}: value {prediction.max()} is no label; predictions are "

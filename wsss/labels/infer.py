@@ -11,11 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from wsss.config import LabelsConfig
 from wsss.data.loading import read_rgb
+from wsss.data.transforms import resized, stack_images
 from wsss.data.voc import Sample
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
@@ -76,11 +76,11 @@ def images_at_once(device: torch.device) -> int:
     return 8 if device.type == "cuda" else 1
 
 
-def same_size(images: Sequence[Image.Image], batch_size: int) -> list[list[int]]:
+def same_size(images: Sequence[Tensor], batch_size: int) -> list[list[int]]:
     """Return the places of images in groups of equal size, of `batch_size` at most."""
-    places: dict[tuple[int, int], list[int]] = {}
+    places: dict[torch.Size, list[int]] = {}
     for place, image in enumerate(images):
-        places.setdefault(image.size, []).append(place)
+        places.setdefault(image.shape, []).append(place)
     return [
         group[start : start + batch_size]
         for group in places.values()
@@ -90,7 +90,7 @@ def same_size(images: Sequence[Image.Image], batch_size: int) -> list[list[int]]
 
 def multi_scale_cams(
     model: CamNet,
-    images: Sequence[Image.Image],
+    images: Sequence[Tensor],
     classes: Sequence[tuple[int, ...]],
     labels: LabelsConfig,
     *,
@@ -98,15 +98,15 @@ def multi_scale_cams(
 ) -> list[Tensor]:
     """Return the sums of RGB images' ReLU'd CAMs over scales and flips, unnormalised.
 
-    The images, all of one size, share each forward. classes: of each image, 0-based. Returns
-    [P, H, W] per image. Flips are added at feature resolution, as IRN does.
+    The images, uint8 [3, H, W] and all of one size, share each forward. classes: of each image,
+    0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as IRN does.
     """
-    width, height = images[0].size
+    height, width = images[0].shape[1:]
     enlarged = enlarged_size(height, width, labels.upsampling)
     totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
     for scale in labels.scales:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        x = normalise(_resized(images, size, labels.resize).to(device).permute(0, 3, 1, 2).float())
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        x = normalise(resized(stack_images(images), size, labels.resize).to(device).float())
         if labels.flip:
             x = torch.cat([x, x.flip(3)])
         cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
@@ -130,15 +130,6 @@ def enlarged_size(height: int, width: int, upsampling: str) -> tuple[int, int]:
     if upsampling == "direct":
         return height, width
     return -(-height // 16) * 16, -(-width // 16) * 16
-
-
-def _resized(images: Sequence[Image.Image], size: tuple[int, int], resize: str) -> Tensor:
-    """Return images in 8 bits at (width, height): [B, height, width, 3]."""
-    scaled = (
-        image if image.size == size else image.resize(size, Image.Resampling[resize.upper()])
-        for image in images
-    )
-    return torch.from_numpy(np.stack([np.asarray(image) for image in scaled]))
 
 
 def _windows(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

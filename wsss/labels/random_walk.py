@@ -104,6 +104,5 @@ def walk_labels(
 
 def image_features(model: AffinityNet, image: ImageCams, *, device: torch.device) -> Tensor:
     """Return the affinity features of one image file, on the CPU: [C, h, w]."""
-    pixels = torch.from_numpy(np.array(read_rgb(image.sample))).to(device)
-    x = normalise(pixels.permute(2, 0, 1)[None].float())
+    x = normalise(read_rgb(image.sample).to(device)[None].float())
     return model(x.contiguous(memory_format=torch.channels_last))[0].cpu()

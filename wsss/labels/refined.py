@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample
 from wsss.labels.cam_files import read_cams
@@ -37,7 +38,7 @@ class LabelJob:
 def write_label(job: LabelJob) -> None:
     """Write the label PNG of one image; runs in any process."""
     cams = read_cams(job.cams).cams
-    image = np.array(read_rgb(job.sample))
+    image = as_array(read_rgb(job.sample))
     write_label_png(job.target, label_map(image, cams, job.sample.labels, job.config))
 
 

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
+from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
+from wsss.data.transforms import resized
 from wsss.data.voc import Sample
 from wsss.method.views import normalise
 from wsss.networks.deeplab import DeepLab, upsample
@@ -43,32 +45,30 @@ def segment_images(
 
 
 def segment_image(
-    model: DeepLab, image: Image.Image, config: DeepLabConfig, *, device: torch.device
+    model: DeepLab, image: Tensor, config: DeepLabConfig, *, device: torch.device
 ) -> NDArray[np.float32]:
-    """Return an RGB image's label probabilities [L, H, W], by a network in evaluation mode.
+    """Return the label probabilities [L, H, W] of an RGB image, uint8 [3, H, W].
 
-    With `config.test_crf` a dense CRF refines them.
+    The network is in evaluation mode. With `config.test_crf` a dense CRF refines them.
     """
     with torch.inference_mode():
         probs = multi_scale_probs(model, image, config, device=device).cpu().numpy()
-    return crf_refined(np.array(image), probs) if config.test_crf else probs
+    return crf_refined(as_array(image), probs) if config.test_crf else probs
 
 
 def multi_scale_probs(
-    model: DeepLab, image: Image.Image, config: DeepLabConfig, *, device: torch.device
+    model: DeepLab, image: Tensor, config: DeepLabConfig, *, device: torch.device
 ) -> Tensor:
     """Return the mean over scales and flips of the softmax at the image's size: [L, H, W].
 
     (DeepLabv2 takes the maximum of the scores over scales; the weakly supervised code that followed
     takes this mean.)
     """
-    width, height = image.size
+    height, width = image.shape[1:]
     total = torch.zeros(model.num_labels, height, width, device=device)
     for scale in config.test_scales:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        scaled = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(scaled)).to(device).permute(2, 0, 1)[None]
-        x = normalise(pixels.float())
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        x = normalise(resized(image, size, "bilinear").to(device)[None].float())
         if config.test_flip:
             x = torch.cat([x, x.flip(3)])
         logits = model(x.contiguous(memory_format=torch.channels_last))  # [1 or 2, L, h, w]

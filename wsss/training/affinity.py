@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
-from wsss.data.classes import IGNORE_INDEX
-from wsss.data.loading import CROP_STREAM, epoch_order, iterations_per_epoch, read_rgb
-from wsss.data.transforms import CropPlan, cut_crop, plan_crop
+from wsss.data.loading import CROP_STREAM, collate, epoch_order, iterations_per_epoch, read_rgb
+from wsss.data.transforms import cut_crop, cut_labels, plan_crop
 from wsss.data.voc import DataError, Sample
 from wsss.labels.affinity_labels import AffinityLosses, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs
@@ -148,37 +147,17 @@ class AffinityCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         epoch, index = key
         sample = self.samples[index]
         image, labels = read_rgb(sample), self.label_maps(sample)
-        if labels.shape != (image.height, image.width):
+        height, width = image.shape[1:]
+        if labels.shape != (height, width):
             raise DataError(
                 f"{sample.image_id}: label map of {labels.shape}, image of "
-                f"{(image.height, image.width)}; make the labels anew from this image"
+                f"{(height, width)}; make the labels anew from this image"
             )
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        plan = plan_crop(image.width, image.height, self.train, rng)
+        plan = plan_crop(width, height, self.train, rng)
         pixels = cut_crop(image, plan, self.train.crop_size)
-        return (
-            torch.from_numpy(pixels).permute(2, 0, 1),
-            torch.tensor(plan.box),
-            torch.from_numpy(cut_labels(labels, plan, self.train.crop_size)),
-        )
-
-
-def cut_labels(labels: NDArray[np.uint8], plan: CropPlan, crop_size: int) -> NDArray[np.uint8]:
-    """Return the planned crop of a label map by nearest pixel: [S, S], 255 in the padding."""
-    top, left, bottom, right = plan.box
-    source_left, source_top, source_right, source_bottom = plan.source
-    rows = _nearest(source_top, source_bottom, bottom - top, labels.shape[0])
-    columns = _nearest(source_left, source_right, right - left, labels.shape[1])
-    content = labels[np.ix_(rows, columns)]
-    crop = np.full((crop_size, crop_size), IGNORE_INDEX, dtype=np.uint8)
-    crop[top:bottom, left:right] = content[:, ::-1] if plan.flip else content
-    return crop
-
-
-def _nearest(start: float, stop: float, count: int, size: int) -> NDArray[np.int64]:
-    """Return the pixels below the centres of `count` equal parts of [start, stop]."""
-    centres = start + (np.arange(count) + 0.5) * (stop - start) / count
-    return np.clip(np.floor(centres), 0, size - 1).astype(np.int64)
+        cut = cut_labels(torch.from_numpy(labels), plan, self.train.crop_size)
+        return pixels, torch.tensor(plan.box), cut
 
 
 def sgd_settings(config: RandomWalkConfig) -> TrainConfig:
@@ -206,6 +185,6 @@ def _batches(
     keys = [(epoch, index) for index in order]
     full = [keys[start : start + size] for start in range(0, len(keys) - size + 1, size)]
     loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-        crops, batch_sampler=full, num_workers=num_workers
+        crops, batch_sampler=full, num_workers=num_workers, collate_fn=collate
     )
     yield from loader

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.loading import CropBatch, CropDataset, CropLoader, collate
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.losses import CamLosses, cam_losses
@@ -88,8 +88,7 @@ def build_cam_net(
     if model.frozen_norm and model.new_norms:
         crops = CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed)
         indices = evenly_spread(len(crops), NUM_CALIBRATION_IMAGES)
-        items = [crops[0, index] for index in indices]
-        batch = CropBatch(*(torch.stack(part) for part in zip(*items, strict=True)))
+        batch = CropBatch(*collate([crops[0, index] for index in indices]))
         original = network_inputs(batch.pixels, batch.boxes, config.views)[0]
         with model.calibrating():
             model(original)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from wsss.config import ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.decoded import DecodedImages
 from wsss.data.segmentation_loading import LabelledBatch, LabelledCrops, LabelledLoader
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
@@ -73,7 +72,6 @@ def train_segmentation(
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
     num_loader_workers: int = 0,
-    decoded: DecodedImages | None = None,
 ) -> Iterator[SegmentationRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
@@ -85,7 +83,7 @@ def train_segmentation(
     process = process or Process()
     model.to(process.device).train()
     loader = LabelledLoader(
-        LabelledCrops(samples, labels_folder, num_classes, config, decoded=decoded),
+        LabelledCrops(samples, labels_folder, num_classes, config),
         rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
     )  # fmt: skip
     optimizer = build_optimizer(model, config)

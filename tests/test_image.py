@@ -1,0 +1,343 @@
+"""The reader of photographs: the same pixels from every format, upright, or an error by name."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from wsss.config import LabelsConfig, TrainConfig
+from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
+from wsss.data.loading import CropDataset
+from wsss.data.segmentation_loading import LabelledCrops
+from wsss.data.voc import DataError, Sample
+from wsss.labels.infer import infer_cams
+from wsss.labels.random_walk import image_features
+from wsss.labels.segment import segment_images, write_label_png
+from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
+from wsss.predict import predict_images
+from wsss.segmentation_config import DeepLabConfig
+from wsss.training.affinity import AffinityCrops
+
+CPU = torch.device("cpu")
+WIDTH, HEIGHT = 57, 40
+
+
+def smooth(mode: str = "RGB") -> Image.Image:
+    """A picture without symmetry, as a photograph has none."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    picture = coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    if mode in ("LA", "RGBA"):
+        alpha = Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8))
+        picture = picture.convert(mode[:-1])
+        picture.putalpha(alpha)
+        return picture
+    return picture.convert(mode)
+
+
+def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def png(depth: int, colour: int, rows: list[bytes], width: int = WIDTH) -> bytes:
+    """A PNG by hand: Pillow writes 16 bits in grey only."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "JPEG": lambda: encoded(smooth(), "JPEG"),
+    "JPEG progressive": lambda: encoded(smooth(), "JPEG", progressive=True),
+    "JPEG without subsampling": lambda: encoded(smooth(), "JPEG", subsampling=0),
+    "JPEG stored as RGB": lambda: encoded(smooth(), "JPEG", keep_rgb=True),
+    "JPEG grey": lambda: encoded(smooth("L"), "JPEG"),
+    "JPEG CMYK": lambda: encoded(smooth("CMYK"), "JPEG"),
+    "JPEG YCCK": lambda: as_ycck(encoded(smooth("CMYK"), "JPEG")),
+    "JPEG of several pictures": lambda: encoded(
+        smooth(), "MPO", save_all=True, append_images=[smooth().rotate(180)]
+    ),
+    "PNG": lambda: encoded(smooth(), "PNG"),
+    "PNG grey": lambda: encoded(smooth("L"), "PNG"),
+    "PNG grey and alpha": lambda: encoded(smooth("LA"), "PNG"),
+    "PNG and alpha": lambda: encoded(smooth("RGBA"), "PNG"),
+    "PNG palette": lambda: encoded(smooth().quantize(16), "PNG"),
+    "PNG palette with a transparent colour": lambda: encoded(
+        smooth().quantize(16), "PNG", transparency=3
+    ),
+    "PNG black and white": lambda: encoded(smooth("1"), "PNG"),
+    "WEBP": lambda: encoded(smooth(), "WEBP"),
+    "WEBP and alpha": lambda: encoded(smooth("RGBA"), "WEBP", lossless=True),
+    "BMP": lambda: encoded(smooth(), "BMP"),
+    "BMP grey": lambda: encoded(smooth("L"), "BMP"),
+}
+
+
+def as_ycck(data: bytes) -> bytes:
+    """Say in Adobe's marker that the four channels are YCCK."""
+    place = data.index(b"Adobe") + 11
+    return data[:place] + b"\2" + data[place + 1 :]
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    """Upright, alpha dropped."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_kind_of_file_is_read_as_pillow_reads_it(tmp_path: Path, kind: str) -> None:
+    data = FILES[kind]()
+    # VOC's layout calls every image .jpg: the name says nothing.
+    path = written(tmp_path / "a.jpg", data)
+    image = read_image(path)
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, HEIGHT, WIDTH)
+    assert image.permute(1, 2, 0).is_contiguous()
+    np.testing.assert_array_equal(as_array(image), by_pillow(data))
+    assert as_array(image).std() > 20
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_is_read_upright(tmp_path: Path, form: str, orientation: int) -> None:
+    options = {"lossless": True} if form == "WEBP" else {}
+    path = written(tmp_path / "a.jpg", encoded(smooth(), form, exif=exif(orientation), **options))
+    image = read_image(path)
+    np.testing.assert_array_equal(as_array(image), by_pillow(path.read_bytes()))
+    assert image.permute(1, 2, 0).is_contiguous()
+    turned = orientation >= 5
+    assert image_size(path) == ((HEIGHT, WIDTH) if turned else (WIDTH, HEIGHT))
+    assert tuple(image.shape[1:]) == image_size(path)[::-1]
+
+
+def test_a_corner_comes_where_its_orientation_says(tmp_path: Path) -> None:
+    # Of a stored picture with a red upper left corner: where a viewer shows it (EXIF 2.3, 4.6.4).
+    stored = Image.new("RGB", (48, 32))
+    stored.paste((255, 0, 0), (0, 0, 8, 8))
+    shown = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
+    for orientation, (low, right) in shown.items():
+        path = written(tmp_path / "a.jpg", encoded(stored, "JPEG", exif=exif(orientation)))
+        red = read_image(path)[0]
+        corner = red[-4:] if low else red[:4]
+        corner = corner[:, -4:] if right else corner[:, :4]
+        assert corner.min() > 200, orientation
+        assert (red > 128).sum() < 100
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path: Path, value: int) -> None:
+    path = written(tmp_path / "a.jpg", encoded(smooth(), "JPEG", exif=exif(value)))
+    assert read_image(path).shape == (3, HEIGHT, WIDTH)
+
+
+def test_damaged_tags_turn_nothing(tmp_path: Path) -> None:
+    data = encoded(smooth(), "JPEG", exif=exif(6))
+    place = data.index(b"Exif\0\0") + 6
+    path = written(tmp_path / "a.jpg", data[:place] + b"garbage!" + data[place + 8 :])
+    assert read_image(path).shape == (3, HEIGHT, WIDTH)
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bits_a_channel_are_refused_by_the_check_and_by_the_reader(
+    tmp_path: Path, colour: int, channels: int
+) -> None:
+    rows = [bytes(range(2 * channels)) * WIDTH] * HEIGHT
+    path = written(tmp_path / "deep.jpg", png(16, colour, rows))
+    for read in (image_size, read_image):
+        with pytest.raises(DataError, match=r"deep\.jpg: mode .*; save the image with 8 bits"):
+            read(path)
+
+
+@pytest.mark.parametrize(("depth", "factor"), [(1, 255), (2, 85), (4, 17), (8, 1)])
+def test_grey_of_fewer_bits_is_spread_over_the_whole_range(
+    tmp_path: Path, depth: int, factor: int
+) -> None:
+    path = written(tmp_path / "a.jpg", png(depth, 0, [b"\xb4\x1e"] * 3, width=16 // depth))
+    bits = f"{0xB41E:016b}"
+    values = [int(bits[k : k + depth], 2) * factor for k in range(0, 16, depth)]
+    assert read_image(path).tolist() == [[values] * 3] * 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG progressive", "PNG", "PNG palette", "WEBP", "BMP"])
+def test_a_truncated_file_is_refused_unless_all_its_pixels_are_there(
+    tmp_path: Path, kind: str
+) -> None:
+    data = FILES[kind]()
+    refused = 0
+    for length in sorted({1, 10, *range(0, len(data), 37), *range(len(data) - 30, len(data))}):
+        path = written(tmp_path / "cut.jpg", data[:length])
+        try:
+            image = read_image(path)
+        except DataError as error:
+            assert str(error).startswith(f"{path}: cannot be decoded (")  # noqa: PT017
+            assert str(error).endswith("; replace the file")  # noqa: PT017
+            refused += 1
+        else:  # of a PNG, check sums and the end mark may lack
+            assert length > len(data) - 30
+            np.testing.assert_array_equal(as_array(image), by_pillow(data))
+    assert refused > len(data) / 37
+
+
+def test_a_png_with_too_few_pixels_is_refused_and_ends_no_process(tmp_path: Path) -> None:
+    path = written(tmp_path / "few.jpg", png(8, 2, [b"\7" * 3] + [b""] * 39))
+    with pytest.raises(DataError, match=r"few\.jpg: cannot be decoded .*; replace the file"):
+        read_image(path)
+
+
+def test_a_png_without_any_pixels_is_refused(tmp_path: Path) -> None:
+    data = png(8, 2, [b"\7" * 3 * WIDTH])
+    place = data.index(b"IDAT") - 4
+    path = written(tmp_path / "none.jpg", data[:place] + data[-12:])
+    with pytest.raises(DataError, match=r"none\.jpg: cannot be decoded .*; replace the file"):
+        read_image(path)
+
+
+def test_a_damaged_jpeg_is_read_as_by_pillow_or_refused_with_it(tmp_path: Path) -> None:
+    rng, data = np.random.default_rng(0), FILES["JPEG"]()
+    read = refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for place in rng.integers(2, len(data), 3):
+            damaged[place] = rng.integers(256)
+        path = written(tmp_path / "a.jpg", bytes(damaged))
+        try:
+            expected = by_pillow(bytes(damaged))
+        except (OSError, SyntaxError, ValueError):
+            with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
+                read_image(path)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(as_array(read_image(path)), expected)
+            read += 1
+    assert min(read, refused) > 10
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_bomb_is_refused_from_its_header(tmp_path: Path, form: str) -> None:
+    if form == "PNG":
+        data = png(8, 2, [b""], width=2**31 - 1)
+    else:  # a small picture that says it were 65,500 pixels wide and high
+        data = encoded(Image.new("RGB", (8, 8)), "JPEG")
+        place = data.index(b"\xff\xc0") + 5
+        data = data[:place] + struct.pack(">HH", 65_500, 65_500) + data[place + 4 :]
+    path = written(tmp_path / "bomb.jpg", data)
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=r"bomb\.jpg: cannot be .*decompression bomb"):
+            read(path)
+
+
+def test_what_is_no_image_and_what_is_missing_are_refused_by_name(tmp_path: Path) -> None:
+    words = written(tmp_path / "words.jpg", b"no picture")
+    with pytest.raises(DataError, match=r"words\.jpg: cannot be decoded \(.*\); replace the file"):
+        read_image(words)
+    with pytest.raises(DataError, match=r"words\.jpg: cannot be read as an image .*; replace it"):
+        image_size(words)
+    with pytest.raises(DataError, match=r"gone\.jpg: cannot be decoded \(.*\); replace the file"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(DataError, match=r"gone\.jpg: missing; add the image"):
+        image_size(tmp_path / "gone.jpg")
+    with pytest.raises(DataError, match=r"cannot be decoded \(.*Is a directory"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "PPM", "EPS"])
+def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
+    assert form not in IMAGE_FORMATS
+    path = written(tmp_path / "a.jpg", encoded(smooth(), form))
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
+        read_image(path)
+
+
+# One reader for all
+
+
+class Seeing(torch.nn.Module):
+    """Stands for a network: keeps the pixels it is given, and gives zeros [B, K, H, W]."""
+
+    num_labels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mean, std = (
+            torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        self.seen += ((x * std + mean) * 255).round().byte()
+        return SimpleNamespace(cams=torch.zeros(len(x), 2, *x.shape[2:]))
+
+
+class SeeingDeepLab(Seeing):
+    """As `Seeing`, in the place of a segmentation or an affinity network."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x).cams
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
+    tmp_path: Path, kind: str
+) -> None:
+    path = written(tmp_path / "a.jpg", encoded(smooth(), kind, exif=exif(6)))
+    sample, upright = Sample("a", path, (0,), "mask"), read_image(path)
+    assert upright.shape == (3, WIDTH, HEIGHT)  # the long side is upright
+    mask = np.zeros((WIDTH, HEIGHT), np.uint8)
+    write_label_png(tmp_path / "a.png", mask)
+
+    train = TrainConfig(
+        crop_size=WIDTH, min_long_side=WIDTH, max_long_side=WIDTH, horizontal_flip=False
+    )
+    deeplab = DeepLabConfig(crop_size=WIDTH, scale_jitter=(1, 1), test_scales=(1,), test_flip=False)
+    for crops in (
+        CropDataset([sample], 2, train, rng_seed=0),
+        AffinityCrops([sample], lambda _: mask, train, rng_seed=0),
+        LabelledCrops([sample], tmp_path, 2, deeplab),
+    ):
+        pixels, box, _ = crops[0, 0]
+        top, left, bottom, right = box.tolist()
+        content = pixels[:, top:bottom, left:right]
+        assert torch.equal(content, upright) or torch.equal(content, upright.flip(2))
+
+    cam, other = Seeing(), SeeingDeepLab()
+    labels = LabelsConfig(scales=(1,), flip=False)
+    (cams,) = infer_cams(cam, [sample], labels, device=CPU)  # type: ignore[arg-type]
+    list(segment_images(other, [sample], deeplab, device=CPU))  # type: ignore[arg-type]
+    image_features(other, cams, device=CPU)  # type: ignore[arg-type]
+    (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"], device=CPU)  # type: ignore[arg-type]
+    assert len(cam.seen) == 1
+    assert len(other.seen) == 3
+    for seen in (*cam.seen, *other.seen):
+        assert torch.equal(seen, upright)
+    assert torch.equal(read_image(found.overlay), upright)  # nothing found: nothing tinted

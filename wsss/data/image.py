@@ -1,0 +1,115 @@
+"""Photographs as RGB tensors, upright: nowhere else is one decoded.
+
+Pillow reads every header: it refuses bombs and other formats, and says how an image is turned.
+torchvision decodes JPEGs, to the same pixels in half the time. The others are left to Pillow, as
+torchvision's PNG decoder ends the process at some damaged files. Legend: H W size, upright.
+"""
+
+from pathlib import Path
+from struct import error as struct_error
+from typing import TYPE_CHECKING
+from zlib import error as zlib_error
+
+from PIL import ExifTags, Image, ImageFile
+
+from wsss.data.lists import DataError
+
+if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""Pillow would take EPS, too, for which it starts another program."""
+IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
+"""Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
+BROKEN_IMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, struct_error, zlib_error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for damaged files."""
+
+FLIPPED_AXES = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
+"""By EXIF orientation. From 5 on, rows and columns are exchanged before."""
+ORIENTATION_IN = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow looks for it. Without any, it would decode a PNG to find one behind the pixels."""
+
+
+def read_image(path: Path) -> "Tensor":
+    """Decode an image: uint8 RGB [3, H, W], a view of [H, W, 3].
+
+    It is turned as its EXIF tag says, alpha is dropped. Raises DataError naming a file that is
+    missing, broken, too large for Pillow, or of more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            _require_8_bits(path, image)
+            return _upright(_decoded(path, image), _orientation(image))
+    except DataError:
+        raise
+    except BROKEN_IMAGE as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace the file") from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of the image as `read_image` gives it, from the file's header.
+
+    Raises DataError as `read_image` does, but for damage behind the header.
+    """
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            _require_8_bits(path, image)
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; add the image or take it off its splits") from None
+    except DataError:
+        raise
+    except BROKEN_IMAGE as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
+
+
+def as_array(image: "Tensor") -> "NDArray[np.uint8]":
+    """[3, H, W] -> [H, W, 3], as Pillow and the CRF take images; shares its memory."""
+    return image.permute(1, 2, 0).numpy()
+
+
+def _require_8_bits(path: Path, image: ImageFile.ImageFile) -> None:
+    # Of a PNG in colour, Pillow drops the lower 8 of 16 bits, and its mode does not say so.
+    deep = image.format == "PNG" and any(str(tile.args).endswith(";16B") for tile in image.tile)
+    if deep or image.mode not in IMAGE_MODES:
+        raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits a channel")
+
+
+def _decoded(path: Path, image: Image.Image) -> "Tensor":
+    import numpy as np
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    if image.format in ("JPEG", "MPO"):
+        try:
+            data = torch.from_numpy(np.fromfile(path, np.uint8))
+            return decode_jpeg(data, mode=ImageReadMode.RGB)
+        except RuntimeError:
+            pass  # Pillow reads some of these, and says what is wrong with the others
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1..8; a damaged tag turns nothing, as in image viewers."""
+    if not ORIENTATION_IN & image.info.keys():
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except BROKEN_IMAGE:
+        return 1
+    return orientation if orientation in FLIPPED_AXES else 1
+
+
+def _upright(pixels: "Tensor", orientation: int) -> "Tensor":
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 2)
+    upright = pixels.flip(FLIPPED_AXES[orientation])
+    return upright.permute(1, 2, 0).contiguous().permute(2, 0, 1)
