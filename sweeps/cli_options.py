@@ -39,6 +39,21 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
 ]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
+WarnsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-warns-after", min=0, metavar="N",
+        help="warn of a training that after N iterations is still no better than the label "
+        "frequencies; 0: never",
+    ),
+]  # fmt: skip
+FailsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-fails-after", min=0, metavar="N",
+        help="end it as failed (`not learning`) if it is so after N iterations; 0: never",
+    ),
+]  # fmt: skip
 LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 
 
