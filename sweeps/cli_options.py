@@ -54,6 +54,14 @@ FailsAfter = Annotated[
         help="end it as failed (`not learning`) if it is so after N iterations; 0: never",
     ),
 ]  # fmt: skip
+Probe = Annotated[
+    int | None,
+    typer.Option(
+        min=10, metavar="N",
+        help="only try the first N steps of each distinct training: does it train, how fast, in "
+        "how much memory, and what will the plan cost; keeps nothing",
+    ),
+]  # fmt: skip
 LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli_options import FailsAfter, WarnsAfter
+from sweeps.cli_options import FailsAfter, Probe, WarnsAfter
 from wsss.errors import explained
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def submit(
     ] = False,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
+    probe: Probe = None,
     address: Address = DEFAULT_ADDRESS,
     job_id: Annotated[str | None, typer.Option("--id", help="name of the job")] = None,
     follow: Following = True,
@@ -93,6 +94,7 @@ def submit(
             tuple(settings or ()),
             store,
             tuple(more),
+            probe,
         )
         request.check()
         connection = _connect(address)

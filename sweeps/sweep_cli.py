@@ -12,6 +12,7 @@ from sweeps.cli_options import (
     LoaderWorkers,
     MaxConcurrent,
     Preset,
+    Probe,
     Set,
     StoreOption,
     SweepName,
@@ -38,16 +39,6 @@ Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, se
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
 ]
-
-
-Probe = Annotated[
-    int | None,
-    typer.Option(
-        min=10, metavar="N",
-        help="only try the first N steps of each distinct training: does it train, how fast, in "
-        "how much memory, and what will the plan cost; keeps nothing",
-    ),
-]  # fmt: skip
 
 
 def plan(
