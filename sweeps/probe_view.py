@@ -39,6 +39,7 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
     except KeyboardInterrupt:
         _print(console, "interrupted; nothing was kept")
         return INTERRUPTED
+    found.sort(key=lambda probed: targets.index(probed.target))
     for line in (*verdict(found), *cost(found, resources)):
         _print(console, line)
     return BAD if any(map(is_bad, found)) else FINE
