@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
 # Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, WORKERS, GPUS, SET ("train.epochs=3 ..."),
-# TABLES (of `make plan`), CONCURRENT (trials at a time), SAMPLES (of `make search`),
-# LABELS, EXPORT (of `make headline`).
+# TABLES (of `make plan`, `make probe`), PROBE (its steps), CONCURRENT (trials at a time),
+# SAMPLES (of `make search`), LABELS, EXPORT (of `make headline`).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,6 +13,7 @@ PRESET ?=
 TABLES ?= III IV V VI
 CONCURRENT ?=
 SAMPLES ?=
+PROBE ?= 200
 SEEDS ?= 1
 WEIGHTS ?=
 STORE ?= results
@@ -41,8 +42,8 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
-	noise-floor background-score calibrate search headline crf secrets doctor plan status table report \
-	mlflow test chaos cluster-test check bench bench-more clean
+	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
+	report mlflow test chaos cluster-test check bench bench-more clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +92,9 @@ calibrate: $(STAMP) ## does IRN's published CAM score come out here? DATA=/data/
 
 plan: $(STAMP) ## what TABLES need, what is finished, and what the rest costs
 	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))
+
+probe: $(STAMP) ## the first PROBE steps of each training of TABLES: does it train, how fast, at what cost
+	$(RUN) $(TABLES) $(RUN_OPTIONS) --probe $(PROBE)
 
 status: $(STAMP) ## how far the last sweep is, cell by cell
 	$(BIN)/sweeps status --store "$(STORE)"

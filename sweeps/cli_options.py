@@ -49,6 +49,29 @@ Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
 Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
+WarnsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-warns-after", min=0, metavar="N",
+        help="warn of a training that after N iterations is still no better than the label "
+        "frequencies; 0: never",
+    ),
+]  # fmt: skip
+FailsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-fails-after", min=0, metavar="N",
+        help="end it as failed (`not learning`) if it is so after N iterations; 0: never",
+    ),
+]  # fmt: skip
+Probe = Annotated[
+    int | None,
+    typer.Option(
+        min=10, metavar="N",
+        help="only try the first N steps of each distinct training: does it train, how fast, in "
+        "how much memory, and what will the plan cost; keeps nothing",
+    ),
+]  # fmt: skip
 LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 
 

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan import Trial
+from sweeps.prior_warnings import KEY as WARNED
 from sweeps.progress import Board, mark_finished
 from sweeps.render import print_tables
 from sweeps.store import Store, read_json, write_json
 from sweeps.sweep import Sweep, save_sweep
+from sweeps.trial_task import Conduct
 
 INTERRUPTED, FAILED = 130, 1
 
@@ -24,15 +26,13 @@ def drive(
     options: dict[str, Any],
     *,
     retry_failed: bool,
-    hang_after: float | None = None,
-    accept_changes: bool = False,
+    conduct: Conduct | None = None,
     budget_hours: float | None = None,
 ) -> int:
     """Run what is missing, log it, print the tables; return the process's exit code.
 
-    hang_after: seconds without progress before a trial is restarted, 0 for never, None for half an
-    hour; budget_hours: GPU-hours (CPU-hours without GPUs) after which no trial starts. Returns 0:
-    all trials finished; 1: some failed; 130: interrupted, or the budget is spent.
+    budget_hours: GPU-hours (CPU-hours without GPUs) after which no trial starts. Returns 0: all
+    trials finished; 1: some failed; 130: interrupted, or the budget is spent.
     """
     console = Console()
     store.check_writable()
@@ -46,8 +46,7 @@ def drive(
     console.print(Text(f"sweep {sweep.name}: {done}"))
     state = "complete"
     if missing:
-        conduct: dict[str, Any] = {"accept_changes": accept_changes}
-        conduct |= {} if hang_after is None else {"hang_after": hang_after}
+        conduct = conduct or Conduct()
         state = _run_missing(sweep, store, missing, options, conduct, budget_hours, console)
     elif not _is_tracked(sweep, store):
         _sync_all(sweep, store, console)
@@ -99,10 +98,10 @@ class _TrackingListener:
         self.epochs: dict[str, float] = {}
 
     def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
-        """Notice a new epoch, a start or an end; leave out progress within an epoch."""
+        """Notice a new epoch, a warning, a start or an end; leave out progress within an epoch."""
         epoch = (record or {}).get("epoch", 0.0)
         known = status == "running" and trial.run_id in self.running
-        if known and epoch == self.epochs.get(trial.run_id):
+        if known and epoch == self.epochs.get(trial.run_id) and WARNED not in (record or {}):
             return
         self.epochs[trial.run_id] = epoch
         (self.running.add if status == "running" else self.running.discard)(trial.run_id)
@@ -114,7 +113,7 @@ def _run_missing(
     store: Store,
     missing: list[Trial],
     options: dict[str, Any],
-    conduct: dict[str, Any],
+    conduct: Conduct,
     budget_hours: float | None,
     console: Console,
 ) -> str:
@@ -128,7 +127,6 @@ def _run_missing(
     from sweeps.run import Ending, Listener, run_sweep
     from sweeps.tracking import Tracker
     from sweeps.tracking_thread import TrackingThread
-    from sweeps.trial_task import Conduct
 
     def say(text: str) -> None:
         console.print(Text(text))
@@ -144,7 +142,7 @@ def _run_missing(
             with board:
                 listeners: list[Listener] = [board, _TrackingListener(thread)]
                 ending = run_sweep(
-                    sweep, store, resources, missing, listeners, conduct=Conduct(**conduct),
+                    sweep, store, resources, missing, listeners, conduct=conduct,
                     budget_hours=budget_hours, say=say,
                 )  # fmt: skip
         except KeyboardInterrupt:

@@ -53,6 +53,7 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.failures: Counter[str] = Counter()
         self.hangs = {run_id: num_hangs(store.run(run_id).path) for run_id in trials}
         self.running: set[str] = set()
+        self.told_failures: set[str] = set()
         self.same_errors = SameErrors()
         self.common_error: ErrorNote | None = None
         """The error for which the sweep has to stop."""
@@ -80,6 +81,8 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.store.pull_results()
         run = self.store.run(trial.config["run_id"])
         status = "done" if run.metrics() else "failed" if run.failure() else "started"
+        if status == "failed":
+            self._say_failure(trial.config["run_id"])
         self._tell(trial, status, self.last.get(trial.config["run_id"]))
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -114,7 +117,15 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         details = note.traceback if note else str(_error_of(trial) or why)
         write_failure(self.store.run(run_id).path, kind, note.message if note else why, details)
         self.store.push_run(run_id)
+        self._say_failure(run_id)
         self._tell(trial, "failed")
+
+    def _say_failure(self, run_id: str) -> None:
+        """Say at once why a trial has failed."""
+        failure = self.store.run(run_id).failure()
+        if failure and run_id not in self.told_failures:
+            self.told_failures.add(run_id)
+            self.say(f"{self._name(run_id)}: {failure['kind']}: {failure['message']}")
 
     def _why(self, trial: Any) -> tuple[str, ErrorNote | None]:
         """Return in words why a trial's process ended, and the note which it left, if any."""

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 
 from sweeps.code_version import code_version
-from sweeps.failures import write_failure
+from sweeps.failures import failure_kind, write_failure
 from sweeps.guard import claim
 from sweeps.hangs import Watchdog
 from sweeps.remote_results import pull_training
@@ -16,7 +16,11 @@ from wsss.config import RunConfig
 from wsss.errors import ForeseenError
 from wsss.identity import cam_id, run_id
 from wsss.training.cam import DivergedError
+from wsss.training.prior import NotLearningError
 from wsss.training.process import Process
+
+ON_ALL_RANKS = (DivergedError, NotLearningError)
+"""Errors which all ranks of a training raise at the same iteration."""
 
 
 def guarded_trial(
@@ -38,13 +42,13 @@ def guarded_trial(
                 pull_training(store.remote, cam.path.name)  # what another machine has begun
             claim(cam, accept_changes=conduct.accept_changes)
         with Watchdog(stack_file, conduct.hang_after) as watchdog:
-            for record in run_trial(task, process):
+            for record in run_trial(task, process, conduct.limits):
                 watchdog.beat()
                 yield record
     except StoreError:
         raise  # the orphan of a killed sweep may still hold the training, and will let go
     except ForeseenError as error:
-        if process.world_size > 1 and not isinstance(error, DivergedError):
+        if process.world_size > 1 and not isinstance(error, ON_ALL_RANKS):
             raise  # only this rank may have met it, and the others wait
         if process.is_first:
             record_failure(task, error)
@@ -57,7 +61,6 @@ def guarded_trial(
 def record_failure(task: TrialTask, error: BaseException) -> None:
     """Write why a trial failed."""
     store, name = task.open_store(), run_id(RunConfig.model_validate(task.config))
-    kind = "diverged" if isinstance(error, DivergedError) else type(error).__name__
     trace = "".join(traceback.format_exception(error))
-    write_failure(store.run(name).path, kind, str(error), trace)
+    write_failure(store.run(name).path, failure_kind(error), str(error), trace)
     store.push_run(name)

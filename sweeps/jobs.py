@@ -49,6 +49,8 @@ class Request:
     """Absolute path or URL; None: what the cluster's WSSS_STORE says."""
     more: tuple[str, ...] = field(default=(), compare=False)
     """Further options of `sweeps run`: seeds, GPUs, workers; not part of a sweep's identity."""
+    probe: int | None = None
+    """Steps of a probe, which is no sweep and never taken for one."""
 
     def check(self) -> None:
         """Raise ConfigError for what the cluster would refuse only after the upload."""
@@ -74,13 +76,15 @@ class Request:
     def digest(self) -> str:
         """Return equal text for equal sweeps: tables, settings, data and store."""
         known = (sorted(self.tables), self.preset, self.data, self.weights, sorted(self.settings))
-        return hashlib.sha256(repr((*known, self.store)).encode()).hexdigest()[:16]
+        probe = () if self.probe is None else (self.probe,)
+        return hashlib.sha256(repr((*known, self.store, *probe)).encode()).hexdigest()[:16]
 
     def arguments(self) -> list[str]:
         """Return module and arguments of the command on the head."""
         words = ["sweeps", "run", *self.tables, "--preset", self.preset, "--data", self.data]
         words += ["--weights", self.weights] if self.weights else []
         words += [word for setting in self.settings for word in ("--set", setting)]
+        words += [] if self.probe is None else ["--probe", str(self.probe)]
         return [*words, *self.more, "--address", "auto"]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli_options import FailsAfter, Probe, WarnsAfter
 from wsss.errors import explained
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def submit(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run failed trials again")
     ] = False,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
+    probe: Probe = None,
     address: Address = DEFAULT_ADDRESS,
     job_id: Annotated[str | None, typer.Option("--id", help="name of the job")] = None,
     follow: Following = True,
@@ -78,6 +82,8 @@ def submit(
         more += ["--gpus", f"{gpus:g}", "--loader-workers", str(loader_workers)]
         more += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
         more += ["--retry-failed"] if retry_failed else []
+        more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []
+        more += ["--prior-fails-after", str(fails_after)] if fails_after != 500 else []
         more += ["--recheck"] if recheck else []
         chosen = preset or ("tiny" if data == "drawn" else "short")
         request = Request(
@@ -88,6 +94,7 @@ def submit(
             tuple(settings or ()),
             store,
             tuple(more),
+            probe,
         )
         request.check()
         connection = _connect(address)

@@ -10,6 +10,7 @@ from rich.text import Text
 from sweeps.cost_lines import format_seconds
 from sweeps.matrix import matrices
 from sweeps.plan import Plan, Trial
+from sweeps.prior_warnings import from_record
 from sweeps.states import TrialState, count_statuses
 from sweeps.sweep import Sweep
 
@@ -51,8 +52,17 @@ class Board:
         state.progress = 1.0 if status == "finished" else record.get("progress", state.progress)
         state.epoch = int(record.get("epoch", state.epoch))
         state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
+        self._heed(trial, state, record)
         if self.live is None:
             self._print_line(trial, state, changed=changed)
+
+    def _heed(self, trial: Trial, state: TrialState, record: dict[str, float]) -> None:
+        """Print a warning at once, and show it until the training has left the label prior."""
+        if warning := from_record(record):
+            state.warning = str(warning)
+            self.console.print(Text(f"warning: {trial.name}: {warning}", style="yellow"))
+        elif state.status == "failed" or record.get("collapsed") == 0:
+            state.warning = ""
 
     def total_progress(self) -> float:
         """Return the finished share of all trials, in [0, 1]; a failed one counts as finished."""

@@ -83,7 +83,8 @@ def push_training(remote: Remote, training_id: str, *, room: str = "cams") -> No
     there = remote.objects(folder)
     names = remote.files(folder)
     checkpoints = sorted(rel for rel in names if _is_checkpoint(rel))
-    records = [f"{folder}/{name}" for name in ("config.json", "origin.json", "epochs.jsonl")]
+    names_of_records = ("config.json", "origin.json", "epochs.jsonl", "warning.json")
+    records = [f"{folder}/{name}" for name in names_of_records]
     last = [f"{folder}/trained.json", f"{folder}/counted.json"]
     for rel in [*records, *checkpoints, *last]:
         if rel in names:

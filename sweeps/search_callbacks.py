@@ -4,6 +4,7 @@ from typing import Any
 
 from ray import tune
 
+from sweeps.prior_warnings import from_record
 from sweeps.search import Search
 from sweeps.search_history import History, Listen, SearchTrial
 from wsss.identity import cam_id
@@ -34,12 +35,13 @@ class DrawnCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch was judged, or the training diverged."""
+        """An epoch was judged, or the training diverged or did not learn."""
         known = self._of(trial)
-        if "diverged" in result:
-            known.status, known.message = "diverged", result["diverged"]
+        if "failed" in result:
+            known.status, known.message, known.warning = result["failed"], result["message"], ""
         else:
             known.add_epoch(result)
+            known.warning = str(from_record(result) or "")
         self._note(known)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

@@ -7,11 +7,13 @@ import typer
 from sweeps.cli_options import (
     Address,
     Data,
+    FailsAfter,
     LoaderWorkers,
     MaxConcurrent,
     Preset,
     Set,
     StoreOption,
+    WarnsAfter,
     Weights,
     data_folder,
     opened,
@@ -48,6 +50,8 @@ def search(
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
     max_concurrent: MaxConcurrent = None,
     loader_workers: LoaderWorkers = 0,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
 ) -> None:
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
@@ -76,9 +80,11 @@ def search(
                 "image-level labels come from their masks"
             )
         from sweeps.search_drive import drive_search
+        from wsss.training.prior import PriorLimits
 
         options = {
             "address": address, "cpus": cpus, "gpus": gpus, "max_concurrent": max_concurrent,
             "loader_workers": loader_workers,
         }  # fmt: skip
-        raise typer.Exit(drive_search(planned, results, options, samples=samples))
+        limits = PriorLimits(warns_after, fails_after)
+        raise typer.Exit(drive_search(planned, results, options, samples=samples, limits=limits))

@@ -15,9 +15,13 @@ from sweeps.search_history import History, SearchTrial, best_trials
 from sweeps.search_render import print_search
 from sweeps.store import Store, read_json, write_json
 from wsss.identity import cam_id
+from wsss.training.prior import PriorLimits
 
 
-def drive_search(search: Search, store: Store, options: dict[str, Any], *, samples: int) -> int:
+def drive_search(
+    search: Search, store: Store, options: dict[str, Any], *, samples: int,
+    limits: PriorLimits | None = None,
+) -> int:  # fmt: skip
     """Run what is missing of a search, log it, print its table; return the exit code.
 
     0: complete; 1: some trials or closing scores failed; 130: interrupted.
@@ -31,7 +35,9 @@ def drive_search(search: Search, store: Store, options: dict[str, Any], *, sampl
     console.print(Text(f"search {search.name}: {done}"))
     interrupted = False
     if missing or history.missing_held_out(cam_id(search.base)):
-        interrupted = _run_missing(search, store, options, samples, console)
+        interrupted = _run_missing(
+            search, store, options, samples, limits or PriorLimits(), console
+        )
     if read_json(history.folder / "tracking.json") != _tracking_state(history):
         _track(search, store, samples, console)
     print_search(console, search, history)
@@ -49,8 +55,9 @@ def drive_search(search: Search, store: Store, options: dict[str, Any], *, sampl
 
 
 def _run_missing(
-    search: Search, store: Store, options: dict[str, Any], samples: int, console: Console
-) -> bool:
+    search: Search, store: Store, options: dict[str, Any], samples: int, limits: PriorLimits,
+    console: Console,
+) -> bool:  # fmt: skip
     """Run the search under progress and tracking; return whether a person interrupted it."""
     from sweeps.resources import Resources
     from sweeps.search_run import run_search
@@ -65,7 +72,9 @@ def _run_missing(
     progress = _Progress(history, samples, console, thread)
     with thread:
         try:
-            return run_search(search, store, Resources(**options), samples=samples, listen=progress)
+            return run_search(
+                search, store, Resources(**options), samples=samples, listen=progress, limits=limits
+            )
         except KeyboardInterrupt:
             return True
 
@@ -104,6 +113,7 @@ class _Progress:
         self.console, self.thread = console, thread
         self.running: set[str] = set()
         self.told: set[str] = set()
+        self.warned: set[str] = set()
 
     def __call__(self, trial: SearchTrial | None) -> None:
         """Take note of a trial's new state, or of a held-out score."""
@@ -112,6 +122,9 @@ class _Progress:
             self.console.print(Text(f"settings scored on the held-out half: {scored}"))
             return
         working = trial.status == "running"
+        if trial.warning and trial.run_id not in self.warned:
+            self.warned.add(trial.run_id)
+            self.console.print(Text(f"warning: trial {trial.number}: {trial.warning}"))
         (self.running.add if working else self.running.discard)(trial.run_id)
         self.thread.notice(trial, running=frozenset(self.running))
         if not working and trial.run_id not in self.told:
@@ -122,10 +135,11 @@ class _Progress:
         trials = self.history.trials()
         ended, best = sum(known.ended for known in trials), best_trials(trials, 1)
         figure = "" if trial.objective is None else f" {trial.objective:.2f} %"
+        reason = f"; {trial.message}" if trial.message else ""
         so_far = f"; best so far {best[0].objective:.2f} % (trial {best[0].number})" if best else ""
         self.console.print(
             Text(
                 f"{ended}/{self.samples}: trial {trial.number} {trial.status} after epoch "
-                f"{trial.last_epoch}:{figure}{so_far}"
+                f"{trial.last_epoch}:{figure}{so_far}{reason}"
             )
         )

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from sweeps.store import StoreError, read_json, write_json
 
-Status = Literal["running", "finished", "stopped", "diverged", "error"]
-ENDED: tuple[Status, ...] = ("finished", "stopped", "diverged")
+Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]
+WORTHLESS: tuple[Status, ...] = ("diverged", "not learning")
+"""Worth 0 %: the settings are at fault."""
+ENDED: tuple[Status, ...] = ("finished", "stopped", *WORTHLESS)
 """Never run again. A trial that is `running` though no search runs was interrupted."""
 
 NUM_HELD_OUT = 3
@@ -38,7 +40,9 @@ class SearchTrial:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """epoch (1-based), objective (percent, search half) and threshold, ascending in epoch."""
     message: str = ""
-    """Why it diverged or failed."""
+    """Why it diverged, did not learn or failed."""
+    warning: str = ""
+    """That it is still at the label prior, in words."""
 
     @property
     def run_id(self) -> str:
@@ -57,8 +61,8 @@ class SearchTrial:
 
     @property
     def objective(self) -> float | None:
-        """mIoU of the search half in percent after the last epoch; 0 if the training diverged."""
-        if self.status == "diverged":
+        """mIoU of the search half in percent after the last epoch; 0 of a worthless one."""
+        if self.status in WORTHLESS:
             return 0.0
         return self.epochs[-1]["objective"] if self.epochs else None
 
@@ -133,7 +137,7 @@ def ranking(trials: list[SearchTrial]) -> list[SearchTrial]:
 
     A trial that was stopped has no score which could be compared with a finished training's.
     """
-    judged = [trial for trial in trials if trial.epochs or trial.status == "diverged"]
+    judged = [trial for trial in trials if trial.epochs or trial.status in WORTHLESS]
     return sorted(
         judged,
         key=lambda t: (t.status != "finished", -t.last_epoch, -(t.objective or 0.0), t.number),

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.search import Search
-from sweeps.search_history import History, ranking
+from sweeps.search_history import WORTHLESS, History, SearchTrial, ranking
 from wsss.identity import cam_id
 
 CAVEAT = (
@@ -18,7 +18,10 @@ CAVEAT = (
     "noise mean nothing. To compare a setting with the paper's, train both with several seeds."
 )
 
-MARKS = {"finished": "", "stopped": "stopped", "diverged": "diverged", "error": "failed"}
+MARKS = {
+    "finished": "", "stopped": "stopped", "diverged": "diverged", "not learning": "not learning",
+    "error": "failed",
+}  # fmt: skip
 
 
 def print_search(console: Console, search: Search, history: History) -> None:
@@ -57,11 +60,17 @@ def search_view(search: Search, history: History) -> Group:
         grid.add_row(
             f"{rank}" if finished else "-",
             _settings(trial.settings),
-            _figure(trial.objective if trial.status != "diverged" else None),
+            _figure(trial.objective if trial.status not in WORTHLESS else None),
             _figure(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
-            f"{trial.last_epoch} {MARKS.get(trial.status, 'interrupted')}".strip(),
+            _epochs(trial),
         )
     return Group(Text(search.describe()), grid, Text(CAVEAT))
+
+
+def _epochs(trial: SearchTrial) -> str:
+    """Return how many epochs were judged, and what became of the trial."""
+    marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
+    return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
 
 
 def _figure(value: float | None) -> str:

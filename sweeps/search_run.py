@@ -7,7 +7,7 @@ continue from their checkpoints, and only the missing number is drawn. So a sear
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +28,7 @@ from sweeps.search_task import SearchTask
 from sweeps.search_trainable import closing_trial, drawn_trial
 from sweeps.store import Store
 from wsss.identity import cam_id
+from wsss.training.prior import PriorLimits
 
 REDUCTION_FACTOR = 3
 """Of the trials that reach a rung, about one in three goes on."""
@@ -37,8 +38,9 @@ GRACE_SHARE = 0.2
 
 
 def run_search(
-    search: Search, store: Store, resources: Resources, *, samples: int, listen: Listen
-) -> bool:
+    search: Search, store: Store, resources: Resources, *, samples: int, listen: Listen,
+    limits: PriorLimits | None = None,
+) -> bool:  # fmt: skip
     """Draw and train until `samples` trials have ended, then score on the held-out half.
 
     Returns whether Ctrl-C ended it early; the history is then as it is. Raises StoreError if
@@ -50,13 +52,14 @@ def run_search(
     history = History(folder)
     with driving(search, store) as lease:
         listen = pushing(search, store, lease, listen)
+        tasks = _Tasks(search, store, resources, limits or PriorLimits())
         start_ray(resources)
         try:
-            if history.missing(samples) and _draw(search, store, resources, samples, listen):
+            if history.missing(samples) and _draw(tasks, samples, listen):
                 return True
             if history.missing(samples):  # failed: what is best is not known yet
                 return False
-            return _score_held_out(search, store, resources, listen)
+            return _score_held_out(tasks, listen)
         finally:
             ray.shutdown()
 
@@ -120,11 +123,12 @@ class ResumedAsha(ASHAScheduler):  # type: ignore[misc]  # ray is untyped
             self.on_trial_result(None, trial, record)  # its decision was acted on at the time
 
 
-def _draw(search: Search, store: Store, resources: Resources, samples: int, listen: Listen) -> bool:
+def _draw(tasks: "_Tasks", samples: int, listen: Listen) -> bool:
     """Let Tune draw and run what is missing of the samples; return whether it was interrupted."""
+    search, store, resources = tasks.search, tasks.store, tasks.resources
     history = History(search.folder(store))
     trials = history.trials()
-    task = _task(search, store, resources, {})
+    task = tasks.make({})
     missing = history.missing(samples)
     tuner = tune.Tuner(
         tune.with_resources(drawn_trial, resources.of_a_trial()),
@@ -147,16 +151,17 @@ def _draw(search: Search, store: Store, resources: Resources, samples: int, list
     return _interrupted(tuner.fit(), missing)
 
 
-def _score_held_out(search: Search, store: Store, resources: Resources, listen: Listen) -> bool:
+def _score_held_out(chosen: "_Tasks", listen: Listen) -> bool:
     """Score the best trials and the reference on the held-out half, and stop none of them.
 
     Returns whether it was interrupted.
     """
+    search, store, resources = chosen.search, chosen.store, chosen.resources
     history = History(search.folder(store))
     missing = history.missing_held_out(cam_id(search.base))
     if not missing:
         return False
-    tasks = {key: _task(search, store, resources, row) for key, row in missing.items()}
+    tasks = {key: chosen.make(row) for key, row in missing.items()}
     # Not a part of the space, which Tune copies for each trial.
     shared = tune.with_parameters(closing_trial, tasks=tasks)
     tuner = tune.Tuner(
@@ -187,15 +192,26 @@ def _run_config(name: str, store: Store, callback: tune.Callback) -> tune.RunCon
     )
 
 
-def _task(
-    search: Search, store: Store, resources: Resources, settings: dict[str, float]
-) -> SearchTask:
-    return SearchTask(
-        config=search.config(settings).model_dump(mode="json"),
-        objective=search.objective,
-        store=str(store.root),
-        data=str(search.data),
-        weights_file=str(search.weights_file) if search.weights_file else None,
-        num_loader_workers=resources.loader_workers,
-        remote=store.remote.url if store.remote else None,
-    )
+@dataclass(frozen=True)
+class _Tasks:
+    """Makes the tasks of a search's trials."""
+
+    search: Search
+    store: Store
+    resources: Resources
+    limits: PriorLimits
+
+    def make(self, settings: dict[str, float]) -> SearchTask:
+        """Return the task of the trial with these drawn settings."""
+        search, store = self.search, self.store
+        return SearchTask(
+            config=search.config(settings).model_dump(mode="json"),
+            objective=search.objective,
+            store=str(store.root),
+            data=str(search.data),
+            weights_file=str(search.weights_file) if search.weights_file else None,
+            num_loader_workers=self.resources.loader_workers,
+            prior_warns_after=self.limits.warn_after,
+            prior_fails_after=self.limits.fail_after,
+            remote=store.remote.url if store.remote else None,
+        )

@@ -18,6 +18,9 @@ class SearchTask:
     data: str
     weights_file: str | None
     num_loader_workers: int = 0
+    prior_warns_after: int = 100
+    prior_fails_after: int = 500
+    """Iterations, as in PriorLimits."""
     remote: str | None = None
     """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
 

@@ -17,7 +17,7 @@ from sweeps.search import Search
 from sweeps.search_history import History, SearchTrial, best_trials
 from sweeps.search_render import render_search
 from sweeps.store import Store
-from sweeps.tracking import MAX_PARAM_LENGTH, PARENT
+from sweeps.tracking import MAX_PARAM_LENGTH, PARENT, WARNING
 from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 from wsss.identity import cam_id
 
@@ -29,7 +29,8 @@ REFERENCE = "reference"
 """The paper's setting, which is trained and scored like a trial but not drawn."""
 
 STATUSES = {
-    "finished": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "error": "FAILED"
+    "finished": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "not learning": "FAILED",
+    "error": "FAILED",
 }  # fmt: skip
 
 
@@ -163,6 +164,10 @@ class SearchTracker:
                 self._log(run_id, values | {EPOCH: record["epoch"]}, step=int(record["epoch"]))
         if trial.ended:
             client.set_tag(run_id, "wsss.stopped_early", str(trial.status == "stopped").lower())
+        if trial.warning:
+            client.set_tag(run_id, WARNING, trial.warning[:400])
+        elif WARNING in run.data.tags:
+            client.delete_tag(run_id, WARNING)
         if trial.message:
             client.set_tag(run_id, "wsss.failure", trial.message[:400])
         status = STATUSES.get(trial.status, "RUNNING" if running else "KILLED")

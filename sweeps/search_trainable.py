@@ -39,9 +39,14 @@ def _report(
     task: SearchTask,
     cpus: float,
 ) -> None:
-    """Report a trial's records to Tune; a diverged training is worth 0 % and is not repeated."""
+    """Report a trial's records to Tune.
+
+    A training that diverged or does not learn is worth 0 % and is not repeated.
+    """
+    from sweeps.failures import failure_kind
     from wsss.training.cam import DivergedError
     from wsss.training.orphans import end_with_raylet
+    from wsss.training.prior import NotLearningError
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
@@ -50,6 +55,6 @@ def _report(
         for record in run(task, Process(device=pick_device(cpus))):
             epoch = record["epoch"]
             tune.report(record)
-    except DivergedError as error:
+    except (DivergedError, NotLearningError) as error:
         worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
-        tune.report({**worth, "diverged": str(error)})
+        tune.report({**worth, "failed": failure_kind(error), "message": str(error)})

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from sweeps.lease import STALE_SECONDS, Lease
+from sweeps.prior_warnings import to_record
 from sweeps.remote_trial import RemoteTrial
 from sweeps.search import split_halves
 from sweeps.search_task import SearchTask
@@ -33,7 +34,7 @@ from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.prior import PriorWarning
+from wsss.training.prior import PriorLimits, PriorWarning
 from wsss.training.process import Process
 
 NOTE = "a search"
@@ -45,8 +46,9 @@ def search_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float
 
     objective: mIoU of the search half in percent, which saw its pixel masks, as did the threshold
     unless the fixed score is asked for. The last epoch's record comes once the training is complete
-    in the store, so a trial that has yielded it may be stopped without loss. Raises StoreError if
-    another process trains the same, DivergedError as `train_cam` does.
+    in the store, so a trial that has yielded it may be stopped without loss. A record of a training
+    that is still at the label prior has the numbers of its warning, too. Raises StoreError if
+    another process trains the same, DivergedError and NotLearningError as `train_cam` does.
     """
     yield from _locked(task, process)
 
@@ -93,6 +95,8 @@ class _JudgedTraining:
     ) -> None:  # fmt: skip
         self.config, self.task, self.process, self.cam = config, task, process, cam
         self.remote = remote
+        self.warned: dict[str, float] = {}
+        """What the training is warned of, as numbers, until it has left the label prior."""
         self.dataset = VocDataset(Path(task.data))
         self.num_classes = len(self.dataset.classes)
         self.halves = split_halves(self.dataset.image_ids(config.data.eval_split))
@@ -104,7 +108,7 @@ class _JudgedTraining:
         model = build_cam_net(self.config, samples, self.num_classes, weights_file=weights_file)
         write_config(self.cam.path / "config.json", self.config)
         yield from self.train(model, samples)
-        last = self.judge(model, self.config.train.epochs)
+        last = self.judge(model, self.config.train.epochs) | self.warned
         if held_out:
             counts = self.count(model, self.halves.held_out)
             last["held_out"] = miou_at(counts, last["threshold"])
@@ -116,15 +120,20 @@ class _JudgedTraining:
         epochs = self.config.train.epochs
         if self.cam.trained() and checkpoints.restore(model).epoch == epochs:
             return
+        limits = PriorLimits(self.task.prior_warns_after, self.task.prior_fails_after)
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
+            limits=limits,
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
+                self.warned = to_record(record)
+                self.cam.warn(asdict(record) | {"message": str(record)})
                 continue
             self.cam.add_epoch(asdict(record))
+            self.warned = self.warned if record.collapsed else {}
             if record.epoch < epochs:
-                judged = self.judge(model, record.epoch)
+                judged = self.judge(model, record.epoch) | self.warned
                 model.train()  # train_cam sets it only once, at its start
                 yield judged
         write_json(self.cam.path / "trained.json", {"epochs": epochs})

@@ -1,7 +1,8 @@
 """How far each trial of a plan is, as the store tells: one pass over its folders.
 
-finished: it has its score; failed: it has an error instead; started: at least one epoch is trained;
-missing: nothing yet. `running` is known only to the process that runs a sweep.
+finished: it has its score; failed: it has an error instead; started: at least one epoch is trained,
+or enough iterations for a warning; missing: nothing yet. `running` is known only to the process
+that runs a sweep.
 """
 
 import os
@@ -34,6 +35,8 @@ class TrialState:
     """In percent."""
     failure: str = ""
     """Kind and message of a failed one."""
+    warning: str = ""
+    """What a training that is still at the label prior is warned of; a failed one is not."""
 
 
 def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
@@ -55,8 +58,9 @@ def read_states(
     for trial in trials:
         state = states[trial.run_id] = TrialState()
         if trial.cam_id in cams:
-            state.epoch = len(store.cam(trial.cam_id).epochs())
-            state.status = "started" if state.epoch else "missing"
+            cam = store.cam(trial.cam_id)
+            state.epoch, state.warning = len(cam.epochs()), cam.warning() or ""
+            state.status = "started" if state.epoch or state.warning else "missing"
         if trial.run_id not in runs:
             continue
         run = store.run(trial.run_id)
@@ -65,7 +69,7 @@ def read_states(
             state.status, state.progress = "finished", 1.0
             state.miou_fixed = figures["miou_fixed"]
         elif failure := run.failure():
-            state.status = "failed"
+            state.status, state.warning = "failed", ""
             state.failure = f"{failure['kind']}: {failure['message']}"
     return states
 

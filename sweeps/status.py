@@ -39,9 +39,12 @@ class Status:
         return Text(f"sweep {self.sweep.name}\n{self.sweep.describe()}")
 
     def totals(self) -> Text:
-        """Return the failures, each with its message, then counts and the time left."""
+        """Return warnings and failures, each with its message, then counts and the time left."""
         failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
         text = Text()
+        for trial in self.plan.trials:
+            if warning := self.states[trial.run_id].warning:
+                text.append(f"warning: {trial.name}: {warning}\n", style="yellow")
         for trial in failed:
             text.append(f"failed: {trial.name}: {self.states[trial.run_id].failure}\n", style="red")
         if failed:

@@ -1,6 +1,7 @@
 """Results on disk: the truth of which MLflow and every table are views.
 
     <root>/cams/<cam_id>/    config.json  epochs.jsonl  checkpoints/  trained.json
+                             warning.json (it was at the label prior for long)
     <root>/runs/<run_id>/    config.json  counts.npz  threshold_curve.png  cam_gallery.png
                              metrics.json (last: the run is finished)  or  failure.json
     <root>/sweeps/<name>/    sweep.json  tracking.json
@@ -52,6 +53,25 @@ class CamFolder:
                 file.write(json.dumps(record).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+    def warn(self, warning: dict[str, Any]) -> None:
+        """Keep what the training is warned of: `iteration`, and in words the `message`."""
+        write_json(self.path / "warning.json", warning)
+
+    def warning(self) -> str | None:
+        """Return in words what the training is warned of, unless it has left the prior since."""
+        found = read_json(self.path / "warning.json")
+        if found is None or any(_left_the_prior(e, found["iteration"]) for e in self.epochs()):
+            return None
+        return str(found["message"])
+
+    def clear_warning(self) -> None:
+        """Forget a warning, as of a training that starts anew."""
+        path = self.path / "warning.json"
+        if path.exists():
+            path.unlink(missing_ok=True)
+            if self.remote:  # else it would come back with the next pull
+                self.remote.delete(f"cams/{self.path.name}/warning.json")
 
     def trained(self) -> dict[str, Any] | None:
         """Return the summary of the finished training, or None."""
@@ -236,6 +256,12 @@ def read_json(path: Path) -> Any:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
+
+
+def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:
+    """Whether this epoch's record is of later than `iteration`, and no longer at the prior."""
+    end = epoch["epoch"] * len(epoch.get("step_losses", ()))
+    return end >= iteration and epoch.get("collapsed") == 0
 
 
 def _ends_with_newline(path: str) -> bool:

@@ -1,7 +1,7 @@
 """The commands plan, run, table and sync: a sweep of the paper's tables."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,16 +9,19 @@ from sweeps.cli_options import (
     Address,
     Cpus,
     Data,
+    FailsAfter,
     Gpus,
     LoaderWorkers,
     MaxConcurrent,
     Preset,
+    Probe,
     Recheck,
     RetryFailed,
     Seeds,
     Set,
     StoreOption,
     SweepName,
+    WarnsAfter,
     Weights,
     Workers,
     data_folder,
@@ -30,6 +33,7 @@ from wsss.lazy_cli import leave_memory_to_the_system
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
+    from wsss.training.prior import PriorLimits
 
 Tables = Annotated[
     list[str],
@@ -109,14 +113,27 @@ def run(
         bool,
         typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
     ] = False,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
+    probe: Probe = None,
 ) -> None:
     """Run what is missing of the tables, then print them. Give it again to resume.
 
     Finished trials are never run again; a broken one continues from its last checkpoint. MLflow
     gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
+
+    A gradient that is not finite ends a trial as `diverged`, a network that does not learn as `not
+    learning`; both are said at once, and are not repeated without --retry-failed.
+
+    With --probe N, nothing of this: the first N optimiser steps of each distinct training are
+    tried, and what they show is printed. Exit code 0: all losses and gradients are finite and L_cls
+    falls; 1: not so, or a training would be ended by --prior-fails-after within N steps. That one
+    is at the label prior before that is only said.
     """
     from sweeps.drive import drive
     from sweeps.store import open_store
+    from sweeps.trial_task import Conduct
+    from wsss.training.prior import PriorLimits
 
     with explained():
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
@@ -125,9 +142,13 @@ def run(
             "max_concurrent": max_concurrent, "loader_workers": loader_workers,
             "compiled": compiled,
         }  # fmt: skip
+        limits = PriorLimits(warns_after, fails_after)
+        if probe is not None:
+            raise typer.Exit(_probe(sweep, store, options, probe, limits))
+        conduct = Conduct(hang_after, accept_changes, limits)
         code = drive(
-            sweep, open_store(store), options, retry_failed=retry_failed, hang_after=hang_after,
-            accept_changes=accept_changes, budget_hours=budget,
+            sweep, open_store(store), options, retry_failed=retry_failed, conduct=conduct,
+            budget_hours=budget,
         )  # fmt: skip
         raise typer.Exit(code)
 
@@ -169,6 +190,22 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
                 f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
             )
         print(f"{tracker.uri} is up to date with {found.name}")
+
+
+def _probe(
+    sweep: "Sweep", store: str, options: dict[str, Any], num_steps: int, limits: "PriorLimits"
+) -> int:
+    """Probe a sweep's trainings; return the exit code."""
+    from sweeps.probe_view import probe_sweep
+    from sweeps.resources import Resources
+    from wsss.training.probe import ProbeOptions
+
+    resources = Resources(**options)
+    tried = ProbeOptions(
+        num_steps, sweep.data, sweep.weights_file, resources.loader_workers, resources.compiled,
+        limits,
+    )  # fmt: skip
+    return probe_sweep(sweep, opened(store), resources, tried)
 
 
 def _make_sweep(

@@ -27,6 +27,8 @@ EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
 EPOCH = "train/epoch"
 CALIBRATION = "wsss.calibration"
+WARNING = "wsss.warning"
+"""Tag of a run whose training is still at the label prior."""
 MAX_PARAM_LENGTH = 500
 
 
@@ -158,6 +160,7 @@ class Tracker:
         if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
             return
         self._log_epochs(run, epochs)
+        self._tag_warning(run, "" if failure else self.store.cam(trial.cam_id).warning() or "")
         if metrics:
             self._log_result(run_id, trial, metrics)
         if metrics and "wsss.failure" in run.data.tags:
@@ -169,6 +172,13 @@ class Tracker:
                 client.update_run(run_id, status="RUNNING")
         else:
             client.set_terminated(run_id, status)
+
+    def _tag_warning(self, run: Run, warning: str) -> None:
+        """Tag a run with what its training is warned of; "": with nothing, whatever it had."""
+        if warning:
+            self._connect().set_tag(run.info.run_id, WARNING, warning[:400])
+        elif WARNING in run.data.tags:
+            self._connect().delete_tag(run.info.run_id, WARNING)
 
     def _create(self, trial: Trial) -> Run:
         client = self._connect()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sweeps.counted import find_counts, note_counts
 from sweeps.environment import environment
 from sweeps.image_counts import count_images, save_image_counts
-from sweeps.lease import Lease
+from sweeps.prior_warnings import to_record
 from sweeps.remote_trial import RemoteTrial
-from sweeps.store import Store, write_config, write_json
+from sweeps.store import write_config, write_json
 from sweeps.store_errors import disk_errors
 from sweeps.training_lock import training_lock
 from sweeps.trial_task import TrialTask
@@ -31,7 +31,7 @@ from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.prior import PriorWarning
+from wsss.training.prior import PriorLimits, PriorWarning
 from wsss.training.process import Process
 
 NUM_GALLERY_IMAGES = 6
@@ -41,13 +41,17 @@ CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
 """Image id, codes and counts, as `count_image` gives them."""
 
 
-def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
+def run_trial(
+    task: TrialTask, process: Process, limits: PriorLimits | None = None
+) -> Iterator[dict[str, float]]:
     """Run what is missing of a trial; yield progress as flat numbers.
 
-    Every record has `epoch` and `progress` in [0, 1]; those of an epoch also have its losses, the
-    last one the score. All ranks yield equally often. Raises StoreError if another process works on
-    the same training.
+    Every record has `epoch` and `progress` in [0, 1]; those of an epoch also have its losses, one
+    of a warning what prior_warnings.py makes of it, the last one the score. All ranks yield equally
+    often. Raises StoreError if another process works on the same training, DivergedError and
+    NotLearningError, on all ranks at once, as `train_cam` does.
     """
+    limits = limits or PriorLimits()
     config, store = RunConfig.model_validate(task.config), task.open_store()
     cam, run = store.cam(cam_id(config)), store.run(run_id(config))
     if run.metrics() is not None and store.remote is None:
@@ -55,29 +59,31 @@ def run_trial(task: TrialTask, process: Process) -> Iterator[dict[str, float]]:
     with disk_errors(store.root):
         if process.is_first:
             with training_lock(cam, run_id(config)) as lease:
-                yield from _run_locked(config, task, process, store, lease)
+                remote = RemoteTrial(store, config, process, lease)
+                yield from _run_locked(config, task, process, remote, limits)
         else:
-            yield from _run_locked(config, task, process, store, None)
+            remote = RemoteTrial(store, config, process, None)
+            yield from _run_locked(config, task, process, remote, limits)
 
 
 def _run_locked(
-    config: RunConfig, task: TrialTask, process: Process, store: Store, lease: Lease | None
+    config: RunConfig, task: TrialTask, process: Process, remote: RemoteTrial, limits: PriorLimits
 ) -> Iterator[dict[str, float]]:
     """Run the stages on this rank, once all ranks have what is in the bucket."""
-    remote = RemoteTrial(store, config, process, lease)
     if remote.start():
-        yield from _Stages(config, task, process, store, remote).all()
+        yield from _Stages(config, task, process, remote, limits).all()
 
 
 class _Stages:
     """The stages of one trial on one rank. Only the first rank writes."""
 
     def __init__(
-        self, config: RunConfig, task: TrialTask, process: Process, store: Store,
-        remote: RemoteTrial,
+        self, config: RunConfig, task: TrialTask, process: Process, remote: RemoteTrial,
+        limits: PriorLimits,
     ) -> None:  # fmt: skip
-        self.config, self.task, self.process, self.store = config, task, process, store
-        self.remote = remote
+        self.config, self.task, self.process, self.limits = config, task, process, limits
+        self.remote, self.store = remote, remote.store
+        store = self.store
         self.cam, self.run = store.cam(cam_id(config)), store.run(run_id(config))
         self.started = self.trained_at = self.inference_started = time.time()
         self.inference_seconds = 0.0
@@ -118,19 +124,30 @@ class _Stages:
         checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
         if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
             return  # else its last checkpoint was lost, and what is missing is trained again
-        config, samples = self.config, self.train_samples
+        if self.process.is_first and not any(self.cam.checkpoints.glob("epoch_*.pt")):
+            self.cam.clear_warning()
+        config, samples, epoch = self.config, self.train_samples, 0.0
         for record in train_cam(
             model, config, samples, self.num_classes, process=self.process,
             checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            compiled=self.task.compiled,
+            compiled=self.task.compiled, limits=self.limits,
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
+                self.warn(record)
+                yield {"epoch": epoch} | to_record(record)
                 continue
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))
+            epoch = float(record.epoch)
             yield {key: float(value) for key, value in record.metrics().items()}
         if self.process.is_first:
             write_json(self.cam.path / "trained.json", {"epochs": config.train.epochs})
+            self.remote.push_training()
+
+    def warn(self, warning: PriorWarning) -> None:
+        """Keep a warning beside the training, for whoever looks at the store."""
+        if self.process.is_first:
+            self.cam.warn(asdict(warning) | {"message": str(warning)})
             self.remote.push_training()
 
     def known_counts(self) -> ThresholdCounts | None:

@@ -1,10 +1,11 @@
 """What a trial's process is told: what to run, where things lie, how to behave. Without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.hangs import HANG_AFTER_SECONDS
 from sweeps.store import Store, open_store
+from wsss.training.prior import PriorLimits
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,5 @@ class Conduct:
     """Seconds without progress after which a process ends itself; 0: never."""
     accept_changes: bool = False
     """Whether to continue a checkpoint of other code or packages."""
+    limits: PriorLimits = field(default_factory=PriorLimits)
+    """When a training that is still at the label prior is warned of, and ended."""

@@ -108,6 +108,9 @@ def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_mac
     one = Request(("V", "VI"), "tiny", more=("--gpus", "1"))
     assert one.digest() == Request(("VI", "V"), "tiny", more=("--gpus", "2")).digest()
     assert one.digest() != Request(("V", "VI"), "tiny", settings=("train.lr=1",)).digest()
+    probe = Request(("V", "VI"), "tiny", probe=50)
+    assert one.digest() != probe.digest(), "else a sweep would attach to its probe"
+    assert probe.arguments()[-4:] == ["--probe", "50", "--address", "auto"]
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:

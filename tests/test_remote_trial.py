@@ -25,6 +25,7 @@ from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
+from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 
 EXPLANATORY = {
@@ -36,6 +37,7 @@ IN_A_PROCESS = """
 import json, sys, torch
 from sweeps.trial import run_trial
 from sweeps.trial_task import TrialTask
+from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 torch.set_num_threads(1)
 for record in run_trial(TrialTask(**json.load(sys.stdin)), Process()):
@@ -340,3 +342,19 @@ def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> Non
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), "x")
     with pytest.raises(StoreError, match=r"^/some/file: cannot be written"), disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/file")
+
+
+def test_a_warning_is_in_the_bucket_at_once_and_goes_when_the_training_starts_anew(
+    mirror: Path, port: int, config: RunConfig, drawn: Path
+) -> None:
+    stuck = apply_overrides(config, {"train.lr": 1e-12})
+    loop = run_trial(task(stuck, drawn, "warned"), ONE, PriorLimits(2, 0))
+    assert next(loop)["warned_at"] == 2
+    loop.close()  # type: ignore[attr-defined]
+    key = f"cams/{cam_id(stuck)}/warning.json"
+    assert key in keys(port, "warned")
+    shutil.rmtree(mirror)
+    loop = run_trial(task(stuck, drawn, "warned"), ONE, PriorLimits(0, 0))
+    assert next(loop)["epoch"] == 1
+    loop.close()  # type: ignore[attr-defined]
+    assert key not in keys(port, "warned")

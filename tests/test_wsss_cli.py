@@ -257,6 +257,19 @@ def test_a_diverged_training_names_the_rate(
     assert "lower train.lr (now 1" in told
 
 
+def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_say(
+    drawn: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    words = (
+        "train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", "--config",
+        settings_file, "--set", "train.lr=1e-12", "--prior-warns-after", "1",
+    )  # fmt: skip
+    assert "after 2 iterations" in fail(*words, "--prior-fails-after", "2")
+    assert "warning: still at the label prior after 1 iterations" in succeed(
+        *words, "--prior-fails-after", "0"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

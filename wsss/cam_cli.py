@@ -23,7 +23,22 @@ def train_cam(
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
     ] = None,
     loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
-) -> None:
+    warns_after: Annotated[
+        int,
+        typer.Option(
+            "--prior-warns-after", min=0, metavar="N",
+            help="warn if, after N iterations, it is still no better than the label frequencies; "
+            "0: never",
+        ),
+    ] = 100,
+    fails_after: Annotated[
+        int,
+        typer.Option(
+            "--prior-fails-after", min=0, metavar="N",
+            help="end with an error if it is so after N iterations; 0: never",
+        ),
+    ] = 500,
+) -> None:  # fmt: skip
     """Train a CAM network; given again, it continues from its last checkpoint."""
     with explained():
         from wsss.data.check import check_data
@@ -31,7 +46,7 @@ def train_cam(
         from wsss.run_folder import remember
         from wsss.training import cam
         from wsss.training.checkpoint import CheckpointFolder
-        from wsss.training.prior import PriorWarning
+        from wsss.training.prior import PriorLimits, PriorWarning
         from wsss.training.process import Process, pick_device
 
         dataset = VocDataset(data)
@@ -45,6 +60,7 @@ def train_cam(
         for record in cam.train_cam(
             model, chosen, samples, num_classes, process=Process(device=pick_device()),
             checkpoints=CheckpointFolder(run / "checkpoints"), num_loader_workers=loader_workers,
+            limits=PriorLimits(warns_after, fails_after),
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
                 print(f"warning: {record}", flush=True)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeps import calibration
+from sweeps.failures import meanings
 from sweeps.plan import Plan
 from sweeps.published import paper_notes
 from sweeps.report.findings import findings, headline
@@ -70,6 +71,8 @@ def build_report(
         changes=changed_settings(sweep),
         provenance=_provenance(sweep, store, results),
         failures=_failures(plan, results),
+        failure_meanings=_failure_meanings(plan, results),
+        warnings=_warnings(plan, results),
         costs=_costs(plan, results),
     )
 
@@ -229,6 +232,19 @@ def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
         (trial.name, f"{failure['kind']}: {failure['message']}")
         for trial in plan.trials
         if (failure := results.by_id[trial.run_id].failure)
+    )
+
+
+def _failure_meanings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
+    failures = (results.by_id[trial.run_id].failure for trial in plan.trials)
+    return meanings(failure["kind"] for failure in failures if failure)
+
+
+def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (trial.name, warning)
+        for trial in plan.trials
+        if (warning := results.by_id[trial.run_id].warning)
     )
 
 

@@ -25,6 +25,8 @@ def markdown(report: Report) -> str:
         )
     for title, rows, header in (
         ("Failures", report.failures, ("trial", "reason")),
+        ("What the failures mean", report.failure_meanings, ("failure", "meaning")),
+        ("Warnings", report.warnings, ("trial", "warning")),
         ("Costs", report.costs, ("what", "how much")),
         ("Open points of the paper, as decided here", report.readings, ("setting", "value", "why")),
         (

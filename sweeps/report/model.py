@@ -124,6 +124,11 @@ class Report:
     """(setting, paper preset's value, value here)."""
     provenance: tuple[tuple[str, str], ...]
     failures: tuple[tuple[str, str], ...]
+    """(trial, kind and message)."""
+    failure_meanings: tuple[tuple[str, str], ...]
+    """(kind, what it means) of the kinds among the failures."""
+    warnings: tuple[tuple[str, str], ...]
+    """(trial, words) of trainings that have not left the label prior."""
     costs: tuple[tuple[str, str], ...]
 
     @property

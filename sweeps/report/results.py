@@ -19,10 +19,12 @@ NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Result:
-    """One trial's outcome; both None if it has not ended."""
+    """One trial's outcome; metrics and failure are None if it has not ended."""
 
     metrics: dict[str, Any] | None
     failure: dict[str, Any] | None
+    warning: str | None = None
+    """What its training is warned of; None for a failed one."""
 
     @property
     def seconds(self) -> float:
@@ -39,14 +41,16 @@ class Results:
 
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
         self.store, self.measure = store, measure
-        self.by_id = {t.run_id: self._read(t.run_id) for t in trials}
+        self.by_id = {t.run_id: self._read(t) for t in trials}
         self._resamples: dict[int, Resamples] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
         self._mious: dict[str, NDArray[np.float64]] = {}
 
-    def _read(self, run_id: str) -> Result:
-        folder = self.store.run(run_id)
-        return Result(folder.metrics(), folder.failure())
+    def _read(self, trial: Trial) -> Result:
+        folder = self.store.run(trial.run_id)
+        failure = folder.failure()
+        warning = None if failure else self.store.cam(trial.cam_id).warning()
+        return Result(folder.metrics(), failure, warning)
 
     def miou(self, run_id: str) -> float | None:
         """Return a trial's figure in percent, or None if it is not finished."""

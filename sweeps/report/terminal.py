@@ -29,7 +29,8 @@ def print_report(console: Console, report: Report) -> None:
     for note in report.paper_notes:
         console.print(_text(f"Note on Table {', '.join(note.tables)}: {note.text}"))
     for title, rows in (
-        ("Failures", report.failures), ("Costs", report.costs), ("Provenance", report.provenance),
+        ("Failures", report.failures), ("What the failures mean", report.failure_meanings),
+        ("Warnings", report.warnings), ("Costs", report.costs), ("Provenance", report.provenance),
     ):  # fmt: skip
         if rows:
             console.print(_text(f"\n{title}", style="bold"))

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 from sweeps.drive import drive
+from sweeps.hangs import HANG_AFTER_SECONDS
 from sweeps.paper_tables import row
 from sweeps.store import Store
 from sweeps.sweep import make_sweep
 from sweeps.table import Table
 from sweeps.tables import TABLES
+from sweeps.trial_task import Conduct
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
 
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--address")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--max-concurrent", type=int, default=1)
-    parser.add_argument("--hang-after", type=float)
+    parser.add_argument("--hang-after", type=float, default=HANG_AFTER_SECONDS)
     parser.add_argument("--accept-changes", action="store_true")
     parser.add_argument("--retry-failed", action="store_true")
     given = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> int:
     }  # fmt: skip
     return drive(
         sweep, Store(given.store), options, retry_failed=given.retry_failed,
-        hang_after=given.hang_after, accept_changes=given.accept_changes,
+        conduct=Conduct(given.hang_after, given.accept_changes),
     )  # fmt: skip
 
 

@@ -86,6 +86,7 @@ def check_prior(
     if iteration == limits.fail_after:
         raise NotLearningError(
             f"{warning}; lower train.lr or train.parts_lr_multiplier, or set train.clip_norm and "
-            "train.warmup_iterations (--prior-fails-after 0 trains on)"
+            "train.warmup_iterations; if it only needs longer, raise --prior-fails-after (now "
+            f"{limits.fail_after} iterations; 0: never)"
         )
     return warning

@@ -1,0 +1,325 @@
+"""Trainings that do not learn or diverge, as a person sees them: at once, wherever one looks."""
+
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from finished import finish, finished_sweep
+from rich.console import Console
+
+from sweeps import search_trainable
+from sweeps.drive import _TrackingListener
+from sweeps.events import Events
+from sweeps.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
+from sweeps.plan import Trial
+from sweeps.prior_warnings import from_record, to_record
+from sweeps.progress import Board
+from sweeps.report.build import build_report
+from sweeps.report.html import html
+from sweeps.report.markdown import markdown
+from sweeps.report.terminal import print_report
+from sweeps.search import make_search
+from sweeps.search_callbacks import DrawnCallback
+from sweeps.search_history import History, SearchTrial, ranking
+from sweeps.search_render import render_search
+from sweeps.search_space import parse_space
+from sweeps.search_task import SearchTask
+from sweeps.search_trial import search_trial
+from sweeps.states import read_states
+from sweeps.status import show_status
+from sweeps.store import Store
+from sweeps.sweep import Sweep, load_sweep
+from sweeps.tracking import Tracker
+from wsss.config import RunConfig
+from wsss.data.drawn import draw_voc
+from wsss.identity import cam_id
+from wsss.overrides import apply_overrides
+from wsss.training.cam import DivergedError
+from wsss.training.prior import NotLearningError, PriorWarning
+
+WARNING = PriorWarning(100, 0.2456, 0.2431)
+WORDS = "still at the label prior after 100 iterations: L_cls is 0.2456"
+
+
+# A whole sweep
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=280, check=False,
+        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+    )  # fmt: skip
+
+
+def status_of(store: Store, sweep: Sweep) -> str:
+    console = Console(file=io.StringIO(), width=300, color_system=None)
+    show_status(console, store, sweep, by_trial=False, every=None)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def tags(store: Path) -> list[dict[str, str]]:
+    """Tags of the trials' runs, from MLflow's file: importing MLflow takes seconds, and warns."""
+    found: dict[str, dict[str, str]] = {}
+    with sqlite3.connect(store / "mlflow.db") as database:
+        for run_id, key, value in database.execute("SELECT run_uuid, key, value FROM tags"):
+            found.setdefault(run_id, {})[key] = value
+    return [run_tags for run_tags in found.values() if run_tags.get("wsss.role") == "trial"]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if_asked(
+    tmp_path: Path,
+) -> None:
+    # Nine iterations: three epochs of three batches. Ended at the eighth, after two checkpoints.
+    data = draw_voc(tmp_path / "data", num_train=6, num_extra=6, num_val=1)
+    store = tmp_path / "store"
+    sets = ("epochs=3", "crop_size=64", "batch_size=4", "lr=1e-12")
+    settings = [word for setting in sets for word in ("--set", f"train.{setting}")]
+    words = [
+        sys.executable, "-m", "sweeps", "run", "VI", "--preset", "tiny", "--data", str(data),
+        "--store", str(store), *settings, "--set", "labels.scales=[1.0]", "--prior-warns-after",
+        "4",
+    ]  # fmt: skip
+    done = run([*words, "--prior-fails-after", "8"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+
+    def at(start: str) -> int:
+        return next(i for i, line in enumerate(lines) if line.startswith(start))
+
+    cell = "VI[no,no] seed 0"
+    warned = at(f"warning: {cell}: still at the label prior after 4 iterations: L_cls is ")
+    failed = at(f"{cell}: not learning: still at the label prior after 8 iterations: L_cls is ")
+    assert warned < failed < at("MLflow: "), "said when it happens"
+    assert "--prior-fails-after (now 8 iterations; 0: never)" in lines[failed]
+    sweep = load_sweep(Store(store))
+    assert f"failed: {cell}: not learning: still at" in status_of(Store(store), sweep)
+    (report,) = store.glob("sweeps/*/report/report.txt")
+    told = " ".join(report.read_text().split())
+    assert "What the failures mean not learning: L_cls was still that of the label" in told
+    assert len(tags(store)) == 4
+    for found in tags(store):
+        assert found["wsss.failure"].startswith("not learning: still at the label prior after 8")
+        assert "wsss.warning" not in found
+
+    again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {path.read_text().count("\n") for path in store.glob("cams/*/epochs.jsonl")} == {3}
+    status = status_of(Store(store), sweep)
+    assert "at the prior" in status
+    assert f"warning: {cell}: still at the label prior after 4 iterations" in status
+    assert f"{cell}: still at the label prior after 4" in " ".join(report.read_text().split())
+    for found in tags(store):
+        assert found["wsss.warning"].startswith("still at the label prior after 4 iterations")
+        assert "wsss.failure" not in found
+
+
+# Its parts
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    """Table VI, one seed: 4 trials."""
+    return finished_sweep(("VI",), 1)
+
+
+def cell(sweep: Sweep, name: str) -> Trial:
+    return sweep.plan.cell_trials[f"VI[{name}]"][0]
+
+
+def warn(store: Store, trial: Trial) -> None:
+    store.cam(trial.cam_id).warn({"iteration": 100, "message": str(WARNING)})
+
+
+def left_the_prior(store: Store, trial: Trial) -> None:
+    record = {"epoch": 2, "collapsed": 0.0, "step_losses": [1.0] * 60}
+    store.cam(trial.cam_id).add_epoch(record)
+
+
+def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
+    record = to_record(WARNING)
+    assert all(isinstance(value, float) for value in record.values())
+    assert from_record(record | {"epoch": 1.0}) == WARNING
+    assert from_record({"epoch": 1.0}) is None
+
+
+def test_kinds_of_failures_have_words_and_meanings() -> None:
+    assert failure_kind(DivergedError("")) == DIVERGED
+    assert failure_kind(NotLearningError("")) == NOT_LEARNING
+    assert failure_kind(MemoryError()) == "MemoryError"
+    found = meanings([NOT_LEARNING, "MemoryError", DIVERGED, NOT_LEARNING])
+    assert [kind for kind, _ in found] == [NOT_LEARNING, DIVERGED]
+
+
+def test_the_status_shows_a_warning_until_the_training_has_left_the_prior(
+    store: Store, sweep: Sweep
+) -> None:
+    trial = cell(sweep, "yes,no")
+    warn(store, trial)
+    assert read_states(store, sweep.plan.trials)[trial.run_id].status == "started"
+    shown = status_of(store, sweep)
+    assert "at the prior" in shown
+    assert f"warning: VI[yes,no] seed 0: {WORDS}" in shown
+    left_the_prior(store, trial)
+    shown = status_of(store, sweep)
+    assert "at the prior" not in shown
+    assert "warning" not in shown
+
+
+def test_a_failed_trial_is_not_warned_of_as_well(store: Store, sweep: Sweep) -> None:
+    trial = cell(sweep, "yes,no")
+    warn(store, trial)
+    write_failure(store.run(trial.run_id).path, NOT_LEARNING, "still there", "trace")
+    assert "warning" not in status_of(store, sweep)
+    assert "failed: VI[yes,no] seed 0: not learning: still there" in status_of(store, sweep)
+    assert build_report(sweep, store).warnings == ()
+
+
+def test_the_board_says_a_warning_at_once_and_shows_it_while_it_lasts(sweep: Sweep) -> None:
+    file = io.StringIO()
+    board, trial = (
+        Board(sweep, Console(file=file, width=160, color_system=None)),
+        cell(sweep, "no,no"),
+    )
+    board.update(trial, status="running", record={"epoch": 1.0, **to_record(WARNING)})
+    assert file.getvalue().startswith(f"warning: VI[no,no] seed 0: {WORDS}")
+
+    def view() -> str:
+        with board.console.capture() as captured:
+            board.console.print(board.view())
+        return captured.get()
+
+    assert "at the prior" in view()
+    board.update(trial, status="running", record={"epoch": 1.0, "progress": 0.2, "collapsed": 1.0})
+    assert "at the prior" in view()
+    board.update(trial, status="running", record={"epoch": 2.0, "progress": 0.3, "collapsed": 0.0})
+    assert "at the prior" not in view()
+
+
+def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) -> None:
+    trial, said = cell(sweep, "no,no"), list[str]()
+    events = Events(store, {trial.run_id: trial}, [], said.append)
+    write_failure(store.run(trial.run_id).path, DIVERGED, "diverged at iteration 3", "trace")
+    ended = SimpleNamespace(config={"run_id": trial.run_id})
+    events.on_trial_complete(1, [], ended)
+    events.on_trial_complete(1, [], ended)
+    assert said == ["VI[no,no] seed 0: diverged: diverged at iteration 3"]
+
+
+def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
+    heard: list[Trial] = []
+    thread = SimpleNamespace(notice=lambda trial, running: heard.append(trial))
+    listener, trial = _TrackingListener(thread), cell(sweep, "no,no")
+    listener.update(trial, status="running")
+    listener.update(trial, status="running", record={"epoch": 0.0})
+    assert len(heard) == 1
+    listener.update(trial, status="running", record={"epoch": 0.0, **to_record(WARNING)})
+    assert len(heard) == 2
+
+
+def test_mlflows_tag_of_a_warning_goes_with_it(
+    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
+    client = SimpleNamespace(
+        set_tag=lambda run, key, value: calls.append(("set", run, key, value)),
+        delete_tag=lambda run, key: calls.append(("delete", run, key)),
+    )
+    tracker = Tracker(store, sweep)
+    monkeypatch.setattr(tracker, "_connect", lambda: client)
+
+    def tag(warning: str, **known: str) -> None:
+        run = SimpleNamespace(info=SimpleNamespace(run_id="r"), data=SimpleNamespace(tags=known))
+        tracker._tag_warning(run, warning)  # type: ignore[arg-type]
+
+    tag("")
+    assert calls == []
+    tag(str(WARNING))
+    tag("", **{"wsss.warning": str(WARNING)})
+    assert calls == [("set", "r", "wsss.warning", str(WARNING)), ("delete", "r", "wsss.warning")]
+
+
+def test_the_report_lists_failures_with_their_meaning_and_warnings(
+    store: Store, sweep: Sweep
+) -> None:
+    failed, warned = cell(sweep, "no,no"), cell(sweep, "yes,no")
+    write_failure(store.run(failed.run_id).path, NOT_LEARNING, "still there", "trace")
+    finish(store, warned, 0.3)
+    warn(store, warned)
+    report = build_report(sweep, store)
+    file = io.StringIO()
+    print_report(Console(file=file, width=400, color_system=None), report)
+    for text in (file.getvalue(), markdown(report), html(report)):
+        plain = text.replace("\\", "")
+        assert "not learning: still there" in plain
+        assert "as if the network saw no image" in plain
+        assert WORDS in plain
+
+
+# A search
+
+
+@pytest.fixture(scope="module")
+def stuck(small: RunConfig) -> RunConfig:
+    return apply_overrides(small, {"train.lr": 1e-12})
+
+
+def search_task(config: RunConfig, data: Path, store: Path, *limits: int) -> SearchTask:
+    settings = config.model_dump(mode="json")
+    return SearchTask(settings, "best", str(store), str(data), None, 0, *limits)
+
+
+def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
+    stuck: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(search_trainable.tune, "report", told.append)
+    report: Callable[..., None] = search_trainable._report
+    report(search_trial, search_task(stuck, drawn, tmp_path, 5, 9), 1.0)
+    assert [record["epoch"] for record in told] == [1, 2, 3]
+    assert [record.get("warned_at") for record in told] == [None, 5, None]
+    assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
+    assert "after 9 iterations" in told[-1]["message"]
+    assert Store(tmp_path).cam(cam_id(stuck)).warning() is not None
+
+
+def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others(
+    drawn: Path, tmp_path: Path
+) -> None:
+    search, _ = make_search(
+        parse_space(["transfer.lambda_s=0.1:1"]), preset="tiny", data=drawn, weights=None,
+        overrides={},
+    )  # fmt: skip
+    history, heard = History(tmp_path), list[str]()
+
+    def listen(trial: SearchTrial | None) -> None:
+        assert trial is not None
+        heard.append(f"{trial.status}: {trial.warning[:28]}")
+
+    callback = DrawnCallback(search, history, listen)
+    judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
+    drawn_trial = SimpleNamespace(trial_id="a", config={"transfer.lambda_s": 0.5})
+    callback.on_trial_start(0, [], drawn_trial)
+    callback.on_trial_result(0, [], drawn_trial, judged | to_record(WARNING))
+    assert "1 interrupted at the prior" in render_search(search, history)
+    failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
+    callback.on_trial_result(0, [], drawn_trial, failed)
+    assert heard == ["running: ", "running: still at the label prior aft", "not learning: "]
+    (known,) = ranking(history.trials())
+    assert (known.ended, known.objective, known.message) == (True, 0.0, "still there")
+    assert "1 not learning" in render_search(search, history)

@@ -1,0 +1,180 @@
+"""A training at the label prior: warned of and ended at stated iterations, on every rank."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+from sweeps.guarded_trial import guarded_trial
+from sweeps.store import Store
+from sweeps.trial import run_trial
+from sweeps.trial_task import Conduct, TrialTask
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.identity import cam_id, run_id
+from wsss.overrides import apply_overrides
+from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.prior import (
+    NotLearningError,
+    PriorLimits,
+    PriorWarning,
+    check_prior,
+    configured_prior,
+)
+from wsss.training.process import Process
+
+K = 20
+NEVER = PriorLimits(0, 0)
+PER_EPOCH = 4
+"""Iterations of an epoch: 16 images in batches of 4."""
+
+
+@pytest.fixture(scope="module")
+def stuck(small: RunConfig) -> RunConfig:
+    """A rate so small that nothing is learnt."""
+    return apply_overrides(small, {"train.lr": 1e-12})
+
+
+def told(
+    config: RunConfig, data: Path, limits: PriorLimits, *, folder: Path | None = None,
+    process: Process | None = None,
+) -> list[Any]:  # fmt: skip
+    """Epochs' numbers, warnings, and the error's message, in the order in which they come."""
+    samples = VocDataset(data).samples("train_aug")
+    model, found = build_cam_net(config, samples, K), list[Any]()
+    checkpoints = CheckpointFolder(folder) if folder else None
+    try:
+        for record in train_cam(
+            model, config, samples, K, process=process, checkpoints=checkpoints, limits=limits
+        ):
+            found.append(record if isinstance(record, PriorWarning) else record.epoch)
+    except NotLearningError as error:
+        found.append(str(error))
+    return found
+
+
+def test_a_loss_five_percent_below_the_prior_is_no_longer_warned_of() -> None:
+    limits = PriorLimits(10, 20)
+    assert check_prior(limits, 10, 0.94, 1.0) is None
+    assert check_prior(limits, 20, 0.94, 1.0) is None
+    assert check_prior(limits, 10, 0.96, 1.0) == PriorWarning(10, 0.96, 1.0)
+
+
+def test_the_error_names_numbers_settings_and_the_option_that_ends_it() -> None:
+    with pytest.raises(NotLearningError) as error:
+        check_prior(PriorLimits(10, 20), 20, 0.2345, 0.2)
+    text = str(error.value)
+    assert "after 20 iterations: L_cls is 0.2345, and the label frequencies alone give 0.2" in text
+    flat = RunConfig().flat()
+    for setting in ("lr", "parts_lr_multiplier", "clip_norm", "warmup_iterations"):
+        assert f"train.{setting}" in text
+        assert f"train.{setting}" in flat
+    assert "--prior-fails-after (now 20 iterations; 0: never)" in text
+
+
+def test_a_stuck_training_is_warned_of_and_ended_at_the_stated_iterations(
+    stuck: RunConfig, drawn: Path
+) -> None:
+    first, warning, error = told(stuck, drawn, PriorLimits(6, 7))
+    assert first == 1  # iterations 1 to 4
+    assert warning.iteration == 6
+    samples = VocDataset(drawn).samples("train_aug")
+    assert warning.prior == configured_prior(stuck, samples, K)
+    assert warning.loss_cls > warning.prior
+    assert "after 7 iterations" in error
+
+
+def test_limits_of_zero_and_limits_behind_the_end_say_nothing(
+    stuck: RunConfig, drawn: Path
+) -> None:
+    short = apply_overrides(stuck, {"train.epochs": 1})
+    assert told(short, drawn, NEVER) == [1]
+    assert told(short, drawn, PriorLimits(5, 6)) == [1]
+
+
+def test_a_resumed_training_counts_its_iterations_from_the_very_start(
+    stuck: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    # The error comes in the second epoch, so the checkpoint is of the first.
+    assert "after 6 iterations" in told(stuck, drawn, PriorLimits(2, 6), folder=tmp_path)[-1]
+    warning, error = told(stuck, drawn, PriorLimits(5, 6), folder=tmp_path)
+    assert warning.iteration == 5
+    assert "after 6 iterations" in error
+    passed = told(stuck, drawn, PriorLimits(3, 0), folder=tmp_path)
+    assert passed == [2, 3], "iteration 3 lies before the checkpoint"
+
+
+def work(rank: int, config: RunConfig, data: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    rendezvous = (Path(folder) / "rendezvous").as_uri()
+    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
+    task = TrialTask(config.model_dump(mode="json"), folder, data, None)
+    conduct = Conduct(hang_after=0, limits=PriorLimits(5, 6))
+    records = list(guarded_trial(task, Process(rank, 2), conduct))
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(records))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_warn_and_end_together_and_the_first_records_it(
+    stuck: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    multiprocessing.spawn(work, (stuck, str(drawn), str(tmp_path)), nprocs=2)
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first[1:] == second[1:]  # an epoch's seconds are each rank's own
+    assert [record.get("warned_at") for record in first] == [None, 5, None]
+    assert first[-1]["failed"] == 1
+    failure = Store(tmp_path).run(run_id(stuck)).failure()
+    assert failure is not None
+    assert failure["kind"] == "not learning"
+    assert "after 6 iterations" in failure["message"]
+
+
+# What the store keeps of it
+
+
+def records_of(
+    config: RunConfig, store: Path, data: Path, limits: PriorLimits
+) -> list[dict[str, float]]:
+    task = TrialTask(config.model_dump(mode="json"), str(store), str(data), None)
+    return list(run_trial(task, Process(), limits))
+
+
+def test_a_warning_is_reported_at_once_and_kept_until_the_training_starts_anew(
+    stuck: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    cam = Store(tmp_path).cam(cam_id(stuck))
+    with pytest.raises(NotLearningError):
+        records_of(stuck, tmp_path, drawn, PriorLimits(1, 3))
+    message = cam.warning()
+    assert message is not None
+    assert message.startswith("still at the label prior after 1 iterations: L_cls is ")
+    records = records_of(stuck, tmp_path, drawn, PriorLimits(6, 0))
+    epoch = [record for record in records if record["epoch"] <= 2]
+    assert [record.get("warned_at") for record in epoch] == [None, 6, None]
+    assert [record["epoch"] for record in epoch] == [1, 1, 2]
+    assert all(isinstance(value, float) for record in records for value in record.values())
+    assert "after 6 iterations" in (cam.warning() or "")
+
+
+def write_epoch(cam: Any, epoch: int, collapsed: float) -> None:
+    steps = [1.0] * PER_EPOCH
+    record = EpochRecord(epoch, 1, 1, None, None, 1, 1, 0, collapsed, 1, 1, steps)
+    cam.add_epoch(asdict(record))
+
+
+def test_a_warning_ends_with_the_first_later_epoch_off_the_prior(tmp_path: Path) -> None:
+    cam = Store(tmp_path).cam("a")
+    write_epoch(cam, 1, 0.0)
+    assert cam.warning() is None
+    cam.warn({"iteration": 5, "message": "still there"})
+    assert cam.warning() == "still there", "the epoch off the prior came before"
+    write_epoch(cam, 2, 1.0)
+    assert cam.warning() == "still there"
+    write_epoch(cam, 3, 0.0)
+    assert cam.warning() is None

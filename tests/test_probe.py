@@ -1,0 +1,271 @@
+"""A probe: the first steps of the real trainings, judged, priced and forgotten."""
+
+import io
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished import finish, finished_sweep
+from rich.console import Console
+
+from sweeps import probe_view
+from sweeps.probe import Probed, ProbeTarget, probe_targets
+from sweeps.probe_view import cost, describe, is_bad, probe_sweep, verdict
+from sweeps.resources import Resources
+from sweeps.store import Store, write_json
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.overrides import apply_overrides
+from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.prior import PriorLimits, configured_prior
+from wsss.training.probe import ProbeOptions, ProbeResult, probe
+from wsss.training.process import Process
+
+NEVER = PriorLimits(0, 0)
+
+
+# The first steps of one training
+
+
+def losses_of_training(config: RunConfig, data: Path) -> list[float]:
+    """The total losses of all steps of the real training."""
+    samples = VocDataset(data).samples("train_aug")
+    model = build_cam_net(config, samples, 20)
+    records = train_cam(model, config, samples, 20, limits=NEVER)
+    steps = (record.step_losses for record in records if isinstance(record, EpochRecord))
+    return list(chain.from_iterable(steps))
+
+
+def test_a_probe_takes_the_steps_of_the_real_training_across_epochs(
+    small: RunConfig, drawn: Path
+) -> None:
+    # Without an adjusted view the total loss is L_cls; three epochs of four steps.
+    real = losses_of_training(small, drawn)
+    found = probe(small, ProbeOptions(10, drawn, limits=NEVER), Process())
+    assert (found.num_steps, found.total_steps) == (10, 12)
+    assert found.loss_first == pytest.approx(sum(real[:5]) / 5, abs=1e-5)
+    assert found.loss_last == pytest.approx(sum(real[8:10]) / 2, abs=1e-5)
+    samples = VocDataset(drawn).samples("train_aug")
+    assert found.prior == configured_prior(small, samples, 20)
+    assert (found.failure, found.diverged) == ("", False)
+
+
+def test_a_probe_of_more_steps_than_there_are_ends_with_the_training(
+    small: RunConfig, drawn: Path
+) -> None:
+    short = apply_overrides(small, {"train.epochs": 1})
+    found = probe(short, ProbeOptions(50, drawn, limits=NEVER), Process())
+    assert (found.num_steps, found.total_steps) == (4, 4)
+
+
+def test_time_memory_and_norm_are_positive_numbers(small: RunConfig, drawn: Path) -> None:
+    found = probe(small, ProbeOptions(10, drawn), Process())
+    assert 0 < found.seconds_per_step < 60
+    assert found.images_per_second == pytest.approx(4 / found.seconds_per_step)
+    assert found.training_seconds == pytest.approx(12 * found.seconds_per_step)
+    assert 50 * 2**20 < found.peak_bytes < 2**36
+    assert 0 < found.largest_norm < math.inf
+    assert not found.on_gpu
+
+
+def test_a_probe_ends_where_the_training_would_diverge(small: RunConfig, drawn: Path) -> None:
+    wild = apply_overrides(small, {"train.lr": 1e30, "train.clip_norm": None})
+    found = probe(wild, ProbeOptions(10, drawn), Process())
+    assert found.diverged
+    assert "diverged at iteration 1" in found.failure
+    assert found.num_steps == 1
+
+
+def test_a_probe_ends_where_the_training_would_be_ended_at_the_prior(
+    small: RunConfig, drawn: Path
+) -> None:
+    stuck = apply_overrides(small, {"train.lr": 1e-12})
+    found = probe(stuck, ProbeOptions(10, drawn, limits=PriorLimits(5, 7)), Process())
+    assert not found.diverged
+    assert "after 7 iterations" in found.failure
+    assert found.num_steps == 7
+
+
+# What is probed
+
+
+def test_trainings_that_differ_in_seed_repeat_or_scoring_are_probed_once(tmp_path: Path) -> None:
+    sweep = finished_sweep(("noise-floor", "background-score"), 2)
+    targets = probe_targets(sweep.plan, Store(tmp_path))
+    firsts = [(target.cells[0], target.config.rng_seed) for target in targets]
+    assert ("noise-floor[B0,every seed]", 0) in firsts
+    assert len(targets) == 3, "B0, F0 and F3"
+    assert len({cell for target in targets for cell in target.cells}) == sum(
+        len(target.cells) for target in targets
+    )
+
+
+def test_what_is_trained_already_is_probed_but_not_counted_as_missing(tmp_path: Path) -> None:
+    sweep, store = finished_sweep(("VI",), 2), Store(tmp_path)
+    done, begun = (sweep.plan.cell_trials["VI[no,no]"][seed] for seed in (0, 1))
+    finish(store, done, 0.5)
+    write_json(store.cam(done.cam_id).path / "trained.json", {"epochs": 8})
+    for epoch in (1, 2):
+        store.cam(begun.cam_id).add_epoch({"epoch": epoch})
+    first, *others = probe_targets(sweep.plan, store)
+    assert first.missing == pytest.approx(6 / 8)
+    assert [target.missing for target in others] == [2, 2, 2]
+
+
+# Its words
+
+
+@pytest.fixture
+def fine() -> ProbeResult:
+    """100 steps of 1,000 in a batch of 8."""
+    return ProbeResult(100, 1000, 0.6, 0.1, 0.2, 3.0, 0.5, 8, 3 * 2**30, on_gpu=True)
+
+
+def probed(result: ProbeResult | None, small: RunConfig, cell: str = "III[no,no]") -> Probed:
+    return Probed(ProbeTarget(small, (cell,), 2.0), result, "" if result else "out of memory")
+
+
+CASES = [
+    ({}, False, "looks fine, L_cls is 50% below the label prior", "look fine"),
+    (
+        {"loss_last": 0.3}, False, "no better than the label prior after 100 steps",
+        "no better than the label prior yet",
+    ),
+    ({"loss_last": 0.6}, True, "L_cls does not fall", "L_cls does not fall"),
+    ({"loss_last": math.nan}, True, "L_cls does not fall", "L_cls does not fall"),
+    (
+        {"failure": "diverged at iteration 7", "diverged": True}, True, "diverged at iteration 7",
+        "would diverge",
+    ),
+    ({"failure": "still at"}, True, "still at", "would be ended as not learning"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "bad", "words", "group"), CASES)
+def test_a_training_is_judged_in_words_and_at_the_prior_is_no_fault(
+    fine: ProbeResult, small: RunConfig, changes: dict[str, Any], bad: bool, words: str, group: str
+) -> None:
+    found = probed(replace(fine, **changes), small)
+    assert is_bad(found) is bad
+    assert words in describe(found)
+    (line,) = verdict([found])
+    assert line.startswith(group)
+    assert line.endswith(": III[no,no]")
+
+
+def test_a_probe_that_failed_itself_says_why_and_is_bad(small: RunConfig) -> None:
+    found = probed(None, small)
+    assert is_bad(found)
+    assert "out of memory" in describe(found)
+    assert verdict([found]) == ["could not be probed: III[no,no]"]
+
+
+def test_the_cost_counts_all_missing_trainings_and_all_ranks(
+    fine: ProbeResult, small: RunConfig
+) -> None:
+    # Twice 1,000 steps of half a second, on two workers of two GPUs: 1,000 s x 4 GPUs.
+    (line,) = cost([probed(fine, small), probed(None, small)], Resources(workers=2, gpus=2))
+    assert "2 missing trainings, all seeds: about 17 min one at a time, 1.1 GPU-hours" in line
+    assert "1 more of unknown time" in line
+    assert "0.5 s per step, 16 images/s, 3.0 GiB of GPU memory" in describe(probed(fine, small))
+
+
+def test_ctrl_c_ends_a_probe_with_a_word_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, fine: ProbeResult, small: RunConfig, tmp_path: Path
+) -> None:
+    def interrupted(*_: Any) -> Iterator[Probed]:
+        yield probed(fine, small, "VI[no,no]")
+        raise KeyboardInterrupt
+
+    file = io.StringIO()
+    monkeypatch.setattr(probe_view, "run_probes", interrupted)
+    monkeypatch.setattr(probe_view, "Console", lambda: Console(file=file, width=120))
+    sweep = finished_sweep(("VI",), 1)
+    options = ProbeOptions(50, Path("/nowhere"))
+    assert probe_sweep(sweep, Store(tmp_path), Resources(), options) == 130
+    assert "1/4  VI[no,no]: 100 of 1000 steps" in file.getvalue()
+    assert "interrupted" in file.getvalue()
+
+
+# The command
+
+
+def command(data: Path, store: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "sweeps", "run", "noise-floor", "--preset", "tiny", "--data",
+        str(data), "--store", str(store), "--set", "train.crop_size=48", "--set",
+        "train.batch_size=4", "--set", "train.epochs=8", *more,
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=240, env=environment(), check=False
+    )
+
+
+@pytest.mark.cluster
+def test_the_command_probes_each_training_says_how_it_goes_and_keeps_nothing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    done = run(command(drawn, tmp_path / "store", "--probe", "10"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the first 10 steps of 2 distinct trainings" in done.stdout
+    assert done.stdout.count(": 10 of 32 steps; ") == 2
+    assert "all seeds: about " in done.stdout
+    assert "CPU-hours" in done.stdout
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.cluster
+def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
+    drawn: Path, tmp_path: Path
+) -> None:
+    wild = ("--set", "train.lr=1e30", "--set", "train.clip_norm=null", "--workers", "2")
+    done = run(command(drawn, tmp_path / "store", "--probe", "10", "--cpus", "0.5", *wild))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.count("diverged at iteration 1: gradient norm") == 2
+    assert "would diverge: noise-floor[B0,every seed]" in done.stdout
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.cluster
+def test_ctrl_c_ends_the_command_in_order(drawn: Path, tmp_path: Path) -> None:
+    long = ("--set", "train.epochs=100000", "--probe", "300000", "--prior-fails-after", "0")
+    words = command(drawn, tmp_path / "store", *long)
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    ) as driver:
+        assert driver.stdout is not None
+        while "distinct trainings" not in driver.stdout.readline():
+            assert driver.poll() is None
+        time.sleep(4)
+        driver.send_signal(signal.SIGINT)
+        rest, _ = driver.communicate(timeout=60)
+    assert "interrupted" in rest
+    assert driver.returncode == 130
+    assert not (tmp_path / "store").exists()
+
+
+def test_too_few_steps_and_a_wrong_weights_file_are_refused(drawn: Path, tmp_path: Path) -> None:
+    few = run(command(drawn, tmp_path / "store", "--probe", "3"))
+    assert few.returncode == 2
+    assert "10" in few.stderr
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"no weights")
+    wrong = run(command(drawn, tmp_path / "store", "--probe", "10", "--weights", str(weights)))
+    assert wrong.returncode == 2
+    assert "weights.pt" in wrong.stderr

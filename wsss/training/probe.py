@@ -1,0 +1,189 @@
+"""The first steps of a CAM training, to see whether it trains and what it costs. Keeps nothing.
+
+They are the real training's: same seed, order of images, schedule over all its iterations, device.
+"""
+
+import itertools
+import math
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.training.cam import CamTraining, DivergedError, build_cam_net
+from wsss.training.prior import (
+    COLLAPSE_MARGIN,
+    WINDOW,
+    NotLearningError,
+    PriorLimits,
+    check_prior,
+    configured_prior,
+    prior_gap,
+)
+from wsss.training.process import Process
+
+NUM_FIRST = 5
+"""Steps over which L_cls is averaged at the start."""
+NUM_WARM_UP = 3
+"""Steps left out of the time per step: they allocate, and choose kernels."""
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What a probe runs on, and how far. Changes no loss beyond rounding."""
+
+    num_steps: int
+    data: Path
+    weights_file: Path | None = None
+    num_loader_workers: int = 0
+    compiled: bool = False
+    limits: PriorLimits = field(default_factory=PriorLimits)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the first steps of a training came to. Losses and norms are means over the ranks."""
+
+    num_steps: int
+    """Steps done: as many as asked for, or the whole training, or fewer if it came to an end."""
+    total_steps: int
+    """Of the whole training."""
+    loss_first: float
+    """Mean L_cls of the first NUM_FIRST steps; NaN if none was done."""
+    loss_last: float
+    """Mean L_cls of the last steps: a quarter of all, 1 to WINDOW of them; NaN if none was done."""
+    prior: float
+    """L_cls of the label frequencies."""
+    largest_norm: float
+    """Largest finite gradient norm before clipping."""
+    seconds_per_step: float
+    """Median, without the first NUM_WARM_UP steps; of all if there are no more; NaN without any."""
+    batch_size: int
+    """Images per step, of all ranks together."""
+    peak_bytes: int
+    """Of the rank that took most: its GPU's memory, or on the CPU its resident memory."""
+    on_gpu: bool
+    failure: str = ""
+    """Why the training would end here, in words; "" if it would not."""
+    diverged: bool = False
+    """Whether a loss or a gradient was not finite."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all ranks together."""
+        return self.batch_size / self.seconds_per_step
+
+    @property
+    def training_seconds(self) -> float:
+        """Estimate for the whole training, without scoring."""
+        return self.total_steps * self.seconds_per_step
+
+    @property
+    def is_falling(self) -> bool:
+        """Whether L_cls is lower at the end than at the start."""
+        return self.loss_last < self.loss_first
+
+    @property
+    def at_prior(self) -> bool:
+        """Whether L_cls at the end is no better than that of the label frequencies."""
+        return not prior_gap(self.loss_last, self.prior) >= COLLAPSE_MARGIN
+
+
+def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeResult:
+    """Train for the first steps of a configuration, on every rank, and return what came of it.
+
+    Ends early, without an exception, where the training would: on a gradient or a loss that is not
+    finite, and at the label prior as `options.limits` say. Raises DataError and WeightsError.
+    """
+    if process.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(process.device)
+    dataset = VocDataset(options.data)
+    samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
+    model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
+    training = CamTraining(
+        model, config, samples, num_classes, process=process,
+        num_loader_workers=options.num_loader_workers, compiled=options.compiled,
+    )  # fmt: skip
+    taken = _Taken(configured_prior(config, samples, num_classes), process)
+    failure, diverged = "", False
+    try:
+        for losses, norm in itertools.islice(_steps(training), options.num_steps):
+            taken.add(losses, norm, options.limits)
+    except (DivergedError, NotLearningError) as error:
+        failure, diverged = str(error), isinstance(error, DivergedError)
+    return taken.result(training, failure=failure, diverged=diverged)
+
+
+def _steps(training: CamTraining) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the steps of all epochs, one after the other."""
+    for epoch in range(training.config.train.epochs):
+        yield from training.steps(epoch)
+
+
+class _Taken:
+    """The steps taken so far."""
+
+    def __init__(self, prior: float, process: Process) -> None:
+        self.prior, self.process = prior, process
+        self.losses: list[float] = []
+        self.recent: deque[float] = deque(maxlen=WINDOW)
+        self.largest_norm = 0.0
+        self.seconds: list[float] = []
+        self.started = time.perf_counter()
+
+    def add(self, losses: Tensor, norm: Tensor, limits: PriorLimits) -> None:
+        """Take note of a step. Raises NotLearningError, and DivergedError for its losses."""
+        self.seconds.append(time.perf_counter() - self.started)
+        values = self.process.mean(losses).tolist()  # total, L_cls, L_s, L_bs
+        self.largest_norm = max(self.largest_norm, float(norm))
+        done = len(self.losses) + 1
+        if not all(map(math.isfinite, values)):
+            names = zip(("total", "L_cls", "L_s", "L_bs"), values, strict=True)
+            words = ", ".join(f"{name} {value:.4g}" for name, value in names)
+            raise DivergedError(f"diverged at iteration {done - 1}: losses {words}")
+        self.losses.append(values[1])
+        self.recent.append(values[1])
+        if done in (limits.warn_after, limits.fail_after):
+            check_prior(limits, done, fmean(self.recent), self.prior)
+        self.started = time.perf_counter()
+
+    def result(self, training: CamTraining, *, failure: str, diverged: bool) -> ProbeResult:
+        """Return what the steps came to; every rank calls this."""
+        last = self.losses[-min(WINDOW, max(1, len(self.losses) // 4)) :]
+        peaks = self.process.gather(_peak_bytes(self.process.device))
+        steady = self.seconds[NUM_WARM_UP:] or self.seconds
+        return ProbeResult(
+            num_steps=len(self.losses),
+            total_steps=training.num_iterations,
+            loss_first=_mean(self.losses[:NUM_FIRST]),
+            loss_last=_mean(last),
+            prior=self.prior,
+            largest_norm=self.largest_norm,
+            seconds_per_step=median(steady) if steady else math.nan,
+            batch_size=training.config.train.batch_size,
+            peak_bytes=max(peaks),
+            on_gpu=self.process.device.type == "cuda",
+            failure=failure,
+            diverged=diverged,
+        )
+
+
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Return the most memory that this process held: on its GPU, else in all its life."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
