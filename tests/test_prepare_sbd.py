@@ -146,7 +146,7 @@ def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path: Path) -> N
 def test_a_mask_whose_picture_is_missing_is_refused(tmp_path: Path) -> None:
     jobs, _ = jobs_of(tmp_path, 1)
     jobs[0].image.unlink()
-    with pytest.raises(DataError, match=r"0\.jpg: cannot be read"):
+    with pytest.raises(DataError, match=r"0\.jpg: missing; add"):
         convert(jobs)
 
 
