@@ -35,7 +35,7 @@ from wsss.training.checkpoint import CheckpointFolder
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
-NETWORK = NetworkConfig(backbone="resnet10_narrow", weights="none")
+NETWORK = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=0)
 CONFIG = RandomWalkConfig(
     epochs=3, batch_size=4, crop_size=48, min_long_side=48, max_long_side=80, radius=3, lr=0.1
 )
@@ -276,8 +276,8 @@ def test_every_trainable_parameter_gets_a_gradient(backbone: str, frozen: bool) 
     losses.total.backward()
     assert 0 < share.item() < 1
     groups = model.parameter_groups()
-    assert bool(groups[0]) is not frozen
-    trainable = {id(p) for group in groups for p in group}
+    assert bool(groups["backbone"]) is not frozen
+    trainable = {id(p) for group in groups.values() for p in group}
     for name, parameter in model.named_parameters():
         if id(parameter) in trainable:
             assert parameter.grad is not None, name

@@ -28,9 +28,11 @@ from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_label_png, write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
+from wsss.presets import PRESETS
 from wsss.segmentation_config import DeepLabConfig
 from wsss.segmentation_presets import (
     DEEPLAB_PRESETS,
+    LABEL_PRESETS,
     PAPER_DEEPLAB,
     SHORT_DEEPLAB,
     TINY_DEEPLAB,
@@ -443,7 +445,7 @@ def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> 
 
 
 def test_every_preset_names_settings_that_are_allowed() -> None:
-    assert set(DEEPLAB_PRESETS) == {"tiny", "short", "paper"}
+    assert set(DEEPLAB_PRESETS) == set(LABEL_PRESETS) == set(PRESETS)
     for config in DEEPLAB_PRESETS.values():
         assert DeepLabConfig.model_validate(config.model_dump()) == config
 
