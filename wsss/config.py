@@ -183,7 +183,9 @@ class TrainConfig(Settings):
         1.0, description="(open) FPN; at the classifier's rate it diverges within ten iterations"
     )
     parts_lr_multiplier: PositiveFloat = Field(
-        1.0, description="(open) focused and unfocused parts"
+        1.0,
+        description="(open) focused and unfocused parts; at the classifier's rate they stay at the "
+        "label prior or diverge (docs/paper.md)",
     )
     momentum: Literal["legacy", "standard"] = Field(
         "legacy",
