@@ -15,7 +15,8 @@ IRN = apply_overrides(PAPER, {"network.feature_map": "plain"})
 """The CAMs of IRN (Ahn et al., CVPR 2019), step for step as its public code trains and infers them.
 
 Their published score, 48.3 mIoU on VOC's train images, is what `make calibrate` expects. IRN has no
-focused or unfocused part; here they train at the backbone's rate, as at the classifier's they do not.
+focused or unfocused parts; here they train at the backbone's rate, as they do not at the
+classifier's.
 """
 
 SHORT = apply_overrides(
