@@ -222,6 +222,8 @@ COMMAND = (
     "import typer; from sweeps.search_cli import search;"
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
+DRAWS = "2"
+"""A seed of which the second draw is better than the first, so that nothing stops it early."""
 SHRUNK = (
     "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
     "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
@@ -232,7 +234,7 @@ def start(data: Path, store: str, mirror: Path) -> subprocess.Popen[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     words = [
         sys.executable, "-c", COMMAND, "--preset", "tiny", "--data", str(data), "--store", store,
-        "--samples", "2", "--max-concurrent", "1", *settings,
+        "--samples", "2", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
     ]  # fmt: skip
     clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment = clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)}

@@ -22,6 +22,9 @@ COMMAND = (
     "import typer; from sweeps.search_cli import search;"
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
+DRAWS = "2"
+"""A seed of which the second draw is by 2 points better than the first, so that nothing stops it
+early, and the fourth by 5 points worse."""
 SHRUNK = (
     "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
     "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
@@ -39,7 +42,8 @@ def command(data: Path, store: Path, *more: str, samples: int = 4) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
         sys.executable, "-c", COMMAND, "--preset", "tiny", "--data", str(data), "--store",
-        str(store), "--samples", str(samples), "--max-concurrent", "1", *settings, *more,
+        str(store), "--samples", str(samples), "--max-concurrent", "1", "--rng-seed", DRAWS,
+        *settings, *more,
     ]  # fmt: skip
 
 
