@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli_options import (
+    AcceptChanges,
     Address,
     Cpus,
     Data,
+    FailsAfter,
     Gpus,
     LoaderWorkers,
     MaxConcurrent,
@@ -17,6 +19,7 @@ from sweeps.cli_options import (
     Seeds,
     Set,
     StoreOption,
+    WarnsAfter,
     Weights,
     Workers,
     data_folder,
@@ -50,6 +53,9 @@ def calibrate(
     max_concurrent: MaxConcurrent = None,
     loader_workers: LoaderWorkers = 0,
     retry_failed: RetryFailed = False,
+    accept_changes: AcceptChanges = False,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
 ) -> None:
     """Train IRN's plain CAM and say whether its published score comes out. Again: resumes.
 
@@ -63,7 +69,9 @@ def calibrate(
     from sweeps.drive import drive
     from sweeps.store import open_store
     from sweeps.sweep import make_sweep
+    from sweeps.trial_task import Conduct
     from wsss.overrides import parse_assignments
+    from wsss.training.prior import PriorLimits
 
     with explained():
         _refuse_job_server(address)
@@ -78,7 +86,11 @@ def calibrate(
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
             "max_concurrent": max_concurrent, "loader_workers": loader_workers,
         }  # fmt: skip
-        if code := drive(sweep, results, options, retry_failed=retry_failed):
+        conduct = Conduct(
+            accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
+        )
+        code = drive(sweep, results, options, retry_failed=retry_failed, conduct=conduct)
+        if code:
             raise typer.Exit(code)
         verdict = weigh(sweep, results, facts)
         if write(results, sweep, verdict):

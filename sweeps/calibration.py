@@ -117,7 +117,10 @@ def lines(calibration: Calibration) -> list[str]:
             for check in calibration.checks
             if check.name == "image-level labels" and check.state == "note"
         ]
-        texts.append("Next: sweeps run III --preset paper --probe 50, then without --probe.")
+        texts.append(
+            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA and "
+            "GPUS."
+        )
         return texts
     texts.append("What to look at, in this order (IRN's in brackets):")
     texts += [f"{at:2}. {_point(check)}" for at, check in enumerate(calibration.checks, 1)]

@@ -53,15 +53,16 @@ WarnsAfter = Annotated[
     int,
     typer.Option(
         "--prior-warns-after", min=0, metavar="N",
-        help="warn of a training that after N iterations is still no better than the label "
-        "frequencies; 0: never",
+        help="warn of a training whose L_cls after N iterations is not clearly below that of the "
+        "label frequencies (the label prior); 0: never",
     ),
 ]  # fmt: skip
 FailsAfter = Annotated[
     int,
     typer.Option(
         "--prior-fails-after", min=0, metavar="N",
-        help="end it as failed (`not learning`) if it is so after N iterations; 0: never",
+        help="end a training as failed (`not learning`) if its L_cls after N iterations is not "
+        "clearly below that of the label frequencies; 0: never",
     ),
 ]  # fmt: skip
 Probe = Annotated[
@@ -72,6 +73,10 @@ Probe = Annotated[
         "how much memory, and what will the plan cost; keeps nothing",
     ),
 ]  # fmt: skip
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
+]
 LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 
 

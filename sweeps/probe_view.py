@@ -48,12 +48,14 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
 def is_bad(probed: Probed) -> bool:
     """Whether to change something before the sweep is run.
 
-    That is if the probe failed, the training would end (not finite, or at the label prior after
-    --prior-fails-after iterations), or L_cls does not fall. To be at the label prior is no fault
-    before that.
+    That is if the probe failed, the training would end (not finite, or not clearly below the label
+    prior after --prior-fails-after iterations, or at its own end), or L_cls does not fall. Before
+    that, not to be below the label prior is no fault.
     """
     result = probed.result
-    return result is None or bool(result.failure) or not result.is_falling
+    if result is None or result.failure or not result.is_falling:
+        return True
+    return result.is_whole and result.at_prior
 
 
 def describe(probed: Probed) -> str:
@@ -66,8 +68,8 @@ def describe(probed: Probed) -> str:
     return "\n     ".join(
         (
             f"{name}: {result.num_steps} of {result.total_steps} steps; {judge(result)}",
-            f"L_cls {result.loss_first:.4f} -> {result.loss_last:.4f}, label prior "
-            f"{result.prior:.4f}; {finite}, largest gradient norm {result.largest_norm:.3g}",
+            f"L_cls {result.loss_first:.4g} -> {result.loss_last:.4g}, label prior "
+            f"{result.prior:.4g}; {finite}, largest gradient norm {result.largest_norm:.3g}",
             f"{result.seconds_per_step:.3g} s per step, {result.images_per_second:.3g} images/s, "
             f"{format_bytes(result.peak_bytes / 2**30)} of {memory} at most; the whole training "
             f"about {_time(result.training_seconds)}",
@@ -80,9 +82,10 @@ def judge(result: ProbeResult) -> str:
     if result.failure:
         return result.failure
     if not result.is_falling:
-        return "L_cls does not fall"
+        return "L_cls does not fall; try another train.lr, or set train.clip_norm"
     if result.at_prior:
-        return f"L_cls falls, and is no better than the label prior after {result.num_steps} steps"
+        when = "at its end" if result.is_whole else f"after {result.num_steps} steps"
+        return f"L_cls falls, and is not clearly below the label prior {when}"
     below = 1 - result.loss_last / result.prior
     return f"looks fine, L_cls is {below:.0%} below the label prior"
 
@@ -100,13 +103,14 @@ _GROUPS = (
     "would be ended as not learning",
     "L_cls does not fall",
     "could not be probed",
-    "no better than the label prior yet (normal for a hundred steps; a longer probe tells more)",
+    "ended without learning",
+    "not clearly below the label prior yet (normal for a hundred steps; a longer probe tells more)",
     "look fine",
 )
 
 
 def _group(probed: Probed) -> str:
-    diverge, not_learning, not_falling, failed, at_prior, fine = _GROUPS
+    diverge, not_learning, not_falling, failed, ended, at_prior, fine = _GROUPS
     result = probed.result
     if result is None:
         return failed
@@ -114,26 +118,28 @@ def _group(probed: Probed) -> str:
         return diverge if result.diverged else not_learning
     if not result.is_falling:
         return not_falling
-    return at_prior if result.at_prior else fine
+    if not result.at_prior:
+        return fine
+    return ended if result.is_whole else at_prior
 
 
 def cost(found: Iterable[Probed], resources: Resources) -> list[str]:
     """Return what the missing trainings of all seeds will take, scoring left out."""
     device, per_rank = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
-    seconds, missing, unknown = 0.0, 0.0, 0
+    seconds, missing, unknown = 0.0, 0.0, 0.0
     for probed in found:
         took = probed.result.training_seconds if probed.result else math.nan
+        missing += probed.target.missing
         if math.isfinite(took):
             seconds += took * probed.target.missing
-            missing += probed.target.missing
         else:
-            unknown += 1
+            unknown += probed.target.missing
     hours = seconds * resources.demand.workers * per_rank / 3600
     text = (
-        f"the plan's {missing:.4g} missing trainings, all seeds: about {_time(seconds)} one at a "
-        f"time, {hours:.2g} {device}-hours; scoring comes on top"
+        f"what the plan still needs, {missing:.4g} of its trainings under all seeds: about "
+        f"{_time(seconds)} one at a time, {hours:.2g} {device}-hours; scoring comes on top"
     )
-    return [text + (f"; {unknown} more of unknown time" if unknown else "")]
+    return [text + (f"; {unknown:.4g} of them of unknown time" if unknown else "")]
 
 
 def short_name(target: ProbeTarget) -> str:

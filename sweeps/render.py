@@ -77,6 +77,7 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
 
 
 def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
+    trials = list(trials)
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
     failures = [found for found in (run.failure() for run in runs) if found]
@@ -86,6 +87,8 @@ def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
         text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
+        if any(store.cam(trial.cam_id).warning() for trial in trials):
+            text.append("\nat the label prior", style="yellow")
     if failures:
         text.append(("\n" if metrics else "") + printable(str(failures[0]["kind"])), style="red")
     elif not metrics:

@@ -56,7 +56,7 @@ class Sweep:
             f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
             f"({data.train_split}), {self.num_eval_images} scored ({data.eval_split}) | "
             f"backbone {network.backbone}, weights {weights} | "
-            f"{train.epochs} epochs, batch {train.batch_size}, crop {train.crop_size} | {seeds} | "
+            f"{train.epochs} epoch{'' if train.epochs == 1 else 's'}, batch {train.batch_size}, crop {train.crop_size} | {seeds} | "
             f"preset {self.preset}"
         )
 

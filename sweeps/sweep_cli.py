@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli_options import (
+    AcceptChanges,
     Address,
     Cpus,
     Data,
@@ -109,10 +110,7 @@ def run(
     hang_after: Annotated[
         float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
     ] = 1800.0,
-    accept_changes: Annotated[
-        bool,
-        typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
-    ] = False,
+    accept_changes: AcceptChanges = False,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
     probe: Probe = None,
@@ -125,10 +123,10 @@ def run(
     A gradient that is not finite ends a trial as `diverged`, a network that does not learn as `not
     learning`; both are said at once, and are not repeated without --retry-failed.
 
-    With --probe N, nothing of this: the first N optimiser steps of each distinct training are
+    With --probe N, nothing is kept: the first N optimiser steps of each distinct training are
     tried, and what they show is printed. Exit code 0: all losses and gradients are finite and L_cls
-    falls; 1: not so, or a training would be ended by --prior-fails-after within N steps. That one
-    is at the label prior before that is only said.
+    falls; 1: one is not, or a training would be ended by --prior-fails-after within N steps, or is
+    over within them without having learnt.
     """
     from sweeps.drive import drive
     from sweeps.store import open_store

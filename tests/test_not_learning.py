@@ -45,7 +45,7 @@ from wsss.training.cam import DivergedError
 from wsss.training.prior import NotLearningError, PriorWarning
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)
-WORDS = "still at the label prior after 100 iterations: L_cls is 0.2456"
+WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456"
 
 
 # A whole sweep
@@ -98,8 +98,10 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
         return next(i for i, line in enumerate(lines) if line.startswith(start))
 
     cell = "VI[no,no] seed 0"
-    warned = at(f"warning: {cell}: still at the label prior after 4 iterations: L_cls is ")
-    failed = at(f"{cell}: not learning: still at the label prior after 8 iterations: L_cls is ")
+    warned = at(f"warning: {cell}: not clearly below the label prior after 4 iterations: L_cls is ")
+    failed = at(
+        f"{cell}: not learning: not clearly below the label prior after 8 iterations: L_cls is "
+    )
     assert warned < failed < at("MLflow: "), "said when it happens"
     assert "--prior-fails-after (now 8 iterations; 0: never)" in lines[failed]
     sweep = load_sweep(Store(store))
@@ -109,7 +111,9 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
     assert "What the failures mean not learning: L_cls was still that of the label" in told
     assert len(tags(store)) == 4
     for found in tags(store):
-        assert found["wsss.failure"].startswith("not learning: still at the label prior after 8")
+        assert found["wsss.failure"].startswith(
+            "not learning: not clearly below the label prior after 8"
+        )
         assert "wsss.warning" not in found
 
     again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
@@ -117,10 +121,14 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
     assert {path.read_text().count("\n") for path in store.glob("cams/*/epochs.jsonl")} == {3}
     status = status_of(Store(store), sweep)
     assert "at the prior" in status
-    assert f"warning: {cell}: still at the label prior after 4 iterations" in status
-    assert f"{cell}: still at the label prior after 4" in " ".join(report.read_text().split())
+    assert f"warning: {cell}: not clearly below the label prior after 4 iterations" in status
+    assert f"{cell}: not clearly below the label prior after 4" in " ".join(
+        report.read_text().split()
+    )
     for found in tags(store):
-        assert found["wsss.warning"].startswith("still at the label prior after 4 iterations")
+        assert found["wsss.warning"].startswith(
+            "not clearly below the label prior after 4 iterations"
+        )
         assert "wsss.failure" not in found
 
 
@@ -319,7 +327,11 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     assert "1 interrupted at the prior" in render_search(search, history)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
     callback.on_trial_result(0, [], drawn_trial, failed)
-    assert heard == ["running: ", "running: still at the label prior aft", "not learning: "]
+    assert heard == [
+        "running: ",
+        "running: not clearly below the label prior aft",
+        "not learning: ",
+    ]
     (known,) = ranking(history.trials())
     assert (known.ended, known.objective, known.message) == (True, 0.0, "still there")
     assert "1 not learning" in render_search(search, history)

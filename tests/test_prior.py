@@ -15,7 +15,7 @@ from sweeps.store import Store
 from sweeps.trial import run_trial
 from sweeps.trial_task import Conduct, TrialTask
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
+from wsss.data.voc import Sample, VocDataset
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
@@ -24,8 +24,10 @@ from wsss.training.prior import (
     NotLearningError,
     PriorLimits,
     PriorWarning,
-    check_prior,
+    PriorWatch,
     configured_prior,
+    prior_gap,
+    prior_loss,
 )
 from wsss.training.process import Process
 
@@ -60,15 +62,37 @@ def told(
 
 
 def test_a_loss_five_percent_below_the_prior_is_no_longer_warned_of() -> None:
-    limits = PriorLimits(10, 20)
-    assert check_prior(limits, 10, 0.94, 1.0) is None
-    assert check_prior(limits, 20, 0.94, 1.0) is None
-    assert check_prior(limits, 10, 0.96, 1.0) == PriorWarning(10, 0.96, 1.0)
+    watch = PriorWatch(PriorLimits(10, 20), 1.0)
+    assert watch.judge(10, 0.94) is None
+    assert watch.judge(10, 0.96) == PriorWarning(10, 0.96, 1.0)
+
+
+def test_where_every_picture_holds_the_one_class_nothing_is_warned_of() -> None:
+    samples = [Sample(str(index), Path(), (0,), "mask") for index in range(8)]
+    prior = prior_loss(samples, 1)
+    assert prior < 1e-9
+    assert PriorWatch(PriorLimits(1, 1), prior).judge(1, 0.7) is None
+    assert prior_gap(0.7, prior) == 1.0
+
+
+def due(watch: PriorWatch, start: int, stop: int) -> list[int]:
+    """The iterations start + 1 to stop after which the watch wants L_cls to be judged."""
+    return [n for n in range(start + 1, stop + 1) if watch.add(0.5, n)]
+
+
+def test_each_limit_is_looked_at_once_and_a_resumed_training_with_a_window_of_losses() -> None:
+    assert due(PriorWatch(PriorLimits(100, 500), 1.0), 0, 800) == [100, 500]
+    assert due(PriorWatch(PriorLimits(0, 7), 1.0), 0, 800) == [7]
+    resumed = PriorWatch(PriorLimits(40, 90), 1.0)
+    assert due(resumed, 60, 300) == [100, 110]  # with 40, and with WINDOW losses
+    assert due(PriorWatch(PriorLimits(0, 0), 1.0), 0, 800) == []
 
 
 def test_the_error_names_numbers_settings_and_the_option_that_ends_it() -> None:
+    watch = PriorWatch(PriorLimits(10, 20), 0.2)
+    assert due(watch, 0, 20) == [10, 20]
     with pytest.raises(NotLearningError) as error:
-        check_prior(PriorLimits(10, 20), 20, 0.2345, 0.2)
+        watch.judge(20, 0.2345)
     text = str(error.value)
     assert "after 20 iterations: L_cls is 0.2345, and the label frequencies alone give 0.2" in text
     flat = RunConfig().flat()
@@ -103,11 +127,18 @@ def test_a_resumed_training_counts_its_iterations_from_the_very_start(
 ) -> None:
     # The error comes in the second epoch, so the checkpoint is of the first.
     assert "after 6 iterations" in told(stuck, drawn, PriorLimits(2, 6), folder=tmp_path)[-1]
-    warning, error = told(stuck, drawn, PriorLimits(5, 6), folder=tmp_path)
-    assert warning.iteration == 5
-    assert "after 6 iterations" in error
-    passed = told(stuck, drawn, PriorLimits(3, 0), folder=tmp_path)
-    assert passed == [2, 3], "iteration 3 lies before the checkpoint"
+    second, warning, error = told(stuck, drawn, PriorLimits(5, 6), folder=tmp_path)
+    assert (second, warning.iteration) == (2, 9)  # 5 losses behind the checkpoint at 4
+    assert "after 10 iterations" in error
+
+
+def test_a_training_resumed_behind_a_limit_is_judged_all_the_same(
+    stuck: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    assert "after 6 iterations" in told(stuck, drawn, PriorLimits(2, 6), folder=tmp_path)[-1]
+    warning, *epochs = told(stuck, drawn, PriorLimits(3, 0), folder=tmp_path)
+    assert warning.iteration == 7
+    assert epochs == [2, 3]
 
 
 def work(rank: int, config: RunConfig, data: str, folder: str) -> None:
@@ -153,7 +184,7 @@ def test_a_warning_is_reported_at_once_and_kept_until_the_training_starts_anew(
         records_of(stuck, tmp_path, drawn, PriorLimits(1, 3))
     message = cam.warning()
     assert message is not None
-    assert message.startswith("still at the label prior after 1 iterations: L_cls is ")
+    assert message.startswith("not clearly below the label prior after 1 iterations: L_cls is ")
     records = records_of(stuck, tmp_path, drawn, PriorLimits(6, 0))
     epoch = [record for record in records if record["epoch"] <= 2]
     assert [record.get("warned_at") for record in epoch] == [None, 6, None]

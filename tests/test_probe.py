@@ -137,10 +137,15 @@ def probed(result: ProbeResult | None, small: RunConfig, cell: str = "III[no,no]
 CASES = [
     ({}, False, "looks fine, L_cls is 50% below the label prior", "look fine"),
     (
-        {"loss_last": 0.3}, False, "no better than the label prior after 100 steps",
-        "no better than the label prior yet",
+        {"loss_last": 0.3}, False, "not clearly below the label prior after 100 steps",
+        "not clearly below the label prior yet",
     ),
-    ({"loss_last": 0.6}, True, "L_cls does not fall", "L_cls does not fall"),
+    (
+        {"loss_last": 0.3, "total_steps": 100}, True,
+        "not clearly below the label prior at its end", "ended without learning",
+    ),
+    ({"total_steps": 100}, False, "looks fine, L_cls is 50% below", "look fine"),
+    ({"loss_last": 0.595}, True, "L_cls does not fall; try another", "L_cls does not fall"),
     ({"loss_last": math.nan}, True, "L_cls does not fall", "L_cls does not fall"),
     (
         {"failure": "diverged at iteration 7", "diverged": True}, True, "diverged at iteration 7",
@@ -174,8 +179,9 @@ def test_the_cost_counts_all_missing_trainings_and_all_ranks(
 ) -> None:
     # Twice 1,000 steps of half a second, on two workers of two GPUs: 1,000 s x 4 GPUs.
     (line,) = cost([probed(fine, small), probed(None, small)], Resources(workers=2, gpus=2))
-    assert "2 missing trainings, all seeds: about 17 min one at a time, 1.1 GPU-hours" in line
-    assert "1 more of unknown time" in line
+    assert "still needs, 4 of its trainings under all seeds: about 17 min one at a time" in line
+    assert "1.1 GPU-hours" in line
+    assert "2 of them of unknown time" in line
     assert "0.5 s per step, 16 images/s, 3.0 GiB of GPU memory" in describe(probed(fine, small))
 
 

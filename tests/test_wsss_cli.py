@@ -265,7 +265,7 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
         settings_file, "--set", "train.lr=1e-12", "--prior-warns-after", "1",
     )  # fmt: skip
     assert "after 2 iterations" in fail(*words, "--prior-fails-after", "2")
-    assert "warning: still at the label prior after 1 iterations" in succeed(
+    assert "warning: not clearly below the label prior after 1 iterations" in succeed(
         *words, "--prior-fails-after", "0"
     )
 

@@ -5,6 +5,7 @@ configurations give the same experiment. Each field says why its default was cho
 a point that the paper leaves open, whose alternatives are the field's other values.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -18,8 +19,17 @@ FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 """A name that becomes part of a path: it cannot lead out of its folder."""
 
 
-WEIGHTS_PATTERN = r"^(imagenet_v1|imagenet_v2|none|sha256:[0-9a-f]{64})$"
-"""Names of initial weights, each of which means the same bytes for ever."""
+def _named_weights(name: str) -> str:
+    if not re.fullmatch(r"imagenet_v1|imagenet_v2|none|sha256:[0-9a-f]{64}", name):
+        raise ValueError(
+            "give imagenet_v1 (that of IRN, SEAM and Puzzle-CAM), imagenet_v2 (torchvision's later "
+            "recipe), none, or --weights FILE"
+        )
+    return name
+
+
+WeightsName = Annotated[str, AfterValidator(_named_weights)]
+"""A name of initial weights, each of which means the same bytes for ever."""
 
 
 class Settings(BaseModel):
@@ -45,9 +55,8 @@ class NetworkConfig(Settings):
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
         "resnet50", description="the paper's is resnet50; resnet10_narrow is for the drawn data"
     )
-    weights: str = Field(
+    weights: WeightsName = Field(
         "imagenet_v1",
-        pattern=WEIGHTS_PATTERN,
         description="(open) initial weights: torchvision's first ImageNet ones (those of IRN, SEAM "
         "and Puzzle-CAM), its second ones, none, or a file's digest",
     )

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss.config import (
-    WEIGHTS_PATTERN,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     Settings,
     UnitFloat,
+    WeightsName,
 )
 
 
@@ -152,7 +152,7 @@ class DeepLabConfig(Settings):
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
         "resnet50", description="IV-B"
     )
-    weights: str = Field("imagenet_v1", pattern=WEIGHTS_PATTERN, description="as in NetworkConfig")
+    weights: WeightsName = Field("imagenet_v1", description="as in NetworkConfig")
     output_stride: Literal[8, 16] = Field(8, description="DeepLabv2: 8; 16 for small machines")
     first_block_dilation: Literal["full", "half"] = Field(
         "full",

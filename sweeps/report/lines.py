@@ -50,7 +50,8 @@ def seed_bounds(evidence: CellEvidence | None) -> tuple[float, float] | None:
 def measured(cell: CellReport) -> str:
     """Return the measured mIoU, or why there is none."""
     if cell.mean is None and cell.failures:
-        return f"failed ({cell.failures[0]})"
+        seed, kind, _ = cell.failures[0].split(": ", 2)  # the message stands among the remarks
+        return f"failed ({seed}: {kind})"
     return mean_and_sd(cell.mean, cell.sd)
 
 

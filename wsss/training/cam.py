@@ -5,7 +5,6 @@ Legend: B batch on this rank, V views, K foreground classes.
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,10 +25,9 @@ from wsss.training.compiled import compile_network
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
-    WINDOW,
     PriorLimits,
     PriorWarning,
-    check_prior,
+    PriorWatch,
     configured_prior,
     prior_gap,
 )
@@ -115,23 +113,21 @@ def train_cam(
     and an equal model. compiled: by torch.compile, which pays late (docs/performance.md).
     Raises DivergedError on a gradient that is not finite, NotLearningError as `limits` says.
     """
-    limits = limits or PriorLimits()
     training = CamTraining(
         model, config, samples, num_classes, process=process, checkpoints=checkpoints,
         num_loader_workers=num_loader_workers, compiled=compiled,
     )  # fmt: skip
     process = training.process
     prior = configured_prior(config, samples, num_classes)
-    recent: deque[Tensor] = deque(maxlen=WINDOW)
+    watch = PriorWatch(limits or PriorLimits(), prior)
     for epoch in range(training.position.epoch, config.train.epochs):
         started, terms, norms = time.perf_counter(), [], []
         for losses, norm in training.steps(epoch):
             terms.append(losses)
             norms.append(norm)
-            recent.append(losses[1])
-            if training.iteration in (limits.warn_after, limits.fail_after):
-                mean = float(process.mean(torch.stack(list(recent)).mean()))
-                if warning := check_prior(limits, training.iteration, mean, prior):
+            if watch.add(losses[1], training.iteration):
+                mean = process.mean(torch.stack(list(watch.recent)).mean())
+                if warning := watch.judge(training.iteration, float(mean)):
                     yield warning
         seconds = time.perf_counter() - started
         per_step = process.mean(torch.stack(terms)).double().cpu()  # [iterations, 4]

@@ -4,7 +4,9 @@ A collapsed network answers every image with the label frequencies. Its maps say
 is thresholded later, and the epochs that it still has to train are lost.
 """
 
+from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +17,21 @@ from wsss.errors import ForeseenError
 COLLAPSE_MARGIN = 0.05
 """A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
 
+MIN_PRIOR = 0.01
+"""Below this entropy there is nothing to learn, as where every picture holds the one class: no
+training is judged by it."""
+
 WINDOW = 50
 """Iterations over which L_cls is averaged: 800 images at IRN's batch of 16."""
 
 
 class NotLearningError(ForeseenError, RuntimeError):
-    """L_cls is still at the label prior after `PriorLimits.fail_after` iterations."""
+    """L_cls is not clearly below the label prior after `PriorLimits.fail_after` iterations."""
 
 
 @dataclass(frozen=True)
 class PriorLimits:
-    """After how many iterations a training that is still at the label prior is named; 0: never.
+    """After how many iterations L_cls has to be clearly below the label prior's; 0: never.
 
     IRN's public log of VOC has L_cls at half the prior's after 200 iterations. A training of fewer
     iterations than `fail_after` is warned of, never ended.
@@ -37,7 +43,7 @@ class PriorLimits:
 
 @dataclass(frozen=True)
 class PriorWarning:
-    """A training that is still at the label prior, while it goes on."""
+    """A training whose L_cls is not clearly below the label prior's, while it goes on."""
 
     iteration: int
     """Iterations done."""
@@ -48,9 +54,53 @@ class PriorWarning:
 
     def __str__(self) -> str:
         return (
-            f"still at the label prior after {self.iteration} iterations: L_cls is "
-            f"{self.loss_cls:.4f}, and the label frequencies alone give {self.prior:.4f}"
+            f"not clearly below the label prior after {self.iteration} iterations: L_cls is "
+            f"{self.loss_cls:.4g}, and the label frequencies alone give {self.prior:.4g}"
         )
+
+
+class PriorWatch:
+    """Looks at L_cls once for each limit: at its iteration, or later in a resumed training.
+
+    A resumed training is judged once it has as many losses as `WINDOW`, or as the limit allows.
+    """
+
+    def __init__(self, limits: PriorLimits, prior: float) -> None:
+        self.prior, self.limits = prior, limits
+        self.pending = {limit for limit in (limits.warn_after, limits.fail_after) if limit}
+        self.recent: deque[Any] = deque(maxlen=WINDOW)
+        """The last values of L_cls as they were given, numbers or tensors on their device."""
+        self.fails = False
+        """Whether `fail_after` is what is due."""
+
+    def add(self, loss_cls: Any, iteration: int) -> bool:
+        """Take note of an iteration's L_cls; return whether `judge` is to be asked now.
+
+        iteration: how many are done. All ranks of a training get the same answer.
+        """
+        self.recent.append(loss_cls)
+        due = {n for n in self.pending if iteration >= n and len(self.recent) >= min(WINDOW, n)}
+        self.pending -= due
+        self.fails = self.limits.fail_after in due
+        return bool(due)
+
+    def judge(self, iteration: int, loss_cls: float) -> PriorWarning | None:
+        """Return a warning if L_cls is not clearly below the prior's, else None.
+
+        loss_cls: mean of `recent` over all ranks. Raises NotLearningError where `fail_after` is
+        due.
+        """
+        if prior_gap(loss_cls, self.prior) >= COLLAPSE_MARGIN:
+            return None
+        warning = PriorWarning(iteration, loss_cls, self.prior)
+        if self.fails:
+            raise NotLearningError(
+                f"{warning}; try another train.lr or train.parts_lr_multiplier (lower if L_cls "
+                "rose, higher if it hardly moved), or set train.clip_norm and "
+                "train.warmup_iterations; if it only needs longer, raise --prior-fails-after (now "
+                f"{self.limits.fail_after} iterations; 0: never)"
+            )
+        return warning
 
 
 def prior_loss(samples: list[Sample], num_classes: int) -> float:
@@ -68,25 +118,8 @@ def configured_prior(config: RunConfig, samples: list[Sample], num_classes: int)
 
 
 def prior_gap(loss_cls: float, prior: float) -> float:
-    """Return 1 - L_cls / prior: the share of the label entropy that the images explain."""
-    return 1 - loss_cls / prior
+    """Return 1 - L_cls / prior: the share of the label entropy that the images explain.
 
-
-def check_prior(
-    limits: PriorLimits, iteration: int, loss_cls: float, prior: float
-) -> PriorWarning | None:
-    """Return a warning if a training is at the label prior at one of the two limits, else None.
-
-    iteration: how many are done; loss_cls: mean of the last ones. Raises NotLearningError at
-    `limits.fail_after`.
+    1 where there is none to explain (MIN_PRIOR).
     """
-    if prior_gap(loss_cls, prior) >= COLLAPSE_MARGIN:
-        return None
-    warning = PriorWarning(iteration, loss_cls, prior)
-    if iteration == limits.fail_after:
-        raise NotLearningError(
-            f"{warning}; lower train.lr or train.parts_lr_multiplier, or set train.clip_norm and "
-            "train.warmup_iterations; if it only needs longer, raise --prior-fails-after (now "
-            f"{limits.fail_after} iterations; 0: never)"
-        )
-    return warning
+    return 1 - loss_cls / prior if prior >= MIN_PRIOR else 1.0

@@ -8,7 +8,6 @@ import math
 import resource
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from wsss.training.prior import (
     WINDOW,
     NotLearningError,
     PriorLimits,
-    check_prior,
+    PriorWatch,
     configured_prior,
     prior_gap,
 )
@@ -33,6 +32,8 @@ from wsss.training.process import Process
 
 NUM_FIRST = 5
 """Steps over which L_cls is averaged at the start."""
+FALL_MARGIN = 0.01
+"""A fall by less says nothing: one batch differs from the next by more."""
 NUM_WARM_UP = 3
 """Steps left out of the time per step: they allocate, and choose kernels."""
 
@@ -89,13 +90,18 @@ class ProbeResult:
 
     @property
     def is_falling(self) -> bool:
-        """Whether L_cls is lower at the end than at the start."""
-        return self.loss_last < self.loss_first
+        """Whether L_cls is lower at the end than at the start, by more than FALL_MARGIN."""
+        return self.loss_last < (1 - FALL_MARGIN) * self.loss_first
 
     @property
     def at_prior(self) -> bool:
-        """Whether L_cls at the end is no better than that of the label frequencies."""
+        """Whether L_cls at the end is not clearly below that of the label frequencies."""
         return not prior_gap(self.loss_last, self.prior) >= COLLAPSE_MARGIN
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the probe was the whole training."""
+        return self.num_steps == self.total_steps
 
 
 def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeResult:
@@ -113,11 +119,12 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
         model, config, samples, num_classes, process=process,
         num_loader_workers=options.num_loader_workers, compiled=options.compiled,
     )  # fmt: skip
-    taken = _Taken(configured_prior(config, samples, num_classes), process)
+    watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
+    taken = _Taken(watch, process)
     failure, diverged = "", False
     try:
         for losses, norm in itertools.islice(_steps(training), options.num_steps):
-            taken.add(losses, norm, options.limits)
+            taken.add(losses, norm)
     except (DivergedError, NotLearningError) as error:
         failure, diverged = str(error), isinstance(error, DivergedError)
     return taken.result(training, failure=failure, diverged=diverged)
@@ -132,15 +139,14 @@ def _steps(training: CamTraining) -> Iterator[tuple[Tensor, Tensor]]:
 class _Taken:
     """The steps taken so far."""
 
-    def __init__(self, prior: float, process: Process) -> None:
-        self.prior, self.process = prior, process
+    def __init__(self, watch: PriorWatch, process: Process) -> None:
+        self.watch, self.process = watch, process
         self.losses: list[float] = []
-        self.recent: deque[float] = deque(maxlen=WINDOW)
         self.largest_norm = 0.0
         self.seconds: list[float] = []
         self.started = time.perf_counter()
 
-    def add(self, losses: Tensor, norm: Tensor, limits: PriorLimits) -> None:
+    def add(self, losses: Tensor, norm: Tensor) -> None:
         """Take note of a step. Raises NotLearningError, and DivergedError for its losses."""
         self.seconds.append(time.perf_counter() - self.started)
         values = self.process.mean(losses).tolist()  # total, L_cls, L_s, L_bs
@@ -151,9 +157,8 @@ class _Taken:
             words = ", ".join(f"{name} {value:.4g}" for name, value in names)
             raise DivergedError(f"diverged at iteration {done - 1}: losses {words}")
         self.losses.append(values[1])
-        self.recent.append(values[1])
-        if done in (limits.warn_after, limits.fail_after):
-            check_prior(limits, done, fmean(self.recent), self.prior)
+        if self.watch.add(values[1], done):
+            self.watch.judge(done, fmean(self.losses[-WINDOW:]))
         self.started = time.perf_counter()
 
     def result(self, training: CamTraining, *, failure: str, diverged: bool) -> ProbeResult:
@@ -166,7 +171,7 @@ class _Taken:
             total_steps=training.num_iterations,
             loss_first=_mean(self.losses[:NUM_FIRST]),
             loss_last=_mean(last),
-            prior=self.prior,
+            prior=self.watch.prior,
             largest_norm=self.largest_norm,
             seconds_per_step=median(steady) if steady else math.nan,
             batch_size=training.config.train.batch_size,
