@@ -118,8 +118,8 @@ def lines(calibration: Calibration) -> list[str]:
             if check.name == "image-level labels" and check.state == "note"
         ]
         texts.append(
-            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA and "
-            "GPUS."
+            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA "
+            "and GPUS."
         )
         return texts
     texts.append("What to look at, in this order (IRN's in brackets):")

@@ -163,7 +163,7 @@ def test_the_text_of_a_reproduced_score_names_sources_assumption_and_what_comes_
     assert "95% prediction interval for the mean of 2 new from 5 known runs" in text
     assert all(run.source in text for run in RUNS)
     assert "differ in machine and library versions as well as in seed" in text
-    assert "--probe 50" in text
+    assert "make probe PRESET=paper" in text
     assert "What to look at" not in text
 
 

@@ -317,7 +317,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
 
     def listen(trial: SearchTrial | None) -> None:
         assert trial is not None
-        heard.append(f"{trial.status}: {trial.warning[:28]}")
+        heard.append(f"{trial.status}: {trial.warning[:37]}")
 
     callback = DrawnCallback(search, history, listen)
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
@@ -329,7 +329,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     callback.on_trial_result(0, [], drawn_trial, failed)
     assert heard == [
         "running: ",
-        "running: not clearly below the label prior aft",
+        "running: not clearly below the label ",
         "not learning: ",
     ]
     (known,) = ranking(history.trials())
