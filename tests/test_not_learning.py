@@ -329,7 +329,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     callback.on_trial_result(0, [], drawn_trial, failed)
     assert heard == [
         "running: ",
-        "running: not clearly below the label ",
+        "running: not clearly below the label prior aft",
         "not learning: ",
     ]
     (known,) = ranking(history.trials())
