@@ -67,11 +67,7 @@ class CamFolder:
 
     def clear_warning(self) -> None:
         """Forget a warning, as of a training that starts anew."""
-        path = self.path / "warning.json"
-        if path.exists():
-            path.unlink(missing_ok=True)
-            if self.remote:  # else it would come back with the next pull
-                self.remote.delete(f"cams/{self.path.name}/warning.json")
+        _forget(self.path / "warning.json", self.remote)
 
     def trained(self) -> dict[str, Any] | None:
         """Return the summary of the finished training, or None."""
@@ -102,11 +98,7 @@ class RunFolder:
 
     def clear_failure(self) -> None:
         """Forget a failure, so that the run may be tried again."""
-        path = self.path / "failure.json"
-        if path.exists():
-            path.unlink(missing_ok=True)
-            if self.remote:  # else it would come back with the next pull
-                self.remote.delete(f"runs/{self.path.name}/failure.json")
+        _forget(self.path / "failure.json", self.remote)
 
 
 class Store:
@@ -256,6 +248,14 @@ def read_json(path: Path) -> Any:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
+
+
+def _forget(path: Path, remote: "Remote | None") -> None:
+    """Delete a file of a training or run, and in the bucket: else the next pull brings it back."""
+    if path.exists():
+        path.unlink(missing_ok=True)
+        if remote:
+            remote.delete("/".join(path.parts[-3:]))
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:
