@@ -105,7 +105,7 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
     assert warned < failed < at("MLflow: "), "said when it happens"
     assert "--prior-fails-after (now 8 iterations; 0: never)" in lines[failed]
     sweep = load_sweep(Store(store))
-    assert f"failed: {cell}: not learning: still at" in status_of(Store(store), sweep)
+    assert f"failed: {cell}: not learning: not clearly below" in status_of(Store(store), sweep)
     (report,) = store.glob("sweeps/*/report/report.txt")
     told = " ".join(report.read_text().split())
     assert "What the failures mean not learning: L_cls was still that of the label" in told
