@@ -42,7 +42,7 @@ class SearchTrial:
     message: str = ""
     """Why it diverged, did not learn or failed."""
     warning: str = ""
-    """That it is still at the label prior, in words."""
+    """That it is not clearly below the label prior, in words."""
 
     @property
     def run_id(self) -> str:

@@ -28,7 +28,7 @@ RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
 EPOCH = "train/epoch"
 CALIBRATION = "wsss.calibration"
 WARNING = "wsss.warning"
-"""Tag of a run whose training is still at the label prior."""
+"""Tag of a run whose training is not clearly below the label prior."""
 MAX_PARAM_LENGTH = 500
 
 

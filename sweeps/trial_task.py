@@ -36,4 +36,4 @@ class Conduct:
     accept_changes: bool = False
     """Whether to continue a checkpoint of other code or packages."""
     limits: PriorLimits = field(default_factory=PriorLimits)
-    """When a training that is still at the label prior is warned of, and ended."""
+    """When a training that is not clearly below the label prior is warned of, and ended."""

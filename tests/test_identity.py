@@ -355,6 +355,11 @@ def test_a_value_out_of_range_is_refused_by_key_and_value(key: str, value: Any) 
     assert repr(offending) in message
 
 
+def test_weights_whose_name_could_mean_two_files_are_refused_with_both_names() -> None:
+    with pytest.raises(ConfigError, match=r"weights = 'imagenet': give imagenet_v1 .* imagenet_v2"):
+        apply_overrides(RunConfig(), {"network.weights": "imagenet"})
+
+
 def test_long_sides_in_the_wrong_order_are_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match="min_long_side 700 is above max_long_side 640; swap"):
         apply_overrides(RunConfig(), {"train.min_long_side": 700})

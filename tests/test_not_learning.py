@@ -23,6 +23,7 @@ from sweeps.prior_warnings import from_record, to_record
 from sweeps.progress import Board
 from sweeps.report.build import build_report
 from sweeps.report.html import html
+from sweeps.report.lines import measured, remarks
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
 from sweeps.search import make_search
@@ -118,6 +119,7 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
 
     again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "at the label prior" in again.stdout, "the table marks the figure"
     assert {path.read_text().count("\n") for path in store.glob("cams/*/epochs.jsonl")} == {3}
     status = status_of(Store(store), sweep)
     assert "at the prior" in status
@@ -172,6 +174,19 @@ def test_kinds_of_failures_have_words_and_meanings() -> None:
     assert failure_kind(MemoryError()) == "MemoryError"
     found = meanings([NOT_LEARNING, "MemoryError", DIVERGED, NOT_LEARNING])
     assert [kind for kind, _ in found] == [NOT_LEARNING, DIVERGED]
+
+
+def test_a_failed_cell_of_a_report_names_seed_and_kind_and_leaves_the_message_to_the_remarks(
+    store: Store, sweep: Sweep
+) -> None:
+    run = store.run(cell(sweep, "yes,no").run_id)
+    write_failure(run.path, NOT_LEARNING, "not below: L_cls is 1: raise it", "trace")
+    (table,) = build_report(sweep, store).tables
+    found = table.cells["VI[yes,no]"]
+    assert measured(found) == "failed (seed 0: not learning)"
+    assert "VI[yes,no] failed: seed 0: not learning: not below: L_cls is 1: raise it" in remarks(
+        table
+    )
 
 
 def test_the_status_shows_a_warning_until_the_training_has_left_the_prior(
