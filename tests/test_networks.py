@@ -194,6 +194,30 @@ def test_frozen_stages_keep_no_gradient_and_the_others_get_one() -> None:
     assert groups["pyramid"] == groups["parts"] == []
 
 
+def test_every_trainable_parameter_trains_once_at_the_rate_of_its_place() -> None:
+    config = apply_overrides(
+        RunConfig(),
+        {f"network.{name}": True for name in PART_NAMES}
+        | {
+            "network.backbone": "resnet10_narrow", "network.weights": "none", "train.lr": 0.1,
+            "train.head_lr_multiplier": 10.0, "train.pyramid_lr_multiplier": 2.0,
+            "train.parts_lr_multiplier": 3.0,
+        },
+    )  # fmt: skip
+    model = CamNet(config.network, 5)
+    found = {
+        id(parameter): group["lr"]
+        for group in build_sgd(model.parameter_groups(), config.train).param_groups
+        for parameter in group["params"]
+    }
+    rates = {"backbone": 0.1, "neck": 0.2, "parts": 0.3, "classifier": 1.0}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(found) == len(trained)
+    assert {name.partition(".")[0] for name in trained} == set(rates)
+    for name, parameter in trained.items():
+        assert found[id(parameter)] == pytest.approx(rates[name.partition(".")[0]]), name
+
+
 # Convolution and batch norm
 
 
