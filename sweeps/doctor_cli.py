@@ -97,18 +97,14 @@ def _files(store: str | None, data: str | None, weights: str | None) -> "list[Ch
 
 
 def _nodes(address: str, lock: Path, store: str | None, data: str | None) -> "list[Check]":
-    import ray
-
     from sweeps.doctor_checks import locked_versions
     from sweeps.doctor_nodes import check_nodes
+    from wsss.sharding import joined
 
     locked = locked_versions(lock) if lock.exists() else {}
-    ray.init(address, logging_level="ERROR", log_to_driver=False)
-    try:
+    with joined(address):
         shared = Path(store) if store and "://" not in store else None
         return check_nodes(locked, Path(data) if data else None, shared)
-    finally:
-        ray.shutdown()
 
 
 def _through_job_server(

@@ -51,16 +51,11 @@ def _place(resources: Resources | None, label_workers: int) -> Iterator[Place]:
     if resources is None:
         yield Here(Process(device=pick_device()), num_workers=label_workers)
         return
-    import ray
-
     from sweeps.chain_cluster import Cluster
-    from sweeps.run import start_ray
+    from sweeps.run import running_ray
 
-    start_ray(resources)
-    try:
+    with running_ray(resources):
         yield Cluster(resources)
-    finally:
-        ray.shutdown()
 
 
 def _report_stages(task: ChainTask, place: Place, console: Console) -> None:

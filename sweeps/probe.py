@@ -16,7 +16,7 @@ from ray.util.queue import Queue
 from sweeps.capacity import DRIVER_SHARE, HEAD_NODE
 from sweeps.plan import Plan, Trial
 from sweeps.resources import Resources, concurrency
-from sweeps.run import check_weights, start_ray
+from sweeps.run import check_weights, running_ray
 from sweeps.store import Store
 from sweeps.sweep import Sweep
 from wsss.config import RunConfig
@@ -85,21 +85,19 @@ def run_probes(
     Raises WeightsError, ConfigError or CapacityError before any of them starts.
     """
     check_weights((target.config.network for target in targets), sweep.weights_file)
-    start_ray(resources)
-    running: dict[Any, ProbeTarget] = {}
-    try:
+    with running_ray(resources):
         at_once, waiting = concurrency(resources), list(targets)
-        task = _task(resources)
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                target = waiting.pop(0)
-                running[task.remote(target.config, options, resources)] = target
-            (ready,), _ = ray.wait(list(running))
-            yield _collect(running.pop(ready), ready)
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
-        ray.shutdown()
+        task, running = _task(resources), dict[Any, ProbeTarget]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    target = waiting.pop(0)
+                    running[task.remote(target.config, options, resources)] = target
+                (ready,), _ = ray.wait(list(running))
+                yield _collect(running.pop(ready), ready)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
 
 
 def _task(resources: Resources) -> Any:

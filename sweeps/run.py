@@ -31,9 +31,10 @@ from sweeps.sweep import Sweep
 from sweeps.trainable import trainable
 from sweeps.trial_task import Conduct, TrialTask
 from wsss.config import NetworkConfig
+from wsss.interrupts import held_back
 from wsss.training.allocation import let_children_keep_memory
 
-__all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "start_ray"]
+__all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "running_ray"]
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,12 @@ def run_sweep(
             return Ending(over_budget=reason)
         for warning in check_half_trained(trials, store, accept_changes=conduct.accept_changes):
             say(f"{warning}; it goes on all the same (--accept-changes)")
-        start_ray(resources)
-        try:
-            with Interrupts() as interrupts:
-                events = Events(
-                    store, {t.run_id: t for t in trials}, [*listeners, ledger], say, ledger.ended
-                )
-                stopper = EarlyEnd(store, events, interrupts, budget, say)
-                _run_with_tune(sweep, store, resources, trials, conduct, events, stopper)
-        finally:
-            ray.shutdown()
+        with running_ray(resources), Interrupts() as interrupts:
+            events = Events(
+                store, {t.run_id: t for t in trials}, [*listeners, ledger], say, ledger.ended
+            )
+            stopper = EarlyEnd(store, events, interrupts, budget, say)
+            _run_with_tune(sweep, store, resources, trials, conduct, events, stopper)
     return Ending(
         interrupts.requested is not None,
         events.common_error,
@@ -128,6 +125,18 @@ def check_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) 
 
     for network in pretrained:
         build_backbone(network, weights_file)
+
+
+@contextmanager
+def running_ray(resources: Resources) -> Iterator[None]:
+    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done."""
+    try:
+        with held_back():
+            start_ray(resources)
+        yield
+    finally:
+        with held_back():
+            ray.shutdown()
 
 
 def start_ray(resources: Resources) -> None:

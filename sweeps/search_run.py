@@ -12,14 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-import ray
 from optuna.distributions import FloatDistribution
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from sweeps.resources import Resources, concurrency
-from sweeps.run import MAX_TRIAL_RESTARTS, check_weights, start_ray
+from sweeps.run import MAX_TRIAL_RESTARTS, check_weights, running_ray
 from sweeps.search import Search
 from sweeps.search_callbacks import ClosingCallback, DrawnCallback
 from sweeps.search_history import History, Listen, SearchTrial
@@ -53,15 +52,12 @@ def run_search(
     with driving(search, store) as lease:
         listen = pushing(search, store, lease, listen)
         tasks = _Tasks(search, store, resources, limits or PriorLimits())
-        start_ray(resources)
-        try:
+        with running_ray(resources):
             if history.missing(samples) and _draw(tasks, samples, listen):
                 return True
             if history.missing(samples):  # failed: what is best is not known yet
                 return False
             return _score_held_out(tasks, listen)
-        finally:
-            ray.shutdown()
 
 
 def make_searcher(search: Search, trials: list[SearchTrial]) -> OptunaSearch:

@@ -250,7 +250,10 @@ def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
 
 
 @pytest.mark.cluster
-def test_ctrl_c_ends_the_command_in_order(drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.3, 5])
+def test_ctrl_c_ends_the_command_in_order_while_ray_starts_and_later(
+    drawn: Path, tmp_path: Path, seconds: float
+) -> None:
     long = ("--set", "train.epochs=100000", "--probe", "300000", "--prior-fails-after", "0")
     words = command(drawn, tmp_path / "store", *long)
     with subprocess.Popen(
@@ -259,7 +262,7 @@ def test_ctrl_c_ends_the_command_in_order(drawn: Path, tmp_path: Path) -> None:
         assert driver.stdout is not None
         while "distinct trainings" not in driver.stdout.readline():
             assert driver.poll() is None
-        time.sleep(4)
+        time.sleep(seconds)
         driver.send_signal(signal.SIGINT)
         rest, _ = driver.communicate(timeout=60)
     assert "interrupted" in rest

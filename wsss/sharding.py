@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from wsss.interrupts import held_back
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -98,8 +100,10 @@ def joined(address: str) -> Iterator[None]:
     """Join the Ray cluster at this address, or start one on this machine if it is `local`."""
     import ray
 
-    ray.init(address, logging_level="ERROR", log_to_driver=False)
     try:
+        with held_back():
+            ray.init(address, logging_level="ERROR", log_to_driver=False)
         yield
     finally:
-        ray.shutdown()
+        with held_back():
+            ray.shutdown()

@@ -1,0 +1,44 @@
+"""Ctrl-C that waits for the end of what it must not break."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from wsss.interrupts import held_back
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        press_ctrl_c()
+        press_ctrl_c()
+        reached.append("the end")
+    assert reached == ["the end"]
+    with pytest.raises(KeyboardInterrupt):  # the handler from before is back
+        press_ctrl_c()
+
+
+def test_an_error_inside_is_not_lost_behind_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, held_back():
+        press_ctrl_c()
+        raise RuntimeError("no Ray here")
+    assert isinstance(caught.value.__context__, RuntimeError)
+
+
+def test_another_thread_may_use_it_too() -> None:
+    reached = []
+
+    def work() -> None:
+        with held_back():
+            reached.append("the end")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert reached == ["the end"]
