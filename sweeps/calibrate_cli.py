@@ -71,6 +71,7 @@ def calibrate(
     from sweeps.sweep import make_sweep
     from sweeps.trial_task import Conduct
     from wsss.overrides import parse_assignments
+    from wsss.training.execution import Execution
     from wsss.training.prior import PriorLimits
 
     with explained():
@@ -84,7 +85,7 @@ def calibrate(
         results = open_store(store)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "loader_workers": loader_workers,
+            "max_concurrent": max_concurrent, "execution": Execution(loader_workers),
         }  # fmt: skip
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)

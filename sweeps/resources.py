@@ -1,9 +1,10 @@
 """What a sweep may use of a machine or a cluster, and how many trials run in it at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sweeps.capacity import DRIVER_SHARE, Demand, decide, limits_here, machines_now
 from sweeps.capacity import HEAD_NODE as HEAD_NODE  # the name by which others import it
+from wsss.training.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,8 @@ class Resources:
     """GPUs per trial, or per worker; may be a fraction."""
     max_concurrent: int | None = None
     """Trials at a time; None: as many as fit."""
-    loader_workers: int = 0
-    """Data loading processes per training process."""
-    compiled: bool = False
-    """Whether CAM networks train through torch.compile."""
+    execution: Execution = field(default_factory=Execution)
+    """How each process trains."""
 
     @property
     def inline(self) -> bool:

@@ -207,7 +207,6 @@ def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> Tri
         store=str(store.root),
         data=str(sweep.data),
         weights_file=str(sweep.weights_file) if sweep.weights_file else None,
-        num_loader_workers=resources.loader_workers,
-        compiled=resources.compiled,
+        execution=resources.execution,
         remote=store.remote.url if store.remote else None,
     )

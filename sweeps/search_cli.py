@@ -80,11 +80,12 @@ def search(
                 "image-level labels come from their masks"
             )
         from sweeps.search_drive import drive_search
+        from wsss.training.execution import Execution
         from wsss.training.prior import PriorLimits
 
         options = {
             "address": address, "cpus": cpus, "gpus": gpus, "max_concurrent": max_concurrent,
-            "loader_workers": loader_workers,
+            "execution": Execution(loader_workers),
         }  # fmt: skip
         limits = PriorLimits(warns_after, fails_after)
         raise typer.Exit(drive_search(planned, results, options, samples=samples, limits=limits))

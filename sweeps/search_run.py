@@ -206,7 +206,7 @@ class _Tasks:
             store=str(store.root),
             data=str(search.data),
             weights_file=str(search.weights_file) if search.weights_file else None,
-            num_loader_workers=self.resources.loader_workers,
+            execution=self.resources.execution,
             prior_warns_after=self.limits.warn_after,
             prior_fails_after=self.limits.fail_after,
             remote=store.remote.url if store.remote else None,

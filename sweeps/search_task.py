@@ -1,9 +1,10 @@
 """What the process of a search's trial is told. Without torch, as the driver loads it, too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.store import Store, open_store
+from wsss.training.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class SearchTask:
     store: str
     data: str
     weights_file: str | None
-    num_loader_workers: int = 0
+    execution: Execution = field(default_factory=Execution)
     prior_warns_after: int = 100
     prior_fails_after: int = 500
     """Iterations, as in PriorLimits."""

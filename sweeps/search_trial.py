@@ -123,8 +123,7 @@ class _JudgedTraining:
         limits = PriorLimits(self.task.prior_warns_after, self.task.prior_fails_after)
         for record in train_cam(
             model, self.config, samples, self.num_classes, process=self.process,
-            checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            limits=limits,
+            checkpoints=checkpoints, execution=self.task.execution, limits=limits,
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
                 self.warned = to_record(record)

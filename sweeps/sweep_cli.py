@@ -131,14 +131,15 @@ def run(
     from sweeps.drive import drive
     from sweeps.store import open_store
     from sweeps.trial_task import Conduct
+    from wsss.training.execution import Execution
     from wsss.training.prior import PriorLimits
 
     with explained():
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "loader_workers": loader_workers,
-            "compiled": compiled,
+            "max_concurrent": max_concurrent,
+            "execution": Execution(loader_workers, compiled=compiled),
         }  # fmt: skip
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
@@ -200,7 +201,7 @@ def _probe(
 
     resources = Resources(**options)
     tried = ProbeOptions(
-        num_steps, sweep.data, sweep.weights_file, resources.loader_workers, resources.compiled,
+        num_steps, sweep.data, sweep.weights_file, resources.execution,
         limits,
     )  # fmt: skip
     return probe_sweep(sweep, opened(store), resources, tried)

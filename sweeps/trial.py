@@ -129,8 +129,7 @@ class _Stages:
         config, samples, epoch = self.config, self.train_samples, 0.0
         for record in train_cam(
             model, config, samples, self.num_classes, process=self.process,
-            checkpoints=checkpoints, num_loader_workers=self.task.num_loader_workers,
-            compiled=self.task.compiled, limits=self.limits,
+            checkpoints=checkpoints, execution=self.task.execution, limits=self.limits,
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
                 self.warn(record)

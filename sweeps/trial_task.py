@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.hangs import HANG_AFTER_SECONDS
 from sweeps.store import Store, open_store
+from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits
 
 
@@ -17,8 +18,7 @@ class TrialTask:
     store: str
     data: str
     weights_file: str | None
-    num_loader_workers: int = 0
-    compiled: bool = False
+    execution: Execution = field(default_factory=Execution)
     remote: str | None = None
     """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
 

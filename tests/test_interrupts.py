@@ -13,21 +13,31 @@ def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
-    reached = []
-    with pytest.raises(KeyboardInterrupt), held_back():
+def twice(reached: list[str]) -> None:
+    with held_back():
         press_ctrl_c()
         press_ctrl_c()
         reached.append("the end")
+
+
+def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        twice(reached)
     assert reached == ["the end"]
     with pytest.raises(KeyboardInterrupt):  # the handler from before is back
         press_ctrl_c()
 
 
-def test_an_error_inside_is_not_lost_behind_ctrl_c() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught, held_back():
+def then_an_error() -> None:
+    with held_back():
         press_ctrl_c()
         raise RuntimeError("no Ray here")
+
+
+def test_an_error_inside_is_not_lost_behind_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        then_an_error()
     assert isinstance(caught.value.__context__, RuntimeError)
 
 

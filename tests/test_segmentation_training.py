@@ -39,6 +39,7 @@ from wsss.segmentation_presets import (
 )
 from wsss.training.cam import DivergedError
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.execution import Execution
 from wsss.training.process import Process
 from wsss.training.segmentation import (
     NotTrainedError,
@@ -401,7 +402,7 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_loader_workers_change_nothing(samples: list[Sample], labels: Path) -> None:
     config = SMALL.model_copy(update={"iterations": 3})
-    first, second = (train(config, samples, labels, num_loader_workers=n)[0] for n in (0, 1))
+    first, second = (train(config, samples, labels, execution=Execution(n))[0] for n in (0, 1))
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
 

@@ -26,6 +26,7 @@ from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
+from wsss.training.execution import Execution
 from wsss.training.process import Process
 
 EXPLANATORY = {
@@ -292,15 +293,15 @@ def test_a_trial_trains_compiled_if_asked(
 
     monkeypatch.setattr(trial_module, "train_cam", watched)
     for compiled in (False, True):
-        task = replace(task_of(config, tmp_path, drawn), compiled=compiled)
+        task = replace(task_of(config, tmp_path, drawn), execution=Execution(compiled=compiled))
         with pytest.raises(StoppedError):
             list(run_trial(task, Process()))
-    assert [options["compiled"] for options in given] == [False, True]
+    assert [options["execution"].compiled for options in given] == [False, True]
 
 
 def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     for compiled in (False, True):
-        resources = Resources(compiled=compiled, loader_workers=2)
+        resources = Resources(execution=Execution(2, compiled=compiled))
         task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
-        assert (task.compiled, task.num_loader_workers) == (compiled, 2)
+        assert task.execution == Execution(2, compiled=compiled)

@@ -46,6 +46,7 @@ def train_cam(
         from wsss.run_folder import remember
         from wsss.training import cam
         from wsss.training.checkpoint import CheckpointFolder
+        from wsss.training.execution import Execution
         from wsss.training.prior import PriorLimits, PriorWarning
         from wsss.training.process import Process, pick_device
 
@@ -59,7 +60,8 @@ def train_cam(
         model = cam.build_cam_net(chosen, samples, num_classes, weights_file=weights_file)
         for record in cam.train_cam(
             model, chosen, samples, num_classes, process=Process(device=pick_device()),
-            checkpoints=CheckpointFolder(run / "checkpoints"), num_loader_workers=loader_workers,
+            checkpoints=CheckpointFolder(run / "checkpoints"),
+            execution=Execution(num_loader_workers=loader_workers),
             limits=PriorLimits(warns_after, fails_after),
         ):  # fmt: skip
             if isinstance(record, PriorWarning):

@@ -48,7 +48,7 @@ def main() -> int:
     )  # fmt: skip
     options = {
         "address": given.address, "workers": given.workers, "cpus": 1.0, "gpus": 0.0,
-        "max_concurrent": given.max_concurrent, "loader_workers": 0,
+        "max_concurrent": given.max_concurrent,
     }  # fmt: skip
     return drive(
         sweep, Store(given.store), options, retry_failed=given.retry_failed,

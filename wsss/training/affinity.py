@@ -26,6 +26,7 @@ from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distan
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.cam import DivergedError
 from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.execution import Execution
 from wsss.training.optim import build_sgd, lr_factor, set_lr
 
 LabelMaps = Callable[[Sample], NDArray[np.uint8]]
@@ -71,7 +72,7 @@ def train_affinity(
     *,
     device: torch.device,
     checkpoints: CheckpointFolder | None = None,
-    num_loader_workers: int = 0,
+    execution: Execution | None = None,
 ) -> Iterator[AffinityRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
@@ -88,7 +89,7 @@ def train_affinity(
     iteration = start.iteration
     for epoch in range(start.epoch, config.epochs):
         started, terms = time.perf_counter(), []
-        for batch in _batches(crops, epoch, num_loader_workers):
+        for batch in _batches(crops, epoch, (execution or Execution()).num_loader_workers or 0):
             set_lr(optimizer, lr_factor(iteration, config.epochs * iterations, train))
             losses, share = affinity_step(model, batch, config.radius, device)
             optimizer.zero_grad(set_to_none=True)

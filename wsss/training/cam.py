@@ -22,6 +22,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.compiled import compile_network
+from wsss.training.execution import Execution
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
@@ -101,21 +102,20 @@ def train_cam(
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
-    num_loader_workers: int = 0,
+    execution: Execution | None = None,
     limits: PriorLimits | None = None,
-    compiled: bool = False,
 ) -> Iterator[EpochRecord | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
     An epoch's checkpoint is written when the caller asks for the next record, so that a record
     which the caller has stored is never lost, at worst repeated. A PriorWarning comes in between,
     as soon as `limits` sees one. Every rank of a distributed run calls this with its own Process
-    and an equal model. compiled: by torch.compile, which pays late (docs/performance.md).
-    Raises DivergedError on a gradient that is not finite, NotLearningError as `limits` says.
+    and an equal model. Raises DivergedError on a gradient that is not finite, NotLearningError as
+    `limits` says.
     """
     training = CamTraining(
         model, config, samples, num_classes, process=process, checkpoints=checkpoints,
-        num_loader_workers=num_loader_workers, compiled=compiled,
+        execution=execution,
     )  # fmt: skip
     process = training.process
     prior = configured_prior(config, samples, num_classes)
@@ -168,16 +168,16 @@ class CamTraining:
         *,
         process: Process | None = None,
         checkpoints: CheckpointFolder | None = None,
-        num_loader_workers: int = 0,
-        compiled: bool = False,
+        execution: Execution | None = None,
     ) -> None:
         self.process, self.config = process or Process(), config
+        execution = execution or Execution()
         model.to(self.process.device).train()
         on_gpu = self.process.device.type == "cuda"
         self.loader = CropLoader(
             CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed),
             rank=self.process.rank, world_size=self.process.world_size,
-            num_workers=num_loader_workers, ahead=on_gpu, pin=on_gpu,
+            num_workers=execution.num_loader_workers or 0, ahead=on_gpu, pin=on_gpu,
         )  # fmt: skip
         self.num_iterations = config.train.epochs * self.loader.iterations
         self.optimizer = build_sgd(model.parameter_groups(), config.train)
@@ -186,7 +186,9 @@ class CamTraining:
             self.position = checkpoints.restore(model, self.optimizer)
         self.iteration = self.position.iteration
         """Iterations done."""
-        self.step = TrainingStep(model, self.optimizer, config, self.process, compiled=compiled)
+        self.step = TrainingStep(
+            model, self.optimizer, config, self.process, compiled=execution.compiled
+        )
 
     def steps(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Train on an epoch's batches (0-based); yield each step's losses and gradient norm.

@@ -19,6 +19,7 @@ from torch import Tensor
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.training.cam import CamTraining, DivergedError, build_cam_net
+from wsss.training.execution import Execution
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
     WINDOW,
@@ -45,8 +46,7 @@ class ProbeOptions:
     num_steps: int
     data: Path
     weights_file: Path | None = None
-    num_loader_workers: int = 0
-    compiled: bool = False
+    execution: Execution = field(default_factory=Execution)
     limits: PriorLimits = field(default_factory=PriorLimits)
 
 
@@ -117,7 +117,7 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
     training = CamTraining(
         model, config, samples, num_classes, process=process,
-        num_loader_workers=options.num_loader_workers, compiled=options.compiled,
+        execution=options.execution,
     )  # fmt: skip
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
     taken = _Taken(watch, process)

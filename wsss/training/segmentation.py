@@ -24,6 +24,7 @@ from wsss.networks.deeplab import DeepLab, upsample
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.cam import DivergedError
 from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.execution import Execution
 from wsss.training.optim import clip_gradients, set_lr
 from wsss.training.process import Process
 
@@ -71,7 +72,7 @@ def train_segmentation(
     *,
     process: Process | None = None,
     checkpoints: CheckpointFolder | None = None,
-    num_loader_workers: int = 0,
+    execution: Execution | None = None,
 ) -> Iterator[SegmentationRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
@@ -84,7 +85,8 @@ def train_segmentation(
     model.to(process.device).train()
     loader = LabelledLoader(
         LabelledCrops(samples, labels_folder, num_classes, config),
-        rank=process.rank, world_size=process.world_size, num_workers=num_loader_workers,
+        rank=process.rank, world_size=process.world_size,
+        num_workers=(execution or Execution()).num_loader_workers or 0,
     )  # fmt: skip
     optimizer = build_optimizer(model, config)
     epoch, iteration = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
