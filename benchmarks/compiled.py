@@ -18,9 +18,10 @@ from sweeps.tables import F3
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.cam import TrainingStep
+from wsss.training.cam import cam_step
+from wsss.training.execution import Execution
 from wsss.training.optim import build_sgd
-from wsss.training.process import Process, pick_device
+from wsss.training.process import pick_device
 
 SMALLER = {"paper": {"train.batch_size": 2, "train.crop_size": 256}}
 ROUNDS = {"tiny": 20, "short": 4, "paper": 4}
@@ -35,9 +36,9 @@ def training(preset: str, *, compiled: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
     optimizer = build_sgd(model.parameter_groups(), config.train)
-    step = TrainingStep(model, optimizer, config, Process(), compiled=compiled)
+    step = cam_step(model, config, optimizer, execution=Execution(compiled=compiled))
     batch = batch_of(config)
-    return lambda: step(batch, 0)
+    return lambda: step(batch)
 
 
 def break_even(preset: str) -> None:

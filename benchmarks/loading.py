@@ -31,15 +31,15 @@ from torch.utils.data import default_collate
 
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.drawn import draw_voc
-from wsss.data.loading import CROP_STREAM, CropBatch, CropDataset, CropLoader, collate
+from wsss.data.loading import CROP_STREAM, CropBatch, CropDataset, Loader, collate
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, normalise
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT, TINY
-from wsss.training.cam import TrainingStep
+from wsss.training.cam import cam_step
 from wsss.training.optim import build_sgd
-from wsss.training.process import Process, pick_device
+from wsss.training.process import pick_device
 
 REAL = Path(__file__).parents[2] / "shared" / "voc" / "VOC2012"
 SIZE = (500, 375)
@@ -160,15 +160,17 @@ def steps_against_cached(
     torch.manual_seed(0)
     model = CamNet(config.network, num_classes).to(memory_format=torch.channels_last).train()
     optimizer = build_sgd(model.parameter_groups(), config.train)
-    step = TrainingStep(model, optimizer, config, Process())
-    loader = CropLoader(CropDataset(samples, num_classes, config.train, rng_seed=0))
+    step = cam_step(model, config, optimizer)
+    loader = Loader(
+        CropDataset(samples, num_classes, config.train, rng_seed=0), config.train.batch_size
+    )
     cached = list(loader.epoch(0))
     for one, other in zip(cached, loader.epoch(0), strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
     def epoch(batches: Callable[[], Iterator[CropBatch]]) -> None:
-        for iteration, batch in enumerate(batches()):
-            step(batch, iteration)
+        for batch in batches():
+            step(batch)
 
     overhead(
         f"{name}: steps with loading against the same on batches in memory",

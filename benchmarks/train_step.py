@@ -23,9 +23,9 @@ from wsss.networks.cam_net import CamNet
 from wsss.networks.conv_norm import ConvNorm
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.training.cam import TrainingStep
+from wsss.training.cam import cam_step
 from wsss.training.optim import build_sgd
-from wsss.training.process import Process, pick_device
+from wsss.training.process import pick_device
 
 NUM_CLASSES = 20
 SIZES = {"tiny": (8, 96), "short": (16, 160), "paper": (2, 256)}
@@ -58,8 +58,8 @@ def training(config: RunConfig) -> tuple[CamNet, Callable[[], object]]:
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
     optimizer = build_sgd(model.parameter_groups(), config.train)
-    step, batch = TrainingStep(model, optimizer, config, Process()), batch_of(config)
-    return model, lambda: step(batch, 0)
+    step, batch = cam_step(model, config, optimizer), batch_of(config)
+    return model, lambda: step(batch)
 
 
 def bare(config: RunConfig, *, folded: bool = True) -> Callable[[], object]:

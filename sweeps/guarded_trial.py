@@ -15,7 +15,7 @@ from sweeps.trial_task import Conduct, TrialTask
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError
 from wsss.identity import cam_id, run_id
-from wsss.training.cam import DivergedError
+from wsss.training.loop import DivergedError
 from wsss.training.prior import NotLearningError
 from wsss.training.process import Process
 

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from wsss.config import RunConfig
-from wsss.data.loading import CropBatch, CropDataset, CropLoader
+from wsss.data.loading import CropBatch, CropDataset, Loader
 from wsss.data.voc import Sample, VocDataset
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
-from wsss.training.cam import TrainingStep, build_cam_net, train_cam
+from wsss.training.cam import build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.optim import build_sgd
 from wsss.training.process import Process
@@ -30,10 +30,12 @@ def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dic
     """Gradient of one step on the first global batch, and the norm that the step reports."""
     model = build_cam_net(config, samples, K).train()
     crops = CropDataset(samples, K, config.train, rng_seed=0)
-    loader = CropLoader(crops, rank=process.rank, world_size=process.world_size)
+    loader = Loader(
+        crops, config.train.batch_size, rank=process.rank, world_size=process.world_size
+    )
     batch: CropBatch = next(loader.epoch(0))
     optimizer = build_sgd(model.parameter_groups(), config.train)
-    _, norm = TrainingStep(model, optimizer, config, process)(batch, 0)
+    norm = cam_step(model, config, optimizer, process=process)(batch)[-1]
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}
 

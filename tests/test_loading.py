@@ -1,7 +1,5 @@
 """Training crops: what is in them, and that no worker or rank count changes what is trained on."""
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,8 @@ from wsss.config import RunConfig, TrainConfig
 from wsss.data.loading import (
     CropBatch,
     CropDataset,
-    CropLoader,
+    Loader,
     epoch_order,
-    iterations_per_epoch,
-    one_ahead,
     read_rgb,
 )
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
@@ -42,7 +38,7 @@ def train_config(crop: int, low: int, high: int, **settings: bool | str) -> Trai
 
 
 def batches(crops: CropDataset, epoch: int = 0, **loader: int) -> list[CropBatch]:
-    return list(CropLoader(crops, **loader).epoch(epoch))
+    return list(Loader(crops, 4, **loader).epoch(epoch))
 
 
 def assert_equal(first: list[CropBatch], second: list[CropBatch]) -> None:
@@ -93,11 +89,6 @@ def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> 
     assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
 
 
-def test_making_a_batch_ahead_changes_nothing(crops: CropDataset) -> None:
-    assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, ahead=True))
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_out_each_global_batch_in_order(crops: CropDataset, world_size: int) -> None:
     whole = batches(crops)
     ranks = [batches(crops, rank=r, world_size=world_size) for r in range(world_size)]
@@ -130,9 +121,7 @@ def test_the_incomplete_last_batch_is_dropped(samples: list[Sample], small: RunC
     crops = CropDataset(samples[:11], 20, small.train, rng_seed=0)  # 11 images, batches of 4
     found = batches(crops)
     assert [len(batch.targets) for batch in found] == [4, 4]
-    assert iterations_per_epoch(11, 4) == 2
-    assert iterations_per_epoch(12, 4) == 3
-    assert iterations_per_epoch(4, 4) == 1
+    assert [Loader(crops, size).iterations for size in (4, 5, 11)] == [2, 2, 1]
 
 
 def test_fewer_images_than_a_batch_are_refused_with_the_remedy(
@@ -140,14 +129,14 @@ def test_fewer_images_than_a_batch_are_refused_with_the_remedy(
 ) -> None:
     crops = CropDataset(samples[:3], 20, small.train, rng_seed=0)
     with pytest.raises(DataError, match=r"3 training images .* batch of 4; lower train.batch_size"):
-        CropLoader(crops)
+        Loader(crops, 4)
 
 
 def test_an_indivisible_batch_is_refused_with_the_worker_counts_that_fit(
     crops: CropDataset,
 ) -> None:
     with pytest.raises(DataError, match=r"batch 4 is not divisible by 3 workers; use 1, 2, 4 wo"):
-        CropLoader(crops, world_size=3)
+        Loader(crops, 4, world_size=3)
 
 
 def test_a_truncated_picture_is_refused_by_name(samples: list[Sample], tmp_path: Path) -> None:
@@ -158,59 +147,6 @@ def test_a_truncated_picture_is_refused_by_name(samples: list[Sample], tmp_path:
         read_rgb(broken)
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be decoded"):
         read_rgb(samples[0]._replace(image_path=tmp_path / "gone.jpg"))
-
-
-# One item ahead
-
-
-def numbers(made: list[int], *, broken_at: int = -1) -> Iterator[int]:
-    """Count to 4 from 0 in a thread that is not the caller's; note what was made."""
-    for number in range(5):
-        assert threading.current_thread() is not threading.main_thread()
-        if number == broken_at:
-            raise DataError(f"{number} is broken")
-        made.append(number)
-        yield number
-
-
-def test_items_come_in_order_and_one_at_most_is_made_ahead() -> None:
-    made: list[int] = []
-    for count, item in enumerate(one_ahead(numbers(made))):
-        assert item == count
-        assert made in (list(range(count + 1)), list(range(count + 2)))
-    assert made == [0, 1, 2, 3, 4]
-    assert list(one_ahead(iter([]))) == []
-
-
-def test_the_next_item_is_made_while_the_caller_uses_this_one() -> None:
-    reached = threading.Event()
-
-    def items() -> Iterator[int]:
-        yield 0
-        reached.set()
-        yield 1
-
-    ahead = one_ahead(items())
-    assert next(ahead) == 0
-    assert reached.wait(timeout=20)
-    assert list(ahead) == [1]
-
-
-def test_an_error_ahead_comes_after_the_items_before_it() -> None:
-    seen: list[int] = []
-    with pytest.raises(DataError, match="3 is broken"):
-        seen.extend(one_ahead(numbers([], broken_at=3)))
-    assert seen == [0, 1, 2]
-
-
-def test_a_caller_that_stops_early_leaves_no_thread() -> None:
-    made: list[int] = []
-    before = threading.active_count()
-    ahead = one_ahead(numbers(made))
-    assert next(ahead) == 0
-    ahead.close()
-    assert threading.active_count() == before
-    assert made in ([0], [0, 1])
 
 
 # What is in a crop
@@ -359,7 +295,7 @@ def test_channels_lie_side_by_side_from_the_decoder_to_the_batch(
     assert read_rgb(samples[0]).permute(1, 2, 0).is_contiguous()
     assert crops[0, 0][0].permute(1, 2, 0).is_contiguous()
     for workers in (0, 1):
-        batch = next(iter(CropLoader(crops, num_workers=workers).epoch(0)))
+        batch = next(iter(Loader(crops, 4, num_workers=workers).epoch(0)))
         assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
 
 

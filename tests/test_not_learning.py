@@ -42,7 +42,7 @@ from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
-from wsss.training.cam import DivergedError
+from wsss.training.loop import DivergedError
 from wsss.training.prior import NotLearningError, PriorWarning
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)

@@ -62,22 +62,28 @@ def told(
 
 
 def test_a_loss_five_percent_below_the_prior_is_no_longer_warned_of() -> None:
-    watch = PriorWatch(PriorLimits(10, 20), 1.0)
-    assert watch.judge(10, 0.94) is None
-    assert watch.judge(10, 0.96) == PriorWarning(10, 0.96, 1.0)
+    assert PriorWatch(PriorLimits(1, 20), 1.0).look(0.94, 1) is None
+    assert PriorWatch(PriorLimits(1, 20), 1.0).look(0.96, 1) == PriorWarning(1, 0.96, 1.0)
 
 
 def test_where_every_picture_holds_the_one_class_nothing_is_warned_of() -> None:
     samples = [Sample(str(index), Path(), (0,), "mask") for index in range(8)]
     prior = prior_loss(samples, 1)
     assert prior < 1e-9
-    assert PriorWatch(PriorLimits(1, 1), prior).judge(1, 0.7) is None
+    assert PriorWatch(PriorLimits(1, 1), prior).look(0.7, 1) is None
     assert prior_gap(0.7, prior) == 1.0
 
 
 def due(watch: PriorWatch, start: int, stop: int) -> list[int]:
-    """The iterations start + 1 to stop after which the watch wants L_cls to be judged."""
-    return [n for n in range(start + 1, stop + 1) if watch.add(0.5, n)]
+    """The iterations start + 1 to stop after which the watch judges an L_cls above the prior's."""
+    found = []
+    for iteration in range(start + 1, stop + 1):
+        try:
+            if watch.look(1.5, iteration):
+                found.append(iteration)
+        except NotLearningError:
+            found.append(iteration)
+    return found
 
 
 def test_each_limit_is_looked_at_once_and_a_resumed_training_with_a_window_of_losses() -> None:
@@ -90,9 +96,10 @@ def test_each_limit_is_looked_at_once_and_a_resumed_training_with_a_window_of_lo
 
 def test_the_error_names_numbers_settings_and_the_option_that_ends_it() -> None:
     watch = PriorWatch(PriorLimits(10, 20), 0.2)
-    assert due(watch, 0, 20) == [10, 20]
+    for iteration in range(1, 20):
+        assert (watch.look(0.2345, iteration) is not None) == (iteration == 10)
     with pytest.raises(NotLearningError) as error:
-        watch.judge(20, 0.2345)
+        watch.look(0.2345, 20)
     text = str(error.value)
     assert "after 20 iterations: L_cls is 0.2345, and the label frequencies alone give 0.2" in text
     flat = RunConfig().flat()

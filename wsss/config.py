@@ -15,6 +15,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0), AfterValidator(lambda value: value + 0.0)]
 """Of 0 or more; -0.0 becomes 0.0, lest it have an id of its own."""
 UnitFloat = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""In which numbers a network computes, as networks/precision.py says."""
 FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that becomes part of a path: it cannot lead out of its folder."""
 
@@ -210,7 +212,11 @@ class TrainConfig(Settings):
         "mean", description="(open) Eq. 4 over classes; the batch is always averaged"
     )
     cls_over_views: Literal["mean", "sum"] = Field("mean", description="(open) L_cls over views")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
+    precision: Precision = Field(
+        "tf32",
+        description="(open) numbers of the training, networks/precision.py; tf32: what torch's "
+        "convolutions do by default on GPUs from Ampere on, and fp32 elsewhere",
+    )
 
     @model_validator(mode="after")
     def _long_sides_in_order(self) -> "TrainConfig":
@@ -237,6 +243,7 @@ class LabelsConfig(Settings):
         description="(open) CAMs are enlarged to the next multiple of 16 of the image's size, then "
         "cut (IRN, Puzzle-CAM); or to the image's size at once",
     )
+    precision: Precision = Field("tf32", description="numbers of the inference; as in train")
     background_score: UnitFloat = Field(0.15, description="(open) fixed threshold; IRN: .15")
     threshold_range: tuple[UnitFloat, UnitFloat] = Field(
         (0.05, 0.80), description="where the best threshold is sought, with pixel ground truth"

@@ -12,6 +12,7 @@ from wsss.config import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Precision,
     Settings,
     UnitFloat,
     WeightsName,
@@ -81,6 +82,7 @@ class RandomWalkConfig(Settings):
     crop_size: PositiveInt = Field(256, description="pixels (IRN: 512)")
     min_long_side: PositiveInt = Field(250, description="pixels; IRN: half the image")
     max_long_side: PositiveInt = Field(750, description="pixels; IRN: one and a half of the image")
+    precision: Precision = Field("tf32", description="of training and walk; as in TrainConfig")
     rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
 
     @model_validator(mode="after")
@@ -205,7 +207,7 @@ class DeepLabConfig(Settings):
     clip_norm: PositiveFloat | None = Field(
         None, description="L2 norm to which gradients are clipped; DeepLabv2 does not"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = Field("tf32", description="of training and inference; see TrainConfig")
     test_scales: tuple[PositiveFloat, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
     test_flip: bool = True
     test_crf: bool = Field(False, description="(open) dense CRF over the network's output")

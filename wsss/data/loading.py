@@ -2,13 +2,11 @@
 
 The order of an epoch depends on (rng_seed, epoch), a crop on (rng_seed, epoch, image index) and on
 nothing else. Rank r of R takes the r-th slice of every global batch, so that a run on four workers
-sees what a run on one sees. Making a batch ahead changes no pixel. Legend: B batch on this rank, K
-classes, S crop size, H W image size.
+sees what a run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,8 +17,6 @@ from wsss.config import TrainConfig
 from wsss.data.image import read_image
 from wsss.data.transforms import cut_crop, plan_crop, stack_images
 from wsss.data.voc import DataError, Sample, label_vector
-
-T = TypeVar("T")
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
@@ -34,7 +30,8 @@ class CropBatch(NamedTuple):
     boxes: Tensor
     """[B, 4] int64: top, left, bottom, right of the image content."""
     targets: Tensor
-    """[B, K] float32, image-level labels, 0 or 1."""
+    """[B, K] float32, image-level labels, 0 or 1; or label maps, uint8 [B, S, S]: 0 background,
+    1..K, 255 ignored, as is the padding."""
 
 
 def read_rgb(sample: Sample) -> Tensor:
@@ -78,73 +75,57 @@ def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
     return [int(index) for index in rng.permutation(num_images)]
 
 
-def iterations_per_epoch(num_images: int, batch_size: int) -> int:
-    """Return the number of full batches; the incomplete last one is dropped, as IRN does.
+class Crops(Protocol):
+    """A data set of crops, indexed by (epoch, image index), which alone decide a crop."""
 
-    Raises DataError if there is not even one.
-    """
-    if num_images < batch_size:
-        raise DataError(
-            f"{num_images} training images are fewer than one batch of {batch_size}; lower "
-            f"train.batch_size to {num_images} or less"
-        )
-    return num_images // batch_size
+    rng_seed: int
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pixels uint8 [3, S, S], the content's box [4] and the target."""
 
 
-class CropLoader:
-    """Yields one rank's batches, epoch by epoch.
+class Loader:
+    """Yields one rank's batches, epoch by epoch, from any iteration on.
 
-    num_workers: processes that load; with 0 this one does. ahead: make the next batch in a thread
-    while this one is in use, which pays where a GPU computes: on the CPU it takes a core of another
-    trial. pin: in memory which a GPU reads faster.
+    The incomplete last batch of an epoch is dropped, as IRN does. setting: what the user knows the
+    batch size as, for errors. num_workers: processes that load; with 0 this one does. pin: in
+    memory from which a GPU copies without making the host wait. Raises DataError if there is no
+    full batch, or if it cannot be shared equally.
     """
 
     def __init__(
-        self, dataset: CropDataset, *, rank: int = 0, world_size: int = 1, num_workers: int = 0,
-        ahead: bool = False, pin: bool = False,
+        self, dataset: Crops, batch_size: int, *, setting: str = "train.batch_size", rank: int = 0,
+        world_size: int = 1, num_workers: int = 0, pin: bool = False,
     ) -> None:  # fmt: skip
-        batch_size = dataset.train.batch_size
         if batch_size % world_size:
             divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
             raise DataError(
                 f"global batch {batch_size} is not divisible by {world_size} workers; use "
-                f"{', '.join(map(str, divisors))} workers or another train.batch_size"
+                f"{', '.join(map(str, divisors))} workers or another {setting}"
             )
-        self.dataset, self.rank, self.num_workers = dataset, rank, num_workers
-        self.ahead, self.pin = ahead and num_workers == 0, pin
-        self.local_batch = batch_size // world_size
-        self.iterations = iterations_per_epoch(len(dataset), batch_size)
+        if len(dataset) < batch_size:
+            raise DataError(
+                f"{len(dataset)} training images are fewer than one batch of {batch_size}; lower "
+                f"{setting} to {len(dataset)} or less"
+            )
+        self.dataset, self.rank, self.num_workers, self.pin = dataset, rank, num_workers, pin
+        self.batch_size, self.local_batch = batch_size, batch_size // world_size
+        self.iterations = len(dataset) // batch_size
+        """Full batches of an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[CropBatch]:
-        """Yield this rank's part of every global batch of the given epoch (0-based)."""
+    def epoch(self, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[CropBatch]:
+        """Yield this rank's part of the global batches `start` to `stop` of an epoch (0-based)."""
         order = epoch_order(len(self.dataset), rng_seed=self.dataset.rng_seed, epoch=epoch)
-        global_batch = self.dataset.train.batch_size
         batches = []
-        for iteration in range(self.iterations):
-            start = iteration * global_batch + self.rank * self.local_batch
-            batches.append([(epoch, index) for index in order[start : start + self.local_batch]])
+        for iteration in range(self.iterations)[start:stop]:
+            first = iteration * self.batch_size + self.rank * self.local_batch
+            batches.append([(epoch, index) for index in order[first : first + self.local_batch]])
         loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=self.num_workers, pin_memory=self.pin,
-            collate_fn=collate,
+            cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset), batch_sampler=batches,
+            num_workers=self.num_workers, pin_memory=self.pin, collate_fn=collate,
         )  # fmt: skip
-        loaded = iter(loader)
-        for pixels, boxes, targets in one_ahead(loaded) if self.ahead else loaded:
+        for pixels, boxes, targets in loader:
             yield CropBatch(pixels, boxes, targets)
-
-
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield from `items`, of which a thread makes the next while the caller uses the last.
-
-    In order; an error comes where it would have come; closing waits for the item in the making.
-    """
-
-    def advance() -> tuple[T] | None:
-        for item in items:
-            return (item,)
-        return None
-
-    with ThreadPoolExecutor(1) as thread:
-        made = thread.submit(advance)
-        while (found := made.result()) is not None:
-            made = thread.submit(advance)
-            yield found[0]

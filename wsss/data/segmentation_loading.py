@@ -5,34 +5,21 @@ crop on (rng_seed, epoch, image index). Image and label map are cut by one plan,
 aligned. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wsss.config import TrainConfig
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.image import BROKEN_IMAGE
-from wsss.data.loading import CROP_STREAM, collate, epoch_order, read_rgb
+from wsss.data.loading import CROP_STREAM, read_rgb
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop
 from wsss.data.voc import DataError, Sample
 from wsss.segmentation_config import DeepLabConfig
-
-
-class LabelledBatch(NamedTuple):
-    """A batch as it leaves the loader, still in 8 bits."""
-
-    pixels: Tensor
-    """[B, 3, S, S] uint8 in channels-last format, 0 in the padding."""
-    boxes: Tensor
-    """[B, 4] int64: top, left, bottom, right of the image content."""
-    labels: Tensor
-    """[B, S, S] uint8: 0 background, 1..K, 255 ignored, as is the padding."""
 
 
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -46,6 +33,7 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     ) -> None:
         self.samples, self.labels_folder = samples, labels_folder
         self.num_classes, self.config = num_classes, config
+        self.rng_seed = config.rng_seed
         missing = [s.image_id for s in samples if not self.label_path(s).is_file()]
         if missing:
             raise DataError(
@@ -64,7 +52,7 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """Return pixels uint8 [3, S, S], the content's box [4] and labels uint8 [S, S]."""
         epoch, index = key
         sample = self.samples[index]
-        rng = np.random.default_rng([self.config.rng_seed, CROP_STREAM, epoch, index])
+        rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
         image = read_rgb(sample)
         height, width = image.shape[1:]
         labels = read_labels(self.label_path(sample), (width, height))
@@ -115,38 +103,3 @@ def read_labels(path: Path, size: tuple[int, int]) -> Tensor:
             "write label maps at the images' size"
         )
     return labels
-
-
-class LabelledLoader:
-    """Yields one rank's batches, epoch by epoch; the incomplete last batch is dropped."""
-
-    def __init__(
-        self, dataset: LabelledCrops, *, rank: int = 0, world_size: int = 1, num_workers: int = 0
-    ) -> None:
-        batch_size = dataset.config.batch_size
-        if batch_size % world_size:
-            raise DataError(
-                f"global batch {batch_size} is not divisible by {world_size} workers; use "
-                f"batch_size {-(-batch_size // world_size) * world_size} or fewer workers"
-            )
-        if len(dataset) < batch_size:
-            raise DataError(
-                f"{len(dataset)} training images are fewer than one batch of {batch_size}; lower "
-                f"batch_size to {len(dataset)} or less"
-            )
-        self.dataset, self.rank, self.num_workers = dataset, rank, num_workers
-        self.batch_size, self.local_batch = batch_size, batch_size // world_size
-        self.iterations = len(dataset) // batch_size
-
-    def epoch(self, epoch: int, num_iterations: int) -> Iterator[LabelledBatch]:
-        """Yield this rank's part of the first `num_iterations` global batches of an epoch."""
-        order = epoch_order(len(self.dataset), rng_seed=self.dataset.config.rng_seed, epoch=epoch)
-        batches = []
-        for iteration in range(min(num_iterations, self.iterations)):
-            start = iteration * self.batch_size + self.rank * self.local_batch
-            batches.append([(epoch, index) for index in order[start : start + self.local_batch]])
-        loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate
-        )
-        for pixels, boxes, labels in loader:
-            yield LabelledBatch(pixels, boxes, labels)

@@ -94,15 +94,24 @@ class AffinityLosses(NamedTuple):
     negative: Tensor
 
 
-def affinity_losses(distances: Tensor, kinds: PairKinds) -> AffinityLosses:
+def affinity_losses(
+    distances: Tensor, kinds: PairKinds, counts: Tensor | None = None
+) -> AffinityLosses:
     """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
 
-    distances: [B, M], 0 or more.
+    distances: [B, M], 0 or more. counts: [3], the pairs of each kind over which the means are
+    taken; None: those of these maps, which may be a part of a batch.
     """
+    if counts is None:
+        counts = torch.stack([kind.sum() for kind in kinds])
     away = torch.log(-torch.expm1(-distances) + EPSILON)  # log(1 - affinity)
-    foreground = _mean_of(distances, kinds.foreground)  # -log(affinity) is the distance
-    background = _mean_of(distances, kinds.background)
-    negative = _mean_of(-away, kinds.negative)
+    # -log(affinity) is the distance
+    foreground, background, negative = (
+        torch.where(chosen, values, 0).sum() / count
+        for values, chosen, count in zip(
+            (distances, distances, -away), kinds, counts.clamp(min=1), strict=True
+        )
+    )
     return AffinityLosses(
         foreground / 4 + background / 4 + negative / 2, foreground, background, negative
     )
@@ -113,7 +122,3 @@ def labels_at(label_maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(label_maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(
         label_maps.dtype
     )
-
-
-def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
-    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)

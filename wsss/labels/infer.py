@@ -20,6 +20,7 @@ from wsss.data.voc import Sample
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
 from wsss.networks.cam_net import CamNet
+from wsss.networks.precision import forward_in
 
 WINDOW = 32
 """Images decoded ahead, among which equal sizes are sought."""
@@ -109,7 +110,8 @@ def multi_scale_cams(
         x = normalise(resized(stack_images(images), size, labels.resize).to(device).float())
         if labels.flip:
             x = torch.cat([x, x.flip(3)])
-        cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
+        with forward_in(device, labels.precision):
+            cams = model(x.contiguous(memory_format=torch.channels_last)).cams.relu()
         if labels.flip:
             straight, mirrored = cams.chunk(2)
             cams = straight + mirrored.flip(3)

@@ -19,6 +19,7 @@ from wsss.labels.infer import ImageCams
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.precision import forward_in
 from wsss.segmentation_config import RandomWalkConfig
 
 
@@ -98,7 +99,8 @@ def walk_labels(
     model.to(device).eval()
     with torch.inference_mode():
         for image in images:
-            features = image_features(model, image, device=device)
+            with forward_in(device, config.precision):
+                features = image_features(model, image, device=device)
             yield ImageCams(image.sample, walk_cams(image.cams, features, config))
 
 

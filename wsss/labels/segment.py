@@ -21,6 +21,7 @@ from wsss.data.transforms import resized
 from wsss.data.voc import Sample
 from wsss.method.views import normalise
 from wsss.networks.deeplab import DeepLab, upsample
+from wsss.networks.precision import forward_in
 from wsss.segmentation_config import CrfConfig, DeepLabConfig
 
 
@@ -71,7 +72,8 @@ def multi_scale_probs(
         x = normalise(resized(image, size, "bilinear").to(device)[None].float())
         if config.test_flip:
             x = torch.cat([x, x.flip(3)])
-        logits = model(x.contiguous(memory_format=torch.channels_last))  # [1 or 2, L, h, w]
+        with forward_in(device, config.precision):
+            logits = model(x.contiguous(memory_format=torch.channels_last))  # [1 or 2, L, h, w]
         for flipped, low in enumerate(logits):
             low = low.flip(2) if flipped else low  # noqa: PLW2901
             total += upsample(low[None], (height, width))[0].softmax(0)

@@ -95,6 +95,11 @@ def _atrous_classifier(channels: int, num_labels: int, rate: int) -> nn.Conv2d:
     return classifier
 
 
+def feature_size(size: int, output_stride: int) -> int:
+    """Return the side of the feature map of an image of this side: 321 -> 41 at stride 8."""
+    return -(-size // output_stride)
+
+
 def upsample(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """[B, L, h, w] -> [B, L, H, W] by bilinear interpolation."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)

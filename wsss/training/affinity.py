@@ -4,8 +4,6 @@ One process on one device: only the heads are trained as a rule, in minutes. Leg
 size, h w feature size, M pairs of near pixels.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
-from wsss.data.loading import CROP_STREAM, collate, epoch_order, iterations_per_epoch, read_rgb
+from wsss.data.loading import CROP_STREAM, CropBatch, read_rgb
 from wsss.data.transforms import cut_crop, cut_labels, plan_crop
 from wsss.data.voc import DataError, Sample
-from wsss.labels.affinity_labels import AffinityLosses, affinity_losses, labels_at, pair_kinds
+from wsss.labels.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig
-from wsss.training.cam import DivergedError
-from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.optim import build_sgd, lr_factor, set_lr
+from wsss.training.loop import Forward, Step, Training, loader_for
+from wsss.training.optim import build_sgd, lr_factor
+from wsss.training.process import Process
 
 LabelMaps = Callable[[Sample], NDArray[np.uint8]]
 """Gives an image's confident labels [H, W]: 0 background, 1..K, 255 unsure. Asked once an epoch."""
@@ -76,59 +75,99 @@ def train_affinity(
 ) -> Iterator[AffinityRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    An epoch's checkpoint is written when the caller asks for the next record, as in train_cam.
-    Raises DataError for too few images or a label map of another size than its image, DivergedError
-    if the loss is not finite.
+    Raises DataError for too few images or a label map of another size than its image, and what
+    `Training.run` raises.
     """
-    train = sgd_settings(config)
-    model.to(device).train()
-    crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
-    iterations = iterations_per_epoch(len(crops), config.batch_size)
-    optimizer = build_sgd(model.parameter_groups(), train)
-    start = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
-    iteration = start.iteration
-    for epoch in range(start.epoch, config.epochs):
-        started, terms = time.perf_counter(), []
-        for batch in _batches(crops, epoch, (execution or Execution()).num_loader_workers or 0):
-            set_lr(optimizer, lr_factor(iteration, config.epochs * iterations, train))
-            losses, share = affinity_step(model, batch, config.radius, device)
-            optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            optimizer.step()
-            terms.append(torch.stack([*losses, share]).detach())
-            if not math.isfinite(float(terms[-1][0])):
-                raise DivergedError(
-                    f"affinity loss {float(terms[-1][0])} at iteration {iteration}; lower "
-                    f"random_walk.lr (now {config.lr})"
-                )
-            iteration += 1
-        loss, foreground, background, negative, share = torch.stack(terms).double().mean(0).tolist()
+    training = affinity_training(
+        model, samples, label_maps, config, device=device, checkpoints=checkpoints,
+        execution=execution,
+    )  # fmt: skip
+    for found in training.run():
+        loss, foreground, background, negative, share, _ = found.means()
         yield AffinityRecord(
-            epoch=epoch + 1,
+            epoch=found.epoch,
             loss=loss,
             loss_foreground=foreground,
             loss_background=background,
             loss_negative=negative,
             negative_share=share,
-            lr=optimizer.param_groups[-1]["lr"],
-            seconds=time.perf_counter() - started,
+            lr=found.lr_last_group,
+            seconds=found.seconds,
         )
-        if checkpoints:
-            checkpoints.save(Position(epoch + 1, iteration), model, optimizer)
+
+
+def affinity_training(
+    model: AffinityNet,
+    samples: list[Sample],
+    label_maps: LabelMaps,
+    config: RandomWalkConfig,
+    *,
+    device: torch.device,
+    checkpoints: CheckpointFolder | None = None,
+    execution: Execution | None = None,
+) -> Training:
+    """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
+
+    The terms of its steps are the loss, its three means and the share of pairs across a border.
+    """
+    train = sgd_settings(config)
+    optimizer = build_sgd(model.parameter_groups(), train)
+    step = affinity_step(model, config, optimizer, device=device, execution=execution)
+    crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
+    loader = loader_for(step, crops, config.batch_size, setting="random_walk.batch_size")
+    num_iterations = config.epochs * loader.iterations
+    return Training(
+        step, model, loader, num_iterations,
+        lambda iteration: lr_factor(iteration, num_iterations, train), checkpoints=checkpoints,
+    )  # fmt: skip
 
 
 def affinity_step(
-    model: AffinityNet, batch: tuple[Tensor, Tensor, Tensor], radius: int, device: torch.device
-) -> tuple[AffinityLosses, Tensor]:
-    """Return a batch's losses and the share of its pairs that lie across a border."""
-    pixels, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
-    x = network_inputs(pixels, boxes, ViewsConfig())[0]
-    features = model(x.contiguous(memory_format=torch.channels_last))
-    height, width = features.shape[-2:]
-    kinds = pair_kinds(labels_at(labels, (height, width)), neighbour_pairs(height, width, radius))
-    losses = affinity_losses(pair_distances(features, radius), kinds)
-    foreground, background, negative = (kind.sum() for kind in kinds)
-    return losses, negative / (foreground + background + negative).clamp(min=1)
+    model: AffinityNet, config: RandomWalkConfig, optimizer: torch.optim.Optimizer, *,
+    device: torch.device, execution: Execution | None = None,
+) -> Step:  # fmt: skip
+    """Return the step of an affinity training, of AffinityObjective's terms; move `model` to it."""
+    model.to(device).train()
+    return Step(
+        model, AffinityObjective(config), optimizer, precision=config.precision,
+        process=Process(device=device), execution=execution,
+    )  # fmt: skip
+
+
+class AffinityObjective:
+    """The affinity losses over a batch's pairs, and the share of these that lie across a border."""
+
+    names: tuple[str, ...] = (
+        "loss",
+        "foreground",
+        "background",
+        "negative",
+        "share across borders",
+    )
+    frozen_norm = True
+
+    def __init__(self, config: RandomWalkConfig) -> None:
+        self.config = config
+        self.remedy = f"lower random_walk.lr (now {config.lr})"
+
+    def whole(self, batch: CropBatch) -> Tensor:
+        """Return how many pairs of the batch are of each kind: [3]."""
+        return torch.stack([kind.sum() for kind in self._kinds(batch.targets)])
+
+    def terms(self, forward: Forward, part: CropBatch, whole: Tensor) -> Tensor:
+        """Return a part's share of the loss, its three means and the share across borders: [5]."""
+        x = network_inputs(part.pixels, part.boxes, ViewsConfig())[0]
+        features = forward(x.contiguous(memory_format=torch.channels_last))
+        kinds = self._kinds(part.targets)
+        losses = affinity_losses(pair_distances(features, self.config.radius), kinds, whole)
+        across = kinds.negative.sum() / whole.sum().clamp(min=1)
+        return torch.stack([*losses, across])
+
+    def _kinds(self, labels: Tensor) -> PairKinds:
+        """Sort the pairs of label maps [B, S, S] at the features' size."""
+        height, width = (-(-size // self.config.stride) for size in labels.shape[-2:])
+        pairs = neighbour_pairs(height, width, self.config.radius)
+        return pair_kinds(labels_at(labels, (height, width)), pairs)
 
 
 class AffinityCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -174,18 +213,3 @@ def sgd_settings(config: RandomWalkConfig) -> TrainConfig:
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-
-
-def _batches(
-    crops: AffinityCrops, epoch: int, num_workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    order, size = (
-        epoch_order(len(crops), rng_seed=crops.rng_seed, epoch=epoch),
-        crops.train.batch_size,
-    )
-    keys = [(epoch, index) for index in order]
-    full = [keys[start : start + size] for start in range(0, len(keys) - size + 1, size)]
-    loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-        crops, batch_sampler=full, num_workers=num_workers, collate_fn=collate
-    )
-    yield from loader

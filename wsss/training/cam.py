@@ -3,8 +3,6 @@
 Legend: B batch on this rank, V views, K foreground classes.
 """
 
-import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsss.config import RunConfig, TrainConfig
-from wsss.data.loading import CropBatch, CropDataset, CropLoader, collate
+from wsss.config import RunConfig
+from wsss.data.loading import CropBatch, CropDataset, collate
 from wsss.data.voc import Sample
-from wsss.errors import ForeseenError
-from wsss.method.losses import CamLosses, cam_losses
+from wsss.method.losses import cam_losses
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
-from wsss.training.checkpoint import CheckpointFolder, Position
-from wsss.training.compiled import compile_network
+from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
+from wsss.training.loop import Forward, Step, Training, loader_for
+from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
     PriorLimits,
@@ -35,10 +32,6 @@ from wsss.training.prior import (
 from wsss.training.process import Process
 
 NUM_CALIBRATION_IMAGES = 32
-
-
-class DivergedError(ForeseenError, RuntimeError):
-    """The loss or a gradient became infinite or NaN; the message says where and what to change."""
 
 
 @dataclass(frozen=True)
@@ -107,137 +100,109 @@ def train_cam(
 ) -> Iterator[EpochRecord | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    An epoch's checkpoint is written when the caller asks for the next record, so that a record
-    which the caller has stored is never lost, at worst repeated. A PriorWarning comes in between,
-    as soon as `limits` sees one. Every rank of a distributed run calls this with its own Process
-    and an equal model. Raises DivergedError on a gradient that is not finite, NotLearningError as
-    `limits` says.
+    A PriorWarning comes in between, as soon as `limits` sees one. Every rank of a distributed run
+    calls this with its own Process and an equal model. Raises NotLearningError as `limits` says,
+    and what `Training.run` raises.
     """
-    training = CamTraining(
+    training = cam_training(
         model, config, samples, num_classes, process=process, checkpoints=checkpoints,
         execution=execution,
     )  # fmt: skip
-    process = training.process
     prior = configured_prior(config, samples, num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
-    for epoch in range(training.position.epoch, config.train.epochs):
-        started, terms, norms = time.perf_counter(), [], []
-        for losses, norm in training.steps(epoch):
-            terms.append(losses)
-            norms.append(norm)
-            if watch.add(losses[1], training.iteration):
-                mean = process.mean(torch.stack(list(watch.recent)).mean())
-                if warning := watch.judge(training.iteration, float(mean)):
-                    yield warning
-        seconds = time.perf_counter() - started
-        per_step = process.mean(torch.stack(terms)).double().cpu()  # [iterations, 4]
-        loss, loss_cls, loss_s, loss_bs = (float(value) for value in per_step.mean(0))
+    for found in training.run(lambda step: watch.look(float(step.values[1]), step.iteration)):
+        if isinstance(found, PriorWarning):
+            yield found
+            continue
+        loss, loss_cls, loss_s, loss_bs, norm = found.means()
         gap = prior_gap(loss_cls, prior)
         yield EpochRecord(
-            epoch=epoch + 1,
+            epoch=found.epoch,
             loss=loss,
             loss_cls=loss_cls,
             loss_s=loss_s if config.views.names else None,
             loss_bs=loss_bs if config.views.names else None,
-            grad_norm=float(torch.stack(norms).mean()),
-            lr=training.optimizer.param_groups[0]["lr"],
+            grad_norm=norm,
+            lr=found.lr,
             prior_gap=gap,
             collapsed=float(gap < COLLAPSE_MARGIN),
-            images_per_second=len(terms) * config.train.batch_size / seconds,
-            seconds=seconds,
-            step_losses=[round(float(value), 6) for value in per_step[:, 0]],
+            images_per_second=found.images_per_second,
+            seconds=found.seconds,
+            step_losses=found.losses(),
         )
-        if checkpoints and process.is_first:
-            position = Position(epoch + 1, training.iteration)
-            checkpoints.save(position, model, training.optimizer)
-        process.barrier()
 
 
-class CamTraining:
-    """A CAM training at one point of its schedule: network, optimiser and batches.
+def cam_training(
+    model: CamNet,
+    config: RunConfig,
+    samples: list[Sample],
+    num_classes: int,
+    *,
+    process: Process | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    execution: Execution | None = None,
+) -> Training:
+    """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    It starts at its last checkpoint, if there is one.
+    The terms of its steps are L, L_cls, L_s and L_bs, 0 for a term not in use.
     """
+    train = config.train
+    optimizer = build_sgd(model.parameter_groups(), train)
+    step = cam_step(model, config, optimizer, process=process, execution=execution)
+    crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
+    loader = loader_for(step, crops, train.batch_size, setting="train.batch_size")
+    num_iterations = train.epochs * loader.iterations
+    return Training(
+        step, model, loader, num_iterations,
+        lambda iteration: lr_factor(iteration, num_iterations, train), checkpoints=checkpoints,
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        model: CamNet,
-        config: RunConfig,
-        samples: list[Sample],
-        num_classes: int,
-        *,
-        process: Process | None = None,
-        checkpoints: CheckpointFolder | None = None,
-        execution: Execution | None = None,
-    ) -> None:
-        self.process, self.config = process or Process(), config
-        execution = execution or Execution()
-        model.to(self.process.device).train()
-        on_gpu = self.process.device.type == "cuda"
-        self.loader = CropLoader(
-            CropDataset(samples, num_classes, config.train, rng_seed=config.rng_seed),
-            rank=self.process.rank, world_size=self.process.world_size,
-            num_workers=execution.num_loader_workers or 0, ahead=on_gpu, pin=on_gpu,
-        )  # fmt: skip
-        self.num_iterations = config.train.epochs * self.loader.iterations
-        self.optimizer = build_sgd(model.parameter_groups(), config.train)
-        self.position = Position(0, 0)
-        if checkpoints:
-            self.position = checkpoints.restore(model, self.optimizer)
-        self.iteration = self.position.iteration
-        """Iterations done."""
-        self.step = TrainingStep(
-            model, self.optimizer, config, self.process, compiled=execution.compiled
+
+def cam_step(
+    model: CamNet, config: RunConfig, optimizer: torch.optim.Optimizer, *,
+    process: Process | None = None, execution: Execution | None = None,
+) -> Step:  # fmt: skip
+    """Return the step of a CAM training, of terms L, L_cls, L_s and L_bs; move `model` to it."""
+    process = process or Process()
+    model.to(process.device).train()
+    return Step(
+        AllViews(model), CamObjective(config, frozen_norm=model.frozen_norm), optimizer,
+        precision=config.train.precision, clip_norm=config.train.clip_norm, process=process,
+        execution=execution,
+    )  # fmt: skip
+
+
+class CamObjective:
+    """The losses of Eq. 4 to 7, as means over a batch's images."""
+
+    names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs")
+
+    def __init__(self, config: RunConfig, *, frozen_norm: bool) -> None:
+        self.config, self.frozen_norm = config, frozen_norm
+        self.remedy = (
+            f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
+            "train.warmup_iterations"
         )
 
-    def steps(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Train on an epoch's batches (0-based); yield each step's losses and gradient norm.
+    def whole(self, batch: CropBatch) -> int:
+        """Return the number of images."""
+        return len(batch.pixels)
 
-        Losses: total, L_cls, L_s and L_bs as a vector, 0 for a term not in use. Raises
-        DivergedError on a gradient that is not finite.
-        """
-        for batch in self.loader.epoch(epoch):
-            factor = lr_factor(self.iteration, self.num_iterations, self.config.train)
-            set_lr(self.optimizer, factor)
-            losses, norm = self.step(batch, self.iteration)
-            self.iteration += 1
-            yield _stack_terms(losses), norm
-
-
-class TrainingStep:
-    """One optimiser step on one batch."""
-
-    def __init__(
-        self, model: CamNet, optimizer: torch.optim.Optimizer, config: RunConfig, process: Process,
-        *, compiled: bool = False,
-    ) -> None:  # fmt: skip
-        network = process.wrap(_AllViews(model))
-        self.network = compile_network(network) if compiled else network
-        self.optimizer, self.config, self.process = optimizer, config, process
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def __call__(self, batch: CropBatch, iteration: int) -> tuple[CamLosses, Tensor]:
-        """Return the batch's losses and the gradient's norm before clipping (scalar tensors)."""
-        config, device = self.config, self.process.device
-        pixels, boxes, targets = (part.to(device, non_blocking=True) for part in batch)
-        inputs = network_inputs(pixels, boxes, config.views)
-        bf16 = config.train.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits, cams = self.network(inputs)
+    def terms(self, forward: Forward, part: CropBatch, whole: int) -> Tensor:
+        """Return a part's share of L, L_cls, L_s and L_bs: [4]."""
+        config = self.config
+        logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
         losses = cam_losses(
-            logits, cams, targets, config.views, config.transfer,
+            logits, cams, part.targets, config.views, config.transfer,
             over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
         )  # fmt: skip
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        norm = clip_gradients(self.parameters, config.train.clip_norm)
-        if not math.isfinite(norm):
-            raise DivergedError(_explain_divergence(losses, norm, iteration, config.train))
-        self.optimizer.step()
-        return losses, norm
+        zero = losses.total.new_zeros(())
+        return torch.stack([zero if term is None else term for term in losses]) * (
+            len(part.pixels) / whole
+        )
 
 
-class _AllViews(nn.Module):
+class AllViews(nn.Module):
     """Forwards all views: together when batch norm is frozen, one after the other when it is not.
 
     [V, B, 3, H, W] -> logits [V, B, K], cams [V, B, K, h, w]. A module of its own, so that DDP
@@ -249,6 +214,7 @@ class _AllViews(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[V, B, 3, H, W] -> logits and CAMs of all views."""
         num_views, batch = inputs.shape[:2]
         groups = [inputs.flatten(0, 1)] if self.model.frozen_norm else list(inputs)
         parts = [self.model(x.contiguous(memory_format=torch.channels_last)) for x in groups]
@@ -257,25 +223,7 @@ class _AllViews(nn.Module):
         return logits.unflatten(0, (num_views, batch)), cams.unflatten(0, (num_views, batch))
 
 
-def _stack_terms(losses: CamLosses) -> Tensor:
-    """Return total, L_cls, L_s and L_bs as one detached vector, 0 for a term not in use."""
-    zero = losses.total.new_zeros(())
-    return torch.stack([zero if term is None else term.detach() for term in losses])
-
-
 def evenly_spread(num_items: int, count: int) -> list[int]:
     """Return up to `count` distinct indices, evenly spread over `num_items`."""
     count = min(count, num_items)
     return [index * num_items // count for index in range(count)]
-
-
-def _explain_divergence(losses: CamLosses, norm: Tensor, iteration: int, train: TrainConfig) -> str:
-    terms = ", ".join(
-        f"{name} {float(value.detach()):.4g}"
-        for name, value in zip(losses._fields, losses, strict=True)
-        if value is not None
-    )
-    return (
-        f"diverged at iteration {iteration}: gradient norm {float(norm)}, losses {terms}; "
-        f"lower train.lr (now {train.lr}), or set train.clip_norm and train.warmup_iterations"
-    )

@@ -19,14 +19,22 @@ logger = logging.getLogger(__name__)
 
 
 class Position(NamedTuple):
-    """How far a training is: finished epochs and iterations."""
+    """How far a training is."""
 
     epoch: int
+    """Finished epochs."""
     iteration: int
+    """Finished iterations."""
+    rows: tuple[tuple[float, ...], ...] = ()
+    """What the iterations of an unfinished epoch came to; () between epochs."""
+    seconds: float = 0.0
+    """Spent on the unfinished epoch."""
 
 
 class CheckpointFolder:
     """`epoch_0003.pt` and so on, in one folder, newest last.
+
+    Within an epoch `epoch_0003_0000123.pt`: three finished epochs, 123 iterations in all.
 
     after_save: called with each checkpoint that is whole on disk, as to copy it elsewhere.
     """
@@ -44,7 +52,8 @@ class CheckpointFolder:
         Raises OSError if the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch_{position.epoch:04d}.pt"
+        within = f"_{position.iteration:07d}" if position.rows else ""
+        path = self.folder / f"epoch_{position.epoch:04d}{within}.pt"
         state = {
             "position": list(position),
             "model": model.state_dict(),

@@ -6,7 +6,7 @@ is thresholded later, and the epochs that it still has to train are lost.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 
@@ -68,32 +68,25 @@ class PriorWatch:
     def __init__(self, limits: PriorLimits, prior: float) -> None:
         self.prior, self.limits = prior, limits
         self.pending = {limit for limit in (limits.warn_after, limits.fail_after) if limit}
-        self.recent: deque[Any] = deque(maxlen=WINDOW)
-        """The last values of L_cls as they were given, numbers or tensors on their device."""
-        self.fails = False
-        """Whether `fail_after` is what is due."""
+        self.recent: deque[float] = deque(maxlen=WINDOW)
+        """The last values of L_cls."""
 
-    def add(self, loss_cls: Any, iteration: int) -> bool:
-        """Take note of an iteration's L_cls; return whether `judge` is to be asked now.
+    def look(self, loss_cls: float, iteration: int) -> PriorWarning | None:
+        """Take note of an iteration's L_cls; return a warning if it is not clearly below the prior.
 
-        iteration: how many are done. All ranks of a training get the same answer.
+        loss_cls: mean over all ranks. iteration: how many are done. Raises NotLearningError where
+        `fail_after` is due.
         """
         self.recent.append(loss_cls)
         due = {n for n in self.pending if iteration >= n and len(self.recent) >= min(WINDOW, n)}
         self.pending -= due
-        self.fails = self.limits.fail_after in due
-        return bool(due)
-
-    def judge(self, iteration: int, loss_cls: float) -> PriorWarning | None:
-        """Return a warning if L_cls is not clearly below the prior's, else None.
-
-        loss_cls: mean of `recent` over all ranks. Raises NotLearningError where `fail_after` is
-        due.
-        """
+        if not due:
+            return None
+        loss_cls = fmean(self.recent)
         if prior_gap(loss_cls, self.prior) >= COLLAPSE_MARGIN:
             return None
         warning = PriorWarning(iteration, loss_cls, self.prior)
-        if self.fails:
+        if self.limits.fail_after in due:
             raise NotLearningError(
                 f"{warning}; try another train.lr or train.parts_lr_multiplier (lower if L_cls "
                 "rose, higher if it hardly moved), or set train.clip_norm and "

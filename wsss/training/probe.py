@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
-from torch import Tensor
 
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.training.cam import CamTraining, DivergedError, build_cam_net
+from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.execution import Execution
+from wsss.training.loop import DivergedError, Training
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
     WINDOW,
@@ -30,6 +30,7 @@ from wsss.training.prior import (
     prior_gap,
 )
 from wsss.training.process import Process
+from wsss.training.readings import Reading
 
 NUM_FIRST = 5
 """Steps over which L_cls is averaged at the start."""
@@ -115,56 +116,52 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     dataset = VocDataset(options.data)
     samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
-    training = CamTraining(
+    training = cam_training(
         model, config, samples, num_classes, process=process,
         execution=options.execution,
     )  # fmt: skip
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
-    taken = _Taken(watch, process)
+    taken = _Taken(watch)
     failure, diverged = "", False
     try:
-        for losses, norm in itertools.islice(_steps(training), options.num_steps):
-            taken.add(losses, norm)
+        for reading in itertools.islice(_steps(training), options.num_steps):
+            taken.add(reading)
     except (DivergedError, NotLearningError) as error:
         failure, diverged = str(error), isinstance(error, DivergedError)
     return taken.result(training, failure=failure, diverged=diverged)
 
 
-def _steps(training: CamTraining) -> Iterator[tuple[Tensor, Tensor]]:
+def _steps(training: Training) -> Iterator[Reading]:
     """Yield the steps of all epochs, one after the other."""
-    for epoch in range(training.config.train.epochs):
-        yield from training.steps(epoch)
+    while training.iteration < training.num_iterations:
+        yield from training.steps()
+        training.rows = []
 
 
 class _Taken:
     """The steps taken so far."""
 
-    def __init__(self, watch: PriorWatch, process: Process) -> None:
-        self.watch, self.process = watch, process
+    def __init__(self, watch: PriorWatch) -> None:
+        self.watch = watch
         self.losses: list[float] = []
         self.largest_norm = 0.0
         self.seconds: list[float] = []
         self.started = time.perf_counter()
 
-    def add(self, losses: Tensor, norm: Tensor) -> None:
-        """Take note of a step. Raises NotLearningError, and DivergedError for its losses."""
-        self.seconds.append(time.perf_counter() - self.started)
-        values = self.process.mean(losses).tolist()  # total, L_cls, L_s, L_bs
-        self.largest_norm = max(self.largest_norm, float(norm))
-        done = len(self.losses) + 1
-        if not all(map(math.isfinite, values)):
-            names = zip(("total", "L_cls", "L_s", "L_bs"), values, strict=True)
-            words = ", ".join(f"{name} {value:.4g}" for name, value in names)
-            raise DivergedError(f"diverged at iteration {done - 1}: losses {words}")
-        self.losses.append(values[1])
-        if self.watch.add(values[1], done):
-            self.watch.judge(done, fmean(self.losses[-WINDOW:]))
-        self.started = time.perf_counter()
+    def add(self, reading: Reading) -> None:
+        """Take note of a step. Raises NotLearningError."""
+        now = time.perf_counter()
+        self.seconds.append(now - self.started)
+        self.started = now
+        self.largest_norm = max(self.largest_norm, float(reading.values[-1]))
+        self.losses.append(float(reading.values[1]))
+        self.watch.look(self.losses[-1], reading.iteration)
 
-    def result(self, training: CamTraining, *, failure: str, diverged: bool) -> ProbeResult:
+    def result(self, training: Training, *, failure: str, diverged: bool) -> ProbeResult:
         """Return what the steps came to; every rank calls this."""
         last = self.losses[-min(WINDOW, max(1, len(self.losses) // 4)) :]
-        peaks = self.process.gather(_peak_bytes(self.process.device))
+        process = training.process
+        peaks = process.gather(_peak_bytes(process.device))
         steady = self.seconds[NUM_WARM_UP:] or self.seconds
         return ProbeResult(
             num_steps=len(self.losses),
@@ -174,9 +171,9 @@ class _Taken:
             prior=self.watch.prior,
             largest_norm=self.largest_norm,
             seconds_per_step=median(steady) if steady else math.nan,
-            batch_size=training.config.train.batch_size,
+            batch_size=training.loader.batch_size,
             peak_bytes=max(peaks),
-            on_gpu=self.process.device.type == "cuda",
+            on_gpu=process.device.type == "cuda",
             failure=failure,
             diverged=diverged,
         )

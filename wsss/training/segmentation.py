@@ -3,8 +3,6 @@
 Legend: B batch on this rank, L labels, S crop size, h w feature size.
 """
 
-import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,16 +14,16 @@ from torch import Tensor
 
 from wsss.config import ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.segmentation_loading import LabelledBatch, LabelledCrops, LabelledLoader
+from wsss.data.loading import CropBatch
+from wsss.data.segmentation_loading import LabelledCrops
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.views import network_inputs
-from wsss.networks.deeplab import DeepLab, upsample
+from wsss.networks.deeplab import DeepLab, feature_size, upsample
 from wsss.segmentation_config import DeepLabConfig
-from wsss.training.cam import DivergedError
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
-from wsss.training.optim import clip_gradients, set_lr
+from wsss.training.loop import Forward, Step, Training, loader_for
 from wsss.training.process import Process
 
 NO_VIEWS = ViewsConfig()
@@ -76,90 +74,107 @@ def train_segmentation(
 ) -> Iterator[SegmentationRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    The schedule counts iterations, so that the last epoch may be a part of one. As in `train_cam`,
-    an epoch's checkpoint is written when the caller asks for the next record, and every rank of a
+    The schedule counts iterations, so that the last epoch may be a part of one. Every rank of a
     distributed run calls this with its own Process and an equal model. Raises DataError for label
-    maps that do not fit, DivergedError on a gradient that is not finite.
+    maps that do not fit, and what `Training.run` raises.
     """
-    process = process or Process()
-    model.to(process.device).train()
-    loader = LabelledLoader(
-        LabelledCrops(samples, labels_folder, num_classes, config),
-        rank=process.rank, world_size=process.world_size,
-        num_workers=(execution or Execution()).num_loader_workers or 0,
+    training = segmentation_training(
+        model, config, samples, labels_folder, num_classes, process=process,
+        checkpoints=checkpoints, execution=execution,
     )  # fmt: skip
-    optimizer = build_optimizer(model, config)
-    epoch, iteration = checkpoints.restore(model, optimizer) if checkpoints else Position(0, 0)
-    step = SegmentationStep(model, optimizer, config, process)
-    while iteration < config.iterations:
-        started, terms = time.perf_counter(), []
-        for batch in loader.epoch(epoch, config.iterations - iteration):
-            set_lr(optimizer, poly_factor(iteration, config))
-            terms.append(step(batch, iteration))
-            iteration += 1
-        epoch += 1
-        seconds = time.perf_counter() - started
-        per_step = process.mean(torch.stack(terms)).double().cpu()  # [iterations, 3]
-        loss, accuracy, norm = (float(value) for value in per_step.mean(0))
+    for found in training.run():
+        loss, accuracy, norm = found.means()
         yield SegmentationRecord(
-            epoch=epoch,
-            iteration=iteration,
+            epoch=found.epoch,
+            iteration=found.iteration,
             loss=loss,
             pixel_accuracy=accuracy,
             grad_norm=norm,
-            lr=optimizer.param_groups[0]["lr"],
-            images_per_second=len(terms) * config.batch_size / seconds,
-            seconds=seconds,
-            step_losses=[round(float(value), 6) for value in per_step[:, 0]],
+            lr=found.lr,
+            images_per_second=found.images_per_second,
+            seconds=found.seconds,
+            step_losses=found.losses(),
         )
-        if checkpoints and process.is_first:
-            checkpoints.save(Position(epoch, iteration), model, optimizer)
-        process.barrier()
 
 
-class SegmentationStep:
-    """One optimiser step on one batch."""
+def segmentation_training(
+    model: DeepLab,
+    config: DeepLabConfig,
+    samples: list[Sample],
+    labels_folder: Path,
+    num_classes: int,
+    *,
+    process: Process | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    execution: Execution | None = None,
+) -> Training:
+    """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    def __init__(
-        self,
-        model: DeepLab,
-        optimizer: torch.optim.Optimizer,
-        config: DeepLabConfig,
-        process: Process,
-    ) -> None:
-        self.network = process.wrap(model)
-        self.optimizer, self.config, self.process = optimizer, config, process
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+    The terms of its steps are the loss and the pixel accuracy.
+    """
+    optimizer = build_optimizer(model, config)
+    step = segmentation_step(model, config, optimizer, process=process, execution=execution)
+    crops = LabelledCrops(samples, labels_folder, num_classes, config)
+    loader = loader_for(step, crops, config.batch_size, setting="batch_size")
+    return Training(
+        step, model, loader, config.iterations, lambda iteration: poly_factor(iteration, config),
+        checkpoints=checkpoints,
+    )  # fmt: skip
 
-    def __call__(self, batch: LabelledBatch, iteration: int) -> Tensor:
-        """Return (loss, pixel accuracy, gradient norm before clipping), whose mean over ranks is
-        that of the global batch.
-        """
-        config, device = self.config, self.process.device
-        pixels, boxes, labels = (part.to(device, non_blocking=True) for part in batch)
-        inputs = network_inputs(pixels, boxes, NO_VIEWS)[0]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        if config.loss_size == "image":
-            logits = upsample(logits, labels.shape[-2:])  # [B, L, S, S]
-        else:
-            labels = nearest_labels(labels, logits.shape[-2:])  # [B, h, w]
-        # Ranks have different numbers of labelled pixels: all divide by the same mean count, so
-        # that the mean of their losses, and of their gradients, is that of the global batch.
+
+def segmentation_step(
+    model: DeepLab, config: DeepLabConfig, optimizer: torch.optim.Optimizer, *,
+    process: Process | None = None, execution: Execution | None = None,
+) -> Step:  # fmt: skip
+    """Return the step of a DeepLab training, with SegmentationObjective's terms, and move `model`
+    to its device.
+    """
+    process = process or Process()
+    model.to(process.device).train()
+    return Step(
+        model, SegmentationObjective(config, process, frozen_norm=model.frozen_norm), optimizer,
+        precision=config.precision, clip_norm=config.clip_norm, process=process,
+        execution=execution,
+    )  # fmt: skip
+
+
+class SegmentationObjective:
+    """Cross entropy per labelled pixel, and the share of those that is predicted as labelled.
+
+    Ranks, and parts of a batch, have different numbers of labelled pixels: all divide by the ranks'
+    mean count, so that the mean of their losses, and of their gradients, is that of the global
+    batch.
+    """
+
+    names: tuple[str, ...] = ("loss", "pixel accuracy")
+
+    def __init__(self, config: DeepLabConfig, process: Process, *, frozen_norm: bool) -> None:
+        self.config, self.process, self.frozen_norm = config, process, frozen_norm
+        self.remedy = f"lower lr (now {config.lr}), or set clip_norm"
+
+    def whole(self, batch: CropBatch) -> Tensor:
+        """Return the mean over ranks of the labelled pixels, where the loss is taken."""
+        labels = self._labels(batch.targets)
+        return self.process.mean((labels != IGNORE_INDEX).sum().float()).clamp_min(1)
+
+    def terms(self, forward: Forward, part: CropBatch, whole: Tensor) -> Tensor:
+        """Return a part's share of the loss and of the pixel accuracy: [2]."""
+        inputs = network_inputs(part.pixels, part.boxes, NO_VIEWS)[0]
+        logits = forward(inputs.contiguous(memory_format=torch.channels_last))
+        if self.config.loss_size == "image":
+            logits = upsample(logits, part.targets.shape[-2:])  # [B, L, S, S]
+        labels = self._labels(part.targets)  # [B, S, S] or [B, h, w]
+        loss = pixel_cross_entropy(logits, labels)
         valid = labels != IGNORE_INDEX
-        num_valid = self.process.mean(valid.sum().float()).clamp_min(1)
-        loss = pixel_cross_entropy(logits, labels) / num_valid
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = clip_gradients(self.parameters, config.clip_norm)
-        if not math.isfinite(norm):
-            raise DivergedError(
-                f"diverged at iteration {iteration}: gradient norm {float(norm)}, loss "
-                f"{float(loss.detach()):.4g}; lower lr (now {config.lr}), or set clip_norm"
-            )
-        self.optimizer.step()
         right = ((logits.detach().argmax(1) == labels) & valid).sum()
-        return torch.stack([loss.detach(), right / num_valid, norm])
+        return torch.stack([loss, right]) / whole
+
+    def _labels(self, labels: Tensor) -> Tensor:
+        """Return label maps [B, S, S] where the loss is taken."""
+        if self.config.loss_size == "image":
+            return labels
+        size = feature_size(labels.shape[-1], self.config.output_stride)
+        return nearest_labels(labels, (size, size))
 
 
 def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

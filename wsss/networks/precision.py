@@ -1,0 +1,46 @@
+"""In which numbers a network computes: fp32, tf32 or bf16.
+
+| name | what it is                                                                            |
+|------|---------------------------------------------------------------------------------------|
+| fp32 | float32 throughout, 24 bits of mantissa                                               |
+| tf32 | float32 tensors, whose products a GPU from Ampere on takes with 11 bits; on older     |
+|      | cards and on CPUs the same as fp32                                                    |
+| bf16 | torch's autocast: convolutions and matrix products in bfloat16 (8 bits), losses and   |
+|      | weights in float32; what is left in float32 as in tf32                                |
+
+docs/gpu.md says which one to take.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from wsss.config import Precision
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context of a forward: bfloat16 where the precision asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def forward_in(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Within this context a network that only infers computes as the precision says."""
+    with products(precision), autocast(device, precision):
+        yield
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """Within this context a GPU takes float32 products as the precision says; also backwards."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made on import
+    backends = torch.backends.cuda.matmul, convolutions
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee" if precision == "fp32" else "tf32"
+    try:
+        yield
+    finally:
+        for backend, name in zip(backends, before, strict=True):
+            backend.fp32_precision = name

@@ -1,0 +1,326 @@
+"""The one training loop: CAM network, DeepLab and affinity network differ in their objective only.
+
+    batches -> objective on each micro-batch -> gradients -> optimiser -> readings -> checkpoint
+
+Legend: B batch on this rank, T terms of a loss.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wsss.config import Precision
+from wsss.data.loading import CropBatch, Crops, Loader
+from wsss.errors import ForeseenError
+from wsss.networks.precision import autocast, products
+from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.compiled import compile_network
+from wsss.training.execution import Execution
+from wsss.training.micro_batch import check_micro_batch, measured
+from wsss.training.optim import clip_gradients, set_lr
+from wsss.training.process import Process
+from wsss.training.readings import Reading, Readings
+
+Word = TypeVar("Word")
+Forward = Callable[[Tensor], Any]
+"""The network under its precision."""
+
+MAX_LOADER_WORKERS = 8
+
+
+class DivergedError(ForeseenError, RuntimeError):
+    """The loss or a gradient became infinite or NaN; the message says where and what to change."""
+
+
+class NoMemoryError(ForeseenError, RuntimeError):
+    """A step does not fit the GPU's memory; the message says what to change."""
+
+
+class Objective(Protocol):
+    """What a training minimises, as a sum over parts of a batch."""
+
+    names: tuple[str, ...]
+    """Of the terms, the loss first."""
+    remedy: str
+    """What to change if it diverges."""
+    frozen_norm: bool
+    """Whether a forward of a part of a batch gives what the whole one does."""
+
+    def whole(self, batch: CropBatch) -> Any:
+        """Return what the parts of a batch are divided by; every rank calls it once a batch."""
+
+    def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
+        """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What one epoch came to, averaged over ranks."""
+
+    epoch: int
+    """1-based."""
+    iteration: int
+    """Iterations done."""
+    steps: NDArray[np.float64]
+    """[iterations of the epoch, T + 1]: the terms, and the gradient norm before clipping."""
+    lr: float
+    """Of the first group of parameters at the last iteration."""
+    lr_last_group: float
+    images_per_second: float
+    seconds: float
+
+    def means(self) -> list[float]:
+        """Return the mean of each column of `steps`."""
+        return [float(value) for value in self.steps.mean(0)]
+
+    def losses(self) -> list[float]:
+        """Return the loss of every iteration, rounded for files."""
+        return [round(float(value), 6) for value in self.steps[:, 0]]
+
+
+class Training:
+    """A training at one point of its schedule: network, optimiser, batches.
+
+    It starts at its last checkpoint, if there is one, also in the middle of an epoch. Every rank of
+    a distributed training makes one, with an equal network. model: what checkpoints hold, which the
+    step's network may wrap. lr_factor: 0-based iteration -> lr / lr0. Raises MicroBatchError for a
+    micro-batch that would change the result.
+    """
+
+    def __init__(
+        self, step: "Step", model: nn.Module, loader: Loader, num_iterations: int,
+        lr_factor: Callable[[int], float], *, checkpoints: CheckpointFolder | None = None,
+    ) -> None:  # fmt: skip
+        self.step, self.model, self.loader, self.checkpoints = step, model, loader, checkpoints
+        self.num_iterations, self.lr_factor = num_iterations, lr_factor
+        self.process, self.optimizer = step.process, step.optimizer
+        check_micro_batch(
+            step.micro_batch, loader.local_batch, frozen_norm=step.objective.frozen_norm
+        )
+        position = checkpoints.restore(model, step.optimizer) if checkpoints else Position(0, 0)
+        self.iteration = position.iteration
+        """Iterations done."""
+        self.seconds = position.seconds
+        """Spent on the unfinished epoch."""
+        self.rows: list[NDArray[np.float32]] = [
+            np.array(row, dtype=np.float32) for row in position.rows
+        ]
+        """Terms and norm of the unfinished epoch's iterations, means over ranks."""
+        self.readings = Readings(self.process.device)
+        self.saved_at = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs; a last one that the schedule cuts short counts as one."""
+        per_epoch = self.loader.iterations
+        if self.iteration >= self.num_iterations:
+            return -(-self.iteration // per_epoch)
+        return self.iteration // per_epoch
+
+    def run(
+        self, on_reading: Callable[[Reading], Word | None] = lambda _: None
+    ) -> Iterator[Word | EpochSummary]:
+        """Train to the end; yield each epoch's summary, and what `on_reading` has to say before it.
+
+        An epoch's checkpoint is written when the caller asks for what comes next, so that a record
+        which the caller has stored is never lost, at worst repeated. Raises DivergedError for a
+        loss or gradient that is not finite, within readings.LAG steps on a GPU.
+        """
+        while self.iteration < self.num_iterations:
+            for reading in self.steps():
+                if (word := on_reading(reading)) is not None:
+                    yield word
+            yield self._summary()
+            self.rows, self.seconds = [], 0.0
+            self._save()
+            self.process.barrier()
+
+    def steps(self) -> Iterator[Reading]:
+        """Train to the end of the epoch; yield each iteration's terms and norm once they are here.
+
+        Those before a resumed training's start come first.
+        """
+        per_epoch = self.loader.iterations
+        epoch, start = divmod(self.iteration, per_epoch)
+        for done, row in enumerate(self.rows, start=epoch * per_epoch + 1):
+            yield Reading(done, row)
+        stop = min(per_epoch, self.num_iterations - epoch * per_epoch)
+        clock = time.perf_counter()
+        for batch in self.loader.epoch(epoch, start, stop):
+            set_lr(self.optimizer, self.lr_factor(self.iteration))
+            values = self.step(batch)
+            self.iteration += 1
+            self.readings.post(self.iteration, values)
+            yield from self._arrived()
+            if self._is_time_to_save() and self.iteration < epoch * per_epoch + stop:
+                yield from self._arrived(all_of_them=True)
+                now = time.perf_counter()
+                self.seconds, clock = self.seconds + now - clock, now
+                self._save()
+        yield from self._arrived(all_of_them=True)
+        self.seconds += time.perf_counter() - clock
+
+    def _arrived(self, *, all_of_them: bool = False) -> Iterator[Reading]:
+        for reading in self.readings.arrived(all_of_them=all_of_them):
+            if not np.isfinite(reading.values).all():
+                raise DivergedError(self._explain(reading))
+            self.rows.append(reading.values)
+            yield reading
+
+    def _explain(self, reading: Reading) -> str:
+        *terms, norm = reading.values
+        said = zip(self.step.objective.names, terms, strict=True)
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in said)
+        return (
+            f"diverged at iteration {reading.iteration - 1}: gradient norm {norm:.4g}, losses "
+            f"{losses}; {self.step.objective.remedy}"
+        )
+
+    def _summary(self) -> EpochSummary:
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return EpochSummary(
+            epoch=self.epoch,
+            iteration=self.iteration,
+            steps=np.stack(self.rows).astype(np.float64),
+            lr=rates[0],
+            lr_last_group=rates[-1],
+            images_per_second=len(self.rows) * self.loader.batch_size / self.seconds,
+            seconds=self.seconds,
+        )
+
+    def _is_time_to_save(self) -> bool:
+        minutes = self.step.execution.checkpoint_minutes
+        if not (minutes and self.checkpoints and self.process.is_first):
+            return False
+        return time.monotonic() - self.saved_at >= 60 * minutes
+
+    def _save(self) -> None:
+        if self.checkpoints and self.process.is_first:
+            rows = tuple(tuple(map(float, row)) for row in self.rows)
+            position = Position(self.epoch, self.iteration, rows, self.seconds)
+            self.checkpoints.save(position, self.model, self.optimizer)
+            self.saved_at = time.monotonic()
+
+
+class Step:
+    """One optimiser step on one batch. Nothing in it waits for a GPU.
+
+    A gradient that is not finite leaves the parameters as they are. network: on the process's
+    device; what the objective calls. optimizer: a fused one, which can leave a step out.
+    clip_norm: global L2 norm of the gradients at most; None: as they are.
+    """
+
+    def __init__(
+        self, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, *,
+        precision: Precision, clip_norm: float | None = None, process: Process | None = None,
+        execution: Execution | None = None,
+    ) -> None:  # fmt: skip
+        self.process, self.execution = process or Process(), execution or Execution()
+        self.wrapped = self.process.wrap(network)
+        self.network = compile_network(self.wrapped) if self.execution.compiled else self.wrapped
+        self.objective, self.optimizer = objective, optimizer
+        self.precision, self.clip_norm = precision, clip_norm
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.micro_batch = self.execution.micro_batch
+        """None, if it is to be found, until the first batch is seen."""
+
+    def __call__(self, batch: CropBatch) -> Tensor:
+        """Return the batch's terms and the gradient's norm before clipping: [T + 1], on the device.
+
+        Terms are means over the ranks. Raises NoMemoryError.
+        """
+        device = self.process.device
+        batch = CropBatch(*(part.to(device, non_blocking=True) for part in batch))
+        try:
+            with products(self.precision):
+                if self.micro_batch is None:
+                    self.micro_batch = self._fitting(batch)
+                terms = self._gradients(batch, self.micro_batch)
+                norm = clip_gradients(self.parameters, self.clip_norm)
+                # On the device, and without a word to the host: no step if it is not finite.
+                self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
+                self.optimizer.step()
+        except torch.OutOfMemoryError as error:
+            raise NoMemoryError(
+                f"{self.micro_batch or 1} images per forward do not fit the GPU's memory "
+                f"({str(error).splitlines()[0]}); give a smaller --micro-batch"
+            ) from None
+        return torch.cat([self.process.mean(terms), norm[None]])
+
+    def _gradients(self, batch: CropBatch, micro_batch: int) -> Tensor:
+        """Leave the batch's gradients in the parameters; return its terms [T] on this rank."""
+        self.optimizer.zero_grad(set_to_none=True)
+        whole = self.objective.whole(batch)
+        parts = split(batch, micro_batch)
+        total: Tensor | None = None
+        for number, part in enumerate(parts, start=1):
+            with self._sharing_gradients(is_last=number == len(parts)):
+                terms = self.objective.terms(self._forward, part, whole)
+                terms[0].backward()
+            total = terms.detach() if total is None else total + terms.detach()
+        assert total is not None
+        return total
+
+    def _forward(self, inputs: Tensor) -> Any:
+        with autocast(self.process.device, self.precision):
+            return self.network(inputs)
+
+    def _sharing_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return a context in which only the last part's backward averages over the ranks."""
+        if is_last or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+    def _fitting(self, batch: CropBatch) -> int:
+        """Return how many images share a forward: all on a CPU, on a GPU what its memory allows."""
+        local_batch, device = len(batch.pixels), self.process.device
+        if device.type != "cuda" or not self.objective.frozen_norm:
+            return local_batch
+        whole = self.objective.whole(batch)
+
+        def try_images(count: int) -> None:
+            with self._sharing_gradients(is_last=False):
+                part = CropBatch(*(tensor[:count] for tensor in batch))
+                self.objective.terms(self._forward, part, whole)[0].backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
+        own = measured(try_images, local_batch, device=device, gpu_share=self.execution.gpu_share)
+        return min(self.process.gather(own))
+
+
+def split(batch: CropBatch, micro_batch: int) -> list[CropBatch]:
+    """Cut a batch into parts of `micro_batch` images, the last one smaller if it does not go up."""
+    return [CropBatch(*part) for part in zip(*(t.split(micro_batch) for t in batch), strict=True)]
+
+
+def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Loader:
+    """Return the loader of a step's rank; `setting` is what the user knows the batch size as."""
+    process = step.process
+    return Loader(
+        crops, batch_size, setting=setting, rank=process.rank, world_size=process.world_size,
+        num_workers=num_loader_workers(step.execution, process.device),
+        pin=process.device.type == "cuda",
+    )  # fmt: skip
+
+
+def num_loader_workers(execution: Execution, device: torch.device) -> int:
+    """Return how many processes load data.
+
+    Unless said otherwise none on a CPU, which they would share with the training, and beside a GPU
+    this machine's CPUs, divided by its visible GPUs, less one, up to MAX_LOADER_WORKERS.
+    """
+    if execution.num_loader_workers is not None:
+        return execution.num_loader_workers
+    if device.type != "cuda":
+        return 0
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_LOADER_WORKERS, cpus // max(1, torch.cuda.device_count()) - 1))
