@@ -1,0 +1,416 @@
+"""The one training loop: parts of a batch, checkpoints by time, and what the host reads."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+
+from wsss.config import NetworkConfig, RunConfig
+from wsss.data.loading import CropBatch, CropDataset
+from wsss.data.voc import Sample, VocDataset
+from wsss.networks.deeplab import build_deeplab
+from wsss.overrides import apply_overrides
+from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
+from wsss.training import loop
+from wsss.training.affinity import affinity_step, build_affinity_net, sgd_settings
+from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.distributed import Workers, fit
+from wsss.training.execution import Execution
+from wsss.training.loop import EpochSummary, Step, Training, loader_for, num_loader_workers, split
+from wsss.training.micro_batch import MicroBatchError, fitting
+from wsss.training.optim import build_sgd
+from wsss.training.process import Process
+from wsss.training.readings import LAG, Reading, Readings
+from wsss.training.segmentation import build_optimizer, segmentation_step
+
+K = 20
+PER_EPOCH = 4
+"""Iterations of an epoch: 16 images in batches of 4."""
+EACH_STEP = Execution(checkpoint_minutes=1e-9)
+"""A checkpoint after every step."""
+
+
+@pytest.fixture(scope="module")
+def samples(drawn: Path) -> list[Sample]:
+    return VocDataset(drawn).samples("train_aug")
+
+
+@pytest.fixture(scope="module")
+def frozen(small: RunConfig) -> RunConfig:
+    """Both views, and statistics that do not depend on the batch."""
+    return apply_overrides(
+        small,
+        {
+            "views.enhanced": True, "views.decreased": True, "network.batch_norm": "frozen",
+            "network.spatial_attention": True, "train.lr": 0.01, "train.clip_norm": None,
+        },
+    )  # fmt: skip
+
+
+# Parts of a batch
+
+
+def random_batch(targets: torch.Tensor) -> CropBatch:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (4, 3, 48, 48), generator=generator, dtype=torch.uint8)
+    boxes = torch.tensor([[0, 0, 48, 48], [0, 0, 48, 40], [5, 0, 48, 48], [0, 3, 30, 48]])
+    return CropBatch(pixels, boxes, targets)
+
+
+def label_maps() -> torch.Tensor:
+    """Four maps of unequal numbers of labelled pixels and borders, one without any."""
+    maps = torch.full((4, 48, 48), 255, dtype=torch.uint8)
+    maps[0] = 0
+    maps[0, 8:, 12:] = 3
+    maps[1, :20] = 0
+    maps[1, 10:20] = 2
+    maps[3, 2:5] = 1
+    return maps
+
+
+def cam(frozen: RunConfig, execution: Execution) -> tuple[Step, CropBatch]:
+    torch.manual_seed(0)
+    model = build_cam_net(apply_overrides(frozen, {"network.batch_norm": "train"}), [], K)
+    model.frozen_norm = True
+    targets = torch.zeros(4, K)
+    targets[range(4), [0, 3, 3, 7]] = 1
+    targets[1, 5] = 1
+    optimizer = build_sgd(model.parameter_groups(), frozen.train)
+    return cam_step(model, frozen, optimizer, execution=execution), random_batch(targets)
+
+
+def deeplab(loss_size: str, execution: Execution) -> tuple[Step, CropBatch]:
+    config = DeepLabConfig.model_validate(
+        {"backbone": "resnet10_narrow", "weights": "none", "rates": (2, 3), "loss_size": loss_size}
+    )
+    model = build_deeplab(config, K)
+    optimizer = build_optimizer(model, config)
+    step = segmentation_step(model, config, optimizer, execution=execution)
+    return step, random_batch(label_maps())
+
+
+def affinity(execution: Execution) -> tuple[Step, CropBatch]:
+    config = RandomWalkConfig(radius=3, frozen_backbone=False)
+    network = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=1)
+    model = build_affinity_net(network, config)
+    optimizer = build_sgd(model.parameter_groups(), sgd_settings(config))
+    step = affinity_step(model, config, optimizer, device=torch.device("cpu"), execution=execution)
+    return step, random_batch(label_maps())
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["cam", "feature_map", "image", "affinity"])
+def test_parts_of_a_batch_give_its_losses_and_its_gradient(
+    kind: str, micro_batch: int, frozen: RunConfig
+) -> None:
+    found = []
+    for execution in (Execution(), Execution(micro_batch=micro_batch)):
+        if kind == "cam":
+            step, batch = cam(frozen, execution)
+        elif kind == "affinity":
+            step, batch = affinity(execution)
+        else:
+            step, batch = deeplab(kind, execution)
+        values = step(batch)
+        assert step.micro_batch == (execution.micro_batch or 4)
+        gradients = {n: p.grad for n, p in step.wrapped.named_parameters() if p.grad is not None}
+        found.append((values, gradients))
+    (values, whole), (other, parts) = found
+    assert values[0] > 0
+    torch.testing.assert_close(other, values, rtol=1e-5, atol=1e-7)
+    assert whole.keys() == parts.keys()
+    assert any(gradient.abs().max() > 1e-4 for gradient in whole.values())
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_batch_is_cut_in_order_and_whole() -> None:
+    batch = random_batch(label_maps())
+    for micro_batch, sizes in ((1, [1, 1, 1, 1]), (3, [3, 1]), (4, [4]), (9, [4])):
+        parts = split(batch, micro_batch)
+        assert [len(part.pixels) for part in parts] == sizes
+        for whole, *pieces in zip(batch, *parts, strict=True):
+            assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_a_part_of_a_batch_is_refused_where_batch_norm_is_trained(
+    small: RunConfig, samples: list[Sample]
+) -> None:
+    model = build_cam_net(small, samples, K)
+    with pytest.raises(MicroBatchError, match=r"--micro-batch 2: .* all 4 images .*frozen"):
+        cam_training(model, small, samples, K, execution=Execution(micro_batch=2))
+    assert cam_training(model, small, samples, K, execution=Execution(micro_batch=4))
+
+
+def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> None:
+    gib = 2**30
+    # 1 GiB anyway and 1 GiB an image; 85 % of the free memory is planned with.
+    assert fitting(16, 2 * gib, 3 * gib, 100 * gib) == 16
+    assert fitting(16, 2 * gib, 3 * gib, 20 * gib) == 16
+    assert fitting(16, 2 * gib, 3 * gib, 19 * gib) == 8
+    assert fitting(6, 2 * gib, 3 * gib, 6 * gib) == 3
+    assert fitting(7, 2 * gib, 3 * gib, 6 * gib) == 1
+    with pytest.raises(MicroBatchError, match=r"one image takes 2\.0 GiB, but 0\.8 of"):
+        fitting(16, 2 * gib, 3 * gib, gib)
+
+
+# Checkpoints by time
+
+
+def last_steps(config: RunConfig, data: Path, folder: Path, die_at: int | None = None) -> Training:
+    """Train to the end, or to the reading of an iteration, at which this process kills itself."""
+    torch.set_num_threads(1)
+    samples = VocDataset(data).samples("train_aug")
+    model = build_cam_net(config, samples, K)
+    training = cam_training(
+        model, config, samples, K, checkpoints=CheckpointFolder(folder), execution=EACH_STEP
+    )
+
+    def look(reading: Reading) -> None:
+        if reading.iteration == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    list(training.run(look))
+    return training
+
+
+def test_a_training_killed_within_an_epoch_ends_at_the_weights_and_losses_of_an_unbroken_one(
+    frozen: RunConfig, samples: list[Sample], drawn: Path, tmp_path: Path
+) -> None:
+    whole = build_cam_net(frozen, samples, K)
+    records = list(train_cam(whole, frozen, samples, K))
+    folder = tmp_path / "killed"
+    context = multiprocessing.get_context("spawn")
+    killed = context.Process(target=last_steps, args=(frozen, drawn, folder, PER_EPOCH + 3))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    # The reading of iteration 7 came before its checkpoint.
+    assert [path.name for path in CheckpointFolder(folder).paths()] == [
+        "epoch_0001_0000005.pt", "epoch_0001_0000006.pt",
+    ]  # fmt: skip
+    model = build_cam_net(frozen, samples, K)
+    after = list(train_cam(model, frozen, samples, K, checkpoints=CheckpointFolder(folder)))
+    assert [record.epoch for record in after] == [2, 3]
+    assert [record.step_losses for record in after] == [r.step_losses for r in records[1:]]
+    assert [record.grad_norm for record in after] == [r.grad_norm for r in records[1:]]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert [path.name for path in CheckpointFolder(folder).paths()] == [
+        "epoch_0002.pt", "epoch_0003.pt",
+    ]  # fmt: skip
+
+
+def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
+    small: RunConfig, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    saved: list[str] = []
+    model = build_cam_net(small, samples, K)
+    folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
+    training = cam_training(model, small, samples, K, checkpoints=folder)
+
+    def a_step_takes_four_minutes(reading: Reading) -> None:
+        nonlocal now
+        now += 240
+
+    list(training.run(a_step_takes_four_minutes))
+    assert saved == [
+        "epoch_0000_0000003.pt", "epoch_0001.pt", "epoch_0001_0000007.pt", "epoch_0002.pt",
+        "epoch_0002_0000011.pt", "epoch_0003.pt",
+    ]  # fmt: skip
+
+
+def test_zero_minutes_leave_checkpoints_between_epochs(
+    small: RunConfig, samples: list[Sample], tmp_path: Path
+) -> None:
+    saved: list[str] = []
+    model = build_cam_net(small, samples, K)
+    folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
+    list(train_cam(
+        model, small, samples, K, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
+    ))  # fmt: skip
+    assert saved == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
+
+
+def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
+    """A loop for Ray Train, in which one rank kills itself once within the second epoch."""
+    config, folder = item["config"], Path(item["folder"])
+    samples = VocDataset(Path(item["data"])).samples("train_aug")
+    model = build_cam_net(config, samples, K)
+    training = cam_training(
+        model, config, samples, K, process=process, execution=EACH_STEP,
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+    )  # fmt: skip
+    (folder / f"started_{process.rank}_{training.iteration}").touch()
+
+    def look(reading: Reading) -> None:
+        once = folder / "killed"
+        if item["kill"] and process.rank == 1 and reading.iteration == 7 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for found in training.run(look):
+        if isinstance(found, EpochSummary):
+            (folder / f"losses_{found.epoch}").write_text(str(found.losses()))
+            yield {"epoch": float(found.epoch)}
+    if process.is_first:
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+
+def unbroken_rank(rank: int, item: dict[str, Any]) -> None:
+    """One of two ranks without Ray."""
+    torch.set_num_threads(1)
+    rendezvous = (item["folder"] / "rendezvous").as_uri()
+    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
+    list(train_on_two(item, Process(rank, 2)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore:`use_.* is deprecated:DeprecationWarning")  # Ray's own
+def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
+    frozen: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("unbroken", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    items = [
+        {"config": frozen, "data": drawn, "folder": folder, "kill": False} for folder in folders
+    ]
+    multiprocessing.spawn(unbroken_rank, (items[0],), nprocs=2)
+    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    ray.init(
+        "local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+        runtime_env=here,
+    )  # fmt: skip
+    try:
+        fit(train_on_two, items[1] | {"kill": True}, Workers(2), name="k", storage=tmp_path / "ray")
+    finally:
+        ray.shutdown()
+    started = {path.name for path in folders[1].glob("started_0_*")}
+    assert len(started) == 2
+    assert started <= {f"started_0_{iteration}" for iteration in (0, 5, 6, 7)}
+    weights = [torch.load(folder / "weights.pt") for folder in folders]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    for epoch in (1, 2, 3):
+        losses = [(folder / f"losses_{epoch}").read_text() for folder in folders]
+        assert losses[0] == losses[1]
+
+
+# What the host reads
+
+
+class Stream:
+    """Stands in for a GPU's stream: copies arrive when their event is waited for."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def event(self) -> "Stream":
+        return self
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+def test_beside_a_gpu_numbers_are_read_some_steps_later_and_all_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, empty = Stream(), torch.empty
+    monkeypatch.setattr(torch.cuda, "Event", stream.event)
+    monkeypatch.setattr(
+        torch, "empty", lambda *size, pin_memory=False, **given: empty(*size, **given)
+    )
+    readings = Readings(torch.device("cuda"))
+    seen: list[int] = []
+    for iteration in range(1, 21):
+        readings.post(iteration, torch.tensor([float(iteration)]))
+        seen.extend(reading.iteration for reading in readings.arrived())
+        assert seen == list(range(1, iteration - LAG + 1))
+    assert stream.waits == 20 - LAG
+    rest = list(readings.arrived(all_of_them=True))
+    assert [reading.iteration for reading in rest] == list(range(20 - LAG + 1, 21))
+    assert [float(reading.values[0]) for reading in rest] == list(range(20 - LAG + 1, 21))
+
+
+def test_on_the_cpu_a_number_is_read_at_once() -> None:
+    readings = Readings(torch.device("cpu"))
+    readings.post(7, torch.tensor([1.0, 2.0]))
+    (found,) = readings.arrived()
+    assert found.iteration == 7
+    np.testing.assert_array_equal(found.values, [1, 2])
+    assert list(readings.arrived(all_of_them=True)) == []
+
+
+class Broken:
+    """An objective whose gradient is infinite in one iteration, and whose loss is not."""
+
+    names = ("loss",)
+    remedy = "do it otherwise"
+    frozen_norm = True
+
+    def __init__(self, at: int) -> None:
+        self.calls, self.at = 0, at
+
+    def whole(self, batch: CropBatch) -> int:
+        return len(batch.pixels)
+
+    def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
+        self.calls += 1
+        value = forward(part.pixels.float().mean((1, 2, 3))[:, None] / 255).mean()
+        if self.calls == self.at:
+            value = value + (value - value.detach()).sqrt()  # steep at 0
+        return value[None]
+
+
+def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(
+    small: RunConfig, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(
+        [{"params": list(network.parameters()), "base_lr": 0.1}], 0.1, fused=True
+    )
+    step = Step(network, Broken(at=3), optimizer, precision="fp32")
+    crops = CropDataset(samples, K, small.train, rng_seed=0)
+    loader = loader_for(step, crops, 4, setting="train.batch_size")
+    training = Training(step, network, loader, 8, lambda _: 1.0)
+    training.readings.lag = 2
+    seen = []
+    with pytest.raises(
+        loop.DivergedError, match=r"at iteration 2: gradient norm inf, .*; do it other"
+    ):
+        seen.extend(reading.iteration for reading in training.steps())
+    assert seen == [1, 2]
+    assert training.iteration == 4  # the epoch was over before the host saw it
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+# Loading
+
+
+def test_data_is_loaded_by_processes_where_a_gpu_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert num_loader_workers(Execution(), cpu) == 0
+    assert num_loader_workers(Execution(), gpu) == 8
+    assert [num_loader_workers(Execution(3), device) for device in (cpu, gpu)] == [3, 3]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert num_loader_workers(Execution(), gpu) == 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
+    assert num_loader_workers(Execution(), gpu) == 1
