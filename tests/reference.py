@@ -47,6 +47,7 @@ def adjust_value(g: float, alpha: float, beta: float, reading: str, mean: float 
             "beta_tenth": beta / 10,
             "beta_thousandth": beta / 1000 * 255,
             "decreased_negative": -beta / 10 if alpha < 1 else beta / 10,
+            "slider": beta - 255,
         }[reading]
         value = alpha * g + shift
     if reading == "literal_unclipped":
@@ -104,6 +105,11 @@ def activate(cams: Array, present: Array, activation: str) -> Array:
     for k, y, x in np.ndindex(*cams.shape):
         if present[k]:
             value = float(cams[k, y, x])
+            if activation == "min_max":
+                shown = [max(0.0, float(v)) for v in cams[k].ravel()]
+                span = max(shown) - min(shown) + EPSILON
+                result[k, y, x] = max(0.0, max(0.0, value) - min(shown) - EPSILON) / span
+                continue
             result[k, y, x] = value if activation == "raw" else sigmoid(value)
     return result
 
@@ -157,13 +163,19 @@ def background_map(cam: Array, score: float, kind: str) -> Array:
             if cam[k, y, x] > cam[best, y, x]:
                 best = k
         strongest = cam[best, y, x]
-        if kind == "one_minus_max":
+        if kind in ("peaks", "background"):
+            result[0, y, x] = 1 - strongest
+        elif kind == "one_minus_max":
             result[0, y, x] = 1 - strongest
             result[1 + best, y, x] = strongest
         elif strongest > score:
             result[1 + best, y, x] = strongest
         else:
             result[0, y, x] = score
+    if kind == "peaks":
+        for k in range(num_classes):
+            y, x = divmod(int(cam[k].argmax()), width)
+            result[1 + k, y, x] = cam[k, y, x]
     return result
 
 
@@ -201,9 +213,14 @@ def image_losses(
     `merged` replaces the merged CAM: give that of a fixed point to see what a stopped gradient
     sees.
     """
+    if transfer.empty_maps == "skip":
+        alive = [all(cam[k].max() > 0 for cam in cams) for k in range(len(present))]
+        present = present * np.array(alive)
     activated = [activate(cam, present, transfer.cam_activation) for cam in cams]
-    merged = merge(cams[1:], present, transfer) if merged is None else merged
-    one_view = len(cams) == 2  # M^o is then that view's own CAM: L_s is its single term (III.2)
+    one_view = len(cams) == 2  # L_s is then its single term (III.2), and M^o that view's own CAM
+    if merged is None:
+        with_original = one_view and transfer.single_view == "merged"
+        merged = merge(cams if with_original else cams[1:], present, transfer)
     anchor = activated[0] if transfer.similarity_pairs == "eq5" or one_view else merged
     terms = [l1(anchor, view, present, transfer.l1_reduction) for view in activated[1:]]
     maps = [
@@ -211,7 +228,7 @@ def image_losses(
         for cam in (activated[0], merged)
     ]
     l_bs = l1(*maps, np.concatenate([[1.0], present]), transfer.l1_reduction)
-    return sum(terms) / len(terms), l_bs
+    return sum(terms) / (1 if one_view and transfer.single_view == "full" else 2), l_bs
 
 
 def total_loss(
@@ -222,6 +239,7 @@ def total_loss(
     *,
     over_classes: str = "mean",
     over_views: str = "mean",
+    progress: float = 1.0,
     merged: Sequence[Array] | None = None,
 ) -> tuple[float, float, float | None, float | None]:
     """Eq. 7: logits [V, B, K], cams [V, B, K, h, w] -> L, L_cls, L_s, L_bs, means over images."""
@@ -233,7 +251,10 @@ def total_loss(
         for b in range(len(targets))
     ]
     l_s, l_bs = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    return cls + transfer.lambda_s * l_s + transfer.lambda_bs * l_bs, cls, l_s, l_bs
+    weight = 1.0 if progress >= transfer.start else 0.0
+    if weight and transfer.ramp > 0:
+        weight = min(1.0, (progress - transfer.start) / transfer.ramp)
+    return cls + weight * (transfer.lambda_s * l_s + transfer.lambda_bs * l_bs), cls, l_s, l_bs
 
 
 def poly(iteration: int, num_iterations: int, power: float) -> float:
@@ -293,15 +314,21 @@ def label_loss(logits: Array, labels: NDArray[Any]) -> tuple[float, float]:
 
 
 def context_association(
-    features: Array, *, temperature: float | None = None, residual: bool = False
+    features: Array,
+    *,
+    values: Array | None = None,
+    temperature: float | None = None,
+    residual: bool = False,
 ) -> Array:
-    """Eq. 3 and what follows it, pixel by pixel: [C, h, w] -> [C, h, w].
+    """Eq. 3 and what follows it, pixel by pixel: [C, h, w] and values [C', h, w] -> [C', h, w].
 
-    Weights are ReLU(cosine) over their sum, or with a temperature the softmax of the cosines.
+    Weights are ReLU(cosine) over their sum, or with a temperature the softmax of the cosines. What
+    is mixed is the features, if no values are given.
     """
-    channels, height, width = features.shape
-    pixels = [features[:, y, x] for y, x in np.ndindex(height, width)]
-    mixed = np.zeros((channels, len(pixels)))
+    mixing = features if values is None else values
+    places = list(np.ndindex(*features.shape[1:]))
+    pixels = [features[:, y, x] for y, x in places]
+    mixed = np.zeros((len(mixing), len(pixels)))
     for m, first in enumerate(pixels):
         weights = []
         for second in pixels:
@@ -311,11 +338,11 @@ def context_association(
                 max(0.0, cosine) if temperature is None else math.exp(cosine / temperature)
             )
         if sum(weights) > 0:
-            for weight, second in zip(weights, pixels, strict=True):
-                mixed[:, m] += weight / sum(weights) * second
+            for weight, (y, x) in zip(weights, places, strict=True):
+                mixed[:, m] += weight / sum(weights) * mixing[:, y, x]
         if residual:
-            mixed[:, m] += first
-    return mixed.reshape(features.shape)
+            mixed[:, m] += mixing[:, places[m][0], places[m][1]]
+    return mixed.reshape(mixing.shape)
 
 
 def channel_attention(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:

@@ -48,13 +48,17 @@ OTHER_VALUES: dict[str, Any] = {
     "network.batch_norm": "train",
     "network.channel_attention": False, "network.spatial_attention": False,
     "network.multi_scale_atrous": False, "network.context_association": False,
-    "network.se_ratio": 8, "network.atrous": "parallel", "network.atrous_channels": 64,
+    "network.se_ratio": 8, "network.module_placement": "remaining",
+    "network.atrous": "parallel", "network.atrous_channels": 64,
     "network.atrous_start": "identity", "network.affinity": "relu_row_sum",
-    "network.affinity_temperature": 0.2, "network.affinity_residual": True,
+    "network.affinity_temperature": 0.2, "network.association_values": "input",
+    "network.affinity_residual": True,
     "views.enhanced": False, "views.decreased": False, "views.alpha_enhanced": 1.4,
     "views.beta_enhanced": 30.0, "views.alpha_decreased": 0.7, "views.beta_decreased": -15.0,
     "views.reading": "about_mean", "views.padding": "after",
-    "transfer.lambda_s": 0.1, "transfer.lambda_bs": 0.0, "transfer.similarity_pairs": "prose",
+    "transfer.lambda_s": 0.1, "transfer.lambda_bs": 0.0, "transfer.start": 0.5,
+    "transfer.ramp": 0.0, "transfer.empty_maps": "compare", "transfer.single_view": "full",
+    "transfer.similarity_pairs": "prose",
     "transfer.cam_activation": "raw", "transfer.l1_reduction": "sum",
     "transfer.merged_gradient": "flow", "transfer.belongs": "threshold",
     "transfer.belongs_score": 0.2, "transfer.half_of": "sigmoid",
@@ -64,11 +68,12 @@ OTHER_VALUES: dict[str, Any] = {
     "train.horizontal_flip": False, "train.color_jitter": 0.3,
     "train.lr": 0.01, "train.head_lr_multiplier": 1.0, "train.pyramid_lr_multiplier": 10.0,
     "train.parts_lr_multiplier": 5.0, "train.momentum": "standard",
-    "train.weight_decay": 0.0, "train.poly_power": 1.0, "train.warmup_iterations": 25,
+    "train.weight_decay": 0.0, "train.bias_decay": False, "train.nesterov": True,
+    "train.poly_power": 1.0, "train.warmup_iterations": 25,
     "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
     "train.precision": "bf16",
     "labels.scales": (1.0,), "labels.flip": False, "labels.resize": "bilinear",
-    "labels.upsampling": "direct", "labels.background_score": 0.2,
+    "labels.upsampling": "direct", "labels.precision": "bf16", "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
     "rng_seed": 1, "repeat": 1,
 }  # fmt: skip
@@ -92,6 +97,15 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["views.alpha_enhanced", "views.beta_enhanced", "transfer.belongs", "transfer.half_of",
          "transfer.belongs_score", "transfer.similarity_pairs"],
     ),
+    "two views": (BOTH, ["transfer.single_view"]),
+    "focused parts alone": (
+        {"network.channel_attention": True},
+        ["network.module_placement", "network.association_values"],
+    ),
+    "an association of the module's input": (
+        {"network.context_association": True},
+        ["network.module_placement", "network.association_values"],
+    ),
     "no similarity loss": (BOTH | {"transfer.lambda_s": 0}, ["transfer.similarity_pairs"]),
     "no background loss, the merged CAM unused": (
         BOTH | {"transfer.lambda_bs": 0},
@@ -113,7 +127,8 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no part": (
         {},
         ["network.se_ratio", "network.atrous", "network.atrous_channels", "network.atrous_start",
-         "network.affinity_residual", "network.affinity_temperature", "train.parts_lr_multiplier"],
+         "network.affinity_residual", "network.affinity_temperature", "network.module_placement",
+         "network.association_values", "train.parts_lr_multiplier"],
     ),
     "no softmax": (PARTS, ["network.affinity_temperature"]),
     "parallel layers as wide as their residual": (
@@ -137,7 +152,7 @@ def test_the_list_of_other_values_holds_every_setting() -> None:
     assert list(OTHER_VALUES) == list(RunConfig().flat())
 
 
-@pytest.mark.parametrize("key", OTHER_VALUES)
+@pytest.mark.parametrize("key", [key for key in OTHER_VALUES if key != "transfer.single_view"])
 def test_every_live_setting_changes_the_run_and_those_of_scoring_alone_keep_the_training(
     key: str,
 ) -> None:
@@ -433,3 +448,19 @@ def test_the_default_transfer_settings_are_those_of_the_paper() -> None:
     assert (views.alpha_decreased, views.beta_decreased) == (0.8, 150)
     train = RunConfig().train
     assert (train.lr, train.poly_power) == (0.1, 0.9)
+
+
+def test_what_a_single_view_is_compared_with_matters_where_its_loss_does() -> None:
+    def ids(**transfer: Any) -> int:
+        found = {
+            cam_id(apply_overrides(RunConfig(), ENHANCED | {
+                f"transfer.{key}": value for key, value in {**transfer, "single_view": kind}.items()
+            }))
+            for kind in ("half", "full", "merged")
+        }  # fmt: skip
+        return len(found)
+
+    assert ids() == 3
+    assert ids(lambda_s=0) == 2  # M^o is merged or not
+    assert ids(lambda_bs=0) == 2  # L_s is whole or half
+    assert ids(lambda_s=0, lambda_bs=0) == 1

@@ -367,7 +367,7 @@ class Broken:
     def __init__(self, at: int) -> None:
         self.calls, self.at = 0, at
 
-    def whole(self, batch: CropBatch) -> int:
+    def whole(self, batch: CropBatch, progress: float) -> int:
         return len(batch.pixels)
 
     def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:

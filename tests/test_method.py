@@ -11,7 +11,13 @@ from torch import Tensor
 
 from wsss.config import TrainConfig, TransferConfig, ViewsConfig
 from wsss.method.cam import activate_cam, background_map, belongs_to, merge_cams, normalise_cam
-from wsss.method.losses import cam_losses, classification_loss, l1_distance, merged_cam
+from wsss.method.losses import (
+    cam_losses,
+    classification_loss,
+    l1_distance,
+    merged_cam,
+    transfer_weight,
+)
 from wsss.method.views import adjust, content_mask, network_inputs, normalise
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 
@@ -19,7 +25,7 @@ torch.set_num_threads(1)
 
 READINGS = (
     "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
-    "decreased_negative", "about_mean",
+    "decreased_negative", "about_mean", "slider",
 )  # fmt: skip
 VIEWS = {
     "enhanced": ViewsConfig(enhanced=True),
@@ -33,6 +39,7 @@ TRANSFERS: dict[str, dict[str, Any]] = {
     "lambdas_zero": {"lambda_s": 0, "lambda_bs": 0},
     "prose": {"similarity_pairs": "prose"},
     "raw": {"cam_activation": "raw"},
+    "min_max": {"cam_activation": "min_max"},
     "sigmoid": {"cam_activation": "sigmoid"},
     "all": {"l1_reduction": "all"},
     "sum": {"l1_reduction": "sum"},
@@ -41,6 +48,11 @@ TRANSFERS: dict[str, dict[str, Any]] = {
     "score": {"belongs_score": 0.45},
     "half_of_sigmoid": {"half_of": "sigmoid"},
     "fixed_score": {"background_map": "fixed_score", "belongs_score": 0.375},
+    "compare": {"empty_maps": "compare"},
+    "full": {"single_view": "full"},
+    "merged": {"single_view": "merged", "belongs_score": 0.3},
+    "peaks": {"background_map": "peaks"},
+    "background": {"background_map": "background"},
     "prose_flow_threshold": {
         "similarity_pairs": "prose", "merged_gradient": "flow", "belongs": "threshold",
         "belongs_score": 0.4, "half_of": "sigmoid",
@@ -106,6 +118,7 @@ def test_network_inputs_equal_eq2_pixel_by_pixel_in_each_reading(
         ("beta_thousandth", [76.5, 226.5, 255], [38.25, 118.25, 198.25]),
         ("decreased_negative", [30, 180, 255], [0, 65, 145]),
         ("about_mean", [0, 130, 255], [35, 115, 195]),  # the mean of 0, 100, 200 is 100
+        ("slider", [45, 195, 255], [0, 0, 55]),
     ],
 )
 def test_eq2_gives_the_values_computed_by_hand(
@@ -182,7 +195,7 @@ def test_a_cam_without_a_positive_value_normalises_to_zero_with_a_finite_gradien
     assert cams.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("activation", ["relu_max", "raw", "sigmoid"])
+@pytest.mark.parametrize("activation", ["relu_max", "min_max", "raw", "sigmoid"])
 def test_activated_cams_equal_the_loop(activation: str) -> None:
     cams = random_cams(1)[0]
     found = activate_cam(cams, PRESENT, activation)
@@ -276,7 +289,7 @@ def test_on_sigmoid_probabilities_the_third_case_of_the_merge_rule_never_occurs(
         assert (by_cam[weak] == 0).any()
 
 
-@pytest.mark.parametrize("kind", ["one_minus_max", "fixed_score"])
+@pytest.mark.parametrize("kind", ["one_minus_max", "fixed_score", "peaks", "background"])
 def test_the_background_map_equals_the_loop(kind: str) -> None:
     cam = normalise_cam(random_cams(1)[0], PRESENT)
     found = background_map(cam, PRESENT, 0.375, kind)
@@ -362,6 +375,64 @@ def test_the_total_loss_equals_the_loop_under_both_reductions_of_eq4(
         logits.numpy(), cams.numpy(), PRESENT.numpy(), TransferConfig(), **how
     )
     assert float(found.total) == pytest.approx(expected[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["defaults", "compare", "merged", "prose"])
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_loss_equals_the_loop_where_maps_are_empty(name: str, views: str) -> None:
+    transfer = TransferConfig.model_validate(TRANSFERS[name])
+    cams = random_cams(1 + len(VIEWS[views].names), rng_seed=2)
+    cams[-1, 0, 0] = -cams[-1, 0, 0].abs()  # in one view alone
+    cams[:, 1, 1] = -cams[:, 1, 1].abs()  # in all views: this image has no other class
+    logits = cams.mean((3, 4))
+    found = cam_losses(logits, cams, PRESENT, VIEWS[views], transfer)
+    expected = reference.total_loss(logits.numpy(), cams.numpy(), PRESENT.numpy(), transfer)
+    assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
+    assert found.similarity is not None
+    full = cam_losses(logits, random_cams(len(cams), rng_seed=2), PRESENT, VIEWS[views], transfer)
+    assert full.similarity is not None
+    assert found.similarity.item() != pytest.approx(full.similarity.item(), rel=1e-3)
+
+
+def test_an_empty_map_spoils_no_other_view_when_it_is_skipped() -> None:
+    for empty_maps, spoils in (("skip", False), ("compare", True)):
+        cams = random_cams(3, rng_seed=2)
+        cams[1, 0, 0] = -1.0
+        cams.requires_grad_()
+        transfer = TransferConfig.model_validate({"empty_maps": empty_maps})
+        losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], transfer)
+        assert losses.similarity is not None
+        losses.similarity.backward()
+        assert cams.grad is not None
+        assert bool(cams.grad[0, 0, 0].any()) == spoils
+        assert cams.grad[0, 0, 2].any()  # the image's other class is compared
+
+
+@pytest.mark.parametrize(
+    ("start", "ramp", "weights"),
+    [
+        (0.0, 0.5, [0, 0.2, 0.5, 1, 1, 1]),
+        (0.0, 0.0, [1, 1, 1, 1, 1, 1]),
+        (0.5, 0.0, [0, 0, 0, 1, 1, 1]),
+        (0.5, 0.5, [0, 0, 0, 0, 0.5, 1]),
+        (1.0, 0.5, [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_the_lambdas_rise_over_the_training_as_start_and_ramp_say(
+    start: float, ramp: float, weights: list[float]
+) -> None:
+    transfer = TransferConfig(start=start, ramp=ramp)
+    points = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+    assert [transfer_weight(p, transfer) for p in points] == pytest.approx(weights)
+    cams = random_cams(3)
+    for progress in points:
+        found = cam_losses(
+            cams.mean((3, 4)), cams, PRESENT, VIEWS["both"], transfer, progress=progress
+        )
+        expected = reference.total_loss(
+            cams.mean((3, 4)).numpy(), cams.numpy(), PRESENT.numpy(), transfer, progress=progress
+        )
+        assert found.total.item() == pytest.approx(expected[0], rel=1e-12)
 
 
 def test_without_a_view_the_total_loss_is_the_classification_loss_alone() -> None:

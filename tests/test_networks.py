@@ -26,6 +26,7 @@ from wsss.networks.backbone import IMAGENET_FILES, build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import ConvNorm, batch_norms
+from wsss.networks.focused_unfocused import FocusedUnfocused
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.cam import cam_step
@@ -326,7 +327,7 @@ def test_a_part_that_is_off_does_not_exist() -> None:
     fpn = keys(feature_map="fpn") - plain
     assert fpn
     assert all(key.startswith("neck.fpn.") for key in fpn)
-    assert list(build(network()).parts) == []
+    assert list(build(network()).parts.children()) == []
     assert list(dict(build(network(**ALL_PARTS)).parts.named_children())) == list(PART_NAMES)
 
 
@@ -421,7 +422,43 @@ def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any])
             temperature=settings.get("affinity_temperature"),
             residual=settings.get("affinity_residual", False),
         )
-        np.testing.assert_allclose(part(x)[image], expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(part(x, x)[image], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (20, 17)])  # with the whole matrix, and by blocks
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_association_can_mix_the_modules_input(size: tuple[int, int], residual: bool) -> None:
+    part = ContextAssociation(network(association_values="input", affinity_residual=residual))
+    x, module_input = picture(1, 6, *size).double(), picture(1, 2, *size, rng_seed=1).double()
+    expected = reference.context_association(
+        x[0].numpy(), values=module_input[0].numpy(), residual=residual
+    )
+    np.testing.assert_allclose(part(x, module_input)[0], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("placement", ["series", "parallel", "remaining"])
+def test_the_module_is_placed_as_its_equation_says(placement: str) -> None:
+    torch.manual_seed(0)
+    parts = FocusedUnfocused(8, network(**ALL_PARTS, module_placement=placement)).eval()
+    x = picture(2, 8, 6, 5)
+    assert parts.channel_attention is not None
+    assert parts.spatial_attention is not None
+    assert parts.multi_scale_atrous is not None
+    assert parts.context_association is not None
+
+    def unfocused(given: Tensor) -> Tensor:
+        return parts.context_association(parts.multi_scale_atrous(given), x)
+
+    with torch.no_grad():
+        focused = parts.spatial_attention(parts.channel_attention(x))
+        expected = {
+            "series": lambda: unfocused(focused),
+            "parallel": lambda: torch.cat([focused, unfocused(x)], 1),
+            "remaining": lambda: torch.cat([focused, unfocused(x - focused)], 1),
+        }[placement]()
+        found = parts(x)
+    assert torch.equal(found, expected)
+    assert found.shape[1] == parts.out_channels
 
 
 @pytest.mark.parametrize("atrous", ["zero_is_1x1", "one_to_four", "parallel"])

@@ -89,10 +89,15 @@ class NetworkConfig(Settings):
     multi_scale_atrous: bool = Field(False, description="4-layer hybrid dilated convolution")
     context_association: bool = Field(False, description="cosine affinity of pixels, Eq. 3")
     se_ratio: PositiveInt = Field(16, description="(open) squeeze ratio, 16 in SE; 8 in others")
-    atrous: Literal["zero_is_1x1", "one_to_four", "parallel"] = Field(
-        "zero_is_1x1",
-        description="(open) D = 0, 1, 2, 3: a 1x1 then 3x3 with dilation 1, 2, 3 in series; "
-        "dilation D + 1 in series; or the default's four in parallel, summed",
+    module_placement: Literal["series", "parallel", "remaining"] = Field(
+        "series",
+        description="(open) unfocused parts behind the focused ones (Figure 4); beside them; or "
+        "beside them on (1 - A) x, III-C's 'remaining regions'",
+    )
+    atrous: Literal["one_to_four", "zero_is_1x1", "parallel"] = Field(
+        "one_to_four",
+        description="(open) Figure 4's 3x3 convolutions with D = 0, 1, 2, 3: dilation D + 1, in "
+        "series; a 1x1, then 3x3 with dilation 1, 2, 3; or these four in parallel, summed",
     )
     atrous_channels: PositiveInt = Field(256, description="(open) C', width inside the stack")
     atrous_start: Literal["random", "identity"] = Field(
@@ -104,8 +109,13 @@ class NetworkConfig(Settings):
         "relu_row_sum", description="(open) activation and normalisation of the affinity"
     )
     affinity_temperature: PositiveFloat = Field(0.1, description="of the softmax affinity")
+    association_values: Literal["own", "input"] = Field(
+        "own",
+        description="(open) what the association mixes: the features that it compares; or the "
+        "module's input, H x W x C in III-C",
+    )
     affinity_residual: bool = Field(
-        False, description="(open) add the input to the associated map; the paper shows no sum"
+        False, description="(open) add what is mixed to the result; the paper shows no sum"
     )
 
 
@@ -120,7 +130,7 @@ class ViewsConfig(Settings):
     beta_decreased: float = Field(150.0, description="IV-B, as printed; see `reading`")
     reading: Literal[
         "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
-        "decreased_negative", "about_mean",
+        "decreased_negative", "about_mean", "slider",
     ] = Field(
         "beta_tenth",
         description="(open) what Eq. 2 does to 8-bit pixels; read literally, the enhanced view is "
@@ -141,11 +151,34 @@ class TransferConfig(Settings):
 
     lambda_s: NonNegativeFloat = Field(0.5, description="weight of L_s in Eq. 7")
     lambda_bs: NonNegativeFloat = Field(0.5, description="weight of L_bs in Eq. 7")
+    start: UnitFloat = Field(
+        0.0,
+        description="(open) share of the training before which L_s and L_bs do not act; .5: Figure "
+        "1's merged CAMs 'retrain' the backbone",
+    )
+    ramp: UnitFloat = Field(
+        0.5,
+        description="(open) share of the training over which their weight then rises to its full "
+        "value (Puzzle-CAM: the first half); 0: at once, when most maps are still empty",
+    )
+    empty_maps: Literal["skip", "compare"] = Field(
+        "skip",
+        description="(open) a present class without a positive activation in one of the views: "
+        "skipped in L_s and L_bs; or compared as a map of zeros, which gets no gradient and pulls "
+        "the other maps to a spike",
+    )
+    single_view: Literal["half", "full", "merged"] = Field(
+        "half",
+        description="(open) with one adjusted view: half of its distance, as Eq. 5 has it; all of "
+        "it; or half, and M^o merged of this view and the original",
+    )
     similarity_pairs: Literal["eq5", "prose"] = Field(
         "eq5", description="(open) (Mo,Md),(Mo,Me) as Eq. 5; or (Me,M^),(Md,M^) as III-B says"
     )
-    cam_activation: Literal["relu_max", "raw", "sigmoid"] = Field(
-        "relu_max", description="(open) CAM inside the L1 losses; relu_max: ReLU over its maximum"
+    cam_activation: Literal["relu_max", "min_max", "raw", "sigmoid"] = Field(
+        "relu_max",
+        description="(open) CAM inside the L1 losses; relu_max: ReLU over its maximum; min_max: "
+        "ReLU, from its minimum to its maximum (SEAM)",
     )
     l1_reduction: Literal["all", "present", "sum"] = Field(
         "all",
@@ -164,10 +197,11 @@ class TransferConfig(Settings):
         description="(open) the merge rule's .5 is on the normalised CAM; or on sigmoid(CAM), "
         "where it never acts, as a pixel that belongs to a class has a positive CAM",
     )
-    background_map: Literal["one_minus_max", "fixed_score"] = Field(
+    background_map: Literal["one_minus_max", "fixed_score", "peaks", "background"] = Field(
         "one_minus_max",
-        description="(open) M_b's background channel: 1 - max over classes (SEAM), or the score "
-        "where background wins",
+        description="(open) M_b: 1 - max over classes, and per pixel the strongest class (SEAM); "
+        "the score where background wins; peaks: 1 - max, and of each class only its one highest "
+        "place; background: 1 - max alone",
     )
 
 
@@ -205,6 +239,10 @@ class TrainConfig(Settings):
         "of that code. standard: .9, which diverges at this rate",
     )
     weight_decay: NonNegativeFloat = Field(1e-4, description="(open) IRN: 1e-4")
+    bias_decay: bool = Field(
+        True, description="whether weight_decay acts on biases and norms (IRN: yes; Puzzle-CAM: no)"
+    )
+    nesterov: bool = Field(False, description="Nesterov's momentum (IRN: no; Puzzle-CAM: yes)")
     poly_power: PositiveFloat = Field(0.9, description="Eq. 8, per iteration")
     warmup_iterations: int = Field(0, ge=0, description="linear warm-up; the paper has none")
     clip_norm: PositiveFloat | None = Field(None, description="global gradient norm; paper: none")

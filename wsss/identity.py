@@ -164,8 +164,13 @@ def _live_network(network: NetworkConfig) -> NetworkConfig:
         network = _reset(network, "atrous", "atrous_channels", "atrous_start")
     if (network.atrous, network.atrous_start) == ("parallel", "identity"):
         network = _reset(network, "atrous_channels")  # every layer is as wide as its input
+    focused = network.channel_attention or network.spatial_attention
+    if not focused or not (network.multi_scale_atrous or network.context_association):
+        network = _reset(network, "module_placement")
     if not network.context_association:
-        network = _reset(network, "affinity", "affinity_residual")
+        network = _reset(network, "affinity", "affinity_residual", "association_values")
+    elif not network.multi_scale_atrous and (not focused or network.module_placement == "parallel"):
+        network = _reset(network, "association_values")  # its own features are the input
     if network.affinity != "softmax":
         network = _reset(network, "affinity_temperature")
     return network
@@ -193,17 +198,24 @@ def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConf
     num_views = len(views.names)
     if num_views == 0:
         return TransferConfig()
+    if transfer.lambda_s == 0 and transfer.lambda_bs == 0:
+        return TransferConfig(lambda_s=0.0, lambda_bs=0.0)
+    if num_views == 2:
+        transfer = _reset(transfer, "single_view")
     if transfer.lambda_s == 0 or num_views == 1:  # one view: L_s is its single term
         transfer = _reset(transfer, "similarity_pairs")
     uses_merged = transfer.lambda_bs > 0 or transfer.similarity_pairs == "prose"
     if transfer.lambda_bs == 0:
         transfer = _reset(transfer, "background_map")
+        if transfer.single_view == "merged":  # of which L_bs alone would know
+            transfer = _reset(transfer, "single_view")
+    elif transfer.lambda_s == 0 and transfer.single_view == "full":
+        transfer = _reset(transfer, "single_view")
     if not uses_merged:
         transfer = _reset(transfer, "merged_gradient")
-    if not uses_merged or num_views == 1:  # with one view, M^o is that view's CAM: no merge rule
+    by_cases = num_views == 2 or transfer.single_view == "merged"
+    if not (uses_merged and by_cases):  # M^o is not used, or is the view's own CAM
         transfer = _reset(transfer, "belongs", "half_of")
         if transfer.background_map != "fixed_score":
             transfer = _reset(transfer, "belongs_score")
-    if transfer.lambda_s == 0 and transfer.lambda_bs == 0:
-        transfer = _reset(transfer, "cam_activation", "l1_reduction")
     return transfer

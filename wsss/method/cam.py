@@ -22,11 +22,16 @@ def normalise_cam(cams: Tensor, present: Tensor) -> Tensor:
 def activate_cam(cams: Tensor, present: Tensor, activation: str) -> Tensor:
     """Return CAMs as the L1 losses compare them (`transfer.cam_activation`); absent classes are 0.
 
-    relu_max: in [0, 1], as `normalise_cam`; raw: unbounded; sigmoid: in (0, 1). Shapes as there.
+    relu_max: in [0, 1], as `normalise_cam`; min_max: in [0, 1], from its minimum behind the ReLU to
+    its maximum (SEAM); raw: unbounded; sigmoid: in (0, 1). Shapes as there.
     Raises ValueError for an unknown activation.
     """
     if activation == "relu_max":
         return normalise_cam(cams, present)
+    if activation == "min_max":
+        positive = cams.relu() * present[:, :, None, None]
+        low, high = positive.amin((2, 3), keepdim=True), positive.amax((2, 3), keepdim=True)
+        return (positive - low - EPSILON).relu() / (high - low + EPSILON)
     if activation == "raw":
         return cams * present[:, :, None, None]
     if activation == "sigmoid":
@@ -66,15 +71,28 @@ def merge_cams(
 
 
 def background_map(cam: Tensor, present: Tensor, score: float, kind: str) -> Tensor:
-    """Return M_b: the background's activation, and per pixel the strongest class alone (III-B).
+    """Return M_b: the background's activation, and the classes' most recognisable ones (III-B).
 
-    cam: normalised [B, K, h, w]. Returns [B, 1 + K, h, w], channel 0 the background. "Only the
-    most recognisable activation is kept" is read per pixel, as SEAM does. Background channel:
-    `one_minus_max` gives 1 - max over classes, which carries a gradient; `fixed_score` gives
-    `score` where no class exceeds it and 0 elsewhere, and the classes are then 0 there.
+    cam: normalised [B, K, h, w]. Returns [B, 1 + K, h, w], channel 0 the background. By `kind`:
+
+    | kind          | background channel                         | classes                      |
+    |---------------|--------------------------------------------|------------------------------|
+    | one_minus_max | 1 - max over classes, which has a gradient | per pixel the strongest      |
+    | fixed_score   | `score` where no class exceeds it, or 0    | the same, 0 under background |
+    | peaks         | as one_minus_max                           | each at its highest place    |
+    | background    | as one_minus_max                           | 0                            |
+
+    "Only the most recognisable activation is kept": per pixel, as SEAM does, or per class. Of equal
+    places the first counts. Raises ValueError for another kind.
     """
     cam = cam * present[:, :, None, None]
     strongest, index = cam.max(1, keepdim=True)  # [B, 1, h, w]
+    if kind == "background":
+        return torch.cat([1 - strongest, torch.zeros_like(cam)], 1)
+    if kind == "peaks":
+        peak, place = cam.flatten(2).max(2, keepdim=True)  # [B, K, 1]
+        peaks = torch.zeros_like(cam).flatten(2).scatter(2, place, peak).view_as(cam)
+        return torch.cat([1 - strongest, peaks], 1)
     foreground = torch.zeros_like(cam).scatter(1, index, strongest)
     if kind == "one_minus_max":
         return torch.cat([1 - strongest, foreground], 1)

@@ -60,10 +60,34 @@ def l1_distance(
     return (per_class / present.sum(1).clamp_min(1)).mean()
 
 
-def merged_cam(cams: Tensor, present: Tensor, transfer: TransferConfig) -> Tensor:
-    """Return M^o of raw adjusted CAMs [A, B, K, h, w], A = 1 or 2: [B, K, h, w] (III-B).
+def transfer_weight(progress: float, transfer: TransferConfig) -> float:
+    """Return the factor in [0, 1] of lambda_s and lambda_bs at this point of the training.
 
-    With two views (enhanced, decreased) the four cases apply; with one, M^o is that view's CAM.
+    progress: share of the training that is done, in [0, 1]. 0 up to `transfer.start`, then a
+    straight line over `transfer.ramp`, then 1.
+    """
+    since = progress - transfer.start
+    if since < 0:
+        return 0.0
+    return 1.0 if transfer.ramp == 0 else min(1.0, since / transfer.ramp)
+
+
+def compared_classes(cams: Tensor, present: Tensor, empty_maps: str) -> Tensor:
+    """Return which classes L_s and L_bs compare: [B, K] of 0 and 1.
+
+    cams: raw [V, B, K, h, w]. Present ones; with empty_maps `skip` only those which have a positive
+    value in every view: an empty map gets no gradient, so that it can only spoil the others.
+    """
+    if empty_maps == "compare":
+        return present
+    return present * (cams.detach().amax((3, 4)) > 0).all(0)
+
+
+def merged_cam(cams: Tensor, present: Tensor, transfer: TransferConfig) -> Tensor:
+    """Return M^o of raw CAMs [A, B, K, h, w], A = 1 or 2: [B, K, h, w] (III-B).
+
+    Of two (enhanced and decreased, or the original and one view) by the four cases; one is M^o
+    itself.
     """
     activated = [activate_cam(cam, present, transfer.cam_activation) for cam in cams]
     if len(activated) == 1:
@@ -87,16 +111,17 @@ def similarity_loss(
     original: Tensor, adjusted: list[Tensor], merged: Tensor, present: Tensor,
     transfer: TransferConfig,
 ) -> Tensor:  # fmt: skip
-    """L_s: mean distance of the adjusted CAMs to M_o (Eq. 5), or to M^o (the prose of III-B).
+    """L_s: half the distances of the adjusted CAMs to M_o (Eq. 5), or to M^o (the prose of III-B).
 
     All maps [B, K, h, w], activated. One view gives its single term |M_o - M_e| or |M_o - M_d| in
-    either reading, since M^o is then that view's own CAM.
+    either reading; `transfer.single_view` says whether it is halved, too.
     """
     anchor = merged if transfer.similarity_pairs == "prose" and len(adjusted) > 1 else original
     terms = [
         l1_distance(anchor, view, present, reduction=transfer.l1_reduction) for view in adjusted
     ]
-    return sum(terms[1:], terms[0]) / len(terms)
+    total = sum(terms[1:], terms[0])
+    return total if len(terms) == 1 and transfer.single_view == "full" else total / 2
 
 
 def background_loss(
@@ -111,23 +136,27 @@ def background_loss(
 
 def cam_losses(
     logits: Tensor, cams: Tensor, targets: Tensor, views: ViewsConfig, transfer: TransferConfig,
-    *, over_classes: str = "mean", over_views: str = "mean",
+    *, over_classes: str = "mean", over_views: str = "mean", progress: float = 1.0,
 ) -> CamLosses:  # fmt: skip
     """The total loss L = L_cls + lambda_s L_s + lambda_bs L_bs and its terms (Eq. 7).
 
     logits: [V, B, K] and raw cams: [V, B, K, h, w], views in the order original, enhanced,
-    decreased; targets: [B, K]. L_s and L_bs are computed (and reported) whenever there is an
-    adjusted view, even under a lambda of 0. Raises ValueError if V does not fit `views`.
+    decreased; targets: [B, K]. progress: share of the training that is done, for
+    `transfer_weight`, which multiplies both lambdas. L_s and L_bs are computed (and reported)
+    whenever there is an adjusted view, even under a weight of 0. Raises ValueError if V does not
+    fit `views`.
     """
     if len(cams) != 1 + len(views.names):
         raise ValueError(f"{len(cams)} maps for the original and views {views.names}")
     cls = classification_loss(logits, targets, over_classes=over_classes, over_views=over_views)
     if not views.names:
         return CamLosses(cls, cls, None, None)
-    original = activate_cam(cams[0], targets, transfer.cam_activation)
-    adjusted = [activate_cam(cam, targets, transfer.cam_activation) for cam in cams[1:]]
-    merged = merged_cam(cams[1:], targets, transfer)
-    similarity = similarity_loss(original, adjusted, merged, targets, transfer)
-    background = background_loss(original, merged, targets, transfer)
-    total = cls + transfer.lambda_s * similarity + transfer.lambda_bs * background
+    present = compared_classes(cams, targets, transfer.empty_maps)
+    original, *adjusted = (activate_cam(cam, present, transfer.cam_activation) for cam in cams)
+    with_original = len(adjusted) == 1 and transfer.single_view == "merged"
+    merged = merged_cam(cams if with_original else cams[1:], present, transfer)
+    similarity = similarity_loss(original, adjusted, merged, present, transfer)
+    background = background_loss(original, merged, present, transfer)
+    weight = transfer_weight(progress, transfer)
+    total = cls + weight * (transfer.lambda_s * similarity + transfer.lambda_bs * background)
     return CamLosses(total, cls, similarity, background)

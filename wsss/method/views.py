@@ -30,6 +30,7 @@ def adjust(
     | beta_thousandth    | clip(alpha g + 255 beta / 1000): beta on images in 0..1         |
     | decreased_negative | as beta_tenth, but where alpha < 1 beta is subtracted           |
     | about_mean         | clip(alpha (g - m) + m + beta / 10), m the image's mean         |
+    | slider             | clip(alpha g + beta - 255): beta 255 changes nothing            |
 
     Raises ValueError for an unknown reading.
     """
@@ -45,6 +46,8 @@ def adjust(
         adjusted = alpha * pixels + 255 * beta / 1000
     elif reading == "decreased_negative":
         adjusted = alpha * pixels + (-beta / 10 if alpha < 1 else beta / 10)
+    elif reading == "slider":
+        adjusted = alpha * pixels + beta - 255
     elif reading == "about_mean":
         if mean is None:
             mean = pixels.mean((-3, -2, -1), keepdim=True)

@@ -29,10 +29,13 @@ SMALLEST_LENGTH = 1e-12
 """Features are divided by their length, or by this if they are all 0."""
 
 
-def associate(features: Tensor, *, temperature: float | None) -> Tensor:
-    """Weighted mean of pixels' features by their cosine, for all pairs of pixels.
+def associate(
+    features: Tensor, values: Tensor | None = None, *, temperature: float | None
+) -> Tensor:
+    """Weighted mean of pixels' values by the cosine of their features, for all pairs of pixels.
 
-    [B, N, C] -> [B, N, C], in fp32 or the wider type of the input. With no temperature the weights
+    features: [B, N, C]; values: [B, N, C'], by default the features. Returns the shape of the
+    values, in fp32 or the wider type of the input. With no temperature the weights
     are ReLU(cosine) over their row sum, else softmax(cosine / temperature). Under autocast,
     products are taken in its type.
     """
@@ -43,13 +46,14 @@ def associate(features: Tensor, *, temperature: float | None) -> Tensor:
         kind = torch.get_autocast_dtype(device)
     # The backward pass is never under autocast.
     with torch.autocast(device, enabled=False) if known else nullcontext():
+        values = features if values is None else values
         if features.shape[1] <= SMALL_MAP_PIXELS:
-            return _by_matrix(features.to(kind), temperature).to(wide)
+            return _by_matrix(features.to(kind), values.to(kind), temperature).to(wide)
         unit = F.normalize(features.to(wide), dim=2, eps=SMALLEST_LENGTH)
-        return by_blocks(unit.to(kind), features.to(kind), temperature=temperature)
+        return by_blocks(unit.to(kind), values.to(kind), temperature=temperature)
 
 
-def _by_matrix(features: Tensor, temperature: float | None) -> Tensor:
+def _by_matrix(features: Tensor, values: Tensor, temperature: float | None) -> Tensor:
     """Weigh with the N x N matrix in memory; the lengths are the roots of its diagonal."""
     products: Tensor = _Products.apply(features)
     products = products.to(torch.promote_types(features.dtype, torch.float32))
@@ -60,7 +64,7 @@ def _by_matrix(features: Tensor, temperature: float | None) -> Tensor:
         weights = weights / weights.sum(2, keepdim=True).clamp_min(SMALLEST_SUM)
     else:
         weights = torch.softmax(cosine / temperature, 2)
-    return weights.to(features.dtype) @ features
+    return weights.to(values.dtype) @ values
 
 
 class _Products(torch.autograd.Function):

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from wsss.config import NetworkConfig
-from wsss.networks.attention import SpatialAttention, channel_attention
 from wsss.networks.backbone import Backbone, build_backbone
-from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import batch_norms
+from wsss.networks.focused_unfocused import FocusedUnfocused
 
 
 class CamOutput(NamedTuple):
@@ -30,10 +29,7 @@ class CamOutput(NamedTuple):
 
 
 class CamNet(nn.Module):
-    """Backbone -> one map -> focused and unfocused parts -> 1x1 classifier -> global mean.
-
-    A part that is switched off is not built.
-    """
+    """Backbone -> one map -> focused and unfocused parts -> 1x1 classifier -> global mean."""
 
     def __init__(
         self, network: NetworkConfig, num_classes: int, *, weights_file: Path | None = None
@@ -43,8 +39,8 @@ class CamNet(nn.Module):
         self.backbone = build_backbone(network, weights_file)
         self.neck = None if network.feature_map == "plain" else FusedPyramid(self.backbone, network)
         channels = self.backbone.channels[-1] if self.neck is None else network.fpn_channels
-        self.parts, channels = _build_parts(network, channels)
-        self.classifier = nn.Conv2d(channels, num_classes, 1, bias=False)
+        self.parts = FocusedUnfocused(channels, network)
+        self.classifier = nn.Conv2d(self.parts.out_channels, num_classes, 1, bias=False)
         known = set(batch_norms(self.backbone)) if network.weights != "none" else set()
         self.new_norms = [norm for norm in batch_norms(self) if norm not in known]
 
@@ -118,19 +114,3 @@ class FusedPyramid(nn.Module):
             for level in pyramid.values()
         ]
         return torch.stack(resized).mean(0)
-
-
-def _build_parts(network: NetworkConfig, channels: int) -> tuple[nn.Sequential, int]:
-    """Return the switched-on parts in Figure 4's order, and the channels behind them."""
-    parts = nn.Sequential()
-    if network.channel_attention:
-        parts.add_module("channel_attention", channel_attention(channels, network.se_ratio))
-    if network.spatial_attention:
-        parts.add_module("spatial_attention", SpatialAttention())
-    if network.multi_scale_atrous:
-        atrous = MultiScaleAtrous(channels, network)
-        parts.add_module("multi_scale_atrous", atrous)
-        channels = atrous.out_channels
-    if network.context_association:
-        parts.add_module("context_association", ContextAssociation(network))
-    return parts, channels

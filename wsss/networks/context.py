@@ -50,18 +50,25 @@ class MultiScaleAtrous(nn.Module):
 class ContextAssociation(nn.Module):
     """Mixes each pixel's features with those of similar pixels (Eq. 3).
 
-    M_c = normalise(activate(cosine(V_m, V_n))) is [N, N] per image; the result is M_c V. It has no
-    parameters, and its memory grows with N rather than N^2 (see `associate`).
+    M_c = normalise(activate(cosine(V_m, V_n))) is [N, N] per image; the result is M_c V, or with
+    `association_values: input` M_c times the module's input. It has no parameters, and its memory
+    grows with N rather than N^2 (see `associate`).
     """
 
     def __init__(self, network: NetworkConfig) -> None:
         super().__init__()
         self.temperature = network.affinity_temperature if network.affinity == "softmax" else None
         self.residual = network.affinity_residual
+        self.of_input = network.association_values == "input"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, h, w] -> [B, C, h, w]."""
-        features = x.flatten(2).transpose(1, 2)  # [B, N, C]
-        mixed = associate(features, temperature=self.temperature).to(x.dtype)
-        mixed = mixed.transpose(1, 2).reshape(x.shape)
-        return x + mixed if self.residual else mixed
+    def forward(self, x: Tensor, module_input: Tensor) -> Tensor:
+        """Features [B, C', h, w] and the module's input [B, C, h, w] -> a map like what is mixed.
+
+        A residual adds what is mixed, too.
+        """
+        mixing = module_input if self.of_input else x
+        features = x.flatten(2).transpose(1, 2)  # [B, N, C']
+        values = mixing.flatten(2).transpose(1, 2) if self.of_input else None  # [B, N, C]
+        mixed = associate(features, values, temperature=self.temperature).to(x.dtype)
+        mixed = mixed.transpose(1, 2).reshape(mixing.shape)
+        return mixing + mixed if self.residual else mixed

@@ -184,21 +184,22 @@ class CamObjective:
             "train.warmup_iterations"
         )
 
-    def whole(self, batch: CropBatch) -> int:
-        """Return the number of images."""
-        return len(batch.pixels)
+    def whole(self, batch: CropBatch, progress: float) -> tuple[int, float]:
+        """Return the number of images, and the progress."""
+        return len(batch.pixels), progress
 
-    def terms(self, forward: Forward, part: CropBatch, whole: int) -> Tensor:
+    def terms(self, forward: Forward, part: CropBatch, whole: tuple[int, float]) -> Tensor:
         """Return a part's share of L, L_cls, L_s and L_bs: [4]."""
-        config = self.config
+        config, (num_images, progress) = self.config, whole
         logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
         losses = cam_losses(
             logits, cams, part.targets, config.views, config.transfer,
             over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
+            progress=progress,
         )  # fmt: skip
         zero = losses.total.new_zeros(())
         return torch.stack([zero if term is None else term for term in losses]) * (
-            len(part.pixels) / whole
+            len(part.pixels) / num_images
         )
 
 

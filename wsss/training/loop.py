@@ -55,8 +55,11 @@ class Objective(Protocol):
     frozen_norm: bool
     """Whether a forward of a part of a batch gives what the whole one does."""
 
-    def whole(self, batch: CropBatch) -> Any:
-        """Return what the parts of a batch are divided by; every rank calls it once a batch."""
+    def whole(self, batch: CropBatch, progress: float) -> Any:
+        """Return what a part of a batch has to know of all; every rank calls it once a batch.
+
+        progress: share of the training that is done, in [0, 1).
+        """
 
     def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
         """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
@@ -157,7 +160,7 @@ class Training:
         clock = time.perf_counter()
         for batch in self.loader.epoch(epoch, start, stop):
             set_lr(self.optimizer, self.lr_factor(self.iteration))
-            values = self.step(batch)
+            values = self.step(batch, self.iteration / self.num_iterations)
             self.iteration += 1
             self.readings.post(self.iteration, values)
             yield from self._arrived()
@@ -233,18 +236,20 @@ class Step:
         self.micro_batch = self.execution.micro_batch
         """None, if it is to be found, until the first batch is seen."""
 
-    def __call__(self, batch: CropBatch) -> Tensor:
+    def __call__(self, batch: CropBatch, progress: float = 1.0) -> Tensor:
         """Return the batch's terms and the gradient's norm before clipping: [T + 1], on the device.
 
-        Terms are means over the ranks. Raises NoMemoryError.
+        progress: share of the training that is done. Terms are means over the ranks. Raises
+        NoMemoryError.
         """
         device = self.process.device
         batch = CropBatch(*(part.to(device, non_blocking=True) for part in batch))
         try:
             with products(self.precision):
+                whole = self.objective.whole(batch, progress)
                 if self.micro_batch is None:
-                    self.micro_batch = self._fitting(batch)
-                terms = self._gradients(batch, self.micro_batch)
+                    self.micro_batch = self._fitting(batch, whole)
+                terms = self._gradients(batch, whole, self.micro_batch)
                 norm = clip_gradients(self.parameters, self.clip_norm)
                 # On the device, and without a word to the host: no step if it is not finite.
                 self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
@@ -256,10 +261,9 @@ class Step:
             ) from None
         return torch.cat([self.process.mean(terms), norm[None]])
 
-    def _gradients(self, batch: CropBatch, micro_batch: int) -> Tensor:
+    def _gradients(self, batch: CropBatch, whole: Any, micro_batch: int) -> Tensor:
         """Leave the batch's gradients in the parameters; return its terms [T] on this rank."""
         self.optimizer.zero_grad(set_to_none=True)
-        whole = self.objective.whole(batch)
         parts = split(batch, micro_batch)
         total: Tensor | None = None
         for number, part in enumerate(parts, start=1):
@@ -280,12 +284,11 @@ class Step:
             return nullcontext()
         return self.wrapped.no_sync()
 
-    def _fitting(self, batch: CropBatch) -> int:
+    def _fitting(self, batch: CropBatch, whole: Any) -> int:
         """Return how many images share a forward: all on a CPU, on a GPU what its memory allows."""
         local_batch, device = len(batch.pixels), self.process.device
         if device.type != "cuda" or not self.objective.frozen_norm:
             return local_batch
-        whole = self.objective.whole(batch)
 
         def try_images(count: int) -> None:
             with self._sharing_gradients(is_last=False):

@@ -16,7 +16,8 @@ def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) 
     parameters: by `backbone` (x1), `pyramid`, `parts` and `head`, whose multipliers `train` has;
     empty groups are left out. Raises KeyError for another name. Momentum `legacy` is what the
     public IRN, SEAM and Puzzle-CAM code runs: its optimiser passes the weight decay (1e-4) where
-    SGD takes the momentum, while the decay itself still applies.
+    SGD takes the momentum, while the decay itself still applies. With `train.bias_decay` off,
+    parameters of one dimension do not decay.
     """
     momentum = STANDARD_MOMENTUM if train.momentum == "standard" else train.weight_decay
     multipliers = {
@@ -28,10 +29,20 @@ def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) 
     groups = []
     for name, group in parameters.items():
         lr = train.lr * multipliers[name]
-        if group:
-            groups.append({"params": group, "lr": lr, "base_lr": lr})
+        one_dimensional = [p for p in group if p.ndim == 1]  # biases, and scales of norms
+        others = [p for p in group if p.ndim != 1]
+        kinds = (
+            [(group, train.weight_decay)]
+            if train.bias_decay
+            else [(others, train.weight_decay), (one_dimensional, 0.0)]
+        )
+        groups += [
+            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+            for parameters, decay in kinds
+            if parameters
+        ]
     return torch.optim.SGD(
-        groups, lr=train.lr, momentum=momentum, weight_decay=train.weight_decay,
+        groups, lr=train.lr, momentum=momentum, nesterov=train.nesterov and momentum > 0,
         fused=True,  # one pass over each tensor; the same numbers
     )  # fmt: skip
 
