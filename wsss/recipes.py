@@ -1,0 +1,67 @@
+"""Joint sets of settings: what a whole code base, or the paper read literally, would have run.
+
+Single changes of a reading do not show what a recipe does, in which one setting makes up for
+another. A recipe is laid over a preset, before a table's cells: it leaves the network's backbone,
+its size of pictures and its rates to the preset. Sources are the public codes of the papers named.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+LITERAL: Mapping[str, Any] = {
+    "views.reading": "literal_clip",
+    "transfer.l1_reduction": "sum",
+    "transfer.ramp": 0.0,
+    "transfer.empty_maps": "compare",
+    "train.cls_reduction": "sum",
+    "network.atrous": "zero_is_1x1",
+    "network.association_values": "input",
+}
+"""The paper's equations as they are printed: Eq. 2 on 8-bit pixels (the enhanced view is all
+white), Eq. 4 summed over the classes, the norms of Eq. 5 and 6 summed over classes and pixels, D = 0
+as no dilation, and III-C's "input features"; what it does not print is not done (ramp, empty maps).
+"""
+
+IRN: Mapping[str, Any] = {
+    "network.feature_map": "plain",
+    "network.batch_norm": "frozen",
+    "train.momentum": "legacy",
+}
+"""IRN (Ahn et al., CVPR 2019), which has no views: its plain last map, frozen statistics and its
+optimiser, under the default's transfer losses."""
+
+SEAM: Mapping[str, Any] = {
+    "network.feature_map": "plain",
+    "transfer.cam_activation": "min_max",
+    "transfer.l1_reduction": "all",
+    "transfer.ramp": 0.0,
+    "transfer.empty_maps": "compare",
+    "transfer.merged_gradient": "flow",
+    "transfer.lambda_s": 1.0,
+    "transfer.lambda_bs": 1.0,
+}
+"""SEAM (Wang et al., CVPR 2020): maps from their minimum to their maximum, compared over all classes
+from the first iteration with weight 1, both sides taking a gradient. Its pixel correlation and its
+loss on the hardest pixels are left out."""
+
+PUZZLE_CAM: Mapping[str, Any] = {
+    "network.feature_map": "plain",
+    "network.batch_norm": "train",
+    "transfer.cam_activation": "raw",
+    "transfer.l1_reduction": "all",
+    "transfer.ramp": 0.5,
+    "transfer.empty_maps": "compare",
+    "transfer.merged_gradient": "flow",
+    "train.cls_reduction": "sum",
+    "train.cls_over_views": "sum",
+    "train.nesterov": True,
+    "train.bias_decay": False,
+}
+"""Puzzle-CAM (Jo and Yu, ICIP 2021): raw maps compared over all classes, their weight rising over
+the first half of the training, Eq. 4 summed over classes, batch statistics. Its batch of 32 and 15
+epochs are left to the preset."""
+
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"default": {}, "literal": LITERAL, "irn": IRN, "seam": SEAM, "puzzle_cam": PUZZLE_CAM}
+)
