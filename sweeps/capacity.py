@@ -121,7 +121,8 @@ def decide(
             )
         return min(max_concurrent, MAX_DRIVERS)
     if fits < 1:
-        raise CapacityError(_refusal(machines, demand, can_grow=limits is not None))
+        cluster = "the cluster, fully grown," if limits is not None else "the cluster"
+        raise CapacityError(_refusal(cluster if joined else "this machine", machines, demand))
     return min(fits, max_concurrent or fits)
 
 
@@ -136,9 +137,8 @@ def _check_gpus(demand: Demand) -> None:
         raise CapacityError(f"{gpus:g} GPUs per worker: Ray knows parts down to 0.0001 (--gpus)")
 
 
-def _refusal(machines: Sequence[Machine], demand: Demand, *, can_grow: bool) -> str:
-    """Say what was asked for, what there is, and what would fit."""
-    whole = "the cluster, fully grown," if can_grow else "the cluster"
+def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
+    """Say what was asked for, what there is in the whole, and what would fit."""
     have = ", ".join(
         f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
     )
@@ -147,7 +147,10 @@ def _refusal(machines: Sequence[Machine], demand: Demand, *, can_grow: bool) -> 
     if slots:
         return f"{text}{slots} such workers fit: give at most --workers {slots}, or less to each"
     if demand.gpus and not any(m.gpus for m in machines):
-        return f"{text}no machine has a GPU: leave out --gpus, or add machines with GPUs"
+        return (
+            f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
+            "GPUs"
+        )
     return f"{text}no single machine has room for one: lower --cpus or --gpus per worker"
 
 

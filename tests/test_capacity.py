@@ -92,13 +92,13 @@ def test_workers_are_counted_per_machine_and_per_gpu(
 def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     with pytest.raises(CapacityError) as too_many:
         decide(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
-    assert "6 workers of 1 CPU and 1 GPU" in str(too_many.value)
+    assert "6 workers of 1 CPU and 1 GPU; this machine has" in str(too_many.value)
     assert "5 such workers fit" in str(too_many.value)
     assert "--workers 5" in str(too_many.value)
     with pytest.raises(CapacityError, match="no single machine has room"):
         decide(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
-    with pytest.raises(CapacityError, match="no machine has a GPU: leave out --gpus"):
-        decide([Machine(8, 0)], Demand(1, 1.0, 1.0))
+    with pytest.raises(CapacityError, match=r"the cluster has .*no machine has a GPU: leave out"):
+        decide([Machine(8, 0)], Demand(1, 1.0, 1.0), joined=True)
     assert issubclass(CapacityError, StoreError)
 
 
