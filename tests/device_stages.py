@@ -3,24 +3,27 @@
 Legend: B batch, V views, K classes, L labels, S crop size, h w feature size.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from _pytest.mark import ParameterSet
 from switches import Values, in_pairs, switches
-from torch import Tensor
+from torch import Tensor, nn
 
-from wsss.config import NetworkConfig, RunConfig, Settings, TrainConfig, ViewsConfig
+from wsss.config import NetworkConfig, RunConfig, Settings, TrainConfig
 from wsss.data.loading import CropBatch
-from wsss.labels.affinity_labels import AffinityLosses, affinity_losses, labels_at, pair_kinds
-from wsss.method.losses import CamLosses, cam_losses
-from wsss.method.views import network_inputs
-from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.cam_net import CamNet
-from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
+from wsss.networks.deeplab import DeepLab, build_deeplab
+from wsss.networks.precision import autocast
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
-from wsss.training.segmentation import nearest_labels, pixel_cross_entropy
+from wsss.training.affinity import AffinityObjective
+from wsss.training.cam import AllViews, CamObjective
+from wsss.training.loop import Objective
+from wsss.training.process import Process
+from wsss.training.segmentation import SegmentationObjective
 
 NUM_CLASSES = 5
 BATCH_SIZE = 2
@@ -65,12 +68,12 @@ def crops(size: int, device: torch.device) -> CropBatch:
     return CropBatch(pixels.to(device), boxes.to(device), targets.to(device))
 
 
-def label_maps(size: int, device: torch.device) -> Tensor:
-    """Return [B, S, S] of background, a class and unsure pixels."""
+def labelled(size: int, device: torch.device) -> CropBatch:
+    """Return crops with label maps [B, S, S] of background, a class and unsure pixels."""
     maps = torch.zeros(BATCH_SIZE, size, size, dtype=torch.uint8)
     maps[:, : size // 2] = NUM_CLASSES
     maps[:, :, -2:] = 255
-    return maps.to(device)
+    return crops(size, device)._replace(targets=maps.to(device))
 
 
 def cam_net(network: NetworkConfig, device: torch.device) -> CamNet:
@@ -80,28 +83,22 @@ def cam_net(network: NetworkConfig, device: torch.device) -> CamNet:
     return model.to(device, memory_format=torch.channels_last).train()
 
 
-def cam_step(model: CamNet, batch: CropBatch, config: RunConfig) -> CamLosses:
-    """Adjust a batch, show it to the network, and return the losses."""
-    inputs = network_inputs(batch.pixels, batch.boxes, config.views)
-    with precision(config.train.precision, inputs.device):
-        logits, cams = all_views(model, inputs)
-    return cam_losses(
-        logits, cams, batch.targets, config.views, config.transfer,
-        over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
-    )  # fmt: skip
+def cam_step(model: CamNet, batch: CropBatch, config: RunConfig) -> Tensor:
+    """Return the terms of a batch's loss."""
+    objective = CamObjective(config, frozen_norm=model.frozen_norm)
+    return terms(objective, AllViews(model), batch, config.train.precision)
 
 
-def all_views(model: CamNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """[V, B, 3, S, S] -> logits [V, B, K] and cams [V, B, K, h, w].
+def terms(objective: Objective, network: nn.Module, batch: CropBatch, precision: str) -> Tensor:
+    """Return an objective's terms [T] in the given precision, where the device has it."""
+    device = batch.pixels.device
+    available = torch.amp.is_autocast_available(device.type)
 
-    Views share a forward unless batch statistics would mix them.
-    """
-    groups = [inputs.flatten(0, 1)] if model.frozen_norm else list(inputs)
-    parts = [model(x.contiguous(memory_format=torch.channels_last)) for x in groups]
-    logits, cams = (
-        torch.cat(each).unflatten(0, inputs.shape[:2]) for each in zip(*parts, strict=True)
-    )
-    return logits, cams
+    def forward(inputs: Tensor) -> Any:
+        with autocast(device, precision) if available else nullcontext():
+            return network(inputs)
+
+    return objective.terms(forward, batch, objective.whole(batch))
 
 
 def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:
@@ -110,16 +107,10 @@ def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:
     return build_deeplab(config, NUM_CLASSES).to(device).train()
 
 
-def deeplab_step(model: DeepLab, batch: CropBatch, labels: Tensor, config: DeepLabConfig) -> Tensor:
-    """Return the cross entropy per labelled pixel."""
-    inputs = network_inputs(batch.pixels, batch.boxes, ViewsConfig())[0]
-    with precision(config.precision, inputs.device):
-        logits = model(inputs.contiguous(memory_format=torch.channels_last))
-    if config.loss_size == "image":
-        logits = upsample(logits, labels.shape[-2:])
-    else:
-        labels = nearest_labels(labels, logits.shape[-2:])
-    return pixel_cross_entropy(logits, labels) / (labels != 255).sum().float().clamp_min(1)
+def deeplab_step(model: DeepLab, batch: CropBatch, config: DeepLabConfig) -> Tensor:
+    """Return the terms of a batch of label maps."""
+    objective = SegmentationObjective(config, Process(), frozen_norm=model.frozen_norm)
+    return terms(objective, model, batch, config.precision)
 
 
 def affinity_net(
@@ -130,21 +121,6 @@ def affinity_net(
     return model.to(device, memory_format=torch.channels_last).train()
 
 
-def affinity_step(
-    model: AffinityNet, batch: CropBatch, labels: Tensor, config: RandomWalkConfig
-) -> AffinityLosses:
-    """Return the losses of near pairs."""
-    x = network_inputs(batch.pixels, batch.boxes, ViewsConfig())[0]
-    features = model(x.contiguous(memory_format=torch.channels_last))
-    height, width = features.shape[-2:]
-    pairs = neighbour_pairs(height, width, config.radius, device=labels.device)
-    kinds = pair_kinds(labels_at(labels, (height, width)), pairs)
-    return affinity_losses(pair_distances(features, config.radius), kinds)
-
-
-def precision(name: str, device: torch.device) -> AbstractContextManager[None]:
-    """Return the autocast of a training's precision, where the device has one."""
-    available = torch.amp.is_autocast_available(device.type)
-    if name == "fp32" or not available:
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def affinity_step(model: AffinityNet, batch: CropBatch, config: RandomWalkConfig) -> Tensor:
+    """Return the terms of a batch of label maps."""
+    return terms(AffinityObjective(config), model, batch, config.precision)

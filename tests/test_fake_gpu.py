@@ -23,12 +23,12 @@ from device_stages import (
     crops,
     deeplab,
     deeplab_step,
-    label_maps,
+    labelled,
     on_device,
     rows,
 )
 from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from wsss.config import (
@@ -52,7 +52,10 @@ from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS, TINY
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
 from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS, TINY_DEEPLAB, TINY_LABELS
+from wsss.training import affinity, cam, loop, segmentation
+from wsss.training.execution import Execution
 from wsss.training.optim import build_sgd, clip_gradients
+from wsss.training.process import Process
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +208,7 @@ def test_the_cams_of_each_preset_come_back_to_the_host(preset: str, samples: lis
 def test_the_segmentation_network_of_each_preset_stays_on_the_device(preset: str) -> None:
     config = DEEPLAB_PRESETS[preset]
     size = config.crop_size
-    loss = deeplab_step(deeplab(config, CUDA), crops(size, CUDA), label_maps(size, CUDA), config)
+    loss = deeplab_step(deeplab(config, CUDA), labelled(size, CUDA), config)
     assert_all_on_device(loss)
 
 
@@ -215,7 +218,7 @@ def test_the_segmentation_network_stays_on_the_device_under_every_switch(
 ) -> None:
     config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
     model = deeplab(config, CUDA)
-    assert_all_on_device(deeplab_step(model, crops(CROP, CUDA), label_maps(CROP, CUDA), config))
+    assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
     with torch.inference_mode():
         probs = multi_scale_probs(model.eval(), picture(), config, device=CUDA)
     assert_all_on_device(probs)
@@ -232,7 +235,7 @@ def test_the_affinity_network_of_each_preset_stays_on_the_device(preset: str) ->
     config = LABEL_PRESETS[preset].random_walk
     model = affinity_net(PRESETS[preset].network, config, CUDA)
     size = config.crop_size
-    assert_all_on_device(affinity_step(model, crops(size, CUDA), label_maps(size, CUDA), config))
+    assert_all_on_device(affinity_step(model, labelled(size, CUDA), config))
 
 
 @pytest.mark.parametrize("row", rows(RandomWalkConfig))
@@ -243,7 +246,7 @@ def test_affinity_and_walk_find_their_device_under_every_switch(
     config = TINY_LABELS.random_walk.model_dump() | few_pairs | row
     config = RandomWalkConfig.model_validate(config)
     model = affinity_net(TINY.network, config, CUDA)
-    assert_all_on_device(affinity_step(model, crops(CROP, CUDA), label_maps(CROP, CUDA), config))
+    assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
     plain = [ImageCams(s, np.zeros((len(s.labels), 50, 67), np.float32)) for s in samples]
     walked = list(walk_labels(model.cpu(), plain, config, device=CUDA))
     assert [image.cams.shape for image in walked] == [image.cams.shape for image in plain]
@@ -252,3 +255,44 @@ def test_affinity_and_walk_find_their_device_under_every_switch(
 def test_the_mask_refinement_stays_on_the_device() -> None:
     image, masks = torch.zeros(3, 50, 67, device=CUDA), torch.zeros(2, 50, 67, device=CUDA)
     assert_all_on_device(pamr(image, masks, PamrConfig(iterations=2)))
+
+
+def a_gradient_of_ones(loss: Tensor) -> None:
+    """Stand in for the backward pass, at which torch asks for a card."""
+    for parameter in STEPPED:
+        parameter.grad = torch.ones_like(parameter)
+
+
+STEPPED: list[Tensor] = []
+
+
+@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_a_whole_step_moves_its_batch_and_answers_on_the_device(
+    kind: str, micro_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tensor, "backward", a_gradient_of_ones)
+    monkeypatch.setattr(loop, "measured", lambda *_, **__: 2)
+    process, execution = Process(device=CUDA), Execution(micro_batch=micro_batch)
+    cpu = torch.device("cpu")
+    batch = crops(CROP, cpu) if kind == "cam" else labelled(CROP, cpu)
+    network: nn.Module
+    if kind == "cam":
+        both = {"views.enhanced": True, "views.decreased": True}
+        config = apply_overrides(PRESETS["irn"], both)
+        network = model = cam_net(config.network, cpu)
+        step = cam.cam_step(model, config, process=process, execution=execution)
+    elif kind == "deeplab":
+        network = deeplab(TINY_DEEPLAB, cpu)
+        step = segmentation.segmentation_step(
+            network, TINY_DEEPLAB, process=process, execution=execution
+        )
+    else:
+        walk = TINY_LABELS.random_walk
+        network = affinity_net(TINY.network, walk, cpu)
+        step = affinity.affinity_step(network, walk, device=CUDA, execution=execution)
+    STEPPED[:] = step.parameters
+    with host_waits(CUDA) as waits:
+        assert_all_on_device(step(batch))
+    assert not waits
+    assert_all_on_device(dict(network.named_buffers()))

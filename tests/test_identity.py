@@ -68,7 +68,7 @@ OTHER_VALUES: dict[str, Any] = {
     "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
     "train.precision": "bf16",
     "labels.scales": (1.0,), "labels.flip": False, "labels.resize": "bilinear",
-    "labels.upsampling": "direct", "labels.background_score": 0.2,
+    "labels.upsampling": "direct", "labels.precision": "bf16", "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
     "rng_seed": 1, "repeat": 1,
 }  # fmt: skip
