@@ -23,8 +23,9 @@ HEAD_NODE = "node:__internal_head__"
 DRIVER_SHARE = 0.001
 """What a trial's driver takes of HEAD_NODE."""
 
-MAX_DRIVERS = 900
-"""Below the 1,000 shares of HEAD_NODE, for jobs take one each too."""
+MAX_DRIVERS = 450
+"""Below half of the 1,000 shares of HEAD_NODE: beside each driver Ray Train has a cleaner, which
+takes one as well and for which the workers wait; jobs take one each too."""
 
 RAY_STEPS = 10_000
 """Ray counts resources in steps of 1 / 10,000."""

@@ -9,7 +9,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.capacity import CapacityError, Demand, Machine, decide, read_limits, trials_at_once
+from sweeps.capacity import (
+    DRIVER_SHARE,
+    CapacityError,
+    Demand,
+    Machine,
+    decide,
+    read_limits,
+    trials_at_once,
+)
 from sweeps.resources import HEAD_NODE, Resources
 from sweeps.store import StoreError
 
@@ -148,6 +156,11 @@ def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:
 def test_types_without_resources_are_no_limits() -> None:
     config = {"max_workers": 3, "available_node_types": {"a": {"resources": {}}}}
     assert read_limits(config) is None
+
+
+def test_the_head_holds_all_drivers_and_as_many_cleaners_of_ray_train() -> None:
+    most = trials_at_once([Machine(10_000, 10_000)], Demand(1, 1.0, 1.0))
+    assert 400 < most < 0.5 / DRIVER_SHARE
 
 
 def test_a_driver_takes_nothing_that_a_worker_needs() -> None:
