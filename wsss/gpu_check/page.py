@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import Counter
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from wsss.gpu_check.findings import Line, Options, Section, Table
@@ -100,7 +100,10 @@ def render(options: Options, sections: dict[str, Section], seconds: float) -> st
 def section_text(title: str, question: str, section: Section) -> str:
     """Return one section: its question, judgements and numbers."""
     parts = [f"{title}\n{'-' * len(title)}\n{textwrap.fill(question, WIDTH)}"]
-    parts += [line_text(line) for line in section.lines()]
+    told: set[str] = set()
+    for line in section.lines():
+        parts.append(line_text(replace(line, meaning="") if line.meaning in told else line))
+        told.add(line.meaning)
     parts += [table_text(table) for table in section.tables() if table.rows]
     return "\n".join(parts)
 
@@ -129,7 +132,8 @@ def table_text(table: Table) -> str:
 
 
 def _heading_line(number: int, line: Line) -> str:
-    return textwrap.shorten(f"  {line.verdict}  section {number}, {line.what}: {line.found}", WIDTH)
+    text = f"{line.verdict}  section {number}, {line.what}: {line.found}"
+    return f"  {textwrap.shorten(text, WIDTH - 2)}"
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -5,7 +5,7 @@ At this size the score reproduces nothing; it shows that every stage works toget
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -49,7 +49,11 @@ EVERY_STEP = 1e-9
 """Minutes between checkpoints within an epoch."""
 TIMES_REPEAT = 10
 """A resumed training may differ by so many times what two equal trainings differ by."""
-MOST_IMAGES, MOST_EPOCHS = 480, 4
+MOST_IMAGES = 480
+SMALLER: dict[str, Any] = {
+    "train.epochs": 2, "train.warmup_iterations": 5, "train.crop_size": 64, "train.batch_size": 4,
+    "labels.scales": (1.0,),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Trained:
 class Resumed:
     """A training interrupted within an epoch, against the same one in a piece."""
 
+    after: int
+    """Steps that the checkpoint held."""
     change: float
     """Relative difference of all weights."""
     repeat: float
@@ -102,20 +108,7 @@ class RealTraining:
                          "if section 2 passes, try --device cpu: does it fail there, too?")
                 )  # fmt: skip
                 continue
-            falls = one.loss_last < one.loss_first
-            below = prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN
-            found.append(
-                Line(
-                    "PASS" if falls and below else "LOOK", f"{one.cell} learns",
-                    f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; "
-                    f"label frequencies alone: {one.prior:.3f}",
-                    "It learns from the pictures." if falls and below else "So short a training "
-                    "need not get below what the label frequencies give; from ImageNet weights it "
-                    "should.",
-                    "" if falls and below else "give --weights and --data, not --small; else "
-                    "compare with --device cpu",
-                )
-            )  # fmt: skip
+            found.append(self._learning(one))
             if one.miou is not None:
                 found.append(
                     Line(
@@ -130,14 +123,36 @@ class RealTraining:
             found.append(self._resumed(self.resumed))
         return found + self.skipped.lines()
 
+    def _learning(self, one: Trained) -> Line:
+        what = f"{one.cell} learns"
+        told = (
+            f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the "
+            f"label frequencies alone give {one.prior:.3f}"
+        )
+        falls = one.loss_last < one.loss_first
+        if falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
+            return Line("PASS", what, told, "It has learnt from the pictures.")
+        if falls and self.small:
+            return Line("INFO", what, told, "The loss falls; so few steps need not get further.")
+        return Line(
+            "LOOK", what, told,
+            "A network that answers with the label frequencies has not learnt from the pictures. "
+            "From random weights that may take longer than this; from ImageNet's it should not.",
+            "give --weights, --data and more --minutes; else compare with --device cpu",
+        )  # fmt: skip
+
     def _resumed(self, own: Resumed) -> Line:
-        told = f"weights differ by {own.change:.1e}; two equal trainings by {own.repeat:.1e}"
-        if own.change == 0:
+        told = (
+            f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
+            f"trainings by {own.repeat:.1e}"
+        )
+        if own.after and own.change == 0:
             return Line(
-                "PASS", "resumed within an epoch", "the same weights, bit for bit",
+                "PASS", "resumed within an epoch",
+                f"after {own.after} steps: the same weights, bit for bit",
                 "A training that was interrupted ends as if it had not been.",
             )  # fmt: skip
-        if own.change <= TIMES_REPEAT * own.repeat:
+        if own.after and own.change <= TIMES_REPEAT * own.repeat:
             return Line(
                 "PASS", "resumed within an epoch", told,
                 "Kernels of this GPU add up in no fixed order, so that equal trainings differ by "
@@ -169,16 +184,13 @@ def train_for_real(
     """Train B0 and F3, score them, and resume F3 within an epoch."""
     preset = "tiny" if pictures.are_drawn else "short"
     name, file = weights.of(PRESETS[preset].network.backbone)
-    changes: dict[str, Any] = {"network.weights": name, "train.warmup_iterations": 5}
-    changes["train.epochs"] = 2 if options.small else MOST_EPOCHS
-    if options.small:
-        changes |= {"train.crop_size": 64, "train.batch_size": 4, "labels.scales": (1.0,)}
+    changes = {"network.weights": name} | (SMALLER if options.small else {})
     base = apply_overrides(PRESETS[preset], changes)
     samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
     initial = "random weights" if name == "none" else f"weights of {file}"
     found = RealTraining(preset, pictures.source, initial, options.small)
-    bench = _Bench(options, samples, len(pictures.dataset.classes), file)
+    bench = Bench(options, samples, len(pictures.dataset.classes), file)
     if deadline.passed:
         found.skipped.reasons["resumed within an epoch"] = OUT_OF_TIME
     else:
@@ -201,7 +213,7 @@ def train_for_real(
     return found
 
 
-class _Bench:
+class Bench:
     """What all trainings share."""
 
     def __init__(
@@ -211,11 +223,13 @@ class _Bench:
         self.num_classes, self.file = num_classes, file
 
     def num_steps(self, config: RunConfig) -> int:
+        """Return the steps of a whole training."""
         return config.train.epochs * (len(self.samples) // config.train.batch_size)
 
     def training(
         self, config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
     ) -> Training:
+        """Return a training at its start, or at its last checkpoint."""
         model = build_cam_net(config, samples, self.num_classes, weights_file=self.file)
         return cam_training(
             model, config, samples, self.num_classes, process=self.process,
@@ -227,12 +241,10 @@ class _Bench:
         training, started = self.training(config, self.samples), time.perf_counter()
         losses, failure = [], ""
         try:
-            while training.iteration < training.num_iterations and not deadline.passed:
-                for reading in training.steps():
-                    losses.append(float(reading.values[1]))
-                    if deadline.passed:
-                        break
-                training.rows = []
+            for loss in every_loss(training):
+                losses.append(loss)
+                if deadline.passed:
+                    break
         except DivergedError as error:
             failure = str(error)
         prior = configured_prior(config, self.samples, self.num_classes)
@@ -249,20 +261,31 @@ class _Bench:
         config = apply_overrides(config, {"train.epochs": 1})
         samples = self.samples[: STEPS_IN_ALL * config.train.batch_size]
 
-        def weights_after(parts: Iterable[int | None], folder: str | None) -> torch.Tensor:
-            for steps in parts:
-                checkpoints = CheckpointFolder(Path(folder)) if folder else None
-                training = self.training(config, samples, checkpoints)
-                for _ in itertools.islice(training.steps(), steps):
-                    pass
+        def to_the_end(training: Training) -> torch.Tensor:
+            for _ in training.steps():
+                pass
             return torch.cat([p.detach().cpu().double().flatten() for p in
                               training.model.parameters()])  # fmt: skip
 
-        whole, again = weights_after([None], None), weights_after([None], None)
-        before = len(samples) // config.train.batch_size // 2
+        whole, again = (to_the_end(self.training(config, samples)) for _ in range(2))
         with TemporaryDirectory() as folder:
-            resumed = weights_after([before, None], folder)
-        return Resumed(_relative(resumed, whole), _relative(again, whole))
+            checkpoints = CheckpointFolder(Path(folder))
+            interrupted = self.training(config, samples, checkpoints)
+            half = interrupted.num_iterations // 2
+            for _ in itertools.islice(interrupted.steps(), half + 1):
+                pass
+            resumed = self.training(config, samples, checkpoints)
+            after = resumed.iteration
+            change = _relative(to_the_end(resumed), whole)
+        return Resumed(after, change, _relative(again, whole))
+
+
+def every_loss(training: Training) -> Iterator[float]:
+    """Yield L_cls of each step of all epochs."""
+    while training.iteration < training.num_iterations:
+        for reading in training.steps():
+            yield float(reading.values[1])
+        training.rows = []
 
 
 def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:

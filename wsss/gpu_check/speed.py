@@ -231,7 +231,7 @@ def measure_speed(options: Options, weights: Weights, deadline: Deadline) -> Spe
                 continue
             # `auto` would compile for each number of images that it tries.
             known = found.step(cell, "bf16")
-            execution = Execution(compiled=True, micro_batch=known and known.micro_batch)
+            execution = Execution(compiled=True, micro_batch=known.micro_batch if known else None)
             found.steps += filter(None, [measure(cell, COMPILED, execution)])
     return found
 
