@@ -20,6 +20,7 @@ from wsss.data.voc import DataError, Sample
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.findings import (
+    MORE_TIME,
     OUT_OF_TIME,
     Deadline,
     Line,
@@ -129,6 +130,8 @@ class RealTraining:
             f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the "
             f"label frequencies alone give {one.prior:.3f}"
         )
+        if one.num_steps < 2 * NUM_FIRST:
+            return Line("SKIP", what, f"{one.num_steps} step(s) say nothing", remedy=MORE_TIME)
         falls = one.loss_last < one.loss_first
         if falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
             return Line("PASS", what, told, "It has learnt from the pictures.")
