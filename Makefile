@@ -53,7 +53,7 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
 	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
-	report mlflow test chaos cluster-test check bench bench-more clean
+	report mlflow gpu-check test chaos cluster-test check bench bench-more clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -126,6 +126,10 @@ headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none r
 
 crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
+
+gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes; DATA, WEIGHTS=file
+	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data "$(DATA)") \
+		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(PRESET),--preset $(PRESET))
 
 test: $(STAMP) ## all tests but those of `make chaos`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"
