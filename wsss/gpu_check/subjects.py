@@ -17,16 +17,15 @@ from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
-from wsss.networks.deeplab import build_deeplab
+from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import affinity_step, build_affinity_net
 from wsss.training.cam import cam_step
 from wsss.training.execution import Execution
 from wsss.training.loop import Step
-from wsss.training.optim import build_sgd
 from wsss.training.process import Process
-from wsss.training.segmentation import build_optimizer, segmentation_step
+from wsss.training.segmentation import segmentation_step
 from wsss.weights import WeightsError, file_digest
 
 NUM_CLASSES = 20
@@ -105,8 +104,7 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     ) -> Step:
         assert isinstance(model, CamNet)
         own = apply_overrides(config, {"train.precision": precision})
-        optimizer = build_sgd(model.parameter_groups(), own.train)
-        return cam_step(model, own, optimizer, process=Process(device=device), execution=execution)
+        return cam_step(model, own, process=Process(device=device), execution=execution)
 
     return Subject(build, step, batch)
 
@@ -119,11 +117,9 @@ def deeplab_subject(config: DeepLabConfig, weights: Weights) -> Subject:
     def step(
         model: nn.Module, device: torch.device, precision: Precision, execution: Execution
     ) -> Step:
+        assert isinstance(model, DeepLab)
         own = config.model_copy(update={"precision": precision})
-        optimizer = build_optimizer(model, own)  # type: ignore[arg-type]
-        return segmentation_step(
-            model, own, optimizer, process=Process(device=device), execution=execution  # type: ignore[arg-type]
-        )  # fmt: skip
+        return segmentation_step(model, own, process=Process(device=device), execution=execution)
 
     return Subject(
         lambda: build_deeplab(config, NUM_CLASSES, weights_file=file), step,
@@ -141,8 +137,7 @@ def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: 
     ) -> Step:
         assert isinstance(model, AffinityNet)
         own = config.model_copy(update={"precision": precision})
-        optimizer = torch.optim.SGD(model.parameter_groups()["head"], lr=own.lr, fused=True)
-        return affinity_step(model, own, optimizer, device=device, execution=execution)
+        return affinity_step(model, own, device=device, execution=execution)
 
     return Subject(
         lambda: build_affinity_net(network, config, weights_file=file), step,
