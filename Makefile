@@ -1,5 +1,8 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
-# Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, WORKERS, GPUS, SET ("train.epochs=3 ..."),
+# Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, SET ("train.epochs=3 ..."),
+# GPUS, CPUS (per trial or worker), WORKERS (Ray Train workers per trial; empty: 1 with GPUS, else 0),
+# MICRO_BATCH (images per forward), CHECKPOINT_MINUTES (between checkpoints within an epoch),
+# LOADER_WORKERS (data loading processes): empty, the commands choose,
 # TABLES (of `make plan`, `make probe`), PROBE (its steps), CONCURRENT (trials at a time),
 # SAMPLES (of `make search`), LABELS, EXPORT (of `make headline`).
 
@@ -18,9 +21,12 @@ SEEDS ?= 1
 WEIGHTS ?=
 STORE ?= results
 ADDRESS ?=
-WORKERS ?= 0
+WORKERS ?=
 GPUS ?= 0
 CPUS ?= 1
+MICRO_BATCH ?=
+CHECKPOINT_MINUTES ?=
+LOADER_WORKERS ?=
 SET ?=
 MLFLOW_PORT ?= 5000
 
@@ -28,9 +34,13 @@ DATA_OPTIONS = --data "$(DATA)" $(STORE_OPTION) \
 	$(if $(PRESET),--preset $(PRESET)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	$(foreach setting,$(SET),--set $(setting))
 PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
-MACHINE_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
-	$(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
-RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) --workers $(WORKERS)
+TRAINING_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
+	$(if $(MICRO_BATCH),--micro-batch $(MICRO_BATCH)) \
+	$(if $(CHECKPOINT_MINUTES),--checkpoint-minutes $(CHECKPOINT_MINUTES)) \
+	$(if $(LOADER_WORKERS),--loader-workers $(LOADER_WORKERS))
+MACHINE_OPTIONS = $(TRAINING_OPTIONS) $(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
+WORKERS_OPTION = $(if $(WORKERS),--workers $(WORKERS))
+RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) $(WORKERS_OPTION)
 # With ADDRESS=http://..., a sweep is submitted to that cluster, whose own store it fills.
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
 STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
@@ -43,7 +53,7 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
 	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
-	report mlflow test chaos cluster-test check bench bench-more clean
+	report mlflow gpu-check test chaos cluster-test check bench bench-more clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -111,11 +121,15 @@ mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
 		--artifacts-destination "$(abspath $(STORE))/mlartifacts"
 
 headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
-	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) --gpus $(GPUS) --cpus $(CPUS) --workers $(WORKERS) \
-		$(if $(ADDRESS),--address $(ADDRESS)) $(if $(EXPORT),--export $(EXPORT))
+	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \
+		$(if $(EXPORT),--export $(EXPORT))
 
 crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
+
+gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes; DATA, WEIGHTS=file
+	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data "$(DATA)") \
+		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(PRESET),--preset $(PRESET))
 
 test: $(STAMP) ## all tests but those of `make chaos`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"

@@ -20,7 +20,6 @@ from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.cam import cam_step
 from wsss.training.execution import Execution
-from wsss.training.optim import build_sgd
 from wsss.training.process import pick_device
 
 SMALLER = {"paper": {"train.batch_size": 2, "train.crop_size": 256}}
@@ -35,8 +34,7 @@ def training(preset: str, *, compiled: bool) -> Callable[[], object]:
     config = apply_overrides(PRESETS[preset], settings)
     torch.manual_seed(0)
     model = CamNet(config.network, NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    optimizer = build_sgd(model.parameter_groups(), config.train)
-    step = cam_step(model, config, optimizer, execution=Execution(compiled=compiled))
+    step = cam_step(model, config, execution=Execution(compiled=compiled))
     batch = batch_of(config)
     return lambda: step(batch)
 

@@ -115,7 +115,7 @@ def sweep_figures(
     with tempfile.TemporaryDirectory(prefix="scaling") as folder, fake_nodes(gpus, nodes) as where:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
         save_sweep(store, sweep)
-        resources = Resources(address=where, cpus=CPUS, gpus=1.0)
+        resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
         trials = list(sweep.plan.trials)
         with (
             patch("sweeps.run.trainable", short_trial(sweep, store, seconds)),

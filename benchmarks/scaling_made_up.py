@@ -19,6 +19,7 @@ from sweeps.tables import F3, TABLES
 from wsss.data.classes import VOC_CLASSES
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
+from wsss.training.checkpoint_names import checkpoint_name
 
 NUM_EPOCHS, NUM_COLUMNS, NUM_SEEDS = 8, 10, 10
 SIZES = {
@@ -117,6 +118,7 @@ def trial_writer(root: Path, folder: Path) -> Callable[[str, str, int], None]:
     """
     lines = [json.dumps(made_up_epoch(epoch)) + "\n" for epoch in range(1, NUM_EPOCHS + 1)]
     names = ("counts.npz", "threshold_curve.png", "cam_gallery.png", "metrics.json")
+    checkpoint = checkpoint_name(NUM_EPOCHS)
 
     def write(run_id: str, cam_id: str, epoch: int) -> None:
         cam, run = root / "cams" / cam_id, root / "runs" / run_id
@@ -126,7 +128,7 @@ def trial_writer(root: Path, folder: Path) -> Callable[[str, str, int], None]:
             file.write(lines[epoch - 1])
         if epoch < len(lines):
             return
-        shutil.copyfile(folder / "checkpoint", cam / "checkpoints" / f"epoch_{epoch:04}.pt")
+        shutil.copyfile(folder / "checkpoint", cam / "checkpoints" / checkpoint)
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.json").write_text("{}")
         for name in names:

@@ -56,7 +56,7 @@ class Budget:
 def size_of(resources: Resources) -> Size:
     """Return what one trial holds while it runs."""
     workers, cpus, gpus = resources.demand
-    return Size(resources.workers, workers * gpus, workers * cpus)
+    return Size(resources.num_workers, workers * gpus, workers * cpus)
 
 
 def hours_left(cost: CostEstimate, resources: Resources) -> float | None:

@@ -12,7 +12,6 @@ from sweeps.cli_options import (
     Data,
     FailsAfter,
     Gpus,
-    LoaderWorkers,
     MaxConcurrent,
     Recheck,
     RetryFailed,
@@ -25,6 +24,7 @@ from sweeps.cli_options import (
     data_folder,
 )
 from wsss.errors import explained
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.calibration import Calibration
@@ -47,11 +47,13 @@ def calibrate(
     store: StoreOption = "results",
     recheck: Recheck = False,
     address: Address = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0.0,
     max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = 0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
     accept_changes: AcceptChanges = False,
     warns_after: WarnsAfter = 100,
@@ -71,11 +73,11 @@ def calibrate(
     from sweeps.sweep import make_sweep
     from sweeps.trial_task import Conduct
     from wsss.overrides import parse_assignments
-    from wsss.training.execution import Execution
     from wsss.training.prior import PriorLimits
 
     with explained():
         _refuse_job_server(address)
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
         root = data_folder(data)
         sweep, report = make_sweep(
             [TABLE], preset=preset or default_preset(data, root), data=root, weights=weights,
@@ -85,7 +87,7 @@ def calibrate(
         results = open_store(store)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "execution": Execution(loader_workers),
+            "max_concurrent": max_concurrent, "execution": how,
         }  # fmt: skip
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)

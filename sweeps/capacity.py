@@ -23,8 +23,9 @@ HEAD_NODE = "node:__internal_head__"
 DRIVER_SHARE = 0.001
 """What a trial's driver takes of HEAD_NODE."""
 
-MAX_DRIVERS = 900
-"""Below the 1,000 shares of HEAD_NODE, for jobs take one each too."""
+MAX_DRIVERS = 450
+"""Below half of the 1,000 shares of HEAD_NODE: beside each driver Ray Train has a cleaner, which
+takes one as well and for which the workers wait; jobs take one each too."""
 
 RAY_STEPS = 10_000
 """Ray counts resources in steps of 1 / 10,000."""
@@ -121,7 +122,8 @@ def decide(
             )
         return min(max_concurrent, MAX_DRIVERS)
     if fits < 1:
-        raise CapacityError(_refusal(machines, demand, can_grow=limits is not None))
+        cluster = "the cluster, fully grown," if limits is not None else "the cluster"
+        raise CapacityError(_refusal(cluster if joined else "this machine", machines, demand))
     return min(fits, max_concurrent or fits)
 
 
@@ -136,9 +138,8 @@ def _check_gpus(demand: Demand) -> None:
         raise CapacityError(f"{gpus:g} GPUs per worker: Ray knows parts down to 0.0001 (--gpus)")
 
 
-def _refusal(machines: Sequence[Machine], demand: Demand, *, can_grow: bool) -> str:
-    """Say what was asked for, what there is, and what would fit."""
-    whole = "the cluster, fully grown," if can_grow else "the cluster"
+def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
+    """Say what was asked for, what there is in the whole, and what would fit."""
     have = ", ".join(
         f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
     )
@@ -147,7 +148,10 @@ def _refusal(machines: Sequence[Machine], demand: Demand, *, can_grow: bool) -> 
     if slots:
         return f"{text}{slots} such workers fit: give at most --workers {slots}, or less to each"
     if demand.gpus and not any(m.gpus for m in machines):
-        return f"{text}no machine has a GPU: leave out --gpus, or add machines with GPUs"
+        return (
+            f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
+            "GPUs"
+        )
     return f"{text}no single machine has room for one: lower --cpus or --gpus per worker"
 
 

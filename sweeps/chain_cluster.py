@@ -37,7 +37,7 @@ class Cluster:
         self.resources = resources
 
     def train(self, task: ChainTask, stage: str) -> Iterator[float]:
-        """Run a training on `resources.workers` Ray Train workers, or in one task if that is 0.
+        """Run a training on `num_workers` Ray Train workers, or in one task if that is 0.
 
         The affinity network is small, and trains in one task always.
         """
@@ -71,7 +71,7 @@ class Cluster:
             try:
                 fit(
                     _train_rank, item,
-                    Workers(self.resources.workers, self.resources.gpus, self.resources.cpus),
+                    Workers(self.resources.num_workers, self.resources.gpus, self.resources.cpus),
                     name=name, storage=item.task.open_store().root / "ray_train",
                     callbacks=[_progress_callback(progress)],
                 )  # fmt: skip

@@ -1,6 +1,6 @@
 """What the stages of a chain share: the task, and where things lie on this machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.chain import ChainConfig, ChainFolders
@@ -9,6 +9,7 @@ from sweeps.trial_task import TrialTask
 from wsss.data.voc import Sample
 from wsss.identity import cam_id
 from wsss.label_stages import LabelTask
+from wsss.training.execution import Execution
 
 TRAIN_CAM, TRAIN_DEEPLAB, PREDICT = "train CAM", "train DeepLab", "predict"
 """The stages beside those of the labels."""
@@ -22,6 +23,7 @@ class ChainTask:
     store: Path
     data: Path
     weights_file: Path | None
+    execution: Execution = field(default_factory=Execution)
     remote: str | None = None
     """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
 
@@ -38,7 +40,7 @@ class ChainTask:
         """Return the trial that trains and scores the CAM network."""
         weights = str(self.weights_file) if self.weights_file else None
         run = self.chain.run.model_dump(mode="json")
-        return TrialTask(run, str(self.store), str(self.data), weights, remote=self.remote)
+        return TrialTask(run, str(self.store), str(self.data), weights, self.execution, self.remote)
 
     def labelling(self) -> LabelTask:
         """Return the part from the CAM network to the labels of the training images."""
@@ -54,6 +56,7 @@ class ChainTask:
             walk=folders.walk,
             target=folders.labels,
             split=self.chain.run.data.train_split,
+            execution=self.execution,
         )
 
 

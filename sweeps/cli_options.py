@@ -43,7 +43,12 @@ Recheck = Annotated[
     bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
 ]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Ray Train workers per trial; 0: train inside the Tune trial")
+    int | None,
+    typer.Option(
+        min=0,
+        help="Ray Train workers per trial; 0: train inside the Tune trial; default: 1 with --gpus, "
+        "else 0",
+    ),
 ]
 Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
 Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
@@ -77,7 +82,6 @@ AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
 ]
-LoaderWorkers = Annotated[int, typer.Option(min=0, help="data loading processes")]
 
 
 def opened(place: str) -> "Store":

@@ -22,6 +22,7 @@ from sweeps.store import Store
 from sweeps.sweep import Sweep, make_sweep
 from wsss.errors import explained
 from wsss.overrides import ConfigError, parse_assignments, replace_settings
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.headline import Headline
@@ -85,13 +86,18 @@ def headline(
         typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks"),
     ] = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Ray Train workers per training; 0 without --address: all in this process"
+            min=0,
+            help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
+            "Without workers, --gpus and --address all is done in this process",
         ),
-    ] = 0,
+    ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
@@ -101,12 +107,17 @@ def headline(
     """
     from sweeps.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.headline import Headline, check_sources, make_chains
+    from sweeps.resources import Resources
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
     with explained():
         wanted = sources or DEFAULT_SOURCES
         check_sources(wanted)
         exporting = _export_sources(export, export_from, wanted)
+        resources = Resources(
+            address, workers, cpus, gpus, max_concurrent=1,  # one training after the other
+            execution=execution(loader_workers, micro_batch, checkpoint_minutes),
+        )  # fmt: skip
         root = data_folder(data)
         chosen = preset or ("tiny" if data == "drawn" else "short")
 
@@ -137,25 +148,11 @@ def headline(
         )
         _check_splits(root, planned)
         results.check_writable()
-        _work(
-            planned, results, _ray_resources(address, workers, cpus, gpus),
-            label_workers=label_workers,
-        )  # fmt: skip
-
-
-def _ray_resources(
-    address: str | None, workers: int, cpus: float, gpus: float
-) -> "Resources | None":
-    """Return what Ray may use; None if it is not asked for, and all is done in this process."""
-    from sweeps.resources import Resources
-
-    if address is None and workers == 0:
-        return None
-    return Resources(address=address, workers=workers, cpus=cpus, gpus=gpus)
+        _work(planned, results, resources, label_workers=label_workers)
 
 
 def _work(
-    planned: "Headline", results: Store, resources: "Resources | None", *, label_workers: int
+    planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
 ) -> None:
     """Run what is missing, export, write the report and show it."""
     from sweeps.headline import one_at_a_time

@@ -12,7 +12,7 @@ from sweeps.chain_work import ChainTask
 from sweeps.cost_lines import format_seconds
 from sweeps.headline import Headline
 from sweeps.headline_tracking import HeadlineTracker
-from sweeps.resources import Resources
+from sweeps.resources import Resources, concurrency
 from sweeps.store import Store
 from wsss.training.process import Process, pick_device
 
@@ -25,18 +25,19 @@ def run_headline(
     console: Console,
     *,
     label_workers: int,
-    resources: Resources | None = None,
+    resources: Resources,
 ) -> None:
     """Run what is missing of every chain; print a line per stage and every 20 seconds.
 
-    label_workers: processes that refine labels. With resources, the work is done by Ray instead.
+    Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
+    `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
     tracker = HeadlineTracker(store, headline)
     with _place(resources, label_workers) as place:
         for chain in headline.chains:
             task = ChainTask(
                 chain, store.root, headline.sweep.data, headline.sweep.weights_file,
-                remote=store.remote.url if store.remote else None,
+                resources.execution, remote=store.remote.url if store.remote else None,
             )  # fmt: skip
             _report_stages(task, place, console)
             if not tracker.log(chain):
@@ -47,14 +48,15 @@ def run_headline(
 
 
 @contextmanager
-def _place(resources: Resources | None, label_workers: int) -> Iterator[Place]:
-    if resources is None:
+def _place(resources: Resources, label_workers: int) -> Iterator[Place]:
+    if resources.address is None and resources.inline and not resources.gpus:
         yield Here(Process(device=pick_device()), num_workers=label_workers)
         return
     from sweeps.chain_cluster import Cluster
     from sweeps.run import running_ray
 
     with running_ray(resources):
+        concurrency(resources)  # refuses what would wait for ever
         yield Cluster(resources)
 
 

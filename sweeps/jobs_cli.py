@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli_options import FailsAfter, Probe, WarnsAfter
+from sweeps.cli_options import FailsAfter, Probe, WarnsAfter, Workers
 from wsss.errors import explained
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.jobs_connection import Connection
@@ -52,11 +53,13 @@ def submit(
     ] = None,
     store: ClusterStore = None,
     recheck: Annotated[bool, typer.Option("--recheck", help="read the whole data again")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Ray Train workers per trial")] = 0,
+    workers: Workers = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker")] = 0.0,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
-    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run failed trials again")
     ] = False,
@@ -78,8 +81,13 @@ def submit(
         from sweeps.jobs import Request, submit
         from sweeps.tables import by_alias
 
-        more = ["--seeds", str(seeds), "--workers", str(workers), "--cpus", f"{cpus:g}"]
-        more += ["--gpus", f"{gpus:g}", "--loader-workers", str(loader_workers)]
+        execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
+        more = ["--seeds", str(seeds), "--cpus", f"{cpus:g}", "--gpus", f"{gpus:g}"]
+        more += [] if workers is None else ["--workers", str(workers)]
+        more += [] if loader_workers is None else ["--loader-workers", str(loader_workers)]
+        more += ["--micro-batch", micro_batch] if micro_batch != "auto" else []
+        minutes = f"{checkpoint_minutes:g}"
+        more += ["--checkpoint-minutes", minutes] if checkpoint_minutes != 10 else []
         more += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
         more += ["--retry-failed"] if retry_failed else []
         more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from sweeps.ledger_book import Attempt, Book, read_book
 from sweeps.plan import Trial
 from sweeps.store import Store, StoreError
+from wsss.training.checkpoint_names import epochs_of
 
 ALIVE_SECONDS = 30.0
 """So much time at most is missing from the ledger after a driver was killed."""
@@ -168,7 +169,7 @@ class Ledger:
 
     def _start(self, trial: Trial) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
-        kept = max((int(path.stem.removeprefix("epoch_")) for path in checkpoints), default=0)
+        kept = max(map(epochs_of, checkpoints), default=0)
         attempt = Attempt(
             name=uuid.uuid4().hex[:8], session=self.session, run=trial.run_id, cam=trial.cam_id,
             title=trial.name, workers=self.size.workers, gpus=self.size.gpus, cpus=self.size.cpus,

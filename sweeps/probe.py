@@ -132,7 +132,7 @@ def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -
         fit(
             partial(_probe_rank, options=options, answers=answers),
             config,
-            Workers(resources.workers, resources.gpus, resources.cpus, max_failures=0),
+            Workers(resources.num_workers, resources.gpus, resources.cpus, max_failures=0),
             name="probe",
             storage=Path(folder),
         )

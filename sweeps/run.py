@@ -18,6 +18,7 @@ from filelock import Timeout
 from ray import tune
 
 from sweeps.budget import Budget, GatedTrials, size_of
+from sweeps.capacity import CapacityError
 from sweeps.events import MAX_LOST_NODES, MAX_TRIAL_RESTARTS, Events, Listener
 from sweeps.guard import check_half_trained
 from sweeps.interrupts import Interrupts
@@ -140,7 +141,10 @@ def running_ray(resources: Resources) -> Iterator[None]:
 
 
 def start_ray(resources: Resources) -> None:
-    """Join the cluster at resources.address, or start Ray on this machine."""
+    """Join the cluster at resources.address, or start Ray on this machine.
+
+    Raises CapacityError for GPUs on a machine where torch finds none.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -151,17 +155,25 @@ def start_ray(resources: Resources) -> None:
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
     ray.init(
         "local",
-        num_gpus=_usable_gpus() if resources.gpus else None,
-        include_dashboard=resources.workers > 0,
+        num_gpus=_gpus_here(resources.gpus) if resources.gpus else None,
+        include_dashboard=not resources.inline,
         **quiet,
     )
 
 
-def _usable_gpus() -> int | None:
-    """Return how many GPUs torch can use here; None, which leaves it to Ray, if there are none."""
+def _gpus_here(asked: float) -> int:
+    """Return how many GPUs torch can use on this machine; refuse if there are none."""
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else None
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    built = torch.version.cuda or torch.version.hip
+    hint = "see `nvidia-smi` and CUDA_VISIBLE_DEVICES" if built else "it is built without CUDA"
+    raise CapacityError(
+        f"--gpus {asked:g}: torch {torch.__version__} finds no GPU on this machine ({hint}); leave "
+        "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
+        "with --address"
+    )
 
 
 def _run_with_tune(
@@ -173,13 +185,13 @@ def _run_with_tune(
     events: Events,
     stopper: EarlyEnd,
 ) -> None:
+    at_once = concurrency(resources)
     for trial in trials:
         store.run(trial.run_id).clear_failure()
     tasks = {trial.run_id: _task(sweep, store, resources, trial) for trial in trials}
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
     # Not a part of the space, which Tune writes into its logs again with every report.
     shared = tune.with_parameters(trainable, tasks=tasks, resources=resources, conduct=conduct)
-    at_once = concurrency(resources)
     stopper.budget.ledger.room(at_once)
     tuner = tune.Tuner(
         tune.with_resources(shared, resources.of_a_trial()),

@@ -8,7 +8,6 @@ from sweeps.cli_options import (
     Address,
     Data,
     FailsAfter,
-    LoaderWorkers,
     MaxConcurrent,
     Preset,
     Set,
@@ -21,6 +20,7 @@ from sweeps.cli_options import (
 )
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 
 def search(
@@ -49,19 +49,23 @@ def search(
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
     max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = 0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
 ) -> None:
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
     Optuna draws, ASHA stops poor trials early, one half of the scored images gives the objective,
-    and the best three and the paper's setting are scored on the other half at the end.
+    and the best three and the paper's setting are scored on the other half at the end. A trial
+    trains in one process, without Ray Train.
     """
     from sweeps.search import make_search
     from sweeps.search_space import parse_space
 
     with explained():
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
         results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
@@ -80,12 +84,11 @@ def search(
                 "image-level labels come from their masks"
             )
         from sweeps.search_drive import drive_search
-        from wsss.training.execution import Execution
         from wsss.training.prior import PriorLimits
 
         options = {
-            "address": address, "cpus": cpus, "gpus": gpus, "max_concurrent": max_concurrent,
-            "execution": Execution(loader_workers),
+            "address": address, "workers": 0, "cpus": cpus, "gpus": gpus,
+            "max_concurrent": max_concurrent, "execution": how,
         }  # fmt: skip
         limits = PriorLimits(warns_after, fails_after)
         raise typer.Exit(drive_search(planned, results, options, samples=samples, limits=limits))

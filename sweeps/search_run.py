@@ -124,12 +124,12 @@ def _draw(tasks: "_Tasks", samples: int, listen: Listen) -> bool:
     search, store, resources = tasks.search, tasks.store, tasks.resources
     history = History(search.folder(store))
     trials = history.trials()
-    task = tasks.make({})
     missing = history.missing(samples)
+    # Not a part of the space, which Tune copies for each trial.
+    shared = tune.with_parameters(drawn_trial, task=tasks.make({}))
     tuner = tune.Tuner(
-        tune.with_resources(drawn_trial, resources.of_a_trial()),
+        tune.with_resources(shared, resources.of_a_trial()),
         param_space={
-            "task": asdict(task),
             "ranges": [asdict(r) for r in search.space.ranges],
             "cpus": resources.cpus,
         },

@@ -4,6 +4,7 @@ What a trial needs is imported there: a driver without torch starts the search s
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from wsss.training.process import Process
 
 
-def drawn_trial(space: dict[str, Any]) -> None:
+def drawn_trial(space: dict[str, Any], task: SearchTask) -> None:
     """Run a trial whose settings the sampler drew; Tune calls this in a process of its own."""
     from sweeps.search_trial import search_trial
 
     ranges = SearchSpace(tuple(Range(**r) for r in space["ranges"]))
-    base = RunConfig.model_validate(space["task"]["config"])
+    base = RunConfig.model_validate(task.config)
     config = apply_overrides(base, ranges.round(space)).model_dump(mode="json")
-    _report(search_trial, SearchTask(**space["task"] | {"config": config}), space["cpus"])
+    _report(search_trial, replace(task, config=config), space["cpus"])
 
 
 def closing_trial(space: dict[str, Any], tasks: dict[str, SearchTask]) -> None:

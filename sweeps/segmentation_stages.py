@@ -54,6 +54,7 @@ class SegmentationStages:
         for record in train_segmentation(
             model, config, samples, labels, self.num_classes, process=self.process,
             checkpoints=CheckpointFolder(folder / "checkpoints", after_save=after_save),
+            execution=self.task.execution,
         ):  # fmt: skip
             if self.process.is_first:
                 append_record(folder / "epochs.jsonl", asdict(record))

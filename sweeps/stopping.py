@@ -11,8 +11,8 @@ from sweeps.interrupts import Interrupts
 from sweeps.store import Store
 
 ORDERLY = (
-    "{why}: starting no more trials. Those at work save their checkpoint at the end of the "
-    "epoch, then the sweep stops; once more stops it at once, and at most an epoch is repeated."
+    "{why}: starting no more trials. Those at work go on to their next checkpoint, then the sweep "
+    "stops; once more stops it at once, and what came since the last checkpoint is repeated."
 )
 
 

@@ -12,7 +12,6 @@ from sweeps.cli_options import (
     Data,
     FailsAfter,
     Gpus,
-    LoaderWorkers,
     MaxConcurrent,
     Preset,
     Probe,
@@ -31,6 +30,7 @@ from sweeps.cli_options import (
 )
 from wsss.errors import explained
 from wsss.lazy_cli import leave_memory_to_the_system
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -86,11 +86,13 @@ def run(
     store: StoreOption = "results",
     recheck: Recheck = False,
     address: Address = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     cpus: Cpus = 1.0,
     gpus: Gpus = 0.0,
     max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = 0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     compiled: Annotated[
         bool,
         typer.Option(
@@ -131,15 +133,14 @@ def run(
     from sweeps.drive import drive
     from sweeps.store import open_store
     from sweeps.trial_task import Conduct
-    from wsss.training.execution import Execution
     from wsss.training.prior import PriorLimits
 
     with explained():
+        how = execution(loader_workers, micro_batch, checkpoint_minutes, compiled=compiled)
         sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent,
-            "execution": Execution(loader_workers, compiled=compiled),
+            "max_concurrent": max_concurrent, "execution": how,
         }  # fmt: skip
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
@@ -200,10 +201,7 @@ def _probe(
     from wsss.training.probe import ProbeOptions
 
     resources = Resources(**options)
-    tried = ProbeOptions(
-        num_steps, sweep.data, sweep.weights_file, resources.execution,
-        limits,
-    )  # fmt: skip
+    tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, resources.execution, limits)
     return probe_sweep(sweep, opened(store), resources, tried)
 
 

@@ -34,7 +34,7 @@ def trainable(
     fit(
         partial(guarded_trial, conduct=conduct),
         task,
-        Workers(resources.workers, resources.gpus, resources.cpus),
+        Workers(resources.num_workers, resources.gpus, resources.cpus),
         name=space["run_id"],
         storage=task.open_store().root / "ray_train",
         callbacks=[TuneReportCallback()],

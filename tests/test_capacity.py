@@ -9,7 +9,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.capacity import CapacityError, Demand, Machine, decide, read_limits, trials_at_once
+from sweeps.capacity import (
+    DRIVER_SHARE,
+    CapacityError,
+    Demand,
+    Machine,
+    decide,
+    read_limits,
+    trials_at_once,
+)
 from sweeps.resources import HEAD_NODE, Resources
 from sweeps.store import StoreError
 
@@ -92,13 +100,13 @@ def test_workers_are_counted_per_machine_and_per_gpu(
 def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     with pytest.raises(CapacityError) as too_many:
         decide(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
-    assert "6 workers of 1 CPU and 1 GPU" in str(too_many.value)
+    assert "6 workers of 1 CPU and 1 GPU; this machine has" in str(too_many.value)
     assert "5 such workers fit" in str(too_many.value)
     assert "--workers 5" in str(too_many.value)
     with pytest.raises(CapacityError, match="no single machine has room"):
         decide(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
-    with pytest.raises(CapacityError, match="no machine has a GPU: leave out --gpus"):
-        decide([Machine(8, 0)], Demand(1, 1.0, 1.0))
+    with pytest.raises(CapacityError, match=r"the cluster has .*no machine has a GPU: leave out"):
+        decide([Machine(8, 0)], Demand(1, 1.0, 1.0), joined=True)
     assert issubclass(CapacityError, StoreError)
 
 
@@ -148,6 +156,11 @@ def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:
 def test_types_without_resources_are_no_limits() -> None:
     config = {"max_workers": 3, "available_node_types": {"a": {"resources": {}}}}
     assert read_limits(config) is None
+
+
+def test_the_head_holds_all_drivers_and_as_many_cleaners_of_ray_train() -> None:
+    most = trials_at_once([Machine(10_000, 10_000)], Demand(1, 1.0, 1.0))
+    assert 400 < most < 0.5 / DRIVER_SHARE
 
 
 def test_a_driver_takes_nothing_that_a_worker_needs() -> None:

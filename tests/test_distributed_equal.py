@@ -20,7 +20,6 @@ from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.training.cam import build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.optim import build_sgd
 from wsss.training.process import Process
 
 WORLD_SIZE, K = 2, 20
@@ -34,8 +33,7 @@ def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dic
         crops, config.train.batch_size, rank=process.rank, world_size=process.world_size
     )
     batch: CropBatch = next(loader.epoch(0))
-    optimizer = build_sgd(model.parameter_groups(), config.train)
-    norm = cam_step(model, config, optimizer, process=process)(batch)[-1]
+    norm = cam_step(model, config, process=process)(batch)[-1]
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"norm": float(norm), "gradients": found, "images": len(batch.targets)}
 

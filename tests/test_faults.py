@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from finished import fill, finished_sweep
@@ -16,7 +18,9 @@ from sweeps.guard import ChangedError, check_half_trained, claim, mixture_notes,
 from sweeps.hangs import Watchdog, num_hangs
 from sweeps.interrupts import Interrupts
 from sweeps.same_errors import ErrorNote, SameErrors, note_of, take_note, write_note
+from sweeps.stopping import EarlyEnd
 from sweeps.store import Store, StoreError
+from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
 import os, sys, time
@@ -159,6 +163,34 @@ def test_the_code_version_follows_the_contents_of_the_sources(
     assert len({first, second, source_digest.__wrapped__("wsss")}) == 3
 
 
+@pytest.mark.parametrize("progress", [(2, None), (1, 60)])
+def test_a_stopped_sweep_waits_for_a_checkpoint_of_each_trial_between_or_within_epochs(
+    tmp_path: Path, progress: tuple[int, int | None]
+) -> None:
+    store, trials = Store(tmp_path), finished_sweep(("VI",), 1).plan.trials[:2]
+    folders = [store.cam(trial.cam_id).checkpoints for trial in trials]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / checkpoint_name(1)).touch()
+    events: Any = SimpleNamespace(
+        common_error=None, trials={trial.run_id: trial for trial in trials}, last={},
+        running={trial.run_id for trial in trials},
+    )  # fmt: skip
+    interrupts: Any = SimpleNamespace(requested=None)
+    budget: Any = SimpleNamespace(reason=lambda: None)
+    said: list[str] = []
+    end = EarlyEnd(store, events, interrupts, budget, said.append)
+    assert not end.stop_all()
+    interrupts.requested = "SIGINT"
+    assert not end.stop_all()
+    (folders[0] / checkpoint_name(*progress)).touch()
+    assert not end.stop_all()
+    (folders[1] / checkpoint_name(*progress)).touch()
+    assert end.stop_all()
+    (line,) = said
+    assert "SIGINT: starting no more trials. Those at work go on to their next checkpoint" in line
+
+
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +223,7 @@ def test_a_half_trained_network_of_an_older_release_counts_as_changed(tmp_path: 
     store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
     cam = store.cam(sweep.plan.trials[0].cam_id)
     cam.checkpoints.mkdir(parents=True)
-    (cam.checkpoints / "epoch_0001.pt").write_bytes(b"")
+    (cam.checkpoints / checkpoint_name(0, 40)).write_bytes(b"")
     with pytest.raises(ChangedError, match="not recorded"):
         check_half_trained(sweep.plan.trials, store, accept_changes=False)
 

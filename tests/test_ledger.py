@@ -28,6 +28,7 @@ from sweeps.remote import Remote
 from sweeps.remote_results import merge_ledgers
 from sweeps.store import Store, write_json
 from sweeps.sweep import save_sweep
+from wsss.training.checkpoint_names import checkpoint_name
 
 SWEEP = finished_sweep(("VI",), 1)
 FIRST, SECOND = SWEEP.plan.trials[:2]
@@ -102,8 +103,8 @@ def test_epochs_done_again_are_repeated_and_the_rest_of_a_dead_attempt_lost(tmp_
 def test_scoring_after_a_training_that_was_kept_marks_no_epoch(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
     store.cam(FIRST.cam_id).checkpoints.mkdir(parents=True)
-    for number in (6, 7):
-        (store.cam(FIRST.cam_id).checkpoints / f"epoch_{number:04}.pt").touch()
+    for name in (checkpoint_name(7), checkpoint_name(7, 123)):
+        (store.cam(FIRST.cam_id).checkpoints / name).touch()
     with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
         ledger.update(FIRST, status="running")
         clock.hours += 0.5

@@ -20,17 +20,16 @@ from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training import loop
-from wsss.training.affinity import affinity_step, build_affinity_net, sgd_settings
+from wsss.training.affinity import affinity_step, build_affinity_net
 from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.distributed import Workers, fit
 from wsss.training.execution import Execution
 from wsss.training.loop import EpochSummary, Step, Training, loader_for, num_loader_workers, split
 from wsss.training.micro_batch import MicroBatchError, fitting
-from wsss.training.optim import build_sgd
 from wsss.training.process import Process
 from wsss.training.readings import LAG, Reading, Readings
-from wsss.training.segmentation import build_optimizer, segmentation_step
+from wsss.training.segmentation import segmentation_step
 
 K = 20
 PER_EPOCH = 4
@@ -84,8 +83,7 @@ def cam(frozen: RunConfig, execution: Execution) -> tuple[Step, CropBatch]:
     targets = torch.zeros(4, K)
     targets[range(4), [0, 3, 3, 7]] = 1
     targets[1, 5] = 1
-    optimizer = build_sgd(model.parameter_groups(), frozen.train)
-    return cam_step(model, frozen, optimizer, execution=execution), random_batch(targets)
+    return cam_step(model, frozen, execution=execution), random_batch(targets)
 
 
 def deeplab(loss_size: str, execution: Execution) -> tuple[Step, CropBatch]:
@@ -93,8 +91,7 @@ def deeplab(loss_size: str, execution: Execution) -> tuple[Step, CropBatch]:
         {"backbone": "resnet10_narrow", "weights": "none", "rates": (2, 3), "loss_size": loss_size}
     )
     model = build_deeplab(config, K)
-    optimizer = build_optimizer(model, config)
-    step = segmentation_step(model, config, optimizer, execution=execution)
+    step = segmentation_step(model, config, execution=execution)
     return step, random_batch(label_maps())
 
 
@@ -102,8 +99,7 @@ def affinity(execution: Execution) -> tuple[Step, CropBatch]:
     config = RandomWalkConfig(radius=3, frozen_backbone=False)
     network = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=1)
     model = build_affinity_net(network, config)
-    optimizer = build_sgd(model.parameter_groups(), sgd_settings(config))
-    step = affinity_step(model, config, optimizer, device=torch.device("cpu"), execution=execution)
+    step = affinity_step(model, config, device=torch.device("cpu"), execution=execution)
     return step, random_batch(label_maps())
 
 

@@ -17,7 +17,7 @@ import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
 from sweeps import lease as lease_module
-from sweeps import remote_bucket
+from sweeps import remote_bucket, remote_results
 from sweeps.remote import Remote
 from sweeps.store import Store, StoreError, open_store
 from sweeps.trial import run_trial
@@ -25,6 +25,7 @@ from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
+from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 
@@ -123,7 +124,7 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     ) as process:  # fmt: skip
         assert process.stdin
         assert process.stdout
-        json.dump(vars(asked), process.stdin)
+        json.dump({k: v for k, v in vars(asked).items() if k != "execution"}, process.stdin)
         process.stdin.close()
         seen = [process.stdout.readline() for _ in range(3)]
         assert seen == ["1\n", "2\n", "3\n"]
@@ -215,6 +216,29 @@ def test_an_older_checkpoint_here_gives_way_to_the_newer_one_in_the_bucket(
     assert losses(open_store(f"s3://{BUCKET}/older"), config) == losses(unbroken, config)
 
 
+def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
+    port: int, tmp_path: Path
+) -> None:
+    folder, progress = "cams/c/checkpoints", [(1, None), (1, 40), (1, 80), (2, None), (2, 90)]
+    names = [checkpoint_name(*point) for point in progress]
+    first, second = (Remote(f"s3://{BUCKET}/within", tmp_path / name) for name in "ab")
+    here, there = first.mirror / folder, second.mirror / folder
+    here.mkdir(parents=True)
+    for number, name in enumerate(names):
+        (here / name).write_bytes(name.encode())
+        for old in sorted(here.iterdir())[:-2]:
+            old.unlink()
+        remote_results.push_training(first, "c")
+        assert [Path(key).name for key in keys(port, "within")] == names[: number + 1][-2:]
+    remote_results.pull_training(second, "c")  # another machine, after this one was lost
+    assert {path.name: path.read_text() for path in there.iterdir()} == {n: n for n in names[-2:]}
+    newer = there / checkpoint_name(3)
+    newer.touch()
+    (there / names[-1]).unlink()
+    remote_results.pull_training(second, "c")  # ours is the newer: nothing comes
+    assert sorted(path.name for path in there.iterdir()) == [names[-2], newer.name]
+
+
 def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inference(
     port: int, config: RunConfig, drawn: Path, mirror: Path
 ) -> None:
@@ -256,7 +280,10 @@ def test_all_ranks_start_from_the_first_ranks_checkpoints(
 
     url, folder = f"s3://{BUCKET}/ranks", f"cams/{cam_id(config)}/checkpoints"
     mirrors = [tmp_path / "first", tmp_path / "second"]
-    held = [{"epoch_0003.pt": b"3", "epoch_0004.pt": b"4"}, {"epoch_0005.pt": b"never uploaded"}]
+    held = [
+        {checkpoint_name(3): b"3", checkpoint_name(3, 70): b"3 and a part"},
+        {checkpoint_name(3, 80): b"never uploaded"},
+    ]
     for mirror, files in zip(mirrors, held, strict=True):
         for name, content in files.items():
             (mirror / folder).mkdir(parents=True, exist_ok=True)

@@ -240,7 +240,7 @@ def formula_batch(labels: list[int]) -> CropBatch:
 
 def make_step(config: DeepLabConfig) -> tuple[DeepLab, Step]:
     model = build_deeplab(config, K).train()
-    return model, segmentation_step(model, config, build_optimizer(model, config))
+    return model, segmentation_step(model, config)
 
 
 def test_the_loss_at_the_feature_map_is_that_of_a_loop_over_its_places() -> None:

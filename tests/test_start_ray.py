@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sweeps import run
+from sweeps.capacity import CapacityError
 from sweeps.resources import Resources
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
@@ -34,12 +35,15 @@ def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
     assert [options["num_gpus"] for _, options in calls] == [3, None]
 
 
-def test_without_a_usable_gpu_ray_counts_for_itself(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("built", "hint"), [("13.0", "see `nvidia-smi`"), (None, "without CUDA")])
+def test_gpus_are_refused_where_torch_finds_none_before_ray_is_started(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, built: str | None, hint: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    run.start_ray(Resources(gpus=1.0))
-    assert calls[0][1]["num_gpus"] is None
+    monkeypatch.setattr(torch.version, "cuda", built)
+    with pytest.raises(CapacityError, match=rf"--gpus 0\.5: torch .* no GPU .*{hint}.*--address"):
+        run.start_ray(Resources(gpus=0.5))
+    assert calls == []
 
 
 def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from finished import finished_sweep
+from finished import finish, finished_sweep
 from mlflow.tracking import MlflowClient
 
 from sweeps.plan import Trial
 from sweeps.store import Store
 from sweeps.tracking import Tracker
 from sweeps.tracking_thread import GROUP, TrackingThread
+from wsss.training.checkpoint_names import checkpoint_name
 
 TRIALS = finished_sweep(("V",), 3).plan.trials
 """45 trials and more: several groups."""
@@ -80,6 +81,30 @@ def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
                 break
             threading.Event().wait(0.1)
         assert tracker.synced == [TRIALS[0].run_id, TRIALS[1].run_id]
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # MLflow's own
+def test_the_newest_checkpoint_is_the_artifact_of_a_finished_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store, sweep = Store(tmp_path), finished_sweep(("VI",), 1)
+    trial = sweep.plan.trials[0]
+    finish(store, trial, 0.5, gallery=True)
+    (store.run(trial.run_id).path / "threshold_curve.png").touch()
+    folder = store.cam(trial.cam_id).checkpoints
+    folder.mkdir()
+    for name in (checkpoint_name(3), checkpoint_name(2, 90)):
+        (folder / name).touch()
+    tracker = Tracker(store, sweep)
+    assert tracker.sync([trial]), tracker.problem
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("wsss")
+    assert experiment is not None
+    wanted = f"tags.`wsss.run_id` = '{trial.run_id}'"
+    (run,) = client.search_runs([experiment.experiment_id], wanted)
+    logged = client.list_artifacts(run.info.run_id, "checkpoint")
+    assert [artifact.path for artifact in logged] == [f"checkpoint/{checkpoint_name(3)}"]
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload``")  # MLflow's own, when it deletes a run

@@ -77,8 +77,8 @@ def formula_batch(size: int = 32) -> CropBatch:
 def make_step(config: RunConfig) -> tuple[CamNet, torch.optim.Optimizer, Step]:
     torch.manual_seed(0)
     model = CamNet(config.network, 5).train()
-    optimizer = build_sgd(model.parameter_groups(), config.train)
-    return model, optimizer, cam_step(model, config, optimizer)
+    step = cam_step(model, config)
+    return model, step.optimizer, step
 
 
 # It learns
@@ -336,8 +336,7 @@ def test_a_compiled_network_trains_as_the_plain_one(
     for option in (False, True):
         torch.manual_seed(0)
         model = CamNet(config.network, 5).train()
-        optimizer = build_sgd(model.parameter_groups(), config.train)
-        step = cam_step(model, config, optimizer, execution=Execution(compiled=option))
+        step = cam_step(model, config, execution=Execution(compiled=option))
         losses = [step(formula_batch())[0].item() for _ in range(2)]
         optimised.append((losses, [p.detach().clone() for p in model.parameters()]))
     assert len(calls) == 1

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from wsss.errors import explained
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
@@ -22,7 +23,9 @@ def train_cam(
     weights: Annotated[
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
     ] = None,
-    loader_workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     warns_after: Annotated[
         int,
         typer.Option(
@@ -46,10 +49,10 @@ def train_cam(
         from wsss.run_folder import remember
         from wsss.training import cam
         from wsss.training.checkpoint import CheckpointFolder
-        from wsss.training.execution import Execution
         from wsss.training.prior import PriorLimits, PriorWarning
         from wsss.training.process import Process, pick_device
 
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
         dataset = VocDataset(data)
         chosen, weights_file = _configure(preset, config, settings, weights)
         report = check_data(dataset, sorted({chosen.data.train_split, chosen.data.eval_split}))
@@ -60,8 +63,7 @@ def train_cam(
         model = cam.build_cam_net(chosen, samples, num_classes, weights_file=weights_file)
         for record in cam.train_cam(
             model, chosen, samples, num_classes, process=Process(device=pick_device()),
-            checkpoints=CheckpointFolder(run / "checkpoints"),
-            execution=Execution(num_loader_workers=loader_workers),
+            checkpoints=CheckpointFolder(run / "checkpoints"), execution=how,
             limits=PriorLimits(warns_after, fails_after),
         ):  # fmt: skip
             if isinstance(record, PriorWarning):

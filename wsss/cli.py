@@ -27,10 +27,14 @@ COMMANDS = {
         "wsss.data_cli:data_app",
         "Get, draw or check a data set in VOC layout.",
     ),
+    "gpu-check": Lazy(
+        "wsss.gpu_check_cli:gpu_check",
+        "Check that everything is right and fast on this machine's GPU, in eight minutes.",
+    ),
 }
 
 app = lazy_app(
     "Class activation maps as pseudo-labels: check data, train, infer CAMs, "
-    "evaluate, write pseudo-labels, predict.",
+    "evaluate, write pseudo-labels, predict, check a GPU.",
     COMMANDS,
 )

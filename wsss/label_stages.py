@@ -7,7 +7,7 @@ never made again.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
 from wsss.training.cam import build_cam_net
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.execution import Execution
 
 INFER, LEARN, WALK, WRITE = "infer CAMs", "learn affinity", "random walk", "write labels"
 
@@ -57,6 +58,8 @@ class LabelTask:
     target: Path
     """Folder of the label PNGs, png/<image>.png, and of score.json."""
     split: str = "train_aug"
+    execution: Execution = field(default_factory=Execution)
+    """How the affinity network is trained."""
 
     @property
     def stages(self) -> list[str]:
@@ -98,6 +101,7 @@ class LabelStages:
         records = train_affinity(
             self._affinity_net(), self.dataset.samples(self.task.split), self._confident, walk,
             device=self.device, checkpoints=CheckpointFolder(folder / "checkpoints"),
+            execution=self.task.execution,
         )  # fmt: skip
         for record in records:
             append_record(folder / "epochs.jsonl", asdict(record))

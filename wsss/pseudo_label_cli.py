@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wsss.errors import explained
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 
 def pseudo_label(
@@ -36,6 +37,9 @@ def pseudo_label(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
 
@@ -49,6 +53,7 @@ def pseudo_label(
         from wsss.segmentation_config import PseudoLabelConfig
         from wsss.training.process import pick_device
 
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
         config, saved = recall(run)
         trained(run)  # refuses an unfinished training before anything is written
         weights = saved["weights_file"]
@@ -70,6 +75,7 @@ def pseudo_label(
                     walk=run / "random_walk" / _digest(labels.random_walk, split),
                     target=target,
                     split=split or config.data.train_split,
+                    execution=how,
                 )
                 _remember_labels(target, each, task.split)
                 stages = LabelStages(task, pick_device())

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wsss.training.checkpoint_names import checkpoint_name
+
 HERE = Path(__file__).parent
 SHRUNK = (
     "train.epochs=8", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
@@ -160,7 +162,7 @@ def in_mid_training(store: Path, epoch: int = 1) -> Callable[[], Any]:
 
     def found() -> bool:
         for folder in (store / "cams").glob("*"):
-            is_saved = (folder / "checkpoints" / f"epoch_{epoch:04d}.pt").exists()
+            is_saved = (folder / "checkpoints" / checkpoint_name(epoch)).exists()
             if is_saved and not (folder / "trained.json").exists():
                 return True
         return False

@@ -105,6 +105,8 @@ def multi_scale_cams(
     height, width = images[0].shape[1:]
     enlarged = enlarged_size(height, width, labels.upsampling)
     totals = [torch.zeros(len(present), height, width, device=device) for present in classes]
+    # Made once: each copy to a GPU waits for the work that is queued there.
+    channels = [torch.tensor(present, device=device) for present in classes]
     for scale in labels.scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         x = normalise(resized(stack_images(images), size, labels.resize).to(device).float())
@@ -115,9 +117,9 @@ def multi_scale_cams(
         if labels.flip:
             straight, mirrored = cams.chunk(2)
             cams = straight + mirrored.flip(3)
-        for total, low, present in zip(totals, cams, classes, strict=True):
+        for total, low, chosen in zip(totals, cams, channels, strict=True):
             large = F.interpolate(
-                low[None, list(present)], size=enlarged, mode="bilinear", align_corners=False
+                low[None, chosen], size=enlarged, mode="bilinear", align_corners=False
             )[0]
             total.add_(large[:, :height, :width])
     return totals

@@ -76,9 +76,13 @@ def normalise(pixels: Tensor) -> Tensor:
 
 def _standardise(pixels: Tensor) -> Tensor:
     """In place, of pixels in 0..1."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
+    mean, std = (_per_channel(values, pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return pixels.sub_(mean).div_(std)
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [3, 1, 1], made on the device: a copy from the host would make it wait for a GPU."""
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
@@ -90,7 +94,7 @@ def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
     """
     mask = content_mask(boxes, pixels.shape[-1])
     inside = mask > 0
-    fill = 255 * torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
+    fill = 255 * _per_channel(IMAGENET_MEAN, pixels.device)
     # In planes, all below is faster than in the crops' channels_last.
     planes = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     original = torch.where(inside, planes, fill)

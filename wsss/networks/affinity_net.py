@@ -108,9 +108,14 @@ def neighbour_offsets(radius: int, height: int, width: int) -> tuple[tuple[int, 
     )
 
 
-def neighbour_pairs(height: int, width: int, radius: int) -> Pairs:
-    """Return the pairs of a map in the order of `pair_distances`: step by step, row by row."""
-    index = torch.arange(height * width).reshape(height, width)
+def neighbour_pairs(
+    height: int, width: int, radius: int, *, device: torch.device | None = None
+) -> Pairs:
+    """Return the pairs of a map in the order of `pair_distances`: step by step, row by row.
+
+    device: of what they will index, as a GPU copies indices from the CPU each time (None).
+    """
+    index = torch.arange(height * width, device=device).reshape(height, width)
     ends = [_ends(index, step) for step in neighbour_offsets(radius, height, width)]
     if not ends:
         return Pairs(index.new_empty(0), index.new_empty(0))

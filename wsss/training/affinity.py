@@ -111,8 +111,7 @@ def affinity_training(
     The terms of its steps are the loss, its three means and the share of pairs across a border.
     """
     train = sgd_settings(config)
-    optimizer = build_sgd(model.parameter_groups(), train)
-    step = affinity_step(model, config, optimizer, device=device, execution=execution)
+    step = affinity_step(model, config, device=device, execution=execution)
     crops = AffinityCrops(samples, label_maps, train, rng_seed=config.rng_seed)
     loader = loader_for(step, crops, config.batch_size, setting="random_walk.batch_size")
     num_iterations = config.epochs * loader.iterations
@@ -123,13 +122,14 @@ def affinity_training(
 
 
 def affinity_step(
-    model: AffinityNet, config: RandomWalkConfig, optimizer: torch.optim.Optimizer, *,
-    device: torch.device, execution: Execution | None = None,
+    model: AffinityNet, config: RandomWalkConfig, *, device: torch.device,
+    execution: Execution | None = None,
 ) -> Step:  # fmt: skip
     """Return the step of an affinity training, of AffinityObjective's terms; move `model` to it."""
     model.to(device).train()
     return Step(
-        model, AffinityObjective(config), optimizer, precision=config.precision,
+        model, AffinityObjective(config),
+        build_sgd(model.parameter_groups(), sgd_settings(config)), precision=config.precision,
         process=Process(device=device), execution=execution,
     )  # fmt: skip
 
@@ -166,7 +166,7 @@ class AffinityObjective:
     def _kinds(self, labels: Tensor) -> PairKinds:
         """Sort the pairs of label maps [B, S, S] at the features' size."""
         height, width = (-(-size // self.config.stride) for size in labels.shape[-2:])
-        pairs = neighbour_pairs(height, width, self.config.radius)
+        pairs = neighbour_pairs(height, width, self.config.radius, device=labels.device)
         return pair_kinds(labels_at(labels, (height, width)), pairs)
 
 

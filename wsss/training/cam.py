@@ -147,8 +147,7 @@ def cam_training(
     The terms of its steps are L, L_cls, L_s and L_bs, 0 for a term not in use.
     """
     train = config.train
-    optimizer = build_sgd(model.parameter_groups(), train)
-    step = cam_step(model, config, optimizer, process=process, execution=execution)
+    step = cam_step(model, config, process=process, execution=execution)
     crops = CropDataset(samples, num_classes, train, rng_seed=config.rng_seed)
     loader = loader_for(step, crops, train.batch_size, setting="train.batch_size")
     num_iterations = train.epochs * loader.iterations
@@ -159,16 +158,16 @@ def cam_training(
 
 
 def cam_step(
-    model: CamNet, config: RunConfig, optimizer: torch.optim.Optimizer, *,
-    process: Process | None = None, execution: Execution | None = None,
+    model: CamNet, config: RunConfig, *, process: Process | None = None,
+    execution: Execution | None = None,
 ) -> Step:  # fmt: skip
     """Return the step of a CAM training, of terms L, L_cls, L_s and L_bs; move `model` to it."""
     process = process or Process()
     model.to(process.device).train()
     return Step(
-        AllViews(model), CamObjective(config, frozen_norm=model.frozen_norm), optimizer,
-        precision=config.train.precision, clip_norm=config.train.clip_norm, process=process,
-        execution=execution,
+        AllViews(model), CamObjective(config, frozen_norm=model.frozen_norm),
+        build_sgd(model.parameter_groups(), config.train), precision=config.train.precision,
+        clip_norm=config.train.clip_norm, process=process, execution=execution,
     )  # fmt: skip
 
 

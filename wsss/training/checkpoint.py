@@ -12,6 +12,8 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
+from wsss.training.checkpoint_names import checkpoint_name
+
 KEEP = 2
 """Checkpoints kept: should the newest turn out to be broken, the one before it is used."""
 
@@ -32,9 +34,7 @@ class Position(NamedTuple):
 
 
 class CheckpointFolder:
-    """`epoch_0003.pt` and so on, in one folder, newest last.
-
-    Within an epoch `epoch_0003_0000123.pt`: three finished epochs, 123 iterations in all.
+    """Checkpoints in one folder, newest last, named as checkpoint_names.py says.
 
     after_save: called with each checkpoint that is whole on disk, as to copy it elsewhere.
     """
@@ -52,8 +52,8 @@ class CheckpointFolder:
         Raises OSError if the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        within = f"_{position.iteration:07d}" if position.rows else ""
-        path = self.folder / f"epoch_{position.epoch:04d}{within}.pt"
+        within = position.iteration if position.rows else None
+        path = self.folder / checkpoint_name(position.epoch, within)
         state = {
             "position": list(position),
             "model": model.state_dict(),

@@ -5,7 +5,7 @@ cluster, `torch.distributed` set up by Ray, and reports every record of rank 0.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,6 @@ class Workers:
     cpus_per_worker: float = 1.0
     max_failures: int = 3
     """Restarts of the worker group before the training counts as failed."""
-    backend: str | None = None
-    """Of torch.distributed. None: nccl for whole GPUs; gloo for CPUs, for ranks that share a GPU
-    (which nccl refuses), and to be named for logical GPUs, behind which there is no device."""
 
 
 def fit(
@@ -48,18 +45,16 @@ def fit(
     TrainingFailedError when the workers fail more often than `max_failures`.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker}
     if use_gpu:
         resources["GPU"] = workers.gpus_per_worker
-    # Not asked of torch here: the process that starts the workers may see no GPU itself.
-    backend = workers.backend or ("nccl" if workers.gpus_per_worker >= 1 else "gloo")
     TorchTrainer(
         _worker,
         train_loop_config={"loop": loop, "item": item},
-        torch_config=TorchConfig(backend=backend),
+        torch_config=_torch_config(whole_gpus=workers.gpus_per_worker >= 1),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=resources
         ),
@@ -72,6 +67,26 @@ def fit(
             ),
         ),
     ).fit()
+
+
+def _torch_config(*, whole_gpus: bool) -> Any:
+    """Return how Ray sets up torch.distributed: by nccl where each worker sees a GPU of its own.
+
+    Else by gloo: on CPUs, for ranks that share a GPU (which nccl refuses), and behind a logical GPU
+    without a device. The workers are asked, as the process that starts them may see no GPU.
+    """
+    from ray.train.torch import TorchConfig
+
+    class ByDevice(TorchConfig().backend_cls):  # type: ignore[misc]  # ray is untyped
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            on_gpus = whole_gpus and all(worker_group.execute(torch.cuda.is_available))
+            chosen = replace(backend_config, backend="nccl" if on_gpus else "gloo")
+            super().on_start(worker_group, chosen)
+
+    class Config(TorchConfig):  # type: ignore[misc]
+        backend_cls = ByDevice
+
+    return Config()
 
 
 def _worker(config: dict[str, Any]) -> None:

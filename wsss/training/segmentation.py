@@ -112,8 +112,7 @@ def segmentation_training(
 
     The terms of its steps are the loss and the pixel accuracy.
     """
-    optimizer = build_optimizer(model, config)
-    step = segmentation_step(model, config, optimizer, process=process, execution=execution)
+    step = segmentation_step(model, config, process=process, execution=execution)
     crops = LabelledCrops(samples, labels_folder, num_classes, config)
     loader = loader_for(step, crops, config.batch_size, setting="batch_size")
     return Training(
@@ -123,8 +122,8 @@ def segmentation_training(
 
 
 def segmentation_step(
-    model: DeepLab, config: DeepLabConfig, optimizer: torch.optim.Optimizer, *,
-    process: Process | None = None, execution: Execution | None = None,
+    model: DeepLab, config: DeepLabConfig, *, process: Process | None = None,
+    execution: Execution | None = None,
 ) -> Step:  # fmt: skip
     """Return the step of a DeepLab training, with SegmentationObjective's terms, and move `model`
     to its device.
@@ -132,7 +131,8 @@ def segmentation_step(
     process = process or Process()
     model.to(process.device).train()
     return Step(
-        model, SegmentationObjective(config, process, frozen_norm=model.frozen_norm), optimizer,
+        model, SegmentationObjective(config, process, frozen_norm=model.frozen_norm),
+        build_optimizer(model, config),
         precision=config.precision, clip_norm=config.clip_norm, process=process,
         execution=execution,
     )  # fmt: skip

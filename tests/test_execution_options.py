@@ -1,0 +1,212 @@
+"""How trainings are carried out: from the options of each command to each training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+import sweeps.cli
+import wsss.cli
+from sweeps.chain import ChainConfig
+from sweeps.chain_work import ChainTask
+from sweeps.resources import Resources
+from sweeps.segmentation_stages import SegmentationStages
+from wsss.config import RunConfig
+from wsss.label_stages import LabelStages
+from wsss.overrides import ConfigError
+from wsss.training.execution import Execution
+from wsss.training.process import Process
+from wsss.training_options import execution
+
+OPTIONS = ("--loader-workers", "2", "--micro-batch", "4", "--checkpoint-minutes", "1.5")
+ASKED = Execution(num_loader_workers=2, micro_batch=4, checkpoint_minutes=1.5)
+COMMANDS = {
+    "run": ("run", "VI"), "probe": ("run", "VI", "--probe", "10"), "calibrate": ("calibrate",),
+    "search": ("search",), "headline": ("headline",),
+}  # fmt: skip
+
+
+def sweeps_command(name: str, data: Path, store: Path, *more: str) -> Result:
+    words = [*COMMANDS[name], "--preset", "tiny", "--data", str(data), "--store", str(store)]
+    return CliRunner().invoke(sweeps.cli.app, [*words, *more])
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
+    """Replace a function, whose calls are no-ops then: their arguments and options in a row."""
+
+    def watch(name: str) -> list[Any]:
+        calls: list[Any] = []
+        monkeypatch.setattr(name, lambda *words, **options: calls.append((*words, options)) or 0)
+        return calls
+
+    return watch
+
+
+def test_what_is_left_out_is_the_default_of_a_training() -> None:
+    assert execution(None, "auto", 10.0) == Execution()
+    assert execution(0, "8", 0.0, compiled=True) == Execution(0, 8, 0.0, compiled=True)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "2.5", "", "1" * 5000])
+def test_a_micro_batch_that_is_no_number_of_images_is_refused(wrong: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--micro-batch .*: give the number of images .* or auto"
+    ):
+        execution(None, wrong, 10.0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_refuses_a_wrong_micro_batch_before_anything_else(
+    name: str, tmp_path: Path
+) -> None:
+    done = sweeps_command(name, tmp_path / "no-data", tmp_path / "store", "--micro-batch", "none")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --micro-batch 'none': give the number of images")
+
+
+@pytest.mark.parametrize(
+    ("name", "drive"),
+    [
+        ("run", "sweeps.drive.drive"), ("calibrate", "sweeps.drive.drive"),
+        ("search", "sweeps.search_drive.drive_search"),
+    ],
+)  # fmt: skip
+def test_a_sweep_and_a_search_hand_them_to_their_driver(
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, name: str, drive: str
+) -> None:
+    calls = given(drive)
+    sweeps_command(name, drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
+    ((_, _, options, _),) = calls
+    resources = Resources(**options)
+    assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
+    assert resources.num_workers == (0 if name == "search" else 1)
+
+
+def test_a_probe_trains_as_the_sweep_would(
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
+) -> None:
+    calls = given("sweeps.probe_view.probe_sweep")
+    sweeps_command("probe", drawn, tmp_path, *OPTIONS, "--compile")
+    ((_, _, resources, probe, _),) = calls
+    assert resources.execution == probe.execution == Execution(2, 4, 1.5, compiled=True)
+
+
+def test_a_headline_hands_them_to_its_stages(
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
+) -> None:
+    calls = given("sweeps.headline_run.run_headline")
+    sweeps_command("headline", drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
+    resources = calls[0][-1]["resources"]
+    assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
+    assert resources.num_workers == 1
+
+
+def test_a_submitted_sweep_gets_the_words_that_were_given(
+    given: Callable[[str], list[Any]],
+) -> None:
+    given("sweeps.jobs_cli._connect")
+    calls = given("sweeps.jobs.submit")
+    for more in ((), (*OPTIONS, "--workers", "2")):
+        CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *more])
+    plain, all_given = (" ".join(call[1].arguments()) for call in calls)
+    assert not any(option in plain for option in (*OPTIONS[::2], "--workers"))
+    assert " ".join(OPTIONS) in all_given
+    assert "--workers 2" in all_given
+
+
+def test_one_training_on_the_command_line_is_carried_out_so(
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
+) -> None:
+    calls = given("wsss.training.cam.train_cam")
+    words = ["train-cam", "--run", str(tmp_path / "run"), "--data", str(drawn), "--preset", "tiny"]
+    CliRunner().invoke(wsss.cli.app, [*words, *OPTIONS])
+    assert calls[0][-1]["execution"] == ASKED
+
+
+def test_pseudo_labels_learn_their_affinities_so(
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, small: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    saved = {"weights_file": None, "data": str(drawn)}
+    monkeypatch.setattr("wsss.run_folder.recall", lambda run: (small, saved))
+    given("wsss.run_folder.trained")
+    calls = given("wsss.pseudo_label_cli._run_stages")
+    CliRunner().invoke(wsss.cli.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
+    assert calls[0][0].task.execution == ASKED
+
+
+def test_every_training_of_a_chain_is_carried_out_alike(
+    monkeypatch: pytest.MonkeyPatch, drawn: Path, tmp_path: Path, tiny_chain: ChainConfig
+) -> None:
+    given: list[Execution] = []
+
+    def train(*_: Any, execution: Execution, **__: Any) -> list[Any]:
+        given.append(execution)
+        return []
+
+    monkeypatch.setattr("wsss.label_stages.train_affinity", train)
+    monkeypatch.setattr("sweeps.segmentation_stages.train_segmentation", train)
+    task = ChainTask(tiny_chain, tmp_path, drawn, None, ASKED)
+    list(LabelStages(task.labelling(), torch.device("cpu")).learn_affinity())
+    list(SegmentationStages(task, Process()).train())
+    assert [*given, task.cam_training().execution] == [ASKED] * 3
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share"), [(0.0, 1.0), (0.25, 0.25), (0.5, 0.5), (1.0, 1.0), (2.0, 1.0)]
+)
+def test_a_process_may_fill_its_share_of_a_gpu(gpus: float, share: float) -> None:
+    resources = Resources(gpus=gpus, execution=ASKED)
+    assert resources.execution == Execution(2, 4, 1.5, gpu_share=share)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "found"),
+    [(None, 0.0, 0), (None, 0.5, 1), (None, 2.0, 1), (0, 1.0, 0), (3, 0.0, 3), (1, 0.0, 1)],
+)
+def test_a_trial_on_gpus_has_one_train_worker_unless_asked_otherwise(
+    workers: int | None, gpus: float, found: int
+) -> None:
+    resources = Resources(workers=workers, gpus=gpus)
+    assert resources.num_workers == found
+    assert resources.inline == (found == 0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_gpus_on_a_machine_without_one_are_refused_with_the_remedy_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, drawn: Path, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = sweeps_command(name, drawn, tmp_path, "--gpus", "1")
+    assert done.exit_code == 2
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert error.startswith(f"error: --gpus 1: torch {torch.__version__} finds no GPU on this")
+    assert "leave out --gpus (GPUS=0 with make)" in error
+    assert "--address" in error
+    assert not list(tmp_path.glob("cams/*"))
+
+
+@pytest.mark.parametrize(("whole", "sees"), [(True, True), (True, False), (False, True)])
+def test_ranks_talk_by_nccl_only_where_each_sees_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, whole: bool, sees: bool
+) -> None:
+    from ray.train.torch import TorchConfig
+
+    from wsss.training.distributed import _torch_config
+
+    chosen: list[str] = []
+    ray_backend = TorchConfig().backend_cls
+    monkeypatch.setattr(
+        ray_backend, "on_start", lambda _, __, config: chosen.append(config.backend)
+    )
+    config = _torch_config(whole_gpus=whole)
+    group = SimpleNamespace(execute=lambda function: [True, sees])
+    config.backend_cls().on_start(group, config)
+    assert chosen == ["nccl" if whole and sees else "gloo"]

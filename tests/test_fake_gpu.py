@@ -1,0 +1,298 @@
+"""No tensor is left on the CPU: every stage under every switch, on a GPU that is not there.
+
+Forward passes and losses; tests/test_host_sync.py has the backward passes. A number that a result
+depends on, but no device (a rate, a threshold), is not varied.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device_stages import (
+    CROP,
+    NUM_CLASSES,
+    affinity_net,
+    affinity_step,
+    all_on,
+    cam_net,
+    cam_step,
+    crops,
+    deeplab,
+    deeplab_step,
+    labelled,
+    on_device,
+    rows,
+)
+from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from wsss.config import (
+    LabelsConfig,
+    NetworkConfig,
+    Settings,
+    TrainConfig,
+    TransferConfig,
+    ViewsConfig,
+)
+from wsss.data.voc import Sample
+from wsss.labels import infer, random_walk, segment
+from wsss.labels.infer import ImageCams, infer_cams, multi_scale_cams
+from wsss.labels.pamr import pamr
+from wsss.labels.random_walk import walk_labels
+from wsss.labels.segment import multi_scale_probs, segment_images
+from wsss.method.losses import cam_losses, classification_loss
+from wsss.method.views import network_inputs
+from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
+from wsss.overrides import apply_overrides
+from wsss.presets import PRESETS, TINY
+from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
+from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS, TINY_DEEPLAB, TINY_LABELS
+from wsss.training import affinity, cam, loop, segmentation
+from wsss.training.execution import Execution
+from wsss.training.optim import build_sgd, clip_gradients
+from wsss.training.process import Process
+
+
+@pytest.fixture(autouse=True)
+def gpu() -> Iterator[None]:
+    with fake_gpu(), no_mixed_devices():
+        yield
+
+
+def assert_all_on_device(*results: Any) -> None:
+    tensors = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+    assert tensors
+    assert {tensor.device for tensor in tensors} == {CUDA}
+
+
+def distinct(presets: Mapping[str, Settings]) -> list[str]:
+    """The names of presets, one of those that are equal."""
+    return list({preset: name for name, preset in presets.items()}.values())
+
+
+def picture(height: int = 50, width: int = 67) -> Tensor:
+    """A decoded image, on the CPU."""
+    return torch.zeros(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+
+
+@pytest.fixture
+def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
+    """Images of two sizes whose files are not read."""
+    sizes = {"a": (50, 67), "b": (50, 67), "c": (40, 67)}
+    for module in (infer, random_walk, segment):
+        monkeypatch.setattr(module, "read_rgb", lambda sample: picture(*sizes[sample.image_id]))
+    labels = {"a": (0,), "b": (1, 4), "c": (2,)}
+    return [Sample(name, Path(name), labels[name], "xml") for name in sizes]
+
+
+def test_every_switch_of_the_training_settings_is_tried_or_has_a_reason() -> None:
+    tried = {"cls_reduction", "cls_over_views", "precision", "momentum"}
+    assert set(on_device(TrainConfig)) == tried
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("precision", on_device(TrainConfig)["precision"])
+def test_the_method_of_each_preset_stays_on_the_device(preset: str, precision: str) -> None:
+    settings: dict[str, Any] = {"train.precision": precision}
+    if precision == "bf16":  # with all that the method has; else as the preset is
+        settings |= all_on("network", NetworkConfig) | all_on("views", ViewsConfig)
+    config = apply_overrides(PRESETS[preset], settings)
+    model = cam_net(config.network, CUDA)
+    seen = []
+    model.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    losses = cam_step(model, crops(config.train.crop_size, CUDA), config)
+    assert_all_on_device(losses, dict(model.named_buffers()))
+    assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
+
+
+@pytest.mark.parametrize("row", rows(NetworkConfig))
+def test_the_network_stays_on_the_device_under_every_switch(row: dict[str, Any]) -> None:
+    model = cam_net(NetworkConfig.model_validate(TINY.network.model_dump() | row), CUDA)
+    x = network_inputs(*crops(CROP, CUDA)[:2], ViewsConfig())[0]
+    assert_all_on_device(model(x))
+    if not model.frozen_norm:  # else nothing changes
+        with torch.inference_mode():
+            assert_all_on_device(model.eval()(x))
+
+
+def test_the_calibration_of_new_batch_norms_stays_on_the_device() -> None:
+    settings = all_on("network", NetworkConfig) | {"network.batch_norm": "frozen"}
+    model = cam_net(apply_overrides(TINY, settings).network, CUDA)
+    x = network_inputs(*crops(CROP, CUDA)[:2], ViewsConfig())[0]
+    with host_waits(CUDA) as waits, model.calibrating():
+        assert_all_on_device(model(x))
+    assert sum(waits.values()) == len(model.new_norms)  # each reads its count, once in a training
+    assert_all_on_device(dict(model.named_buffers()))
+
+
+@pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
+@pytest.mark.parametrize("temperature", [None, 0.1])
+@pytest.mark.parametrize("enabled", [False, True], ids=["fp32", "bf16"])
+def test_the_context_association_of_small_and_large_maps_stays_on_the_device(
+    num_pixels: int, temperature: float | None, enabled: bool
+) -> None:
+    features = torch.zeros(2, num_pixels, 8, device=CUDA)
+    with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+        assert_all_on_device(associate(features, temperature=temperature))
+
+
+@pytest.mark.parametrize("reading", on_device(ViewsConfig)["reading"])
+def test_the_views_stay_on_the_device_under_every_reading(reading: str) -> None:
+    values = dict(on_device(ViewsConfig))
+    del values["reading"]
+    for combination in itertools.product(*values.values()):
+        views = ViewsConfig(reading=reading, **dict(zip(values, combination, strict=True)))
+        assert_all_on_device(network_inputs(*crops(CROP, CUDA)[:2], views))
+
+
+@pytest.mark.parametrize("row", rows(TransferConfig))
+@pytest.mark.parametrize("names", [(), ("enhanced",), ("decreased",), ("enhanced", "decreased")])
+def test_the_losses_stay_on_the_device_under_every_switch(
+    row: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    views = ViewsConfig(**dict.fromkeys(names, True))
+    logits, cams, targets = outputs(1 + len(names))
+    assert_all_on_device(cam_losses(logits, cams, targets, views, TransferConfig(**row)))
+
+
+@pytest.mark.parametrize("over_classes", on_device(TrainConfig)["cls_reduction"])
+@pytest.mark.parametrize("over_views", on_device(TrainConfig)["cls_over_views"])
+def test_the_classification_loss_stays_on_the_device(over_classes: str, over_views: str) -> None:
+    logits, _, targets = outputs(3)
+    loss = classification_loss(logits, targets, over_classes=over_classes, over_views=over_views)
+    assert_all_on_device(loss)
+
+
+def outputs(num_views: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What a network says of a batch, logits and CAMs, and the batch's targets."""
+    logits = torch.zeros(num_views, 2, NUM_CLASSES, device=CUDA)
+    return logits, torch.zeros(*logits.shape, 6, 6, device=CUDA), crops(CROP, CUDA).targets
+
+
+@pytest.mark.parametrize("momentum", on_device(TrainConfig)["momentum"])
+def test_the_optimiser_stays_on_the_device(momentum: str) -> None:
+    train = TrainConfig(momentum=momentum)
+    model = cam_net(PRESETS["tiny"].network, CUDA)
+    parameters = [p for group in model.parameter_groups().values() for p in group]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = build_sgd(model.parameter_groups(), train)
+    assert_all_on_device(clip_gradients(parameters, 1.0))
+    optimizer.step()
+    assert_all_on_device(optimizer.state_dict()["state"])
+
+
+@pytest.mark.parametrize("row", rows(LabelsConfig))
+def test_multi_scale_cams_take_images_from_the_cpu(row: dict[str, Any]) -> None:
+    labels = LabelsConfig(scales=(0.5, 1.0), **row)
+    model = cam_net(TINY.network, CUDA).eval()
+    with torch.inference_mode():
+        cams = multi_scale_cams(model, [picture(), picture()], [(0,), (1, 4)], labels, device=CUDA)
+    assert_all_on_device(cams)
+    assert [tuple(each.shape) for each in cams] == [(1, 50, 67), (2, 50, 67)]
+
+
+@pytest.mark.parametrize("preset", distinct({k: v.labels for k, v in PRESETS.items()}))
+def test_the_cams_of_each_preset_come_back_to_the_host(preset: str, samples: list[Sample]) -> None:
+    model = cam_net(TINY.network, torch.device("cpu"))
+    found = list(infer_cams(model, samples, PRESETS[preset].labels, device=CUDA))
+    assert [image.cams.shape for image in found] == [(1, 50, 67), (2, 50, 67), (1, 40, 67)]
+
+
+@pytest.mark.parametrize("preset", distinct(DEEPLAB_PRESETS))
+def test_the_segmentation_network_of_each_preset_stays_on_the_device(preset: str) -> None:
+    config = DEEPLAB_PRESETS[preset]
+    size = config.crop_size
+    loss = deeplab_step(deeplab(config, CUDA), labelled(size, CUDA), config)
+    assert_all_on_device(loss)
+
+
+@pytest.mark.parametrize("row", rows(DeepLabConfig))
+def test_the_segmentation_network_stays_on_the_device_under_every_switch(
+    row: dict[str, Any],
+) -> None:
+    config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
+    model = deeplab(config, CUDA)
+    assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
+    with torch.inference_mode():
+        probs = multi_scale_probs(model.eval(), picture(), config, device=CUDA)
+    assert_all_on_device(probs)
+
+
+def test_label_probabilities_come_back_to_the_host(samples: list[Sample]) -> None:
+    model = deeplab(TINY_DEEPLAB, torch.device("cpu"))
+    found = list(segment_images(model, samples, TINY_DEEPLAB, device=CUDA))
+    assert [image.probs.shape[1:] for image in found] == [(50, 67), (50, 67), (40, 67)]
+
+
+@pytest.mark.parametrize("preset", distinct(LABEL_PRESETS))
+def test_the_affinity_network_of_each_preset_stays_on_the_device(preset: str) -> None:
+    config = LABEL_PRESETS[preset].random_walk
+    model = affinity_net(PRESETS[preset].network, config, CUDA)
+    size = config.crop_size
+    assert_all_on_device(affinity_step(model, labelled(size, CUDA), config))
+
+
+@pytest.mark.parametrize("row", rows(RandomWalkConfig))
+def test_affinity_and_walk_find_their_device_under_every_switch(
+    row: dict[str, Any], samples: list[Sample]
+) -> None:
+    few_pairs = {"radius": 2}
+    config = TINY_LABELS.random_walk.model_dump() | few_pairs | row
+    config = RandomWalkConfig.model_validate(config)
+    model = affinity_net(TINY.network, config, CUDA)
+    assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
+    plain = [ImageCams(s, np.zeros((len(s.labels), 50, 67), np.float32)) for s in samples]
+    walked = list(walk_labels(model.cpu(), plain, config, device=CUDA))
+    assert [image.cams.shape for image in walked] == [image.cams.shape for image in plain]
+
+
+def test_the_mask_refinement_stays_on_the_device() -> None:
+    image, masks = torch.zeros(3, 50, 67, device=CUDA), torch.zeros(2, 50, 67, device=CUDA)
+    assert_all_on_device(pamr(image, masks, PamrConfig(iterations=2)))
+
+
+def a_gradient_of_ones(loss: Tensor) -> None:
+    """Stand in for the backward pass, at which torch asks for a card."""
+    for parameter in STEPPED:
+        parameter.grad = torch.ones_like(parameter)
+
+
+STEPPED: list[Tensor] = []
+
+
+@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_a_whole_step_moves_its_batch_and_answers_on_the_device(
+    kind: str, micro_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tensor, "backward", a_gradient_of_ones)
+    monkeypatch.setattr(loop, "measured", lambda *_, **__: 2)
+    process, execution = Process(device=CUDA), Execution(micro_batch=micro_batch)
+    cpu = torch.device("cpu")
+    batch = crops(CROP, cpu) if kind == "cam" else labelled(CROP, cpu)
+    network: nn.Module
+    if kind == "cam":
+        both = {"views.enhanced": True, "views.decreased": True}
+        config = apply_overrides(PRESETS["irn"], both)
+        network = model = cam_net(config.network, cpu)
+        step = cam.cam_step(model, config, process=process, execution=execution)
+    elif kind == "deeplab":
+        network = deeplab(TINY_DEEPLAB, cpu)
+        step = segmentation.segmentation_step(
+            network, TINY_DEEPLAB, process=process, execution=execution
+        )
+    else:
+        walk = TINY_LABELS.random_walk
+        network = affinity_net(TINY.network, walk, cpu)
+        step = affinity.affinity_step(network, walk, device=CUDA, execution=execution)
+    STEPPED[:] = step.parameters
+    with host_waits(CUDA) as waits:
+        assert_all_on_device(step(batch))
+    assert not waits
+    assert_all_on_device(dict(network.named_buffers()))

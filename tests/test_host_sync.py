@@ -1,0 +1,226 @@
+"""No step makes the host wait for a GPU: forward pass, losses and backward pass.
+
+Nor does the loop around the steps, within an epoch. On fake tensors of the device which stands in
+for CUDA (device_watch.py); bf16 and whole epochs on the CPU.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from device_stages import (
+    CROP,
+    NUM_CLASSES,
+    affinity_net,
+    affinity_step,
+    all_on,
+    cam_net,
+    cam_step,
+    crops,
+    deeplab,
+    deeplab_step,
+    labelled,
+    on_device,
+    rows,
+)
+from device_watch import WITH_BACKWARD, fake_gpu, host_waits, no_mixed_devices
+from torch import Tensor, nn
+
+from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
+from wsss.data.image import image_size
+from wsss.data.segmentation_loading import read_labels
+from wsss.data.voc import Sample, VocDataset
+from wsss.method.losses import cam_losses
+from wsss.method.views import network_inputs
+from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
+from wsss.networks.deeplab import build_deeplab
+from wsss.overrides import apply_overrides
+from wsss.presets import TINY
+from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
+from wsss.segmentation_presets import TINY_DEEPLAB, TINY_LABELS
+from wsss.training import loop
+from wsss.training.affinity import affinity_training, build_affinity_net
+from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.loop import Training
+from wsss.training.segmentation import segmentation_training
+
+NO_WAITS: Counter[str] = Counter()
+CPU = torch.device("cpu")
+FULL = apply_overrides(TINY, all_on("network", NetworkConfig) | all_on("views", ViewsConfig))
+"""The whole method, on the small network."""
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    with fake_gpu(), no_mixed_devices():
+        yield WITH_BACKWARD
+
+
+def waits_of(loss: Callable[[], Tensor], device: torch.device) -> Counter[str]:
+    """Count the waits of a loss and of its gradient."""
+    with host_waits(device) as waits:
+        loss().backward()
+    return waits
+
+
+def assert_trained_on(model: nn.Module, device: torch.device) -> None:
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert {g.device for g in gradients if g is not None} == {device}
+
+
+def test_the_views_wait_for_nothing_under_every_reading_and_switch(gpu: torch.device) -> None:
+    values, batch = on_device(ViewsConfig), crops(CROP, gpu)
+    for combination in itertools.product(*values.values()):
+        views = ViewsConfig(**dict(zip(values, combination, strict=True)))
+        with host_waits(gpu) as waits:
+            network_inputs(batch.pixels, batch.boxes, views)
+        assert waits == NO_WAITS, views
+
+
+@pytest.mark.parametrize("row", rows(TransferConfig))
+def test_the_losses_wait_for_nothing_under_every_switch(
+    row: dict[str, Any], gpu: torch.device
+) -> None:
+    transfer, targets = TransferConfig(**row), crops(CROP, gpu).targets
+    for enhanced, decreased in itertools.product((False, True), repeat=2):
+        views = ViewsConfig(enhanced=enhanced, decreased=decreased)
+        shape = (1 + len(views.names), 2, NUM_CLASSES, 6, 6)
+        cams = torch.zeros(shape, device=gpu, requires_grad=True)
+
+        def total() -> Tensor:
+            return cam_losses(cams.mean((3, 4)), cams, targets, views, transfer).total  # noqa: B023
+
+        assert waits_of(total, gpu) == NO_WAITS
+        assert cams.grad is not None
+
+
+@pytest.mark.parametrize("row", rows(NetworkConfig))
+def test_the_cam_step_waits_for_nothing_under_every_switch_of_the_network(
+    row: dict[str, Any], gpu: torch.device
+) -> None:
+    settings = {f"network.{name}": value for name, value in row.items()}
+    config = apply_overrides(FULL, settings | {"views.decreased": False})
+    model, batch = cam_net(config.network, gpu), crops(CROP, gpu)
+    assert waits_of(lambda: cam_step(model, batch, config)[0], gpu) == NO_WAITS
+    assert_trained_on(model, gpu)
+
+
+@pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
+@pytest.mark.parametrize("temperature", [None, 0.1])
+def test_the_context_association_of_small_and_large_maps_waits_for_nothing(
+    num_pixels: int, temperature: float | None, gpu: torch.device
+) -> None:
+    features = torch.zeros(2, num_pixels, 8, device=gpu, requires_grad=True)
+    found = waits_of(lambda: associate(features, temperature=temperature).sum(), gpu)
+    assert found == NO_WAITS
+    assert features.grad is not None
+
+
+@pytest.mark.parametrize("row", rows(DeepLabConfig))
+def test_the_segmentation_step_waits_for_nothing_under_every_switch(
+    row: dict[str, Any], gpu: torch.device
+) -> None:
+    config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
+    model, batch = deeplab(config, gpu), labelled(CROP, gpu)
+    assert waits_of(lambda: deeplab_step(model, batch, config)[0], gpu) == NO_WAITS
+    assert_trained_on(model, gpu)
+
+
+@pytest.mark.parametrize("row", rows(RandomWalkConfig))
+def test_the_affinity_step_waits_for_nothing_under_every_switch(
+    row: dict[str, Any], gpu: torch.device
+) -> None:
+    config = RandomWalkConfig.model_validate(TINY_LABELS.random_walk.model_dump() | row)
+    model, batch = affinity_net(TINY.network, config, gpu), labelled(CROP, gpu)
+    assert waits_of(lambda: affinity_step(model, batch, config)[0], gpu) == NO_WAITS
+    assert_trained_on(model, gpu)
+
+
+def test_the_steps_wait_for_nothing_in_bf16() -> None:
+    config = apply_overrides(FULL, {"train.precision": "bf16"})
+    model, batch = cam_net(config.network, CPU), crops(CROP, CPU)
+    assert waits_of(lambda: cam_step(model, batch, config)[0], CPU) == NO_WAITS
+    settings = TINY_DEEPLAB.model_copy(update={"precision": "bf16"})
+    network, maps = deeplab(settings, CPU), labelled(CROP, CPU)
+    assert waits_of(lambda: deeplab_step(network, maps, settings)[0], CPU) == NO_WAITS
+
+
+@pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
+@pytest.mark.parametrize("temperature", [None, 0.1])
+def test_the_context_association_waits_for_nothing_in_bf16(
+    num_pixels: int, temperature: float | None
+) -> None:
+    features = torch.ones(1, num_pixels, 8, requires_grad=True)
+
+    def loss() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return associate(features, temperature=temperature).sum()
+
+    assert waits_of(loss, CPU) == NO_WAITS
+
+
+# Whole steps and epochs, on the CPU
+
+
+def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str, Training]:
+    """One training of each kind."""
+    config = apply_overrides(
+        small, {"views.enhanced": True, "views.decreased": True, "train.clip_norm": 1.0}
+    )
+    segmentation = TINY_DEEPLAB.model_copy(
+        update={"iterations": 4, "batch_size": 4, "crop_size": 32, "clip_norm": 1.0}
+    )
+    walk = TINY_LABELS.random_walk.model_copy(
+        update={"batch_size": 4, "crop_size": 48, "min_long_side": 48, "max_long_side": 80}
+    )
+    masks = folder / "SegmentationClassAug"
+    return {
+        "cam": cam_training(build_cam_net(config, samples, 20), config, samples, 20),
+        "deeplab": segmentation_training(
+            build_deeplab(segmentation, 20), segmentation, samples, masks, 20
+        ),
+        "affinity": affinity_training(
+            build_affinity_net(small.network, walk), samples,
+            lambda s: read_labels(masks / f"{s.image_id}.png", image_size(s.image_path)).numpy(),
+            walk, device=CPU,
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
+def test_no_step_of_an_epoch_asks_for_a_value_on_the_host(
+    kind: str, small: RunConfig, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = trainings(small, VocDataset(drawn).samples("train_aug"), drawn)[kind]
+    batches = list(training.loader.epoch(0))  # loading is on the host, whatever computes
+    training.loader.epoch = lambda *_: iter(batches)  # type: ignore[method-assign]
+    with host_waits(CPU) as waits:
+        num_steps = len(list(training.steps()))
+    assert num_steps == 4
+    assert waits == NO_WAITS
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_value_asked_for_within_a_step_would_be_seen(
+    small: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trainings(small, VocDataset(drawn).samples("train_aug"), drawn)["cam"]
+    batches = list(training.loader.epoch(0))
+    training.loader.epoch = lambda *_: iter(batches)  # type: ignore[method-assign]
+    clip = loop.clip_gradients
+
+    def asking(*given: Any) -> Tensor:
+        norm = clip(*given)
+        assert math.isfinite(norm)
+        return norm
+
+    monkeypatch.setattr(loop, "clip_gradients", asking)
+    with host_waits(CPU) as waits:
+        list(training.steps())
+    assert sum(waits.values()) == 4
+    assert "local_scalar_dense" in next(iter(waits))

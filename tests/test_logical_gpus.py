@@ -1,0 +1,119 @@
+"""Trials on one logical GPU of Ray, behind which there is no device: where their parts run."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch.distributed as dist
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from sweeps.budget import GatedTrials
+from sweeps.capacity import HEAD_NODE, CapacityError
+from sweeps.resources import Resources, concurrency
+from wsss.training.distributed import Workers, fit
+from wsss.training.process import Process
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray Train's own imports
+    # Ray's own sockets, left to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_gpu() -> Iterator[None]:
+    """Ray on this machine, as a sweep starts it, told of a GPU and of CPUs for two workers."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        ray.init(
+            "local", num_cpus=2, num_gpus=1, include_dashboard=True, logging_level="ERROR",
+            log_to_driver=False,
+        )  # fmt: skip
+        yield
+        ray.shutdown()
+
+
+def on_cluster(gpus: float, **more: Any) -> Resources:
+    return Resources(address="the cluster joined", gpus=gpus, **more)
+
+
+def test_trials_on_gpus_have_a_train_worker_and_are_counted_by_its_gpus() -> None:
+    assert on_cluster(1.0).num_workers == 1
+    assert concurrency(on_cluster(1.0)) == concurrency(on_cluster(1.0, workers=0)) == 1
+    assert concurrency(on_cluster(0.5)) == 2
+    assert concurrency(on_cluster(0.25, cpus=0.5)) == 4
+    assert concurrency(on_cluster(0.25)) == 2  # by the CPUs
+    with pytest.raises(CapacityError, match="1 such workers fit: give at most --workers 1"):
+        concurrency(on_cluster(1.0, workers=2))
+
+
+def noting_trial() -> Callable[[dict[str, Any]], None]:
+    """Return a trial of one Train worker, which waits until as many have begun as fit at once.
+
+    Trial and worker note what they hold.
+
+    Within a function, so that it is sent to Ray's processes as it is.
+    """
+
+    def note(folder: str, name: str, **facts: Any) -> None:
+        held = ray.get_runtime_context().get_assigned_resources()
+        (Path(folder) / f"{name}.json").write_text(json.dumps({"held": held} | facts))
+
+    def work(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
+        begun, folder = time.time(), Path(space["folder"])
+        (folder / f"{space['number']}.begun").touch()
+        while len(list(folder.glob("*.begun"))) < space["at_once"]:
+            assert time.time() < begun + 90, "the others have not begun"
+            time.sleep(0.1)
+        time.sleep(0.5)
+        note(
+            space["folder"], f"worker{space['number']}", begun=begun, ended=time.time(),
+            backend=dist.get_backend(), device=process.device.type,
+        )  # fmt: skip
+        yield {"done": 1.0}
+
+    def trial(space: dict[str, Any]) -> None:
+        note(space["folder"], f"driver{space['number']}")
+        fit(
+            work, space, Workers(1, space["gpus"], 1.0), name=f"trial{space['number']}",
+            storage=Path(space["folder"]), callbacks=[TuneReportCallback()],
+        )  # fmt: skip
+
+    return trial
+
+
+@pytest.mark.parametrize(("gpus", "at_once"), [(1.0, 1), (0.5, 2)])
+def test_more_trials_than_gpus_all_end_and_only_their_workers_hold_the_gpu(
+    tmp_path: Path, gpus: float, at_once: int
+) -> None:
+    resources, numbers = on_cluster(gpus), range(at_once + 1)
+    space = {
+        "number": tune.grid_search(list(numbers)), "folder": str(tmp_path), "gpus": gpus,
+        "at_once": at_once,
+    }  # fmt: skip
+    results = tune.Tuner(
+        tune.with_resources(noting_trial(), resources.of_a_trial()),
+        param_space=space,
+        tune_config=tune.TuneConfig(search_alg=GatedTrials(concurrency(resources), lambda: False)),
+        run_config=tune.RunConfig(name="trials", storage_path=str(tmp_path / "ray"), verbose=0),
+    ).fit()
+    assert not results.errors
+    workers, drivers = (
+        [json.loads((tmp_path / f"{kind}{number}.json").read_text()) for number in numbers]
+        for kind in ("worker", "driver")
+    )
+    assert all(driver["held"] == {HEAD_NODE: 0.001} for driver in drivers)
+    assert all(worker["held"] == {"CPU": 1.0, "GPU": gpus} for worker in workers)
+    assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
+    together = [
+        sum(other["begun"] <= worker["begun"] < other["ended"] for other in workers)
+        for worker in workers
+    ]
+    assert max(together) == at_once

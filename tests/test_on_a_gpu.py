@@ -1,0 +1,71 @@
+"""What only a GPU can show. `make gpu-check` measures more; these are the tests among it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.gpu_check.equality import check_equality
+from wsss.gpu_check.findings import Deadline, Options
+from wsss.gpu_check.real_training import TIMES_REPEAT, Bench
+from wsss.gpu_check.speed import pinned, subjects_that_may_wait, waits_of
+from wsss.gpu_check.subjects import CELLS, Weights, cam_subject
+from wsss.overrides import apply_overrides
+from wsss.presets import SHORT
+from wsss.training.execution import Execution
+from wsss.training.micro_batch import MARGIN
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+GPU = torch.device("cuda")
+OPTIONS = Options(GPU, Path(), small=True, preset="short")
+
+
+def test_every_step_and_inference_is_equal_to_the_cpus() -> None:
+    found = check_equality(OPTIONS, Weights(), Deadline(3600))
+    assert not found.skipped.reasons
+    assert [d for d in found.differences if d.verdict == "FAIL"] == []
+
+
+@pytest.mark.parametrize("name", subjects_that_may_wait(OPTIONS, Weights()))
+def test_no_step_waits_for_the_gpu(name: str) -> None:
+    subject = subjects_that_may_wait(OPTIONS, Weights())[name]
+    step, batch = subject.step(subject.build(), GPU, "tf32", Execution()), pinned(subject, GPU)
+    step(batch)
+    assert waits_of(lambda: step(batch)) == []
+
+
+def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
+    config = apply_overrides(SHORT, CELLS["F3"] | {"train.batch_size": 8})
+    subject = cam_subject(config, Weights())
+
+    def stepped(execution: Execution) -> tuple[Any, torch.Tensor, int]:
+        step, batch = subject.step(subject.build(), GPU, "fp32", execution), pinned(subject, GPU)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        values = step(batch).cpu()
+        return step, values, torch.cuda.max_memory_allocated()
+
+    step, values, peak = stepped(Execution())
+    assert step.micro_batch == 8
+    total = torch.cuda.get_device_properties(GPU).total_memory
+    step, again, lower = stepped(Execution(gpu_share=0.6 * peak / MARGIN / total))
+    assert 1 <= step.micro_batch < 8
+    assert lower < peak
+    torch.testing.assert_close(again, values, rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_resumed_within_an_epoch_ends_as_one_in_a_piece(
+    small: RunConfig, drawn: Path
+) -> None:
+    samples = VocDataset(drawn).samples("train_aug")
+    found = Bench(Options(GPU, Path()), samples, 20, None).resumed(
+        apply_overrides(small, CELLS["F3"])
+    )
+    assert found.after > 0
+    assert found.change <= TIMES_REPEAT * found.repeat

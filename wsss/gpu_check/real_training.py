@@ -1,0 +1,317 @@
+"""A short training for real: does the loss fall, does a resumed one end alike, what is the score.
+
+At this size the score reproduces nothing; it shows that every stage works together on this device.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsss.config import RunConfig
+from wsss.data.voc import DataError, Sample
+from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.score import score_counts
+from wsss.gpu_check.findings import (
+    MORE_TIME,
+    OUT_OF_TIME,
+    Deadline,
+    Line,
+    Options,
+    Skipped,
+    Table,
+    first_line,
+)
+from wsss.gpu_check.pictures import Pictures
+from wsss.gpu_check.subjects import CELLS, Weights
+from wsss.labels.infer import infer_cams
+from wsss.networks.cam_net import CamNet
+from wsss.overrides import apply_overrides
+from wsss.presets import PRESETS
+from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.execution import Execution
+from wsss.training.loop import DivergedError, Training
+from wsss.training.prior import COLLAPSE_MARGIN, configured_prior, prior_gap
+from wsss.training.process import Process
+
+NUM_FIRST = 5
+"""Steps over which L_cls is averaged at the start; a quarter of all at the end."""
+STEPS_IN_ALL = 8
+"""Of the resumed training, which is interrupted half-way, within its only epoch."""
+EVERY_STEP = 1e-9
+"""Minutes between checkpoints within an epoch."""
+TIMES_REPEAT = 10
+"""A resumed training may differ by so many times what two equal trainings differ by."""
+MOST_IMAGES = 480
+SMALLER: dict[str, Any] = {
+    "train.epochs": 2, "train.warmup_iterations": 5, "train.crop_size": 64, "train.batch_size": 4,
+    "labels.scales": (1.0,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training."""
+
+    cell: str
+    num_steps: int
+    seconds: float
+    loss_first: float
+    """L_cls, mean of the first steps."""
+    loss_last: float
+    prior: float
+    """L_cls of the label frequencies."""
+    miou: float | None = None
+    """Percent, at the fixed background score; None without masks or time."""
+    num_scored: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A training interrupted within an epoch, against the same one in a piece."""
+
+    after: int
+    """Steps that the checkpoint held."""
+    change: float
+    """Relative difference of all weights."""
+    repeat: float
+    """Of two equal trainings in a piece, which a GPU need not give alike."""
+
+
+@dataclass
+class RealTraining:
+    """All of it."""
+
+    preset: str
+    source: str
+    weights: str
+    small: bool
+    trainings: list[Trained] = field(default_factory=list)
+    resumed: Resumed | None = None
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def lines(self) -> list[Line]:
+        """Return whether each training falls and gets below the prior, and the resumed one."""
+        found = []
+        for one in self.trainings:
+            if one.failure:
+                found.append(
+                    Line("FAIL", one.cell, one.failure, "The training came to an end.",
+                         "if section 2 passes, try --device cpu: does it fail there, too?")
+                )  # fmt: skip
+                continue
+            found.append(self._learning(one))
+            if one.miou is not None:
+                found.append(
+                    Line(
+                        "INFO", f"{one.cell}, small-scale score",
+                        f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {self.source} after "
+                        f"{one.num_steps} steps",
+                        "It shows that training, inference and scoring work together. It is no "
+                        "result: it reproduces nothing and compares with no published number.",
+                    )
+                )  # fmt: skip
+        if self.resumed:
+            found.append(self._resumed(self.resumed))
+        return found + self.skipped.lines()
+
+    def _learning(self, one: Trained) -> Line:
+        what = f"{one.cell} learns"
+        told = (
+            f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the "
+            f"label frequencies alone give {one.prior:.3f}"
+        )
+        if one.num_steps < 2 * NUM_FIRST:
+            return Line("SKIP", what, f"{one.num_steps} step(s) say nothing", remedy=MORE_TIME)
+        falls = one.loss_last < one.loss_first
+        if falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
+            return Line("PASS", what, told, "It has learnt from the pictures.")
+        if falls and self.small:
+            return Line("INFO", what, told, "The loss falls; so few steps need not get further.")
+        return Line(
+            "LOOK", what, told,
+            "A network that answers with the label frequencies has not learnt from the pictures. "
+            "From random weights that may take longer than this; from ImageNet's it should not.",
+            "give --weights, --data and more --minutes; else compare with --device cpu",
+        )  # fmt: skip
+
+    def _resumed(self, own: Resumed) -> Line:
+        told = (
+            f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
+            f"trainings by {own.repeat:.1e}"
+        )
+        if own.after and own.change == 0:
+            return Line(
+                "PASS", "resumed within an epoch",
+                f"after {own.after} steps: the same weights, bit for bit",
+                "A training that was interrupted ends as if it had not been.",
+            )  # fmt: skip
+        if own.after and own.change <= TIMES_REPEAT * own.repeat:
+            return Line(
+                "PASS", "resumed within an epoch", told,
+                "Kernels of this GPU add up in no fixed order, so that equal trainings differ by "
+                "rounding; an interrupted one differs no more.",
+            )  # fmt: skip
+        return Line(
+            "FAIL", "resumed within an epoch", told,
+            "An interrupted training ends elsewhere: a checkpoint does not hold all of its state.",
+            "let no sweep be interrupted here, and report it with gpu_check.json",
+        )  # fmt: skip
+
+    def tables(self) -> list[Table]:
+        """Return times."""
+        rows = tuple(
+            (t.cell, str(t.num_steps), f"{t.seconds:.1f}", f"{t.num_steps / t.seconds:.2f}")
+            for t in self.trainings
+            if t.num_steps
+        )
+        note = (
+            f"Preset {self.preset} on {self.source}, {self.weights}, shortened"
+            f"{' and made smaller' if self.small else ''}; loading included."
+        )
+        return [Table(("cell", "steps", "seconds", "steps/s"), rows, note)] if rows else []
+
+
+def train_for_real(
+    options: Options, weights: Weights, pictures: Pictures, deadline: Deadline
+) -> RealTraining:
+    """Train B0 and F3, score them, and resume F3 within an epoch."""
+    preset = "tiny" if pictures.are_drawn else "short"
+    name, file = weights.of(PRESETS[preset].network.backbone)
+    changes = {"network.weights": name} | (SMALLER if options.small else {})
+    base = apply_overrides(PRESETS[preset], changes)
+    samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
+    base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
+    initial = "random weights" if name == "none" else f"weights of {file}"
+    found = RealTraining(preset, pictures.source, initial, options.small)
+    bench = Bench(options, samples, len(pictures.dataset.classes), file)
+    if deadline.passed:
+        found.skipped.reasons["resumed within an epoch"] = OUT_OF_TIME
+    else:
+        found.resumed = bench.resumed(apply_overrides(base, CELLS["F3"]))
+    for cell in ("B0", "F3"):
+        if deadline.passed:
+            found.skipped.reasons[f"training of {cell}"] = OUT_OF_TIME
+            continue
+        config = apply_overrides(base, CELLS[cell])
+        model, trained = bench.trained(cell, config, deadline)
+        if not trained.failure and trained.num_steps < bench.num_steps(config):
+            found.skipped.reasons[f"the last steps of {cell}"] = OUT_OF_TIME
+        if not trained.failure:
+            try:
+                scored = score(model, pictures, config, options, deadline)
+                trained = Trained(**(trained.__dict__ | scored))
+            except DataError as error:
+                found.skipped.reasons[f"score of {cell}"] = f"no masks: {first_line(error)}"
+        found.trainings.append(trained)
+    return found
+
+
+class Bench:
+    """What all trainings share."""
+
+    def __init__(
+        self, options: Options, samples: list[Sample], num_classes: int, file: Path | None
+    ) -> None:
+        self.process, self.samples = Process(device=options.device), samples
+        self.num_classes, self.file = num_classes, file
+
+    def num_steps(self, config: RunConfig) -> int:
+        """Return the steps of a whole training."""
+        return config.train.epochs * (len(self.samples) // config.train.batch_size)
+
+    def training(
+        self, config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
+    ) -> Training:
+        """Return a training at its start, or at its last checkpoint."""
+        model = build_cam_net(config, samples, self.num_classes, weights_file=self.file)
+        return cam_training(
+            model, config, samples, self.num_classes, process=self.process,
+            checkpoints=checkpoints, execution=Execution(checkpoint_minutes=EVERY_STEP),
+        )  # fmt: skip
+
+    def trained(self, cell: str, config: RunConfig, deadline: Deadline) -> tuple[CamNet, Trained]:
+        """Train to the end, or as long as time allows."""
+        training, started = self.training(config, self.samples), time.perf_counter()
+        losses, failure = [], ""
+        try:
+            for loss in every_loss(training):
+                losses.append(loss)
+                if deadline.passed:
+                    break
+        except DivergedError as error:
+            failure = str(error)
+        prior = configured_prior(config, self.samples, self.num_classes)
+        last = losses[-max(1, len(losses) // 4) :] or [float("nan")]
+        first = losses[:NUM_FIRST] or [float("nan")]
+        seconds = time.perf_counter() - started
+        assert isinstance(training.model, CamNet)
+        return training.model, Trained(
+            cell, len(losses), seconds, fmean(first), fmean(last), prior, failure=failure
+        )
+
+    def resumed(self, config: RunConfig) -> Resumed:
+        """Train one epoch twice in a piece, and once in two."""
+        config = apply_overrides(config, {"train.epochs": 1})
+        samples = self.samples[: STEPS_IN_ALL * config.train.batch_size]
+
+        def to_the_end(training: Training) -> torch.Tensor:
+            for _ in training.steps():
+                pass
+            return torch.cat([p.detach().cpu().double().flatten() for p in
+                              training.model.parameters()])  # fmt: skip
+
+        whole, again = (to_the_end(self.training(config, samples)) for _ in range(2))
+        with TemporaryDirectory() as folder:
+            checkpoints = CheckpointFolder(Path(folder))
+            interrupted = self.training(config, samples, checkpoints)
+            half = interrupted.num_iterations // 2
+            for _ in itertools.islice(interrupted.steps(), half + 1):
+                pass
+            resumed = self.training(config, samples, checkpoints)
+            after = resumed.iteration
+            change = _relative(to_the_end(resumed), whole)
+        return Resumed(after, change, _relative(again, whole))
+
+
+def every_loss(training: Training) -> Iterator[float]:
+    """Yield L_cls of each step of all epochs."""
+    while training.iteration < training.num_iterations:
+        for reading in training.steps():
+            yield float(reading.values[1])
+        training.rows = []
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def score(
+    model: CamNet, pictures: Pictures, config: RunConfig, options: Options, deadline: Deadline
+) -> dict[str, Any]:
+    """Return the mIoU of a network's CAMs on images with masks, and their number.
+
+    Raises DataError if there are no masks.
+    """
+    dataset, labels = pictures.dataset, config.labels
+    samples = pictures.split("train", "val")[: 8 if options.small else 64]
+    thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
+    images: list[tuple[str, np.ndarray, np.ndarray]] = []
+    for image in infer_cams(model, samples, labels, device=options.device):
+        sample = image.sample
+        mask = dataset.mask(sample.image_id)
+        counted = count_image(image.cams, sample.labels, mask, thresholds, num_labels)
+        images.append((sample.image_id, *counted))
+        if deadline.passed:
+            break
+    miou = score_counts(collect(images, thresholds, num_labels), labels).miou_fixed
+    return {"miou": miou, "num_scored": len(images)}

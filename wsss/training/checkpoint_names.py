@@ -1,0 +1,21 @@
+"""Names of checkpoints, which sort in the order of progress. Without torch.
+
+`epoch_0003.pt` is written after the third epoch, `epoch_0003_0000123.pt` within the fourth, after
+123 iterations of the whole training. `epoch_*.pt` matches both.
+"""
+
+from pathlib import PurePath
+
+
+def checkpoint_name(epoch: int, iteration: int | None = None) -> str:
+    """Return the file name after `epoch` finished epochs.
+
+    iteration: iterations done in all, if the next epoch is begun; None: between epochs.
+    """
+    within = "" if iteration is None else f"_{iteration:07d}"
+    return f"epoch_{epoch:04d}{within}.pt"
+
+
+def epochs_of(path: PurePath | str) -> int:
+    """Return how many epochs were finished when a checkpoint was written."""
+    return int(PurePath(path).stem.split("_")[1])
