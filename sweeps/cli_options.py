@@ -13,6 +13,13 @@ Preset = Annotated[
     str | None,
     typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
 ]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help="joint readings of the paper laid over the preset: default | literal | irn | seam | "
+        "puzzle_cam"
+    ),
+]
 Data = Annotated[
     str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
 ]

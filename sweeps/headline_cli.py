@@ -12,6 +12,7 @@ from rich.text import Text
 from sweeps.cli_options import (
     Data,
     Preset,
+    Recipe,
     Set,
     StoreOption,
     Weights,
@@ -50,6 +51,7 @@ def headline(
         ),
     ] = None,
     preset: Preset = None,
+    recipe: Recipe = "default",
     data: Data = "drawn",
     weights: Weights = None,
     settings: Set = None,
@@ -108,6 +110,7 @@ def headline(
     from sweeps.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.headline import Headline, check_sources, make_chains
     from sweeps.resources import Resources
+    from wsss.recipes import with_recipe
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
     with explained():
@@ -123,8 +126,8 @@ def headline(
 
         def planned_sweep(cell: str) -> Sweep:
             return make_sweep(
-                [cell.split("[")[0]], preset=chosen, data=root, weights=weights, num_seeds=1,
-                overrides=parse_assignments(settings or []),
+                [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
+                weights=weights, num_seeds=1, overrides=parse_assignments(settings or []),
             )[0]  # fmt: skip
 
         results = opened(store)

@@ -18,7 +18,7 @@ from sweeps.plan import make_plan
 from sweeps.resources import HEAD_NODE
 from sweeps.tables import TABLES
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
-from wsss.presets import PRESETS
+from wsss.recipes import named_config, preset_of
 from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
@@ -57,9 +57,7 @@ class Request:
         unknown = [name for name in self.tables if name not in TABLES]
         if unknown or not self.tables:
             raise ConfigError(f"no table {', '.join(unknown)}; there are: {', '.join(TABLES)}")
-        if self.preset not in PRESETS:
-            raise ConfigError(f"no preset {self.preset!r}; there are: {', '.join(PRESETS)}")
-        base = apply_overrides(PRESETS[self.preset], parse_assignments(list(self.settings)))
+        base = apply_overrides(named_config(self.preset), parse_assignments(list(self.settings)))
         make_plan([TABLES[name] for name in self.tables], base, 1)
         for option, value, words in (
             ("--data", self.data, {"drawn"}),
@@ -81,7 +79,10 @@ class Request:
 
     def arguments(self) -> list[str]:
         """Return module and arguments of the command on the head."""
-        words = ["sweeps", "run", *self.tables, "--preset", self.preset, "--data", self.data]
+        preset = preset_of(self.preset)
+        words = ["sweeps", "run", *self.tables, "--preset", preset, "--data", self.data]
+        if recipe := self.preset.removeprefix(preset).removeprefix("-"):
+            words += ["--recipe", recipe]
         words += ["--weights", self.weights] if self.weights else []
         words += [word for setting in self.settings for word in ("--set", setting)]
         words += [] if self.probe is None else ["--probe", str(self.probe)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli_options import FailsAfter, Probe, WarnsAfter, Workers
+from sweeps.cli_options import FailsAfter, Probe, Recipe, WarnsAfter, Workers
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -40,6 +40,7 @@ def submit(
         list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE...")
     ],
     preset: Annotated[str | None, typer.Option(help="tiny | short | paper | irn")] = None,
+    recipe: Recipe = "default",
     data: Annotated[
         str, typer.Option(help="absolute path on every node; `drawn` travels with the code")
     ] = "drawn",
@@ -80,6 +81,7 @@ def submit(
     with explained():
         from sweeps.jobs import Request, submit
         from sweeps.tables import by_alias
+        from wsss.recipes import with_recipe
 
         execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
         more = ["--seeds", str(seeds), "--cpus", f"{cpus:g}", "--gpus", f"{gpus:g}"]
@@ -96,7 +98,7 @@ def submit(
         chosen = preset or ("tiny" if data == "drawn" else "short")
         request = Request(
             tuple(by_alias(tables)),
-            chosen,
+            with_recipe(chosen, recipe),
             data,
             weights,
             tuple(settings or ()),

@@ -22,7 +22,7 @@ from wsss.config import RunConfig
 from wsss.data.check import DataReport, check_data
 from wsss.data.voc import VocDataset
 from wsss.overrides import ConfigError, apply_overrides
-from wsss.presets import PRESETS
+from wsss.recipes import named_config
 from wsss.weights import resolve_weights
 
 Objective = Literal["best", "fixed"]
@@ -138,14 +138,13 @@ def make_search(
 
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
+    chosen = named_config(preset)
     known = [name for name in OBJECTIVES if name == objective]
     if not known:
         raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    weights_name, weights_file = resolve_weights(weights, PRESETS[preset].network.weights)
+    weights_name, weights_file = resolve_weights(weights, chosen.network.weights)
     base = apply_overrides(
-        PRESETS[preset], CHEAP_LABELS | F3 | {"network.weights": weights_name} | overrides
+        chosen, CHEAP_LABELS | F3 | {"network.weights": weights_name} | overrides
     )
     space.check(base)
     dataset = VocDataset(data.absolute())

@@ -10,6 +10,7 @@ from sweeps.cli_options import (
     FailsAfter,
     MaxConcurrent,
     Preset,
+    Recipe,
     Set,
     StoreOption,
     WarnsAfter,
@@ -25,6 +26,7 @@ from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, 
 
 def search(
     preset: Preset = None,
+    recipe: Recipe = "default",
     data: Data = "drawn",
     weights: Weights = None,
     settings: Set = None,
@@ -63,6 +65,7 @@ def search(
     """
     from sweeps.search import make_search
     from sweeps.search_space import parse_space
+    from wsss.recipes import with_recipe
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
@@ -70,7 +73,7 @@ def search(
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,
-            preset=preset or ("tiny" if data == "drawn" else "short"),
+            preset=with_recipe(preset or ("tiny" if data == "drawn" else "short"), recipe),
             data=data_folder(data),
             weights=weights,
             overrides=overrides,

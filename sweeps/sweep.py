@@ -14,8 +14,8 @@ from sweeps.tables import TABLES, by_alias
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, apply_overrides, validate
-from wsss.presets import PRESETS
 from wsss.printable import printable, quoted
+from wsss.recipes import named_config
 from wsss.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Sweep:
 
     table_names: tuple[str, ...]
     preset: str
+    """With its recipe, as wsss/recipes.py names both."""
     base: RunConfig
     """The preset with data, weights and the user's settings; the tables' cells go on top."""
     num_seeds: int
@@ -74,6 +75,7 @@ def make_sweep(
 ) -> "tuple[Sweep, DataReport]":
     """Plan a sweep on a data set, which is checked from end to end first.
 
+    preset: with its recipe, if it is not the default one (`with_recipe`).
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
@@ -86,9 +88,7 @@ def make_sweep(
         raise ConfigError(
             f"no table {printable(', '.join(unknown))}; there are: {', '.join(TABLES)}"
         )
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
-    base = PRESETS[preset]
+    base = named_config(preset)
     weights_name, weights_file = resolve_weights(weights, base.network.weights)
     base = apply_overrides(base, {"network.weights": weights_name} | overrides)
     dataset = VocLists(data.absolute())

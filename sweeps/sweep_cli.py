@@ -16,6 +16,7 @@ from sweeps.cli_options import (
     Preset,
     Probe,
     Recheck,
+    Recipe,
     RetryFailed,
     Seeds,
     Set,
@@ -47,6 +48,7 @@ Tables = Annotated[
 def plan(
     tables: Tables,
     preset: Preset = None,
+    recipe: Recipe = "default",
     data: Data = "drawn",
     weights: Weights = None,
     seeds: Seeds = 1,
@@ -68,7 +70,7 @@ def plan(
 
     leave_memory_to_the_system()
     with explained():
-        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
+        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         view = PlanView(sweep, opened(store))
         if as_json:
             print(json.dumps(view.as_json()))
@@ -79,6 +81,7 @@ def plan(
 def run(
     tables: Tables,
     preset: Preset = None,
+    recipe: Recipe = "default",
     data: Data = "drawn",
     weights: Weights = None,
     seeds: Seeds = 1,
@@ -137,7 +140,7 @@ def run(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes, compiled=compiled)
-        sweep = _make_sweep(tables, preset, data, weights, seeds, settings, recheck=recheck)
+        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
             "max_concurrent": max_concurrent, "execution": how,
@@ -208,6 +211,7 @@ def _probe(
 def _make_sweep(
     tables: list[str],
     preset: str | None,
+    recipe: str,
     data: str,
     weights: str | None,
     seeds: int,
@@ -217,10 +221,11 @@ def _make_sweep(
 ) -> "Sweep":
     from sweeps.sweep import make_sweep
     from wsss.overrides import parse_assignments
+    from wsss.recipes import with_recipe
 
     sweep, report = make_sweep(
         tables,
-        preset=preset or ("tiny" if data == "drawn" else "short"),
+        preset=with_recipe(preset or ("tiny" if data == "drawn" else "short"), recipe),
         data=data_folder(data),
         weights=weights,
         num_seeds=seeds,

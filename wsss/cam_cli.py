@@ -16,6 +16,9 @@ def train_cam(
     run: RunDir,
     data: Data,
     preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
+    recipe: Annotated[
+        str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
+    ] = "default",
     config: Annotated[Path | None, typer.Option(help="YAML file of settings")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
@@ -54,7 +57,7 @@ def train_cam(
 
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         dataset = VocDataset(data)
-        chosen, weights_file = _configure(preset, config, settings, weights)
+        chosen, weights_file = _configure(preset, recipe, config, settings, weights)
         report = check_data(dataset, sorted({chosen.data.train_split, chosen.data.eval_split}))
         report.raise_if_broken()
         remember(run, chosen, data, weights_file)
@@ -157,16 +160,13 @@ def _require_fitting(
 
 
 def _configure(
-    preset: str, config: Path | None, settings: list[str] | None, weights: str | None
+    preset: str, recipe: str, config: Path | None, settings: list[str] | None, weights: str | None
 ) -> tuple[Any, Path | None]:
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
-    from wsss.presets import PRESETS
-    from wsss.printable import quoted
+    from wsss.overrides import apply_overrides, parse_assignments, read_config_file
+    from wsss.recipes import named_config, with_recipe
     from wsss.weights import resolve_weights
 
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
-    base = PRESETS[preset]
+    base = named_config(with_recipe(preset, recipe))
     name, weights_file = resolve_weights(weights, base.network.weights)
     overrides = read_config_file(config) if config else {}
     overrides |= {"network.weights": name} | parse_assignments(settings or [])

@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from wsss.config import RunConfig
+from wsss.overrides import ConfigError, apply_overrides
+from wsss.presets import PRESETS
+from wsss.printable import quoted
+
 LITERAL: Mapping[str, Any] = {
     "views.reading": "literal_clip",
     "transfer.l1_reduction": "sum",
@@ -19,8 +24,8 @@ LITERAL: Mapping[str, Any] = {
     "network.association_values": "input",
 }
 """The paper's equations as they are printed: Eq. 2 on 8-bit pixels (the enhanced view is all
-white), Eq. 4 summed over the classes, the norms of Eq. 5 and 6 summed over classes and pixels, D = 0
-as no dilation, and III-C's "input features"; what it does not print is not done (ramp, empty maps).
+white), Eq. 4 summed over the classes, the norms of Eq. 5 and 6 summed over classes and pixels,
+D = 0 as no dilation, III-C's "input features"; what is not printed is not done (ramp, empty maps).
 """
 
 IRN: Mapping[str, Any] = {
@@ -41,9 +46,9 @@ SEAM: Mapping[str, Any] = {
     "transfer.lambda_s": 1.0,
     "transfer.lambda_bs": 1.0,
 }
-"""SEAM (Wang et al., CVPR 2020): maps from their minimum to their maximum, compared over all classes
-from the first iteration with weight 1, both sides taking a gradient. Its pixel correlation and its
-loss on the hardest pixels are left out."""
+"""SEAM (Wang et al., CVPR 2020): maps from their minimum to their maximum, compared over all
+classes from the first iteration with weight 1, both sides taking a gradient. Its pixel correlation
+and its loss on the hardest pixels are left out."""
 
 PUZZLE_CAM: Mapping[str, Any] = {
     "network.feature_map": "plain",
@@ -65,3 +70,23 @@ epochs are left to the preset."""
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"default": {}, "literal": LITERAL, "irn": IRN, "seam": SEAM, "puzzle_cam": PUZZLE_CAM}
 )
+
+
+def with_recipe(preset: str, recipe: str) -> str:
+    """Return the name of a preset under a recipe: `short`, or `short-seam`."""
+    return preset if recipe == "default" else f"{preset}-{recipe}"
+
+
+def preset_of(name: str) -> str:
+    """Return the preset of such a name."""
+    return name.partition("-")[0]
+
+
+def named_config(name: str) -> RunConfig:
+    """Return the configuration of a preset, under a recipe or as it is. Raises ConfigError."""
+    preset, _, recipe = name.partition("-")
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
+    if recipe and recipe not in RECIPES:
+        raise ConfigError(f"no recipe {quoted(recipe)}; there are: {', '.join(RECIPES)}")
+    return apply_overrides(PRESETS[preset], RECIPES[recipe or "default"])
