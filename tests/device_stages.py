@@ -21,7 +21,7 @@ from wsss.networks.precision import autocast
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import AffinityObjective
 from wsss.training.cam import AllViews, CamObjective
-from wsss.training.loop import Objective
+from wsss.training.loop import Moment, Objective
 from wsss.training.process import Process
 from wsss.training.segmentation import SegmentationObjective
 
@@ -98,7 +98,7 @@ def terms(objective: Objective, network: nn.Module, batch: CropBatch, precision:
         with autocast(device, precision) if available else nullcontext():
             return network(inputs)
 
-    return objective.terms(forward, batch, objective.whole(batch))
+    return objective.terms(forward, batch, objective.whole(batch, Moment(starts_epoch=True)))
 
 
 def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:

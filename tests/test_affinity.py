@@ -31,7 +31,7 @@ from wsss.training.affinity import (
     train_affinity,
 )
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.loop import DivergedError
+from wsss.training.loop import DivergedError, Moment
 
 torch.set_num_threads(1)
 
@@ -275,7 +275,7 @@ def test_every_trainable_parameter_gets_a_gradient(backbone: str, frozen: bool) 
     model = build_affinity_net(network, config).train()
     batch = CropBatch(*some_batch())
     objective = AffinityObjective(config.model_copy(update={"radius": 3}))
-    terms = objective.terms(model, batch, objective.whole(batch, 0.0))
+    terms = objective.terms(model, batch, objective.whole(batch, Moment()))
     terms[0].backward()
     assert 0 < terms[-1].item() < 1
     groups = model.parameter_groups()

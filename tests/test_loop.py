@@ -25,7 +25,15 @@ from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.distributed import Workers, fit
 from wsss.training.execution import Execution
-from wsss.training.loop import EpochSummary, Step, Training, loader_for, num_loader_workers, split
+from wsss.training.loop import (
+    EpochSummary,
+    Moment,
+    Step,
+    Training,
+    loader_for,
+    num_loader_workers,
+    split,
+)
 from wsss.training.micro_batch import MicroBatchError, fitting
 from wsss.training.process import Process
 from wsss.training.readings import LAG, Reading, Readings
@@ -363,7 +371,7 @@ class Broken:
     def __init__(self, at: int) -> None:
         self.calls, self.at = 0, at
 
-    def whole(self, batch: CropBatch, progress: float) -> int:
+    def whole(self, batch: CropBatch, moment: Moment) -> int:
         return len(batch.pixels)
 
     def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:

@@ -150,7 +150,7 @@ class AffinityObjective:
         self.config = config
         self.remedy = f"lower random_walk.lr (now {config.lr})"
 
-    def whole(self, batch: CropBatch, progress: float) -> Tensor:
+    def whole(self, batch: CropBatch, moment: Moment) -> Tensor:
         """Return how many pairs of the batch are of each kind: [3]."""
         return torch.stack([kind.sum() for kind in self._kinds(batch.targets)])
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from wsss.config import RunConfig
 from wsss.data.loading import CropBatch, CropDataset, collate
 from wsss.data.voc import Sample
-from wsss.method.losses import cam_losses
+from wsss.method.diagnostics import map_shares, pulls
+from wsss.method.losses import cam_losses, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.loop import Forward, Step, Training, loader_for
+from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
@@ -31,6 +32,7 @@ from wsss.training.prior import (
 )
 from wsss.training.process import Process
 
+PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
 NUM_CALIBRATION_IMAGES = 32
 
 
@@ -54,6 +56,14 @@ class EpochRecord:
     """1 - L_cls / entropy of the label frequencies; 0 or less: nothing learnt beyond the prior."""
     collapsed: float
     """1.0 while prior_gap is below COLLAPSE_MARGIN: a warning, expected only of early epochs."""
+    dead: dict[str, float]
+    """By view: share of the present classes' maps without a positive value, in [0, 1]."""
+    area: dict[str, float]
+    """By view: share of the pixels above .3 in the normalised maps of present classes."""
+    pulls: dict[str, float]
+    """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
+    lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
+    adjusted view {}."""
     images_per_second: float
     seconds: float
     step_losses: list[float] = field(default_factory=list)
@@ -63,6 +73,9 @@ class EpochRecord:
         """Return the numbers of the epoch, without the steps and without unused terms."""
         values: dict[str, Any] = asdict(self)
         del values["step_losses"]
+        for group in ("dead", "area", "pulls"):
+            found = values.pop(group)
+            values |= {f"{group.removesuffix('s')}_{name}": value for name, value in found.items()}
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -114,7 +127,8 @@ def train_cam(
         if isinstance(found, PriorWarning):
             yield found
             continue
-        loss, loss_cls, loss_s, loss_bs, norm = found.means()
+        loss, loss_cls, loss_s, loss_bs, *shares, norm = found.means()
+        views, pulled = ("original", *config.views.names), len(found.steps)
         gap = prior_gap(loss_cls, prior)
         yield EpochRecord(
             epoch=found.epoch,
@@ -126,6 +140,12 @@ def train_cam(
             lr=found.lr,
             prior_gap=gap,
             collapsed=float(gap < COLLAPSE_MARGIN),
+            dead=dict(zip(views, shares[: len(views)], strict=True)),
+            area=dict(zip(views, shares[len(views) : 2 * len(views)], strict=True)),
+            # Of one iteration: 0 in all others.
+            pulls=dict(zip(PULLS, (pulled * v for v in shares[2 * len(views) :]), strict=True))
+            if config.views.names
+            else {},
             images_per_second=found.images_per_second,
             seconds=found.seconds,
             step_losses=found.losses(),
@@ -172,34 +192,43 @@ def cam_step(
 
 
 class CamObjective:
-    """The losses of Eq. 4 to 7, as means over a batch's images."""
-
-    names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs")
+    """The losses of Eq. 4 to 7 as means over a batch's images, and what diagnostics.py looks at."""
 
     def __init__(self, config: RunConfig, *, frozen_norm: bool) -> None:
         self.config, self.frozen_norm = config, frozen_norm
+        views = ("original", *config.views.names)
+        shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
+        pulls = PULLS if config.views.names else ()
+        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *pulls)
         self.remedy = (
             f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
             "train.warmup_iterations"
         )
 
-    def whole(self, batch: CropBatch, progress: float) -> tuple[int, float]:
-        """Return the number of images, and the progress."""
-        return len(batch.pixels), progress
+    def whole(self, batch: CropBatch, moment: Moment) -> tuple[int, Moment]:
+        """Return the number of images, and the moment."""
+        return len(batch.pixels), moment
 
-    def terms(self, forward: Forward, part: CropBatch, whole: tuple[int, float]) -> Tensor:
-        """Return a part's share of L, L_cls, L_s and L_bs: [4]."""
-        config, (num_images, progress) = self.config, whole
+    def terms(self, forward: Forward, part: CropBatch, whole: tuple[int, Moment]) -> Tensor:
+        """Return a part's share of the terms: [T]."""
+        config, (num_images, moment) = self.config, whole
         logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
+        transfer = config.transfer
         losses = cam_losses(
-            logits, cams, part.targets, config.views, config.transfer,
+            logits, cams, part.targets, config.views, transfer,
             over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
-            progress=progress,
+            progress=moment.progress,
         )  # fmt: skip
         zero = losses.total.new_zeros(())
-        return torch.stack([zero if term is None else term for term in losses]) * (
-            len(part.pixels) / num_images
-        )
+        found = [torch.stack([zero if term is None else term for term in losses])]
+        found.append(map_shares(cams, part.targets).flatten())
+        if config.views.names:
+            found.append(zero.expand(len(PULLS)))
+            if moment.starts_epoch:
+                weight = transfer_weight(moment.progress, transfer)
+                lambdas = weight * transfer.lambda_s, weight * transfer.lambda_bs
+                found[-1] = pulls(losses, cams, *lambdas)
+        return torch.cat(found) * (len(part.pixels) / num_images)
 
 
 class AllViews(nn.Module):

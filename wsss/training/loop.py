@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,14 @@ class NoMemoryError(ForeseenError, RuntimeError):
     """A step does not fit the GPU's memory; the message says what to change."""
 
 
+class Moment(NamedTuple):
+    """Where in its training a step is."""
+
+    progress: float = 1.0
+    """Share of the training that is done, in [0, 1)."""
+    starts_epoch: bool = False
+
+
 class Objective(Protocol):
     """What a training minimises, as a sum over parts of a batch."""
 
@@ -55,11 +63,8 @@ class Objective(Protocol):
     frozen_norm: bool
     """Whether a forward of a part of a batch gives what the whole one does."""
 
-    def whole(self, batch: CropBatch, progress: float) -> Any:
-        """Return what a part of a batch has to know of all; every rank calls it once a batch.
-
-        progress: share of the training that is done, in [0, 1).
-        """
+    def whole(self, batch: CropBatch, moment: Moment) -> Any:
+        """Return what a part of a batch has to know of all; every rank calls it once a batch."""
 
     def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
         """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
@@ -160,7 +165,8 @@ class Training:
         clock = time.perf_counter()
         for batch in self.loader.epoch(epoch, start, stop):
             set_lr(self.optimizer, self.lr_factor(self.iteration))
-            values = self.step(batch, self.iteration / self.num_iterations)
+            moment = Moment(self.iteration / self.num_iterations, not self.iteration % per_epoch)
+            values = self.step(batch, moment)
             self.iteration += 1
             self.readings.post(self.iteration, values)
             yield from self._arrived()
@@ -236,17 +242,16 @@ class Step:
         self.micro_batch = self.execution.micro_batch
         """None, if it is to be found, until the first batch is seen."""
 
-    def __call__(self, batch: CropBatch, progress: float = 1.0) -> Tensor:
+    def __call__(self, batch: CropBatch, moment: Moment = Moment()) -> Tensor:  # noqa: B008 - immutable
         """Return the batch's terms and the gradient's norm before clipping: [T + 1], on the device.
 
-        progress: share of the training that is done. Terms are means over the ranks. Raises
-        NoMemoryError.
+        Terms are means over the ranks. Raises NoMemoryError.
         """
         device = self.process.device
         batch = CropBatch(*(part.to(device, non_blocking=True) for part in batch))
         try:
             with products(self.precision):
-                whole = self.objective.whole(batch, progress)
+                whole = self.objective.whole(batch, moment)
                 if self.micro_batch is None:
                     self.micro_batch = self._fitting(batch, whole)
                 terms = self._gradients(batch, whole, self.micro_batch)

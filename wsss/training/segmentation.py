@@ -152,7 +152,7 @@ class SegmentationObjective:
         self.config, self.process, self.frozen_norm = config, process, frozen_norm
         self.remedy = f"lower lr (now {config.lr}), or set clip_norm"
 
-    def whole(self, batch: CropBatch, progress: float) -> Tensor:
+    def whole(self, batch: CropBatch, moment: Moment) -> Tensor:
         """Return the mean over ranks of the labelled pixels, where the loss is taken."""
         labels = self._labels(batch.targets)
         return self.process.mean((labels != IGNORE_INDEX).sum().float()).clamp_min(1)

@@ -1,0 +1,51 @@
+"""What shows why a training goes wrong: empty maps, and how hard each loss pulls at the maps.
+
+Legend: V views, B batch, K foreground classes, h w feature size; present [B, K] holds 0 or 1.
+"""
+
+import torch
+from torch import Tensor
+
+from wsss.method.cam import normalise_cam
+from wsss.method.losses import CamLosses
+
+LARGE = 0.3
+"""A normalised CAM above this is counted as area."""
+
+
+def map_shares(cams: Tensor, present: Tensor) -> Tensor:
+    """Return the share of dead maps and the share of area above LARGE, per view: [2, V].
+
+    cams: raw [V, B, K, h, w]. Of an image's present classes: the share without a positive value,
+    and the mean share of pixels whose normalised CAM is above LARGE; means over the images, each
+    in [0, 1]. No gradient.
+    """
+    with torch.no_grad():
+        count = present.sum(1).clamp_min(1)  # [B]
+        dead = (cams.amax((3, 4)) <= 0) * present  # [V, B, K]
+        area = torch.stack([(normalise_cam(c, present) > LARGE).float().mean((2, 3)) for c in cams])
+        return torch.stack([(each.sum(2) / count).mean(1) for each in (dead, area)])
+
+
+def pulls(losses: CamLosses, cams: Tensor, lambda_s: float, lambda_bs: float) -> Tensor:
+    """Return how the losses pull at the CAMs: norms of their gradients and their cosines, [6].
+
+    cams: raw [V, B, K, h, w], with the losses' graph, which is kept. In order: |g_cls|, |g_s|,
+    |g_bs| of L_cls, lambda_s L_s and lambda_bs L_bs, then the cosines of (cls, s), (cls, bs) and
+    (s, bs); 0 where one has no gradient. lambda_*: with the factor of `transfer_weight`.
+    """
+    weighted = [(1.0, losses.cls), (lambda_s, losses.similarity), (lambda_bs, losses.background)]
+    zero = torch.zeros_like(cams)
+    gradients = []
+    for weight, loss in weighted:
+        found = None
+        if loss is not None and loss.requires_grad:
+            (found,) = torch.autograd.grad(loss, cams, retain_graph=True, allow_unused=True)
+        gradients.append(zero if found is None else weight * found)
+    cls, similarity, background = (gradient.flatten() for gradient in gradients)
+    norms = torch.stack([g.norm() for g in (cls, similarity, background)])
+    cosines = [
+        torch.nn.functional.cosine_similarity(first, second, dim=0)
+        for first, second in ((cls, similarity), (cls, background), (similarity, background))
+    ]
+    return torch.stack([*norms, *cosines]).detach()
