@@ -24,7 +24,7 @@ from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distan
 from wsss.segmentation_config import RandomWalkConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.loop import Forward, Step, Training, loader_for
+from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.process import Process
 

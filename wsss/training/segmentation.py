@@ -23,7 +23,7 @@ from wsss.networks.deeplab import DeepLab, feature_size, upsample
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
-from wsss.training.loop import Forward, Step, Training, loader_for
+from wsss.training.loop import Forward, Moment, Step, Training, loader_for
 from wsss.training.process import Process
 
 NO_VIEWS = ViewsConfig()
