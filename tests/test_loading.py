@@ -89,6 +89,7 @@ def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> 
     assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_out_each_global_batch_in_order(crops: CropDataset, world_size: int) -> None:
     whole = batches(crops)
     ranks = [batches(crops, rank=r, world_size=world_size) for r in range(world_size)]

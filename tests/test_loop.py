@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
-from wsss.config import NetworkConfig, RunConfig
+from wsss.config import NetworkConfig, Precision, RunConfig
 from wsss.data.loading import CropBatch, CropDataset
 from wsss.data.voc import Sample, VocDataset
 from wsss.networks.deeplab import build_deeplab
+from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training import loop
@@ -165,6 +166,58 @@ def test_the_micro_batch_is_the_largest_equal_part_that_the_memory_holds() -> No
     assert fitting(7, 2 * gib, 3 * gib, 6 * gib) == 1
     with pytest.raises(MicroBatchError, match=r"one image takes 2\.0 GiB, but 0\.8 of"):
         fitting(16, 2 * gib, 3 * gib, gib)
+
+
+class Broken:
+    """An objective whose gradient is infinite in one iteration, and whose loss is not."""
+
+    names = ("loss",)
+    remedy = "do it otherwise"
+    frozen_norm = True
+
+    def __init__(self, at: int) -> None:
+        self.calls, self.at = 0, at
+
+    def whole(self, batch: CropBatch, moment: Moment) -> int:
+        return len(batch.pixels)
+
+    def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
+        self.calls += 1
+        value = forward(part.pixels.float().mean((1, 2, 3))[:, None] / 255).mean()
+        if self.calls == self.at:
+            value = value + (value - value.detach()).sqrt()  # steep at 0
+        return value[None]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", True)]
+)
+def test_products_are_taken_as_the_precision_says_and_as_before_afterwards(
+    precision: Precision, allowed: bool
+) -> None:
+    def flags() -> list[bool]:
+        return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+
+    before, seen = flags(), []
+    weights = torch.ones(1, requires_grad=True)
+    weights.register_hook(lambda gradient: seen.append(flags()))
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD([{"params": [weights], "base_lr": 0.1}], 0.1, fused=True)
+
+    class Watching(Broken):
+        def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
+            seen.append(flags())
+            return weights * 1.0
+
+    Step(network, Watching(at=0), optimizer, precision=precision)(random_batch(label_maps()))
+    assert seen == [[allowed, allowed]] * 2  # forward and backward
+    assert flags() == before
+    with pytest.raises(ValueError, match="within"), products(precision):
+        raise ValueError("within")
+    assert flags() == before
 
 
 # Checkpoints by time
@@ -359,27 +412,6 @@ def test_on_the_cpu_a_number_is_read_at_once() -> None:
     assert found.iteration == 7
     np.testing.assert_array_equal(found.values, [1, 2])
     assert list(readings.arrived(all_of_them=True)) == []
-
-
-class Broken:
-    """An objective whose gradient is infinite in one iteration, and whose loss is not."""
-
-    names = ("loss",)
-    remedy = "do it otherwise"
-    frozen_norm = True
-
-    def __init__(self, at: int) -> None:
-        self.calls, self.at = 0, at
-
-    def whole(self, batch: CropBatch, moment: Moment) -> int:
-        return len(batch.pixels)
-
-    def terms(self, forward: Any, part: CropBatch, whole: int) -> torch.Tensor:
-        self.calls += 1
-        value = forward(part.pixels.float().mean((1, 2, 3))[:, None] / 255).mean()
-        if self.calls == self.at:
-            value = value + (value - value.detach()).sqrt()  # steep at 0
-        return value[None]
 
 
 def test_with_a_lag_a_broken_step_is_reported_later_but_moves_no_weight(

@@ -23,13 +23,13 @@ COMMANDS = {
         "wsss.cam_cli:evaluate",
         "Score CAM files against pixel masks: mIoU at the fixed and at the best threshold.",
     ),
-    "data": Lazy(
-        "wsss.data_cli:data_app",
-        "Get, draw or check a data set in VOC layout.",
-    ),
     "gpu-check": Lazy(
         "wsss.gpu_check_cli:gpu_check",
         "Check that everything is right and fast on this machine's GPU, in eight minutes.",
+    ),
+    "data": Lazy(
+        "wsss.data_cli:data_app",
+        "Get, draw or check a data set in VOC layout.",
     ),
 }
 

@@ -25,7 +25,7 @@ from wsss.gpu_check.speed import Speed, measure_speed
 from wsss.gpu_check.subjects import Weights, read_weights
 from wsss.presets import PRESETS
 
-SHARES = {"machine": 1, "equality": 26, "speed": 36, "loading": 8, "inference": 9,
+SHARES = {"machine": 1, "equality": 45, "speed": 36, "loading": 8, "inference": 9,
           "real_training": 20, "projection": 1}  # fmt: skip
 """Of the time left, a section gets its share among those still to come."""
 

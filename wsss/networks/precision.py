@@ -13,6 +13,7 @@ docs/gpu.md says which one to take.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -34,13 +35,14 @@ def forward_in(device: torch.device, precision: Precision) -> Iterator[None]:
 @contextmanager
 def products(precision: Precision) -> Iterator[None]:
     """Within this context a GPU takes float32 products as the precision says; also backwards."""
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made on import
-    backends = torch.backends.cuda.matmul, convolutions
-    before = [backend.fp32_precision for backend in backends]
+    # The older of torch's two ways to say so: its compiler still reads this one, and torch refuses
+    # to read it where the other was used.
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
-        backend.fp32_precision = "ieee" if precision == "fp32" else "tf32"
+        backend.allow_tf32 = precision != "fp32"
     try:
         yield
     finally:
-        for backend, name in zip(backends, before, strict=True):
-            backend.fp32_precision = name
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -281,7 +281,8 @@ class Step:
 
     def _forward(self, inputs: Tensor) -> Any:
         with autocast(self.process.device, self.precision):
-            return self.network(inputs)
+            # Not compiled while its size is sought: each size would be compiled.
+            return (self.network if self.micro_batch else self.wrapped)(inputs)
 
     def _sharing_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Return a context in which only the last part's backward averages over the ranks."""
