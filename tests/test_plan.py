@@ -338,8 +338,10 @@ def test_the_factorial_has_16_configurations_and_seven_of_the_paper() -> None:
 
 def label_value(text: str) -> Any:
     """The value which a reading's label names."""
-    known = {"True": True, "False": False, "(1.0,)": [1.0], "10.0": 10.0}
-    return known.get(text, int(text) if text.isdigit() else text)
+    known = {"True": True, "False": False, "(1.0,)": [1.0]}
+    if text.replace(".", "", 1).isdigit():
+        return float(text) if "." in text else int(text)
+    return known.get(text, text)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -417,8 +419,16 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
         "views, L_bs alone": ("csma", "ed", 0, 0.5, 0),
         "colour jitter instead of views": ("csma", "", 0.5, 0.5, 0.3),
         "attention transfer without the module": ("", "ed", 0.5, 0.5, 0),
+        "late: L_s and L_bs from half-way on": ("csma", "ed", 0.5, 0.5, 0),
+        "Eq. 4 summed, no view": ("csma", "", 0.5, 0.5, 0),
+        "Eq. 4 summed, views, lambda_s = lambda_bs = 0": ("csma", "ed", 0, 0, 0),
     }  # fmt: skip
-    assert controls.num_configs == 7
+    late = by_row["late: L_s and L_bs from half-way on"].transfer
+    assert (late.start, late.ramp) == (0.5, 0)
+    assert {row for row, config in by_row.items() if config.train.cls_reduction == "sum"} == {
+        "Eq. 4 summed, no view", "Eq. 4 summed, views, lambda_s = lambda_bs = 0",
+    }  # fmt: skip
+    assert controls.num_configs == 10
     for row, cell in (("no view", "III[no,no]"), ("both views", "III[yes,yes]")):
         (trial,) = controls.cell_trials[f"controls[full module, {row}]"]
         assert trial.run_id == plan.cell_trials[cell][0].run_id

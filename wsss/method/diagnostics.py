@@ -3,6 +3,8 @@
 Legend: V views, B batch, K foreground classes, h w feature size; present [B, K] holds 0 or 1.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -27,23 +29,30 @@ def map_shares(cams: Tensor, present: Tensor) -> Tensor:
         return torch.stack([(each.sum(2) / count).mean(1) for each in (dead, area)])
 
 
-def pulls(losses: CamLosses, cams: Tensor, lambda_s: float, lambda_bs: float) -> Tensor:
+def pulls(
+    cams: Tensor, losses_of: Callable[[Tensor], CamLosses], weights: tuple[float, float]
+) -> Tensor:
     """Return how the losses pull at the CAMs: norms of their gradients and their cosines, [6].
 
-    cams: raw [V, B, K, h, w], with the losses' graph, which is kept. In order: |g_cls|, |g_s|,
-    |g_bs| of L_cls, lambda_s L_s and lambda_bs L_bs, then the cosines of (cls, s), (cls, bs) and
-    (s, bs); 0 where one has no gradient. lambda_*: with the factor of `transfer_weight`.
+    cams: raw [V, B, K, h, w]; losses_of: the losses of such CAMs, image-level scores included;
+    weights: lambda_s and lambda_bs times `transfer_weight`. In order: |g_cls|, |g_s|, |g_bs| of
+    L_cls, lambda_s L_s and lambda_bs L_bs, then the cosines of (cls, s), (cls, bs) and (s, bs); 0
+    where one has no gradient. The graph behind `cams` is left alone.
     """
-    weighted = [(1.0, losses.cls), (lambda_s, losses.similarity), (lambda_bs, losses.background)]
-    zero = torch.zeros_like(cams)
-    gradients = []
-    for weight, loss in weighted:
-        found = None
-        if loss is not None and loss.requires_grad:
-            (found,) = torch.autograd.grad(loss, cams, retain_graph=True, allow_unused=True)
-        gradients.append(zero if found is None else weight * found)
+    with torch.enable_grad():
+        cams = cams.detach().requires_grad_()
+        losses = losses_of(cams)
+        weighted = zip(
+            (1.0, *weights), (losses.cls, losses.similarity, losses.background), strict=True
+        )
+        gradients = []
+        for weight, loss in weighted:
+            found = None
+            if loss is not None and loss.requires_grad:
+                (found,) = torch.autograd.grad(loss, cams, retain_graph=True, allow_unused=True)
+            gradients.append(torch.zeros_like(cams) if found is None else weight * found)
     cls, similarity, background = (gradient.flatten() for gradient in gradients)
-    norms = torch.stack([g.norm() for g in (cls, similarity, background)])
+    norms = [gradient.norm() for gradient in (cls, similarity, background)]
     cosines = [
         torch.nn.functional.cosine_similarity(first, second, dim=0)
         for first, second in ((cls, similarity), (cls, background), (similarity, background))

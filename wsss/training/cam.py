@@ -15,7 +15,7 @@ from wsss.config import RunConfig
 from wsss.data.loading import CropBatch, CropDataset, collate
 from wsss.data.voc import Sample
 from wsss.method.diagnostics import map_shares, pulls
-from wsss.method.losses import cam_losses, transfer_weight
+from wsss.method.losses import CamLosses, cam_losses, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.training.checkpoint import CheckpointFolder
@@ -56,18 +56,18 @@ class EpochRecord:
     """1 - L_cls / entropy of the label frequencies; 0 or less: nothing learnt beyond the prior."""
     collapsed: float
     """1.0 while prior_gap is below COLLAPSE_MARGIN: a warning, expected only of early epochs."""
-    dead: dict[str, float]
-    """By view: share of the present classes' maps without a positive value, in [0, 1]."""
-    area: dict[str, float]
-    """By view: share of the pixels above .3 in the normalised maps of present classes."""
-    pulls: dict[str, float]
-    """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
-    lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
-    adjusted view {}."""
     images_per_second: float
     seconds: float
     step_losses: list[float] = field(default_factory=list)
     """L of every iteration."""
+    dead: dict[str, float] = field(default_factory=dict)
+    """By view: share of the present classes' maps without a positive value, in [0, 1]."""
+    area: dict[str, float] = field(default_factory=dict)
+    """By view: share of the pixels above .3 in the normalised maps of present classes."""
+    pulls: dict[str, float] = field(default_factory=dict)
+    """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
+    lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
+    adjusted view {}."""
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps and without unused terms."""
@@ -213,22 +213,31 @@ class CamObjective:
         """Return a part's share of the terms: [T]."""
         config, (num_images, moment) = self.config, whole
         logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
-        transfer = config.transfer
-        losses = cam_losses(
-            logits, cams, part.targets, config.views, transfer,
-            over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
-            progress=moment.progress,
-        )  # fmt: skip
+        losses = self._losses(logits, cams, part.targets, moment)
         zero = losses.total.new_zeros(())
         found = [torch.stack([zero if term is None else term for term in losses])]
         found.append(map_shares(cams, part.targets).flatten())
         if config.views.names:
             found.append(zero.expand(len(PULLS)))
             if moment.starts_epoch:
-                weight = transfer_weight(moment.progress, transfer)
-                lambdas = weight * transfer.lambda_s, weight * transfer.lambda_bs
-                found[-1] = pulls(losses, cams, *lambdas)
+                found[-1] = self._pulls(cams, part.targets, moment)
         return torch.cat(found) * (len(part.pixels) / num_images)
+
+    def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
+        config = self.config
+        return cam_losses(
+            logits, cams, targets, config.views, config.transfer,
+            over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
+            progress=moment.progress,
+        )  # fmt: skip
+
+    def _pulls(self, cams: Tensor, targets: Tensor, moment: Moment) -> Tensor:
+        transfer = self.config.transfer
+        weight = transfer_weight(moment.progress, transfer)
+        return pulls(
+            cams, lambda given: self._losses(given.mean((3, 4)), given, targets, moment),
+            (weight * transfer.lambda_s, weight * transfer.lambda_bs),
+        )  # fmt: skip
 
 
 class AllViews(nn.Module):

@@ -1,0 +1,107 @@
+"""What an epoch's record tells of the maps, against loops and gradients taken one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from wsss.config import RunConfig, TransferConfig, ViewsConfig
+from wsss.data.voc import VocDataset
+from wsss.method.diagnostics import LARGE, map_shares, pulls
+from wsss.method.losses import CamLosses, cam_losses
+from wsss.overrides import apply_overrides
+from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.execution import Execution
+
+PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
+BOTH = ViewsConfig(enhanced=True, decreased=True)
+
+
+def some_cams() -> Tensor:
+    """Raw CAMs [3, 3, 4, 5, 3], some of whose maps are empty."""
+    generator = torch.Generator().manual_seed(3)
+    cams = torch.randn(3, 3, 4, 5, 3, generator=generator, dtype=torch.float64)
+    cams[0, 0, 2] = -cams[0, 0, 2].abs()  # present
+    cams[1, 2, :2] = -cams[1, 2, :2].abs()  # present
+    cams[2, 1, 0] = -1.0  # absent
+    return cams
+
+
+def test_shares_of_dead_maps_and_of_area_equal_the_loop() -> None:
+    cams = some_cams()
+    found = map_shares(cams, PRESENT)
+    for view in range(3):
+        dead, area = [], []
+        for image in range(3):
+            of_image = [k for k in range(4) if PRESENT[image, k]]
+            shown = reference.normalise(cams[view, image].numpy(), PRESENT[image].numpy())
+            dead.append(np.mean([float(cams[view, image, k].max()) <= 0 for k in of_image]))
+            area.append(np.mean([(shown[k] > LARGE).mean() for k in of_image]))
+        assert found[:, view].tolist() == pytest.approx([np.mean(dead), np.mean(area)])
+    assert found[0].tolist() == pytest.approx([1 / 6, 2 / 9, 0])
+
+
+def test_pulls_are_norms_and_cosines_of_each_losss_own_gradient() -> None:
+    transfer = TransferConfig(lambda_s=0.3, lambda_bs=1.7)
+    gradients = []
+    for term, factor in (("cls", 1.0), ("similarity", 0.3), ("background", 1.7)):
+        cams = some_cams().requires_grad_()
+        losses = cam_losses(cams.mean((3, 4)), cams, PRESENT, BOTH, transfer)
+        (factor * getattr(losses, term)).backward()
+        assert cams.grad is not None
+        gradients.append(cams.grad.flatten())
+
+    def losses_of(cams: Tensor) -> CamLosses:
+        return cam_losses(cams.mean((3, 4)), cams, PRESENT, BOTH, transfer)
+
+    norms = [float(g.norm()) for g in gradients]
+    assert min(norms) > 0
+    pairs = ((0, 1), (0, 2), (1, 2))
+    cosines = [float(gradients[a] @ gradients[b]) / norms[a] / norms[b] for a, b in pairs]
+    found = pulls(some_cams(), losses_of, (0.3, 1.7))
+    assert found.tolist() == pytest.approx([*norms, *cosines], rel=1e-6)
+    before_their_start = pulls(some_cams(), losses_of, (0.0, 0.0))
+    assert before_their_start.tolist() == pytest.approx([norms[0], 0, 0, 0, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def records(small: RunConfig, drawn: Path) -> dict[int | None, list[EpochRecord]]:
+    """Of a training with whole batches, and with parts of two images."""
+    config = apply_overrides(
+        small,
+        {"views.enhanced": True, "views.decreased": True, "network.batch_norm": "frozen",
+         "train.lr": 0.01, "transfer.ramp": 0.0},
+    )  # fmt: skip
+    samples, found = VocDataset(drawn).samples("train_aug"), {}
+    for micro_batch in (None, 2):
+        model = build_cam_net(config, samples, 20)
+        execution = Execution(micro_batch=micro_batch)
+        found[micro_batch] = [
+            record
+            for record in train_cam(model, config, samples, 20, execution=execution)
+            if isinstance(record, EpochRecord)
+        ]
+    return found
+
+
+def test_a_record_tells_of_every_view_and_of_the_epochs_first_batch(
+    records: dict[int | None, list[EpochRecord]],
+) -> None:
+    for record in records[None]:
+        assert list(record.dead) == list(record.area) == ["original", "enhanced", "decreased"]
+        assert all(0 <= share <= 1 for share in (*record.dead.values(), *record.area.values()))
+        assert max(record.area.values()) > 0
+        assert record.pulls["cls"] > 0
+        assert all(-1 <= record.pulls[pair] <= 1 for pair in ("cls_s", "cls_bs", "s_bs"))
+    assert any(record.pulls["s"] > 0 for record in records[None])
+
+
+def test_parts_of_a_batch_tell_the_same_shares(
+    records: dict[int | None, list[EpochRecord]],
+) -> None:
+    for whole, parts in zip(records[None], records[2], strict=True):
+        assert parts.dead == pytest.approx(whole.dead, abs=0.01)  # rounding moves a pixel or two
+        assert parts.area == pytest.approx(whole.area, abs=0.01)
