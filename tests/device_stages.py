@@ -3,8 +3,6 @@
 Legend: B batch, V views, K classes, L labels, S crop size, h w feature size.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import pytest
 import torch
 from _pytest.mark import ParameterSet
@@ -83,7 +81,8 @@ def cam_net(network: NetworkConfig, device: torch.device) -> CamNet:
 def cam_step(model: CamNet, batch: CropBatch, config: RunConfig) -> CamLosses:
     """Adjust a batch, show it to the network, and return the losses."""
     inputs = network_inputs(batch.pixels, batch.boxes, config.views)
-    with precision(config.train.precision, inputs.device):
+    bf16 = config.train.precision == "bf16"
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         logits, cams = all_views(model, inputs)
     return cam_losses(
         logits, cams, batch.targets, config.views, config.transfer,
@@ -113,7 +112,8 @@ def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:
 def deeplab_step(model: DeepLab, batch: CropBatch, labels: Tensor, config: DeepLabConfig) -> Tensor:
     """Return the cross entropy per labelled pixel."""
     inputs = network_inputs(batch.pixels, batch.boxes, ViewsConfig())[0]
-    with precision(config.precision, inputs.device):
+    bf16 = config.precision == "bf16"
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         logits = model(inputs.contiguous(memory_format=torch.channels_last))
     if config.loss_size == "image":
         logits = upsample(logits, labels.shape[-2:])
@@ -140,11 +140,3 @@ def affinity_step(
     pairs = neighbour_pairs(height, width, config.radius, device=labels.device)
     kinds = pair_kinds(labels_at(labels, (height, width)), pairs)
     return affinity_losses(pair_distances(features, config.radius), kinds)
-
-
-def precision(name: str, device: torch.device) -> AbstractContextManager[None]:
-    """Return the autocast of a training's precision, where the device has one."""
-    available = torch.amp.is_autocast_available(device.type)
-    if name == "fp32" or not available:
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
