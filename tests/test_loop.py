@@ -329,8 +329,9 @@ def unbroken_rank(rank: int, item: dict[str, Any]) -> None:
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore:`use_.* is deprecated:DeprecationWarning")  # Ray's own
 def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
-    frozen: RunConfig, drawn: Path, tmp_path: Path
+    frozen: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     folders = [tmp_path / name for name in ("unbroken", "killed")]
     for folder in folders:
         folder.mkdir()
