@@ -8,7 +8,8 @@ pass is for the watches, which see every operation, those of the backward pass i
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +28,7 @@ import wsss
 CUDA = torch.device("cuda", 0)
 """For all but a backward pass, at which torch asks the driver for a card."""
 WITH_BACKWARD = torch.device("lazy", 0)
-"""Torch's one other device that needs no driver; it has neither autocast nor fused SGD."""
+"""Torch's one other device that needs no driver. It has no autocast: there, steps are in fp32."""
 
 SOURCES = Path(wsss.__file__).parent
 aten = torch.ops.aten
@@ -62,10 +63,12 @@ def fake_gpu() -> Iterator[None]:
             # Else autocast warns that there is no card, and does nothing.
             (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
             (torch.cuda, "is_bf16_supported", lambda: True),
+            (torch, "autocast", _autocast),
+            (import_module("torch.optim.sgd"), "_device_dtype_check_for_fused", _allow),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         library = stack.enter_context(torch.library._scoped_library("aten", "IMPL"))
-        library.impl("_fused_sgd_", lambda *args, **kwargs: None, "Meta")  # torch has none
+        library.impl("_fused_sgd_", _allow, "Meta")  # torch has none
         # In another thread, the backward pass would be out of the watches' sight.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(FakeTensorMode())
@@ -185,6 +188,15 @@ def _apply(
         if buffer is not None:
             module._buffers[name] = change(buffer)
     return module
+
+
+def _autocast(device_type: str, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.amp.autocast(device_type, *args, **kwargs) if known else nullcontext()
+
+
+def _allow(*args: Any, **kwargs: Any) -> None:
+    """Stand in for the fused SGD, and for the check which knows no other device than CUDA."""
 
 
 def _zeros(tensor: Tensor) -> NDArray[Any]:

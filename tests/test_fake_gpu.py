@@ -28,7 +28,7 @@ from device_stages import (
     rows,
 )
 from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from wsss.config import (
@@ -52,10 +52,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS, TINY
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
 from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS, TINY_DEEPLAB, TINY_LABELS
-from wsss.training import affinity, cam, loop, segmentation
-from wsss.training.execution import Execution
 from wsss.training.optim import build_sgd, clip_gradients
-from wsss.training.process import Process
 
 
 @pytest.fixture(autouse=True)
@@ -255,44 +252,3 @@ def test_affinity_and_walk_find_their_device_under_every_switch(
 def test_the_mask_refinement_stays_on_the_device() -> None:
     image, masks = torch.zeros(3, 50, 67, device=CUDA), torch.zeros(2, 50, 67, device=CUDA)
     assert_all_on_device(pamr(image, masks, PamrConfig(iterations=2)))
-
-
-def a_gradient_of_ones(loss: Tensor) -> None:
-    """Stand in for the backward pass, at which torch asks for a card."""
-    for parameter in STEPPED:
-        parameter.grad = torch.ones_like(parameter)
-
-
-STEPPED: list[Tensor] = []
-
-
-@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
-@pytest.mark.parametrize("micro_batch", [None, 1])
-def test_a_whole_step_moves_its_batch_and_answers_on_the_device(
-    kind: str, micro_batch: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Tensor, "backward", a_gradient_of_ones)
-    monkeypatch.setattr(loop, "measured", lambda *_, **__: 2)
-    process, execution = Process(device=CUDA), Execution(micro_batch=micro_batch)
-    cpu = torch.device("cpu")
-    batch = crops(CROP, cpu) if kind == "cam" else labelled(CROP, cpu)
-    network: nn.Module
-    if kind == "cam":
-        both = {"views.enhanced": True, "views.decreased": True}
-        config = apply_overrides(PRESETS["irn"], both)
-        network = model = cam_net(config.network, cpu)
-        step = cam.cam_step(model, config, process=process, execution=execution)
-    elif kind == "deeplab":
-        network = deeplab(TINY_DEEPLAB, cpu)
-        step = segmentation.segmentation_step(
-            network, TINY_DEEPLAB, process=process, execution=execution
-        )
-    else:
-        walk = TINY_LABELS.random_walk
-        network = affinity_net(TINY.network, walk, cpu)
-        step = affinity.affinity_step(network, walk, device=CUDA, execution=execution)
-    STEPPED[:] = step.parameters
-    with host_waits(CUDA) as waits:
-        assert_all_on_device(step(batch))
-    assert not waits
-    assert_all_on_device(dict(network.named_buffers()))

@@ -43,11 +43,14 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.segmentation_presets import TINY_DEEPLAB, TINY_LABELS
-from wsss.training import loop
+from wsss.training import affinity, loop
 from wsss.training.affinity import affinity_training, build_affinity_net
 from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.cam import cam_step as cam_step_of_training
+from wsss.training.execution import Execution
 from wsss.training.loop import Training
-from wsss.training.segmentation import segmentation_training
+from wsss.training.process import Process
+from wsss.training.segmentation import segmentation_step, segmentation_training
 
 NO_WAITS: Counter[str] = Counter()
 CPU = torch.device("cpu")
@@ -164,7 +167,36 @@ def test_the_context_association_waits_for_nothing_in_bf16(
     assert waits_of(loss, CPU) == NO_WAITS
 
 
-# Whole steps and epochs, on the CPU
+# Whole steps
+
+
+@pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_a_whole_step_moves_its_batch_waits_for_nothing_and_answers_on_the_device(
+    kind: str, micro_batch: int | None, gpu: torch.device
+) -> None:
+    process, execution = Process(device=gpu), Execution(micro_batch=micro_batch)
+    network: nn.Module
+    if kind == "cam":
+        config = apply_overrides(FULL, {"network.batch_norm": "frozen"})
+        network = model = cam_net(config.network, CPU)
+        step = cam_step_of_training(model, config, process=process, execution=execution)
+    elif kind == "deeplab":
+        network = net = deeplab(TINY_DEEPLAB, CPU)
+        step = segmentation_step(net, TINY_DEEPLAB, process=process, execution=execution)
+    else:
+        walk = TINY_LABELS.random_walk
+        network = affine = affinity_net(TINY.network, walk, CPU)
+        step = affinity.affinity_step(affine, walk, device=gpu, execution=execution)
+    batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
+    with host_waits(gpu) as waits:
+        values = step(batch)
+    assert waits == NO_WAITS
+    assert values.device == gpu
+    assert_trained_on(network, gpu)
+
+
+# Whole epochs, on the CPU
 
 
 def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str, Training]:

@@ -3,10 +3,19 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from wsss.interrupts import held_back
+
+
+@pytest.fixture(autouse=True)
+def _pythons_handler() -> Iterator[None]:
+    """What a test before has left may be Ray's."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def press_ctrl_c() -> None:

@@ -337,8 +337,9 @@ def unbroken_rank(rank: int, item: dict[str, Any]) -> None:
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore:`use_.* is deprecated:DeprecationWarning")  # Ray's own
 def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
-    frozen: RunConfig, drawn: Path, tmp_path: Path
+    frozen: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     folders = [tmp_path / name for name in ("unbroken", "killed")]
     for folder in folders:
         folder.mkdir()
@@ -351,10 +352,12 @@ def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits
         "local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
         runtime_env=here,
     )  # fmt: skip
+    handler = signal.getsignal(signal.SIGINT)
     try:
         fit(train_on_two, items[1] | {"kill": True}, Workers(2), name="k", storage=tmp_path / "ray")
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGINT, handler)  # Ray Train has put its own there
     started = {path.name for path in folders[1].glob("started_0_*")}
     assert len(started) == 2
     assert started <= {f"started_0_{iteration}" for iteration in (0, 5, 6, 7)}

@@ -83,7 +83,6 @@ def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
         assert tracker.synced == [TRIALS[0].run_id, TRIALS[1].run_id]
 
 
-@pytest.mark.filterwarnings("ignore:The ``noload``")  # MLflow's own
 def test_the_newest_checkpoint_is_the_artifact_of_a_finished_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +106,6 @@ def test_the_newest_checkpoint_is_the_artifact_of_a_finished_trial(
     assert [artifact.path for artifact in logged] == [f"checkpoint/{checkpoint_name(3)}"]
 
 
-@pytest.mark.filterwarnings("ignore:The ``noload``")  # MLflow's own, when it deletes a run
 def test_a_trial_keeps_its_run_and_gets_another_when_that_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
