@@ -95,7 +95,9 @@ def terms(objective: Objective, network: nn.Module, batch: CropBatch, precision:
         with autocast(inputs.device, precision):
             return network(inputs)
 
-    return objective.terms(forward, batch, objective.whole(batch, Moment(starts_epoch=True)))
+    # At the start of an epoch gradients are taken, which the fake CUDA cannot.
+    moment = Moment(starts_epoch=batch.pixels.device.type != "cuda")
+    return objective.terms(forward, batch, objective.whole(batch, moment))
 
 
 def deeplab(config: DeepLabConfig, device: torch.device) -> DeepLab:
