@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make sweep-lambdas` and `make test`.
-# Variables: DATA, PRESET, SEEDS, WEIGHTS, STORE, ADDRESS, SET ("train.epochs=3 ..."),
+# Variables: DATA, PRESET, RECIPE, SEEDS, WEIGHTS, STORE, ADDRESS, SET ("train.epochs=3 ..."),
 # GPUS, CPUS (per trial or worker), WORKERS (Ray Train workers per trial; empty: 1 with GPUS, else 0),
 # MICRO_BATCH (images per forward), CHECKPOINT_MINUTES (between checkpoints within an epoch),
 # LOADER_WORKERS (data loading processes): empty, the commands choose,
@@ -13,6 +13,7 @@ STAMP := $(VENV)/.installed
 
 DATA ?= drawn
 PRESET ?=
+RECIPE ?=
 TABLES ?= III IV V VI
 CONCURRENT ?=
 SAMPLES ?=
@@ -31,7 +32,7 @@ SET ?=
 MLFLOW_PORT ?= 5000
 
 DATA_OPTIONS = --data "$(DATA)" $(STORE_OPTION) \
-	$(if $(PRESET),--preset $(PRESET)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+	$(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	$(foreach setting,$(SET),--set $(setting))
 PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
 TRAINING_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
@@ -51,7 +52,7 @@ MORE_BENCHMARKS ?= step_choices compiled planning random_walk
 each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings \
+.PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings recipes \
 	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
 	report mlflow gpu-check test chaos cluster-test check bench bench-more clean
 
@@ -87,6 +88,9 @@ controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations
 
 readings: $(STAMP) ## the open points of the paper, one at a time
 	$(RUN) readings $(RUN_OPTIONS)
+
+recipes: $(STAMP) ## Table III under each joint set of readings: default, literal, irn, seam, puzzle_cam
+	$(RUN) recipes $(RUN_OPTIONS)
 
 noise-floor: $(STAMP) ## how far mIoU moves when nothing but the seed changes
 	$(RUN) noise-floor $(RUN_OPTIONS)
