@@ -467,6 +467,7 @@ def test_data_is_loaded_by_processes_where_a_gpu_trains(monkeypatch: pytest.Monk
     assert num_loader_workers(Execution(), gpu) == 8
     assert [num_loader_workers(Execution(3), device) for device in (cpu, gpu)] == [3, 3]
     assert num_loader_workers(Execution(0), gpu) == 0
+    assert num_loader_workers(Execution(gpu_share=0.25), gpu) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert num_loader_workers(Execution(), gpu) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
