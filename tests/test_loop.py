@@ -35,7 +35,7 @@ from wsss.training.loop import (
     num_loader_workers,
     split,
 )
-from wsss.training.micro_batch import MicroBatchError, fitting
+from wsss.training.micro_batch import MicroBatchError, fitting, measured
 from wsss.training.process import Process
 from wsss.training.readings import LAG, Reading, Readings
 from wsss.training.segmentation import segmentation_step
@@ -187,6 +187,31 @@ class Broken:
         if self.calls == self.at:
             value = value + (value - value.detach()).sqrt()  # steep at 0
         return value[None]
+
+
+def test_auto_plans_with_what_is_free_and_with_its_share_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib, tried = 2**30, list[int]()
+    held = 4 * gib  # by this process; each image of a forward takes 1 GiB, and the network 1
+    peak = [0]
+
+    def try_images(count: int) -> None:
+        tried.append(count)
+        peak[0] = held + (1 + count) * gib
+
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * gib, 32 * gib))
+
+    def chosen(share: float) -> int:
+        return measured(try_images, 16, device=torch.device("cuda"), gpu_share=share)
+
+    assert chosen(1.0) == 16  # .85 of the 20 GiB that are free
+    assert chosen(0.5) == 8  # .85 of 16 GiB less those held
+    assert tried == [1, 1, 2] * 2
 
 
 # Numbers
@@ -449,6 +474,8 @@ def test_data_is_loaded_by_processes_where_a_gpu_trains(monkeypatch: pytest.Monk
     assert num_loader_workers(Execution(), cpu) == 0
     assert num_loader_workers(Execution(), gpu) == 8
     assert [num_loader_workers(Execution(3), device) for device in (cpu, gpu)] == [3, 3]
+    assert num_loader_workers(Execution(0), gpu) == 0
+    assert num_loader_workers(Execution(gpu_share=0.25), gpu) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert num_loader_workers(Execution(), gpu) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)

@@ -325,11 +325,13 @@ def num_loader_workers(execution: Execution, device: torch.device) -> int:
     """Return how many processes load data.
 
     Unless said otherwise none on a CPU, which they would share with the training, and beside a GPU
-    this machine's CPUs, divided by its visible GPUs, less one, up to MAX_LOADER_WORKERS.
+    this machine's CPUs, divided by its visible GPUs (a part of those for a part of a GPU), less
+    one, up to MAX_LOADER_WORKERS.
     """
     if execution.num_loader_workers is not None:
         return execution.num_loader_workers
     if device.type != "cuda":
         return 0
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_LOADER_WORKERS, cpus // max(1, torch.cuda.device_count()) - 1))
+    own = int(cpus * execution.gpu_share) // max(1, torch.cuda.device_count())
+    return max(1, min(MAX_LOADER_WORKERS, own - 1))
