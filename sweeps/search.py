@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from sweeps.search_space import SearchSpace
 from sweeps.store import Store
-from sweeps.sweep import data_name
+from sweeps.sweep import data_settings
 from sweeps.tables import F3
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, check_data
@@ -150,9 +150,7 @@ def make_search(
     dataset = VocDataset(data.absolute())
     report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
     report.raise_if_broken()
-    base = apply_overrides(
-        base, {"data.name": data_name(data), "data.fingerprint": report.fingerprint}
-    )
+    base = apply_overrides(base, data_settings(report, data, base.data.train_split))
     halves = split_halves(dataset.image_ids(base.data.eval_split))
     if not halves.search or not halves.held_out:
         raise ConfigError(

@@ -95,9 +95,7 @@ def make_sweep(
     splits = sorted({base.data.train_split, base.data.eval_split})
     report = check_data_once(dataset, splits, recheck=recheck)
     report.raise_if_broken()
-    base = apply_overrides(
-        base, {"data.name": data_name(data), "data.fingerprint": report.fingerprint}
-    )
+    base = apply_overrides(base, data_settings(report, data, base.data.train_split))
     sweep = Sweep(
         table_names=tuple(sorted(set(table_names), key=list(TABLES).index)),
         preset=preset,
@@ -110,6 +108,15 @@ def make_sweep(
     )
     _ = sweep.plan  # refuses a cell that does not fit these settings
     return sweep, report
+
+
+def data_settings(report: "DataReport", root: Path, train_split: str) -> dict[str, str]:
+    """Return the settings that name a checked data set by its content."""
+    return {
+        "data.name": data_name(root),
+        "data.fingerprint": report.fingerprint,
+        "data.train_fingerprint": report.fingerprints[train_split],
+    }
 
 
 def data_name(root: Path) -> str:

@@ -68,7 +68,13 @@ def test_the_name_of_a_split_cannot_lead_out_of_its_folder(root: Path, split: st
     (root / "secret.txt").write_text("secret\n")  # would be read as ImageSets/.../../../secret.txt
     message = refusal(lambda: VocDataset(root).image_ids(split), DataError)
     assert "is no name of a split" in message
-    for key in ("data.train_split", "data.eval_split", "data.name", "data.fingerprint"):
+    for key in (
+        "data.train_split",
+        "data.eval_split",
+        "data.name",
+        "data.fingerprint",
+        "data.train_fingerprint",
+    ):
         refusal(lambda key=key: apply_overrides(RunConfig(), {key: split}), ConfigError)
 
 

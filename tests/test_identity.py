@@ -41,7 +41,8 @@ LIVE = apply_overrides(RunConfig(), BOTH | PARTS | {"network.affinity": "softmax
 """A configuration in which every setting has an effect."""
 
 OTHER_VALUES: dict[str, Any] = {
-    "data.name": "drawn", "data.fingerprint": "abc", "data.train_split": "train",
+    "data.name": "drawn", "data.fingerprint": "abc", "data.train_fingerprint": "abc",
+    "data.train_split": "train",
     "data.eval_split": "train_aug",
     "network.backbone": "resnet18", "network.weights": "none", "network.feature_map": "fpn_p3",
     "network.fpn_channels": 128, "network.frozen_stages": 1, "network.last_stage_dilation": 2,
@@ -77,7 +78,10 @@ OTHER_VALUES: dict[str, Any] = {
     "labels.threshold_range": (0.1, 0.5),
     "rng_seed": 1, "repeat": 1,
 }  # fmt: skip
-SCORING = {key for key in OTHER_VALUES if key.startswith("labels.")} | {"data.eval_split"}
+SCORING = {key for key in OTHER_VALUES if key.startswith("labels.")} | {
+    "data.eval_split",
+    "data.fingerprint",
+}
 
 VIEW_NUMBERS = ("alpha_enhanced", "beta_enhanced", "alpha_decreased", "beta_decreased")
 INERT: dict[str, tuple[dict[str, Any], list[str]]] = {

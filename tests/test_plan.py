@@ -214,13 +214,15 @@ def slow_ids(config: RunConfig) -> tuple[str, str]:
 
     settings = canonical(config).model_dump(mode="json")
     run = digest(settings)
-    del settings["labels"], settings["data"]["eval_split"]
+    del settings["labels"], settings["data"]["eval_split"], settings["data"]["fingerprint"]
     return run, digest(settings)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_planned_configurations_and_ids_are_those_of_each_cell_on_its_own(preset: str) -> None:
-    base = apply_overrides(PRESETS[preset], {"data.name": "x", "data.fingerprint": "rng_seed-7"})
+    base = apply_overrides(
+        PRESETS[preset], {"data.name": "x", "data.train_fingerprint": "rng_seed-7"}
+    )
     plan = make_plan(TABLES.values(), base, 2)
     for table in TABLES.values():
         for reference, cell in table.cells():

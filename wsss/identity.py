@@ -114,7 +114,7 @@ def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = No
     }
     run_head, run_tail = _around_seed(texts)
     del texts["labels"]
-    texts["data"] = once(_json_without_eval_split, config.data)
+    texts["data"] = once(_json_of_training_data, config.data)
     cam_head, cam_tail = _around_seed(texts)
     return [
         Ids(_digest(run_head, f"{seed}{run_tail}"), _digest(cam_head, f"{seed}{cam_tail}"))
@@ -140,8 +140,8 @@ def _json(settings: Settings) -> str:
     return _ENCODER.encode(settings.model_dump(mode="json"))
 
 
-def _json_without_eval_split(data: DataConfig) -> str:
-    return _ENCODER.encode(data.model_dump(mode="json", exclude={"eval_split"}))
+def _json_of_training_data(data: DataConfig) -> str:
+    return _ENCODER.encode(data.model_dump(mode="json", exclude={"eval_split", "fingerprint"}))
 
 
 @cache

@@ -5,7 +5,7 @@ from wsss.config import RunConfig, Settings
 from wsss.presets import PAPER
 
 PAPER_TRAIN_IMAGES, PAPER_EVAL_IMAGES = 10_582, 1_464
-NOT_A_SETTING = ("data.name", "data.fingerprint", "rng_seed", "repeat")
+NOT_A_SETTING = ("data.name", "data.fingerprint", "data.train_fingerprint", "rng_seed", "repeat")
 
 
 def scale_marks(sweep: Sweep) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsss.data.lists import DataError
 
@@ -23,6 +23,8 @@ class DataReport:
     classes: tuple[str, ...]
     fingerprint: str = ""
     """First 16 hex digits of a SHA-256 over splits, labels, mask bytes and image file sizes."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Split -> the same of this split alone."""
     num_images: dict[str, int] = field(default_factory=dict)
     """Split -> number of images."""
     images_per_class: dict[str, list[int]] = field(default_factory=dict)
@@ -47,37 +49,48 @@ def check_data(dataset: "VocDataset", splits: list[str]) -> DataReport:
     decoded, so a truncated JPEG is found only when it is used.
     """
     report = DataReport(dataset.root, dataset.classes)
-    digest = hashlib.sha256("\n".join(dataset.classes).encode())
-    seen: dict[str, tuple[tuple[int, ...], str]] = {}
+    classes = hashlib.sha256("\n".join(dataset.classes).encode())
+    whole = classes.copy()
+    seen: dict[str, CheckedImage] = {}
     for split in splits:
         try:
             image_ids = dataset.image_ids(split)
         except DataError as error:
             report.problems.append(str(error))
             continue
-        digest.update(f"\n[{split}]\n".encode() + "\n".join(image_ids).encode())
+        own = classes.copy()
+        own.update(f"\n[{split}]\n".encode() + "\n".join(image_ids).encode())
         per_class, from_mask = Counter[int](), 0
         for image_id in image_ids:
             if image_id not in seen:
                 try:
-                    seen[image_id] = _check_image(dataset, image_id, digest)
+                    seen[image_id] = _check_image(dataset, image_id)
                 except DataError as error:
                     report.problems.append(str(error))
-                    seen[image_id] = ((), "")
-            labels, source = seen[image_id]
-            per_class.update(labels)
-            from_mask += source == "mask"
+                    seen[image_id] = CheckedImage((), "", b"")
+            image = seen[image_id]
+            own.update(image.digest)
+            per_class.update(image.labels)
+            from_mask += image.label_source == "mask"
+        whole.update(own.digest())
+        report.fingerprints[split] = own.hexdigest()[:16]
         report.num_images[split] = len(image_ids)
         report.images_per_class[split] = [per_class[k] for k in range(len(dataset.classes))]
         report.labels_from_mask[split] = from_mask
-    report.fingerprint = digest.hexdigest()[:16]
+    report.fingerprint = whole.hexdigest()[:16]
     return report
 
 
-def _check_image(
-    dataset: "VocDataset", image_id: str, digest: "hashlib._Hash"
-) -> tuple[tuple[int, ...], str]:
-    """Check one image against its mask; return its labels and where they come from."""
+class CheckedImage(NamedTuple):
+    """What the check found in one image, its mask and its labels."""
+
+    labels: tuple[int, ...]
+    label_source: str
+    digest: bytes
+
+
+def _check_image(dataset: "VocDataset", image_id: str) -> CheckedImage:
+    """Check one image against its mask."""
     width, height = dataset.image_size(image_id)
     mask = dataset.mask(image_id)
     if mask.shape != (height, width):
@@ -86,6 +99,6 @@ def _check_image(
             f"{width}x{height}; a mask has its image's size"
         )
     sample = dataset.sample(image_id)
-    digest.update(f"\n{image_id} {sample.labels} {sample.image_path.stat().st_size} ".encode())
+    digest = hashlib.sha256(f"{sample.labels} {sample.image_path.stat().st_size} ".encode())
     digest.update(mask.tobytes())
-    return sample.labels, sample.label_source
+    return CheckedImage(sample.labels, sample.label_source, digest.digest())

@@ -17,7 +17,7 @@ from typing import Any
 from wsss.data.check import DataReport, check_data
 from wsss.data.lists import DataError, VocLists
 
-VERSION = 1
+VERSION = 2
 """Part of every entry. Raise it when the check or its fingerprint changes."""
 
 
