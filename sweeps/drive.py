@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan import Trial
-from sweeps.prior_warnings import KEY as WARNED
 from sweeps.progress import Board, mark_finished
 from sweeps.render import print_tables
 from sweeps.store import Store, read_json, write_json
 from sweeps.sweep import Sweep, save_sweep
+from sweeps.training_warnings import KEY as WARNED
 from sweeps.trial_task import Conduct
 
 INTERRUPTED, FAILED = 130, 1

@@ -29,25 +29,29 @@ def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> RichT
 def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text:
     """Return a cell: mean mIoU of its finished seeds (n/N), epochs of an unfinished one, failures.
 
-    mIoU in percent at the fixed background score. "at the prior": a training is warned of.
+    mIoU in percent at the fixed background score. "at the prior", "empty maps": what a training is
+    warned of.
     """
     pairs = [(trial, states[trial.run_id]) for trial in trials]
     mious = [state.miou_fixed for _, state in pairs if state.miou_fixed is not None]
     at_work = [pair for pair in pairs if pair[1].status == "running"]
     broken_off = [pair for pair in pairs if pair[1].status == "started"]
     failed = sum(state.status == "failed" for _, state in pairs)
-    warned = any(state.warning for _, state in pairs)
+    marks = []
+    if any(state.warning for _, state in pairs):
+        marks.append("at the prior")
+    if any(state.dead for _, state in pairs):
+        marks.append("empty maps")
     parts = []
     if mious:
         count = f" ({len(mious)}/{len(pairs)})" if len(pairs) > 1 else ""
         parts.append(f"{sum(mious) / len(mious):.2f}{count}")
     if at_work or broken_off:
         parts.append(_stage(*(at_work or broken_off)[0]))
-    if warned:
-        parts.append("at the prior")
+    parts += marks
     if failed:
         parts.append("failed" if failed == 1 else f"{failed} failed")
-    style = "red" if failed else "yellow" if at_work or warned else "green" if mious else "dim"
+    style = "red" if failed else "yellow" if at_work or marks else "green" if mious else "dim"
     return Text(" ".join(parts) or "·", style=style)
 
 

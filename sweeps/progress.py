@@ -10,9 +10,9 @@ from rich.text import Text
 from sweeps.cost_lines import format_seconds
 from sweeps.matrix import matrices
 from sweeps.plan import Plan, Trial
-from sweeps.prior_warnings import from_record
 from sweeps.states import TrialState, count_statuses
 from sweeps.sweep import Sweep
+from sweeps.training_warnings import dead_from_record, from_record
 
 PLAIN_EVERY_SECONDS = 30.0
 """Without a terminal: at most one line of running totals in this time."""
@@ -57,12 +57,18 @@ class Board:
             self._print_line(trial, state, changed=changed)
 
     def _heed(self, trial: Trial, state: TrialState, record: dict[str, float]) -> None:
-        """Print a warning at once, and show it until the training has left the label prior."""
+        """Print a warning at once, and show it while it holds."""
         if warning := from_record(record):
             state.warning = str(warning)
             self.console.print(Text(f"warning: {trial.name}: {warning}", style="yellow"))
         elif state.status == "failed" or record.get("collapsed") == 0:
             state.warning = ""
+        if dead := dead_from_record(record):
+            if not state.dead:
+                self.console.print(Text(f"warning: {trial.name}: {dead}", style="yellow"))
+            state.dead = str(dead)
+        elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
+            state.dead = ""
 
     def total_progress(self) -> float:
         """Return the finished share of all trials, in [0, 1]; a failed one counts as finished."""

@@ -15,6 +15,7 @@ from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.table import Cell, Table
 from wsss.printable import printable
+from wsss.training.dead_maps import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
@@ -89,6 +90,8 @@ def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
             text.append(f" (n={len(metrics)})")
         if any(store.cam(trial.cam_id).warning() for trial in trials):
             text.append("\nat the label prior", style="yellow")
+        if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):
+            text.append("\nempty maps", style="yellow")
     if failures:
         text.append(("\n" if metrics else "") + printable(str(failures[0]["kind"])), style="red")
     elif not metrics:

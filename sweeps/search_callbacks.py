@@ -4,9 +4,9 @@ from typing import Any
 
 from ray import tune
 
-from sweeps.prior_warnings import from_record
 from sweeps.search import Search
 from sweeps.search_history import History, Listen, SearchTrial
+from sweeps.training_warnings import from_record
 from wsss.identity import cam_id
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from filelock import Timeout
 
 from sweeps.lease import STALE_SECONDS, Lease
-from sweeps.prior_warnings import to_record
 from sweeps.remote_trial import RemoteTrial
 from sweeps.search import split_halves
 from sweeps.search_task import SearchTask
 from sweeps.store import CamFolder, StoreError, write_config, write_json
 from sweeps.training_lock import LOCK_WAIT_SECONDS
+from sweeps.training_warnings import to_record
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.confusion import (

@@ -14,6 +14,7 @@ from typing import Any
 
 from sweeps.plan import Trial
 from sweeps.store import Store
+from wsss.training.dead_maps import find_dead_maps
 
 STATUSES = ("finished", "running", "started", "missing", "failed")
 
@@ -37,6 +38,9 @@ class TrialState:
     """Kind and message of a failed one."""
     warning: str = ""
     """What a training that is still at the label prior is warned of; a failed one is not."""
+    dead: str = ""
+    """What a training whose maps are dead after its last epoch is warned of; a failed one is not.
+    """
 
 
 def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
@@ -59,7 +63,9 @@ def read_states(
         state = states[trial.run_id] = TrialState()
         if trial.cam_id in cams:
             cam = store.cam(trial.cam_id)
-            state.epoch, state.warning = len(cam.epochs()), cam.warning() or ""
+            epochs = cam.epochs()
+            state.epoch, state.warning = len(epochs), cam.warning() or ""
+            state.dead = str(find_dead_maps(epochs, trial.config) or "")
             state.status = "started" if state.epoch or state.warning else "missing"
         if trial.run_id not in runs:
             continue
@@ -69,7 +75,7 @@ def read_states(
             state.status, state.progress = "finished", 1.0
             state.miou_fixed = figures["miou_fixed"]
         elif failure := run.failure():
-            state.status, state.warning = "failed", ""
+            state.status, state.warning, state.dead = "failed", "", ""
             state.failure = f"{failure['kind']}: {failure['message']}"
     return states
 

@@ -43,7 +43,8 @@ class Status:
         failed = [trial for trial in self.plan.trials if self.states[trial.run_id].failure]
         text = Text()
         for trial in self.plan.trials:
-            if warning := self.states[trial.run_id].warning:
+            state = self.states[trial.run_id]
+            for warning in filter(None, (state.warning, state.dead)):
                 text.append(f"warning: {trial.name}: {warning}\n", style="yellow")
         for trial in failed:
             text.append(f"failed: {trial.name}: {self.states[trial.run_id].failure}\n", style="red")

@@ -22,6 +22,7 @@ from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
 from sweeps.tracked import MIOU, result_values
 from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
+from wsss.training.dead_maps import find_dead_maps
 
 EXPERIMENT = "wsss"
 RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
@@ -160,7 +161,8 @@ class Tracker:
         if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
             return
         self._log_epochs(run, epochs)
-        self._tag_warning(run, "" if failure else self.store.cam(trial.cam_id).warning() or "")
+        warnings = (self.store.cam(trial.cam_id).warning(), find_dead_maps(epochs, trial.config))
+        self._tag_warning(run, "" if failure else "; ".join(str(w) for w in warnings if w))
         if metrics:
             self._log_result(run_id, trial, metrics)
         if metrics and "wsss.failure" in run.data.tags:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from sweeps.counted import find_counts, note_counts
 from sweeps.environment import environment
 from sweeps.image_counts import count_images, save_image_counts
-from sweeps.prior_warnings import to_record
 from sweeps.remote_trial import RemoteTrial
 from sweeps.store import write_config, write_json
 from sweeps.store_errors import disk_errors
 from sweeps.training_lock import training_lock
+from sweeps.training_warnings import to_record
 from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
@@ -31,6 +31,7 @@ from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.dead_maps import find_dead_maps
 from wsss.training.prior import PriorLimits, PriorWarning
 from wsss.training.process import Process
 
@@ -47,9 +48,9 @@ def run_trial(
     """Run what is missing of a trial; yield progress as flat numbers.
 
     Every record has `epoch` and `progress` in [0, 1]; those of an epoch also have its losses, one
-    of a warning what prior_warnings.py makes of it, the last one the score. All ranks yield equally
-    often. Raises StoreError if another process works on the same training, DivergedError and
-    NotLearningError, on all ranks at once, as `train_cam` does.
+    of a warning what training_warnings.py makes of it (dead maps come with their epoch), the last
+    one the score. All ranks yield equally often. Raises StoreError if another process works on the
+    same training, DivergedError and NotLearningError, on all ranks at once, as `train_cam` does.
     """
     limits = limits or PriorLimits()
     config, store = RunConfig.model_validate(task.config), task.open_store()
@@ -135,10 +136,13 @@ class _Stages:
                 self.warn(record)
                 yield {"epoch": epoch} | to_record(record)
                 continue
+            epoch = float(record.epoch)
+            numbers = {key: float(value) for key, value in record.metrics().items()}
             if self.process.is_first:
                 self.cam.add_epoch(asdict(record))
-            epoch = float(record.epoch)
-            yield {key: float(value) for key, value in record.metrics().items()}
+                if dead := find_dead_maps(self.cam.epochs(), config):
+                    numbers |= to_record(dead)
+            yield numbers
         if self.process.is_first:
             write_json(self.cam.path / "trained.json", {"epochs": config.train.epochs})
             self.remote.push_training()

@@ -19,7 +19,6 @@ from sweeps.drive import _TrackingListener
 from sweeps.events import Events
 from sweeps.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.plan import Trial
-from sweeps.prior_warnings import from_record, to_record
 from sweeps.progress import Board
 from sweeps.report.build import build_report
 from sweeps.report.html import html
@@ -38,6 +37,7 @@ from sweeps.status import show_status
 from sweeps.store import Store
 from sweeps.sweep import Sweep, load_sweep
 from sweeps.tracking import Tracker
+from sweeps.training_warnings import from_record, to_record
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id

@@ -1,5 +1,6 @@
 """The commands train-cam, infer and evaluate: the stages from a training to its score."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def train_cam(
         from wsss.run_folder import remember
         from wsss.training import cam
         from wsss.training.checkpoint import CheckpointFolder
+        from wsss.training.dead_maps import find_dead_maps
         from wsss.training.prior import PriorLimits, PriorWarning
         from wsss.training.process import Process, pick_device
 
@@ -64,6 +66,8 @@ def train_cam(
         samples = dataset.samples(chosen.data.train_split)
         num_classes = len(dataset.classes)
         model = cam.build_cam_net(chosen, samples, num_classes, weights_file=weights_file)
+        epochs: list[dict[str, Any]] = []
+        warned = False
         for record in cam.train_cam(
             model, chosen, samples, num_classes, process=Process(device=pick_device()),
             checkpoints=CheckpointFolder(run / "checkpoints"), execution=how,
@@ -74,6 +78,11 @@ def train_cam(
                 continue
             numbers = " ".join(f"{key} {value:.4g}" for key, value in record.metrics().items())
             print(f"{numbers} of {chosen.train.epochs} epochs", flush=True)
+            epochs.append(asdict(record))
+            dead = find_dead_maps(epochs, chosen)
+            if dead and not warned:
+                print(f"warning: {dead}", flush=True)
+            warned = dead is not None
         print(f"{run}: trained; now: wsss infer --run {run}")
 
 

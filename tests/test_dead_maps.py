@@ -1,0 +1,152 @@
+"""Trainings whose maps die, as a person sees them: terminal, status, MLflow's tag and report."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished import finish, finished_sweep
+from rich.console import Console
+
+from sweeps.plan import Trial
+from sweeps.progress import Board
+from sweeps.render import render_tables
+from sweeps.status import show_status
+from sweeps.store import Store
+from sweeps.sweep import Sweep
+from sweeps.training_warnings import dead_from_record, from_record, to_record
+from wsss.config import RunConfig
+from wsss.overrides import apply_overrides
+from wsss.presets import TINY
+from wsss.training.dead_maps import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
+
+DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
+WORDS = "46 % of the maps of present classes are empty in the enhanced view at the end of epoch 6"
+
+
+def training(*original: float, **views: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Records of epochs with these dead shares."""
+    shares = {"original": original, **views}
+    return [
+        {"epoch": epoch + 1, "dead": {view: values[epoch] for view, values in shares.items()}}
+        for epoch in range(len(original))
+    ]
+
+
+def of_epochs(count: int, **settings: Any) -> RunConfig:
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return apply_overrides(TINY, {"train.epochs": count} | named)
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "shares"),
+    [
+        (8, (0.60, 0.54, 0.39, 0.24, 0.15, 0.12, 0.08, 0.07)),  # drawn data, no view
+        (6, (0.78, 0.66, 0.46, 0.34, 0.26, 0.26)),  # real pictures, enhanced view
+        (3, (0.50, 0.44, 0.14)),  # drawn data, few epochs
+        (1, (0.9,)),
+    ],
+)
+def test_trainings_that_went_well_are_never_warned_of(
+    num_epochs: int, shares: tuple[float, ...]
+) -> None:
+    records = training(*shares)
+    for done in range(1, num_epochs + 1):
+        assert find_dead_maps(records[:done], of_epochs(num_epochs)) is None
+
+
+def test_maps_still_dead_in_the_second_half_are_warned_of() -> None:
+    shares = (0.9, 0.8, MAX_DEAD + 0.1, MAX_DEAD + 0.1, MAX_DEAD + 0.1, MAX_DEAD)
+    warned = [find_dead_maps(training(*shares)[:n], of_epochs(6)) is not None for n in range(1, 7)]
+    assert warned == [False, False, False, True, True, False]
+
+
+def test_maps_that_die_are_warned_of_in_any_epoch_but_the_first() -> None:
+    shares = (0.1, 0.1 + MAX_RISE - 0.01, 0.1 + MAX_RISE + 0.01, 0.2)
+    warned = [find_dead_maps(training(*shares)[:n], of_epochs(20)) is not None for n in range(1, 5)]
+    assert warned == [False, False, True, False]
+
+
+def test_the_view_with_most_dead_maps_is_named_and_what_it_does_to_the_loss() -> None:
+    shares = {"enhanced": (0.6, 0.5), "decreased": (0.6, 0.45)}
+    records, views = training(0.6, 0.1, **shares), {"views__enhanced": True}
+    found = find_dead_maps(records, of_epochs(2, **views))
+    assert found == DeadMaps(2, "enhanced", 0.5, compared=True)
+    assert "in the enhanced view at the end of epoch 2: L_s is satisfied by nothing" in str(found)
+    for settings in ({}, views | {"transfer__lambda_s": 0.0}):
+        assert "L_s" not in str(find_dead_maps(records, of_epochs(2, **settings)))
+
+
+def test_records_of_older_stores_are_not_judged() -> None:
+    assert find_dead_maps([], of_epochs(2)) is None
+    assert find_dead_maps([{"epoch": 1}, {"epoch": 2}], of_epochs(2)) is None
+    resumed = [{"epoch": 1}, *training(0.6, 0.5)[1:]]
+    assert find_dead_maps(resumed, of_epochs(2)) is not None
+
+
+# Where it is shown
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    """Table III, one seed: 4 trials of 8 epochs."""
+    return finished_sweep(("III",), 1)
+
+
+def cell(sweep: Sweep, name: str) -> Trial:
+    return sweep.plan.cell_trials[f"III[{name}]"][0]
+
+
+def train(store: Store, trial: Trial, *dead: float) -> None:
+    """Finish a trial whose last epochs have these dead shares in each view."""
+    finish(store, trial, 0.5)
+    views = ("original", *trial.config.views.names)
+    for epoch, share in enumerate(dead, start=trial.config.train.epochs - len(dead) + 1):
+        record = {"epoch": epoch, "seconds": 1.0, "loss": 1.0, "step_losses": [1.0] * 5}
+        store.cam(trial.cam_id).add_epoch(record | {"dead": dict.fromkeys(views, share)})
+
+
+def status_of(store: Store, sweep: Sweep) -> str:
+    console = Console(file=io.StringIO(), width=300, color_system=None)
+    show_status(console, store, sweep, by_trial=False, every=None)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
+    record = to_record(DEAD)
+    assert all(isinstance(value, float) for value in record.values())
+    assert dead_from_record(record | {"epoch": 6.0}) == DEAD
+    assert from_record(record) is None
+    assert dead_from_record({"epoch": 6.0}) is None
+
+
+def test_the_board_says_it_once_and_again_after_the_maps_have_recovered(sweep: Sweep) -> None:
+    file, trial = io.StringIO(), cell(sweep, "yes,yes")
+    board = Board(sweep, Console(file=file, width=300, color_system=None))
+    dead, alive = {"collapsed": 0.0} | to_record(DEAD), {"collapsed": 0.0}
+    told = []
+    for record in (dead, dead, {"progress": 0.5}, alive, dead):
+        board.update(trial, status="running", record=record)
+        told.append(file.getvalue().count(f"warning: III[yes,yes] seed 0: {WORDS}"))
+    assert told == [1, 1, 1, 1, 2]
+
+
+def test_status_and_table_name_the_cells_whose_maps_died_also_after_the_end(
+    store: Store, sweep: Sweep
+) -> None:
+    train(store, cell(sweep, "yes,no"), 0.3, 0.46)
+    train(store, cell(sweep, "no,no"), 0.3, 0.1)
+    shown = status_of(store, sweep)
+    words = "46 % of the maps of present classes are empty in the original view at the end of"
+    assert f"warning: III[yes,no] seed 0: {words} epoch 8: L_s is" in shown
+    assert shown.count("warning:") == shown.count("empty maps") == 1
+    assert render_tables(sweep, store).count("empty maps") == 1
