@@ -11,6 +11,12 @@ from rich.console import Console
 from sweeps.plan import Trial
 from sweeps.progress import Board
 from sweeps.render import render_tables
+from sweeps.report import dead_maps
+from sweeps.report.build import build_report
+from sweeps.report.figures import DeadCurve, dead_curves
+from sweeps.report.html import html
+from sweeps.report.markdown import markdown
+from sweeps.report.terminal import print_report
 from sweeps.status import show_status
 from sweeps.store import Store
 from sweeps.sweep import Sweep
@@ -106,10 +112,10 @@ def cell(sweep: Sweep, name: str) -> Trial:
 
 
 def train(store: Store, trial: Trial, *dead: float) -> None:
-    """Finish a trial whose last epochs have these dead shares in each view."""
+    """Finish a trial whose last epochs have these dead shares in each view, the others the first."""
     finish(store, trial, 0.5)
-    views = ("original", *trial.config.views.names)
-    for epoch, share in enumerate(dead, start=trial.config.train.epochs - len(dead) + 1):
+    views, others = ("original", *trial.config.views.names), trial.config.train.epochs - len(dead)
+    for epoch, share in enumerate([dead[0]] * others + list(dead), start=1):
         record = {"epoch": epoch, "seconds": 1.0, "loss": 1.0, "step_losses": [1.0] * 5}
         store.cam(trial.cam_id).add_epoch(record | {"dead": dict.fromkeys(views, share)})
 
@@ -150,3 +156,46 @@ def test_status_and_table_name_the_cells_whose_maps_died_also_after_the_end(
     assert f"warning: III[yes,no] seed 0: {words} epoch 8: L_s is" in shown
     assert shown.count("warning:") == shown.count("empty maps") == 1
     assert render_tables(sweep, store).count("empty maps") == 1
+
+
+def test_the_report_draws_the_dead_share_and_says_where_maps_died(
+    store: Store, sweep: Sweep
+) -> None:
+    for name in ("no,no", "yes,yes"):
+        train(store, cell(sweep, name), 0.6, 0.1 if name == "no,no" else 0.46)
+    report = build_report(sweep, store)
+    (table,) = report.tables
+    said = [sentence for sentence in table.findings if "maps died" in sentence]
+    assert len(said) == 1
+    assert said[0].startswith("III[yes,yes]: maps died in 1 of 1 seed; seed 0: 46 % of the maps")
+    assert [name for name, text in report.warnings if "empty" in text] == ["III[yes,yes] seed 0"]
+    file = io.StringIO()
+    print_report(Console(file=file, width=400, color_system=None), report)
+    for text in (file.getvalue(), markdown(report), html(report)):
+        assert "maps died in 1 of 1 seed; seed 0: 46 %" in text
+    assert "L_s falls for nothing" in html(report)
+
+
+def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
+    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[DeadCurve] = []
+    monkeypatch.setattr(
+        dead_maps, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
+    )
+    finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
+    assert build_report(sweep, store).tables[0].findings
+    assert drawn == []
+    finish(store, cell(sweep, "yes,no"), 0.5)
+    folder = store.cam(cell(sweep, "yes,no").cam_id)
+    for record in training(0.6, 0.5, 0.3, enhanced=(0.5, 0.6, 0.4)):
+        folder.add_epoch({"seconds": 1.0, "step_losses": [1.0] * 5} | record)
+    build_report(sweep, store)
+    assert drawn == [DeadCurve("III[yes,no]", [[0.6, 0.6, 0.4]])]
+
+
+def test_the_figure_names_its_lines_and_the_limit() -> None:
+    curves = [DeadCurve("none", [[0.6, 0.1]]), DeadCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
+    svg = dead_curves(curves, name="d", title="t")
+    for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40%"):
+        assert f">{text}<" in svg

@@ -9,6 +9,7 @@ from sweeps import calibration
 from sweeps.failures import meanings
 from sweeps.plan import Plan
 from sweeps.published import paper_notes
+from sweeps.report.dead_maps import dead_sentences
 from sweeps.report.findings import findings, headline
 from sweeps.report.model import CellReport, Measure, Report, TableReport
 from sweeps.report.pictures import table_pictures
@@ -53,7 +54,7 @@ def build_report(
                 table=table,
                 cells=cells,
                 headline=headline(cells, small_scale=bool(marks)),
-                findings=findings(table, cells, results),
+                findings=(*findings(table, cells, results), *dead_sentences(cells, results)),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 pictures=table_pictures(table, cells, plan, results, pictured),
             )
@@ -242,9 +243,10 @@ def _failure_meanings(plan: Plan, results: Results) -> tuple[tuple[str, str], ..
 
 def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (trial.name, warning)
+        (trial.name, str(warning))
         for trial in plan.trials
-        if (warning := results.by_id[trial.run_id].warning)
+        for warning in (results.by_id[trial.run_id].warning, results.by_id[trial.run_id].dead)
+        if warning
     )
 
 

@@ -1,10 +1,11 @@
 """The figures of a report: pure functions from numbers to inline SVG text.
 
-figures_lines.py losses and thresholds · figures_oscillation.py how smooth a loss is ·
-figures_heatmap.py tables as maps · figures_rows.py dots, bars and intervals · figures_svg.py what
-they share: theme, ids, escaping.
+figures_lines.py losses and thresholds · figures_dead.py empty maps · figures_oscillation.py how
+smooth a loss is · figures_heatmap.py tables as maps · figures_rows.py dots, bars and intervals ·
+figures_svg.py what they share: theme, ids, escaping.
 """
 
+from sweeps.report.figures_dead import DeadCurve, dead_curves
 from sweeps.report.figures_heatmap import heatmap
 from sweeps.report.figures_lines import (
     LossCurve,
@@ -22,11 +23,13 @@ from sweeps.report.figures_rows import (
 )
 
 __all__ = [
+    "DeadCurve",
     "DotRow",
     "LossCurve",
     "OscillationRow",
     "ThresholdCurve",
     "cell_dots",
+    "dead_curves",
     "heatmap",
     "loss_curves",
     "oscillation",

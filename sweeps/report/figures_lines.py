@@ -15,16 +15,18 @@ from sweeps.report.figures_oscillation import moving_average
 from sweeps.report.figures_svg import (
     FONT_SIZE,
     INK,
+    LEGEND_CHARACTERS,
     MARKERS,
     LineStyle,
     draw_svg,
+    legend_below,
     line_style,
+    mean_of_seeds,
     num_lines,
     wrapped,
 )
 
 WIDTH = 560
-LEGEND_CHARACTERS = 70
 MAX_DRAWN_POINTS = 500
 MAX_MARKED_EPOCHS = 20
 
@@ -65,7 +67,7 @@ def loss_curves(
     longest = max((len(mean) for mean in means), default=1)
     window = window or steps_per_epoch or max(3, longest // 20)
     labels = [
-        wrapped(f"{curve.label} ({_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
+        wrapped(f"{curve.label} ({mean_of_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
         for curve in curves
     ]
 
@@ -79,7 +81,7 @@ def loss_curves(
         axes.grid(axis="y")
         if steps_per_epoch:
             _mark_epochs(axes, steps_per_epoch, longest)
-        _legend(
+        legend_below(
             figure, axes, f"pale: every step; strong: moving average over {window} steps", labels
         )
 
@@ -121,7 +123,9 @@ def threshold_curves(
         axes.set_xlabel("background threshold on the normalised CAM")
         axes.set_ylabel("pseudo-label mIoU (%)")
         axes.grid()
-        _legend(figure, axes, "marker: best threshold, chosen on the masks that score it", labels)
+        legend_below(
+            figure, axes, "marker: best threshold, chosen on the masks that score it", labels
+        )
 
     return draw_svg(
         draw, name=name, title=title, width=WIDTH,
@@ -191,16 +195,3 @@ def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(ends, [str(epoch) for epoch in epochs])
     upper.set_xlabel("end of epoch")
-
-
-def _legend(figure: Figure, axes: Axes, explanation: str, labels: list[str]) -> None:
-    """Put the legend below the axes, where it hides nothing, and a line which explains it."""
-    if labels:
-        figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside lower left", handlelength=3.6,
-            title=explanation, alignment="left", title_fontsize=FONT_SIZE - 1,
-        )  # fmt: skip
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"mean of {count} seeds"

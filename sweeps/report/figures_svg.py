@@ -30,6 +30,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 FONT_SIZE = 13.0
+LEGEND_CHARACTERS = 70
 
 _STYLE = {
     "axes.edgecolor": INK,
@@ -115,6 +116,20 @@ def label_rows(axes: Axes, labels: list[str]) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]) -> None:
+    """Put the legend below the axes, where it hides nothing, and a line which explains it."""
+    if labels:
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower left", handlelength=3.6,
+            title=explanation, alignment="left", title_fontsize=FONT_SIZE - 1,
+        )  # fmt: skip
+
+
+def mean_of_seeds(count: int) -> str:
+    """Return what a line stands for: `1 seed` or `mean of 3 seeds`."""
+    return "1 seed" if count == 1 else f"mean of {count} seeds"
 
 
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:

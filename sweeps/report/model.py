@@ -128,7 +128,7 @@ class Report:
     failure_meanings: tuple[tuple[str, str], ...]
     """(kind, what it means) of the kinds among the failures."""
     warnings: tuple[tuple[str, str], ...]
-    """(trial, words) of trainings that have not left the label prior."""
+    """(trial, words) of trainings that have not left the label prior, or ended with dead maps."""
     costs: tuple[tuple[str, str], ...]
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sweeps.plan import Plan
+from sweeps.report.dead_maps import dead_picture
 from sweeps.report.figures import (
     DotRow,
     LossCurve,
@@ -56,6 +57,9 @@ def table_pictures(
         pictures.append(_dots(table, done))
     if len(done) <= MAX_CURVES:
         pictures += _losses(table, done, plan, results)
+        pictures += dead_picture(
+            done, plan, results, name=_name(table, "dead"), title=f"Empty maps, Table {table.name}"
+        )
         pictures.append(_thresholds(table, done, results))
     pictures += _per_class(table, cells, results)
     return (*pictures, *_galleries(done, results, pictured))

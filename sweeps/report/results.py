@@ -12,6 +12,7 @@ from sweeps.image_counts import load_image_counts
 from sweeps.plan import Trial
 from sweeps.report.model import Measure
 from sweeps.store import Store
+from wsss.training.dead_maps import DeadMaps, find_dead_maps
 
 LEVEL = 0.95
 NUM_RESAMPLES = 2000
@@ -24,7 +25,9 @@ class Result:
     metrics: dict[str, Any] | None
     failure: dict[str, Any] | None
     warning: str | None = None
-    """What its training is warned of; None for a failed one."""
+    """That its training is at the label prior; None for a failed one."""
+    dead: DeadMaps | None = None
+    """That its maps are dead after its last epoch; None for a failed one."""
 
     @property
     def seconds(self) -> float:
@@ -49,8 +52,11 @@ class Results:
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
         failure = folder.failure()
-        warning = None if failure else self.store.cam(trial.cam_id).warning()
-        return Result(folder.metrics(), failure, warning)
+        if failure:
+            return Result(folder.metrics(), failure)
+        cam = self.store.cam(trial.cam_id)
+        dead = find_dead_maps(cam.epochs(), trial.config)
+        return Result(folder.metrics(), failure, cam.warning(), dead)
 
     def miou(self, run_id: str) -> float | None:
         """Return a trial's figure in percent, or None if it is not finished."""
