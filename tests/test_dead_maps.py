@@ -112,7 +112,7 @@ def cell(sweep: Sweep, name: str) -> Trial:
 
 
 def train(store: Store, trial: Trial, *dead: float) -> None:
-    """Finish a trial whose last epochs have these dead shares in each view, the others the first."""
+    """Finish a trial whose last epochs have these dead shares, the others the first of them."""
     finish(store, trial, 0.5)
     views, others = ("original", *trial.config.views.names), trial.config.train.epochs - len(dead)
     for epoch, share in enumerate([dead[0]] * others + list(dead), start=1):
