@@ -1,12 +1,14 @@
 """Trainings whose maps die, as a person sees them: terminal, status, MLflow's tag and report."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
+from typer.testing import CliRunner
 
 from sweeps.plan import Trial
 from sweeps.progress import Board
@@ -21,12 +23,16 @@ from sweeps.status import show_status
 from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.training_warnings import dead_from_record, from_record, to_record
+from sweeps.trial import run_trial
+from sweeps.trial_task import TrialTask
+from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.dead_maps import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
+from wsss.training.process import Process
 
-DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
+DEAD = DeadMaps(6, "enhanced", 0.46, suspects_l_s=True)
 WORDS = "46 % of the maps of present classes are empty in the enhanced view at the end of epoch 6"
 
 
@@ -51,6 +57,7 @@ def of_epochs(count: int, **settings: Any) -> RunConfig:
     ("num_epochs", "shares"),
     [
         (8, (0.60, 0.54, 0.39, 0.24, 0.15, 0.12, 0.08, 0.07)),  # drawn data, no view
+        (8, (0.38, 0.60, 0.26, 0.24, 0.15, 0.11, 0.12, 0.08)),  # begun with maps alive by chance
         (6, (0.78, 0.66, 0.46, 0.34, 0.26, 0.26)),  # real pictures, enhanced view
         (3, (0.50, 0.44, 0.14)),  # drawn data, few epochs
         (1, (0.9,)),
@@ -70,20 +77,22 @@ def test_maps_still_dead_in_the_second_half_are_warned_of() -> None:
     assert warned == [False, False, False, True, True, False]
 
 
-def test_maps_that_die_are_warned_of_in_any_epoch_but_the_first() -> None:
-    shares = (0.1, 0.1 + MAX_RISE - 0.01, 0.1 + MAX_RISE + 0.01, 0.2)
-    warned = [find_dead_maps(training(*shares)[:n], of_epochs(20)) is not None for n in range(1, 5)]
-    assert warned == [False, False, True, False]
+def test_maps_that_die_are_warned_of_at_once_but_for_the_first_epoch() -> None:
+    shares = (0.0, 0.3, 0.1, 0.1 + MAX_RISE - 0.01, 0.1 + MAX_RISE + 0.01, 0.2)
+    warned = [find_dead_maps(training(*shares)[:n], of_epochs(20)) is not None for n in range(1, 7)]
+    assert warned == [False, False, False, False, True, False]
 
 
 def test_the_view_with_most_dead_maps_is_named_and_what_it_does_to_the_loss() -> None:
     shares = {"enhanced": (0.6, 0.5), "decreased": (0.6, 0.45)}
     records, views = training(0.6, 0.1, **shares), {"views__enhanced": True}
     found = find_dead_maps(records, of_epochs(2, **views))
-    assert found == DeadMaps(2, "enhanced", 0.5, compared=True)
+    assert found == DeadMaps(2, "enhanced", 0.5, suspects_l_s=True)
     assert "in the enhanced view at the end of epoch 2: L_s is satisfied by nothing" in str(found)
     for settings in ({}, views | {"transfer__lambda_s": 0.0}):
         assert "L_s" not in str(find_dead_maps(records, of_epochs(2, **settings)))
+    records[-1]["collapsed"] = 1.0  # at the label prior
+    assert "L_s" not in str(find_dead_maps(records, of_epochs(2, **views)))
 
 
 def test_records_of_older_stores_are_not_judged() -> None:
@@ -133,6 +142,24 @@ def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
     assert dead_from_record(record | {"epoch": 6.0}) == DEAD
     assert from_record(record) is None
     assert dead_from_record({"epoch": 6.0}) is None
+
+
+def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_once(
+    small: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsss.training.dead_maps.MAX_DEAD", -1.0)  # whatever the share
+    config = apply_overrides(small, {"train.epochs": 4, "views.enhanced": True})
+    task = TrialTask(config.model_dump(mode="json"), str(tmp_path), str(drawn), None)
+    epochs = [record for record in run_trial(task, Process()) if "loss_cls" in record]
+    found = [dead_from_record(record) for record in epochs]
+    assert [dead.epoch if dead else None for dead in found] == [None, None, 3, 4]
+    for record, dead in zip(epochs, found, strict=True):
+        assert dead is None or dead.share == record[f"dead_{dead.view}"]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(json.dumps(config.model_dump(mode="json", exclude={"data"})))
+    words = ["train-cam", "--run", str(tmp_path / "run"), "--data", str(drawn), "--preset", "tiny"]
+    told = CliRunner().invoke(app, [*words, "--config", str(settings)]).output
+    assert [line.split(" epoch ")[1][0] for line in told.splitlines() if "warning" in line] == ["3"]
 
 
 def test_the_board_says_it_once_and_again_after_the_maps_have_recovered(sweep: Sweep) -> None:
@@ -197,5 +224,5 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
 def test_the_figure_names_its_lines_and_the_limit() -> None:
     curves = [DeadCurve("none", [[0.6, 0.1]]), DeadCurve("both", [[0.6, 0.5], [0.5, 0.4, 0.3]])]
     svg = dead_curves(curves, name="d", title="t")
-    for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40%"):
+    for text in ("none (1 seed)", "both (mean of 2 seeds)", "limit: 40 %"):
         assert f">{text}<" in svg

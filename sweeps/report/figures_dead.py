@@ -62,11 +62,11 @@ def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
         limit = [1 + longest / 2, longest + 0.5]
         axes.plot(limit, [100 * MAX_DEAD] * 2, color=INK, linewidth=1.2, dashes=(3, 3))
         axes.annotate(
-            f"limit: {MAX_DEAD:.0%}", (1, 100 * MAX_DEAD), xycoords=("axes fraction", "data"),
+            f"limit: {100 * MAX_DEAD:g} %", (1, 100 * MAX_DEAD), xycoords=("axes fraction", "data"),
             xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
         )  # fmt: skip
         axes.set_xlim(0.5, longest + 0.5)
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, 104)  # a line at 100 % is seen
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("empty maps of present classes (%)")

@@ -14,8 +14,11 @@ MAX_DEAD = 0.4
 """Dead share above which an epoch wholly in the training's second half is warned of."""
 
 MAX_RISE = 0.2
-"""Rise of the dead share above its lowest value so far of which any epoch but the first is warned
-of."""
+"""Rise of the dead share above its lowest value so far after which an epoch is warned of.
+
+The first epoch counts for neither limit: it begins with maps that are alive by chance, most of
+which then die in every training, while the classifier learns how frequent the classes are.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,15 @@ class DeadMaps:
     """original, enhanced or decreased."""
     share: float
     """Of the maps of present classes, in [0, 1]."""
-    compared: bool
-    """Whether L_s is part of the loss."""
+    suspects_l_s: bool
+    """Whether L_s is part of the loss, and the network has left the label prior: a network which
+    has not needs another rate or more epochs, whatever L_s does."""
 
     def __str__(self) -> str:
         effect = (
-            "L_s is satisfied by nothing; see transfer.empty_maps, transfer.ramp"
-            if self.compared
+            "L_s is satisfied by nothing; see transfer.empty_maps, transfer.ramp, "
+            "transfer.l1_reduction"
+            if self.suspects_l_s
             else "no threshold finds anything in them; see train.lr, train.epochs"
         )
         return (
@@ -48,19 +53,21 @@ def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> De
     epochs: `epoch` and `dead` (share by view, see EpochRecord) of each so far, in order. Records of
     older stores have no `dead`, and are not judged.
     """
-    last = epochs[-1] if epochs else {}
-    shares = last.get("dead")
-    if not shares or last["epoch"] == 1:
+    judged = [epoch for epoch in epochs if epoch["epoch"] > 1 and epoch.get("dead")]
+    if not judged or judged[-1] is not epochs[-1]:
         return None
+    last, shares = epochs[-1], epochs[-1]["dead"]
     late = 2 * (last["epoch"] - 1) >= config.train.epochs
     found = [
         view
         for view, share in shares.items()
         if (late and share > MAX_DEAD)
-        or share > MAX_RISE + min(e["dead"][view] for e in epochs if view in e.get("dead", ()))
+        or share > MAX_RISE + min(epoch["dead"][view] for epoch in judged)
     ]
     if not found:
         return None
     view = max(found, key=lambda name: shares[name])
-    compared = bool(config.views.names) and config.transfer.lambda_s > 0
-    return DeadMaps(int(last["epoch"]), view, shares[view], compared)
+    suspects_l_s = bool(
+        config.views.names and config.transfer.lambda_s > 0 and not last.get("collapsed")
+    )
+    return DeadMaps(int(last["epoch"]), view, shares[view], suspects_l_s)
