@@ -11,7 +11,7 @@ from wsss.training.prior import PriorWarning
 
 VIEWS = ("original", "enhanced", "decreased")
 KEY, LOSS, PRIOR = "warned_at", "warned_loss_cls", "warned_prior"
-DEAD, VIEW, EPOCH, SUSPECT = "warned_dead", "warned_view", "warned_epoch", "warned_suspect"
+DEAD, VIEW, EPOCH, COMPARED = "warned_dead", "warned_view", "warned_epoch", "warned_compared"
 
 
 def to_record(warning: PriorWarning | DeadMaps) -> dict[str, float]:
@@ -22,7 +22,7 @@ def to_record(warning: PriorWarning | DeadMaps) -> dict[str, float]:
         DEAD: warning.share,
         VIEW: float(VIEWS.index(warning.view)),
         EPOCH: float(warning.epoch),
-        SUSPECT: float(warning.suspects_l_s),
+        COMPARED: float(warning.compared),
     }
 
 
@@ -37,5 +37,5 @@ def dead_from_record(record: Mapping[str, Any]) -> DeadMaps | None:
     """Return the warning of dead maps among a report's numbers, or None."""
     if DEAD not in record:
         return None
-    view, suspect = VIEWS[int(record[VIEW])], bool(record[SUSPECT])
-    return DeadMaps(int(record[EPOCH]), view, float(record[DEAD]), suspect)
+    view, compared = VIEWS[int(record[VIEW])], bool(record[COMPARED])
+    return DeadMaps(int(record[EPOCH]), view, float(record[DEAD]), compared)

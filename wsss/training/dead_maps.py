@@ -11,7 +11,11 @@ from typing import Any
 from wsss.config import RunConfig
 
 MAX_DEAD = 0.4
-"""Dead share above which an epoch wholly in the training's second half is warned of."""
+"""Dead share above which an epoch wholly in the training's second half is warned of.
+
+Real pictures: at most .34 there in trainings that went well, .43 to .58 in those that did not
+(docs/paper.md).
+"""
 
 MAX_RISE = 0.2
 """Rise of the dead share above its lowest value so far after which an epoch is warned of.
@@ -30,20 +34,19 @@ class DeadMaps:
     """original, enhanced or decreased."""
     share: float
     """Of the maps of present classes, in [0, 1]."""
-    suspects_l_s: bool
-    """Whether L_s is part of the loss, and the network has left the label prior: a network which
-    has not needs another rate or more epochs, whatever L_s does."""
+    compared: bool
+    """Whether L_s is part of the loss."""
 
     def __str__(self) -> str:
         effect = (
             "L_s is satisfied by nothing; see transfer.empty_maps, transfer.ramp, "
-            "transfer.l1_reduction"
-            if self.suspects_l_s
+            "transfer.l1_reduction, train.lr"
+            if self.compared
             else "no threshold finds anything in them; see train.lr, train.epochs"
         )
         return (
-            f"{self.share:.0%}".replace("%", " %") + " of the maps of present classes are empty in "
-            f"the {self.view} view at the end of epoch {self.epoch}: {effect}"
+            f"{100 * self.share:.0f} % of the maps of present classes are empty in the {self.view} "
+            f"view (epoch {self.epoch}): {effect}"
         )
 
 
@@ -67,7 +70,5 @@ def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> De
     if not found:
         return None
     view = max(found, key=lambda name: shares[name])
-    suspects_l_s = bool(
-        config.views.names and config.transfer.lambda_s > 0 and not last.get("collapsed")
-    )
-    return DeadMaps(int(last["epoch"]), view, shares[view], suspects_l_s)
+    compared = bool(config.views.names) and config.transfer.lambda_s > 0
+    return DeadMaps(int(last["epoch"]), view, shares[view], compared)
