@@ -13,7 +13,7 @@ from wsss.config import RunConfig
 MAX_DEAD = 0.4
 """Dead share above which an epoch wholly in the training's second half is warned of.
 
-Real pictures: at most .34 there in trainings that went well, .43 to .58 in those that did not
+Real pictures: at most .34 there in trainings that went well, .43 to .55 in those that did not
 (docs/paper.md).
 """
 
