@@ -83,8 +83,6 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     labels = trials[0].config.labels
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
-    curves = [found.get("curve", ()) for found in metrics]
-    aucs = [a for curve in curves if (a := area_under_curve(curve, labels)) is not None]
     failures = [found for found in (run.failure() for run in runs) if found]
     text = Text()
     if metrics:
@@ -92,8 +90,8 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
         text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
-        if aucs:
-            text.append(f"\nAUC {mean_and_spread(aucs)}")
+        aucs = [area_under_curve(found["curve"], labels) for found in metrics]
+        text.append(f"\nAUC {mean_and_spread(aucs)}")
         if any(store.cam(trial.cam_id).warning() for trial in trials):
             text.append("\nat the label prior", style="yellow")
     if failures:

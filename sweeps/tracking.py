@@ -20,7 +20,7 @@ from sweeps.plan import Trial
 from sweeps.render import render_tables
 from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
-from sweeps.tracked import MIOU, result_values
+from sweeps.tracked import AUC, MIOU, result_values
 from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 
 EXPERIMENT = "wsss"
@@ -158,6 +158,8 @@ class Tracker:
         self._mlflow_ids[trial.run_id] = run.info.run_id
         run_id, status = run.info.run_id, _status(running, metrics, failure)
         if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
+            if AUC not in run.data.metrics:
+                client.log_metric(run_id, AUC, result_values(trial, metrics or {})[AUC])
             return
         self._log_epochs(run, epochs)
         self._tag_warning(run, "" if failure else self.store.cam(trial.cam_id).warning() or "")

@@ -39,7 +39,6 @@ def test_a_peak_that_is_moved_within_the_range_changes_no_area() -> None:
     assert left == pytest.approx(right)
 
 
-def test_a_range_of_one_threshold_is_its_miou_and_no_curve_is_none() -> None:
+def test_a_range_of_one_threshold_is_its_miou() -> None:
     curve = [(0.1, 10.0), (0.2, 20.0), (0.3, 70.0)]
     assert area_under_curve(curve, labels(0.2, 0.2)) == 20
-    assert area_under_curve([], labels(0.05, 0.8)) is None

@@ -6,16 +6,13 @@ from itertools import pairwise
 from wsss.config import LabelsConfig
 
 
-def area_under_curve(curve: Sequence[Sequence[float]], labels: LabelsConfig) -> float | None:
+def area_under_curve(curve: Sequence[Sequence[float]], labels: LabelsConfig) -> float:
     """Return the mean mIoU in percent over the thresholds of `labels.threshold_range`.
 
     curve: [T] of (threshold, mIoU in percent), ascending. The area by the trapezoid rule between
     the curve's thresholds nearest to both ends of the range, over their distance; for a range of
     one threshold, the mIoU there. Pixel ground truth scores it, and no threshold is chosen.
-    None without a curve.
     """
-    if not curve:
-        return None
     low, high = (
         min(range(len(curve)), key=lambda at: abs(curve[at][0] - end))
         for end in labels.threshold_range
