@@ -67,7 +67,9 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
         kind, words = Kind.PARTLY, f"partly: at the fixed score and {' and '.join(same)} only"
     else:
         kind, words = Kind.LEVEL, KIND_WORDS[Kind.LEVEL]
-        if not any(_drops(fixed, other) for other in others.values()):
+        if turned := [name for name, other in others.items() if other.differs]:
+            words += f", and turns round at {' and '.join(turned)}"
+        elif not any(_drops(fixed, other) for other in others.values()):
             words += ", though these seeds do not show it to be smaller there"
     return LevelOrShape(kind, f"{words}: {figures}")
 

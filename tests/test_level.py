@@ -90,6 +90,11 @@ def test_a_level_whose_loss_is_not_shown_says_so() -> None:
     assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
 
 
+def test_a_level_that_turns_round_says_where() -> None:
+    assert "turns round at held-out and AUC: fixed" in rule(UP, DOWN, NOTHING, DOWN).reason
+    assert "turns round" not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+
+
 # In a report
 
 MOVED = "III[yes,yes]"

@@ -71,7 +71,7 @@ def _levels(cells: Cells) -> list[str]:
     if not judged:
         return []
     found = [
-        f"{listed(names)}: {KIND_WORDS[kind]}."
+        f"{'All' if len(names) == len(judged) > 1 else listed(names)}: {KIND_WORDS[kind]}."
         for kind in Kind
         if (names := [name for name, level in judged.items() if level.kind is kind])
     ]

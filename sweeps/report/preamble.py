@@ -35,5 +35,5 @@ def legend(report: Report) -> list[str]:
         f"best threshold; AUC, the mean over all thresholds from {low:g} to {high:g}, with none "
         "chosen. A difference that is significant (Holm) at the fixed score and, with the same "
         "sign, in the three others is one of shape; in none of them, of level, which another "
-        "threshold would undo.",
+        "threshold would undo; else partly.",
     ]
