@@ -1,7 +1,7 @@
 """A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from io import StringIO
 
 from rich.console import Console
@@ -14,13 +14,14 @@ from sweeps.report.scale import scale_marks
 from sweeps.store import Store
 from sweeps.sweep import Sweep
 from sweeps.table import Cell, Table
+from wsss.evaluation.auc import area_under_curve
 from wsss.printable import printable
 from wsss.training.dead_maps import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
-    "ground truth); * at the best threshold (its choice saw pixel ground truth); "
-    "the number which the paper printed."
+    "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
+    "over all thresholds from {low:g} to {high:g}, none chosen; the number which the paper printed."
 )
 SMALL_SCALE = (
     "SMALL SCALE, preset {preset}: not the paper's data, backbone or schedule. The numbers show "
@@ -33,7 +34,9 @@ def header_lines(sweep: Sweep) -> list[str]:
     lines = [sweep.describe()]
     if scale_marks(sweep):
         lines.append(SMALL_SCALE.format(preset=sweep.preset))
-    lines.append(LEGEND.format(score=sweep.base.labels.background_score))
+    labels = sweep.base.labels
+    low, high = labels.threshold_range
+    lines.append(LEGEND.format(score=labels.background_score, low=low, high=high))
     return lines
 
 
@@ -77,8 +80,8 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
         console.print(Text(note, style="yellow"))
 
 
-def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
-    trials = list(trials)
+def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
+    labels = trials[0].config.labels
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
     failures = [found for found in (run.failure() for run in runs) if found]
@@ -88,6 +91,8 @@ def _cell(cell: Cell, trials: Iterable[Trial], store: Store) -> Text:
         text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
+        aucs = [area_under_curve(found["curve"], labels) for found in metrics]
+        text.append(f"\nAUC {mean_and_spread(aucs)}")
         if any(store.cam(trial.cam_id).warning() for trial in trials):
             text.append("\nat the label prior", style="yellow")
         if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):

@@ -28,7 +28,8 @@ def report(
         str,
         typer.Option(
             help="fixed (background score; saw no pixel ground truth) | held-out (threshold chosen "
-            "on other images) | best (threshold chosen on the scored images)"
+            "on other images) | best (threshold chosen on the scored images) | auc (mean over all "
+            "thresholds)"
         ),
     ] = "fixed",
     margin: Annotated[

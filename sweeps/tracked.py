@@ -4,9 +4,10 @@ from typing import Any
 
 from sweeps.plan import Trial
 from sweeps.tables import TABLES
+from wsss.evaluation.auc import area_under_curve
 
-MIOU = "miou/fixed"
-"""A trial whose run has this one is logged in full.
+MIOU, AUC = "miou/fixed", "miou/auc"
+"""A trial whose run has the first is logged in full, by an older version maybe without the second.
 
 MLflow's UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train;
 and compares by the metric that was logged first.
@@ -22,6 +23,7 @@ def result_values(trial: Trial, metrics: dict[str, Any]) -> dict[str, float | No
         MIOU: metrics["miou_fixed"],
         "miou/best_saw_gt": metrics["miou_best"],
         "miou/held_out": metrics.get("miou_held_out"),
+        AUC: area_under_curve(metrics["curve"], trial.config.labels),
         "miou/paper_as_printed": paper_miou(trial),
         "score/threshold_best_saw_gt": metrics["best_threshold"],
         "score/precision_fixed": metrics["precision_fixed"],

@@ -20,7 +20,7 @@ from sweeps.plan import Trial
 from sweeps.render import render_tables
 from sweeps.store import Store, write_json
 from sweeps.sweep import Sweep
-from sweeps.tracked import MIOU, result_values
+from sweeps.tracked import AUC, MIOU, result_values
 from sweeps.tracking_client import experiment_of, find_run, open_client, reason, tracking_uri
 from wsss.training.dead_maps import find_dead_maps
 
@@ -159,6 +159,8 @@ class Tracker:
         self._mlflow_ids[trial.run_id] = run.info.run_id
         run_id, status = run.info.run_id, _status(running, metrics, failure)
         if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
+            if AUC not in run.data.metrics:
+                client.log_metric(run_id, AUC, result_values(trial, metrics or {})[AUC])
             return
         self._log_epochs(run, epochs)
         warnings = (self.store.cam(trial.cam_id).warning(), find_dead_maps(epochs, trial.config))

@@ -131,11 +131,11 @@ def judge(
     outside = interval.low > paper + margin or interval.high < paper - margin
     if abs(paper) > margin + ROUNDING and holm_p < alpha:
         if mean * paper < 0:
-            reason = f"{measured}, the opposite sign of {expected} (Holm {_p(holm_p)})"
+            reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
             return Verdict(Word.NOT_REPRODUCED, reason)
         if not equivalent:
             where = "lies outside" if outside else "is not shown to be within"
-            reason = f"{measured}, the sign of {expected} (Holm {_p(holm_p)}), but {where} "
+            reason = f"{measured}, the sign of {expected} (Holm {p_words(holm_p)}), but {where} "
             return Verdict(Word.TREND_ONLY, f"{reason}± {margin:.2f} of it ({span})")
     if outside:
         reason = f"{measured}, {span}, wholly outside {expected} ± {margin:.2f}"
@@ -144,12 +144,14 @@ def judge(
     if not equivalent:
         reason = f"{measured}, {span}, neither shows nor rules out {expected} ± {margin:.2f}"
         return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
-    reason = f"{measured}, within ± {margin:.2f} of {expected} (equivalence {_p(p_equivalent)})"
+    reason = (
+        f"{measured}, within ± {margin:.2f} of {expected} (equivalence {p_words(p_equivalent)})"
+    )
     if abs(paper) <= margin + ROUNDING:
         return Verdict(Word.REPRODUCED, reason)
     if holm_p < alpha:
-        return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {_p(holm_p)})")
-    reason += f", but not shown to differ from 0 (Holm {_p(holm_p)})"
+        return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {p_words(holm_p)})")
+    reason += f", but not shown to differ from 0 (Holm {p_words(holm_p)})"
     return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
 
 
@@ -179,5 +181,6 @@ def _missing(paper: float, margin: float, sd: float, n: int, alpha: float) -> st
     return f"at this noise (SD {sd:.2f}), for this cell alone, {', '.join(parts)}"
 
 
-def _p(p: float) -> str:
+def p_words(p: float) -> str:
+    """Return a p-value as `p .012`, or that it is below .001."""
     return "p < .001" if p < 0.001 else f"p {p:.3f}".replace("0.", ".")

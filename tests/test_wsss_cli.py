@@ -185,9 +185,12 @@ def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
     list(run_trial(task, Process()))
     expected = Store(tmp_path).run(run_id(slow)).metrics()
     assert expected is not None
-    fixed, best = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))
+    fixed, best, auc = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))
     assert fixed == pytest.approx(expected["miou_fixed"], abs=0.15)
     assert best == pytest.approx(expected["miou_best"], abs=0.15)
+    assert auc == pytest.approx(
+        np.mean([v for t, v in expected["curve"] if 0.05 <= t <= 0.8]), abs=0.3
+    )
     assert "at the fixed threshold 0.15" in evaluated[1]
     assert "(chosen with pixel ground truth)" in evaluated[1]
     rows = dict(re.findall(r"^  (\w+) +([\d.]+)$", evaluated[1], re.MULTILINE))

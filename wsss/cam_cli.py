@@ -121,6 +121,7 @@ def evaluate(
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     with explained():
         from wsss.data.voc import DataError, VocDataset
+        from wsss.evaluation.auc import area_under_curve
         from wsss.evaluation.confusion import collect, count_image, threshold_grid
         from wsss.evaluation.score import score_counts
         from wsss.labels.cam_files import read_cams
@@ -146,6 +147,9 @@ def evaluate(
             f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
             "(chosen with pixel ground truth)"
         )
+        low, high = config.labels.threshold_range
+        area = area_under_curve(score.curve, config.labels)
+        print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
         for name, value in zip(("background", *dataset.classes), score.iou_fixed, strict=True):
             if value is not None:
                 print(f"  {name:14} {value:6.2f}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sweeps import calibration
 from sweeps.failures import meanings
+from sweeps.level import LevelOrShape, level_or_shape
 from sweeps.plan import Plan
 from sweeps.published import paper_notes
 from sweeps.report.dead_maps import dead_sentences
@@ -98,19 +99,25 @@ def _cells(
         reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
         for reference, _ in table.cells()
     }
-    values = {
-        reference: {s: v for s, r in by_seed.items() if (v := results.miou(r)) is not None}
-        for reference, by_seed in run_ids.items()
+    mious = {
+        measure: {
+            reference: {
+                s: v for s, r in by_seed.items() if (v := results.miou(r, measure)) is not None
+            }
+            for reference, by_seed in run_ids.items()
+        }
+        for measure in Measure
     }
     paper = {reference: cell.paper for reference, cell in table.cells()}
-    evidence = _evidence(table, run_ids, values, margin)
+    evidence = {m: _evidence(table, run_ids, mious[m], margin) for m in Measure}
     cells = {}
     for row in table.rows:
         for column in table.columns:
             reference = table.reference(row, column)
             cells[reference] = _cell(
-                reference, cell_labels(table, row, column), paper[reference], run_ids, values,
-                evidence.get(reference), table.baseline, plan, results, links,
+                reference, cell_labels(table, row, column), paper[reference], run_ids, mious,
+                {m: e for m in Measure if (e := evidence[m].get(reference))}, table.baseline, plan,
+                results, links,
             )  # fmt: skip
     return cells
 
@@ -150,13 +157,14 @@ def _cell(
     labels: tuple[str, ...],
     paper: float | None,
     run_ids: Mapping[str, Mapping[int, str]],
-    values: Mapping[str, Mapping[int, float]],
-    evidence: CellEvidence | None,
+    mious: Mapping[Measure, Mapping[str, Mapping[int, float]]],
+    evidence: Mapping[Measure, CellEvidence],
     baseline: str,
     plan: Plan,
     results: Results,
     links: "_Links",
 ) -> CellReport:
+    values = mious[results.measure]
     own, mine, theirs = run_ids[reference], values[reference], values[baseline]
     mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
     common = sorted(mine.keys() & theirs.keys())
@@ -167,11 +175,13 @@ def _cell(
         paper=paper,
         run_ids=dict(own),
         values=dict(mine),
+        mious={measure: dict(mious[measure][reference]) for measure in Measure},
+        level=None if is_baseline else _level(evidence),
         mean=mean,
         sd=sd,
         seed_interval=_bounds(list(mine.values())),
         image_interval=results.image_interval([own[s] for s in mine]),
-        evidence=None if is_baseline else evidence,
+        evidence=None if is_baseline else evidence.get(results.measure),
         image_difference=None
         if is_baseline
         else results.image_difference(
@@ -186,6 +196,12 @@ def _cell(
         seconds=sum(results.by_id[run].seconds for run in own.values()),
         links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
     )
+
+
+def _level(evidence: Mapping[Measure, CellEvidence]) -> LevelOrShape | None:
+    fixed = evidence.get(Measure.fixed)
+    others = {m.heading: e for m, e in evidence.items() if m is not Measure.fixed}
+    return level_or_shape(fixed, others) if fixed else None
 
 
 def _bounds(values: list[float]) -> tuple[float, float] | None:

@@ -3,8 +3,9 @@
 import csv
 from io import StringIO
 
-from sweeps.report.lines import seed_bounds, verdict_word
-from sweeps.report.model import CellReport, Report, TableReport
+from sweeps.report.lines import level_word, seed_bounds, verdict_word
+from sweeps.report.model import CellReport, Measure, Report, TableReport
+from sweeps.stats import mean_sd
 from wsss.printable import printable
 
 COLUMNS = (
@@ -14,6 +15,8 @@ COLUMNS = (
     "difference_seed_high", "difference_image_low", "difference_image_high", "p_holm",
     "seeds_to_resolve_paper", "verdict", "reason", "values", "run_ids", "failures", "seconds",
     "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
+    *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
+    "level_or_shape", "level_or_shape_reason",
 )  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -58,10 +61,22 @@ def _line(report: Report, table: TableReport, cell: CellReport) -> list[object]:
         evidence.holm_p if evidence else None,
         evidence.seeds_needed if evidence else None,
         verdict_word(table, cell), verdict.reason if verdict else "",
-        " ".join(f"{seed}:{value:.4f}" for seed, value in sorted(cell.values.items())),
+        _by_seed(cell.values),
         " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
         "; ".join(cell.failures), round(cell.seconds, 1), sweep.preset,
         f"{sweep.base.data.name} {sweep.base.data.fingerprint}", sweep.base.network.backbone,
         sweep.num_train_images, sweep.num_eval_images, sweep.base.train.epochs,
         "yes" if report.scale_marks else "no",
+        *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
+        level_word(table, cell), cell.level.reason if cell.level else "",
     ]  # fmt: skip
+
+
+def _figures(values: dict[int, float]) -> tuple[float | None, float | None, str]:
+    """Return mean, SD over seeds, and the value of each seed, of one measure."""
+    mean, sd = mean_sd(list(values.values())) if values else (None, None)
+    return mean, sd, _by_seed(values)
+
+
+def _by_seed(values: dict[int, float]) -> str:
+    return " ".join(f"{seed}:{value:.4f}" for seed, value in sorted(values.items()))

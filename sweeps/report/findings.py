@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from sweeps.anova import two_way_anova
 from sweeps.bootstrap import argmax_stability, argmax_stability_over_images
+from sweeps.level import KIND_WORDS, Kind
 from sweeps.power import minimum_detectable, seeds_needed
 from sweeps.report.model import CellReport
 from sweeps.report.results import Results
+from sweeps.report.summary import table_summary
 from sweeps.report.words import counted, listed, number, p_value
 from sweeps.stats import range_of_noise
 from sweeps.table import Table
@@ -45,15 +47,38 @@ def headline(cells: Cells, *, small_scale: bool) -> str:
 
 
 def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
-    """Return the sentences on seed noise, resolution, ranking and factors of a table."""
+    """Return what a table shows in one sentence, then those on level, noise, ranks and factors."""
+    values, pooled = _complete(table, cells), pooled_sd(cells)
+    summary = []
+    if values is not None and len(cells) > 1:
+        differing = [ref for ref, cell in cells.items() if cell.evidence and cell.evidence.differs]
+        summary = [table_summary(table, values, pooled, differing)]
     return (
-        *_noise(cells),
+        *summary,
+        *_levels(cells),
+        *(_noise(cells) if pooled or not summary else ()),
         *_resolution(cells),
         *_repeats(table, cells),
         *_paper_span(cells),
         *_factors(table, cells),
         *_winner(table, cells, results),
     )
+
+
+def _levels(cells: Cells) -> list[str]:
+    """Say which differences to the baseline are of level, and which of shape."""
+    judged = {name: cell.level for name, cell in cells.items() if cell.level}
+    if not judged:
+        return []
+    found = [
+        f"{'All' if len(names) == len(judged) > 1 else listed(names)}: {KIND_WORDS[kind]}."
+        for kind in Kind
+        if (names := [name for name, level in judged.items() if level.kind is kind])
+    ]
+    if not found:
+        reasons = [level.reason.partition(": ")[0] for level in judged.values()]
+        return [f"Level or shape: {listed(list(dict.fromkeys(reasons)))}."]
+    return [f"Level or shape, of {counted(len(judged), 'difference')}. {' '.join(found)}"]
 
 
 def pooled_sd(cells: Cells) -> tuple[float, int] | None:

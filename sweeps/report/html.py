@@ -6,8 +6,11 @@ from markupsafe import Markup
 from sweeps.published import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from sweeps.report.lines import (
     COLUMNS,
+    MEASURES,
     evidence_row,
+    level_word,
     measured,
+    measures_row,
     remarks,
     verdict_reasons,
     verdict_word,
@@ -43,6 +46,7 @@ def html(report: Report) -> str:
         small_scale=SMALL_SCALE,
         legend=legend(report),
         columns=COLUMNS,
+        measures=MEASURES,
         tables=[_table(table) for table in report.tables],
         table_i=TABLE_I,
         table_ii=TABLE_II,
@@ -76,6 +80,10 @@ def _table(report: TableReport) -> dict[str, object]:
         "words": words,
         "badges": {reference: _BADGES.get(word, "plain") for reference, word in words.items()},
         "evidence": [(cell, evidence_row(report, cell)) for cell in report.cells.values()],
+        "levels": {ref: level_word(report, cell) for ref, cell in report.cells.items()},
+        "measures": [
+            (", ".join(cell.labels), measures_row(report, cell)) for cell in report.cells.values()
+        ],
         "sentences": [*report.findings, *remarks(report)],
         "reasons": verdict_reasons(report),
         "notes": report.notes,

@@ -4,7 +4,7 @@ Needs the packages booktabs and amssymb, which every TeX distribution has.
 """
 
 from sweeps.paper_tables import NO, YES
-from sweeps.report.lines import measured, verdict_word
+from sweeps.report.lines import MEASURES, measured, measures_row, verdict_word
 from sweeps.report.model import CellReport, Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
 from sweeps.report.words import DASH, number, signed
@@ -53,7 +53,7 @@ def _table(report: Report, table: TableReport) -> str:
     single = len(table.table.columns) == 1
     rows = _list(table) if single else _grid(table)
     mark = "" if not report.scale_marks else " \\textbf{Small scale.}"
-    what = report.measure.describe(report.sweep.base.labels.background_score)
+    what = report.measure.describe(report.sweep.base.labels)
     body = [
         r"\begin{table}[htbp]",
         rf"\renewcommand{{\thetable}}{{{escape(table.table.name)}}}",
@@ -63,7 +63,11 @@ def _table(report: Report, table: TableReport) -> str:
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         *rows,
         r"}",
-        rf"\par\smallskip\small {escape(table.headline)}",
+        r"\par\smallskip",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        *_measures(table),
+        r"}",
+        *(rf"\par\smallskip\small {escape(text)}" for text in (table.headline, *table.findings)),
         r"\end{table}",
     ]
     return "\n".join(body)
@@ -87,6 +91,16 @@ def _list(report: TableReport) -> list[str]:
             escape(verdict_word(report, cell)),
         ]
         lines.append(" & ".join(entries) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _measures(report: TableReport) -> list[str]:
+    """One line per cell: its mIoU under every measure, and whether it is of level or shape."""
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(MEASURES) - 1)}l}}", r"\toprule"]
+    lines += [" & ".join(("cell", *MEASURES)) + r" \\", r"\midrule"]
+    for cell in report.cells.values():
+        entries = (", ".join(cell.labels), *measures_row(report, cell))
+        lines.append(" & ".join(map(escape, entries)) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

@@ -1,7 +1,8 @@
 """The rows of a table's evidence as text, shared by the outputs that show them as a table."""
 
-from sweeps.report.model import CellReport, TableReport
+from sweeps.report.model import CellReport, Measure, TableReport
 from sweeps.report.words import DASH, counted, duration, interval, mean_and_sd, number, signed
+from sweeps.stats import mean_sd
 from sweeps.verdict import CellEvidence
 
 COLUMNS = (
@@ -19,6 +20,8 @@ COLUMNS = (
     "95 % over images",
     "time",
 )
+MEASURES = (*(measure.heading for measure in Measure), "level or shape")
+"""The columns beside a cell's labels in the table of all measures."""
 
 
 def evidence_row(report: TableReport, cell: CellReport) -> tuple[str, ...]:
@@ -39,6 +42,19 @@ def evidence_row(report: TableReport, cell: CellReport) -> tuple[str, ...]:
         interval(cell.image_difference, sign=True),
         duration(cell.seconds) if cell.seconds else DASH,
     )
+
+
+def measures_row(report: TableReport, cell: CellReport) -> tuple[str, ...]:
+    """Return a cell's entries under `MEASURES`: mean and SD over seeds of each, and a word."""
+    found = [mean_sd(list(by.values())) if by else (None, None) for by in cell.mious.values()]
+    return (*(mean_and_sd(*values) for values in found), level_word(report, cell))
+
+
+def level_word(report: TableReport, cell: CellReport) -> str:
+    """Return `level`, `shape` or `partly`; a dash where none can be said."""
+    if cell.reference == report.table.baseline:
+        return "baseline"
+    return (cell.level.kind if cell.level else None) or DASH
 
 
 def seed_bounds(evidence: CellEvidence | None) -> tuple[float, float] | None:
@@ -70,12 +86,15 @@ def verdict_word(report: TableReport, cell: CellReport) -> str:
 
 
 def verdict_reasons(report: TableReport) -> list[str]:
-    """Return `cell: word: reason` of each judged cell."""
-    return [
-        f"{', '.join(cell.labels)}: {cell.evidence.verdict.word}: {cell.evidence.verdict.reason}"
-        for cell in report.cells.values()
-        if cell.evidence and cell.evidence.verdict
-    ]
+    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape."""
+    found = []
+    for cell in report.cells.values():
+        verdict = cell.evidence.verdict if cell.evidence else None
+        parts = [f"{verdict.word}: {verdict.reason}"] if verdict else []
+        parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
+        if parts:
+            found.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
+    return found
 
 
 def remarks(report: TableReport) -> list[str]:

@@ -3,7 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from sweeps.report.lines import COLUMNS, evidence_row, remarks, verdict_reasons
+from sweeps.report.lines import (
+    COLUMNS,
+    MEASURES,
+    evidence_row,
+    measures_row,
+    remarks,
+    verdict_reasons,
+)
 from sweeps.report.model import Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
 from wsss.printable import printable, web_address
@@ -43,10 +50,14 @@ def markdown(report: Report) -> str:
 
 def _table(report: TableReport) -> str:
     rows = [evidence_row(report, cell) for cell in report.cells.values()]
+    measures = [
+        (", ".join(cell.labels), *measures_row(report, cell)) for cell in report.cells.values()
+    ]
     parts = [
         f"## Table {escape(report.table.name)}. {escape(report.table.title)}",
         f"**{escape(report.headline)}**",
         grid((", ".join(_axes(report)), *COLUMNS[1:]), rows),
+        grid((", ".join(_axes(report)), *MEASURES), measures),
         bullets([*report.findings, *verdict_reasons(report), *remarks(report)]),
     ]
     if report.notes:

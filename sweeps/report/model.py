@@ -7,10 +7,12 @@ images as they are) have fields of their own and are never added up.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sweeps.level import LevelOrShape
 from sweeps.published import PaperNote
 from sweeps.sweep import Sweep
 from sweeps.table import Table
 from sweeps.verdict import CellEvidence
+from wsss.config import LabelsConfig
 
 
 class Measure(StrEnum):
@@ -19,21 +21,25 @@ class Measure(StrEnum):
     fixed = "fixed"
     held_out = "held-out"
     best = "best"
+    auc = "auc"
 
     @property
-    def key(self) -> str:
-        """Its name in metrics.json."""
-        return {"fixed": "miou_fixed", "held-out": "miou_held_out", "best": "miou_best"}[self.value]
+    def heading(self) -> str:
+        """Its name in the head of a column."""
+        return "AUC" if self is Measure.auc else self.value
 
-    def describe(self, background_score: float) -> str:
+    def describe(self, labels: LabelsConfig) -> str:
         """Return what the figure is, and which pixel ground truth its choice saw."""
+        low, high = labels.threshold_range
         return {
-            "fixed": f"pseudo-label mIoU in % at the fixed background score {background_score:g}, "
-            "which saw no pixel ground truth",
+            "fixed": "pseudo-label mIoU in % at the fixed background score "
+            f"{labels.background_score:g}, which saw no pixel ground truth",
             "held-out": "pseudo-label mIoU in % at a threshold chosen on the other half of the "
             "scored images, whose pixel ground truth it saw",
             "best": "pseudo-label mIoU in % at each training's best threshold, whose choice saw "
             "the pixel ground truth that scores it",
+            "auc": f"mean pseudo-label mIoU in % over all thresholds from {low:g} to {high:g} "
+            "(AUC, area under the threshold curve), of which none is chosen",
         }[self.value]
 
 
@@ -49,6 +55,10 @@ class CellReport:
     """Seed -> run id, of all planned trials."""
     values: dict[int, float]
     """Seed -> mIoU, of finished trials."""
+    mious: dict[Measure, dict[int, float]]
+    """The same under every measure; a measure which a run lacks has no seed of it."""
+    level: LevelOrShape | None
+    """What its difference to the baseline is one of; None where `evidence` is None."""
     mean: float | None
     sd: float | None
     """Sample SD over seeds: seed noise. None below two seeds."""

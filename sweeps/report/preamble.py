@@ -17,9 +17,11 @@ def scale_warning(report: Report) -> str | None:
 
 def legend(report: Report) -> list[str]:
     """Return how to read the tables."""
-    score = report.sweep.base.labels.background_score
+    labels = report.sweep.base.labels
+    low, high = labels.threshold_range
     return [
-        f"Measured: {report.measure.describe(score)}. Paper: as printed by Qin et al., TCSVT 2024.",
+        f"Measured: {report.measure.describe(labels)}. "
+        "Paper: as printed by Qin et al., TCSVT 2024.",
         "Intervals over seeds say what another training would give on the same images; intervals "
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",
@@ -28,4 +30,10 @@ def legend(report: Report) -> list[str]:
         "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
         "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "
         "be another; not resolvable if the seeds cannot tell.",
+        f"Level or shape: fixed is the mIoU at the background score {labels.background_score:g}; "
+        "held-out, at a threshold chosen on the other half of the images; best, at each training's "
+        f"best threshold; AUC, the mean over all thresholds from {low:g} to {high:g}, with none "
+        "chosen. A difference that is significant (Holm) at the fixed score and, with the same "
+        "sign, in the three others is one of shape; in none of them, of level, which another "
+        "threshold would undo; else partly.",
     ]

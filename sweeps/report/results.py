@@ -1,7 +1,7 @@
 """What the store holds of a sweep's trials, read once: figures, failures, counts per image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from sweeps.image_counts import load_image_counts
 from sweeps.plan import Trial
 from sweeps.report.model import Measure
 from sweeps.store import Store
+from wsss.config import LabelsConfig
+from wsss.evaluation.auc import area_under_curve
 from wsss.training.dead_maps import DeadMaps, find_dead_maps
 
 LEVEL = 0.95
@@ -28,6 +30,8 @@ class Result:
     """That its training is at the label prior; None for a failed one."""
     dead: DeadMaps | None = None
     """That its maps are dead after its last epoch; None for a failed one."""
+    mious: Mapping[Measure, float | None] = field(default_factory=dict)
+    """Percent; None where an older version did not score it. Empty if it has not ended."""
 
     @property
     def seconds(self) -> float:
@@ -52,24 +56,24 @@ class Results:
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
         failure = folder.failure()
+        metrics = folder.metrics()
+        mious = _mious(metrics, trial.config.labels)
         if failure:
-            return Result(folder.metrics(), failure)
+            return Result(metrics, failure, mious=mious)
         cam = self.store.cam(trial.cam_id)
         dead = find_dead_maps(cam.epochs(), trial.config)
-        return Result(folder.metrics(), failure, cam.warning(), dead)
+        return Result(metrics, failure, cam.warning(), dead, mious)
 
-    def miou(self, run_id: str) -> float | None:
+    def miou(self, run_id: str, measure: Measure) -> float | None:
         """Return a trial's figure in percent, or None if it is not finished."""
-        metrics = self.by_id[run_id].metrics
-        value = metrics.get(self.measure.key) if metrics else None
-        return None if value is None else float(value)
+        return self.by_id[run_id].mious.get(measure)
 
     def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
         """Return (image ids, counts per image) of a finished trial at the measure's threshold.
 
-        None for the held-out measure, which has no one threshold.
+        None for the held-out measure and for the AUC, which have no one threshold.
         """
-        if self.measure is Measure.held_out or self.by_id[run_id].metrics is None:
+        if self.measure in (Measure.held_out, Measure.auc) or self.by_id[run_id].metrics is None:
             return None
         if run_id not in self._counts:
             loaded = load_image_counts(self.store.run(run_id))
@@ -132,6 +136,18 @@ class Results:
             assert found is not None
             self._mious[run_id] = self.resamples(len(found[0])).mious(found[1])
         return self._mious[run_id]
+
+
+def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:
+    """Return a finished trial's mIoU under each measure; nothing for one that has not ended."""
+    if metrics is None:
+        return {}
+    return {
+        Measure.fixed: metrics["miou_fixed"],
+        Measure.held_out: metrics.get("miou_held_out"),
+        Measure.best: metrics["miou_best"],
+        Measure.auc: area_under_curve(metrics["curve"], labels),
+    }
 
 
 def _percentiles(values: NDArray[np.float64] | None) -> tuple[float, float] | None:

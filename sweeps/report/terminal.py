@@ -6,13 +6,23 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sweeps.report.lines import measured, remarks, seed_bounds, verdict_reasons, verdict_word
+from sweeps.report.lines import (
+    MEASURES,
+    measured,
+    measures_row,
+    remarks,
+    seed_bounds,
+    verdict_reasons,
+    verdict_word,
+)
 from sweeps.report.model import Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
 from sweeps.report.words import DASH, interval, number, signed
 from wsss.printable import printable
 
 MAX_REASONS = 8
+GAP = (0, 1, 0, 0)
+"""Padding of a table's cells: the least, so that one of four measures fits 80 columns."""
 STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"}
 
 
@@ -39,12 +49,17 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def _table(report: TableReport) -> RenderableType:
-    grid = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
     names = [*report.table.row_names]
     if len(report.table.columns) > 1:
         names.append(report.table.column_name)
+    scores = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
     for name in names:
         grid.add_column(_text(name), style="bold")
+        scores.add_column(_text(name), style="bold")
+    for name in MEASURES[:-1]:
+        scores.add_column(name, justify="right", no_wrap=True)
+    scores.add_column(MEASURES[-1], min_width=8)
     for name in ("paper", "measured", "n", "baseline: paper", "measured", "95 % seeds", "verdict"):
         grid.add_column(name, justify="left" if name == "verdict" else "right")
     for cell in report.cells.values():
@@ -59,6 +74,8 @@ def _table(report: TableReport) -> RenderableType:
             _text(interval(seed_bounds(evidence), sign=True)),
             _text(word, style=STYLES.get(word, "")),
         )
+        entries = [entry.replace(" ± ", "±") for entry in measures_row(report, cell)]
+        scores.add_row(*map(_text, (*cell.labels, *entries)))
     reasons = verdict_reasons(report)
     if len(reasons) > MAX_REASONS:
         reasons = [f"The reasons of {len(reasons)} verdicts are in report.md and report.html."]
@@ -68,6 +85,7 @@ def _table(report: TableReport) -> RenderableType:
         _text(f"\nTable {report.table.name}. {report.table.title}", style="bold"),
         _text(report.headline, style="bold"),
         grid,
+        scores,
         *(Padding(_text(sentence), (0, 0, 0, 2)) for sentence in sentences),
     )
 

@@ -1,0 +1,82 @@
+"""Area under the threshold curve, against numbers by hand and NumPy's trapezoid."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import fill, finished_sweep
+from mlflow.tracking import MlflowClient
+
+from sweeps import tracking
+from sweeps.store import Store
+from sweeps.tracked import result_values
+from wsss.config import LabelsConfig
+from wsss.evaluation.auc import area_under_curve
+
+
+def labels(low: float, high: float) -> LabelsConfig:
+    return LabelsConfig(threshold_range=(low, high))
+
+
+def test_a_flat_curve_has_its_own_height_and_a_ramp_its_middle() -> None:
+    flat = [(t / 100, 42.0) for t in range(100)]
+    ramp = [(t / 100, float(t)) for t in range(100)]
+    assert area_under_curve(flat, labels(0.05, 0.8)) == pytest.approx(42)
+    assert area_under_curve(ramp, labels(0.05, 0.8)) == pytest.approx((5 + 80) / 2)
+
+
+def test_thresholds_that_are_not_evenly_spread_count_by_their_distance() -> None:
+    curve = [(0.0, 99.0), (0.1, 10.0), (0.15, 30.0), (0.3, 50.0), (0.4, 99.0)]
+    # .05 x (10 + 30) / 2 + .15 x (30 + 50) / 2 = 7, over .2
+    assert area_under_curve(curve, labels(0.1, 0.3)) == pytest.approx(35)
+
+
+def test_it_is_the_trapezoid_rule_over_the_range_alone() -> None:
+    thresholds = np.arange(100) / 100
+    values = np.random.default_rng(3).uniform(10, 60, 100)
+    found = area_under_curve(list(zip(thresholds, values, strict=True)), labels(0.05, 0.8))
+    assert found == pytest.approx(np.trapezoid(values[5:81], thresholds[5:81]) / 0.75)
+
+
+def test_a_peak_that_is_moved_within_the_range_changes_no_area() -> None:
+    def peak(centre: float) -> list[tuple[float, float]]:
+        return [(t / 100, 50 * np.exp(-(((t / 100 - centre) / 0.05) ** 2))) for t in range(100)]
+
+    left, right = (area_under_curve(peak(c), labels(0.05, 0.8)) for c in (0.3, 0.5))
+    assert left == pytest.approx(right)
+
+
+def test_a_range_of_one_threshold_is_its_miou() -> None:
+    curve = [(0.1, 10.0), (0.2, 20.0), (0.3, 70.0)]
+    assert area_under_curve(curve, labels(0.2, 0.2)) == 20
+
+
+def test_mlflow_has_it_even_in_a_run_that_was_logged_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    trial = sweep.plan.trials[0]
+    fill(store, sweep, lambda other: 0.6 if other is trial else None, gallery=True)
+    folder = store.run(trial.run_id)
+    (folder.path / "threshold_curve.png").write_bytes(b"")
+    tracker = tracking.Tracker(store, sweep)
+
+    def logged() -> dict[str, float]:
+        assert tracker.sync([trial]), tracker.problem
+        client = MlflowClient(tracker.uri)
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        (run,) = client.search_runs(experiments, f"tags.`wsss.run_id` = '{trial.run_id}'")
+        return dict(run.data.metrics)
+
+    with monkeypatch.context() as patch:  # an older version
+        patch.setattr(
+            tracking, "result_values",
+            lambda *found: {k: v for k, v in result_values(*found).items() if k != "miou/auc"},
+        )  # fmt: skip
+        before = logged()
+    metrics = folder.metrics()
+    assert metrics is not None
+    curve = np.array(metrics["curve"])[5:81]
+    expected = float(np.trapezoid(curve[:, 1], curve[:, 0]) / 0.75)
+    assert "miou/auc" not in before
+    assert logged() == before | {"miou/auc": pytest.approx(expected)}

@@ -1,0 +1,171 @@
+"""Level or shape: the rule on made-up differences, and its words in every output of a report."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import fill, finished_sweep
+from rich.console import Console
+
+from sweeps.level import Kind, LevelOrShape, level_or_shape
+from sweeps.report.build import build_report
+from sweeps.report.csv_file import csv_text
+from sweeps.report.html import html
+from sweeps.report.latex import latex
+from sweeps.report.markdown import markdown
+from sweeps.report.model import Measure, Report
+from sweeps.report.terminal import print_report
+from sweeps.store import Store
+from sweeps.verdict import CellEvidence, table_verdicts
+
+UP, DOWN, NOTHING = [5.1, 4.8, 5.2], [-3.1, -2.9, -3.0], [0.3, -0.4, 0.1]
+
+
+def evidence(differences: list[float]) -> CellEvidence:
+    """A cell above a baseline of 40 by these differences, one a seed."""
+    measured = {
+        "base": dict.fromkeys(range(len(differences)), 40.0),
+        "cell": {seed: 40 + d for seed, d in enumerate(differences)},
+    }
+    return table_verdicts({}, measured, "base", 0.5)["cell"]
+
+
+def rule(
+    fixed: list[float], held_out: list[float], best: list[float], auc: list[float]
+) -> LevelOrShape:
+    others = {"held-out": held_out, "best": best, "AUC": auc}
+    return level_or_shape(evidence(fixed), {name: evidence(d) for name, d in others.items()})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "held_out", "best", "auc", "kind"),
+    [
+        (UP, UP, UP, UP, Kind.SHAPE),
+        (DOWN, DOWN, DOWN, DOWN, Kind.SHAPE),
+        (UP, NOTHING, NOTHING, NOTHING, Kind.LEVEL),
+        (UP, DOWN, DOWN, DOWN, Kind.LEVEL),
+        (UP, DOWN, NOTHING, NOTHING, Kind.LEVEL),
+        (UP, UP, UP, NOTHING, Kind.PARTLY),
+        (UP, UP, UP, DOWN, Kind.PARTLY),
+        (NOTHING, UP, UP, UP, Kind.PARTLY),
+        (NOTHING, DOWN, DOWN, DOWN, Kind.PARTLY),
+        (NOTHING, NOTHING, UP, NOTHING, None),
+        (NOTHING, UP, UP, DOWN, None),
+        (NOTHING, NOTHING, NOTHING, NOTHING, None),
+    ],
+)
+def test_the_four_differences_decide_level_or_shape(
+    fixed: list[float],
+    held_out: list[float],
+    best: list[float],
+    auc: list[float],
+    kind: Kind | None,
+) -> None:
+    assert rule(fixed, held_out, best, auc).kind is kind
+
+
+def test_one_seed_says_nothing() -> None:
+    found = rule([5.0], [5.0], [5.0], [5.0])
+    assert found == (None, "one seed cannot tell level and shape apart")
+
+
+def test_without_another_measure_nothing_is_said() -> None:
+    assert level_or_shape(evidence(UP), {}).kind is None
+
+
+def test_the_reason_has_each_difference_and_which_of_them_hold() -> None:
+    partly = rule(UP, NOTHING, UP, UP)
+    assert partly.reason.startswith("partly: at the fixed score and best and AUC only: fixed +5.03")
+    assert "held-out +0.00 (p 1.000)" in partly.reason
+
+
+def test_a_level_whose_loss_is_not_shown_says_so() -> None:
+    noisy = [9.0, -3.0, 8.0]  # 4.67 on average: as large, but not significant
+    doubt = "though these seeds do not show it to be smaller there"
+    assert rule(UP, noisy, noisy, noisy).kind is Kind.LEVEL
+    assert doubt in rule(UP, noisy, noisy, noisy).reason
+    assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+
+
+def test_a_level_that_turns_round_says_where() -> None:
+    assert "turns round at held-out and AUC: fixed" in rule(UP, DOWN, NOTHING, DOWN).reason
+    assert "turns round" not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+
+
+# In a report
+
+MOVED = "III[yes,yes]"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """III with equal cells, of which one is 5 points better at the fixed score and nowhere else."""
+    store, sweep = Store(tmp_path_factory.mktemp("store")), finished_sweep(("III",), 3)
+    noise = np.random.default_rng(0)
+    fill(store, sweep, lambda trial: 0.5 + float(noise.normal(0, 0.005)))
+    for trial in sweep.plan.cell_trials[MOVED]:
+        (base,) = (
+            t for t in sweep.plan.cell_trials["III[no,no]"]
+            if t.config.rng_seed == trial.config.rng_seed
+        )  # fmt: skip
+        path = store.run(trial.run_id).path / "metrics.json"
+        theirs = store.run(base.run_id).metrics()
+        assert theirs is not None
+        moved = theirs["miou_fixed"] + 5 + trial.config.rng_seed / 100
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"miou_fixed": moved}))
+    return build_report(sweep, store)
+
+
+def test_the_auc_of_a_report_is_that_of_the_stored_curves(report: Report) -> None:
+    cell = report.tables[0].cells["III[no,no]"]
+    assert set(cell.mious[Measure.auc]) == {0, 1, 2}
+    # Made-up maps are far above or far below each threshold in the range: their curve is flat there
+    assert cell.mious[Measure.auc] == pytest.approx(cell.mious[Measure.best], abs=1e-3)
+
+
+def test_the_sentence_on_the_whole_table_comes_first_and_level_or_shape_second(
+    report: Report,
+) -> None:
+    first, second, *_ = report.tables[0].findings
+    assert first.startswith("The 4 cells span ")
+    assert second.startswith("Level or shape, of 3 differences. III[yes,yes]: level: ")
+
+
+def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    print_report(console, report)
+    assert isinstance(console.file, io.StringIO)
+    texts = {
+        "txt": console.file.getvalue(), "md": markdown(report).replace("\\", ""),
+        "tex": latex(report).replace("{[}", "[").replace("{]}", "]"), "html": html(report),
+    }  # fmt: skip
+    for name, text in texts.items():
+        plain = " ".join(text.split())
+        assert f"{MOVED}: level: at the fixed score only; it would vanish" in plain, name
+        assert "AUC" in plain, name
+    lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(report)))}
+    assert lines[MOVED]["level_or_shape"] == "level"
+    assert lines["III[no,no]"]["level_or_shape"] == "baseline"
+    auc = report.tables[0].cells[MOVED].mious[Measure.auc]
+    assert float(lines[MOVED]["mean_miou_auc"]) == pytest.approx(np.mean(list(auc.values())))
+    assert float(lines[MOVED]["sd_over_seeds_auc"]) == pytest.approx(
+        np.std(list(auc.values()), ddof=1)
+    )
+
+
+def test_a_run_without_a_held_out_figure_is_judged_by_the_rest(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 2)
+    fill(store, sweep, lambda trial: 0.6 if trial.cells[0] == MOVED else 0.5)
+    for trial in sweep.plan.trials:
+        path = store.run(trial.run_id).path / "metrics.json"
+        metrics = json.loads(path.read_text())
+        del metrics["miou_held_out"]
+        path.write_text(json.dumps(metrics))
+    cell = build_report(sweep, store).tables[0].cells[MOVED]
+    assert cell.mious[Measure.held_out] == {}
+    assert cell.level is not None
+    assert "held-out" not in cell.level.reason
+    assert "best" in cell.level.reason
