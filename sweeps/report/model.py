@@ -7,7 +7,7 @@ images as they are) have fields of their own and are never added up.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sweeps.published import PaperNote
+from sweeps.paper_notes import PaperNote
 from sweeps.sweep import Sweep
 from sweeps.table import Table
 from sweeps.verdict import CellEvidence
