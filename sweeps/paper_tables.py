@@ -81,10 +81,6 @@ TABLE_V = Table(
         for lambda_s, mious in zip(LAMBDAS, _TABLE_V_MIOU, strict=True)
     ),
     baseline="V[0.5,0.5]",
-    notes=(
-        "The paper's 16 cells span .08 mIoU (SD .024); repeats of published CAM trainings vary by "
-        ".17 SD or more, so one seed cannot resolve their order.",
-    ),
 )
 
 TABLE_VI = Table(

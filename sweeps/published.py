@@ -1,4 +1,4 @@
-"""Tables I and II of the paper as data, every method's row, and where the printed numbers disagree.
+"""Tables I and II of the paper as data, every method's row.
 
 Qin et al., TCSVT 2024, Section IV-C and IV-D. Typed from a text version of the paper. What cannot
 be read from it with certainty: which numbers are set in bold, so bold type is not carried, and
@@ -6,12 +6,8 @@ whether the last digits were extracted correctly; the means of Table II, which a
 `TABLE_II`, and the methods that stand in both tables agree but for the row "Ours".
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean, pstdev
-
-from sweeps.paper_tables import TABLE_III, TABLE_IV, TABLE_V, TABLE_VI
-from sweeps.table import Table
+from statistics import fmean
 
 OURS = "Ours"
 """The row of the paper's own method in Tables I and II."""
@@ -46,15 +42,6 @@ class ClassRow:
     def computed_mean(self) -> float:
         """Mean of the 21 printed IoUs, in percent."""
         return fmean(self.ious)
-
-
-@dataclass(frozen=True)
-class PaperNote:
-    """Something in print which does not fit, in one or two sentences."""
-
-    tables: tuple[str, ...]
-    """Names of the tables it belongs to, e.g. ("IV", "VI")."""
-    text: str
 
 
 TABLE_I = (
@@ -113,98 +100,3 @@ TABLE_II = (
         66.0, 57.7, 81.3, 57.6, 62.0, 55.0,
     ), 67.3),
 )  # fmt: skip
-
-REPEAT_SD = 0.17
-"""Lowest SD (mIoU, percentage points) known from published repeats of CAM and DeepLab trainings."""
-
-EXPECTED_RANGE_OF_16 = 3.532
-"""Expected range of 16 independent normal values, in SDs (Tippett 1925, Biometrika 17)."""
-
-
-def paper_notes() -> tuple[PaperNote, ...]:
-    """Return the paper's own inconsistencies; every figure is computed from the printed numbers."""
-    return (_mean_of_classes(), _span_of_lambdas(), _parts(), _views(), _refinement(), _citations())
-
-
-def _mean_of_classes() -> PaperNote:
-    ours = next(row for row in TABLE_II if row.method == OURS)
-    others = max(
-        abs(row.computed_mean - row.printed_mean) for row in TABLE_II if row.method != OURS
-    )
-    return PaperNote(
-        ("II", "I"),
-        f'The 21 classes of "{OURS}" average {ours.computed_mean:.3f}, not the printed '
-        f"{ours.printed_mean:.1f}; the other rows agree with their printed means within "
-        f"{others:.2f}.",
-    )
-
-
-def _span_of_lambdas() -> PaperNote:
-    mious = list(_printed(TABLE_V).values())
-    return PaperNote(
-        ("V",),
-        f"The {len(mious)} cells span {max(mious) - min(mious):.2f} mIoU (SD {pstdev(mious):.3f}), "
-        f"and the paper mentions no repeats. Published repeats of such trainings vary by "
-        f"{REPEAT_SD:.2f} SD or more: 16 equal settings would then span about "
-        f"{EXPECTED_RANGE_OF_16 * REPEAT_SD:.2f}, so one training per cell cannot resolve their "
-        "order.",
-    )
-
-
-def _parts() -> PaperNote:
-    parts, attention = _gains(TABLE_IV), _gains(TABLE_VI)
-    atrous, context, both = parts["yes,no,no"], parts["no,yes,no"], attention["yes,yes"]
-    return PaperNote(
-        ("IV", "VI"),
-        f"Alone, the parts gain {atrous:+.2f} (multi-scale atrous), {context:+.2f} (context "
-        f"association) and {both:+.2f} (channel and spatial attention), "
-        f"{atrous + context + both:+.2f} in sum; the module with all of them gains "
-        f"{parts['yes,yes,yes']:+.2f}.",
-    )
-
-
-def _views() -> PaperNote:
-    gains = _gains(TABLE_III)
-    enhanced, decreased = gains["yes,no"], gains["no,yes"]
-    return PaperNote(
-        ("III",),
-        f"The views gain more together ({gains['yes,yes']:+.2f}) than the sum of what each gains "
-        f"alone ({enhanced:+.2f} and {decreased:+.2f}, {enhanced + decreased:+.2f} in sum), while "
-        "the parts of the module in Tables IV and VI gain less together.",
-    )
-
-
-def _refinement() -> PaperNote:
-    ours = next(row for row in TABLE_I if row.method == OURS)
-    pseudo_labels = _printed(TABLE_III)["yes,yes"]
-    return PaperNote(
-        ("I", "II"),
-        f"Pseudo-labels of {pseudo_labels:.2f} mIoU are said to train a segmentation network that "
-        f"reaches {ours.val:.1f} on val, {ours.val - pseudo_labels:.1f} more. That implies a step "
-        "which refines the labels (a dense CRF, AffinityNet or IRN); the paper states none.",
-    )
-
-
-def _citations() -> PaperNote:
-    names = [f"{row.method} ({row.publication})" for row in TABLE_I if row.citation == 44]
-    return PaperNote(
-        ("I",),
-        f"{' and '.join(names)} both cite reference [44], which is the first of them only; the "
-        "reference list lacks the second.",
-    )
-
-
-def _printed(table: Table) -> dict[str, float]:
-    """Printed mIoU by the row's labels (and the column, if there are several)."""
-    return {
-        reference.removeprefix(f"{table.name}[").removesuffix("]"): cell.paper
-        for reference, cell in table.cells()
-        if cell.paper is not None
-    }
-
-
-def _gains(table: Table) -> Mapping[str, float]:
-    """Printed mIoU less that of the first row, by the row's labels."""
-    printed = _printed(table)
-    baseline = next(iter(printed.values()))
-    return {labels: miou - baseline for labels, miou in printed.items()}

@@ -242,10 +242,7 @@ RECIPES_TABLE = Table(
         )
         for third in TABLE_III.rows
     ),
-    notes=(
-        "Compare within a column: recipes differ in what the first row is, too.",
-        "Puzzle-CAM's gain can be that of Eq. 4 summed over classes: see the study `controls`.",
-    ),
+    notes=("Compare within a column: recipes differ in what the first row is, too.",),
 )
 
 VIEWS_ALONE = Table(

@@ -24,8 +24,8 @@ FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 def _named_weights(name: str) -> str:
     if not re.fullmatch(r"imagenet_v1|imagenet_v2|none|sha256:[0-9a-f]{64}", name):
         raise ValueError(
-            "give imagenet_v1 (that of IRN, SEAM and Puzzle-CAM), imagenet_v2 (torchvision's later "
-            "recipe), none, or --weights FILE"
+            "give imagenet_v1 (that of IRN, Puzzle-CAM and ReCAM), imagenet_v2 (torchvision's "
+            "later recipe), none, or --weights FILE"
         )
     return name
 
@@ -62,8 +62,8 @@ class NetworkConfig(Settings):
     )
     weights: WeightsName = Field(
         "imagenet_v1",
-        description="(open) initial weights: torchvision's first ImageNet ones (those of IRN, SEAM "
-        "and Puzzle-CAM), its second ones, none, or a file's digest",
+        description="(open) initial weights: torchvision's first ImageNet ones (those of IRN, "
+        "Puzzle-CAM and ReCAM), its second ones, none, or a file's digest",
     )
     feature_map: Literal["fpn", "plain", "fpn_p3"] = Field(
         "fpn",
@@ -243,7 +243,9 @@ class TrainConfig(Settings):
     )
     weight_decay: NonNegativeFloat = Field(1e-4, description="(open) IRN: 1e-4")
     bias_decay: bool = Field(
-        True, description="whether weight_decay acts on biases and norms (IRN: yes; Puzzle-CAM: no)"
+        True,
+        description="whether weight_decay acts on biases and norms (IRN: on both; Puzzle-CAM: on "
+        "norms' scales)",
     )
     nesterov: bool = Field(False, description="Nesterov's momentum (IRN: no; Puzzle-CAM: yes)")
     poly_power: PositiveFloat = Field(0.9, description="Eq. 8, per iteration")

@@ -38,34 +38,47 @@ optimiser, under the default's transfer losses."""
 
 SEAM: Mapping[str, Any] = {
     "network.feature_map": "plain",
+    "network.batch_norm": "frozen",
     "transfer.cam_activation": "min_max",
     "transfer.l1_reduction": "all",
     "transfer.ramp": 0.0,
     "transfer.empty_maps": "compare",
-    "transfer.merged_gradient": "flow",
+    "transfer.single_view": "full",
+    "transfer.merged_gradient": "stop",
     "transfer.lambda_s": 1.0,
     "transfer.lambda_bs": 1.0,
+    "train.momentum": "legacy",
+    "train.weight_decay": 5e-4,
+    "train.color_jitter": 0.3,
+    "labels.upsampling": "direct",
 }
 """SEAM (Wang et al., CVPR 2020): maps from their minimum to their maximum, compared over all
-classes from the first iteration with weight 1, both sides taking a gradient. Its pixel correlation
-and its loss on the hardest pixels are left out."""
+classes from the first iteration with weight 1. Both maps of its loss_er, here L_s, take a gradient;
+the target of its loss_ecr, here M^o in L_bs, takes none. Left out: its pixel correlation, the
+choice of loss_ecr's largest fifth, its loss on the lowest activations, norms whose scale and shift
+stay."""
 
 PUZZLE_CAM: Mapping[str, Any] = {
     "network.feature_map": "plain",
     "network.batch_norm": "train",
+    "network.frozen_stages": 0,
     "transfer.cam_activation": "raw",
     "transfer.l1_reduction": "all",
     "transfer.ramp": 0.5,
     "transfer.empty_maps": "compare",
+    "transfer.single_view": "full",
     "transfer.merged_gradient": "flow",
-    "train.cls_reduction": "sum",
+    "transfer.lambda_s": 4.0,
     "train.cls_over_views": "sum",
+    "train.momentum": "legacy",
     "train.nesterov": True,
     "train.bias_decay": False,
 }
-"""Puzzle-CAM (Jo and Yu, ICIP 2021): raw maps compared over all classes, their weight rising over
-the first half of the training, Eq. 4 summed over classes, batch statistics. Its batch of 32 and 15
-epochs are left to the preset."""
+"""Puzzle-CAM (Jo and Yu, ICIP 2021): raw maps compared over all classes (absent ones count 0), with
+a weight that rises to its README's 4 over the first half of the training; batch statistics, nothing
+frozen. L_bs, which it lacks, keeps its weight. Left out: the doubled rate of its biases, the decay
+of its norms' scales, and its choice of the epoch by pixel masks. Its batch of 32 and 15 epochs are
+left to the preset."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"default": {}, "literal": LITERAL, "irn": IRN, "seam": SEAM, "puzzle_cam": PUZZLE_CAM}

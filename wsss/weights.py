@@ -38,8 +38,8 @@ def resolve_weights(weights: str | None, preset: str) -> tuple[str, Path | None]
         return weights, None
     if weights == "imagenet":
         raise WeightsError(
-            "--weights imagenet: two sets go by that name; give imagenet_v1 (the one of IRN, SEAM "
-            "and Puzzle-CAM) or imagenet_v2 (torchvision's later recipe)"
+            "--weights imagenet: two sets go by that name; give imagenet_v1 (the one of IRN, "
+            "Puzzle-CAM and ReCAM) or imagenet_v2 (torchvision's later recipe)"
         )
     path = Path(weights).absolute()
     return file_digest(path), path

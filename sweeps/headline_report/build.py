@@ -16,7 +16,7 @@ from sweeps.headline_report.findings import findings
 from sweeps.headline_report.model import HeadlineReport, LabelRow, NetworkRow
 from sweeps.headline_report.pictures import gallery
 from sweeps.headline_report.words import saw_masks
-from sweeps.published import paper_notes
+from sweeps.paper_notes import notes_on
 from sweeps.store import Store
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import VocDataset
@@ -43,7 +43,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         network_scale=_network_scale(headline, networks),
         same_classes=class_names[1:] == VOC_CLASSES,
         class_names=class_names,
-        paper_notes=tuple(note for note in paper_notes() if {"I", "II"} & set(note.tables)),
+        paper_notes=notes_on(("I", "II")),
         gallery=gallery(headline, store),
         provenance=_provenance(headline, store, networks),
     )

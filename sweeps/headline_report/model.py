@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sweeps.headline import Headline
-from sweeps.published import PaperNote
+from sweeps.paper_notes import PaperNote
 from sweeps.report.model import Picture
 
 PRINTED = "printed by the paper"

@@ -8,8 +8,8 @@ from typing import Any
 from sweeps import calibration
 from sweeps.failures import meanings
 from sweeps.level import LevelOrShape, level_or_shape
+from sweeps.paper_notes import notes_on
 from sweeps.plan import Plan
-from sweeps.published import paper_notes
 from sweeps.report.dead_maps import dead_sentences
 from sweeps.report.findings import findings, headline
 from sweeps.report.model import CellReport, Measure, Report, TableReport
@@ -60,7 +60,6 @@ def build_report(
                 pictures=table_pictures(table, cells, plan, results, pictured),
             )
         )
-    names = set(sweep.table_names)
     return Report(
         sweep=sweep,
         measure=measure,
@@ -68,7 +67,7 @@ def build_report(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scale_marks=marks,
         tables=tuple(tables),
-        paper_notes=tuple(note for note in paper_notes() if names & set(note.tables)),
+        paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
         provenance=_provenance(sweep, store, results),

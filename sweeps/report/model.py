@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sweeps.level import LevelOrShape
-from sweeps.published import PaperNote
+from sweeps.paper_notes import PaperNote
 from sweeps.sweep import Sweep
 from sweeps.table import Table
 from sweeps.verdict import CellEvidence

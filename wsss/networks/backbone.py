@@ -29,7 +29,7 @@ IMAGENET_FILES = {
     ("mobilenet_v2", "imagenet_v2"): "mobilenet_v2-7ebf99e0.pth",
 }
 """What a name of weights stands for, whatever torchvision calls its default. resnet50-0676ba61 has
-the tensors of resnet50-19c8e357, which IRN, SEAM and Puzzle-CAM load, in a newer container."""
+the tensors of resnet50-19c8e357, which IRN, Puzzle-CAM and ReCAM load, in a newer container."""
 
 
 class Backbone(nn.Module):
