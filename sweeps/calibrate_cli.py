@@ -105,8 +105,9 @@ def calibrate(
 def default_preset(data: str, root: Path) -> str:
     """Return tiny for the drawn data, irn for the full VOC 2012 by its lists, else short."""
     from sweeps.calibration_checks import is_full_voc
+    from wsss.data.drawn import DRAWN
 
-    if data == "drawn":
+    if data in DRAWN:
         return "tiny"
     return "irn" if is_full_voc(root) else "short"
 

@@ -21,7 +21,10 @@ Recipe = Annotated[
     ),
 ]
 Data = Annotated[
-    str, typer.Option(help="folder in VOC layout; `drawn` draws a small data set first")
+    str,
+    typer.Option(
+        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small one, drawn first"
+    ),
 ]
 Weights = Annotated[
     str | None,
@@ -101,15 +104,22 @@ def opened(place: str) -> "Store":
 
 
 def data_folder(data: str) -> Path:
-    """Return the data set's folder; `drawn` is drawn first, unless it is there."""
-    if data != "drawn":
-        return Path(data)
-    from wsss.data.drawn import draw_voc
+    """Return the data set's folder; a drawn one is drawn first, unless it is there."""
+    from wsss.data.drawn import DRAWN, draw_voc
 
-    root = Path("data/drawn")
+    if data not in DRAWN:
+        return Path(data)
+    root = Path("data") / data
     if not root.exists():
         say(f"drawing a small data set into {root}")
-    return draw_voc(root)
+    return draw_voc(root, kind=DRAWN[data])
+
+
+def default_preset(data: str) -> str:
+    """Return the preset that suits a data set where none is named."""
+    from wsss.data.drawn import DRAWN
+
+    return "tiny" if data in DRAWN else "short"
 
 
 def say(text: str) -> None:

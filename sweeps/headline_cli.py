@@ -17,6 +17,7 @@ from sweeps.cli_options import (
     StoreOption,
     Weights,
     data_folder,
+    default_preset,
     opened,
 )
 from sweeps.store import Store
@@ -122,7 +123,7 @@ def headline(
             execution=execution(loader_workers, micro_batch, checkpoint_minutes),
         )  # fmt: skip
         root = data_folder(data)
-        chosen = preset or ("tiny" if data == "drawn" else "short")
+        chosen = preset or default_preset(data)
 
         def planned_sweep(cell: str) -> Sweep:
             return make_sweep(

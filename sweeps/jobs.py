@@ -17,6 +17,7 @@ from sweeps.packaging import Package, make_package
 from sweeps.plan import make_plan
 from sweeps.resources import HEAD_NODE
 from sweeps.tables import TABLES
+from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
 from wsss.recipes import named_config, preset_of
 from wsss.weights import NAMES
@@ -60,7 +61,7 @@ class Request:
         base = apply_overrides(named_config(self.preset), parse_assignments(list(self.settings)))
         make_plan([TABLES[name] for name in self.tables], base, 1)
         for option, value, words in (
-            ("--data", self.data, {"drawn"}),
+            ("--data", self.data, set(DRAWN)),
             ("--weights", self.weights, {None, *NAMES}),
             ("--store", self.store, {None}),
         ):
@@ -116,7 +117,7 @@ def submit(
         if same or (job_id is not None and job.submission_id == job_id):
             return Submitted(job.submission_id, None, job.entrypoint)
     chosen = job_id or _new_id(request)
-    extra = _drawn_files(root) if request.data == "drawn" else {}
+    extra = _drawn_files(root, request.data) if request.data in DRAWN else {}
     metadata = {KIND: SWEEP, SAME: request.digest()}
     command = entry_point(request.arguments(), store=request.store, python=python)
     package = start(connection, command, root, chosen, metadata, extra)
@@ -229,10 +230,8 @@ def _is_on_cluster(value: str) -> bool:
     return PurePosixPath(value).is_absolute() or "://" in value
 
 
-def _drawn_files(root: Path) -> dict[str, Path]:
+def _drawn_files(root: Path, name: str) -> dict[str, Path]:
     """Draw the small data set, which travels with the code: so every node has it."""
-    from wsss.data.drawn import draw_voc
-
-    folder = draw_voc(root / "data" / "drawn")
+    folder = draw_voc(root / "data" / name, kind=DRAWN[name])
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(root).as_posix(): path for path in files}

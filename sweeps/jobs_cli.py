@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli_options import FailsAfter, Probe, Recipe, WarnsAfter, Workers
+from sweeps.cli_options import (
+    FailsAfter,
+    Probe,
+    Recipe,
+    WarnsAfter,
+    Workers,
+    default_preset,
+)
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -95,7 +102,7 @@ def submit(
         more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []
         more += ["--prior-fails-after", str(fails_after)] if fails_after != 500 else []
         more += ["--recheck"] if recheck else []
-        chosen = preset or ("tiny" if data == "drawn" else "short")
+        chosen = preset or default_preset(data)
         request = Request(
             tuple(by_alias(tables)),
             with_recipe(chosen, recipe),

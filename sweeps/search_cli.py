@@ -16,6 +16,7 @@ from sweeps.cli_options import (
     WarnsAfter,
     Weights,
     data_folder,
+    default_preset,
     opened,
     say,
 )
@@ -73,7 +74,7 @@ def search(
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
             search_space,
-            preset=with_recipe(preset or ("tiny" if data == "drawn" else "short"), recipe),
+            preset=with_recipe(preset or default_preset(data), recipe),
             data=data_folder(data),
             weights=weights,
             overrides=overrides,

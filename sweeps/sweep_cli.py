@@ -26,6 +26,7 @@ from sweeps.cli_options import (
     Weights,
     Workers,
     data_folder,
+    default_preset,
     opened,
     say,
 )
@@ -225,7 +226,7 @@ def _make_sweep(
 
     sweep, report = make_sweep(
         tables,
-        preset=with_recipe(preset or ("tiny" if data == "drawn" else "short"), recipe),
+        preset=with_recipe(preset or default_preset(data), recipe),
         data=data_folder(data),
         weights=weights,
         num_seeds=seeds,

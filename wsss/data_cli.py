@@ -16,17 +16,30 @@ WITHOUT_MASKS = "test"
 
 @data_app.command()
 def draw(
-    root: Annotated[Path, typer.Argument(help="folder to write")] = Path("data/drawn"),
+    root: Annotated[
+        Path | None, typer.Argument(help="folder to write; default: data/ and its name")
+    ] = None,
+    name: Annotated[str, typer.Option(help="drawn | drawn-glare | drawn-dim")] = "drawn",
     train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
     extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
     val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
     seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""
-    from wsss.data.drawn import draw_voc
+    from wsss.data.drawn import DRAWN, draw_voc
+    from wsss.overrides import ConfigError
 
     with explained():
-        path = draw_voc(root, num_train=train, num_extra=extra, num_val=val, rng_seed=seed)
+        if name not in DRAWN:
+            raise ConfigError(f"no drawn data set {name!r}; there are: {', '.join(DRAWN)}")
+        path = draw_voc(
+            root or Path("data") / name,
+            kind=DRAWN[name],
+            num_train=train,
+            num_extra=extra,
+            num_val=val,
+            rng_seed=seed,
+        )
         print(f"{path}: {train + extra + val} images")
 
 

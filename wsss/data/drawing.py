@@ -68,6 +68,7 @@ VESSEL = Family(
     hue=0.6,
     grain=(3, 5),
 )
+FAMILIES = (TAILED, LEGGED, VESSEL)
 # Class -> its family, the part's two colours, and how they alternate at (u, v) from its centre.
 # About two periods cross a part: at half size a band is still two or three pixels wide.
 LOOKS: dict[str, tuple[Family, str, str, Callable[[Array, Array], Array]]] = {
@@ -80,8 +81,8 @@ LOOKS: dict[str, tuple[Family, str, str, Callable[[Array, Array], Array]]] = {
 }
 
 
-def _coverage(blobs: tuple[Blob, ...], u: Array, v: Array, scale: float) -> Array:
-    # The union of the blobs at `scale` pixels per unit; edges are a pixel soft.  [H, W] in [0, 1]
+def coverage(blobs: tuple[Blob, ...], u: Array, v: Array, scale: float) -> Array:
+    """Return the union of the blobs, [H, W] in [0, 1]; edges are a pixel soft."""
     inside = np.full_like(u, -np.inf)
     for centre_u, centre_v, radius_u, radius_v, power in blobs:
         norm = abs((u - centre_u) / radius_u) ** power + abs((v - centre_v) / radius_v) ** power
@@ -99,42 +100,64 @@ def _noise(rng: Rng, shape: Shape, grain: Shape) -> Array:
     return total / 1.4
 
 
-def _paint(
-    rng: Rng, canvas: Array, cover: Array | float, *, hue: float, saturation: float, grain: Shape
+def paint(
+    rng: Rng,
+    canvas: Array,
+    cover: Array | float,
+    *,
+    hue: float,
+    saturation: float,
+    grain: Shape,
+    values: tuple[float, float] = (0.35, 0.7),
 ) -> None:
-    # Lay one textured, unevenly lit surface over the canvas where `cover` ([H, W] in [0, 1]) says.
+    """Lay one textured, unevenly lit surface over the canvas where `cover` ([H, W], 0 to 1) says.
+
+    hue, saturation, and the range of values that the surface's is drawn from: HSV, 0 to 1.
+    """
     shape = canvas.shape[:2]
-    colour = np.array(colorsys.hsv_to_rgb(hue % 1, saturation, rng.uniform(0.35, 0.7)), np.float32)
+    colour = np.array(colorsys.hsv_to_rgb(hue % 1, saturation, rng.uniform(*values)), np.float32)
     down, across = (np.linspace(0, rng.uniform(-0.4, 0.4), n, dtype=np.float32) for n in shape)
     light = 1 + down[:, None] + across + 0.35 * _noise(rng, shape, grain)  # [H, W]
     canvas += (colour * light[..., None] - canvas) * np.asarray(cover, np.float32)[..., None]
 
 
-def _backdrop(rng: Rng, shape: Shape) -> Array:
-    # Two surfaces that meet in an uneven line, and clutter in the bodies' own hues.  [H, W, 3]
+def backdrop(rng: Rng, shape: Shape, *, grey_clutter: bool = False) -> Array:
+    """Return two surfaces that meet in an uneven line, and clutter, [H, W, 3] in about 0 to 1.
+
+    The clutter has the hues of the bodies, or nearly none.
+    """
     canvas = np.zeros((*shape, 3), np.float32)
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     skyline = shape[0] * (rng.uniform(0.2, 0.8) + 0.2 * _noise(rng, (1, shape[1]), (1, 3)))
     for cover in (1.0, np.clip(skyline - rows, 0, 1)):
         grain, (hue, saturation) = rng.integers(2, 16, 2), rng.uniform((0, 0.05), (1, 0.4))
-        _paint(rng, canvas, cover, hue=hue, saturation=saturation, grain=tuple(grain))
+        paint(rng, canvas, cover, hue=hue, saturation=saturation, grain=tuple(grain))
     for _ in range(rng.integers(4, 9)):
         y, x = rng.uniform(0, shape)
         near = np.s_[max(0, int(y) - 24) : int(y) + 24, max(0, int(x) - 24) : int(x) + 24]
         turned = (columns[near] - x + 1j * (rows[near] - y)) * cmath.rect(1, rng.uniform(0, 3))
         blob = (0, 0, *rng.uniform(4, 16, 2), int(rng.choice([1, 2, 8])))
-        cover = _coverage((blob,), turned.real, turned.imag, 1)
+        cover = coverage((blob,), turned.real, turned.imag, 1)
         grain, saturation = rng.integers(1, 6, 2), rng.uniform(0.2, 0.6)
-        hue = (TAILED, LEGGED, VESSEL)[rng.integers(3)].hue + rng.normal(0, 0.06)
-        _paint(rng, canvas[near], cover, hue=hue, saturation=saturation, grain=tuple(grain))
+        hue = FAMILIES[rng.integers(3)].hue + rng.normal(0, 0.06)
+        saturation *= 0.2 if grey_clutter else 1
+        paint(rng, canvas[near], cover, hue=hue, saturation=saturation, grain=tuple(grain))
     return canvas
 
 
-def _add_object(
-    rng: Rng, canvas: Array, name: str, area: float, earlier: list[DrawnObject]
-) -> list[DrawnObject]:
-    # Paint one object on about `area` of the canvas; return all objects as they are now visible.
-    (height, width), (family, *colours, pattern) = canvas.shape[:2], LOOKS[name]
+class Pose(NamedTuple):
+    """Where an object lies: object units of each pixel, [H, W], and pixels per unit."""
+
+    u: Array
+    v: Array
+    scale: float
+
+
+def find_pose(
+    rng: Rng, shape: Shape, family: Family, area: float, earlier: list[DrawnObject]
+) -> Pose:
+    """Return a pose on about `area` of the picture, within it, that hides little of the earlier."""
+    height, width = shape
     scale = float(np.sqrt(area * height * width / UNIT_AREA))
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     # Poses are tried on every third pixel and on the frame, which is several times faster.
@@ -146,21 +169,54 @@ def _add_object(
         turn, mirror = cmath.rect(1 / scale, rng.uniform(-0.45, 0.45)), float(rng.choice([-1, 1]))
         local = ((columns - x) * mirror + 1j * (rows - y)) * turn
         u, v = local.real, local.imag
-        tried = _coverage(family.body + family.part, u[sparse], v[sparse], scale) > 0.5
+        tried = coverage(family.body + family.part, u[sparse], v[sparse], scale) > 0.5
         cut = tried[[0, -1]].sum() + tried[:, [0, -1]].sum()
         if cut <= 3 and all((tried & mask).sum() < 0.15 * mask.sum() for mask in masks):
-            break
-    body_cover, part_cover = (_coverage(b, u, v, scale) for b in (family.body, family.part))
-    part = part_cover > 0.5
-    whole = part | (body_cover > 0.5)
+            return Pose(u, v, scale)
+
+
+def in_front(name: str, body: Array, part: Array, earlier: list[DrawnObject]) -> list[DrawnObject]:
+    """Return all objects as they are now visible; body, part: covers [H, W] of the new one."""
+    part = part > 0.5
+    whole = part | (body > 0.5)
+    kept = [DrawnObject(o.name, o.body & ~whole, o.part & ~whole) for o in earlier]
+    return [*kept, DrawnObject(name, whole & ~part, part)]
+
+
+def _add_object(
+    rng: Rng, canvas: Array, name: str, area: float, earlier: list[DrawnObject]
+) -> list[DrawnObject]:
+    # Paint one object on about `area` of the canvas; return all objects as they are now visible.
+    family, *colours, pattern = LOOKS[name]
+    u, v, scale = find_pose(rng, canvas.shape[:2], family, area, earlier)
+    body_cover, part_cover = (coverage(b, u, v, scale) for b in (family.body, family.part))
     hue, saturation = family.hue + rng.normal(0, 0.03), rng.uniform(0.3, 0.5)
-    _paint(rng, canvas, body_cover, hue=hue, saturation=saturation, grain=family.grain)
+    paint(rng, canvas, body_cover, hue=hue, saturation=saturation, grain=family.grain)
     first, second = (np.array(ImageColor.getrgb(colour)) / 255 for colour in colours)
     wave = pattern(u - family.part[0][0], v - family.part[0][1])
     mix = np.clip(0.5 + 1.5 * wave, 0, 1)[..., None]  # bands with edges about a pixel soft
     canvas += (first + (second - first) * mix - canvas) * part_cover[..., None]
-    kept = [DrawnObject(o.name, o.body & ~whole, o.part & ~whole) for o in earlier]
-    return [*kept, DrawnObject(name, whole & ~part, part)]
+    return in_front(name, body_cover, part_cover, earlier)
+
+
+def picture_size(rng: Rng) -> Shape:
+    """Return H and W in pixels; one picture in five is upright."""
+    sides = int(rng.integers(88, 113)), int(rng.integers(112, 145))
+    return sides[::-1] if rng.uniform() < 0.2 else sides
+
+
+def first_class(rng_seed: int, image_index: int) -> str:
+    """Return the class of a picture's first object: all six in turn, in a shuffled order."""
+    deck = np.random.default_rng([rng_seed, image_index // len(LOOKS), 1])
+    return str(deck.permutation(list(LOOKS))[image_index % len(LOOKS)])
+
+
+def finished(canvas: Array, objects: list[DrawnObject]) -> Drawing:
+    """Return the picture in 8 bits, with its labels."""
+    labels = np.zeros(canvas.shape[:2], np.uint8)
+    for drawn in objects:
+        labels[drawn.body | drawn.part] = VOC_CLASSES.index(drawn.name) + 1
+    return Drawing((canvas.clip(0, 1) * 255).round().astype(np.uint8), labels, objects)
 
 
 def draw_picture(*, rng_seed: int, image_index: int) -> Drawing:
@@ -170,19 +226,14 @@ def draw_picture(*, rng_seed: int, image_index: int) -> Drawing:
     the classes are about equally frequent, and unrelated to each other and to the background.
     """
     rng = np.random.default_rng([rng_seed, image_index])
-    sides = int(rng.integers(88, 113)), int(rng.integers(112, 145))
-    shape = sides[::-1] if rng.uniform() < 0.2 else sides
-    deck = np.random.default_rng([rng_seed, image_index // len(LOOKS), 1])
-    first = str(deck.permutation(list(LOOKS))[image_index % len(LOOKS)])
+    shape = picture_size(rng)
+    first = first_class(rng_seed, image_index)
     second, third = rng.permutation([name for name in LOOKS if name != first])[:2].tolist()
     layouts = [first], [first, second], [first, first], [first, second, third]
     layout = rng.choice(4, p=(0.45, 0.45, 0.05, 0.05))
     low, high = ((0.14, 0.36), (0.14, 0.22), (0.14, 0.22), (0.12, 0.15))[layout]  # of the image
-    canvas, objects = _backdrop(rng, shape), list[DrawnObject]()
+    canvas, objects = backdrop(rng, shape), list[DrawnObject]()
     for name in layouts[layout]:
         objects = _add_object(rng, canvas, name, rng.uniform(low, high), objects)
     canvas = canvas * rng.uniform(0.75, 1.2) + 0.015 * rng.standard_normal(canvas.shape, np.float32)
-    labels = np.zeros(shape, np.uint8)
-    for drawn in objects:
-        labels[drawn.body | drawn.part] = VOC_CLASSES.index(drawn.name) + 1
-    return Drawing((canvas.clip(0, 1) * 255).round().astype(np.uint8), labels, objects)
+    return finished(canvas, objects)

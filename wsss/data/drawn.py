@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from wsss.data.classes import IGNORE_INDEX, voc_palette
@@ -15,6 +15,12 @@ from wsss.data.classes import IGNORE_INDEX, voc_palette
 if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
     from wsss.data.drawing import Array, Drawing
 
+DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
+"""Name of a drawn data set, as `--data` takes it -> its kind of pictures.
+
+parts: objects with a telling part (drawing.py); glare, dim: positive and negative control of the
+enhanced view (drawing_lamps.py).
+"""
 DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
 
 
@@ -69,7 +75,7 @@ def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool
         (root / "Annotations" / f"{image_id}.xml").write_text(_annotation(image_id, drawing))
 
 
-def _already_drawn(root: Path, record: dict[str, int]) -> bool:
+def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists():
         return False
     marker = root / "drawn.json"
@@ -79,17 +85,29 @@ def _already_drawn(root: Path, record: dict[str, int]) -> bool:
     return True
 
 
-def _write_tree(
-    root: Path, counts: dict[str, int], rng_seed: int, progress: Callable[[int, int], None]
-) -> None:
-    from wsss.data.drawing import draw_picture
+def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+    if kind == "parts":
+        from wsss.data.drawing import draw_picture
 
+        return draw_picture(rng_seed=rng_seed, image_index=image_index)
+    from wsss.data.drawing_lamps import draw_lamp_picture
+
+    return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=kind == "glare")
+
+
+def _write_tree(
+    root: Path,
+    kind: str,
+    counts: dict[str, int],
+    rng_seed: int,
+    progress: Callable[[int, int], None],
+) -> None:
     for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "Annotations"):
         (root / folder).mkdir(parents=True)
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
     ids = [f"drawn_{index:06d}" for index in range(len(kinds))]
     for index, image_id in enumerate(ids):
-        drawing = draw_picture(rng_seed=rng_seed, image_index=index)
+        drawing = _draw(kind, rng_seed, index)
         _write_picture(root, image_id, drawing, extra=kinds[index] == "extra")
         progress(index + 1, len(ids))
     lists = root / "ImageSets" / "Segmentation"
@@ -103,6 +121,7 @@ def _write_tree(
 def draw_voc(
     root: Path,
     *,
+    kind: str = "parts",
     num_train: int = 60,
     num_extra: int = 100,
     num_val: int = 48,
@@ -111,20 +130,23 @@ def draw_voc(
 ) -> Path:
     """Write a drawn data set in VOC's layout to `root`; return `root`. Same seed, same bytes.
 
-    `progress` gets (pictures drawn, pictures in all). The tree appears in one rename: whole, or
-    not at all; a killed process can only leave a hidden `.part` folder beside it. A tree that is
-    there already is left alone. Raises ValueError for a count or seed out of range,
-    FileExistsError if `root` is anything but this very set.
+    kind: one of `DRAWN`'s values. `progress` gets (pictures drawn, pictures in all). The tree
+    appears in one rename: whole, or not at all; a killed process can only leave a hidden `.part`
+    folder beside it. A tree that is there already is left alone. Raises ValueError for a kind,
+    count or seed out of range, FileExistsError if `root` is anything but this very set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
     if min(num_train, num_val) < 1 or min(num_extra, rng_seed) < 0:
         raise ValueError(f"{counts}, rng_seed {rng_seed}: train and val need 1 or more, the rest 0")
-    record = {"version": DRAWING_VERSION, **counts, "rng_seed": rng_seed}
+    if kind not in DRAWN.values():
+        raise ValueError(f"no kind of pictures {kind!r}; there are: {', '.join(DRAWN.values())}")
+    record: dict[str, Any] = {"version": DRAWING_VERSION, **counts, "rng_seed": rng_seed}
+    record |= {"kind": kind} if kind != "parts" else {}
     if _already_drawn(root, record):
         return root
     building = root.with_name(f".{root.name}.{uuid4().hex}.part")
     try:
-        _write_tree(building, counts, rng_seed, progress or (lambda done, total: None))
+        _write_tree(building, kind, counts, rng_seed, progress or (lambda done, total: None))
         (building / "drawn.json").write_text(json.dumps(record, indent=2) + "\n")
         building.rename(root)
     except BaseException as error:  # also an interrupt: no half tree is left behind
