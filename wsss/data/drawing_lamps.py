@@ -72,7 +72,7 @@ def _add_lamp(rng: Rng, canvas: Array, name: str, taken: Array, value: float) ->
     else:
         return taken
     colour = np.array(colorsys.hsv_to_rgb(_hue(name), LAMP_SATURATION, value), np.float32)
-    canvas += (colour - canvas) * np.clip(0.5 + radius - distance, 0, 1)[..., None]
+    canvas += (colour - canvas) * np.clip(radius - distance, 0, 1)[..., None]
     return taken | (distance < radius)
 
 

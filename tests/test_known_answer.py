@@ -1,0 +1,103 @@
+"""Positive and negative control: data on which it is known whether a view can help, and noise."""
+
+import colorsys
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from sweeps.verdict import table_verdicts
+from wsss.data.classes import VOC_CLASSES
+from wsss.data.drawing import LOOKS, Drawing
+from wsss.data.drawing_lamps import draw_lamp_picture
+from wsss.method.views import adjust
+
+HUES = {name: index / len(LOOKS) for index, name in enumerate(LOOKS)}
+NUM_PICTURES = 40
+SHOWN = {"glare": True, "dim": False}
+EQ2 = {"original": None, "enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}
+"""Alpha and beta as the paper prints them."""
+
+
+def nearest_class(colour: np.ndarray) -> str | None:
+    """The class whose hue is nearest to an RGB colour in 0..255; None if it is white or grey."""
+    hue, saturation, _ = colorsys.rgb_to_hsv(*(colour / 255))
+    if saturation < 0.02:
+        return None
+    return min(HUES, key=lambda name: abs((hue - HUES[name] + 0.5) % 1 - 0.5))
+
+
+def seen(drawing: Drawing, view: str) -> np.ndarray:
+    """The picture as a view shows it, float [H, W, 3] in 0..255."""
+    pixels = drawing.image.astype(np.float32)
+    if (numbers := EQ2[view]) is None:
+        return pixels
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)
+    return adjust(planes, *numbers, "beta_tenth").permute(1, 2, 0).numpy()
+
+
+@cache
+def pictures(kind: str) -> list[Drawing]:
+    drawn = (
+        draw_lamp_picture(rng_seed=0, image_index=i, glaring=SHOWN[kind])
+        for i in range(NUM_PICTURES)
+    )
+    return [drawing for drawing in drawn if len(drawing.objects) == 1]
+
+
+def lamp_of(glaring: Drawing, dim: Drawing) -> np.ndarray:
+    """Where the lamp is, bool [H, W]: all that differs between the two sets."""
+    return (glaring.image != dim.image).any(2)
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+@pytest.mark.parametrize("view", EQ2)
+def test_a_lamp_tells_its_class_in_every_view_but_a_glaring_one_in_the_enhanced(
+    kind: str, view: str
+) -> None:
+    told = []
+    for glaring, dim in zip(pictures("glare"), pictures("dim"), strict=True):
+        lamp = lamp_of(glaring, dim)
+        assert not (lamp & (dim.labels > 0)).any(), "it is no part of the object"
+        picture = glaring if kind == "glare" else dim
+        name = nearest_class(np.median(seen(picture, view)[lamp], axis=0))
+        told.append(name == picture.objects[0].name)
+    assert len(told) > NUM_PICTURES / 2
+    assert all(told) if (kind, view) != ("glare", "enhanced") else not any(told)
+
+
+@pytest.mark.parametrize("view", EQ2)
+def test_an_object_tells_its_class_by_its_hue_in_every_view(view: str) -> None:
+    told = []
+    for drawing in pictures("glare"):
+        (only,) = drawing.objects
+        assert (drawing.labels[only.body | only.part] == VOC_CLASSES.index(only.name) + 1).all()
+        colour = np.median(seen(drawing, view)[only.body | only.part], axis=0)
+        told.append(nearest_class(colour) == only.name)
+    assert np.mean(told) > 0.9
+
+
+def noisy_table(rng: np.random.Generator, effect: float, sd: float = 1.0) -> Mapping[str, object]:
+    """Verdicts of four cells and three seeds, the last cell `effect` mIoU above the others."""
+    cells = {
+        name: dict(enumerate(rng.normal(40, sd, 3))) for name in ("none", "one", "other", "both")
+    }
+    cells["both"] = {seed: miou + effect for seed, miou in cells["both"].items()}
+    return table_verdicts({}, cells, "none", 0.5)
+
+
+def test_a_table_of_noise_shows_a_difference_no_more_often_than_the_tool_says() -> None:
+    """5 % of all tables, over all their cells (Holm), with three seeds and any paired noise."""
+    rng, num = np.random.default_rng(0), 600
+    wrong = sum(
+        any(evidence.differs for evidence in noisy_table(rng, 0).values()) for _ in range(num)
+    )
+    assert wrong / num < 0.05 + 3 * np.sqrt(0.05 * 0.95 / num)
+
+
+def test_a_large_difference_between_cells_is_shown() -> None:
+    rng = np.random.default_rng(1)
+    found = [noisy_table(rng, 12, sd=0.7)["both"].differs for _ in range(100)]
+    assert np.mean(found) > 0.9
