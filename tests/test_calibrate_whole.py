@@ -1,4 +1,7 @@
-"""`sweeps calibrate` as a person runs it, on drawn pictures: it runs, and calibrates nothing."""
+"""`sweeps calibrate` as a person runs it, on drawn pictures: it runs, and calibrates nothing.
+
+The tracking server is away, as it may be from any sweep.
+"""
 
 import json
 import os
@@ -16,14 +19,22 @@ SETTINGS = (
 )  # fmt: skip
 
 
+AWAY = "http://127.0.0.1:9"
+"""The discard port: nobody listens."""
+
+
+def run(*words: str, mlflow: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=240, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "MLFLOW_TRACKING_URI": mlflow},
+    )  # fmt: skip
+
+
 def calibrate(drawn: Path, store: Path) -> subprocess.CompletedProcess[str]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "sweeps", "calibrate", "--preset", "tiny",
-         "--data", str(drawn), "--store", str(store), *settings],
-        capture_output=True, text=True, timeout=240, check=False,
-        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    return run(
+        "-X", "importtime", "-m", "sweeps", "calibrate", "--preset", "tiny", "--data", str(drawn),
+        "--store", str(store), *settings, mlflow=AWAY,
     )  # fmt: skip
 
 
@@ -31,23 +42,23 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
 
 
-def tags(store: Path) -> dict[str, str]:
-    """Of the sweep's MLflow run, read in a process of its own: importing MLflow warns."""
+def tags(uri: str) -> dict[str, dict[str, str]]:
+    """Of the sweep's MLflow runs by role, read in a process of its own: importing MLflow warns."""
     script = (
         "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
         "e = c.get_experiment_by_name('wsss');"
-        "(r,) = c.search_runs([e.experiment_id], \"tags.`wsss.role` = 'sweep'\");"
-        "print(json.dumps(r.data.tags | {'status': r.info.status}))"
+        "print(json.dumps([r.data.tags | {'status': r.info.status}"
+        " for r in c.search_runs([e.experiment_id])]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, f"sqlite:///{store / 'mlflow.db'}"],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    done = run("-c", script, uri, mlflow=uri)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, str]] = json.loads(done.stdout.splitlines()[-1])
+    by_role = {run_tags["wsss.role"]: run_tags for run_tags in found}
+    assert len(by_role) == len(found)
+    return by_role
 
 
-def test_on_drawn_pictures_it_runs_to_the_end_says_that_it_calibrates_nothing_and_resumes(
+def test_on_drawn_pictures_without_mlflow_it_calibrates_nothing_is_synced_later_and_resumes(
     drawn: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -64,12 +75,19 @@ def test_on_drawn_pictures_it_runs_to_the_end_says_that_it_calibrates_nothing_an
     assert written["outcome"] == "calibrates nothing here"
     assert "CALIBRATES NOTHING HERE" in (folder / "calibration.txt").read_text()
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()
-    found = tags(store)
-    assert found["wsss.calibration"] == "calibrates nothing here"
-    assert found["status"] == "FINISHED"
+
+    assert "not up to date" in done.stdout
+    assert "`sweeps sync` when it is back" in " ".join(done.stdout.split())
+    back = f"sqlite:///{tmp_path / 'back.db'}"
+    synced = run("-m", "sweeps", "sync", "--store", str(store), mlflow=back)
+    assert synced.returncode == 0, synced.stderr
+    found = tags(back)
+    assert found.keys() == {"sweep", "trial"}
+    assert found["sweep"]["wsss.calibration"] == "calibrates nothing here"
+    assert {run_tags["status"] for run_tags in found.values()} == {"FINISHED"}
 
     again = calibrate(drawn, store)
     assert again.returncode == 0
     assert "1 of 1 trials done, 0 to run" in again.stdout
     assert "CALIBRATES NOTHING HERE" in again.stdout
-    assert not imported(again) & {"ray", "torch", "mlflow"}
+    assert not imported(again) & {"ray", "torch"}

@@ -1,10 +1,10 @@
 """No tensor is left on the CPU: every stage under every switch, on a GPU that is not there.
 
-Forward passes and losses; tests/test_host_sync.py has the backward passes. A number that a result
-depends on, but no device (a rate, a threshold), is not varied.
+Forward passes in bf16 and without gradients; tests/test_host_sync.py tries views, losses and
+training steps in fp32, with their backward passes. A number that a result depends on, but no device
+(a rate, a threshold), is not varied.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from wsss.config import (
     NetworkConfig,
     Settings,
     TrainConfig,
-    TransferConfig,
     ViewsConfig,
 )
 from wsss.data.voc import Sample
@@ -45,7 +44,7 @@ from wsss.labels.infer import ImageCams, infer_cams, multi_scale_cams
 from wsss.labels.pamr import pamr
 from wsss.labels.random_walk import walk_labels
 from wsss.labels.segment import multi_scale_probs, segment_images
-from wsss.method.losses import cam_losses, classification_loss
+from wsss.method.losses import classification_loss
 from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
@@ -109,13 +108,11 @@ def test_the_method_of_each_preset_stays_on_the_device(preset: str, precision: s
 
 
 @pytest.mark.parametrize("row", rows(NetworkConfig))
-def test_the_network_stays_on_the_device_under_every_switch(row: dict[str, Any]) -> None:
-    model = cam_net(NetworkConfig.model_validate(TINY.network.model_dump() | row), CUDA)
+def test_the_network_infers_on_the_device_under_every_switch(row: dict[str, Any]) -> None:
+    model = cam_net(NetworkConfig.model_validate(TINY.network.model_dump() | row), CUDA).eval()
     x = network_inputs(*crops(CROP, CUDA)[:2], ViewsConfig())[0]
-    assert_all_on_device(model(x))
-    if not model.frozen_norm:  # else nothing changes
-        with torch.inference_mode():
-            assert_all_on_device(model.eval()(x))
+    with torch.inference_mode():
+        assert_all_on_device(model(x))
 
 
 def test_the_calibration_of_new_batch_norms_stays_on_the_device() -> None:
@@ -137,25 +134,6 @@ def test_the_context_association_of_small_and_large_maps_stays_on_the_device(
     features = torch.zeros(2, num_pixels, 8, device=CUDA)
     with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
         assert_all_on_device(associate(features, temperature=temperature))
-
-
-@pytest.mark.parametrize("reading", on_device(ViewsConfig)["reading"])
-def test_the_views_stay_on_the_device_under_every_reading(reading: str) -> None:
-    values = dict(on_device(ViewsConfig))
-    del values["reading"]
-    for combination in itertools.product(*values.values()):
-        views = ViewsConfig(reading=reading, **dict(zip(values, combination, strict=True)))
-        assert_all_on_device(network_inputs(*crops(CROP, CUDA)[:2], views))
-
-
-@pytest.mark.parametrize("row", rows(TransferConfig))
-@pytest.mark.parametrize("names", [(), ("enhanced",), ("decreased",), ("enhanced", "decreased")])
-def test_the_losses_stay_on_the_device_under_every_switch(
-    row: dict[str, Any], names: tuple[str, ...]
-) -> None:
-    views = ViewsConfig(**dict.fromkeys(names, True))
-    logits, cams, targets = outputs(1 + len(names))
-    assert_all_on_device(cam_losses(logits, cams, targets, views, TransferConfig(**row)))
 
 
 @pytest.mark.parametrize("over_classes", on_device(TrainConfig)["cls_reduction"])
@@ -226,7 +204,8 @@ def test_the_segmentation_network_stays_on_the_device_under_every_switch(
 ) -> None:
     config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
     model = deeplab(config, CUDA)
-    assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
+    if config.precision == "bf16":
+        assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
     with torch.inference_mode():
         probs = multi_scale_probs(model.eval(), picture(), config, device=CUDA)
     assert_all_on_device(probs)
@@ -254,7 +233,8 @@ def test_affinity_and_walk_find_their_device_under_every_switch(
     config = TINY_LABELS.random_walk.model_dump() | few_pairs | row
     config = RandomWalkConfig.model_validate(config)
     model = affinity_net(TINY.network, config, CUDA)
-    assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
+    if config.precision == "bf16":
+        assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
     plain = [ImageCams(s, np.zeros((len(s.labels), 50, 67), np.float32)) for s in samples]
     walked = list(walk_labels(model.cpu(), plain, config, device=CUDA))
     assert [image.cams.shape for image in walked] == [image.cams.shape for image in plain]

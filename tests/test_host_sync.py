@@ -81,8 +81,9 @@ def test_the_views_wait_for_nothing_under_every_reading_and_switch(gpu: torch.de
     for combination in itertools.product(*values.values()):
         views = ViewsConfig(**dict(zip(values, combination, strict=True)))
         with host_waits(gpu) as waits:
-            network_inputs(batch.pixels, batch.boxes, views)
+            inputs = network_inputs(batch.pixels, batch.boxes, views)
         assert waits == NO_WAITS, views
+        assert inputs.device == gpu
 
 
 @pytest.mark.parametrize("row", rows(TransferConfig))

@@ -212,8 +212,8 @@ def test_a_key_reaches_settings_and_nothing_else(key: str) -> None:
 
 
 def test_validating_names_changes_no_id() -> None:
-    # Ids of results in stores. "ffacb6327cd1" before transfer.ramp and its kind came.
-    assert run_id(RunConfig()) == "2a13cd966874"
+    # Ids of results in stores. "2a13cd966874" before a training was named by its own split.
+    assert run_id(RunConfig()) == "f3721f6ac7a6"
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc", ESCAPE, "x" * 300, "a\x00b"])

@@ -342,9 +342,15 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, near
     assert str(caught.value) == f"unknown setting {key!r}; did you mean {nearest}?"
 
 
-def test_a_setting_like_no_other_is_refused_with_the_list_of_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown setting 'xyz'; known: data\.name, .*rng_seed"):
+def test_a_setting_like_no_other_is_refused_with_those_of_its_section_or_the_sections() -> None:
+    with pytest.raises(ConfigError) as caught:
         apply_overrides(RunConfig(), {"xyz": 1})
+    assert "known: data.*, network.*, views.*," in str(caught.value)
+    assert "rng_seed, repeat; give 'train' to see those of train" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(RunConfig(), {"train": 1})
+    expected = ", ".join(name for name in RunConfig().flat() if name.startswith("train."))
+    assert str(caught.value) == f"unknown setting 'train'; known: {expected}"
 
 
 @pytest.mark.parametrize("key", ["train", "transfer", "train.lr.x", "", "."])

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from sweeps.guarded_trial import guarded_trial
+from sweeps.trial_task import TrialTask
 from wsss.data.drawn import draw_voc
+from wsss.overrides import apply_overrides, parse_assignments
+from wsss.presets import TINY
+from wsss.training.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -186,43 +191,38 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
     """Two processes share the global batch; frozen norms make their gradient the whole batch's."""
     script = tmp_path / "one_trial.py"
     script.write_text(
-        "import sys\n"
+        "import json, sys\n"
         "from pathlib import Path\n"
         "import ray\n"
         "from sweeps.guarded_trial import guarded_trial\n"
         "from sweeps.trial_task import TrialTask\n"
-        "from wsss.overrides import apply_overrides, parse_assignments\n"
-        "from wsss.presets import PRESETS\n"
         "from wsss.training.distributed import Workers, fit\n"
-        "from wsss.training.process import Process\n"
-        "store, data, workers, *settings = sys.argv[1:]\n"
-        "config = apply_overrides(PRESETS['tiny'], parse_assignments(settings))\n"
-        "task = TrialTask(config.model_dump(mode='json'), store, data, None)\n"
-        "if workers == '0':\n"
-        "    list(guarded_trial(task, Process()))\n"
-        "else:\n"
-        "    ray.init('local', num_cpus=2, log_to_driver=False)\n"
-        "    fit(guarded_trial, task, Workers(int(workers), 0, 0.5), name='one',\n"
-        "        storage=Path(store) / 'ray_train')\n"
+        "config, store, data = sys.argv[1:]\n"
+        "task = TrialTask(json.loads(config), store, data, None)\n"
+        "ray.init('local', num_cpus=2, log_to_driver=False)\n"
+        "fit(guarded_trial, task, Workers(2, 0, 0.5), name='one',\n"
+        "    storage=Path(store) / 'ray_train')\n"
     )
     views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
-    figures = []
-    for workers in ("0", "2"):
-        store = tmp_path / f"store{workers}"
-        done = run([sys.executable, str(script), str(store), str(pictures), workers,
-                    *SHRUNK, *views])  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        (metrics,) = results(store).values()
-        losses = [
-            json.loads(line)["step_losses"]
-            for path in store.glob("cams/*/epochs.jsonl")
-            for line in path.read_text().splitlines()
-        ]
-        figures.append((losses, metrics["miou_fixed"], metrics["environment"]["processes"]))
-    (alone, alone_miou, one), (together, together_miou, two) = figures
+    config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views])).model_dump(mode="json")
+    stores = tmp_path / "alone", tmp_path / "together"
+    for _ in guarded_trial(TrialTask(config, str(stores[0]), str(pictures), None), Process()):
+        pass
+    words = [sys.executable, str(script), json.dumps(config), str(stores[1]), str(pictures)]
+    done = run(words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (alone, alone_miou, one), (together, together_miou, two) = map(figures, stores)
     assert (one, two) == (1, 2)
     assert together == [pytest.approx(epoch, rel=1e-3) for epoch in alone]
     assert together_miou == pytest.approx(alone_miou, abs=0.5)
+
+
+def figures(store: Path) -> tuple[list[list[float]], float, int]:
+    """Losses of each epoch, mIoU and number of processes of a store's one trial."""
+    (metrics,) = results(store).values()
+    (records,) = store.glob("cams/*/epochs.jsonl")
+    losses = [json.loads(line)["step_losses"] for line in records.read_text().splitlines()]
+    return losses, metrics["miou_fixed"], metrics["environment"]["processes"]
 
 
 @pytest.mark.parametrize(
@@ -261,21 +261,3 @@ def test_a_weights_file_of_another_backbone_is_refused_before_a_trial_starts(
     assert refused.returncode == 2
     assert "resnet18.pt: no weights of mobilenet_v2" in refused.stderr
     assert not list((tmp_path / "store").glob("cams/*"))
-
-
-def test_a_tracking_server_that_is_away_does_not_stop_a_sweep_and_is_caught_up_later(
-    pictures: Path, tmp_path: Path
-) -> None:
-    away = "http://127.0.0.1:9"  # the discard port: nobody listens
-    store = tmp_path / "store"
-    done = run(sweep_command(pictures, store, "--set", "train.epochs=1"), MLFLOW_TRACKING_URI=away)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "sweeps sync" in done.stdout
-    assert len(results(store)) == 4
-    back = f"sqlite:///{tmp_path / 'back.db'}"
-    synced = run([sys.executable, "-m", "sweeps", "sync", "--store", str(store)],
-                 MLFLOW_TRACKING_URI=back)  # fmt: skip
-    assert synced.returncode == 0, synced.stderr
-    runs = mlflow_runs(back)
-    assert sorted(found["tags"]["wsss.role"] for found in runs) == ["sweep"] + ["trial"] * 4
-    assert {found["status"] for found in runs} == {"FINISHED"}

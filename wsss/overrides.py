@@ -28,15 +28,13 @@ class ConfigError(ForeseenError, ValueError):
 def apply_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """Return `config` with dotted settings replaced, e.g. `{"transfer.lambda_s": 0.2}`.
 
-    Raises ConfigError for an unknown key (naming the nearest known one) or a value that the
-    setting refuses.
+    Raises ConfigError for an unknown key (naming the nearest known one, those of a section or the
+    sections) or a value that the setting refuses.
     """
-    known = config.flat()
+    known = list(config.flat())
     for key in overrides:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise ConfigError(f"unknown setting {quoted(key)}{hint}")
+            raise ConfigError(f"unknown setting {quoted(key)}; {_hint(key, known)}")
     tree: dict[str, Any] = config.model_dump()
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
@@ -155,6 +153,17 @@ def _refuse_huge_integers(tree: Any) -> None:
     if isinstance(tree, list | tuple | set):
         for part in tree:
             _refuse_huge_integers(part)
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """Name those of a section, the nearest setting, or the sections: all would fill a screen."""
+    section = key.rstrip(".") + "."
+    if inside := [name for name in known if name.startswith(section)]:
+        return f"known: {', '.join(inside)}"
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
+        return f"did you mean {near[0]}?"
+    groups = dict.fromkeys(name.partition(".")[0] + ".*" * ("." in name) for name in known)
+    return f"known: {', '.join(groups)}; give 'train' to see those of train"
 
 
 def _explain(error: ValidationError) -> str:

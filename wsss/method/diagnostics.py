@@ -3,7 +3,8 @@
 Legend: V views, B batch, K foreground classes, h w feature size; present [B, K] holds 0 or 1.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,15 +30,15 @@ def map_shares(cams: Tensor, present: Tensor) -> Tensor:
         return torch.stack([(each.sum(2) / count).mean(1) for each in (dead, area)])
 
 
-def pulls(
+def pull_products(
     cams: Tensor, losses_of: Callable[[Tensor], CamLosses], weights: tuple[float, float]
 ) -> Tensor:
-    """Return how the losses pull at the CAMs: norms of their gradients and their cosines, [6].
+    """Return the dot products of the losses' gradients on the CAMs, [6]; they add up over images.
 
     cams: raw [V, B, K, h, w]; losses_of: the losses of such CAMs, image-level scores included;
-    weights: lambda_s and lambda_bs times `transfer_weight`. In order: |g_cls|, |g_s|, |g_bs| of
-    L_cls, lambda_s L_s and lambda_bs L_bs, then the cosines of (cls, s), (cls, bs) and (s, bs); 0
-    where one has no gradient. The graph behind `cams` is left alone.
+    weights: lambda_s and lambda_bs times `transfer_weight`. Of the gradients of L_cls, lambda_s L_s
+    and lambda_bs L_bs, in order: |cls|^2, |s|^2, |bs|^2, cls . s, cls . bs, s . bs; 0 where one has
+    no gradient. The graph behind `cams` is left alone.
     """
     with torch.enable_grad():
         cams = cams.detach().requires_grad_()
@@ -51,10 +52,21 @@ def pulls(
             if loss is not None and loss.requires_grad:
                 (found,) = torch.autograd.grad(loss, cams, retain_graph=True, allow_unused=True)
             gradients.append(torch.zeros_like(cams) if found is None else weight * found)
-    cls, similarity, background = (gradient.flatten() for gradient in gradients)
-    norms = [gradient.norm() for gradient in (cls, similarity, background)]
-    cosines = [
-        torch.nn.functional.cosine_similarity(first, second, dim=0)
-        for first, second in ((cls, similarity), (cls, background), (similarity, background))
-    ]
-    return torch.stack([*norms, *cosines]).detach()
+    cls, similarity, background = (gradient.detach().flatten() for gradient in gradients)
+    pairs = (
+        (cls, cls), (similarity, similarity), (background, background),
+        (cls, similarity), (cls, background), (similarity, background),
+    )  # fmt: skip
+    return torch.stack([first @ second for first, second in pairs])
+
+
+def pulls(products: Sequence[float]) -> list[float]:
+    """Return how the losses pull at the CAMs, from `pull_products`: norms and cosines, [6].
+
+    |g_cls|, |g_s|, |g_bs|, then the cosines of (cls, s), (cls, bs) and (s, bs), 0 with a gradient
+    of 0.
+    """
+    cls, similarity, background = (math.sqrt(square) for square in products[:3])
+    lengths = (cls * similarity, cls * background, similarity * background)
+    cosines = zip(products[3:], lengths, strict=True)
+    return [cls, similarity, background] + [dot / both if both else 0.0 for dot, both in cosines]

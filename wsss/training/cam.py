@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wsss.config import RunConfig
 from wsss.data.loading import CropBatch, CropDataset, collate
 from wsss.data.voc import Sample
-from wsss.method.diagnostics import map_shares, pulls
+from wsss.method.diagnostics import map_shares, pull_products, pulls
 from wsss.method.losses import CamLosses, cam_losses, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
@@ -33,6 +33,7 @@ from wsss.training.prior import (
 from wsss.training.process import Process
 
 PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")
+PRODUCTS = ("g_cls^2", "g_s^2", "g_bs^2", "g_cls.g_s", "g_cls.g_bs", "g_s.g_bs")
 NUM_CALIBRATION_IMAGES = 32
 
 
@@ -128,7 +129,9 @@ def train_cam(
             yield found
             continue
         loss, loss_cls, loss_s, loss_bs, *shares, norm = found.means()
-        views, pulled = ("original", *config.views.names), len(found.steps)
+        views = ("original", *config.views.names)
+        # Of one iteration: 0 in all others.
+        products = [len(found.steps) * value for value in shares[2 * len(views) :]]
         gap = prior_gap(loss_cls, prior)
         yield EpochRecord(
             epoch=found.epoch,
@@ -142,10 +145,7 @@ def train_cam(
             collapsed=float(gap < COLLAPSE_MARGIN),
             dead=dict(zip(views, shares[: len(views)], strict=True)),
             area=dict(zip(views, shares[len(views) : 2 * len(views)], strict=True)),
-            # Of one iteration: 0 in all others.
-            pulls=dict(zip(PULLS, (pulled * v for v in shares[2 * len(views) :]), strict=True))
-            if config.views.names
-            else {},
+            pulls=dict(zip(PULLS, pulls(products), strict=True)) if config.views.names else {},
             images_per_second=found.images_per_second,
             seconds=found.seconds,
             step_losses=found.losses(),
@@ -185,7 +185,8 @@ def cam_step(
     process = process or Process()
     model.to(process.device).train()
     return Step(
-        AllViews(model), CamObjective(config, frozen_norm=model.frozen_norm),
+        AllViews(model),
+        CamObjective(config, frozen_norm=model.frozen_norm, world_size=process.world_size),
         build_sgd(model.parameter_groups(), config.train), precision=config.train.precision,
         clip_norm=config.train.clip_norm, process=process, execution=execution,
     )  # fmt: skip
@@ -194,12 +195,12 @@ def cam_step(
 class CamObjective:
     """The losses of Eq. 4 to 7 as means over a batch's images, and what diagnostics.py looks at."""
 
-    def __init__(self, config: RunConfig, *, frozen_norm: bool) -> None:
-        self.config, self.frozen_norm = config, frozen_norm
+    def __init__(self, config: RunConfig, *, frozen_norm: bool, world_size: int = 1) -> None:
+        self.config, self.frozen_norm, self.world_size = config, frozen_norm, world_size
         views = ("original", *config.views.names)
         shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
-        pulls = PULLS if config.views.names else ()
-        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *pulls)
+        products = PRODUCTS if config.views.names else ()
+        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products)
         self.remedy = (
             f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
             "train.warmup_iterations"
@@ -214,14 +215,17 @@ class CamObjective:
         config, (num_images, moment) = self.config, whole
         logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
         losses = self._losses(logits, cams, part.targets, moment)
-        zero = losses.total.new_zeros(())
+        zero, share = losses.total.new_zeros(()), len(part.pixels) / num_images
         found = [torch.stack([zero if term is None else term for term in losses])]
         found.append(map_shares(cams, part.targets).flatten())
         if config.views.names:
-            found.append(zero.expand(len(PULLS)))
+            found.append(zero.expand(len(PRODUCTS)))
             if moment.starts_epoch:
-                found[-1] = self._pulls(cams, part.targets, moment)
-        return torch.cat(found) * (len(part.pixels) / num_images)
+                # The whole batch's gradient on these CAMs is share / world_size times this one:
+                # squared, summed over parts and ranks, of which the step takes the mean.
+                products = self._pull_products(cams, part.targets, moment)
+                found[-1] = products * (share / self.world_size)
+        return torch.cat(found) * share
 
     def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
         config = self.config
@@ -231,10 +235,10 @@ class CamObjective:
             progress=moment.progress,
         )  # fmt: skip
 
-    def _pulls(self, cams: Tensor, targets: Tensor, moment: Moment) -> Tensor:
+    def _pull_products(self, cams: Tensor, targets: Tensor, moment: Moment) -> Tensor:
         transfer = self.config.transfer
         weight = transfer_weight(moment.progress, transfer)
-        return pulls(
+        return pull_products(
             cams, lambda given: self._losses(given.mean((3, 4)), given, targets, moment),
             (weight * transfer.lambda_s, weight * transfer.lambda_bs),
         )  # fmt: skip
