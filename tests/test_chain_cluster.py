@@ -1,5 +1,9 @@
-"""A chain on Ray gives what it gives in one process: images as tasks, DeepLab by Ray Train."""
+"""A chain on Ray gives what it gives in one process: images as tasks, DeepLab by Ray Train.
 
+So it does on nodes which share nothing but a bucket.
+"""
+
+import json
 import os
 import shutil
 import signal
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from bucket_server import BUCKET, moto_server
 
 from sweeps.chain import ChainConfig, ChainFolders
 from sweeps.chain_cluster import Cluster
@@ -27,6 +32,12 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray Train's own imports
 ]
+
+
+STAGES = [
+    "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels", "train DeepLab",
+    "predict",
+]  # fmt: skip
 
 
 def run(chain: ChainConfig, store: Path, data: Path, place: Place) -> list[str]:
@@ -51,30 +62,54 @@ def alone(tmp_path_factory: pytest.TempPathFactory, drawn: Path, even: ChainConf
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    start_ray(Resources(workers=2))
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
-    yield
-    ray.shutdown()
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Ray whose tasks have the mirror `node` in this folder, the driver `driver`: two machines."""
+    mirrors = tmp_path_factory.mktemp("mirrors")
+    with moto_server(), pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WSSS_MIRROR", str(mirrors / "node"))
+        start_ray(Resources(workers=2))
+        patched.setenv("WSSS_MIRROR", str(mirrors / "driver"))
+        # Workers cannot import tests.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield mirrors
+        ray.shutdown()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_tasks_write_the_files_that_one_process_writes(
-    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
-) -> None:
-    stages = run(even, tmp_path, drawn, Cluster(Resources(cpus=1)))
-    assert stages == [
-        "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels",
-        "train DeepLab", "predict",
-    ]  # fmt: skip
-    ours, theirs = ChainFolders(tmp_path, even), ChainFolders(alone, even)
+def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders) -> None:
     for kind in ("labels", "predictions"):
         found, expected = (
             {path.name: path.read_bytes() for path in (getattr(folders, kind) / "png").iterdir()}
             for folders in (ours, theirs)
         )
         assert found == expected, kind
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_write_the_files_that_one_process_writes(
+    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
+) -> None:
+    assert run(even, tmp_path, drawn, Cluster(Resources(cpus=1))) == STAGES
+    assert_equal_pictures(ChainFolders(tmp_path, even), ChainFolders(alone, even))
     assert run(even, tmp_path, drawn, Cluster(Resources(cpus=1))) == []
+
+
+def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
+    cluster: Path, drawn: Path, even: ChainConfig, alone: Path
+) -> None:
+    task = ChainTask(even, Path("unused"), drawn, None, remote=f"s3://{BUCKET}/cluster")
+    place = Cluster(Resources(cpus=1))
+    assert list(dict.fromkeys(stage for stage, _, _ in run_chain(task, place))) == STAGES
+    assert len(list((cluster / "node" / "maps").rglob("*.npz"))) == 16
+    driver = cluster / "driver"
+    assert not list(driver.rglob("*.npz"))  # it needs none
+    ours, theirs = ChainFolders(driver, even), ChainFolders(alone, even)
+    assert_equal_pictures(ours, theirs)
+    one, other = (
+        json.loads((folders.predictions / "metrics.json").read_text()) for folders in (ours, theirs)
+    )
+    assert (one["miou"], one["labels_score"]) == (other["miou"], other["labels_score"])
+    assert one["train_seconds"] > 0
+    assert list(run_chain(task, place)) == []
 
 
 @pytest.mark.usefixtures("cluster")
