@@ -23,6 +23,7 @@ from sweeps.sweep import make_sweep
 from sweeps.trial import run_trial
 from sweeps.trial_task import TrialTask
 from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
@@ -305,3 +306,29 @@ def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path
         resources = Resources(execution=Execution(2, compiled=compiled))
         task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
         assert task.execution == Execution(2, compiled=compiled)
+
+
+def test_scoring_another_split_or_corrected_masks_of_it_is_the_same_training(
+    drawn: Path, tmp_path: Path
+) -> None:
+    """A training is named by its own split alone; what it is scored on names the run."""
+
+    def ids(root: Path, split: str) -> tuple[str, str]:
+        sweep, _ = make_sweep(
+            ["III"], preset="tiny", data=root, weights=None, num_seeds=1,
+            overrides={"data.eval_split": split},
+        )  # fmt: skip
+        trial = sweep.plan.trials[0]
+        return trial.cam_id, trial.run_id
+
+    copy = Path(shutil.copytree(drawn, tmp_path / drawn.name))
+    path = copy / "SegmentationClass" / f"{VocDataset(copy).image_ids('val')[0]}.png"
+    with Image.open(path) as mask:
+        values, palette = np.array(mask), mask.getpalette()
+    values[:4] = 255
+    corrected = Image.fromarray(values)
+    corrected.putpalette(palette or [])
+    corrected.save(path)
+    found = [ids(drawn, "train"), ids(drawn, "val"), ids(copy, "val")]
+    assert len({cam_id for cam_id, _ in found}) == 1
+    assert len({run_id for _, run_id in found}) == 3
