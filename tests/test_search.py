@@ -157,7 +157,7 @@ def test_equal_searches_have_one_name_and_others_another(drawn: Path) -> None:
         planned(drawn, rng_seed=1),
         planned(drawn, objective="fixed"),
         planned(drawn, "train.lr=0.1:0.3"),
-        planned(drawn, overrides={"train.lr": 0.1}),
+        planned(drawn, overrides={"train.lr": 0.3}),
     ]
     assert len({first.name, *(other.name for other in others)}) == 5
     with pytest.raises(ConfigError, match="no objective 'worst'; there are: best, fixed"):
