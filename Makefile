@@ -84,7 +84,7 @@ tables: $(STAMP) ## Tables III to VI, then the report on them
 	$(if $(filter http%,$(ADDRESS)),,$(BIN)/sweeps report --store "$(STORE)")
 
 controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations of parts
-	$(RUN) controls factorial $(RUN_OPTIONS)
+	$(RUN) controls controls-late controls-summed factorial $(RUN_OPTIONS)
 
 readings: $(STAMP) ## the open points of the paper, one at a time
 	$(RUN) readings $(RUN_OPTIONS)

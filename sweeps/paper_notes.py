@@ -178,7 +178,7 @@ def _pairs() -> PaperNote:
 
 def _sum_over_classes() -> PaperNote:
     return PaperNote(
-        (*VIEWS, "controls"),
+        (*VIEWS, "controls", "controls-summed"),
         "Eq. 4 as printed sums over the dimensions of the prediction (20 classes) and divides by "
         "the number of samples. The public codes of IRN, SEAM, Puzzle-CAM and ReCAM take the mean "
         "over both, which weighs 20 times less beside L_s and L_bs in Eq. 7. train.cls_reduction "

@@ -22,14 +22,15 @@ STANDS_IN = {
     "both views are brighter than the image": EQ2,
     "A dilation of 0 means nothing": {"IV", "factorial"},
     "Eq. 5 compares M_d and M_e with M_o": VIEWS,
-    "Eq. 4 as printed sums": VIEWS | {"controls"},
+    "Eq. 4 as printed sums": VIEWS | {"controls", "controls-summed"},
     "1,462 usable": {"III", "IV", "V", "VI"},
     "evaluate.py": {"III", "IV", "V", "VI"},
     "Here each weight changes tenfold": {"V"},
 }
 LOOKED_AT = {
     "III", "IV", "V", "VI", "views-alone", "eq2-readings", "alpha-beta-enhanced",
-    "alpha-beta-decreased", "factorial", "controls", "noise-floor",
+    "alpha-beta-decreased", "factorial", "controls", "controls-summed",
+    "noise-floor",
 }  # fmt: skip
 
 

@@ -421,19 +421,30 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
         "views, L_bs alone": ("csma", "ed", 0, 0.5, 0),
         "colour jitter instead of views": ("csma", "", 0.5, 0.5, 0.3),
         "attention transfer without the module": ("", "ed", 0.5, 0.5, 0),
-        "late: L_s and L_bs from half-way on": ("csma", "ed", 0.5, 0.5, 0),
-        "Eq. 4 summed, no view": ("csma", "", 0.5, 0.5, 0),
-        "Eq. 4 summed, views, lambda_s = lambda_bs = 0": ("csma", "ed", 0, 0, 0),
     }  # fmt: skip
-    late = by_row["late: L_s and L_bs from half-way on"].transfer
-    assert (late.start, late.ramp) == (0.5, 0)
-    assert {row for row, config in by_row.items() if config.train.cls_reduction == "sum"} == {
-        "Eq. 4 summed, no view", "Eq. 4 summed, views, lambda_s = lambda_bs = 0",
-    }  # fmt: skip
-    assert controls.num_configs == 10
+    assert controls.num_configs == 7
     for row, cell in (("no view", "III[no,no]"), ("both views", "III[yes,yes]")):
         (trial,) = controls.cell_trials[f"controls[full module, {row}]"]
         assert trial.run_id == plan.cell_trials[cell][0].run_id
+
+
+def test_late_and_summed_controls_stand_beside_their_own_rows_without_views() -> None:
+    names = ("controls-late", "controls-summed")
+    plan = make_plan([TABLES[name] for name in names], TINY, 1)
+    assert [TABLES[name].baseline for name in names] == [f"{name}[no view]" for name in names]
+    found = {
+        name: (*built(config), config.train.cls_reduction, config.transfer.start,
+               config.transfer.lambda_s, config.transfer.lambda_bs)
+        for name, (trial,) in plan.cell_trials.items()
+        for config in (trial.config,)
+    }  # fmt: skip
+    assert found == {
+        "controls-late[no view]": ("csma", "", "mean", 0, 0.5, 0.5),
+        "controls-late[both views, late]": ("csma", "ed", "mean", 0.5, 0.5, 0.5),
+        "controls-summed[no view]": ("csma", "", "sum", 0, 0.5, 0.5),
+        "controls-summed[both views, lambda_s = lambda_bs = 0]": ("csma", "ed", "sum", 0, 0, 0),
+        "controls-summed[both views]": ("csma", "ed", "sum", 0, 0.5, 0.5),
+    }
 
 
 def test_the_background_scores_of_a_row_share_one_training() -> None:
