@@ -156,7 +156,10 @@ class Pose(NamedTuple):
 def find_pose(
     rng: Rng, shape: Shape, family: Family, area: float, earlier: list[DrawnObject]
 ) -> Pose:
-    """Return a pose on about `area` of the picture, within it, that hides little of the earlier."""
+    """Return a pose within the picture that hides little of the earlier objects.
+
+    shape: H, W in pixels. area: the share of the picture to cover, 0 to 1; less if it does not fit.
+    """
     height, width = shape
     scale = float(np.sqrt(area * height * width / UNIT_AREA))
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
