@@ -154,7 +154,7 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
 
 secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never printed
-	$(BIN)/python -m sweeps.secrets
+	$(BIN)/python -m sweeps.cluster.secrets
 
 bench: $(STAMP) ## ratios against stated peers; a quarter of an hour on two idle cores
 	@$(call each-benchmark,$(BENCHMARKS))

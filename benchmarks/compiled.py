@@ -14,7 +14,7 @@ import torch
 from ratios import alternate, seconds, show
 from train_step import NUM_CLASSES, batch_of
 
-from sweeps.tables import F3
+from sweeps.tables.studies import F3
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sweeps.tables import F3
+from sweeps.tables.studies import F3
 from wsss.config import Precision, RunConfig
 from wsss.gpu_check.subjects import Weights, cam_subject
 from wsss.overrides import apply_overrides

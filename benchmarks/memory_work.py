@@ -43,7 +43,7 @@ def made_up_data(root: Path, num_train: int, size: tuple[int, int]) -> Path:
 
 def config_of(preset: str, batch_size: int) -> "RunConfig":
     """Return the preset with all parts and both views, random weights and one epoch."""
-    from sweeps.tables import F3
+    from sweeps.tables.studies import F3
     from wsss.overrides import apply_overrides
     from wsss.presets import PRESETS
 
@@ -54,8 +54,8 @@ def config_of(preset: str, batch_size: int) -> "RunConfig":
 
 def whole_trial(preset: str, batch_size: int, folder: Path) -> None:
     """Train, infer and score as a sweep's trial does."""
-    from sweeps.trial import run_trial
-    from sweeps.trial_task import TrialTask
+    from sweeps.stages.task import TrialTask
+    from sweeps.stages.trial import run_trial
     from wsss.training.process import Process
 
     size = DRAWN_SIZE if preset == "tiny" else VOC_SIZE
@@ -109,8 +109,6 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
 
 def imports_alone(preset: str, batch_size: int, folder: Path) -> None:
     """Import what Ray's process of a trial imports; all other work does so first, too."""
-    import sweeps.guarded_trial
-    import sweeps.trainable  # noqa: F401
 
 
 def in_ray(preset: str, batch_size: int, folder: Path) -> dict[str, float]:

@@ -15,8 +15,8 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweeps.plan import make_plan
-from sweeps.tables import TABLES
+from sweeps.plan.trials import make_plan
+from sweeps.tables.studies import TABLES
 from wsss.config import LabelsConfig, NetworkConfig, RunConfig
 from wsss.networks.cam_net import CamNet
 from wsss.presets import PAPER

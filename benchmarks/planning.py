@@ -6,9 +6,9 @@ Usage: python benchmarks/planning.py. Prints the peer's time / ours, timed alter
 import statistics
 import time
 
-from sweeps.plan import make_plan
-from sweeps.table import Cell, Row, Table
-from sweeps.tables import F3
+from sweeps.plan.trials import make_plan
+from sweeps.tables.studies import F3
+from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
 from wsss.identity import cam_id, canonical, config_id, run_id
 from wsss.overrides import apply_overrides

@@ -29,16 +29,16 @@ from scaling_meters import EventMeter, MeteredTracker, ProcessMeter, database_ro
 from scaling_replay import replay
 from scaling_store import time_store
 
-from sweeps.drive import _TrackingListener
-from sweeps.events import Events, Listener
-from sweeps.plan import Trial
-from sweeps.progress import Board
-from sweeps.resources import Resources
-from sweeps.run import run_sweep
-from sweeps.store import Store
-from sweeps.sweep import Sweep, save_sweep
-from sweeps.tracking import Tracker
-from sweeps.tracking_thread import TrackingThread
+from sweeps.plan.sweep import Sweep, save_sweep
+from sweeps.plan.trials import Trial
+from sweeps.report.live.progress import Board
+from sweeps.run.drive import _TrackingListener
+from sweeps.run.events import Events, Listener
+from sweeps.run.resources import Resources
+from sweeps.run.tune import run_sweep
+from sweeps.store.store import Store
+from sweeps.track.thread import TrackingThread
+from sweeps.track.tracker import Tracker
 
 CPUS = 0.01
 """Of a trial: GPUs are to be what is scarce, and Ray starts as many workers at once as CPUs."""
@@ -118,7 +118,7 @@ def sweep_figures(
         resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
         trials = list(sweep.plan.trials)
         with (
-            patch("sweeps.run.trainable", short_trial(sweep, store, seconds)),
+            patch("sweeps.run.tune.trainable", short_trial(sweep, store, seconds)),
             watched(sweep, store, track=track) as found,
             ProcessMeter() as process,
             profiled(profile),

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan import Trial
-from sweeps.store import Store
-from sweeps.sweep import Sweep
-from sweeps.table import Cell, Row, Table
-from sweeps.tables import F3, TABLES
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store
+from sweeps.tables.studies import F3, TABLES
+from sweeps.tables.table import Cell, Row, Table
 from wsss.data.classes import VOC_CLASSES
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY

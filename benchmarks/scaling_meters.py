@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sweeps.plan import Trial
-from sweeps.tracking import Tracker
-from sweeps.tracking_thread import TrackingThread
+from sweeps.plan.trials import Trial
+from sweeps.track.thread import TrackingThread
+from sweeps.track.tracker import Tracker
 
 MIB = 2**20
 

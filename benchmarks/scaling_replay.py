@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from scaling_made_up import NUM_EPOCHS
 
-from sweeps.events import Events
-from sweeps.plan import Trial
+from sweeps.plan.trials import Trial
+from sweeps.run.events import Events
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:

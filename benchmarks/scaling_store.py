@@ -9,13 +9,13 @@ from rich.console import Console
 from scaling_made_up import made_up_sweep, write_small_run
 from scaling_meters import rss_mib
 
-from sweeps.drive import missing_trials
-from sweeps.plan_view import PlanView
-from sweeps.render import render_tables
-from sweeps.states import folder_names, read_metrics, read_states
-from sweeps.status import Status
-from sweeps.store import Store
-from sweeps.sweep import load_sweep, save_sweep
+from sweeps.plan.states import folder_names, read_metrics, read_states
+from sweeps.plan.sweep import load_sweep, save_sweep
+from sweeps.report.live.plan_view import PlanView
+from sweeps.report.live.render import render_tables
+from sweeps.report.live.status import Status
+from sweeps.run.drive import missing_trials
+from sweeps.store.store import Store
 
 
 def time_store(store: Store, num_trials: int) -> dict[str, float]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ratios import ROUNDS, Spread, seconds, show
 
-from sweeps.store import Store
-from sweeps.sweep import make_sweep, save_sweep
+from sweeps.plan.sweep import make_sweep, save_sweep
+from sweeps.store.store import Store
 from wsss.data.drawn import draw_voc
 
 REPO = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from ratios import faster, seconds, show
 from torch import Tensor
 from train_step import NUM_CLASSES, SIZES, config_of, training
 
-from sweeps.tables import F3
+from sweeps.tables.studies import F3
 from wsss.networks.cam_net import CamNet
 from wsss.training.allocation import SWITCH_VARIABLE
 from wsss.training.process import pick_device

@@ -16,7 +16,7 @@ from ratios import overhead
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweeps.tables import F3
+from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.loading import CropBatch
 from wsss.networks.cam_net import CamNet

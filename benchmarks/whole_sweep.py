@@ -27,8 +27,8 @@ from typing import Any
 
 from ratios import show
 
-from sweeps.store import Store
-from sweeps.sweep import load_sweep
+from sweeps.plan.sweep import load_sweep
+from sweeps.store.store import Store
 from wsss.data.drawn import draw_voc
 
 NUM_TRIALS, NUM_SHELL_TRIALS = 16, 2

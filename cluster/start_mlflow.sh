@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Start the MLflow server on the head, on loopback, with authentication. Repeatable.
-# The admin's password comes from ~/.config/wsss/mlflow_password, which `python -m sweeps.secrets`
+# The admin's password comes from ~/.config/wsss/mlflow_password, which `python -m sweeps.cluster.secrets`
 # made on the laptop. MLflow takes it at its first start, and has no default.
 set -euo pipefail
 umask 077
@@ -11,7 +11,7 @@ password_file=~/.config/wsss/mlflow_password
 mkdir -p "$state"
 
 [ -s "$password_file" ] || {
-  echo "error: $password_file is missing; run 'python -m sweeps.secrets' on the laptop, then 'ray up' again" >&2
+  echo "error: $password_file is missing; run 'python -m sweeps.cluster.secrets' on the laptop, then 'ray up' again" >&2
   exit 2
 }
 if [ -s "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2> /dev/null \

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.chain import ChainConfig
-from sweeps.tables import F3
+from sweeps.plan.chain import ChainConfig
+from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.overrides import apply_overrides, replace_settings

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sweeps.image_counts import count_images, save_image_counts
-from sweeps.plan import Trial
-from sweeps.store import Store, write_config, write_json
-from sweeps.sweep import Sweep, save_sweep
+from sweeps.evidence.image_counts import count_images, save_image_counts
+from sweeps.plan.sweep import Sweep, save_sweep
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store, write_config, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.evaluation.confusion import ThresholdCounts, collect, threshold_grid
 from wsss.evaluation.score import score_counts

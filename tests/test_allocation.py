@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sweeps import run
-from sweeps.resources import Resources
+from sweeps.run import tune as run
+from sweeps.run.resources import Resources
 from wsss.training import process
 from wsss.training.allocation import let_children_keep_memory
 

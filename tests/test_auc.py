@@ -7,9 +7,9 @@ import pytest
 from finished import fill, finished_sweep
 from mlflow.tracking import MlflowClient
 
-from sweeps import tracking
-from sweeps.store import Store
-from sweeps.tracked import result_values
+from sweeps.store.store import Store
+from sweeps.track import tracker as tracking
+from sweeps.track.values import result_values
 from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 

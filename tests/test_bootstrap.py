@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.bootstrap import (
+from sweeps.evidence.images import (
     ImageCounts,
     Resamples,
     argmax_stability,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from finished import finished_sweep
 
-from sweeps.budget import (
+from sweeps.plan.cost import CostEstimate, TrialCost
+from sweeps.run.budget import (
     Budget,
     BudgetError,
     budget_lines,
@@ -14,10 +15,9 @@ from sweeps.budget import (
     size_of,
     with_budget,
 )
-from sweeps.cost import CostEstimate, TrialCost
-from sweeps.ledger import Ledger, Size
-from sweeps.resources import Resources
-from sweeps.store import Store
+from sweeps.run.ledger import Ledger, Size
+from sweeps.run.resources import Resources
+from sweeps.store.store import Store
 
 SWEEP = finished_sweep(("VI",), 1)
 FIRST, SECOND = SWEEP.plan.trials[:2]

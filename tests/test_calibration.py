@@ -11,17 +11,18 @@ import pytest
 from scipy import stats as scipy_stats
 from typer.testing import CliRunner
 
-from sweeps import calibrate_cli, calibration, calibration_checks
-from sweeps.calibration import Calibration, Outcome, expected, lines, sentence, weigh
-from sweeps.calibration_checks import Check, DataFacts, ListFacts
 from sweeps.cli import app
-from sweeps.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS
-from sweeps.render import render_tables
+from sweeps.cli import calibrate as calibrate_cli
+from sweeps.evidence import calibration, calibration_checks
+from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
+from sweeps.evidence.calibration_checks import Check, DataFacts, ListFacts
+from sweeps.evidence.seeds import prediction_interval
+from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.report.build import build_report
-from sweeps.stats import prediction_interval
-from sweeps.store import Store, StoreError, read_json, write_json
-from sweeps.sweep import Sweep, make_sweep
-from sweeps.tables import TABLES
+from sweeps.report.live.render import render_tables
+from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.tables.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS
+from sweeps.tables.studies import TABLES
 from tests.finished import finish
 from wsss.config import RunConfig
 from wsss.data import check_splits
@@ -411,8 +412,8 @@ def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int
 ) -> None:
     verdict = weighed(Store(tmp_path / "made-up"), [46.0]).model_copy(update={"outcome": outcome})
-    monkeypatch.setattr("sweeps.drive.drive", lambda *_, **__: 0)
-    monkeypatch.setattr("sweeps.calibration.weigh", lambda *_: verdict)
+    monkeypatch.setattr("sweeps.run.drive.drive", lambda *_, **__: 0)
+    monkeypatch.setattr("sweeps.evidence.calibration.weigh", lambda *_: verdict)
     published: list[Calibration] = []
     monkeypatch.setattr(calibrate_cli, "_publish", lambda *given: published.append(given[-1]))
     for _ in range(2):
@@ -424,7 +425,7 @@ def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
 def test_an_interrupted_or_failed_sweep_ends_with_its_own_code_and_without_a_verdict(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr("sweeps.drive.drive", lambda *_, **__: code)
+    monkeypatch.setattr("sweeps.run.drive.drive", lambda *_, **__: code)
     done = command(drawn, tmp_path / "store")
     assert done.exit_code == code
     assert "Calibration" not in done.output

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.capacity import (
+from sweeps.run.capacity import (
     DRIVER_SHARE,
     CapacityError,
     Demand,
@@ -18,8 +18,8 @@ from sweeps.capacity import (
     read_limits,
     trials_at_once,
 )
-from sweeps.resources import HEAD_NODE, Resources
-from sweeps.store import StoreError
+from sweeps.run.resources import HEAD_NODE, Resources
+from sweeps.store.store import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]
 

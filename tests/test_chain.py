@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.chain_stages import Here, run_chain
-from sweeps.chain_work import ChainTask
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.stages.chain_stages import Here, run_chain
+from sweeps.stages.chain_work import ChainTask
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette

@@ -259,7 +259,9 @@ def test_ray_up_without_credentials_fails_for_credentials_alone(tmp_path: Path) 
         "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "RAY_TMPDIR": str(tmp_path),
         "RAY_AUTH_MODE": "token",
     }  # fmt: skip
-    subprocess.run([sys.executable, "-m", "sweeps.secrets"], cwd=ROOT, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "sweeps.cluster.secrets"], cwd=ROOT, env=environment, check=True
+    )
     up = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "cluster.yaml"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,

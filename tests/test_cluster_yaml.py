@@ -15,7 +15,7 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from sweeps.secrets import SecretError, ensure_secrets
+from sweeps.cluster.secrets import SecretError, ensure_secrets
 
 ROOT = Path(__file__).parent.parent
 FILES = ("cluster.yaml", "cluster.onprem.yaml")
@@ -262,7 +262,7 @@ def test_filling_refuses_what_would_not_stay_a_value(values: dict[str, str], mes
 
 def test_secrets_are_made_once_with_mode_600_and_never_printed(tmp_path: Path) -> None:
     def run() -> str:
-        command = [sys.executable, "-m", "sweeps.secrets"]
+        command = [sys.executable, "-m", "sweeps.cluster.secrets"]
         environment = {**os.environ, "HOME": str(tmp_path)}
         done = subprocess.run(
             command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
@@ -364,4 +364,4 @@ def test_mlflow_is_not_started_without_a_password(tmp_path: Path) -> None:
     assert node("node_env.sh", "--store", "x", "--tmp", str(tmp_path / "t"), home=tmp_path)
     refused = node("start_mlflow.sh", home=tmp_path)
     assert refused.returncode == 2
-    assert "python -m sweeps.secrets" in refused.stderr
+    assert "python -m sweeps.cluster.secrets" in refused.stderr

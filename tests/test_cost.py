@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from finished import finish, finished_sweep
 
-from sweeps.cost import CostEstimate, TrialCost, estimate_cost
-from sweeps.measured import folder_bytes, read_measured
-from sweeps.plan import Plan, Trial, make_plan
-from sweeps.states import read_states
-from sweeps.store import Store, read_json, write_json
-from sweeps.table import Cell, Row, Table
-from sweeps.tables import TABLES
+from sweeps.plan.cost import CostEstimate, TrialCost, estimate_cost
+from sweeps.plan.measured import folder_bytes, read_measured
+from sweeps.plan.states import read_states
+from sweeps.plan.trials import Plan, Trial, make_plan
+from sweeps.store.store import Store, read_json, write_json
+from sweeps.tables.studies import TABLES
+from sweeps.tables.table import Cell, Row, Table
 from wsss.overrides import apply_overrides
 
 BASE = finished_sweep(("V",), 1).base

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from sweeps import counted as counted_module
-from sweeps import training_lock
-from sweeps import trial as trial_module
-from sweeps.counted import find_counts, inference_key, note_counts
-from sweeps.image_counts import load_image_counts
-from sweeps.plan import make_plan
-from sweeps.store import Store, StoreError, write_json
-from sweeps.tables import TABLES
-from sweeps.trial import NUM_GALLERY_IMAGES, run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.evidence.image_counts import load_image_counts
+from sweeps.plan import counted as counted_module
+from sweeps.plan.counted import find_counts, inference_key, note_counts
+from sweeps.plan.trials import make_plan
+from sweeps.stages import training_lock
+from sweeps.stages import trial as trial_module
+from sweeps.stages.task import TrialTask
+from sweeps.stages.trial import NUM_GALLERY_IMAGES, run_trial
+from sweeps.store.store import Store, StoreError, write_json
+from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.data.voc import Sample
 from wsss.evaluation import figures as figures_module

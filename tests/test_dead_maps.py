@@ -10,21 +10,21 @@ from finished import finish, finished_sweep
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sweeps.plan import Trial
-from sweeps.progress import Board
-from sweeps.render import render_tables
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
 from sweeps.report import dead_maps
 from sweeps.report.build import build_report
-from sweeps.report.figures import DeadCurve, dead_curves
+from sweeps.report.figures.figures import DeadCurve, dead_curves
 from sweeps.report.html import html
+from sweeps.report.live.progress import Board
+from sweeps.report.live.render import render_tables
+from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
-from sweeps.status import show_status
-from sweeps.store import Store
-from sweeps.sweep import Sweep
-from sweeps.training_warnings import dead_from_record, from_record, to_record
-from sweeps.trial import run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.stages.task import TrialTask
+from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
+from sweeps.stages.trial import run_trial
+from sweeps.store.store import Store
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides

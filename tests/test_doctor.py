@@ -13,8 +13,9 @@ import pytest
 from bucket_server import BUCKET, client, moto_server
 from typer.testing import CliRunner
 
-from sweeps.doctor import Check, as_json, exit_code, from_json
-from sweeps.doctor_checks import (
+from sweeps.cli.doctor import doctor
+from sweeps.cluster.doctor import Check, as_json, exit_code, from_json
+from sweeps.cluster.doctor_checks import (
     check_bucket,
     check_data,
     check_limits,
@@ -24,15 +25,14 @@ from sweeps.doctor_checks import (
     installed,
     locked_versions,
 )  # fmt: skip
-from sweeps.doctor_cli import doctor
-from sweeps.doctor_network import (
+from sweeps.cluster.doctor_network import (
     Service,
     check_job_server,
     check_mlflow,
     check_ports,
     listening,
 )  # fmt: skip
-from sweeps.doctor_nodes import NodeReport, check_report, quick_fingerprint, same_data
+from sweeps.cluster.doctor_nodes import NodeReport, check_report, quick_fingerprint, same_data
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
 def test_an_open_http_port_is_asked_as_a_stranger(
     status: int, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.doctor_network._own_address", lambda: "127.0.0.1")
+    monkeypatch.setattr("sweeps.cluster.doctor_network._own_address", lambda: "127.0.0.1")
     with server(status) as port:
         found = check_ports({port: {"0.0.0.0"}}, (Service("dashboard", port, "/"),))
     assert states(found) == {"dashboard": state}
@@ -252,7 +252,7 @@ def test_the_command_prints_json_and_fails_on_a_problem(
     app.command()(doctor)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr("sweeps.doctor_network.listening", dict)
+    monkeypatch.setattr("sweeps.cluster.doctor_network.listening", dict)
     common = ["--json", "--working-dir", str(tmp_path), "--store"]
     good = CliRunner().invoke(app, [*common, str(tmp_path / "s")])
     assert "store" in {check["name"] for check in json.loads(good.stdout)}

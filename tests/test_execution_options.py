@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 import wsss.cli
-from sweeps.chain import ChainConfig
-from sweeps.chain_work import ChainTask
-from sweeps.resources import Resources
-from sweeps.segmentation_stages import SegmentationStages
+from sweeps.plan.chain import ChainConfig
+from sweeps.run.resources import Resources
+from sweeps.stages.chain_work import ChainTask
+from sweeps.stages.segmentation import SegmentationStages
 from wsss.config import RunConfig
 from wsss.label_stages import LabelStages
 from wsss.overrides import ConfigError
@@ -73,8 +73,8 @@ def test_each_command_refuses_a_wrong_micro_batch_before_anything_else(
 @pytest.mark.parametrize(
     ("name", "drive"),
     [
-        ("run", "sweeps.drive.drive"), ("calibrate", "sweeps.drive.drive"),
-        ("search", "sweeps.search_drive.drive_search"),
+        ("run", "sweeps.run.drive.drive"), ("calibrate", "sweeps.run.drive.drive"),
+        ("search", "sweeps.run.search_drive.drive_search"),
     ],
 )  # fmt: skip
 def test_a_sweep_and_a_search_hand_them_to_their_driver(
@@ -91,7 +91,7 @@ def test_a_sweep_and_a_search_hand_them_to_their_driver(
 def test_a_probe_trains_as_the_sweep_would(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("sweeps.probe_view.probe_sweep")
+    calls = given("sweeps.run.probe_view.probe_sweep")
     sweeps_command("probe", drawn, tmp_path, *OPTIONS, "--compile")
     ((_, _, resources, probe, _),) = calls
     assert resources.execution == probe.execution == Execution(2, 4, 1.5, compiled=True)
@@ -100,7 +100,7 @@ def test_a_probe_trains_as_the_sweep_would(
 def test_a_headline_hands_them_to_its_stages(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("sweeps.headline_run.run_headline")
+    calls = given("sweeps.run.headline.run_headline")
     sweeps_command("headline", drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
     resources = calls[0][-1]["resources"]
     assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
@@ -110,8 +110,8 @@ def test_a_headline_hands_them_to_its_stages(
 def test_a_submitted_sweep_gets_the_words_that_were_given(
     given: Callable[[str], list[Any]],
 ) -> None:
-    given("sweeps.jobs_cli._connect")
-    calls = given("sweeps.jobs.submit")
+    given("sweeps.cli.jobs._connect")
+    calls = given("sweeps.cluster.jobs.submit")
     for more in ((), (*OPTIONS, "--workers", "2")):
         CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *more])
     plain, all_given = (" ".join(call[1].arguments()) for call in calls)
@@ -151,7 +151,7 @@ def test_every_training_of_a_chain_is_carried_out_alike(
         return []
 
     monkeypatch.setattr("wsss.label_stages.train_affinity", train)
-    monkeypatch.setattr("sweeps.segmentation_stages.train_segmentation", train)
+    monkeypatch.setattr("sweeps.stages.segmentation.train_segmentation", train)
     task = ChainTask(tiny_chain, tmp_path, drawn, None, ASKED)
     list(LabelStages(task.labelling(), torch.device("cpu")).learn_affinity())
     list(SegmentationStages(task, Process()).train())

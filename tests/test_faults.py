@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from finished import fill, finished_sweep
 
-from sweeps import guard
-from sweeps.code_version import ROOT, code_version, source_digest, sources_of
-from sweeps.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
-from sweeps.hangs import Watchdog, num_hangs
-from sweeps.interrupts import Interrupts
-from sweeps.same_errors import ErrorNote, SameErrors, note_of, take_note, write_note
-from sweeps.stopping import EarlyEnd
-from sweeps.store import Store, StoreError
+from sweeps.run.interrupts import Interrupts
+from sweeps.run.stopping import EarlyEnd
+from sweeps.stages import guard
+from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
+from sweeps.stages.hangs import Watchdog, num_hangs
+from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
+from sweeps.store.same_errors import ErrorNote, SameErrors, note_of, take_note, write_note
+from sweeps.store.store import Store, StoreError
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -27,7 +27,7 @@ import os, sys, time
 from pathlib import Path
 import torch
 from filelock import FileLock
-from sweeps.hangs import Watchdog
+from sweeps.stages.hangs import Watchdog
 folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
 def forever():
@@ -151,7 +151,7 @@ def test_the_code_version_follows_the_contents_of_the_sources(
     assert code_version().endswith(f".s{digest}") or code_version().endswith(f"+s{digest}")
     assert sources_of(code_version()) == digest
     assert sources_of("0.1.0+2039d67-dirty") == "0.1.0+2039d67-dirty"
-    monkeypatch.setattr("sweeps.code_version.ROOT", tmp_path)
+    monkeypatch.setattr("sweeps.store.code_version.ROOT", tmp_path)
     (tmp_path / "wsss").mkdir()
     (tmp_path / "wsss" / "a.py").write_text("x = 1\n")
     first = source_digest.__wrapped__("wsss")
@@ -259,7 +259,7 @@ def change_environment(store: Store, run_id: str, **values: str) -> None:
 
 
 def test_a_sweep_that_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
-    from sweeps.run import driving
+    from sweeps.run.tune import driving
 
     store = Store(tmp_path)
     match = rf"process {os.getpid()} on .*status --watch"

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.progress import Progress
 
-from sweeps.chain import ChainConfig
+from sweeps.plan.chain import ChainConfig
+from sweeps.plan.search_space import SearchSpace, parse_space
+from sweeps.plan.sweep import data_name, load_sweep
 from sweeps.report.csv_file import _safe
 from sweeps.report.latex import escape as latex_escape
 from sweeps.report.markdown import escape as markdown_escape
-from sweeps.search_space import SearchSpace, parse_space
-from sweeps.store import Store, StoreError
-from sweeps.sweep import data_name, load_sweep
+from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract
 from wsss.data.sbd import read_id_list

@@ -13,8 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sweeps.plan import make_plan
-from sweeps.tables import F0, F3, TABLES
+from sweeps.plan.trials import make_plan
+from sweeps.tables.studies import F0, F3, TABLES
 from wsss.cli import app
 from wsss.gpu_check import __main__ as command
 from wsss.gpu_check import equality, page, projection, speed

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from finished import finished_sweep
 
-from sweeps.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
-from sweeps.plan import Trial
-from sweeps.store import Store, write_json
-from sweeps.sweep import Sweep, save_sweep
+from sweeps.plan.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
+from sweeps.plan.sweep import Sweep, save_sweep
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store, write_json
 from wsss.overrides import apply_overrides
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.export import check_exportable, export_folder, export_split, read_export
-from sweeps.headline_cli import _export_sources
-from sweeps.store import Store
+from sweeps.cli.headline import _export_sources
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.stages.export import check_exportable, export_folder, export_split, read_export
+from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab

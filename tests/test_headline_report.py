@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.headline import Headline, make_chains
-from sweeps.headline_report.build import build_headline_report
-from sweeps.headline_report.csv_file import csv_text
-from sweeps.headline_report.html import html
-from sweeps.headline_report.latex import latex
-from sweeps.headline_report.markdown import markdown
-from sweeps.headline_report.model import HeadlineReport
-from sweeps.headline_report.pictures import headline_folder
-from sweeps.headline_report.write import write_headline_report
-from sweeps.store import Store, write_json
-from sweeps.sweep import make_sweep
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.headline import Headline, make_chains
+from sweeps.plan.sweep import make_sweep
+from sweeps.report.headline.build import build_headline_report
+from sweeps.report.headline.csv_file import csv_text
+from sweeps.report.headline.html import html
+from sweeps.report.headline.latex import latex
+from sweeps.report.headline.markdown import markdown
+from sweeps.report.headline.model import HeadlineReport
+from sweeps.report.headline.pictures import headline_folder
+from sweeps.report.headline.write import write_headline_report
+from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import VocDataset
 from wsss.labels.segment import write_label_png

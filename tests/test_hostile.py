@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from sweeps.plan.search_space import parse_space
+from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html
 from sweeps.report.latex import escape as latex_escape
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
-from sweeps.search_space import parse_space
-from sweeps.store import Store, StoreError, write_json
-from sweeps.sweep import data_name, load_sweep, save_sweep
+from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
 from wsss.cam_cli import _require_fitting
 from wsss.cli import app

@@ -8,9 +8,9 @@ import pytest
 import reference
 from finished import finish, finished_sweep, made_up_counts
 
-from sweeps.image_counts import count_images, load_image_counts, save_image_counts
-from sweeps.plan import Trial
-from sweeps.store import RunFolder, Store, StoreError
+from sweeps.evidence.image_counts import count_images, load_image_counts, save_image_counts
+from sweeps.plan.trials import Trial
+from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.evaluation.confusion import ThresholdCounts
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from sweeps import packaging
-from sweeps.jobs import Request, entry_point, resume_command, sweep_command
-from sweeps.jobs_connection import Connection, JobError, UnreachableError
-from sweeps.jobs_export import pack
-from sweeps.jobs_fetch import unpack
-from sweeps.jobs_follow import Follower, exit_code
-from sweeps.jobs_tool import printed
-from sweeps.packaging import PackagingError, make_package, project_files
+from sweeps.cluster import packaging
+from sweeps.cluster.connection import Connection, JobError, UnreachableError
+from sweeps.cluster.export import pack
+from sweeps.cluster.fetch import unpack
+from sweeps.cluster.follow import Follower, exit_code
+from sweeps.cluster.jobs import Request, entry_point, resume_command, sweep_command
+from sweeps.cluster.packaging import PackagingError, make_package, project_files
+from sweeps.cluster.tool import printed
 from wsss.overrides import ConfigError
 
 

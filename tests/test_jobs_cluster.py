@@ -35,7 +35,7 @@ if len(sys.argv) > 1 and sys.argv[1] == "run":
 """
 PROGRAM = """
 import sys, typer
-from sweeps import jobs_cli as j
+from sweeps.cli import jobs as j
 app = typer.Typer(pretty_exceptions_enable=False)
 for f in (j.submit, j.attach, j.logs, j.stop, j.jobs, j.fetch):
     app.command()(f)

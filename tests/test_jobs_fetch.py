@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from bucket_server import BUCKET, client, moto_server
 
-from sweeps.jobs_export import pack
-from sweeps.jobs_fetch import fetch_from_bucket
-from sweeps.store import Store, StoreError, open_store
+from sweeps.cluster.export import pack
+from sweeps.cluster.fetch import fetch_from_bucket
+from sweeps.store.store import Store, StoreError, open_store
 
 URL = f"s3://{BUCKET}/lab"
 FILES = {

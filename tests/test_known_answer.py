@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.verdict import table_verdicts
+from sweeps.evidence.verdict import table_verdicts
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.drawing import LOOKS, Drawing
 from wsss.data.drawing_lamps import draw_lamp_picture

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[1]
+ROOMS = (
+    "tables", "store", "plan", "evidence", "stages", "report", "track", "run", "cluster", "cli",
+)  # fmt: skip
+"""The folders of sweeps/, the lowest floor first."""
+
 METHOD = sorted(
     ".".join(path.relative_to(REPO).with_suffix("").parts)
     for path in (REPO / "wsss").rglob("*.py")
@@ -39,6 +44,16 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms of sweeps/ that a file imports anywhere."""
+    modules = {
+        node.module or ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    }
+    return {name.split(".")[1] for name in modules if name.startswith("sweeps.")}
+
+
 def importers(package: str, *folders: str) -> set[str]:
     paths = [path for folder in folders for path in (REPO / folder).rglob("*.py")]
     assert len(paths) > 10
@@ -62,7 +77,9 @@ def test_a_command_starts_without_its_heavy_packages(command: str) -> None:
 
 
 def test_a_sweep_is_planned_without_heavy_packages() -> None:
-    loaded = loaded_by("sweeps.plan", "sweeps.sweep", "sweeps.store", "sweeps.render")
+    loaded = loaded_by(
+        "sweeps.plan.trials", "sweeps.plan.sweep", "sweeps.store.store", "sweeps.report.live.render"
+    )
     assert not loaded & {"torch", "ray", "mlflow", "matplotlib"}
 
 
@@ -74,8 +91,8 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 @pytest.mark.parametrize(
     "driver",
     [
-        ("sweeps.drive", "sweeps.run", "sweeps.tracking", "sweeps.tracking_thread"),
-        ("sweeps.search_drive", "sweeps.search_run", "sweeps.search_tracking"),
+        ("sweeps.run.drive", "sweeps.run.tune", "sweeps.track.tracker", "sweeps.track.thread"),
+        ("sweeps.run.search_drive", "sweeps.run.search", "sweeps.track.search"),
     ],
 )
 def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
@@ -86,10 +103,27 @@ def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
     assert not loaded & {"torch", "torchvision", "matplotlib"}
 
 
-def test_only_the_tracking_files_import_mlflow() -> None:
-    names = ("tracking", "tracking_client", "search_tracking", "headline_tracking")
-    found = {f"sweeps/{name}.py" for name in names}
-    assert importers("mlflow", "wsss", "sweeps") == found
+def test_only_the_tracking_room_imports_mlflow() -> None:
+    found = importers("mlflow", "wsss", "sweeps")
+    assert found
+    assert {Path(name).parent for name in found} == {Path("sweeps/track")}
+
+
+def test_the_rooms_of_the_sweeps_import_downward_alone() -> None:
+    found = {}
+    for path in (REPO / "sweeps").rglob("*.py"):
+        room = path.relative_to(REPO / "sweeps").parts[0]
+        if room not in ROOMS:
+            continue
+        above = set(ROOMS[ROOMS.index(room) + 1 :])
+        if upward := imported_rooms(path) & above:
+            found[str(path.relative_to(REPO))] = upward
+    assert found == {}
+
+
+def test_every_folder_of_the_sweeps_is_a_known_room() -> None:
+    folders = {path.parent.name for path in (REPO / "sweeps").glob("*/*.py")}
+    assert folders == set(ROOMS)
 
 
 def test_only_two_files_import_ray_within_the_method() -> None:
@@ -100,9 +134,12 @@ def test_the_method_never_imports_the_sweeps() -> None:
     assert importers("sweeps", "wsss") == set()
 
 
-@pytest.mark.parametrize("name", ["trial", "store", "plan", "table", "tables", "sweep", "render"])
-def test_a_trial_and_its_tables_need_no_ray(name: str) -> None:
-    assert not imports(REPO / "sweeps" / f"{name}.py") & {"ray", "mlflow"}
+@pytest.mark.parametrize("room", ["tables", "store", "plan", "evidence", "stages", "report"])
+def test_a_stage_and_its_tables_need_no_ray(room: str) -> None:
+    paths = list((REPO / "sweeps" / room).rglob("*.py"))
+    assert len(paths) > 3
+    for path in paths:
+        assert not imports(path) & {"ray", "mlflow"}, path
 
 
 def test_nothing_unpickles_files_from_outside() -> None:

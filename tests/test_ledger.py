@@ -16,18 +16,18 @@ from finished import finished_sweep
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps import ledger as ledger_module
-from sweeps import remote_bucket
-from sweeps.code_version import ROOT
-from sweeps.ledger import Ledger, Size, append_lines, ledger_path
-from sweeps.ledger_book import make_book, read_book
-from sweeps.ledger_cli import add_up, format_hours
-from sweeps.ledger_cli import ledger as ledger_command
-from sweeps.plan import Trial
-from sweeps.remote import Remote
-from sweeps.remote_results import merge_ledgers
-from sweeps.store import Store, write_json
-from sweeps.sweep import save_sweep
+from sweeps.cli.ledger import add_up, format_hours
+from sweeps.cli.ledger import ledger as ledger_command
+from sweeps.plan.sweep import save_sweep
+from sweeps.plan.trials import Trial
+from sweeps.run import ledger as ledger_module
+from sweeps.run.ledger import Ledger, Size, append_lines, ledger_path
+from sweeps.store import bucket as remote_bucket
+from sweeps.store.code_version import ROOT
+from sweeps.store.ledger_book import make_book, read_book
+from sweeps.store.remote import Remote
+from sweeps.store.results import merge_ledgers
+from sweeps.store.store import Store, write_json
 from wsss.training.checkpoint_names import checkpoint_name
 
 SWEEP = finished_sweep(("VI",), 1)
@@ -176,8 +176,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from finished import finished_sweep
-from sweeps.ledger import Ledger, Size
-from sweeps.store import Store
+from sweeps.run.ledger import Ledger, Size
+from sweeps.store.store import Store
 sweep = finished_sweep(("VI",), 1)
 with Ledger(Store(Path(sys.argv[1])), sweep.name, Size(0, 1.0, 1.0)) as ledger:
     ledger.update(sweep.plan.trials[0], status="running")

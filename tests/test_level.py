@@ -10,7 +10,8 @@ import pytest
 from finished import fill, finished_sweep
 from rich.console import Console
 
-from sweeps.level import Kind, LevelOrShape, level_or_shape
+from sweeps.evidence.level import Kind, LevelOrShape, level_or_shape
+from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html
@@ -18,8 +19,7 @@ from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
 from sweeps.report.model import Measure, Report
 from sweeps.report.terminal import print_report
-from sweeps.store import Store
-from sweeps.verdict import CellEvidence, table_verdicts
+from sweeps.store.store import Store
 
 UP, DOWN, NOTHING = [5.1, 4.8, 5.2], [-3.1, -2.9, -3.0], [0.3, -0.4, 0.1]
 

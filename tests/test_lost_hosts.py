@@ -7,7 +7,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from sweeps.events import _lost_its_node
+from sweeps.run.events import _lost_its_node
 
 SILENT = ActorUnavailableError("RpcError: Socket closed rpc_code: 14", None)
 

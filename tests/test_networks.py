@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from sweeps.paper_tables import PAPER_TABLES
-from sweeps.plan import make_plan
-from sweeps.tables import TABLES
+from sweeps.plan.trials import make_plan
+from sweeps.tables.paper import PAPER_TABLES
+from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.identity import canonical, config_id

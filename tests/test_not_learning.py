@@ -14,30 +14,30 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps import search_trainable
-from sweeps.drive import _TrackingListener
-from sweeps.events import Events
-from sweeps.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
-from sweeps.plan import Trial
-from sweeps.progress import Board
+from sweeps.plan.search import make_search
+from sweeps.plan.search_history import History, SearchTrial, ranking
+from sweeps.plan.search_space import parse_space
+from sweeps.plan.states import read_states
+from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.trials import Trial
 from sweeps.report.build import build_report
 from sweeps.report.html import html
 from sweeps.report.lines import measured, remarks
+from sweeps.report.live.progress import Board
+from sweeps.report.live.search_render import render_search
+from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
-from sweeps.search import make_search
-from sweeps.search_callbacks import DrawnCallback
-from sweeps.search_history import History, SearchTrial, ranking
-from sweeps.search_render import render_search
-from sweeps.search_space import parse_space
-from sweeps.search_task import SearchTask
-from sweeps.search_trial import search_trial
-from sweeps.states import read_states
-from sweeps.status import show_status
-from sweeps.store import Store
-from sweeps.sweep import Sweep, load_sweep
-from sweeps.tracking import Tracker
-from sweeps.training_warnings import from_record, to_record
+from sweeps.run import search_trainable
+from sweeps.run.drive import _TrackingListener
+from sweeps.run.events import Events
+from sweeps.run.search_callbacks import DrawnCallback
+from sweeps.stages.search_task import SearchTask
+from sweeps.stages.search_trial import search_trial
+from sweeps.stages.training_warnings import from_record, to_record
+from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
+from sweeps.store.store import Store
+from sweeps.track.tracker import Tracker
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps import guarded_trial, search_trial
-from sweeps.resources import Resources
-from sweeps.search_trainable import closing_trial
-from sweeps.trainable import trainable
-from sweeps.trial_task import Conduct
+from sweeps.run.resources import Resources
+from sweeps.run.search_trainable import closing_trial
+from sweeps.run.trainable import trainable
+from sweeps.stages import guarded_trial, search_trial
+from sweeps.stages.task import Conduct
 from wsss.training import distributed, orphans, process
 from wsss.training.orphans import end_with_raylet
 

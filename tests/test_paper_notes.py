@@ -8,11 +8,11 @@ import pytest
 from finished import finished_sweep
 from rich.console import Console
 
-from sweeps.paper_notes import notes_on, paper_notes
 from sweeps.report.build import build_report
 from sweeps.report.terminal import print_report
-from sweeps.store import Store
-from sweeps.tables import TABLES
+from sweeps.store.store import Store
+from sweeps.tables.notes import notes_on, paper_notes
+from sweeps.tables.studies import TABLES
 
 HEADLINE = {"I", "II"}
 VIEWS = {"III", "V", "views-alone"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.paper_tables import PAPER_TABLES
-from sweeps.plan import Plan, Trial, make_plan
-from sweeps.table import Cell, Row, Table
-from sweeps.tables import TABLES
+from sweeps.plan.trials import Plan, Trial, make_plan
+from sweeps.tables.paper import PAPER_TABLES
+from sweeps.tables.studies import TABLES
+from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
 from wsss.identity import SCHEMA, cam_id, canonical, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides

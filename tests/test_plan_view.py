@@ -9,11 +9,11 @@ from finished import finish, finished_sweep
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sweeps import plan_view
 from sweeps.cli import app
-from sweeps.plan_view import PlanView
-from sweeps.store import Store, write_json
-from sweeps.sweep import Sweep
+from sweeps.plan.sweep import Sweep
+from sweeps.report.live import plan_view
+from sweeps.report.live.plan_view import PlanView
+from sweeps.store.store import Store, write_json
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from sweeps.guarded_trial import guarded_trial
-from sweeps.store import Store
-from sweeps.trial import run_trial
-from sweeps.trial_task import Conduct, TrialTask
+from sweeps.stages.guarded_trial import guarded_trial
+from sweeps.stages.task import Conduct, TrialTask
+from sweeps.stages.trial import run_trial
+from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
 from wsss.identity import cam_id, run_id

@@ -17,11 +17,11 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps import probe_view
-from sweeps.probe import Probed, ProbeTarget, probe_targets
-from sweeps.probe_view import cost, describe, is_bad, probe_sweep, verdict
-from sweeps.resources import Resources
-from sweeps.store import Store, write_json
+from sweeps.run import probe_view
+from sweeps.run.probe import Probed, ProbeTarget, probe_targets
+from sweeps.run.probe_view import cost, describe, is_bad, probe_sweep, verdict
+from sweeps.run.resources import Resources
+from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides

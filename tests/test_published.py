@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.published import TABLE_I, TABLE_II, TABLE_II_CLASSES, ClassRow
+from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES, ClassRow
 from wsss.data.classes import VOC_CLASSES
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sweeps.jobs import Request
-from sweeps.plan import make_plan
-from sweeps.tables import TABLES
+from sweeps.cluster.jobs import Request
+from sweeps.plan.trials import make_plan
+from sweeps.tables.studies import TABLES
 from wsss.identity import run_id
 from wsss.method.losses import cam_losses
 from wsss.overrides import ConfigError, apply_overrides

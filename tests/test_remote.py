@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
 
-from sweeps import remote_bucket
-from sweeps.remote import Remote
-from sweeps.remote_results import merge_epochs
-from sweeps.store import Store, StoreError, open_store, write_json
-from sweeps.store_errors import AlteredError
+from sweeps.store import bucket as remote_bucket
+from sweeps.store.errors import AlteredError
+from sweeps.store.remote import Remote
+from sweeps.store.results import merge_epochs
+from sweeps.store.store import Store, StoreError, open_store, write_json
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps import chain_remote, remote_bucket
-from sweeps import lease as lease_module
-from sweeps.chain import ChainConfig, ChainFolders
-from sweeps.chain_remote import RemoteChain
-from sweeps.chain_stages import Here, run_chain, training
-from sweeps.chain_work import TRAIN_DEEPLAB, ChainTask
-from sweeps.headline import one_at_a_time
-from sweeps.remote import Remote
-from sweeps.store import Store, StoreError, open_store
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.headline import one_at_a_time
+from sweeps.stages import chain_remote
+from sweeps.stages.chain_remote import RemoteChain
+from sweeps.stages.chain_stages import Here, run_chain, training
+from sweeps.stages.chain_work import TRAIN_DEEPLAB, ChainTask
+from sweeps.store import bucket as remote_bucket
+from sweeps.store import lease as lease_module
+from sweeps.store.remote import Remote
+from sweeps.store.store import Store, StoreError, open_store
 from wsss.data.drawn import draw_voc
 from wsss.training.process import Process
 

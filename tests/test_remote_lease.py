@@ -11,11 +11,11 @@ import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 from filelock import FileLock, Timeout
 
-from sweeps import lease as lease_module
-from sweeps import remote_bucket
-from sweeps.lease import Lease, LeaseHeldError
-from sweeps.remote import Remote
-from sweeps.store import Store, StoreError
+from sweeps.store import bucket as remote_bucket
+from sweeps.store import lease as lease_module
+from sweeps.store.lease import Lease, LeaseHeldError
+from sweeps.store.remote import Remote
+from sweeps.store.store import Store, StoreError
 
 KEY = "x/leases/sweeps/s"
 

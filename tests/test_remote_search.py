@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps import lease as lease_module
-from sweeps import remote_bucket
-from sweeps.remote import Remote
-from sweeps.search import Search, make_search
-from sweeps.search_history import History, SearchTrial
-from sweeps.search_remote import driving, pushing
-from sweeps.search_run import make_searcher
-from sweeps.search_space import parse_space
-from sweeps.search_task import SearchTask
-from sweeps.search_trial import held_out_trial, search_trial
-from sweeps.store import Store, StoreError, open_store
-from sweeps.tables import F3
+from sweeps.plan.search import Search, make_search
+from sweeps.plan.search_history import History, SearchTrial
+from sweeps.plan.search_space import parse_space
+from sweeps.run.search import make_searcher
+from sweeps.run.search_remote import driving, pushing
+from sweeps.stages.search_task import SearchTask
+from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.store import bucket as remote_bucket
+from sweeps.store import lease as lease_module
+from sweeps.store.remote import Remote
+from sweeps.store.store import Store, StoreError, open_store
+from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
@@ -221,7 +221,7 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
 # The command
 
 COMMAND = (
-    "import typer; from sweeps.search_cli import search;"
+    "import typer; from sweeps.cli.search import search;"
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
 DRAWS = "0"

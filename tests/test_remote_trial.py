@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps import lease as lease_module
-from sweeps import remote_bucket, remote_results
-from sweeps.remote import Remote
-from sweeps.store import Store, StoreError, open_store
-from sweeps.trial import run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.stages.task import TrialTask
+from sweeps.stages.trial import run_trial
+from sweeps.store import bucket as remote_bucket
+from sweeps.store import lease as lease_module
+from sweeps.store import results as remote_results
+from sweeps.store.remote import Remote
+from sweeps.store.store import Store, StoreError, open_store
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
@@ -36,8 +37,8 @@ EXPLANATORY = {
 
 IN_A_PROCESS = """
 import json, sys, torch
-from sweeps.trial import run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.stages.trial import run_trial
+from sweeps.stages.task import TrialTask
 from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 torch.set_num_threads(1)
@@ -276,7 +277,7 @@ class Ranks:
 def test_all_ranks_start_from_the_first_ranks_checkpoints(
     port: int, config: RunConfig, tmp_path: Path
 ) -> None:
-    from sweeps.remote_trial import RemoteTrial
+    from sweeps.stages.remote_trial import RemoteTrial
 
     url, folder = f"s3://{BUCKET}/ranks", f"cams/{cam_id(config)}/checkpoints"
     mirrors = [tmp_path / "first", tmp_path / "second"]
@@ -363,7 +364,7 @@ def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
 
 
 def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> None:
-    from sweeps.store_errors import disk_errors
+    from sweeps.store.errors import disk_errors
 
     with pytest.raises(PermissionError), disk_errors(tmp_path):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), "x")

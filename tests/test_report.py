@@ -14,8 +14,9 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps.failures import write_failure
-from sweeps.plan import Trial
+from sweeps.cli.report import report as report_command
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
 from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html
@@ -25,11 +26,10 @@ from sweeps.report.markdown import markdown
 from sweeps.report.model import Measure, Report
 from sweeps.report.terminal import print_report
 from sweeps.report.write import write_report
-from sweeps.report_cli import report as report_command
-from sweeps.store import Store
-from sweeps.sweep import Sweep
-from sweeps.table import Cell, Row, Table
-from sweeps.tables import TABLES
+from sweeps.store.failures import write_failure
+from sweeps.store.store import Store
+from sweeps.tables.studies import TABLES
+from sweeps.tables.table import Cell, Row, Table
 from wsss.evaluation.confusion import ThresholdCounts
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}

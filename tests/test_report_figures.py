@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.report.figures import (
+from sweeps.report.figures.figures import (
     DotRow,
     LossCurve,
     OscillationRow,
@@ -24,9 +24,9 @@ from sweeps.report.figures import (
     per_class_differences,
     threshold_curves,
 )
-from sweeps.report.figures_heatmap import text_colour
-from sweeps.report.figures_oscillation import moving_average
-from sweeps.report.figures_svg import DASHES, INK, PALETTE, line_style
+from sweeps.report.figures.heatmap import text_colour
+from sweeps.report.figures.oscillation import moving_average
+from sweeps.report.figures.svg import DASHES, INK, PALETTE, line_style
 
 NAN = float("nan")
 SVG = "{http://www.w3.org/2000/svg}"

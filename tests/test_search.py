@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.search import Search, make_search, split_halves
-from sweeps.search_history import History, SearchTrial, best_trials, ranking
-from sweeps.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
-from sweeps.search_task import SearchTask
-from sweeps.search_trial import held_out_trial, search_trial
-from sweeps.store import Store, StoreError
-from sweeps.tables import F3
+from sweeps.plan.search import Search, make_search, split_halves
+from sweeps.plan.search_history import History, SearchTrial, best_trials, ranking
+from sweeps.plan.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
+from sweeps.stages.search_task import SearchTask
+from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.store.store import Store, StoreError
+from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.identity import cam_id
@@ -289,7 +289,7 @@ def test_a_repeated_epoch_counts_once() -> None:
 def test_a_resumed_search_begins_with_what_was_interrupted_and_draws_new_points(
     drawn: Path,
 ) -> None:
-    from sweeps.search_run import make_searcher
+    from sweeps.run.search import make_searcher
 
     search = planned(drawn, "transfer.lambda_s=0.05:2:log", "views.alpha_enhanced=1:2")
     keys = [r.key for r in search.space.ranges]
@@ -312,7 +312,7 @@ def test_a_resumed_search_begins_with_what_was_interrupted_and_draws_new_points(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_resumed_search_stops_trials_by_the_rungs_of_its_history(drawn: Path) -> None:
-    from sweeps.search_run import ResumedAsha
+    from sweeps.run.search import ResumedAsha
 
     # 9 epochs: rungs at 2, which is 20 % rounded up, and at 6.
     search = planned(drawn, "transfer.lambda_s=0:1")

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from sweeps.search import split_halves
+from sweeps.plan.search import split_halves
 from wsss.data.drawn import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 REPO = Path(__file__).parents[1]
 COMMAND = (
-    "import typer; from sweeps.search_cli import search;"
+    "import typer; from sweeps.cli.search import search;"
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
 DRAWS = "0"
@@ -204,7 +204,7 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
     assert again.returncode == 0, again.stderr
     assert "4 of 4 trials done, 0 to run" in again.stdout
     loaded = {line.split("|")[-1].strip() for line in again.stderr.splitlines()}
-    assert "sweeps.search_drive" in loaded
+    assert "sweeps.run.search_drive" in loaded
     assert not loaded & {"torch", "ray", "mlflow", "optuna"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps import run
-from sweeps.capacity import CapacityError
-from sweeps.resources import Resources
+from sweeps.run import tune as run
+from sweeps.run.capacity import CapacityError
+from sweeps.run.resources import Resources
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
 

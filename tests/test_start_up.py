@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 import wsss.cli
-from sweeps.store import Store
-from sweeps.sweep import make_sweep, save_sweep
+from sweeps.plan.sweep import make_sweep, save_sweep
+from sweeps.store.store import Store
 from wsss.data.drawn import draw_voc
 from wsss.lazy_cli import Lazy, Unloaded, lazy_app
 
@@ -163,7 +163,7 @@ def test_the_modules_of_all_commands_import_no_heavy_package() -> None:
 def test_a_plan_on_drawn_data_imports_no_heavy_package(tmp_path: Path) -> None:
     draw_voc(tmp_path / "data/drawn")
     loaded = run_by("sweeps", "plan", "V", folder=tmp_path)
-    assert {"sweeps.plan_view", "pydantic"} <= loaded
+    assert {"sweeps.report.live.plan_view", "pydantic"} <= loaded
     assert not loaded & HEAVY
 
 
@@ -188,10 +188,10 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_no_more(
     planned: Path, words: tuple[str, ...]
 ) -> None:
     loaded = run_by("sweeps", *words, folder=planned)
-    assert {"sweeps.store", "sweeps.sweep", "wsss.config", "rich.console"} <= loaded
+    assert {"sweeps.store.store", "sweeps.plan.sweep", "wsss.config", "rich.console"} <= loaded
     installed = {name for name in packages_distributions() if not name.startswith("_")}
     assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
-    assert not loaded & {"sweeps.remote", "sweeps.remote_results", "sweeps.lease"}
+    assert not loaded & {"sweeps.store.remote", "sweeps.store.results", "sweeps.store.lease"}
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
     lists = {f"wsss.data.{name}" for name in ("classes", "lists", "check", "check_cache", "drawn")}
     assert of_data == (lists if words[0] == "plan" else set())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.power import TTestPower
 
-from sweeps.power import (
+from sweeps.evidence.power import (
     minimum_detectable,
     seeds_for_equivalence,
     seeds_needed,

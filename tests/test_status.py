@@ -8,16 +8,22 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps import status as status_module
-from sweeps.cost import CostEstimate, TrialCost
-from sweeps.cost_lines import NOTHING_MEASURED, cost_lines, format_bytes, format_seconds, time_left
-from sweeps.matrix import cell_text
-from sweeps.plan import Trial
-from sweeps.progress import Board, mark_finished
-from sweeps.states import TrialState, count_statuses, read_metrics, read_states
-from sweeps.status import Status, show_status
-from sweeps.store import Store, write_json
-from sweeps.sweep import Sweep
+from sweeps.plan.cost import CostEstimate, TrialCost
+from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
+from sweeps.report.live import status as status_module
+from sweeps.report.live.cost_lines import (
+    NOTHING_MEASURED,
+    cost_lines,
+    format_bytes,
+    format_seconds,
+    time_left,
+)
+from sweeps.report.live.matrix import cell_text
+from sweeps.report.live.progress import Board, mark_finished
+from sweeps.report.live.status import Status, show_status
+from sweeps.store.store import Store, write_json
 
 
 @pytest.fixture
@@ -243,7 +249,7 @@ def test_the_time_left_follows_from_the_progress_since_the_start(
         board.started = now - 100
         assert board.remaining() == "time left: not known yet"
         board.update(cell(sweep, "no,no", 1), status="done")
-        monkeypatch.setattr("sweeps.progress.time.monotonic", lambda: now)
+        monkeypatch.setattr("sweeps.report.live.progress.time.monotonic", lambda: now)
         assert board.remaining() == "about 10 min left"  # 6 trials at 100 s each
 
 

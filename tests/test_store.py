@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
-from sweeps import store as store_module
-from sweeps.store import (
+from sweeps.store import store as store_module
+from sweeps.store.store import (
     CamFolder,
     RunFolder,
     Store,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.report.summary import table_summary
-from sweeps.tables import TABLES
+from sweeps.tables.studies import TABLES
 
 V, III = TABLES["V"], TABLES["III"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps.guarded_trial import guarded_trial
-from sweeps.trial_task import TrialTask
+from sweeps.stages.guarded_trial import guarded_trial
+from sweeps.stages.task import TrialTask
 from wsss.data.drawn import draw_voc
 from wsss.overrides import apply_overrides, parse_assignments
 from wsss.presets import TINY
@@ -194,8 +194,8 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import json, sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.guarded_trial import guarded_trial\n"
-        "from sweeps.trial_task import TrialTask\n"
+        "from sweeps.stages.guarded_trial import guarded_trial\n"
+        "from sweeps.stages.task import TrialTask\n"
         "from wsss.training.distributed import Workers, fit\n"
         "config, store, data = sys.argv[1:]\n"
         "task = TrialTask(json.loads(config), store, data, None)\n"

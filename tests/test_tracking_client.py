@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from sweeps.store import Store
-from sweeps.tracking_client import experiment_of, find_run, open_client, tracking_uri
+from sweeps.store.store import Store
+from sweeps.track.client import experiment_of, find_run, open_client, tracking_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
-OPEN = "import sys; from sweeps.tracking_client import open_client; open_client(sys.argv[1])"
+OPEN = "import sys; from sweeps.track.client import open_client; open_client(sys.argv[1])"
 
 
 @pytest.mark.parametrize("num_bytes", [1, 100_000])

@@ -9,10 +9,10 @@ import pytest
 from finished import finish, finished_sweep
 from mlflow.tracking import MlflowClient
 
-from sweeps.plan import Trial
-from sweeps.store import Store
-from sweeps.tracking import Tracker
-from sweeps.tracking_thread import GROUP, TrackingThread
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store
+from sweeps.track.thread import GROUP, TrackingThread
+from sweeps.track.tracker import Tracker
 from wsss.training.checkpoint_names import checkpoint_name
 
 TRIALS = finished_sweep(("V",), 3).plan.trials

@@ -14,14 +14,14 @@ import pytest
 import reference
 from PIL import Image
 
-from sweeps import training_lock
-from sweeps import trial as trial_module
-from sweeps.resources import Resources
-from sweeps.run import _task
-from sweeps.store import Store, StoreError, write_json
-from sweeps.sweep import make_sweep
-from sweeps.trial import run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.plan.sweep import make_sweep
+from sweeps.run.resources import Resources
+from sweeps.run.tune import _task
+from sweeps.stages import training_lock
+from sweeps.stages import trial as trial_module
+from sweeps.stages.task import TrialTask
+from sweeps.stages.trial import run_trial
+from sweeps.store.store import Store, StoreError, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import ThresholdCounts
@@ -266,7 +266,7 @@ def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
     (store / "runs" / run_id(config) / "metrics.json").unlink()
     cam = Store(store).cam(cam_id(config))
     code = (
-        "import sys, time\nfrom sweeps.store import CamFolder\nfrom pathlib import Path\n"
+        "import sys, time\nfrom sweeps.store.store import CamFolder\nfrom pathlib import Path\n"
         "lock = CamFolder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
         "print('held', flush=True)\ntime.sleep(60)"
     )

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from sweeps.power import tost_power
-from sweeps.verdict import Verdict, Word, judge, table_verdicts
+from sweeps.evidence.power import tost_power
+from sweeps.evidence.verdict import Verdict, Word, judge, table_verdicts
 
 ALPHA, MARGIN = 0.05, 0.5
 

@@ -14,9 +14,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from sweeps.store import Store
-from sweeps.trial import run_trial
-from sweeps.trial_task import TrialTask
+from sweeps.stages.task import TrialTask
+from sweeps.stages.trial import run_trial
+from sweeps.store.store import Store
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.check import check_data

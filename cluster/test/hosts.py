@@ -96,7 +96,7 @@ def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
     checkout: replaced, for processes in here, by a copy of its files, which nobody edits meanwhile.
     hosts: name -> address, for /etc/hosts.
     """
-    from sweeps.packaging import project_files  # noqa: TID251
+    from sweeps.cluster.packaging import project_files  # noqa: TID251
 
     run("mount", "--make-rprivate", "/")
     run("mount", "--bind", os.environ[INSIDE], str(SCRATCH))

@@ -82,7 +82,7 @@ class Test:
         """Make secrets and bucket, fill the cluster file, `ray up`, wait for both nodes."""
         laptop = self.laptop
         laptop.start_bucket()
-        laptop.run(sys.executable, "-m", "sweeps.secrets", seconds=60)
+        laptop.run(sys.executable, "-m", "sweeps.cluster.secrets", seconds=60)
         node_env = laptop.home / ".config" / "wsss" / "node.env"
         lines = [f"{key}={value}\n" for key, value in (KEYS | {"WSSS_PG_DIR": "/tmp/pg"}).items()]
         node_env.write_text("".join(lines))

@@ -5,23 +5,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeps import calibration
-from sweeps.failures import meanings
-from sweeps.level import LevelOrShape, level_or_shape
-from sweeps.paper_notes import notes_on
-from sweeps.plan import Plan
+from sweeps.evidence import calibration
+from sweeps.evidence.level import LevelOrShape, level_or_shape
+from sweeps.evidence.seeds import mean_sd, seed_interval
+from sweeps.evidence.verdict import CellEvidence, table_verdicts
+from sweeps.plan.scale import changed_settings, readings, scale_marks
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Plan
 from sweeps.report.dead_maps import dead_sentences
 from sweeps.report.findings import findings, headline
 from sweeps.report.model import CellReport, Measure, Report, TableReport
 from sweeps.report.pictures import table_pictures
 from sweeps.report.results import Results
-from sweeps.report.scale import changed_settings, readings, scale_marks
 from sweeps.report.words import counted, duration
-from sweeps.stats import mean_sd, seed_interval
-from sweeps.store import Store, read_json
-from sweeps.sweep import Sweep
-from sweeps.table import Row, Table
-from sweeps.verdict import CellEvidence, table_verdicts
+from sweeps.store.failures import meanings
+from sweeps.store.store import Store, read_json
+from sweeps.tables.notes import notes_on
+from sweeps.tables.table import Row, Table
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `make mlflow` serves a store's own SQLite file."""

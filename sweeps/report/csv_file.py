@@ -3,9 +3,9 @@
 import csv
 from io import StringIO
 
+from sweeps.evidence.seeds import mean_sd
 from sweeps.report.lines import level_word, seed_bounds, verdict_word
 from sweeps.report.model import CellReport, Measure, Report, TableReport
-from sweeps.stats import mean_sd
 from wsss.printable import printable
 
 COLUMNS = (

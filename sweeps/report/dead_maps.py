@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from sweeps.plan import Plan
-from sweeps.report.figures import DeadCurve, dead_curves
+from sweeps.plan.trials import Plan
+from sweeps.report.figures.figures import DeadCurve, dead_curves
 from sweeps.report.model import CellReport, Picture
 from sweeps.report.results import Results
 from sweeps.report.words import counted

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.anova import two_way_anova
-from sweeps.bootstrap import argmax_stability, argmax_stability_over_images
-from sweeps.level import KIND_WORDS, Kind
-from sweeps.power import minimum_detectable, seeds_needed
+from sweeps.evidence.anova import two_way_anova
+from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
+from sweeps.evidence.level import KIND_WORDS, Kind
+from sweeps.evidence.power import minimum_detectable, seeds_needed
+from sweeps.evidence.seeds import range_of_noise
 from sweeps.report.model import CellReport
 from sweeps.report.results import Results
 from sweeps.report.summary import table_summary
 from sweeps.report.words import counted, listed, number, p_value
-from sweeps.stats import range_of_noise
-from sweeps.table import Table
+from sweeps.tables.table import Table
 
 TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""

@@ -3,7 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sweeps.published import TABLE_I, TABLE_II, TABLE_II_CLASSES
+from sweeps.plan.scale import SMALL_SCALE
 from sweeps.report.lines import (
     COLUMNS,
     MEASURES,
@@ -16,8 +16,9 @@ from sweeps.report.lines import (
     verdict_word,
 )
 from sweeps.report.model import Report, TableReport
-from sweeps.report.preamble import SMALL_SCALE, legend, scale_warning
+from sweeps.report.preamble import legend, scale_warning
 from sweeps.report.words import number
+from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import printable, web_address
 
 _BADGES = {

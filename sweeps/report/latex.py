@@ -3,11 +3,11 @@
 Needs the packages booktabs and amssymb, which every TeX distribution has.
 """
 
-from sweeps.paper_tables import NO, YES
 from sweeps.report.lines import MEASURES, measured, measures_row, verdict_word
 from sweeps.report.model import CellReport, Report, TableReport
 from sweeps.report.preamble import legend, scale_warning
 from sweeps.report.words import DASH, number, signed
+from sweeps.tables.paper import NO, YES
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",

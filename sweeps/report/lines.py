@@ -1,9 +1,9 @@
 """The rows of a table's evidence as text, shared by the outputs that show them as a table."""
 
+from sweeps.evidence.seeds import mean_sd
+from sweeps.evidence.verdict import CellEvidence
 from sweeps.report.model import CellReport, Measure, TableReport
 from sweeps.report.words import DASH, counted, duration, interval, mean_and_sd, number, signed
-from sweeps.stats import mean_sd
-from sweeps.verdict import CellEvidence
 
 COLUMNS = (
     "cell",

@@ -7,11 +7,11 @@ images as they are) have fields of their own and are never added up.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sweeps.level import LevelOrShape
-from sweeps.paper_notes import PaperNote
-from sweeps.sweep import Sweep
-from sweeps.table import Table
-from sweeps.verdict import CellEvidence
+from sweeps.evidence.level import LevelOrShape
+from sweeps.evidence.verdict import CellEvidence
+from sweeps.plan.sweep import Sweep
+from sweeps.tables.notes import PaperNote
+from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sweeps.plan import Plan
+from sweeps.plan.trials import Plan
 from sweeps.report.dead_maps import dead_picture
-from sweeps.report.figures import (
+from sweeps.report.figures.figures import (
     DotRow,
     LossCurve,
     OscillationRow,
@@ -28,7 +28,7 @@ from sweeps.report.findings import pooled_sd
 from sweeps.report.model import CellReport, Picture
 from sweeps.report.results import LEVEL, Results
 from sweeps.report.words import counted
-from sweeps.table import Table
+from sweeps.tables.table import Table
 
 MAX_CURVES = 8
 """More lines than this in one plot cannot be told apart."""

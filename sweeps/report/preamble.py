@@ -1,8 +1,7 @@
 """What stands above every report: scale, data and the meaning of its figures."""
 
+from sweeps.plan.scale import SMALL_SCALE
 from sweeps.report.model import Report
-
-SMALL_SCALE = "SMALL SCALE"
 
 
 def scale_warning(report: Report) -> str | None:

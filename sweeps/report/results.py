@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.bootstrap import ImageCounts, Resamples
-from sweeps.image_counts import load_image_counts
-from sweeps.plan import Trial
+from sweeps.evidence.image_counts import load_image_counts
+from sweeps.evidence.images import ImageCounts, Resamples
+from sweeps.plan.trials import Trial
 from sweeps.report.model import Measure
-from sweeps.store import Store
+from sweeps.store.store import Store
 from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.dead_maps import DeadMaps, find_dead_maps

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.anova import two_way_anova
+from sweeps.evidence.anova import two_way_anova
+from sweeps.evidence.seeds import holm, range_of_noise
 from sweeps.report.words import counted, listed, number, p_value
-from sweeps.stats import holm, range_of_noise
-from sweeps.table import Table
+from sweeps.tables.table import Table
 
 ALPHA = 0.05
 

@@ -10,7 +10,7 @@ from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
 from sweeps.report.model import Report
 from sweeps.report.terminal import print_report
-from sweeps.store import Store
+from sweeps.store.store import Store
 
 TERMINAL_WIDTH = 110
 

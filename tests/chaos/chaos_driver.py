@@ -9,14 +9,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from sweeps.drive import drive
-from sweeps.hangs import HANG_AFTER_SECONDS
-from sweeps.paper_tables import row
-from sweeps.store import Store
-from sweeps.sweep import make_sweep
-from sweeps.table import Table
-from sweeps.tables import TABLES
-from sweeps.trial_task import Conduct
+from sweeps.plan.sweep import make_sweep
+from sweeps.run.drive import drive
+from sweeps.stages.hangs import HANG_AFTER_SECONDS
+from sweeps.stages.task import Conduct
+from sweeps.store.store import Store
+from sweeps.tables.paper import row
+from sweeps.tables.studies import TABLES
+from sweeps.tables.table import Table
 from wsss.errors import explained
 from wsss.overrides import parse_assignments
 

@@ -1,0 +1,250 @@
+"""The command `sweeps headline`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sweeps.cli.options import (
+    Data,
+    Preset,
+    Recipe,
+    Set,
+    StoreOption,
+    Weights,
+    data_folder,
+    default_preset,
+    opened,
+)
+from sweeps.plan.sweep import Sweep, make_sweep
+from sweeps.store.store import Store
+from wsss.errors import explained
+from wsss.overrides import ConfigError, parse_assignments, replace_settings
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+
+if TYPE_CHECKING:
+    from sweeps.plan.headline import Headline
+    from sweeps.run.resources import Resources
+
+DEFAULT_SOURCES = ["none", "random_walk", "masks"]
+
+
+def headline(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="labels to train on, one network each: none (plain CAM) | crf | pamr | "
+            "random_walk | random_walk_crf | masks (supervised bound); default: none, "
+            "random_walk, masks",
+            metavar="[LABELS...]",
+        ),
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            help="table cell whose configuration the CAMs come from, or best: the finished "
+            "configuration of the best held-out mIoU, whose choice sees pixel masks; default: best "
+            "if the store has an ended sweep of the same settings, else III[yes,yes]"
+        ),
+    ] = None,
+    preset: Preset = None,
+    recipe: Recipe = "default",
+    data: Data = "drawn",
+    weights: Weights = None,
+    settings: Set = None,
+    label_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-labels", help="replace a label setting, e.g. crf.preset=psa"),
+    ] = None,
+    segmentation_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-segmentation", help="replace a DeepLab setting, e.g. iterations=2000"),
+    ] = None,
+    eval_split: Annotated[str, typer.Option(help="split to segment and score")] = "val",
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="split to predict for VOC's evaluation server, e.g. test, as a checked archive; "
+            "it needs no masks",
+            metavar="SPLIT",
+        ),
+    ] = None,
+    export_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="labels whose network exports it, once each; default: all but masks",
+            metavar="LABELS",
+        ),
+    ] = None,
+    store: StoreOption = "results",
+    label_workers: Annotated[
+        int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
+    ] = max(1, (os.cpu_count() or 2) // 2),
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
+            "Without workers, --gpus and --address all is done in this process",
+        ),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+) -> None:
+    """Train segmentation networks on refined pseudo-labels: Tables I and II.
+
+    CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
+    stage is kept in the store: give the command again to go on after an interruption, or with other
+    labels or settings, and only what depends on them is done anew. A report is written at the end.
+    """
+    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.plan.headline import Headline, check_sources, make_chains
+    from sweeps.run.resources import Resources
+    from wsss.recipes import with_recipe
+    from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
+
+    with explained():
+        wanted = sources or DEFAULT_SOURCES
+        check_sources(wanted)
+        exporting = _export_sources(export, export_from, wanted)
+        resources = Resources(
+            address, workers, cpus, gpus, max_concurrent=1,  # one training after the other
+            execution=execution(loader_workers, micro_batch, checkpoint_minutes),
+        )  # fmt: skip
+        root = data_folder(data)
+        chosen = preset or default_preset(data)
+
+        def planned_sweep(cell: str) -> Sweep:
+            return make_sweep(
+                [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
+                weights=weights, num_seeds=1, overrides=parse_assignments(settings or []),
+            )[0]  # fmt: skip
+
+        results = opened(store)
+        first = cell if cell not in (None, BEST) else DEFAULT_CELL
+        choice = choose_cell(results, planned_sweep(first).base, cell)
+        sweep = planned_sweep(choice.cell)
+        segmentation = replace_settings(
+            DEEPLAB_PRESETS[chosen],
+            {"weights": sweep.base.network.weights}
+            | parse_assignments(segmentation_settings or []),
+        )
+        labels = replace_settings(LABEL_PRESETS[chosen], parse_assignments(label_settings or []))
+        planned = Headline(
+            sweep=sweep,
+            cell=choice.cell,
+            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, eval_split),
+            choice=choice.why,
+            chosen_by_masks=choice.by_masks,
+            export=export,
+            export_from=exporting,
+        )
+        _check_splits(root, planned)
+        results.check_writable()
+        _work(planned, results, resources, label_workers=label_workers)
+
+
+def _work(
+    planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
+) -> None:
+    """Run what is missing, export, write the report and show it."""
+    from sweeps.plan.headline import one_at_a_time
+    from sweeps.report.headline.build import build_headline_report
+    from sweeps.report.headline.pictures import headline_folder
+    from sweeps.report.headline.terminal import print_headline
+    from sweeps.report.headline.write import write_headline_report
+    from sweeps.run.headline import run_headline
+    from sweeps.track.headline import HeadlineTracker
+
+    console = Console()
+    tracker = HeadlineTracker(results, planned)
+    console.print(Text(f"{planned.choice}."))
+    try:
+        with one_at_a_time(results):
+            run_headline(
+                planned, results, console, label_workers=label_workers, resources=resources
+            )
+            _export(planned, results, console)
+            report = build_headline_report(planned, results)
+            folder = headline_folder(results, planned)
+            written = write_headline_report(report, folder)
+            results.push_folder(folder)
+    except KeyboardInterrupt:
+        tracker.stop()
+        console.print(Text("interrupted; give the same command again to go on from here"))
+        sys.exit(130)
+    print_headline(console, report)
+    if not tracker.log_report(folder):
+        console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
+    console.print(Text(f"report: {written[0]}"), soft_wrap=True)
+
+
+def _export(planned: "Headline", results: Store, console: Console) -> None:
+    """Export the split under every chosen network, and say where the archives are."""
+    from sweeps.stages.export import export_folder, export_split, read_export
+    from wsss.training.process import pick_device
+
+    for chain in planned.exported:
+        assert planned.export is not None
+        device, told = pick_device(), 0
+        folder = export_folder(results, chain, planned.export)
+        results.pull_folder(folder)
+        for done, total in export_split(
+            results, planned.sweep.data, chain, planned.export, device=device
+        ):
+            if 10 * done // total > told:
+                told = 10 * done // total
+                console.print(Text(f"{chain.name}: export {planned.export} {10 * told} %"))
+        results.push_folder(folder)
+        export = read_export(results, chain, planned.export)
+        assert export is not None
+        console.print(
+            Text(
+                f"{chain.name}: {export.num_images} predictions of {export.split} in the checked "
+                f"archive {export.tar}"
+            ),
+            soft_wrap=True,
+        )
+
+
+def _export_sources(
+    split: str | None, named: list[str] | None, sources: list[str]
+) -> tuple[str, ...]:
+    """Return the sources whose networks export. Raises ConfigError for a wish that cannot be."""
+    from sweeps.plan.headline import SUPERVISED
+
+    if split is None:
+        if named:
+            raise ConfigError("--export-from without --export; name the split to predict")
+        return ()
+    chosen = tuple(named or (name for name in sources if name != SUPERVISED))
+    strangers = [name for name in chosen if name not in sources]
+    if strangers or not chosen:
+        raise ConfigError(
+            f"--export {split}: no network on {', '.join(strangers) or 'refined labels'} is "
+            f"trained here; give --export-from one of: {', '.join(sources)}"
+        )
+    return chosen
+
+
+def _check_splits(root: Path, planned: "Headline") -> None:
+    """Raise DataError, before anything is trained, if a split cannot be scored or exported."""
+    from sweeps.stages.export import check_exportable
+    from wsss.data.voc import VocDataset
+
+    dataset = VocDataset(root)
+    for image_id in dataset.image_ids(planned.chains[0].eval_split):
+        dataset.mask_path(image_id)
+    if planned.export:
+        check_exportable(dataset, planned.export)

@@ -1,0 +1,250 @@
+"""The commands that use a cluster from a laptop: submit, attach, logs, stop, jobs, fetch."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.options import (
+    FailsAfter,
+    Probe,
+    Recipe,
+    WarnsAfter,
+    Workers,
+    default_preset,
+)
+from wsss.errors import explained
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+
+if TYPE_CHECKING:
+    from sweeps.cluster.connection import Connection
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+DETACHED = 130
+"""Exit code after Ctrl-C while following; the job goes on."""
+
+Address = Annotated[
+    str, typer.Option(envvar="WSSS_ADDRESS", help="job server, where `ray dashboard` tunnels to")
+]
+JobId = Annotated[str | None, typer.Argument(help="default: the sweep submitted last")]
+WorkingDir = Annotated[Path, typer.Option("--working-dir", help="the project's folder")]
+Python = Annotated[
+    str, typer.Option(envvar="WSSS_CLUSTER_PYTHON", help="Python interpreter on the head")
+]
+Following = Annotated[bool, typer.Option("--follow/--no-follow", help="print the log to its end")]
+ClusterStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="the cluster's store: absolute path or s3://...; default: WSSS_STORE there",
+    ),
+]
+
+
+def submit(
+    tables: Annotated[
+        list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE...")
+    ],
+    preset: Annotated[str | None, typer.Option(help="tiny | short | paper | irn")] = None,
+    recipe: Recipe = "default",
+    data: Annotated[
+        str, typer.Option(help="absolute path on every node; `drawn` travels with the code")
+    ] = "drawn",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="imagenet_v1 | imagenet_v2 | none | absolute path on every node"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings per configuration")] = 1,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="replace a setting of the preset")
+    ] = None,
+    store: ClusterStore = None,
+    recheck: Annotated[bool, typer.Option("--recheck", help="read the whole data again")] = False,
+    workers: Workers = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker")] = 0.0,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="run failed trials again")
+    ] = False,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
+    probe: Probe = None,
+    address: Address = DEFAULT_ADDRESS,
+    job_id: Annotated[str | None, typer.Option("--id", help="name of the job")] = None,
+    follow: Following = True,
+    working_dir: WorkingDir = Path(),
+    python: Python = "python",
+) -> None:
+    """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
+
+    The project's files go along: those that git would commit, up to 100 MiB. The exit code is the
+    sweep's. Give the same command again to attach to a running sweep or to resume an ended one.
+    """
+    with explained():
+        from sweeps.cluster.jobs import Request, submit
+        from sweeps.tables.studies import by_alias
+        from wsss.recipes import with_recipe
+
+        execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
+        more = ["--seeds", str(seeds), "--cpus", f"{cpus:g}", "--gpus", f"{gpus:g}"]
+        more += [] if workers is None else ["--workers", str(workers)]
+        more += [] if loader_workers is None else ["--loader-workers", str(loader_workers)]
+        more += ["--micro-batch", micro_batch] if micro_batch != "auto" else []
+        minutes = f"{checkpoint_minutes:g}"
+        more += ["--checkpoint-minutes", minutes] if checkpoint_minutes != 10 else []
+        more += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
+        more += ["--retry-failed"] if retry_failed else []
+        more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []
+        more += ["--prior-fails-after", str(fails_after)] if fails_after != 500 else []
+        more += ["--recheck"] if recheck else []
+        chosen = preset or default_preset(data)
+        request = Request(
+            tuple(by_alias(tables)),
+            with_recipe(chosen, recipe),
+            data,
+            weights,
+            tuple(settings or ()),
+            store,
+            tuple(more),
+            probe,
+        )
+        request.check()
+        connection = _connect(address)
+        done = submit(
+            connection, request, root=working_dir.absolute(), job_id=job_id, python=python
+        )
+        if done.package is None:
+            _say(f"{done.job_id} is there already, attaching to it; it runs: {done.command}")
+        else:
+            for name in done.package.left_out:
+                _say(f"left out, for it looks like a secret: {name}")
+            size = done.package.num_bytes / 2**20
+            _say(f"submitted {done.job_id} with {done.package.num_files} files, {size:.1f} MiB")
+        if follow:
+            raise typer.Exit(_follow(connection, done.job_id, tail=None))
+        _say(f"follow it with: {_attach_command(connection, done.job_id)}")
+
+
+def attach(
+    job_id: JobId = None,
+    address: Address = DEFAULT_ADDRESS,
+    tail: Annotated[
+        int | None, typer.Option(min=0, help="begin with the last lines; default: all of the log")
+    ] = None,
+) -> None:
+    """Follow a job's log to its end; the exit code is the job's."""
+    with explained():
+        from sweeps.cluster.jobs import find_job
+
+        connection = _connect(address)
+        found = find_job(connection, job_id).submission_id
+        raise typer.Exit(_follow(connection, found, tail=tail))
+
+
+def logs(
+    job_id: JobId = None,
+    address: Address = DEFAULT_ADDRESS,
+    tail: Annotated[int | None, typer.Option(min=0, help="only the last lines")] = None,
+) -> None:
+    """Print a job's log as far as it is, and end."""
+    with explained():
+        from sweeps.cluster.jobs import find_job
+
+        connection = _connect(address)
+        text = str(connection.get_job_logs(find_job(connection, job_id).submission_id))
+        lines = text.splitlines(keepends=True)
+        sys.stdout.write("".join(lines if tail is None else lines[len(lines) - tail :]))
+
+
+def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
+    """Ask a sweep to checkpoint and stop, wait until it has, and say how to resume it."""
+    with explained():
+        from sweeps.cluster.jobs import find_job, is_running, resume_command, stop_and_wait
+
+        connection = _connect(address)
+        job = find_job(connection, job_id)
+        if is_running(job):
+            _say(f"{job.submission_id}: asked to checkpoint and stop")
+            job = stop_and_wait(connection, job.submission_id)
+        _say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
+
+
+def jobs(address: Address = DEFAULT_ADDRESS) -> None:
+    """List the sweeps that were submitted to a cluster, the newest first."""
+    with explained():
+        from sweeps.cluster.follow import exit_code
+        from sweeps.cluster.jobs import our_jobs, sweep_command, when
+
+        connection = _connect(address)
+        for job in our_jobs(connection):
+            ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
+            print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
+
+
+def fetch(
+    store: ClusterStore = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="local store; finished results in it stay as they are")
+    ] = Path("results"),
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also networks' weights, which are large")
+    ] = False,
+    address: Address = DEFAULT_ADDRESS,
+    working_dir: WorkingDir = Path(),
+    python: Python = "python",
+) -> None:
+    """Copy a cluster's results here, for `sweeps table`, `report` and `status`.
+
+    With --store s3://... they come from the bucket, which this machine has to reach, and no cluster
+    is asked; without, the cluster sends those of its own store, wherever that is.
+    """
+    with explained():
+        from sweeps.cluster.fetch import fetch, fetch_from_bucket
+
+        if store and "://" in store:
+            done = fetch_from_bucket(store, to, checkpoints=checkpoints)
+        else:
+            done = fetch(
+                _connect(address), to, root=working_dir.absolute(), store=store, python=python,
+                checkpoints=checkpoints,
+            )  # fmt: skip
+        kept = f"; {done.num_kept} were here already" if done.num_kept else ""
+        _say(f"{to}: {done.num_files} files, {done.num_bytes / 2**20:.1f} MiB{kept}")
+
+
+def _connect(address: str) -> "Connection":
+    from sweeps.cluster.connection import Connection
+
+    return Connection(address)
+
+
+def _follow(connection: "Connection", job_id: str, *, tail: int | None) -> int:
+    """Print a job's log to its end; return its exit code, or DETACHED after Ctrl-C."""
+    from sweeps.cluster.follow import Follower
+
+    follower = Follower(connection, job_id)
+    try:
+        if tail is not None:
+            follower.skip_to_tail(tail)
+        code = follower.run()
+    except KeyboardInterrupt:
+        _say(
+            f"\n{job_id} goes on; follow it with: {_attach_command(connection, job_id)}; end it "
+            f"with: sweeps stop {job_id} --address {connection.address}"
+        )
+        return DETACHED
+    _say(f"{job_id} ended with exit code {code}")
+    return code
+
+
+def _attach_command(connection: "Connection", job_id: str) -> str:
+    return f"sweeps attach {job_id} --address {connection.address}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

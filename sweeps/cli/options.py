@@ -1,0 +1,127 @@
+"""Options that several commands share, each said once."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sweeps.store.store import Store
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help="tiny (drawn data) | short (real data, laptop) | paper, irn (full, GPUs)"),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help="joint readings of the paper laid over the preset: default | literal | irn | seam | "
+        "puzzle_cam"
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small one, drawn first"
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="imagenet_v1 | imagenet_v2 | none | state dict file of the preset's backbone"
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="WSSS_STORE", help="where all results are kept: folder or s3://bucket/..."
+    ),
+]
+SweepName = Annotated[
+    str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Ray Train workers per trial; 0: train inside the Tune trial; default: 1 with --gpus, "
+        "else 0",
+    ),
+]
+Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
+MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
+WarnsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-warns-after", min=0, metavar="N",
+        help="warn of a training whose L_cls after N iterations is not clearly below that of the "
+        "label frequencies (the label prior); 0: never",
+    ),
+]  # fmt: skip
+FailsAfter = Annotated[
+    int,
+    typer.Option(
+        "--prior-fails-after", min=0, metavar="N",
+        help="end a training as failed (`not learning`) if its L_cls after N iterations is not "
+        "clearly below that of the label frequencies; 0: never",
+    ),
+]  # fmt: skip
+Probe = Annotated[
+    int | None,
+    typer.Option(
+        min=10, metavar="N",
+        help="only try the first N steps of each distinct training: does it train, how fast, in "
+        "how much memory, and what will the plan cost; keeps nothing",
+    ),
+]  # fmt: skip
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
+]
+
+
+def opened(place: str) -> "Store":
+    """Return the store at a place, with what others have put into its bucket since."""
+    from sweeps.store.store import open_store
+
+    store = open_store(place)
+    store.pull_results()
+    return store
+
+
+def data_folder(data: str) -> Path:
+    """Return the data set's folder; a drawn one is drawn first, unless it is there."""
+    from wsss.data.drawn import DRAWN, draw_voc
+
+    if data not in DRAWN:
+        return Path(data)
+    root = Path("data") / data
+    if not root.exists():
+        say(f"drawing a small data set into {root}")
+    return draw_voc(root, kind=DRAWN[data])
+
+
+def default_preset(data: str) -> str:
+    """Return the preset that suits a data set where none is named."""
+    from wsss.data.drawn import DRAWN
+
+    return "tiny" if data in DRAWN else "short"
+
+
+def say(text: str) -> None:
+    """Tell a person something beside the output."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,104 @@
+"""The command `sweeps report`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.options import StoreOption, SweepName, opened
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.plan.sweep import Sweep
+    from sweeps.store.store import Store
+
+
+def report(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="tables to report; default: those of the sweep", metavar="[TABLE...]"),
+    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
+    ] = None,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="fixed (background score; saw no pixel ground truth) | held-out (threshold chosen "
+            "on other images) | best (threshold chosen on the scored images) | auc (mean over all "
+            "thresholds)"
+        ),
+    ] = "fixed",
+    margin: Annotated[
+        float,
+        typer.Option(min=0.0, help="points of mIoU within which a difference is the paper's"),
+    ] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")
+    ] = None,
+    mlflow_url: Annotated[
+        str | None,
+        typer.Option(
+            help="address of the MLflow server, for links; default: where runs were logged"
+        ),
+    ] = None,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="do not attach the report to the sweep's MLflow run")
+    ] = False,
+) -> None:
+    """Weigh a sweep's results against the paper: verdicts, intervals, figures, in five formats.
+
+    Prints the report and writes report.html (self-contained), .md, .tex, .csv and .txt. Needs no
+    data set, trains nothing, and may be given while the sweep runs. Tables of other sweeps with the
+    same settings can be named: what the store holds of them is shown.
+    """
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.build import build_report
+    from sweeps.report.model import Measure
+    from sweeps.report.terminal import print_report
+    from sweeps.report.write import report_folder, write_report
+    from sweeps.tables.studies import by_alias
+    from wsss.overrides import ConfigError
+
+    with explained():
+        if measure not in {m.value for m in Measure}:
+            raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
+        results = opened(store)
+        found = load_sweep(results, sweep)
+        chosen = _with_tables(found, by_alias(tables or []), seeds)
+        built = build_report(
+            chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
+        )
+        print_report(Console(), built)
+        folder = out or report_folder(results, built)
+        for path in write_report(built, folder):
+            print(path)
+        if not no_log and chosen.name == found.name:
+            _log(results, found, folder)
+
+
+def _with_tables(sweep: "Sweep", tables: list[str], seeds: int | None) -> "Sweep":
+    names = tuple(sorted(set(tables or sweep.table_names), key=_position))
+    return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
+
+
+def _position(name: str) -> int:
+    from sweeps.tables.studies import TABLES
+    from wsss.overrides import ConfigError
+
+    if name not in TABLES:
+        raise ConfigError(f"no table {name}; there are: {', '.join(TABLES)}")
+    return list(TABLES).index(name)
+
+
+def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
+    from sweeps.track.tracker import Tracker
+
+    tracker = Tracker(store, sweep)
+    if not tracker.log_report(folder):
+        print(f"MLflow at {tracker.uri} did not take the report: {tracker.problem}")

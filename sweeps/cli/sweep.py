@@ -1,0 +1,242 @@
+"""The commands plan, run, table and sync: a sweep of the paper's tables."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.cli.options import (
+    AcceptChanges,
+    Address,
+    Cpus,
+    Data,
+    FailsAfter,
+    Gpus,
+    MaxConcurrent,
+    Preset,
+    Probe,
+    Recheck,
+    Recipe,
+    RetryFailed,
+    Seeds,
+    Set,
+    StoreOption,
+    SweepName,
+    WarnsAfter,
+    Weights,
+    Workers,
+    data_folder,
+    default_preset,
+    opened,
+    say,
+)
+from wsss.errors import explained
+from wsss.lazy_cli import leave_memory_to_the_system
+from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+
+if TYPE_CHECKING:
+    from sweeps.plan.sweep import Sweep
+    from wsss.training.prior import PriorLimits
+
+Tables = Annotated[
+    list[str],
+    typer.Argument(
+        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="TABLE..."
+    ),
+]
+
+
+def plan(
+    tables: Tables,
+    preset: Preset = None,
+    recipe: Recipe = "default",
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = "results",
+    recheck: Recheck = False,
+    concurrent: Annotated[
+        int, typer.Option(min=1, help="trials at a time, for the estimated time")
+    ] = 1,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="a line per configuration, however many there are")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show cells, distinct configurations, what is finished, and what the rest will cost."""
+    from rich.console import Console
+
+    from sweeps.report.live.plan_view import PlanView
+
+    leave_memory_to_the_system()
+    with explained():
+        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        view = PlanView(sweep, opened(store))
+        if as_json:
+            print(json.dumps(view.as_json()))
+        else:
+            view.print(Console(), concurrent=concurrent, show_all=show_all)
+
+
+def run(
+    tables: Tables,
+    preset: Preset = None,
+    recipe: Recipe = "default",
+    data: Data = "drawn",
+    weights: Weights = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
+    store: StoreOption = "results",
+    recheck: Recheck = False,
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    max_concurrent: MaxConcurrent = None,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="train through torch.compile; no gain on CPUs, untried on GPUs",
+        ),
+    ] = False,
+    retry_failed: RetryFailed = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPU-hours (CPU-hours without GPUs) of the sweep, earlier runs included, after "
+            "which nothing more starts",
+        ),
+    ] = None,
+    hang_after: Annotated[
+        float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
+    ] = 1800.0,
+    accept_changes: AcceptChanges = False,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
+    probe: Probe = None,
+) -> None:
+    """Run what is missing of the tables, then print them. Give it again to resume.
+
+    Finished trials are never run again; a broken one continues from its last checkpoint. MLflow
+    gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
+
+    A gradient that is not finite ends a trial as `diverged`, a network that does not learn as `not
+    learning`; both are said at once, and are not repeated without --retry-failed.
+
+    With --probe N, nothing is kept: the first N optimiser steps of each distinct training are
+    tried, and what they show is printed. Exit code 0: all losses and gradients are finite and L_cls
+    falls; 1: one is not, or a training would be ended by --prior-fails-after within N steps, or is
+    over within them without having learnt.
+    """
+    from sweeps.run.drive import drive
+    from sweeps.stages.task import Conduct
+    from sweeps.store.store import open_store
+    from wsss.training.prior import PriorLimits
+
+    with explained():
+        how = execution(loader_workers, micro_batch, checkpoint_minutes, compiled=compiled)
+        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        options = {
+            "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
+            "max_concurrent": max_concurrent, "execution": how,
+        }  # fmt: skip
+        limits = PriorLimits(warns_after, fails_after)
+        if probe is not None:
+            raise typer.Exit(_probe(sweep, store, options, probe, limits))
+        conduct = Conduct(hang_after, accept_changes, limits)
+        code = drive(
+            sweep, open_store(store), options, retry_failed=retry_failed, conduct=conduct,
+            budget_hours=budget,
+        )  # fmt: skip
+        raise typer.Exit(code)
+
+
+def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
+    """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.live.render import print_tables
+
+    leave_memory_to_the_system()
+    with explained():
+        results = opened(store)
+        print_tables(Console(), load_sweep(results, sweep), results)
+
+
+def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
+    """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
+    from filelock import Timeout
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.store.store import StoreError
+    from sweeps.track.tracker import Tracker
+
+    with explained():
+        results = opened(store)
+        found = load_sweep(results, sweep)
+        tracker = Tracker(results, found)
+        try:
+            with results.driver_lock(found.name).acquire(timeout=0):
+                done = all(results.run(trial.run_id).metrics() for trial in found.plan.trials)
+                status = "FINISHED" if done else "KILLED"
+                logged = tracker.sync(found.plan.trials) and tracker.finish(status=status)
+        except Timeout:
+            raise StoreError(f"{found.name} is running, and logs its results itself") from None
+        if not logged:
+            raise StoreError(
+                f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
+            )
+        print(f"{tracker.uri} is up to date with {found.name}")
+
+
+def _probe(
+    sweep: "Sweep", store: str, options: dict[str, Any], num_steps: int, limits: "PriorLimits"
+) -> int:
+    """Probe a sweep's trainings; return the exit code."""
+    from sweeps.run.probe_view import probe_sweep
+    from sweeps.run.resources import Resources
+    from wsss.training.probe import ProbeOptions
+
+    resources = Resources(**options)
+    tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, resources.execution, limits)
+    return probe_sweep(sweep, opened(store), resources, tried)
+
+
+def _make_sweep(
+    tables: list[str],
+    preset: str | None,
+    recipe: str,
+    data: str,
+    weights: str | None,
+    seeds: int,
+    settings: list[str] | None,
+    *,
+    recheck: bool,
+) -> "Sweep":
+    from sweeps.plan.sweep import make_sweep
+    from wsss.overrides import parse_assignments
+    from wsss.recipes import with_recipe
+
+    sweep, report = make_sweep(
+        tables,
+        preset=with_recipe(preset or default_preset(data), recipe),
+        data=data_folder(data),
+        weights=weights,
+        num_seeds=seeds,
+        overrides=parse_assignments(settings or []),
+        recheck=recheck,
+    )
+    split = sweep.base.data.train_split
+    if from_mask := report.labels_from_mask[split]:
+        say(
+            f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
+            "image-level labels come from their masks"
+        )
+    return sweep

@@ -1,0 +1,185 @@
+"""Checks of one machine: versions, disks, store, token, limits, data, GPUs, checkout."""
+
+import os
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sweeps.cluster.doctor import Check, State
+from sweeps.store.code_version import code_version
+from sweeps.store.store import StoreError, open_store
+from wsss.data.check_cache import check_data_once
+from wsss.data.voc import DataError, VocDataset
+
+GIB = 2**30
+LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
+"""A tiny sweep takes some 100 MB, a table of resnet50 trainings tens of GB."""
+LITTLE_SHM = GIB
+"""Ray's object store falls back to disk, and data loading processes fail, with less /dev/shm."""
+FEW_FILES = 8192
+"""Open files per process that Ray asks for."""
+MATTERING = ("torch", "torchvision", "ray", "mlflow", "numpy", "pillow", "pydantic", "scipy")
+"""Packages whose version may change results or the format of what processes exchange."""
+
+
+def locked_versions(lock: Path) -> dict[str, str]:
+    """Read `name==version` lines; names in lower case."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    matches = (re.match(r"([\w.-]+)==(\S+)", line) for line in lines)
+    return {match[1].lower(): match[2] for match in matches if match}
+
+
+def check_versions(locked: Mapping[str, str]) -> list[Check]:
+    """Compare Python and the installed packages with the tested ones."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    old = sys.version_info < (3, 11)
+    checks = [Check("python", "problem" if old else "ok", python, "use Python 3.11 or newer" * old)]
+    other = []
+    for name, wanted in locked.items():
+        found = installed(name)
+        # A build tag such as +cpu or +cu130 is no other release.
+        if found.partition("+")[0] != wanted and (found != "missing" or name in MATTERING):
+            other.append((name, f"{name} {found}, tested {wanted}"))
+    worst = any(name in MATTERING for name, _ in other)
+    words = "; ".join(text for _, text in other) or f"{len(locked)} packages as tested"
+    state: State = "problem" if worst else "warning" if other else "ok"
+    remedy = "`make setup` installs the versions of requirements.lock" if other else ""
+    return [*checks, Check("packages", state, words, remedy)]
+
+
+def installed(name: str) -> str:
+    """Return a package's version, or "missing"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def check_store(store: Path) -> list[Check]:
+    """Write a file into the store, read it back, and look at the free space."""
+    probe = store / f".doctor-{uuid.uuid4().hex}"
+    content = uuid.uuid4().bytes
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(content)
+        same = probe.read_bytes() == content
+        probe.unlink()
+    except OSError as error:
+        text = f"{store}: {error.strerror}"
+        return [Check("store", "problem", text, "give a writable folder with --store")]
+    if not same:
+        return [
+            Check("store", "problem", f"{store}: reads back other bytes", "use another file system")
+        ]
+    return [Check("store", "ok", f"{store}: written and read back"), check_disk(store)]
+
+
+def check_bucket(url: str) -> Check:
+    """Write an object into the store at s3://bucket/prefix, and delete it."""
+    try:
+        open_store(url).check_writable()
+    except StoreError as error:
+        return Check("store", "problem", str(error), "see docs/cluster.md on keys in node.env")
+    return Check("store", "ok", f"{url}: written and deleted")
+
+
+def check_disk(folder: Path) -> Check:
+    """Look at the free space of a folder's disk."""
+    free = shutil.disk_usage(folder).free
+    text = f"{free / GIB:.1f} GiB free at {folder}"
+    remedy = "make room, or put the store elsewhere with --store"
+    if free < LITTLE_DISK:
+        return Check("disk", "problem" if free < NO_DISK else "warning", text, remedy)
+    return Check("disk", "ok", text)
+
+
+def check_token(environment: Mapping[str, str]) -> list[Check]:
+    """Look at Ray's authentication mode and the token file's mode; its content is never read."""
+    mode = environment.get("RAY_AUTH_MODE", "")
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    checks = []
+    if mode != "token":
+        text = f"RAY_AUTH_MODE is {mode or 'not set'}"
+        remedy = "export RAY_AUTH_MODE=token where Ray starts and where you submit from"
+        checks.append(Check("authentication", "warning", text, remedy))
+    else:
+        checks.append(Check("authentication", "ok", "RAY_AUTH_MODE=token"))
+    if path.exists():
+        bits = stat.S_IMODE(path.stat().st_mode)
+        open_to_others = bool(bits & 0o077)
+        remedy = f"chmod 600 {path}" if open_to_others else ""
+        state: State = "problem" if open_to_others else "ok"
+        return [*checks, Check("token file", state, f"{path}: mode {bits:o}", remedy)]
+    if mode == "token" and not environment.get("RAY_AUTH_TOKEN"):
+        remedy = "copy the cluster's token file there, mode 600"
+        return [*checks, Check("token file", "problem", f"{path}: missing", remedy)]
+    return checks
+
+
+def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
+    """Look at shared memory and at the limit on open files."""
+    checks = []
+    if shm.is_dir():
+        free = shutil.disk_usage(shm).free
+        little = free < LITTLE_SHM
+        remedy = "give the container --shm-size=2g or more" if little else ""
+        text = f"{free / GIB:.1f} GiB free"
+        checks.append(Check("shared memory", "warning" if little else "ok", text, remedy))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = soft != resource.RLIM_INFINITY and soft < FEW_FILES
+    remedy = f"`ulimit -n {FEW_FILES}` before Ray starts (hard limit {hard})" if few else ""
+    checks.append(Check("open files", "warning" if few else "ok", f"limit {soft}", remedy))
+    return checks
+
+
+def check_data(root: Path, splits: list[str]) -> Check:
+    """Check a data set from end to end, unless that was done before, and name its fingerprint."""
+    try:
+        report = check_data_once(VocDataset(root.absolute()), splits)
+        report.raise_if_broken()
+    except (DataError, OSError) as error:
+        first = str(error).splitlines()[0]
+        return Check("data", "problem", first, f"see `wsss data check {root}`")
+    counts = ", ".join(f"{split} {count}" for split, count in report.num_images.items())
+    return Check("data", "ok", f"{root} [{report.fingerprint}]: {counts}")
+
+
+def check_weights(path: Path) -> Check:
+    """Look whether the file of initial weights is there."""
+    if path.is_file():
+        return Check("weights", "ok", f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    return Check("weights", "problem", f"{path}: no such file", "give another with --weights")
+
+
+def check_gpus() -> Check:
+    """Say which GPUs torch sees, and whether the driver sees more."""
+    import torch
+
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = {torch.cuda.get_device_name(i) for i in range(seen)}
+    have = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if have > seen and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        text = f"the driver knows {have} GPUs, torch sees {seen}"
+        return Check("GPUs", "problem", text, "install a torch build for the driver's CUDA")
+    return Check("GPUs", "ok", f"{seen} ({', '.join(sorted(names))})" if seen else "none")
+
+
+def check_checkout(root: Path) -> Check:
+    """Say which code this is, and whether it differs from its commit."""
+    git = ["git", "status", "--porcelain"]
+    try:
+        done = subprocess.run(git, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return Check("code", "ok", f"{code_version()}, no git checkout")
+    changed = len(done.stdout.splitlines())
+    if changed:
+        remedy = "commit before a run that others should repeat"
+        return Check("code", "warning", f"{code_version()}: {changed} files changed", remedy)
+    return Check("code", "ok", code_version())

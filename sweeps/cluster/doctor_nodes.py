@@ -1,0 +1,222 @@
+"""Checks of all nodes of a cluster, by a task pinned to each: versions, data, store, clocks."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeps.cluster.doctor import Check, State
+from sweeps.cluster.doctor_checks import GIB, LITTLE_DISK, NO_DISK, installed
+
+NODE_TIMEOUT_S = 180.0
+MAX_SKEW_S = 2.0
+"""Leases and heartbeats compare clocks of different nodes."""
+SAMPLE_EVERY = 50
+
+
+class NodeReport(NamedTuple):
+    """What one node says of itself."""
+
+    versions: dict[str, str]
+    data: str
+    """Quick fingerprint, or why there is none."""
+    free_bytes: int
+    gpus: int
+    """GPUs that torch sees."""
+    clock: float
+    written: str
+    """"" if the node could write to the store, else why not."""
+
+
+def quick_fingerprint(root: Path) -> str:
+    """Digest split lists, names and sizes of all images and masks, and every 50th file's bytes.
+
+    Tells copies of a data set apart in seconds. Not the fingerprint of results, which reads every
+    mask. Returns "missing" if there is nothing at `root`.
+    """
+    folders = ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationClassAug")
+    files = sorted(p for folder in folders for p in (root / folder).glob("*") if p.is_file())
+    if not files:
+        return "missing"
+    digest = hashlib.sha256()
+    for i, path in enumerate(files):
+        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+        if i % SAMPLE_EVERY == 0 or path.suffix == ".txt":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def check_nodes(locked: dict[str, str], data: Path | None, store: Path | None) -> list[Check]:
+    """Ask every node of the connected cluster, and name what differs or fails.
+
+    Run after `ray.init`. locked: packages whose versions should be equal; data, store: absolute
+    paths on all nodes, None to leave out.
+    """
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    names = {node_id: _name(node) for node_id, node in nodes.items()}
+    sent = time.time()
+    answers = _on_each(list(nodes), _report, sorted(locked), _text(data), _text(store))
+    received = time.time()
+    checks = [Check("nodes", "ok", f"{len(nodes)} alive: {', '.join(sorted(names.values()))}")]
+    reports: dict[str, NodeReport] = {}
+    for node_id, answer in answers.items():
+        if isinstance(answer, str):
+            remedy = "see `ray status`, and whether the project's environment is on the node"
+            checks.append(Check("node", "problem", answer, remedy, names[node_id]))
+        else:
+            reports[node_id] = answer
+    own = {name: installed(name) for name in locked}
+    for node_id, report in reports.items():
+        logical = int(nodes[node_id]["Resources"].get("GPU", 0))
+        checks += check_report(report, own, logical, names[node_id], sent, received)
+    if data is not None:
+        checks.append(same_data({names[i]: report.data for i, report in reports.items()}))
+    if store is not None:
+        checks += _check_shared_store(store, reports, names)
+    return checks
+
+
+def check_report(
+    report: NodeReport, own: dict[str, str], logical: int, name: str, sent: float, received: float
+) -> list[Check]:
+    """Check one node's report; its clock was read between `sent` and `received` of this one's."""
+    other = [
+        f"{p} {report.versions[p]}, here {own[p]}" for p in own if report.versions[p] != own[p]
+    ]
+    remedy = "install requirements.lock on the node, and restart its Ray" if other else ""
+    text = "; ".join(other) or f"{len(own)} packages as here"
+    checks = [Check("packages", "problem" if other else "ok", text, remedy, name)]
+    free, text = report.free_bytes, f"{report.free_bytes / GIB:.1f} GiB free"
+    state: State = "problem" if free < NO_DISK else "warning" if free < LITTLE_DISK else "ok"
+    checks.append(Check("disk", state, text, "" if state == "ok" else "make room", name))
+    text = f"Ray counts {logical}, torch sees {report.gpus}"
+    if logical > report.gpus:
+        remedy = "start Ray on the node with the GPUs it has, or install a torch build for them"
+        checks.append(Check("GPUs", "problem", text, remedy, name))
+    elif report.gpus > logical:
+        checks.append(Check("GPUs", "warning", text, "start Ray with --num-gpus", name))
+    else:
+        checks.append(Check("GPUs", "ok", text, "", name))
+    skew = max(sent - report.clock, report.clock - received, 0.0)
+    late = skew > MAX_SKEW_S
+    remedy = "keep the node's clock with chrony or systemd-timesyncd" if late else ""
+    text = f"{skew:.1f} s beyond the round trip"
+    checks.append(Check("clock", "problem" if late else "ok", text, remedy, name))
+    return checks
+
+
+def same_data(found: dict[str, str]) -> Check:
+    """Compare the nodes' quick fingerprints; name -> fingerprint."""
+    groups: dict[str, list[str]] = {}
+    for name, fingerprint in sorted(found.items()):
+        groups.setdefault(fingerprint, []).append(name)
+    if len(groups) == 1 and "missing" not in groups:
+        return Check("data on nodes", "ok", f"equal on {len(found)} nodes")
+    text = "; ".join(f"{f} on {', '.join(names)}" for f, names in groups.items())
+    return Check("data on nodes", "problem", text, "copy the same data to the same path on each")
+
+
+def _check_shared_store(
+    store: Path, reports: dict[str, NodeReport], names: dict[str, str]
+) -> list[Check]:
+    """Read on each node what every other wrote, then remove it."""
+    checks = []
+    remedy = "give a folder on a shared file system, mounted at the same path, or an s3:// URL"
+    for node_id, report in reports.items():
+        if report.written:
+            checks.append(Check("store", "problem", report.written, remedy, names[node_id]))
+    writers = [node_id for node_id, report in reports.items() if not report.written]
+    for node_id, unseen in _on_each(list(reports), _unseen, _text(store), writers).items():
+        if isinstance(unseen, str) or unseen:
+            lost = unseen if isinstance(unseen, str) else ", ".join(names[i] for i in unseen)
+            text = f"{store}: cannot read what was written on {lost}"
+            checks.append(Check("store", "problem", text, remedy, names[node_id]))
+    _on_each(list(reports), _clean, _text(store))
+    return checks or [Check("store on nodes", "ok", f"{store}: each node reads every other's file")]
+
+
+def _on_each(node_ids: list[str], function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Run a function on each node; an answer that is a str is the reason for there being none."""
+    task = ray.remote(function)
+    waiting = {
+        node_id: task.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        ).remote(node_id, *arguments)
+        for node_id in node_ids
+    }
+    answers = {}
+    deadline = time.monotonic() + NODE_TIMEOUT_S
+    for node_id, reference in waiting.items():
+        try:
+            answers[node_id] = ray.get(reference, timeout=max(1, deadline - time.monotonic()))
+        except GetTimeoutError:
+            answers[node_id] = f"no answer in {NODE_TIMEOUT_S:.0f} s"
+        except RayError as error:
+            answers[node_id] = str(error).strip().splitlines()[-1]
+    return answers
+
+
+def _report(node_id: str, packages: list[str], data: str, store: str) -> NodeReport:
+    import torch
+
+    free, written = shutil.disk_usage(Path.home()).free, ""
+    if store:
+        try:
+            path = _probe(store, node_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(node_id, encoding="ascii")
+            free = shutil.disk_usage(store).free
+        except OSError as error:
+            written = f"{store}: cannot write ({error.strerror})"
+    return NodeReport(
+        versions={name: installed(name) for name in packages},
+        data=quick_fingerprint(Path(data)) if data else "",
+        free_bytes=free,
+        gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        clock=time.time(),
+        written=written,
+    )
+
+
+def _unseen(node_id: str, store: str, writers: list[str]) -> list[str]:
+    """Return the writers whose file this node does not see as it was written."""
+    deadline = time.monotonic() + 5  # NFS clients remember for seconds that a file was not there
+    while True:
+        missing = [w for w in writers if not _reads(_probe(store, w), w)]
+        if not missing or time.monotonic() > deadline:
+            return missing
+        time.sleep(0.5)
+
+
+def _reads(path: Path, content: str) -> bool:
+    try:
+        return path.read_text(encoding="ascii") == content
+    except OSError:
+        return False
+
+
+def _clean(node_id: str, store: str) -> None:
+    path = _probe(store, node_id)
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def _probe(store: str, node_id: str) -> Path:
+    return Path(store) / ".doctor" / node_id
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} {node['NodeID'][:6]}"
+
+
+def _text(path: Path | None) -> str:
+    return str(path) if path else ""

@@ -1,0 +1,106 @@
+"""The secrets of a cluster: made once on the laptop, kept in files of mode 600, never printed.
+
+`python -m sweeps.cluster.secrets` makes what is missing and mends wrong modes; give it again at any
+time. cluster.yaml and cluster.onprem.yaml copy the files to the nodes.
+"""
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+RAY_TOKEN = ".ray/auth_token"  # where Ray looks for it when RAY_AUTH_MODE=token
+MLFLOW_PASSWORD = ".config/wsss/mlflow_password"
+NODE_ENV = ".config/wsss/node.env"
+
+NODE_ENV_TEMPLATE = """\
+# Shell variables for every node of a cluster; copied to ~/.config/wsss/node.env (mode 600) there.
+# AWS needs none: its nodes reach the bucket through their role. For another object store:
+# AWS_ACCESS_KEY_ID=
+# AWS_SECRET_ACCESS_KEY=
+# AWS_ENDPOINT_URL=https://objects.example.org
+# Where MLflow listens on the head, if not on 5000:
+# WSSS_MLFLOW_PORT=5000
+# A database for MLflow other than the PostgreSQL which the head starts itself:
+# MLFLOW_BACKEND_URI=postgresql+psycopg2://user:password@host/mlflow
+# MLFLOW_AUTH_DATABASE_URI=postgresql+psycopg2://user:password@host/mlflow_auth
+"""
+
+
+class SecretError(ValueError):
+    """A secret's file that is not safe or not usable; the message says what to do."""
+
+
+class Secret(NamedTuple):
+    """One file as it was found or made; never its content."""
+
+    path: Path
+    what: str
+    done: str  # "made" | "kept" | "mode set to 600"
+
+
+def ensure_secrets(home: Path) -> list[Secret]:
+    """Make the files that are missing below `home`; see each. Content that exists is kept.
+
+    Raises SecretError if a file is empty, a link, or not the caller's own.
+    """
+    return [
+        _ensure(home / RAY_TOKEN, "Ray token", lambda: secrets.token_hex(32)),
+        _ensure(home / MLFLOW_PASSWORD, "MLflow password of admin", lambda: secrets.token_hex(24)),
+        _ensure(home / NODE_ENV, "variables of the nodes", lambda: NODE_ENV_TEMPLATE),
+    ]
+
+
+def _ensure(path: Path, what: str, make: Callable[[], str]) -> Secret:
+    """Return the file at `path`, made if missing, with mode 600 either way."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise SecretError(f"{path} is not a plain file; move it away, then run this again")
+    if not path.exists():
+        _create(path, make())
+        return Secret(path, what, "made")
+    found = path.stat()
+    if found.st_uid != os.getuid():
+        raise SecretError(f"{path} belongs to user id {found.st_uid}; move it away, and run again")
+    if found.st_size == 0:
+        raise SecretError(f"{path} is empty, which would mean no secret; remove it, and run again")
+    if stat.S_IMODE(found.st_mode) != 0o600:
+        path.chmod(0o600)
+        return Secret(path, what, "mode set to 600")
+    return Secret(path, what, "kept")
+
+
+def _create(path: Path, content: str) -> None:
+    """Write a new file of mode 600 as a whole; a file that appears meanwhile wins.
+
+    Linking a finished file into place never leaves an empty secret behind, and never replaces one.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink()
+
+
+def main() -> int:
+    """Make the secrets below the home folder; print where they are, and nothing of them."""
+    try:
+        found = ensure_secrets(Path.home())
+    except SecretError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for secret in found:
+        print(f"{secret.path}  {secret.what}: {secret.done}")
+    print("Commands on this machine need: export RAY_AUTH_MODE=token")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Does IRN's published CAM score come out here? The verdict on a finished sweep of `calibrate`.
+
+The criterion is a 95 % prediction interval: where the mean of n new trainings lies if they are of
+the same kind as the m known ones (`sweeps.tables.irn_runs`). The known ones differ in machine and
+in library versions as well as in seed.
+"""
+
+from enum import StrEnum
+from statistics import fmean
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeps.evidence.calibration_checks import Check, DataFacts, Frozen, compare
+from sweeps.evidence.seeds import mean_sd, prediction_interval
+from sweeps.plan.sweep import Sweep
+from sweeps.store.errors import disk_errors
+from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.tables.irn_runs import PUBLISHED, RUNS
+
+TABLE = "calibrate"
+"""The table whose sweep is weighed."""
+LEVEL = 0.95
+MAX_SHOWN = 320
+"""Characters of a finding in a reason; the file has all of it."""
+
+
+class Outcome(StrEnum):
+    """What a calibration comes to."""
+
+    reproduces = "reproduces"
+    does_not_reproduce = "does not reproduce"
+    calibrates_nothing = "calibrates nothing here"
+
+
+class Calibration(Frozen):
+    """A verdict and what it was made from; written beside the sweep."""
+
+    outcome: Outcome
+    description: str
+    """The sweep's: data, network, training, seeds."""
+    values: dict[int, float]
+    """Seed -> mIoU in percent at the fixed background score."""
+    interval: tuple[float, float] | None
+    """Where the mean of the values is expected, percent. None if nothing is calibrated."""
+    facts: DataFacts
+    checks: tuple[Check, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean mIoU over seeds, percent."""
+        return fmean(self.values.values())
+
+    @property
+    def reasons(self) -> tuple[Check, ...]:
+        """The points for which nothing is calibrated."""
+        return tuple(check for check in self.checks if check.state == "differs")
+
+    @property
+    def exit_code(self) -> int:
+        """1 if the score does not come out, else 0."""
+        return int(self.outcome is Outcome.does_not_reproduce)
+
+
+def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
+    """Weigh a sweep of the table `calibrate` whose trials are all finished.
+
+    Raises StoreError if one is not.
+    """
+    values: dict[int, float] = {}
+    for trial in sweep.plan.trials:
+        metrics = store.run(trial.run_id).metrics()
+        if metrics is None:
+            raise StoreError(f"{trial.name} is not finished; give `sweeps calibrate` again")
+        values[trial.config.rng_seed] = float(metrics["miou_fixed"])
+    checks = compare(sweep, store, facts)
+    interval = None
+    outcome = Outcome.calibrates_nothing
+    if not any(check.state == "differs" for check in checks):
+        interval = expected(len(values))
+        inside = interval[0] <= fmean(values.values()) <= interval[1]
+        outcome = Outcome.reproduces if inside else Outcome.does_not_reproduce
+    return Calibration(
+        outcome=outcome, description=sweep.describe(), values=values, interval=interval,
+        facts=facts, checks=checks,
+    )  # fmt: skip
+
+
+def expected(num_seeds: int) -> tuple[float, float]:
+    """Return the interval, in percent, for the mean of so many new trainings of IRN's CAMs."""
+    low, high = prediction_interval([run.miou for run in RUNS], num_seeds, level=LEVEL)
+    return low, high
+
+
+def sentence(calibration: Calibration) -> str:
+    """Return the verdict in one sentence, for a report."""
+    if calibration.interval is None:
+        names = ", ".join(check.name for check in calibration.reasons)
+        return f"Calibration: {calibration.outcome}, as this is not IRN's setting ({names})."
+    low, high = calibration.interval
+    return (
+        f"Calibration: {calibration.outcome} IRN's published {PUBLISHED.miou:g} (IRN's number, not "
+        f"the paper's): {calibration.mean:.2f} measured over {_seeds(calibration)}, {low:.2f} to "
+        f"{high:.2f} expected."
+    )
+
+
+def lines(calibration: Calibration) -> list[str]:
+    """Return the verdict as a person reads it."""
+    if calibration.interval is None:
+        return _nothing(calibration)
+    texts = [f"Calibration: {calibration.outcome.upper()} IRN's published CAM score."]
+    texts += [*_evidence(calibration, calibration.interval), ""]
+    if calibration.outcome is Outcome.reproduces:
+        texts += [
+            f"note: {_point(check)}"
+            for check in calibration.checks
+            if check.name == "image-level labels" and check.state == "note"
+        ]
+        texts.append(
+            "Next: `make probe PRESET=paper`, then `make tables PRESET=paper`, both with this DATA "
+            "and GPUS."
+        )
+        return texts
+    texts.append("What to look at, in this order (IRN's in brackets):")
+    texts += [f"{at:2}. {_point(check)}" for at, check in enumerate(calibration.checks, 1)]
+    texts.append("docs/calibration.md says what each point does to the score.")
+    return texts
+
+
+def _nothing(calibration: Calibration) -> list[str]:
+    texts = [
+        "Calibration: CALIBRATES NOTHING HERE. The steps run, but data or settings are not those "
+        "of IRN's published CAM score, so the mIoU above is no measure of it:"
+    ]
+    for check in calibration.reasons:
+        found = check.found
+        if len(found) > MAX_SHOWN:
+            found = f"{found[:MAX_SHOWN].rpartition(', ')[0]}, ..."
+        texts.append(f"  - {check.name}: {found} [{check.reference}]")
+    texts.append(
+        "To calibrate: make calibrate DATA=/data/VOC2012 GPUS=1, with the full VOC 2012 and SBD "
+        "(wsss data prepare), without PRESET, WEIGHTS and SET."
+    )
+    return texts
+
+
+def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[str]:
+    low, high = interval
+    side = "inside"
+    if not low <= calibration.mean <= high:
+        side = "below" if calibration.mean < low else "above"
+    each = ", ".join(f"{value:.2f}" for value in calibration.values.values())
+    mean, sd = mean_sd([run.miou for run in RUNS])
+    known = "; ".join(f"{run.miou:g} ({run.source})" for run in RUNS)
+    return [
+        f"Measured: {calibration.mean:.2f} mIoU over {_seeds(calibration)} ({each}), VOC train, at "
+        f"the fixed background score, which saw no mask: {side} the interval.",
+        f"Published: {PUBLISHED.miou:g} ({PUBLISHED.source}), which is IRN's number and not the "
+        "paper's.",
+        f"Expected: {low:.2f} to {high:.2f}, a {LEVEL:.0%} prediction interval for the mean of "
+        f"{len(calibration.values)} new from {len(RUNS)} known runs of IRN's code, mean "
+        f"{mean:.2f}, SD {sd:.2f}: {known}.",
+        "It assumes that new runs are of the same kind as the known ones, and normal. Those differ "
+        "in machine and library versions as well as in seed, as this installation does. With more "
+        "seeds the interval narrows as if all of that spread were the seed's.",
+    ]
+
+
+def _seeds(calibration: Calibration) -> str:
+    seeds = list(calibration.values)
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+
+
+def _point(check: Check) -> str:
+    mark = "" if check.state == "same" else " (look)" if check.state == "note" else " (DIFFERS)"
+    return f"{check.name}{mark}: {check.found} [{check.reference}]"
+
+
+def write(store: Store, sweep: Sweep, calibration: Calibration) -> bool:
+    """Write calibration.json and .txt beside the sweep; return whether anything is new."""
+    folder = store.sweep(sweep.name)
+    value = calibration.model_dump(mode="json")
+    if read_json(folder / "calibration.json") == value:
+        return False
+    text = "\n".join([calibration.description, *lines(calibration), ""])
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "calibration.txt").write_text(text, encoding="utf-8")
+    write_json(folder / "calibration.json", value)
+    return True
+
+
+def read(store: Store, sweep_name: str) -> Calibration | None:
+    """Return a sweep's verdict, None before there is one. Raises StoreError if it is broken."""
+    path = store.sweep(sweep_name) / "calibration.json"
+    saved: Any = read_json(path)
+    if saved is None:
+        return None
+    try:
+        return Calibration.model_validate(saved)
+    except ValidationError:
+        raise StoreError(
+            f"{path}: not what `sweeps calibrate` writes; delete it, and give that command again"
+        ) from None

@@ -1,0 +1,286 @@
+"""What a calibration was trained and scored with, point by point, against IRN's.
+
+The order is the one in which to look when IRN's score does not come out.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store
+from sweeps.tables.irn_runs import AUTHOR_LOG, AUTHOR_LOSSES, AUTHOR_STEPS
+from wsss.identity import canonical
+from wsss.presets import IRN
+
+if TYPE_CHECKING:
+    from wsss.data.check import DataReport
+
+V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
+"""Start of the SHA-256 -> file. The same tensors; IRN loads the second, older container."""
+
+IMPORTANT = (
+    "network.backbone", "network.feature_map", "train.crop_size", "train.lr",
+    "network.frozen_stages", "network.batch_norm", "train.momentum",
+)  # fmt: skip
+"""Named first among the settings that differ."""
+NOT_COMPARED = (
+    "network.weights", "data.name", "data.fingerprint", "data.train_split", "data.eval_split",
+    "labels.threshold_range", "rng_seed", "repeat",
+)  # fmt: skip
+"""Settings which the lists and weights stand for, or which do not move the score at .15."""
+
+
+class Frozen(BaseModel):
+    """Base of what is written beside a sweep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListFacts(Frozen):
+    """A list of images by content."""
+
+    split: str
+    num_images: int
+    sha256: str
+    """Of the sorted ids, a newline after each."""
+
+
+class DataFacts(Frozen):
+    """What a verdict needs to know of a data set, so that it can be given without it."""
+
+    trained: ListFacts
+    scored: ListFacts
+    labels_from_mask: int
+    """Images of `trained` without XML, whose image-level labels come from their masks."""
+
+
+class Check(Frozen):
+    """One point of the comparison."""
+
+    name: str
+    reference: str
+    """IRN's."""
+    found: str
+    state: Literal["same", "differs", "note"]
+    """differs: nothing is calibrated by such a run; note: not IRN's to the letter, or to be read
+    by a person."""
+
+
+def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
+    """Read the sweep's lists. Raises DataError if the data set has gone."""
+    from wsss.data.check_splits import split_digest
+    from wsss.data.lists import VocLists
+
+    lists = VocLists(sweep.data)
+
+    def facts(split: str) -> ListFacts:
+        ids = lists.image_ids(split)
+        return ListFacts(split=split, num_images=len(ids), sha256=split_digest(ids))
+
+    data = sweep.base.data
+    return DataFacts(
+        trained=facts(data.train_split),
+        scored=facts(data.eval_split),
+        labels_from_mask=report.labels_from_mask[data.train_split],
+    )
+
+
+def is_full_voc(root: Path) -> bool:
+    """Return whether a folder has the train_aug and train lists of the full VOC 2012.
+
+    Raises DataError if it is no data set at all.
+    """
+    from wsss.data.check_splits import is_official
+    from wsss.data.lists import DataError, VocLists
+
+    lists = VocLists(root)
+    try:
+        return all(is_official(split, lists.image_ids(split)) for split in ("train_aug", "train"))
+    except DataError:
+        return False  # a list is missing or broken; the sweep says so
+
+
+def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Check, ...]:
+    """Return all points in the order in which to look. Every trial of the sweep is finished."""
+    metrics = [found for t in sweep.plan.trials if (found := store.run(t.run_id).metrics())]
+    epochs = [store.cam(trial.cam_id).epochs() for trial in sweep.plan.trials]
+    steps = [[loss for e in one for loss in e.get("step_losses", ())] for one in epochs]
+    settings = _Settings(sweep)
+    return (
+        _weights(sweep),
+        _list("training images", facts.trained, "train_aug"),
+        _list("scored images", facts.scored, "train"),
+        _labels(facts),
+        settings.check("background score", ("labels.background_score",), _thresholds(metrics)),
+        settings.check(
+            "scales and flip",
+            ("labels.scales", "labels.flip", "labels.resize", "labels.upsampling"),
+        ),
+        settings.check("epochs", ("train.epochs",)),
+        _iterations(steps),
+        settings.check("precision", ("train.precision",)),
+        settings.check("batch size", ("train.batch_size",)),
+        settings.rest(),
+        _losses(steps),
+        _versions(metrics),
+    )
+
+
+class _Settings:
+    """The settings of a sweep's one cell beside those of the preset irn."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
+        self.irns = canonical(IRN).flat()
+        self.left = [key for key in self.irns if key not in NOT_COMPARED]
+
+    def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Check:
+        """Compare some settings, which `rest` then leaves out; `more` is said behind them."""
+        self.left = [key for key in self.left if key not in keys]
+        same = all(self.ours[key] == self.irns[key] for key in keys)
+        return Check(
+            name=name,
+            reference=_said(keys, self.irns),
+            found=_said(keys, self.ours) + more,
+            state="same" if same else "differs",
+        )
+
+    def rest(self) -> Check:
+        """Compare every setting that no other check has named."""
+        changed = [key for key in self.left if self.ours[key] != self.irns[key]]
+        changed.sort(key=lambda key: (key not in IMPORTANT, self.left.index(key)))
+        found = ", ".join(
+            f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
+        )
+        return Check(
+            name="other settings",
+            reference="the preset irn",
+            found=found or "the preset irn",
+            state="differs" if changed else "same",
+        )
+
+
+def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
+    if len(keys) == 1:
+        return _value(settings[keys[0]])
+    return ", ".join(f"{key.rpartition('.')[2]} {_value(settings[key])}" for key in keys)
+
+
+def _value(value: Any) -> str:
+    return "/".join(f"{one:g}" for one in value) if isinstance(value, list) else str(value)
+
+
+def _weights(sweep: Sweep) -> Check:
+    """Compare the initial weights by name and digest."""
+    network = sweep.base.network
+    same, found = False, network.weights
+    if network.weights.startswith("sha256:"):
+        name = V1_FILES.get(network.weights[7:15])
+        same = name is not None
+        found = f"a file, {network.weights[:23]}..., {name or 'neither of the two'}"
+    elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
+        same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
+    return Check(
+        name="initial weights",
+        reference=f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}",
+        found=found,
+        state="same" if same else "differs",
+    )
+
+
+def _cached_digest() -> str:
+    """Return what is known of torchvision's file on this machine, to be said behind its name."""
+    from torch.hub import get_dir
+
+    from wsss.weights import file_digest
+
+    path = Path(get_dir()) / "checkpoints" / V1_FILES["0676ba61"]
+    if not path.is_file():
+        return ", not in the cache of this machine"
+    digest = file_digest(path)
+    whose = "as its name says" if digest[7:15] in V1_FILES else "NOT what its name says: delete it"
+    return f", {digest[:23]}..., {whose}"
+
+
+def _list(name: str, found: ListFacts, split: str) -> Check:
+    from wsss.data.check_splits import OFFICIAL_SPLITS
+
+    official = OFFICIAL_SPLITS[split]
+    same = found.sha256 == official.sha256
+    other = "" if same else ", another list"
+    if not same and found.num_images == official.num_images:
+        other += " of the same length: restore it with `wsss data prepare`"
+    return Check(
+        name=name,
+        reference=f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
+        found=f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
+        state="same" if same else "differs",
+    )
+
+
+def _labels(facts: DataFacts) -> Check:
+    """Say where image-level labels come from. VOC 2012 has an XML for each image of train_aug."""
+    total, masks = facts.trained.num_images, facts.labels_from_mask
+    remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
+    return Check(
+        name="image-level labels",
+        reference="all from VOC's XML, those of SBD's images too",
+        found=f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}",
+        state="note" if masks else "same",
+    )
+
+
+def _thresholds(metrics: list[dict[str, Any]]) -> str:
+    fixed, best = fmean(m["miou_fixed"] for m in metrics), fmean(m["miou_best"] for m in metrics)
+    thresholds = ", ".join(f"{m['best_threshold']:g}" for m in metrics)
+    return (
+        f", which gives {fixed:.2f} mIoU; the best threshold ({thresholds}) gives {best:.2f}, "
+        "whose choice saw the masks"
+    )
+
+
+def _iterations(steps: list[list[float]]) -> Check:
+    counts = sorted({len(one) for one in steps})
+    return Check(
+        name="iterations",
+        reference=f"{AUTHOR_STEPS:,}",
+        found=" and ".join(f"{count:,}" for count in counts) + " recorded",
+        state="same" if counts == [AUTHOR_STEPS] else "note",
+    )
+
+
+def _losses(steps: list[list[float]]) -> Check:
+    """Put the losses beside the author's: where training already differs, scoring is no cause."""
+
+    def means(mean_up_to: Callable[[int], float]) -> str:
+        return ", ".join(f"{step}: {mean_up_to(step):.4f}" for step in known)
+
+    known = [step for step in AUTHOR_LOSSES if all(len(one) > step for one in steps)]
+    # The author's meter is emptied behind step 0, 100, 200, ...
+    found = means(lambda step: fmean(fmean(one[step - 99 : step + 1]) for one in steps))
+    return Check(
+        name="losses",
+        reference=f"mean L_cls of 100 steps up to {means(AUTHOR_LOSSES.__getitem__)} ({AUTHOR_LOG})"
+        if known
+        else f"the author's log, {AUTHOR_LOG}",
+        found=found or "fewer than 101 steps recorded",
+        state="note",
+    )
+
+
+def _versions(metrics: list[dict[str, Any]]) -> Check:
+    names = ("torch", "torchvision", "numpy", "pillow", "device", "processes", "code_version")
+    machines = dict.fromkeys(
+        ", ".join(f"{name} {m['environment'][name]}" for name in names if name in m["environment"])
+        for m in metrics
+    )
+    return Check(
+        name="versions",
+        reference="no fixed ones: the known runs differ in them",
+        found="; ".join(machines),
+        state="note",
+    )

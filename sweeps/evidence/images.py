@@ -1,0 +1,233 @@
+"""Image noise: how far a mIoU moves with another set of images of the same kind, networks fixed.
+
+Images are drawn again with replacement and the pixels of the drawn ones summed, as often as there
+are resamples. What another training would change is seed noise, see `sweeps.evidence.seeds`; the
+two are never added up or mixed. `argmax_stability`, at the end, is the one function that draws
+seeds.
+
+Legend: N images, L labels (21), R resamples, S seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sweeps.evidence.seeds import ROUNDING, FloatArray, Interval, check_share
+
+CHUNK_WEIGHTS = 2_000_000
+"""Image weights per matrix product: bounds their float64 copy to 16 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCounts:
+    """Pixel counts per image of one scored training; its mIoU under any set of images follows."""
+
+    intersection: NDArray[np.int64]
+    """[N, L] pixels of a label in both ground truth and pseudo-label."""
+    union: NDArray[np.int64]
+    """[N, L] pixels of a label in either."""
+
+    def __post_init__(self) -> None:
+        for name in ("intersection", "union"):
+            object.__setattr__(self, name, _frozen_counts(getattr(self, name), name))
+        if self.intersection.shape != self.union.shape or self.union.ndim != 2:
+            raise ValueError(
+                f"intersection {self.intersection.shape} and union {self.union.shape}: both must "
+                "be [images, labels]"
+            )
+        if (self.intersection < 0).any() or (self.intersection > self.union).any():
+            raise ValueError("counts need 0 <= intersection <= union; is the order right?")
+
+    @classmethod
+    def from_confusions(cls, confusions: NDArray[np.int64]) -> "ImageCounts":
+        """Count from one confusion matrix per image: [N, L, L], rows are ground truth."""
+        if confusions.ndim != 3 or confusions.shape[1] != confusions.shape[2]:
+            raise ValueError(f"confusions of {confusions.shape}; give [images, labels, labels]")
+        intersection = np.diagonal(confusions, axis1=1, axis2=2).astype(np.int64)
+        rows, columns = confusions.sum(2, dtype=np.int64), confusions.sum(1, dtype=np.int64)
+        return cls(intersection, rows + columns - intersection)
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.union)
+
+    def miou(self) -> float:
+        """Return the mIoU of all images in percent, over the labels that occur."""
+        every_image = np.ones((1, self.num_images))
+        return float(_mious(every_image, self.intersection, self.union)[0])
+
+
+class Resamples:
+    """R times N images drawn with replacement; the same draws serve every run over these images.
+
+    `counts`: [R, N], how often a resample holds an image. Raises ValueError for fewer than two
+    images, which tell nothing about others.
+    """
+
+    def __init__(self, num_images: int, num_resamples: int = 2000, rng_seed: int = 0) -> None:
+        if num_images < 2:
+            raise ValueError(f"{num_images} image cannot show image noise; score two or more")
+        self.counts = resample_counts(num_images, num_resamples, rng_seed)
+        self._known: WeakKeyDictionary[ImageCounts, FloatArray] = WeakKeyDictionary()
+
+    def mious(self, run: ImageCounts) -> FloatArray:
+        """Return a run's mIoU in each resample: [R], percent. Remembered while the run lives.
+
+        Raises ValueError for another number of images, or a resample without labelled pixels.
+        """
+        if run.num_images != self.counts.shape[1]:
+            raise ValueError(
+                f"a run over {run.num_images} images, resamples of {self.counts.shape[1]}: "
+                "score all runs on the same images"
+            )
+        if run not in self._known:
+            size = max(1, CHUNK_WEIGHTS // run.num_images)
+            chunks = [
+                _mious(self.counts[at : at + size], run.intersection, run.union)
+                for at in range(0, len(self.counts), size)
+            ]
+            mious = np.concatenate(chunks)
+            mious.setflags(write=False)
+            self._known[run] = mious
+        return self._known[run]
+
+    def mean_mious(self, runs: Sequence[ImageCounts]) -> FloatArray:
+        """Return the mean-over-seeds mIoU in each resample, the same images for all: [R]."""
+        if not runs:
+            raise ValueError("no runs to average; leave cells without results out")
+        return np.mean([self.mious(run) for run in runs], axis=0)
+
+
+class ImageDifference(NamedTuple):
+    """Mean-over-seeds mIoU of a minus that of b, percent, with its image-noise interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def image_interval(
+    runs: Sequence[ImageCounts],
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+    rng_seed: int = 0,
+) -> Interval:
+    """Return the percentile bootstrap interval of the mean-over-seeds mIoU (image noise).
+
+    runs: one per seed, all over the same N images. Percent. Says nothing about other trainings.
+    The interval need not be centred: mIoU of resampled images is biased where a label is rare.
+    """
+    resamples = _resamples_for(runs, num_resamples, rng_seed)
+    return percentiles(resamples.mean_mious(runs), level)
+
+
+def image_difference(
+    a: Sequence[ImageCounts],
+    b: Sequence[ImageCounts],
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+    rng_seed: int = 0,
+) -> ImageDifference:
+    """Return a minus b with its percentile bootstrap interval, paired by image (image noise).
+
+    a, b: one run per seed each, all over the same N images in the same order; both sides see the
+    same resampled images. Percent. Says nothing about other trainings.
+    """
+    resamples = _resamples_for([*a, *b], num_resamples, rng_seed)
+    low, high = percentiles(resamples.mean_mious(a) - resamples.mean_mious(b), level)
+    difference = np.mean([run.miou() for run in a]) - np.mean([run.miou() for run in b])
+    return ImageDifference(float(difference), low, high)
+
+
+def percentiles(resampled: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the central interval that holds a share `level` of resampled values: [R]."""
+    check_share(level, "level")
+    low, high = np.quantile(np.asarray(resampled), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def argmax_stability_over_images(mious: ArrayLike) -> FloatArray:
+    """Return each cell's share of image resamples in which its mIoU is the largest (image noise).
+
+    mious: [cells, R], e.g. `Resamples.mean_mious` per cell. Ties are split. Shares add up to 1.
+    """
+    array = np.asarray(mious, dtype=np.float64)
+    if array.ndim != 2 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"mIoUs of shape {array.shape}; give finite [cells, resamples]")
+    largest = array >= array.max(0) - ROUNDING  # [cells, R]
+    return (largest / largest.sum(0)).mean(1)
+
+
+def argmax_stability(
+    values: ArrayLike, *, num_resamples: int = 2000, rng_seed: int = 0
+) -> FloatArray:
+    """Return each cell's share of seed resamples in which its mean is the largest (seed noise).
+
+    values: [S, cells] percent; a seed is drawn with all its cells, as a block. Ties are split.
+    With two or three seeds there are only 3 or 10 different resamples, so shares are coarse and
+    too confident. Raises ValueError for one seed.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or len(array) < 2:
+        raise ValueError(
+            f"values of shape {array.shape}: seed noise needs [two seeds or more, cells]; for one "
+            "seed use argmax_stability_over_images"
+        )
+    weights = resample_counts(len(array), num_resamples, rng_seed) / len(array)  # [R, S]
+    return argmax_stability_over_images((weights @ array).T)
+
+
+def resample_counts(num_items: int, num_resamples: int, rng_seed: int) -> NDArray[Any]:
+    """Return how often each resample holds each item, drawn with replacement: [R, N] unsigned."""
+    if num_resamples < 1:
+        raise ValueError(f"{num_resamples} resamples; give 1 or more, 2000 for percentiles")
+    rng = np.random.default_rng(rng_seed)
+    counts = np.empty((num_resamples, num_items), np.min_scalar_type(num_items))
+    for row in counts:
+        drawn = rng.integers(num_items, size=num_items)
+        row[:] = np.bincount(drawn, minlength=num_items)
+    counts.setflags(write=False)
+    return counts
+
+
+@lru_cache(maxsize=4)
+def _shared_resamples(num_images: int, num_resamples: int, rng_seed: int) -> Resamples:
+    return Resamples(num_images, num_resamples, rng_seed)
+
+
+def _resamples_for(runs: Sequence[ImageCounts], num_resamples: int, rng_seed: int) -> Resamples:
+    """Return the resamples for the runs, drawn once per number of images; the rest is checked."""
+    if not runs:
+        raise ValueError("no runs to resample; leave cells without results out")
+    return _shared_resamples(runs[0].num_images, num_resamples, rng_seed)
+
+
+def _mious(
+    weights: NDArray[Any], intersection: NDArray[np.int64], union: NDArray[np.int64]
+) -> FloatArray:
+    """[R, N] image weights, [N, L] pixels -> [R] percent. Sums below 2^53 are exact in float64."""
+    occurs = union.any(0)
+    pixels = np.concatenate([intersection[:, occurs], union[:, occurs]], axis=1, dtype=np.float64)
+    inside, either = np.split(weights.astype(np.float64) @ pixels, 2, axis=1)  # [R, L] each
+    num_labels = np.count_nonzero(either, axis=1)  # a resample may lack a rare label
+    if (num_labels == 0).any():
+        raise ValueError("images without a labelled pixel; leave those images out")
+    iou = inside / np.maximum(either, 1)  # 0 / 1 where a label is absent
+    return 100 * iou.sum(1) / num_labels
+
+
+def _frozen_counts(values: Any, name: str) -> NDArray[np.int64]:
+    """Return a read-only copy, so that what is remembered about a run stays true."""
+    if not np.issubdtype(np.asarray(values).dtype, np.integer):
+        raise ValueError(f"{name} is {np.asarray(values).dtype}; give whole pixel counts")
+    counts = np.array(values, dtype=np.int64)
+    counts.setflags(write=False)
+    return counts

@@ -1,0 +1,87 @@
+"""Level or shape: does a difference at the fixed background score stay with other thresholds?
+
+Maps that are brighter or darker as a whole do better at one fixed score and no better at the
+threshold that suits them: a shift of level. Better maps do better at any threshold: a change of
+shape. Seed noise throughout, in percent mIoU.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from sweeps.evidence.seeds import seed_differences
+from sweeps.evidence.verdict import CellEvidence, p_words
+
+
+class Kind(StrEnum):
+    """What a difference to the baseline is one of."""
+
+    SHAPE = "shape"
+    LEVEL = "level"
+    PARTLY = "partly"
+
+
+class LevelOrShape(NamedTuple):
+    """A word, None if none can be said, and in one sentence the figures behind it."""
+
+    kind: Kind | None
+    reason: str
+
+
+KIND_WORDS = {
+    Kind.SHAPE: "shape: of the same sign however the threshold is chosen",
+    Kind.LEVEL: "level: at the fixed score only; it would vanish with another threshold",
+    Kind.PARTLY: "partly: with some choices of the threshold only",
+}
+
+
+def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> LevelOrShape:
+    """Return whether a cell's difference to the baseline is one of level or of shape.
+
+    fixed: at the fixed background score; others: by name, at the held-out and the best threshold
+    and of the AUC. A difference is shown if its p, adjusted over the table (Holm), is below 5 %.
+
+    `shape`: shown at the fixed score, and by all others with the same sign. `level`: shown at the
+    fixed score, and by no other with the same sign. `partly`: shown at the fixed score and by some
+    others; or not there, but by all others with one sign (fewer may be chance, out of three tests).
+    No word if neither is shown, for fewer than two seeds, or without another measure.
+    """
+    if fixed.holm_p is None or fixed.differences.mean is None:
+        return LevelOrShape(None, "one seed cannot tell level and shape apart")
+    if not others:
+        return LevelOrShape(None, "no other choice of threshold was measured")
+    sign = _sign(fixed) if fixed.differs else _sign(next(iter(others.values())))
+    same = [name for name, other in others.items() if other.differs and _sign(other) == sign]
+    figures = ", ".join(
+        f"{name} {evidence.differences.mean:+.2f} ({p_words(evidence.holm_p)})"
+        for name, evidence in {"fixed": fixed, **others}.items()
+        if evidence.differences.mean is not None and evidence.holm_p is not None
+    )
+    if not fixed.differs and len(same) < len(others):
+        return LevelOrShape(None, f"no difference shown at the fixed score: {figures}")
+    if not fixed.differs:
+        kind, words = Kind.PARTLY, f"partly: not at the fixed score, but {' and '.join(same)}"
+    elif len(same) == len(others):
+        kind, words = Kind.SHAPE, KIND_WORDS[Kind.SHAPE]
+    elif same:
+        kind, words = Kind.PARTLY, f"partly: at the fixed score and {' and '.join(same)} only"
+    else:
+        kind, words = Kind.LEVEL, KIND_WORDS[Kind.LEVEL]
+        if turned := [name for name, other in others.items() if other.differs]:
+            words += f", and turns round at {' and '.join(turned)}"
+        elif not any(_drops(fixed, other) for other in others.values()):
+            words += ", though these seeds do not show it to be smaller there"
+    return LevelOrShape(kind, f"{words}: {figures}")
+
+
+def _sign(evidence: CellEvidence) -> bool:
+    return (evidence.differences.mean or 0) > 0
+
+
+def _drops(fixed: CellEvidence, other: CellEvidence) -> bool:
+    """Whether fixed minus other, paired by seed, is not 0 (5 %, not adjusted)."""
+    first, second = (
+        dict(zip(e.differences.seeds, e.differences.values, strict=True)) for e in (fixed, other)
+    )
+    p = seed_differences(first, second).p
+    return p is not None and p < 0.05

@@ -1,0 +1,144 @@
+"""How many seeds a difference needs, and what a number of seeds can show (seed noise, percent).
+
+All tests are paired by seed. Powers are integrals over the sample SD: the ready-made non-central t
+distributions give NaN for large effects over few seeds, which is where sweeps live.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from sweeps.evidence.seeds import ROUNDING, FloatArray, check_share
+
+MAX_SEEDS = 1_000_000
+"""No answer to "how many seeds" above this number means anything in practice."""
+
+
+def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+    """Return the power of a paired two-sided t-test over n >= 2 seeds for a true mean difference.
+
+    sd: the SD of the paired differences, above 0. Averages over the sample SD: the noncentral t of
+    scipy and statsmodels is NaN for some large effects over few seeds.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    shift = abs(effect) / sd * math.sqrt(n)
+    critical = float(stdtrit(n - 1, 1 - alpha / 2))
+    turn, width = shift / critical, 9 / critical  # rejected nearly always below, never above
+    return _over_sample_sds(
+        lambda s: ndtr(shift - critical * s) + ndtr(-shift - critical * s),
+        n - 1,
+        (turn - width, turn, turn + width),
+    )
+
+
+def minimum_detectable(
+    sd_of_difference: float, n: int, *, power: float = 0.8, alpha: float = 0.05
+) -> float | None:
+    """Return the smallest true difference that a paired two-sided t-test over n seeds resolves.
+
+    sd_of_difference: of the seed-paired differences, percent (seed noise). None for fewer than two
+    seeds, 0 without noise. One comparison on its own: Holm over a table asks for more.
+    """
+    _check_power(sd_of_difference, power, alpha)
+    if n < 2:
+        return None
+    low, high = 0.0, 1.0
+    while t_test_power(high, 1.0, n, alpha=alpha) < power:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = t_test_power(middle, 1.0, n, alpha=alpha) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high * sd_of_difference
+
+
+def seeds_needed(
+    effect: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Return the number of seeds with which a paired two-sided t-test finds a true difference.
+
+    effect, sd_of_difference: percent (seed noise). At least 2. None if no number up to MAX_SEEDS
+    will do, as for effect 0. An SD from few seeds is itself uncertain, and so is the answer.
+    """
+    _check_power(sd_of_difference, power, alpha)
+    if abs(effect) <= ROUNDING:
+        return None
+    if sd_of_difference <= ROUNDING:
+        return 2
+    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n, alpha=alpha) >= power)
+
+
+def seeds_for_equivalence(
+    margin: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Return the number of seeds with which `tost` shows a true mean at the centre to be there.
+
+    margin, sd_of_difference: percent (seed noise). At least 2; None above MAX_SEEDS.
+    """
+    _check_power(sd_of_difference, power, alpha)
+    if margin <= ROUNDING:
+        return None
+    if sd_of_difference <= ROUNDING:
+        return 2
+    return _smallest(lambda n: tost_power(margin, sd_of_difference, n, alpha=alpha) >= power)
+
+
+def tost_power(margin: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+    """Return how often `tost` over n >= 2 seeds gives p < alpha if the true mean is the centre."""
+    from scipy.special import ndtr, stdtrit
+
+    reach = margin / sd * math.sqrt(n)
+    critical = float(stdtrit(n - 1, 1 - alpha))
+    turn, width = reach / critical, 9 / critical
+    return _over_sample_sds(
+        lambda s: np.maximum(2 * ndtr(reach - critical * s) - 1, 0), n - 1, (turn - width, turn)
+    )
+
+
+def _over_sample_sds(
+    share: Callable[[FloatArray], FloatArray], df: int, breaks: tuple[float, ...]
+) -> float:
+    """Return the expectation of share(s) over the sample SD s, in units of the true SD.
+
+    df s^2 is chi-square with df degrees of freedom. breaks: where share(s) bends.
+    """
+    from scipy.special import gammaln
+
+    spread = 8 / math.sqrt(2 * df)  # eight SDs of s on either side of 1
+    edges = np.clip([-np.inf, *breaks, np.inf], max(0.0, 1 - spread), 1 + spread)
+    half = np.diff(edges)[:, None] / 2  # [panels, 1]
+    nodes, weights = _legendre()
+    s = edges[:-1, None] + half * (nodes + 1)  # [panels, nodes]
+    constant = math.log(2) + df / 2 * math.log(df / 2) - gammaln(df / 2)
+    density = np.exp(constant + (df - 1) * np.log(np.maximum(s, 1e-300)) - df / 2 * s**2)
+    return float((half * weights * share(s) * density).sum())
+
+
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights on [-1, 1], more than enough for the smooth densities here."""
+    return np.polynomial.legendre.leggauss(128)
+
+
+def _smallest(enough: Callable[[int], bool]) -> int | None:
+    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and halving."""
+    high = 2
+    while not enough(high):
+        if high >= MAX_SEEDS:
+            return None
+        high = min(2 * high, MAX_SEEDS)
+    low = max(high // 2, 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _check_power(sd: float, power: float, alpha: float) -> None:
+    check_share(power, "power")
+    check_share(alpha, "alpha")
+    if not (math.isfinite(sd) and sd >= 0) or alpha >= power:
+        raise ValueError(f"SD {sd}, alpha {alpha}, power {power}: SD >= 0, alpha < power")

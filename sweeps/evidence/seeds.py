@@ -1,0 +1,215 @@
+"""Seed noise: how far a mIoU moves with another training on the same images.
+
+Every value here is the mIoU (percent) of one training, or a difference of two trainings that share
+a seed. What another set of images would change is image noise, see `sweeps.evidence.images`; the
+two are never added up or mixed.
+
+Legend: S = n seeds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# scipy takes half a second to import; it is imported where it is used, for a prompt `--help`.
+
+FloatArray = NDArray[np.float64]
+
+ROUNDING = 1e-9
+"""Percent mIoU: smaller differences and SDs are rounding errors of equal numbers."""
+
+
+class Interval(NamedTuple):
+    """An interval of a mean, percent; which noise it covers is said by the function."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SeedDifferences:
+    """Differences of two configurations trained with the same seeds (seed noise)."""
+
+    seeds: tuple[int, ...]
+    """The seeds both have, ascending."""
+    values: tuple[float, ...]
+    """[n] first minus second, percent mIoU, in the order of `seeds`."""
+    mean: float | None
+    """None without a common seed."""
+    sd: float | None
+    """Sample SD of the values; None for fewer than two seeds, as the two below."""
+    interval: Interval | None
+    """t interval of the mean."""
+    p: float | None
+    """Two-sided p of "the mean is 0", paired t-test, not adjusted for other comparisons."""
+
+    @property
+    def n(self) -> int:
+        """Number of common seeds."""
+        return len(self.values)
+
+
+def mean_sd(values: ArrayLike) -> tuple[float, float | None]:
+    """Return mean and sample SD (n - 1) over seeds; the SD is None for one value.
+
+    values: [S] percent. Raises ValueError if there are none, or one is not finite.
+    """
+    array = finite_vector(values)
+    if array.size == 0:
+        raise ValueError("no values to average; leave cells without results out")
+    if array.size == 1:
+        return float(array[0]), None
+    return float(array.mean()), _sd(array)
+
+
+def seed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
+    """Return the t interval of the mean over seeds (seed noise); None for fewer than two.
+
+    values: [S] percent. Equal values give an interval without width. Raises ValueError if a value
+    is not finite or the level is not in (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    check_share(level, "level")
+    array = finite_vector(values)
+    n = array.size
+    if n < 2:
+        return None
+    mean = float(array.mean())
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * _sd(array) / math.sqrt(n)
+    return Interval(mean - half, mean + half)
+
+
+def prediction_interval(values: ArrayLike, num_new: int, *, level: float = 0.95) -> Interval:
+    """Return where the mean of `num_new` further trainings lies, with probability `level`.
+
+    values: [m] percent, m >= 2 trainings of one kind. mean ± t(m - 1) SD √(1/m + 1/n) for n new
+    ones of the same kind, normal and independent (seed noise). Raises ValueError for fewer than two
+    values, for none to come, if a value is not finite or the level is not in (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    check_share(level, "level")
+    array = finite_vector(values)
+    m = array.size
+    if m < 2 or num_new < 1:
+        raise ValueError(f"{m} values, {num_new} to come: need at least 2, and 1 to come")
+    t = float(stdtrit(m - 1, (1 + level) / 2))
+    half = t * _sd(array) * math.sqrt(1 / m + 1 / num_new)
+    return Interval(float(array.mean()) - half, float(array.mean()) + half)
+
+
+def seed_differences(
+    a: Mapping[int, float], b: Mapping[int, float], *, level: float = 0.95
+) -> SeedDifferences:
+    """Return a minus b, paired by seed: mean, SD, t interval, p of the paired t-test (seed noise).
+
+    a, b: seed -> percent mIoU; a seed which only one of them has is left out. Equal differences
+    have p = 1 if they are 0, else p = 0: without any spread, the t-test's limit.
+    """
+    seeds = tuple(sorted(a.keys() & b.keys()))
+    values = finite_vector([a[seed] - b[seed] for seed in seeds])
+    p = None
+    if values.size >= 2:
+        p = min(1.0, 2 * _upper_tail(abs(float(values.mean())), values))
+    return SeedDifferences(
+        seeds,
+        tuple(values.tolist()),
+        float(values.mean()) if values.size else None,
+        _sd(values) if values.size >= 2 else None,
+        seed_interval(values, level=level),
+        p,
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return the p-values adjusted for their number (Holm 1979), in the order given.
+
+    None (no test was possible) stays None and does not count. Holds whatever the dependence of the
+    tests, so also for cells which share a baseline. Raises ValueError if a p is not in [0, 1].
+    """
+    known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, at) in enumerate(known):
+        if not 0 <= p <= 1:
+            raise ValueError(f"p-value {p} is not in [0, 1]; give None where there is no test")
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[at] = largest
+    return adjusted
+
+
+def tost(differences: ArrayLike, *, centre: float, margin: float) -> float | None:
+    """Return the p of "the mean difference is not within centre ± margin" (two one-sided t-tests).
+
+    differences: [n] paired by seed (seed noise). A p below alpha shows equivalence to the centre.
+    None for fewer than two seeds. Raises ValueError if the margin is not above 0. (Schuirmann 1987)
+    """
+    if not (math.isfinite(margin) and margin > 0 and math.isfinite(centre)):
+        raise ValueError(f"centre {centre}, margin {margin}: the margin must be above 0")
+    array = finite_vector(differences)
+    if array.size < 2:
+        return None
+    return _upper_tail(margin - abs(float(array.mean()) - centre), array)
+
+
+class NoiseRange(NamedTuple):
+    """Largest minus smallest of cells that differ by noise alone, percent."""
+
+    expected: float
+    upper: float
+    """Exceeded with probability 1 - level only."""
+
+
+def range_of_noise(sd: float, k: int, *, level: float = 0.95, df: float = math.inf) -> NoiseRange:
+    """Return the range (max - min) that k equal cells span by independent normal noise.
+
+    sd: percent, of one cell's number as printed (for a mean over n seeds: SD / √n). df: degrees of
+    freedom behind an SD that was estimated; they widen the upper bound. A seed's effect on all
+    cells alike is no part of this noise. (studentised range)
+    """
+    from scipy.integrate import quad
+    from scipy.special import ndtr
+    from scipy.stats import studentized_range
+
+    check_share(level, "level")
+    if k < 1 or not (math.isfinite(sd) and sd >= 0) or not df > 0:
+        raise ValueError(f"k {k}, SD {sd}, df {df}: need k >= 1, SD >= 0, df > 0")
+    if k == 1 or sd == 0:
+        return NoiseRange(0.0, 0.0)
+    # E[max - min] = integral of P(min < x <= max)
+    expected, _ = quad(lambda x: 1 - ndtr(x) ** k - ndtr(-x) ** k, -12, 12)
+    return NoiseRange(expected * sd, float(studentized_range.ppf(level, k, df)) * sd)
+
+
+def finite_vector(values: ArrayLike) -> FloatArray:
+    """Return the values as [n] float64; ValueError unless they are a flat list of numbers."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"{array} is not a list of finite numbers; leave missing seeds out")
+    return array
+
+
+def check_share(value: float, name: str) -> None:
+    """Raise ValueError unless the value is strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} {value} is not in (0, 1); give a share, e.g. 0.95")
+
+
+def _sd(values: FloatArray) -> float:
+    sd = float(values.std(ddof=1))
+    return sd if sd > ROUNDING else 0.0
+
+
+def _upper_tail(distance: float, values: FloatArray) -> float:
+    """P(T > distance / standard error), T with n - 1 degrees of freedom; its limit for SD 0."""
+    from scipy.special import stdtr
+
+    sd = _sd(values)
+    if sd == 0:
+        return 0.5 if abs(distance) <= ROUNDING else float(distance < 0)
+    return float(stdtr(values.size - 1, -distance / sd * math.sqrt(values.size)))

@@ -1,0 +1,160 @@
+"""Which configuration the headline builds on: the best of the sweeps that the store has.
+
+Best by the held-out measure: the threshold is chosen on one half of the images and the other half
+scored with it. Only ended sweeps count, of the very same data, backbone and preset settings.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store, StoreError
+from sweeps.tables.studies import TABLES
+from wsss.config import RunConfig
+from wsss.identity import config_id
+from wsss.overrides import ConfigError
+
+BEST = "best"
+"""What the command line calls it."""
+DEFAULT_CELL = "III[yes,yes]"
+
+
+class NoBestCellError(StoreError):
+    """The store has nothing to choose from; the message names why and the remedy."""
+
+
+@dataclass(frozen=True)
+class BestCell:
+    """The chosen configuration and what the choice rests on."""
+
+    cell: str
+    """Its first cell, e.g. "V[0.5,0.1]"; another table may name it too."""
+    miou_held_out: float
+    """Percent, mean over its seeds."""
+    num_seeds: int
+    num_configs: int
+    """Distinct configurations that it was chosen from."""
+    sweeps: tuple[str, ...]
+    num_eval_images: int
+    eval_split: str
+
+    def describe(self) -> str:
+        """Return what was chosen, why, and which pixel masks the choice saw."""
+        seeds = "1 seed" if self.num_seeds == 1 else f"mean of {self.num_seeds} seeds"
+        return (
+            f"CAMs of {self.cell}: the best held-out pseudo-label mIoU ({self.miou_held_out:.2f}, "
+            f"{seeds}) of {self.num_configs} finished configurations in "
+            f"{', '.join(self.sweeps)}. The choice saw the pixel masks of the "
+            f"{self.num_eval_images} scored images ({self.eval_split}), and the best of several "
+            "noisy figures is too high on average"
+        )
+
+
+def best_cell(store: Store, base: RunConfig) -> BestCell:
+    """Return the best finished configuration of the ended sweeps with these base settings.
+
+    A configuration counts when all seeds that a sweep planned for it are finished. One that is
+    scored on other images, has another backbone, or only repeats a seed is left out. Of equals, the
+    one planned first wins. Raises NoBestCellError if there is none.
+    """
+    sweeps, unfinished = _ended_sweeps(store, base)
+    found: dict[str, tuple[Trial, dict[str, float]]] = {}
+    for sweep in sweeps:
+        for trials in sweep.plan.configs:
+            mious = _held_out(store, trials) if _comparable(trials[0].config, base) else None
+            if mious:
+                first = found.setdefault(config_id(trials[0].config), (trials[0], {}))
+                first[1].update(mious)
+    if not found:
+        raise NoBestCellError(_nothing(store, unfinished))
+    trial, mious = max(found.values(), key=lambda one: fmean(one[1].values()))
+    return BestCell(
+        cell=trial.cells[0],
+        miou_held_out=fmean(mious.values()),
+        num_seeds=len(mious),
+        num_configs=len(found),
+        sweeps=tuple(sweep.name for sweep in sweeps),
+        num_eval_images=sweeps[0].num_eval_images,
+        eval_split=base.data.eval_split,
+    )
+
+
+def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[str]]:
+    """Return the sweeps of these settings without a trial to do, and the names of the others."""
+    ended, unfinished = [], []
+    for name in store.sweep_names():
+        try:
+            sweep = load_sweep(store, name)
+        except ConfigError:  # of another version, with settings that are not known here
+            continue
+        if sweep.base != base or not set(sweep.table_names) <= TABLES.keys():
+            continue
+        runs = [store.run(trial.run_id) for trial in sweep.plan.trials]
+        if all(run.metrics() or run.failure() for run in runs):
+            ended.append(sweep)
+        else:
+            unfinished.append(name)
+    return ended, unfinished
+
+
+def _comparable(config: RunConfig, base: RunConfig) -> bool:
+    return (
+        config.data == base.data
+        and config.network.backbone == base.network.backbone
+        and config.repeat == base.repeat
+    )
+
+
+def _held_out(store: Store, trials: tuple[Trial, ...]) -> dict[str, float] | None:
+    """Return run id -> held-out mIoU, or None if a trial lacks it."""
+    mious: dict[str, float] = {}
+    for trial in trials:
+        value = (store.run(trial.run_id).metrics() or {}).get("miou_held_out")
+        if value is None:
+            return None
+        mious[trial.run_id] = float(value)
+    return mious
+
+
+def _nothing(store: Store, unfinished: list[str]) -> str:
+    remedy = "finish one with `sweeps run TABLE` and the same options, or name a cell with --cell"
+    if unfinished:
+        return (
+            f"{store.root}: --cell best needs an ended sweep, and {', '.join(unfinished)} still "
+            f"has trials to do; {remedy}"
+        )
+    return (
+        f"{store.root}: --cell best has nothing to choose from: no ended sweep of the same data, "
+        f"preset and settings has a held-out mIoU; {remedy}"
+    )
+
+
+class Choice(NamedTuple):
+    """Which cell the headline builds on, and why."""
+
+    cell: str
+    why: str
+    by_masks: bool
+    """Whether pixel masks of training images chose it."""
+
+
+def choose_cell(store: Store, base: RunConfig, wanted: str | None) -> Choice:
+    """Return the wanted cell, or the best one for `best`; without a wish, the best if there is one.
+
+    Raises NoBestCellError for `best` in a store that has nothing to choose from.
+    """
+    if wanted not in (None, BEST):
+        return Choice(wanted, f"CAMs of {wanted}, as --cell asks", by_masks=False)
+    try:
+        best = best_cell(store, base)
+    except NoBestCellError:
+        if wanted == BEST:
+            raise
+        why = (
+            f"CAMs of {DEFAULT_CELL}, the paper's full method: the store has no ended sweep of "
+            "this data, preset and settings to choose a better one from"
+        )
+        return Choice(DEFAULT_CELL, why, by_masks=False)
+    return Choice(best.cell, best.describe(), by_masks=True)

@@ -1,0 +1,224 @@
+"""What the missing trials of a plan will cost, from what the store has measured. No guesses.
+
+A trial is estimated from finished ones of the same configuration (under other seeds). If there is
+none, from finished ones with the same data, backbone, crop and batch, best with as many views:
+training scaled by epochs and by the number of views (the original and the adjusted ones), scoring
+by the pixels of its scales and flips. If there is none of those either, it has no estimate.
+
+Only trials on the kind of machine which finished the last one count. What a restart, a queue or a
+busier machine costs is not in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sweeps.plan.counted import inference_key
+from sweeps.plan.measured import Measured, folder_bytes, read_measured
+from sweeps.plan.states import Metrics, TrialState
+from sweeps.plan.trials import Plan, Trial
+from sweeps.store.store import Store
+from wsss.config import RunConfig
+from wsss.identity import config_id
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What is left of one trial."""
+
+    seconds: float | None
+    """None: nothing like it was measured."""
+    disk: float
+    """Bytes still to be written."""
+    basis: str
+    """What the estimate rests on: "same" configuration, "scaled" ones; "" without an estimate."""
+    num_measured: int
+    """How many finished trials it rests on."""
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What is left of a plan. Failed trials are left out: they run only when asked for."""
+
+    trials: Mapping[str, TrialCost]
+    """Run id -> cost, of each missing or started trial."""
+    num_measured: int
+    """Finished trials in the store which the estimates could draw on."""
+    device: str
+    """Where those ran: cpu or cuda; "" if there are none."""
+    processes: int
+    """Processes of each of them."""
+
+    @property
+    def num_unknown(self) -> int:
+        """Trials without an estimate."""
+        return sum(cost.seconds is None for cost in self.trials.values())
+
+    @property
+    def seconds(self) -> float:
+        """Time of all estimated trials, one at a time."""
+        return sum(cost.seconds or 0.0 for cost in self.trials.values())
+
+    def seconds_at(self, concurrent: int) -> float:
+        """Return the least time with so many at once, if they do not slow each other down."""
+        longest = max((cost.seconds or 0.0 for cost in self.trials.values()), default=0.0)
+        return max(longest, self.seconds / concurrent)
+
+    @property
+    def device_hours(self) -> float:
+        """GPU-hours or CPU-hours, at one device per process."""
+        return self.seconds * self.processes / 3600
+
+    @property
+    def gibibytes(self) -> float:
+        """Disk space still needed, GiB, for the estimated trials."""
+        return sum(cost.disk for cost in self.trials.values()) / 2**30
+
+    def count(self, basis: str) -> int:
+        """Return how many estimates have this basis."""
+        return sum(cost.basis == basis for cost in self.trials.values())
+
+
+def estimate_cost(
+    plan: Plan, store: Store, states: Mapping[str, TrialState], metrics: Metrics | None = None
+) -> CostEstimate:
+    """Estimate what is left of each trial which is neither finished nor failed.
+
+    A training which several trials share is counted with the first of them, and so is its
+    inference. `metrics` spares reading the store's figures again.
+    """
+    measured, device, processes = read_measured(store, metrics)
+    pool = _Pool(measured)
+    shared = _Shared(plan, states)
+    costs = {}
+    for trials in plan.configs:
+        means = pool.means(trials[0]) if measured else None
+        for trial in trials:
+            if states[trial.run_id].status in ("started", "running", "missing"):
+                costs[trial.run_id] = _cost(trial, means, states[trial.run_id], shared, store)
+    return CostEstimate(costs, len(measured), device, processes)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Means over the measured trials which a configuration is estimated from."""
+
+    scaled: bool
+    """Whether the times are per view and per inferred pixel, to be scaled to a configuration."""
+    num_measured: int
+    epoch: float
+    """Seconds per epoch."""
+    scoring: float | None
+    rescoring: float | None
+    cam_bytes: float
+    run_bytes: float
+
+    @classmethod
+    def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
+        """Average measured trials."""
+
+        def mean(values: list[float]) -> float | None:
+            return fmean(values) if values else None
+
+        views = [_num_views(m.config) if scaled else 1 for m in measured]
+        pixels = [_pixels(m.config) if scaled else 1.0 for m in measured]
+        scored = zip(measured, pixels, strict=True)
+        return cls(
+            scaled=scaled,
+            num_measured=len(measured),
+            epoch=fmean(m.epoch / v for m, v in zip(measured, views, strict=True)),
+            scoring=mean([m.scoring / p for m, p in scored if m.scoring is not None]),
+            rescoring=mean([m.rescoring for m in measured if m.rescoring is not None]),
+            cam_bytes=mean([m.cam_bytes for m in measured if m.cam_bytes is not None]) or 0.0,
+            run_bytes=fmean(m.run_bytes for m in measured),
+        )
+
+
+class _Pool:
+    """The measured trials, by what they tell about others."""
+
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        same: dict[str, list[Measured]] = {}
+        alike: dict[tuple[object, ...], list[Measured]] = {}
+        for one in measured:
+            key = config_id(one.config.model_copy(update={"repeat": 0}))
+            same.setdefault(key, []).append(one)
+            for alike_key in _alike_keys(one.config):
+                alike.setdefault(alike_key, []).append(one)
+        self.same = {key: _Means.of(found, scaled=False) for key, found in same.items()}
+        self.alike = {key: _Means.of(found, scaled=True) for key, found in alike.items()}
+
+    def means(self, trial: Trial) -> _Means | None:
+        """Return what is known about a trial's configuration, or None."""
+        config, key = trial.config, trial.run_id
+        if config.rng_seed or config.repeat:
+            key = config_id(config.model_copy(update={"repeat": 0}))
+        if key in self.same:
+            return self.same[key]
+        found = (self.alike.get(alike_key) for alike_key in _alike_keys(config))
+        return next((means for means in found if means), None)
+
+
+class _Shared:
+    """Which trainings and inferences exist, or will when the trials so far are through."""
+
+    def __init__(self, plan: Plan, states: Mapping[str, TrialState]) -> None:
+        self.trained: set[str] = set()
+        self.inferred: set[tuple[str, str]] = set()
+        for trial in plan.trials:
+            if states[trial.run_id].status == "finished":
+                self.add(trial)
+
+    def add(self, trial: Trial) -> tuple[bool, bool]:
+        """Return whether a trial's training and inference exist, which from now on they do."""
+        inference = (trial.cam_id, inference_key(trial.config))
+        known = trial.cam_id in self.trained, inference in self.inferred
+        self.trained.add(trial.cam_id)
+        self.inferred.add(inference)
+        return known
+
+
+def _cost(
+    trial: Trial, means: _Means | None, state: TrialState, shared: _Shared, store: Store
+) -> TrialCost:
+    config = trial.config
+    is_trained, is_inferred = shared.add(trial)
+    if means is None:
+        return TrialCost(None, 0.0, "", 0)
+    views, pixels = (_num_views(config), _pixels(config)) if means.scaled else (1, 1.0)
+    scoring = None if means.scoring is None else means.scoring * pixels
+    if is_inferred and means.rescoring is not None:
+        scoring = means.rescoring  # else a whole scoring is the bound from above that is known
+    if scoring is None:
+        return TrialCost(None, 0.0, "", 0)
+    epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
+    disk = means.run_bytes
+    if not is_trained:
+        there = folder_bytes(store.cam(trial.cam_id).path) or 0 if state.epoch else 0
+        disk += max(0.0, means.cam_bytes - there)
+    basis = "scaled" if means.scaled else "same"
+    return TrialCost(epochs * means.epoch * views + scoring, disk, basis, means.num_measured)
+
+
+def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
+    """What two configurations must share for one to tell the other's time; the closest key first.
+
+    Time per view falls with the number of views, since an image is loaded once for all: so trials
+    with as many views go before others.
+    """
+    data, train = config.data, config.train
+    key = (
+        data.name, data.fingerprint, data.train_split, data.eval_split, config.network.backbone,
+        train.crop_size, train.batch_size,
+    )  # fmt: skip
+    return (*key, _num_views(config)), key
+
+
+def _num_views(config: RunConfig) -> int:
+    """The original view and the adjusted ones: so often is each image forwarded in training."""
+    return 1 + len(config.views.names)
+
+
+def _pixels(config: RunConfig) -> float:
+    """Inferred pixels per pixel of the image."""
+    return sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)

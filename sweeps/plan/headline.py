@@ -1,0 +1,173 @@
+"""The paper's headline: refined pseudo-labels, a segmentation network on each, Tables I and II."""
+
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.scale import SMALL_SCALE, scale_marks
+from sweeps.plan.sweep import Sweep
+from sweeps.store.lease import Lease, LeaseHeldError, Lock
+from sweeps.store.store import Store, StoreError, read_json
+from wsss.overrides import ConfigError
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.segmentation_presets import PAPER_DEEPLAB
+
+REFINEMENTS = ("none", "crf", "pamr", "random_walk", "random_walk_crf")
+SUPERVISED = "masks"
+SOURCES = (*REFINEMENTS, SUPERVISED)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Several chains from one CAM configuration, side by side."""
+
+    sweep: Sweep
+    """Says data, weights and the CAM's base settings."""
+    cell: str
+    """The table cell whose configuration the CAMs come from."""
+    chains: tuple[ChainConfig, ...]
+    choice: str
+    """Why this cell, and what its choice saw."""
+    chosen_by_masks: bool = False
+    """Whether pixel masks of training images chose the cell."""
+    export: str | None = None
+    """The split that is exported for VOC's server."""
+    export_from: tuple[str, ...] = ()
+    """The sources of labels whose networks export it."""
+
+    @property
+    def name(self) -> str:
+        """Equal for equal settings and labels, so that the same command finds its report again."""
+        cell = re.sub(r"[^A-Za-z0-9.]+", "-", self.cell).strip("-")
+        ids = " ".join(chain.prediction_id for chain in self.chains)
+        digest = hashlib.sha256(ids.encode()).hexdigest()[:6]
+        return f"{cell}-{self.sweep.preset}-{self.sweep.base.data.name}-{digest}"
+
+    @property
+    def exported(self) -> tuple[ChainConfig, ...]:
+        """The chains whose networks export a split."""
+        wanted = self.export_from if self.export else ()
+        return tuple(chain for chain in self.chains if source_of(chain) in wanted)
+
+
+def source_of(chain: ChainConfig) -> str:
+    """Return what a chain's labels are called on the command line."""
+    return SUPERVISED if chain.labels is None else chain.labels.refinement
+
+
+def check_sources(sources: list[str]) -> None:
+    """Raise ConfigError for a source of labels that does not exist or is named twice."""
+    unknown = [name for name in sources if name not in SOURCES]
+    if unknown or not sources:
+        raise ConfigError(f"no labels {', '.join(unknown)}; there are: {', '.join(SOURCES)}")
+    if len(set(sources)) < len(sources):
+        twice = next(name for name in sources if sources.count(name) > 1)
+        raise ConfigError(f"labels {twice} are named twice; name them once")
+
+
+def make_chains(
+    sweep: Sweep,
+    cell: str,
+    sources: list[str],
+    labels: PseudoLabelConfig,
+    segmentation: DeepLabConfig,
+    eval_split: str,
+) -> tuple[ChainConfig, ...]:
+    """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
+
+    Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
+    """
+    trials = sweep.plan.cell_trials.get(cell)
+    if not trials:
+        raise ConfigError(f"no cell {cell}; there are: {', '.join(sweep.plan.cell_trials)}")
+    check_sources(sources)
+    return tuple(
+        ChainConfig(
+            run=trials[0].config,
+            labels=None if name == SUPERVISED else labels.model_copy(update={"refinement": name}),
+            segmentation=segmentation,
+            eval_split=eval_split,
+        )
+        for name in sources
+    )
+
+
+@contextmanager
+def one_at_a_time(store: Store) -> Iterator[None]:
+    """Hold the store's chains; in a bucket by a lease, which also holds on other machines.
+
+    Raises StoreError if another process works on them. Should one take the lease over, this process
+    is interrupted, as by Ctrl-C.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(store.root / "chains.lock")
+    lock: Lock = file_lock
+    if store.remote:
+        lock = Lease(
+            store.remote, "leases/chains", file_lock,
+            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
+        )  # fmt: skip
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as held:
+        where = held if isinstance(held, LeaseHeldError) else store.root
+        raise StoreError(
+            f"{where}: another `sweeps headline` works here; wait for it or end it"
+        ) from None
+
+
+def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:
+    """Return the figures of a finished chain, or None."""
+    found: dict[str, Any] | None = read_json(
+        ChainFolders(store.root, chain).predictions / "metrics.json"
+    )
+    return found
+
+
+def describe(headline: Headline) -> str:
+    """Return the lines under which every number stands."""
+    return f"{headline.sweep.describe()}\n{describe_segmentation(headline)}"
+
+
+def describe_segmentation(headline: Headline) -> str:
+    """Return how the segmentation networks were trained."""
+    segmentation = headline.chains[0].segmentation
+    crf = ", dense CRF at test" if segmentation.test_crf else ""
+    return (
+        f"CAMs of {headline.cell} | segmentation: DeepLabv2 on "
+        f"{segmentation.backbone}, output stride {segmentation.output_stride}, "
+        f"{segmentation.iterations} iterations, batch {segmentation.batch_size}, crop "
+        f"{segmentation.crop_size}, seed {segmentation.rng_seed}{crf}"
+    )
+
+
+def headline_marks(headline: Headline) -> tuple[str, ...]:
+    """Return why the numbers are not at the paper's scale; empty if they are."""
+    ours, paper = headline.chains[0].segmentation, PAPER_DEEPLAB
+    marks = list(scale_marks(headline.sweep))
+    if ours.backbone != paper.backbone:
+        marks.append(f"DeepLab on {ours.backbone} instead of {paper.backbone}")
+    if ours.iterations < paper.iterations:
+        marks.append(f"{ours.iterations:,} iterations instead of {paper.iterations:,}")
+    if ours.crop_size != paper.crop_size:
+        marks.append(f"DeepLab crop {ours.crop_size} instead of {paper.crop_size}")
+    return tuple(marks)
+
+
+def scale_warning(headline: Headline) -> str | None:
+    """Return the mark of numbers that are not at the paper's scale, or None."""
+    if marks := headline_marks(headline):
+        return (
+            f"{SMALL_SCALE}: {'; '.join(marks)}. These numbers neither confirm nor refute the "
+            "paper's."
+        )
+    return None

@@ -1,0 +1,95 @@
+"""How far each trial of a plan is, as the store tells: one pass over its folders.
+
+finished: it has its score; failed: it has an error instead; started: at least one epoch is trained,
+or enough iterations for a warning; missing: nothing yet. `running` is known only to the process
+that runs a sweep.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store
+from wsss.training.dead_maps import find_dead_maps
+
+STATUSES = ("finished", "running", "started", "missing", "failed")
+
+Metrics = Mapping[str, dict[str, Any]]
+"""Run id -> its metrics.json, of every finished run in the store."""
+
+
+@dataclass
+class TrialState:
+    """How far one trial is."""
+
+    status: str = "missing"
+    """One of STATUSES."""
+    progress: float = 0.0
+    """In [0, 1], as far as known: 1 for a finished trial."""
+    epoch: int = 0
+    """Epochs trained."""
+    miou_fixed: float | None = None
+    """In percent."""
+    failure: str = ""
+    """Kind and message of a failed one."""
+    warning: str = ""
+    """What a training that is still at the label prior is warned of; a failed one is not."""
+    dead: str = ""
+    """What a training whose maps are dead after its last epoch is warned of; a failed one is not.
+    """
+
+
+def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
+    """Read the figures of every finished run; those in `known` are not read again."""
+    known, found = known or {}, {}
+    for name in folder_names(store.root / "runs"):
+        metrics = known.get(name) or store.run(name).metrics()
+        if metrics:
+            found[name] = metrics
+    return found
+
+
+def read_states(
+    store: Store, trials: Iterable[Trial], metrics: Metrics | None = None
+) -> dict[str, TrialState]:
+    """Return run id -> state; `metrics` spares reading them again."""
+    runs, cams = folder_names(store.root / "runs"), folder_names(store.root / "cams")
+    states: dict[str, TrialState] = {}
+    for trial in trials:
+        state = states[trial.run_id] = TrialState()
+        if trial.cam_id in cams:
+            cam = store.cam(trial.cam_id)
+            epochs = cam.epochs()
+            state.epoch, state.warning = len(epochs), cam.warning() or ""
+            state.dead = str(find_dead_maps(epochs, trial.config) or "")
+            state.status = "started" if state.epoch or state.warning else "missing"
+        if trial.run_id not in runs:
+            continue
+        run = store.run(trial.run_id)
+        figures = run.metrics() if metrics is None else metrics.get(trial.run_id)
+        if figures:
+            state.status, state.progress = "finished", 1.0
+            state.miou_fixed = figures["miou_fixed"]
+        elif failure := run.failure():
+            state.status, state.warning, state.dead = "failed", "", ""
+            state.failure = f"{failure['kind']}: {failure['message']}"
+    return states
+
+
+def count_statuses(states: Iterable[TrialState]) -> str:
+    """Return e.g. "3 finished, 1 failed", without what there is none of."""
+    counts = Counter(state.status for state in states)
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+
+
+def folder_names(path: Path) -> set[str]:
+    """Return the names of the folders in a folder; none if it does not exist."""
+    try:
+        with os.scandir(path) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except FileNotFoundError:
+        return set()

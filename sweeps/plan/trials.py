@@ -1,0 +1,146 @@
+"""From tables to trials: cells -> distinct configurations -> a trial per configuration and seed."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweeps.tables.table import Cell, Table
+from wsss.config import RunConfig, Settings
+from wsss.identity import Ids, Once, canonical, ids_of_seeds
+from wsss.overrides import apply_overrides
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training and its score."""
+
+    config: RunConfig
+    run_id: str
+    cam_id: str
+    cells: tuple[str, ...]
+    """The cells it fills, e.g. ("III[yes,yes]", "V[0.5,0.5]")."""
+
+    @property
+    def name(self) -> str:
+        """A name for people: its cells and seed."""
+        return f"{' = '.join(self.cells)} seed {self.config.rng_seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials behind a set of tables."""
+
+    tables: tuple[Table, ...]
+    seeds: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    """Seed 0 of every configuration first, so that a table is complete as early as possible.
+
+    Within a seed, one run of each training comes before the others that only score it again: those
+    would wait for it.
+    """
+    cell_trials: Mapping[str, tuple[Trial, ...]]
+    """Cell reference -> its trials, one per seed that it wants, in the order of `seeds`."""
+    configs: tuple[tuple[Trial, ...], ...]
+    """The trials of each distinct configuration, in the order of `seeds`."""
+
+    @property
+    def num_configs(self) -> int:
+        """The number of distinct configurations behind the cells."""
+        return len(self.configs)
+
+
+@dataclass
+class _Configuration:
+    """A distinct configuration while the cells are gone through."""
+
+    config: RunConfig
+    ids: list[Ids]
+    """For each seed."""
+    cells: list[tuple[str, Cell]]
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return a trial for each seed that any of the cells wants."""
+        trials = []
+        for seed, ids in enumerate(self.ids):
+            names = tuple(name for name, cell in self.cells if cell.wants(seed))
+            if names:
+                config = self.config
+                if config.rng_seed != seed:
+                    config = config.model_copy(update={"rng_seed": seed})
+                trials.append(Trial(config, ids.run_id, ids.cam_id, names))
+        return tuple(trials)
+
+
+def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
+    """Plan `num_seeds` trials (seeds 0, 1, ...) of each distinct configuration of the tables.
+
+    `base` is the preset with its data set and weights; a cell's overrides are applied on top.
+    Raises ConfigError for a cell whose overrides are not valid, ValueError without a seed.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"{num_seeds} seeds; give at least 1")
+    tables, seeds = tuple(tables), tuple(range(num_seeds))
+    overriding, once = _Overriding(base), Once()  # cells share most of their sections
+    by_cell: dict[str, list[Trial]] = {}
+    found: dict[str, _Configuration] = {}
+    for table in tables:
+        for reference, cell in table.cells():
+            if reference in by_cell:
+                raise ValueError(f"two tables have a cell {reference}; name each table once")
+            by_cell[reference] = []
+            config = canonical(overriding.config(cell.overrides), once)
+            ids = ids_of_seeds(config, seeds, once)
+            known = found.setdefault(ids[0].run_id, _Configuration(config, ids, []))
+            known.cells.append((reference, cell))
+    configs = tuple(trials for one in found.values() if (trials := one.trials()))
+    for trials in configs:
+        for trial in trials:
+            for reference in trial.cells:
+                by_cell[reference].append(trial)
+    in_order = sorted(chain.from_iterable(configs), key=_place())
+    cell_trials = {reference: tuple(trials) for reference, trials in by_cell.items()}
+    return Plan(tables, seeds, tuple(in_order), cell_trials, configs)
+
+
+def _place() -> Callable[[Trial], tuple[int, int]]:
+    """Return a sorting key: by seed, then by how many trials before it share the training."""
+    seen = Counter[str]()
+
+    def key(trial: Trial) -> tuple[int, int]:
+        seen[trial.cam_id] += 1
+        return trial.config.rng_seed, seen[trial.cam_id]
+
+    return key
+
+
+class _Overriding:
+    """Does what `apply_overrides` does for many cells: only what changes is validated, once."""
+
+    def __init__(self, base: RunConfig) -> None:
+        self.base = base
+        self.sections: dict[str, Settings] = {}
+        """By what was changed, as text, since 0 and 0.0 and False are equal keys."""
+
+    def config(self, overrides: Mapping[str, Any]) -> RunConfig:
+        """Return the base with these settings replaced. Raises ConfigError."""
+        changes: dict[str, dict[str, Any]] = {}
+        for key, value in overrides.items():
+            section, _, name = key.rpartition(".")
+            changes.setdefault(section, {})[name] = value
+        try:
+            changed = {name: self._section(name, values) for name, values in changes.items()}
+        except (AttributeError, ValidationError):
+            # A setting without a section; or a wrong one, which is refused there by its name.
+            return apply_overrides(self.base, overrides)
+        return self.base.model_copy(update=changed)
+
+    def _section(self, name: str, values: dict[str, Any]) -> Settings:
+        key = f"{name} {values}"
+        if key not in self.sections:
+            section: Settings = getattr(self.base, name)
+            self.sections[key] = section.model_validate(section.model_dump() | values)
+        return self.sections[key]

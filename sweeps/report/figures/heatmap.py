@@ -1,0 +1,171 @@
+"""A table as two maps side by side, measured and printed, each with a colour scale of its own.
+
+Legend: R rows, C columns of the table.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, num_lines, wrapped
+
+WIDTH = 600
+CELL_HEIGHT = 40
+LINE_HEIGHT = 16
+CHARACTER_WIDTH = 6.6
+MAX_COLUMNS_BESIDE = 5
+"""Two panels with more columns stand one below the other."""
+LABEL_CHARACTERS = 16
+
+
+class _Panel(NamedTuple):
+    heading: str
+    values: NDArray[np.float64]
+    absent: str
+    """What a cell without a value says."""
+    noise: float | None
+
+
+def heatmap(
+    measured: ArrayLike,
+    paper: ArrayLike,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    row_name: str,
+    column_name: str,
+    noise: float | None,
+    *,
+    name: str,
+    title: str,
+) -> str:
+    """A table's mIoU (percent), measured and as printed in the paper, as SVG.
+
+    measured, paper: [R, C], nan where nothing is measured or printed; without any printed number
+    there is one panel only. noise: measured cells that lie within this many percentage points of
+    the best measured one get a dashed frame; None: the noise is not known. Colours span each
+    panel's own values: the panels compare patterns, not levels. Raises ValueError if the shapes
+    do not fit the labels.
+    """
+    shape = (len(row_labels), len(column_labels))
+    panels = [
+        _Panel("measured", np.asarray(measured, dtype=np.float64), "missing", noise),
+        _Panel("printed in the paper", np.asarray(paper, dtype=np.float64), "none", None),
+    ]
+    for panel in panels:
+        if panel.values.shape != shape:
+            raise ValueError(
+                f"{panel.heading}: values of shape {panel.values.shape} for {shape[0]} row and "
+                f"{shape[1]} column labels; give one value per cell, nan where there is none"
+            )
+    if np.isnan(panels[1].values).all():
+        panels.pop()
+    beside = shape[1] <= MAX_COLUMNS_BESIDE
+    layout = (1, len(panels)) if beside else (len(panels), 1)
+    rows = [wrapped(label, LABEL_CHARACTERS) for label in row_labels]
+    columns = [wrapped(label, LABEL_CHARACTERS) for label in column_labels]
+    width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
+    legend = _legend(panels[0].values, noise, round(width / CHARACTER_WIDTH))
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(*layout, squeeze=False).flat
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw_panel(axes, panel)
+            axes.set_xticks(range(shape[1]), columns)
+            axes.set_xlabel(wrapped(column_name))
+            if panel is panels[0] or not beside:
+                axes.set_yticks(range(shape[0]), rows)
+                axes.set_ylabel(wrapped(row_name))
+            else:
+                axes.set_yticks([])
+        figure.supxlabel(legend, x=0.01, ha="left", fontsize=FONT_SIZE - 1)
+
+    return draw_svg(
+        draw, name=name, title=title, width=width,
+        height=layout[0] * _panel_height(rows, columns) + LINE_HEIGHT * num_lines(legend),
+    )  # fmt: skip
+
+
+def _panel_height(rows: list[str], columns: list[str]) -> float:
+    """Height of the cells, high enough for the row labels, with heading and column labels."""
+    cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, rows), default=1) + 8)
+    return cell * len(rows) + LINE_HEIGHT * (max(map(num_lines, columns), default=1) - 1) + 100
+
+
+def within_noise(values: NDArray[np.float64], noise: float | None) -> NDArray[np.bool_]:
+    """Which cells [R, C] lie at most `noise` below the best one, the best itself left out."""
+    if noise is None or np.isnan(values).all():
+        return np.zeros(values.shape, dtype=bool)
+    best = np.nanmax(values)
+    return (values >= best - noise) & (values < best)
+
+
+def text_colour(background: tuple[float, float, float]) -> str:
+    """Black or white, whichever has the higher contrast on an sRGB colour in [0, 1] (WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
+
+
+def _draw_panel(axes: Axes, panel: _Panel) -> None:
+    """Draw one map [R, C] with its numbers, frames and the span of its colours."""
+    values = panel.values
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlim(-0.5, values.shape[1] - 0.5)
+    axes.set_ylim(values.shape[0] - 0.5, -0.5)
+    present = values[~np.isnan(values)]
+    low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
+    span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
+    axes.set_title(f"{panel.heading}\n{span}", fontsize=FONT_SIZE)
+    near = within_noise(values, panel.noise)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            _absent_cell(axes, row, column, panel.absent)
+            continue
+        share = (value - low) / (high - low) if high > low else 0.5
+        red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))
+        ink = text_colour((red, green, blue))
+        axes.add_patch(
+            Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=(red, green, blue))
+        )
+        axes.text(
+            column, row, f"{value:.2f}", ha="center", va="center", color=ink,
+            fontsize=FONT_SIZE, fontweight="bold" if value == high else "normal",
+        )  # fmt: skip
+        if near[row, column]:
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.42, row - 0.39), 0.84, 0.78, facecolor="none", edgecolor=ink,
+                    linewidth=1.4, linestyle=(0, (3, 2)),
+                )
+            )  # fmt: skip
+
+
+def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:
+    """Draw a hatched grey cell with the word for why there is no number."""
+    box = ((column - 0.48, row - 0.47), 0.96, 0.94)
+    axes.add_patch(Rectangle(*box, facecolor="#808080", alpha=0.15))
+    axes.add_patch(Rectangle(*box, facecolor="none", hatch="///", alpha=0.4, linewidth=0))
+    axes.text(column, row, word, ha="center", va="center", color=INK, fontsize=FONT_SIZE - 2)
+
+
+def _legend(measured: NDArray[np.float64], noise: float | None, characters: int) -> str:
+    """Return what bold numbers and dashed frames mean, in lines of so many characters."""
+    colours = "colours: dark is the lowest, yellow the highest of each map; bold: highest"
+    if noise is None:
+        frames = "no frames: the noise between seeds is not known"
+    else:
+        count = int(within_noise(measured, noise).sum())
+        others = max(int(np.isfinite(measured).sum()) - 1, 0)
+        frames = (
+            f"dashed frame: within the noise of {noise:.2f} of the highest measured cell "
+            f"({count} of {others} others)"
+        )
+    return f"{wrapped(colours, characters)}\n{wrapped(frames, characters)}"

@@ -1,0 +1,197 @@
+"""Figures with lines: losses over training, as the paper's Figures 6 to 8, and mIoU by threshold.
+
+Legend: S seeds, T training steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sweeps.report.figures.oscillation import moving_average
+from sweeps.report.figures.svg import (
+    FONT_SIZE,
+    INK,
+    LEGEND_CHARACTERS,
+    MARKERS,
+    LineStyle,
+    draw_svg,
+    legend_below,
+    line_style,
+    mean_of_seeds,
+    num_lines,
+    wrapped,
+)
+
+WIDTH = 560
+MAX_DRAWN_POINTS = 500
+MAX_MARKED_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """The loss L of one configuration at every training step."""
+
+    label: str
+    steps: Sequence[Sequence[float]]
+    """[S][T], one series per seed, all of one length."""
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """Pseudo-label mIoU (percent) of one configuration by background threshold."""
+
+    label: str
+    thresholds: Sequence[float]
+    miou: Sequence[float]
+
+
+def loss_curves(
+    curves: Sequence[LossCurve],
+    *,
+    name: str,
+    title: str,
+    steps_per_epoch: int | None = None,
+    window: int | None = None,
+) -> str:
+    """Loss L per training step, one line per configuration, as SVG.
+
+    The pale line is the mean over seeds at every step, the strong one its moving average over
+    `window` steps (default: one epoch, or a twentieth of the steps if its length is not given).
+    Raises ValueError if a curve has no seed or its seeds differ in length.
+    """
+    means = [_mean_over_seeds(curve) for curve in curves]
+    longest = max((len(mean) for mean in means), default=1)
+    window = window or steps_per_epoch or max(3, longest // 20)
+    labels = [
+        wrapped(f"{curve.label} ({mean_of_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
+        for curve in curves
+    ]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for index, (mean, label) in enumerate(zip(means, labels, strict=True)):
+            _draw_loss(axes, mean, window, line_style(index), label)
+        axes.set_xlabel("training step")
+        axes.set_ylabel("loss L")
+        axes.set_xlim(0, longest + 1)
+        axes.grid(axis="y")
+        if steps_per_epoch:
+            _mark_epochs(axes, steps_per_epoch, longest)
+        legend_below(
+            figure, axes, f"pale: every step; strong: moving average over {window} steps", labels
+        )
+
+    return draw_svg(
+        draw, name=name, title=title, width=WIDTH,
+        height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
+    )  # fmt: skip
+
+
+def threshold_curves(
+    curves: Sequence[ThresholdCurve],
+    fixed: float,
+    *,
+    name: str,
+    title: str,
+) -> str:
+    """Pseudo-label mIoU (percent) by background threshold, one line per configuration, as SVG.
+
+    A vertical line marks the fixed threshold, a marker each curve's best one. Raises ValueError if
+    a curve's thresholds and values differ in number.
+    """
+    for curve in curves:
+        if len(curve.thresholds) != len(curve.miou):
+            raise ValueError(
+                f"{curve.label}: {len(curve.thresholds)} thresholds and {len(curve.miou)} values "
+                "of mIoU; give one value per threshold"
+            )
+    labels = [wrapped(curve.label, LEGEND_CHARACTERS) for curve in curves]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+            _draw_thresholds(axes, curve, line_style(index), MARKERS[index % len(MARKERS)], label)
+        axes.axvline(fixed, color=INK, linewidth=1.2, dashes=(3, 3))
+        axes.annotate(
+            f"fixed: {fixed:g}", (fixed, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", ha="center", va="bottom",
+        )  # fmt: skip
+        axes.set_xlabel("background threshold on the normalised CAM")
+        axes.set_ylabel("pseudo-label mIoU (%)")
+        axes.grid()
+        legend_below(
+            figure, axes, "marker: best threshold, chosen on the masks that score it", labels
+        )
+
+    return draw_svg(
+        draw, name=name, title=title, width=WIDTH,
+        height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
+    )  # fmt: skip
+
+
+def _mean_over_seeds(curve: LossCurve) -> NDArray[np.float64]:
+    """[S][T] -> [T]; nan where a seed's loss is not finite."""
+    lengths = sorted({len(steps) for steps in curve.steps})
+    if len(lengths) != 1:
+        raise ValueError(
+            f"{curve.label}: seeds with {', '.join(map(str, lengths)) or 'no'} steps; give seeds "
+            "that were trained for the same number of steps"
+        )
+    losses = np.asarray(curve.steps, dtype=np.float64)
+    return np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
+
+
+def _draw_loss(
+    axes: Axes, mean: NDArray[np.float64], window: int, style: LineStyle, label: str
+) -> None:
+    """Draw one configuration's losses [T], pale, and their moving average."""
+    colour, dashes = style
+    steps = np.arange(1, len(mean) + 1)
+    shown = _peaks(mean, MAX_DRAWN_POINTS)
+    axes.plot(steps[shown], mean[shown], color=colour, alpha=0.35, linewidth=0.8)
+    every = slice(None, None, max(1, len(mean) // MAX_DRAWN_POINTS))
+    smooth = moving_average(mean, window)[every]
+    axes.plot(steps[every], smooth, color=colour, dashes=dashes, linewidth=2.2, label=label)
+
+
+def _draw_thresholds(
+    axes: Axes, curve: ThresholdCurve, style: LineStyle, marker: str, label: str
+) -> None:
+    """Draw one configuration's curve with a marker at its best threshold."""
+    colour, dashes = style
+    best = [int(np.nanargmax(curve.miou))] if np.isfinite(curve.miou).any() else []
+    axes.plot(
+        curve.thresholds, curve.miou, color=colour, dashes=dashes, linewidth=2, marker=marker,
+        markersize=8, markevery=best, label=label,
+    )  # fmt: skip
+
+
+def _peaks(values: NDArray[np.float64], num_points: int) -> NDArray[np.intp]:
+    """Indices of at most about `num_points` steps that keep the look of a long, noisy line.
+
+    The least and the greatest value of each of num_points / 2 equal parts, in their order.
+    """
+    if len(values) <= num_points:
+        return np.arange(len(values))
+    kept: set[int] = {0, len(values) - 1}
+    for part in np.array_split(np.arange(len(values)), num_points // 2):
+        filled = np.where(np.isfinite(values[part]), values[part], np.nanmax(values, initial=0))
+        kept |= {int(part[filled.argmin()]), int(part[filled.argmax()])}
+    return np.array(sorted(kept))
+
+
+def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
+    """Number the epochs on the upper edge, with a line at the end of each."""
+    num_epochs = num_steps // steps_per_epoch
+    stride = -(-num_epochs // MAX_MARKED_EPOCHS) or 1
+    epochs = range(stride, num_epochs + 1, stride)
+    ends = [epoch * steps_per_epoch for epoch in epochs]
+    for step in ends:
+        axes.axvline(step, color=INK, alpha=0.18, linewidth=0.8, dashes=(2, 3))
+    upper = axes.secondary_xaxis("top")
+    upper.set_xticks(ends, [str(epoch) for epoch in epochs])
+    upper.set_xlabel("end of epoch")

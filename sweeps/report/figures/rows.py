@@ -1,0 +1,252 @@
+"""Figures with one row per configuration or class: dots, bars and intervals.
+
+Legend: L labels (classes), n rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from sweeps.report.figures.svg import (
+    FONT_SIZE,
+    INK,
+    PALETTE,
+    draw_svg,
+    label_rows,
+    num_lines,
+    wrapped,
+)
+
+WIDTH = 560
+LINE_HEIGHT = 15
+MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
+PAPER = PALETTE[1]
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """One configuration: a value per seed, and the paper's number. mIoU in percent."""
+
+    label: str
+    values: Sequence[float]
+    """One per seed; empty if nothing is measured yet."""
+    paper: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """Ends of an interval of the mean, if there is one."""
+
+
+@dataclass(frozen=True)
+class OscillationRow:
+    """One configuration and its `oscillation` per seed, as shares (0.1 = 10 %)."""
+
+    label: str
+    values: Sequence[float]
+
+
+def cell_dots(
+    cells: Sequence[DotRow],
+    *,
+    name: str,
+    title: str,
+    x_label: str = "pseudo-label mIoU (%)",
+    interval_label: str = "interval of the mean",
+) -> str:
+    """A table's cells as rows, as SVG: seeds as dots, mean, interval, the paper's number.
+
+    If the paper's numbers lie so far from the measured ones that a common scale would hide the
+    differences between rows, they get a panel of their own with the same rows.
+    """
+    labels = [wrapped(cell.label) for cell in cells]
+    papers = [cell.paper for cell in cells]
+    measured = [value for cell in cells for value in cell.values]
+    apart = not _share_scale(measured, [paper for paper in papers if paper is not None])
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(
+            1, 2 if apart else 1, sharey=True, squeeze=False,
+            width_ratios=(2, 1) if apart else (1,),
+        )[0]  # fmt: skip
+        label_rows(panels[0], labels)
+        for index, cell in enumerate(cells):
+            _dots(panels[0], index, cell.values, cell.low, cell.high)
+            if cell.paper is not None:
+                panels[-1].plot(cell.paper, index, **_DIAMOND)
+        panels[0].set_xlabel(x_label)
+        panels[0].grid(axis="x")
+        if apart:
+            panels[1].set_xlabel("paper (own scale)")
+            panels[1].spines["left"].set_visible(False)
+            panels[1].tick_params(axis="y", length=0)
+            panels[1].grid(axis="x")
+        _legend(figure, _dot_keys(cells, interval_label))
+
+    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+
+
+def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -> str:
+    """Oscillation of the loss (percent of its mean) per configuration, as SVG.
+
+    The bar is the mean over seeds, the dots are the seeds; see `oscillation` for what is measured.
+    """
+    labels = [wrapped(row.label) for row in rows]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        label_rows(axes, labels)
+        for index, row in enumerate(rows):
+            percent = 100 * np.asarray(row.values, dtype=np.float64)
+            percent = percent[np.isfinite(percent)]
+            if len(percent) == 0:
+                _missing(axes, index)
+                continue
+            axes.barh(index, percent.mean(), height=0.6, color=MEASURED, alpha=0.45)
+            axes.plot(percent, [index] * len(percent), **_DOT)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("oscillation of the loss (% of its mean, last half of training)")
+        axes.grid(axis="x")
+        _legend(figure, [_key(_DOT, "seed"), _key(_BAR, "mean over seeds")])
+
+    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+
+
+def per_class_differences(
+    names: Sequence[str],
+    difference: ArrayLike,
+    low: ArrayLike | None,
+    high: ArrayLike | None,
+    *,
+    name: str,
+    title: str,
+    x_label: str = "difference in IoU (percentage points)",
+) -> str:
+    """Difference in IoU per class [L], in percentage points, with intervals, as SVG.
+
+    low, high: ends of the intervals [L], or None; nan where there is none. A class without a
+    difference (nan) says so. Raises ValueError if the lengths differ.
+    """
+    missing = np.full(len(names), np.nan)
+    arrays = [
+        missing if values is None else np.asarray(values, dtype=np.float64)
+        for values in (difference, low, high)
+    ]
+    if any(values.shape != missing.shape for values in arrays):
+        raise ValueError(
+            f"{len(names)} classes, but values of shapes {[values.shape for values in arrays]}; "
+            "give one difference, low and high per class"
+        )
+    labels = [wrapped(label) for label in names]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        label_rows(axes, labels)
+        for index, (value, start, end) in enumerate(zip(*arrays, strict=True)):
+            if np.isnan(value):
+                _missing(axes, index, "no such pixels")
+                continue
+            colour = NEGATIVE if value < 0 else MEASURED
+            axes.barh(index, value, height=0.62, color=colour, alpha=0.75)
+            _interval(axes, index, start, end)
+        axes.axvline(0, color=INK, linewidth=1.2)
+        axes.set_xlabel(x_label)
+        axes.grid(axis="x")
+
+    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels) - 20)
+
+
+_DOT: dict[str, Any] = {
+    "marker": "o", "linestyle": "none", "markersize": 6, "markerfacecolor": MEASURED,
+    "markeredgecolor": INK, "markeredgewidth": 0.7, "zorder": 3,
+}  # fmt: skip
+_BAR: dict[str, Any] = {
+    "marker": "s",
+    "linestyle": "none",
+    "markersize": 10,
+    "color": MEASURED,
+    "alpha": 0.45,
+}
+_TICK: dict[str, Any] = {
+    "marker": "|", "linestyle": "none", "markersize": 15, "markeredgewidth": 2.4, "color": INK,
+    "zorder": 4,
+}  # fmt: skip
+_DIAMOND: dict[str, Any] = {
+    "marker": "D", "linestyle": "none", "markersize": 8, "markerfacecolor": "none",
+    "markeredgecolor": PAPER, "markeredgewidth": 1.8, "zorder": 5,
+}  # fmt: skip
+_INTERVAL: dict[str, Any] = {
+    "color": INK, "linewidth": 1.6, "marker": "|", "markersize": 6, "markeredgewidth": 1.2,
+    "zorder": 2.5,
+}  # fmt: skip
+
+
+def _dots(
+    axes: Axes, row: int, values: Sequence[float], low: float | None, high: float | None
+) -> None:
+    """Draw one row: the seeds, their mean as an upright bar if there are two, and the interval."""
+    if not values:
+        _missing(axes, row)
+        return
+    if low is not None and high is not None:
+        _interval(axes, row, low, high)
+    axes.plot(values, [row] * len(values), **_DOT)
+    if len(values) > 1:
+        axes.plot(float(np.mean(values)), row, **_TICK)
+
+
+def _dot_keys(cells: Sequence[DotRow], interval_label: str) -> list[Line2D]:
+    """Return the legend entries of what these rows hold."""
+    keys = [_key(_DOT, "seed")]
+    if any(len(cell.values) > 1 for cell in cells):
+        keys.append(_key(_TICK, "mean over seeds"))
+    if any(cell.low is not None for cell in cells):
+        keys.append(_key(_INTERVAL, wrapped(interval_label, 22)))
+    if any(cell.paper is not None for cell in cells):
+        keys.append(_key(_DIAMOND, "printed in the paper"))
+    return keys
+
+
+def _interval(axes: Axes, row: int, low: float, high: float) -> None:
+    """Draw a line with end caps from low to high; nothing unless both are finite."""
+    if np.isfinite([low, high]).all():
+        axes.plot([low, high], [row, row], **_INTERVAL)
+
+
+def _missing(axes: Axes, row: int, word: str = "missing") -> None:
+    """Say in the middle of a row that it has no value."""
+    axes.text(
+        0.5, row, word, transform=axes.get_yaxis_transform(), ha="center", va="center",
+        fontsize=FONT_SIZE - 1, fontstyle="italic", alpha=0.75,
+    )  # fmt: skip
+
+
+def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
+    """Whether one axis shows both: the gap between them is at most the wider of their spans."""
+    if not measured or not printed:
+        return True
+    gap = max(min(printed) - max(measured), min(measured) - max(printed))
+    spans = (max(values) - min(values) for values in (measured, printed))
+    return gap <= max(spans)
+
+
+def _height(labels: list[str]) -> float:
+    """Height of a figure with these rows, an axis with its name, and a legend."""
+    lines = max(map(num_lines, labels), default=1)
+    return (10 + LINE_HEIGHT * lines) * max(len(labels), 2) + 85
+
+
+def _key(style: dict[str, Any], label: str) -> Line2D:
+    """Return a legend entry drawn like the marks of that style."""
+    return Line2D([], [], **style, label=label)
+
+
+def _legend(figure: Figure, handles: list[Line2D]) -> None:
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), fontsize=FONT_SIZE - 1,
+        handletextpad=0.4, columnspacing=1.4,
+    )  # fmt: skip

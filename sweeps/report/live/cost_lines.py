@@ -1,0 +1,60 @@
+"""A cost estimate in words."""
+
+from sweeps.plan.cost import CostEstimate
+
+NOTHING_MEASURED = "no measured trial yet: run one, e.g. `sweeps run III --seeds 1`"
+
+
+def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:
+    """Return what is left, in all and at `concurrent` trials at a time, and what that rests on."""
+    left, unknown = len(cost.trials), cost.num_unknown
+    if not left:
+        return ["nothing left to run"]
+    if unknown == left:
+        why = NOTHING_MEASURED if not cost.num_measured else "no measured trial is like them"
+        return [f"{left} trials to run, time unknown: {why}"]
+    times = f"{format_seconds(cost.seconds)} one at a time"
+    if concurrent > 1:
+        at_once = format_seconds(cost.seconds_at(concurrent))
+        times += f", {at_once} at {concurrent} at a time if they do not slow each other down"
+    device = "GPU" if cost.device == "cuda" else "CPU"
+    lines = [
+        f"{left - unknown} trials to run: about {times}; {cost.device_hours:.2g} {device}-hours at "
+        f"one {device} per process; {format_bytes(cost.gibibytes)} more on disk",
+        f"estimated from {cost.num_measured} measured trials on {cost.device}: "
+        f"{cost.count('same')} from the same configuration, {cost.count('scaled')} scaled by views "
+        "and epochs",
+    ]
+    if unknown:
+        lines.append(f"{unknown} more trials to run, time unknown: no measured trial is like them")
+    return lines
+
+
+def time_left(cost: CostEstimate) -> str:
+    """Return the time left in a few words."""
+    if not cost.trials:
+        return "nothing left to run"
+    if cost.num_unknown == len(cost.trials):
+        return "time left: not known yet"
+    more = f", and {cost.num_unknown} trials of unknown time" if cost.num_unknown else ""
+    return f"about {format_seconds(cost.seconds)} left one trial at a time{more}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as 45 s, 12 min or 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_bytes(gibibytes: float) -> str:
+    """Return a size as 12 MiB or 3.4 GiB."""
+    return f"{gibibytes * 1024:.0f} MiB" if gibibytes < 1 else f"{gibibytes:.1f} GiB"
+
+
+def format_hours(hours: float) -> str:
+    """Return hours with as many digits as tell something: 123.4, 5.67, 0.0123."""
+    if hours == 0:
+        return "0"
+    return f"{hours:.1f}" if hours >= 100 else f"{hours:.2f}" if hours >= 1 else f"{hours:.2g}"

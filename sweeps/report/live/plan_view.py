@@ -1,0 +1,141 @@
+"""`sweeps plan`: cells, distinct configurations, what is done of them and what the rest costs."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sweeps.plan.cost import CostEstimate, estimate_cost
+from sweeps.plan.states import STATUSES, TrialState, count_statuses, read_metrics, read_states
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
+from sweeps.report.live.cost_lines import cost_lines, format_seconds
+from sweeps.store.store import Store
+
+MAX_CONFIGURATIONS = 60
+"""More than these are summed up by table, unless all are asked for."""
+
+MARKS = {"finished": "✓", "running": "▸", "started": "▸", "missing": "–", "failed": "✗"}
+LEGEND = (
+    "seeds: ✓ finished, ▸ started, – missing, ✗ failed; time: what is left, one trial at a time"
+)
+
+
+class PlanView:
+    """A sweep's plan beside what the store holds of it."""
+
+    def __init__(self, sweep: Sweep, store: Store) -> None:
+        self.sweep, self.plan = sweep, sweep.plan
+        metrics = read_metrics(store)
+        self.states = read_states(store, self.plan.trials, metrics)
+        self.cost = estimate_cost(self.plan, store, self.states, metrics)
+
+    def print(self, console: Console, *, concurrent: int, show_all: bool) -> None:
+        """Print a line per configuration, or per table if there are many, then the totals."""
+        console.print(Text(self.sweep.describe()))
+        if show_all or self.plan.num_configs <= MAX_CONFIGURATIONS:
+            for line in self.configuration_lines():
+                console.print(Text(line), soft_wrap=True)
+            console.print(Text(LEGEND, style="dim"))
+        else:
+            console.print(self.summary())
+            console.print(Text(f"{self.plan.num_configs} configurations: list them with --all"))
+        console.print(Text(self.totals()))
+        for line in cost_lines(self.cost, concurrent=concurrent):
+            console.print(Text(line))
+
+    def configuration_lines(self) -> Iterator[str]:
+        """Yield a line per configuration: its seeds' states, the time left, its cells."""
+        for trials in self.plan.configs:
+            marks = [f"{t.config.rng_seed}{MARKS[self.states[t.run_id].status]}" for t in trials]
+            cells = dict.fromkeys(cell for trial in trials for cell in trial.cells)
+            time = _time_left(trials, self.cost)
+            yield f"  {' '.join(marks)}  {time:>10}  {' = '.join(cells)}"
+
+    def summary(self) -> RichTable:
+        """Return a line per table: cells, configurations, trials by status, time left."""
+        grid = RichTable()
+        for name in ("table", "cells", "configurations", *STATUSES, "time left"):
+            grid.add_column(name, justify="left" if name == "table" else "right")
+        for table in self.plan.tables:
+            references = [reference for reference, _ in table.cells()]
+            trials = {t.run_id: t for name in references for t in self.plan.cell_trials[name]}
+            configs = sum(any(t.run_id in trials for t in found) for found in self.plan.configs)
+            counts = Counter(self.states[run_id].status for run_id in trials)
+            grid.add_row(
+                table.name, str(len(references)), str(configs),
+                *(str(counts[status] or "") for status in STATUSES),
+                _time_left(tuple(trials.values()), self.cost),
+            )  # fmt: skip
+        return grid
+
+    def totals(self) -> str:
+        """Return cells, configurations and trials, and how many are in which state."""
+        plan = self.plan
+        seeds = "1 seed" if len(plan.seeds) == 1 else f"up to {len(plan.seeds)} seeds"
+        return (
+            f"{len(plan.cell_trials)} cells, {plan.num_configs} distinct configurations, {seeds}: "
+            f"{len(plan.trials)} trials, {count_statuses(self.states.values())}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything: settings, trials with ids, states and estimates, and the totals."""
+        return {
+            "sweep": self.sweep.name,
+            "settings": self.sweep.base.flat(),
+            "trials": [
+                _trial_json(trial, self.states[trial.run_id], self.cost)
+                for trial in self.plan.trials
+            ],
+            "totals": {
+                "cells": len(self.plan.cell_trials),
+                "configurations": self.plan.num_configs,
+                "trials": len(self.plan.trials),
+                **_by_status(self.states),
+                **_cost_json(self.cost),
+            },
+        }
+
+
+def _time_left(trials: tuple[Trial, ...], cost: CostEstimate) -> str:
+    """Return the time left of some trials: "" if they are done, "?" if it is not known."""
+    left = [cost.trials[trial.run_id].seconds for trial in trials if trial.run_id in cost.trials]
+    known = [seconds for seconds in left if seconds is not None]
+    if not left:
+        return ""
+    if not known:
+        return "?"
+    return format_seconds(sum(known)) + (" + ?" if len(known) < len(left) else "")
+
+
+def _trial_json(trial: Trial, state: TrialState, cost: CostEstimate) -> dict[str, Any]:
+    left = cost.trials.get(trial.run_id)
+    return {
+        "run_id": trial.run_id,
+        "cam_id": trial.cam_id,
+        "cells": list(trial.cells),
+        "seed": trial.config.rng_seed,
+        "status": state.status,
+        "epochs": state.epoch,
+        "estimated_seconds": left.seconds if left else None,
+        "estimated_from": left.basis if left else "",
+    }
+
+
+def _by_status(states: Mapping[str, TrialState]) -> dict[str, int]:
+    counts = Counter(state.status for state in states.values())
+    return {status: counts[status] for status in STATUSES if status != "running"}
+
+
+def _cost_json(cost: CostEstimate) -> dict[str, Any]:
+    return {
+        "estimated_seconds": cost.seconds,
+        "not_estimated": cost.num_unknown,
+        "device": cost.device,
+        "device_hours": cost.device_hours,
+        "disk_gib": cost.gibibytes,
+        "measured_trials": cost.num_measured,
+    }

@@ -1,0 +1,115 @@
+"""What a person sees while a sweep runs: the tables filling in; plain lines without a terminal."""
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from sweeps.plan.states import TrialState, count_statuses
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Plan, Trial
+from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.live.matrix import matrices
+from sweeps.stages.training_warnings import dead_from_record, from_record
+
+PLAIN_EVERY_SECONDS = 30.0
+"""Without a terminal: at most one line of running totals in this time."""
+
+
+class Board:
+    """Listens to a sweep and shows it. Use as a context manager."""
+
+    def __init__(self, sweep: Sweep, console: Console) -> None:
+        self.sweep, self.plan, self.console = sweep, sweep.plan, console
+        self.states = {trial.run_id: TrialState() for trial in self.plan.trials}
+        self.started = time.monotonic()
+        self.progress_at_start = 0.0
+        self.last_line = 0.0
+        self.live: Live | None = None
+
+    def __enter__(self) -> "Board":
+        self.started = time.monotonic()
+        self.progress_at_start = self.total_progress()
+        if self.console.is_terminal:
+            self.live = Live(
+                get_renderable=self.view, console=self.console, refresh_per_second=2,
+                transient=True,
+            )  # fmt: skip
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Take note of a trial's progress; in plain mode, print a line when it is worth one."""
+        state, record = self.states[trial.run_id], record or {}
+        status = "finished" if status == "done" else status
+        changed, state.status = state.status != status, status
+        state.progress = 1.0 if status == "finished" else record.get("progress", state.progress)
+        state.epoch = int(record.get("epoch", state.epoch))
+        state.miou_fixed = record.get("miou_fixed", state.miou_fixed)
+        self._heed(trial, state, record)
+        if self.live is None:
+            self._print_line(trial, state, changed=changed)
+
+    def _heed(self, trial: Trial, state: TrialState, record: dict[str, float]) -> None:
+        """Print a warning at once, and show it while it holds."""
+        if warning := from_record(record):
+            state.warning = str(warning)
+            self.console.print(Text(f"warning: {trial.name}: {warning}", style="yellow"))
+        elif state.status == "failed" or record.get("collapsed") == 0:
+            state.warning = ""
+        if dead := dead_from_record(record):
+            if not state.dead:
+                self.console.print(Text(f"warning: {trial.name}: {dead}", style="yellow"))
+            state.dead = str(dead)
+        elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
+            state.dead = ""
+
+    def total_progress(self) -> float:
+        """Return the finished share of all trials, in [0, 1]; a failed one counts as finished."""
+        done = [1.0 if s.status == "failed" else s.progress for s in self.states.values()]
+        return sum(done) / len(done)
+
+    def remaining(self) -> str:
+        """Return the time left, as far as the progress made since the start tells."""
+        made = self.total_progress() - self.progress_at_start
+        if made < 0.01:
+            return "time left: not known yet"
+        seconds = (time.monotonic() - self.started) * (1 - self.total_progress()) / made
+        return f"about {format_seconds(seconds)} left"
+
+    def view(self) -> Group:
+        """Return the tables with every cell's state, and the totals."""
+        bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
+        header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
+        return Group(header, *matrices(self.plan, self.states), totals, bar)
+
+    def _totals(self) -> str:
+        spent = format_seconds(time.monotonic() - self.started)
+        counts = count_statuses(self.states.values())
+        return f"{counts} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
+
+    def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
+        now = time.monotonic()
+        if changed and state.status in ("finished", "failed"):
+            figure = "" if state.miou_fixed is None else f" mIoU {state.miou_fixed:.2f} (fixed)"
+            self.console.print(Text(f"{state.status}: {trial.name}{figure}; {self._totals()}"))
+        elif now - self.last_line > PLAIN_EVERY_SECONDS:
+            self.console.print(Text(self._totals()))
+        else:
+            return
+        self.last_line = now
+
+
+def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:
+    """Show the trials which the store already holds; `finished` maps run ids to fixed mIoU."""
+    for trial in plan.trials:
+        if trial.run_id in finished:
+            state = board.states[trial.run_id]
+            state.status, state.progress = "finished", 1.0
+            state.miou_fixed = finished[trial.run_id]

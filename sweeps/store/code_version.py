@@ -1,0 +1,49 @@
+"""Which code computed a result."""
+
+import hashlib
+import re
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def code_version() -> str:
+    """Return release, commit and a digest of the sources, e.g. `0.1.0+2039d67-dirty.s1f0c9d2ab4`.
+
+    Outside a git checkout there is no commit. Computed once per process: what counts is the code
+    that was imported, not what somebody has changed since.
+    """
+    digest = f"s{source_digest()}"
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"{version('wsss-sweeps')}+{digest}"
+    return f"{version('wsss-sweeps')}+{commit}.{digest}"
+
+
+@cache
+def source_digest(*packages: str) -> str:
+    """Return ten hex digits over the names and contents of packages' Python files; default: both.
+
+    Equal sources give equal digests whatever git knows of them, so that an uncommitted change
+    counts, and a commit which touches documentation alone does not.
+    """
+    digest = hashlib.sha256()
+    for package in packages or ("wsss", "sweeps"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:10]
+
+
+def sources_of(recorded: str) -> str:
+    """Return the digest within a recorded version; the whole of it for one of an older release."""
+    found = re.search(r"[+.]s([0-9a-f]{10})$", recorded)
+    return found.group(1) if found else recorded

@@ -1,0 +1,212 @@
+"""A lock that holds across machines: an object in the bucket with a heartbeat.
+
+It is created on the condition that there is none, and rewritten every few seconds on the condition
+that it is still the one last written. Its age is the server's Date minus its Last-Modified, so no
+two clocks are compared. A holder that has died leaves an object which grows old and is taken over;
+on the same machine the file lock has ended with its process, and it is taken over at once.
+"""
+
+import json
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from filelock import FileLock, Timeout
+
+from sweeps.store.bucket import ObjectInfo
+from sweeps.store.errors import ConditionError, StoreError
+from sweeps.store.remote import Remote
+
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+"""Age at which a lease counts as abandoned: several heartbeats may be late."""
+POLL_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class Lock(Protocol):
+    """What a FileLock and a Lease have in common."""
+
+    def acquire(self, timeout: float | None = None) -> Any:
+        """Take it, or raise filelock.Timeout after `timeout` seconds; usable in `with`."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class LeaseHeldError(Timeout):
+    """Somebody else holds the lease, with a sign of life not long ago."""
+
+    def __init__(self, url: str, holder: dict[str, Any], age_seconds: float) -> None:
+        super().__init__(url)
+        self.url, self.holder, self.age_seconds = url, holder, age_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: held by process {self.holder.get('pid')} on {self.holder.get('host')}, "
+            f"last sign of life {self.age_seconds:.0f} s ago; it is free {STALE_SECONDS:.0f} s "
+            "after the last one"
+        )
+
+
+class _Found(NamedTuple):
+    holder: dict[str, Any]
+    info: ObjectInfo
+
+
+class Lease:
+    """The lease of a thing in a store: `with lease.acquire(timeout=0): ...`, as a FileLock.
+
+    rel: the object's path. file_lock: among the processes of this machine. note: for others to
+    read while it is held. on_lost: called once, in another thread, should somebody take it over.
+    """
+
+    def __init__(
+        self, remote: Remote, rel: str, file_lock: FileLock, *, note: str = "",
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.remote, self.key, self.file_lock = remote, remote.key(rel), file_lock
+        self.url = remote.bucket.url(self.key)
+        self.lost = False
+        """Whether somebody has taken it over: stop, and write nothing more."""
+        self._on_lost = on_lost
+        self._body = {
+            "token": uuid.uuid4().hex, "note": note, "host": platform.node(), "pid": os.getpid(),
+            "machine": "", "beat": 0,
+        }  # fmt: skip
+        self._etag = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, timeout: float | None = None) -> "Lease":
+        """Take the lease within `timeout` seconds (None: wait for ever).
+
+        Raises filelock.Timeout if a process of this machine holds it, LeaseHeldError if another
+        machine does, StoreError if the bucket does not answer.
+        """
+        until = time.monotonic() + (float("inf") if timeout is None else timeout)
+        self.file_lock.acquire(timeout=-1 if timeout is None else timeout)
+        try:
+            self._body["machine"] = self.remote.machine()
+            while True:
+                held = self._try_once()
+                if held is None:
+                    break
+                if time.monotonic() >= until:
+                    raise held
+                time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
+        except BaseException:
+            self.file_lock.release()
+            raise
+        self.lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def release(self) -> None:
+        """Give the lease back; it must not fail what was done under it."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        try:
+            found = self._read()
+            if found and found.holder.get("token") == self._body["token"]:
+                self.remote.bucket.delete(self.key)
+        except StoreError as error:
+            logger.warning("%s; the lease ends by itself in %.0f s", error, STALE_SECONDS)
+        finally:
+            self.file_lock.release()
+
+    def check(self) -> None:
+        """Raise StoreError if somebody has taken the lease over."""
+        if self.lost:
+            raise StoreError(
+                f"{self.url}: taken over by another process, as this one gave no sign of life for "
+                f"{STALE_SECONDS:.0f} s; leave the work to that process"
+            )
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.release()
+
+    def _try_once(self) -> LeaseHeldError | None:
+        """Create the object or take it over; return who holds it if that is not allowed."""
+        found = self._read()
+        if found is None:
+            etag = self._write(only_new=True)
+        elif found.holder.get("token") == self._body["token"]:
+            etag = found.info.etag  # written after all, though the answer was lost
+        elif self._is_abandoned(found):
+            logger.warning(
+                "%s: left by process %s on %s; taken over",
+                self.url, found.holder.get("pid"), found.holder.get("host"),
+            )  # fmt: skip
+            etag = self._write(only_if_etag=found.info.etag)
+        else:
+            return LeaseHeldError(self.url, found.holder, found.info.age_seconds)
+        if etag:
+            self._etag = etag
+            return None
+        found = self._read()  # somebody was faster, or it is ours and the answer was lost
+        if found and found.holder.get("token") == self._body["token"]:
+            self._etag = found.info.etag
+            return None
+        return LeaseHeldError(self.url, found.holder if found else {}, 0.0)
+
+    def _is_abandoned(self, found: _Found) -> bool:
+        same_machine = found.holder.get("machine") == self._body["machine"]  # we have its file lock
+        return same_machine or found.info.age_seconds > STALE_SECONDS
+
+    def _read(self) -> _Found | None:
+        found = self.remote.bucket.get_bytes(self.key)
+        if found is None:
+            return None
+        try:
+            holder = json.loads(found[0])
+        except ValueError:
+            holder = {}
+        return _Found(holder if isinstance(holder, dict) else {}, found[1])
+
+    def _write(self, *, only_new: bool = False, only_if_etag: str | None = None) -> str | None:
+        self._body["beat"] = int(str(self._body["beat"])) + 1  # else the ETag would stay the same
+        content = json.dumps(self._body).encode()
+        try:
+            return self.remote.bucket.put_bytes(
+                self.key, content, only_new=only_new, only_if_etag=only_if_etag
+            )
+        except ConditionError:
+            return None
+
+    def _keep(self) -> None:
+        """Rewrite the object until it is released or somebody else's."""
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                etag = self._write(only_if_etag=self._etag)
+                if etag is None:
+                    found = self._read()
+                    ours = found and found.holder.get("token") == self._body["token"]
+                    etag = found.info.etag if found and ours else None
+            except StoreError as error:
+                logger.warning("%s; the lease is not renewed", error)
+                continue
+            if etag is None:
+                self.lost = True
+                logger.error("%s: taken over by another process", self.url)
+                if self._on_lost:
+                    self._on_lost()
+                return
+            self._etag = etag

@@ -1,0 +1,323 @@
+"""All tables by name: the paper's (paper_tables.py), and those which a careful reader misses.
+
+A study asks what the paper leaves open. A cell which is one of the paper's configurations shows the
+paper's number there too. To add a table, write it here and name it in `STUDIES`: planning, running,
+tracking, statistics and the report need nothing else.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sweeps.tables.paper import (
+    ATROUS,
+    BOTH_VIEWS,
+    CONTEXT,
+    FULL_MODULE,
+    NO,
+    PAPER_TABLES,
+    TABLE_III,
+    YES,
+    row,
+)
+from sweeps.tables.table import Cell, Row, Table
+from wsss.recipes import RECIPES
+
+B0: dict[str, Any] = {}
+F0 = FULL_MODULE
+F3 = FULL_MODULE | BOTH_VIEWS
+
+NO_TRANSFER = {"transfer.lambda_s": 0.0, "transfer.lambda_bs": 0.0}
+SUMMED = {"train.cls_reduction": "sum"}
+LATE = {"transfer.start": 0.5, "transfer.ramp": 0.0}
+STRONG = {
+    "transfer.ramp": 0.0, "transfer.empty_maps": "compare", "transfer.l1_reduction": "present",
+}  # fmt: skip
+"""The reading that empties the maps: 13 times as strong on VOC, and from the first iteration."""
+
+NOISE_FLOOR = Table(
+    name="noise-floor",
+    title="How much mIoU moves when nothing but the seed, or not even the seed, is changed",
+    row_names=("configuration",),
+    column_name="training",
+    columns=("every seed", "seed 0 again"),
+    rows=tuple(
+        Row((label,), (Cell(config, paper), Cell(config | {"repeat": 1}, None, seeds=(0,))))
+        for label, config, paper in (("B0", B0, 47.82), ("F3", F3, 50.86))
+    ),
+    notes=("Differences smaller than this spread are noise, whatever table they stand in.",),
+)
+
+CONTROLS = Table(
+    name="controls",
+    title="Where a gain comes from: controls which the paper lacks",
+    row_names=("configuration",),
+    column_name="mIoU",
+    columns=("mIoU",),
+    rows=(
+        row(("full module, no view",), F0, 49.12),
+        row(("full module, both views",), F3, 50.86),
+        row(
+            ("views, but lambda_s = lambda_bs = 0",),
+            F3 | NO_TRANSFER,
+            None,
+        ),
+        row(("views, L_s alone",), F3 | {"transfer.lambda_bs": 0.0}, None),
+        row(("views, L_bs alone",), F3 | {"transfer.lambda_s": 0.0}, None),
+        row(("colour jitter instead of views",), F0 | {"train.color_jitter": 0.3}, None),
+        row(("attention transfer without the module",), BOTH_VIEWS, None),
+    ),
+    baseline="controls[full module, both views]",
+    notes=("With both lambdas 0 the views only add their classification loss.",),
+)
+
+CONTROLS_LATE = Table(
+    name="controls-late",
+    title="Both views whose losses act from half-way on, beside no view",
+    row_names=("configuration",),
+    column_name="mIoU",
+    columns=("mIoU",),
+    rows=(
+        row(("no view",), F0, 49.12),
+        row(("both views, late",), F3 | LATE, None),
+    ),
+)
+
+CONTROLS_SUMMED = Table(
+    name="controls-summed",
+    title="Both views with Eq. 4 summed over classes, beside no view with the same",
+    row_names=("configuration",),
+    column_name="mIoU",
+    columns=("mIoU",),
+    rows=(
+        row(("no view",), F0 | SUMMED, None),
+        row(("both views, lambda_s = lambda_bs = 0",), F3 | SUMMED | NO_TRANSFER, None),
+        row(("both views",), F3 | SUMMED, None),
+    ),
+)
+
+_FACTORIAL_PAPER = {
+    (NO, NO, NO, NO): 47.82, (YES, NO, NO, NO): 48.50, (NO, YES, NO, NO): 48.64,
+    (NO, NO, YES, NO): 48.69, (NO, NO, NO, YES): 48.12, (NO, NO, YES, YES): 48.90,
+    (YES, YES, YES, YES): 49.12,
+}  # fmt: skip
+
+FACTORIAL = Table(
+    name="factorial",
+    title="All 16 combinations of the module's parts, original view only",
+    row_names=("multi-scale atrous", "context association"),
+    column_name="attention",
+    columns=("none", "channel", "spatial", "both"),
+    rows=tuple(
+        Row(
+            (atrous, context),
+            tuple(
+                Cell(
+                    (ATROUS if atrous == YES else {})
+                    | (CONTEXT if context == YES else {})
+                    | ({"network.channel_attention": True} if channel == YES else {})
+                    | ({"network.spatial_attention": True} if spatial == YES else {}),
+                    _FACTORIAL_PAPER.get((atrous, context, channel, spatial)),
+                )
+                for channel, spatial in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
+            ),
+        )
+        for atrous, context in ((NO, NO), (YES, NO), (NO, YES), (YES, YES))
+    ),
+)
+
+
+def _alpha_beta(view: str, alphas: tuple[float, ...], betas: tuple[float, ...]) -> Table:
+    """A grid over one view's alpha and beta; the other view keeps the paper's."""
+    printed = {"enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}[view]
+    return Table(
+        name=f"alpha-beta-{view}",
+        title=f"alpha (rows) and beta (columns) of the {view} view, full module and both views",
+        row_names=("alpha",),
+        column_name="beta",
+        columns=tuple(f"{beta:g}" for beta in betas),
+        rows=tuple(
+            Row(
+                (f"{alpha:g}",),
+                tuple(
+                    Cell(
+                        F3 | {f"views.alpha_{view}": alpha, f"views.beta_{view}": beta},
+                        50.86 if (alpha, beta) == printed else None,
+                    )
+                    for beta in betas
+                ),
+            )
+            for alpha in alphas
+        ),
+        baseline=f"alpha-beta-{view}[{printed[0]:g},{printed[1]:g}]",
+        notes=("beta is as the paper prints it; the setting views.reading says what it does.",),
+    )
+
+
+ALPHA_BETA_ENHANCED = _alpha_beta("enhanced", (1.2, 1.5, 1.8), (0.0, 150.0, 300.0, 600.0))
+ALPHA_BETA_DECREASED = _alpha_beta("decreased", (0.6, 0.8, 1.0), (-150.0, 0.0, 150.0, 300.0))
+
+
+def _readings(name: str, title: str, readings: tuple[dict[str, Any], ...]) -> Table:
+    """One row per reading: F3 with one open point of the paper decided otherwise."""
+    rows = [row(("default",), F3, 50.86)]
+    for reading in readings:
+        label = ", ".join(f"{key} = {value}" for key, value in reading.items())
+        rows.append(row((label,), F3 | reading, None))
+    return Table(name, title, ("reading",), "mIoU", ("mIoU",), tuple(rows))
+
+
+EQ2_READINGS = _readings(
+    "eq2-readings",
+    "What alpha and beta of Eq. 2 act on, full module and both views",
+    tuple(
+        {"views.reading": reading}
+        for reading in (
+            "literal_unclipped", "literal_clip", "wrap", "beta_tenth", "beta_thousandth",
+            "decreased_negative", "about_mean", "slider",
+        )
+    ),
+)  # fmt: skip
+
+READINGS = _readings(
+    "readings",
+    "The open points of the paper, one at a time, full module and both views",
+    (
+        {"views.padding": "after"},
+        {"network.atrous": "zero_is_1x1"},
+        {"network.atrous": "parallel"},
+        {"network.atrous_start": "random"},
+        {"network.atrous_start": "identity"},
+        {"network.feature_map": "fpn"},
+        {"network.feature_map": "plain"},
+        {"network.feature_map": "fpn_p3"},
+        {"network.se_ratio": 8},
+        {"network.affinity": "softmax"},
+        {"network.association_values": "input"},
+        {"network.module_placement": "parallel"},
+        {"network.module_placement": "remaining"},
+        {"network.affinity_residual": False},
+        {"network.affinity_residual": True},
+        {"network.frozen_stages": 0},
+        {"network.last_stage_dilation": 1},
+        {"network.last_stage_dilation": 2},
+        {"network.batch_norm": "frozen"},
+        {"network.batch_norm": "train"},
+        {"network.weights": "none"},
+        {"train.cls_reduction": "sum"},
+        {"train.cls_over_views": "sum"},
+        {"train.momentum": "standard"},
+        {"train.momentum": "legacy"},
+        {"train.pyramid_lr_multiplier": 10.0},
+        {"train.parts_lr_multiplier": 10.0},
+        {"train.batch_size": 32, "train.epochs": 15},
+        LATE,
+        {"transfer.ramp": 0.0},
+        {"transfer.empty_maps": "compare"},
+        {
+            "transfer.ramp": 0.0,
+            "transfer.empty_maps": "compare",
+            "transfer.l1_reduction": "present",
+        },
+        {"transfer.cam_activation": "min_max"},
+        {"transfer.cam_activation": "raw"},
+        {"transfer.cam_activation": "sigmoid"},
+        {"transfer.l1_reduction": "present"},
+        {"transfer.l1_reduction": "sum"},
+        {"transfer.similarity_pairs": "prose"},
+        {"transfer.merged_gradient": "flow"},
+        {"transfer.belongs": "threshold"},
+        {"transfer.half_of": "sigmoid"},
+        {"transfer.background_map": "fixed_score"},
+        {"transfer.background_map": "peaks"},
+        {"transfer.background_map": "background"},
+        {"labels.scales": (1.0,), "labels.flip": False},
+        {"labels.resize": "bilinear"},
+        {"labels.upsampling": "direct"},
+        {"data.eval_split": "train_aug"},
+    ),
+)
+
+RECIPES_TABLE = Table(
+    name="recipes",
+    title="Table III under each recipe: the full module, and which adjusted CAMs are introduced",
+    row_names=("M_e", "M_d"),
+    column_name="recipe",
+    columns=tuple(RECIPES),
+    rows=tuple(
+        Row(
+            third.labels,
+            tuple(
+                Cell(
+                    {**recipe, **third.cells[0].overrides},
+                    third.cells[0].paper if name == "default" else None,
+                )
+                for name, recipe in RECIPES.items()
+            ),
+        )
+        for third in TABLE_III.rows
+    ),
+    notes=("Compare within a column: recipes differ in what the first row is, too.",),
+)
+
+VIEWS_ALONE = Table(
+    name="views-alone",
+    title="Table III without the module: which adjusted CAMs are introduced",
+    row_names=("M_e", "M_d"),
+    column_name="mIoU",
+    columns=("mIoU",),
+    rows=(
+        row((NO, NO), B0, 47.82),
+        row((YES, NO), {"views.enhanced": True}, None),
+        row((NO, YES), {"views.decreased": True}, None),
+        row((YES, YES), BOTH_VIEWS, None),
+    ),
+)
+
+BACKGROUND_SCORES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+
+BACKGROUND_SCORE = Table(
+    name="background-score",
+    title="The fixed background score; one training per row, scored again per column",
+    row_names=("configuration",),
+    column_name="score",
+    columns=tuple(f"{score:g}" for score in BACKGROUND_SCORES),
+    rows=tuple(
+        Row(
+            (label,),
+            tuple(Cell(config | {"labels.background_score": s}, None) for s in BACKGROUND_SCORES),
+        )
+        for label, config in (("B0", B0), ("F0", F0), ("F3", F3))
+    ),
+    baseline="background-score[B0,0.15]",
+    notes=("The paper does not print its background score.",),
+)
+
+CALIBRATE = Table(
+    name="calibrate",
+    title="The plain CAM (B0), which is IRN's under the preset irn",
+    row_names=("configuration",),
+    column_name="mIoU",
+    columns=("mIoU",),
+    # No number of the paper: its own B0, 47.82, has another network than the preset irn.
+    rows=(row(("B0",), B0, None),),
+    notes=(
+        "IRN (not this paper) printed a score for this on the full VOC 2012; `sweeps calibrate` "
+        "says whether it comes out here.",
+    ),
+)
+
+STUDIES = (
+    NOISE_FLOOR, CONTROLS, CONTROLS_LATE, CONTROLS_SUMMED, FACTORIAL,
+    ALPHA_BETA_ENHANCED, ALPHA_BETA_DECREASED, EQ2_READINGS,
+    READINGS, RECIPES_TABLE, VIEWS_ALONE, BACKGROUND_SCORE, CALIBRATE,
+)  # fmt: skip
+
+TABLES = {table.name: table for table in (*PAPER_TABLES, *STUDIES)}
+
+ALIASES = {"views": "III", "modules": "IV", "lambdas": "V", "attention": "VI"}
+"""Words for the paper's tables on the command line."""
+
+
+def by_alias(names: Iterable[str]) -> list[str]:
+    """Return table names with aliases replaced."""
+    return [ALIASES.get(name, name) for name in names]
