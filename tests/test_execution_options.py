@@ -199,7 +199,7 @@ def test_ranks_talk_by_nccl_only_where_each_sees_a_gpu_of_its_own(
 ) -> None:
     from ray.train.torch import TorchConfig
 
-    from wsss.training.distributed import _torch_config
+    from sweeps.run.ray_train import _torch_config
 
     chosen: list[str] = []
     ray_backend = TorchConfig().backend_cls

@@ -62,7 +62,6 @@ def importers(package: str, *folders: str) -> set[str]:
 
 def test_no_module_of_the_method_loads_ray_or_mlflow_or_the_sweeps() -> None:
     assert "wsss.training.cam" in METHOD
-    assert "wsss.training.distributed" in METHOD
     assert "wsss.labels.infer" in METHOD
     loaded = loaded_by(*METHOD)
     assert {"wsss", "torch", "matplotlib"} <= loaded
@@ -126,8 +125,8 @@ def test_every_folder_of_the_sweeps_is_a_known_room() -> None:
     assert folders == set(ROOMS)
 
 
-def test_only_two_files_import_ray_within_the_method() -> None:
-    assert importers("ray", "wsss") == {"wsss/sharding.py", "wsss/training/distributed.py"}
+def test_only_the_shards_import_ray_within_the_method() -> None:
+    assert importers("ray", "wsss") == {"wsss/sharding.py"}
 
 
 def test_the_method_never_imports_the_sweeps() -> None:

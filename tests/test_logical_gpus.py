@@ -14,8 +14,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from sweeps.run.budget import GatedTrials
 from sweeps.run.capacity import HEAD_NODE, CapacityError
+from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources, concurrency
-from wsss.training.distributed import Workers, fit
 from wsss.training.process import Process
 
 pytestmark = [

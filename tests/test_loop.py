@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
+from sweeps.run.ray_train import Workers, fit
 from wsss.config import NetworkConfig, Precision, RunConfig
 from wsss.data.loading import CropBatch, CropDataset
 from wsss.data.voc import Sample, VocDataset
@@ -24,7 +25,6 @@ from wsss.training import loop
 from wsss.training.affinity import affinity_step, build_affinity_net
 from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.distributed import Workers, fit
 from wsss.training.execution import Execution
 from wsss.training.loop import (
     EpochSummary,

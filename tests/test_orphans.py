@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from sweeps.run import ray_train
+from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
 from sweeps.run.search_trainable import closing_trial
 from sweeps.run.trainable import trainable
 from sweeps.stages import guarded_trial, search_trial
 from sweeps.stages.task import Conduct
-from wsss.training import distributed, orphans, process
-from wsss.training.orphans import end_with_raylet
+from wsss.training import process
 
 REPO = Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ time.sleep(60)
 
 WORKER = """
 import threading, time
-from wsss.training.orphans import end_with_raylet
+from sweeps.run.ray_train import end_with_raylet
 print(end_with_raylet(), end_with_raylet(), threading.active_count(), flush=True)
 time.sleep(8)
 print("went on", flush=True)
@@ -73,8 +74,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append("work")
         return iter(())
 
-    for module in (orphans, distributed):
-        monkeypatch.setattr(module, "end_with_raylet", lambda: found.append("watch"))
+    monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
     monkeypatch.setattr(guarded_trial, "guarded_trial", work)
     monkeypatch.setattr(search_trial, "held_out_trial", work)
@@ -96,5 +96,5 @@ def test_workers_of_ray_train_watch_their_raylet_first(
 
     monkeypatch.setattr("ray.train.get_context", absent)
     with pytest.raises(RuntimeError, match="no context"):
-        distributed._worker({})
+        ray_train._worker({})
     assert done == ["watch"]

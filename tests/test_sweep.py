@@ -196,7 +196,7 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import ray\n"
         "from sweeps.stages.guarded_trial import guarded_trial\n"
         "from sweeps.stages.task import TrialTask\n"
-        "from wsss.training.distributed import Workers, fit\n"
+        "from sweeps.run.ray_train import Workers, fit\n"
         "config, store, data = sys.argv[1:]\n"
         "task = TrialTask(json.loads(config), store, data, None)\n"
         "ray.init('local', num_cpus=2, log_to_driver=False)\n"

@@ -1,6 +1,6 @@
 """Work on many images as Ray tasks, and long work in one of them, with progress as it comes.
 
-Beside training/distributed.py the only file of this package that imports Ray; Ray must run already.
+The only file of this package that imports Ray; Ray must run already.
 """
 
 from collections.abc import Callable, Iterator

@@ -99,7 +99,7 @@ def _files(store: str | None, data: str | None, weights: str | None) -> "list[Ch
 def _nodes(address: str, lock: Path, store: str | None, data: str | None) -> "list[Check]":
     from sweeps.cluster.doctor_checks import locked_versions
     from sweeps.cluster.doctor_nodes import check_nodes
-    from wsss.sharding import joined
+    from sweeps.run.shards import joined
 
     locked = locked_versions(lock) if lock.exists() else {}
     with joined(address):

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
+from sweeps.run.shards import TaskNeeds, map_shards, run_remotely
 from sweeps.stages.chain_stages import images, training
 from sweeps.stages.chain_work import TRAIN_DEEPLAB, ChainTask
 from wsss.label_stages import LEARN, WRITE
-from wsss.sharding import TaskNeeds, map_shards, run_remotely
-from wsss.training.distributed import Workers, fit
 from wsss.training.process import Process, pick_device
 
 CPU_STAGES = (WRITE,)

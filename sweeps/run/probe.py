@@ -120,8 +120,7 @@ def _collect(target: ProbeTarget, reference: Any) -> Probed:
 
 def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -> ProbeResult:
     """Probe one configuration where a trial would train it; runs in a Ray task."""
-    from wsss.training.distributed import Workers, fit
-    from wsss.training.orphans import end_with_raylet
+    from sweeps.run.ray_train import Workers, end_with_raylet, fit
     from wsss.training.process import pick_device
 
     end_with_raylet()

@@ -44,9 +44,9 @@ def _report(
 
     A training that diverged or does not learn is worth 0 % and is not repeated.
     """
+    from sweeps.run.ray_train import end_with_raylet
     from sweeps.store.failures import failure_kind
     from wsss.training.loop import DivergedError
-    from wsss.training.orphans import end_with_raylet
     from wsss.training.prior import NotLearningError
     from wsss.training.process import Process, pick_device
 

@@ -1,9 +1,12 @@
-"""Ray Train around a training loop: the only file of this package that imports Ray.
+"""Ray Train around a training loop, and a worker's end when its Ray node dies.
 
 A loop is a function (item, Process) -> iterator of flat metrics. `fit` runs it on N workers of a
 cluster, `torch.distributed` set up by Ray, and reports every record of rank 0.
 """
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +15,12 @@ from typing import Any
 import torch
 
 from wsss.training.allocation import keep_freed_memory
-from wsss.training.orphans import end_with_raylet
 from wsss.training.process import Process
 
 Loop = Callable[[Any, Process], Iterator[dict[str, float]]]
+
+CHECK_SECONDS = 2.0
+"""Between two looks at whether the raylet lives."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +110,26 @@ def _worker(config: dict[str, Any]) -> None:
     process = Process(context.get_world_rank(), context.get_world_size(), device)
     for record in config["loop"](config["item"], process):
         ray.train.report(record)
+
+
+def end_with_raylet() -> bool:
+    """Let this Ray worker end when its raylet is dead; return whether that is watched.
+
+    Ray looks for this itself, but takes a raylet whose exit nobody has collected for alive, as in
+    containers whose first process collects none. Its trials would wait for ever to report, and
+    keep their training locked and their GPU occupied. A process whose parent is no raylet is left
+    alone.
+    """
+    parent = os.getppid()
+    if os.environ.get("RAY_RAYLET_PID") != str(parent):
+        return False
+    name = "end-with-raylet"
+    if not any(thread.name == name for thread in threading.enumerate()):
+        threading.Thread(target=_watch, args=(parent,), name=name, daemon=True).start()
+    return True
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:  # a dead parent's children are given another one at once
+        time.sleep(CHECK_SECONDS)
+    os._exit(1)  # threads of Ray wait for the raylet, so no orderly end would come
