@@ -47,7 +47,7 @@ RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
 STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
 
 BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
-MORE_BENCHMARKS ?= step_choices compiled planning random_walk
+MORE_BENCHMARKS ?= step_choices planning random_walk
 
 each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 

@@ -50,7 +50,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
 
 def test_what_is_left_out_is_the_default_of_a_training() -> None:
     assert execution(None, "auto", 10.0) == Execution()
-    assert execution(0, "8", 0.0, compiled=True) == Execution(0, 8, 0.0, compiled=True)
+    assert execution(0, "8", 0.0) == Execution(0, 8, 0.0)
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "2.5", "", "1" * 5000])
@@ -92,9 +92,9 @@ def test_a_probe_trains_as_the_sweep_would(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
     calls = given("sweeps.run.probe_view.probe_sweep")
-    sweeps_command("probe", drawn, tmp_path, *OPTIONS, "--compile")
+    sweeps_command("probe", drawn, tmp_path, *OPTIONS)
     ((_, _, resources, probe, _),) = calls
-    assert resources.execution == probe.execution == Execution(2, 4, 1.5, compiled=True)
+    assert resources.execution == probe.execution == Execution(2, 4, 1.5)
 
 
 def test_a_headline_hands_them_to_its_stages(

@@ -17,7 +17,7 @@ from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.cli import app
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality, page, projection, speed
+from wsss.gpu_check import equality, page, projection
 from wsss.gpu_check.equality import Difference, Equality, all_cases, cam_cells, compare_steps
 from wsss.gpu_check.findings import Deadline, Options, Skipped
 from wsss.gpu_check.inference import Inference, InferenceSpeed
@@ -439,9 +439,3 @@ def test_the_page_ends_a_list_of_skipped_parts_and_names_why() -> None:
     (line,) = skipped.lines()
     assert line.what.endswith("case 11 and 8 more")
     assert line.remedy == "give more --minutes"
-
-
-def test_a_failed_compilation_is_no_fault_of_the_card() -> None:
-    step = StepSpeed("F3", speed.COMPILED, 16, failure="InductorError: no C compiler")
-    found = Speed("paper", 512, 16, full_size=True, on_gpu=True, steps=[step])
-    assert [line.verdict for line in found.lines()] == ["LOOK"]

@@ -127,7 +127,7 @@ def test_parts_of_a_batch_give_its_losses_and_its_gradient(
             step, batch = deeplab(kind, execution)
         values = step(batch)
         assert step.micro_batch == (execution.micro_batch or 4)
-        gradients = {n: p.grad for n, p in step.wrapped.named_parameters() if p.grad is not None}
+        gradients = {n: p.grad for n, p in step.network.named_parameters() if p.grad is not None}
         found.append((values, gradients))
     (values, whole), (other, parts) = found
     assert values[0] > 0

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from wsss.training.cam import (
     train_cam,
 )
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.execution import Execution
 from wsss.training.loop import DivergedError, Step
 from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 from wsss.training.prior import prior_loss
@@ -311,41 +309,6 @@ def test_bf16_trains_with_gradients_near_those_of_fp32(both: RunConfig) -> None:
     cosine = float(exact @ rough / exact.norm() / rough.norm())
     assert cosine > 0.9
     assert float(rough.norm() / exact.norm()) == pytest.approx(1, abs=0.1)
-
-
-def test_a_compiled_network_trains_as_the_plain_one(
-    both: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Traced as for any backend, then run by torch itself: building native code takes minutes.
-    compile_network = partial(torch.compile, backend="aot_eager")
-    calls: list[nn.Module] = []
-
-    def compiled(network: nn.Module, **options: Any) -> nn.Module:
-        calls.append(network)
-        result: nn.Module = compile_network(network, **options)
-        return result
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    parts = dict.fromkeys(
-        (f"network.{part}" for part in (
-            "channel_attention", "spatial_attention", "multi_scale_atrous", "context_association",
-        )), True,
-    )  # fmt: skip
-    config = apply_overrides(both, parts)
-    config = config.model_copy(
-        update={"network": config.network.model_copy(update={"batch_norm": "frozen"})}
-    )
-    optimised = []
-    for option in (False, True):
-        torch.manual_seed(0)
-        model = CamNet(config.network, 5).train()
-        step = cam_step(model, config, execution=Execution(compiled=option))
-        losses = [step(formula_batch())[0].item() for _ in range(2)]
-        optimised.append((losses, [p.detach().clone() for p in model.parameters()]))
-    assert len(calls) == 1
-    np.testing.assert_allclose(optimised[0][0], optimised[1][0], rtol=1e-4)
-    for plain, other in zip(optimised[0][1], optimised[1][1], strict=True):
-        torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-4)
 
 
 def test_bf16_learns_the_drawn_data_too(small: RunConfig, samples: list[Sample]) -> None:

@@ -280,7 +280,7 @@ def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
     assert run(config, store, drawn)[-1]["progress"] == 1
 
 
-def test_a_trial_trains_compiled_if_asked(
+def test_the_options_of_a_sweep_reach_the_training_of_a_trial(
     config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
@@ -292,20 +292,18 @@ def test_a_trial_trains_compiled_if_asked(
         given.append(options)
         raise StoppedError
 
-    monkeypatch.setattr(trial_module, "train_cam", watched)
-    for compiled in (False, True):
-        task = replace(task_of(config, tmp_path, drawn), execution=Execution(compiled=compiled))
-        with pytest.raises(StoppedError):
-            list(run_trial(task, Process()))
-    assert [options["execution"].compiled for options in given] == [False, True]
-
-
-def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
-    for compiled in (False, True):
-        resources = Resources(execution=Execution(2, compiled=compiled))
-        task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
-        assert task.execution == Execution(2, compiled=compiled)
+    resources = Resources(execution=Execution(2, micro_batch=3))
+    task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
+    assert task.execution == Execution(2, micro_batch=3)
+    monkeypatch.setattr(trial_module, "train_cam", watched)
+    with pytest.raises(StoppedError):
+        list(
+            run_trial(
+                replace(task_of(config, tmp_path, drawn), execution=task.execution), Process()
+            )
+        )
+    assert given[0]["execution"] == task.execution
 
 
 def test_scoring_another_split_or_corrected_masks_of_it_is_the_same_training(

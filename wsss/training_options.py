@@ -32,13 +32,7 @@ CheckpointMinutes = Annotated[
 ]  # fmt: skip
 
 
-def execution(
-    loader_workers: int | None,
-    micro_batch: str,
-    checkpoint_minutes: float,
-    *,
-    compiled: bool = False,
-) -> Execution:
+def execution(loader_workers: int | None, micro_batch: str, checkpoint_minutes: float) -> Execution:
     """Return how to train, as these options say. Raises ConfigError for a wrong --micro-batch."""
     from wsss.overrides import ConfigError
     from wsss.printable import quoted
@@ -51,4 +45,4 @@ def execution(
                 f"--micro-batch {quoted(micro_batch)}: give the number of images per forward, 1 or "
                 "more, or auto"
             )
-    return Execution(loader_workers, images, checkpoint_minutes, compiled)
+    return Execution(loader_workers, images, checkpoint_minutes)

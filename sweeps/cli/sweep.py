@@ -97,13 +97,6 @@ def run(
     loader_workers: LoaderWorkers = None,
     micro_batch: MicroBatch = "auto",
     checkpoint_minutes: CheckpointMinutes = 10.0,
-    compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="train through torch.compile; no gain on CPUs, untried on GPUs",
-        ),
-    ] = False,
     retry_failed: RetryFailed = False,
     budget: Annotated[
         float | None,
@@ -140,7 +133,7 @@ def run(
     from wsss.training.prior import PriorLimits
 
     with explained():
-        how = execution(loader_workers, micro_batch, checkpoint_minutes, compiled=compiled)
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
         sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         options = {
             "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,

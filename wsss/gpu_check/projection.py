@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from wsss.gpu_check.findings import Line, Skipped, Table
 from wsss.gpu_check.inference import Inference
 from wsss.gpu_check.loading import Loading
-from wsss.gpu_check.speed import COMPILED, PRECISIONS, Speed
+from wsss.gpu_check.speed import PRECISIONS, Speed
 from wsss.presets import PRESETS
 
 NUM_TRAIN, NUM_SCORED = 10_582, 1_464
@@ -39,7 +39,7 @@ class Projection:
         if not self.hours:
             return self.skipped.lines()
         own = PRESETS["paper"].train.precision
-        best = min((p for p in self.hours if p != COMPILED), key=lambda p: self.hours[p])
+        best = min(self.hours, key=lambda p: self.hours[p])
         found = []
         for precision, what in ((own, "as configured"), (best, "in the fastest numbers")):
             if precision in self.hours:
@@ -87,9 +87,9 @@ def project(
     train = PRESETS["paper"].train
     num_steps = train.epochs * (NUM_TRAIN // train.batch_size)
     loading_seconds = train.batch_size / loading.best if loading and loading.best else 0.0
-    for precision in (*PRECISIONS, COMPILED):
+    for precision in PRECISIONS:
         cells = [speed.step(cell, precision) for cell in ("B0", "F0", "F3")]
-        rate = inference.rate(precision.split()[0])
+        rate = inference.rate(precision)
         if not (cells[0] and cells[2] and rate):
             found.skipped.reasons[f"hours in {precision}"] = "its steps or CAMs were not measured"
             continue

@@ -41,9 +41,6 @@ from wsss.training.execution import Execution
 PRECISIONS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 ROOT = Path(__file__).parents[2]
 """Of this project; files within it are named from here."""
-COMPILED = "bf16 compiled"
-COMPILE_SECONDS = 100.0
-"""Time that must be left to begin a compilation: nothing can stop it half-way."""
 ROUNDS = 3
 MAX_STEPS = 20
 """Of a round."""
@@ -122,11 +119,6 @@ class Speed:
 
     def _failed(self, step: StepSpeed) -> Line:
         what = f"{step.cell} in {step.precision}"
-        if step.precision == COMPILED:
-            return Line(
-                "LOOK", what, step.failure, "torch.compile does not work here; all else does.",
-                "leave --compile out; it needs Triton and a C compiler",
-            )  # fmt: skip
         return Line(
             "FAIL", what, step.failure, "This training cannot run here at the preset's size.",
             "use a larger card, a smaller --micro-batch or SET=\"train.crop_size=...\"; if it is "
@@ -207,7 +199,6 @@ def measure_speed(options: Options, weights: Weights, deadline: Deadline) -> Spe
     else:
         found.skipped.reasons["waiting for the GPU"] = "not measured on a CPU"
         found.skipped.reasons["memory"] = "not measured on a CPU"
-        found.skipped.reasons[COMPILED] = "not measured on a CPU"
 
     def measure(cell: str, precision: str, execution: Execution | None = None) -> StepSpeed | None:
         if deadline.passed:
@@ -225,14 +216,6 @@ def measure_speed(options: Options, weights: Weights, deadline: Deadline) -> Spe
             for count in counts:
                 step = measure("F3", precision, Execution(micro_batch=count))
                 found.by_micro_batch += filter(None, [step])
-        for cell in ("F3", "B0"):
-            if deadline.left() < COMPILE_SECONDS:
-                found.skipped.reasons[f"{cell} in {COMPILED}"] = OUT_OF_TIME
-                continue
-            # `auto` would compile for each number of images that it tries.
-            known = found.step(cell, "bf16")
-            execution = Execution(compiled=True, micro_batch=known.micro_batch if known else None)
-            found.steps += filter(None, [measure(cell, COMPILED, execution)])
     return found
 
 
@@ -243,8 +226,7 @@ def measured_step(
     """Measure the steps of one network for about so many seconds."""
     found = StepSpeed(cell, precision, len(subject.batch.pixels))
     try:
-        number = cast("Precision", precision.split()[0])
-        step = subject.step(subject.build(), device, number, execution)
+        step = subject.step(subject.build(), device, cast("Precision", precision), execution)
         batch = pinned(subject, device)
 
         def run(count: int) -> float:
@@ -265,7 +247,7 @@ def measured_step(
                        first_seconds=first)  # fmt: skip
     except ForeseenError as error:  # too little memory
         return replace(found, failure=str(error))
-    except Exception as error:  # a compiler may fail in any way
+    except Exception as error:  # whatever a driver may do
         return replace(found, failure=first_line(error))
     finally:
         if device.type == "cuda":

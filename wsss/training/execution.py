@@ -13,7 +13,5 @@ class Execution:
     """Images of one rank per forward, their gradients added up; None: as many as memory allows."""
     checkpoint_minutes: float = 10.0
     """A checkpoint within an epoch after so many minutes without one; 0: only between epochs."""
-    compiled: bool = False
-    """By torch.compile, which pays late (docs/performance.md)."""
     gpu_share: float = 1.0
     """Share of a GPU's memory that this process may fill, in (0, 1]."""

@@ -23,7 +23,6 @@ from wsss.data.loading import CropBatch, Crops, Loader
 from wsss.errors import ForeseenError
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
-from wsss.training.compiled import compile_network
 from wsss.training.execution import Execution
 from wsss.training.micro_batch import check_micro_batch, measured
 from wsss.training.optim import clip_gradients, set_lr
@@ -234,8 +233,7 @@ class Step:
         execution: Execution | None = None,
     ) -> None:  # fmt: skip
         self.process, self.execution = process or Process(), execution or Execution()
-        self.wrapped = self.process.wrap(network)
-        self.network = compile_network(self.wrapped) if self.execution.compiled else self.wrapped
+        self.network = self.process.wrap(network)
         self.objective, self.optimizer = objective, optimizer
         self.precision, self.clip_norm = precision, clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -281,14 +279,13 @@ class Step:
 
     def _forward(self, inputs: Tensor) -> Any:
         with autocast(self.process.device, self.precision):
-            # Not compiled while its size is sought: each size would be compiled.
-            return (self.network if self.micro_batch else self.wrapped)(inputs)
+            return self.network(inputs)
 
     def _sharing_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Return a context in which only the last part's backward averages over the ranks."""
-        if is_last or not isinstance(self.wrapped, DistributedDataParallel):
+        if is_last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
-        return self.wrapped.no_sync()
+        return self.network.no_sync()
 
     def _fitting(self, batch: CropBatch, whole: Any) -> int:
         """Return how many images share a forward: all on a CPU, on a GPU what its memory allows."""
