@@ -17,13 +17,19 @@ from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
 from wsss.cli import app
 from wsss.gpu_check import __main__ as command
-from wsss.gpu_check import equality, page, projection
-from wsss.gpu_check.equality import Difference, Equality, all_cases, cam_cells, compare_steps
-from wsss.gpu_check.findings import Deadline, Options, Skipped
-from wsss.gpu_check.inference import Inference, InferenceSpeed
-from wsss.gpu_check.loading import Loading
-from wsss.gpu_check.real_training import RealTraining, Resumed, Trained
-from wsss.gpu_check.speed import Speed, StepSpeed, waits_of
+from wsss.gpu_check import equality, page, speed
+from wsss.gpu_check.equality import Difference, all_cases, cam_cells, compare_steps
+from wsss.gpu_check.page import Deadline, Options, Section
+from wsss.gpu_check.real_training import Resumed, Trained, judge_resumed, judge_training
+from wsss.gpu_check.speed import (
+    InferenceSpeed,
+    Speeds,
+    StepSpeed,
+    judge_loading,
+    judge_steps,
+    project,
+    waits_of,
+)
 from wsss.gpu_check.subjects import CELLS, PARTS, Weights, cam_subject, read_weights
 from wsss.overrides import apply_overrides
 from wsss.presets import PAPER, PRESETS, TINY
@@ -31,6 +37,11 @@ from wsss.presets import PAPER, PRESETS, TINY
 REPO = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 SMALL = apply_overrides(TINY, {"train.crop_size": 48, "train.batch_size": 2})
+
+
+def new_section() -> Section:
+    """A section that has a minute."""
+    return Section(Deadline(60))
 
 
 def check(out: Path, *words: str) -> tuple[int, dict[str, Any], str]:
@@ -260,12 +271,12 @@ def test_a_wrong_gradient_is_a_fail_that_names_the_tensor(monkeypatch: pytest.Mo
     assert difference.verdict == "FAIL"
     assert difference.gradient == pytest.approx(0.01, rel=1e-3)
     assert 0 < difference.rounding < 1e-3
-    found = Equality(on_gpu=False, differences=[difference])
-    (line,) = found.lines()
+    section = new_section()
+    equality.judge([difference], section)
+    (line,) = section.lines()
     assert line.verdict == "FAIL"
     assert "gradient of classifier.weight" in line.found
-    assert page.exit_code({"equality": found}) == 1
-    text = page.render(Options(CPU, Path()), {"equality": found}, 1.0)
+    text = page.render(Options(CPU, Path()), {"equality": section}, 1.0)
     assert "  FAIL section 2, tiny B0: differs by 1.0e-02" in text
 
 
@@ -300,9 +311,10 @@ def test_a_case_that_ends_in_an_error_is_a_fail_and_the_next_is_tried(
 
     cases = [("first", broken), ("second", lambda: (Difference("second", 0.0, 0.0, "w", 0.0), []))]
     monkeypatch.setattr(equality, "all_cases", lambda *_: cases)
-    found = equality.check_equality(Options(CPU, Path()), Weights(), Deadline(60))
-    assert [d.verdict for d in found.differences] == ["FAIL", "PASS"]
-    assert "no kernel image" in next(x.found for x in found.lines() if x.verdict == "FAIL")
+    section = new_section()
+    found = equality.check_equality(Options(CPU, Path()), Weights(), section)
+    assert [d.verdict for d in found] == ["FAIL", "PASS"]
+    assert "no kernel image" in next(x.found for x in section.lines() if x.verdict == "FAIL")
 
 
 def test_weights_are_recognised_by_their_backbone(shared_weights: Path) -> None:
@@ -330,49 +342,68 @@ def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.Monke
     assert len(places) == 2
     assert waits_of(lambda: None) == []
     assert mode == ["default"]
-    lines = Speed("paper", 512, 16, full_size=True, on_gpu=True, waits={"F3": places}).lines()
-    assert [line.verdict for line in lines] == ["LOOK"]
-    assert places[0] in lines[0].found
+    section = new_section()
+    judge_steps(Speeds(full_size=True, waits={"F3": places}), section, on_gpu=True)
+    (line,) = section.lines()
+    assert line.verdict == "LOOK"
+    assert places[0] in line.found
 
 
 def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
-    found = Speed("paper", 512, 16, full_size=True, on_gpu=True)
-    found.steps = [StepSpeed("F3", "tf32", 16, failure="16 images do not fit the GPU's memory")]
-    (line,) = found.lines()
+    failed = StepSpeed("F3", "tf32", 16, failure="16 images do not fit the GPU's memory")
+    speeds, section = Speeds(full_size=True, steps=[failed]), new_section()
+    judge_steps(speeds, section, on_gpu=True)
+    (line,) = section.lines()
     assert line.verdict == "FAIL"
     assert "do not fit" in line.found
     assert "--micro-batch" in line.remedy
-    assert found.fastest() is None
+    assert speeds.fastest() is None
 
 
-def test_the_loader_is_held_against_the_fastest_step() -> None:
-    found = Loading("paper", "drawn pictures", 4, needed=100.0, needed_by="B0 in bf16",
-                    rates={0: 40.0, 1: 45.0, 2: 90.0, 4: 170.0, 8: 300.0})  # fmt: skip
-    (line,) = found.lines()
-    assert (line.verdict, line.what) == (
-        "PASS",
-        "the loader feeds this device: yes, with 4 worker(s)",
-    )
-    (line,) = replace(found, default_workers=2).lines()
-    assert (line.verdict, line.remedy) == ("LOOK", "give --loader-workers 4")
-    (line,) = replace(found, needed=290.0).lines()
-    assert (line.verdict, line.what) == ("LOOK", "the loader feeds this device: NO")
+@pytest.mark.parametrize(
+    ("needed", "default", "expected"),
+    [
+        (100, 4, ("PASS", "the loader feeds this device: yes, with 4 worker(s)")),
+        (100, 2, ("LOOK", "the loader feeds this device: yes, with 4 worker(s)")),
+        (290, 4, ("LOOK", "the loader feeds this device: NO")),
+    ],
+)
+def test_the_loader_is_held_against_the_fastest_step(
+    needed: int, default: int, expected: tuple[str, str]
+) -> None:
+    steps = [StepSpeed("B0", "bf16", needed, seconds=1.0), StepSpeed("F3", "bf16", 9, seconds=1.0)]
+    loaded = {0: 40.0, 1: 45.0, 2: 90.0, 4: 170.0, 8: 300.0}
+    section = new_section()
+    judge_loading(Speeds(full_size=True, steps=steps, loaded=loaded), default, section)
+    (line,) = section.lines()
+    assert (line.verdict, line.what) == expected
+    if expected[0] == "LOOK" and needed == 100:
+        assert line.remedy == "give --loader-workers 4"
 
 
-def test_a_resumed_training_may_differ_as_equal_ones_do_and_no_more() -> None:
-    def verdict(resumed: Resumed) -> str:
-        return RealTraining("tiny", "drawn", "random", False, resumed=resumed).lines()[0].verdict
-
-    assert verdict(Resumed(after=4, change=0.0, repeat=0.0)) == "PASS"
-    assert verdict(Resumed(after=4, change=2e-6, repeat=1e-6)) == "PASS"
-    assert verdict(Resumed(after=4, change=2e-6, repeat=0.0)) == "FAIL"
-    assert verdict(Resumed(after=0, change=0.0, repeat=0.0)) == "FAIL"
+@pytest.mark.parametrize(
+    ("resumed", "verdict"),
+    [
+        (Resumed(after=4, change=0.0, repeat=0.0), "PASS"),
+        (Resumed(after=4, change=2e-6, repeat=1e-6), "PASS"),
+        (Resumed(after=4, change=2e-6, repeat=0.0), "FAIL"),
+        (Resumed(after=0, change=0.0, repeat=0.0), "FAIL"),
+    ],
+)
+def test_a_resumed_training_may_differ_as_equal_ones_do_and_no_more(
+    resumed: Resumed, verdict: str
+) -> None:
+    section = new_section()
+    judge_resumed(resumed, section)
+    assert [line.verdict for line in section.lines()] == [verdict]
 
 
 def test_a_training_is_judged_by_its_loss_and_by_the_label_prior() -> None:
     def verdict(first: float, last: float, *, small: bool = False) -> str:
+        section = new_section()
         one = Trained("B0", 100, 10.0, first, last, prior=0.2)
-        return RealTraining("short", "pictures", "", small, trainings=[one]).lines()[0].verdict
+        judge_training(one, section, small=small, source="pictures")
+        return section.lines()[0].verdict
 
     assert verdict(0.6, 0.1) == "PASS"
     assert verdict(0.6, 0.3) == "LOOK"
@@ -389,53 +420,47 @@ def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
         )
         for trial in plan.trials
     )
-    assert dict(found) == projection.TRAININGS
+    assert dict(found) == speed.TRAININGS
     assert len({trial.cam_id for trial in plan.trials}) == len(plan.trials)  # each scored once
-    train, seeds = PAPER.train, projection.NUM_SEEDS
+    train, seeds = PAPER.train, speed.NUM_SEEDS
     assert (train.epochs, train.batch_size, seeds) == (5, 16, 3)
 
 
-def measured() -> tuple[Speed, Loading, Inference]:
+def measured() -> Speeds:
     """A card on which B0 takes .1 s, F0 .2 and F3 .6, and which infers 10 images a second."""
     steps = [StepSpeed(cell, "tf32", 16, 16, seconds)
              for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))]  # fmt: skip
-    return (
-        Speed("paper", 512, 16, full_size=True, on_gpu=True, steps=steps),
-        Loading("paper", "pictures", 4, 160.0, "B0 in tf32", rates={4: 1600.0}),
-        Inference("paper", "pictures", 8, speeds=[InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]),
-    )
+    inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]
+    return Speeds(full_size=True, steps=steps, loaded={4: 1600.0}, inferred=inferred)
 
 
 def test_the_hours_of_the_tables_are_those_of_a_calculation_by_hand() -> None:
-    found = projection.project(*measured())
+    section = new_section()
+    found = project(measured(), section)
     steps = 5 * 661
     training = steps * (1 * 0.1 + 6 * 0.2 + 2 * 0.4 + 16 * 0.6)  # one view less is .2 s less
-    assert found.inference_hours["tf32"] == pytest.approx(3 * 25 * 1464 / 10 / 3600)
-    assert found.hours["tf32"] == pytest.approx(3 * (training + 25 * 1464 / 10) / 3600)
-    assert set(found.hours) == {"tf32"}
-    assert "hours in bf16" in found.skipped.reasons
-    assert not found.bound_by_loading
+    assert set(found) == {"tf32"}
+    assert found["tf32"].training == pytest.approx(3 * training / 3600)
+    assert found["tf32"].inference == pytest.approx(3 * 25 * 1464 / 10 / 3600)
+    assert not found["tf32"].bound_by_loading
+    assert "hours in bf16" in section.skipped
 
 
 def test_slow_loading_is_part_of_the_hours() -> None:
-    speed_, loading, inference = measured()
-    loading.rates = {4: 20.0}  # .8 s a batch
-    found = projection.project(speed_, loading, inference)
+    found = project(replace(measured(), loaded={4: 20.0}), new_section())["tf32"]  # .8 s a batch
     assert found.bound_by_loading
-    assert found.hours["tf32"] - found.inference_hours["tf32"] == pytest.approx(
-        3 * 5 * 661 * 25 * 0.8 / 3600
-    )
+    assert found.training == pytest.approx(3 * 5 * 661 * 25 * 0.8 / 3600)
 
 
 def test_nothing_is_projected_from_small_steps() -> None:
-    speed_, loading, inference = measured()
-    found = projection.project(replace(speed_, full_size=False), loading, inference)
-    assert found.hours == {}
-    assert found.lines()[0].verdict == "SKIP"
+    section = new_section()
+    assert project(replace(measured(), full_size=False), section) == {}
+    assert section.lines()[0].verdict == "SKIP"
 
 
 def test_the_page_ends_a_list_of_skipped_parts_and_names_why() -> None:
-    skipped = Skipped({f"case {n}": "not measured: out of time" for n in range(20)})
-    (line,) = skipped.lines()
+    section = Section(Deadline(0))
+    assert all(section.is_late(f"case {n}") for n in range(20))
+    (line,) = section.lines()
     assert line.what.endswith("case 11 and 8 more")
     assert line.remedy == "give more --minutes"

@@ -9,9 +9,9 @@ import torch
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.gpu_check.equality import check_equality
-from wsss.gpu_check.findings import Deadline, Options
+from wsss.gpu_check.page import Deadline, Options, Section
 from wsss.gpu_check.real_training import TIMES_REPEAT, Bench
-from wsss.gpu_check.speed import pinned, subjects_that_may_wait, waits_of
+from wsss.gpu_check.speed import subjects_that_may_wait, waits_of_a_step
 from wsss.gpu_check.subjects import CELLS, Weights, cam_subject
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
@@ -27,17 +27,16 @@ OPTIONS = Options(GPU, Path(), small=True, preset="short")
 
 
 def test_every_step_and_inference_is_equal_to_the_cpus() -> None:
-    found = check_equality(OPTIONS, Weights(), Deadline(3600))
-    assert not found.skipped.reasons
-    assert [d for d in found.differences if d.verdict == "FAIL"] == []
+    section = Section(Deadline(3600))
+    found = check_equality(OPTIONS, Weights(), section)
+    assert found
+    assert not section.skipped
+    assert [one for one in found if one.verdict == "FAIL"] == []
 
 
 @pytest.mark.parametrize("name", subjects_that_may_wait(OPTIONS, Weights()))
 def test_no_step_waits_for_the_gpu(name: str) -> None:
-    subject = subjects_that_may_wait(OPTIONS, Weights())[name]
-    step, batch = subject.step(subject.build(), GPU, "tf32", Execution()), pinned(subject, GPU)
-    step(batch)
-    assert waits_of(lambda: step(batch)) == []
+    assert waits_of_a_step(subjects_that_may_wait(OPTIONS, Weights())[name], GPU) == []
 
 
 def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss() -> None:
@@ -45,7 +44,7 @@ def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss
     subject = cam_subject(config, Weights())
 
     def stepped(execution: Execution) -> tuple[Any, torch.Tensor, int]:
-        step, batch = subject.step(subject.build(), GPU, "fp32", execution), pinned(subject, GPU)
+        step, batch = subject.step(subject.build(), GPU, "fp32", execution), subject.pinned(GPU)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         values = step(batch).cpu()

@@ -4,31 +4,36 @@ Needs torch, torchvision, numpy, pillow, pydantic and pyyaml, and no network.
 """
 
 import argparse
+import os
+import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torchvision
 
 from wsss.errors import ForeseenError, explained
 from wsss.gpu_check import page
 from wsss.gpu_check.equality import check_equality
-from wsss.gpu_check.findings import Deadline, Failed, Options, Section, first_line
-from wsss.gpu_check.inference import Inference, measure_inference
-from wsss.gpu_check.loading import Loading, measure_loading
-from wsss.gpu_check.machine import look_at_machine
-from wsss.gpu_check.pictures import Pictures, find_pictures
-from wsss.gpu_check.projection import project
+from wsss.gpu_check.page import Deadline, Options, Section, Table, first_line
 from wsss.gpu_check.real_training import train_for_real
-from wsss.gpu_check.speed import Speed, measure_speed
-from wsss.gpu_check.subjects import Weights, read_weights
+from wsss.gpu_check.speed import (
+    GIB,
+    Speeds,
+    measure_inference,
+    measure_loading,
+    measure_steps,
+    project,
+)
+from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weights
 from wsss.presets import PRESETS
 
 SHARES = {"machine": 1, "equality": 45, "speed": 36, "loading": 8, "inference": 9,
           "real_training": 20, "projection": 1}  # fmt: skip
 """Of the time left, a section gets its share among those still to come."""
-
 PLANNED = 0.94
 """Share of --minutes that is planned with; the rest is for the start, and for late parts."""
 
@@ -59,9 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
             weights=given.weights, minutes=given.minutes, small=given.small,
             preset=given.preset or ("tiny" if given.small else "paper"),
         )  # fmt: skip
-        weights = read_weights(options.weights)
-        pictures = find_pictures(options)
-        return check(options, weights, pictures)
+        return check(options, read_weights(options.weights), find_pictures(options))
 
 
 def pick(name: str | None, *, small: bool) -> torch.device:
@@ -81,46 +84,97 @@ def pick(name: str | None, *, small: bool) -> torch.device:
 
 def check(options: Options, weights: Weights, pictures: Pictures) -> int:
     """Go through all sections; write the page after each. Returns the exit code."""
+    speeds = Speeds(full_size=options.preset == "paper" and not options.small)
+    sections: dict[str, Callable[[Section], object]] = {
+        "machine": lambda own: look_at_machine(options, own),
+        "equality": lambda own: check_equality(options, weights, own),
+        "speed": lambda own: measure_steps(options, weights, speeds, own),
+        "loading": lambda own: measure_loading(options, pictures, speeds, own),
+        "inference": lambda own: measure_inference(options, weights, pictures, speeds, own),
+        "real_training": lambda own: train_for_real(options, weights, pictures, own),
+        "projection": lambda own: project(speeds, own),
+    }
     found: dict[str, Section] = {}
     started, whole = time.monotonic(), Deadline(60 * PLANNED * options.minutes)
-
-    def speed() -> Speed | None:
-        return one if isinstance(one := found["speed"], Speed) else None
-
-    def loading(deadline: Deadline) -> Loading:
-        fastest = measured.fastest() if (measured := speed()) else None
-        name = f"{fastest.cell} in {fastest.precision}" if fastest else ""
-        rate = (name, fastest.images_per_second) if fastest else None
-        return measure_loading(options, pictures, rate, deadline)
-
-    def projection(deadline: Deadline) -> Section:
-        loaded, inferred = found["loading"], found["inference"]
-        return project(
-            speed(), loaded if isinstance(loaded, Loading) else None,
-            inferred if isinstance(inferred, Inference) else None,
-        )  # fmt: skip
-
-    sections: dict[str, Callable[[Deadline], Section]] = {
-        "machine": lambda end: look_at_machine(options, weights, end),
-        "equality": lambda end: check_equality(options, weights, end),
-        "speed": lambda end: measure_speed(options, weights, end),
-        "loading": loading,
-        "inference": lambda end: measure_inference(options, weights, pictures, end),
-        "real_training": lambda end: train_for_real(options, weights, pictures, end),
-        "projection": projection,
-    }
-    for name, section in sections.items():
+    for name, measure in sections.items():
         to_come = sum(share for key, share in SHARES.items() if key not in found)
         print(f"{page.TITLES[name][0]} ...", flush=True)
+        own = found[name] = Section(Deadline(whole.left() * SHARES[name] / to_come))
         try:
-            found[name] = section(Deadline(whole.left() * SHARES[name] / to_come))
+            measure(own)
         except Exception as error:  # the other sections still say something
-            found[name] = Failed(first_line(error))
-        for line in found[name].lines():
+            own.say(
+                "FAIL", "this section", f"ended by an error: {first_line(error)}",
+                "Nothing of it can be trusted, and a sweep may meet the same error.",
+                "run the check again; if it comes again, report it with gpu_check.json",
+            )  # fmt: skip
+        for line in own.lines():
             print(page.line_text(line), flush=True)
         page.write(options, found, time.monotonic() - started)
     print(f"\n{options.out / 'gpu_check.txt'}: the page; gpu_check.json: its numbers")
-    return page.exit_code(found)
+    return int(any(line.verdict == "FAIL" for own in found.values() for line in own.lines()))
+
+
+def look_at_machine(options: Options, section: Section) -> None:
+    """Say which machine this is and what its card lacks.
+
+    Raises RuntimeError if its GPU cannot even multiply.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    num_cpus = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    if options.on_gpu:
+        _look_at_card(options.device, num_cpus, section)
+        software |= {
+            "driver": _driver(), "CUDA": torch.version.cuda or "none",
+            "cuDNN": str(torch.backends.cudnn.version()),
+            "kernels of this torch": " ".join(torch.cuda.get_arch_list()),
+        }  # fmt: skip
+    else:
+        cpu = platform.processor() or platform.machine()
+        section.say(
+            "INFO", "device", f"the CPU ({cpu}), {num_cpus} to use",
+            "The check tries itself here. Speeds of this run say nothing about a GPU.",
+        )  # fmt: skip
+    section.numbers |= {"num_cpus": num_cpus, "software": software}
+    section.tables.append(Table(("software", "version"), list(software.items())))
+
+
+def _look_at_card(device: torch.device, num_cpus: int, section: Section) -> None:
+    card, num_gpus = torch.cuda.get_device_properties(device), torch.cuda.device_count()
+    free, memory = torch.cuda.mem_get_info(device)
+    torch.ones(8, 8, device=device).matmul(torch.ones(8, 8, device=device)).sum().item()
+    section.numbers |= {"device": card.name, "capability": (card.major, card.minor),
+                        "memory": memory, "free_memory": free, "num_gpus": num_gpus}  # fmt: skip
+    section.say("INFO", "card", f"{card.name}, {memory / GIB:.1f} GiB")
+    section.say(
+        "PASS" if free > 0.9 * memory else "LOOK", "free memory", f"{free / memory:.0%} of it",
+        "What others hold, a training cannot use; `auto` then takes a smaller micro-batch.",
+        "see with nvidia-smi who holds the rest, and end it",
+    )  # fmt: skip
+    ampere = card.major >= 8
+    section.say(
+        "PASS" if ampere else "LOOK", "numbers",
+        f"tf32 and bf16: {'yes' if ampere else 'no'} (compute capability {card.major}."
+        f"{card.minor})",
+        "Cards from Ampere (8.0) on multiply fast in both. An older one computes tf32 as fp32, and "
+        "bf16 slowly.",
+        "leave the precision at its default; docs/gpu.md says what fits this card",
+    )  # fmt: skip
+    section.say(
+        "PASS" if num_cpus >= 4 * num_gpus else "LOOK", "CPUs", f"{num_cpus} for {num_gpus} GPU(s)",
+        "Pictures are decoded and cut by CPUs while the GPU trains.",
+        "ask for more CPUs a GPU; section 4 says how many this card needs",
+    )  # fmt: skip
+
+
+def _driver() -> str:
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (no nvidia-smi)"
+    return (found.stdout.split() or ["unknown"])[0]
 
 
 if __name__ == "__main__":

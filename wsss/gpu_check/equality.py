@@ -6,23 +6,16 @@ whose weights are moved by one unit in the last place: a network may be that sen
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from wsss.config import LabelsConfig, Precision, RunConfig
-from wsss.gpu_check.findings import (
-    OUT_OF_TIME,
-    Deadline,
-    Line,
-    Options,
-    Skipped,
-    Table,
-    first_line,
-)
+from wsss.config import Precision, RunConfig
+from wsss.gpu_check.page import Options, Section, Table, first_line
 from wsss.gpu_check.subjects import (
     CELLS,
     FULL_MODULE,
@@ -43,7 +36,7 @@ from wsss.networks.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
-from wsss.segmentation_config import PamrConfig
+from wsss.segmentation_config import DeepLabConfig, PamrConfig
 from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.training.execution import Execution
 
@@ -66,8 +59,8 @@ class Difference:
     """How far the device is from the CPU in one case; all numbers are relative."""
 
     case: str
-    loss: float
-    gradient: float
+    loss: float = math.nan
+    gradient: float = math.nan
     """Of the tensor that differs most; nan where there is no gradient."""
     tensor: str = ""
     """That tensor's name."""
@@ -90,6 +83,18 @@ class Difference:
             return "PASS"
         return "LOOK" if self.largest <= TIMES_ROUNDING * self.rounding else "FAIL"
 
+    @property
+    def said(self) -> str:
+        """Return how far it is, where, and beside what."""
+        place = "result"
+        if self.tensor and self.largest != self.loss:
+            of_gradient = self.largest == self.gradient
+            place = f"gradient of {self.tensor}" if of_gradient else "optimiser's step"
+        return self.error or (
+            f"differs by {self.largest:.1e} ({place}); allowed: {TOLERANCE:.0e}, rounding alone "
+            f"moves it by {self.rounding:.1e}"
+        )
+
 
 class PrecisionDistance(NamedTuple):
     """How far a precision is from fp32 on the device, relative: information, no fault."""
@@ -101,95 +106,60 @@ class PrecisionDistance(NamedTuple):
     """Of all gradients together."""
 
 
-@dataclass
-class Equality:
-    """All differences."""
-
-    on_gpu: bool
-    differences: list[Difference] = field(default_factory=list)
-    precisions: list[PrecisionDistance] = field(default_factory=list)
-    skipped: Skipped = field(default_factory=Skipped)
-
-    def lines(self) -> list[Line]:
-        """Return a line for all that pass, and one for each that does not."""
-        by = {verdict: [d for d in self.differences if d.verdict == verdict]
-              for verdict in ("PASS", "LOOK", "FAIL")}  # fmt: skip
-        found = []
-        if by["PASS"]:
-            worst = max(by["PASS"], key=lambda d: d.largest)
-            found.append(
-                Line(
-                    "PASS", f"{len(by['PASS'])} of {len(self.differences)} cases",
-                    f"differ by at most {worst.largest:.1e} ({worst.case}); allowed: "
-                    f"{TOLERANCE:.0e}",
-                    "Losses, gradients and the optimiser's step come out as on the CPU, in fp32.",
-                )
-            )  # fmt: skip
-        for one in by["LOOK"]:
-            found.append(
-                Line(
-                    "LOOK", one.case,
-                    f"differs by {one.largest:.1e} ({_where(one)}); rounding alone moves it by "
-                    f"{one.rounding:.1e}",
-                    "This network is sensitive: the last digit of a weight does as much.",
-                    "nothing, unless a case of every preset is here",
-                )
-            )  # fmt: skip
-        for one in by["FAIL"]:
-            found.append(
-                Line(
-                    "FAIL", one.case,
-                    one.error or f"differs by {one.largest:.1e} ({_where(one)}); allowed: "
-                    f"{TOLERANCE:.0e}, rounding alone: {one.rounding:.1e}",
-                    "The device computes something else than the CPU: its results would be wrong.",
-                    "do not train here; try another version of torch or of the driver, and report "
-                    "it with gpu_check.json",
-                )
-            )  # fmt: skip
-        return found + self.skipped.lines()
-
-    def tables(self) -> list[Table]:
-        """Return how far tf32 and bf16 are from fp32."""
-        if not self.precisions:
-            return []
-        rows = tuple(
-            (p.case, p.precision, f"{p.loss:.1e}", f"{p.gradient:.1e}") for p in self.precisions
-        )
-        note = (
-            "How far tf32 and bf16 are from fp32 on this device, relative, of the first step. No "
-            "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
-            "network move by tenths in bf16. Whether it trains as well, only trainings tell."
-        )
-        return [Table(("case", "numbers", "loss", "gradients"), rows, note)]
-
-
-def _where(one: Difference) -> str:
-    if one.largest == one.loss or not one.tensor:
-        return "result"
-    return f"gradient of {one.tensor}" if one.largest == one.gradient else "optimiser's step"
-
-
-def check_equality(options: Options, weights: Weights, deadline: Deadline) -> Equality:
-    """Compare all cases, as far as time allows."""
-    found = Equality(options.on_gpu)
-    for name, case in all_cases(options, weights):
-        if deadline.passed:
-            found.skipped.reasons[name] = OUT_OF_TIME
-            continue
-        try:
-            difference, precisions = case()
-        except Exception as error:  # whatever a driver may do, the other cases go on
-            difference, precisions = (
-                Difference(name, math.nan, math.nan, error=first_line(error)),
-                [],
-            )
-        found.differences.append(difference)
-        found.precisions += precisions
-    return found
-
-
 Answer = tuple[Difference, list[PrecisionDistance]]
 Case = tuple[str, Callable[[], Answer]]
+Compute = Callable[[torch.device], Tensor]
+
+
+def check_equality(options: Options, weights: Weights, section: Section) -> list[Difference]:
+    """Compare all cases, as far as time allows."""
+    differences: list[Difference] = []
+    distances: list[PrecisionDistance] = []
+    section.numbers |= {"differences": differences, "precisions": distances}
+    for name, case in all_cases(options, weights):
+        if section.is_late(name):
+            continue
+        try:
+            difference, of_precisions = case()
+        except Exception as error:  # whatever a driver may do, the other cases go on
+            difference, of_precisions = Difference(name, error=first_line(error)), []
+        differences.append(difference)
+        distances += of_precisions
+    judge(differences, section)
+    rows = [(d.case, d.precision, f"{d.loss:.1e}", f"{d.gradient:.1e}") for d in distances]
+    note = (
+        "How far tf32 and bf16 are from fp32 on this device, relative, of the first step. No "
+        "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
+        "network move by tenths in bf16. Whether it trains as well, only trainings tell."
+    )
+    section.tables.append(Table(("case", "numbers", "loss", "gradients"), rows, note))
+    return differences
+
+
+def judge(differences: list[Difference], section: Section) -> None:
+    """Say a line for all that pass, and one for each that does not."""
+    passed = [one for one in differences if one.verdict == "PASS"]
+    if passed:
+        worst = max(passed, key=lambda one: one.largest)
+        section.say(
+            "PASS", f"{len(passed)} of {len(differences)} cases",
+            f"differ by at most {worst.largest:.1e} ({worst.case}); allowed: {TOLERANCE:.0e}",
+            "Losses, gradients and the optimiser's step come out as on the CPU, in fp32.",
+        )  # fmt: skip
+    for one in sorted(differences, key=lambda one: one.verdict, reverse=True):
+        if one.verdict == "LOOK":
+            section.say(
+                "LOOK", one.case, one.said,
+                "This network is sensitive: the last digit of a weight does as much.",
+                "nothing, unless a case of every preset is here",
+            )  # fmt: skip
+        elif one.verdict == "FAIL":
+            section.say(
+                "FAIL", one.case, one.said,
+                "The device computes something else than the CPU: its results would be wrong.",
+                "do not train here; try another version of torch or of the driver, and report it "
+                "with gpu_check.json",
+            )  # fmt: skip
 
 
 def all_cases(options: Options, weights: Weights) -> list[Case]:
@@ -221,46 +191,34 @@ def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 def training_cases(options: Options, weights: Weights) -> Iterator[Case]:
     """Yield the trainings: CAM networks of every preset, DeepLab, the affinity network."""
     crop = 64 if options.small else 128
+    number: Iterable[Precision] = ("tf32", "bf16") if options.on_gpu else ("bf16",)
 
-    def comparison(name: str, subject: Callable[[], Subject], *, precise: bool = False) -> Case:
-        wanted: tuple[Precision, ...] = ("tf32", "bf16") if options.on_gpu else ("bf16",)
-        return name, lambda: compare_steps(
-            name, subject(), options.device, precisions=wanted if precise else ()
+    def case(name: str, subject: Subject, *, precise: bool = False) -> Case:
+        return name, partial(
+            compare_steps, name, subject, options.device, precisions=number if precise else ()
         )
 
-    def cam(name: str, base: RunConfig, overrides: dict[str, Any], *, precise: bool = False,
-            crop: int = crop, batch: int = 2) -> Case:  # fmt: skip
-        size = {"train.crop_size": crop, "train.batch_size": batch}
-        return comparison(
-            name, lambda: cam_subject(apply_overrides(base, size | overrides), weights),
-            precise=precise,
-        )  # fmt: skip
+    def cam(
+        base: RunConfig, overrides: dict[str, Any], size: int = crop, batch: int = 2
+    ) -> Subject:
+        small = {"train.crop_size": size, "train.batch_size": batch}
+        return cam_subject(apply_overrides(base, small | overrides), weights)
 
     for preset, base in PRESETS.items():
         for cell, overrides in cam_cells().items():
             precise = cell in ("B0", "F3") and (preset == "tiny" or not options.small)
-            yield cam(f"{preset} {cell}", base, overrides, precise=precise)
+            yield case(f"{preset} {cell}", cam(base, overrides), precise=precise)
     tiny = apply_overrides(PRESETS["tiny"], CELLS["F3"])
-    yield cam(f"tiny F3 of {MANY_PIXELS} px", tiny, {}, crop=MANY_PIXELS, batch=1)
+    yield case(f"tiny F3 of {MANY_PIXELS} px", cam(tiny, {}, MANY_PIXELS, 1))
     for preset, deeplab in distinct(DEEPLAB_PRESETS).items():
-        few = {"batch_size": 2, "crop_size": crop + 1}
-        yield comparison(
-            f"DeepLab {preset}",
-            lambda deeplab=deeplab, few=few: deeplab_subject(  # type: ignore[misc]
-                deeplab.model_copy(update=few), weights
-            ),
-            precise=not options.small,
-        )  # fmt: skip
+        few = deeplab.model_copy(update={"batch_size": 2, "crop_size": crop + 1})
+        yield case(f"DeepLab {preset}", deeplab_subject(few, weights), precise=not options.small)
     for preset, labels in distinct(LABEL_PRESETS).items():
         walk = labels.random_walk.model_copy(update={"batch_size": 2, "crop_size": crop})
-        yield comparison(
-            f"affinity network {preset}",
-            lambda preset=preset, walk=walk: affinity_subject(  # type: ignore[misc]
-                PRESETS[preset].network, walk, weights
-            ),
-        )
+        subject = affinity_subject(PRESETS[preset].network, walk, weights)
+        yield case(f"affinity network {preset}", subject)
     for name, overrides in readings(tiny):
-        yield cam(f"tiny F3, {name}", tiny, overrides)
+        yield case(f"tiny F3, {name}", cam(tiny, overrides))
 
 
 def distinct(presets: Any) -> dict[str, Any]:
@@ -273,7 +231,7 @@ def distinct(presets: Any) -> dict[str, Any]:
 
 
 def compare_steps(
-    case: str, subject: Subject, device: torch.device, *, precisions: tuple[Precision, ...] = ()
+    case: str, subject: Subject, device: torch.device, *, precisions: Iterable[Precision] = ()
 ) -> Answer:
     """Take one step on the CPU and on the device, and compare what comes of it."""
     model = subject.build()
@@ -281,24 +239,19 @@ def compare_steps(
     found = one_step(subject, model, device, "fp32")
     difference = _difference(case, expected, found)
     if not difference.largest <= TOLERANCE:
+        moved = copy.deepcopy(model)
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in moved.parameters():
                 sign = torch.where(torch.rand_like(parameter) < 0.5, -1.0, 1.0)
                 parameter.mul_(1 + sign * torch.finfo(torch.float32).eps)
-        moved = _difference(case, expected, one_step(subject, model, CPU, "fp32"))
-        difference = Difference(
-            **{**difference.__dict__, "rounding": moved.largest}
-        )  # the same network, a rounding away
-        model = subject.build()
+        other = _difference(case, expected, one_step(subject, moved, CPU, "fp32"))
+        difference = replace(difference, rounding=other.largest)
     distances = []
     for precision in precisions:
-        other = one_step(subject, model, device, precision)
-        distances.append(
-            PrecisionDistance(
-                case, precision, _relative(other.terms[:1], found.terms[:1]),
-                _relative(_flat(other.gradients), _flat(found.gradients)),
-            )
-        )  # fmt: skip
+        rough = one_step(subject, model, device, precision)
+        loss = _relative(rough.terms[:1], found.terms[:1])
+        gradient = _relative(_flat(rough.gradients), _flat(found.gradients))
+        distances.append(PrecisionDistance(case, precision, loss, gradient))
     return difference, distances
 
 
@@ -318,15 +271,14 @@ def one_step(
     """Take a step on a copy of a network; both stay where they are."""
     own = copy.deepcopy(model)
     whole = Execution(micro_batch=len(subject.batch.pixels))
-    step = subject.step(own, device, precision, whole)
-    values = step(subject.batch).cpu()
-    gradients, changes = {}, {}
+    values = subject.step(own, device, precision, whole)(subject.batch).cpu()
     before = dict(model.named_parameters())
-    for name, parameter in own.named_parameters():
-        if parameter.grad is not None:
-            gradients[name] = parameter.grad.cpu()
-            changes[name] = parameter.detach().cpu() - before[name].detach()
-    return Taken(values[:-1], gradients, changes)
+    learnt = {name: p for name, p in own.named_parameters() if p.grad is not None}
+    return Taken(
+        values[:-1],
+        {name: p.grad.cpu() for name, p in learnt.items() if p.grad is not None},
+        {name: p.detach().cpu() - before[name].detach() for name, p in learnt.items()},
+    )
 
 
 def _difference(case: str, expected: Taken, found: Taken) -> Difference:
@@ -338,10 +290,8 @@ def _difference(case: str, expected: Taken, found: Taken) -> Difference:
     }
     worst = max(by_tensor, key=lambda name: (math.isnan(by_tensor[name]), by_tensor[name]))
     loss = (found.terms - expected.terms).abs().max() / expected.terms[0].abs()
-    return Difference(
-        case, float(loss), by_tensor[worst], worst,
-        _relative(_flat(found.changes), _flat(expected.changes)),
-    )  # fmt: skip
+    update = _relative(_flat(found.changes), _flat(expected.changes))
+    return Difference(case, float(loss), by_tensor[worst], worst, update)
 
 
 def _flat(tensors: dict[str, Tensor]) -> Tensor:
@@ -354,66 +304,57 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 def inference_cases(options: Options, weights: Weights) -> Iterator[Case]:
     """Yield multi-scale CAMs and label probabilities of every preset, PAMR, context association."""
-    device = options.device
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
-    classes = [tuple(range(NUM_CLASSES))] * 2
-    for preset, base in PRESETS.items():
-        labels = base.labels.model_copy(update={"precision": "fp32"})
-        config = apply_overrides(base, CELLS["F3"])
 
-        def cams(
-            config: RunConfig = config, labels: LabelsConfig = labels
-        ) -> Callable[[torch.device], Tensor]:
-            model = cam_subject(
-                apply_overrides(config, {"train.crop_size": 64, "train.batch_size": 2}), weights
-            ).build().eval()  # fmt: skip
+    def case(name: str, prepare: Callable[[], Compute]) -> Case:
+        return name, partial(compare_inference, name, prepare, options.device)
 
-            def on(device: torch.device) -> Tensor:
-                own: Any = copy.deepcopy(model).to(device)
-                with torch.inference_mode():
-                    return torch.cat(multi_scale_cams(own, images, classes, labels, device=device))
-
-            return on
-
-        yield _inference(f"CAMs of {preset} F3", cams, device)
+    for preset, config in PRESETS.items():
+        yield case(f"CAMs of {preset} F3", partial(_cams, config, weights, images))
     for preset, deeplab in distinct(DEEPLAB_PRESETS).items():
-
-        def probs(deeplab: Any = deeplab) -> Callable[[torch.device], Tensor]:
-            own = deeplab.model_copy(update={"precision": "fp32"})
-            model = deeplab_subject(own, weights).build().eval()
-
-            def on(device: torch.device) -> Tensor:
-                other: Any = copy.deepcopy(model).to(device)
-                with torch.inference_mode():
-                    return multi_scale_probs(other, images[0], own, device=device)
-
-            return on
-
-        yield _inference(f"DeepLab {preset}, probabilities", probs, device)
-
-    def refined() -> Callable[[torch.device], Tensor]:
-        image, masks = images[0].float(), images[1].float() / 255
-        return lambda device: pamr(image.to(device), masks.to(device), PamrConfig())
-
-    yield _inference("PAMR", refined, device)
-    for temperature in (None, 0.1):
-
-        def associated(temperature: float | None = temperature) -> Callable[[torch.device], Tensor]:
-            generator = torch.Generator().manual_seed(0)
-            features = torch.randn(1, 1024, 256, generator=generator)
-            return lambda device: associate(features.to(device), temperature=temperature)
-
-        name = "softmax" if temperature else "ReLU"
-        yield _inference(f"context association of 32 x 32, {name}", associated, device)
+        prepare = partial(_probabilities, deeplab, weights, images[0])
+        yield case(f"DeepLab {preset}, probabilities", prepare)
+    yield case("PAMR", lambda: _refined(images))
+    yield case("context association of 32 x 32, ReLU", lambda: _associated(None))
+    yield case("context association of 32 x 32, softmax", lambda: _associated(0.1))
 
 
-def _inference(
-    name: str, prepare: Callable[[], Callable[[torch.device], Tensor]], device: torch.device
-) -> Case:
-    def compare() -> Answer:
-        compute = prepare()
-        with products("fp32"):
-            expected, found = compute(CPU), compute(device).cpu()
-        return Difference(name, _relative(found.double(), expected.double()), math.nan), []
+def compare_inference(name: str, prepare: Callable[[], Compute], device: torch.device) -> Answer:
+    """Compute the same on the CPU and on the device."""
+    compute = prepare()
+    with products("fp32"), torch.inference_mode():
+        expected, found = compute(CPU), compute(device).cpu()
+    return Difference(name, _relative(found.double(), expected.double())), []
 
-    return name, compare
+
+def _cams(config: RunConfig, weights: Weights, images: list[Tensor]) -> Compute:
+    small = {"train.crop_size": 64, "train.batch_size": 2}
+    model = cam_subject(apply_overrides(config, CELLS["F3"] | small), weights).build().eval()
+    labels = config.labels.model_copy(update={"precision": "fp32"})
+    classes = [tuple(range(NUM_CLASSES))] * len(images)
+
+    def on(device: torch.device) -> Tensor:
+        own = copy.deepcopy(model).to(device)
+        return torch.cat(multi_scale_cams(own, images, classes, labels, device=device))
+
+    return on
+
+
+def _probabilities(config: DeepLabConfig, weights: Weights, image: Tensor) -> Compute:
+    config = config.model_copy(update={"precision": "fp32"})
+    model = deeplab_subject(config, weights).build().eval()
+
+    def on(device: torch.device) -> Tensor:
+        return multi_scale_probs(copy.deepcopy(model).to(device), image, config, device=device)
+
+    return on
+
+
+def _refined(images: list[Tensor]) -> Compute:
+    image, masks = images[0].float(), images[1].float() / 255
+    return lambda device: pamr(image.to(device), masks.to(device), PamrConfig())
+
+
+def _associated(temperature: float | None) -> Compute:
+    features = torch.randn(1, 1024, 256, generator=torch.Generator().manual_seed(0))
+    return lambda device: associate(features.to(device), temperature=temperature)

@@ -1,16 +1,24 @@
-"""The page of the check: text for a person, and the same numbers as JSON for a program."""
+"""What the check says: judged lines and tables, as a page and as JSON for a program."""
 
 import math
 import textwrap
+import time
 from collections import Counter
-from dataclasses import asdict, is_dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from wsss.gpu_check.findings import Line, Options, Section, Table
+import torch
+
 from wsss.json_files import write_json
 from wsss.printable import printable
 
 WIDTH = 100
+OUT_OF_TIME = "not measured: out of time"
+MORE_TIME = "give more --minutes"
+MOST_NAMED = 12
+"""Skipped parts that a line names; the rest is counted."""
 TITLES = {
     "machine": ("The machine", "What all numbers below belong to."),
     "equality": (
@@ -41,20 +49,115 @@ FAIL  results would be wrong, or a training cannot run: mend it before you train
 INFO  a measurement, nothing to judge
 SKIP  not measured, and why"""
 
+Verdict = Literal["PASS", "LOOK", "FAIL", "INFO", "SKIP"]
 
-def exit_code(sections: dict[str, Section]) -> int:
-    """Return 1 if any line says FAIL, else 0."""
-    return int(any(line.verdict == "FAIL" for one in sections.values() for line in one.lines()))
+
+@dataclass(frozen=True)
+class Options:
+    """What the check runs on, and how long."""
+
+    device: torch.device
+    out: Path
+    data: Path | None = None
+    """In VOC layout; None: pictures are drawn."""
+    weights: Path | None = None
+    """State dict of a backbone; None: random weights."""
+    minutes: float = 8.0
+    small: bool = False
+    """Small crops and batches, for a CPU."""
+    preset: str = "paper"
+    """Of the sections that measure speed."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU is checked, rather than the check itself on a CPU."""
+        return self.device.type == "cuda"
+
+
+class Deadline:
+    """A point in time by which a section is to end; it looks before each of its parts."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds left, negative once it has passed."""
+        return self.end - time.monotonic()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no time is left."""
+        return self.left() <= 0
+
+
+class Line(NamedTuple):
+    """One judgement of the page."""
+
+    verdict: Verdict
+    what: str
+    found: str
+    meaning: str = ""
+    remedy: str = ""
+    """What to do about it; of LOOK and FAIL."""
+
+
+class Table(NamedTuple):
+    """Measured numbers, as text, and what the columns mean."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+
+
+@dataclass
+class Section:
+    """What one part of the check found; the part writes it as it goes on."""
+
+    deadline: Deadline
+    said: list[Line] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    """What gpu_check.json holds of it: dataclasses, lists and numbers by name."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """What was left out -> why."""
+
+    def say(
+        self, verdict: Verdict, what: str, found: str, meaning: str = "", remedy: str = ""
+    ) -> None:
+        """Add a judgement."""
+        self.said.append(Line(verdict, what, found, meaning, remedy))
+
+    def is_late(self, what: str) -> bool:
+        """Return whether no time is left for a part, and note that it is left out then."""
+        if self.deadline.passed:
+            self.skipped[what] = OUT_OF_TIME
+        return self.deadline.passed
+
+    def lines(self) -> list[Line]:
+        """Return the judgements, and a SKIP per reason for all that was left out for it."""
+        found = list(self.said)
+        for why in dict.fromkeys(self.skipped.values()):
+            names = [what for what, reason in self.skipped.items() if reason == why]
+            rest = len(names) - MOST_NAMED
+            what = ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+            found.append(Line("SKIP", what, why, "", MORE_TIME if why == OUT_OF_TIME else ""))
+        return found
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's kind and the first line of its message."""
+    text = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def write(options: Options, sections: dict[str, Section], seconds: float) -> None:
     """Write gpu_check.txt and gpu_check.json, with the sections done so far."""
-    lines = {name: [asdict(line) for line in one.lines()] for name, one in sections.items()}
-    found: dict[str, Any] = {
-        "options": plain(options), "seconds": round(seconds, 1), "lines": lines,
-        "sections": {name: plain(one) for name, one in sections.items()},
+    found = {
+        "options": options, "seconds": round(seconds, 1),
+        "lines": {n: [line._asdict() for line in one.lines()] for n, one in sections.items()},
+        "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
     }  # fmt: skip
-    write_json(options.out / "gpu_check.json", found)
+    write_json(options.out / "gpu_check.json", plain(found))
     path = options.out / "gpu_check.txt"
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(render(options, sections, seconds), encoding="utf-8")
@@ -78,34 +181,29 @@ def render(options: Options, sections: dict[str, Section], seconds: float) -> st
     """Return the page."""
     counted = Counter(line.verdict for one in sections.values() for line in one.lines())
     judged = ", ".join(f"{counted[v]} {v}" for v in ("FAIL", "LOOK", "PASS", "SKIP"))
+    numbers = {name: number for number, name in enumerate(TITLES, start=1)}
+    attention = [
+        "  " + textwrap.shorten(f"{line.verdict}  section {numbers[name]}, {line.what}: "
+                                f"{line.found}", WIDTH - 2)
+        for name, one in sections.items()
+        for line in one.lines()
+        if line.verdict in ("FAIL", "LOOK")
+    ]  # fmt: skip
     parts = [
         f"Is all right and fast on this device? ({options.device})",
         f"{judged}; {len(sections)} of {len(TITLES)} sections, {seconds / 60:.1f} minutes",
         LEGEND,
+        "\n".join(["To see to:", *attention]) if attention else "Nothing to see to.",
     ]
-    attention = [
-        _heading_line(number, line)
-        for number, name in enumerate(TITLES, start=1)
-        if name in sections
-        for line in sections[name].lines()
-        if line.verdict in ("FAIL", "LOOK")
-    ]
-    parts.append("\n".join(["To see to:", *attention]) if attention else "Nothing to see to.")
-    for number, (name, (title, question)) in enumerate(TITLES.items(), start=1):
-        if name in sections:
-            parts.append(section_text(f"{number}. {title}", question, sections[name]))
+    for name, section in sections.items():
+        title = f"{numbers[name]}. {TITLES[name][0]}"
+        texts = [title, "-" * len(title), textwrap.fill(TITLES[name][1], WIDTH)]
+        told: set[str] = set()
+        for line in section.lines():
+            texts.append(line_text(line._replace(meaning="") if line.meaning in told else line))
+            told.add(line.meaning)
+        parts.append("\n".join([*texts, *(table_text(t) for t in section.tables if t.rows)]))
     return printable("\n\n".join(parts) + "\n")
-
-
-def section_text(title: str, question: str, section: Section) -> str:
-    """Return one section: its question, judgements and numbers."""
-    parts = [f"{title}\n{'-' * len(title)}\n{textwrap.fill(question, WIDTH)}"]
-    told: set[str] = set()
-    for line in section.lines():
-        parts.append(line_text(replace(line, meaning="") if line.meaning in told else line))
-        told.add(line.meaning)
-    parts += [table_text(table) for table in section.tables() if table.rows]
-    return "\n".join(parts)
 
 
 def line_text(line: Line) -> str:
@@ -120,20 +218,13 @@ def line_text(line: Line) -> str:
 
 def table_text(table: Table) -> str:
     """Return aligned columns under their note."""
-    cells = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
     rows = [
-        "      " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                             for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]  # fmt: skip
+        "      " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in (table.columns, *table.rows)
+    ]
     note = [_wrapped("      ", table.note)] if table.note else []
     return "\n".join(["", *note, *rows])
-
-
-def _heading_line(number: int, line: Line) -> str:
-    text = f"{line.verdict}  section {number}, {line.what}: {line.found}"
-    return f"  {textwrap.shorten(text, WIDTH - 2)}"
 
 
 def _wrapped(start: str, text: str) -> str:

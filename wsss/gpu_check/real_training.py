@@ -6,7 +6,7 @@ At this size the score reproduces nothing; it shows that every stage works toget
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -19,18 +19,8 @@ from wsss.config import RunConfig
 from wsss.data.voc import DataError, Sample
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.score import score_counts
-from wsss.gpu_check.findings import (
-    MORE_TIME,
-    OUT_OF_TIME,
-    Deadline,
-    Line,
-    Options,
-    Skipped,
-    Table,
-    first_line,
-)
-from wsss.gpu_check.pictures import Pictures
-from wsss.gpu_check.subjects import CELLS, Weights
+from wsss.gpu_check.page import MORE_TIME, Options, Section, Table, first_line
+from wsss.gpu_check.subjects import CELLS, Pictures, Weights
 from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
@@ -87,103 +77,9 @@ class Resumed:
     """Of two equal trainings in a piece, which a GPU need not give alike."""
 
 
-@dataclass
-class RealTraining:
-    """All of it."""
-
-    preset: str
-    source: str
-    weights: str
-    small: bool
-    trainings: list[Trained] = field(default_factory=list)
-    resumed: Resumed | None = None
-    skipped: Skipped = field(default_factory=Skipped)
-
-    def lines(self) -> list[Line]:
-        """Return whether each training falls and gets below the prior, and the resumed one."""
-        found = []
-        for one in self.trainings:
-            if one.failure:
-                found.append(
-                    Line("FAIL", one.cell, one.failure, "The training came to an end.",
-                         "if section 2 passes, try --device cpu: does it fail there, too?")
-                )  # fmt: skip
-                continue
-            found.append(self._learning(one))
-            if one.miou is not None:
-                found.append(
-                    Line(
-                        "INFO", f"{one.cell}, small-scale score",
-                        f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {self.source} after "
-                        f"{one.num_steps} steps",
-                        "It shows that training, inference and scoring work together. It is no "
-                        "result: it reproduces nothing and compares with no published number.",
-                    )
-                )  # fmt: skip
-        if self.resumed:
-            found.append(self._resumed(self.resumed))
-        return found + self.skipped.lines()
-
-    def _learning(self, one: Trained) -> Line:
-        what = f"{one.cell} learns"
-        told = (
-            f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the "
-            f"label frequencies alone give {one.prior:.3f}"
-        )
-        if one.num_steps < 2 * NUM_FIRST:
-            return Line("SKIP", what, f"{one.num_steps} step(s) say nothing", remedy=MORE_TIME)
-        falls = one.loss_last < one.loss_first
-        if falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
-            return Line("PASS", what, told, "It has learnt from the pictures.")
-        if falls and self.small:
-            return Line("INFO", what, told, "The loss falls; so few steps need not get further.")
-        return Line(
-            "LOOK", what, told,
-            "A network that answers with the label frequencies has not learnt from the pictures. "
-            "From random weights that may take longer than this; from ImageNet's it should not.",
-            "give --weights, --data and more --minutes; else compare with --device cpu",
-        )  # fmt: skip
-
-    def _resumed(self, own: Resumed) -> Line:
-        told = (
-            f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
-            f"trainings by {own.repeat:.1e}"
-        )
-        if own.after and own.change == 0:
-            return Line(
-                "PASS", "resumed within an epoch",
-                f"after {own.after} steps: the same weights, bit for bit",
-                "A training that was interrupted ends as if it had not been.",
-            )  # fmt: skip
-        if own.after and own.change <= TIMES_REPEAT * own.repeat:
-            return Line(
-                "PASS", "resumed within an epoch", told,
-                "Kernels of this GPU add up in no fixed order, so that equal trainings differ by "
-                "rounding; an interrupted one differs no more.",
-            )  # fmt: skip
-        return Line(
-            "FAIL", "resumed within an epoch", told,
-            "An interrupted training ends elsewhere: a checkpoint does not hold all of its state.",
-            "let no sweep be interrupted here, and report it with gpu_check.json",
-        )  # fmt: skip
-
-    def tables(self) -> list[Table]:
-        """Return times."""
-        rows = tuple(
-            (t.cell, str(t.num_steps), f"{t.seconds:.1f}", f"{t.num_steps / t.seconds:.2f}")
-            for t in self.trainings
-            if t.num_steps
-        )
-        note = (
-            f"Preset {self.preset} on {self.source}, {self.weights}, shortened"
-            f"{' and made smaller' if self.small else ''}; loading included."
-        )
-        return [Table(("cell", "steps", "seconds", "steps/s"), rows, note)] if rows else []
-
-
 def train_for_real(
-    options: Options, weights: Weights, pictures: Pictures, deadline: Deadline
-) -> RealTraining:
+    options: Options, weights: Weights, pictures: Pictures, section: Section
+) -> None:
     """Train B0 and F3, score them, and resume F3 within an epoch."""
     preset = "tiny" if pictures.are_drawn else "short"
     name, file = weights.of(PRESETS[preset].network.backbone)
@@ -191,29 +87,91 @@ def train_for_real(
     base = apply_overrides(PRESETS[preset], changes)
     samples = pictures.split("train_aug", "train")[: 32 if options.small else MOST_IMAGES]
     base = apply_overrides(base, {"train.batch_size": min(base.train.batch_size, len(samples))})
-    initial = "random weights" if name == "none" else f"weights of {file}"
-    found = RealTraining(preset, pictures.source, initial, options.small)
     bench = Bench(options, samples, len(pictures.dataset.classes), file)
-    if deadline.passed:
-        found.skipped.reasons["resumed within an epoch"] = OUT_OF_TIME
-    else:
-        found.resumed = bench.resumed(apply_overrides(base, CELLS["F3"]))
+    trainings: list[Trained] = []
+    section.numbers |= {"trainings": trainings, "resumed": None}
+    if not section.is_late("resumed within an epoch"):
+        resumed = bench.resumed(apply_overrides(base, CELLS["F3"]))
+        section.numbers["resumed"] = resumed
+        judge_resumed(resumed, section)
     for cell in ("B0", "F3"):
-        if deadline.passed:
-            found.skipped.reasons[f"training of {cell}"] = OUT_OF_TIME
+        if section.is_late(f"training of {cell}"):
             continue
         config = apply_overrides(base, CELLS[cell])
-        model, trained = bench.trained(cell, config, deadline)
-        if not trained.failure and trained.num_steps < bench.num_steps(config):
-            found.skipped.reasons[f"the last steps of {cell}"] = OUT_OF_TIME
+        model, trained = bench.trained(cell, config, section)
         if not trained.failure:
             try:
-                scored = score(model, pictures, config, options, deadline)
-                trained = Trained(**(trained.__dict__ | scored))
+                miou, count = score(model, pictures, config, options, section)
+                trained = replace(trained, miou=miou, num_scored=count)
             except DataError as error:
-                found.skipped.reasons[f"score of {cell}"] = f"no masks: {first_line(error)}"
-        found.trainings.append(trained)
-    return found
+                section.skipped[f"score of {cell}"] = f"no masks: {first_line(error)}"
+        trainings.append(trained)
+        judge_training(trained, section, small=options.small, source=pictures.source)
+    rows = [
+        (t.cell, str(t.num_steps), f"{t.seconds:.1f}", f"{t.num_steps / t.seconds:.2f}")
+        for t in trainings
+        if t.num_steps
+    ]
+    note = (
+        f"Preset {preset} on {pictures.source}, "
+        f"{'random weights' if name == 'none' else f'weights of {file}'}, shortened"
+        f"{' and made smaller' if options.small else ''}; loading included."
+    )
+    section.tables.append(Table(("cell", "steps", "seconds", "steps/s"), rows, note))
+
+
+def judge_training(one: Trained, section: Section, *, small: bool, source: str) -> None:
+    """Say whether a training's loss falls, and below that of the label frequencies."""
+    if one.failure:
+        section.say("FAIL", one.cell, one.failure, "The training came to an end.",
+                    "if section 2 passes, try --device cpu: does it fail there, too?")  # fmt: skip
+        return
+    what = f"{one.cell} learns"
+    told = (
+        f"L_cls {one.loss_first:.3f} -> {one.loss_last:.3f} in {one.num_steps} steps; the label "
+        f"frequencies alone give {one.prior:.3f}"
+    )
+    falls = one.loss_last < one.loss_first
+    if one.num_steps < 2 * NUM_FIRST:
+        section.say("SKIP", what, f"{one.num_steps} step(s) say nothing", remedy=MORE_TIME)
+    elif falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
+        section.say("PASS", what, told, "It has learnt from the pictures.")
+    elif falls and small:
+        section.say("INFO", what, told, "The loss falls; so few steps need not get further.")
+    else:
+        section.say(
+            "LOOK", what, told,
+            "A network that answers with the label frequencies has not learnt from the pictures. "
+            "From random weights that may take longer than this; from ImageNet's it should not.",
+            "give --weights, --data and more --minutes; else compare with --device cpu",
+        )  # fmt: skip
+    if one.miou is not None:
+        section.say(
+            "INFO", f"{one.cell}, small-scale score",
+            f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {source} after {one.num_steps} steps",
+            "It shows that training, inference and scoring work together. It is no result: it "
+            "reproduces nothing and compares with no published number.",
+        )  # fmt: skip
+
+
+def judge_resumed(own: Resumed, section: Section) -> None:
+    """Say whether an interrupted training ends as one in a piece."""
+    told = (
+        f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
+        f"trainings by {own.repeat:.1e}"
+    )
+    if own.after and own.change <= TIMES_REPEAT * own.repeat:
+        section.say(
+            "PASS", "resumed within an epoch", told,
+            "An interrupted training ends as if it had not been: it differs no more than equal "
+            "trainings do where a GPU adds up in no fixed order.",
+        )  # fmt: skip
+        return
+    section.say(
+        "FAIL", "resumed within an epoch", told,
+        "An interrupted training ends elsewhere: a checkpoint does not hold all of its state.",
+        "let no sweep be interrupted here, and report it with gpu_check.json",
+    )  # fmt: skip
 
 
 class Bench:
@@ -225,10 +183,6 @@ class Bench:
         self.process, self.samples = Process(device=options.device), samples
         self.num_classes, self.file = num_classes, file
 
-    def num_steps(self, config: RunConfig) -> int:
-        """Return the steps of a whole training."""
-        return config.train.epochs * (len(self.samples) // config.train.batch_size)
-
     def training(
         self, config: RunConfig, samples: list[Sample], checkpoints: CheckpointFolder | None = None
     ) -> Training:
@@ -239,25 +193,28 @@ class Bench:
             checkpoints=checkpoints, execution=Execution(checkpoint_minutes=EVERY_STEP),
         )  # fmt: skip
 
-    def trained(self, cell: str, config: RunConfig, deadline: Deadline) -> tuple[CamNet, Trained]:
+    def trained(self, cell: str, config: RunConfig, section: Section) -> tuple[CamNet, Trained]:
         """Train to the end, or as long as time allows."""
         training, started = self.training(config, self.samples), time.perf_counter()
-        losses, failure = [], ""
+        losses: list[float] = []
+        failure = ""
         try:
             for loss in every_loss(training):
                 losses.append(loss)
-                if deadline.passed:
+                if section.deadline.passed:
                     break
         except DivergedError as error:
             failure = str(error)
-        prior = configured_prior(config, self.samples, self.num_classes)
+        if not failure and len(losses) < training.num_iterations:
+            section.is_late(f"the last steps of {cell}")
+        model = training.model
+        assert isinstance(model, CamNet)
         last = losses[-max(1, len(losses) // 4) :] or [float("nan")]
-        first = losses[:NUM_FIRST] or [float("nan")]
-        seconds = time.perf_counter() - started
-        assert isinstance(training.model, CamNet)
-        return training.model, Trained(
-            cell, len(losses), seconds, fmean(first), fmean(last), prior, failure=failure
-        )
+        return model, Trained(
+            cell, len(losses), time.perf_counter() - started,
+            fmean(losses[:NUM_FIRST] or [float("nan")]), fmean(last),
+            configured_prior(config, self.samples, self.num_classes), failure=failure,
+        )  # fmt: skip
 
     def resumed(self, config: RunConfig) -> Resumed:
         """Train one epoch twice in a piece, and once in two."""
@@ -267,8 +224,8 @@ class Bench:
         def to_the_end(training: Training) -> torch.Tensor:
             for _ in training.steps():
                 pass
-            return torch.cat([p.detach().cpu().double().flatten() for p in
-                              training.model.parameters()])  # fmt: skip
+            parameters = training.model.parameters()
+            return torch.cat([p.detach().cpu().double().flatten() for p in parameters])
 
         whole, again = (to_the_end(self.training(config, samples)) for _ in range(2))
         with TemporaryDirectory() as folder:
@@ -278,9 +235,9 @@ class Bench:
             for _ in itertools.islice(interrupted.steps(), half + 1):
                 pass
             resumed = self.training(config, samples, checkpoints)
-            after = resumed.iteration
-            change = _relative(to_the_end(resumed), whole)
-        return Resumed(after, change, _relative(again, whole))
+            after, parts = resumed.iteration, to_the_end(resumed)
+        change, repeat = (float((x - whole).norm() / whole.norm()) for x in (parts, again))
+        return Resumed(after, change, repeat)
 
 
 def every_loss(training: Training) -> Iterator[float]:
@@ -291,14 +248,10 @@ def every_loss(training: Training) -> Iterator[float]:
         training.rows = []
 
 
-def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
 def score(
-    model: CamNet, pictures: Pictures, config: RunConfig, options: Options, deadline: Deadline
-) -> dict[str, Any]:
-    """Return the mIoU of a network's CAMs on images with masks, and their number.
+    model: CamNet, pictures: Pictures, config: RunConfig, options: Options, section: Section
+) -> tuple[float, int]:
+    """Return the mIoU (percent) of a network's CAMs on images with masks, and their number.
 
     Raises DataError if there are no masks.
     """
@@ -311,7 +264,7 @@ def score(
         mask = dataset.mask(sample.image_id)
         counted = count_image(image.cams, sample.labels, mask, thresholds, num_labels)
         images.append((sample.image_id, *counted))
-        if deadline.passed:
+        if section.deadline.passed:
             break
-    miou = score_counts(collect(images, thresholds, num_labels), labels).miou_fixed
-    return {"miou": miou, "num_scored": len(images)}
+    counts = collect(images, thresholds, num_labels)
+    return score_counts(counts, labels).miou_fixed, len(images)

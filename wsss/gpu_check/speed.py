@@ -1,4 +1,4 @@
-"""How fast a training step is on this device, what memory it takes, and whether anything waits."""
+"""How fast this device trains, is fed with pictures and infers, and the hours this comes to."""
 
 import statistics
 import time
@@ -7,43 +7,55 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+import numpy as np
 import torch
 
-from wsss.config import Precision
-from wsss.data.loading import CropBatch
+from wsss.config import LabelsConfig, Precision
+from wsss.data.image import read_image
+from wsss.data.loading import CropDataset, Loader
+from wsss.data.transforms import resized, stack_images
+from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
-from wsss.gpu_check.findings import (
-    OUT_OF_TIME,
-    Deadline,
-    Line,
-    Options,
-    Skipped,
-    Table,
-    first_line,
-    wait,
-)
-from wsss.gpu_check.machine import GIB
+from wsss.gpu_check.page import Options, Section, Table, first_line
 from wsss.gpu_check.subjects import (
     CELLS,
+    NUM_CLASSES,
+    Pictures,
     Subject,
     Weights,
     affinity_subject,
     cam_subject,
     deeplab_subject,
 )
+from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.training.execution import Execution
+from wsss.training.loop import num_loader_workers
 
 PRECISIONS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 ROOT = Path(__file__).parents[2]
 """Of this project; files within it are named from here."""
+GIB = 2**30
 ROUNDS = 3
 MAX_STEPS = 20
 """Of a round."""
+WORKERS = (0, 1, 2, 4, 8, 16)
+ENOUGH = 1.05
+"""Times what the step needs of a loader."""
+LARGEST_CHANGE = {"tf32": 0.02, "bf16": 0.1}
+"""Of a normalised CAM against fp32, mean over pixels, before the page says LOOK."""
+NUM_TRAIN, NUM_SCORED = 10_582, 1_464
+"""Images of VOC: train_aug, which is trained on, and train, which is scored."""
+NUM_SEEDS = 3
+TRAININGS = {(0, 0): 1, (0, 1): 4, (0, 2): 1, (0, 4): 1, (1, 4): 2, (2, 4): 16}
+"""(adjusted views, parts of the module) -> distinct trainings of Tables III to VI, a seed.
+
+Each is scored once. A test derives this table from the plan of the sweeps.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class StepSpeed:
     peak_bytes: int = 0
     """Most that torch held on the GPU; 0 on a CPU."""
     first_seconds: float = 0.0
-    """Of the first step: kernels, the search for a micro-batch, compilation."""
+    """Of the first step: kernels, the search for a micro-batch."""
     failure: str = ""
 
     @property
@@ -68,23 +80,44 @@ class StepSpeed:
         """Images of the data set; each is forwarded once a view."""
         return self.batch / self.seconds if self.seconds else 0.0
 
+    def row(self) -> tuple[str, ...]:
+        """Return it as a table has it."""
+        return (
+            self.cell, self.precision, f"{self.images_per_second:,.1f}",
+            f"{1000 * self.seconds:,.0f}",
+            f"{self.peak_bytes / GIB:.1f}" if self.peak_bytes else "-", str(self.micro_batch),
+            f"{self.first_seconds:.1f}",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InferenceSpeed:
+    """F3 in one precision, so many images at once."""
+
+    precision: str
+    at_once: int
+    images_per_second: float
+    largest_change: float
+    """Of a normalised CAM at any pixel against fp32, single images."""
+    mean_change: float
+
 
 @dataclass
-class Speed:
-    """All of it, at one preset's crop and batch."""
+class Speeds:
+    """All that was measured; a section after the other fills it in."""
 
-    preset: str
-    crop: int
-    batch: int
     full_size: bool
-    """Whether crop and batch are the preset's own."""
-    on_gpu: bool
+    """Whether steps have the crop and batch of the paper's preset."""
     steps: list[StepSpeed] = field(default_factory=list)
     by_micro_batch: list[StepSpeed] = field(default_factory=list)
     """F3 in tf32 and bf16."""
     waits: dict[str, list[str]] = field(default_factory=dict)
     """Training -> where its step makes the host wait for the GPU."""
-    skipped: Skipped = field(default_factory=Skipped)
+    loaded: dict[int, float] = field(default_factory=dict)
+    """Loading processes -> images a second."""
+    inferred: list[InferenceSpeed] = field(default_factory=list)
+    host_rate: float = 0.0
+    """Images a second that the CPU decodes and scales, the network left out."""
 
     def step(self, cell: str, precision: str) -> StepSpeed | None:
         """Return a measured step, None if it was not."""
@@ -93,141 +126,109 @@ class Speed:
 
     def fastest(self) -> StepSpeed | None:
         """Return the step that asks most images a second of a loader."""
-        return max((s for s in self.steps if s.seconds), key=lambda s: s.images_per_second,
-                   default=None)  # fmt: skip
+        measured = (step for step in self.steps if step.seconds)
+        return max(measured, key=lambda step: step.images_per_second, default=None)
 
-    def lines(self) -> list[Line]:
-        """Return judgements of failures, of bf16's gain, of the micro-batch and of waiting."""
-        found = [self._failed(step) for step in (*self.steps, *self.by_micro_batch) if step.failure]
-        found += [*self._gains(), *self._micro_batch()]
-        for name, places in self.waits.items():
-            if places:
-                found.append(
-                    Line(
-                        "LOOK", f"waiting, {name}", f"{len(places)} place(s): {'; '.join(places)}",
-                        "There the host stops until the GPU is idle, at every step. Results are "
-                        "right; the GPU stands still while the next step is prepared.",
-                        "worth mending in the code named; matters most for small, fast steps",
-                    )
-                )  # fmt: skip
-        if self.waits and not any(self.waits.values()):
-            found.append(
-                Line("PASS", "waiting", f"none in a step of {', '.join(self.waits)}",
-                     "The host runs ahead of the GPU, which always has work.")
-            )  # fmt: skip
-        return found + self.skipped.lines()
-
-    def _failed(self, step: StepSpeed) -> Line:
-        what = f"{step.cell} in {step.precision}"
-        return Line(
-            "FAIL", what, step.failure, "This training cannot run here at the preset's size.",
-            "use a larger card, a smaller --micro-batch or SET=\"train.crop_size=...\"; if it is "
-            "not for memory, report it with gpu_check.json",
-        )  # fmt: skip
-
-    def _gains(self) -> list[Line]:
-        own, other = self.step("F3", "tf32"), self.step("F3", "bf16")
-        if not (self.on_gpu and own and other):
-            return []
-        gain = own.seconds / other.seconds
-        return [
-            Line(
-                "INFO", "bf16 against tf32", f"{gain:.2f} x as fast (F3)",
-                "bf16 is a setting of the experiment: it moves results and has ids of its own.",
-                "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
-            )
-        ]  # fmt: skip
-
-    def _micro_batch(self) -> list[Line]:
-        own = self.step("F3", "tf32")
-        if not (self.on_gpu and own):
-            return []
-        whole = own.micro_batch == own.batch
-        return [
-            Line(
-                "PASS" if whole else "LOOK", "micro-batch `auto`, F3 in tf32",
-                f"{own.micro_batch} of {own.batch} images a forward",
-                "The whole batch fits." if whole else "The batch does not fit at once; its parts' "
-                "gradients are added up, which gives the same result a little slower.",
-                "" if whole else "nothing; bf16 or a larger card fits more",
-            )
-        ]  # fmt: skip
-
-    def tables(self) -> list[Table]:
-        """Return steps, and memory by micro-batch."""
-        size = f"{self.batch} images of {self.crop} px a step, preset {self.preset}"
-        if not self.full_size:
-            size += ", made SMALLER: no figure of that preset"
-        columns = ("cell", "numbers", "images/s", "ms a step", "peak GiB", "micro-batch",
-                   "first step s")  # fmt: skip
-        note = (
-            f"{size}. B0: bare network, one view. F0: full module. F3: full module, three views. "
-            "images/s counts images of the data set. A noise batch in memory: no loading."
-        )
-        found = [Table(columns, tuple(_row(s) for s in self.steps if s.seconds), note)]
-        if self.by_micro_batch:
-            rows = tuple(_row(s) for s in self.by_micro_batch if s.seconds)
-            found.append(Table(columns, rows, "Memory of F3 by images a forward (--micro-batch)."))
-        return found
+    def inference_rate(self, *precisions: str) -> float:
+        """Return the best images a second of these precisions; 0 if none was measured."""
+        found = [s.images_per_second for s in self.inferred if s.precision in precisions]
+        return max(found, default=0.0)
 
 
-def _row(step: StepSpeed) -> tuple[str, ...]:
-    return (
-        step.cell, step.precision, f"{step.images_per_second:,.1f}", f"{1000 * step.seconds:,.0f}",
-        f"{step.peak_bytes / GIB:.1f}" if step.peak_bytes else "-", str(step.micro_batch),
-        f"{step.first_seconds:.1f}",
-    )  # fmt: skip
-
-
-def measure_speed(options: Options, weights: Weights, deadline: Deadline) -> Speed:
+def measure_steps(options: Options, weights: Weights, speeds: Speeds, section: Section) -> None:
     """Measure steps of B0, F0 and F3, most important ones first."""
+    section.numbers |= {"steps": speeds.steps, "by_micro_batch": speeds.by_micro_batch,
+                        "waits": speeds.waits}  # fmt: skip
     preset = PRESETS[options.preset]
     if options.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
         preset = apply_overrides(preset, size)
-    train = preset.train
-    found = Speed(
-        options.preset, train.crop_size, train.batch_size, not options.small, options.on_gpu
-    )
     subjects = {
         cell: cam_subject(apply_overrides(preset, overrides | {"train.lr": 1e-6}), weights)
         for cell, overrides in CELLS.items()
     }
-    seconds = 0.5 if options.small else 2.5
     if options.on_gpu:
-        check_waits(found, subjects_that_may_wait(options, weights), options.device)
+        for name, subject in subjects_that_may_wait(options, weights).items():
+            speeds.waits[name] = waits_of_a_step(subject, options.device)
     else:
-        found.skipped.reasons["waiting for the GPU"] = "not measured on a CPU"
-        found.skipped.reasons["memory"] = "not measured on a CPU"
+        for what in ("waiting for the GPU", "memory"):
+            section.skipped[what] = "not measured on a CPU"
+    seconds = 0.5 if options.small else 2.5
 
-    def measure(cell: str, precision: str, execution: Execution | None = None) -> StepSpeed | None:
-        if deadline.passed:
-            found.skipped.reasons[f"{cell} in {precision}"] = OUT_OF_TIME
-            return None
-        return measured_step(cell, precision, subjects[cell], options.device,
-                             execution or Execution(), seconds)  # fmt: skip
+    def measure(cell: str, precision: Precision, how: Execution) -> list[StepSpeed]:
+        if section.is_late(f"{cell} in {precision}"):
+            return []
+        return [measured_step(cell, precision, subjects[cell], options.device, how, seconds)]
 
     for precision in PRECISIONS:
         for cell in ("F3", "B0", "F0"):
-            found.steps += filter(None, [measure(cell, precision)])
-    if options.on_gpu:
-        counts = [n for n in range(1, train.batch_size + 1) if train.batch_size % n == 0]
-        for precision in ("tf32", "bf16"):
-            for count in counts:
-                step = measure("F3", precision, Execution(micro_batch=count))
-                found.by_micro_batch += filter(None, [step])
-    return found
+            speeds.steps += measure(cell, precision, Execution())
+    batch = preset.train.batch_size
+    for precision in ("tf32", "bf16") if options.on_gpu else ():
+        for count in (n for n in range(1, batch + 1) if batch % n == 0):
+            speeds.by_micro_batch += measure("F3", precision, Execution(micro_batch=count))
+    judge_steps(speeds, section, on_gpu=options.on_gpu)
+    columns = ("cell", "numbers", "images/s", "ms a step", "peak GiB", "micro-batch",
+               "first step s")  # fmt: skip
+    note = (
+        f"{batch} images of {preset.train.crop_size} px a step, preset {options.preset}"
+        f"{', made SMALLER: no figure of that preset' if options.small else ''}. B0: bare network, "
+        "one view. F0: full module. F3: full module, three views. images/s counts images of the "
+        "data set. A noise batch in memory: no loading."
+    )
+    by_size = "Memory of F3 by images a forward (--micro-batch)."
+    for measured, said in ((speeds.steps, note), (speeds.by_micro_batch, by_size)):
+        section.tables.append(Table(columns, [s.row() for s in measured if s.seconds], said))
+
+
+def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
+    """Say what failed, bf16's gain, how a batch is cut, and what waits."""
+    for step in (*speeds.steps, *speeds.by_micro_batch):
+        if step.failure:
+            section.say(
+                "FAIL", f"{step.cell} in {step.precision}", step.failure,
+                "This training cannot run here at the preset's size.",
+                'use a larger card, a smaller --micro-batch or SET="train.crop_size=..."; if it is '
+                "not for memory, report it with gpu_check.json",
+            )  # fmt: skip
+    tf32, bf16 = speeds.step("F3", "tf32"), speeds.step("F3", "bf16")
+    if on_gpu and tf32 and bf16:
+        gain = tf32.seconds / bf16.seconds
+        section.say(
+            "INFO", "bf16 against tf32", f"{gain:.2f} x as fast (F3)",
+            "bf16 is a setting of the experiment: it moves results and has ids of its own.",
+            "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
+        )  # fmt: skip
+    if on_gpu and tf32:
+        whole = tf32.micro_batch == tf32.batch
+        section.say(
+            "PASS" if whole else "LOOK", "micro-batch `auto`, F3 in tf32",
+            f"{tf32.micro_batch} of {tf32.batch} images a forward",
+            "The whole batch fits." if whole else "The batch does not fit at once; its parts' "
+            "gradients are added up, which gives the same result a little slower.",
+            "nothing; bf16 or a larger card fits more",
+        )  # fmt: skip
+    for name, places in speeds.waits.items():
+        if places:
+            section.say(
+                "LOOK", f"waiting, {name}", f"{len(places)} place(s): {'; '.join(places)}",
+                "There the host stops until the GPU is idle, at every step. Results are right; the "
+                "GPU stands still while the next step is prepared.",
+                "worth mending in the code named; matters most for small, fast steps",
+            )  # fmt: skip
+    if speeds.waits and not any(speeds.waits.values()):
+        section.say("PASS", "waiting", f"none in a step of {', '.join(speeds.waits)}",
+                    "The host runs ahead of the GPU, which always has work.")  # fmt: skip
 
 
 def measured_step(
-    cell: str, precision: str, subject: Subject, device: torch.device, execution: Execution,
+    cell: str, precision: Precision, subject: Subject, device: torch.device, how: Execution,
     seconds: float,
 ) -> StepSpeed:  # fmt: skip
     """Measure the steps of one network for about so many seconds."""
     found = StepSpeed(cell, precision, len(subject.batch.pixels))
     try:
-        step = subject.step(subject.build(), device, cast("Precision", precision), execution)
-        batch = pinned(subject, device)
+        step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
 
         def run(count: int) -> float:
             started = time.perf_counter()
@@ -254,17 +255,15 @@ def measured_step(
             torch.cuda.empty_cache()
 
 
-def pinned(subject: Subject, device: torch.device) -> CropBatch:
-    """Return a subject's batch as the loader hands it over: in pinned memory beside a GPU."""
-    if device.type != "cuda":
-        return subject.batch
-    return CropBatch(*(part.pin_memory() for part in subject.batch))
+def wait(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def subjects_that_may_wait(options: Options, weights: Weights) -> dict[str, Subject]:
     """Return each kind of training, at a small size."""
-    size = {"train.crop_size": 128, "train.batch_size": 2}
-    base = apply_overrides(PRESETS[options.preset], size)
+    base = apply_overrides(PRESETS[options.preset], {"train.crop_size": 128, "train.batch_size": 2})
     deeplab = DEEPLAB_PRESETS[options.preset].model_copy(update={"crop_size": 129, "batch_size": 2})
     walk = LABEL_PRESETS[options.preset].random_walk.model_copy(
         update={"crop_size": 128, "batch_size": 2}
@@ -277,14 +276,12 @@ def subjects_that_may_wait(options: Options, weights: Weights) -> dict[str, Subj
     }
 
 
-def check_waits(found: Speed, subjects: dict[str, Subject], device: torch.device) -> None:
-    """Note where a step of each subject waits for the GPU."""
-    for name, subject in subjects.items():
-        step = subject.step(subject.build(), device, "tf32", Execution())
-        batch = pinned(subject, device)
-        for _ in range(2):  # the first ones allocate, and choose a micro-batch
-            step(batch)
-        found.waits[name] = waits_of(lambda step=step, batch=batch: step(batch))  # type: ignore[misc]
+def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
+    """Return where a step of a subject waits for the GPU, once the first steps are past."""
+    step, batch = subject.step(subject.build(), device, "tf32", Execution()), subject.pinned(device)
+    for _ in range(2):  # these allocate, and choose a micro-batch
+        step(batch)
+    return waits_of(lambda: step(batch))
 
 
 def waits_of(run: Callable[[], object]) -> list[str]:
@@ -323,3 +320,240 @@ def _in_mode(mode: str, run: Callable[[], object]) -> None:
         run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def measure_loading(options: Options, pictures: Pictures, speeds: Speeds, section: Section) -> None:
+    """Measure the loader at the preset's full crop."""
+    section.numbers["rates"] = speeds.loaded
+    train = PRESETS[options.preset].train
+    samples = pictures.voc_sized(options.out / "enlarged")
+    default = num_loader_workers(Execution(), options.device)
+    batch = min(train.batch_size, len(samples))
+    many = samples * max(1, -(-4096 // len(samples)))  # an epoch longer than the measurement
+    crops = CropDataset(many, NUM_CLASSES, train, rng_seed=0)
+    most = default + 1 if options.on_gpu else 2
+    for workers in (n for n in WORKERS if n <= max(2, most)):
+        if not section.is_late(f"{workers} workers"):
+            loader = Loader(crops, batch, num_workers=workers, pin=options.on_gpu)
+            speeds.loaded[workers] = loading_rate(loader, 1.0 if options.small else 3.0)
+    judge_loading(speeds, default, section)
+    source = pictures.source + (", enlarged to the size of VOC's" if pictures.are_drawn else "")
+    note = (
+        f"Crops of preset {options.preset} from {source}. 0 workers: the training process loads "
+        "itself, between its steps."
+    )
+    rows = [(str(n), f"{rate:,.0f}") for n, rate in speeds.loaded.items()]
+    section.tables.append(Table(("workers", "images/s"), rows, note))
+
+
+def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> None:
+    """Say whether the loader feeds the device, and with how many workers."""
+    fastest = speeds.fastest()
+    if fastest is None:
+        section.skipped["what the step needs"] = "no step was measured"
+    if fastest is None or not speeds.loaded:
+        return
+    needed = fastest.images_per_second
+    enough = [n for n, rate in speeds.loaded.items() if rate >= ENOUGH * needed]
+    found = (
+        f"needs {needed:,.0f} images/s ({fastest.cell} in {fastest.precision}); loaded: "
+        f"{max(speeds.loaded.values()):,.0f}"
+    )
+    if not enough:
+        section.say(
+            "LOOK", "the loader feeds this device: NO", found,
+            "The GPU waits for pictures in its fastest trainings (one view, bare network); three "
+            "views need a third of that.",
+            "give the job more CPUs a GPU, or several trials no GPU each; --loader-workers N",
+        )  # fmt: skip
+        return
+    section.say(
+        "PASS" if min(enough) <= default_workers else "LOOK",
+        f"the loader feeds this device: yes, with {min(enough)} worker(s)",
+        f"{found}; by default there are {default_workers}", "Training is as fast as the GPU.",
+        f"give --loader-workers {min(enough)}",
+    )  # fmt: skip
+
+
+def loading_rate(loader: Loader, seconds: float) -> float:
+    """Return images a second, once the batches that workers made ahead are used up."""
+    ahead, count = 1 + 3 * loader.num_workers, 0
+    batches = loader.epoch(0)
+    for _ in range(ahead):
+        next(batches)
+    started = time.perf_counter()
+    for _ in batches:
+        count += 1
+        if count >= 2 and time.perf_counter() - started > seconds:
+            break
+    taken = time.perf_counter() - started
+    batches.close()  # type: ignore[attr-defined]  # ends the workers
+    return count * loader.batch_size / taken
+
+
+def measure_inference(
+    options: Options, weights: Weights, pictures: Pictures, speeds: Speeds, section: Section
+) -> None:
+    """Infer the same images in every precision, one and eight at once."""
+    base = apply_overrides(PRESETS[options.preset], CELLS["F3"])
+    samples = pictures.voc_sized(options.out / "enlarged")[: 2 if options.small else 32]
+    size = {"train.crop_size": min(128, base.train.crop_size), "train.batch_size": 2}
+    model: Any = cam_subject(apply_overrides(base, size), weights).build()
+    speeds.host_rate = host_rate(samples, base.labels)
+    expected: list[np.ndarray] = []
+    for precision in ("fp32", "tf32", "bf16"):  # the others are held against fp32
+        labels = base.labels.model_copy(update={"precision": precision})
+        for at_once in (1, 8):
+            name = f"{precision}, {at_once} at once"
+            if section.is_late(name):
+                continue
+            if at_once > 1 and options.small:
+                section.skipped[name] = "not measured with --small"
+                continue
+
+            def infer(labels: LabelsConfig = labels, at_once: int = at_once) -> list[np.ndarray]:
+                images = infer_cams(
+                    model, samples, labels, device=options.device, batch_size=at_once
+                )
+                return [image.cams for image in images]
+
+            if not options.small:
+                infer()  # kernels for each size of image
+            started = time.perf_counter()
+            cams = infer()
+            wait(options.device)
+            rate = len(samples) / (time.perf_counter() - started)
+            expected = expected or cams
+            changes = [np.abs(a - b) for a, b in zip(cams, expected, strict=True)]
+            largest = max(float(change.max()) for change in changes)
+            mean = statistics.fmean(float(change.mean()) for change in changes)
+            speeds.inferred.append(InferenceSpeed(precision, at_once, rate, largest, mean))
+    judge_inference(speeds, section)
+    section.numbers |= {"speeds": speeds.inferred, "host_rate": speeds.host_rate}
+    rows = [
+        (s.precision, str(s.at_once), f"{s.images_per_second:,.1f}", f"{s.largest_change:.1e}",
+         f"{s.mean_change:.1e}")
+        for s in speeds.inferred
+    ]  # fmt: skip
+    note = (
+        f"F3 of preset {options.preset}, {len(samples)} {pictures.source}, all scales and flips, "
+        "decoding included. Changes are against fp32, of CAMs in 0..1."
+    )
+    columns = ("numbers", "at once", "images/s", "largest change", "mean change")
+    section.tables.append(Table(columns, rows, note))
+
+
+def judge_inference(speeds: Speeds, section: Section) -> None:
+    """Say whether CAMs stay what they are, and whether the CPU holds the GPU up."""
+    for precision, limit in LARGEST_CHANGE.items():
+        own = [s for s in speeds.inferred if s.precision == precision]
+        if own:
+            mean = max(s.mean_change for s in own)
+            section.say(
+                "PASS" if mean <= limit else "LOOK", f"CAMs in {precision}",
+                f"mean change {mean:.1e}, largest {max(s.largest_change for s in own):.1e} of a "
+                "CAM in 0..1",
+                "Maps of an untrained network; a threshold that decides pixels moves them by about "
+                "the mean.",
+                "score one training in both (labels.precision) before you use it",
+            )  # fmt: skip
+    best = speeds.inference_rate(*PRECISIONS)
+    if best and speeds.host_rate:
+        slow = best > 0.7 * speeds.host_rate
+        section.say(
+            "LOOK" if slow else "PASS", "the CPU's share of inference",
+            f"decoding and scaling alone: {speeds.host_rate:,.0f} images/s; with the network: "
+            f"{best:,.0f}",
+            "The GPU waits for the CPU." if slow else "The network is what takes the time.",
+            "run several trials a GPU; a faster precision will not help",
+        )  # fmt: skip
+
+
+def host_rate(samples: list[Sample], labels: LabelsConfig) -> float:
+    """Return images a second of decoding and scaling, as `multi_scale_cams` does it."""
+    started = time.perf_counter()
+    for sample in samples:
+        image = stack_images([read_image(sample.image_path)])
+        height, width = image.shape[2:]
+        for scale in labels.scales:
+            resized(image, (round(height * scale), round(width * scale)), labels.resize).float()
+    return len(samples) / (time.perf_counter() - started)
+
+
+@dataclass
+class Hours:
+    """What Tables III to VI take on this card in one precision, NUM_SEEDS seeds."""
+
+    training: float
+    inference: float
+    bound_by_loading: bool
+    """Whether loading is slower than a step of some training."""
+
+    @property
+    def total(self) -> float:
+        """Return all hours."""
+        return self.training + self.inference
+
+
+def project(speeds: Speeds, section: Section) -> dict[str, Hours]:
+    """Return the hours of every precision of which steps and inference were measured; say them.
+
+    Assumed: one training after the other, one attempt each, pictures loaded beside the GPU as fast
+    as section 4 measured. A part alone is counted as the whole module, a little too much.
+    """
+    hours: dict[str, Hours] = {}
+    section.numbers["hours"] = hours
+    if not (speeds.full_size and speeds.inferred):
+        section.skipped["hours of Tables III to VI"] = (
+            "only steps of --preset paper at full size (no --small) say them"
+        )
+        return hours
+    train = PRESETS["paper"].train
+    num_steps = train.epochs * (NUM_TRAIN // train.batch_size)
+    loading = train.batch_size / max(speeds.loaded.values()) if speeds.loaded else 0.0
+    for precision in PRECISIONS:
+        bare, full, views = (speeds.step(cell, precision) for cell in ("B0", "F0", "F3"))
+        rate = speeds.inference_rate(precision)
+        if not (bare and views and rate):
+            section.skipped[f"hours in {precision}"] = "its steps or CAMs were not measured"
+            continue
+        module = (full or bare).seconds
+        steps = {
+            kind: (module if kind[1] else bare.seconds) + kind[0] / 2 * (views.seconds - module)
+            for kind in TRAININGS
+        }
+        seconds = sum(n * num_steps * max(steps[kind], loading) for kind, n in TRAININGS.items())
+        hours[precision] = Hours(
+            NUM_SEEDS * seconds / 3600,
+            NUM_SEEDS * sum(TRAININGS.values()) * NUM_SCORED / rate / 3600,
+            bound_by_loading=loading > min(steps.values()),
+        )
+    _say_hours(hours, section)
+    return hours
+
+
+def _say_hours(hours: dict[str, Hours], section: Section) -> None:
+    """Say the hours as configured, and in the fastest precision."""
+    if not hours:
+        return
+    best = min(hours, key=lambda precision: hours[precision].total)
+    own = PRESETS["paper"].train.precision
+    for precision, what in ((own, "as configured"), (best, "in the fastest numbers")):
+        if precision in hours:
+            section.say(
+                "INFO", f"Tables III to VI, {NUM_SEEDS} seeds, {what}",
+                f"{hours[precision].total:,.1f} hours on this card ({precision})",
+                "75 trainings and their scores, one after the other; no figure of the paper's "
+                "depends on it.",
+            )  # fmt: skip
+    if any(found.bound_by_loading for found in hours.values()):
+        section.say(
+            "LOOK", "pictures", "are loaded more slowly than some steps take them",
+            "The hours are those of the CPUs, in part.", "more CPUs a GPU; section 4",
+        )  # fmt: skip
+    rows = [(p, f"{one.total:,.1f}", f"{one.inference:,.1f}") for p, one in hours.items()]
+    note = (
+        f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_SEEDS} x "
+        f"{sum(TRAININGS.values())} trainings. bf16 is another experiment than tf32."
+    )
+    section.tables.append(Table(("numbers", "hours in all", "of these inference"), rows, note))

@@ -1,4 +1,4 @@
-"""The trainings that are checked: network, objective, optimiser and a made-up batch.
+"""What is checked: trainings of one step with a made-up batch, and pictures.
 
 Legend: B batch, K = 20 classes, S crop size.
 """
@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from PIL import Image
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
+from wsss.data.drawn import draw_voc
 from wsss.data.loading import CropBatch
+from wsss.data.voc import Sample, VocDataset
+from wsss.gpu_check.page import Options
 from wsss.method.views import network_inputs
-from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
-from wsss.networks.deeplab import DeepLab, build_deeplab
+from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import affinity_step, build_affinity_net
@@ -41,6 +44,9 @@ BOTH_VIEWS = {f"views.{view}": True for view in VIEWS}
 CELLS: dict[str, dict[str, Any]] = {"B0": {}, "F0": FULL_MODULE, "F3": FULL_MODULE | BOTH_VIEWS}
 """B0: bare network, one view; F0: the full module; F3: the full module and both views."""
 BACKBONES = get_args(NetworkConfig.model_fields["backbone"].annotation)
+VOC_SIZE = (500, 375)
+"""Width and height of a typical picture of VOC."""
+NUM_ENLARGED = 16
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,18 @@ def read_weights(path: Path | None) -> Weights:
 class Subject:
     """A training of one step."""
 
-    build: Callable[[], nn.Module]
+    build: Callable[[], Any]
     """Makes the network, on the CPU and each time the same."""
-    step: Callable[[nn.Module, torch.device, Precision, Execution], Step]
+    step: Callable[[Any, torch.device, Precision, Execution], Step]
     """Moves a network to a device and returns its step there."""
     batch: CropBatch
     """On the CPU."""
+
+    def pinned(self, device: torch.device) -> CropBatch:
+        """Return the batch as the loader hands it over: in pinned memory beside a GPU."""
+        if device.type != "cuda":
+            return self.batch
+        return CropBatch(*(part.pin_memory() for part in self.batch))
 
 
 def cam_subject(config: RunConfig, weights: Weights) -> Subject:
@@ -90,7 +102,7 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
     config = apply_overrides(config, {"network.weights": name})
     batch = made_up_batch(config.train.batch_size, config.train.crop_size)
 
-    def build() -> nn.Module:
+    def build() -> CamNet:
         torch.manual_seed(config.rng_seed)
         model = CamNet(config.network, NUM_CLASSES, weights_file=file)
         model = model.to(memory_format=torch.channels_last)
@@ -99,12 +111,9 @@ def cam_subject(config: RunConfig, weights: Weights) -> Subject:
                 model(network_inputs(batch.pixels[:2], batch.boxes[:2], config.views)[0])
         return model
 
-    def step(
-        model: nn.Module, device: torch.device, precision: Precision, execution: Execution
-    ) -> Step:
-        assert isinstance(model, CamNet)
+    def step(model: CamNet, device: torch.device, precision: Precision, how: Execution) -> Step:
         own = apply_overrides(config, {"train.precision": precision})
-        return cam_step(model, own, process=Process(device=device), execution=execution)
+        return cam_step(model, own, process=Process(device=device), execution=how)
 
     return Subject(build, step, batch)
 
@@ -114,17 +123,12 @@ def deeplab_subject(config: DeepLabConfig, weights: Weights) -> Subject:
     name, file = weights.of(config.backbone)
     config = config.model_copy(update={"weights": name})
 
-    def step(
-        model: nn.Module, device: torch.device, precision: Precision, execution: Execution
-    ) -> Step:
-        assert isinstance(model, DeepLab)
+    def step(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
         own = config.model_copy(update={"precision": precision})
-        return segmentation_step(model, own, process=Process(device=device), execution=execution)
+        return segmentation_step(model, own, process=Process(device=device), execution=how)
 
-    return Subject(
-        lambda: build_deeplab(config, NUM_CLASSES, weights_file=file), step,
-        made_up_batch(config.batch_size, config.crop_size, label_maps=True),
-    )  # fmt: skip
+    batch = made_up_batch(config.batch_size, config.crop_size, label_maps=True)
+    return Subject(lambda: build_deeplab(config, NUM_CLASSES, weights_file=file), step, batch)
 
 
 def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: Weights) -> Subject:
@@ -132,17 +136,12 @@ def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: 
     name, file = weights.of(network.backbone)
     network = network.model_copy(update={"weights": name})
 
-    def step(
-        model: nn.Module, device: torch.device, precision: Precision, execution: Execution
-    ) -> Step:
-        assert isinstance(model, AffinityNet)
+    def step(model: Any, device: torch.device, precision: Precision, how: Execution) -> Step:
         own = config.model_copy(update={"precision": precision})
-        return affinity_step(model, own, device=device, execution=execution)
+        return affinity_step(model, own, device=device, execution=how)
 
-    return Subject(
-        lambda: build_affinity_net(network, config, weights_file=file), step,
-        made_up_batch(config.batch_size, config.crop_size, label_maps=True),
-    )  # fmt: skip
+    batch = made_up_batch(config.batch_size, config.crop_size, label_maps=True)
+    return Subject(lambda: build_affinity_net(network, config, weights_file=file), step, batch)
 
 
 def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatch:
@@ -166,3 +165,45 @@ def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatc
         targets = (torch.rand(size, NUM_CLASSES, generator=generator) < 0.1).float()
         targets[:, 0] = 1
     return CropBatch(pixels.contiguous(memory_format=torch.channels_last), boxes, targets)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A data set in VOC layout: the user's, or drawn."""
+
+    dataset: VocDataset
+    are_drawn: bool
+
+    @property
+    def source(self) -> str:
+        """Return what they are, for the page."""
+        return "drawn pictures" if self.are_drawn else "pictures of --data"
+
+    def split(self, *names: str) -> list[Sample]:
+        """Return the images of the first of these splits that is there. Raises DataError."""
+        there = self.dataset.split_names()
+        return self.dataset.samples(next((name for name in names if name in there), names[0]))
+
+    def voc_sized(self, folder: Path) -> list[Sample]:
+        """Return training images of VOC's size: the user's own, or drawn ones enlarged."""
+        samples = self.split("train_aug", "train")
+        if not self.are_drawn:
+            return samples
+        folder.mkdir(parents=True, exist_ok=True)
+        enlarged = []
+        for sample in samples[:NUM_ENLARGED]:
+            path = folder / f"{sample.image_id}.jpg"
+            with Image.open(sample.image_path) as image:
+                image.resize(VOC_SIZE, Image.Resampling.BICUBIC).save(path, quality=95)
+            enlarged.append(sample._replace(image_path=path))
+        return enlarged
+
+
+def find_pictures(options: Options) -> Pictures:
+    """Return the user's pictures, or draw some. Raises DataError for a folder of another layout."""
+    if options.data is not None:
+        return Pictures(VocDataset(options.data), are_drawn=False)
+    counts = (24, 40, 4) if options.small else (60, 100, 4)
+    root = draw_voc(options.out / f"drawn_{sum(counts)}", num_train=counts[0],
+                    num_extra=counts[1], num_val=counts[2])  # fmt: skip
+    return Pictures(VocDataset(root), are_drawn=True)
