@@ -119,7 +119,7 @@ def prepare(
         from rich.progress import Progress
 
         from wsss.data.prepare import prepare_voc
-        from wsss.data.sources import PrepareRequest
+        from wsss.data.archives import PrepareRequest
         from wsss.data.voc import DataError
 
         digests = {}

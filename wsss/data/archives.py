@@ -1,18 +1,23 @@
-"""Takes chosen files out of a tar archive that nobody vouches for.
+"""The public archives of VOC 2012 and SBD: where they come from, and what is taken out of them.
 
-Every member is looked at, also those that are not wanted: a path or a link
-out of the archive, or a device, refuses the whole archive. Only regular files are ever written.
+A digest is checked wherever an archive comes from. Its content is treated as foreign all the same:
+a path or link that leads out, a device, or a size beyond any sense refuses the whole archive, and
+only regular files are ever written.
 """
 
 import gzip
-import io
+import hashlib
+import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from rich.markup import escape
 from rich.progress import Progress
@@ -22,12 +27,22 @@ from wsss.printable import quoted
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
-MAX_READ = 1 << 20
-"""Bytes of one read. File contents come in smaller pieces; a header that wants more is a bomb."""
+TIMEOUT = 30.0
+"""Seconds without a byte after which an address is given up."""
+REFUSED = "nothing of the archive is used, get it from a place you trust"
 
 
 class ArchiveError(DataError):
-    """An archive that cannot be used; the message names file, member, rule and remedy."""
+    """An archive that cannot be had or used; the message names file, fault and remedy."""
+
+
+class Source(NamedTuple):
+    """A public archive."""
+
+    filename: str
+    url: str | None
+    """None: to be had from a mirror or a local file only."""
+    md5: str | None
 
 
 class Limits(NamedTuple):
@@ -37,6 +52,154 @@ class Limits(NamedTuple):
     total_bytes: int = 8 << 30
     member_bytes: int = 64 << 20
     """Of one wanted file."""
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What to prepare, and from where."""
+
+    root: Path
+    """Folder to write, usually .../VOCdevkit/VOC2012. One that holds VOC already is completed."""
+    archives: Mapping[str, Path] = field(default_factory=dict)
+    """Step (voc, sbd, test) -> local archive."""
+    mirrors: tuple[str, ...] = ()
+    """Addresses of folders that hold the archives, tried in order before the public ones."""
+    downloads: Path | None = None
+    """Where downloaded archives lie; default: `archives` beside `root`."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File name of an archive -> hex digest, in addition to the known MD5."""
+    with_test: bool = False
+    allow_partial: bool = False
+    """Take archives and lists that are not the official ones: no MD5, no list digests."""
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, digest in self.sha256.items():
+            if not re.fullmatch("[0-9a-fA-F]{64}", digest):
+                raise DataError(f"{name}: {digest!r} is no SHA-256; give 64 hex digits")
+
+
+def public_sources() -> dict[str, Source]:
+    """Return the archives by step. Addresses and MD5 are torchvision's, read at run time."""
+    from torchvision.datasets import SBDataset
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    voc = DATASET_YEAR_DICT["2012"]
+    return {
+        "voc": Source(voc["filename"], voc["url"], voc["md5"]),
+        "sbd": Source(SBDataset.filename, SBDataset.url, SBDataset.md5),
+        "test": Source("VOC2012test.tar", None, None),  # given out to registered users
+    }
+
+
+def check_digest_names(request: PrepareRequest, sources: Mapping[str, Source]) -> None:
+    """Raise DataError if a digest was given for a file that no step reads: it would go unused."""
+    names = [
+        request.archives[step].name if step in request.archives else source.filename
+        for step, source in sources.items()
+    ]
+    for name in request.sha256:
+        if name not in names:
+            raise DataError(f"{name}: no archive of this name; there are {', '.join(names)}")
+
+
+def obtain(step: str, source: Source, request: PrepareRequest, progress: Progress) -> Path:
+    """Return the step's checked archive: the local one, or the one that is downloaded.
+
+    Raises ArchiveError if it cannot be had or is not the expected one.
+    """
+    local = request.archives.get(step)
+    expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
+    if digest := request.sha256.get(local.name if local else source.filename):
+        expected["sha256"] = digest
+    folder = request.downloads or request.root.absolute().parent / "archives"
+    path = local or folder / source.filename
+    if local is not None and not local.is_file():
+        raise ArchiveError(f"{local}: no such file; give the path of {source.filename}")
+    if not path.exists():
+        urls = [f"{mirror.rstrip('/')}/{source.filename}" for mirror in request.mirrors]
+        return download([*urls, *filter(None, [source.url])], path, expected, progress=progress)
+    progress.console.print(f"checking {path.name}", markup=False)
+    try:
+        verify(path, expected)
+    except ArchiveError as error:
+        hint = "; --allow-partial takes an archive that is not the official one"
+        raise ArchiveError(f"{error}{hint if local and 'md5' in expected else ''}") from None
+    return path
+
+
+def download(
+    urls: list[str], path: Path, expected: Mapping[str, str], *, progress: Progress
+) -> Path:
+    """Download a file from the first address that has it whole; return its path.
+
+    It gets its name once its digests are right. expected: as of `verify`. Raises ArchiveError if no
+    address has it.
+    """
+    if not urls:
+        raise ArchiveError(
+            f"{path.name}: has no public address; register with the organisers of VOC and give the "
+            "file (--test), or a --mirror"
+        )
+    part = path.with_name(f"{path.name}.part")
+    faults: list[str] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for url in urls:
+            try:
+                _transfer(url, part, progress)
+                verify(part, expected)
+                return part.replace(path)
+            except (HTTPException, OSError, ArchiveError) as error:
+                if isinstance(error, HTTPError):
+                    error.close()
+                elif getattr(error, "filename", None):  # the disk's fault: no address helps
+                    raise
+                faults.append(f"{url}: {error or type(error).__name__}")
+                progress.console.print(escape(faults[-1]))
+    except OSError as error:
+        raise ArchiveError(f"{path}: {error.strerror}; choose another folder") from None
+    finally:
+        part.unlink(missing_ok=True)
+    raise ArchiveError(
+        "\n".join([*faults, f"{path.name}: no address has it; give a local file or a --mirror, or "
+                   f"fetch it in as many tries as it takes: curl -L -C - -o {path} ADDRESS"])
+    )  # fmt: skip
+
+
+def _transfer(url: str, part: Path, progress: Progress) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ArchiveError("not an http or https address; give a local file by its own option")
+    request = Request(url, headers={"User-Agent": "wsss-sweeps"})
+    with urlopen(request, timeout=TIMEOUT) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise ArchiveError("answers with a web page in place of the file")
+        length = int(response.headers.get("Content-Length") or 0)
+        require_space(part.parent, length, part.name)
+        description = f"download {escape(part.stem)}"
+        with (
+            part.open("wb") as file,
+            progress.wrap_file(response, length or None, description=description) as source,
+        ):
+            shutil.copyfileobj(source, file, 1 << 20)
+            if file.tell() < length:
+                raise ArchiveError(f"connection ended after {file.tell():,} of {length:,} bytes")
+
+
+def verify(path: Path, expected: Mapping[str, str]) -> None:
+    """Compare the file's digests with the expected ones, e.g. {"md5": "6cd6e1..."}.
+
+    Raises ArchiveError naming the file, both digests, its size and the remedy.
+    """
+    for algorithm, digest in expected.items():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+        if found != digest.lower():
+            raise ArchiveError(
+                f"{path}: {algorithm} expected {digest.lower()}, found {found} "
+                f"({path.stat().st_size:,} bytes); the file is truncated or altered: delete it and "
+                "get it again"
+            )
 
 
 def require_space(folder: Path, num_bytes: int, what: str) -> None:
@@ -49,13 +212,20 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
         )
 
 
+DAMAGED = (
+    tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile,
+    ValueError, OverflowError, IndexError, KeyError, RecursionError,
+)  # fmt: skip
+"""The second line is what tarfile lets out of itself for senseless numbers in headers."""
+
+
 def extract(
     archive: Path,
     folder: Path,
     choose: Callable[[str], str | None],
     *,
     progress: Progress,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
 ) -> set[str]:
     """Write the chosen members of a .tar or .tar.gz below `folder`; return their paths there.
 
@@ -63,68 +233,56 @@ def extract(
     ArchiveError if the archive is damaged, unsafe, or beyond `limits`; files written by then stay,
     so `folder` is best a temporary one.
     """
-    limits, written = limits or Limits(), set[str]()
-    task = progress.add_task(f"extract {escape(archive.name)}", total=archive.stat().st_size)
-    with ExitStack() as stack:
-        try:
-            raw = stack.enter_context(archive.open("rb"))
-            guard = _Guard(_content(raw, stack))
-            tar = stack.enter_context(tarfile.open(fileobj=cast("IO[bytes]", guard), mode="r:"))
-            total = 0
+    written: set[str] = set()
+    total = 0
+    description = f"extract {escape(archive.name)}"
+    try:
+        with (
+            progress.open(archive, "rb", description=description) as raw,
+            tarfile.open(fileobj=raw, mode="r:*") as tar,
+        ):
             for count, member in enumerate(tar, start=1):
-                if member.size < 0:  # tarfile would go back, and read the same header for ever
-                    raise ArchiveError(f"{archive}: {quoted(member.name)} has a negative size")
                 total += member.size
                 if count > limits.members or total > limits.total_bytes:
                     raise ArchiveError(
                         f"{archive}: over {limits.members:,} members or {limits.total_bytes:,} "
                         f"bytes at {quoted(member.name)}; VOC and SBD are smaller, get it again"
                     )
-                path = _checked(archive, member, folder, choose, limits)
+                _require_safe(archive, member, folder)
+                path = choose(member.name)
+                if path is None or member.isdir():
+                    continue
+                _require_plain(archive, member, limits)
                 if path in written:
                     raise ArchiveError(f"{archive}: {path} is there twice; get the archive again")
-                if path:
-                    # Without its time, which may be one that no clock knows.
-                    kept = member.replace(name=path, mtime=cast("int", None), deep=False)
-                    tar.extract(kept, folder, filter="data")
-                    written.add(path)
-                progress.update(task, completed=raw.tell())
-            if any(guard.last):  # tarfile takes an unreadable header for the end
-                raise ArchiveError(f"{archive}: damaged after {count:,} members; get it again")
-        except ArchiveError:
-            raise
-        except _DAMAGED as error:
-            raise ArchiveError(f"{archive}: not a whole .tar or .tar.gz ({error})") from None
-        except OSError as error:
-            raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
+                # Without its time, which may be one that no clock knows.
+                kept = member.replace(name=path, mtime=cast("int", None), deep=False)
+                tar.extract(kept, folder, filter="data")
+                written.add(path)
+    except ArchiveError:
+        raise
+    except DAMAGED as error:
+        raise ArchiveError(f"{archive}: not a whole .tar or .tar.gz ({error})") from None
+    except OSError as error:
+        raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
     return written
 
 
-def _content(raw: IO[bytes], stack: ExitStack) -> IO[bytes]:
-    is_gzip = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    if is_gzip:
-        return cast("IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=raw)))
-    return raw
-
-
-def _checked(
-    archive: Path, member: tarfile.TarInfo, folder: Path,
-    choose: Callable[[str], str | None], limits: Limits,
-) -> str | None:  # fmt: skip
-    """Return where the member goes, None if it is not wanted. Raises ArchiveError if unsafe."""
+def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:
+    """Raise ArchiveError for a path or link out of the archive, or a device, wanted or not."""
     path = PurePosixPath(member.name)
+    if member.size < 0:  # tarfile would go back, and read the same header for ever
+        raise ArchiveError(f"{archive}: {quoted(member.name)} has a negative size; {REFUSED}")
+    if path.is_absolute() or ".." in path.parts:
+        raise ArchiveError(f"{archive}: {quoted(member.name)} leads out of the archive; {REFUSED}")
     try:
-        if path.is_absolute() or ".." in path.parts:
-            raise ArchiveError(
-                f"{archive}: {quoted(member.name)} leads out of the archive; {REFUSED}"
-            )
-        tarfile.data_filter(member, str(folder))  # links and devices
+        tarfile.data_filter(member, str(folder))
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; {REFUSED}") from None
-    target = choose(member.name)
-    if target is None or member.isdir():
-        return None
+
+
+def _require_plain(archive: Path, member: tarfile.TarInfo, limits: Limits) -> None:
+    """Raise ArchiveError if a wanted member is no regular file, or too large."""
     if not member.isreg():
         raise ArchiveError(f"{archive}: {quoted(member.name)} is a link, not a file; {REFUSED}")
     if member.size > limits.member_bytes:
@@ -132,48 +290,3 @@ def _checked(
             f"{archive}: {quoted(member.name)} has {member.size:,} bytes, allowed are "
             f"{limits.member_bytes:,}; {REFUSED}"
         )
-    return target
-
-
-REFUSED = "nothing of the archive is used, get it from a place you trust"
-
-
-class _HeaderBombError(Exception):
-    """A tar header that wants to be read into memory whole."""
-
-
-_DAMAGED = (
-    tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, _HeaderBombError,
-    ValueError, OverflowError, IndexError, KeyError, RecursionError,
-)  # fmt: skip
-"""The second line is what tarfile lets out of itself for senseless numbers in headers."""
-
-
-class _Guard(io.RawIOBase):
-    """Refuses huge reads, which tarfile does for extended headers, and keeps the last read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.last = file, b""
-
-    def readable(self) -> bool:
-        """Return True: tarfile only reads."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True: forwards at least."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes."""
-        if size < 0 or size > MAX_READ:
-            raise _HeaderBombError(f"a header of {size:,} bytes")
-        self.last = self.file.read(size)
-        return self.last
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a byte of the unpacked content."""
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position in the unpacked content."""
-        return self.file.tell()

@@ -18,10 +18,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.progress import Progress
 
-from wsss.data.archives import extract, require_space
+from wsss.data.archives import (
+    PrepareRequest,
+    Source,
+    check_digest_names,
+    extract,
+    obtain,
+    public_sources,
+    require_space,
+)
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
-from wsss.data.sources import PrepareRequest, Source, check_digest_names, obtain, public_sources
 from wsss.data.voc import DataError, VocDataset
 
 MARKER = "prepared.json"
