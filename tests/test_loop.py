@@ -27,17 +27,21 @@ from wsss.training.cam import build_cam_net, cam_step, cam_training, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.loop import (
+    LAG,
     EpochSummary,
+    MicroBatchError,
     Moment,
+    Reading,
+    Readings,
     Step,
     Training,
+    fitting,
     loader_for,
+    measured,
     num_loader_workers,
     split,
 )
-from wsss.training.micro_batch import MicroBatchError, fitting, measured
 from wsss.training.process import Process
-from wsss.training.readings import LAG, Reading, Readings
 from wsss.training.segmentation import segmentation_step
 
 K = 20

@@ -16,7 +16,7 @@ from wsss.gpu_check.subjects import CELLS, Weights, cam_subject
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
 from wsss.training.execution import Execution
-from wsss.training.micro_batch import MARGIN
+from wsss.training.loop import MARGIN
 
 pytestmark = [
     pytest.mark.gpu,

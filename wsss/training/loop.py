@@ -7,6 +7,7 @@ Legend: B batch on this rank, T terms of a loss.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,20 +25,26 @@ from wsss.errors import ForeseenError
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
-from wsss.training.micro_batch import check_micro_batch, measured
 from wsss.training.optim import clip_gradients, set_lr
 from wsss.training.process import Process
-from wsss.training.readings import Reading, Readings
 
 Word = TypeVar("Word")
 Forward = Callable[[Tensor], Any]
 """The network under its precision."""
 
 MAX_LOADER_WORKERS = 8
+MARGIN = 0.85
+"""Share of the free memory that is planned with: kernels need some, and memory is cut up."""
+LAG = 8
+"""Steps by which the host is ahead of a GPU: enough to keep it busy, few enough to end in time."""
 
 
 class DivergedError(ForeseenError, RuntimeError):
     """The loss or a gradient became infinite or NaN; the message says where and what to change."""
+
+
+class MicroBatchError(ForeseenError, ValueError):
+    """A micro-batch that cannot be; the message says which can."""
 
 
 class NoMemoryError(ForeseenError, RuntimeError):
@@ -50,6 +57,45 @@ class Moment(NamedTuple):
     progress: float = 1.0
     """Share of the training that is done, in [0, 1)."""
     starts_epoch: bool = False
+
+
+class Reading(NamedTuple):
+    """The numbers of one step, on the host."""
+
+    iteration: int
+    """How many are done with this one."""
+    values: NDArray[np.float32]
+
+
+class Readings:
+    """Small results of steps on their way to the host, in order.
+
+    On a GPU each is copied behind the step, into pinned memory, and read LAG steps later, when it
+    has long arrived. Every rank reads the same step at the same time. On the CPU there is no lag.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.lag = LAG if self.on_gpu else 0
+        self.waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def post(self, iteration: int, values: Tensor) -> None:
+        """Send the values [N] of an iteration on their way."""
+        copied = None
+        if self.on_gpu:
+            on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = on_host.copy_(values, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        self.waiting.append((iteration, values, copied))
+
+    def arrived(self, *, all_of_them: bool = False) -> Iterator[Reading]:
+        """Yield what is due; all_of_them: also what is not, waiting for the GPU."""
+        while len(self.waiting) > (0 if all_of_them else self.lag):
+            iteration, values, copied = self.waiting.popleft()
+            if copied is not None:
+                copied.synchronize()
+            yield Reading(iteration, values.numpy())
 
 
 class Objective(Protocol):
@@ -140,7 +186,7 @@ class Training:
 
         An epoch's checkpoint is written when the caller asks for what comes next, so that a record
         which the caller has stored is never lost, at worst repeated. Raises DivergedError for a
-        loss or gradient that is not finite, within readings.LAG steps on a GPU.
+        loss or gradient that is not finite, within LAG steps on a GPU.
         """
         while self.iteration < self.num_iterations:
             for reading in self.steps():
@@ -306,6 +352,56 @@ class Step:
 def split(batch: CropBatch, micro_batch: int) -> list[CropBatch]:
     """Cut a batch into parts of `micro_batch` images, the last one smaller if it does not go up."""
     return [CropBatch(*part) for part in zip(*(t.split(micro_batch) for t in batch), strict=True)]
+
+
+def check_micro_batch(micro_batch: int | None, local_batch: int, *, frozen_norm: bool) -> None:
+    """Raise MicroBatchError for a part of a batch that would not train as the whole does."""
+    if micro_batch is not None and micro_batch < local_batch and not frozen_norm:
+        raise MicroBatchError(
+            f"--micro-batch {micro_batch}: the batch norms take their statistics from all "
+            f"{local_batch} images of a forward, so parts would train another network; leave the "
+            "option out, or set network.batch_norm=frozen"
+        )
+
+
+def fitting(local_batch: int, bytes_of_one: int, bytes_of_two: int, free_bytes: int) -> int:
+    """Return the largest micro-batch that fits, of those which cut the batch into equal parts.
+
+    bytes_of_one, bytes_of_two: peak memory of a forward and backward of one and of two images,
+    which tell what each image takes and what is taken anyway. Raises MicroBatchError if not even
+    one image fits.
+    """
+    each = max(1, bytes_of_two - bytes_of_one)
+    fixed = max(0, bytes_of_one - each)
+    fit = int((MARGIN * free_bytes - fixed) // each)
+    if fit < 1:
+        raise MicroBatchError(
+            f"a forward of one image takes {bytes_of_one / 2**30:.1f} GiB, but "
+            f"{MARGIN * free_bytes / 2**30:.1f} of the GPU's memory can be used; lower "
+            "train.crop_size, set train.precision=bf16, or use a larger GPU"
+        )
+    return max(n for n in range(1, local_batch + 1) if local_batch % n == 0 and n <= fit)
+
+
+def measured(
+    try_images: Callable[[int], None], local_batch: int, *, device: torch.device, gpu_share: float
+) -> int:
+    """Return the micro-batch that this GPU's free memory allows, from a forward of 1 and 2 images.
+
+    try_images: does a forward and backward of so many images, and keeps nothing.
+    """
+    if local_batch == 1:
+        return 1
+    peaks = []
+    for count in (1, 1, 2):  # the first one also loads kernels
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        try_images(count)
+        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = min(free, int(gpu_share * total) - torch.cuda.memory_allocated(device))
+    return fitting(local_batch, peaks[1], peaks[2], allowed)
 
 
 def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Loader:

@@ -19,7 +19,7 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.execution import Execution
-from wsss.training.loop import DivergedError, Training
+from wsss.training.loop import DivergedError, Reading, Training
 from wsss.training.prior import (
     COLLAPSE_MARGIN,
     WINDOW,
@@ -30,7 +30,6 @@ from wsss.training.prior import (
     prior_gap,
 )
 from wsss.training.process import Process
-from wsss.training.readings import Reading
 
 NUM_FIRST = 5
 """Steps over which L_cls is averaged at the start."""
