@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wsss.data import check_cache
-from wsss.data.check import DataReport, check_data
-from wsss.data.check_cache import cache_folder, check_data_once
+from wsss.data import check as checking
+from wsss.data.check import DataReport, cache_folder, check_data, check_data_once
 from wsss.data.voc import DataError, VocDataset
 
 SPLITS = ["train", "train_aug"]
@@ -36,7 +35,7 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append(splits)
         return check_data(dataset, splits)
 
-    monkeypatch.setattr(check_cache, "check_data", counted)
+    monkeypatch.setattr(checking, "check_data", counted)
     return seen
 
 
@@ -138,7 +137,7 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
         change(copy, "longer image")
         return report
 
-    monkeypatch.setattr(check_cache, "check_data", slow)
+    monkeypatch.setattr(checking, "check_data", slow)
     check_data_once(VocDataset(copy), SPLITS)
     assert not cache.exists()
 
@@ -152,7 +151,7 @@ def test_a_damaged_entry_is_as_good_as_none(
     entry.write_text(content)
     check_data_once(VocDataset(copy), SPLITS)
     assert len(full_checks) == 2
-    assert json.loads(entry.read_text())["version"] == check_cache.VERSION
+    assert json.loads(entry.read_text())["version"] == checking.VERSION
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(

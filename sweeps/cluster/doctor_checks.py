@@ -15,7 +15,7 @@ from pathlib import Path
 from sweeps.cluster.doctor import Check, State
 from sweeps.store.code_version import code_version
 from sweeps.store.store import StoreError, open_store
-from wsss.data.check_cache import check_data_once
+from wsss.data.check import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
 GIB = 2**30

@@ -73,9 +73,9 @@ class Check(Frozen):
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
     """Read the sweep's lists. Raises DataError if the data set has gone."""
     from wsss.data.check_splits import split_digest
-    from wsss.data.lists import VocLists
+    from wsss.data.voc import VocDataset
 
-    lists = VocLists(sweep.data)
+    lists = VocDataset(sweep.data)
 
     def facts(split: str) -> ListFacts:
         ids = lists.image_ids(split)
@@ -95,9 +95,9 @@ def is_full_voc(root: Path) -> bool:
     Raises DataError if it is no data set at all.
     """
     from wsss.data.check_splits import is_official
-    from wsss.data.lists import DataError, VocLists
+    from wsss.data.voc import DataError, VocDataset
 
-    lists = VocLists(root)
+    lists = VocDataset(root)
     try:
         return all(is_official(split, lists.image_ids(split)) for split in ("train_aug", "train"))
     except DataError:

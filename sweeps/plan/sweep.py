@@ -79,8 +79,8 @@ def make_sweep(
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    from wsss.data.check_cache import check_data_once  # a sweep that is read needs no data set
-    from wsss.data.lists import VocLists
+    from wsss.data.check import check_data_once  # a sweep that is read needs no data set
+    from wsss.data.voc import VocDataset
 
     table_names = by_alias(table_names)
     unknown = [name for name in table_names if name not in TABLES]
@@ -91,7 +91,7 @@ def make_sweep(
     base = named_config(preset)
     weights_name, weights_file = resolve_weights(weights, base.network.weights)
     base = apply_overrides(base, {"network.weights": weights_name} | overrides)
-    dataset = VocLists(data.absolute())
+    dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
     report = check_data_once(dataset, splits, recheck=recheck)
     report.raise_if_broken()

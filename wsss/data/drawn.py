@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is t
 DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 """Name of a drawn data set, as `--data` takes it -> its kind of pictures.
 
-parts: objects with a telling part (drawing.py); glare, dim: positive and negative control of the
-enhanced view (drawing_lamps.py).
+parts: objects with a telling part; glare, dim: positive and negative control of the enhanced view
+(drawing.py).
 """
 DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
 
@@ -86,12 +86,10 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
 
 
 def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
+    from wsss.data.drawing import draw_lamp_picture, draw_picture
+
     if kind == "parts":
-        from wsss.data.drawing import draw_picture
-
         return draw_picture(rng_seed=rng_seed, image_index=image_index)
-    from wsss.data.drawing_lamps import draw_lamp_picture
-
     return draw_lamp_picture(rng_seed=rng_seed, image_index=image_index, glaring=kind == "glare")
 
 

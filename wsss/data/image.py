@@ -12,7 +12,7 @@ from zlib import error as zlib_error
 
 from PIL import ExifTags, Image, ImageFile
 
-from wsss.data.lists import DataError
+from wsss.data.voc import DataError
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
     import numpy as np

@@ -1,34 +1,41 @@
-"""Reads a data set in the layout of PASCAL VOC: splits, masks and image-level labels.
+"""Reads a data set in the layout of PASCAL VOC: classes, splits, masks and image-level labels.
 
     root/JPEGImages/<id>.jpg                 root/ImageSets/Segmentation/<split>.txt
     root/Annotations/<id>.xml                root/classes.txt (custom class lists only)
     root/SegmentationClass/<id>.png          root/SegmentationClassAug/<id>.png (SBD's masks)
 
 Image-level labels come from the XML; an image without one takes them from its mask, as the SBD part
-of train_aug does, and each sample says which.
+of train_aug does, and each sample says which. NumPy and Pillow are imported where pixels are read:
+a plan reads lists only, and starts fast.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from PIL import Image
+from wsss.data.classes import IGNORE_INDEX, read_class_list
+from wsss.errors import ForeseenError
+from wsss.printable import printable, quoted
 
-from wsss.data.classes import IGNORE_INDEX
-from wsss.data.image import BROKEN_IMAGE, image_size
-from wsss.data.lists import IMAGE_ID as IMAGE_ID  # the names by which others import them
-from wsss.data.lists import DataError as DataError
-from wsss.data.lists import VocLists, read_bytes
-from wsss.printable import quoted
-
-if TYPE_CHECKING:  # where pixels are read it is imported: a plan reads lists only, and starts fast
+if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""Also of a split's name. A file system takes 255 bytes, our own files add an ending."""
+
+MAX_LIST_BYTES = 16 << 20
+"""Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
 LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
+
+
+class DataError(ForeseenError, ValueError):
+    """Data that cannot be used; the message names the file, the rule and the remedy."""
 
 
 class Sample(NamedTuple):
@@ -41,11 +48,53 @@ class Sample(NamedTuple):
     label_source: LabelSource
 
 
-class VocDataset(VocLists):
-    """A data set on disk: its lists, pictures, masks and labels.
+class VocDataset:
+    """A data set on disk: its lists, pictures, masks and labels; only the classes are read at once.
 
     Raises DataError from every method when a file is missing or breaks the layout's rules.
     """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / "JPEGImages").is_dir():
+            raise DataError(
+                f"{root}: no folder JPEGImages; give the folder that holds JPEGImages, ImageSets "
+                "and SegmentationClass (of VOC: VOCdevkit/VOC2012)"
+            )
+        self.classes = read_class_list(root)
+
+    def split_names(self) -> list[str]:
+        """Return the names of all splits, sorted."""
+        return sorted(path.stem for path in (self.root / "ImageSets/Segmentation").glob("*.txt"))
+
+    def image_ids(self, split: str) -> list[str]:
+        """Return the ids of a split in file order."""
+        folder = self.root / "ImageSets/Segmentation"
+        if not IMAGE_ID.fullmatch(split):
+            raise DataError(
+                f"{folder}: {quoted(split)} is no name of a split; use letters, digits, '.', '_', "
+                "'-'"
+            )
+        path = folder / f"{split}.txt"
+        if not path.is_file():
+            names = printable(", ".join(self.split_names()))
+            raise DataError(f"{path}: no such split; there are: {names or 'none'}")
+        try:
+            ids = read_bytes(path, MAX_LIST_BYTES).decode("utf-8").split()
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: not UTF-8 text; write one image id a line") from None
+        if not ids:
+            raise DataError(f"{path}: the split is empty; write one image id a line")
+        for image_id in ids:
+            if not IMAGE_ID.fullmatch(image_id):
+                raise DataError(
+                    f"{path}: {quoted(image_id)} is not an image id; use letters, digits, '.', "
+                    "'_', '-', 200 at most"
+                )
+        if len(set(ids)) < len(ids):
+            twice = Counter(ids).most_common(1)[0][0]
+            raise DataError(f"{path}: {twice} is listed twice; keep it once")
+        return ids
 
     def image_path(self, image_id: str) -> Path:
         """Return the image's path, without asking whether it exists."""
@@ -65,6 +114,9 @@ class VocDataset(VocLists):
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
         import numpy as np
+        from PIL import Image
+
+        from wsss.data.image import BROKEN_IMAGE
 
         path = self.mask_path(image_id)
         try:
@@ -85,6 +137,8 @@ class VocDataset(VocLists):
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """Return (width, height) in pixels, upright, from the file's header."""
+        from wsss.data.image import image_size
+
         return image_size(self.image_path(image_id))
 
     def sample(self, image_id: str) -> Sample:
@@ -131,6 +185,18 @@ class _PlainTree(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         """Refuse it: VOC's annotations have none."""
         raise ValueError("a document type (<!DOCTYPE>) is refused")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return a file's content. Raises DataError if it cannot be read or is over `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; make it readable") from None
+    if len(content) > limit:
+        raise DataError(f"{path}: over {limit:,} bytes; replace it")
+    return content
 
 
 def labels_of_mask(mask: "NDArray[np.uint8]") -> tuple[int, ...]:
