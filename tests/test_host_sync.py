@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
 from wsss.data.image import image_size
-from wsss.data.segmentation_loading import read_labels
+from wsss.data.loading import read_labels
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.losses import cam_losses
 from wsss.method.views import network_inputs

@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 
 from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
-from wsss.data.loading import CropDataset
-from wsss.data.segmentation_loading import LabelledCrops
+from wsss.data.loading import CropDataset, LabelledCrops
 from wsss.data.voc import DataError, Sample
 from wsss.labels.infer import infer_cams
 from wsss.labels.random_walk import image_features

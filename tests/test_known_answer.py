@@ -13,8 +13,7 @@ import torch
 
 from sweeps.evidence.verdict import table_verdicts
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.drawing import LOOKS, Drawing
-from wsss.data.drawing_lamps import draw_lamp_picture
+from wsss.data.drawing import LOOKS, Drawing, draw_lamp_picture
 from wsss.data.drawn import draw_voc
 from wsss.data.voc import VocDataset
 from wsss.evaluation.auc import area_under_curve

@@ -17,9 +17,10 @@ from torch import multiprocessing
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
-from wsss.data.loading import CropBatch, Loader
-from wsss.data.segmentation_loading import (
+from wsss.data.loading import (
+    CropBatch,
     LabelledCrops,
+    Loader,
     plan_labelled_crop,
 )
 from wsss.data.transforms import CropPlan

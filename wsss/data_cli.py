@@ -118,8 +118,8 @@ def prepare(
         from rich.console import Console
         from rich.progress import Progress
 
-        from wsss.data.prepare import prepare_voc
         from wsss.data.archives import PrepareRequest
+        from wsss.data.prepare import prepare_voc
         from wsss.data.voc import DataError
 
         digests = {}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.segmentation_loading import read_labels
+from wsss.data.loading import read_labels
 from wsss.data.voc import DataError, VocDataset
 from wsss.evaluation.confusion import Counts, iou_per_label, mean_iou
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from wsss.config import ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.loading import CropBatch
-from wsss.data.segmentation_loading import LabelledCrops
+from wsss.data.loading import CropBatch, LabelledCrops
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.views import network_inputs
