@@ -21,7 +21,7 @@ from PIL import Image
 from wsss.data.drawn import draw_voc
 from wsss.labels.crf import crf_label, dense_crf
 from wsss.labels.pamr import neighbour_weights, pamr_label
-from wsss.labels.refine import score_probs
+from wsss.labels.pseudo_label import score_probs
 from wsss.segmentation_config import CrfConfig, PamrConfig
 
 ROUNDS = 5

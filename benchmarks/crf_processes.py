@@ -16,7 +16,7 @@ from ratios import faster
 
 from wsss.data.drawn import draw_voc
 from wsss.labels.crf import crf_label
-from wsss.labels.refine import pool_map
+from wsss.pool import pool_map
 from wsss.segmentation_config import CrfConfig
 
 NUM_IMAGES, ROUNDS = 24, 2

@@ -14,8 +14,7 @@ from wsss.labels.crf import (
     label_probs,
     power_probs,
 )
-from wsss.labels.pseudo_label import pseudo_label
-from wsss.labels.refine import score_probs
+from wsss.labels.pseudo_label import pseudo_label, score_probs
 from wsss.segmentation_config import CrfConfig
 
 needs_crf = pytest.mark.skipif(

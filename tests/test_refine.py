@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from wsss.errors import ForeseenError
-from wsss.labels.pseudo_label import pseudo_label
-from wsss.labels.refine import most_probable, pool_map, score_probs
+from wsss.labels.pseudo_label import most_probable, pseudo_label, score_probs
+from wsss.pool import pool_map
 
 JOBS = [(f"picture{number}", number) for number in range(7)]
 
@@ -135,7 +135,7 @@ def test_a_negative_number_of_workers_is_refused() -> None:
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from wsss.labels.refine import pool_map
+from wsss.pool import pool_map
 
 def work(number):
     (Path(sys.argv[1]) / str(os.getpid())).touch()

@@ -25,9 +25,9 @@ from wsss.labels.affinity_labels import confident_labels
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.labels.infer import ImageCams, infer_cams
 from wsss.labels.random_walk import walk_labels
-from wsss.labels.refine import pool_map
 from wsss.labels.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
+from wsss.pool import pool_map
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
 from wsss.training.cam import build_cam_net

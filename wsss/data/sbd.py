@@ -4,16 +4,9 @@ SBD keeps class masks as MATLAB files, `dataset/cls/<id>.mat` with `GTcls.Segmen
 borders: 0 background, 1..20 classes. Legend: H W image size in pixels.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 import zlib
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +20,7 @@ from scipy.io.matlab import MatReadWarning
 from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.data.image import image_size
 from wsss.data.voc import IMAGE_ID, DataError
+from wsss.pool import pool_map
 from wsss.printable import quoted
 
 MAX_MAT_BYTES = 4 << 20
@@ -108,44 +102,12 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
 def convert_masks(jobs: Collection[MaskJob], *, num_workers: int, progress: Progress) -> None:
     """Write every job's PNG, in `num_workers` processes; 1 means in this one.
 
-    Raises DataError of the first job that fails, in the order of `jobs`.
+    Raises ForeseenError of the first job that fails, in the order of `jobs`.
     """
     task = progress.add_task("convert SBD masks", total=len(jobs))
-    with _mapped(jobs, num_workers) as finished:
-        for _ in finished:
-            progress.advance(task)
-
-
-@contextmanager
-def _mapped(jobs: Collection[MaskJob], num_workers: int) -> Iterator[Iterator[None]]:
-    if num_workers <= 1:
-        yield map(_convert, jobs)
-        return
-    # Spawned: a forked child of a process with torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
-    try:
-        yield pool.map(_convert, jobs, chunksize=32)
-    except BrokenProcessPool:
-        raise DataError(
-            "a process that converted SBD masks was killed, perhaps for want of memory; try again "
-            "with --workers 1"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Ctrl-C goes to all processes of a terminal; only the parent answers it. A worker whose parent
-    # was killed would wait for work for ever, as it holds the other end of its own queue.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    named = ((job.png.stem, job) for job in jobs)
+    for _ in pool_map(_convert, named, num_workers=num_workers if num_workers > 1 else 0):
+        progress.advance(task)
 
 
 def _convert(job: MaskJob) -> None:

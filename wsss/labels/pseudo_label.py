@@ -1,4 +1,8 @@
-"""From normalised CAMs to a label map."""
+"""From normalised CAMs to a label map, and to the probabilities that refinements work on.
+
+A refinement is a function `(image, cams, labels, background_score, config) -> label map`, such as
+`crf_label` and `pamr_label`. Legend: P present classes, L' = P + 1 labels, H W image size.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,3 +21,28 @@ def pseudo_label(
     return np.where(strongest > np.float32(background_score), values[cams.argmax(0)], 0).astype(
         np.uint8
     )
+
+
+def score_probs(
+    cams: NDArray[np.float32], labels: tuple[int, ...], background_score: float
+) -> NDArray[np.float32]:
+    """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
+
+    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The largest is the label that
+    `pseudo_label` gives, as the first of equals is background. Where all scores are 0, background
+    is certain. Raises ValueError if cams and labels differ in number.
+    """
+    if cams.ndim != 3 or len(cams) != len(labels):
+        raise ValueError(f"CAMs of {cams.shape} for {len(labels)} classes; give one CAM a class")
+    scores = np.empty((len(cams) + 1, *cams.shape[1:]), np.float32)
+    scores[0], scores[1:] = (background_score if labels else 1), cams
+    total = scores.sum(0)
+    nothing = total == 0
+    scores[0, nothing], total[nothing] = 1, 1
+    scores /= total
+    return scores
+
+
+def most_probable(probs: NDArray[np.float32], labels: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the most probable label: [L', H, W] -> [H, W], 0 background, class k as k + 1."""
+    return np.array([0, *(k + 1 for k in labels)], dtype=np.uint8)[probs.argmax(0)]

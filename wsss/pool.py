@@ -1,8 +1,6 @@
-"""What refinements share: scores as probabilities, the labels of these, and a pool of processes.
+"""A pool of worker processes for work on many images, with errors that name their image.
 
-A refinement is a function `(image, cams, labels, background_score, config) -> label map`, such as
-`crf_label` and `pamr_label`. This file imports no torch, so that the workers of a pool start fast.
-Legend: P present classes, L' = P + 1 labels, H W image size.
+This file imports no torch, so that workers start fast.
 """
 
 import multiprocessing
@@ -20,38 +18,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsss.errors import ForeseenError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
-
-
-def score_probs(
-    cams: NDArray[np.float32], labels: tuple[int, ...], background_score: float
-) -> NDArray[np.float32]:
-    """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
-
-    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The largest is the label that
-    `pseudo_label` gives, as the first of equals is background. Where all scores are 0, background
-    is certain. Raises ValueError if cams and labels differ in number.
-    """
-    if cams.ndim != 3 or len(cams) != len(labels):
-        raise ValueError(f"CAMs of {cams.shape} for {len(labels)} classes; give one CAM a class")
-    scores = np.empty((len(cams) + 1, *cams.shape[1:]), np.float32)
-    scores[0], scores[1:] = (background_score if labels else 1), cams
-    total = scores.sum(0)
-    nothing = total == 0
-    scores[0, nothing], total[nothing] = 1, 1
-    scores /= total
-    return scores
-
-
-def most_probable(probs: NDArray[np.float32], labels: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the most probable label: [L', H, W] -> [H, W], 0 background, class k as k + 1."""
-    return np.array([0, *(k + 1 for k in labels)], dtype=np.uint8)[probs.argmax(0)]
 
 
 def pool_map(
