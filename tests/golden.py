@@ -1,10 +1,9 @@
 """Writes down what the product does today, so that a refactoring can be checked against it.
 
-Run by hand from a checkout, before and after: `python -m tests.golden BEFORE`, then
-`diff -r BEFORE AFTER`. OUT is a new folder of small text files: ids, losses, digests of networks
-and pictures, tables, reports, MLflow. Equal behaviour on one machine gives equal files; times,
-paths, versions of the code and random ids are left out. Takes about four minutes of one core.
-A store's layout is known to `Stored` alone, the product's modules to `draw_ids` and `Mlflow`.
+Run by hand in a checkout, `python -m tests.golden BEFORE` and later AFTER, then `diff -r BEFORE
+AFTER`. Equal behaviour on one machine gives equal files: times, paths, code versions and random ids
+are left out. Four minutes on an idle core. `Stored` alone knows a store's layout, `keep_ids` and
+`Mlflow` alone the product's modules and tags: edit these when a refactoring moves things.
 """
 
 import csv
@@ -12,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -222,7 +220,7 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 # Ids
 
 
-def draw_ids(golden: Golden) -> None:
+def keep_ids(golden: Golden) -> None:
     """Write the ids of all tables' cells under all presets, and of all stages behind them."""
     from sweeps.chain import ChainConfig
     from sweeps.plan import make_plan
@@ -244,8 +242,9 @@ def draw_ids(golden: Golden) -> None:
     def chains(preset: str) -> Iterator[str]:
         base = apply_overrides(named_config(preset), data)
         run = make_plan([TABLES["III"]], base, 1).cell_trials["III[yes,yes]"][0].config
-        changes = [(change, {}) for change in LABEL_CHANGES]
-        for labels, segmentation in [*changes, *(({}, change) for change in SEGMENTATION_CHANGES)]:
+        none: dict[str, Any] = {}
+        changes = [(change, none) for change in LABEL_CHANGES]
+        for labels, segmentation in [*changes, *((none, c) for c in SEGMENTATION_CHANGES)]:
             for source in SOURCES:
                 label = replace_settings(LABEL_PRESETS[preset], labels)
                 chain = ChainConfig(
@@ -515,14 +514,12 @@ def main() -> None:
     golden = Golden(Path(sys.argv[1]).absolute(), work)
     try:
         for part in (
-            draw_ids, keep_help, draw_data, keep_training, keep_single_commands, keep_sweep,
+            keep_ids, keep_help, draw_data, keep_training, keep_single_commands, keep_sweep,
             keep_search, keep_headline, keep_mlflow,
         ):  # fmt: skip
             started = time.monotonic()
             part(golden)
             print(f"{part.__name__}: {time.monotonic() - started:.0f} s", flush=True)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print(f"{usage.ru_utime + usage.ru_stime:.0f} s of CPU in the commands")
     finally:
         shutil.rmtree(work)
 
