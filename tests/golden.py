@@ -222,9 +222,9 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 def keep_ids(golden: Golden) -> None:
     """Write the ids of all tables' cells under all presets, and of all stages behind them."""
-    from sweeps.chain import ChainConfig
-    from sweeps.plan import make_plan
-    from sweeps.tables import TABLES
+    from sweeps.plan.chain import ChainConfig
+    from sweeps.plan.trials import make_plan
+    from sweeps.tables.studies import TABLES
     from wsss.overrides import apply_overrides, replace_settings
     from wsss.recipes import named_config, with_recipe
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
