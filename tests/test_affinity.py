@@ -340,33 +340,6 @@ def test_training_leaves_a_frozen_backbone_alone(
     assert not torch.equal(model.fuse.weight, before.fuse.weight)
 
 
-def test_a_resumed_training_ends_at_the_very_weights_of_an_unbroken_one(
-    samples: list[Sample], masks: dict[str, NDArray[np.uint8]], tmp_path: Path
-) -> None:
-    config = CONFIG.model_copy(update={"frozen_backbone": False})
-    unbroken, records = train(samples, masks, config)
-    folder = CheckpointFolder(tmp_path)
-    # Left at the yield of epoch 2: its checkpoint is not written yet, so it is trained again.
-    _, first = train(samples, masks, config, folder, stop_after=2)
-    torch.manual_seed(99)
-    resumed, after = train(samples, masks, config, folder)
-    assert [record.epoch for record in first + after] == [1, 2, 2, 3]
-    assert [record.loss for record in after] == [record.loss for record in records[1:]]
-    assert_bit_equal(resumed, unbroken)
-    assert train(samples, masks, config, folder)[1] == []
-
-
-def test_another_seed_gives_another_network(
-    samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
-) -> None:
-    config = CONFIG.model_copy(update={"epochs": 1})
-    losses = {
-        train(samples, masks, config.model_copy(update={"rng_seed": seed}))[1][0].loss
-        for seed in (0, 0, 1)
-    }
-    assert len(losses) == 2
-
-
 def test_images_without_any_sure_pixel_train_without_nan(
     samples: list[Sample], masks: dict[str, NDArray[np.uint8]]
 ) -> None:

@@ -45,19 +45,6 @@ def test_blocks_give_the_values_and_gradients_of_the_full_matrix(
 
 
 @TEMPERATURES
-def test_gradients_are_those_of_finite_differences(
-    temperature: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(association, "BLOCK_PIXELS", 3)
-    x, values = pixels(1, 7, 4).requires_grad_(), pixels(1, 7, 2, rng_seed=1).requires_grad_()
-
-    def mix(x: Tensor, values: Tensor) -> Tensor:
-        return by_blocks(F.normalize(x, dim=2), values, temperature=temperature)
-
-    assert torch.autograd.gradcheck(mix, (x, values))
-
-
-@TEMPERATURES
 @pytest.mark.parametrize("smallest", [0, 20])  # of 20 pixels: by blocks, by the matrix
 def test_maps_of_any_size_give_the_values_and_gradients_of_the_full_matrix(
     smallest: int, temperature: float | None, monkeypatch: pytest.MonkeyPatch

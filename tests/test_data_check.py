@@ -156,20 +156,3 @@ def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:
     assert len(report.problems) == 2
     assert "drawn_000000.jpg: missing" in report.problems[0]
     assert "test.txt: no such split" in report.problems[1]
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("ImageSets/Segmentation/val.txt", b"\xff\xfe"),
-        ("Annotations/drawn_000000.xml", b'<?xml version="1.0" encoding="klingon"?><a/>'),
-    ],
-)
-def test_bytes_which_are_no_text_are_a_problem_beside_the_others(
-    copy: Path, file: str, content: bytes
-) -> None:
-    (copy / file).write_bytes(content)
-    (copy / "JPEGImages/drawn_000001.jpg").unlink()
-    problems = report_of(copy).problems
-    assert len(problems) == 2
-    assert any(file in problem for problem in problems)

@@ -197,15 +197,6 @@ def test_both_directions_and_all_long_sides_occur() -> None:
     assert {plan.box[3] - plan.box[1] for plan in plans} == {6, 7, 8}
 
 
-def test_at_scale_one_a_crop_is_a_window_of_the_image() -> None:
-    image = gradient_picture(20, 12)
-    train = train_config(10, 20, 20, horizontal_flip=False)
-    plan = plan_crop(20, 12, train, np.random.default_rng(3))
-    row, column = plan.start
-    expected = image[:, row : row + 10, column : column + 10]
-    assert torch.equal(cut_crop(image, plan, 10), expected)
-
-
 def test_a_flip_mirrors_the_crop_and_its_box() -> None:
     image = gradient_picture(30, 12)
     straight = CropPlan((6, 15), (0, 0), (3, 0, 9, 15), flip=False)
@@ -214,20 +205,6 @@ def test_a_flip_mirrors_the_crop_and_its_box() -> None:
     assert torch.equal(second, first.flip(2))
     assert first[0, 5, 0] < first[0, 5, 14]
     assert second[0, 5, 5] > second[0, 5, 19]
-
-
-def test_a_planned_flip_mirrors_what_the_plan_without_it_would_show() -> None:
-    image, flipped = gradient_picture(30, 50), 0
-    for seed in range(12):
-        crops, plans = [], []
-        for flip in (False, True):
-            train = train_config(40, 30, 60, horizontal_flip=flip)
-            plans.append(plan_crop(30, 50, train, np.random.default_rng(seed)))
-            crops.append(cut_crop(image, plans[-1], 40))
-        expected = crops[0].flip(2) if plans[1].flip else crops[0]
-        assert torch.equal(crops[1], expected)
-        flipped += plans[1].flip
-    assert 0 < flipped < 12
 
 
 def test_padding_is_zero_and_lies_outside_the_box_alone(crops: CropDataset) -> None:
@@ -319,18 +296,6 @@ def test_jitter_is_off_by_default_and_its_plan_is_otherwise_the_one_without(
         assert other._replace(jitter=None) == plain
 
 
-def test_a_plan_without_jitter_draws_no_random_number_for_it(small: RunConfig) -> None:
-    # Else the crops of every training before the setting came would not be what they were.
-    rng, same = np.random.default_rng(5), np.random.default_rng(5)
-    plan = plan_crop(300, 200, small.train, rng)
-    long_side = same.integers(small.train.min_long_side, small.train.max_long_side + 1)
-    for size in (300, 200):
-        scaled = round(size * long_side / 300)
-        same.integers(abs(scaled - small.train.crop_size) + 1)
-    assert plan.flip == bool(same.integers(2))
-    assert rng.bit_generator.state == same.bit_generator.state
-
-
 def test_a_jitter_of_nothing_leaves_the_picture_as_it_is(samples: list[Sample]) -> None:
     image = read_rgb(samples[0])
     width, height = image.shape[2], image.shape[1]
@@ -357,24 +322,6 @@ def test_jitter_changes_pixels_but_not_padding_boxes_or_labels(
         assert (before != after)[:, ~outside].float().mean() > 0.5
         padded += bool(outside.any())
     assert padded > 3
-
-
-def test_a_jittered_crop_depends_on_seed_epoch_and_image_alone(
-    samples: list[Sample], small: RunConfig
-) -> None:
-    def jitter(seed: int, epoch: int, index: int) -> torch.Tensor:
-        return CropDataset([samples[0]] * 3, 20, jittered(small, 0.4), rng_seed=seed)[epoch, index][
-            0
-        ]
-
-    torch.manual_seed(1)
-    first = jitter(0, 1, 2)
-    torch.manual_seed(2)
-    assert torch.equal(first, jitter(0, 1, 2))
-    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 1)):
-        assert not torch.equal(first, jitter(*other))
-    crops = CropDataset(samples, 20, jittered(small, 0.4), rng_seed=0)
-    assert_equal(batches(crops), batches(crops, num_workers=2))
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.3, 1.0])

@@ -1,6 +1,5 @@
 """The segmentation trainer: aligned crops, loss, learning, resuming, and two processes as one."""
 
-import copy
 import math
 import shutil
 import warnings
@@ -34,11 +33,9 @@ from wsss.segmentation_presets import (
     DEEPLAB_PRESETS,
     LABEL_PRESETS,
     PAPER_DEEPLAB,
-    SHORT_DEEPLAB,
     TINY_DEEPLAB,
 )
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.execution import Execution
 from wsss.training.loop import DivergedError, Step
 from wsss.training.process import Process
 from wsss.training.segmentation import (
@@ -142,16 +139,6 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(samples: list[Sample], lab
     assert not torch.equal(first[0], crops[4, 5][0])
     other = LabelledCrops(samples, labels, K, SMALL.model_copy(update={"rng_seed": 1}))
     assert not torch.equal(first[0], other[3, 5][0])
-
-
-def test_the_ranks_share_each_batch_in_order(samples: list[Sample], labels: Path) -> None:
-    crops = LabelledCrops(samples, labels, K, SMALL)
-    whole = list(Loader(crops, 4).epoch(1))
-    parts = [list(Loader(crops, 4, rank=r, world_size=2).epoch(1)) for r in (0, 1)]
-    assert len(whole) == len(parts[0]) == 4  # 16 images in batches of 4
-    for batch, *halves in zip(whole, *parts, strict=True):
-        assert torch.equal(batch.targets, torch.cat([half.targets for half in halves]))
-        assert torch.equal(batch.pixels, torch.cat([half.pixels for half in halves]))
 
 
 def test_unfit_label_maps_are_refused_by_name(
@@ -341,17 +328,6 @@ def test_the_rate_follows_the_poly_schedule_in_steps() -> None:
         assert smooth == pytest.approx(reference.poly(iteration, 95, 0.9))
 
 
-def test_bf16_gives_gradients_near_those_of_fp32() -> None:
-    found = []
-    for precision in ("fp32", "bf16"):
-        model, step = make_step(FROZEN.model_copy(update={"precision": precision}))
-        step(formula_batch([1, 2]))
-        found.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
-    exact, rough = found
-    assert not torch.equal(exact, rough)
-    assert float(exact @ rough / exact.norm() / rough.norm()) > 0.98
-
-
 # The loop
 
 
@@ -401,13 +377,6 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
         load_trained(CheckpointFolder(tmp_path / "absent"), SMALL, K)
 
 
-def test_loader_workers_change_nothing(samples: list[Sample], labels: Path) -> None:
-    config = SMALL.model_copy(update={"iterations": 3})
-    first, second = (train(config, samples, labels, execution=Execution(n))[0] for n in (0, 1))
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
-
-
 def test_an_absurd_rate_ends_with_the_step_and_the_rate(
     samples: list[Sample], labels: Path
 ) -> None:
@@ -416,16 +385,6 @@ def test_an_absurd_rate_ends_with_the_step_and_the_rate(
         DivergedError, match=r"diverged at iteration 1: .*lower lr \(now 10{12}\.0\)"
     ):
         train(config, samples, labels)
-
-
-def test_a_diverged_step_leaves_the_weights_as_they_were() -> None:
-    model, step = make_step(FROZEN)
-    with torch.no_grad():
-        next(iter(model.classifiers.parameters()))[0] = float("inf")
-    before = copy.deepcopy(list(model.parameters()))
-    assert not math.isfinite(step(formula_batch([1, 2]))[-1])
-    for old, new in zip(before, model.parameters(), strict=True):
-        assert torch.equal(old, new)
 
 
 def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> None:
@@ -449,14 +408,6 @@ def test_every_preset_names_settings_that_are_allowed() -> None:
     assert set(DEEPLAB_PRESETS) == set(LABEL_PRESETS) == set(PRESETS)
     for config in DEEPLAB_PRESETS.values():
         assert DeepLabConfig.model_validate(config.model_dump()) == config
-
-
-@pytest.mark.parametrize("config", [SHORT_DEEPLAB, TINY_DEEPLAB])
-def test_the_small_presets_keep_the_ways_in_which_they_were_measured(config: DeepLabConfig) -> None:
-    assert config.first_block_dilation == "half"
-    assert (config.loss_size, config.num_scales, config.lr_step) == ("image", None, 1)
-    assert config.head_bias_lr_multiplier == config.head_lr_multiplier
-    assert config.head_bias_decay
 
 
 # Two processes as one
