@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,25 @@ class BrokenFileError(ForeseenError, ValueError):
     """A file that is not what we wrote; the message names it and the remedy."""
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON by atomic rename; the file is on disk when this returns."""
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[Path]:
+    """Give a path to write to: it becomes `path` at the end, and is removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by atomic rename; the file is on disk when this returns."""
+    with whole_or_absent(path) as partial, partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:

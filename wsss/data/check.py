@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wsss.data.voc import DataError, VocDataset
+from wsss.json_files import whole_or_absent
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
@@ -183,11 +184,5 @@ def _write(path: Path, listing: str, report: DataReport) -> None:
     kept = asdict(report)
     del kept["root"], kept["classes"]  # as they are now, when it is read
     text = json.dumps({"version": VERSION, "listing": listing, "report": kept})
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), whole_or_absent(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()

@@ -30,6 +30,7 @@ from wsss.data.archives import (
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
 from wsss.data.voc import DataError, VocDataset
+from wsss.json_files import write_json
 
 MARKER = "prepared.json"
 VERSION = 1
@@ -251,6 +252,4 @@ def _read_marker(root: Path) -> dict[str, str]:
 
 
 def _write_marker(root: Path, steps: Mapping[str, str]) -> None:
-    partial = root / f"{MARKER}.part"
-    partial.write_text(json.dumps({"version": VERSION, "steps": dict(steps)}, indent=1) + "\n")
-    partial.replace(root / MARKER)
+    write_json(root / MARKER, {"version": VERSION, "steps": dict(steps)})

@@ -7,7 +7,6 @@ split, whose masks are not public, and allows few uploads: so every rule is chec
 """
 
 import io
-import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.errors import ForeseenError
+from wsss.json_files import whole_or_absent
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 PARENTS = frozenset(FOLDER.rsplit("/", depth)[0] for depth in range(4))
@@ -44,17 +44,15 @@ def write_server_tar(folder: Path, image_ids: Sequence[str], tar_path: Path) -> 
             f"{folder}: {len(missing)} of {len(image_ids)} predictions are missing, first "
             f"{missing[0]}.png; predict the whole split"
         )
-    partial = tar_path.with_name(f"{tar_path.name}.partial{os.getpid()}")
-    try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for name in sorted(set(image_ids)):
-                data = (folder / f"{name}.png").read_bytes()
-                member = tarfile.TarInfo(f"{FOLDER}/{name}.png")
-                member.size, member.mode = len(data), 0o644
-                archive.addfile(member, io.BytesIO(data))
-        partial.replace(tar_path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_or_absent(tar_path) as partial,
+        tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name in sorted(set(image_ids)):
+            data = (folder / f"{name}.png").read_bytes()
+            member = tarfile.TarInfo(f"{FOLDER}/{name}.png")
+            member.size, member.mode = len(data), 0o644
+            archive.addfile(member, io.BytesIO(data))
 
 
 def check_server_tar(

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from wsss.json_files import write_json
+from wsss.json_files import whole_or_absent, write_json
 from wsss.printable import printable
 
 WIDTH = 100
@@ -158,10 +158,8 @@ def write(options: Options, sections: dict[str, Section], seconds: float) -> Non
         "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
     }  # fmt: skip
     write_json(options.out / "gpu_check.json", plain(found))
-    path = options.out / "gpu_check.txt"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render(options, sections, seconds), encoding="utf-8")
-    partial.replace(path)
+    with whole_or_absent(options.out / "gpu_check.txt") as partial:
+        partial.write_text(render(options, sections, seconds), encoding="utf-8")
 
 
 def plain(value: Any) -> Any:

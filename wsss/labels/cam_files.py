@@ -3,7 +3,6 @@
 Legend: P present classes of one image, H W its size.
 """
 
-import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.voc import DataError
+from wsss.json_files import whole_or_absent
 
 BROKEN = (
     OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, NotImplementedError,
@@ -32,13 +32,8 @@ class CamFile(NamedTuple):
 
 def write_cams(path: Path, cams: NDArray[np.float32], classes: tuple[int, ...]) -> None:
     """Write [P, H, W] in [0, 1] in half precision, and their classes, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial{os.getpid()}.npz")
-    try:
-        np.savez_compressed(partial, classes=np.array(classes), cams=cams.astype(np.float16))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_or_absent(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, classes=np.array(classes), cams=cams.astype(np.float16))
 
 
 def read_cams(path: Path) -> CamFile:

@@ -3,7 +3,6 @@
 Legend: L labels (background and K classes), H W image size, h w feature size.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.transforms import resized
 from wsss.data.voc import Sample
+from wsss.json_files import whole_or_absent
 from wsss.method.views import normalise
 from wsss.networks.deeplab import DeepLab, upsample
 from wsss.networks.precision import forward_in
@@ -119,13 +119,8 @@ def write_label_png(path: Path, label: NDArray[np.uint8]) -> None:
     """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all."""
     image = Image.fromarray(label)
     image.putpalette(voc_palette())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-    try:
+    with whole_or_absent(path) as partial:
         image.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def label_colours(label: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
+from wsss.json_files import whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
 KEEP = 2
@@ -51,7 +52,6 @@ class CheckpointFolder:
 
         Raises OSError if the disk is full.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         within = position.iteration if position.rows else None
         path = self.folder / checkpoint_name(position.epoch, within)
         state = {
@@ -60,21 +60,16 @@ class CheckpointFolder:
             "optimizer": optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
-        partial = path.with_suffix(f".partial{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                try:
-                    torch.save(state, file)
-                except RuntimeError as error:  # torch hides why it could not write
-                    cause = error.__context__
-                    if isinstance(cause, OSError):
-                        raise OSError(cause.errno, cause.strerror, str(path)) from None
-                    raise
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_or_absent(path) as partial, partial.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch hides why it could not write
+                cause = error.__context__
+                if isinstance(cause, OSError):
+                    raise OSError(cause.errno, cause.strerror, str(path)) from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())
         for old in self.paths()[:-KEEP]:
             old.unlink()
         if self.after_save:
