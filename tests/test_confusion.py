@@ -72,15 +72,6 @@ def test_the_grid_holds_every_hundredth_and_the_fixed_score() -> None:
         assert grid[threshold_index(grid, score)] == np.float32(score)
 
 
-def test_confusions_equal_one_pass_per_threshold() -> None:
-    images = [random_image(seed) for seed in range(4)]
-    thresholds = threshold_grid(0.155)
-    found = count(images, thresholds, 6).confusions()
-    assert found.shape == (101, 6, 6)
-    for t, threshold in enumerate(thresholds):
-        np.testing.assert_array_equal(found[t], confusion_at(images, threshold, 6))
-
-
 def test_confusions_at_the_fixed_score_are_those_of_the_written_pseudo_labels() -> None:
     images = [random_image(seed) for seed in range(4)]
     for score in (0.0, 0.15, 0.155, 0.5):
@@ -91,27 +82,6 @@ def test_confusions_at_the_fixed_score_are_those_of_the_written_pseudo_labels() 
             for cams, labels, mask in images
         )
         np.testing.assert_array_equal(found, expected)
-
-
-def test_image_confusions_equal_the_loop_and_sum_to_the_total() -> None:
-    images = [random_image(seed) for seed in range(5)]
-    counts = count(images, threshold_grid(0.155), 6)
-    for threshold in (0.0, 0.15, 0.155, 0.8):
-        found = counts.image_confusions(threshold)
-        assert found.shape == (5, 6, 6)
-        for matrix, image in zip(found, images, strict=True):
-            np.testing.assert_array_equal(matrix, confusion_at([image], np.float32(threshold), 6))
-        total = counts.confusions()[threshold_index(counts.thresholds, threshold)]
-        np.testing.assert_array_equal(found.sum(0), total)
-
-
-def test_ignored_pixels_are_not_counted() -> None:
-    cams, labels, mask = random_image(0)
-    counts = count([(cams, labels, mask)], threshold_grid(0.15), 6)
-    assert 0 < (mask != 255).sum() < mask.size
-    assert set(counts.confusions().sum((1, 2)).tolist()) == {(mask != 255).sum()}
-    codes, pixels = count_image(cams, labels, np.full_like(mask, 255), threshold_grid(0.15), 6)
-    assert len(codes) == len(pixels) == 0
 
 
 def test_a_cam_equal_to_the_threshold_is_background_and_a_tie_goes_to_the_lower_class() -> None:
