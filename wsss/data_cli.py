@@ -112,7 +112,7 @@ def prepare(
 ) -> None:
     """Make VOC 2012 with SBD's masks and train_aug from the public archives.
 
-    Given again, it does only what is missing, and an interrupted download goes on.
+    Given again, it does only what is missing.
     """
     with explained():
         from rich.console import Console
