@@ -15,14 +15,14 @@ from PIL import Image
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, make_chains
 from sweeps.plan.sweep import make_sweep
-from sweeps.report.headline.build import build_headline_report
-from sweeps.report.headline.csv_file import csv_text
-from sweeps.report.headline.html import html
-from sweeps.report.headline.latex import latex
-from sweeps.report.headline.markdown import markdown
-from sweeps.report.headline.model import HeadlineReport
-from sweeps.report.headline.pictures import headline_folder
-from sweeps.report.headline.write import write_headline_report
+from sweeps.report.csv_file import csv_text
+from sweeps.report.document import Document
+from sweeps.report.headline.build import HeadlineReport, build_headline_report, headline_folder
+from sweeps.report.headline.document import headline_document
+from sweeps.report.html import html
+from sweeps.report.latex import latex
+from sweeps.report.markdown import markdown
+from sweeps.report.write import as_text, write_document
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import VocDataset

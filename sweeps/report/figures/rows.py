@@ -93,7 +93,8 @@ def cell_dots(
 def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -> str:
     """Oscillation of the loss (percent of its mean) per configuration, as SVG.
 
-    The bar is the mean over seeds, the dots are the seeds; see `oscillation` for what is measured.
+    The bar is the mean over seeds, the dots are the seeds; what is measured is said at
+    `lines.oscillation`.
     """
     labels = [wrapped(row.label) for row in rows]
 

@@ -1,4 +1,4 @@
-"""From the store to the report's model: every cell's figures, evidence and provenance."""
+"""Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,11 +12,10 @@ from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.scale import changed_settings, readings, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
-from sweeps.report.dead_maps import dead_sentences
-from sweeps.report.findings import findings, headline
-from sweeps.report.model import CellReport, Measure, Report, TableReport
-from sweeps.report.pictures import table_pictures
-from sweeps.report.results import Results
+from sweeps.report.tables.findings import findings, headline
+from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
+from sweeps.report.tables.pictures import table_pictures
+from sweeps.report.tables.results import Results
 from sweeps.report.words import counted, duration
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
@@ -55,7 +54,7 @@ def build_report(
                 table=table,
                 cells=cells,
                 headline=headline(cells, small_scale=bool(marks)),
-                findings=(*findings(table, cells, results), *dead_sentences(cells, results)),
+                findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 pictures=table_pictures(table, cells, plan, results, pictured),
             )

@@ -10,23 +10,27 @@ import numpy as np
 from PIL import Image
 
 from sweeps.plan.trials import Plan
-from sweeps.report.dead_maps import dead_picture
-from sweeps.report.figures.figures import (
-    DotRow,
+from sweeps.report.document import Picture
+from sweeps.report.figures.heatmap import heatmap
+from sweeps.report.figures.lines import (
+    DeadCurve,
     LossCurve,
-    OscillationRow,
     ThresholdCurve,
-    cell_dots,
-    heatmap,
+    dead_curves,
     loss_curves,
     oscillation,
-    oscillation_bars,
-    per_class_differences,
     threshold_curves,
 )
-from sweeps.report.findings import pooled_sd
-from sweeps.report.model import CellReport, Picture
-from sweeps.report.results import LEVEL, Results
+from sweeps.report.figures.rows import (
+    DotRow,
+    OscillationRow,
+    cell_dots,
+    oscillation_bars,
+    per_class_differences,
+)
+from sweeps.report.tables.findings import pooled_sd
+from sweeps.report.tables.model import CellReport
+from sweeps.report.tables.results import LEVEL, Results
 from sweeps.report.words import counted
 from sweeps.tables.table import Table
 
@@ -57,9 +61,7 @@ def table_pictures(
         pictures.append(_dots(table, done))
     if len(done) <= MAX_CURVES:
         pictures += _losses(table, done, plan, results)
-        pictures += dead_picture(
-            done, plan, results, name=_name(table, "dead"), title=f"Empty maps, Table {table.name}"
-        )
+        pictures += _dead_maps(table, done, plan, results)
         pictures.append(_thresholds(table, done, results))
     pictures += _per_class(table, cells, results)
     return (*pictures, *_galleries(done, results, pictured))
@@ -159,6 +161,37 @@ def _losses(
             )
         )  # fmt: skip
     return pictures
+
+
+def _dead_maps(
+    table: Table, done: Sequence[CellReport], plan: Plan, results: Results
+) -> list[Picture]:
+    """Draw the share of dead maps by epoch, in the view with most of them.
+
+    None of cells whose records are of a time before `dead`.
+    """
+    cams = {trial.run_id: trial.cam_id for trial in plan.trials}
+    curves = []
+    for cell in done:
+        seeds = [results.store.cam(cams[cell.run_ids[seed]]).epochs() for seed in cell.values]
+        shares = [
+            [max(epoch["dead"].values()) for epoch in epochs]
+            for epochs in seeds
+            if epochs and all(epoch.get("dead") for epoch in epochs)
+        ]
+        if shares:
+            curves.append(DeadCurve(cell.reference, shares))
+    if not curves:
+        return []
+    caption = (
+        "Share of the maps of present classes without a positive value, mean over an epoch, in the "
+        "view with most of them. Early in a training most are empty; later they should not be: an "
+        "empty map labels nothing, and two empty maps agree, so that L_s falls for nothing."
+    )
+    title = f"Empty maps, Table {table.name}"
+    return [
+        Picture("Empty maps", caption, dead_curves(curves, name=_name(table, "dead"), title=title))
+    ]
 
 
 def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> Picture:
