@@ -97,6 +97,7 @@ def _table(grid: Grid) -> RichTable:
             style="bold" if index < num_labels else "",
             justify="right" if is_number else "left",
             no_wrap=is_number and longest <= MAX_UNBROKEN,
+            overflow="fold",
         )
     for line in lines:
         table.add_row(*(_text(entry, style=STYLES.get(entry, "")) for entry in line))

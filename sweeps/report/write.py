@@ -13,7 +13,8 @@ from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_document
 
-TERMINAL_WIDTH = 110
+TERMINAL_WIDTH = 120
+"""Characters a line of the text file: the widest table of the paper fits without a word cut."""
 
 
 def as_text(document: Document, width: int = TERMINAL_WIDTH) -> str:
