@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.report.figures.figures import (
-    DotRow,
+from sweeps.report.figures.heatmap import heatmap, text_colour
+from sweeps.report.figures.lines import (
     LossCurve,
-    OscillationRow,
     ThresholdCurve,
-    cell_dots,
-    heatmap,
     loss_curves,
+    moving_average,
     oscillation,
-    oscillation_bars,
-    per_class_differences,
     threshold_curves,
 )
-from sweeps.report.figures.heatmap import text_colour
-from sweeps.report.figures.oscillation import moving_average
+from sweeps.report.figures.rows import (
+    DotRow,
+    OscillationRow,
+    cell_dots,
+    oscillation_bars,
+    per_class_differences,
+)
 from sweeps.report.figures.svg import DASHES, INK, PALETTE, line_style
 
 NAN = float("nan")

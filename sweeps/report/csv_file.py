@@ -14,8 +14,7 @@ def csv_text(document: Document) -> str:
     """Return a header and a line per record."""
     buffer = StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(document.records.columns)
-    for record in document.records.rows:
+    for record in (document.records.columns, *document.records.rows):
         writer.writerow([safe(value) for value in record])
     return buffer.getvalue()
 
