@@ -162,16 +162,13 @@ def test_scale_and_its_mark_stand_under_every_table(document: Document) -> None:
     assert latex(document).count("Small scale.") == 3
 
 
-def test_the_page_needs_nothing_else_and_escapes_text_from_outside(
-    report: HeadlineReport, document: Document
-) -> None:
+def test_the_page_needs_nothing_else_and_escapes_text_from_outside(document: Document) -> None:
     page = html(document)
     assert "&lt;as&gt; asked" in page
     assert "<as>" not in page
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert page.count('src="data:image/png;base64,') == 1
-    assert "--page:" in page  # the style of a sweep's report
 
 
 def test_every_format_names_every_network(document: Document) -> None:

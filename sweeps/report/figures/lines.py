@@ -59,23 +59,14 @@ class DeadCurve:
     """[S][E] in [0, 1], one series per seed; a seed whose training was cut short has fewer."""
 
 
-def loss_curves(
-    curves: Sequence[LossCurve],
-    *,
-    name: str,
-    title: str,
-    steps_per_epoch: int | None = None,
-    window: int | None = None,
-) -> str:
+def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str, title: str) -> str:
     """Loss L per training step, one line per configuration, as SVG.
 
-    The pale line is the mean over seeds at every step, the strong one its moving average over
-    `window` steps (default: one epoch, or a twentieth of the steps if its length is not given).
-    Raises ValueError if a curve has no seed or its seeds differ in length.
+    The pale line is the mean over seeds at every step, the strong one its moving average over an
+    epoch. Raises ValueError if a curve has no seed or its seeds differ in length.
     """
     means = [_mean_over_seeds(curve) for curve in curves]
     longest = max((len(mean) for mean in means), default=1)
-    window = window or steps_per_epoch or max(3, longest // 20)
     labels = [
         wrapped(f"{curve.label} ({mean_of_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
         for curve in curves
@@ -84,16 +75,14 @@ def loss_curves(
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for index, (mean, label) in enumerate(zip(means, labels, strict=True)):
-            _draw_loss(axes, mean, window, line_style(index), label)
+            _draw_loss(axes, mean, steps_per_epoch, line_style(index), label)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss L")
         axes.set_xlim(0, longest + 1)
         axes.grid(axis="y")
-        if steps_per_epoch:
-            _mark_epochs(axes, steps_per_epoch, longest)
-        legend_below(
-            figure, axes, f"pale: every step; strong: moving average over {window} steps", labels
-        )
+        _mark_epochs(axes, steps_per_epoch, longest)
+        explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
+        legend_below(figure, axes, explanation, labels)
 
     return draw_svg(
         draw, name=name, title=title, width=WIDTH,
@@ -102,11 +91,7 @@ def loss_curves(
 
 
 def threshold_curves(
-    curves: Sequence[ThresholdCurve],
-    fixed: float,
-    *,
-    name: str,
-    title: str,
+    curves: Sequence[ThresholdCurve], fixed: float, *, name: str, title: str
 ) -> str:
     """Pseudo-label mIoU (percent) by background threshold, one line per configuration, as SVG.
 

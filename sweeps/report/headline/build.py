@@ -48,7 +48,6 @@ class NetworkRow:
     """On the evaluation split; None for a chain that is not finished."""
     ious: dict[str, float | None]
     """By label, background first; None for a label that does not occur."""
-    pixel_accuracy: float | None
     num_images: int
     """Images behind the score."""
     ids: tuple[tuple[str, str], ...]
@@ -149,7 +148,6 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow
         saw=saw_masks(source, headline),
         miou=metrics.get("miou"),
         ious=metrics.get("iou", {}),
-        pixel_accuracy=metrics.get("pixel_accuracy"),
         num_images=metrics.get("eval_images", 0),
         ids=chain_ids(chain),
         tar=str(export.tar.relative_to(store.root)) if export else None,

@@ -11,7 +11,7 @@ from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.report.live.matrix import matrices
+from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
 
 PLAIN_EVERY_SECONDS = 30.0
