@@ -13,10 +13,8 @@ from sweeps.report.document import (
     Grid,
     Heading,
     Links,
-    Only,
     Panel,
     Picture,
-    Pictures,
     Text,
     flat,
     shown,
@@ -70,8 +68,8 @@ def _block(block: Block) -> Iterator[str]:
         case Details(summary, inner):
             yield f"### {escape(summary)}"
             yield from _parts(inner)
-        case Pictures() | Only():
-            pass  # pictures that are in no file; what is for some formats has been chosen above
+        case _:
+            pass  # pictures that are in no file
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -18,11 +18,7 @@ from sweeps.report.document import (
     Format,
     Grid,
     Heading,
-    Links,
-    Only,
     Panel,
-    Picture,
-    Pictures,
     Text,
     flat,
     shown,
@@ -74,8 +70,8 @@ def _block(block: Block) -> Iterator[RenderableType]:
         case Details(summary, inner):
             yield _text(summary, style="bold")
             yield from _renderables(inner)
-        case Picture() | Pictures() | Links() | Only():
-            pass  # a terminal has no pictures; what is for some formats has been chosen above
+        case _:
+            pass  # pictures and links
 
 
 def _item(text: str) -> Padding:
@@ -99,8 +95,10 @@ def _table(grid: Grid) -> RichTable:
             no_wrap=is_number and longest <= MAX_UNBROKEN,
             overflow="fold",
         )
-    for line in lines:
-        table.add_row(*(_text(entry, style=STYLES.get(entry, "")) for entry in line))
+    ends = {sum(map(len, groups[: index + 1])) - 1 for index in range(len(groups))}
+    for index, line in enumerate(lines):
+        entries = (_text(entry, style=STYLES.get(entry, "")) for entry in line)
+        table.add_row(*entries, end_section=index in ends)
     return table
 
 
