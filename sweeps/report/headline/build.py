@@ -113,14 +113,14 @@ class HeadlineReport:
 def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     """Read what the chains came to. A chain that is not finished is a row without figures."""
     networks = tuple(_network(headline, store, chain) for chain in headline.chains)
-    labels = label_rows(headline, store)
+    labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
     cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         warning=scale_warning(headline),
-        findings=findings(networks, labels, headline.chains[0].eval_split),
+        findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
         labels_paper=cells[headline.cell].paper,
@@ -129,7 +129,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         same_classes=class_names[1:] == VOC_CLASSES,
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
-        gallery=gallery(headline, store),
+        gallery=_gallery(headline, store),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -145,7 +145,7 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow
         name=chain.name,
         supervision="pixel masks" if source == SUPERVISED else "image labels",
         backbone=chain.segmentation.backbone,
-        saw=saw_masks(source, headline),
+        saw=_saw_masks(source, headline),
         miou=metrics.get("miou"),
         ious=metrics.get("iou", {}),
         num_images=metrics.get("eval_images", 0),
@@ -171,7 +171,7 @@ def chain_ids(chain: ChainConfig) -> tuple[tuple[str, str], ...]:
     )
 
 
-def label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
+def _label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
     """Return the labels before and behind each refinement, the CAMs as they are first.
 
     Without a chain on plain CAMs, their figure is that of the CAM's own run at the same background
@@ -250,7 +250,7 @@ def _provenance(
     return tuple(found)
 
 
-def saw_masks(source: str, headline: Headline) -> str:
+def _saw_masks(source: str, headline: Headline) -> str:
     """Return what pixel masks were used for, from the CAMs to a network's score."""
     if source == SUPERVISED:
         return "trained on those of the training images; scored on those of the split"
@@ -262,7 +262,7 @@ def saw_masks(source: str, headline: Headline) -> str:
 # Findings
 
 
-def findings(
+def _findings(
     networks: Sequence[NetworkRow], labels: Sequence[LabelRow], split: str
 ) -> tuple[str, ...]:
     """Return the best network from image labels, what refinement moved, and the bound's distance.
@@ -271,13 +271,13 @@ def findings(
     Empty if no network is finished.
     """
     finished = [row for row in networks if row.miou is not None]
-    done = [row for row in finished if not background_alone(row)]
+    done = [row for row in finished if not _background_alone(row)]
     weak = [row for row in done if row.source != SUPERVISED]
     sentences = [
         f"The network on {row.name} finds no class but the background ({_miou(row):.2f} mIoU), so "
         "it is compared with nothing."
         for row in finished
-        if background_alone(row)
+        if _background_alone(row)
     ]
     if weak:
         best = max(weak, key=_miou)
@@ -308,7 +308,7 @@ def findings(
     return tuple(sentences)
 
 
-def background_alone(row: NetworkRow) -> bool:
+def _background_alone(row: NetworkRow) -> bool:
     """Whether a finished network has no right pixel of any class but the background."""
     return not any(row.ious[name] for name in list(row.ious)[1:])
 
@@ -326,7 +326,7 @@ def _label_gain(name: str, labels: Sequence[LabelRow]) -> str:
 # Gallery
 
 
-def gallery(headline: Headline, store: Store) -> Picture | None:
+def _gallery(headline: Headline, store: Store) -> Picture | None:
     """Draw the same images under every finished network; None if there is none.
 
     The images are evenly spaced over the split, so nobody picked them. The picture also lies beside

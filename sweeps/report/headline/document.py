@@ -10,7 +10,6 @@ from sweeps.report.document import (
     ALL,
     ON_PAGES,
     Block,
-    Bullets,
     Column,
     Document,
     Facts,
@@ -26,7 +25,7 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
-from sweeps.report.words import DASH, MISSING, number, signed
+from sweeps.report.words import DASH, MISSING, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
 
 PRINTED = "printed by the paper"
@@ -75,10 +74,15 @@ def headline_document(report: HeadlineReport) -> Document:
     if report.gallery:
         title = report.gallery.title
         sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
+    sections.append(paper_section(report.paper_notes, ON_PAGES))
     return Document(
         title=report.title,
         head=(*head, *(Text(line, "soft") for line in _legend(report.headline))),
-        sections=(*sections, _paper_section(report), _provenance_section(report)),
+        sections=(
+            *sections,
+            paper_section(report.paper_notes, ON_PAGES),
+            _provenance_section(report),
+        ),
         records=Records(
             _RECORD,
             tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report)),
@@ -235,13 +239,6 @@ def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
 
 
 # The other sections
-
-
-def _paper_section(report: HeadlineReport) -> Section:
-    title = "The paper's own figures"
-    about = "As printed by Qin et al., TCSVT 2024; nothing in this section was measured here."
-    notes = tuple(f"Table {', '.join(note.tables)}: {note.text}" for note in report.paper_notes)
-    return Section(title, title, "paper", (Text(about, "soft"), Bullets(notes)), formats=ON_PAGES)
 
 
 def _provenance_section(report: HeadlineReport) -> Section:

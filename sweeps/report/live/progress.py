@@ -92,7 +92,7 @@ class Board:
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)
         counts = count_statuses(self.states.values())
-        return f"{counts} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
+        return f"{counts} of {len(self.states)} trials; {spent} elapsed, {self.remaining()}"
 
     def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
         now = time.monotonic()

@@ -33,7 +33,16 @@ from sweeps.report.document import (
 )
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
-from sweeps.report.words import DASH, counted, duration, interval, mean_and_sd, number, signed
+from sweeps.report.words import (
+    DASH,
+    counted,
+    duration,
+    interval,
+    mean_and_sd,
+    number,
+    paper_section,
+    signed,
+)
 from sweeps.report.write import write_document
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
@@ -98,7 +107,11 @@ def sweep_document(report: Report) -> Document:
         head=(*head, *(Text(line, "soft") for line in _legend(report))),
         sections=(
             *(_table_section(report, table) for table in report.tables),
-            _paper_section(report),
+            paper_section(
+                report.paper_notes,
+                ALL if report.paper_notes else _HTML,
+                Only(_HTML, (_printed_table_i(), _printed_table_ii())),
+            ),
             _settings_section(report),
             _provenance_section(report),
         ),
@@ -276,22 +289,6 @@ def _pictures(found: TableReport) -> tuple[Block, ...]:
 
 
 # The other sections
-
-
-def _paper_section(report: Report) -> Section:
-    notes = tuple(f"Table {', '.join(n.tables)}: {n.text}" for n in report.paper_notes)
-    return Section(
-        "The paper's own figures", "The paper's own figures", "paper",
-        (
-            Text(
-                "As printed by Qin et al., TCSVT 2024; nothing in this section was measured here.",
-                "soft",
-            ),
-            Bullets(notes),
-            Only(_HTML, (_printed_table_i(), _printed_table_ii())),
-        ),
-        formats=ALL if notes else _HTML,
-    )  # fmt: skip
 
 
 def _printed_table_i() -> Details:
