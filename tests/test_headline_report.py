@@ -168,6 +168,8 @@ def test_the_page_needs_nothing_else_and_escapes_text_from_outside(document: Doc
     assert "<as>" not in page
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert ids == [*re.findall(r'href="#([^"]+)"', page)]
     assert page.count('src="data:image/png;base64,') == 1
 
 

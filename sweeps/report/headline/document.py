@@ -78,11 +78,7 @@ def headline_document(report: HeadlineReport) -> Document:
     return Document(
         title=report.title,
         head=(*head, *(Text(line, "soft") for line in _legend(report.headline))),
-        sections=(
-            *sections,
-            paper_section(report.paper_notes, ON_PAGES),
-            _provenance_section(report),
-        ),
+        sections=(*sections, _provenance_section(report)),
         records=Records(
             _RECORD,
             tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report)),
