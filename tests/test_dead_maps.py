@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report import dead_maps
-from sweeps.report.build import build_report
-from sweeps.report.figures.figures import DeadCurve, dead_curves
+from sweeps.report.figures.lines import DeadCurve, dead_curves
 from sweeps.report.html import html
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
 from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
-from sweeps.report.terminal import print_report
+from sweeps.report.tables import pictures
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.write import as_text
 from sweeps.stages.task import TrialTask
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial
@@ -194,11 +195,10 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     assert len(said) == 1
     assert said[0].startswith("III[yes,yes]: maps died in 1 of 1 seed; seed 0: 46 % of the maps")
     assert [name for name, text in report.warnings if "empty" in text] == ["III[yes,yes] seed 0"]
-    file = io.StringIO()
-    print_report(Console(file=file, width=400, color_system=None), report)
-    for text in (file.getvalue(), markdown(report), html(report)):
+    document = sweep_document(report)
+    for text in (as_text(document, width=400), markdown(document), html(document)):
         assert "maps died in 1 of 1 seed; seed 0: 46 %" in text
-    assert "L_s falls for nothing" in html(report)
+    assert "L_s falls for nothing" in html(document)
 
 
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(
@@ -206,7 +206,7 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
 ) -> None:
     drawn: list[DeadCurve] = []
     monkeypatch.setattr(
-        dead_maps, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
+        pictures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
     )
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
     assert build_report(sweep, store).tables[0].findings

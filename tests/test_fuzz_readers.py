@@ -19,7 +19,7 @@ from rich.progress import Progress
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.search_space import SearchSpace, parse_space
 from sweeps.plan.sweep import data_name, load_sweep
-from sweeps.report.csv_file import _safe
+from sweeps.report.csv_file import safe
 from sweeps.report.latex import escape as latex_escape
 from sweeps.report.markdown import escape as markdown_escape
 from sweeps.store.store import Store, StoreError
@@ -301,7 +301,7 @@ def test_any_text_is_text_in_every_format(text: str) -> None:
                   r"\{\}|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}", "", tex)  # fmt: skip
     assert not set(rest) & set("\\{}$&#%^~*[]"), tex
     assert not re.search(r"(?<!\\)[`*_{}\[\]<>|#~$]", markdown_escape(text).replace("\\\\", ""))
-    cell = str(_safe(text))
+    cell = str(safe(text))
     assert not cell.startswith(("=", "+", "-", "@"))
     shown = printable(text)
     for written in (tex, markdown_escape(text), cell, shown):

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
 
 from sweeps.plan.search_space import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
-from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html
 from sweeps.report.latex import escape as latex_escape
 from sweeps.report.markdown import markdown
-from sweeps.report.terminal import print_report
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.write import as_text
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
 from wsss.cam_cli import _require_fitting
@@ -281,10 +281,8 @@ def test_what_failures_and_servers_say_reaches_no_output_as_a_command(tmp_path: 
     write_json(store.run(first.run_id).path / "failure.json", {"kind": said, "message": said})
     links = {"uri": "http://h", "experiment_id": 1, "runs": {first.run_id: 'x>)"<script>'}}
     write_json(store.sweep(sweep.name) / "mlflow.json", links)
-    report = build_report(sweep, store)
-    terminal = io.StringIO()
-    print_report(Console(file=terminal, width=400, color_system=None), report)
-    texts = [html(report), markdown(report), csv_text(report), terminal.getvalue()]
+    report = sweep_document(build_report(sweep, store))
+    texts = [html(report), markdown(report), csv_text(report), as_text(report, width=400)]
     for text in texts:
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
         assert "owned" in text  # shown, all the same
@@ -293,7 +291,7 @@ def test_what_failures_and_servers_say_reaches_no_output_as_a_command(tmp_path: 
     rows = list(csv.reader(io.StringIO(texts[2])))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert not any(value.startswith(("=", "@")) for row in rows for value in row)
-    scripted = build_report(sweep, store, mlflow_url="javascript:alert(1)//")
+    scripted = sweep_document(build_report(sweep, store, mlflow_url="javascript:alert(1)//"))
     assert "javascript:" not in html(scripted) + markdown(scripted)
 
 

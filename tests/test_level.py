@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import fill, finished_sweep
-from rich.console import Console
 
 from sweeps.evidence.level import Kind, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html
 from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
-from sweeps.report.model import Measure, Report
-from sweeps.report.terminal import print_report
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.model import Measure, Report
+from sweeps.report.write import as_text
 from sweeps.store.store import Store
 
 UP, DOWN, NOTHING = [5.1, 4.8, 5.2], [-3.1, -2.9, -3.0], [0.3, -0.4, 0.1]
@@ -135,18 +135,16 @@ def test_the_sentence_on_the_whole_table_comes_first_and_level_or_shape_second(
 
 
 def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
-    console = Console(file=io.StringIO(), width=80, color_system=None)
-    print_report(console, report)
-    assert isinstance(console.file, io.StringIO)
+    document = sweep_document(report)
     texts = {
-        "txt": console.file.getvalue(), "md": markdown(report).replace("\\", ""),
-        "tex": latex(report).replace("{[}", "[").replace("{]}", "]"), "html": html(report),
+        "txt": as_text(document, width=80), "md": markdown(document).replace("\\", ""),
+        "tex": latex(document).replace("{[}", "[").replace("{]}", "]"), "html": html(document),
     }  # fmt: skip
     for name, text in texts.items():
         plain = " ".join(text.split())
         assert f"{MOVED}: level: at the fixed score only; it would vanish" in plain, name
         assert "AUC" in plain, name
-    lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(report)))}
+    lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(document)))}
     assert lines[MOVED]["level_or_shape"] == "level"
     assert lines["III[no,no]"]["level_or_shape"] == "baseline"
     auc = report.tables[0].cells[MOVED].mious[Measure.auc]

@@ -20,14 +20,14 @@ from sweeps.plan.search_space import parse_space
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.build import build_report
 from sweeps.report.html import html
-from sweeps.report.lines import measured, remarks
 from sweeps.report.live.progress import Board
 from sweeps.report.live.search_render import render_search
 from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
-from sweeps.report.terminal import print_report
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import measured, remarks, sweep_document
+from sweeps.report.write import as_text
 from sweeps.run import search_trainable
 from sweeps.run.drive import _TrackingListener
 from sweeps.run.events import Events
@@ -284,10 +284,8 @@ def test_the_report_lists_failures_with_their_meaning_and_warnings(
     write_failure(store.run(failed.run_id).path, NOT_LEARNING, "still there", "trace")
     finish(store, warned, 0.3)
     warn(store, warned)
-    report = build_report(sweep, store)
-    file = io.StringIO()
-    print_report(Console(file=file, width=400, color_system=None), report)
-    for text in (file.getvalue(), markdown(report), html(report)):
+    document = sweep_document(build_report(sweep, store))
+    for text in (as_text(document, width=400), markdown(document), html(document)):
         plain = text.replace("\\", "")
         assert "not learning: still there" in plain
         assert "as if the network saw no image" in plain

@@ -1,15 +1,14 @@
 """The paper's own inconsistencies: each in the report of its tables, and in no other."""
 
-import io
 import re
 from pathlib import Path
 
 import pytest
 from finished import finished_sweep
-from rich.console import Console
 
-from sweeps.report.build import build_report
-from sweeps.report.terminal import print_report
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.write import as_text
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on, paper_notes
 from sweeps.tables.studies import TABLES
@@ -63,13 +62,11 @@ def test_notes_state_the_figures_worked_out_by_hand(table: str, figures: list[st
 def test_a_note_stands_in_the_report_of_its_tables_and_in_no_other(
     table: str, tmp_path: Path
 ) -> None:
-    console = Console(file=io.StringIO(), width=10_000)
-    print_report(console, build_report(finished_sweep((table,), 1), Store(tmp_path)))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    report = build_report(finished_sweep((table,), 1), Store(tmp_path))
+    text = as_text(sweep_document(report), width=10_000)
     shown = {words for words in STANDS_IN if words in text}
     assert shown == {words for words, tables in STANDS_IN.items() if table in tables}
-    assert set(re.findall(r"Note on Table (.*?):", text)) <= {table}
+    assert set(re.findall(r"^ +Table (.*?):", text, re.MULTILINE)) <= {table}
 
 
 def test_the_persons_iou_is_a_note_on_table_ii_alone() -> None:

@@ -1,35 +1,29 @@
-"""The report: its figures against plain loops over the store, and its five outputs."""
+"""A sweep's report: its numbers against plain loops over the store, and what every format says."""
 
 import csv
 import io
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from finished import fill, finished_sweep
-from rich.console import Console
+from numpy.typing import NDArray
 from typer import Typer
 from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.build import build_report
-from sweeps.report.csv_file import csv_text
-from sweeps.report.html import html
-from sweeps.report.latex import escape as latex_escape
-from sweeps.report.latex import latex
-from sweeps.report.markdown import markdown
-from sweeps.report.model import Measure, Report
-from sweeps.report.terminal import print_report
-from sweeps.report.write import write_report
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.findings import table_summary
+from sweeps.report.tables.model import Measure, Report
+from sweeps.report.write import FORMATS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.studies import TABLES
-from sweeps.tables.table import Cell, Row, Table
 from wsss.evaluation.confusion import ThresholdCounts
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
@@ -65,13 +59,8 @@ def report(store: Store, sweep: Sweep) -> Report:
 
 @pytest.fixture(scope="module")
 def outputs(report: Report) -> dict[str, str]:
-    console = Console(file=io.StringIO(), width=110, color_system=None)
-    print_report(console, report)
-    assert isinstance(console.file, io.StringIO)
-    return {
-        "txt": console.file.getvalue(), "md": markdown(report), "tex": latex(report),
-        "csv": csv_text(report), "html": html(report),
-    }  # fmt: skip
+    document = sweep_document(report)
+    return {name: render(document) for name, render in FORMATS.items()}
 
 
 def stored_mious(store: Store, sweep: Sweep, reference: str) -> dict[int, float]:
@@ -171,7 +160,7 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     metrics = store.run(trial.run_id).metrics()
     assert metrics is not None
     assert best.tables[0].cells["III[yes,yes]"].values[0] == metrics["miou_best"]
-    assert "saw the pixel ground truth that scores it" in markdown(best)
+    assert "saw the pixel ground truth that scores it" in FORMATS["md"](sweep_document(best))
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +208,60 @@ def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
     assert not any("ANOVA" in line or "Best here" in line for line in floor.tables[0].findings)
 
 
+# What a table shows, in one sentence
+
+
+V, III = TABLES["V"], TABLES["III"]
+
+
+def noise(*shape: int, sd: float = 1.0, rng_seed: int = 0) -> NDArray[np.float64]:
+    return 40 + np.random.default_rng(rng_seed).normal(0, sd, shape)
+
+
+def test_one_seed_has_no_sd_and_the_sentence_says_what_to_do() -> None:
+    values = noise(1, 4, 4)
+    text = table_summary(V, values, None, [])
+    assert text.startswith("Seed noise is unknown, as no cell has two seeds")
+    assert f"the 16 cells span {np.ptp(values):.2f} mIoU" in text
+    assert "SEEDS=3" in text
+
+
+def test_noise_alone_tells_no_lambda_from_another() -> None:
+    values = noise(3, 4, 4)
+    text = table_summary(V, values, (1.0, 32), [])
+    span = np.ptp(values.mean(0))
+    assert f"span {span:.2f} mIoU over 3 seeds, {span:.1f} SD of one training" in text
+    assert text.endswith("no lambda_s or lambda_bs can be told from another here.")
+
+
+def test_a_factor_with_an_effect_matters_and_the_other_does_not() -> None:
+    values = noise(3, 4, 4, sd=0.3)
+    values += np.array([0, 1, 2, 3])[:, None]  # by lambda_s, the rows
+    text = table_summary(V, values, (0.3, 32), [])
+    assert "lambda_s matters (Holm p < .001)" in text
+    assert "lambda_bs" not in text
+
+
+def test_what_a_seed_adds_to_all_cells_hides_no_effect() -> None:
+    values = noise(3, 4, 1, sd=0.1) + np.array([0, 10, 20])[:, None, None]
+    values[:, 3] += 2
+    assert "differ by more than seeds do" in table_summary(III, values, (10.0, 8), [])
+
+
+def test_a_table_of_one_column_speaks_of_cells_and_contradicts_no_verdict() -> None:
+    values = noise(3, 4, 1)
+    text = table_summary(III, values, (1.0, 8), [])
+    assert text.endswith("no cell can be told from another here.")
+    text = table_summary(III, values, (1.0, 8), ["III[yes,yes]"])
+    assert text.endswith("within noise as a whole, but III[yes,yes] differs from the baseline.")
+
+
+def test_equal_results_have_no_span_in_sds() -> None:
+    text = table_summary(V, np.full((2, 4, 4), 40.0), (0.0, 16), [])
+    assert text.startswith("The 16 cells span 0.00 mIoU over 2 seeds; without")
+    assert text.endswith("can be told from another here.")
+
+
 # What every output must say
 
 
@@ -228,40 +271,25 @@ def test_missing_and_failed_cells_are_shown_in_every_output(outputs: dict[str, s
     assert csv_lines(outputs["csv"])["III[no,yes]"]["mean_miou"] == ""
 
 
-def test_every_output_says_data_images_backbone_epochs_and_seeds(outputs: dict[str, str]) -> None:
+def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the_papers(
+    outputs: dict[str, str],
+) -> None:
     for name in ("txt", "md", "tex", "html"):
         plain = re.sub(r"[\\{}]", "", " ".join(outputs[name].split()))
         for part in (
             "data made-up", "160 images trained", "30 scored", "backbone resnet10_narrow",
-            "8 epochs", "seeds 0-2",
+            "8 epochs", "seeds 0-2", "SMALL SCALE", "neither confirm nor refute",
+            "as printed by Qin et al.",
         ):  # fmt: skip
             assert part in plain, (name, part)
+    assert "paper 50.86" in outputs["html"]
     line = csv_lines(outputs["csv"])["III[no,no]"]
     assert (line["data"], line["backbone"]) == ("made-up 0123456789abcdef", "resnet10_narrow")
     assert (line["train_images"], line["eval_images"], line["epochs"]) == ("160", "30", "8")
+    assert line["small_scale"] == "yes"
 
 
-def test_small_scale_is_marked_in_every_output(outputs: dict[str, str]) -> None:
-    for name in ("txt", "md", "tex", "html"):
-        assert "SMALL SCALE" in outputs[name], name
-        assert "neither confirm nor refute" in " ".join(outputs[name].split()), name
-    assert {line["small_scale"] for line in csv_lines(outputs["csv"]).values()} == {"yes"}
-
-
-def test_the_papers_numbers_are_labelled_as_the_papers(outputs: dict[str, str]) -> None:
-    for name in ("txt", "md", "tex"):
-        assert "as printed by Qin et al." in " ".join(outputs[name].split()), name
-    assert "paper 50.86" in outputs["html"]
-
-
-def test_the_papers_own_inconsistencies_are_notes(store: Store) -> None:
-    built = build_report(finished_sweep(("III", "V"), 1), store)
-    texts = [note.text for note in built.paper_notes]
-    assert any("0.08" in text for text in texts)
-    assert all(set(note.tables) & {"III", "V"} for note in built.paper_notes)
-
-
-# HTML, LaTeX, Markdown, CSV
+# Formats
 
 
 class Page(HTMLParser):
@@ -297,76 +325,13 @@ def test_the_page_loads_nothing_and_runs_nothing(outputs: dict[str, str]) -> Non
     assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
 
 
-HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 100%"
+def test_latex_has_one_float_a_table_in_the_papers_layout(outputs: dict[str, str]) -> None:
+    assert outputs["tex"].count(r"\begin{table}") == 1
+    assert r"$M_e$ & $M_d$ & paper & measured" in outputs["tex"]
+    assert r"\checkmark & \checkmark & 50.86" in outputs["tex"]
 
 
-@pytest.fixture
-def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Report:
-    table = Table(
-        "=1+1<i>", HOSTILE, (HOSTILE,), "mIoU", ("mIoU",),
-        (Row(("=first",), (Cell({}, None),)), Row((HOSTILE,), (Cell({"train.lr": 0.3}, None),))),
-        notes=(HOSTILE,),
-    )  # fmt: skip
-    monkeypatch.setitem(TABLES, table.name, table)
-    store, sweep = Store(tmp_path), finished_sweep((table.name,), 2)
-    fill(store, sweep, lambda trial: 0.5)
-    return build_report(sweep, store)
-
-
-def test_hostile_names_are_escaped_in_every_output(hostile: Report) -> None:
-    page = html(hostile)
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    assert r"\input" not in latex(hostile)
-    assert r"\textbackslash{}input" in latex(hostile)
-    assert "<script" not in markdown(hostile).replace("\\<script", "")
-    for line in csv.reader(io.StringIO(csv_text(hostile))):
-        for value in line:
-            assert not value.startswith(("=", "@", "\t"))
-
-
-def test_no_cell_of_a_markdown_table_breaks_its_row(hostile: Report) -> None:
-    section = markdown(hostile).split("\n## ")[1]
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
-    assert len(rows) == 8  # two tables of a header, a rule and two cells
-    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
-    assert bars == [14] * 4 + [7] * 4  # 13 columns of evidence, 6 of measures
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b & 5 % {x}", r"a\_b \& 5 \% \{x\}"),
-        (r"\input{f}", r"\textbackslash{}input\{f\}"),
-        ("[1, 2] ± 3", r"{[}1, 2{]} $\pm$ 3"),
-        ("x^2 ~ <y>", r"x\textasciicircum{}2 \textasciitilde{} \textless{}y\textgreater{}"),
-        ("snowman ☃ é", "snowman ? é"),
-    ],
-)
-def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None:
-    assert latex_escape(text) == expected
-
-
-def test_latex_has_the_papers_layout_and_balanced_environments(outputs: dict[str, str]) -> None:
-    text = outputs["tex"]
-    assert re.findall(r"\\begin\{(\w+)\}", text).count("table") == 1
-    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(
-        re.findall(r"\\end\{(\w+)\}", text)
-    )
-    unescaped = re.sub(r"\\[{}]", "", text)
-    assert unescaped.count("{") == unescaped.count("}")
-    assert r"$M_e$ & $M_d$ & paper & measured" in text
-    assert r"\checkmark & \checkmark & 50.86" in text
-
-
-# Writing and the command
-
-
-def test_all_five_files_are_written_and_nothing_else(report: Report, tmp_path: Path) -> None:
-    written = write_report(report, tmp_path / "out")
-    names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt"}
-    assert {path.name for path in written} == names
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+# The command
 
 
 def run_command(*arguments: str) -> tuple[int, str]:
@@ -376,11 +341,13 @@ def run_command(*arguments: str) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_the_command_reports_the_last_sweep_and_names_the_files(store: Store) -> None:
+def test_the_command_reports_the_last_sweep_in_five_files(store: Store) -> None:
     code, output = run_command("--store", str(store.root), "--no-log")
     assert code == 0
     assert "Tables III: do they hold?" in output
-    assert [*(store.root / "sweeps").glob("*/report/report.html")]
+    (folder,) = (store.root / "sweeps").glob("*/report")
+    names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt"}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:

@@ -20,9 +20,8 @@ from sweeps.report.live.cost_lines import (
     format_seconds,
     time_left,
 )
-from sweeps.report.live.matrix import cell_text
 from sweeps.report.live.progress import Board, mark_finished
-from sweeps.report.live.status import Status, show_status
+from sweeps.report.live.status import Status, cell_text, show_status
 from sweeps.store.store import Store, write_json
 
 

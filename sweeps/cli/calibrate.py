@@ -125,13 +125,10 @@ def _refuse_job_server(address: str | None) -> None:
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
-    from sweeps.report.build import build_report
-    from sweeps.report.write import report_folder, write_report
+    from sweeps.report.tables.document import write_report
     from sweeps.track.tracker import Tracker
 
-    report = build_report(sweep, store)
-    folder = report_folder(store, report)
-    write_report(report, folder)
+    folder = write_report(sweep, store)
     tracker = Tracker(store, sweep)
     if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
         print(f"MLflow: {tracker.uri} did not take the verdict ({tracker.problem}); give `sweeps "

@@ -160,10 +160,10 @@ def _work(
 ) -> None:
     """Run what is missing, export, write the report and show it."""
     from sweeps.plan.headline import one_at_a_time
-    from sweeps.report.headline.build import build_headline_report
-    from sweeps.report.headline.pictures import headline_folder
-    from sweeps.report.headline.terminal import print_headline
-    from sweeps.report.headline.write import write_headline_report
+    from sweeps.report.headline.build import build_headline_report, headline_folder
+    from sweeps.report.headline.document import headline_document
+    from sweeps.report.terminal import print_document
+    from sweeps.report.write import write_document
     from sweeps.run.headline import run_headline
     from sweeps.track.headline import HeadlineTracker
 
@@ -176,15 +176,15 @@ def _work(
                 planned, results, console, label_workers=label_workers, resources=resources
             )
             _export(planned, results, console)
-            report = build_headline_report(planned, results)
+            report = headline_document(build_headline_report(planned, results))
             folder = headline_folder(results, planned)
-            written = write_headline_report(report, folder)
+            written = write_document(report, folder, "headline")
             results.push_folder(folder)
     except KeyboardInterrupt:
         tracker.stop()
         console.print(Text("interrupted; give the same command again to go on from here"))
         sys.exit(130)
-    print_headline(console, report)
+    print_document(console, report)
     if not tracker.log_report(folder):
         console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)

@@ -58,10 +58,11 @@ def report(
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep
-    from sweeps.report.build import build_report
-    from sweeps.report.model import Measure
-    from sweeps.report.terminal import print_report
-    from sweeps.report.write import report_folder, write_report
+    from sweeps.report.tables.build import build_report
+    from sweeps.report.tables.document import report_folder, sweep_document
+    from sweeps.report.tables.model import Measure
+    from sweeps.report.terminal import print_document
+    from sweeps.report.write import write_document
     from sweeps.tables.studies import by_alias
     from wsss.overrides import ConfigError
 
@@ -74,9 +75,10 @@ def report(
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
         )
-        print_report(Console(), built)
-        folder = out or report_folder(results, built)
-        for path in write_report(built, folder):
+        document = sweep_document(built)
+        print_document(Console(), document)
+        folder = out or report_folder(results, chosen)
+        for path in write_document(document, folder, "report"):
             print(path)
         if not no_log and chosen.name == found.name:
             _log(results, found, folder)

@@ -1,12 +1,25 @@
-"""The report's tables as a LaTeX document, in the paper's layout, to compile or to copy from.
+"""A report as a LaTeX document, its tables in the paper's layout, to compile or to copy from.
 
-Needs the packages booktabs and amssymb, which every TeX distribution has.
+Needs the packages booktabs and amssymb, which every TeX distribution has. A numbered section is a
+table environment: its grids, then its words in small print.
 """
 
-from sweeps.report.lines import MEASURES, measured, measures_row, verdict_word
-from sweeps.report.model import CellReport, Report, TableReport
-from sweeps.report.preamble import legend, scale_warning
-from sweeps.report.words import DASH, number, signed
+from collections.abc import Iterator
+from itertools import groupby
+
+from sweeps.report.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Format,
+    Grid,
+    Panel,
+    Section,
+    Text,
+    flat,
+    shown,
+)
 from sweeps.tables.paper import NO, YES
 
 _SPECIAL = {
@@ -20,8 +33,10 @@ _AS_WRITTEN = {
     "lambda_s": r"$\lambda_s$", "lambda_bs": r"$\lambda_{bs}$", "alpha": r"$\alpha$",
     "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
 }  # fmt: skip
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Shrinks a table that is wider than the page."""
 
-DOCUMENT = r"""\documentclass{article}
+_DOCUMENT = r"""\documentclass{article}
 \usepackage{textcomp,booktabs,amssymb,graphicx}
 \usepackage[margin=2cm]{geometry}
 \begin{document}
@@ -32,13 +47,18 @@ DOCUMENT = r"""\documentclass{article}
 """
 
 
-def latex(report: Report) -> str:
-    """Return a document with one table environment per table."""
-    lines = [report.description, scale_warning(report) or "", *legend(report)]
-    lines += [f"Table {', '.join(n.tables)}: {n.text}" for n in report.paper_notes]
-    preamble = "\n\n".join(escape(line) for line in lines if line)
-    tables = "\n".join(_table(report, table) for table in report.tables)
-    return DOCUMENT % (escape(report.title), preamble, tables)
+def latex(document: Document) -> str:
+    """Return a document with one table environment per numbered section."""
+    sections = document.sections_in(Format.latex)
+    mark = r" \textbf{Small scale.}" if document.small_scale else ""
+    body = [
+        _float(section, mark)
+        if section.number
+        else "\n\n".join([rf"\subsection*{{{escape(section.title)}}}", *_words(section.blocks)])
+        for section in sections
+    ]
+    preamble = "\n\n".join(_words(document.head))
+    return _DOCUMENT % (escape(document.title), preamble, "\n\n".join(body))
 
 
 def escape(text: str) -> str:
@@ -49,80 +69,65 @@ def escape(text: str) -> str:
     )
 
 
-def _table(report: Report, table: TableReport) -> str:
-    single = len(table.table.columns) == 1
-    rows = _list(table) if single else _grid(table)
-    mark = "" if not report.scale_marks else " \\textbf{Small scale.}"
-    what = report.measure.describe(report.sweep.base.labels)
-    body = [
-        r"\begin{table}[htbp]",
-        rf"\renewcommand{{\thetable}}{{{escape(table.table.name)}}}",
-        r"\centering",
-        rf"\caption{{{escape(table.table.title)}: {escape(what)}; mean $\pm$ SD over seeds."
-        rf"{' In parentheses, the paper.' if not single else ''}{mark}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        *rows,
-        r"}",
-        r"\par\smallskip",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        *_measures(table),
-        r"}",
-        *(rf"\par\smallskip\small {escape(text)}" for text in (table.headline, *table.findings)),
-        r"\end{table}",
-    ]
-    return "\n".join(body)
-
-
-def _list(report: TableReport) -> list[str]:
-    """One line per cell: labels, paper, measured, difference, verdict."""
-    names = [_name(name) for name in report.table.row_names]
-    header = [*names, "paper", "measured", "seeds", "paper's diff.", "measured diff.", "verdict"]
-    lines = [rf"\begin{{tabular}}{{{'c' * len(names)}rrrrrl}}", r"\toprule"]
-    lines += [" & ".join(header) + r" \\", r"\midrule"]
-    for cell in report.cells.values():
-        evidence = cell.evidence
-        entries = [
-            *(_SYMBOLS.get(label, escape(label)) for label in cell.labels),
-            escape(number(cell.paper)),
-            escape(measured(cell)),
-            str(len(cell.values)),
-            escape(signed(evidence.paper_difference) if evidence else DASH),
-            escape(signed(evidence.differences.mean) if evidence else DASH),
-            escape(verdict_word(report, cell)),
+def _float(section: Section, mark: str) -> str:
+    """Return a section's grids and words as a table environment under the table's own number."""
+    grids = [block for block in shown(section.blocks, Format.latex) if isinstance(block, Grid)]
+    tabulars = "\n\\par\\smallskip\n".join(
+        "\n".join([_FITTED, *_tabular(grid), "}"]) for grid in grids
+    )
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            rf"\renewcommand{{\thetable}}{{{escape(section.number)}}}",
+            r"\centering",
+            rf"\caption{{{escape(section.caption)}{mark}}}",
+            tabulars,
+            *(rf"\par\smallskip\small {words}" for words in _words(section.blocks)),
+            r"\end{table}",
         ]
-        lines.append(" & ".join(entries) + r" \\")
+    )
+
+
+def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
+    """Yield the paragraphs of all blocks but grids, links and pictures, escaped."""
+    for block in shown(blocks, Format.latex):
+        match block:
+            case Text(text):
+                yield escape(text)
+            case Bullets(items):
+                yield from map(escape, items)
+            case Panel(verdict, items):
+                yield from map(escape, filter(None, (verdict, *items)))
+            case Facts(_, rows):
+                yield from (escape(f"{name}: {value}") for name, value in rows)
+            case _:
+                pass
+
+
+def _tabular(grid: Grid) -> list[str]:
+    """Return a grid with its labels as symbols, and a rule between its groups of lines."""
+    head, groups = flat(grid, short=True, folded=False)
+    num_labels = len(head) - len(grid.columns)
+    aligned = "".join(column.align[0] for column in grid.columns)
+    centred = "c" if grid.style in ("layout", "evidence") else "l"
+    lines = [rf"\begin{{tabular}}{{{centred * num_labels}{aligned}}}", r"\toprule"]
+    if any(column.group for column in grid.columns):
+        spans = [
+            rf"\multicolumn{{{len(list(columns))}}}{{c}}{{{_name(name)}}}"
+            for name, columns in groupby(column.group for column in grid.columns)
+        ]
+        lines.append(_line([*([""] * num_labels), *spans]))
+    lines.append(_line([_name(name) for name in head]))
+    for group in groups:
+        lines.append(r"\midrule")
+        for line in group:
+            labels = [_SYMBOLS.get(label, escape(label)) for label in line[:num_labels]]
+            lines.append(_line([*labels, *map(escape, line[num_labels:])]))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _measures(report: TableReport) -> list[str]:
-    """One line per cell: its mIoU under every measure, and whether it is of level or shape."""
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(MEASURES) - 1)}l}}", r"\toprule"]
-    lines += [" & ".join(("cell", *MEASURES)) + r" \\", r"\midrule"]
-    for cell in report.cells.values():
-        entries = (", ".join(cell.labels), *measures_row(report, cell))
-        lines.append(" & ".join(map(escape, entries)) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
-
-
-def _grid(report: TableReport) -> list[str]:
-    """Rows and columns as printed; in each place the measured number and the paper's."""
-    table = report.table
-    names = [_name(name) for name in table.row_names]
-    lines = [rf"\begin{{tabular}}{{{'c' * len(names)}{'c' * len(table.columns)}}}", r"\toprule"]
-    spanned = rf"\multicolumn{{{len(table.columns)}}}{{c}}{{{_name(table.column_name)}}}"
-    lines.append(" & ".join([*([""] * len(names)), spanned]) + r" \\")
-    lines.append(" & ".join([*names, *(escape(column) for column in table.columns)]) + r" \\")
-    lines.append(r"\midrule")
-    for row in table.rows:
-        cells = [report.cells[table.reference(row, column)] for column in table.columns]
-        labels = [_SYMBOLS.get(label, escape(label)) for label in row.labels]
-        lines.append(" & ".join([*labels, *(_both(cell) for cell in cells)]) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
-
-
-def _both(cell: CellReport) -> str:
-    printed = "" if cell.paper is None else f" ({number(cell.paper)})"
-    return escape(measured(cell) + printed)
+def _line(entries: list[str]) -> str:
+    return " & ".join(entries) + r" \\"
 
 
 def _name(name: str) -> str:

@@ -1,95 +1,107 @@
-"""The report in a terminal: verdicts first, then one line per cell."""
+"""A report in a terminal: the same words, tables as wide as they need to be."""
+
+import textwrap
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
-from rich.text import Text
+from rich.text import Text as RichText
 
-from sweeps.report.lines import (
-    MEASURES,
-    measured,
-    measures_row,
-    remarks,
-    seed_bounds,
-    verdict_reasons,
-    verdict_word,
+from sweeps.report.document import (
+    Block,
+    Bullets,
+    Details,
+    Document,
+    Facts,
+    Format,
+    Grid,
+    Heading,
+    Panel,
+    Text,
+    flat,
+    shown,
 )
-from sweeps.report.model import Report, TableReport
-from sweeps.report.preamble import legend, scale_warning
-from sweeps.report.words import DASH, interval, number, signed
 from wsss.printable import printable
 
-MAX_REASONS = 8
 GAP = (0, 1, 0, 0)
 """Padding of a table's cells: the least, so that one of four measures fits 80 columns."""
+MAX_UNBROKEN = 16
+"""Characters of the widest number, an interval; columns of longer entries may wrap."""
+SHORT_HEAD = 12
+"""Characters up to which the head of a column is not wrapped, even above short entries."""
+TONES = {"plain": "", "soft": "dim", "strong": "bold", "mark": "bold yellow"}
 STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"}
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_document(console: Console, document: Document) -> None:
     """Print a report; wide tables wrap at the terminal's width."""
-    console.print(_text(report.title, style="bold"))
-    console.print(_text(report.description))
-    if warning := scale_warning(report):
-        console.print(_text(warning, style="bold yellow"))
-    for line in legend(report):
-        console.print(_text(line, style="dim"))
-    for table in report.tables:
-        console.print(_table(table))
-    for note in report.paper_notes:
-        console.print(_text(f"Note on Table {', '.join(note.tables)}: {note.text}"))
-    for title, rows in (
-        ("Failures", report.failures), ("What the failures mean", report.failure_meanings),
-        ("Warnings", report.warnings), ("Costs", report.costs), ("Provenance", report.provenance),
-    ):  # fmt: skip
-        if rows:
-            console.print(_text(f"\n{title}", style="bold"))
-            for name, value in rows:
-                console.print(_text(f"  {name}: {value}"))
+    console.print(_text(document.title, style="bold"))
+    for found in _renderables(document.head):
+        console.print(found)
+    for section in document.sections_in(Format.terminal):
+        console.print(_text(f"\n{section.title}", style="bold"))
+        for found in _renderables(section.blocks):
+            console.print(found)
 
 
-def _table(report: TableReport) -> RenderableType:
-    grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
-    names = [*report.table.row_names]
-    if len(report.table.columns) > 1:
-        names.append(report.table.column_name)
-    scores = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
-    for name in names:
-        grid.add_column(_text(name), style="bold")
-        scores.add_column(_text(name), style="bold")
-    for name in MEASURES[:-1]:
-        scores.add_column(name, justify="right", no_wrap=True)
-    scores.add_column(MEASURES[-1], min_width=8)
-    for name in ("paper", "measured", "n", "baseline: paper", "measured", "95 % seeds", "verdict"):
-        grid.add_column(name, justify="left" if name == "verdict" else "right")
-    for cell in report.cells.values():
-        evidence, word = cell.evidence, verdict_word(report, cell)
-        grid.add_row(
-            *(_text(label) for label in cell.labels),
-            number(cell.paper),
-            _text(measured(cell)),
-            f"{len(cell.values)}/{cell.num_planned}",
-            signed(evidence.paper_difference) if evidence else DASH,
-            signed(evidence.differences.mean) if evidence else DASH,
-            _text(interval(seed_bounds(evidence), sign=True)),
-            _text(word, style=STYLES.get(word, "")),
+def _renderables(blocks: tuple[Block, ...]) -> Iterator[RenderableType]:
+    for block in shown(blocks, Format.terminal):
+        yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[RenderableType]:
+    match block:
+        case Text(text, tone):
+            yield _text(text, style=TONES[tone])
+        case Heading(text):
+            yield _text(text, style="bold")
+        case Bullets(items):
+            yield from map(_item, items)
+        case Panel(verdict, items):
+            if verdict:
+                yield _text(verdict, style="bold")
+            yield from map(_item, items)
+        case Facts(_, rows):
+            yield from (_text(f"  {name}: {value}") for name, value in rows)
+        case Grid():
+            yield _table(block)
+        case Details(summary, inner):
+            yield _text(summary, style="bold")
+            yield from _renderables(inner)
+        case _:
+            pass  # pictures and links
+
+
+def _item(text: str) -> Padding:
+    return Padding(_text(text), (0, 0, 0, 2))
+
+
+def _table(grid: Grid) -> RichTable:
+    """Return a table whose numbers are never broken."""
+    head, groups = flat(grid, short=True, folded=False)
+    lines = [[entry.replace(" ± ", "±") for entry in line] for group in groups for line in group]
+    num_labels = len(head) - len(grid.columns)
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
+    for index, name in enumerate(head):
+        is_number = index >= num_labels and grid.columns[index - num_labels].align == "right"
+        longest = max((len(line[index]) for line in lines), default=0)
+        words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
+        table.add_column(
+            _text("\n".join(words)),
+            style="bold" if index < num_labels else "",
+            justify="right" if is_number else "left",
+            no_wrap=is_number and longest <= MAX_UNBROKEN,
+            overflow="fold",
         )
-        entries = [entry.replace(" ± ", "±") for entry in measures_row(report, cell)]
-        scores.add_row(*map(_text, (*cell.labels, *entries)))
-    reasons = verdict_reasons(report)
-    if len(reasons) > MAX_REASONS:
-        reasons = [f"The reasons of {len(reasons)} verdicts are in report.md and report.html."]
-    sentences = [*report.findings, *reasons, *remarks(report)]
-    sentences += [f"Note: {note}" for note in report.notes]
-    return Group(
-        _text(f"\nTable {report.table.name}. {report.table.title}", style="bold"),
-        _text(report.headline, style="bold"),
-        grid,
-        scores,
-        *(Padding(_text(sentence), (0, 0, 0, 2)) for sentence in sentences),
-    )
+    ends = {sum(map(len, groups[: index + 1])) - 1 for index in range(len(groups))}
+    for index, line in enumerate(lines):
+        entries = (_text(entry, style=STYLES.get(entry, "")) for entry in line)
+        table.add_row(*entries, end_section=index in ends)
+    return table
 
 
-def _text(text: str, style: str = "") -> Text:
+def _text(text: str, style: str = "") -> RichText:
     """Return text that is neither markup nor, by its control characters, a command."""
-    return Text(printable(text), style=style)
+    return RichText(printable(text), style=style)

@@ -1,6 +1,9 @@
-"""Numbers and short phrases as the report writes them; the same in all its outputs."""
+"""What reports share: how numbers and short phrases are written, and the notes on the paper."""
 
 from collections.abc import Sequence
+
+from sweeps.report.document import Block, Bullets, Format, Section, Text
+from sweeps.tables.notes import PaperNote
 
 DASH = "–"
 MISSING = "missing"
@@ -53,3 +56,12 @@ def counted(count: int, noun: str) -> str:
 def listed(items: Sequence[str]) -> str:
     """Return `a`, `a and b` or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format], *more: Block) -> Section:
+    """Return the section of what does not fit in the paper's print, with more blocks below."""
+    title = "The paper's own figures"
+    about = "As printed by Qin et al., TCSVT 2024; nothing in this section was measured here."
+    items = tuple(f"Table {', '.join(note.tables)}: {note.text}" for note in notes)
+    blocks = (Text(about, "soft"), Bullets(items), *more)
+    return Section(title, title, "paper", blocks, formats=formats)

@@ -1,41 +1,42 @@
 """Writes a report in all its formats."""
 
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
 from sweeps.report.csv_file import csv_text
+from sweeps.report.document import Document
 from sweeps.report.html import html
 from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
-from sweeps.report.model import Report
-from sweeps.report.terminal import print_report
-from sweeps.store.store import Store
+from sweeps.report.terminal import print_document
 
-TERMINAL_WIDTH = 110
-
-
-def report_folder(store: Store, report: Report) -> Path:
-    """Return where a sweep's report lies by default."""
-    return store.sweep(report.sweep.name) / "report"
+TERMINAL_WIDTH = 120
+"""Characters a line of the text file: the widest table of the paper fits without a word cut."""
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write report.html, .md, .tex, .csv and .txt; return their paths."""
+def as_text(document: Document, width: int = TERMINAL_WIDTH) -> str:
+    """Return what a terminal of this width shows, without colours."""
+    file = StringIO()
+    print_document(Console(file=file, width=width, color_system=None), document)
+    return file.getvalue()
+
+
+FORMATS: dict[str, Callable[[Document], str]] = {
+    "html": html, "md": markdown, "tex": latex, "csv": csv_text, "txt": as_text,
+}  # fmt: skip
+
+
+def write_document(document: Document, folder: Path, name: str) -> list[Path]:
+    """Write `name`.html, .md, .tex, .csv and .txt, each whole or not at all; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with (folder / "report.txt").open("w", encoding="utf-8") as file:
-        print_report(Console(file=file, width=TERMINAL_WIDTH, color_system=None), report)
-        written.append(folder / "report.txt")
-    for name, text in (
-        ("report.html", html(report)),
-        ("report.md", markdown(report)),
-        ("report.tex", latex(report)),
-        ("report.csv", csv_text(report)),
-    ):
-        path = folder / name
+    for ending, render in FORMATS.items():
+        path = folder / f"{name}.{ending}"
         partial = path.with_suffix(path.suffix + ".partial")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(render(document), encoding="utf-8")
         partial.replace(path)
         written.append(path)
     return written

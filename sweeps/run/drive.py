@@ -183,13 +183,10 @@ def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
 
 def _write_report(sweep: Sweep, store: Store, console: Console) -> None:
     """Write the report of what has come out, and attach it to the sweep's MLflow run."""
-    from sweeps.report.build import build_report
-    from sweeps.report.write import report_folder, write_report
+    from sweeps.report.tables.document import write_report
     from sweeps.track.tracker import Tracker
 
-    report = build_report(sweep, store)
-    folder = report_folder(store, report)
-    write_report(report, folder)
+    folder = write_report(sweep, store)
     Tracker(store, sweep).log_report(folder)
     console.print(Text(f"report: {folder / 'report.html'}; `sweeps report` prints it"))
 

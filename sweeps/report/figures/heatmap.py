@@ -4,6 +4,7 @@ Legend: R rows, C columns of the table.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import matplotlib
@@ -24,6 +25,36 @@ MAX_COLUMNS_BESIDE = 5
 LABEL_CHARACTERS = 16
 
 
+@dataclass(frozen=True)
+class Map:
+    """A table's mIoU in percent. Raises ValueError if the shapes do not fit the labels."""
+
+    measured: ArrayLike
+    """[R, C], nan where nothing is measured."""
+    paper: ArrayLike
+    """[R, C], nan where nothing is printed."""
+    row_labels: Sequence[str]
+    column_labels: Sequence[str]
+    row_name: str
+    column_name: str
+    noise: float | None
+    """Percentage points within which measured cells are not told apart; None: not known."""
+
+    def __post_init__(self) -> None:
+        for heading, values in (("measured", self.measured), ("printed", self.paper)):
+            if np.shape(values) != self.shape:
+                raise ValueError(
+                    f"{heading}: values of shape {np.shape(values)} for {self.shape[0]} row and "
+                    f"{self.shape[1]} column labels; give one value per cell, nan where there is "
+                    "none"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return len(self.row_labels), len(self.column_labels)
+
+
 class _Panel(NamedTuple):
     heading: str
     values: NDArray[np.float64]
@@ -32,43 +63,24 @@ class _Panel(NamedTuple):
     noise: float | None
 
 
-def heatmap(
-    measured: ArrayLike,
-    paper: ArrayLike,
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
-    row_name: str,
-    column_name: str,
-    noise: float | None,
-    *,
-    name: str,
-    title: str,
-) -> str:
-    """A table's mIoU (percent), measured and as printed in the paper, as SVG.
+def heatmap(table: Map, *, name: str, title: str) -> str:
+    """Draw a table, measured and as printed in the paper, as SVG.
 
-    measured, paper: [R, C], nan where nothing is measured or printed; without any printed number
-    there is one panel only. noise: measured cells that lie within this many percentage points of
-    the best measured one get a dashed frame; None: the noise is not known. Colours span each
-    panel's own values: the panels compare patterns, not levels. Raises ValueError if the shapes
-    do not fit the labels.
+    Without any printed number there is one panel only. Measured cells within the noise of the best
+    one get a dashed frame. Colours span each panel's own values: the panels compare patterns, not
+    levels.
     """
-    shape = (len(row_labels), len(column_labels))
+    shape, noise = table.shape, table.noise
     panels = [
-        _Panel("measured", np.asarray(measured, dtype=np.float64), "missing", noise),
-        _Panel("printed in the paper", np.asarray(paper, dtype=np.float64), "none", None),
+        _Panel("measured", np.asarray(table.measured, dtype=np.float64), "missing", noise),
+        _Panel("printed in the paper", np.asarray(table.paper, dtype=np.float64), "none", None),
     ]
-    for panel in panels:
-        if panel.values.shape != shape:
-            raise ValueError(
-                f"{panel.heading}: values of shape {panel.values.shape} for {shape[0]} row and "
-                f"{shape[1]} column labels; give one value per cell, nan where there is none"
-            )
     if np.isnan(panels[1].values).all():
         panels.pop()
     beside = shape[1] <= MAX_COLUMNS_BESIDE
     layout = (1, len(panels)) if beside else (len(panels), 1)
-    rows = [wrapped(label, LABEL_CHARACTERS) for label in row_labels]
-    columns = [wrapped(label, LABEL_CHARACTERS) for label in column_labels]
+    rows = [wrapped(label, LABEL_CHARACTERS) for label in table.row_labels]
+    columns = [wrapped(label, LABEL_CHARACTERS) for label in table.column_labels]
     width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
     legend = _legend(panels[0].values, noise, round(width / CHARACTER_WIDTH))
 
@@ -77,10 +89,10 @@ def heatmap(
         for axes, panel in zip(grid, panels, strict=True):
             _draw_panel(axes, panel)
             axes.set_xticks(range(shape[1]), columns)
-            axes.set_xlabel(wrapped(column_name))
+            axes.set_xlabel(wrapped(table.column_name))
             if panel is panels[0] or not beside:
                 axes.set_yticks(range(shape[0]), rows)
-                axes.set_ylabel(wrapped(row_name))
+                axes.set_ylabel(wrapped(table.row_name))
             else:
                 axes.set_yticks([])
         figure.supxlabel(legend, x=0.01, ha="left", fontsize=FONT_SIZE - 1)

@@ -1,6 +1,6 @@
-"""Figures with lines: losses over training, as the paper's Figures 6 to 8, and mIoU by threshold.
+"""Figures with lines: losses, as the paper's Figures 6 to 8, mIoU by threshold, dead maps by epoch.
 
-Legend: S seeds, T training steps.
+Legend: S seeds, T training steps, E epochs.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
 
-from sweeps.report.figures.oscillation import moving_average
 from sweeps.report.figures.svg import (
     FONT_SIZE,
     INK,
@@ -25,6 +25,7 @@ from sweeps.report.figures.svg import (
     num_lines,
     wrapped,
 )
+from wsss.training.dead_maps import MAX_DEAD
 
 WIDTH = 560
 MAX_DRAWN_POINTS = 500
@@ -49,23 +50,23 @@ class ThresholdCurve:
     miou: Sequence[float]
 
 
-def loss_curves(
-    curves: Sequence[LossCurve],
-    *,
-    name: str,
-    title: str,
-    steps_per_epoch: int | None = None,
-    window: int | None = None,
-) -> str:
+@dataclass(frozen=True)
+class DeadCurve:
+    """The share of dead maps of one configuration after every epoch."""
+
+    label: str
+    shares: Sequence[Sequence[float]]
+    """[S][E] in [0, 1], one series per seed; a seed whose training was cut short has fewer."""
+
+
+def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str, title: str) -> str:
     """Loss L per training step, one line per configuration, as SVG.
 
-    The pale line is the mean over seeds at every step, the strong one its moving average over
-    `window` steps (default: one epoch, or a twentieth of the steps if its length is not given).
-    Raises ValueError if a curve has no seed or its seeds differ in length.
+    The pale line is the mean over seeds at every step, the strong one its moving average over an
+    epoch. Raises ValueError if a curve has no seed or its seeds differ in length.
     """
     means = [_mean_over_seeds(curve) for curve in curves]
     longest = max((len(mean) for mean in means), default=1)
-    window = window or steps_per_epoch or max(3, longest // 20)
     labels = [
         wrapped(f"{curve.label} ({mean_of_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
         for curve in curves
@@ -74,16 +75,14 @@ def loss_curves(
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for index, (mean, label) in enumerate(zip(means, labels, strict=True)):
-            _draw_loss(axes, mean, window, line_style(index), label)
+            _draw_loss(axes, mean, steps_per_epoch, line_style(index), label)
         axes.set_xlabel("training step")
         axes.set_ylabel("loss L")
         axes.set_xlim(0, longest + 1)
         axes.grid(axis="y")
-        if steps_per_epoch:
-            _mark_epochs(axes, steps_per_epoch, longest)
-        legend_below(
-            figure, axes, f"pale: every step; strong: moving average over {window} steps", labels
-        )
+        _mark_epochs(axes, steps_per_epoch, longest)
+        explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
+        legend_below(figure, axes, explanation, labels)
 
     return draw_svg(
         draw, name=name, title=title, width=WIDTH,
@@ -92,11 +91,7 @@ def loss_curves(
 
 
 def threshold_curves(
-    curves: Sequence[ThresholdCurve],
-    fixed: float,
-    *,
-    name: str,
-    title: str,
+    curves: Sequence[ThresholdCurve], fixed: float, *, name: str, title: str
 ) -> str:
     """Pseudo-label mIoU (percent) by background threshold, one line per configuration, as SVG.
 
@@ -131,6 +126,100 @@ def threshold_curves(
         draw, name=name, title=title, width=WIDTH,
         height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
     )  # fmt: skip
+
+
+def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
+    """Share of dead maps (percent) by epoch, one line per configuration, as SVG.
+
+    A pale line is a seed, the strong one their mean while all go on. The limit of which a training
+    is warned is drawn where it holds, in the second half of the longest one.
+    """
+    labels = [
+        wrapped(f"{curve.label} ({mean_of_seeds(len(curve.shares))})", LEGEND_CHARACTERS)
+        for curve in curves
+    ]
+    longest = max((len(seed) for curve in curves for seed in curve.shares), default=1)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+            colour, dashes = line_style(index)
+            for seed in curve.shares if len(curve.shares) > 1 else ():
+                axes.plot(_epochs(seed), _percent(seed), color=colour, alpha=0.35, linewidth=0.8)
+            common = min(map(len, curve.shares))
+            mean = np.mean([seed[:common] for seed in curve.shares], axis=0)
+            axes.plot(
+                _epochs(mean), _percent(mean), color=colour, dashes=dashes, linewidth=2.2,
+                marker="o", markersize=4, label=label,
+            )  # fmt: skip
+        limit = [1 + longest / 2, longest + 0.5]
+        axes.plot(limit, [100 * MAX_DEAD] * 2, color=INK, linewidth=1.2, dashes=(3, 3))
+        axes.annotate(
+            f"limit: {100 * MAX_DEAD:g} %", (1, 100 * MAX_DEAD), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
+        )  # fmt: skip
+        axes.set_xlim(0.5, longest + 0.5)
+        axes.set_ylim(0, 104)  # a line at 100 % is seen
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("empty maps of present classes (%)")
+        axes.grid(axis="y")
+        legend_below(figure, axes, "pale: a seed; strong: their mean", labels)
+
+    return draw_svg(
+        draw, name=name, title=title, width=WIDTH,
+        height=300 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
+    )  # fmt: skip
+
+
+def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
+    """Centred moving average of a series [T] -> [T].
+
+    Step i is averaged over i - window // 2 to i + window // 2, so an even window counts as the
+    next odd one; at both ends over those of these steps that exist. A value that is not finite
+    spreads to its window only. Raises ValueError for a window below 1.
+    """
+    if window < 1:
+        raise ValueError(f"moving average over {window} steps; give at least 1")
+    series = np.asarray(values, dtype=np.float64)
+    size = len(series)
+    half = min(window // 2, max(size - 1, 0))
+    kernel = np.ones(2 * half + 1)
+    bad = ~np.isfinite(series)
+
+    def sums(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.convolve(terms, kernel, mode="full")[half : half + size]
+
+    if size == 0:
+        return series
+    averages = sums(np.where(bad, 0.0, series)) / sums(np.ones(size))
+    return np.where(sums(bad.astype(np.float64)) > 0, np.nan, averages)
+
+
+def oscillation(step_losses: Sequence[float], window: int) -> float:
+    """How much a loss oscillates late in training, as a share of its mean there (0.1 = 10 %).
+
+    The root mean square deviation of the step losses from their `moving_average` over `window`
+    steps, taken over the last half of the steps (from T // 2), divided by the mean step loss of
+    that half. The average follows the trend, so a loss that falls steadily does not oscillate.
+    nan if a loss there is not finite or their mean is 0. Raises ValueError for a window below 3
+    or fewer than 2 * window steps: such an average would follow the oscillation itself, or have
+    no full window in the half.
+    """
+    if window < 3:
+        raise ValueError(f"oscillation about an average over {window} steps; give at least 3")
+    losses = np.asarray(step_losses, dtype=np.float64)
+    if len(losses) < 2 * window:
+        raise ValueError(
+            f"oscillation of {len(losses)} steps about an average over {window}; give at least "
+            f"{2 * window} steps or a window of at most {len(losses) // 2}"
+        )
+    late = slice(len(losses) // 2, None)
+    mean = float(losses[late].mean())
+    if not np.isfinite(mean) or mean == 0:
+        return float("nan")
+    deviations = (losses - moving_average(losses, window))[late]
+    return float(np.sqrt(np.mean(deviations**2))) / mean
 
 
 def _mean_over_seeds(curve: LossCurve) -> NDArray[np.float64]:
@@ -195,3 +284,11 @@ def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(ends, [str(epoch) for epoch in epochs])
     upper.set_xlabel("end of epoch")
+
+
+def _epochs(shares: Sequence[float]) -> range:
+    return range(1, len(shares) + 1)
+
+
+def _percent(shares: Sequence[float]) -> list[float]:
+    return [100 * share for share in shares]

@@ -39,7 +39,7 @@ class DotRow:
     paper: float | None = None
     low: float | None = None
     high: float | None = None
-    """Ends of an interval of the mean, if there is one."""
+    """Ends of the 95 % interval of the mean over seeds, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,7 @@ class OscillationRow:
     values: Sequence[float]
 
 
-def cell_dots(
-    cells: Sequence[DotRow],
-    *,
-    name: str,
-    title: str,
-    x_label: str = "pseudo-label mIoU (%)",
-    interval_label: str = "interval of the mean",
-) -> str:
+def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
     """A table's cells as rows, as SVG: seeds as dots, mean, interval, the paper's number.
 
     If the paper's numbers lie so far from the measured ones that a common scale would hide the
@@ -78,14 +71,14 @@ def cell_dots(
             _dots(panels[0], index, cell.values, cell.low, cell.high)
             if cell.paper is not None:
                 panels[-1].plot(cell.paper, index, **_DIAMOND)
-        panels[0].set_xlabel(x_label)
+        panels[0].set_xlabel("pseudo-label mIoU (%)")
         panels[0].grid(axis="x")
         if apart:
             panels[1].set_xlabel("paper (own scale)")
             panels[1].spines["left"].set_visible(False)
             panels[1].tick_params(axis="y", length=0)
             panels[1].grid(axis="x")
-        _legend(figure, _dot_keys(cells, interval_label))
+        _legend(figure, _dot_keys(cells))
 
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
 
@@ -93,7 +86,8 @@ def cell_dots(
 def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -> str:
     """Oscillation of the loss (percent of its mean) per configuration, as SVG.
 
-    The bar is the mean over seeds, the dots are the seeds; see `oscillation` for what is measured.
+    The bar is the mean over seeds, the dots are the seeds; what is measured is said at
+    `lines.oscillation`.
     """
     labels = [wrapped(row.label) for row in rows]
 
@@ -124,7 +118,6 @@ def per_class_differences(
     *,
     name: str,
     title: str,
-    x_label: str = "difference in IoU (percentage points)",
 ) -> str:
     """Difference in IoU per class [L], in percentage points, with intervals, as SVG.
 
@@ -154,7 +147,7 @@ def per_class_differences(
             axes.barh(index, value, height=0.62, color=colour, alpha=0.75)
             _interval(axes, index, start, end)
         axes.axvline(0, color=INK, linewidth=1.2)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel("difference in IoU (percentage points)")
         axes.grid(axis="x")
 
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels) - 20)
@@ -199,13 +192,13 @@ def _dots(
         axes.plot(float(np.mean(values)), row, **_TICK)
 
 
-def _dot_keys(cells: Sequence[DotRow], interval_label: str) -> list[Line2D]:
+def _dot_keys(cells: Sequence[DotRow]) -> list[Line2D]:
     """Return the legend entries of what these rows hold."""
     keys = [_key(_DOT, "seed")]
     if any(len(cell.values) > 1 for cell in cells):
         keys.append(_key(_TICK, "mean over seeds"))
     if any(cell.low is not None for cell in cells):
-        keys.append(_key(_INTERVAL, wrapped(interval_label, 22)))
+        keys.append(_key(_INTERVAL, wrapped("95 % interval of the mean over seeds", 22)))
     if any(cell.paper is not None for cell in cells):
         keys.append(_key(_DIAMOND, "printed in the paper"))
     return keys

@@ -1,8 +1,12 @@
-"""From the store to the headline's report: every chain's figures, and what they rest on."""
+"""What the chains of a headline came to, read from the store. All mIoU in percent."""
 
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import (
     SUPERVISED,
     Headline,
@@ -11,31 +15,112 @@ from sweeps.plan.headline import (
     scale_warning,
     source_of,
 )
-from sweeps.report.headline.findings import findings
-from sweeps.report.headline.model import HeadlineReport, LabelRow, NetworkRow
-from sweeps.report.headline.pictures import gallery
-from sweeps.report.headline.words import saw_masks
-from sweeps.stages.export import read_export
+from sweeps.report.document import Picture
+from sweeps.stages.export import read_export, read_png
 from sweeps.store.store import Store
-from sweeps.tables.notes import notes_on
+from sweeps.tables.notes import PaperNote, notes_on
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.image import as_array
+from wsss.data.loading import read_rgb
 from wsss.data.voc import VocDataset
+from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.identity import cam_id, run_id
 
 PLAIN = "none"
+NUM_IMAGES = 6
+"""Lines of the gallery."""
+DOTS_PER_INCH = 110
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """One segmentation network, trained on one kind of labels."""
+
+    source: str
+    """As on the command line, e.g. "random_walk"."""
+    name: str
+    """In words, e.g. "CAM + random walk"."""
+    supervision: str
+    backbone: str
+    saw: str
+    """What pixel masks were used for, from the CAMs to this figure."""
+    miou: float | None
+    """On the evaluation split; None for a chain that is not finished."""
+    ious: dict[str, float | None]
+    """By label, background first; None for a label that does not occur."""
+    num_images: int
+    """Images behind the score."""
+    ids: tuple[tuple[str, str], ...]
+    """(stage, id) from the CAMs to the predictions."""
+    tar: str | None
+    """The exported archive, relative to the store."""
+    tar_split: str | None
+    tar_miou: float | None
+    """mIoU of the exported split, where it has masks."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """The labels of the training images at one stage; all rows rest on the same CAMs."""
+
+    name: str
+    miou: float | None
+    """None for labels that are not scored, since they leave pixels open."""
+    pixel_accuracy: float | None
+    num_images: int
+    gain: float | None
+    """Over the CAMs as they are, in points."""
+    saw: str
+
+
+@dataclass(frozen=True)
+class HeadlineReport:
+    """Everything that `sweeps headline` writes."""
+
+    headline: Headline
+    created: str
+    warning: str | None
+    """The mark of numbers that are not at the paper's scale."""
+    findings: tuple[str, ...]
+    """What came out, in sentences."""
+    networks: tuple[NetworkRow, ...]
+    labels: tuple[LabelRow, ...]
+    labels_paper: float | None
+    """Pseudo-label mIoU which the paper prints for the cell."""
+    label_scale: str
+    """Data, images and network behind the labels."""
+    network_scale: str
+    """Data, images and network behind Tables I and II."""
+    same_classes: bool
+    """Whether the data has the classes of the paper's Table II."""
+    class_names: tuple[str, ...]
+    """Background first."""
+    paper_notes: tuple[PaperNote, ...]
+    gallery: Picture | None
+    provenance: tuple[tuple[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return f"Tables I and II: from {self.headline.cell} to segmentation"
+
+    @property
+    def split(self) -> str:
+        """The split that the networks are scored on."""
+        return self.headline.chains[0].eval_split
 
 
 def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     """Read what the chains came to. A chain that is not finished is a row without figures."""
     networks = tuple(_network(headline, store, chain) for chain in headline.chains)
-    labels = label_rows(headline, store)
+    labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
     cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         warning=scale_warning(headline),
-        findings=findings(networks, labels, headline.chains[0].eval_split),
+        findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
         labels_paper=cells[headline.cell].paper,
@@ -44,7 +129,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         same_classes=class_names[1:] == VOC_CLASSES,
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
-        gallery=gallery(headline, store),
+        gallery=_gallery(headline, store),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -60,10 +145,9 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow
         name=chain.name,
         supervision="pixel masks" if source == SUPERVISED else "image labels",
         backbone=chain.segmentation.backbone,
-        saw=saw_masks(source, headline),
+        saw=_saw_masks(source, headline),
         miou=metrics.get("miou"),
         ious=metrics.get("iou", {}),
-        pixel_accuracy=metrics.get("pixel_accuracy"),
         num_images=metrics.get("eval_images", 0),
         ids=chain_ids(chain),
         tar=str(export.tar.relative_to(store.root)) if export else None,
@@ -87,7 +171,7 @@ def chain_ids(chain: ChainConfig) -> tuple[tuple[str, str], ...]:
     )
 
 
-def label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
+def _label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
     """Return the labels before and behind each refinement, the CAMs as they are first.
 
     Without a chain on plain CAMs, their figure is that of the CAM's own run at the same background
@@ -164,3 +248,137 @@ def _provenance(
         (f"archive of {row.name}", f"{row.tar_split}: {row.tar}") for row in networks if row.tar
     ]
     return tuple(found)
+
+
+def _saw_masks(source: str, headline: Headline) -> str:
+    """Return what pixel masks were used for, from the CAMs to a network's score."""
+    if source == SUPERVISED:
+        return "trained on those of the training images; scored on those of the split"
+    if headline.chosen_by_masks:
+        return "scoring, and the choice of the CAM configuration on training images"
+    return "scoring only"
+
+
+# Findings
+
+
+def _findings(
+    networks: Sequence[NetworkRow], labels: Sequence[LabelRow], split: str
+) -> tuple[str, ...]:
+    """Return the best network from image labels, what refinement moved, and the bound's distance.
+
+    Figures in percent, differences in points. Networks that learnt nothing are named and left out.
+    Empty if no network is finished.
+    """
+    finished = [row for row in networks if row.miou is not None]
+    done = [row for row in finished if not _background_alone(row)]
+    weak = [row for row in done if row.source != SUPERVISED]
+    sentences = [
+        f"The network on {row.name} finds no class but the background ({_miou(row):.2f} mIoU), so "
+        "it is compared with nothing."
+        for row in finished
+        if _background_alone(row)
+    ]
+    if weak:
+        best = max(weak, key=_miou)
+        sentences.append(
+            f"From image labels, the network on {best.name} reaches {_miou(best):.2f} mIoU on "
+            f"{best.num_images} images ({split})."
+        )
+    plain = next((row for row in weak if row.source == PLAIN), None)
+    for row in weak:
+        if plain and row is not plain:
+            sentences.append(
+                f"{row.name} against plain CAM: {_miou(row) - _miou(plain):+.2f} points on {split}"
+                f"{_label_gain(row.name, labels)}."
+            )
+    bound = next((row for row in done if row.source == SUPERVISED), None)
+    if weak and bound:
+        share = 100 * _miou(best) / _miou(bound) if _miou(bound) else 0
+        sentences.append(
+            f"The supervised bound reaches {_miou(bound):.2f}: image labels come to {share:.0f} % "
+            "of it."
+        )
+    elif bound:
+        sentences.append(f"The supervised bound reaches {_miou(bound):.2f} mIoU ({split}).")
+    if len(done) > 1:
+        sentences.append(
+            "Each network is one training: differences of a point or two may be seed noise."
+        )
+    return tuple(sentences)
+
+
+def _background_alone(row: NetworkRow) -> bool:
+    """Whether a finished network has no right pixel of any class but the background."""
+    return not any(row.ious[name] for name in list(row.ious)[1:])
+
+
+def _miou(row: NetworkRow) -> float:
+    assert row.miou is not None
+    return row.miou
+
+
+def _label_gain(name: str, labels: Sequence[LabelRow]) -> str:
+    gain = next((row.gain for row in labels if row.name == name and row.gain is not None), None)
+    return "" if gain is None else f", {gain:+.2f} of its labels on the training images"
+
+
+# Gallery
+
+
+def _gallery(headline: Headline, store: Store) -> Picture | None:
+    """Draw the same images under every finished network; None if there is none.
+
+    The images are evenly spaced over the split, so nobody picked them. The picture also lies beside
+    the report, as gallery.png.
+    """
+    finished = [chain for chain in headline.chains if chain_metrics(store, chain)]
+    if not finished:
+        return None
+    finished.sort(key=lambda chain: chain.labels is None)  # the bound last, beside nothing better
+    dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
+    ids = dataset.image_ids(split)
+    shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
+    path = headline_folder(store, headline) / "gallery.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [_column(chain) for chain in finished]
+    draw_segmentation_gallery(
+        path,
+        [_row(dataset, store, finished, image_id) for image_id in shown],
+        names=names,
+        class_names=dataset.classes,
+        dots_per_inch=DOTS_PER_INCH,
+    )
+    caption = (
+        f"Image, ground truth, and the prediction of the network trained on: {'; '.join(names)}. "
+        f"{len(shown)} images evenly spaced over {split}, as the paper's Figure 5."
+    )
+    return Picture(
+        f"Segmentations of {split}", caption, image=_data_uri(path), file=path.name, wide=True
+    )
+
+
+def headline_folder(store: Store, headline: Headline) -> Path:
+    """Return where a headline's report lies."""
+    return store.root / "headline" / headline.name
+
+
+def _data_uri(path: Path) -> str:
+    """Return a PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
+    return GalleryRow(
+        image_id,
+        as_array(read_rgb(dataset.sample(image_id))),
+        dataset.mask(image_id),
+        tuple(
+            read_png(ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png")
+            for chain in chains
+        ),
+    )
+
+
+def _column(chain: ChainConfig) -> str:
+    return "true masks" if chain.labels is None else chain.name

@@ -11,7 +11,7 @@ from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.report.live.matrix import matrices
+from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
 
 PLAIN_EVERY_SECONDS = 30.0
@@ -92,7 +92,7 @@ class Board:
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)
         counts = count_statuses(self.states.values())
-        return f"{counts} of {len(self.states)} trials; {spent} gone, {self.remaining()}"
+        return f"{counts} of {len(self.states)} trials; {spent} elapsed, {self.remaining()}"
 
     def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
         now = time.monotonic()

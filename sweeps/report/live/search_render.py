@@ -1,14 +1,14 @@
 """The closing table of a search, and the words that keep it apart from the paper's tables."""
 
-import io
 from collections.abc import Mapping
 
-from rich.console import Console, Group
-from rich.table import Table as RichTable
-from rich.text import Text
+from rich.console import Console
 
 from sweeps.plan.search import Search
 from sweeps.plan.search_history import WORTHLESS, History, SearchTrial, ranking
+from sweeps.report.document import Column, Document, Grid, Records, Row, RowGroup, Text
+from sweeps.report.terminal import print_document
+from sweeps.report.write import as_text
 from wsss.identity import cam_id
 
 CAVEAT = (
@@ -26,45 +26,54 @@ MARKS = {
 
 def print_search(console: Console, search: Search, history: History) -> None:
     """Print the trials, best first, under the paper's setting."""
-    console.print(search_view(search, history))
+    print_document(console, search_document(search, history))
 
 
 def render_search(search: Search, history: History) -> str:
     """Return the same as plain text."""
-    buffer = io.StringIO()
-    Console(file=buffer, width=200, force_terminal=False).print(search_view(search, history))
-    return buffer.getvalue()
+    return as_text(search_document(search, history), width=200)
 
 
-def search_view(search: Search, history: History) -> Group:
-    """Return the search's description, its table and what the numbers mean."""
-    grid = RichTable(title=f"Search {search.name}")
-    grid.add_column("rank", justify="right", no_wrap=True)
-    grid.add_column("settings")
-    for name in ("search half\nmIoU", "held-out\nmIoU", "epochs"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    held_out, flat = history.held_out(), search.base.flat()
-    reference = held_out.get(cam_id(search.base), {})
-    grid.add_row(
+def search_document(search: Search, history: History) -> Document:
+    """Return the search's description, its trials and what their numbers mean."""
+    names = ("rank", "search half mIoU", "held-out mIoU", "epochs")
+    rank, *numbers = (Column(name) for name in names)
+    columns = (rank, Column("settings", align="left", wraps=True), *numbers)
+    groups = RowGroup("", (_paper_row(search, history),)), RowGroup("", _rows(history))
+    grid = Grid("trials", (), columns, groups)
+    head = Text(search.describe()), grid, Text(CAVEAT)
+    return Document(f"Search {search.name}", head, (), Records((), ()), small_scale=False)
+
+
+def _paper_row(search: Search, history: History) -> Row:
+    """Return the paper's setting with what it came to, if it was trained."""
+    flat = search.base.flat()
+    found = history.held_out().get(cam_id(search.base), {})
+    entries = (
         "paper",
         _settings({r.key: flat[r.key] for r in search.space.ranges}),
-        _figure(reference.get("objective")),
-        _figure(reference.get("held_out")),
-        f"{search.base.train.epochs}" if reference else "-",
-        end_section=True,
+        _figure(found.get("objective")),
+        _figure(found.get("held_out")),
+        f"{search.base.train.epochs}" if found else "-",
     )
-    rank = 0
+    return Row((), entries)
+
+
+def _rows(history: History) -> tuple[Row, ...]:
+    """Return the trials, best first; only finished ones have a rank."""
+    held_out, rows, rank = history.held_out(), [], 0
     for trial in ranking(history.trials()):
         finished = trial.status == "finished"
         rank += finished
-        grid.add_row(
+        entries = (
             f"{rank}" if finished else "-",
             _settings(trial.settings),
             _figure(trial.objective if trial.status not in WORTHLESS else None),
             _figure(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
             _epochs(trial),
         )
-    return Group(Text(search.describe()), grid, Text(CAVEAT))
+        rows.append(Row((), entries))
+    return tuple(rows)
 
 
 def _epochs(trial: SearchTrial) -> str:

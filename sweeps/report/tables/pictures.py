@@ -5,28 +5,33 @@ import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sweeps.plan.trials import Plan
-from sweeps.report.dead_maps import dead_picture
-from sweeps.report.figures.figures import (
-    DotRow,
+from sweeps.report.document import Picture
+from sweeps.report.figures.heatmap import Map, heatmap
+from sweeps.report.figures.lines import (
+    DeadCurve,
     LossCurve,
-    OscillationRow,
     ThresholdCurve,
-    cell_dots,
-    heatmap,
+    dead_curves,
     loss_curves,
     oscillation,
-    oscillation_bars,
-    per_class_differences,
     threshold_curves,
 )
-from sweeps.report.findings import pooled_sd
-from sweeps.report.model import CellReport, Picture
-from sweeps.report.results import LEVEL, Results
+from sweeps.report.figures.rows import (
+    DotRow,
+    OscillationRow,
+    cell_dots,
+    oscillation_bars,
+    per_class_differences,
+)
+from sweeps.report.tables.findings import pooled_sd
+from sweeps.report.tables.model import CellReport
+from sweeps.report.tables.results import LEVEL, Results
 from sweeps.report.words import counted
 from sweeps.tables.table import Table
 
@@ -38,6 +43,8 @@ GALLERY_WIDTH = 1100
 PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
 
 Cells = dict[str, CellReport]
+Epochs = dict[str, list[list[dict[str, Any]]]]
+"""Reference -> a list per seed -> the training's records, one an epoch."""
 
 
 def table_pictures(
@@ -56,10 +63,9 @@ def table_pictures(
     if len(cells) <= MAX_DOT_ROWS:
         pictures.append(_dots(table, done))
     if len(done) <= MAX_CURVES:
-        pictures += _losses(table, done, plan, results)
-        pictures += dead_picture(
-            done, plan, results, name=_name(table, "dead"), title=f"Empty maps, Table {table.name}"
-        )
+        epochs = _epochs(done, plan, results)
+        pictures += _losses(table, epochs)
+        pictures += _dead_maps(table, epochs)
         pictures.append(_thresholds(table, done, results))
     pictures += _per_class(table, cells, results)
     return (*pictures, *_galleries(done, results, pictured))
@@ -73,14 +79,16 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
     # A cell is the mean over its seeds, and a difference of two such means is what is judged.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
     noise = None if pooled is None else 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
-    svg = heatmap(
-        measured, paper,
+    grid = Map(
+        measured,
+        paper,
         row_labels=[", ".join(row.labels) for row in table.rows],
-        column_labels=list(table.columns),
+        column_labels=table.columns,
         row_name=", ".join(table.row_names),
         column_name=table.column_name,
-        noise=noise, name=_name(table, "map"), title=f"Table {table.name} as a map",
-    )  # fmt: skip
+        noise=noise,
+    )
+    svg = heatmap(grid, name=_name(table, "map"), title=f"Table {table.name} as a map")
     band = (
         "seed noise is unknown, so no band can be drawn"
         if noise is None
@@ -106,59 +114,89 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
         rows,
         name=_name(table, "dots"),
         title=f"Table {table.name}, seed by seed",
-        interval_label="95 % interval of the mean over seeds",
     )
     caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
     return Picture("Every training", caption, svg)
 
 
-def _losses(
-    table: Table, done: Sequence[CellReport], plan: Plan, results: Results
-) -> list[Picture]:
-    """Draw L by step, as the paper's Figures 6 to 8, and how much it oscillates."""
+def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
+    """Read the records of the cells' trainings."""
     cams = {trial.run_id: trial.cam_id for trial in plan.trials}
-    curves, swings, window = [], [], 1
-    for cell in done:
-        steps = []
-        for seed in cell.values:
-            epochs = results.store.cam(cams[cell.run_ids[seed]]).epochs()
-            if epochs and all("step_losses" in epoch for epoch in epochs):
-                window = len(epochs[0]["step_losses"])
-                steps.append([loss for epoch in epochs for loss in epoch["step_losses"]])
-        if steps:
-            curves.append(LossCurve(cell.reference, steps))
-            if window >= 3 and len(steps[0]) >= 2 * window:
-                values = [oscillation(losses, window) for losses in steps]
-                swings.append(OscillationRow(cell.reference, values))
+    return {
+        cell.reference: [
+            results.store.cam(cams[cell.run_ids[seed]]).epochs() for seed in cell.values
+        ]
+        for cell in done
+    }
+
+
+def _losses(table: Table, epochs: Epochs) -> list[Picture]:
+    """Draw L by step, as the paper's Figures 6 to 8, and how much it oscillates."""
+    kept = {
+        name: [seed for seed in seeds if seed and all("step_losses" in e for e in seed)]
+        for name, seeds in epochs.items()
+    }
+    kept = {name: seeds for name, seeds in kept.items() if seeds}
+    if not kept:
+        return []
+    steps_per_epoch = max(len(s[0]["step_losses"]) for seeds in kept.values() for s in seeds)
+    curves = [
+        LossCurve(name, [[loss for e in seed for loss in e["step_losses"]] for seed in seeds])
+        for name, seeds in kept.items()
+    ]
+    as_figure = f" (as {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
+    caption = (
+        "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
+        "has more terms with views than without: compare heights only within one choice of views."
+    )
+    name, title = _name(table, "loss"), f"Loss, Table {table.name}"
+    svg = loss_curves(curves, steps_per_epoch, name=name, title=title)
+    picture = Picture(f"Loss curves{as_figure}", caption, svg)
+    return [picture, *_oscillation(table, curves, steps_per_epoch)]
+
+
+def _oscillation(table: Table, curves: Sequence[LossCurve], window: int) -> list[Picture]:
+    """Draw how much losses oscillate about an average over `window` steps, if that can be said."""
+    rows = [
+        OscillationRow(curve.label, [oscillation(losses, window) for losses in curve.steps])
+        for curve in curves
+        if window >= 3 and len(curve.steps[0]) >= 2 * window
+    ]
+    if not rows:
+        return []
+    caption = (
+        "Deviation (root mean square) of the step losses from their moving average over an epoch, "
+        "in the second half of training, as a share of the mean loss there; a dot per seed. Lower "
+        "is smoother."
+    )
+    title = f"Oscillation of the loss, Table {table.name}"
+    svg = oscillation_bars(rows, name=_name(table, "oscillation"), title=title)
+    return [Picture("Oscillation of the loss", caption, svg)]
+
+
+def _dead_maps(table: Table, epochs: Epochs) -> list[Picture]:
+    """Draw the share of dead maps by epoch, in the view with most of them.
+
+    None of cells whose records are of a time before `dead`.
+    """
+    shares = {
+        name: [
+            [max(epoch["dead"].values()) for epoch in seed]
+            for seed in seeds
+            if seed and all(epoch.get("dead") for epoch in seed)
+        ]
+        for name, seeds in epochs.items()
+    }
+    curves = [DeadCurve(name, seeds) for name, seeds in shares.items() if seeds]
     if not curves:
         return []
-    as_figure = f" (as {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
-    pictures = [
-        Picture(
-            f"Loss curves{as_figure}",
-            "Total loss L per training step, mean over seeds; strong: moving average over an "
-            "epoch. L has more terms with views than without: compare heights only within one "
-            "choice of views.",
-            loss_curves(
-                curves, steps_per_epoch=window, name=_name(table, "loss"),
-                title=f"Loss, Table {table.name}",
-            ),
-        )
-    ]  # fmt: skip
-    if swings:
-        pictures.append(
-            Picture(
-                "Oscillation of the loss",
-                "Deviation (root mean square) of the step losses from their moving average over an "
-                "epoch, in the second half of training, as a share of the mean loss there; a dot "
-                "per seed. Lower is smoother.",
-                oscillation_bars(
-                    swings, name=_name(table, "oscillation"),
-                    title=f"Oscillation of the loss, Table {table.name}",
-                ),
-            )
-        )  # fmt: skip
-    return pictures
+    caption = (
+        "Share of the maps of present classes without a positive value, mean over an epoch, in the "
+        "view with most of them. Early in a training most are empty; later they should not be: an "
+        "empty map labels nothing, and two empty maps agree, so that L_s falls for nothing."
+    )
+    name, title = _name(table, "dead"), f"Empty maps, Table {table.name}"
+    return [Picture("Empty maps", caption, dead_curves(curves, name=name, title=title))]
 
 
 def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> Picture:

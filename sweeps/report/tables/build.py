@@ -1,7 +1,6 @@
-"""From the store to the report's model: every cell's figures, evidence and provenance."""
+"""Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,16 +11,15 @@ from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.scale import changed_settings, readings, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
-from sweeps.report.dead_maps import dead_sentences
-from sweeps.report.findings import findings, headline
-from sweeps.report.model import CellReport, Measure, Report, TableReport
-from sweeps.report.pictures import table_pictures
-from sweeps.report.results import Results
+from sweeps.report.tables.findings import findings, headline
+from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
+from sweeps.report.tables.pictures import table_pictures
+from sweeps.report.tables.results import Results
 from sweeps.report.words import counted, duration
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
-from sweeps.tables.table import Row, Table
+from sweeps.tables.table import Table
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `make mlflow` serves a store's own SQLite file."""
@@ -49,13 +47,13 @@ def build_report(
     marks = scale_marks(sweep)
     tables, pictured = [], set[str]()
     for table in plan.tables:
-        cells = _cells(table, plan, results, links, margin)
+        cells = _Weighed(table, plan, results, margin).cells(links)
         tables.append(
             TableReport(
                 table=table,
                 cells=cells,
                 headline=headline(cells, small_scale=bool(marks)),
-                findings=(*findings(table, cells, results), *dead_sentences(cells, results)),
+                findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 pictures=table_pictures(table, cells, plan, results, pictured),
             )
@@ -86,121 +84,105 @@ def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, .
     return (calibration.sentence(verdict),) if verdict else ()
 
 
-def cell_labels(table: Table, row: Row, column: str) -> tuple[str, ...]:
-    """Return a cell's row labels, and its column if the table has several."""
-    return row.labels if len(table.columns) == 1 else (*row.labels, column)
+class _Weighed:
+    """A table's trials with their mIoU under every measure, and what these are evidence of."""
 
-
-def _cells(
-    table: Table, plan: Plan, results: Results, links: "_Links", margin: float
-) -> dict[str, CellReport]:
-    run_ids = {
-        reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
-        for reference, _ in table.cells()
-    }
-    mious = {
-        measure: {
-            reference: {
-                s: v for s, r in by_seed.items() if (v := results.miou(r, measure)) is not None
-            }
-            for reference, by_seed in run_ids.items()
+    def __init__(self, table: Table, plan: Plan, results: Results, margin: float) -> None:
+        self.table, self.plan, self.results = table, plan, results
+        self.run_ids = {
+            reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
+            for reference, _ in table.cells()
         }
-        for measure in Measure
-    }
-    paper = {reference: cell.paper for reference, cell in table.cells()}
-    evidence = {m: _evidence(table, run_ids, mious[m], margin) for m in Measure}
-    cells = {}
-    for row in table.rows:
-        for column in table.columns:
-            reference = table.reference(row, column)
-            cells[reference] = _cell(
-                reference, cell_labels(table, row, column), paper[reference], run_ids, mious,
-                {m: e for m in Measure if (e := evidence[m].get(reference))}, table.baseline, plan,
-                results, links,
-            )  # fmt: skip
-    return cells
+        """Reference -> seed -> run id, of all planned trials."""
+        self.mious = {measure: self._read(measure) for measure in Measure}
+        """Measure -> reference -> seed -> mIoU, of finished trials."""
+        self.evidence = {measure: self._weigh(measure, margin) for measure in Measure}
+        """Measure -> reference -> evidence."""
 
+    def cells(self, links: "_Links") -> dict[str, CellReport]:
+        """Return the table's cells by reference, in its order."""
+        found = {}
+        for row in self.table.rows:
+            for column, cell in zip(self.table.columns, row.cells, strict=True):
+                reference = self.table.reference(row, column)
+                single = len(self.table.columns) == 1
+                labels = row.labels if single else (*row.labels, column)
+                found[reference] = self._cell(reference, labels, cell.paper, links)
+        return found
 
-def _evidence(
-    table: Table,
-    run_ids: Mapping[str, Mapping[int, str]],
-    values: Mapping[str, Mapping[int, float]],
-    margin: float,
-) -> dict[str, CellEvidence]:
-    """Weigh each set of trials once, though several cells may share it, lest Holm count it twice.
+    def _read(self, measure: Measure) -> dict[str, dict[int, float]]:
+        return {
+            reference: {
+                seed: miou
+                for seed, run in by_seed.items()
+                if (miou := self.results.miou(run, measure)) is not None
+            }
+            for reference, by_seed in self.run_ids.items()
+        }
 
-    The baseline and cells that are its own trials have no evidence, nor have those without a seed
-    in common with it.
-    """
-    printed = {reference: cell.paper for reference, cell in table.cells()}
-    first: dict[tuple[str, ...], str] = {tuple(run_ids[table.baseline].values()): table.baseline}
-    of = {}
-    for reference in sorted(printed, key=lambda name: printed[name] is None):
-        of[reference] = first.setdefault(tuple(run_ids[reference].values()), reference)
-    distinct = set(of.values())
-    found = table_verdicts(
-        {reference: printed[reference] for reference in distinct},
-        {reference: values[reference] for reference in distinct},
-        table.baseline,
-        margin,
-    )
-    return {
-        reference: found[same]
-        for reference, same in of.items()
-        if same in found and found[same].differences.n
-    }
+    def _weigh(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
+        """Weigh each set of trials once, though several cells share it, lest Holm count it twice.
 
+        The baseline and cells that are its own trials have no evidence, nor have those without a
+        seed in common with it.
+        """
+        printed = {reference: cell.paper for reference, cell in self.table.cells()}
+        baseline, values = self.table.baseline, self.mious[measure]
+        first = {tuple(self.run_ids[baseline].values()): baseline}
+        of = {}
+        for reference in sorted(printed, key=lambda name: printed[name] is None):
+            of[reference] = first.setdefault(tuple(self.run_ids[reference].values()), reference)
+        distinct = set(of.values())
+        found = table_verdicts(
+            {reference: printed[reference] for reference in distinct},
+            {reference: values[reference] for reference in distinct},
+            baseline,
+            margin,
+        )
+        return {
+            reference: found[same]
+            for reference, same in of.items()
+            if same in found and found[same].differences.n
+        }
 
-def _cell(
-    reference: str,
-    labels: tuple[str, ...],
-    paper: float | None,
-    run_ids: Mapping[str, Mapping[int, str]],
-    mious: Mapping[Measure, Mapping[str, Mapping[int, float]]],
-    evidence: Mapping[Measure, CellEvidence],
-    baseline: str,
-    plan: Plan,
-    results: Results,
-    links: "_Links",
-) -> CellReport:
-    values = mious[results.measure]
-    own, mine, theirs = run_ids[reference], values[reference], values[baseline]
-    mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
-    common = sorted(mine.keys() & theirs.keys())
-    is_baseline = own == run_ids[baseline]
-    return CellReport(
-        reference=reference,
-        labels=labels,
-        paper=paper,
-        run_ids=dict(own),
-        values=dict(mine),
-        mious={measure: dict(mious[measure][reference]) for measure in Measure},
-        level=None if is_baseline else _level(evidence),
-        mean=mean,
-        sd=sd,
-        seed_interval=_bounds(list(mine.values())),
-        image_interval=results.image_interval([own[s] for s in mine]),
-        evidence=None if is_baseline else evidence.get(results.measure),
-        image_difference=None
-        if is_baseline
-        else results.image_difference(
-            [own[s] for s in common], [run_ids[baseline][s] for s in common]
-        ),
-        also=tuple(sorted({c for t in plan.cell_trials[reference] for c in t.cells} - {reference})),
-        failures=tuple(
-            f"seed {seed}: {failure['kind']}: {failure['message']}"
-            for seed, run in own.items()
-            if (failure := results.by_id[run].failure)
-        ),
-        seconds=sum(results.by_id[run].seconds for run in own.values()),
-        links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
-    )
+    def _cell(
+        self, reference: str, labels: tuple[str, ...], paper: float | None, links: "_Links"
+    ) -> CellReport:
+        results, values = self.results, self.mious[self.results.measure]
+        own, base = self.run_ids[reference], self.run_ids[self.table.baseline]
+        mine, theirs = values[reference], values[self.table.baseline]
+        mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
+        common = sorted(mine.keys() & theirs.keys())
+        of_images = results.image_difference([own[s] for s in common], [base[s] for s in common])
+        trials = self.plan.cell_trials[reference]
+        return CellReport(
+            reference=reference,
+            labels=labels,
+            paper=paper,
+            run_ids=own,
+            values=mine,
+            mious={measure: self.mious[measure][reference] for measure in Measure},
+            level=None if own == base else self._level(reference),
+            mean=mean,
+            sd=sd,
+            seed_interval=_bounds(list(mine.values())),
+            image_interval=results.image_interval([own[s] for s in mine]),
+            evidence=None if own == base else self.evidence[results.measure].get(reference),
+            image_difference=None if own == base else of_images,
+            also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
+            failures=tuple(
+                f"seed {seed}: {failure['kind']}: {failure['message']}"
+                for seed, run in own.items()
+                if (failure := results.by_id[run].failure)
+            ),
+            seconds=sum(results.by_id[run].seconds for run in own.values()),
+            links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
+        )
 
-
-def _level(evidence: Mapping[Measure, CellEvidence]) -> LevelOrShape | None:
-    fixed = evidence.get(Measure.fixed)
-    others = {m.heading: e for m, e in evidence.items() if m is not Measure.fixed}
-    return level_or_shape(fixed, others) if fixed else None
+    def _level(self, reference: str) -> LevelOrShape | None:
+        found = {m: e for m in Measure if (e := self.evidence[m].get(reference))}
+        fixed = found.pop(Measure.fixed, None)
+        return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
 
 
 def _bounds(values: list[float]) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
 """What the statistics say about a table as a whole, in sentences with their figures."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import KIND_WORDS, Kind
 from sweeps.evidence.power import minimum_detectable, seeds_needed
-from sweeps.evidence.seeds import range_of_noise, two_way_anova
-from sweeps.report.model import CellReport
-from sweeps.report.results import Results
-from sweeps.report.summary import table_summary
+from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
+from sweeps.report.tables.model import CellReport
+from sweeps.report.tables.results import Results
 from sweeps.report.words import counted, listed, number, p_value
 from sweeps.tables.table import Table
 
 TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""
+
+ALPHA = 0.05
 
 Cells = Mapping[str, CellReport]
 
@@ -61,7 +62,75 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_paper_span(cells),
         *_factors(table, cells),
         *_winner(table, cells, results),
+        *_dead_maps(cells, results),
     )
+
+
+def table_summary(
+    table: Table,
+    values: NDArray[np.float64],
+    pooled: tuple[float, int] | None,
+    differing: Sequence[str],
+) -> str:
+    """Return in one sentence whether the cells of a table differ by more than seeds do.
+
+    values: [S, rows, columns] mIoU in percent, over the seeds which all cells have. pooled: SD of
+    one training over seeds and its degrees of freedom; None: no cell has two seeds. differing:
+    cells shown to differ from the baseline. In a grid measured with two seeds or more, the factors
+    are judged by its analysis of variance, Holm's correction over its effects; else, and where no
+    factor shows, the span is, by the range of noise (studentised range).
+    """
+    means = values.mean(0).ravel()  # [cells]
+    span = float(np.ptp(means))
+    if pooled is None:
+        return (
+            f"Seed noise is unknown, as no cell has two seeds: that the {means.size} cells span "
+            f"{number(span)} mIoU may be chance; run more seeds, e.g. with SEEDS=3."
+        )
+    in_sds = f", {span / pooled[0]:.1f} SD of one training" if pooled[0] > 0 else ""
+    sd, df = _residual(values) if len(values) > 1 else pooled
+    noise = range_of_noise(sd / np.sqrt(len(values)), means.size, df=df)
+    start = (
+        f"The {means.size} cells span {number(span)} mIoU over {counted(len(values), 'seed')}"
+        f"{in_sds}; without any effect they would span {number(noise.expected)} on average and up "
+        f"to {number(noise.upper)} (95 %)"
+    )
+    is_grid = len(values) > 1 and min(values.shape[1:]) > 1
+    if is_grid and (effects := _effects(table, values)):
+        return f"{start}: {listed(effects)}."
+    if span > noise.upper:
+        return f"{start}: the cells differ by more than seeds do."
+    if differing:
+        return (
+            f"{start}: within noise as a whole, but {listed(differing)} differs from the baseline."
+        )
+    names = (*table.row_names, table.column_name) if is_grid else ("cell",)
+    return f"{start}: no {' or '.join(names)} can be told from another here."
+
+
+def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
+    """Return `name matters (Holm p ...)` of each factor, and of their interaction, that does."""
+    anova = two_way_anova(values)
+    found = {" with ".join(table.row_names): anova.rows, table.column_name: anova.columns}
+    if anova.interaction:
+        found["their interaction"] = anova.interaction
+    adjusted = holm([effect.p for effect in found.values()])
+    return [
+        f"{name} matters (Holm p {p_value(p)})"
+        for name, p in zip(found, adjusted, strict=True)
+        if p is not None and p < ALPHA
+    ]
+
+
+def _residual(values: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the SD of one training, seeds taken out as blocks, and its degrees of freedom.
+
+    values: [S, ...] percent, S >= 2. What a seed adds to all cells alike moves no span.
+    """
+    grid = values.reshape(len(values), -1)  # [S, cells]
+    left = grid - grid.mean(0) - grid.mean(1, keepdims=True) + grid.mean()
+    df = (grid.shape[0] - 1) * (grid.shape[1] - 1)
+    return float(np.sqrt((left**2).sum() / df)), df
 
 
 def _levels(cells: Cells) -> list[str]:
@@ -236,3 +305,15 @@ def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
     if any(row is None for row in rows):
         return None
     return argmax_stability_over_images(np.array(rows))
+
+
+def _dead_maps(cells: Cells, results: Results) -> list[str]:
+    """Name the cells whose trainings ended with dead maps, with the seed that has most of them."""
+    sentences = []
+    for cell in cells.values():
+        found = [(s, d) for s, run in cell.run_ids.items() if (d := results.by_id[run].dead)]
+        if found:
+            seed, worst = max(found, key=lambda pair: pair[1].share)
+            of = f"{len(found)} of {counted(cell.num_planned, 'seed')}"
+            sentences.append(f"{cell.reference}: maps died in {of}; seed {seed}: {worst}.")
+    return sentences

@@ -1,4 +1,4 @@
-"""What a report says, before it is written in any format. All mIoU in percent.
+"""What a sweep came to, table by table, weighed against the paper. All mIoU in percent.
 
 Image noise (another set of images, the networks as they are) and seed noise (another training, the
 images as they are) have fields of their own and are never added up.
@@ -10,6 +10,7 @@ from enum import StrEnum
 from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.sweep import Sweep
+from sweeps.report.document import Picture
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
@@ -89,16 +90,6 @@ class CellReport:
         if self.mean is None or self.paper is None:
             return None
         return self.mean - self.paper
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: SVG text, or the gallery of a run as a data URI."""
-
-    title: str
-    caption: str
-    svg: str = ""
-    image: str = ""
 
 
 @dataclass(frozen=True)

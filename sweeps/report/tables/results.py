@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sweeps.evidence.image_counts import load_image_counts
 from sweeps.evidence.images import ImageCounts, Resamples
 from sweeps.plan.trials import Trial
-from sweeps.report.model import Measure
+from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
 from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve

@@ -1,0 +1,442 @@
+"""A sweep's report as a document: words, tables and figures of its results, and their records."""
+
+from pathlib import Path
+
+from sweeps.evidence.seeds import mean_sd
+from sweeps.evidence.verdict import CellEvidence
+from sweeps.plan.scale import SMALL_SCALE
+from sweeps.plan.sweep import Sweep
+from sweeps.report.document import (
+    ALL,
+    ON_PAGES,
+    Badge,
+    BadgeTone,
+    Block,
+    Bullets,
+    Column,
+    Details,
+    Document,
+    Facts,
+    Format,
+    Grid,
+    Heading,
+    Links,
+    Measured,
+    Only,
+    Panel,
+    Pictures,
+    Records,
+    Row,
+    Section,
+    Text,
+    in_one_group,
+)
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
+from sweeps.report.words import (
+    DASH,
+    counted,
+    duration,
+    interval,
+    mean_and_sd,
+    number,
+    paper_section,
+    signed,
+)
+from sweeps.report.write import write_document
+from sweeps.store.store import Store
+from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
+
+MAX_REASONS = 8
+"""In a terminal, more reasons of verdicts than this are left to the files."""
+
+_HTML = frozenset({Format.html})
+_LATEX = frozenset({Format.latex})
+_TERMINAL = frozenset({Format.terminal})
+
+_TONES: dict[str, BadgeTone] = {
+    "reproduced": "good", "trend only": "fair", "not reproduced": "bad", "not resolvable": "open",
+}  # fmt: skip
+_EVIDENCE = (
+    Column("paper"),
+    Column("measured: mean ± SD", short="measured"),
+    Column("verdict", align="left"),
+    Column("seeds"),
+    Column("95 % over seeds", formats=ON_PAGES),
+    Column("95 % over images", formats=ON_PAGES),
+    Column("to the paper", formats=ON_PAGES),
+    Column("paper's difference to baseline", short="paper's diff."),
+    Column("measured difference to baseline", short="measured diff."),
+    Column("95 % over seeds"),
+    Column("95 % over images", formats=ON_PAGES),
+    Column("time", formats=ON_PAGES),
+)
+_MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
+
+_RECORD = (
+    "table", "cell", "labels", "measure", "paper_miou", "mean_miou", "sd_over_seeds", "seeds",
+    "planned_seeds", "seed_low", "seed_high", "image_low", "image_high", "difference_to_paper",
+    "baseline", "paper_difference", "difference", "difference_sd", "difference_seed_low",
+    "difference_seed_high", "difference_image_low", "difference_image_high", "p_holm",
+    "seeds_to_resolve_paper", "verdict", "reason", "values", "run_ids", "failures", "seconds",
+    "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
+    *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
+    "level_or_shape", "level_or_shape_reason",
+)  # fmt: skip
+
+
+def write_report(sweep: Sweep, store: Store) -> Path:
+    """Write the report of a sweep as it stands into the sweep's folder; return that folder."""
+    folder = report_folder(store, sweep)
+    write_document(sweep_document(build_report(sweep, store)), folder, "report")
+    return folder
+
+
+def report_folder(store: Store, sweep: Sweep) -> Path:
+    """Return where a sweep's report lies by default."""
+    return store.sweep(sweep.name) / "report"
+
+
+def sweep_document(report: Report) -> Document:
+    """Return what the report says, in every format."""
+    head: list[Block] = [Text(report.description)]
+    if report.scale_marks:
+        head.append(Text(_scale_warning(report), "mark"))
+    return Document(
+        title=report.title,
+        head=(*head, *(Text(line, "soft") for line in _legend(report))),
+        sections=(
+            *(_table_section(report, table) for table in report.tables),
+            paper_section(
+                report.paper_notes,
+                ALL if report.paper_notes else _HTML,
+                Only(_HTML, (_printed_table_i(), _printed_table_ii())),
+            ),
+            _settings_section(report),
+            _provenance_section(report),
+        ),
+        records=Records(
+            _RECORD,
+            tuple(_record(report, t, cell) for t in report.tables for cell in t.cells.values()),
+        ),
+        small_scale=bool(report.scale_marks),
+    )
+
+
+def _scale_warning(report: Report) -> str:
+    return (
+        f"{SMALL_SCALE}: {'; '.join(report.scale_marks)}. These numbers show how the method "
+        "behaves here; they neither confirm nor refute the paper's."
+    )
+
+
+def _legend(report: Report) -> tuple[str, ...]:
+    """Return how to read the tables."""
+    labels = report.sweep.base.labels
+    low, high = labels.threshold_range
+    return (
+        f"Measured: {report.measure.describe(labels)}. "
+        "Paper: as printed by Qin et al., TCSVT 2024.",
+        "Intervals over seeds say what another training would give on the same images; intervals "
+        "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
+        "images of this kind. They are never added up.",
+        "A verdict compares the measured difference to the table's baseline, paired by seed, with "
+        f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
+        "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
+        "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "
+        "be another; not resolvable if the seeds cannot tell.",
+        f"Level or shape: fixed is the mIoU at the background score {labels.background_score:g}; "
+        "held-out, at a threshold chosen on the other half of the images; best, at each training's "
+        f"best threshold; AUC, the mean over all thresholds from {low:g} to {high:g}, with none "
+        "chosen. A difference that is significant (Holm) at the fixed score and, with the same "
+        "sign, in the three others is one of shape; in none of them, of level, which another "
+        "threshold would undo; else partly.",
+    )
+
+
+# A table
+
+
+def _table_section(report: Report, found: TableReport) -> Section:
+    """Return a table's section: verdict, numbers as in the paper, evidence, figures.
+
+    On paper a table of one column is its evidence, another one the numbers as printed.
+    """
+    table, single = found.table, len(found.table.columns) == 1
+    what = report.measure.describe(report.sweep.base.labels)
+    return Section(
+        title=f"Table {table.name}. {table.title}",
+        short=f"Table {table.name}",
+        anchor=f"table-{table.name}",
+        number=table.name,
+        caption=f"{table.title}: {what}; mean ± SD over seeds."
+        + ("" if single else " In parentheses, the paper."),
+        blocks=(
+            Panel(found.headline, (*found.findings, *remarks(found))),
+            Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
+            Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
+            Heading("Evidence"),
+            Only(ALL if single else ALL - _LATEX, (_evidence(found),)),
+            Heading("Level or shape: mIoU by choice of the threshold"),
+            _measures(found),
+            *_reasons(found),
+            *_links(found),
+            *_pictures(found),
+        ),
+    )
+
+
+def _as_printed(found: TableReport) -> Grid:
+    """Return the table in the paper's layout."""
+    table = found.table
+    rows = tuple(
+        Row(row.labels, tuple(_entry(found, table.reference(row, c)) for c in table.columns))
+        for row in table.rows
+    )
+    group = "" if len(table.columns) == 1 else table.column_name
+    columns = tuple(Column(name, group=group, align="center") for name in table.columns)
+    return Grid(f"Table {table.name}", table.row_names, columns, in_one_group(rows), style="layout")
+
+
+def _entry(found: TableReport, reference: str) -> Measured:
+    cell = found.cells[reference]
+    word = verdict_word(found, cell)
+    badges = [Badge(word, _TONES.get(word, "plain"))]
+    if cell.level and cell.level.kind:
+        badges.append(Badge(level_word(found, cell)))
+    printed = "" if cell.paper is None else number(cell.paper)
+    return Measured(measured(cell), printed, tuple(badges), cell.links)
+
+
+def _label_names(found: TableReport) -> tuple[str, ...]:
+    """Return what the labels of the table's cells are, one cell a line."""
+    table = found.table
+    return table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
+
+
+def _evidence(found: TableReport) -> Grid:
+    """Return a line per cell: what was measured, the paper's number, the difference of each."""
+    rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
+    name = f"Evidence for table {found.table.name}"
+    return Grid(name, _label_names(found), _EVIDENCE, in_one_group(rows), style="evidence")
+
+
+def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[str, ...]:
+    evidence = cell.evidence
+    return (
+        number(cell.paper),
+        measured(cell),
+        verdict_word(found, cell),
+        f"{len(cell.values)} of {cell.num_planned}",
+        interval(cell.seed_interval),
+        interval(cell.image_interval),
+        signed(cell.to_paper),
+        signed(evidence.paper_difference) if evidence else DASH,
+        signed(evidence.differences.mean) if evidence else DASH,
+        interval(_seed_bounds(evidence), sign=True),
+        interval(cell.image_difference, sign=True),
+        duration(cell.seconds) if cell.seconds else DASH,
+    )
+
+
+def _measures(found: TableReport) -> Grid:
+    """Return a line per cell: mean and SD over seeds of each measure, and level or shape."""
+    rows = []
+    for cell in found.cells.values():
+        figures = [mean_sd(list(v.values())) if v else (None, None) for v in cell.mious.values()]
+        entries = (*(mean_and_sd(*values) for values in figures), level_word(found, cell))
+        rows.append(Row(cell.labels, entries))
+    name = f"mIoU by choice of the threshold, table {found.table.name}"
+    return Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+
+
+def _reasons(found: TableReport) -> tuple[Block, ...]:
+    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape."""
+    reasons = []
+    for cell in found.cells.values():
+        verdict = cell.evidence.verdict if cell.evidence else None
+        parts = [f"{verdict.word}: {verdict.reason}"] if verdict else []
+        parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
+        if parts:
+            reasons.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
+    if not reasons:
+        return ()
+    all_of_them = Details("Reasons of the verdicts", (Bullets(tuple(reasons)),))
+    if len(reasons) <= MAX_REASONS:
+        return (Only(ALL - _LATEX, (all_of_them,)),)
+    told = f"The reasons of {len(reasons)} verdicts are in report.md and report.html."
+    return Only(ON_PAGES, (all_of_them,)), Only(_TERMINAL, (Bullets((told,)),))
+
+
+def _links(found: TableReport) -> tuple[Block, ...]:
+    """Return the addresses of the runs where no entry of a grid holds them."""
+    links = tuple(
+        (f"{cell.reference} {words}", url)
+        for cell in found.cells.values()
+        for words, url in cell.links
+    )
+    return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
+
+
+def _pictures(found: TableReport) -> tuple[Block, ...]:
+    """Return the figures, and the galleries of CAMs, which a page shows on request."""
+    figures = tuple(picture for picture in found.pictures if picture.svg)
+    galleries = [Details(p.title, (p,)) for p in found.pictures if p.image]
+    blocks: list[Block] = [Pictures(figures)] if figures else []
+    if galleries:
+        blocks += [Heading("CAM galleries"), *galleries]
+    return (Only(_HTML, tuple(blocks)),)
+
+
+# The other sections
+
+
+def _printed_table_i() -> Details:
+    names = ("publication", "backbone", "val", "test")
+    rows = tuple(
+        Row((r.method,), (r.publication, r.backbone, str(r.val), str(r.test))) for r in TABLE_I
+    )
+    columns = tuple(Column(name, align="left") for name in names)
+    grid = Grid("Table I as printed", ("method",), columns, in_one_group(rows))
+    return Details("Table I as printed: segmentation mIoU of all methods", (grid,))
+
+
+def _printed_table_ii() -> Details:
+    names = (*TABLE_II_CLASSES, "printed mean", "mean of the 21")
+    rows = tuple(
+        Row((r.method,), (*map(str, r.ious), str(r.printed_mean), number(r.computed_mean)))
+        for r in TABLE_II
+    )
+    columns = tuple(Column(name, align="left") for name in names)
+    grid = Grid("Table II as printed", ("method",), columns, in_one_group(rows))
+    return Details("Table II as printed: per-class IoU on val", (grid,))
+
+
+def _settings_section(report: Report) -> Section:
+    blocks: list[Block] = []
+    if report.changes:
+        title = "Where these runs differ from the paper preset"
+        grid = _settings(title, ("paper preset", "here"), report.changes)
+        blocks += [Heading(title), grid]
+    title = "Open points of the paper, as decided here"
+    blocks.append(Details(title, (_settings(title, ("value", "what is open"), report.readings),)))
+    return Section("Settings", "Settings", "settings", tuple(blocks), formats=ON_PAGES)
+
+
+def _settings(
+    name: str, heads: tuple[str, str], settings: tuple[tuple[str, str, str], ...]
+) -> Grid:
+    """Return a line per setting: its key, and what stands under the two heads."""
+    rows = tuple(Row((key,), (first, second)) for key, first, second in settings)
+    columns = tuple(Column(head, align="left", wraps=True) for head in heads)
+    return Grid(name, ("setting",), columns, in_one_group(rows), style="settings")
+
+
+def _provenance_section(report: Report) -> Section:
+    parts: tuple[tuple[str, tuple[str, str], tuple[tuple[str, str], ...]], ...] = (
+        ("Failed trials", ("trial", "reason"), report.failures),
+        ("What the failures mean", ("failure", "meaning"), report.failure_meanings),
+        ("Warnings", ("trial", "warning"), report.warnings),
+        ("Costs", ("what", "how much"), report.costs),
+        (
+            "Provenance", ("what", "value"),
+            (*report.provenance, ("report written", report.created)),
+        ),
+    )  # fmt: skip
+    blocks: list[Block] = [] if report.failures else [Text("No trial failed.")]
+    for title, header, rows in parts:
+        if rows:
+            blocks += [Heading(title), Facts(header, rows)]
+    title = "Provenance and costs"
+    return Section(title, title, "provenance", tuple(blocks), formats=ALL - _LATEX)
+
+
+# Words on a cell
+
+
+def level_word(found: TableReport, cell: CellReport) -> str:
+    """Return `level`, `shape` or `partly`; a dash where none can be said."""
+    if cell.reference == found.table.baseline:
+        return "baseline"
+    return (cell.level.kind if cell.level else None) or DASH
+
+
+def measured(cell: CellReport) -> str:
+    """Return the measured mIoU, or why there is none."""
+    if cell.mean is None and cell.failures:
+        seed, kind, _ = cell.failures[0].split(": ", 2)  # the message stands among the remarks
+        return f"failed ({seed}: {kind})"
+    return mean_and_sd(cell.mean, cell.sd)
+
+
+def verdict_word(found: TableReport, cell: CellReport) -> str:
+    """Return a cell's verdict in words."""
+    if cell.reference == found.table.baseline:
+        return "baseline"
+    if cell.evidence and cell.evidence.verdict:
+        return cell.evidence.verdict.word
+    if cell.evidence is None:
+        shares = cell.run_ids == found.cells[found.table.baseline].run_ids
+        return "same as baseline" if shares else DASH
+    if cell.evidence.differs is None:
+        return "not resolvable"
+    return "differs from baseline" if cell.evidence.differs else "no difference shown"
+
+
+def remarks(found: TableReport) -> list[str]:
+    """Return which cells share their trials with others, and which failed."""
+    shared = [
+        f"{cell.reference} is the same {counted(cell.num_planned, 'trial')} as "
+        f"{', '.join(cell.also)}."
+        for cell in found.cells.values()
+        if cell.also
+    ]
+    failed = [f"{c.reference} failed: {f}" for c in found.cells.values() for f in c.failures]
+    return shared + failed
+
+
+def _seed_bounds(evidence: CellEvidence | None) -> tuple[float, float] | None:
+    """Return the ends of the interval over seeds of a difference."""
+    bounds = evidence.differences.interval if evidence else None
+    return (bounds.low, bounds.high) if bounds else None
+
+
+# Records
+
+
+def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[object, ...]:
+    """Return a cell's values under `_RECORD`."""
+    sweep, evidence = report.sweep, cell.evidence
+    verdict = evidence.verdict if evidence else None
+    return (
+        found.table.name, cell.reference, ", ".join(cell.labels), report.measure.value, cell.paper,
+        cell.mean, cell.sd, len(cell.values), cell.num_planned,
+        *(cell.seed_interval or (None, None)), *(cell.image_interval or (None, None)),
+        cell.to_paper, found.table.baseline,
+        evidence.paper_difference if evidence else None,
+        evidence.differences.mean if evidence else None,
+        evidence.differences.sd if evidence else None,
+        *(_seed_bounds(evidence) or (None, None)),
+        *(cell.image_difference or (None, None)),
+        evidence.holm_p if evidence else None,
+        evidence.seeds_needed if evidence else None,
+        verdict_word(found, cell), verdict.reason if verdict else "",
+        _by_seed(cell.values),
+        " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
+        "; ".join(cell.failures), round(cell.seconds, 1), sweep.preset,
+        f"{sweep.base.data.name} {sweep.base.data.fingerprint}", sweep.base.network.backbone,
+        sweep.num_train_images, sweep.num_eval_images, sweep.base.train.epochs,
+        "yes" if report.scale_marks else "no",
+        *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
+        level_word(found, cell), cell.level.reason if cell.level else "",
+    )  # fmt: skip
+
+
+def _figures(values: dict[int, float]) -> tuple[float | None, float | None, str]:
+    """Return mean, SD over seeds, and the value of each seed, of one measure."""
+    mean, sd = mean_sd(list(values.values())) if values else (None, None)
+    return mean, sd, _by_seed(values)
+
+
+def _by_seed(values: dict[int, float]) -> str:
+    return " ".join(f"{seed}:{value:.4f}" for seed, value in sorted(values.items()))

@@ -1,0 +1,228 @@
+"""The renderers: every block in every format, with text from outside that means harm."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from sweeps.report.csv_file import csv_text
+from sweeps.report.document import (
+    ON_PAGES,
+    Badge,
+    Bullets,
+    Column,
+    Details,
+    Document,
+    Facts,
+    Format,
+    Grid,
+    Heading,
+    Links,
+    Measured,
+    Only,
+    Panel,
+    Picture,
+    Pictures,
+    Records,
+    Row,
+    RowGroup,
+    Section,
+    Text,
+)
+from sweeps.report.html import html
+from sweeps.report.latex import escape as latex_escape
+from sweeps.report.latex import latex
+from sweeps.report.markdown import markdown
+from sweeps.report.write import as_text
+
+HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 100%\x1b[2J\r"
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def document(*blocks: object, number: str = "", head: tuple[object, ...] = ()) -> Document:
+    """A report of one section."""
+    section = Section("A section", "Sec", "sec", blocks, number=number, caption="Caption.")  # type: ignore[arg-type]
+    return Document("A title", head, (section,), Records((), ()), small_scale=True)  # type: ignore[arg-type]
+
+
+def rendered(report: Document) -> dict[Format, str]:
+    return {
+        Format.html: html(report), Format.markdown: markdown(report), Format.latex: latex(report),
+        Format.terminal: as_text(report),
+    }  # fmt: skip
+
+
+GRID = Grid(
+    "numbers", ("method",),
+    (
+        Column("val", short="v"), Column("SEAM", group="printed", formats=ON_PAGES),
+        Column("ours", group="measured"),
+    ),
+    (
+        RowGroup("old ones", (Row(("a",), ("1.0", "2.0", "3.0 ± 0.5"), formats=ON_PAGES),)),
+        RowGroup("new ones", (Row(("b",), ("4.0", "5.0", "6.0"), strong=True),)),
+    ),
+    group_name="origin",
+)  # fmt: skip
+
+
+def test_a_format_shows_the_blocks_rows_and_columns_that_it_has_room_for() -> None:
+    found = rendered(
+        document(GRID, Only(frozenset({Format.latex}), (Text("on paper"),)), number="I")
+    )
+    for form, text in found.items():
+        assert ("on paper" in text) == (form is Format.latex)
+        assert ("SEAM" in text) == (form in ON_PAGES)
+        assert ("old ones" in text) == (form in ON_PAGES)
+        assert "new ones" in text
+
+
+def test_markdown_makes_columns_of_row_groups_and_names_of_column_groups() -> None:
+    lines = [line for line in markdown(document(GRID)).splitlines() if line.startswith("|")]
+    assert lines == [
+        "| method | origin | val | SEAM (printed) | ours (measured) |",
+        "| --- | --- | --- | --- | --- |",
+        "| a | old ones | 1.0 | 2.0 | 3.0 ± 0.5 |",
+        "| b | new ones | 4.0 | 5.0 | 6.0 |",
+    ]
+
+
+def test_a_page_groups_rows_and_columns_and_marks_strong_ones() -> None:
+    page = html(document(GRID))
+    assert '<th colspan="4" scope="rowgroup">old ones</th>' in page
+    assert '<th colspan="1" scope="colgroup">printed</th>' in page
+    assert '<tr class="strong"><th scope="row">b</th>' in page
+
+
+def test_a_numbered_section_is_a_latex_table_with_its_words_in_small_print() -> None:
+    text = latex(document(Panel("Verdict.", ("Because.",)), GRID, number="III"))
+    order = [
+        r"\begin{table}", r"\renewcommand{\thetable}{III}", r"\caption{Caption. \textbf{Small",
+        r" &  & \multicolumn{1}{c}{} & \multicolumn{1}{c}{measured} \\",
+        r"method & origin & v & ours \\", r"\midrule", r"b & new ones & 4.0 & 6.0 \\",
+        r"\small Verdict.", r"\small Because.", r"\end{table}",
+    ]  # fmt: skip
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert r"\begin{table}" not in latex(document(Text("words")))
+
+
+def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
+    row = Row(("yes", "no"), ("yes",))
+    grid = Grid("t", ("M_e", "lambda_bs"), (Column("M_d"),), (RowGroup("", (row,)),))
+    text = latex(document(grid, number="III"))
+    assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
+    assert r"\checkmark &  & yes \\" in text
+
+
+def test_a_terminal_breaks_no_number_however_narrow_it_is() -> None:
+    rows = (Row(("a long label of many words",), ("[+1.64, +1.69]", "30.41 ± 0.34")),)
+    columns = Column("95 % over seeds"), Column("measured difference to the baseline")
+    report = document(Grid("t", ("cell",), columns, (RowGroup("", rows),)))
+    narrow = as_text(report, width=44)
+    assert "[+1.64, +1.69]" in narrow
+    assert "30.41±0.34" in narrow
+    assert "…" not in narrow
+
+
+def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
+    entry = Measured("48.1", "50.9", (Badge("trend only", "fair"),), (("seed 0", "http://h/1"),))
+    grid = Grid("t", ("cell",), (Column("mIoU"),), (RowGroup("", (Row(("a",), (entry,)),)),))
+    found = rendered(document(grid, number="V"))
+    for part in ("<strong>48.1</strong>", "paper 50.9", 'badge fair">trend only', "http://h/1"):
+        assert part in found[Format.html]
+    for form in (Format.markdown, Format.latex, Format.terminal):
+        assert "48.1 (50.9)" in found[form]
+
+
+def test_pictures_are_on_the_page_and_in_markdown_if_they_are_files() -> None:
+    drawn = Picture("Drawn", "How it was drawn", svg="<svg></svg>")
+    taken = Picture("Taken", "By whom", image=PIXEL, file="gallery.png")
+    found = rendered(document(Pictures((drawn,)), taken))
+    assert "<figure>\n<svg></svg>" in found[Format.html]
+    assert f'<img src="{PIXEL}"' in found[Format.html]
+    assert "![Taken](<gallery.png>)\n\nBy whom" in found[Format.markdown]
+    assert "How it was drawn" not in found[Format.markdown] + found[Format.terminal]
+
+
+def test_a_warning_and_a_small_scale_are_marked() -> None:
+    found = rendered(document(GRID, number="I", head=(Text("Too small.", "mark"),)))
+    assert '<p class="mark" role="note">Too small.</p>' in found[Format.html]
+    assert '<span class="badge fair">SMALL SCALE</span>' in found[Format.html]
+    assert "**Too small.**" in found[Format.markdown]
+    assert "SMALL SCALE" not in html(document(Text("only words")))
+
+
+# Escaping
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Document:
+    """Every block, made of hostile text."""
+    two = (HOSTILE, HOSTILE)
+    grid = Grid(
+        HOSTILE, two, (Column(HOSTILE, group=HOSTILE), Column(HOSTILE, wraps=True)),
+        (RowGroup(HOSTILE, (Row(two, two),)),), group_name=HOSTILE,
+    )  # fmt: skip
+    entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),), ((HOSTILE, "javascript:alert(1)"),))
+    blocks = (
+        Text(HOSTILE), Heading(HOSTILE), Bullets(two), Panel(HOSTILE, two), Facts(two, (two,)),
+        Links(HOSTILE, ((HOSTILE, "http://h/<script>x)"), (HOSTILE, "data:text/html,x"))), grid,
+        Grid("", ("",), (Column(""),), (RowGroup("", (Row(("",), (entry,)),)),)),
+        Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"), Details(HOSTILE, (Text(HOSTILE),)),
+    )  # fmt: skip
+    section = Section(HOSTILE, HOSTILE, HOSTILE, blocks, number=HOSTILE, caption=HOSTILE)
+    return Document(HOSTILE, blocks, (section,), Records((HOSTILE,), (two,)), small_scale=True)
+
+
+def test_hostile_text_is_text_in_every_format(hostile: Document) -> None:
+    found = rendered(hostile) | {"csv": csv_text(hostile)}
+    for form, text in found.items():
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), form
+        assert "cmd()" in text, form  # shown, all the same
+    assert "<script" not in found[Format.html]
+    assert "&lt;script&gt;" in found[Format.html]
+    assert not re.search(r"(?<!\\)<script", found[Format.markdown])
+    assert r"\input" not in found[Format.latex]
+    assert r"\textbackslash{}input" in found[Format.latex]
+    for form in ON_PAGES:
+        assert "javascript:" not in found[form]
+        assert "data:text" not in found[form]
+
+
+def test_no_cell_of_a_markdown_table_breaks_its_row(hostile: Document) -> None:
+    rows = [line for line in markdown(hostile).splitlines() if line.startswith("| ")]
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
+    assert bars == 2 * [*[3] * 3, *[6] * 3, *[3] * 3]  # facts, grid with a group, one entry
+
+
+def test_latex_stays_balanced(hostile: Document) -> None:
+    text = latex(hostile)
+    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(
+        re.findall(r"\\end\{(\w+)\}", text)
+    )
+    unescaped = re.sub(r"\\[{}]", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b & 5 % {x}", r"a\_b \& 5 \% \{x\}"),
+        (r"\input{f}", r"\textbackslash{}input\{f\}"),
+        ("[1, 2] ± 3", r"{[}1, 2{]} $\pm$ 3"),
+        ("x^2 ~ <y>", r"x\textasciicircum{}2 \textasciitilde{} \textless{}y\textgreater{}"),
+        ("snowman ☃ é", "snowman ? é"),
+    ],
+)
+def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None:
+    assert latex_escape(text) == expected
+
+
+def test_records_are_unrounded_and_no_cell_is_a_formula() -> None:
+    rows = (("=1+1", 0.1 + 0.2), ("\uff1dx\ry", None), ("-5", -5.0))
+    report = Document("", (), (), Records(("name", "value"), rows), small_scale=False)
+    assert list(csv.reader(io.StringIO(csv_text(report)))) == [
+        ["name", "value"], ["'=1+1", "0.30000000000000004"], ["'\uff1dx y", ""], ["'-5", "-5.0"],
+    ]  # fmt: skip
