@@ -127,12 +127,13 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
     from sweeps.report.build import build_report
     from sweeps.report.write import report_folder, write_report
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
     report = build_report(sweep, store)
     folder = report_folder(store, report)
     write_report(report, folder)
-    tracker = Tracker(store, sweep)
+    tracker = Tracker(store, SweepRuns(store, sweep))
     if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
         print(f"MLflow: {tracker.uri} did not take the verdict ({tracker.problem}); give `sweeps "
               "sync` when it is back")  # fmt: skip

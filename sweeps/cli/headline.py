@@ -159,16 +159,17 @@ def _work(
     planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
 ) -> None:
     """Run what is missing, export, write the report and show it."""
-    from sweeps.plan.headline import one_at_a_time
+    from sweeps.plan.headline import chain_metrics, one_at_a_time
     from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.pictures import headline_folder
     from sweeps.report.headline.terminal import print_headline
     from sweeps.report.headline.write import write_headline_report
     from sweeps.run.headline import run_headline
-    from sweeps.track.headline import HeadlineTracker
+    from sweeps.track.headline import HeadlineRuns
+    from sweeps.track.tracker import Tracker
 
     console = Console()
-    tracker = HeadlineTracker(results, planned)
+    tracker = Tracker(results, HeadlineRuns(results, planned))
     console.print(Text(f"{planned.choice}."))
     try:
         with one_at_a_time(results):
@@ -181,11 +182,12 @@ def _work(
             written = write_headline_report(report, folder)
             results.push_folder(folder)
     except KeyboardInterrupt:
-        tracker.stop()
+        done = all(chain_metrics(results, chain) for chain in planned.chains)
+        tracker.finish(status="FINISHED" if done else "KILLED")
         console.print(Text("interrupted; give the same command again to go on from here"))
         sys.exit(130)
     print_headline(console, report)
-    if not tracker.log_report(folder):
+    if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
         console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
