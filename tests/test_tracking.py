@@ -320,8 +320,8 @@ def test_a_server_chooses_where_artifacts_lie(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://192.0.2.1:5000")
     asked: list[Any] = []
 
-    def create(name: str, *, artifact_location: str | None, tags: object) -> str:
-        asked.append(artifact_location)
+    def create(name: str, folder: str | None, tags: object) -> str:
+        asked.append(folder)
         raise ConnectionError("that is enough")
 
     server = SimpleNamespace(get_experiment_by_name=lambda name: None, create_experiment=create)

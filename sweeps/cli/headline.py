@@ -187,7 +187,8 @@ def _work(
         console.print(Text("interrupted; give the same command again to go on from here"))
         sys.exit(130)
     print_headline(console, report)
-    if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
+    logged = tracker.sync() and tracker.finish(status="FINISHED")
+    if not (logged and tracker.log_report(folder)):
         console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 

@@ -138,13 +138,9 @@ class _Experiment:
             self.id = str(known.experiment_id)
             return
         local = self.uri.startswith(SQLITE)  # a server decides itself where artifacts lie
-        self.id = str(
-            self.client.create_experiment(
-                subject.experiment,
-                artifact_location=store.artifact_location if local else None,
-                tags=dict(subject.experiment_tags),
-            )
-        )
+        folder = store.artifact_location if local else None
+        tags = dict(subject.experiment_tags)
+        self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
 
     def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
         """Return a run of this (or another) experiment that has all the tags, if there is one."""
@@ -167,22 +163,14 @@ class _Experiment:
             if not view.started:
                 return None  # MLflow shows runs, not plans
             run = self.create(view, parent)
-        run_id, logged = run.info.run_id, run.data.metrics
+        run_id = run.info.run_id
         self.log_params(run, view)
-        for tag in [t for t, value in view.current_tags.items() if value is None]:
-            if tag in run.data.tags:
+        self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))
+        for tag, value in view.current_tags.items():
+            if value is None and tag in run.data.tags:
                 self.client.delete_tag(run_id, tag)
-        last = logged.get(EPOCH, 0)
-        # The epoch goes last: a run that has it has all of the epoch.
-        epochs = [
-            metric
-            for epoch, values in view.epochs.items()
-            if epoch > last
-            for metric in _metrics({**values, EPOCH: epoch}, step=epoch)
-        ]
-        self._log(run_id, epochs, self._new_tags(run, view, parent))
         if view.outcome is not None:
-            complete = run.info.status == view.status and view.outcome.mark in logged
+            complete = run.info.status == view.status and view.outcome.mark in run.data.metrics
             self._log_outcome(run, view.outcome, complete=complete)
         if view.status != run.info.status:
             if view.status == "RUNNING":
@@ -306,6 +294,20 @@ def _default_server(uri: str) -> Iterator[None]:
         os.environ.pop(URI, None)
         if before is not None:
             os.environ[URI] = before
+
+
+def _new_epochs(run: Run, view: RunView) -> list[Metric]:
+    """Return the figures of the epochs that a run lacks.
+
+    The epoch goes last: a run that has it has all of the epoch.
+    """
+    last = run.data.metrics.get(EPOCH, 0)
+    return [
+        metric
+        for epoch, values in view.epochs.items()
+        if epoch > last
+        for metric in _metrics({**values, EPOCH: epoch}, step=epoch)
+    ]
 
 
 def _metrics(values: Values, *, step: int) -> list[Metric]:
