@@ -37,6 +37,7 @@ from sweeps.run.events import Events, Listener
 from sweeps.run.resources import Resources
 from sweeps.run.tune import run_sweep
 from sweeps.store.store import Store
+from sweeps.track.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker
 
@@ -85,7 +86,7 @@ def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
     if not track:
         yield Watched(meter, [board, meter])
         return
-    tracker = MeteredTracker(store, sweep)
+    tracker = MeteredTracker(store, SweepRuns(store, sweep))
     thread = TrackingThread(tracker, print)
     found = Watched(meter, [board, _TrackingListener(thread), meter], tracker)
     with thread:
@@ -99,9 +100,9 @@ def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
     if found.tracker is None:
         return {}
     figures = found.tracker.figures(found.meter.done) | {"drain_seconds": found.drain_seconds}
-    final = Tracker(store, sweep)
+    final = Tracker(store, SweepRuns(store, sweep))
     begun = time.perf_counter()
-    assert final.sync(sweep.plan.trials), final.problem
+    assert final.sync(), final.problem
     middle = time.perf_counter()
     assert final.finish(status="FINISHED"), final.problem
     figures |= {"sync_seconds": middle - begun, "finish_seconds": time.perf_counter() - middle}

@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.plan.trials import Trial
 from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker
+from sweeps.track.view import RunView
 
 MIB = 2**20
 
@@ -66,14 +67,14 @@ class MeteredTracker(Tracker):
         self.synced: dict[str, tuple[float, float]] = {}
         """Run id -> begin and end of its last synchronisation."""
 
-    def _sync_trial(self, trial: Trial, *, running: bool) -> None:
+    def _sync_child(self, view: RunView) -> None:
         begun, thread = time.perf_counter(), time.thread_time()
-        super()._sync_trial(trial, running=running)
+        super()._sync_child(view)
         ended = time.perf_counter()
         self.num_syncs += 1
         self.seconds += ended - begun
         self.thread_seconds += time.thread_time() - thread
-        self.synced[trial.run_id] = begun, ended
+        self.synced[view.id] = begun, ended
 
     def figures(self, done: dict[str, float]) -> dict[str, float]:
         """Return how far behind the trials' ends (`done`) they were logged."""

@@ -1,15 +1,8 @@
 """Area under the threshold curve, against numbers by hand and NumPy's trapezoid."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from finished import fill, finished_sweep
-from mlflow.tracking import MlflowClient
 
-from sweeps.store.store import Store
-from sweeps.track import tracker as tracking
-from sweeps.track.values import result_values
 from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
 
@@ -49,34 +42,3 @@ def test_a_peak_that_is_moved_within_the_range_changes_no_area() -> None:
 def test_a_range_of_one_threshold_is_its_miou() -> None:
     curve = [(0.1, 10.0), (0.2, 20.0), (0.3, 70.0)]
     assert area_under_curve(curve, labels(0.2, 0.2)) == 20
-
-
-def test_mlflow_has_it_even_in_a_run_that_was_logged_without_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
-    trial = sweep.plan.trials[0]
-    fill(store, sweep, lambda other: 0.6 if other is trial else None, gallery=True)
-    folder = store.run(trial.run_id)
-    (folder.path / "threshold_curve.png").write_bytes(b"")
-    tracker = tracking.Tracker(store, sweep)
-
-    def logged() -> dict[str, float]:
-        assert tracker.sync([trial]), tracker.problem
-        client = MlflowClient(tracker.uri)
-        experiments = [e.experiment_id for e in client.search_experiments()]
-        (run,) = client.search_runs(experiments, f"tags.`wsss.run_id` = '{trial.run_id}'")
-        return dict(run.data.metrics)
-
-    with monkeypatch.context() as patch:  # an older version
-        patch.setattr(
-            tracking, "result_values",
-            lambda *found: {k: v for k, v in result_values(*found).items() if k != "miou/auc"},
-        )  # fmt: skip
-        before = logged()
-    metrics = folder.metrics()
-    assert metrics is not None
-    curve = np.array(metrics["curve"])[5:81]
-    expected = float(np.trapezoid(curve[:, 1], curve[:, 0]) / 0.75)
-    assert "miou/auc" not in before
-    assert logged() == before | {"miou/auc": pytest.approx(expected)}

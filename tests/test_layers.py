@@ -91,7 +91,12 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
     "driver",
     [
         ("sweeps.run.drive", "sweeps.run.tune", "sweeps.track.tracker", "sweeps.track.thread"),
-        ("sweeps.run.search_drive", "sweeps.run.search", "sweeps.track.search"),
+        (
+            "sweeps.run.search_drive",
+            "sweeps.run.search",
+            "sweeps.track.search",
+            "sweeps.track.tracker",
+        ),
     ],
 )
 def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
@@ -102,10 +107,8 @@ def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
     assert not loaded & {"torch", "torchvision", "matplotlib"}
 
 
-def test_only_the_tracking_room_imports_mlflow() -> None:
-    found = importers("mlflow", "wsss", "sweeps")
-    assert found
-    assert {Path(name).parent for name in found} == {Path("sweeps/track")}
+def test_only_the_tracker_imports_mlflow() -> None:
+    assert importers("mlflow", "wsss", "sweeps") == {"sweeps/track/tracker.py"}
 
 
 def test_the_rooms_of_the_sweeps_import_downward_alone() -> None:

@@ -37,7 +37,6 @@ from sweeps.stages.search_trial import search_trial
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
-from sweeps.track.tracker import Tracker
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
@@ -245,36 +244,14 @@ def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) 
 
 
 def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
-    heard: list[Trial] = []
-    thread = SimpleNamespace(notice=lambda trial, running: heard.append(trial))
+    heard: list[str] = []
+    thread = SimpleNamespace(notice=lambda run_id, running: heard.append(run_id))
     listener, trial = _TrackingListener(thread), cell(sweep, "no,no")
     listener.update(trial, status="running")
     listener.update(trial, status="running", record={"epoch": 0.0})
     assert len(heard) == 1
     listener.update(trial, status="running", record={"epoch": 0.0, **to_record(WARNING)})
     assert len(heard) == 2
-
-
-def test_mlflows_tag_of_a_warning_goes_with_it(
-    store: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[str, ...]] = []
-    client = SimpleNamespace(
-        set_tag=lambda run, key, value: calls.append(("set", run, key, value)),
-        delete_tag=lambda run, key: calls.append(("delete", run, key)),
-    )
-    tracker = Tracker(store, sweep)
-    monkeypatch.setattr(tracker, "_connect", lambda: client)
-
-    def tag(warning: str, **known: str) -> None:
-        run = SimpleNamespace(info=SimpleNamespace(run_id="r"), data=SimpleNamespace(tags=known))
-        tracker._tag_warning(run, warning)  # type: ignore[arg-type]
-
-    tag("")
-    assert calls == []
-    tag(str(WARNING))
-    tag("", **{"wsss.warning": str(WARNING)})
-    assert calls == [("set", "r", "wsss.warning", str(WARNING)), ("delete", "r", "wsss.warning")]
 
 
 def test_the_report_lists_failures_with_their_meaning_and_warnings(

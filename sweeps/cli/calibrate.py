@@ -126,10 +126,11 @@ def _refuse_job_server(address: str | None) -> None:
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
     from sweeps.report.tables.document import write_report
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
     folder = write_report(sweep, store)
-    tracker = Tracker(store, sweep)
+    tracker = Tracker(store, SweepRuns(store, sweep))
     if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
         print(f"MLflow: {tracker.uri} did not take the verdict ({tracker.problem}); give `sweeps "
               "sync` when it is back")  # fmt: skip

@@ -159,16 +159,17 @@ def _work(
     planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
 ) -> None:
     """Run what is missing, export, write the report and show it."""
-    from sweeps.plan.headline import one_at_a_time
+    from sweeps.plan.headline import chain_metrics, one_at_a_time
     from sweeps.report.headline.build import build_headline_report, headline_folder
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
     from sweeps.run.headline import run_headline
-    from sweeps.track.headline import HeadlineTracker
+    from sweeps.track.headline import HeadlineRuns
+    from sweeps.track.tracker import Tracker
 
     console = Console()
-    tracker = HeadlineTracker(results, planned)
+    tracker = Tracker(results, HeadlineRuns(results, planned))
     console.print(Text(f"{planned.choice}."))
     try:
         with one_at_a_time(results):
@@ -181,11 +182,13 @@ def _work(
             written = write_document(report, folder, "headline")
             results.push_folder(folder)
     except KeyboardInterrupt:
-        tracker.stop()
+        done = all(chain_metrics(results, chain) for chain in planned.chains)
+        tracker.finish(status="FINISHED" if done else "KILLED")
         console.print(Text("interrupted; give the same command again to go on from here"))
         sys.exit(130)
     print_document(console, report)
-    if not tracker.log_report(folder):
+    logged = tracker.sync() and tracker.finish(status="FINISHED")
+    if not (logged and tracker.log_report(folder)):
         console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 

@@ -99,8 +99,9 @@ def _position(name: str) -> int:
 
 
 def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
-    tracker = Tracker(store, sweep)
+    tracker = Tracker(store, SweepRuns(store, sweep))
     if not tracker.log_report(folder):
         print(f"MLflow at {tracker.uri} did not take the report: {tracker.problem}")

@@ -169,17 +169,18 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
 
     from sweeps.plan.sweep import load_sweep
     from sweeps.store.store import StoreError
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
     with explained():
         results = opened(store)
         found = load_sweep(results, sweep)
-        tracker = Tracker(results, found)
+        tracker = Tracker(results, SweepRuns(results, found))
         try:
             with results.driver_lock(found.name).acquire(timeout=0):
                 done = all(results.run(trial.run_id).metrics() for trial in found.plan.trials)
                 status = "FINISHED" if done else "KILLED"
-                logged = tracker.sync(found.plan.trials) and tracker.finish(status=status)
+                logged = tracker.sync() and tracker.finish(status=status)
         except Timeout:
             raise StoreError(f"{found.name} is running, and logs its results itself") from None
         if not logged:

@@ -94,18 +94,18 @@ class _TrackingListener:
 
     def __init__(self, thread: Any) -> None:
         self.thread = thread
-        self.running: set[str] = set()
         self.epochs: dict[str, float] = {}
+        """Run id -> epoch, of the trials now at work."""
 
     def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
         """Notice a new epoch, a warning, a start or an end; leave out progress within an epoch."""
-        epoch = (record or {}).get("epoch", 0.0)
-        known = status == "running" and trial.run_id in self.running
-        if known and epoch == self.epochs.get(trial.run_id) and WARNED not in (record or {}):
-            return
-        self.epochs[trial.run_id] = epoch
-        (self.running.add if status == "running" else self.running.discard)(trial.run_id)
-        self.thread.notice(trial, running=frozenset(self.running))
+        epoch, running = (record or {}).get("epoch", 0.0), status == "running"
+        known = self.epochs.pop(trial.run_id, None)
+        if running:
+            self.epochs[trial.run_id] = epoch
+            if known == epoch and WARNED not in (record or {}):
+                return
+        self.thread.notice(trial.run_id, running=running)
 
 
 def _run_missing(
@@ -125,6 +125,7 @@ def _run_missing(
     from sweeps.run.budget_view import say_budget, say_spent
     from sweeps.run.resources import Resources
     from sweeps.run.tune import Ending, Listener, run_sweep
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
 
@@ -136,7 +137,7 @@ def _run_missing(
     board = Board(sweep, console)
     runs = {trial.run_id: store.run(trial.run_id).metrics() for trial in sweep.plan.trials}
     mark_finished(board, sweep.plan, {run_id: m["miou_fixed"] for run_id, m in runs.items() if m})
-    thread = TrackingThread(Tracker(store, sweep), say)
+    thread = TrackingThread(Tracker(store, SweepRuns(store, sweep)), say)
     with thread:
         try:
             with board:
@@ -163,12 +164,12 @@ def _run_missing(
 
 def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
     """Bring MLflow up to date, and remember for which results it is."""
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
-    tracker = Tracker(store, sweep)
-    trials = sweep.plan.trials
-    done = all(store.run(trial.run_id).metrics() for trial in trials)
-    if tracker.sync(trials) and tracker.finish(status="FINISHED" if done else "KILLED"):
+    tracker = Tracker(store, SweepRuns(store, sweep))
+    done = all(store.run(trial.run_id).metrics() for trial in sweep.plan.trials)
+    if tracker.sync() and tracker.finish(status="FINISHED" if done else "KILLED"):
         if done:
             write_json(_tracking_file(sweep, store), _tracking_state(sweep))
         console.print(Text(f"MLflow: {tracker.uri} is up to date"))
@@ -184,10 +185,11 @@ def _sync_all(sweep: Sweep, store: Store, console: Console) -> None:
 def _write_report(sweep: Sweep, store: Store, console: Console) -> None:
     """Write the report of what has come out, and attach it to the sweep's MLflow run."""
     from sweeps.report.tables.document import write_report
+    from sweeps.track.sweep import SweepRuns
     from sweeps.track.tracker import Tracker
 
     folder = write_report(sweep, store)
-    Tracker(store, sweep).log_report(folder)
+    Tracker(store, SweepRuns(store, sweep)).log_report(folder)
     console.print(Text(f"report: {folder / 'report.html'}; `sweeps report` prints it"))
 
 

@@ -13,7 +13,8 @@ from sweeps.run.resources import Resources, concurrency
 from sweeps.stages.chain_stages import Here, Place, run_chain
 from sweeps.stages.chain_work import ChainTask
 from sweeps.store.store import Store
-from sweeps.track.headline import HeadlineTracker
+from sweeps.track.headline import HeadlineRuns
+from sweeps.track.tracker import Tracker
 from wsss.training.process import Process, pick_device
 
 EVERY_SECONDS = 20.0
@@ -32,7 +33,7 @@ def run_headline(
     Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
-    tracker = HeadlineTracker(store, headline)
+    tracker = Tracker(store, HeadlineRuns(store, headline))
     with _place(resources, label_workers) as place:
         for chain in headline.chains:
             task = ChainTask(
@@ -40,7 +41,7 @@ def run_headline(
                 resources.execution, remote=store.remote.url if store.remote else None,
             )  # fmt: skip
             _report_stages(task, place, console)
-            if not tracker.log(chain):
+            if not tracker.sync([chain.prediction_id]):
                 console.print(
                     Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}")
                 )

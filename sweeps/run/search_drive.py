@@ -4,7 +4,7 @@ Torch, Ray, Optuna and MLflow are imported only when something is missing.
 """
 
 import os
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -61,13 +61,12 @@ def _run_missing(
     """Run the search under progress and tracking; return whether a person interrupted it."""
     from sweeps.run.resources import Resources
     from sweeps.run.search import run_search
-    from sweeps.track.search import SearchTracker
+    from sweeps.track.search import SearchRuns
     from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
 
-    # The thread asks of a tracker and of its trials only what these have as well.
-    tracker = cast(Tracker, SearchTracker(store, search))
-    thread: Any = TrackingThread(tracker, lambda text: console.print(Text(text)))
+    tracker = Tracker(store, SearchRuns(store, search))
+    thread = TrackingThread(tracker, lambda text: console.print(Text(text)))
     history = History(search.folder(store))
     progress = _Progress(history, samples, console, thread)
     with thread:
@@ -81,12 +80,13 @@ def _run_missing(
 
 def _track(search: Search, store: Store, samples: int, console: Console) -> None:
     """Bring MLflow up to date, and remember for which results it is."""
-    from sweeps.track.search import SearchTracker
+    from sweeps.track.search import SearchRuns
+    from sweeps.track.tracker import Tracker
 
-    tracker, history = SearchTracker(store, search), History(search.folder(store))
+    tracker, history = Tracker(store, SearchRuns(store, search)), History(search.folder(store))
     missing = history.missing(samples) or history.missing_held_out(cam_id(search.base))
     status = "KILLED" if missing else "FINISHED"
-    if tracker.sync(history.trials()) and tracker.finish(status=status):
+    if tracker.sync() and tracker.finish(status=status):
         write_json(history.folder / "tracking.json", _tracking_state(history))
         console.print(Text(f"MLflow: {tracker.uri} is up to date"))
         return
@@ -111,7 +111,6 @@ class _Progress:
     def __init__(self, history: History, samples: int, console: Console, thread: Any) -> None:
         self.history, self.samples = history, samples
         self.console, self.thread = console, thread
-        self.running: set[str] = set()
         self.told: set[str] = set()
         self.warned: set[str] = set()
 
@@ -125,8 +124,7 @@ class _Progress:
         if trial.warning and trial.run_id not in self.warned:
             self.warned.add(trial.run_id)
             self.console.print(Text(f"warning: trial {trial.number}: {trial.warning}"))
-        (self.running.add if working else self.running.discard)(trial.run_id)
-        self.thread.notice(trial, running=frozenset(self.running))
+        self.thread.notice(trial.run_id, running=working)
         if not working and trial.run_id not in self.told:
             self.told.add(trial.run_id)
             self._print(trial)

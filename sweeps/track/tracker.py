@@ -1,257 +1,326 @@
-"""MLflow as a view of the store: a sweep's runs.
+"""MLflow as a view of the store. The only file that knows MLflow.
 
-Everything logged is read from the store, so a tracking server that was away loses nothing: `sync`
-logs whatever a run still lacks. Runs are found by tag, hence one MLflow run per trial whatever
-happened. Nothing here raises into a sweep; `problem` says what went wrong last.
+A tracker logs what MLflow lacks of the runs that a subject describes, so a server that was away
+loses nothing. Runs are found by tag, hence one run per trial or network whatever happened. Nothing
+here raises into a sweep; `problem` says what went wrong last.
 """
 
 import json
+import logging
 import math
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import mlflow
+from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from sweeps.evidence import calibration
-from sweeps.plan.sweep import Sweep
-from sweeps.plan.trials import Trial
-from sweeps.report.live.render import render_tables
 from sweeps.store.store import Store, write_json
-from sweeps.track.client import experiment_of, find_run, open_client, reason, tracking_uri
-from sweeps.track.values import AUC, MIOU, result_values
-from wsss.training.dead_maps import find_dead_maps
+from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
 
-EXPERIMENT = "wsss"
-RUN_ID, SWEEP, PARENT = "wsss.run_id", "wsss.sweep", "mlflow.parentRunId"
-EPOCH = "train/epoch"
-CALIBRATION = "wsss.calibration"
-WARNING = "wsss.warning"
-"""Tag of a run whose training is not clearly below the label prior."""
+URI, SQLITE = "MLFLOW_TRACKING_URI", "sqlite:///"
+PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH = 500
+MAX_BATCH = 900
+"""Metrics in one request. MLflow takes 1000 entries, and up to 100 of them may be tags."""
+
+# A server that is away should cost seconds, not minutes; the store replays what it missed.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+for _talkative in ("mlflow", "alembic"):  # a warning of theirs would tear the live display
+    logging.getLogger(_talkative).setLevel(logging.ERROR)
 
 
 class Tracker:
-    """Logs one sweep: a parent run, and a child run per trial."""
+    """Logs one subject: its parent run, and a child run per trial or network."""
 
-    def __init__(self, store: Store, sweep: Sweep) -> None:
-        self.store, self.sweep = store, sweep
+    def __init__(self, store: Store, subject: Subject) -> None:
+        self.store, self.subject = store, subject
         self.uri = tracking_uri(store)
         self.problem: str | None = None
-        self._client: MlflowClient | None = None
-        self._experiment_id = ""
+        self._runs: _Experiment | None = None
         self._parent_id = ""
-        self._mlflow_ids: dict[str, str] = {}
-        """Run id -> MLflow's id of the run, of the trials seen so far."""
         self._parent_status = "KILLED"
-        """Before this process: RUNNING, FINISHED, or KILLED for one that was not finished."""
+        """The parent's when this tracker does not sync: the one it found, or `finish` has set."""
+        self._at_work = False
+        """Whether the parent was marked as running."""
+        self._said: Summary | None = None
+        self._addresses: dict[str, str] = {}
+        """Id of a child -> MLflow's id of its run, of those seen so far."""
 
-    def sync(self, trials: Iterable[Trial], *, running: frozenset[str] = frozenset()) -> bool:
-        """Log what MLflow lacks of these trials; `running` holds the run ids now at work.
+    def sync(
+        self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
+    ) -> bool:
+        """Log what MLflow lacks of these children, or of all; `running` are now at work.
 
         Returns whether MLflow is up to date with the store; if not, `problem` says why.
         """
+        return self._attempt(lambda: self._sync(children, running))
+
+    def finish(self, *, status: str) -> bool:
+        """Log what the subject says at its end, and end the parent run with an MLflow status."""
+        return self._attempt(lambda: self._finish(status))
+
+    def log_report(self, folder: Path) -> bool:
+        """Attach a folder of report files to the parent run, whose status stays what it was."""
+        return self._attempt(lambda: self._log_report(folder))
+
+    def _attempt(self, step: Callable[[], None]) -> bool:
         try:
-            self._connect()
-            for trial in trials:
-                self._sync_trial(trial, running=trial.run_id in running)
-        except Exception as error:  # whatever a tracking server does, the sweep goes on
-            self.problem = reason(error)
-            self._client = None
+            step()
+        except Exception as error:  # whatever a tracking server does, the work goes on
+            self.problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._runs = None
             return False
         self.problem = None
         return True
 
-    def finish(self, *, status: str) -> bool:
-        """Log the tables, and a calibration's outcome, as they stand; end the parent run so."""
-        try:
-            client = self._connect()
-            finished = [trial for trial in self.sweep.plan.trials if self._metrics(trial)]
-            client.log_metric(self._parent_id, "finished_trials", len(finished))
-            client.log_text(self._parent_id, render_tables(self.sweep, self.store), "tables.txt")
-            if verdict := calibration.read(self.store, self.sweep.name):
-                client.set_tag(self._parent_id, CALIBRATION, verdict.outcome)
-            client.set_terminated(self._parent_id, status)
-            self._note_addresses()
-        except Exception as error:
-            self.problem = reason(error)
-            return False
-        return True
+    def _connect(self) -> "_Experiment":
+        """Return the experiment's runs, with the parent among them."""
+        if self._runs is None:
+            runs = _Experiment(self.store, self.subject)
+            view = self.subject.parent()
+            run = runs.find(view.key)
+            if run is None:
+                run = runs.create(view, {})
+            elif not self._at_work:
+                self._parent_status = run.info.status
+            runs.log_params(run, view)
+            self._parent_id, self._runs = run.info.run_id, runs
+        return self._runs
 
-    def log_report(self, folder: Path) -> bool:
-        """Attach a folder of report files to the sweep's run, whose status stays what it was."""
-        try:
-            client = self._connect()
-            client.log_artifacts(self._parent_id, str(folder), "report")
-            if self._parent_status != "RUNNING":  # else a driver is at work, and ends it
-                client.set_terminated(self._parent_id, self._parent_status)
-        except Exception as error:
-            self.problem = reason(error)
-            return False
-        return True
+    def _sync(self, children: Collection[str] | None, running: Collection[str]) -> None:
+        runs = self._connect()
+        if not self._at_work:
+            runs.client.update_run(self._parent_id, status="RUNNING")
+            self._at_work = True
+        for view in self.subject.children(children, running):
+            self._sync_child(view)
+        progress = self.subject.progress()
+        if progress is not None and progress != self._said:
+            runs.log_summary(self._parent_id, progress)
+            self._said = progress
 
-    def _note_addresses(self) -> None:
-        """Write down where the runs are, so that a report can link to them without MLflow."""
-        found = {"uri": self.uri, "experiment_id": self._experiment_id, "runs": self._mlflow_ids}
-        write_json(self.store.sweep(self.sweep.name) / "mlflow.json", found)
+    def _sync_child(self, view: RunView) -> None:
+        parent = {PARENT: self._parent_id}
+        run_id = self._connect().update(view, parent, self._addresses.get(view.id))
+        if run_id is not None:
+            self._addresses[view.id] = run_id
 
-    def _metrics(self, trial: Trial) -> dict[str, Any] | None:
-        return self.store.run(trial.run_id).metrics()
+    def _finish(self, status: str) -> None:
+        runs = self._connect()
+        runs.log_summary(self._parent_id, self.subject.closing())
+        runs.client.set_terminated(self._parent_id, status)
+        self._parent_status, self._at_work = status, False
+        if self.subject.addresses and self._addresses:
+            found = {"uri": self.uri, "experiment_id": runs.id, "runs": self._addresses}
+            write_json(self.subject.addresses, found)
 
-    def _connect(self) -> MlflowClient:
-        """Return the client, with the experiment and the sweep's parent run in place."""
-        if self._client is not None:
-            return self._client
-        client = open_client(self.uri)
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        self._experiment_id = experiment_of(client, EXPERIMENT, self.store, tags=kind)
-        self._client = client
-        parent = self._find({SWEEP: self.sweep.name, "wsss.role": "sweep"})
-        if parent is None:
-            parent = client.create_run(
-                self._experiment_id,
-                run_name=f"sweep {self.sweep.name}",
-                tags={
-                    SWEEP: self.sweep.name,
-                    "wsss.role": "sweep",
-                    "mlflow.note.content": self.sweep.describe(),
-                    **self._common_tags(),
-                },
-            )
-        else:
-            self._parent_status = parent.info.status
-            client.update_run(parent.info.run_id, status="RUNNING")
-        self._parent_id = parent.info.run_id
-        return client
+    def _log_report(self, folder: Path) -> None:
+        client = self._connect().client
+        client.log_artifacts(self._parent_id, str(folder), "report")
+        if self._parent_status != "RUNNING":  # else another process is at work, and ends it
+            client.set_terminated(self._parent_id, self._parent_status)
 
-    def _common_tags(self) -> dict[str, str]:
-        data = self.sweep.base.data
-        return {
-            "wsss.preset": self.sweep.preset,
-            "wsss.data": f"{data.name}:{data.fingerprint}",
-            "mlflow.source.name": f"sweeps run {' '.join(self.sweep.table_names)}",
-            "mlflow.source.type": "LOCAL",
-        }
 
-    def _find(self, tags: dict[str, str]) -> Run | None:
-        assert self._client is not None
-        return find_run(self._client, self._experiment_id, tags)
+class _Experiment:
+    """The runs of one experiment: found by tag, made, and given what they lack."""
 
-    def _run_of(self, trial: Trial) -> Run | None:
-        """Return a trial's run. A search takes longer the more runs there are; an id is direct."""
-        if known := self._mlflow_ids.get(trial.run_id):
-            run = self._connect().get_run(known)
-            if run.info.lifecycle_stage == "active":
-                return run
-        return self._find({RUN_ID: trial.run_id})
-
-    def _sync_trial(self, trial: Trial, *, running: bool) -> None:
-        client = self._connect()
-        metrics, failure = self._metrics(trial), self.store.run(trial.run_id).failure()
-        epochs = self.store.cam(trial.cam_id).epochs()
-        run = self._run_of(trial)
-        if run is None:
-            if not (running or metrics or failure or epochs):
-                return  # not started: MLflow shows runs, not plans
-            run = self._create(trial)
-        self._mlflow_ids[trial.run_id] = run.info.run_id
-        run_id, status = run.info.run_id, _status(running, metrics, failure)
-        if run.info.status == status == "FINISHED" and MIOU in run.data.metrics:
-            if AUC not in run.data.metrics:
-                client.log_metric(run_id, AUC, result_values(trial, metrics or {})[AUC])
+    def __init__(self, store: Store, subject: Subject) -> None:
+        self.uri = tracking_uri(store)
+        self.client = open_client(self.uri)
+        known = self.client.get_experiment_by_name(subject.experiment)
+        if known is not None:
+            self.id = str(known.experiment_id)
             return
-        self._log_epochs(run, epochs)
-        warnings = (self.store.cam(trial.cam_id).warning(), find_dead_maps(epochs, trial.config))
-        self._tag_warning(run, "" if failure else "; ".join(str(w) for w in warnings if w))
-        if metrics:
-            self._log_result(run_id, trial, metrics)
-        if metrics and "wsss.failure" in run.data.tags:
-            client.delete_tag(run_id, "wsss.failure")
-        if failure:
-            client.set_tag(run_id, "wsss.failure", f"{failure['kind']}: {failure['message']}"[:400])
-        if status == "RUNNING":
-            if run.info.status != "RUNNING":
-                client.update_run(run_id, status="RUNNING")
-        else:
-            client.set_terminated(run_id, status)
+        local = self.uri.startswith(SQLITE)  # a server decides itself where artifacts lie
+        folder = store.artifact_location if local else None
+        tags = dict(subject.experiment_tags)
+        self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
 
-    def _tag_warning(self, run: Run, warning: str) -> None:
-        """Tag a run with what its training is warned of; "": with nothing, whatever it had."""
-        if warning:
-            self._connect().set_tag(run.info.run_id, WARNING, warning[:400])
-        elif WARNING in run.data.tags:
-            self._connect().delete_tag(run.info.run_id, WARNING)
+    def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
+        """Return a run of this (or another) experiment that has all the tags, if there is one."""
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self.client.search_runs([experiment_id or self.id], wanted, max_results=1)
+        return found[0] if found else None
 
-    def _create(self, trial: Trial) -> Run:
-        client = self._connect()
-        run = client.create_run(
-            self._experiment_id,
-            run_name=trial.name,
-            tags={
-                RUN_ID: trial.run_id,
-                "wsss.cam_id": trial.cam_id,
-                "wsss.role": "trial",
-                "wsss.cells": ", ".join(trial.cells),
-                SWEEP: self.sweep.name,
-                PARENT: self._parent_id,
-                **self._common_tags(),
-                "mlflow.note.content": self.sweep.describe(),
-            },
-        )
-        params = [
-            Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in trial.config.flat().items()
-        ]
-        client.log_batch(run.info.run_id, params=params)
-        client.log_inputs(run.info.run_id, datasets=[self._dataset()])
-        return run
+    def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
+        """Make a run with its tags; the rest is given to it as to any run that lacks it."""
+        tags = {**view.tags, **view.key, **parent}
+        return self.client.create_run(self.id, run_name=view.name, tags=tags)
 
-    def _dataset(self) -> DatasetInput:
-        """Return the data set's name and fingerprint as MLflow shows them beside a run."""
-        data, source = self.sweep.base.data, json.dumps({"uri": str(self.sweep.data)})
-        dataset = Dataset(data.name, data.fingerprint, source_type="local", source=source)
-        return DatasetInput(dataset, [InputTag("mlflow.data.context", data.train_split)])
+    def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
+        """Log what a run lacks; return its MLflow id, None if it has not started.
 
-    def _log_epochs(self, run: Run, epochs: list[dict[str, Any]]) -> None:
-        """Log the epochs behind the last one that MLflow has."""
-        logged = run.data.metrics.get(EPOCH, 0)
-        now = int(time.time() * 1000)
-        batch = []
-        for record in epochs:
-            if record["epoch"] <= logged:
-                continue
-            for key, value in sorted(record.items(), key=lambda item: item[0] == "epoch"):
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    batch.append(Metric(f"train/{key}", float(value), now, record["epoch"]))
-        for start in range(0, len(batch), 1000):
-            self._connect().log_batch(run.info.run_id, metrics=batch[start : start + 1000])
+        known_id: of a run that was seen before. A search takes longer the more runs there are.
+        """
+        run = self._known(known_id) or self.find(view.key)
+        if run is None:
+            if not view.started:
+                return None  # MLflow shows runs, not plans
+            run = self.create(view, parent)
+        run_id = run.info.run_id
+        self.log_params(run, view)
+        self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))
+        for tag, value in view.current_tags.items():
+            if value is None and tag in run.data.tags:
+                self.client.delete_tag(run_id, tag)
+        if view.outcome is not None:
+            complete = run.info.status == view.status and view.outcome.mark in run.data.metrics
+            self._log_outcome(run, view.outcome, complete=complete)
+        if view.status != run.info.status:
+            if view.status == "RUNNING":
+                self.client.update_run(run_id, status="RUNNING")
+            else:
+                self.client.set_terminated(run_id, view.status)
+        return run_id
 
-    def _log_result(self, run_id: str, trial: Trial, metrics: dict[str, Any]) -> None:
-        """Log the artifacts, then the score: a run that has its score is complete."""
-        client = self._connect()
-        folder, cam = self.store.run(trial.run_id).path, self.store.cam(trial.cam_id)
-        for name in ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png"):
-            client.log_artifact(run_id, str(folder / name))
-        checkpoints = sorted(cam.checkpoints.glob("epoch_*.pt"))
-        if checkpoints:
-            client.log_artifact(run_id, str(checkpoints[-1]), "checkpoint")
-        now = int(time.time() * 1000)
-        batch = [
-            Metric(key, float(value), now, 0)
-            for key, value in result_values(trial, metrics).items()
-            if value is not None and math.isfinite(value)
-        ]
-        environment = [
-            RunTag(f"wsss.{key if key == 'code_version' else f'env.{key}'}", str(value))
-            for key, value in metrics["environment"].items()
-        ]
-        client.log_batch(run_id, metrics=batch, tags=environment)
+    def log_params(self, run: Run, view: RunView) -> None:
+        """Log settings and data set, unless the run has settings: they never change."""
+        if run.data.params or not view.params:
+            return
+        if view.dataset is not None:
+            self.client.log_inputs(run.info.run_id, datasets=[_dataset(view.dataset)])
+        params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
+        self.client.log_batch(run.info.run_id, params=params)
+
+    def log_summary(self, run_id: str, summary: Summary) -> None:
+        """Log what a parent run says of its children."""
+        self._log(run_id, _metrics(summary.values, step=summary.step), summary.tags)
+        for name, text in summary.texts.items():
+            self.client.log_text(run_id, text, name)
+
+    def _known(self, run_id: str | None) -> Run | None:
+        """Return the run of an id, unless it was deleted."""
+        if run_id is None:
+            return None
+        run = self.client.get_run(run_id)
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _new_tags(self, run: Run, view: RunView, parent: Mapping[str, str]) -> dict[str, str]:
+        """Return the tags that a run lacks or has otherwise."""
+        known = run.data.tags
+        tags = {key: value for key, value in {**view.tags, **parent}.items() if key not in known}
+        for key, current in view.current_tags.items():
+            if current is not None and known.get(key) != current:
+                tags[key] = current
+        for key, value in view.list_tags.items():
+            values = [name for name in known.get(key, "").split(", ") if name]
+            if value not in values:
+                tags[key] = ", ".join([*values, value])
+        for key, link in view.links.items():
+            if key not in known and (linked := self._find_linked(link)):
+                tags[key] = linked
+        return tags
+
+    def _find_linked(self, link: RunLink) -> str | None:
+        """Return the MLflow id of a run in another experiment; None if MLflow lacks it."""
+        experiment = self.client.get_experiment_by_name(link.experiment)
+        if experiment is None:
+            return None
+        found = (self.find(tags, experiment.experiment_id) for tags in link.alternatives)
+        return next((str(run.info.run_id) for run in found if run is not None), None)
+
+    def _log_outcome(self, run: Run, outcome: Outcome, *, complete: bool) -> None:
+        """Log artifacts, figures and network; to a complete run, the figures that it lacks.
+
+        The network goes last: MLflow copies the run's figures to it, and then ends the run.
+        """
+        run_id, values = run.info.run_id, outcome.values
+        if complete:
+            lacking = {key: v for key, v in values.items() if key not in run.data.metrics}
+            self._log(run_id, _metrics(lacking, step=0), {})
+            return
+        for path, folder in outcome.artifacts:
+            self.client.log_artifact(run_id, str(path), folder or None)
+        self._log(run_id, _metrics(values, step=0), outcome.tags)
+        if outcome.network is not None:
+            network = outcome.network()
+            with _default_server(self.uri), mlflow.start_run(run_id=run_id):
+                mlflow.pytorch.log_model(network, name="network", serialization_format="pickle")
+
+    def _log(self, run_id: str, metrics: list[Metric], tags: Mapping[str, str]) -> None:
+        batch = [RunTag(key, value) for key, value in tags.items()]
+        while metrics or batch:
+            self.client.log_batch(run_id, metrics=metrics[:MAX_BATCH], tags=batch)
+            metrics, batch = metrics[MAX_BATCH:], []
 
 
-def _status(running: bool, metrics: Any, failure: Any) -> str:  # noqa: FBT001
-    if metrics:
-        return "FINISHED"
-    if running:
-        return "RUNNING"
-    return "FAILED" if failure else "KILLED"
+def tracking_uri(store: Store) -> str:
+    """Return MLFLOW_TRACKING_URI, or a SQLite file in the store."""
+    return os.environ.get(URI) or f"{SQLITE}{store.root / 'mlflow.db'}"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Return a client; a SQLite file that does not exist is made first, whole, by one process.
+
+    MLflow makes the tables of a new file in many steps, over seconds. A process killed meanwhile
+    leaves a file which MLflow refuses for ever, so it is made under another name.
+    """
+    if uri.startswith(SQLITE):
+        _make_whole(Path(uri.removeprefix(SQLITE)))
+    return MlflowClient(uri)
+
+
+def _make_whole(path: Path) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        if path.exists():
+            return
+        for old in path.parent.glob(f"{path.name}.partial*"):
+            old.unlink()
+        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+        MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)  # makes all tables
+        partial.replace(path)
+
+
+@contextmanager
+def _default_server(uri: str) -> Iterator[None]:
+    """Make this the server of MLflow's functions that take none; the environment stays as it was.
+
+    MLflow writes the address into MLFLOW_TRACKING_URI, which says where the next tracker logs.
+    """
+    before = os.environ.get(URI)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        os.environ.pop(URI, None)
+        if before is not None:
+            os.environ[URI] = before
+
+
+def _new_epochs(run: Run, view: RunView) -> list[Metric]:
+    """Return the figures of the epochs that a run lacks.
+
+    The epoch goes last: a run that has it has all of the epoch.
+    """
+    last = run.data.metrics.get(EPOCH, 0)
+    return [
+        metric
+        for epoch, values in view.epochs.items()
+        if epoch > last
+        for metric in _metrics({**values, EPOCH: epoch}, step=epoch)
+    ]
+
+
+def _metrics(values: Values, *, step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [
+        Metric(key, float(value), now, step)
+        for key, value in values.items()
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _dataset(view: DatasetView) -> DatasetInput:
+    """Return a data set's name and fingerprint as MLflow shows them beside a run."""
+    data, source = view.data, json.dumps({"uri": str(view.folder)})
+    dataset = Dataset(data.name, data.fingerprint, source_type="local", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.train_split)])

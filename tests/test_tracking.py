@@ -1,0 +1,447 @@
+"""How descriptions of runs get into MLflow, beside the work, whatever the server does."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from torch import nn
+
+from sweeps.store.store import Store, read_json
+from sweeps.track import tracker as tracking
+from sweeps.track.thread import GROUP, TrackingThread
+from sweeps.track.tracker import Tracker, open_client, tracking_uri
+from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
+from wsss.config import DataConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+
+OPEN = "import sys; from sweeps.track.tracker import open_client; open_client(sys.argv[1])"
+AT_WORK = RunView(
+    id="a",
+    key={"id": "a"},
+    name="run a",
+    tags={"owner": "first"},
+    params={"lr": 0.1, "long": "x" * 900},
+    dataset=DatasetView(DataConfig(name="drawn", fingerprint="0123"), Path("/pictures")),
+    epochs={1: {"loss": 3.0, "nan": float("nan"), "none": None}, 2: {"loss": 2.0}},
+)
+
+
+class Made(Subject):
+    """A subject whose runs a test chooses."""
+
+    experiment = "made"
+    experiment_tags: Mapping[str, str] = {"kind": "test"}
+
+    def __init__(self, *runs: RunView, name: str = "parent") -> None:
+        self.name = name
+        self.runs = {run.id: run for run in runs}
+        self.said: Summary | None = None
+
+    def parent(self) -> RunView:
+        return RunView(self.name, {"parent": self.name}, self.name, params={"seed": 7})
+
+    def children(
+        self, wanted: Collection[str] | None, running: Collection[str]
+    ) -> Iterator[RunView]:
+        yield from (self.runs[name] for name in (self.runs if wanted is None else wanted))
+
+    def progress(self) -> Summary | None:
+        return self.said
+
+    def closing(self) -> Summary:
+        return Summary({"best": 5.0}, tags={"closed": "yes"}, texts={"table.txt": "| 5 |"})
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database: MLflow takes seconds to make one."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return Store(tmp_path)
+
+
+def sync(store: Store, *runs: RunView, name: str = "parent") -> None:
+    """As another process would do it."""
+    tracker = Tracker(store, Made(*runs, name=name))
+    assert tracker.sync(), tracker.problem
+
+
+def logged(store: Store, **tags: str) -> list[Run]:
+    client = MlflowClient(tracking_uri(store))
+    experiment = client.get_experiment_by_name("made")
+    assert experiment is not None
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    return list(client.search_runs([experiment.experiment_id], wanted))
+
+
+def the_run(store: Store, **tags: str) -> Run:
+    (run,) = logged(store, **(tags or {"id": "a"}))
+    return run
+
+
+def history(store: Store, key: str, **tags: str) -> list[tuple[int, float]]:
+    run_id = the_run(store, **tags).info.run_id
+    found = MlflowClient(tracking_uri(store)).get_metric_history(run_id, key)
+    return [(metric.step, metric.value) for metric in found]
+
+
+def artifacts(store: Store, folder: str = "", **tags: str) -> list[str]:
+    run_id = the_run(store, **tags).info.run_id
+    return [a.path for a in MlflowClient(tracking_uri(store)).list_artifacts(run_id, folder)]
+
+
+def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store) -> None:
+    sync(store, AT_WORK)
+    sync(store, AT_WORK)
+    run, parent = the_run(store), the_run(store, parent="parent")
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["mlflow.runName"] == "run a"
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.params == {"lr": "0.1", "long": "x" * 500}
+    assert parent.data.params == {"seed": "7"}
+    (shown,) = run.inputs.dataset_inputs
+    assert (shown.dataset.name, shown.dataset.digest) == ("drawn", "0123")
+    experiment = MlflowClient(tracking_uri(store)).get_experiment(run.info.experiment_id)
+    assert experiment.artifact_location == f"file://{store.root}/mlartifacts"
+    assert experiment.tags["kind"] == "test"
+
+
+def test_epochs_are_logged_once_and_what_is_no_number_never(store: Store) -> None:
+    sync(store, AT_WORK)
+    sync(store, replace(AT_WORK, epochs={**AT_WORK.epochs, 3: {"loss": 1.0}}))
+    assert history(store, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert history(store, "train/epoch") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert the_run(store).data.metrics.keys() == {"loss", "train/epoch"}
+
+
+def test_more_epochs_than_a_request_takes_are_all_logged(store: Store) -> None:
+    values = {f"m{number}": 1.0 for number in range(19)}
+    sync(store, replace(AT_WORK, epochs=dict.fromkeys(range(1, 101), values)))
+    assert len(history(store, "m18")) == 100
+    assert the_run(store).data.metrics["train/epoch"] == 100
+
+
+def test_what_has_not_started_gets_no_run(store: Store) -> None:
+    sync(store, replace(AT_WORK, started=False))
+    assert logged(store, id="a") == []
+
+
+def test_a_tracker_keeps_to_a_run_and_makes_another_when_that_was_deleted(store: Store) -> None:
+    tracker = Tracker(store, Made(AT_WORK))
+    found = []
+    for _ in range(3):
+        assert tracker.sync(["a"]), tracker.problem
+        found.append(the_run(store).info.run_id)
+        if len(found) == 2:
+            MlflowClient(tracker.uri).delete_run(found[0])
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_warning_comes_and_goes_and_other_tags_stay_with_the_first_owner(store: Store) -> None:
+    warned = replace(AT_WORK, current_tags={"warning": "at the prior"})
+    sync(store, warned)
+    assert the_run(store).data.tags["warning"] == "at the prior"
+    sync(store, replace(warned, current_tags={"warning": "dead maps"}, tags={"owner": "second"}))
+    assert the_run(store).data.tags["warning"] == "dead maps"
+    assert the_run(store).data.tags["owner"] == "first"
+    sync(store, replace(AT_WORK, current_tags={"warning": None}))
+    assert "warning" not in the_run(store).data.tags
+
+
+def test_a_shared_run_lists_its_owners_and_is_linked_when_the_other_is_there(
+    store: Store,
+) -> None:
+    link = RunLink("made", ({"id": "nowhere"}, {"id": "b"}))
+    other = RunView("b", {"id": "b"}, "run b")
+    for name, runs in {"one": (), "two": (other,), "three": ()}.items():
+        view = replace(AT_WORK, list_tags={"owners": name}, links={"source": link})
+        sync(store, *runs, view, name=name)
+        assert ("source" in the_run(store).data.tags) == (name != "one")
+    run, first = the_run(store), the_run(store, parent="one")
+    assert run.data.tags["owners"] == "one, two, three"
+    assert run.data.tags["source"] == the_run(store, id="b").info.run_id
+    assert run.data.tags["mlflow.parentRunId"] == first.info.run_id
+
+
+def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
+    store: Store,
+) -> None:
+    file = store.root / "metrics.json"
+    file.write_text("{}")
+    outcome = Outcome(
+        "miou", {"miou": 50.0}, {"code": "1.2"}, artifacts=((file, ""), (file, "checkpoint"))
+    )
+    done = replace(AT_WORK, status="FINISHED", outcome=outcome)
+    for _ in range(2):
+        sync(store, done)
+    sync(store, replace(done, outcome=replace(outcome, values={"miou": 51.0, "auc": 40.0})))
+    run = the_run(store)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["code"] == "1.2"
+    assert history(store, "miou") == [(0, 50.0)]
+    assert history(store, "auc") == [(0, 40.0)]
+    assert artifacts(store) == ["checkpoint", "metrics.json"]
+    assert artifacts(store, "checkpoint") == ["checkpoint/metrics.json"]
+
+
+def test_a_run_that_is_tried_again_runs_and_gets_its_new_outcome(store: Store) -> None:
+    first, second = (Outcome("miou", {"miou": value}) for value in (50.0, 60.0))
+    sync(store, replace(AT_WORK, status="FINISHED", outcome=first))
+    sync(store, AT_WORK)
+    assert the_run(store).info.status == "RUNNING"
+    sync(store, replace(AT_WORK, status="FINISHED", outcome=second))
+    assert history(store, "miou") == [(0, 50.0), (0, 60.0)]
+
+
+@pytest.mark.parametrize("chosen", [None, ""])
+def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
+    store: Store, monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    """MLflow writes its default address into the environment, where the next tracker reads it."""
+    if chosen is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", chosen)
+    given: list[Any] = []
+
+    def log_model(network: nn.Module, **options: Any) -> None:
+        given.append((network, tracking.mlflow.get_tracking_uri(), options["name"]))
+
+    monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))
+    network, uri = nn.Linear(1, 1), tracking_uri(store)
+    outcome = Outcome("miou", {"miou": 50.0}, network=lambda: network)
+    sync(store, replace(AT_WORK, status="FINISHED", outcome=outcome))
+    assert given == [(network, uri, "network")]
+    assert os.environ.get("MLFLOW_TRACKING_URI") == chosen
+    assert the_run(store).data.metrics["miou"] == 50
+
+
+def test_the_parent_runs_while_its_children_do_and_says_at_the_end_what_came_out(
+    store: Store,
+) -> None:
+    subject = Made(AT_WORK)
+    subject.addresses = store.root / "mlflow.json"
+    tracker = Tracker(store, subject)
+    assert tracker.finish(status="KILLED")
+    assert not subject.addresses.exists(), "no address is better than none of the runs"
+    for best in (1.0, 1.0, 2.0):
+        subject.said = Summary({"so_far": best}, step=int(best))
+        assert tracker.sync()
+    assert the_run(store, parent="parent").info.status == "RUNNING"
+    assert tracker.finish(status="FINISHED")
+    parent = the_run(store, parent="parent")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["closed"] == "yes"
+    assert history(store, "so_far", parent="parent") == [(1, 1.0), (2, 2.0)]
+    assert history(store, "best", parent="parent") == [(0, 5.0), (0, 5.0)]
+    assert artifacts(store, parent="parent") == ["table.txt"]
+    found = read_json(subject.addresses)
+    assert found["runs"] == {"a": the_run(store).info.run_id}
+    assert (found["uri"], found["experiment_id"]) == (tracker.uri, parent.info.experiment_id)
+
+
+@pytest.mark.parametrize("status", [None, "RUNNING", "FINISHED"])
+def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) -> None:
+    """None: MLflow has no such run yet, so what it holds was not finished under its eyes."""
+    if status is not None:
+        sync(store)
+    if status == "FINISHED":
+        assert Tracker(store, Made()).finish(status=status)
+    folder = store.root / "files"
+    folder.mkdir()
+    (folder / "report.html").touch()
+    assert Tracker(store, Made()).log_report(folder)
+    assert the_run(store, parent="parent").info.status == (status or "KILLED")
+    assert artifacts(store, "report", parent="parent") == ["report/report.html"]
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [
+        ("create_run", 0),
+        ("create_run", 1),
+        ("log_inputs", 0),
+        ("log_artifact", 1),
+        *(("log_batch", calls) for calls in range(4)),
+    ],
+)
+def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str, calls: int
+) -> None:
+    file = store.root / "metrics.json"
+    file.touch()
+    outcome = Outcome("miou", {"miou": 50.0}, artifacts=((file, ""), (file, "again")))
+    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", outcome=outcome)))
+    works, left = getattr(MlflowClient, step), [calls]
+
+    def once_more(*arguments: Any, **options: Any) -> Any:
+        if not left[0]:
+            raise ConnectionError("refused\nby the server")
+        left[0] -= 1
+        return works(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, once_more)
+        assert not tracker.sync()
+        assert tracker.problem == "ConnectionError: refused by the server"
+    assert tracker.sync()
+    assert tracker.problem is None
+    run = the_run(store)
+    assert (run.info.status, len(run.data.params)) == ("FINISHED", 2)
+    assert len(run.inputs.dataset_inputs) == 1
+    assert history(store, "loss") == [(1, 3.0), (2, 2.0)]
+    assert history(store, "miou") == [(0, 50.0)]
+    assert artifacts(store) == ["again", "metrics.json"]
+    assert the_run(store, parent="parent").data.params == {"seed": "7"}
+
+
+def test_a_server_chooses_where_artifacts_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://192.0.2.1:5000")
+    asked: list[Any] = []
+
+    def create(name: str, folder: str | None, tags: object) -> str:
+        asked.append(folder)
+        raise ConnectionError("that is enough")
+
+    server = SimpleNamespace(get_experiment_by_name=lambda name: None, create_experiment=create)
+    monkeypatch.setattr(tracking, "MlflowClient", lambda uri: server)
+    tracker = Tracker(Store(tmp_path), Made())
+    assert not tracker.sync()
+    assert tracker.problem == "ConnectionError: that is enough"
+    assert asked == [None]
+
+
+def test_a_database_whose_maker_was_killed_can_be_used(tmp_path: Path) -> None:
+    """At 100 kB, MLflow would find some of its tables and refuse to make the others."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with subprocess.Popen([sys.executable, "-c", OPEN, uri], stderr=subprocess.DEVNULL) as process:
+        while _size(tmp_path) < 100_000:
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "mlflow.db").exists()
+    client = open_client(uri)
+    run = client.create_run("0")
+    assert open_client(uri).get_run(run.info.run_id).info.status == "RUNNING"
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def _size(folder: Path) -> int:
+    found = 0
+    for path in folder.glob("mlflow.db.partial*"):
+        with suppress(FileNotFoundError):  # SQLite's journals come and go
+            found += path.stat().st_size
+    return found
+
+
+NAMES = [f"trial {number}" for number in range(5 * GROUP)]
+
+
+class SlowTracker:
+    """Takes part in the first synchronisation only when it is let."""
+
+    uri, problem = "nowhere", "no route"
+
+    def __init__(self, *, works: bool = True) -> None:
+        self.works = works
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.synced: list[str] = []
+        self.running: list[set[str]] = []
+
+    def sync(self, children: Collection[str], *, running: Collection[str]) -> bool:
+        self.entered.set()
+        assert self.go.wait(30)
+        self.synced += children
+        self.running.append(set(running))
+        return self.works
+
+
+def thread_of(tracker: SlowTracker, warn: Callable[[str], None] = print) -> TrackingThread:
+    return TrackingThread(cast(Tracker, tracker), warn)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        threading.Event().wait(0.1)
+
+
+def test_every_trial_is_logged_while_the_sweep_goes_on() -> None:
+    tracker = SlowTracker()
+    tracker.go.set()
+    with thread_of(tracker) as thread:
+        for name in NAMES:
+            thread.notice(name, running=True)
+        wait_for(lambda: len(tracker.synced) >= len(NAMES))
+        assert set(tracker.synced) == set(NAMES)
+        thread.notice(NAMES[0], running=False)
+        wait_for(lambda: len(tracker.synced) > len(NAMES))
+    assert tracker.running[-1] == set(NAMES[1:])
+
+
+def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ended() -> None:
+    """Else it and the last synchronisation would both create the runs of the same trials."""
+    tracker = SlowTracker()
+    thread = thread_of(tracker)
+    thread.__enter__()
+    thread.notice(NAMES[0], running=True)
+    assert tracker.entered.wait(30)  # it is at work on the first one
+    for name in NAMES:
+        thread.notice(name, running=True)
+    threading.Timer(0.5, tracker.go.set).start()
+    thread.__exit__(None, None, None)
+    assert not thread.thread.is_alive()
+    assert tracker.synced == [NAMES[0]]
+
+
+def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
+    tracker = SlowTracker()
+    with thread_of(tracker) as thread:
+        thread.notice(NAMES[0], running=True)
+        assert tracker.entered.wait(30)
+        for _ in range(50):
+            thread.notice(NAMES[1], running=True)
+        tracker.go.set()
+        wait_for(lambda: NAMES[1] in tracker.synced)
+        assert tracker.synced == NAMES[:2]
+
+
+def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> None:
+    tracker, told = SlowTracker(works=False), list[str]()
+    tracker.go.set()
+    with thread_of(tracker, told.append) as thread:
+        thread.notice(NAMES[0], running=True)
+        wait_for(lambda: bool(told))
+        thread.notice(NAMES[1], running=True)
+        wait_for(lambda: thread.running == set(NAMES[:2]) and not thread.pending)
+        assert tracker.synced == [NAMES[0]]
+        thread.retry_at = 0.0  # the while is over
+        thread.notice(NAMES[2], running=True)
+        wait_for(lambda: NAMES[2] in tracker.synced)
+    assert tracker.synced == [NAMES[0], NAMES[2]]
+    assert tracker.running[-1] == set(NAMES[:3])
+    assert told == [
+        "tracking at nowhere fails (no route); the work goes on and everything is kept in the store"
+    ]

@@ -1,0 +1,319 @@
+"""What the runs of a sweep, a search and a headline hold, as data, without MLflow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finished import finish, finished_sweep
+
+from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.headline import Headline, make_chains
+from sweeps.plan.search import Halves, Search
+from sweeps.plan.search_history import History, SearchTrial
+from sweeps.plan.search_space import DEFAULT_SPACE
+from sweeps.plan.trials import Trial
+from sweeps.store.store import Store, write_json
+from sweeps.tables.studies import F3
+from sweeps.track.headline import HeadlineRuns
+from sweeps.track.search import SearchRuns
+from sweeps.track.sweep import SweepRuns
+from sweeps.track.view import RunView, Subject
+from wsss.identity import cam_id
+from wsss.overrides import apply_overrides
+from wsss.segmentation_config import PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
+from wsss.training.checkpoint_names import checkpoint_name
+
+SWEEP = finished_sweep(("VI",), 1)
+TRIAL = SWEEP.plan.trials[0]
+SEARCH = Search(
+    "tiny", apply_overrides(SWEEP.base, F3), DEFAULT_SPACE, "best", 0, Path("/nowhere"), None, 160,
+    Halves(["a"], ["b"]),
+)  # fmt: skip
+KEY = DEFAULT_SPACE.ranges[0].key
+CELL = "III[yes,yes]"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def views(subject: Subject, *running: str) -> dict[str, RunView]:
+    return {view.id: view for view in subject.children(None, set(running))}
+
+
+def the_trial(store: Store, trial: Trial = TRIAL, *, running: bool = False) -> RunView:
+    (view,) = SweepRuns(store, SWEEP).children([trial.run_id], {trial.run_id} if running else set())
+    return view
+
+
+def train(store: Store, cam: str, *dead: float) -> None:
+    for epoch, share in enumerate(dead, 1):
+        store.cam(cam).add_epoch(
+            {
+                "epoch": epoch, "loss": 1 / epoch, "loss_cls": None, "seconds": 2.0,
+                "step_losses": [1.0], "dead": {"original": share},
+            }
+        )  # fmt: skip
+
+
+def fail(store: Store) -> None:
+    write_json(
+        store.run(TRIAL.run_id).path / "failure.json",
+        {"kind": "diverged", "message": "at iteration 3 " + "x" * 400},
+    )
+
+
+def test_a_trial_is_running_killed_failed_or_finished_and_unknown_before(store: Store) -> None:
+    def state(*, running: bool) -> str | None:
+        view = the_trial(store, running=running)
+        return view.status if view.started else None
+
+    assert (state(running=False), state(running=True)) == (None, "RUNNING")
+    train(store, TRIAL.cam_id, 0.0)
+    assert (state(running=False), state(running=True)) == ("KILLED", "RUNNING")
+    fail(store)
+    assert state(running=False) == "FAILED"
+    finish(store, TRIAL, 0.5)
+    assert (state(running=False), state(running=True)) == ("FINISHED", "FINISHED")
+
+
+def test_a_trial_has_the_numbers_of_each_epoch(store: Store) -> None:
+    train(store, TRIAL.cam_id, 0.0, 0.0)
+    assert the_trial(store).epochs == {
+        1: {"train/loss": 1.0, "train/seconds": 2.0},
+        2: {"train/loss": 0.5, "train/seconds": 2.0},
+    }
+
+
+def test_a_trial_is_warned_of_prior_and_dead_maps_until_it_fails(store: Store) -> None:
+    assert the_trial(store).current_tags == {"wsss.warning": None, "wsss.failure": None}
+    train(store, TRIAL.cam_id, 0.1, 0.1, 0.8)
+    store.cam(TRIAL.cam_id).warn({"iteration": 100, "message": "at the prior"})
+    warning = the_trial(store).current_tags["wsss.warning"]
+    assert warning is not None
+    assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
+    fail(store)
+    tags = the_trial(store).current_tags
+    assert tags["wsss.warning"] is None
+    assert tags["wsss.failure"] == ("diverged: at iteration 3 " + "x" * 400)[:400]
+
+
+def test_a_trial_says_what_it_is_and_which_cells_show_it(store: Store) -> None:
+    view = the_trial(store)
+    assert view.key == {"wsss.run_id": TRIAL.run_id}
+    assert view.name == TRIAL.name
+    expected = {
+        "wsss.cells": ", ".join(TRIAL.cells), "wsss.sweep": SWEEP.name, "wsss.role": "trial",
+        "wsss.cam_id": TRIAL.cam_id, "wsss.data": "made-up:0123456789abcdef",
+        "mlflow.source.name": "sweeps run VI", "mlflow.note.content": SWEEP.describe(),
+    }  # fmt: skip
+    assert expected.items() <= view.tags.items()
+    assert view.params == TRIAL.config.flat()
+
+
+def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Store) -> None:
+    finish(store, TRIAL, 0.5)
+    run, folder = store.run(TRIAL.run_id), store.cam(TRIAL.cam_id).checkpoints
+    folder.mkdir()
+    for name in (checkpoint_name(3), checkpoint_name(2, 90)):
+        (folder / name).touch()
+    outcome, metrics = the_trial(store).outcome, run.metrics()
+    assert outcome is not None
+    assert metrics is not None
+    curve = np.array(metrics["curve"])[5:81]
+    assert outcome.mark == "miou/fixed"
+    assert outcome.values["miou/fixed"] == metrics["miou_fixed"]
+    assert outcome.values["miou/auc"] == pytest.approx(
+        np.trapezoid(curve[:, 1], curve[:, 0]) / 0.75
+    )
+    assert outcome.values["per_class_iou_fixed/sheep"] == metrics["iou_fixed"][17]
+    assert outcome.values["miou/held_out"] == metrics["miou_held_out"]
+    assert outcome.tags["wsss.code_version"] == "1.2.3"
+    assert outcome.tags["wsss.env.device"] == "cpu"
+    assert outcome.artifacts == (
+        *((run.path / name, "") for name in
+          ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png")),
+        (folder / checkpoint_name(3), "checkpoint"),
+    )  # fmt: skip
+
+
+def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> None:
+    finish(store, TRIAL, 0.5)
+    outcome = the_trial(store).outcome
+    assert outcome is not None
+    assert outcome.values["miou/paper_as_printed"] == 47.82
+
+
+def test_a_sweep_counts_what_is_finished(store: Store) -> None:
+    finish(store, TRIAL, 0.5)
+    runs = SweepRuns(store, SWEEP)
+    assert runs.parent().key == {"wsss.sweep": SWEEP.name, "wsss.role": "sweep"}
+    assert runs.progress() is None
+    assert runs.closing().values == {"finished_trials": 1}
+    assert "Table VI" in runs.closing().texts["tables.txt"]
+    assert list(views(runs)) == [trial.run_id for trial in SWEEP.plan.trials]
+
+
+def drawn(number: int, status: Any, num_epochs: int = 0, **more: str) -> SearchTrial:
+    settings = {KEY: 0.3 * (number + 1)}
+    epochs = [
+        {"epoch": float(epoch), "objective": 10.0 * number + epoch, "threshold": 0.3}
+        for epoch in range(1, num_epochs + 1)
+    ]
+    cam = cam_id(SEARCH.config(settings))
+    return SearchTrial(number, cam, settings, status, epochs, **more)
+
+
+def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
+    runs = SearchRuns(store, SEARCH)
+    runs.history.save(
+        [
+            drawn(0, "finished", 3),
+            drawn(1, "stopped", 1),
+            drawn(2, "diverged", message="at 3"),
+            drawn(3, "running"),
+            drawn(4, "running"),
+            drawn(5, "error", message="no memory"),
+        ]
+    )
+    found = views(runs, "4")
+    assert [view.status for view in found.values()] == [
+        "FINISHED", "FINISHED", "FAILED", "KILLED", "RUNNING", "FAILED",
+    ]  # fmt: skip
+    early = [view.current_tags.get("wsss.stopped_early") for view in found.values()]
+    assert early == ["false", "true", "false", None, None, None]
+    assert found["2"].current_tags["wsss.failure"] == "at 3"
+    assert found["1"].name == f"1 {KEY.split('.')[-1]}=0.6"
+    assert found["1"].key == {"wsss.search": SEARCH.name, "wsss.search_trial": "1"}
+    assert found["1"].params[KEY] == 0.6
+    (one,) = runs.children(["1"], ())
+    assert one == found["1"]
+
+
+def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(
+    store: Store,
+) -> None:
+    runs, trial = SearchRuns(store, SEARCH), drawn(0, "running", 2, warning="at the prior")
+    runs.history.save([trial])
+    train(store, trial.cam_id, 0.1, 0.1, 0.8)
+    view = views(runs)["0"]
+    assert view.epochs == {
+        epoch: {
+            "objective/search_half": epoch, "objective/threshold": 0.3,
+            "train/loss": 1 / epoch, "train/loss_cls": None,
+        }
+        for epoch in (1, 2)
+    }  # fmt: skip
+    warning = view.current_tags["wsss.warning"]
+    assert warning is not None
+    assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
+
+
+def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store: Store) -> None:
+    runs, trials = SearchRuns(store, SEARCH), [drawn(n, "finished", 3) for n in range(2)]
+    runs.history.save(trials[:1])
+    assert "objective" in runs.parent().params
+    before = runs.progress()
+    runs.history.save([*trials, drawn(2, "stopped", 1), drawn(3, "running", 2)])
+    after = runs.progress()
+    assert before is not None
+    assert after is not None
+    assert (before.step, dict(before.values)) == (1, {"objective/best_so_far": 3.0})
+    assert (after.step, dict(after.values)) == (3, {"objective/best_so_far": 13.0})
+    assert after.tags == {"wsss.best_trial": "1"}
+    assert runs.closing().values == {}
+    assert views(runs).keys() == {"0", "1", "2", "3"}
+
+    row = {"objective": 13.0, "threshold": 0.2, "held_out": 11.5}
+    history = History(SEARCH.folder(store))
+    history.add_held_out(trials[1].cam_id, row)
+    history.add_held_out(cam_id(SEARCH.base), row | {"held_out": 12.5})
+    assert runs.closing().values == {
+        "objective/held_out_best": 11.5, "objective/held_out_paper_setting": 12.5,
+    }  # fmt: skip
+    found = views(runs)
+    outcomes = {key: view.outcome.values for key, view in found.items() if view.outcome}
+    assert outcomes == {
+        "1": {"objective/held_out": 11.5},
+        "reference": {
+            "objective/search_half": 13.0, "objective/threshold": 0.2, "objective/held_out": 12.5,
+        },
+    }  # fmt: skip
+    assert found["reference"].params == SEARCH.base.flat()
+    assert found["reference"].tags["wsss.role"] == "reference"
+
+
+def planned(*sources: str) -> Headline:
+    sweep = finished_sweep(("III",), 1)
+    chains = make_chains(sweep, CELL, list(sources), PseudoLabelConfig(), TINY_DEEPLAB, "val")
+    return Headline(sweep, CELL, chains, "asked for")
+
+
+def predicted(store: Store, chain: ChainConfig, labels: float | None) -> Path:
+    path = ChainFolders(store.root, chain).predictions / "metrics.json"
+    score = None if labels is None else {"miou": labels}
+    iou = {"background": 80.0, "person": None, "sheep": 17.0}
+    write_json(path, {"miou": 40.0, "pixel_accuracy": 80.0, "iou": iou, "labels_score": score})
+    return path.parent
+
+
+def test_a_network_waits_for_its_figures_and_then_has_all_of_them(store: Store) -> None:
+    headline = planned("crf", "masks")
+    runs, (crf, masks) = HeadlineRuns(store, headline), headline.chains
+    assert [view.started for view in views(runs).values()] == [False, False]
+    folder = predicted(store, crf, 45.0)
+    view = views(runs)[crf.prediction_id]
+    assert (view.status, view.name) == ("FINISHED", "CAM + dense CRF -> DeepLabv2")
+    assert view.outcome is not None
+    assert view.outcome.values == {
+        "miou/val": 40.0, "miou/pixel_accuracy": 80.0, "miou/labels_train": 45.0,
+        "per_class_iou/background": 80.0, "per_class_iou/person": None, "per_class_iou/sheep": 17.0,
+    }  # fmt: skip
+    assert view.outcome.artifacts == ((folder / "metrics.json", ""), (folder / "gallery.png", ""))
+    predicted(store, masks, None)
+    assert runs.closing().values == {
+        "miou_val/crf": 40.0, "miou_labels_train/crf": 45.0,
+        "miou_val/masks": 40.0, "miou_labels_train/masks": None,
+    }  # fmt: skip
+    (one,) = runs.children([masks.prediction_id], ())
+    assert one.id == masks.prediction_id
+
+
+def test_a_network_says_where_it_came_from_and_true_masks_from_no_cam(store: Store) -> None:
+    headline = planned("random_walk", "masks")
+    walked, masks = views(HeadlineRuns(store, headline)).values()
+    chain = headline.chains[0]
+    assert walked.key == {"wsss.prediction_id": chain.prediction_id}
+    assert walked.list_tags == {"wsss.headlines": headline.name}
+    assert walked.tags["wsss.cam_id"] == cam_id(chain.run)
+    assert walked.tags["wsss.walk_id"] == chain.walk_id
+    assert walked.tags["wsss.cam_cell"] == CELL
+    link = walked.links["wsss.cam_mlflow_run"]
+    assert link.experiment == SweepRuns.experiment
+    by_run, by_cam = link.alternatives
+    assert by_run.keys() == {"wsss.run_id"}
+    assert by_cam == {"wsss.cam_id": cam_id(chain.run)}
+    assert masks.links == {}
+    assert not {"wsss.cam_id", "wsss.cam_cell"} & masks.tags.keys()
+
+
+def test_a_network_shows_the_label_settings_that_are_in_use(store: Store) -> None:
+    walked, plain, masks = views(
+        HeadlineRuns(store, planned("random_walk_crf", "none", "masks"))
+    ).values()
+    groups = [
+        {
+            key.split(".")[1]
+            for key in view.params
+            if key.startswith("labels.") and key.count(".") > 1
+        }
+        for view in (walked, plain, masks)
+    ]
+    assert groups == [{"random_walk", "crf"}, set(), set()]
+    assert walked.params["refinement"] == "random_walk_crf"
+    assert "labels.background" in plain.params
+    assert not any(key.startswith("labels.") for key in masks.params)
+    assert masks.params["segmentation.backbone"] == TINY_DEEPLAB.backbone
