@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, SweepName, opened
+from sweeps.cli.options import StoreOption, SweepName, leave_memory_to_the_system, opened
 from wsss.errors import explained
-from wsss.lazy_cli import leave_memory_to_the_system
 
 
 def status(
