@@ -4,7 +4,6 @@ A command's module imports torch and pydantic inside the functions that need the
 answers at once.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +18,6 @@ app = typer.Typer(
     help="Class activation maps as pseudo-labels: check data, train, infer CAMs, "
     "evaluate, write pseudo-labels, predict, check a GPU.",
 )
-
-
-@app.callback()
-def _before_a_command() -> None:
-    # pydantic looks for plugins in the metadata of every installed package. We use none.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def gpu_check(

@@ -4,8 +4,6 @@ A command's module imports heavy packages (torch, Ray, MLflow, pydantic) inside 
 need them, so that `--help` and `plan` answer at once.
 """
 
-import os
-
 import typer
 
 from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
@@ -32,9 +30,3 @@ app = typer.Typer(
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-
-
-@app.callback()
-def _before_a_command() -> None:
-    # pydantic looks for plugins in the metadata of every installed package. We use none.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
