@@ -84,8 +84,9 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
         ]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-            raise JobError(f"{store}: `ray rsync-down {cluster}` failed:\n{said}")
+            lines = done.stderr.splitlines()
+            said = [line for line in lines if not line.startswith((" ", "Traceback"))]
+            raise JobError("\n".join([f"{store}: `ray rsync-down {cluster}` failed:", *said[-3:]]))
         return take_over(folder / "store", target)
 
 
