@@ -92,17 +92,19 @@ def submit(
         from wsss.recipes import with_recipe
 
         execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
-        more = ["--seeds", str(seeds), "--cpus", f"{cpus:g}", "--gpus", f"{gpus:g}"]
-        more += [] if workers is None else ["--workers", str(workers)]
-        more += [] if loader_workers is None else ["--loader-workers", str(loader_workers)]
-        more += ["--micro-batch", micro_batch] if micro_batch != "auto" else []
-        minutes = f"{checkpoint_minutes:g}"
-        more += ["--checkpoint-minutes", minutes] if checkpoint_minutes != 10 else []
-        more += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
-        more += ["--retry-failed"] if retry_failed else []
-        more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []
-        more += ["--prior-fails-after", str(fails_after)] if fails_after != 500 else []
-        more += ["--recheck"] if recheck else []
+        more = words_of(
+            ("--seeds", seeds, None),
+            ("--cpus", cpus, None),
+            ("--gpus", gpus, None),
+            ("--workers", workers, None),
+            ("--loader-workers", loader_workers, None),
+            ("--micro-batch", micro_batch, "auto"),
+            ("--checkpoint-minutes", checkpoint_minutes, 10.0),
+            ("--max-concurrent", max_concurrent, None),
+            ("--prior-warns-after", warns_after, 100),
+            ("--prior-fails-after", fails_after, 500),
+        )
+        more += ["--retry-failed"] * retry_failed + ["--recheck"] * recheck
         chosen = preset or default_preset(data)
         request = Request(
             tuple(by_alias(tables)),
@@ -124,6 +126,16 @@ def submit(
         if follow:
             raise typer.Exit(_follow(server, done.job_id, tail=None))
         _say(f"follow it with: {_attach_command(server, done.job_id)}")
+
+
+def words_of(*options: tuple[str, object, object]) -> list[str]:
+    """Return the words of (option, value, usual value) where the value is not the usual one."""
+    return [
+        word
+        for option, value, usual in options
+        if value != usual
+        for word in (option, f"{value:g}" if isinstance(value, float) else str(value))
+    ]
 
 
 def attach(
