@@ -142,6 +142,7 @@ def test_listening_ports_are_found_with_their_addresses() -> None:
         port = one.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as other:
             found = listening()
+            assert found is not None
             assert found[port] == {"127.0.0.1"}
             assert other.getsockname()[1] not in found
 
@@ -156,6 +157,7 @@ def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert states(check_ports({6379: {"0.0.0.0"}}, gcs)) == {"GCS": "ok"}
     assert check_ports({}, gcs) == []
+    assert states(check_ports(None, gcs)) == {"open ports": "warning"}
 
 
 @pytest.mark.parametrize(("status", "state"), [(200, "problem"), (401, "ok"), (403, "ok")])

@@ -211,18 +211,15 @@ def check_checkout(root: Path) -> Check:
     return Check("code", "ok", code_version())
 
 
-def listening() -> dict[int, set[str]]:
-    """Return port -> local addresses that listen for TCP here; nothing if the system won't say.
-
-    macOS tells only root.
-    """
+def listening() -> dict[int, set[str]] | None:
+    """Return port -> local addresses that listen for TCP here; None if only root may know."""
     import psutil
 
     found: dict[int, set[str]] = {}
     try:
         connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:
-        return found
+    except psutil.AccessDenied:  # macOS
+        return None
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN:
             found.setdefault(connection.laddr.port, set()).add(connection.laddr.ip)
@@ -230,9 +227,12 @@ def listening() -> dict[int, set[str]]:
 
 
 def check_ports(
-    open_ports: dict[int, set[str]], services: tuple[Service, ...] = SERVICES
+    open_ports: dict[int, set[str]] | None, services: tuple[Service, ...] = SERVICES
 ) -> list[Check]:
     """Check each service that listens here: on loopback only, or else refusing strangers."""
+    if open_ports is None:
+        text = "not known: this system tells only root which ports are open"
+        return [Check("open ports", "warning", text, "give the command as root")]
     checks = []
     for service in services:
         public = {a for a in open_ports.get(service.port, set()) if not _is_loopback(a)}
