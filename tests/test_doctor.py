@@ -1,6 +1,8 @@
 """Checks of one machine and of reports made up by hand; test_jobs_cluster.py has the cluster's."""
 
 import json
+import shutil
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,29 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from bucket_server import BUCKET, client, moto_server
 from typer.testing import CliRunner
 
 from sweeps.cli.doctor import doctor
-from sweeps.cluster.doctor import Check, as_json, exit_code, from_json
-from sweeps.cluster.doctor_checks import (
+from sweeps.cluster.doctor.check import Check, exit_code, from_json, to_json
+from sweeps.cluster.doctor.machine import (
+    Service,
     check_bucket,
     check_data,
+    check_job_server,
     check_limits,
+    check_mlflow,
+    check_ports,
     check_store,
     check_token,
     check_versions,
     installed,
-    locked_versions,
-)  # fmt: skip
-from sweeps.cluster.doctor_network import (
-    Service,
-    check_job_server,
-    check_mlflow,
-    check_ports,
     listening,
-)  # fmt: skip
-from sweeps.cluster.doctor_nodes import NodeReport, check_report, quick_fingerprint, same_data
+    locked_versions,
+)
+from sweeps.cluster.doctor.nodes import NodeReport, check_report, quick_fingerprint, same_data
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def test_problems_alone_make_the_exit_code() -> None:
 
 def test_checks_survive_json() -> None:
     checks = [Check("disk", "ok", "1 GiB", "", "n1")]
-    assert from_json(as_json(checks)) == checks
+    assert from_json(to_json(checks)) == checks
 
 
 def test_a_missing_and_another_version_are_named(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_token_that_others_can_read_is_a_problem_and_never_shown(tmp_path: Pat
     token.chmod(0o644)
     checks = check_token(env)
     assert states(checks) == {"authentication": "ok", "token file": "problem"}
-    assert "secret-words" not in as_json(checks)
+    assert "secret-words" not in to_json(checks)
     token.chmod(0o600)
     assert states(check_token(env))["token file"] == "ok"
     token.unlink()
@@ -136,18 +137,14 @@ def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(
     assert check_data(tmp_path, ["train"]).state == "problem"
 
 
-def test_listening_ports_are_read_with_their_addresses(tmp_path: Path) -> None:
-    table = tmp_path / "tcp"
-    table.write_text(
-        "  sl  local_address rem_address   st\n"
-        "   0: 0100007F:2049 00000000:0000 0A\n"
-        "   1: 00000000:18EB 00000000:0000 0A\n"
-        "   2: 0100007F:9999 0100007F:2049 01\n"
-        "   3: 0000000000000000FFFF00000100007F:1388 0:0 0A\n"
-    )
-    assert listening((str(table),)) == {
-        8265: {"127.0.0.1"}, 6379: {"0.0.0.0"}, 5000: {"::ffff:7f00:1"},
-    }  # fmt: skip
+def test_listening_ports_are_found_with_their_addresses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            found = listening()
+            assert found is not None
+            assert found[port] == {"127.0.0.1"}
+            assert other.getsockname()[1] not in found
 
 
 def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
@@ -160,13 +157,14 @@ def test_loopback_is_fine_and_an_open_port_without_token_is_a_problem(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert states(check_ports({6379: {"0.0.0.0"}}, gcs)) == {"GCS": "ok"}
     assert check_ports({}, gcs) == []
+    assert states(check_ports(None, gcs)) == {"open ports": "warning"}
 
 
 @pytest.mark.parametrize(("status", "state"), [(200, "problem"), (401, "ok"), (403, "ok")])
 def test_an_open_http_port_is_asked_as_a_stranger(
     status: int, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.cluster.doctor_network._own_address", lambda: "127.0.0.1")
+    monkeypatch.setattr("sweeps.cluster.doctor.machine._own_address", lambda: "127.0.0.1")
     with server(status) as port:
         found = check_ports({port: {"0.0.0.0"}}, (Service("dashboard", port, "/"),))
     assert states(found) == {"dashboard": state}
@@ -226,8 +224,6 @@ def test_gpus_that_torch_does_not_see_are_a_problem() -> None:
 def test_a_changed_picture_list_or_size_changes_the_quick_fingerprint(
     drawn: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(drawn, copy)
     assert quick_fingerprint(copy) == quick_fingerprint(drawn)
@@ -246,13 +242,11 @@ def test_nodes_with_other_data_are_named() -> None:
 def test_the_command_prints_json_and_fails_on_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import typer
-
     app = typer.Typer()
     app.command()(doctor)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr("sweeps.cluster.doctor_network.listening", dict)
+    monkeypatch.setattr("sweeps.cluster.doctor.machine.listening", dict)
     common = ["--json", "--working-dir", str(tmp_path), "--store"]
     good = CliRunner().invoke(app, [*common, str(tmp_path / "s")])
     assert "store" in {check["name"] for check in json.loads(good.stdout)}

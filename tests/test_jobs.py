@@ -1,85 +1,36 @@
-"""What needs no cluster: packing, requests, exit codes, archives of results."""
+"""What needs no cluster: requests, commands, exit codes, following a log, fetching results."""
 
-import io
+import asyncio
+import os
+import socket
+import stat
 import subprocess
-import tarfile
-import zipfile
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from bucket_server import BUCKET, client, moto_server
 from ray.job_submission import JobStatus
 
-from sweeps.cluster import packaging
-from sweeps.cluster.connection import Connection, JobError, UnreachableError
-from sweeps.cluster.export import pack
-from sweeps.cluster.fetch import unpack
+from sweeps.cluster import fetch, follow, job_server
+from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import Follower, exit_code
-from sweeps.cluster.jobs import Request, entry_point, resume_command, sweep_command
-from sweeps.cluster.packaging import PackagingError, make_package, project_files
-from sweeps.cluster.tool import printed
+from sweeps.cluster.job_server import JobError, JobGoneError, JobServer, UnreachableError
+from sweeps.cluster.jobs import (
+    Request,
+    entry_point,
+    printed,
+    resume_command,
+    start,
+    store_of,
+    sweep_command,
+)
+from sweeps.store.store import Store, StoreError, open_store
 from wsss.overrides import ConfigError
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    root = tmp_path / "project"
-    for name in ("sweeps/__main__.py", "notes.txt", "data/picture.jpg", "a/.venv/x.py", ".env"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
-    (root / ".gitignore").write_text("/data/\n*.log\n")
-    (root / "sweeps" / "run.log").write_text("ignored")
-    return root
-
-
-def test_without_git_the_plain_patterns_of_gitignore_decide(project: Path) -> None:
-    assert project_files(project) == [".env", ".gitignore", "notes.txt", "sweeps/__main__.py"]
-
-
-def test_in_a_checkout_untracked_files_go_along_and_ignored_ones_do_not(project: Path) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    subprocess.run(["git", "add", "notes.txt"], cwd=project, check=True)
-    assert project_files(project) == [".env", ".gitignore", "notes.txt", "sweeps/__main__.py"]
-
-
-def test_a_package_holds_project_and_extra_files_but_no_secrets(project: Path) -> None:
-    extra = {"data/drawn/x.txt": project / "notes.txt"}
-    package = make_package(project, project.parent / "p.zip", extra)
-    with zipfile.ZipFile(package.path) as archive:
-        names = [n for n in archive.namelist() if ".dist-info/" not in n]
-        assert names == [".gitignore", "data/drawn/x.txt", "notes.txt", "sweeps/__main__.py"]
-        assert archive.read("data/drawn/x.txt") == b"notes.txt"
-    assert package.left_out == (".env",)
-
-
-def test_equal_files_give_equal_packages_whatever_their_dates(project: Path) -> None:
-    first = make_package(project, project.parent / "p.zip").path.read_bytes()
-    (project / "notes.txt").touch()
-    assert make_package(project, project.parent / "q.zip").path.read_bytes() == first
-    (project / "notes.txt").write_text("changed")
-    assert make_package(project, project.parent / "q.zip").path.read_bytes() != first
-
-
-def test_a_project_over_the_limit_is_refused_naming_the_largest_files(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packaging, "MAX_BYTES", 2**20)
-    (project / "big.bin").write_bytes(bytes(2**20))
-    with pytest.raises(PackagingError, match=r"1\.0 MiB  big\.bin"):
-        make_package(project, project.parent / "p.zip")
-
-
-def test_a_link_out_of_the_project_is_refused(project: Path) -> None:
-    (project.parent / "outside.txt").write_text("x")
-    (project / "link.txt").symlink_to(project.parent / "outside.txt")
-    with pytest.raises(PackagingError, match=r"link\.txt: a link to .*outside\.txt"):
-        make_package(project, project.parent / "p.zip")
-
-
-def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PackagingError, match="working-dir"):
-        make_package(tmp_path, tmp_path / "p.zip")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +81,11 @@ def test_resuming_gives_the_same_sweep_to_submit() -> None:
     )
 
 
+def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="working-dir"):
+        start(Cluster(), "job", "true", tmp_path, {})
+
+
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [("SUCCEEDED", 0, 0), ("FAILED", 7, 7), ("FAILED", -9, 137), ("FAILED", None, 1),
@@ -140,73 +96,220 @@ def test_an_exit_code_is_the_commands(status: str, code: int | None, expected: i
     assert exit_code(job) == expected
 
 
-def test_a_log_sent_again_from_its_beginning_is_printed_once() -> None:
-    parts: list[str] = []
-    nowhere: Any = None
-    follower = Follower(nowhere, "job", write=parts.append)
-    for start, text in (
-        (0, "one\nt"),
-        (5, "wo\n"),
-        (0, "one\ntwo\nth"),
-        (10, "ree\n"),
-        (0, "one\n"),
-    ):
-        follower._print_from(start, text)
-    assert "".join(parts) == "one\ntwo\nthree\n"
-
-
-def test_rays_own_lines_are_no_output_of_a_command() -> None:
-    log = "env is set up\n[sweeps] store /s\nRunning entrypoint for job x: y\nmine\n"
+def test_rays_own_lines_are_no_output_of_a_command_and_one_names_the_store() -> None:
+    log = "env is set up\nRunning entrypoint for job x: y\n[sweeps] store /s t\nmine\n"
     assert printed(log) == "mine\n"
+    assert store_of(Cluster(whole=log), SimpleNamespace(submission_id="x")) == "/s t"  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="--store"):
+        store_of(Cluster(whole="mine\n"), SimpleNamespace(submission_id="x"))  # type: ignore[arg-type]
+
+
+class Cluster(JobServer):
+    """A job server whose connections send these parts of a log and then break with that error.
+
+    A part that is None: silence for ever. The job has ended when the last connection has.
+    """
+
+    def __init__(self, *lines: tuple[list[str | None], Exception | None], whole: str = "") -> None:
+        self.address = "http://head"
+        self.lines, self.whole = list(lines), whole
+
+    async def tail(self, job_id: str) -> AsyncIterator[str]:
+        parts, error = self.lines.pop(0)
+        for part in parts:
+            yield part if part is not None else await asyncio.Event().wait()  # type: ignore[misc]
+        if error:
+            raise error
+
+    def job(self, job_id: str) -> Any:
+        if self.lines and self.lines[0][1] is not None and not self.lines[0][0]:
+            raise self.lines.pop(0)[1]  # type: ignore[misc]
+        status = JobStatus.RUNNING if self.lines else JobStatus.FAILED
+        return SimpleNamespace(status=status, driver_exit_code=7)
+
+    def log(self, job_id: str) -> str:
+        return self.whole
+
+
+def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, list[str]]:
+    """The exit code, what was printed, and what was said beside it."""
+    monkeypatch.setattr(follow, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(follow, "SILENCE_S", 0.05)
+    parts: list[str] = []
+    said: list[str] = []
+    code = Follower(cluster, "job", write=parts.append, say=said.append).run()
+    return code, "".join(parts), said
+
+
+def test_a_log_sent_again_from_its_beginning_is_printed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(
+        (["one\nt", "wo\n"], RuntimeError("closed unexpectedly")),
+        (["one\ntwo\nth", "ree\n"], None),
+        whole="one\ntwo\nthree\nend\n",
+    )
+    code, text, said = followed(cluster, monkeypatch)
+    assert (code, text) == (7, "one\ntwo\nthree\nend\n")
+    assert said == [
+        "connection lost (RuntimeError); the job goes on, trying again",
+        "connected to http://head again",
+    ]
+
+
+def test_a_line_that_went_silent_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = UnreachableError("no answer")
+    cluster = Cluster((["one\n", None], None), ([], gone), (["one\ntwo\n"], None), whole="")
+    code, text, said = followed(cluster, monkeypatch)
+    assert (code, text) == (7, "one\ntwo\n")
+    assert "connection lost (no answer)" in said[0]
+
+
+def test_a_job_that_the_cluster_forgot_is_no_longer_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut, gone = RuntimeError("closed unexpectedly"), JobGoneError("knows no such job")
+    with pytest.raises(JobGoneError, match="no such job"):
+        followed(Cluster((["one\n"], cut), ([], gone)), monkeypatch)
 
 
 def test_an_address_without_http_and_a_closed_port_are_explained() -> None:
     with pytest.raises(JobError, match="begins with http://"):
-        Connection("127.0.0.1:8265")
+        JobServer("127.0.0.1:8265")
     with pytest.raises(UnreachableError, match="ray dashboard"):
-        Connection("http://127.0.0.1:9")
+        JobServer("http://127.0.0.1:9")
 
 
-def write(store: Path, **files: str) -> Path:
+def test_a_server_that_accepts_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job_server, "TIMEOUT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(UnreachableError, match="TimeoutError"),
+    ):
+        JobServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+FILES = {
+    "cams/c/epochs.jsonl": '{"epoch": 1}\n',
+    "cams/c/checkpoints/epoch_0001.pt": "weights",
+    "cams/c/trained.json": "{}",
+    "runs/a/metrics.json": '{"from": "cluster"}',
+    "runs/b/metrics.json": '{"from": "cluster"}',
+    "sweeps/n/sweep.json": "{}",
+}
+
+
+def write(root: Path, files: dict[str, str]) -> None:
     for name, content in files.items():
-        path = store / name.replace("__", "/").replace("_json", ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return store
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
 
 
-def test_results_are_packed_without_weights_locks_and_databases(tmp_path: Path) -> None:
-    store = write(
-        tmp_path / "s", runs__a__metrics_json="1", cams__c__checkpoints__w="2", ray__x="3",
-        sweeps__n__driver="4",
-    )  # fmt: skip
-    for name in ("mlflow.db", "sweeps/n/driver.lock", "runs/a/x.json.partial7"):
-        (store / name).write_text("no")
-    assert pack(store, tmp_path / "a.tar.gz", checkpoints=False) == 2
-    assert pack(store, tmp_path / "b.tar.gz", checkpoints=True) == 3
-    with tarfile.open(tmp_path / "a.tar.gz") as tar:
-        assert tar.getnames() == ["runs/a/metrics.json", "sweeps/n/driver"]
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a store with FILES, which another machine's mirror has uploaded."""
+    with moto_server():
+        monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+        url = f"s3://{BUCKET}/lab"
+        store = open_store(url)
+        write(store.root, FILES)
+        for folder in ("cams", "runs", "sweeps"):
+            store.push_folder(store.root / folder)
+        yield url
 
 
-def test_unpacking_keeps_finished_results_and_replaces_unfinished_ones(tmp_path: Path) -> None:
-    store = write(
-        tmp_path / "s", runs__a__metrics_json="theirs", runs__b__metrics_json="theirs",
-        cams__c__epochs="theirs",
-    )  # fmt: skip
-    pack(store, tmp_path / "a.tar.gz", checkpoints=False)
-    local = write(tmp_path / "l", runs__a__metrics_json="ours", cams__c__epochs="ours")
-    fetched = unpack(tmp_path / "a.tar.gz", local)
-    assert (fetched.num_files, fetched.num_kept) == (2, 1)
-    assert (local / "runs/a/metrics.json").read_text() == "ours"
-    assert (local / "runs/b/metrics.json").read_text() == "theirs"
-    assert (local / "cams/c/epochs").read_text() == "theirs"
+def check_fetched(target: Path, fetched: fetch.Fetched) -> None:
+    """All is here but weights, and run a as it was here before, which alone was finished."""
+    assert Store(target).run("a").metrics() == {"from": "here"}
+    assert Store(target).run("b").metrics() == {"from": "cluster"}
+    assert Store(target).cam("c").epochs() == [{"epoch": 1}]
+    assert Store(target).sweep_names() == ["n"]
+    assert not (target / "cams/c/checkpoints").exists()
+    # epochs.jsonl, trained.json, run b, sweep.json; run a was here
+    assert (fetched.num_files, fetched.num_kept) == (4, 1)
+    assert fetched.num_bytes == sum(
+        len(FILES[name])
+        for name in (
+            "cams/c/epochs.jsonl",
+            "cams/c/trained.json",
+            "runs/b/metrics.json",
+            "sweeps/n/sweep.json",
+        )
+    )
 
 
-def test_an_archive_that_leads_out_of_the_store_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
-        member = tarfile.TarInfo("../outside")
-        member.size = 1
-        tar.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(tarfile.OutsideDestinationError):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "l")
-    assert not (tmp_path / "outside").exists()
+def test_a_bucket_is_fetched_without_weights_and_finished_results_stay(
+    bucket: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "here"
+    write(target, {"runs/a/metrics.json": '{"from": "here"}'})
+    check_fetched(target, fetch_from_bucket(bucket, target, checkpoints=False))
+    port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    client(port).put_object(Bucket=BUCKET, Key="lab/leases/x", Body=b"no result")
+    assert fetch_from_bucket(bucket, target, checkpoints=False).num_files == 0
+
+
+def test_weights_come_from_a_bucket_only_if_asked_for(bucket: str, tmp_path: Path) -> None:
+    fetch_from_bucket(bucket, tmp_path / "here", checkpoints=True)
+    assert (tmp_path / "here/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
+
+
+def test_a_bucket_without_results_is_an_error(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no results in it"):
+        fetch_from_bucket(f"s3://{BUCKET}/elsewhere", tmp_path / "here", checkpoints=False)
+    assert not (tmp_path / "here").exists()
+
+
+RSYNC_DOWN = """\
+#!/usr/bin/env python
+import fnmatch, shutil, sys, yaml
+word, cluster, source, target = sys.argv[1:]
+assert word == "rsync-down"
+config = yaml.safe_load(open(cluster))
+assert config["cluster_name"] == "mine", "no such cluster"
+shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(
+    *(pattern.lstrip("/") for pattern in config["rsync_exclude"])))
+"""
+"""Stands for `ray rsync-down` where there is neither SSH nor rsync: copies on this machine."""
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    ray = tmp_path / "ray"
+    ray.write_text(RSYNC_DOWN.replace("/usr/bin/env python", sys.executable))
+    ray.chmod(ray.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(fetch, "RAY", ray)
+    path = tmp_path / "cluster.mine.yaml"
+    path.write_text(yaml.safe_dump({"cluster_name": "mine", "rsync_exclude": ["x"]}))
+    return path
+
+
+def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_stay(
+    cluster_file: Path, tmp_path: Path
+) -> None:
+    there, target = tmp_path / "there", tmp_path / "here"
+    notes = (
+        "ray/state",
+        "mlflow.db",
+        "sweeps/n/driver.lock",
+        "runs/b/x.json.partial7",
+        ".synced/x",
+    )
+    write(there, FILES | dict.fromkeys(notes, "no"))
+    write(target, {"runs/a/metrics.json": '{"from": "here"}'})
+    fetched = fetch_by_rsync(str(there), target, cluster_file, checkpoints=False)
+    check_fetched(target, fetched)
+    assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}
+    fetch_by_rsync(str(there), tmp_path / "all", cluster_file, checkpoints=True)
+    assert (tmp_path / "all/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
+
+
+def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
+    cluster_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="give the file of `ray up` with --cluster"):
+        fetch_by_rsync("/there", tmp_path / "here", tmp_path / "none.yaml", checkpoints=False)
+    with pytest.raises(JobError, match=r"(?s)rsync-down.*No such file or directory: '/there/'"):
+        fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)

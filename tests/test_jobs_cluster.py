@@ -1,5 +1,6 @@
 """A laptop's commands against a real head with token authentication, and through a bad line."""
 
+import json
 import os
 import secrets
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.store.code_version import commit as commit_here
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 FAKE = """
@@ -21,6 +24,8 @@ import json, os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 if len(sys.argv) > 1 and sys.argv[1] == "run":
     print("arguments", json.dumps(sys.argv[1:]), flush=True)
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(".") for name in names)
+    print("files", json.dumps(sorted(paths)), os.environ["WSSS_COMMIT"], flush=True)
     try:
         while not os.path.exists("GATE"):  # a busy machine submits slowly
             time.sleep(0.1)
@@ -32,14 +37,6 @@ if len(sys.argv) > 1 and sys.argv[1] == "run":
         print("checkpoint written", flush=True)
         sys.exit(130)
     sys.exit(7)
-"""
-PROGRAM = """
-import sys, typer
-from sweeps.cli import jobs as j
-app = typer.Typer(pretty_exceptions_enable=False)
-for f in (j.submit, j.attach, j.logs, j.stop, j.jobs, j.fetch):
-    app.command()(f)
-app()
 """
 HERE = Path(__file__).parents[1]
 
@@ -109,12 +106,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
-def sweeps(
-    laptop: dict[str, str], *words: str, cwd: Path = HERE
-) -> subprocess.CompletedProcess[str]:
+def sweeps(laptop: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words],
-        env=laptop, cwd=HERE, capture_output=True, text=True, timeout=240, check=False,
+        [sys.executable, "-m", "sweeps", *words], env=laptop, cwd=HERE,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 
@@ -124,11 +119,16 @@ def fake_project(folder: Path, num_lines: int) -> Path:
     (folder / "sweeps" / "__main__.py").write_text(
         FAKE.replace("NUM", str(num_lines)).replace("GATE", f"{folder}/go")
     )
+    (folder / ".gitignore").write_text("/data/\n*.log\n")
+    for name in (".env", "run.log", "notes.txt"):
+        (folder / name).write_text("text")
     return folder
 
 
-def submit(laptop: dict[str, str], project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    common = ["--data", "/data", "--preset", "tiny", "--working-dir", str(project)]
+def submit(
+    laptop: dict[str, str], project: Path, *words: str, data: str = "/data"
+) -> subprocess.CompletedProcess[str]:
+    common = ["--data", data, "--preset", "tiny", "--working-dir", str(project)]
     return sweeps(laptop, "submit", *words, *common)
 
 
@@ -182,9 +182,9 @@ def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
     again = submit(laptop, tmp_path / "p", "VI", "--no-follow", "--seeds", "2")
     assert "one is there already" in again.stderr
     (tmp_path / "p" / "go").touch()
-    command = [sys.executable, "-c", PROGRAM, "attach", "one"]
+    command = [sys.executable, "-m", "sweeps", "attach", "one"]
     with subprocess.Popen(
-        command, env=laptop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=laptop, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -218,18 +218,46 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     assert "STOPPED exit 130" in sweeps(head, "jobs").stdout
 
 
-def test_results_are_fetched_and_the_archive_does_not_stay(
+def test_the_project_goes_along_with_drawn_data_without_secrets_and_ignored_files(
     head: dict[str, str], tmp_path: Path
 ) -> None:
-    result = tmp_path / "there" / "runs" / "a" / "metrics.json"
-    result.parent.mkdir(parents=True)
-    result.write_text("{}")
-    done = sweeps(head, "fetch", "--store", str(tmp_path / "there"), "--to", str(tmp_path / "here"))
+    project = fake_project(tmp_path / "p", 1)
+    (project / "go").touch()
+    done = submit(head, project, "VI", "--id", "three", data="drawn")
+    assert done.returncode == 7, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("files "))
+    names, _, commit = line.removeprefix("files ").rpartition(" ")
+    came = set(json.loads(names))
+    assert {name for name in came if "/data/" not in name} == {
+        "./.gitignore", "./go", "./notes.txt", "./sweeps/__init__.py", "./sweeps/__main__.py",
+    }  # fmt: skip
+    assert "./data/drawn/ImageSets/Segmentation/train.txt" in came
+    assert commit == commit_here()
+
+
+def test_a_fetch_asks_for_the_store_of_the_last_sweep_and_for_the_cluster_file(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    project = fake_project(tmp_path / "p", 1)
+    (project / "go").touch()
+    done = submit(head, project, "V", "--no-follow", "--store", "/shared/some store")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "here" / "runs" / "a" / "metrics.json").read_text() == "{}"
-    missing = sweeps(head, "fetch", "--store", "/no/store", "--to", str(tmp_path / "here"))
-    assert missing.returncode == 2
-    assert "/no/store: no store on the head" in missing.stderr
+    fetched = sweeps(head, "fetch", "--to", str(tmp_path / "here"), "--cluster", "no.yaml")
+    assert fetched.returncode == 2
+    assert "/shared/some store: by `ray rsync-down no.yaml`" in fetched.stderr
+    assert "give the file of `ray up` with --cluster" in fetched.stderr
+
+
+def test_a_project_that_is_too_large_is_refused_and_its_large_files_are_named(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    project = fake_project(tmp_path / "p", 1)
+    with (project / "big.bin").open("wb") as file:
+        file.truncate(101 * 2**20)
+    done = submit(head, project, "V", "--no-follow")
+    assert done.returncode == 2
+    assert "larger than the 100 MiB" in done.stderr
+    assert "big.bin is very large" in done.stderr
 
 
 def test_a_wrong_and_a_missing_token_are_told_apart_and_not_printed(head: dict[str, str]) -> None:

@@ -16,10 +16,11 @@ from finished import finished_sweep
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps.cli.ledger import add_up, format_hours
+from sweeps.cli.ledger import add_up
 from sweeps.cli.ledger import ledger as ledger_command
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.live.cost_lines import format_hours
 from sweeps.run import ledger as ledger_module
 from sweeps.run.ledger import Ledger, Size, append_lines, ledger_path
 from sweeps.store import bucket as remote_bucket

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,11 @@ def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
     checkout: replaced, for processes in here, by a copy of its files, which nobody edits meanwhile.
     hosts: name -> address, for /etc/hosts.
     """
-    from sweeps.cluster.packaging import project_files  # noqa: TID251
-
     run("mount", "--make-rprivate", "/")
     run("mount", "--bind", os.environ[INSIDE], str(SCRATCH))
     laptop = SCRATCH / "laptop"
     copy = laptop / "checkout"
-    for name in project_files(checkout):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(checkout / name, copy / name)
+    shutil.copytree(checkout, copy, symlinks=True, ignore=partial(_left_out, checkout))
     (copy / ".venv").mkdir()
     run("mount", "--bind", str(checkout / ".venv"), str(copy / ".venv"))
     run("mount", "-o", "remount,bind,ro", str(copy / ".venv"))
@@ -125,6 +122,14 @@ def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
     run("ip", "link", "set", "br0", "up")
     os.chdir(checkout)
     return laptop
+
+
+def _left_out(checkout: Path, folder: str, names: list[str]) -> set[str]:
+    """Return the names in a folder of the checkout which the code does not need."""
+    left_out = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+    if Path(folder) == checkout:
+        left_out |= {".git", ".venv", "data", "results", "cluster.mine.yaml"}
+    return left_out & set(names)
 
 
 class Host:

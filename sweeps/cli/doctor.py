@@ -1,6 +1,7 @@
 """The command `sweeps doctor`."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,21 @@ import typer
 from wsss.errors import explained
 
 if TYPE_CHECKING:
-    from sweeps.cluster.doctor import Check
+    from sweeps.cluster.doctor.check import Check
 
-JSON_LINE = "[sweeps] checks "
+
+@dataclass(frozen=True)
+class Files:
+    """What to check beside the machine itself; paths are the cluster's if one is asked."""
+
+    store: str | None
+    data: str | None
+    weights: str | None
+
+    @property
+    def folder(self) -> Path | None:
+        """The store if it is a folder that was named."""
+        return Path(self.store) if self.store and "://" not in self.store else None
 
 
 def doctor(
@@ -46,95 +59,76 @@ def doctor(
     """
     from rich.console import Console
 
-    from sweeps.cluster import doctor as shown
+    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
 
     with explained():
-        root = working_dir.absolute()
-        checks = _local(root, root / lock, mlflow, address)
+        root, files = working_dir.absolute(), Files(store, data, weights)
+        checks = _this_machine(root, root / lock, mlflow, address)
         if address is None:
-            checks += _files(store, data, weights)
-        elif address.startswith("http"):
-            checks += _through_job_server(address, store, data, weights, root, python, checks)
-        else:
-            checks += _files(store, data, weights) + _nodes(address, root / lock, store, data)
-        print(shown.as_json(checks)) if as_json else shown.print_checks(Console(), checks)
-        raise typer.Exit(shown.exit_code(checks))
+            checks += _check_files(files)
+        elif not address.startswith("http"):
+            checks += _check_files(files) + _check_nodes(address, root / lock, files)
+        elif not any(check.name == "job server" and check.state == "problem" for check in checks):
+            checks += _from_the_head(address, files, root, python)
+        print(to_json(checks)) if as_json else print_checks(Console(), checks)
+        raise typer.Exit(exit_code(checks))
 
 
-def _local(root: Path, lock: Path, mlflow: str, address: str | None) -> "list[Check]":
-    from sweeps.cluster import doctor_checks as machine
-    from sweeps.cluster import doctor_network as network
-    from sweeps.cluster.doctor import Check
+def _this_machine(root: Path, lock: Path, mlflow: str, address: str | None) -> "list[Check]":
+    from sweeps.cluster.doctor import machine
+    from sweeps.cluster.doctor.check import Check
 
     if lock.exists():
         checks = machine.check_versions(machine.locked_versions(lock))
     else:
         checks = [Check("packages", "warning", f"{lock}: missing", "name the file with --lock")]
     checks += [*machine.check_token(os.environ), *machine.check_limits(), machine.check_gpus()]
-    checks += [machine.check_checkout(root), network.check_mlflow(mlflow)]
-    checks += network.check_ports(network.listening())
+    checks += [machine.check_checkout(root), machine.check_mlflow(mlflow)]
+    checks += machine.check_ports(machine.listening())
     if address and address.startswith("http"):
-        checks += network.check_job_server(address.rstrip("/"))
+        checks += machine.check_job_server(address.rstrip("/"))
     return checks
 
 
-def _files(store: str | None, data: str | None, weights: str | None) -> "list[Check]":
-    from sweeps.cluster import doctor_checks as machine
-    from sweeps.cluster.doctor import Check
-
-    checks: list[Check] = []
-    if store and "://" in store:
-        checks.append(machine.check_bucket(store))
-    else:
-        checks += machine.check_store(Path(store or "results").absolute())
-    if data:
-        checks.append(machine.check_data(Path(data), ["train", "train_aug"]))
+def _check_files(files: Files) -> "list[Check]":
+    from sweeps.cluster.doctor import machine
     from wsss.weights import NAMES
 
-    if weights and weights not in NAMES:
-        checks.append(machine.check_weights(Path(weights)))
+    if files.store and "://" in files.store:
+        checks = [machine.check_bucket(files.store)]
+    else:
+        checks = machine.check_store((files.folder or Path("results")).absolute())
+    if files.data:
+        checks.append(machine.check_data(Path(files.data), ["train", "train_aug"]))
+    if files.weights and files.weights not in NAMES:
+        checks.append(machine.check_weights(Path(files.weights)))
     return checks
 
 
-def _nodes(address: str, lock: Path, store: str | None, data: str | None) -> "list[Check]":
-    from sweeps.cluster.doctor_checks import locked_versions
-    from sweeps.cluster.doctor_nodes import check_nodes
+def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
+    from sweeps.cluster.doctor.machine import locked_versions
+    from sweeps.cluster.doctor.nodes import check_nodes
     from sweeps.run.shards import joined
 
     locked = locked_versions(lock) if lock.exists() else {}
     with joined(address):
-        shared = Path(store) if store and "://" not in store else None
-        return check_nodes(locked, Path(data) if data else None, shared)
+        return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
 
 
-def _through_job_server(
-    address: str,
-    store: str | None,
-    data: str | None,
-    weights: str | None,
-    root: Path,
-    python: str,
-    before: "list[Check]",
-) -> "list[Check]":
+def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list[Check]":
     """Run this command on the head, which reaches all nodes, and mark its checks as the head's."""
     from dataclasses import replace
 
-    from sweeps.cluster.connection import Connection
-    from sweeps.cluster.doctor import Check, from_json
-    from sweeps.cluster.tool import run_tool
+    from sweeps.cluster.doctor.check import Check, from_json
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import run_tool
 
-    if any(check.name == "job server" and check.state == "problem" for check in before):
-        return []
-    words = ["sweeps.cli.doctor", "--address", "auto", "--json"]
-    for option, value in (("--store", store), ("--data", data), ("--weights", weights)):
-        words += [option, value] if value else []
-    done = run_tool(Connection(address), words, root=root, store=store, python=python)
+    words = ["sweeps", "doctor", "--address", "auto", "--json"]
+    named = {"--store": files.store, "--data": files.data, "--weights": files.weights}
+    words += [word for option, value in named.items() if value for word in (option, value)]
+    done = run_tool(JobServer(address), words, root=root, store=files.store, python=python)
     lines = [line for line in done.text.splitlines() if line.startswith("[{")]
     if not lines:
         text = f"no report from the head: {done.text.strip()[-500:]}"
         return [Check("cluster", "problem", text, "see `sweeps logs`; is the environment there?")]
     return [check if check.node else replace(check, node="head") for check in from_json(lines[-1])]
-
-
-if __name__ == "__main__":
-    typer.run(doctor)

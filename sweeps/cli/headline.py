@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from sweeps.cli.options import (
     Data,
@@ -20,15 +18,16 @@ from sweeps.cli.options import (
     default_preset,
     opened,
 )
-from sweeps.plan.sweep import Sweep, make_sweep
-from sweeps.store.store import Store
 from wsss.errors import explained
-from wsss.overrides import ConfigError, parse_assignments, replace_settings
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sweeps.plan.headline import Headline
+    from sweeps.plan.sweep import Sweep
     from sweeps.run.resources import Resources
+    from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
@@ -110,7 +109,9 @@ def headline(
     """
     from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.headline import Headline, check_sources, make_chains
+    from sweeps.plan.sweep import make_sweep
     from sweeps.run.resources import Resources
+    from wsss.overrides import parse_assignments, replace_settings
     from wsss.recipes import with_recipe
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
@@ -125,7 +126,7 @@ def headline(
         root = data_folder(data)
         chosen = preset or default_preset(data)
 
-        def planned_sweep(cell: str) -> Sweep:
+        def planned_sweep(cell: str) -> "Sweep":
             return make_sweep(
                 [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
                 weights=weights, num_seeds=1, overrides=parse_assignments(settings or []),
@@ -156,9 +157,12 @@ def headline(
 
 
 def _work(
-    planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
+    planned: "Headline", results: "Store", resources: "Resources", *, label_workers: int
 ) -> None:
     """Run what is missing, export, write the report and show it."""
+    from rich.console import Console
+    from rich.text import Text
+
     from sweeps.plan.headline import chain_metrics, one_at_a_time
     from sweeps.report.headline.build import build_headline_report, headline_folder
     from sweeps.report.headline.document import headline_document
@@ -193,8 +197,10 @@ def _work(
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 
-def _export(planned: "Headline", results: Store, console: Console) -> None:
+def _export(planned: "Headline", results: "Store", console: "Console") -> None:
     """Export the split under every chosen network, and say where the archives are."""
+    from rich.text import Text
+
     from sweeps.stages.export import export_folder, export_split, read_export
     from wsss.training.process import pick_device
 
@@ -226,6 +232,7 @@ def _export_sources(
 ) -> tuple[str, ...]:
     """Return the sources whose networks export. Raises ConfigError for a wish that cannot be."""
     from sweeps.plan.headline import SUPERVISED
+    from wsss.overrides import ConfigError
 
     if split is None:
         if named:

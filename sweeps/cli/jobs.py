@@ -18,7 +18,7 @@ from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
-    from sweeps.cluster.connection import Connection
+    from sweeps.cluster.job_server import JobServer
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 DETACHED = 130
@@ -82,8 +82,9 @@ def submit(
 ) -> None:
     """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
 
-    The project's files go along: those that git would commit, up to 100 MiB. The exit code is the
-    sweep's. Give the same command again to attach to a running sweep or to resume an ended one.
+    The project's files go along, up to 100 MiB; what the .gitignore at its root names stays here,
+    and so does what looks like a secret (.env, keys, tokens). The exit code is the sweep's. Give
+    the same command again to attach to a running sweep or to resume an ended one.
     """
     with explained():
         from sweeps.cluster.jobs import Request, submit
@@ -91,17 +92,19 @@ def submit(
         from wsss.recipes import with_recipe
 
         execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
-        more = ["--seeds", str(seeds), "--cpus", f"{cpus:g}", "--gpus", f"{gpus:g}"]
-        more += [] if workers is None else ["--workers", str(workers)]
-        more += [] if loader_workers is None else ["--loader-workers", str(loader_workers)]
-        more += ["--micro-batch", micro_batch] if micro_batch != "auto" else []
-        minutes = f"{checkpoint_minutes:g}"
-        more += ["--checkpoint-minutes", minutes] if checkpoint_minutes != 10 else []
-        more += ["--max-concurrent", str(max_concurrent)] if max_concurrent else []
-        more += ["--retry-failed"] if retry_failed else []
-        more += ["--prior-warns-after", str(warns_after)] if warns_after != 100 else []
-        more += ["--prior-fails-after", str(fails_after)] if fails_after != 500 else []
-        more += ["--recheck"] if recheck else []
+        more = words_of(
+            ("--seeds", seeds, None),
+            ("--cpus", cpus, None),
+            ("--gpus", gpus, None),
+            ("--workers", workers, None),
+            ("--loader-workers", loader_workers, None),
+            ("--micro-batch", micro_batch, "auto"),
+            ("--checkpoint-minutes", checkpoint_minutes, 10.0),
+            ("--max-concurrent", max_concurrent, None),
+            ("--prior-warns-after", warns_after, 100),
+            ("--prior-fails-after", fails_after, 500),
+        )
+        more += ["--retry-failed"] * retry_failed + ["--recheck"] * recheck
         chosen = preset or default_preset(data)
         request = Request(
             tuple(by_alias(tables)),
@@ -114,20 +117,25 @@ def submit(
             probe,
         )
         request.check()
-        connection = _connect(address)
-        done = submit(
-            connection, request, root=working_dir.absolute(), job_id=job_id, python=python
-        )
-        if done.package is None:
-            _say(f"{done.job_id} is there already, attaching to it; it runs: {done.command}")
+        server = _connect(address)
+        done = submit(server, request, root=working_dir.absolute(), job_id=job_id, python=python)
+        if done.running:
+            _say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
         else:
-            for name in done.package.left_out:
-                _say(f"left out, for it looks like a secret: {name}")
-            size = done.package.num_bytes / 2**20
-            _say(f"submitted {done.job_id} with {done.package.num_files} files, {size:.1f} MiB")
+            _say(f"submitted {done.job_id}")
         if follow:
-            raise typer.Exit(_follow(connection, done.job_id, tail=None))
-        _say(f"follow it with: {_attach_command(connection, done.job_id)}")
+            raise typer.Exit(_follow(server, done.job_id, tail=None))
+        _say(f"follow it with: {_attach_command(server, done.job_id)}")
+
+
+def words_of(*options: tuple[str, object, object]) -> list[str]:
+    """Return the words of (option, value, usual value) where the value is not the usual one."""
+    return [
+        word
+        for option, value, usual in options
+        if value != usual
+        for word in (option, f"{value:g}" if isinstance(value, float) else str(value))
+    ]
 
 
 def attach(
@@ -141,9 +149,9 @@ def attach(
     with explained():
         from sweeps.cluster.jobs import find_job
 
-        connection = _connect(address)
-        found = find_job(connection, job_id).submission_id
-        raise typer.Exit(_follow(connection, found, tail=tail))
+        server = _connect(address)
+        found = find_job(server, job_id).submission_id
+        raise typer.Exit(_follow(server, found, tail=tail))
 
 
 def logs(
@@ -155,8 +163,8 @@ def logs(
     with explained():
         from sweeps.cluster.jobs import find_job
 
-        connection = _connect(address)
-        text = str(connection.get_job_logs(find_job(connection, job_id).submission_id))
+        server = _connect(address)
+        text = server.log(find_job(server, job_id).submission_id)
         lines = text.splitlines(keepends=True)
         sys.stdout.write("".join(lines if tail is None else lines[len(lines) - tail :]))
 
@@ -166,11 +174,11 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     with explained():
         from sweeps.cluster.jobs import find_job, is_running, resume_command, stop_and_wait
 
-        connection = _connect(address)
-        job = find_job(connection, job_id)
+        server = _connect(address)
+        job = find_job(server, job_id)
         if is_running(job):
             _say(f"{job.submission_id}: asked to checkpoint and stop")
-            job = stop_and_wait(connection, job.submission_id)
+            job = stop_and_wait(server, job.submission_id)
         _say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
 
 
@@ -180,8 +188,8 @@ def jobs(address: Address = DEFAULT_ADDRESS) -> None:
         from sweeps.cluster.follow import exit_code
         from sweeps.cluster.jobs import our_jobs, sweep_command, when
 
-        connection = _connect(address)
-        for job in our_jobs(connection):
+        server = _connect(address)
+        for job in our_jobs(server):
             ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
             print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
 
@@ -194,56 +202,61 @@ def fetch(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also networks' weights, which are large")
     ] = False,
+    cluster: Annotated[
+        Path, typer.Option(help="the file given to `ray up`, for a store that is no bucket")
+    ] = Path("cluster.mine.yaml"),
     address: Address = DEFAULT_ADDRESS,
-    working_dir: WorkingDir = Path(),
-    python: Python = "python",
 ) -> None:
     """Copy a cluster's results here, for `sweeps table`, `report` and `status`.
 
-    With --store s3://... they come from the bucket, which this machine has to reach, and no cluster
-    is asked; without, the cluster sends those of its own store, wherever that is.
+    Results in s3://... come from the bucket, which this machine has to reach with its own keys;
+    those in a folder on the head come by `ray rsync-down`. Without --store, the job server is asked
+    for the store of the sweep that was submitted last.
     """
     with explained():
-        from sweeps.cluster.fetch import fetch, fetch_from_bucket
+        from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
+        from sweeps.cluster.jobs import find_job, store_of
 
-        if store and "://" in store:
+        if store is None:
+            server = _connect(address)
+            store = store_of(server, find_job(server, None))
+        if "://" in store:
+            _say(f"{store}: from the bucket")
             done = fetch_from_bucket(store, to, checkpoints=checkpoints)
         else:
-            done = fetch(
-                _connect(address), to, root=working_dir.absolute(), store=store, python=python,
-                checkpoints=checkpoints,
-            )  # fmt: skip
+            _say(f"{store}: by `ray rsync-down {cluster}`")
+            done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
         kept = f"; {done.num_kept} were here already" if done.num_kept else ""
         _say(f"{to}: {done.num_files} files, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
-def _connect(address: str) -> "Connection":
-    from sweeps.cluster.connection import Connection
+def _connect(address: str) -> "JobServer":
+    from sweeps.cluster.job_server import JobServer
 
-    return Connection(address)
+    return JobServer(address)
 
 
-def _follow(connection: "Connection", job_id: str, *, tail: int | None) -> int:
+def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
     """Print a job's log to its end; return its exit code, or DETACHED after Ctrl-C."""
     from sweeps.cluster.follow import Follower
 
-    follower = Follower(connection, job_id)
+    follower = Follower(server, job_id)
     try:
         if tail is not None:
             follower.skip_to_tail(tail)
         code = follower.run()
     except KeyboardInterrupt:
         _say(
-            f"\n{job_id} goes on; follow it with: {_attach_command(connection, job_id)}; end it "
-            f"with: sweeps stop {job_id} --address {connection.address}"
+            f"\n{job_id} goes on; follow it with: {_attach_command(server, job_id)}; end it "
+            f"with: sweeps stop {job_id} --address {server.address}"
         )
         return DETACHED
     _say(f"{job_id} ended with exit code {code}")
     return code
 
 
-def _attach_command(connection: "Connection", job_id: str) -> str:
-    return f"sweeps attach {job_id} --address {connection.address}"
+def _attach_command(server: "JobServer", job_id: str) -> str:
+    return f"sweeps attach {job_id} --address {server.address}"
 
 
 def _say(text: str) -> None:

@@ -10,20 +10,16 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from sweeps.plan.sweep import load_sweep
-from sweeps.report.live.cost_lines import format_hours
-from sweeps.run.ledger import ledger_path
+from sweeps.cli.options import StoreOption, SweepName, opened
 from sweeps.store.ledger_book import Attempt, Book, hours_between, read_book
-from sweeps.store.store import Store, open_store
 from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 KINDS = ("useful", "repeated", "lost", "running")
 """What attempts' hours were. running: of an attempt at work, since its last epoch; the end will
@@ -113,8 +109,13 @@ def as_json(book: Book) -> dict[str, Any]:
     }
 
 
-def print_account(console: Console, name: str, book: Book) -> None:
+def print_account(console: "Console", name: str, book: Book) -> None:
     """Print the hours by kind and by trial, and why attempts ended."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sweeps.report.live.cost_lines import format_hours
+
     account = add_up(book)
     unit = account.unit
     trials: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -138,6 +139,8 @@ def print_account(console: Console, name: str, book: Book) -> None:
 
 
 def _lines(account: Account, book: Book) -> list[str]:
+    from sweeps.report.live.cost_lines import format_hours
+
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(account.reasons.items()))
     text = f"{format_hours(account.spent)} {account.unit}-hours spent"
     word = "attempt" if len(book.attempts) == 1 else "attempts"
@@ -152,18 +155,18 @@ def _lines(account: Account, book: Book) -> list[str]:
 
 
 def ledger(
-    store: Annotated[
-        str, typer.Option("--store", envvar="WSSS_STORE", help="where the results are")
-    ] = "results",
-    sweep: Annotated[
-        str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
-    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
     as_json_: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
     """Show what a sweep's trials have cost: useful, repeated and lost GPU-hours."""
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.run.ledger import ledger_path
+
     with explained():
-        results = open_store(store) if "://" in store else Store(Path(store))
-        results.pull_results()
+        results = opened(store)
         name = load_sweep(results, sweep).name
         book = read_book(ledger_path(results, name))
         if as_json_:

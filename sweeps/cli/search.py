@@ -21,7 +21,6 @@ from sweeps.cli.options import (
     say,
 )
 from wsss.errors import explained
-from wsss.overrides import parse_assignments
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 
@@ -66,6 +65,7 @@ def search(
     """
     from sweeps.plan.search import make_search
     from sweeps.plan.search_space import parse_space
+    from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
 
     with explained():

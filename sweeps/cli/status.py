@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, SweepName, opened
+from sweeps.cli.options import StoreOption, SweepName, leave_memory_to_the_system, opened
 from wsss.errors import explained
-from wsss.lazy_cli import leave_memory_to_the_system
 
 
 def status(
@@ -45,12 +44,12 @@ def status(
 
 def _status_there(address: str, sweep: str | None, *, by_trial: bool) -> int:
     """Print what `sweeps status` prints on a cluster's head; return its exit code."""
-    from sweeps.cluster.connection import Connection
-    from sweeps.cluster.tool import run_tool
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import run_tool
 
     words = ["sweeps", "status", *(["--sweep", sweep] if sweep else [])]
     words += ["--trials"] if by_trial else []
     python = os.environ.get("WSSS_CLUSTER_PYTHON", "python")
-    done = run_tool(Connection(address), words, root=Path.cwd(), store=None, python=python)
+    done = run_tool(JobServer(address), words, root=Path.cwd(), store=None, python=python)
     print(done.text, end="")
     return done.exit_code

@@ -27,11 +27,11 @@ from sweeps.cli.options import (
     Workers,
     data_folder,
     default_preset,
+    leave_memory_to_the_system,
     opened,
     say,
 )
 from wsss.errors import explained
-from wsss.lazy_cli import leave_memory_to_the_system
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:

@@ -1,25 +1,30 @@
 """Copies the results of a cluster's store to a local one.
 
-The cluster's own store comes as one archive through the job server (see jobs_export): that needs
-the tunnel and the token which every other command needs, and no SSH as for `ray rsync-down`. A
-bucket which this machine reaches is read directly, and needs no cluster any more.
+A bucket is read directly and needs no cluster any more; a folder on the cluster comes by
+`ray rsync-down`, over the SSH connection of `ray up`.
 """
 
-import hashlib
-import tarfile
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from sweeps.cluster.connection import Connection, JobError
-from sweeps.cluster.export import READY
-from sweeps.cluster.tool import printed, start_tool, wait_for
+import yaml
+
+from sweeps.cluster.job_server import JobError
 from sweeps.store.remote import Remote
 from sweeps.store.results import CHECKPOINTS, MERGES, RESULT_FOLDERS
 from sweeps.store.store import StoreError
 
 FINISHED = {"runs": "metrics.json", "cams": "trained.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
+NOT_RESULTS = (
+    "/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*",
+)  # fmt: skip
+"""Patterns of rsync for what stays on the cluster: Tune's state, MLflow's files, and notes which
+mean something only there."""
+RAY = Path(sys.executable).with_name("ray")
 
 
 class Fetched(NamedTuple):
@@ -29,41 +34,6 @@ class Fetched(NamedTuple):
     num_bytes: int
     num_kept: int
     """Files left as they are, since the local store had that result already."""
-
-
-def fetch(
-    connection: Connection,
-    target: Path,
-    *,
-    root: Path,
-    store: str | None,
-    python: str,
-    checkpoints: bool,
-) -> Fetched:
-    """Download the results of the store on the head into the local store `target`.
-
-    store: path on the head; None: the cluster's WSSS_STORE, folder or bucket. Raises JobError if
-    the job fails, or if the archive does not arrive as it was sent.
-    """
-    arguments = ["sweeps.cluster.export", *(["--checkpoints"] if checkpoints else [])]
-    job_id = start_tool(connection, arguments, root=root, store=store, python=python)
-    try:
-        job = wait_for(connection, job_id, line=READY, limit_s=1800)
-        text = printed(connection.get_job_logs(job_id))
-        ready = [line for line in text.splitlines() if line.startswith(READY)]
-        if not ready:
-            raise JobError(f"nothing was fetched:\n{text.strip() or job.message}")
-        name, size, digest, _ = ready[-1].removeprefix(READY).split()
-        with tempfile.TemporaryDirectory(prefix="wsss-fetch-") as folder:
-            archive = Path(folder) / "store.tar.gz"
-            where = {"node_id": str(job.driver_node_id), "filename": name, "lines": "-1"}
-            with archive.open("wb") as file:
-                for part in connection.download("/api/v0/logs/file", where):
-                    file.write(part)
-            _check(archive, int(size), digest)
-            return unpack(archive, target)
-    finally:
-        connection.stop_job(job_id)
 
 
 def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
@@ -87,32 +57,57 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
     return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
 
 
-def unpack(archive: Path, target: Path) -> Fetched:
-    """Unpack an archive of results into a store, each file by rename.
+def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool) -> Fetched:
+    """Download the results in a folder on the head into the local store `target`.
 
-    Results that are finished here stay as they are. Raises tarfile.FilterError for a name or link
-    that leads out of the store.
+    store: absolute path on the head; cluster: the file given to `ray up`. Raises JobError, with
+    Ray's own words, if `ray rsync-down` fails.
     """
+    if not cluster.is_file():
+        raise JobError(
+            f"{cluster}: no such file; {store} is a folder on the cluster, which comes by `ray "
+            "rsync-down`: give the file of `ray up` with --cluster, in the folder where you gave it"
+        )
+    config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
+    config["rsync_exclude"] = [*NOT_RESULTS, *([] if checkpoints else ["checkpoints"])]
     target.mkdir(parents=True, exist_ok=True)
-    have = _finished(target)
-    done, kept, num_bytes = 0, 0, 0
-    with (
-        tarfile.open(archive) as tar,
-        tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as folder,
-    ):
-        markers = set(FINISHED.values())
-        members = sorted(tar.getmembers(), key=lambda member: Path(member.name).name in markers)
-        for member in members:  # what says that a result is finished comes last
-            if "/".join(member.name.split("/")[:2]) in have:
-                kept += 1
-                continue
-            safe = tarfile.data_filter(member, folder)
-            tar.extract(safe, folder, filter="data")
-            final = target / safe.name
-            final.parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / safe.name).replace(final)
-            done, num_bytes = done + 1, num_bytes + member.size
-    return Fetched(done, num_bytes, kept)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as name:
+        folder = Path(name)
+        (folder / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        (folder / "store").mkdir()
+        words = [
+            str(RAY),
+            "rsync-down",
+            str(folder / "cluster.yaml"),
+            f"{store}/",
+            f"{folder}/store/",
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.splitlines()
+            said = [line for line in lines if not line.startswith((" ", "Traceback"))]
+            raise JobError("\n".join([f"{store}: `ray rsync-down {cluster}` failed:", *said[-3:]]))
+        return take_over(folder / "store", target)
+
+
+def take_over(came: Path, target: Path) -> Fetched:
+    """Move results into a store, each file by rename, and what says that one is finished last.
+
+    Results that are finished there stay as they are.
+    """
+    have, markers = _finished(target), set(FINISHED.values())
+    moved, kept, num_bytes = 0, 0, 0
+    files = (path for path in came.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name in markers):
+        relative = path.relative_to(came)
+        if "/".join(relative.parts[:2]) in have:
+            kept += 1
+            continue
+        num_bytes += path.stat().st_size
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target / relative)
+        moved += 1
+    return Fetched(moved, num_bytes, kept)
 
 
 def _finished(target: Path) -> set[str]:
@@ -122,13 +117,3 @@ def _finished(target: Path) -> set[str]:
         for kind, last in FINISHED.items()
         for path in target.glob(f"{kind}/*/{last}")
     }
-
-
-def _check(archive: Path, size: int, digest: str) -> None:
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise JobError(
-            f"the archive came damaged: {archive.stat().st_size} of {size} bytes, SHA-256 "
-            f"{found[:12]}, not {digest[:12]}; give the command again"
-        )

@@ -3,15 +3,16 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
 
-from sweeps.cluster.connection import Connection, UnreachableError
+from sweeps.cluster.job_server import JobError, JobServer, UnreachableError
 
-HEARTBEAT_S = 40.0
-"""Pings on the open connection: a laptop that slept notices a dead one. Busy heads answer late."""
+SILENCE_S = 40.0
+"""After so long without a line of the log, ask whether the server is still there: a laptop that
+slept has a dead connection which looks like an open one."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 GIVE_UP_S = 6 * 3600.0
 """Reconnecting ends after so long without any answer; the job goes on regardless."""
@@ -22,7 +23,7 @@ STOPPED = 130
 def exit_code(job: JobDetails) -> int:
     """Return the exit code of an ended job's command; 128 + n if signal n ended it.
 
-    Ray tells it since driver_exit_code; a job whose command never started counts as 1.
+    A job whose command never started counts as 1.
     """
     if job.status == JobStatus.SUCCEEDED:
         return 0
@@ -37,13 +38,13 @@ class Follower:
 
     def __init__(
         self,
-        connection: Connection,
+        server: JobServer,
         job_id: str,
         *,
         write: Callable[[str], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.connection, self.job_id = connection, job_id
+        self.server, self.job_id = server, job_id
         self.write = write or _write
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self.seen = 0
@@ -52,7 +53,7 @@ class Follower:
 
     def skip_to_tail(self, num_lines: int) -> None:
         """Print the last lines of the present log, and go on from there."""
-        log = self.connection.get_job_logs(self.job_id)
+        log = self.server.log(self.job_id)
         self.seen = len(log)
         lines = log.splitlines(keepends=True)
         self.write("".join(lines[-num_lines:] if num_lines else []))
@@ -73,46 +74,59 @@ class Follower:
         while True:
             before = self.seen
             try:
-                asyncio.run(self._stream())
-                job = self.connection.job(self.job_id)
-                if not job.status.is_terminal():
-                    time.sleep(FIRST_DELAY_S)  # the log may end a moment before the job
-                    job = self.connection.job(self.job_id)
-                if job.status.is_terminal():
+                reason = asyncio.run(self._stream())
+                if job := self._ended():
                     return job
-                self.say("connection lost (closed); the job goes on, trying again")
-                self.lost_at, delay = None, FIRST_DELAY_S
-            except (UnreachableError, aiohttp.ClientError, OSError) as error:
-                if self.seen > before or self.lost_at is None:
-                    self.lost_at, delay = time.monotonic(), FIRST_DELAY_S
-                    self.say(
-                        f"connection lost ({type(error).__name__}); the job goes on, trying again"
-                    )
-                elif time.monotonic() - self.lost_at > GIVE_UP_S:
+            except UnreachableError:
+                reason = "no answer"
+                if self.lost_at and time.monotonic() - self.lost_at > GIVE_UP_S:
                     raise
+            if self.seen > before or self.lost_at is None:
+                self.lost_at, delay = time.monotonic(), FIRST_DELAY_S
+                self.say(f"connection lost ({reason}); the job goes on, trying again")
             time.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
 
-    async def _stream(self) -> None:
-        """Read the log from its beginning as it grows, until the server closes the connection."""
-        client = self.connection
-        url = f"{client.address}/api/jobs/{self.job_id}/logs/tail"
+    async def _stream(self) -> str:
+        """Print the log as it grows, until the connection ends; return why it did."""
         received = 0
-        async with (
-            aiohttp.ClientSession(cookies=client._cookies, headers=client._headers) as session,
-            session.ws_connect(
-                url, heartbeat=HEARTBEAT_S, max_msg_size=0, ssl=client._ssl_context or True
-            ) as socket,
-        ):
-            if self.lost_at is not None:
-                self.lost_at = None
-                self.say(f"connected to {client.address} again")
-            async for message in socket:
-                if message.type == aiohttp.WSMsgType.TEXT:
-                    self._print_from(received, message.data)
-                    received += len(message.data)
-                elif message.type == aiohttp.WSMsgType.ERROR:
-                    raise aiohttp.ClientConnectionError(str(socket.exception()))
+        try:
+            async for text in self._parts():
+                if self.lost_at is not None:
+                    self.lost_at = None
+                    self.say(f"connected to {self.server.address} again")
+                self._print_from(received, text)
+                received += len(text)
+        except JobError:
+            raise
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:  # the last is Ray's own
+            return type(error).__name__
+        return "closed"
+
+    async def _parts(self) -> AsyncIterator[str]:
+        """Yield the log's parts; raise UnreachableError if the server has gone without a word."""
+        tail = self.server.tail(self.job_id)
+
+        async def next_part() -> str | None:
+            return await anext(tail, None)
+
+        waiting = asyncio.ensure_future(next_part())
+        while True:
+            if not (await asyncio.wait({waiting}, timeout=SILENCE_S))[0]:
+                self.server.job(self.job_id)
+            elif (part := waiting.result()) is None:
+                return
+            else:
+                yield part
+                waiting = asyncio.ensure_future(next_part())
+
+    def _ended(self) -> JobDetails | None:
+        """Return the job if it has ended; its log may end a moment before it."""
+        job = self.server.job(self.job_id)
+        if not job.status.is_terminal():
+            time.sleep(FIRST_DELAY_S)
+            job = self.server.job(self.job_id)
+        return job if job.status.is_terminal() else None
 
     def _print_from(self, start: int, text: str) -> None:
         """Print what of `text`, which begins `start` characters into the log, is new."""
@@ -123,7 +137,7 @@ class Follower:
     def _whole_log(self) -> str:
         """Return the ended job's log; "" if its node is gone and has taken it along."""
         try:
-            return str(self.connection.get_job_logs(self.job_id))
+            return self.server.log(self.job_id)
         except RuntimeError:
             return ""
 

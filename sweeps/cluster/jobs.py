@@ -2,20 +2,22 @@
 
 import hashlib
 import re
+import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ray.job_submission import JobDetails, JobStatus
 
-from sweeps.cluster.connection import Connection, JobError
-from sweeps.cluster.packaging import Package, make_package
+from sweeps.cluster.follow import exit_code
+from sweeps.cluster.job_server import JobError, JobServer, variables
 from sweeps.plan.trials import make_plan
 from sweeps.run.resources import HEAD_NODE
+from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.studies import TABLES
 from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
@@ -28,6 +30,8 @@ SAME = "wsss-sweep"
 """Metadata key of the digest of what makes two submissions the same sweep."""
 STOP_WAIT_S = 120
 """Time for a stopped sweep to checkpoint before Ray kills it; Ray's own default is 3 s."""
+TOOL_LIMIT_S = 600.0
+"""Longest time for a short command on the head."""
 STORE_ON_HEAD = "$HOME/wsss-results"
 """Store of a job where neither --store nor the cluster's WSSS_STORE names one."""
 ENVIRONMENT = {
@@ -35,6 +39,15 @@ ENVIRONMENT = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
 }
+SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", "*.tfstate")
+"""Files that do not belong on a cluster's disk, even where git does not ignore them."""
+LEFT_OUT = (".git", ".venv", "venv", "__pycache__", *SECRETS)
+TOO_LARGE = "status code 413"
+"""How the job server refuses an upload."""
+STORE_LINE = "[sweeps] store "
+"""Begins the first line of a job's own log, which names its store."""
+RAYS_LINE = "Running entrypoint for job"
+"""Begins the last of Ray's own lines in a job's log."""
 
 
 @dataclass(frozen=True)
@@ -95,60 +108,83 @@ class Submitted:
     """A job, and whether it was there already."""
 
     job_id: str
-    package: Package | None
-    """What was uploaded; None if the job was there already."""
-    command: str = ""
-    """The entry point of the job that was there already."""
+    running: str = ""
+    """The command of the job that was there already; "" for a new one."""
 
 
 def submit(
-    connection: Connection, request: Request, *, root: Path, job_id: str | None, python: str
+    server: JobServer, request: Request, *, root: Path, job_id: str | None, python: str
 ) -> Submitted:
     """Start a sweep on the cluster, or find the job that runs it already.
 
     root: the project; job_id: None derives one from tables, preset and time; python: the
-    interpreter on the head. Raises ConfigError, PackagingError or JobError.
+    interpreter on the head. Raises ConfigError or JobError.
     """
     request.check()
-    connection.check_version()
-    jobs = our_jobs(connection)
-    for job in jobs:
+    for job in our_jobs(server):
         same = (job.metadata or {}).get(SAME) == request.digest() and not job.status.is_terminal()
         if same or (job_id is not None and job.submission_id == job_id):
-            return Submitted(job.submission_id, None, job.entrypoint)
+            return Submitted(job.submission_id, job.entrypoint)
     chosen = job_id or _new_id(request)
-    extra = _drawn_files(root, request.data) if request.data in DRAWN else {}
-    metadata = {KIND: SWEEP, SAME: request.digest()}
+    also = ""
+    if request.data in DRAWN:  # the small data set travels with the code: so every node has it
+        drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
+        also = drawn.relative_to(root).as_posix()
     command = entry_point(request.arguments(), store=request.store, python=python)
-    package = start(connection, command, root, chosen, metadata, extra)
-    return Submitted(chosen, package)
+    start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
+    return Submitted(chosen)
 
 
 def start(
-    connection: Connection,
+    server: JobServer,
+    job_id: str,
     command: str,
     root: Path,
-    job_id: str,
     metadata: dict[str, str],
-    extra: dict[str, Path] | None = None,
-) -> Package:
-    """Upload the project unless the cluster has it, and start a command in it on the head."""
-    with tempfile.TemporaryDirectory(prefix="wsss-package-") as folder:
-        package = make_package(root, Path(folder) / "project.zip", extra)
+    *,
+    also: str = "",
+) -> None:
+    """Upload the project unless the cluster has it, and start a command in it on the head.
+
+    also: a folder in the project that goes along though git ignores it. Raises JobError.
+    """
+    if not (root / "sweeps" / "__main__.py").is_file():
+        raise JobError(
+            f"{root}: no sweeps/__main__.py here; give the command in the project's folder, or "
+            "name it with --working-dir"
+        )
+    environment = {"working_dir": str(root), "excludes": excludes(root, also),
+                   "env_vars": ENVIRONMENT | {COMMIT: commit()}}  # fmt: skip
+    # Ray itself would leave out what .gitignore names, so that `also` could not go along.
+    ours = {
+        "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",
+        "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
+    }
+    with variables(**ours):
         try:
-            connection.submit_job(
-                entrypoint=command,
-                submission_id=job_id,
-                runtime_env={"working_dir": str(package.path), "env_vars": ENVIRONMENT},
+            server.start(
+                job_id,
+                command,
+                runtime_env=environment,
                 entrypoint_resources={HEAD_NODE: 0.001},  # the head has no CPUs for work
                 metadata=metadata,
             )
-        except JobError:
-            raise
-        except RuntimeError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise JobError(f"{connection.address}: the job was refused: {last}") from None
-    return package
+        except JobError as error:
+            if TOO_LARGE not in str(error):
+                raise
+            raise JobError(
+                f"{root}: the project is larger than the 100 MiB that a job server takes; add what "
+                "is not code to .gitignore (Ray names files over 10 MiB above); data belongs on "
+                "the cluster's own storage"
+            ) from None
+
+
+def excludes(root: Path, also: str) -> list[str]:
+    """Return what stays on this machine, as patterns of .gitignore, except the folder `also`."""
+    ignore = root / ".gitignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    kept = [f"!/{also}", f"!/{also}/**"] if also else []
+    return [*lines, *kept, *LEFT_OUT]
 
 
 def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> str:
@@ -158,34 +194,34 @@ def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> 
     """
     chosen = shlex.quote(store) if store else f'"${{WSSS_STORE:-{STORE_ON_HEAD}}}"'
     words = shlex.join([python, "-m", *arguments])
-    return f'export WSSS_STORE={chosen}; echo "[sweeps] store $WSSS_STORE"; exec {words}'
+    return f'export WSSS_STORE={chosen}; echo "{STORE_LINE}$WSSS_STORE"; exec {words}'
 
 
-def our_jobs(connection: Connection, kind: str = SWEEP) -> list[JobDetails]:
+def our_jobs(server: JobServer) -> list[JobDetails]:
     """Return the sweeps that were submitted to this cluster, the newest first."""
-    jobs = [j for j in connection.list_jobs() if (j.metadata or {}).get(KIND) == kind]
+    jobs = [job for job in server.jobs() if (job.metadata or {}).get(KIND) == SWEEP]
     return sorted(jobs, key=lambda job: -(job.start_time or 0))
 
 
-def find_job(connection: Connection, job_id: str | None) -> JobDetails:
+def find_job(server: JobServer, job_id: str | None) -> JobDetails:
     """Return a job by its id, by default the sweep submitted last. Raises JobError if none."""
     if job_id is not None:
-        return connection.job(job_id)
-    jobs = our_jobs(connection)
+        return server.job(job_id)
+    jobs = our_jobs(server)
     if not jobs:
-        raise JobError(f"{connection.address}: no sweep was submitted here; see `sweeps submit`")
+        raise JobError(f"{server.address}: no sweep was submitted here; see `sweeps submit`")
     return jobs[0]
 
 
-def stop_and_wait(connection: Connection, job_id: str, *, every: float = 1.0) -> JobDetails:
+def stop_and_wait(server: JobServer, job_id: str, *, every: float = 1.0) -> JobDetails:
     """Ask a job to checkpoint and stop; return it as it ended.
 
     Ray sends SIGINT to the driver and kills it STOP_WAIT_S later. Raises JobError if the job is
     still there long after.
     """
-    connection.stop_job(job_id)
+    server.stop(job_id)
     deadline = time.monotonic() + STOP_WAIT_S + 30
-    while not (job := connection.job(job_id)).status.is_terminal():
+    while not (job := server.job(job_id)).status.is_terminal():
         if time.monotonic() > deadline:
             raise JobError(
                 f"{job_id}: still {job.status} {STOP_WAIT_S + 30} s after it was asked to stop; "
@@ -193,6 +229,47 @@ def stop_and_wait(connection: Connection, job_id: str, *, every: float = 1.0) ->
             )
         time.sleep(every)
     return job
+
+
+class ToolResult(NamedTuple):
+    """How a short command on the head ended."""
+
+    exit_code: int
+    text: str
+    """What it printed, without Ray's own lines."""
+
+
+def run_tool(
+    server: JobServer, arguments: Sequence[str], *, root: Path, store: str | None, python: str
+) -> ToolResult:
+    """Run a module with arguments on the head to its end. Raises JobError after TOOL_LIMIT_S."""
+    job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
+    command = entry_point(arguments, store=store, python=python)
+    start(server, job_id, command, root, {KIND: TOOL})
+    deadline = time.monotonic() + TOOL_LIMIT_S
+    while not (job := server.job(job_id)).status.is_terminal():
+        if time.monotonic() > deadline:
+            raise JobError(
+                f"{job_id}: no answer from the head in {TOOL_LIMIT_S:.0f} s; `sweeps logs {job_id}`"
+                " shows how far it is"
+            )
+        time.sleep(0.5)
+    return ToolResult(exit_code(job), printed(server.log(job_id)))
+
+
+def printed(log: str) -> str:
+    """Return a job's log without what Ray and the entry point wrote before the command."""
+    lines = log.splitlines(keepends=True)
+    starts = [i for i, line in enumerate(lines) if line.startswith((STORE_LINE, RAYS_LINE))]
+    return "".join(lines[starts[-1] + 1 :] if starts else lines)
+
+
+def store_of(server: JobServer, job: JobDetails) -> str:
+    """Return the store of a sweep on the cluster: folder or URL. Raises JobError if unknown."""
+    for line in server.log(job.submission_id).splitlines():
+        if line.startswith(STORE_LINE):
+            return line.removeprefix(STORE_LINE)
+    raise JobError(f"{job.submission_id}: its log names no store; name it with --store")
 
 
 def sweep_command(job: JobDetails) -> str:
@@ -228,10 +305,3 @@ def _new_id(request: Request) -> str:
 
 def _is_on_cluster(value: str) -> bool:
     return PurePosixPath(value).is_absolute() or "://" in value
-
-
-def _drawn_files(root: Path, name: str) -> dict[str, Path]:
-    """Draw the small data set, which travels with the code: so every node has it."""
-    folder = draw_voc(root / "data" / name, kind=DRAWN[name])
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(root).as_posix(): path for path in files}

@@ -1,6 +1,7 @@
 """Which code computed a result."""
 
 import hashlib
+import os
 import re
 import subprocess
 from functools import cache
@@ -10,22 +11,29 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+COMMIT = "WSSS_COMMIT"
+"""Variable which names the commit of sources that have come without git, as a cluster's do."""
+
+
 @cache
 def code_version() -> str:
     """Return release, commit and a digest of the sources, e.g. `0.1.0+2039d67-dirty.s1f0c9d2ab4`.
 
-    Outside a git checkout there is no commit. Computed once per process: what counts is the code
-    that was imported, not what somebody has changed since.
+    Computed once per process: what counts is the code that was imported, not what somebody has
+    changed since.
     """
-    digest = f"s{source_digest()}"
+    known = commit()
+    return f"{version('wsss-sweeps')}+{known and known + '.'}s{source_digest()}"
+
+
+def commit() -> str:
+    """Return the commit of the sources as git describes it, else what COMMIT says, else ""."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        commit = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return f"{version('wsss-sweeps')}+{digest}"
-    return f"{version('wsss-sweeps')}+{commit}.{digest}"
+        return os.environ.get(COMMIT, "")
+    return done.stdout.strip()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What `sweeps doctor` finds: checks with a state and a remedy each, as a table or as JSON."""
+"""A check of `sweeps doctor`: what was found, its state and the remedy; as a table or as JSON."""
 
 import json
 from collections.abc import Iterable
@@ -31,13 +31,13 @@ def exit_code(checks: Iterable[Check]) -> int:
     return int(any(check.state == "problem" for check in checks))
 
 
-def as_json(checks: Iterable[Check]) -> str:
+def to_json(checks: Iterable[Check]) -> str:
     """Return the checks as one line of JSON."""
     return json.dumps([asdict(check) for check in checks])
 
 
 def from_json(text: str) -> list[Check]:
-    """Read what `as_json` wrote."""
+    """Read what `to_json` wrote."""
     return [Check(**check) for check in json.loads(text)]
 
 

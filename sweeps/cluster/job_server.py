@@ -1,12 +1,13 @@
-"""The connection to a cluster's job server, with errors that say what to do."""
+"""The job server of a cluster, asked with time limits, and with errors that say what to do."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
-import ray
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
@@ -16,7 +17,15 @@ from wsss.errors import ForeseenError
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
 TIMEOUT_S = 30.0
-"""Longest silence of the server; Ray's own client waits for ever, also for a dead tunnel."""
+"""Longest wait for an answer."""
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Ray's loggers that report each step of a submission."""
+
+Answer = TypeVar("Answer")
 
 
 class JobError(ForeseenError, RuntimeError):
@@ -31,8 +40,8 @@ class JobGoneError(JobError):
     """The cluster knows no such job."""
 
 
-class Connection(JobSubmissionClient):  # type: ignore[misc]  # ray is untyped
-    """Ray's client of the job server with time limits and explained errors."""
+class JobServer:
+    """A cluster's job server. Every method raises UnreachableError if it does not answer."""
 
     def __init__(self, address: str) -> None:
         if not address.startswith(("http://", "https://")):
@@ -41,25 +50,28 @@ class Connection(JobSubmissionClient):  # type: ignore[misc]  # ray is untyped
                 f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
             )
         self.address = address.rstrip("/")
-        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            with _without_ray_addresses():
-                super().__init__(self.address)
-        except AuthenticationError as error:  # a token file that is named but not there
-            raise JobError(_token_trouble(self.address, str(error))) from None
-        except ConnectionError as error:
-            raise UnreachableError(_no_server(self.address, error)) from None
+            # Ray's client would prefer these variables to the address which it is given.
+            with variables(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):
+                self._client = self._ask(lambda: JobSubmissionClient(self.address))
         except (requests.RequestException, ValueError, KeyError) as error:
             raise JobError(
                 f"{self.address}: something answers, but it is no Ray job server ({error}); give "
                 "the address of the dashboard, by default on port 8265"
             ) from None
 
+    def jobs(self) -> list[JobDetails]:
+        """Return all jobs, ours or not."""
+        return list(self._ask(self._client.list_jobs))
+
     def job(self, job_id: str) -> JobDetails:
         """Return what the cluster knows of a job. Raises JobGoneError if that is nothing."""
         try:
-            return self.get_job_info(job_id)
+            return self._ask(lambda: self._client.get_job_info(job_id))
+        except JobError:
+            raise
         except RuntimeError as error:
             if "status code 404" not in str(error):
                 raise
@@ -69,55 +81,70 @@ class Connection(JobSubmissionClient):  # type: ignore[misc]  # ray is untyped
                 "in the store"
             ) from None
 
-    def check_version(self) -> None:
-        """Raise JobError if the cluster runs another Ray than this machine."""
-        theirs = self._server_ray_version
-        if theirs != ray.__version__:
-            raise JobError(
-                f"{self.address} runs Ray {theirs}, this machine {ray.__version__}; install the "
-                "versions of requirements.lock on both (`make setup`)"
-            )
+    def log(self, job_id: str) -> str:
+        """Return a job's log as far as it is. Raises RuntimeError if its node is gone."""
+        return str(self._ask(lambda: self._client.get_job_logs(job_id)))
 
-    def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
-        """Send one request. The only way in which Ray's client talks to the server."""
-        more.setdefault("timeout", TIMEOUT_S)
+    def tail(self, job_id: str) -> AsyncIterator[str]:
+        """Yield a job's log from its beginning, as it grows, until the job or the line ends."""
+        return self._client.tail_job_logs(job_id)
+
+    def stop(self, job_id: str) -> None:
+        """Ask a job to stop."""
+        self._ask(lambda: self._client.stop_job(job_id))
+
+    def start(self, job_id: str, command: str, **more: Any) -> None:
+        """Start a shell command on the head as a job. more: as JobSubmissionClient takes it.
+
+        Raises JobError if the server refuses.
+        """
         try:
-            return super()._do_request(method, endpoint, **more)
+            self._ask(
+                lambda: self._client.submit_job(entrypoint=command, submission_id=job_id, **more),
+                limited=False,  # an upload over a slow line
+            )
+        except JobError:
+            raise
+        except RuntimeError as error:
+            last = str(error).strip(" .\n").splitlines()[-1]
+            raise JobError(f"{self.address}: the job was refused: {last}") from None
+
+    def _ask(self, question: Callable[[], Answer], *, limited: bool = True) -> Answer:
+        """Return an answer of Ray's client, which itself would wait for ever on a dead line."""
+        answer: Future[Answer] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:
+                answer.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()  # it may be left behind
+        try:
+            return answer.result(TIMEOUT_S if limited else None)
         except AuthenticationError as error:
             raise JobError(_token_trouble(self.address, str(error))) from None
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise UnreachableError(_no_server(self.address, error)) from None
-
-    def download(self, endpoint: str, parameters: dict[str, str]) -> Iterator[bytes]:
-        """Yield the bytes of an answer in pieces. Raises UnreachableError or JobError."""
-        try:
-            with requests.get(
-                f"{self.address}{endpoint}",
-                params=parameters,
-                headers=self._headers,
-                cookies=self._cookies,
-                timeout=TIMEOUT_S,
-                stream=True,
-            ) as answer:
-                if answer.status_code != 200:
-                    raise JobError(
-                        f"{self.address}{endpoint}: answered {answer.status_code}: "
-                        f"{answer.text[:300]}"
-                    )
-                yield from answer.iter_content(2**20)
-        except requests.RequestException as error:
+        except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
             raise UnreachableError(_no_server(self.address, error)) from None
 
 
 @contextmanager
-def _without_ray_addresses() -> Iterator[None]:
-    """Hide variables that Ray's client would prefer to the address which it is given."""
-    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+def variables(**values: str | None) -> Iterator[None]:
+    """Set environment variables for a while; None: remove one."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
     try:
         yield
     finally:
-        os.environ.update(hidden)
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _no_server(address: str, error: Exception) -> str:

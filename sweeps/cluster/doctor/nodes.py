@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.cluster.doctor import Check, State
-from sweeps.cluster.doctor_checks import GIB, LITTLE_DISK, NO_DISK, installed
+from sweeps.cluster.doctor.check import Check, State
+from sweeps.cluster.doctor.machine import GIB, LITTLE_DISK, NO_DISK, installed
 
 NODE_TIMEOUT_S = 180.0
 MAX_SKEW_S = 2.0
