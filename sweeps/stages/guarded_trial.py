@@ -8,8 +8,7 @@ from sweeps.stages.hangs import Watchdog
 from sweeps.stages.task import Conduct, TrialTask
 from sweeps.stages.trial import run_trial
 from sweeps.store.code_version import code_version
-from sweeps.store.failures import failure_kind, write_failure
-from sweeps.store.same_errors import note_of, write_note
+from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
 from sweeps.store.store import StoreError
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError
