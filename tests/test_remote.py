@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import logging
 import os
 import pickle
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.errors import AlteredError
@@ -358,18 +357,23 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/metrics.json"]
 
 
-def test_the_records_of_a_training_in_progress_here_are_left_alone(
-    here: Remote, there: Remote
+@pytest.mark.parametrize(
+    ("folder", "holder", "lock"),
+    [
+        ("cams/c", "holder.json", "training.lock"),
+        ("sweeps/s", "driver.json", "driver.lock"),
+        ("searches/s", "driver.lock", "driver.lock"),
+    ],
+)
+def test_what_a_process_here_works_at_is_left_alone(
+    here: Remote, there: Remote, folder: str, holder: str, lock: str
 ) -> None:
-    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
-    theirs.cam("c").add_epoch({"epoch": 1, "from": "there"})
-    there.push_folder("cams/c")
-    ours.cam("c").add_epoch({"epoch": 1, "from": "here"})
-    write_json(ours.cam("c").path / "holder.json", {"run_id": "r"})
-    local = Store(here.mirror)
-    with local.cam("c").lock().acquire():
-        ours.pull_results()
-        assert ours.cam("c").epochs() == [{"epoch": 1, "from": "here"}]
-    ours.pull_results()  # the process has ended, its holder.json is a leftover
-    assert ours.cam("c").epochs() == [{"epoch": 1, "from": "there"}]
-    assert json.loads((ours.cam("c").path / "holder.json").read_text()) == {"run_id": "r"}
+    write(there, f"{folder}/record.json", b"from there")
+    there.push_folder(folder)
+    write(here, f"{folder}/record.json", b"from here")
+    write(here, f"{folder}/{holder}", b"{}")
+    with FileLock(here.mirror / folder / lock):
+        assert here.pull_results() == []
+    assert (here.mirror / folder / "record.json").read_bytes() == b"from here"
+    assert here.pull_results() == [f"{folder}/record.json"]  # what is left of a killed process
+    assert (here.mirror / folder / "record.json").read_bytes() == b"from there"

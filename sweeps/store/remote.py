@@ -49,7 +49,11 @@ KEPT_CHECKPOINTS = 2
 TRAINING_PARTS = ("", "epochs", "checkpoints")
 """The folders within a training's folder that belong to it; not its maps, for example."""
 
-AT_WORK = {"cams": ("holder.json", "training.lock"), "sweeps": ("driver.json", "driver.lock")}
+AT_WORK = {
+    "cams": ("holder.json", "training.lock"),
+    "sweeps": ("driver.json", "driver.lock"),
+    "searches": ("driver.lock", "driver.lock"),
+}
 """Folder of results -> the file left by a process that works in one, and the lock it then holds."""
 
 logger = logging.getLogger(__name__)
@@ -183,12 +187,10 @@ class Remote:
         """
         there = self.objects(folder)
         names = [rel for rel in self._files(folder) if self._is_of_training(rel, folder)]
-        checkpoints = {rel for rel in names if _is_checkpoint(rel)}
-        markers = {rel for rel in names if Path(rel).name in MARKERS}
-        self._push(sorted(set(names) - checkpoints - markers), there)
-        self._push(sorted(checkpoints), there)
-        self._push(sorted(markers), there)
-        for rel in sorted(checkpoints | set(filter(_is_checkpoint, there)))[:-KEPT_CHECKPOINTS]:
+        for rel in sorted(names, key=lambda rel: (_is_marker(rel), _is_checkpoint(rel), rel)):
+            self._push_file(rel, there.get(rel))
+        checkpoints = sorted(filter(_is_checkpoint, {*names, *there}))
+        for rel in checkpoints[:-KEPT_CHECKPOINTS]:
             self.delete(rel)
 
     def pull_training(self, folder: str | Path) -> None:
@@ -314,7 +316,7 @@ class Remote:
     def _in_order(self, names: Iterable[str], work: Callable[[str], bool]) -> list[str]:
         """Copy files, several at a time, then the markers; return those that were copied."""
         names = sorted(names)
-        data = [rel for rel in names if Path(rel).name not in MARKERS]
+        data = [rel for rel in names if not _is_marker(rel)]
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             copied = list(pool.map(work, data))
         markers = sorted(set(names) - set(data), key=lambda rel: MARKERS.index(Path(rel).name))
@@ -360,7 +362,12 @@ class _Notes:
         path = self.folder / rel
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(state._asdict()))
+            partial = path.with_name(f"{path.name}.partial{os.getpid()}-{uuid.uuid4().hex[:8]}")
+            try:
+                partial.write_text(json.dumps(state._asdict()))
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def forget(self, rel: str) -> None:
         """Delete a file's note."""
@@ -369,6 +376,10 @@ class _Notes:
 
 def _is_copied(name: str) -> bool:
     return not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_COPIED)
+
+
+def _is_marker(rel: str) -> bool:
+    return Path(rel).name in MARKERS
 
 
 def _is_checkpoint(rel: str) -> bool:
