@@ -11,7 +11,6 @@ from filelock import FileLock
 
 from sweeps.stages.chain_work import PREDICT, TRAIN_DEEPLAB, ChainTask
 from sweeps.stages.remote_trial import start_together
-from sweeps.store import results as remote_results
 from sweeps.store.remote import Remote
 from wsss.identity import cam_id
 from wsss.label_stages import INFER, LEARN, WALK, WRITE
@@ -53,7 +52,7 @@ class RemoteChain:
         """Upload what the bucket lacks of a training. Raises StoreError after some tries."""
         if self.remote:
             room, key = self._training(stage)
-            remote_results.push_training(self.remote, key, room=room)
+            self.remote.push_training(f"{room}/{key}")
 
     # Images
 
@@ -133,7 +132,7 @@ class RemoteChain:
     def _pull_training(self, remote: Remote, stage: str) -> None:
         room, key = self._training(stage)
         with self._one_at_a_time():
-            remote_results.pull_training(remote, key, room=room)
+            remote.pull_training(f"{room}/{key}")
 
     def _pull(self, folder: Path, only: set[str] | None = None) -> None:
         assert self.remote

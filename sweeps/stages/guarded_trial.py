@@ -8,9 +8,7 @@ from sweeps.stages.hangs import Watchdog
 from sweeps.stages.task import Conduct, TrialTask
 from sweeps.stages.trial import run_trial
 from sweeps.store.code_version import code_version
-from sweeps.store.failures import failure_kind, write_failure
-from sweeps.store.results import pull_training
-from sweeps.store.same_errors import note_of, write_note
+from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
 from sweeps.store.store import StoreError
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError
@@ -39,7 +37,7 @@ def guarded_trial(
     try:
         if process.is_first and run.metrics() is None:
             if store.remote:
-                pull_training(store.remote, cam.path.name)  # what another machine has begun
+                store.remote.pull_training(cam.path)  # what another machine has begun
             claim(cam, accept_changes=conduct.accept_changes)
         with Watchdog(stack_file, conduct.hang_after) as watchdog:
             for record in run_trial(task, process, conduct.limits):

@@ -6,7 +6,6 @@ With a local store, nothing of it happens. Only the first rank uploads.
 from pathlib import Path
 
 from sweeps.plan.counted import FILE_NAME, inference_key
-from sweeps.store import results as remote_results
 from sweeps.store.lease import Lease
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, read_json
@@ -26,7 +25,7 @@ def start_together(
     own = (remote.machine(), [path.name for path in checkpoints.glob("epoch_*.pt")])
     machine, names = process.gather(own)[0]
     if machine != remote.machine():
-        remote_results.take_over_training(remote, training_id, names, room=room)
+        remote.take_over_training(f"{room}/{training_id}", names)
 
 
 class RemoteTrial:
@@ -51,10 +50,10 @@ class RemoteTrial:
             return self._unfinished()
         if self.process.is_first:
             self.remote.pull_folder(self._run_folder)
-            remote_results.pull_training(self.remote, self.cam_id)
+            self.remote.pull_training(f"cams/{self.cam_id}")
             self.push_training()
             if not self._unfinished():  # finished here before it could be uploaded
-                remote_results.push_run(self.remote, self.run_id)
+                self.remote.push_run(self.run_id)
         start_together(self.remote, self.cam_id, self.process)
         return bool(self.process.gather(self._unfinished())[0])
 
@@ -66,7 +65,7 @@ class RemoteTrial:
         """Upload what the bucket lacks of the training. Raises StoreError after some tries."""
         if self.remote:
             self._check_lease()
-            remote_results.push_training(self.remote, self.cam_id)
+            self.remote.push_training(f"cams/{self.cam_id}")
 
     def pull_counts(self) -> None:
         """Bring here the run whose pixel counts may serve this one too."""
@@ -80,7 +79,7 @@ class RemoteTrial:
         """Upload the finished run, metrics.json last, and that its counts may be used."""
         if self.remote and self.process.is_first:
             self._check_lease()
-            remote_results.push_run(self.remote, self.run_id)
+            self.remote.push_run(self.run_id)
             self.push_training()
 
     @property

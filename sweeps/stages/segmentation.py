@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sweeps.stages.chain_work import ChainTask, without
-from sweeps.store.environment import environment
+from sweeps.store.code_version import environment
 from sweeps.store.store import StoreError
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb

@@ -18,7 +18,7 @@ from sweeps.stages.remote_trial import RemoteTrial
 from sweeps.stages.task import TrialTask
 from sweeps.stages.training_lock import training_lock
 from sweeps.stages.training_warnings import to_record
-from sweeps.store.environment import environment
+from sweeps.store.code_version import environment
 from sweeps.store.errors import disk_errors
 from sweeps.store.store import write_config, write_json
 from wsss.config import RunConfig

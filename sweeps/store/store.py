@@ -132,23 +132,17 @@ class Store:
     def pull_results(self) -> None:
         """Bring here what tables and reports read from the bucket; nothing for a local store."""
         if self.remote:
-            from sweeps.store.results import pull_results
-
-            pull_results(self.remote)
+            self.remote.pull_results()
 
     def push_results(self) -> None:
         """Upload finished runs which an earlier attempt could not; nothing for a local store."""
         if self.remote:
-            from sweeps.store.results import push_results
-
-            push_results(self.remote)
+            self.remote.push_results()
 
     def push_run(self, run_id: str) -> None:
         """Upload a run's files, as after a failure; nothing for a local store."""
         if self.remote:
-            from sweeps.store.results import push_run
-
-            push_run(self.remote, run_id)
+            self.remote.push_run(run_id)
 
     def push_sweep(self, name: str) -> None:
         """Upload a sweep's files; nothing for a local store."""
@@ -190,9 +184,7 @@ class Store:
                 f"{self.root}: not writable ({error.strerror}); give another folder with {option}"
             ) from None
         if self.remote:
-            key = self.remote.key(f".probe-{self.remote.machine()}")
-            self.remote.bucket.put_bytes(key, b"")
-            self.remote.bucket.delete(key)
+            self.remote.check_writable()
 
 
 def open_store(place: str | Path) -> Store:
