@@ -28,12 +28,12 @@ from scaling_made_up import NUM_EPOCHS, made_up_sweep, trial_writer, write_templ
 from scaling_meters import EventMeter, MeteredTracker, ProcessMeter, database_rows
 from scaling_replay import replay
 from scaling_store import time_store
+from sweeps.run.drive import _TrackingListener
+from sweeps.run.events import Events, Listener
 
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
-from sweeps.run.drive import _TrackingListener
-from sweeps.run.events import Events, Listener
 from sweeps.run.resources import Resources
 from sweeps.run.tune import run_sweep
 from sweeps.store.store import Store

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from scaling_made_up import NUM_EPOCHS
+from sweeps.run.events import Events
 
 from sweeps.plan.trials import Trial
-from sweeps.run.events import Events
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sweeps.run.capacity import (
     DRIVER_SHARE,
     CapacityError,
@@ -18,6 +17,7 @@ from sweeps.run.capacity import (
     read_limits,
     trials_at_once,
 )
+
 from sweeps.run.resources import HEAD_NODE, Resources
 from sweeps.store.store import StoreError
 

@@ -11,9 +11,9 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from sweeps.run.capacity import CapacityError
 
 from sweeps.run.budget import GatedTrials
-from sweeps.run.capacity import CapacityError
 from sweeps.run.resources import Resources, concurrency
 
 pytestmark = [

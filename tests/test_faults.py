@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from finished import fill, finished_sweep
-
 from sweeps.run.interrupts import Interrupts
+
 from sweeps.run.stopping import EarlyEnd
 from sweeps.stages import guard
 from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture_notes, origins

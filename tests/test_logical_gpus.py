@@ -11,9 +11,9 @@ import ray
 import torch.distributed as dist
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from sweeps.run.capacity import HEAD_NODE, CapacityError
 
 from sweeps.run.budget import GatedTrials
-from sweeps.run.capacity import HEAD_NODE, CapacityError
 from sweeps.run.resources import Resources, concurrency
 from wsss.training.distributed import Workers, fit
 from wsss.training.process import Process

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-
 from sweeps.run.events import _lost_its_node
 
 SILENT = ActorUnavailableError("RpcError: Socket closed rpc_code: 14", None)

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
+from sweeps.run.drive import _TrackingListener
+from sweeps.run.events import Events
+from sweeps.run.search_callbacks import DrawnCallback
 
 from sweeps.plan.search import make_search
 from sweeps.plan.search_history import History, SearchTrial, ranking
@@ -29,9 +32,6 @@ from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
 from sweeps.run import search_trainable
-from sweeps.run.drive import _TrackingListener
-from sweeps.run.events import Events
-from sweeps.run.search_callbacks import DrawnCallback
 from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import search_trial
 from sweeps.stages.training_warnings import from_record, to_record

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from sweeps.run.search_trainable import closing_trial
 
 from sweeps.run.resources import Resources
-from sweeps.run.search_trainable import closing_trial
 from sweeps.run.trainable import trainable
 from sweeps.stages import guarded_trial, search_trial
 from sweeps.stages.task import Conduct

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from sweeps.run.search_remote import driving, pushing
 
 from sweeps.plan.search import Search, make_search
 from sweeps.plan.search_history import History, SearchTrial
 from sweeps.plan.search_space import parse_space
 from sweeps.run.search import make_searcher
-from sweeps.run.search_remote import driving, pushing
 from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket

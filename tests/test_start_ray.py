@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from sweeps.run.capacity import CapacityError
 
 from sweeps.run import tune as run
-from sweeps.run.capacity import CapacityError
 from sweeps.run.resources import Resources
 from wsss.config import NetworkConfig
 from wsss.networks import backbone

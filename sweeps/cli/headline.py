@@ -159,11 +159,11 @@ def _work(
     planned: "Headline", results: Store, resources: "Resources", *, label_workers: int
 ) -> None:
     """Run what is missing, export, write the report and show it."""
-    from sweeps.plan.headline import one_at_a_time
     from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.pictures import headline_folder
     from sweeps.report.headline.terminal import print_headline
     from sweeps.report.headline.write import write_headline_report
+    from sweeps.run.driver import driving
     from sweeps.run.headline import run_headline
     from sweeps.track.headline import HeadlineTracker
 
@@ -171,7 +171,7 @@ def _work(
     tracker = HeadlineTracker(results, planned)
     console.print(Text(f"{planned.choice}."))
     try:
-        with one_at_a_time(results):
+        with driving(results, "headline", "a headline", "wait for it or end it"):
             run_headline(
                 planned, results, console, label_workers=label_workers, resources=resources
             )

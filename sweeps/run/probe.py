@@ -15,9 +15,8 @@ from ray.util.queue import Queue
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.run.capacity import DRIVER_SHARE, HEAD_NODE
-from sweeps.run.resources import Resources, concurrency
-from sweeps.run.tune import check_weights, running_ray
+from sweeps.run.driver import check_weights
+from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency, running_ray
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id

@@ -9,8 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from sweeps.plan.sweep import make_sweep
 from sweeps.run.drive import drive
+
+from sweeps.plan.sweep import make_sweep
 from sweeps.stages.hangs import HANG_AFTER_SECONDS
 from sweeps.stages.task import Conduct
 from sweeps.store.store import Store
