@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 from scaling_made_up import made_up_sweep, write_small_run
 from scaling_meters import rss_mib
-from sweeps.run.drive import missing_trials
 
 from sweeps.plan.states import folder_names, read_metrics, read_states
 from sweeps.plan.sweep import load_sweep, save_sweep
 from sweeps.report.live.plan_view import PlanView
 from sweeps.report.live.render import render_tables
 from sweeps.report.live.status import Status
+from sweeps.run.tables import missing_trials
 from sweeps.store.store import Store
 
 

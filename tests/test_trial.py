@@ -16,7 +16,7 @@ from PIL import Image
 
 from sweeps.plan.sweep import make_sweep
 from sweeps.run.resources import Resources
-from sweeps.run.tune import _task
+from sweeps.run.tables import Tables, Wishes
 from sweeps.stages import training_lock
 from sweeps.stages import trial as trial_module
 from sweeps.stages.task import TrialTask
@@ -304,7 +304,8 @@ def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     for compiled in (False, True):
         resources = Resources(execution=Execution(2, compiled=compiled))
-        task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
+        tables = Tables(sweep, Store(tmp_path), Wishes())
+        task = tables.task(sweep.plan.trials[0], resources)
         assert task.execution == Execution(2, compiled=compiled)
 
 

@@ -151,7 +151,8 @@ class Dispatch(Generic[T]):
 
     def ended(self, run_id: str) -> None:
         """A target's process has ended by itself, or as it was told to."""
-        target = self.out.pop(run_id)
+        if (target := self.out.pop(run_id, None)) is None:
+            return  # told before
         status = self.source.ended(target)
         if status == "failed":
             self._say_failure(target)
@@ -162,7 +163,8 @@ class Dispatch(Generic[T]):
 
         words: what Ray says of it, in a line; its own note of an error says it better.
         """
-        target = self.out.pop(run_id)
+        if (target := self.out.pop(run_id, None)) is None:
+            return  # told before
         broke = self._why(target, words, details, lost_node=lost_node)
         self.note_end(run_id, LEDGER_REASONS[broke.cause])
         if self.common_error is not None:  # all are being ended

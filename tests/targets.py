@@ -1,0 +1,53 @@
+"""Made-up targets for a driver, without a training behind them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeps.run.dispatch import Record, Status
+from sweeps.run.faults import Break
+
+
+@dataclass(frozen=True)
+class Piece:
+    run_id: str
+
+    @property
+    def cam_id(self) -> str:
+        return f"cam-{self.run_id}"
+
+    @property
+    def name(self) -> str:
+        return f"trial {self.run_id}"
+
+
+@dataclass
+class Pieces:
+    """A source of made-up targets, which writes down what it is told."""
+
+    root: Path
+    waiting: list[str]
+    status: Status = "done"
+    stopped_at: float = 99.0
+    given_up: list[Break] = field(default_factory=list)
+
+    def next(self) -> Piece | None:
+        return Piece(self.waiting.pop(0)) if self.waiting else None
+
+    def folder(self, target: Piece) -> Path:
+        path = self.root / target.run_id
+        path.mkdir(exist_ok=True)
+        return path
+
+    def begun(self, target: Piece) -> None: ...
+
+    def told(self, target: Piece, record: Record) -> bool:
+        return bool(record["epoch"] >= self.stopped_at)
+
+    def ended(self, target: Piece) -> Status:
+        return self.status
+
+    def gave_up(self, target: Piece, broke: Break) -> None:
+        self.given_up.append(broke)
+
+    def failure(self, target: Piece) -> str | None:
+        return f"{self.given_up[-1].kind}: {self.given_up[-1].message}" if self.given_up else None
