@@ -84,7 +84,7 @@ def test_a_sweep_and_a_search_hand_them_to_their_driver(
 def test_a_probe_trains_as_the_sweep_would(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("sweeps.run.probe_view.probe_sweep")
+    calls = given("sweeps.run.probe.probe_sweep")
     sweeps_command("probe", drawn, tmp_path, *OPTIONS, "--compile")
     ((_, _, resources, probe, _),) = calls
     assert resources.execution == probe.execution == Execution(2, 4, 1.5, compiled=True)

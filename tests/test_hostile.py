@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from sweeps.plan.search_space import parse_space
+from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.build import build_report
 from sweeps.report.csv_file import csv_text

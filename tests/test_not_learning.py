@@ -13,9 +13,8 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps.plan.search import make_search
+from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.search_history import History, SearchTrial, ranking
-from sweeps.plan.search_space import parse_space
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial

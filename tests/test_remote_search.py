@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps.plan.search import Search, make_search
+from sweeps.plan.search import Search, make_search, parse_space
 from sweeps.plan.search_history import SearchTrial
-from sweeps.plan.search_space import parse_space
 from sweeps.run.driver import driving
 from sweeps.run.search import Draws, DrivenSearch
 from sweeps.stages.search_task import SearchTask

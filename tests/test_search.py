@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from sweeps.plan.search import Search, make_search, split_halves
+from sweeps.plan.search import (
+    DEFAULT_SPACE,
+    Range,
+    Search,
+    SearchSpace,
+    float_settings,
+    make_search,
+    parse_space,
+    split_halves,
+)
 from sweeps.plan.search_history import History, SearchTrial, best_trials, ranking
-from sweeps.plan.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
 from sweeps.run.faults import Break
 from sweeps.run.search import Closings, Draws
 from sweeps.stages.search_task import SearchTask

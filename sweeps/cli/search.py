@@ -60,12 +60,11 @@ def search(
 ) -> None:
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
-    Optuna draws and stops poor trials early, one half of the scored images gives the objective,
+    Optuna draws, ASHA stops poor trials early, one half of the scored images gives the objective,
     and the best three and the paper's setting are scored on the other half at the end. A trial
     trains in one process, without Ray Train.
     """
-    from sweeps.plan.search import make_search
-    from sweeps.plan.search_space import parse_space
+    from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
     from sweeps.run.search import DrivenSearch

@@ -197,7 +197,7 @@ def _probe(
     sweep: "Sweep", store: str, resources: "Resources", num_steps: int, limits: "PriorLimits"
 ) -> int:
     """Probe a sweep's trainings; return the exit code."""
-    from sweeps.run.probe_view import probe_sweep
+    from sweeps.run.probe import probe_sweep
     from wsss.training.probe import ProbeOptions
 
     tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, resources.execution, limits)
