@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.run.dispatch import Record, Status
+from sweeps.run.dispatch import Outcome, Record, Status
 from sweeps.run.faults import Break
 
 
@@ -38,16 +38,11 @@ class Pieces:
         path.mkdir(exist_ok=True)
         return path
 
-    def begun(self, target: Piece) -> None: ...
-
     def told(self, target: Piece, record: Record) -> bool:
         return bool(record["epoch"] >= self.stopped_at)
 
-    def ended(self, target: Piece) -> Status:
-        return self.status
+    def ended(self, target: Piece) -> Outcome:
+        return Outcome(self.status, "diverged: too fast")
 
     def gave_up(self, target: Piece, broke: Break) -> None:
         self.given_up.append(broke)
-
-    def failure(self, target: Piece) -> str | None:
-        return f"{self.given_up[-1].kind}: {self.given_up[-1].message}" if self.given_up else None

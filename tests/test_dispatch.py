@@ -173,9 +173,13 @@ def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_st
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "started"])
-def test_listeners_hear_what_came_of_a_target(tmp_path: Path, status: Any) -> None:
+def test_what_came_of_a_target_is_heard_and_of_a_failure_said_once(
+    tmp_path: Path, status: Any
+) -> None:
     scene = Scene(tmp_path, "a")
     scene.source.status = status
     scene.start()
     scene.dispatch.ended("a")
+    scene.dispatch.ended("a")  # as Tune may say twice
     assert scene.ear.heard == ["a running", f"a {status}"]
+    assert scene.said == (["trial a: diverged: too fast"] if status == "failed" else [])

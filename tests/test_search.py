@@ -320,7 +320,6 @@ class MadeUpSearch:
         """Run one trial after the other; at these reports the driver is killed and starts anew."""
         reports = 0
         while found := self.draws.next():
-            self.draws.begun(found)
             # After a kill, the epoch that was reported last is trained and reported again.
             for epoch in range(max(1, found.last_epoch), self.search.base.train.epochs + 1):
                 reports += 1
@@ -390,7 +389,6 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     handed = [known for _ in range(4) if (known := resumed.next())]
     assert [known.number for known in handed] == [1, 2, 3]
     assert handed[0].epochs == found[1].epochs
-    resumed.begun(handed[1])
     assert (handed[1].status, handed[1].message) == ("running", "")
 
 
@@ -444,7 +442,7 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
     assert found
     failed = {"epoch": 1.0, "objective": 0.0, "failed": "diverged", "message": "lower train.lr"}
     assert not made_up.draws.told(found, failed)
-    assert made_up.draws.ended(found) == "done"
+    assert made_up.draws.ended(found).status == "done"
     assert (found.status, found.objective, found.message) == ("diverged", 0.0, "lower train.lr")
     assert made_up.history.missing(2) == 1
     assert made_up.started().next() is not None
@@ -459,12 +457,11 @@ def test_closing_scores_are_those_of_the_best_and_of_the_papers_setting(
     found = [target for _ in range(9) if (target := closings.next())]
     assert [target.cam_id for target in found] == [cam_id(two_ranges.base), *best]
     scored = {"epoch": 9.0, "objective": 60.0, "threshold": 0.3}
-    assert closings.ended(found[0]) == "started"
+    assert closings.ended(found[0]).status == "started"
     for target in found[:2]:
         closings.told(target, scored | {"held_out": 59.0})
-        assert closings.ended(target) == "done"
+        assert closings.ended(target).status == "done"
     closings.told(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
-    assert closings.ended(found[2]) == "failed"
-    assert closings.failure(found[2]) == "diverged: lower train.lr"
+    assert closings.ended(found[2]) == ("failed", "diverged: lower train.lr")
     again = Closings(two_ranges, store, lambda trial: None)
     assert [t.cam_id for _ in range(9) if (t := again.next())] == best[1:]

@@ -66,20 +66,22 @@ class Source(Protocol[T]):
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
 
-    def begun(self, target: T) -> None:
-        """A process is at work on it."""
-
     def told(self, target: T, record: Record) -> bool:
         """Take note of what it reported; return whether to end it now."""
 
-    def ended(self, target: T) -> Status:
+    def ended(self, target: T) -> "Outcome":
         """Return what came of a target whose process has ended by itself or was told to end."""
 
     def gave_up(self, target: T, broke: Break) -> None:
         """Keep that it failed for good."""
 
-    def failure(self, target: T) -> str | None:
-        """Return in a line why it failed, if it did."""
+
+class Outcome(NamedTuple):
+    """What came of a target."""
+
+    status: Status
+    why: str = ""
+    """Of a failure, in a line."""
 
 
 class CommonError(NamedTuple):
@@ -137,7 +139,6 @@ class Dispatch(Generic[T]):
 
     def begun(self, run_id: str) -> None:
         """A target's process is at work."""
-        self.source.begun(self.out[run_id])
         self._tell(self.out[run_id], "running")
 
     def reported(self, run_id: str, record: Record) -> bool:
@@ -153,9 +154,9 @@ class Dispatch(Generic[T]):
         """A target's process has ended by itself, or as it was told to."""
         if (target := self.out.pop(run_id, None)) is None:
             return  # told before
-        status = self.source.ended(target)
+        status, why = self.source.ended(target)
         if status == "failed":
-            self._say_failure(target)
+            self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
 
     def broke(self, run_id: str, words: str, *, lost_node: bool = False, details: str = "") -> None:
@@ -175,7 +176,7 @@ class Dispatch(Generic[T]):
             self._stop_all_for(target, broke.note)
         elif decision is Decision.GIVE_UP:
             self.source.gave_up(target, broke)
-            self._say_failure(target)
+            self.say(f"{target.name}: {broke.kind}: {broke.message}")
             self._tell(target, "failed")
         else:
             self._again(target, broke, decision)
@@ -225,10 +226,6 @@ class Dispatch(Generic[T]):
                 f"threads are in {folder}/stack.txt"
             )
         return now > known
-
-    def _say_failure(self, target: T) -> None:
-        if why := self.source.failure(target):
-            self.say(f"{target.name}: {why}")
 
     def _tell(self, target: T, status: Status, record: Record | None = None) -> None:
         (self.running.add if status == "running" else self.running.discard)(target.run_id)

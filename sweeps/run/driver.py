@@ -22,15 +22,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.run.budget import Budget
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
 from sweeps.run.resources import Resources, concurrency, running_ray
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.errors import disk_errors
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.config import NetworkConfig
 
-if TYPE_CHECKING:  # those load Ray or MLflow
-    from sweeps.run.budget import Budget
-    from sweeps.run.dispatch import CommonError, Listener, Record, Target
+if TYPE_CHECKING:  # those load Ray, or boto3
     from sweeps.run.tune import Round
     from sweeps.store.lease import Lease
 
@@ -46,7 +47,7 @@ class Ending:
 
     interrupted: bool = False
     """Whether a signal ended it."""
-    common_error: "CommonError | None" = None
+    common_error: CommonError | None = None
     """The error for which it was stopped, as trial after trial met it."""
     over_budget: bool = False
 
@@ -61,28 +62,27 @@ class Subject(ABC):
     """What to do while another process drives it."""
     resync = "the same command"
     """What brings MLflow up to date later."""
+    networks: list[NetworkConfig]
+    """All that are trained."""
+    weights_file: Path | None
+    """Of their initial weights, if they are not named."""
 
     def __init__(self, store: Store, path: str, title: str) -> None:
         self.store, self.path, self.title = store, path, title
         self.folder = store.root / path
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Bring here what the bucket has, and write down what is driven."""
+    def prepare(self, resources: Resources) -> list[str]:
+        """Bring here what the bucket has, and write down what is driven.
 
-    @abstractmethod
-    def progress(self) -> str:
-        """Return how much is done, and how much is to run."""
+        Returns how much is done and to run, and what else is to be said before anything starts.
+        """
 
     @abstractmethod
     def is_missing(self) -> bool:
         """Whether there is anything left to run."""
 
-    @abstractmethod
-    def weights(self) -> tuple[Iterable[NetworkConfig], Path | None]:
-        """Return the networks to be trained, and the file of their initial weights, if any."""
-
-    def accounts(self, resources: Resources) -> "AbstractContextManager[Budget | None]":
+    def accounts(self, resources: Resources) -> AbstractContextManager[Budget | None]:
         """Return what counts the hours while trials run."""
         return nullcontext(None)
 
@@ -98,7 +98,7 @@ class Subject(ABC):
         """Yield what is to run, one round after the other; Ray is running by now."""
 
     @abstractmethod
-    def watched(self, console: Console) -> "AbstractContextManager[list[Listener[Any]]]":
+    def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
         """Return who listens while trials run: what a person sees, and a ledger."""
 
     @abstractmethod
@@ -116,10 +116,6 @@ class Subject(ABC):
     @abstractmethod
     def show(self, console: Console) -> None:
         """Print the closing table."""
-
-    def forecast(self, resources: Resources) -> list[str]:
-        """Return what is to be said before anything starts, as of a budget."""
-        return []
 
     def way_on(self, resources: Resources) -> list[str]:
         """Return, once the budget is spent, some words and the command with a larger one."""
@@ -145,12 +141,10 @@ def drive(subject: Subject, resources: Resources) -> int:
     console = Console()
     say = _printer(console)
     subject.store.check_writable()
-    subject.prepare()
-    say(f"{subject.title}: {subject.progress()}")
+    for line in subject.prepare(resources):
+        say(line)
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
-        for line in subject.forecast(resources):
-            say(line)
         ending = _run_tracked(subject, resources, console)
     if was_missing or not _is_tracked(subject):
         _track(subject, say)
@@ -243,18 +237,16 @@ def _holder(path: Path) -> str:
 
 
 def run_missing(
-    subject: Subject, resources: Resources, listeners: "list[Listener[Any]]", say: Say
+    subject: Subject, resources: Resources, listeners: list[Listener[Any]], say: Say
 ) -> Ending:
     """Run all rounds of a subject to their end; raises as `drive` does.
 
     say: prints a line for a person at each restart. Ends early, in order, after SIGINT, SIGTERM, a
     spent budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
     """
-    from sweeps.run.dispatch import Dispatch
-    from sweeps.run.stopping import Interrupts, OrderlyEnd
     from sweeps.run.tune import run_trials
 
-    check_weights(*subject.weights())
+    check_weights(subject.networks, subject.weights_file)
     with ExitStack() as stack:
         lease = stack.enter_context(
             driving(subject.store, subject.path, subject.title, subject.while_driven)
@@ -308,7 +300,7 @@ class Notices:
         self.running: set[str] = set()
         self.epochs: dict[str, float] = {}
 
-    def update(self, trial: "Target", *, status: str, record: "Record | None" = None) -> None:
+    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
         """Notice a new epoch, a warning, a start or an end; leave out progress within an epoch."""
         epoch, run_id = (record or {}).get("epoch", 0.0), trial.run_id
         known = status == "running" and run_id in self.running

@@ -22,20 +22,19 @@ from rich.text import Text
 from sweeps.plan.search import Search
 from sweeps.plan.search_history import History, SearchTrial, best_trials
 from sweeps.report.live.search_render import print_search
+from sweeps.run.dispatch import Listener, Outcome, Record, Target
 from sweeps.run.driver import Subject
+from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
 from sweeps.stages.search_task import SearchTask
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
-from wsss.config import NetworkConfig
 from wsss.identity import cam_id
 from wsss.training.prior import PriorLimits
 
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna
 
-    from sweeps.run.dispatch import Listener, Record, Status, Target
-    from sweeps.run.faults import Break
     from sweeps.run.tune import Round
     from sweeps.store.lease import Lease
     from sweeps.track.search import SearchTracker
@@ -141,24 +140,24 @@ class Draws:
             return None
         self.to_start -= 1
         if self.interrupted:
-            return self.interrupted.pop(0)
+            trial = self.interrupted.pop(0)
+            trial.status, trial.message = "running", ""
+        else:
+            trial = self._draw()
+        self._keep(trial)
+        return trial
+
+    def _draw(self) -> SearchTrial:
         number = next(n for n in itertools.count() if n not in self.taken)
         self.taken.add(number)
         settings = self.study.draw(number)
-        trial = SearchTrial(number, cam_id(self.search.config(settings)), settings)
-        self._keep(trial)
-        return trial
+        return SearchTrial(number, cam_id(self.search.config(settings)), settings)
 
     def folder(self, target: SearchTrial) -> Path:
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def begun(self, target: SearchTrial) -> None:
-        """It is at work, whatever came of it at an earlier start."""
-        target.status, target.message = "running", ""
-        self._keep(target)
-
-    def told(self, target: SearchTrial, record: "Record") -> bool:
+    def told(self, target: SearchTrial, record: Record) -> bool:
         """Judge a trial by its epoch; the decision is written down together with the epoch.
 
         An epoch that is repeated after a kill was judged before.
@@ -180,18 +179,14 @@ class Draws:
         self._keep(target)
         return target.status == "stopped"
 
-    def ended(self, target: SearchTrial) -> "Status":
+    def ended(self, target: SearchTrial) -> Outcome:
         """A trial that diverged has come to its end as well: it is worth 0 %."""
-        return "done" if target.ended else "started"
+        return Outcome("done" if target.ended else "started")
 
-    def gave_up(self, target: SearchTrial, broke: "Break") -> None:
+    def gave_up(self, target: SearchTrial, broke: Break) -> None:
         """Keep the error; the next start tries the trial again."""
         target.status, target.message = "error", broke.message.strip().splitlines()[-1]
         self._keep(target)
-
-    def failure(self, target: SearchTrial) -> str | None:
-        """Return the error for which the trial was given up."""
-        return target.message if target.status == "error" else None
 
     def _keep(self, trial: SearchTrial) -> None:
         self.history.save(trial)
@@ -236,10 +231,7 @@ class Closings:
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def begun(self, target: Closing) -> None:
-        """Nothing is to be kept of a start."""
-
-    def told(self, target: Closing, record: "Record") -> bool:
+    def told(self, target: Closing, record: Record) -> bool:
         """Keep the closing score, which the last record has."""
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
@@ -248,19 +240,15 @@ class Closings:
             self.share(None)
         return False
 
-    def ended(self, target: Closing) -> "Status":
+    def ended(self, target: Closing) -> Outcome:
         """Look whether it was scored."""
         if target.cam_id in self.history.held_out():
-            return "done"
-        return "failed" if target.cam_id in self.failures else "started"
+            return Outcome("done")
+        why = self.failures.get(target.cam_id)
+        return Outcome("failed", why) if why else Outcome("started")
 
-    def gave_up(self, target: Closing, broke: "Break") -> None:
-        """Remember the error for this start; the next one tries again."""
-        self.failures[target.cam_id] = broke.message
-
-    def failure(self, target: Closing) -> str | None:
-        """Return why it could not be scored."""
-        return self.failures.get(target.cam_id)
+    def gave_up(self, target: Closing, broke: Break) -> None:
+        """Nothing is to be kept: the next start tries again."""
 
 
 class DrivenSearch(Subject):
@@ -269,25 +257,19 @@ class DrivenSearch(Subject):
     def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
         super().__init__(store, f"searches/{search.name}", f"search {search.name}")
         self.search, self.samples, self.limits = search, samples, limits
+        self.networks, self.weights_file = [search.base.network], search.weights_file
         self.history = History(search.folder(store))
         self.lease: Lease | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, resources: Resources) -> list[str]:
         """Write down what is searched."""
         write_json(self.folder / "search.json", self.search.to_json())
-
-    def progress(self) -> str:
-        """Return how many trials are done."""
-        missing = self.history.missing(self.samples)
-        return f"{self.samples - missing} of {self.samples} trials done, {missing} to run"
+        missing, samples = self.history.missing(self.samples), self.samples
+        return [f"{self.title}: {samples - missing} of {samples} trials done, {missing} to run"]
 
     def is_missing(self) -> bool:
         """Whether a trial or a closing score is missing."""
         return bool(self.history.missing(self.samples) or self._missing_held_out())
-
-    def weights(self) -> tuple[Iterable[NetworkConfig], Path | None]:
-        """Return the one network that all trials train."""
-        return [self.search.base.network], self.search.weights_file
 
     def held(self, lease: "Lease | None") -> list[str]:
         """Take the history as it is in the bucket: nobody else writes it from now on."""
@@ -348,7 +330,7 @@ class DrivenSearch(Subject):
             logger.warning("%s; the search goes on", error)
 
     @contextmanager
-    def watched(self, console: Console) -> "Iterator[list[Listener[Any]]]":
+    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
         """Print a line per trial that has ended."""
         yield [_Lines(self.history, self.samples, console)]
 
@@ -394,7 +376,7 @@ class _Lines:
         self.history, self.samples, self.console = history, samples, console
         self.warned: set[str] = set()
 
-    def update(self, trial: "Target", *, status: str, record: "Record | None" = None) -> None:
+    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
         """Say what is new; of a trial that was given up, the driver has said it."""
         if not isinstance(trial, SearchTrial):
             if status == "done":

@@ -12,17 +12,17 @@ from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
+from sweeps.run.budget import Budget, forecast, size_of, way_on
+from sweeps.run.dispatch import Listener, Outcome, Record
 from sweeps.run.driver import Subject, own_command
+from sweeps.run.faults import Break
+from sweeps.run.ledger import Ledger
 from sweeps.run.resources import Resources
 from sweeps.stages.task import Conduct, TrialTask
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
-from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray or MLflow
-    from sweeps.run.budget import Budget
-    from sweeps.run.dispatch import Listener, Record, Status
-    from sweeps.run.faults import Break
     from sweeps.run.tune import Round
     from sweeps.store.lease import Lease
     from sweeps.track.tracker import Tracker
@@ -46,6 +46,8 @@ class Tables(Subject):
     def __init__(self, sweep: Sweep, store: Store, wishes: Wishes) -> None:
         super().__init__(store, f"sweeps/{sweep.name}", f"sweep {sweep.name}")
         self.sweep, self.wishes = sweep, wishes
+        self.networks = [trial.config.network for trial in sweep.plan.trials]
+        self.weights_file = sweep.weights_file
         self.retry_failed = wishes.retry_failed
         """Whether failures are of an earlier start, and to be tried again."""
         self.while_driven = (
@@ -53,17 +55,17 @@ class Tables(Subject):
             "end it"
         )
 
-    def prepare(self) -> None:
+    def prepare(self, resources: Resources) -> list[str]:
         """Exchange results with the bucket, those too that an earlier start could not upload."""
         self.store.pull_results()
         self.store.push_results()
         save_sweep(self.store, self.sweep)
         self.store.push_sweep(self.sweep.name)
-
-    def progress(self) -> str:
-        """Return how many trials are done."""
         total, missing = len(self.sweep.plan.trials), len(self.missing())
-        return f"{total - missing} of {total} trials done, {missing} to run"
+        done = f"{self.title}: {total - missing} of {total} trials done, {missing} to run"
+        if not missing:
+            return [done]
+        return [done, *forecast(self.sweep, self._budget(resources), resources)]
 
     def missing(self) -> list[Trial]:
         """Return the trials to run: those without a result, failed ones only if asked for."""
@@ -73,37 +75,20 @@ class Tables(Subject):
         """Whether a trial is left to run."""
         return bool(self.missing())
 
-    def weights(self) -> tuple[Iterable[NetworkConfig], Path | None]:
-        """Return the networks of the missing trials."""
-        return (trial.config.network for trial in self.missing()), self.sweep.weights_file
-
     @contextmanager
-    def accounts(self, resources: Resources) -> "Iterator[Budget]":
+    def accounts(self, resources: Resources) -> Iterator[Budget]:
         """Keep the sweep's ledger."""
-        from sweeps.run.budget import Budget, size_of
-        from sweeps.run.ledger import Ledger
+        budget = self._budget(resources)
+        with budget.ledger:
+            yield budget
 
-        with Ledger(self.store, self.sweep.name, size_of(resources)) as ledger:
-            yield Budget(ledger, self.wishes.budget_hours)
-
-    def _budget(self, resources: Resources) -> "Budget":
+    def _budget(self, resources: Resources) -> Budget:
         """Return the budget to read from; only `accounts` writes into its ledger."""
-        from sweeps.run.budget import Budget, size_of
-        from sweeps.run.ledger import Ledger
-
         ledger = Ledger(self.store, self.sweep.name, size_of(resources))
         return Budget(ledger, self.wishes.budget_hours)
 
-    def forecast(self, resources: Resources) -> list[str]:
-        """Return what the sweep may spend, has spent, and whether that will do."""
-        from sweeps.run.budget import forecast
-
-        return forecast(self.sweep, self._budget(resources), resources)
-
     def way_on(self, resources: Resources) -> list[str]:
         """Return the command with a budget that will do."""
-        from sweeps.run.budget import way_on
-
         return way_on(self.sweep, self._budget(resources), resources, own_command())
 
     def held(self, lease: "Lease | None") -> list[str]:
@@ -146,7 +131,7 @@ class Tables(Subject):
         )
 
     @contextmanager
-    def watched(self, console: Console) -> "Iterator[list[Listener[Any]]]":
+    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
         """Show the tables filling in."""
         board, plan = Board(self.sweep, console), self.sweep.plan
         runs = {trial.run_id: self.store.run(trial.run_id).metrics() for trial in plan.trials}
@@ -185,8 +170,7 @@ class Tables(Subject):
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and the option that tries them again."""
-        source = MissingTrials(self.store, [])
-        whys = [(t.name, source.failure(t)) for t in self.sweep.plan.trials]
+        whys = [(trial.name, failure_of(trial, self.store)) for trial in self.sweep.plan.trials]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
         return [*lines, "run them again with --retry-failed"] if lines else []
 
@@ -205,28 +189,28 @@ class MissingTrials:
         """Return the run's folder."""
         return self.store.run(target.run_id).path
 
-    def begun(self, target: Trial) -> None:
-        """Nothing is to be kept of a start."""
-
-    def told(self, target: Trial, record: "Record") -> bool:
+    def told(self, target: Trial, record: Record) -> bool:
         """No trial of a table is stopped early."""
         return False
 
-    def ended(self, target: Trial) -> "Status":
+    def ended(self, target: Trial) -> Outcome:
         """Look for the result which the trial has left."""
         self.store.pull_results()
-        run = self.store.run(target.run_id)
-        return "done" if run.metrics() else "failed" if run.failure() else "started"
+        if self.store.run(target.run_id).metrics():
+            return Outcome("done")
+        why = failure_of(target, self.store)
+        return Outcome("failed", why) if why else Outcome("started")
 
-    def gave_up(self, target: Trial, broke: "Break") -> None:
+    def gave_up(self, target: Trial, broke: Break) -> None:
         """Write down why the trial has failed."""
         write_failure(self.folder(target), broke.kind, broke.message, broke.traceback)
         self.store.push_run(target.run_id)
 
-    def failure(self, target: Trial) -> str | None:
-        """Return the kind of the failure, and why."""
-        failure = self.store.run(target.run_id).failure()
-        return f"{failure['kind']}: {failure['message']}" if failure else None
+
+def failure_of(trial: Trial, store: Store) -> str | None:
+    """Return the kind of a trial's failure, and why it failed; None if it has not."""
+    failure = store.run(trial.run_id).failure()
+    return f"{failure['kind']}: {failure['message']}" if failure else None
 
 
 def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:

@@ -59,7 +59,14 @@ def run_trials(
     ).fit()
 
 
-class _Targets(Searcher, Generic[T]):  # type: ignore[misc]  # ray is untyped
+class _NotKept:
+    """Tune pickles what it is given, for nothing; a dispatch holds terminals and threads."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Targets(_NotKept, Searcher, Generic[T]):  # type: ignore[misc]  # ray is untyped
     """Gives Tune the targets of a dispatch."""
 
     def __init__(self, dispatch: Dispatch[T], space: Callable[[T], dict[str, Any]]) -> None:
@@ -67,10 +74,6 @@ class _Targets(Searcher, Generic[T]):  # type: ignore[misc]  # ray is untyped
         self.dispatch, self.space = dispatch, space
         self.run_ids: dict[str, str] = {}
         """Tune's id of an attempt -> its target's."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles it, for nothing: what is missing is read from the store."""
-        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return what the next target's process is told; None if there is none for now."""
@@ -85,24 +88,14 @@ class _Targets(Searcher, Generic[T]):  # type: ignore[misc]  # ray is untyped
         """Nothing: _Events is told the same, and more."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Save nothing."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
+        """Save nothing: what is missing is read from the store."""
 
 
-class _Stopper(tune.Stopper):  # type: ignore[misc]
+class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
     """Passes reports on, as it is a stopper whom Tune asks after each whether to end the trial."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles it, for nothing."""
-        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to end a trial that has reported; Tune gives the last report twice."""
@@ -115,15 +108,11 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         return self.dispatch.stop_all()
 
 
-class _Events(tune.Callback):  # type: ignore[misc]
+class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
     """Tells a dispatch of trials that begin and end."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles it, for nothing; listeners hold terminals and threads."""
-        return {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process is at work."""
