@@ -215,7 +215,7 @@ def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator
             store.remote, f"leases/{path}", lock,
             on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
         )  # fmt: skip
-    holder = folder / "driver.json"
+    holder = folder / "holder.json"  # stays on this machine
     try:
         with lock.acquire(timeout=0):
             since = datetime.now().astimezone().isoformat(timespec="seconds")
