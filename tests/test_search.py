@@ -445,6 +445,7 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
     assert made_up.draws.ended(found).status == "done"
     assert (found.status, found.objective, found.message) == ("diverged", 0.0, "lower train.lr")
     assert made_up.history.missing(2) == 1
+    assert not made_up.draws.told(found, failed)  # again, as its process died right after
     assert made_up.started().next() is not None
 
 

@@ -133,6 +133,8 @@ class Dispatch(Generic[T]):
         """Whether to end everything now."""
         if self.common_error is not None:
             return True
+        if self.end.reason() is None:
+            return False
         at_work = {run_id: self.out[run_id].cam_id for run_id in self.running}
         epochs = {run_id: record.get("epoch", 0.0) for run_id, record in self.last.items()}
         return self.end.is_due(at_work, epochs)
@@ -166,6 +168,7 @@ class Dispatch(Generic[T]):
         """
         if (target := self.out.pop(run_id, None)) is None:
             return  # told before
+        self.running.discard(run_id)
         broke = self._why(target, words, details, lost_node=lost_node)
         self.note_end(run_id, LEDGER_REASONS[broke.cause])
         if self.common_error is not None:  # all are being ended
@@ -183,7 +186,6 @@ class Dispatch(Generic[T]):
 
     def _again(self, target: T, broke: Break, decision: Decision) -> None:
         """Hand a target out once more, unless nothing may start any more."""
-        self.running.discard(target.run_id)
         if self.end.reason() is not None:
             self.say(f"{target.name}: {broke.words}; it goes on at the next start")
             self._tell(target, "started")
@@ -201,7 +203,6 @@ class Dispatch(Generic[T]):
     def _stop_all_for(self, target: T, note: ErrorNote) -> None:
         path = self.source.folder(target) / "traceback.txt"
         path.write_text(note.traceback, encoding="utf-8")
-        self.running.discard(target.run_id)
         self.common_error = CommonError(note, path)
 
     def _why(self, target: T, words: str, details: str, *, lost_node: bool) -> Break:

@@ -160,8 +160,11 @@ class Draws:
     def told(self, target: SearchTrial, record: Record) -> bool:
         """Judge a trial by its epoch; the decision is written down together with the epoch.
 
-        An epoch that is repeated after a kill was judged before.
+        An epoch that is repeated after a kill was judged before, and so was the last record of a
+        trial whose process died after it.
         """
+        if target.ended:
+            return target.status == "stopped"
         if "failed" in record:
             target.status, target.message, target.warning = record["failed"], record["message"], ""
             self.study.end(target)
@@ -210,7 +213,7 @@ class Closing:
     def name(self) -> str:
         """What is scored, for a person."""
         drawn = ", ".join(f"{key}={value:g}" for key, value in self.settings.items())
-        return f"held-out score of {drawn or 'the paper setting'}"
+        return "held-out score of " + (drawn or "the paper's setting")
 
 
 class Closings:
