@@ -1,9 +1,9 @@
 """Made-up targets for a driver, without a training behind them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.run.dispatch import Outcome, Record, Status
+from sweeps.run.dispatch import Outcome, Record, Source, Status
 from sweeps.run.faults import Break
 
 
@@ -20,18 +20,15 @@ class Piece:
         return f"trial {self.run_id}"
 
 
-@dataclass
-class Pieces:
+class Pieces(Source[Piece]):
     """A source of made-up targets, which writes down what it is told."""
 
-    root: Path
-    waiting: list[str]
-    status: Status = "done"
-    stopped_at: float = 99.0
-    given_up: list[Break] = field(default_factory=list)
-
-    def next(self) -> Piece | None:
-        return Piece(self.waiting.pop(0)) if self.waiting else None
+    def __init__(self, root: Path, names: list[str]) -> None:
+        super().__init__(map(Piece, names))
+        self.root = root
+        self.status: Status = "done"
+        self.stopped_at = 99.0
+        self.given_up: list[Break] = []
 
     def folder(self, target: Piece) -> Path:
         path = self.root / target.run_id

@@ -6,7 +6,8 @@ A `Dispatch` gives its targets to Tune, one attempt after the other, listens, an
 is a trial of its own, so no attempt is made only to end it.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -57,31 +58,39 @@ class Listener(Protocol[T_contra]):
         """status: a Status; record: the last numbers."""
 
 
-class Source(Protocol[T]):
-    """Says what is to be done, and keeps what comes of it."""
-
-    def next(self) -> T | None:
-        """Return the next target; None if there is none as long as no other one ends."""
-
-    def folder(self, target: T) -> Path:
-        """Return where its processes leave notes for the driver."""
-
-    def told(self, target: T, record: Record) -> bool:
-        """Take note of what it reported; return whether to end it now."""
-
-    def ended(self, target: T) -> "Outcome":
-        """Return what came of a target whose process has ended by itself or was told to end."""
-
-    def gave_up(self, target: T, broke: Break) -> None:
-        """Keep that it failed for good."""
-
-
 class Outcome(NamedTuple):
     """What came of a target."""
 
     status: Status
     why: str = ""
     """Of a failure, in a line."""
+
+
+class Source(ABC, Generic[T]):
+    """Says what is to be done, by itself a fixed list, and keeps what comes of it."""
+
+    def __init__(self, waiting: Iterable[T] = ()) -> None:
+        self.waiting = list(waiting)
+
+    def next(self) -> T | None:
+        """Return the next target; None if there is none as long as no other one ends."""
+        return self.waiting.pop(0) if self.waiting else None
+
+    @abstractmethod
+    def folder(self, target: T) -> Path:
+        """Return where its processes leave notes for the driver."""
+
+    def told(self, target: T, record: Record) -> bool:
+        """Take note of what it reported; return whether to end it now."""
+        return False
+
+    @abstractmethod
+    def ended(self, target: T) -> Outcome:
+        """Return what came of a target whose process has ended by itself or was told to end."""
+
+    @abstractmethod
+    def gave_up(self, target: T, broke: Break) -> None:
+        """Keep that it failed for good."""
 
 
 class CommonError(NamedTuple):

@@ -22,7 +22,7 @@ from rich.text import Text
 from sweeps.plan.search import Search
 from sweeps.plan.search_history import History, SearchTrial, best_trials
 from sweeps.report.live.search_render import print_search
-from sweeps.run.dispatch import Listener, Outcome, Record, Target
+from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
@@ -121,16 +121,17 @@ Share = Callable[[SearchTrial | None], None]
 """Takes the history to where others find it; None: after a held-out score."""
 
 
-class Draws:
-    """The trials of a search as the source of the driver's targets. It alone writes the history."""
+class Draws(Source[SearchTrial]):
+    """The trials of a search as the driver's targets. It alone writes the history."""
 
     def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
+        super().__init__()
         self.search, self.store, self.share = search, store, share
         self.history = History(search.folder(store))
         trials = self.history.trials()
         self.study = Study(search, trials)
         self.taken = {trial.number for trial in trials}
-        self.interrupted = [trial for trial in trials if not trial.ended]
+        self.waiting = [trial for trial in trials if not trial.ended]
         self.to_start = self.history.missing(samples)
         """How many are still to be handed out."""
 
@@ -139,11 +140,8 @@ class Draws:
         if self.to_start == 0:
             return None
         self.to_start -= 1
-        if self.interrupted:
-            trial = self.interrupted.pop(0)
-            trial.status, trial.message = "running", ""
-        else:
-            trial = self._draw()
+        trial = super().next() or self._draw()
+        trial.status, trial.message = "running", ""  # whatever came of it at an earlier start
         self._keep(trial)
         return trial
 
@@ -160,16 +158,18 @@ class Draws:
     def told(self, target: SearchTrial, record: Record) -> bool:
         """Judge a trial by its epoch; the decision is written down together with the epoch.
 
-        An epoch that is repeated after a kill was judged before, and so was the last record of a
-        trial whose process died after it.
+        The last record of a trial whose process died right after it was judged before.
         """
-        if target.ended:
-            return target.status == "stopped"
+        if not target.ended:
+            self._judge(target, record)
+            self._keep(target)
+        return target.status == "stopped"
+
+    def _judge(self, target: SearchTrial, record: Record) -> None:
         if "failed" in record:
             target.status, target.message, target.warning = record["failed"], record["message"], ""
-            self.study.end(target)
         else:
-            is_new = record["epoch"] > target.last_epoch
+            is_new = record["epoch"] > target.last_epoch  # else repeated after a kill
             target.add_epoch(record)
             target.warning = str(from_record(record) or "")
             is_poor = is_new and self.study.is_poor(target)
@@ -177,10 +177,8 @@ class Draws:
                 target.status = "finished"
             elif is_poor:
                 target.status = "stopped"
-            if target.ended:
-                self.study.end(target)
-        self._keep(target)
-        return target.status == "stopped"
+        if target.ended:
+            self.study.end(target)
 
     def ended(self, target: SearchTrial) -> Outcome:
         """A trial that diverged has come to its end as well: it is worth 0 %."""
@@ -216,19 +214,15 @@ class Closing:
         return "held-out score of " + (drawn or "the paper's setting")
 
 
-class Closings:
-    """The closing scores as the source of the driver's targets; none of them is stopped early."""
+class Closings(Source[Closing]):
+    """The closing scores as the driver's targets; none of them is stopped early."""
 
     def __init__(self, search: Search, store: Store, share: Share) -> None:
         self.store, self.share = store, share
         self.history = History(search.folder(store))
         missing = self.history.missing_held_out(cam_id(search.base))
-        self.waiting = [Closing(key, settings) for key, settings in missing.items()]
+        super().__init__(Closing(key, settings) for key, settings in missing.items())
         self.failures: dict[str, str] = {}
-
-    def next(self) -> Closing | None:
-        """Return the next one of the list."""
-        return self.waiting.pop(0) if self.waiting else None
 
     def folder(self, target: Closing) -> Path:
         """Return the training's folder."""

@@ -13,7 +13,7 @@ from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, forecast, size_of, way_on
-from sweeps.run.dispatch import Listener, Outcome, Record
+from sweeps.run.dispatch import Listener, Outcome, Source
 from sweeps.run.driver import Subject, own_command
 from sweeps.run.faults import Break
 from sweeps.run.ledger import Ledger
@@ -175,23 +175,16 @@ class Tables(Subject):
         return [*lines, "run them again with --retry-failed"] if lines else []
 
 
-class MissingTrials:
-    """A list of trials as the source of the driver's targets."""
+class MissingTrials(Source[Trial]):
+    """Trials of tables as the driver's targets; none of them is stopped early."""
 
     def __init__(self, store: Store, trials: list[Trial]) -> None:
-        self.store, self.waiting = store, list(trials)
-
-    def next(self) -> Trial | None:
-        """Return the next one of the list."""
-        return self.waiting.pop(0) if self.waiting else None
+        super().__init__(trials)
+        self.store = store
 
     def folder(self, target: Trial) -> Path:
         """Return the run's folder."""
         return self.store.run(target.run_id).path
-
-    def told(self, target: Trial, record: Record) -> bool:
-        """No trial of a table is stopped early."""
-        return False
 
     def ended(self, target: Trial) -> Outcome:
         """Look for the result which the trial has left."""
