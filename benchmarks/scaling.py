@@ -32,10 +32,11 @@ from scaling_store import time_store
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
-from sweeps.run.drive import _TrackingListener
-from sweeps.run.events import Events, Listener
+from sweeps.run.dispatch import Dispatch, Listener
+from sweeps.run.driver import Notices, run_missing
 from sweeps.run.resources import Resources
-from sweeps.run.tune import run_sweep
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
 from sweeps.track.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
@@ -74,7 +75,7 @@ class Watched:
     """A sweep's listeners, as `sweeps run` has them, and a meter."""
 
     meter: EventMeter
-    listeners: list[Listener]
+    listeners: list[Listener[Trial]]
     tracker: MeteredTracker | None = None
     drain_seconds: float = 0.0
 
@@ -88,7 +89,7 @@ def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
         return
     tracker = MeteredTracker(store, SweepRuns(store, sweep))
     thread = TrackingThread(tracker, print)
-    found = Watched(meter, [board, _TrackingListener(thread), meter], tracker)
+    found = Watched(meter, [board, Notices(thread), meter], tracker)
     with thread:
         yield found
         begun = time.perf_counter()
@@ -112,19 +113,18 @@ def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
 def sweep_figures(
     num_trials: int, gpus: int, nodes: int, seconds: float, *, track: bool, profile: bool
 ) -> Figures:
-    """Run a sweep by `run_sweep` on fake nodes with so many logical GPUs in all."""
+    """Run a sweep by `run_missing` on fake nodes with so many logical GPUs in all."""
     with tempfile.TemporaryDirectory(prefix="scaling") as folder, fake_nodes(gpus, nodes) as where:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
         save_sweep(store, sweep)
         resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
-        trials = list(sweep.plan.trials)
         with (
-            patch("sweeps.run.tune.trainable", short_trial(sweep, store, seconds)),
+            patch("sweeps.run.trainable.sweep_trial", short_trial(sweep, store, seconds)),
             watched(sweep, store, track=track) as found,
             ProcessMeter() as process,
             profiled(profile),
         ):
-            run_sweep(sweep, store, resources, trials, found.listeners)
+            run_missing(Tables(sweep, store, Wishes()), resources, found.listeners, print)
         figures: Figures = {"trials": num_trials, "gpus": gpus, "nodes": nodes}
         figures |= found.meter.figures(gpus) | process.figures()
         ended = process.begun + process.seconds - max(found.meter.done.values())
@@ -139,9 +139,10 @@ def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bo
         trials: list[Trial] = list(sweep.plan.trials)
         write = trial_writer(store.root, write_template(store.root / "template"))
         with watched(sweep, store, track=track) as found, ProcessMeter() as process:
-            events = Events(store, {t.run_id: t for t in trials}, found.listeners, print)
+            source, end = MissingTrials(store, trials), OrderlyEnd(store, Interrupts(), None, print)
+            dispatch = Dispatch(source, found.listeners, end, print)
             with profiled(profile):
-                hooks = replay(events, trials, concurrent, write)
+                hooks = replay(dispatch, trials, concurrent, write)
         figures: Figures = {"trials": num_trials, "concurrent": concurrent, "hook_seconds": hooks}
         figures |= {"hook_events_per_second": found.meter.num_events / hooks}
         figures |= found.meter.figures(concurrent) | process.figures()

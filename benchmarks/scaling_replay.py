@@ -1,13 +1,12 @@
-"""A sweep's events without Ray: what Events, listeners, store and tracking bear in one process."""
+"""A sweep's events without Ray: what dispatch, listeners, store and tracking bear in a process."""
 
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 from scaling_made_up import NUM_EPOCHS
 
 from sweeps.plan.trials import Trial
-from sweeps.run.events import Events
+from sweeps.run.dispatch import Dispatch
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:
@@ -31,28 +30,27 @@ def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]
 
 
 def replay(
-    events: Events,
+    dispatch: Dispatch[Trial],
     trials: list[Trial],
     concurrent: int,
     write: Callable[[str, str, int], None],
 ) -> float:
-    """Tell `events` of all trials, whose files are written meanwhile; return what it took alone.
+    """Tell `dispatch` of all trials, whose files are written meanwhile; return what it took alone.
 
-    Seconds within Tune's hooks, those of writing left out.
+    Seconds within what Tune calls, those of writing left out.
     """
     seconds = 0.0
-    stand_ins = {t.run_id: SimpleNamespace(config={"run_id": t.run_id}) for t in trials}
     for trial, epoch in in_turn(trials, concurrent):
         if epoch:
             write(trial.run_id, trial.cam_id, epoch)
         record = {"epoch": float(epoch), "progress": epoch / NUM_EPOCHS, "own_seconds": 0.0}
         begun = time.perf_counter()
-        stand_in = stand_ins[trial.run_id]
         if epoch == 0:
-            events.on_trial_start(0, [], stand_in)
+            dispatch.next()  # gives them in this order
+            dispatch.begun(trial.run_id)
         else:
-            events.on_trial_result(0, [], stand_in, record)
+            dispatch.reported(trial.run_id, record)
         if epoch == NUM_EPOCHS:
-            events.on_trial_complete(0, [], stand_in)
+            dispatch.ended(trial.run_id)
         seconds += time.perf_counter() - begun
     return seconds

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from sweeps.run import tune as run
-from sweeps.run.resources import Resources
+from sweeps.run.resources import Resources, start_ray
 from wsss.training import process
 from wsss.training.allocation import let_children_keep_memory
 
@@ -91,8 +90,8 @@ def test_ray_is_started_with_memory_to_be_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WSSS_KEEP_MEMORY", raising=False)
     seen: list[str] = []
     monkeypatch.setattr(
-        run.ray, "init", lambda *_, **__: seen.append(os.environ.get("GLIBC_TUNABLES", ""))
+        "ray.init", lambda *_, **__: seen.append(os.environ.get("GLIBC_TUNABLES", ""))
     )
-    run.start_ray(Resources())
+    start_ray(Resources())
     assert "glibc.malloc.mmap_max=0" in seen[0]
     assert "glibc.malloc.arena_max=1" in seen[0]

@@ -412,7 +412,7 @@ def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int
 ) -> None:
     verdict = weighed(Store(tmp_path / "made-up"), [46.0]).model_copy(update={"outcome": outcome})
-    monkeypatch.setattr("sweeps.run.drive.drive", lambda *_, **__: 0)
+    monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: 0)
     monkeypatch.setattr("sweeps.evidence.calibration.weigh", lambda *_: verdict)
     published: list[Calibration] = []
     monkeypatch.setattr(calibrate_cli, "_publish", lambda *given: published.append(given[-1]))
@@ -425,7 +425,7 @@ def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
 def test_an_interrupted_or_failed_sweep_ends_with_its_own_code_and_without_a_verdict(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr("sweeps.run.drive.drive", lambda *_, **__: code)
+    monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: code)
     done = command(drawn, tmp_path / "store")
     assert done.exit_code == code
     assert "Calibration" not in done.output

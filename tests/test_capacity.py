@@ -9,16 +9,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.run.capacity import (
+from sweeps.run.resources import (
     DRIVER_SHARE,
+    HEAD_NODE,
     CapacityError,
     Demand,
     Machine,
-    decide,
+    Resources,
+    number_at_once,
     read_limits,
     trials_at_once,
 )
-from sweeps.run.resources import HEAD_NODE, Resources
 from sweeps.store.store import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]
@@ -99,25 +100,25 @@ def test_workers_are_counted_per_machine_and_per_gpu(
 
 def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     with pytest.raises(CapacityError) as too_many:
-        decide(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
+        number_at_once(TWO_TWO_ONE, Demand(6, 1.0, 1.0))
     assert "6 workers of 1 CPU and 1 GPU; this machine has" in str(too_many.value)
     assert "5 such workers fit" in str(too_many.value)
     assert "--workers 5" in str(too_many.value)
     with pytest.raises(CapacityError, match="no single machine has room"):
-        decide(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
+        number_at_once(TWO_TWO_ONE, Demand(1, 5.0, 1.0))
     with pytest.raises(CapacityError, match=r"the cluster has .*no machine has a GPU: leave out"):
-        decide([Machine(8, 0)], Demand(1, 1.0, 1.0), joined=True)
+        number_at_once([Machine(8, 0)], Demand(1, 1.0, 1.0), joined=True)
     assert issubclass(CapacityError, StoreError)
 
 
 def test_one_and_a_half_gpus_are_refused() -> None:
     with pytest.raises(CapacityError, match=r"1\.5 GPUs per worker.*whole number"):
-        decide(TWO_TWO_ONE, Demand(1, 1.0, 1.5))
+        number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.5))
 
 
 def test_the_limit_of_a_person_only_lowers_the_number() -> None:
-    assert decide(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=3) == 3
-    assert decide(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=30) == 5
+    assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=3) == 3
+    assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=30) == 5
 
 
 HEAD = Machine(0, 0, 1, is_head=True)
@@ -125,17 +126,17 @@ HEAD = Machine(0, 0, 1, is_head=True)
 
 def test_a_cluster_that_grows_from_nothing_is_counted_fully_grown() -> None:
     limits = [Machine(8, 4, 3), Machine(8, 1, 5)], 4  # four machines in all: 4 + 4 + 4 + 1 GPUs
-    assert decide([HEAD], Demand(2, 1.0, 1.0), limits=limits, joined=True) == 6
+    assert number_at_once([HEAD], Demand(2, 1.0, 1.0), limits=limits, joined=True) == 6
     with pytest.raises(CapacityError, match=r"fully grown.*13 such workers fit"):
-        decide([HEAD], Demand(14, 1.0, 1.0), limits=limits, joined=True)
+        number_at_once([HEAD], Demand(14, 1.0, 1.0), limits=limits, joined=True)
 
 
 def test_a_cluster_without_machines_and_limits_needs_a_number() -> None:
     with pytest.raises(CapacityError, match="--max-concurrent"):
-        decide([HEAD], Demand(2, 1.0, 1.0), joined=True)
-    assert decide([HEAD], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True) == 7
+        number_at_once([HEAD], Demand(2, 1.0, 1.0), joined=True)
+    assert number_at_once([HEAD], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True) == 7
     with pytest.raises(CapacityError, match="1 such workers fit"):  # it is no head without machines
-        decide([HEAD, Machine(4, 1)], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True)
+        number_at_once([HEAD, Machine(4, 1)], Demand(2, 1.0, 1.0), max_concurrent=7, joined=True)
 
 
 def test_the_limits_of_the_cluster_in_this_checkout_are_read() -> None:

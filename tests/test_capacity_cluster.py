@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from ray import tune
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from targets import Piece, Pieces
 
-from sweeps.run.budget import GatedTrials
-from sweeps.run.capacity import CapacityError
-from sweeps.run.resources import Resources, concurrency
+from sweeps.run.dispatch import Dispatch
+from sweeps.run.resources import CapacityError, Resources, concurrency
+from sweeps.run.tune import Round, run_trials
+from sweeps.store.store import Store
 
 pytestmark = [
     pytest.mark.cluster,
@@ -77,7 +80,7 @@ def two_workers() -> Callable[[dict[str, Any]], None]:
         span = f"{begun} {time.time()}"
         remove_placement_group(group)
         (Path(space["folder"]) / str(space["number"])).write_text(span)
-        tune.report({"done": 1.0})
+        tune.report({"epoch": 1.0})
 
     return trial
 
@@ -86,16 +89,18 @@ def run(resources: Resources, folder: Path, num_trials: int, shut: Any) -> int:
     """Run trials as a sweep does; return how many were given to Tune."""
     spans = folder / "spans"
     spans.mkdir()
-    space = {"number": tune.grid_search(list(range(num_trials))), "folder": str(spans)}
-    gate = GatedTrials(concurrency(resources), shut)
-    results = tune.Tuner(
-        tune.with_resources(two_workers(), resources.of_a_trial()),
-        param_space=space,
-        tune_config=tune.TuneConfig(search_alg=gate, reuse_actors=True),
-        run_config=tune.RunConfig(name="pairs", storage_path=str(folder / "ray"), verbose=0),
-    ).fit()
-    assert not results.errors
-    return len(results)
+    source = Pieces(folder, [f"{number}" for number in range(num_trials)])
+    end: Any = SimpleNamespace(
+        reason=lambda: "enough" if shut() else None, is_due=lambda at_work, epochs: False
+    )
+    dispatch = Dispatch[Piece](source, [], end, print)
+    each = Round[Piece](
+        "pairs", source, two_workers(),
+        lambda piece: {"number": piece.run_id, "folder": str(spans)},
+    )  # fmt: skip
+    run_trials(each, dispatch, Store(folder), resources, concurrency(resources))
+    assert not dispatch.breaks
+    return num_trials - len(source.waiting)
 
 
 def spans_in(folder: Path) -> list[tuple[float, float]]:

@@ -18,9 +18,8 @@ from bucket_server import BUCKET, moto_server
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.run.chain_cluster import Cluster
-from sweeps.run.resources import Resources
+from sweeps.run.resources import Resources, start_ray
 from sweeps.run.shards import TaskNeeds, map_shards, split_shards
-from sweeps.run.tune import start_ray
 from sweeps.stages.chain_stages import Here, Place, run_chain
 from sweeps.stages.chain_work import ChainTask
 from wsss.errors import ForeseenError

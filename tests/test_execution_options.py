@@ -70,20 +70,13 @@ def test_each_command_refuses_a_wrong_micro_batch_before_anything_else(
     assert done.stderr.startswith("error: --micro-batch 'none': give the number of images")
 
 
-@pytest.mark.parametrize(
-    ("name", "drive"),
-    [
-        ("run", "sweeps.run.drive.drive"), ("calibrate", "sweeps.run.drive.drive"),
-        ("search", "sweeps.run.search_drive.drive_search"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["run", "calibrate", "search"])
 def test_a_sweep_and_a_search_hand_them_to_their_driver(
-    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, name: str, drive: str
+    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, name: str
 ) -> None:
-    calls = given(drive)
+    calls = given("sweeps.run.driver.drive")
     sweeps_command(name, drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
-    ((_, _, options, _),) = calls
-    resources = Resources(**options)
+    ((_, resources, _),) = calls
     assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
     assert resources.num_workers == (0 if name == "search" else 1)
 
@@ -91,7 +84,7 @@ def test_a_sweep_and_a_search_hand_them_to_their_driver(
 def test_a_probe_trains_as_the_sweep_would(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("sweeps.run.probe_view.probe_sweep")
+    calls = given("sweeps.run.probe.probe_sweep")
     sweeps_command("probe", drawn, tmp_path, *OPTIONS)
     ((_, _, resources, probe, _),) = calls
     assert resources.execution == probe.execution == Execution(2, 4, 1.5)

@@ -1,4 +1,4 @@
-"""Hangs, signals, shared errors and changed code: the parts, without Ray."""
+"""Hangs, signals, what follows a failure, and changed code: the parts, without Ray."""
 
 import json
 import os
@@ -6,20 +6,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from finished import fill, finished_sweep
 
-from sweeps.run.interrupts import Interrupts
-from sweeps.run.stopping import EarlyEnd
+from sweeps.run.faults import Break, Decision, decide
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages import guard
 from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
 from sweeps.stages.hangs import Watchdog, num_hangs
 from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
-from sweeps.store.failures import ErrorNote, SameErrors, note_of, take_note, write_note
-from sweeps.store.store import Store, StoreError
+from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
+from sweeps.store.store import Store, StoreError, write_json
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -114,24 +112,59 @@ def raised(message: str, *, elsewhere: bool = False) -> ErrorNote:
         return note_of(error)
 
 
-def test_three_trials_with_one_error_are_enough_whatever_numbers_it_names() -> None:
-    same = SameErrors(limit=3)
-    assert not same.add("a", raised("tensor at 0x7f01 has 3 rows"))
-    assert not same.add("b", raised("tensor at 0x99ab has 4 rows"))
-    assert same.add("c", raised("tensor at 0x1234 has 5 rows"))
+ROWS = [
+    f"tensor at {at} has {rows} rows" for at, rows in (("0x7f01", 3), ("0x99ab", 4), ("0x12", 5))
+]
 
 
-def test_one_trial_that_fails_again_and_again_is_not_all_trials() -> None:
-    same = SameErrors(limit=3)
-    assert not any(same.add("a", raised("no")) for _ in range(9))
+def error(run_id: str, message: str, *, elsewhere: bool = False) -> Break:
+    note = raised(message, elsewhere=elsewhere)
+    return Break(run_id, "error", str(note), note)
 
 
-def test_equal_messages_from_other_lines_are_other_errors() -> None:
-    same = SameErrors(limit=2)
-    assert not same.add("a", raised("no"))
-    assert not same.add("b", raised("no", elsewhere=True))
-    assert not same.add("c", raised("never"))
-    assert same.add("d", raised("no"))
+def died(run_id: str) -> Break:
+    return Break(run_id, "death", "The actor died")
+
+
+def hung(run_id: str) -> Break:
+    return Break(run_id, "hang", "hung, ended by its watchdog")
+
+
+def lost(run_id: str) -> Break:
+    return Break(run_id, "lost node", "its node went away")
+
+
+@pytest.mark.parametrize(
+    ("history", "broke", "decision"),
+    [
+        ([], died("a"), Decision.RESTART),
+        ([died("a")], hung("a"), Decision.RESTART),
+        ([died("a"), hung("a")], error("a", "no"), Decision.GIVE_UP),
+        # Others' failures are not its own.
+        ([died("b"), died("b"), died("c")], died("a"), Decision.RESTART),
+        # A node that goes away is nobody's failure, and has a limit of its own.
+        ([died("a"), died("a")], lost("a"), Decision.GO_ON),
+        ([lost("a")] * 3, died("a"), Decision.RESTART),
+        ([lost("a")] * 49, lost("a"), Decision.GO_ON),
+        ([lost("a")] * 50, lost("a"), Decision.GIVE_UP),
+        ([lost("b")] * 50, lost("a"), Decision.GO_ON),
+        # Three trials with one error are enough, whatever numbers and addresses it names ...
+        ([error("a", ROWS[0]), error("b", ROWS[1])], error("c", ROWS[2]), Decision.STOP_ALL),
+        ([error("a", ROWS[0]), died("b")], error("c", ROWS[2]), Decision.RESTART),
+        # ... but one trial that meets it again and again is not all trials,
+        ([error("a", "no")] * 2, error("a", "no"), Decision.GIVE_UP),
+        ([error("a", "no")] * 2, error("b", "no"), Decision.RESTART),
+        # and equal messages from other lines, or other messages, are other errors.
+        ([error("a", "no"), error("b", "no", elsewhere=True)], error("c", "no"), Decision.RESTART),
+        ([error("a", "no"), error("b", "never")], error("c", "no"), Decision.RESTART),
+        ([error("a", "no"), error("b", "never"), error("c", "no")], error("d", "no"),
+         Decision.STOP_ALL),
+    ],
+)  # fmt: skip
+def test_what_follows_when_an_attempt_breaks_off(
+    history: list[Break], broke: Break, decision: Decision
+) -> None:
+    assert decide(tuple(history), broke) is decision
 
 
 def test_a_note_is_taken_once(tmp_path: Path) -> None:
@@ -164,31 +197,40 @@ def test_the_code_version_follows_the_contents_of_the_sources(
 
 
 @pytest.mark.parametrize("progress", [(2, None), (1, 60)])
-def test_a_stopped_sweep_waits_for_a_checkpoint_of_each_trial_between_or_within_epochs(
+def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_epochs(
     tmp_path: Path, progress: tuple[int, int | None]
 ) -> None:
-    store, trials = Store(tmp_path), finished_sweep(("VI",), 1).plan.trials[:2]
-    folders = [store.cam(trial.cam_id).checkpoints for trial in trials]
+    store, said, interrupts = Store(tmp_path), list[str](), Interrupts()
+    at_work = {"a": "cam-a", "b": "cam-b"}
+    folders = [store.cam(cam_id).checkpoints for cam_id in at_work.values()]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / checkpoint_name(1)).touch()
-    events: Any = SimpleNamespace(
-        common_error=None, trials={trial.run_id: trial for trial in trials}, last={},
-        running={trial.run_id for trial in trials},
-    )  # fmt: skip
-    interrupts: Any = SimpleNamespace(requested=None)
-    budget: Any = SimpleNamespace(reason=lambda: None)
-    said: list[str] = []
-    end = EarlyEnd(store, events, interrupts, budget, said.append)
-    assert not end.stop_all()
+    end = OrderlyEnd(store, interrupts, None, said.append)
+    assert end.reason() is None
+    assert not end.is_due(at_work, {})
     interrupts.requested = "SIGINT"
-    assert not end.stop_all()
+    assert end.reason() == "SIGINT"
+    assert not end.is_due(at_work, {})
     (folders[0] / checkpoint_name(*progress)).touch()
-    assert not end.stop_all()
+    assert not end.is_due(at_work, {})
     (folders[1] / checkpoint_name(*progress)).touch()
-    assert end.stop_all()
+    assert end.is_due(at_work, {})
     (line,) = said
     assert "SIGINT: starting no more trials. Those at work go on to their next checkpoint" in line
+
+
+def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """On another machine, no checkpoint is seen: two epochs later there must be one."""
+    store, interrupts = Store(tmp_path), Interrupts()
+    end = OrderlyEnd(store, interrupts, None, lambda line: None)
+    interrupts.requested = "SIGTERM"
+    assert not end.is_due({"a": "cam-a", "b": "cam-b", "c": "cam-c"}, {"c": 3.0})
+    write_json(store.cam("cam-b").path / "trained.json", {"epochs": 4})
+    assert not end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 4.0})
+    assert end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 5.0})
 
 
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(
@@ -258,12 +300,13 @@ def change_environment(store: Store, run_id: str, **values: str) -> None:
     path.write_text(json.dumps(metrics))
 
 
-def test_a_sweep_that_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
-    from sweeps.run.tune import driving
+def test_what_is_driven_is_refused_by_name_of_its_driver(tmp_path: Path) -> None:
+    from sweeps.run.driver import driving
 
     store = Store(tmp_path)
-    match = rf"process {os.getpid()} on .*status --watch"
-    with driving(store, "V-tiny"), pytest.raises(StoreError, match=match):
-        driving(store, "V-tiny").__enter__()
-    with driving(store, "V-tiny"):
+    what = ("sweeps/V-tiny", "sweep V-tiny", "wait for it")
+    match = rf"another process runs sweep V-tiny \(process {os.getpid()} on .*\); wait for it"
+    with driving(store, *what), pytest.raises(StoreError, match=match):
+        driving(store, *what).__enter__()
+    with driving(store, *what), driving(store, "sweeps/VI-tiny", "sweep VI-tiny", "wait for it"):
         pass

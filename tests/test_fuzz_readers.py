@@ -17,7 +17,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from sweeps.plan.chain import ChainConfig
-from sweeps.plan.search_space import SearchSpace, parse_space
+from sweeps.plan.search import SearchSpace, parse_space
 from sweeps.plan.sweep import data_name, load_sweep
 from sweeps.report.csv_file import safe
 from sweeps.report.latex import escape as latex_escape

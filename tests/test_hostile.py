@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from sweeps.plan.search_space import parse_space
+from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.csv_file import csv_text
 from sweeps.report.html import html

@@ -90,13 +90,8 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 @pytest.mark.parametrize(
     "driver",
     [
-        ("sweeps.run.drive", "sweeps.run.tune", "sweeps.track.tracker", "sweeps.track.thread"),
-        (
-            "sweeps.run.search_drive",
-            "sweeps.run.search",
-            "sweeps.track.search",
-            "sweeps.track.tracker",
-        ),
+        ("sweeps.run.tables", "sweeps.run.tune", "sweeps.track.tracker", "sweeps.track.thread"),
+        ("sweeps.run.search", "sweeps.run.tune", "sweeps.track.search", "sweeps.track.tracker"),
     ],
 )
 def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import ray
 import torch.distributed as dist
-from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from targets import Piece, Pieces
 
-from sweeps.run.budget import GatedTrials
-from sweeps.run.capacity import HEAD_NODE, CapacityError
+from sweeps.run.dispatch import Dispatch
 from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import Resources, concurrency
+from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.tune import Round, run_trials
+from sweeps.store.store import Store
 from wsss.training.process import Process
 
 pytestmark = [
@@ -77,7 +79,7 @@ def noting_trial() -> Callable[[dict[str, Any]], None]:
             space["folder"], f"worker{space['number']}", begun=begun, ended=time.time(),
             backend=dist.get_backend(), device=process.device.type,
         )  # fmt: skip
-        yield {"ended": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
+        yield {"epoch": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
 
     def trial(space: dict[str, Any]) -> None:
         note(space["folder"], f"driver{space['number']}")
@@ -93,18 +95,15 @@ def noting_trial() -> Callable[[dict[str, Any]], None]:
 def test_two_trials_on_one_gpu_both_end_and_only_their_workers_hold_it(
     tmp_path: Path, gpus: float, at_once: int
 ) -> None:
-    resources, numbers = on_cluster(gpus), range(2)
-    space = {
-        "number": tune.grid_search(list(numbers)), "folder": str(tmp_path), "gpus": gpus,
-        "at_once": at_once,
-    }  # fmt: skip
-    results = tune.Tuner(
-        tune.with_resources(noting_trial(), resources.of_a_trial()),
-        param_space=space,
-        tune_config=tune.TuneConfig(search_alg=GatedTrials(concurrency(resources), lambda: False)),
-        run_config=tune.RunConfig(name="trials", storage_path=str(tmp_path / "ray"), verbose=0),
-    ).fit()
-    assert not results.errors
+    resources, numbers, store = on_cluster(gpus), range(2), Store(tmp_path)
+    source = Pieces(tmp_path, [f"{number}" for number in numbers])
+    dispatch = Dispatch[Piece](source, [], OrderlyEnd(store, Interrupts(), None, print), print)
+    space = {"folder": str(tmp_path), "gpus": gpus, "at_once": at_once}
+    each = Round[Piece](
+        "trials", source, noting_trial(), lambda piece: {"number": piece.run_id, **space}
+    )
+    run_trials(each, dispatch, store, resources, concurrency(resources))
+    assert not dispatch.breaks
     workers, drivers = (
         [json.loads((tmp_path / f"{kind}{number}.json").read_text()) for number in numbers]
         for kind in ("worker", "driver")

@@ -7,7 +7,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from sweeps.run.events import _lost_its_node
+from sweeps.run.tune import error_of, lost_its_node
 
 SILENT = ActorUnavailableError("RpcError: Socket closed rpc_code: 14", None)
 
@@ -24,11 +24,11 @@ def test_a_process_that_stops_answering_has_lost_its_node_if_there_are_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_nodes: int, lost: bool
 ) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [{}] * num_nodes)
-    assert _lost_its_node(ended(tmp_path, SILENT)) == lost
+    assert lost_its_node(error_of(ended(tmp_path, SILENT))) == lost
 
 
 def test_a_process_that_dies_on_a_live_host_counts_as_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [{}] * 2)
-    assert not _lost_its_node(ended(tmp_path, ActorDiedError()))
+    assert not lost_its_node(error_of(ended(tmp_path, ActorDiedError())))

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,8 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps.plan.search import make_search
+from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.search_history import History, SearchTrial, ranking
-from sweeps.plan.search_space import parse_space
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
@@ -28,12 +26,14 @@ from sweeps.report.markdown import markdown
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.report.write import as_text
-from sweeps.run import search_trainable
-from sweeps.run.drive import _TrackingListener
-from sweeps.run.events import Events
-from sweeps.run.search_callbacks import DrawnCallback
+from sweeps.run import trainable
+from sweeps.run.dispatch import Dispatch
+from sweeps.run.driver import Notices
+from sweeps.run.resources import Resources
+from sweeps.run.search import Draws
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.tables import MissingTrials
 from sweeps.stages.search_task import SearchTask
-from sweeps.stages.search_trial import search_trial
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
@@ -235,18 +235,19 @@ def test_the_board_says_a_warning_at_once_and_shows_it_while_it_lasts(sweep: Swe
 
 def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) -> None:
     trial, said = cell(sweep, "no,no"), list[str]()
-    events = Events(store, {trial.run_id: trial}, [], said.append)
+    end = OrderlyEnd(store, Interrupts(), None, said.append)
+    dispatch = Dispatch(MissingTrials(store, [trial]), [], end, said.append)
+    dispatch.next()
     write_failure(store.run(trial.run_id).path, DIVERGED, "diverged at iteration 3", "trace")
-    ended = SimpleNamespace(config={"run_id": trial.run_id})
-    events.on_trial_complete(1, [], ended)
-    events.on_trial_complete(1, [], ended)
+    dispatch.ended(trial.run_id)
+    dispatch.ended(trial.run_id)
     assert said == ["VI[no,no] seed 0: diverged: diverged at iteration 3"]
 
 
 def test_the_tracking_thread_hears_of_a_warning_in_mid_epoch(sweep: Sweep) -> None:
     heard: list[str] = []
-    thread = SimpleNamespace(notice=lambda run_id, running: heard.append(run_id))
-    listener, trial = _TrackingListener(thread), cell(sweep, "no,no")
+    thread: Any = SimpleNamespace(notice=lambda run_id, running: heard.append(run_id))
+    listener, trial = Notices(thread), cell(sweep, "no,no")
     listener.update(trial, status="running")
     listener.update(trial, status="running", record={"epoch": 0.0})
     assert len(heard) == 1
@@ -286,9 +287,9 @@ def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
     stuck: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(search_trainable.tune, "report", told.append)
-    report: Callable[..., None] = search_trainable._report
-    report(search_trial, search_task(stuck, drawn, tmp_path, 5, 9), 1.0)
+    monkeypatch.setattr(trainable.tune, "report", told.append)
+    task = search_task(stuck, drawn, tmp_path, 5, 9)
+    trainable.drawn_trial({"settings": {}}, task, Resources(workers=0))
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert [record.get("warned_at") for record in told] == [None, 5, None]
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
@@ -303,20 +304,20 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
         parse_space(["transfer.lambda_s=0.1:1"]), preset="tiny", data=drawn, weights=None,
         overrides={},
     )  # fmt: skip
-    history, heard = History(tmp_path), list[str]()
+    store, heard = Store(tmp_path), list[str]()
 
-    def listen(trial: SearchTrial | None) -> None:
+    def share(trial: SearchTrial | None) -> None:
         assert trial is not None
         heard.append(f"{trial.status}: {trial.warning[:37]}")
 
-    callback = DrawnCallback(search, history, listen)
+    draws, history = Draws(search, store, 1, share), History(search.folder(store))
+    trial = draws.next()
+    assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
-    drawn_trial = SimpleNamespace(trial_id="a", config={"transfer.lambda_s": 0.5})
-    callback.on_trial_start(0, [], drawn_trial)
-    callback.on_trial_result(0, [], drawn_trial, judged | to_record(WARNING))
+    draws.told(trial, judged | to_record(WARNING))
     assert "1 interrupted at the prior" in render_search(search, history)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
-    callback.on_trial_result(0, [], drawn_trial, failed)
+    draws.told(trial, failed)
     assert heard == [
         "running: ",
         "running: not clearly below the label prior aft",

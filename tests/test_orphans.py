@@ -15,10 +15,11 @@ import torch
 from sweeps.run import ray_train
 from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
-from sweeps.run.search_trainable import closing_trial
-from sweeps.run.trainable import trainable
+from sweeps.run.trainable import closing_trial, sweep_trial
 from sweeps.stages import guarded_trial, search_trial
+from sweeps.stages.search_task import SearchTask
 from sweeps.stages.task import Conduct
+from wsss.config import RunConfig
 from wsss.training import process
 
 REPO = Path(__file__).parents[1]
@@ -83,8 +84,9 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_trials_of_sweeps_and_searches_watch_their_raylet_before_they_work(done: list[str]) -> None:
     resources: Any = Resources(cpus=1.0)
-    trainable({"run_id": "a"}, {"a": None}, resources, Conduct())  # type: ignore[dict-item]
-    closing_trial({"cam_id": "b", "cpus": 1.0}, {"b": None})  # type: ignore[dict-item]
+    sweep_trial({"run_id": "a"}, {"a": None}, resources, Conduct())  # type: ignore[dict-item]
+    task = SearchTask(RunConfig().model_dump(mode="json"), "best", "store", "data", None)
+    closing_trial({"settings": {}}, task, resources)
     assert done == ["watch", "work"] * 2
 
 

@@ -17,9 +17,17 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps.run import probe_view
-from sweeps.run.probe import Probed, ProbeTarget, probe_targets
-from sweeps.run.probe_view import cost, describe, is_bad, probe_sweep, verdict
+from sweeps.run import probe as probes
+from sweeps.run.probe import (
+    Probed,
+    ProbeTarget,
+    cost,
+    describe,
+    is_bad,
+    probe_sweep,
+    probe_targets,
+    verdict,
+)
 from sweeps.run.resources import Resources
 from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
@@ -193,8 +201,8 @@ def test_ctrl_c_ends_a_probe_with_a_word_and_its_exit_code(
         raise KeyboardInterrupt
 
     file = io.StringIO()
-    monkeypatch.setattr(probe_view, "run_probes", interrupted)
-    monkeypatch.setattr(probe_view, "Console", lambda: Console(file=file, width=120))
+    monkeypatch.setattr(probes, "run_probes", interrupted)
+    monkeypatch.setattr(probes, "Console", lambda: Console(file=file, width=120))
     sweep = finished_sweep(("VI",), 1)
     options = ProbeOptions(50, Path("/nowhere"))
     assert probe_sweep(sweep, Store(tmp_path), Resources(), options) == 130

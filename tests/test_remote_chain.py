@@ -14,7 +14,7 @@ import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import one_at_a_time
+from sweeps.run.driver import driving
 from sweeps.stages import chain_remote
 from sweeps.stages.chain_remote import RemoteChain
 from sweeps.stages.chain_stages import Here, run_chain, training
@@ -252,10 +252,11 @@ def test_a_store_has_one_headline_at_a_time_on_all_machines(
 ) -> None:
     url, other = f"s3://{BUCKET}/twice", tmp_path / "other"
     there = Store(other, Remote(url, other))
-    refused = pytest.raises(StoreError, match=r"held by process .* another `sweeps headline` works")
-    with one_at_a_time(open_store(url)), refused, one_at_a_time(there):
+    refused = pytest.raises(StoreError, match=r"another process runs a headline .*held by process")
+    what = ("headline", "a headline", "wait for it or end it")
+    with driving(open_store(url), *what), refused, driving(there, *what):
         pass
-    with one_at_a_time(there):
+    with driving(there, *what):
         pass
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps.plan.search import Search, make_search
-from sweeps.plan.search_history import History, SearchTrial
-from sweeps.plan.search_space import parse_space
-from sweeps.run.search import make_searcher
-from sweeps.run.search_remote import driving, pushing
+from sweeps.plan.search import Search, make_search, parse_space
+from sweeps.plan.search_history import SearchTrial
+from sweeps.run.driver import driving
+from sweeps.run.search import Draws, DrivenSearch
 from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket
@@ -33,6 +32,7 @@ from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides, parse_assignments
+from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 
 REPO = Path(__file__).parents[1]
@@ -141,25 +141,35 @@ def trial(number: int, status: Any, *objectives: float) -> SearchTrial:
     return SearchTrial(number, f"cam{number}", {"a": 0.5}, status, epochs)
 
 
+WHAT = "wait for it or end it"
+
+
+@contextmanager
+def driven(search: Search, store: Store) -> Iterator[DrivenSearch]:
+    """A search as its driver holds it."""
+    subject = DrivenSearch(search, store, 3, PriorLimits())
+    with driving(store, subject.path, subject.title, WHAT) as lease:
+        subject.held(lease)
+        yield subject
+
+
 def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
     port: int, search: Search, mirror: Path
 ) -> None:
-    store, told = open_store(f"s3://{BUCKET}/history"), list[Any]()
-    history = History(search.folder(store))
-    with driving(search, store) as lease:
-        push = pushing(search, store, lease, told.append)
+    store = open_store(f"s3://{BUCKET}/history")
+    with driven(search, store) as subject:
         for known in (trial(0, "running", 10.0), trial(0, "running", 10.0, 20.0)):
-            history.save([known])
-            push(known)
-            line = content(port, f"history/searches/{search.name}/trials.jsonl")
-            assert json.loads(line)["epochs"] == known.epochs
-            assert told.pop() is known
-        history.add_held_out("cam0", {"objective": 20.0, "threshold": 0.3, "held_out": 19.0})
-        push(None)
+            subject.history.save(known)
+            subject.share(known)
+            file = content(port, f"history/searches/{search.name}/trials/0000.json")
+            assert json.loads(file)["epochs"] == known.epochs
+        row = {"objective": 20.0, "threshold": 0.3, "held_out": 19.0}
+        subject.history.add_held_out("cam0", row)
+        subject.share(None)
     shutil.rmtree(mirror)
-    store.pull_results()
-    assert history.trials() == [trial(0, "running", 10.0, 20.0)]
-    assert set(history.held_out()) == {"cam0"}
+    with driven(search, store) as subject:
+        assert subject.history.trials() == [trial(0, "running", 10.0, 20.0)]
+        assert set(subject.history.held_out()) == {"cam0"}
 
 
 def test_a_bucket_that_is_away_does_not_end_the_search(
@@ -168,54 +178,50 @@ def test_a_bucket_that_is_away_does_not_end_the_search(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
-    store, told = open_store(f"s3://{BUCKET}/refusing"), list[Any]()
-    history, known = History(search.folder(store)), trial(0, "running", 10.0)
-    key = f"searches/{search.name}/trials.jsonl"
-    with faulty_proxy(port) as proxy, driving(search, store) as lease:
-        push = pushing(search, store, lease, told.append)
-        history.save([known])
+    store, known = open_store(f"s3://{BUCKET}/refusing"), trial(0, "running", 10.0)
+    key = f"searches/{search.name}/trials/0000.json"
+    with faulty_proxy(port) as proxy, driven(search, store) as subject:
+        subject.history.save(known)
         proxy.faults = [("PUT", "cut")] * 2
         with caplog.at_level(logging.WARNING):
-            push(known)
+            subject.share(known)
         assert "nothing is lost on this machine" in caplog.text
         assert "the search goes on" in caplog.text
-        assert told == [known]
         assert key not in keys(port, "refusing")
-        push(known)
+        subject.share(known)
         assert key in keys(port, "refusing")
 
 
-def test_a_search_is_driven_from_one_machine_at_a_time(
+def test_what_is_driven_is_driven_from_one_machine_at_a_time(
     port: int, search: Search, mirror: Path, tmp_path: Path
 ) -> None:
     url, other = f"s3://{BUCKET}/twice", tmp_path / "other"
-    with driving(search, open_store(url)):
+    with driven(search, open_store(url)):
         there = Store(other, Remote(url, other))
         with (
             pytest.raises(StoreError, match=rf"runs search {search.name} \(s3.*held by process"),
-            driving(search, there),
+            driven(search, there),
         ):
             pass
-    with driving(search, there):
+    with driven(search, there):
         pass
 
 
 def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
     port: int, search: Search, mirror: Path
 ) -> None:
-    store = open_store(f"s3://{BUCKET}/lost")
-    key, known = f"searches/{search.name}/trials.jsonl", trial(0, "running", 10.0)
+    store, known = open_store(f"s3://{BUCKET}/lost"), trial(0, "running", 10.0)
 
     def lose() -> None:
-        with driving(search, store) as lease:
-            assert lease
-            History(search.folder(store)).save([known])
-            lease.lost = True
-            pushing(search, store, lease, lambda _: None)(known)
+        with driven(search, store) as subject:
+            assert subject.lease
+            subject.history.save(known)
+            subject.lease.lost = True
+            subject.share(known)
 
     with pytest.raises(StoreError, match="taken over by another process"):
         lose()
-    assert key not in keys(port, "lost")
+    assert f"searches/{search.name}/trials/0000.json" not in keys(port, "lost")
 
 
 # The command
@@ -258,24 +264,23 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
         parse_space([]), preset="tiny", data=data, weights=None,
         overrides=parse_assignments(list(SHRUNK)), rng_seed=int(DRAWS),
     )  # fmt: skip
-    searcher = make_searcher(search, [])
-    settings = [search.space.round(searcher.suggest(str(number))) for number in range(2)]
-    store.mkdir()
-    trials, held_out = [], {}
-    for number, drawn in enumerate([*settings, {}]):  # and the paper's own
-        config = search.config(drawn)
+    draws, trials, held_out = Draws(search, Store(store), 2, lambda known: None), [], {}
+    for _ in range(3):
+        known = draws.next()  # None: and the paper's own
+        config = search.config(known.settings if known else {})
         task = SearchTask(config.model_dump(mode="json"), "best", str(store), str(data), None)
         *_, last = records = list(held_out_trial(task, ONE))
         held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
-        if drawn:
-            epochs = [{k: r[k] for k in ("epoch", "objective", "threshold")} for r in records]
-            trials.append(asdict(SearchTrial(number, cam_id(config), drawn, "finished", epochs)))
+        if known:
+            for record in records:
+                assert not draws.told(known, record), "stopped: take another seed"
+            trials.append(asdict(known))
     return trials, held_out
 
 
 def results(root: Path) -> tuple[list[Any], Any]:
     (folder,) = (root / "searches").iterdir()
-    trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    trials = [json.loads(path.read_text()) for path in sorted((folder / "trials").glob("*.json"))]
     return trials, json.loads((folder / "held_out.json").read_text())
 
 

@@ -2,16 +2,25 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from sweeps.plan.search import Search, make_search, split_halves
+from sweeps.plan.search import (
+    DEFAULT_SPACE,
+    Range,
+    Search,
+    SearchSpace,
+    float_settings,
+    make_search,
+    parse_space,
+    split_halves,
+)
 from sweeps.plan.search_history import History, SearchTrial, best_trials, ranking
-from sweeps.plan.search_space import DEFAULT_SPACE, Range, SearchSpace, float_settings, parse_space
+from sweeps.run.faults import Break
+from sweeps.run.search import Closings, Draws
 from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
 from sweeps.store.store import Store, StoreError
@@ -268,15 +277,17 @@ def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> 
     history = History(tmp_path)
     assert history.trials() == []
     trials = [trial(0, "finished", 20.0, 30.0, a=1.5), trial(1, "running", 10.0, a=2.0)]
-    history.save(trials)
+    for each in reversed(trials):
+        history.save(each)
     assert history.trials() == trials
     assert history.missing(3) == 2
     history.add_held_out("cam0", {"objective": 30.0, "threshold": 0.3, "held_out": 29.0, "pid": 1})
     assert history.held_out() == {"cam0": {"objective": 30.0, "threshold": 0.3, "held_out": 29.0}}
     assert history.missing_held_out("reference") == {"reference": {}}
-    (tmp_path / "trials.jsonl").write_text('{"number": 0')
-    with pytest.raises(StoreError, match="delete the file"):
-        history.trials()
+    for broken in ('{"number": 0', '{"number": 0, "other": 1}'):
+        (tmp_path / "trials" / "0001.json").write_text(broken)
+        with pytest.raises(StoreError, match=r"0001\.json: .*delete the file to draw another"):
+            history.trials()
 
 
 def test_a_repeated_epoch_counts_once() -> None:
@@ -285,54 +296,173 @@ def test_a_repeated_epoch_counts_once() -> None:
     assert [e["objective"] for e in known.epochs] == [10.0, 21.0]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_resumed_search_begins_with_what_was_interrupted_and_draws_new_points(
-    drawn: Path,
+# What is drawn and stopped
+
+
+def value(settings: dict[str, float], epoch: int) -> float:
+    """What a made-up training of these settings comes to."""
+    far = abs(settings["transfer.lambda_s"] - 0.5) + abs(settings["views.alpha_enhanced"] - 1.3)
+    return 60 - 20 * far + epoch
+
+
+class MadeUpSearch:
+    """Plays the driver of a search whose trainings are made up; may be killed at any report."""
+
+    def __init__(self, search: Search, root: Path, samples: int) -> None:
+        self.search, self.store, self.samples = search, Store(root), samples
+        self.history = History(search.folder(self.store))
+        self.draws = self.started()
+
+    def started(self) -> Draws:
+        return Draws(self.search, self.store, self.samples, lambda trial: None)
+
+    def run(self, killed: frozenset[int] = frozenset()) -> list[SearchTrial]:
+        """Run one trial after the other; at these reports the driver is killed and starts anew."""
+        reports = 0
+        while found := self.draws.next():
+            # After a kill, the epoch that was reported last is trained and reported again.
+            for epoch in range(max(1, found.last_epoch), self.search.base.train.epochs + 1):
+                reports += 1
+                is_over = self.draws.told(found, record_of(found.settings, epoch))
+                if reports in killed:
+                    self.draws = self.started()
+                if is_over or reports in killed:
+                    break
+        return self.history.trials()
+
+
+def record_of(settings: dict[str, float], epoch: int) -> dict[str, float]:
+    return {"epoch": float(epoch), "objective": value(settings, epoch), "threshold": 0.3}
+
+
+@pytest.fixture(scope="module")
+def two_ranges(drawn: Path) -> Search:
+    """A search over two settings; 9 epochs, so the rungs are at 2, which is 20 %, and at 6."""
+    return planned(drawn, "transfer.lambda_s=0.05:2:log", "views.alpha_enhanced=1:2")
+
+
+def test_a_search_killed_again_and_again_draws_and_stops_as_one_that_never_was(
+    two_ranges: Search, tmp_path: Path
 ) -> None:
-    from sweeps.run.search import make_searcher
+    whole = MadeUpSearch(two_ranges, tmp_path / "whole", 16).run()
+    kills = frozenset({1, 3, 9, 20, 21, 33, 47, 60})
+    assert MadeUpSearch(two_ranges, tmp_path / "broken", 16).run(kills) == whole
+    assert {known.status for known in whole} == {"finished", "stopped"}
+    assert {known.last_epoch for known in whole if known.status == "stopped"} == {2, 6}
+    assert len({tuple(known.settings.values()) for known in whole}) == 16
 
-    search = planned(drawn, "transfer.lambda_s=0.05:2:log", "views.alpha_enhanced=1:2")
-    keys = [r.key for r in search.space.ranges]
-    fresh = make_searcher(search, [])
-    first = [fresh.suggest(f"{number}") for number in range(3)]
-    again = make_searcher(search, [])
-    assert [again.suggest(f"{number}") for number in range(3)] == first  # seeded
-    history = [
-        SearchTrial(0, "a", search.space.round(first[0]), "finished", trial(0, "", 30.0).epochs),
-        SearchTrial(1, "b", search.space.round(first[1]), "running"),
-        SearchTrial(2, "c", search.space.round(first[2]), "diverged"),
+
+def test_a_larger_search_goes_on_where_the_smaller_one_ended(
+    two_ranges: Search, tmp_path: Path
+) -> None:
+    whole = MadeUpSearch(two_ranges, tmp_path / "whole", 8).run()
+    assert MadeUpSearch(two_ranges, tmp_path / "extended", 5).run() == whole[:5]
+    assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).run() == whole
+    assert MadeUpSearch(two_ranges, tmp_path / "extended", 8).draws.next() is None
+
+
+def test_draws_are_seeded_and_do_not_depend_on_what_else_is_at_work_at_first(
+    two_ranges: Search, drawn: Path, tmp_path: Path
+) -> None:
+    def first(search: Search, name: str) -> list[dict[str, float]]:
+        draws = MadeUpSearch(search, tmp_path / name, 3).draws
+        return [found.settings for _ in range(3) if (found := draws.next())]
+
+    here, again = first(two_ranges, "a"), first(two_ranges, "b")
+    assert here == again
+    assert len({tuple(settings.values()) for settings in here}) == 3
+    ranges = [str(r) for r in two_ranges.space.ranges]
+    assert not [s for s in first(planned(drawn, *ranges, rng_seed=1), "c") if s in here]
+
+
+def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
+    two_ranges: Search, tmp_path: Path
+) -> None:
+    made_up = MadeUpSearch(two_ranges, tmp_path, 4)
+    found = [known for _ in range(3) if (known := made_up.draws.next())]
+    for epoch in range(1, 10):
+        made_up.draws.told(found[0], record_of(found[0].settings, epoch))
+    made_up.draws.told(found[1], record_of(found[1].settings, 1))
+    made_up.draws.gave_up(found[2], Break("2", "death", "The actor died"))
+    assert [known.status for known in made_up.history.trials()] == ["finished", "running", "error"]
+    resumed = made_up.started()
+    handed = [known for _ in range(4) if (known := resumed.next())]
+    assert [known.number for known in handed] == [1, 2, 3]
+    assert handed[0].epochs == found[1].epochs
+    assert (handed[1].status, handed[1].message) == ("running", "")
+
+
+def test_a_damaged_trial_that_was_deleted_is_drawn_again_under_its_number(
+    two_ranges: Search, tmp_path: Path
+) -> None:
+    whole = MadeUpSearch(two_ranges, tmp_path, 3).run()
+    (two_ranges.folder(Store(tmp_path)) / "trials" / "0001.json").unlink()
+    again = MadeUpSearch(two_ranges, tmp_path, 3).run()
+    assert [known.number for known in again] == [0, 1, 2]
+    assert again[1].settings == whole[1].settings
+
+
+@pytest.mark.parametrize(
+    ("known", "scores", "stopped"),
+    [
+        ([], {1: 20.0, 2: 20.0}, False),
+        ([[30.0] * 9], {1: 20.0, 2: 20.0}, True),
+        ([[30.0] * 9], {1: 20.0}, False),  # before the first rung nobody is
+        ([[30.0] * 9], {1: 20.0, 2: 40.0, 6: 29.0}, True),
+        ([[30.0] * 9], {1: 20.0, 2: 40.0, 6: 31.0}, False),
+        ([[30.0] * 9], {1: 20.0, 2: 40.0, 3: 1.0}, False),  # nor between two of them
+    ],
+)  # fmt: skip
+def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
+    two_ranges: Search, tmp_path: Path, known: list[list[float]],
+    scores: dict[int, float], stopped: bool,
+) -> None:  # fmt: skip
+    made_up = MadeUpSearch(two_ranges, tmp_path, 5)
+    for objectives in known:
+        found = made_up.draws.next()
+        assert found
+        for epoch, objective in enumerate(objectives, 1):
+            made_up.draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+    draws = made_up.started()
+    found = draws.next()
+    assert found
+    told = [
+        draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+        for epoch, objective in scores.items()
     ]
-    resumed = make_searcher(search, history)
-    assert resumed.suggest("0") == pytest.approx(history[1].settings)
-    drawn_now = [search.space.round(resumed.suggest(f"{number}")) for number in (1, 2)]
-    known = [search.space.round(point) for point in first]
-    assert not [point for point in drawn_now if point in known]
-    assert all(set(point) == set(keys) for point in drawn_now)
+    assert told == [False] * (len(told) - 1) + [stopped]
+    assert found.status == ("stopped" if stopped else "running")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_resumed_search_stops_trials_by_the_rungs_of_its_history(drawn: Path) -> None:
-    from sweeps.run.search import ResumedAsha
+def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
+    two_ranges: Search, tmp_path: Path
+) -> None:
+    made_up = MadeUpSearch(two_ranges, tmp_path, 2)
+    found = made_up.draws.next()
+    assert found
+    failed = {"epoch": 1.0, "objective": 0.0, "failed": "diverged", "message": "lower train.lr"}
+    assert not made_up.draws.told(found, failed)
+    assert made_up.draws.ended(found).status == "done"
+    assert (found.status, found.objective, found.message) == ("diverged", 0.0, "lower train.lr")
+    assert made_up.history.missing(2) == 1
+    assert not made_up.draws.told(found, failed)  # again, as its process died right after
+    assert made_up.started().next() is not None
 
-    # 9 epochs: rungs at 2, which is 20 % rounded up, and at 6.
-    search = planned(drawn, "transfer.lambda_s=0:1")
-    finished = trial(0, "finished", *[30.0] * 9)
 
-    def decisions(known: list[SearchTrial], drawn: float, scores: dict[int, float]) -> list[str]:
-        scheduler = ResumedAsha(search, known)
-        new = SimpleNamespace(trial_id="new", config={"transfer.lambda_s": drawn})
-        scheduler.on_trial_add(None, new)
-        return [
-            scheduler.on_trial_result(None, new, {"epoch": epoch, "objective": score})
-            for epoch, score in scores.items()
-        ]
-
-    assert decisions([], 0.5, {1: 20.0, 2: 20.0}) == ["CONTINUE", "CONTINUE"]
-    assert decisions([finished], 0.5, {1: 20.0, 2: 20.0}) == ["CONTINUE", "STOP"]
-    assert decisions([finished], 0.5, {2: 40.0, 6: 29.0}) == ["CONTINUE", "STOP"]
-    # One that was interrupted behind its first rung is not asked there again ...
-    begun = SearchTrial(1, "b", {"transfer.lambda_s": 0.5}, "running", trial(1, "", 9, 40).epochs)
-    assert decisions([finished, begun], 0.5, {3: 20.0}) == ["CONTINUE"]
-    assert decisions([finished, begun], 0.6, {3: 20.0}) == ["STOP"]
-    # ... and takes part in a rung only when it is back.
-    assert decisions([begun], 0.6, {2: 1.0}) == ["CONTINUE"]
+def test_closing_scores_are_those_of_the_best_and_of_the_papers_setting(
+    two_ranges: Search, tmp_path: Path
+) -> None:
+    trials, store = MadeUpSearch(two_ranges, tmp_path, 12).run(), Store(tmp_path)
+    best = [known.cam_id for known in best_trials(trials, 3)]
+    closings = Closings(two_ranges, store, lambda trial: None)
+    found = [target for _ in range(9) if (target := closings.next())]
+    assert [target.cam_id for target in found] == [cam_id(two_ranges.base), *best]
+    scored = {"epoch": 9.0, "objective": 60.0, "threshold": 0.3}
+    assert closings.ended(found[0]).status == "started"
+    for target in found[:2]:
+        closings.told(target, scored | {"held_out": 59.0})
+        assert closings.ended(target).status == "done"
+    closings.told(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
+    assert closings.ended(found[2]) == ("failed", "diverged: lower train.lr")
+    again = Closings(two_ranges, store, lambda trial: None)
+    assert [t.cam_id for _ in range(9) if (t := again.next())] == best[1:]

@@ -60,8 +60,8 @@ def run(words: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
 
 
 def history(store: Path) -> list[dict[str, Any]]:
-    paths = list(store.glob("searches/*/trials.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [json.loads(path.read_text()) for path in sorted(store.glob("searches/*/trials/*"))
+            if path.suffix == ".json"]  # fmt: skip
 
 
 def trained(store: Path) -> dict[str, list[int]]:
@@ -112,7 +112,9 @@ def interrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
     trials, _, code, output, runs = interrupted["before"]
     assert code == 130
-    assert "give the same command again" in output
+    assert "SIGINT: starting no more trials" in output
+    printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
+    assert "--samples 4" in printed
     assert [known["status"] for known in trials] == ["finished", "running"]
     status = {found["tags"].get("wsss.search_trial"): found["status"] for found in runs}
     assert status == {"0": "FINISHED", "1": "KILLED", None: "KILLED"}
@@ -204,7 +206,7 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
     assert again.returncode == 0, again.stderr
     assert "4 of 4 trials done, 0 to run" in again.stdout
     loaded = {line.split("|")[-1].strip() for line in again.stderr.splitlines()}
-    assert "sweeps.run.search_drive" in loaded
+    assert "sweeps.run.driver" in loaded
     assert not loaded & {"torch", "ray", "mlflow", "optuna"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
 
@@ -215,11 +217,10 @@ def test_a_larger_search_runs_only_what_is_new_and_stops_it_if_it_is_poor(
     store = tmp_path / "store"
     shutil.copytree(interrupted["store"], store)
     shutil.rmtree(store / "ray")  # the history is enough
-    (path,) = store.glob("searches/*/trials.jsonl")
     known = history(store)
-    for one in known:  # so good after an epoch that whatever comes next is poor
-        one["epochs"][0]["objective"] = 99.0
-    path.write_text("".join(json.dumps(one) + "\n" for one in known))
+    for path, one in zip(sorted(store.glob("searches/*/trials/*.json")), known, strict=True):
+        one["epochs"][0]["objective"] = 99.0  # so good that whatever comes next is poor
+        path.write_text(json.dumps(one))
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
     larger = run(command(pictures, store, samples=5))
     assert larger.returncode == 0, larger.stdout + larger.stderr

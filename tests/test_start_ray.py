@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.run import tune as run
-from sweeps.run.capacity import CapacityError
-from sweeps.run.resources import Resources
+from sweeps.run import resources as run
+from sweeps.run.driver import check_weights
+from sweeps.run.resources import CapacityError, Resources
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
 
@@ -19,7 +19,7 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What ray.init was given."""
     found: Calls = []
-    monkeypatch.setattr(run.ray, "init", lambda *words, **options: found.append((words, options)))
+    monkeypatch.setattr("ray.init", lambda *words, **options: found.append((words, options)))
     monkeypatch.setattr(run, "let_children_keep_memory", lambda: None)
     return found
 
@@ -67,7 +67,7 @@ def test_each_kind_of_pretrained_weights_is_tried_once_and_none_without_any(
         for name in ("resnet18", "resnet50")
         for weights in ("none", "imagenet_v1", "imagenet_v1")
     ]
-    run.check_weights(networks, None)
+    check_weights(networks, None)
     assert tried == [("resnet18", "imagenet_v1", None), ("resnet50", "imagenet_v1", None)]
-    run.check_weights(networks[:1], None)
+    check_weights(networks[:1], None)
     assert len(tried) == 2

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sweeps.plan.sweep import make_sweep
 from sweeps.run.resources import Resources
-from sweeps.run.tune import _task
+from sweeps.run.tables import Tables, Wishes
 from sweeps.stages import training_lock
 from sweeps.stages import trial as trial_module
 from sweeps.stages.task import TrialTask
@@ -294,7 +294,8 @@ def test_the_options_of_a_sweep_reach_the_training_of_a_trial(
 
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     resources = Resources(execution=Execution(2, micro_batch=3))
-    task = _task(sweep, Store(tmp_path), resources, sweep.plan.trials[0])
+    tables = Tables(sweep, Store(tmp_path), Wishes())
+    task = tables.task(sweep.plan.trials[0], resources)
     assert task.execution == Execution(2, micro_batch=3)
     monkeypatch.setattr(trial_module, "train_cam", watched)
     with pytest.raises(StoppedError):

@@ -69,7 +69,9 @@ def calibrate(
     from sweeps.evidence.calibration import TABLE, lines, weigh, write
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
-    from sweeps.run.drive import drive
+    from sweeps.run.driver import drive
+    from sweeps.run.resources import Resources
+    from sweeps.run.tables import Tables, Wishes
     from sweeps.stages.task import Conduct
     from sweeps.store.store import open_store
     from wsss.overrides import parse_assignments
@@ -85,14 +87,11 @@ def calibrate(
         )  # fmt: skip
         facts = data_facts(sweep, report)
         results = open_store(store)
-        options = {
-            "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "execution": how,
-        }  # fmt: skip
+        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
         )
-        code = drive(sweep, results, options, retry_failed=retry_failed, conduct=conduct)
+        code = drive(Tables(sweep, results, Wishes(conduct, retry_failed)), resources)
         if code:
             raise typer.Exit(code)
         verdict = weigh(sweep, results, facts)

@@ -163,11 +163,12 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.plan.headline import chain_metrics, one_at_a_time
+    from sweeps.plan.headline import chain_metrics
     from sweeps.report.headline.build import build_headline_report, headline_folder
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
+    from sweeps.run.driver import driving
     from sweeps.run.headline import run_headline
     from sweeps.track.headline import HeadlineRuns
     from sweeps.track.tracker import Tracker
@@ -176,7 +177,7 @@ def _work(
     tracker = Tracker(results, HeadlineRuns(results, planned))
     console.print(Text(f"{planned.choice}."))
     try:
-        with one_at_a_time(results):
+        with driving(results, "headline", "a headline", "wait for it or end it"):
             run_headline(
                 planned, results, console, label_workers=label_workers, resources=resources
             )

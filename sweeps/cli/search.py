@@ -63,10 +63,13 @@ def search(
     and the best three and the paper's setting are scored on the other half at the end. A trial
     trains in one process, without Ray Train.
     """
-    from sweeps.plan.search import make_search
-    from sweeps.plan.search_space import parse_space
+    from sweeps.plan.search import make_search, parse_space
+    from sweeps.run.driver import drive
+    from sweeps.run.resources import Resources
+    from sweeps.run.search import DrivenSearch
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
+    from wsss.training.prior import PriorLimits
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
@@ -87,12 +90,6 @@ def search(
                 f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
                 "image-level labels come from their masks"
             )
-        from sweeps.run.search_drive import drive_search
-        from wsss.training.prior import PriorLimits
-
-        options = {
-            "address": address, "workers": 0, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "execution": how,
-        }  # fmt: skip
         limits = PriorLimits(warns_after, fails_after)
-        raise typer.Exit(drive_search(planned, results, options, samples=samples, limits=limits))
+        resources = Resources(address, 0, cpus, gpus, max_concurrent, how)
+        raise typer.Exit(drive(DrivenSearch(planned, results, samples, limits), resources))

@@ -1,7 +1,7 @@
 """The commands plan, run, table and sync: a sweep of the paper's tables."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,7 @@ from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, 
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
+    from sweeps.run.resources import Resources
     from wsss.training.prior import PriorLimits
 
 Tables = Annotated[
@@ -127,7 +128,9 @@ def run(
     falls; 1: one is not, or a training would be ended by --prior-fails-after within N steps, or is
     over within them without having learnt.
     """
-    from sweeps.run.drive import drive
+    from sweeps.run.driver import drive
+    from sweeps.run.resources import Resources
+    from sweeps.run.tables import Tables, Wishes
     from sweeps.stages.task import Conduct
     from sweeps.store.store import open_store
     from wsss.training.prior import PriorLimits
@@ -135,19 +138,13 @@ def run(
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
-        options = {
-            "address": address, "workers": workers, "cpus": cpus, "gpus": gpus,
-            "max_concurrent": max_concurrent, "execution": how,
-        }  # fmt: skip
+        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
-            raise typer.Exit(_probe(sweep, store, options, probe, limits))
+            raise typer.Exit(_probe(sweep, store, resources, probe, limits))
         conduct = Conduct(hang_after, accept_changes, limits)
-        code = drive(
-            sweep, open_store(store), options, retry_failed=retry_failed, conduct=conduct,
-            budget_hours=budget,
-        )  # fmt: skip
-        raise typer.Exit(code)
+        wishes = Wishes(conduct, retry_failed, budget)
+        raise typer.Exit(drive(Tables(sweep, open_store(store), wishes), resources))
 
 
 def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
@@ -191,14 +188,12 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
 
 
 def _probe(
-    sweep: "Sweep", store: str, options: dict[str, Any], num_steps: int, limits: "PriorLimits"
+    sweep: "Sweep", store: str, resources: "Resources", num_steps: int, limits: "PriorLimits"
 ) -> int:
     """Probe a sweep's trainings; return the exit code."""
-    from sweeps.run.probe_view import probe_sweep
-    from sweeps.run.resources import Resources
+    from sweeps.run.probe import probe_sweep
     from wsss.training.probe import ProbeOptions
 
-    resources = Resources(**options)
     tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, resources.execution, limits)
     return probe_sweep(sweep, opened(store), resources, tried)
 

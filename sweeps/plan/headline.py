@@ -1,21 +1,14 @@
 """The paper's headline: refined pseudo-labels, a segmentation network on each, Tables I and II."""
 
 import hashlib
-import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.scale import SMALL_SCALE, scale_marks
 from sweeps.plan.sweep import Sweep
-from sweeps.store.lease import Lease, LeaseHeldError, Lock
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, read_json
 from wsss.overrides import ConfigError
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.segmentation_presets import PAPER_DEEPLAB
@@ -98,31 +91,6 @@ def make_chains(
         )
         for name in sources
     )
-
-
-@contextmanager
-def one_at_a_time(store: Store) -> Iterator[None]:
-    """Hold the store's chains; in a bucket by a lease, which also holds on other machines.
-
-    Raises StoreError if another process works on them. Should one take the lease over, this process
-    is interrupted, as by Ctrl-C.
-    """
-    store.root.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(store.root / "chains.lock")
-    lock: Lock = file_lock
-    if store.remote:
-        lock = Lease(
-            store.remote, "leases/chains", file_lock,
-            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
-        )  # fmt: skip
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as held:
-        where = held if isinstance(held, LeaseHeldError) else store.root
-        raise StoreError(
-            f"{where}: another `sweeps headline` works here; wait for it or end it"
-        ) from None
 
 
 def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:

@@ -1,15 +1,12 @@
 """What became of a search's trials: the truth, of which MLflow and the closing table are views.
 
     <store>/searches/<name>/  search.json     what is searched
-                              trials.jsonl    one line per trial, in the order of their start
+                              trials/         a file per trial, by number: 0003.json
                               held_out.json   the closing scores, by cam_id
 
 The trainings themselves lie in the store's `cams/`, shared with any table's equal configuration.
 """
 
-import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +33,7 @@ class SearchTrial:
     settings: dict[str, float]
     """The drawn ones; the search's base has all others."""
     status: Status = "running"
-    """finished: all epochs; stopped: early, by the scheduler; error: tried again next time."""
+    """finished: all epochs; stopped: early, as a poor one; error: tried again next time."""
     epochs: list[dict[str, float]] = field(default_factory=list)
     """epoch (1-based), objective (percent, search half) and threshold, ascending in epoch."""
     message: str = ""
@@ -46,8 +43,13 @@ class SearchTrial:
 
     @property
     def run_id(self) -> str:
-        """A key for the tracking thread."""
+        """Its number, by which the driver and MLflow know it."""
         return f"{self.number}"
+
+    @property
+    def name(self) -> str:
+        """Its number, for a person."""
+        return f"trial {self.number}"
 
     @property
     def ended(self) -> bool:
@@ -72,10 +74,6 @@ class SearchTrial:
         self.epochs = [*kept, {key: record[key] for key in ("epoch", "objective", "threshold")}]
 
 
-Listen = Callable[[SearchTrial | None], None]
-"""Is told of a trial that started, was judged or ended; None: of a held-out score."""
-
-
 class History:
     """The trials and closing scores in one search's folder."""
 
@@ -83,28 +81,13 @@ class History:
         self.folder = folder
 
     def trials(self) -> list[SearchTrial]:
-        """Return all trials, by number. Raises StoreError if the file was damaged."""
-        path = self.folder / "trials.jsonl"
-        if not path.exists():
-            return []
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [SearchTrial(**json.loads(line)) for line in lines]
-        except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
-            raise StoreError(
-                f"{path}: not the history of a search ({error}); delete the file to search anew"
-            ) from None
+        """Return all trials, by number. Raises StoreError if a file was damaged."""
+        paths = sorted((self.folder / "trials").glob("*.json"), key=lambda path: int(path.stem))
+        return [_read_trial(path) for path in paths]
 
-    def save(self, trials: list[SearchTrial]) -> None:
-        """Write all trials by atomic rename."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "trials.jsonl"
-        partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(trial)) + "\n" for trial in trials)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    def save(self, trial: SearchTrial) -> None:
+        """Write a trial by atomic rename."""
+        write_json(self.folder / "trials" / f"{trial.number:04}.json", asdict(trial))
 
     def missing(self, samples: int) -> int:
         """Return how many of so many trials have still to come to an end."""
@@ -130,6 +113,16 @@ class History:
         """Remember a configuration's closing score."""
         row = {key: float(record[key]) for key in ("objective", "threshold", "held_out")}
         write_json(self.folder / "held_out.json", self.held_out() | {cam_id: row})
+
+
+def _read_trial(path: Path) -> SearchTrial:
+    try:
+        return SearchTrial(**read_json(path))
+    except (StoreError, TypeError) as error:
+        raise StoreError(
+            f"{path}: not a trial of a search ({error}); delete the file to draw another in its "
+            "place"
+        ) from None
 
 
 def ranking(trials: list[SearchTrial]) -> list[SearchTrial]:

@@ -7,16 +7,16 @@ stops after its next checkpoint: so up to an epoch of each, and the time to star
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ray.tune.search.basic_variant import BasicVariantGenerator
-
-from sweeps.plan.cost import CostEstimate
+from sweeps.plan.cost import CostEstimate, estimate_cost
+from sweeps.plan.states import read_metrics, read_states
+from sweeps.plan.sweep import Sweep
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.run.resources import Resources
 from sweeps.store.attempts import Ledger, Size, Unit
+from sweeps.store.store import Store
 from wsss.errors import ForeseenError
 
 
@@ -122,26 +122,28 @@ def with_budget(command: Sequence[str], hours: float) -> str:
     return shlex.join([*words, "--budget", f"{hours:g}"])
 
 
-class GatedTrials(BasicVariantGenerator):  # type: ignore[misc]  # ray is untyped
-    """Gives Tune the trials of a grid, some at a time, and no more once a gate is shut.
+def forecast(sweep: Sweep, budget: Budget, resources: Resources) -> list[str]:
+    """Say before a sweep starts what it may spend, has spent, and if that will do; [] without."""
+    if budget.hours is None:
+        return []
+    cost = _cost(sweep, budget.ledger.store)
+    spent, left = budget.ledger.book().hours(budget.unit), hours_left(cost, resources)
+    return budget_lines(budget, spent, left, cost.num_unknown)
 
-    It then tells Tune that there are none left, as otherwise Tune would wait ten minutes for one.
-    """
 
-    def __init__(self, at_once: int, is_shut: Callable[[], bool]) -> None:
-        super().__init__(max_concurrent=at_once)
-        self.is_shut = is_shut
+def way_on(sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]) -> list[str]:
+    """Return the words before, and the command line, with which a sweep goes on; once spent."""
+    spent = budget.ledger.book().hours(budget.unit)
+    left = hours_left(_cost(sweep, budget.ledger.store), resources)
+    hours = budget.hours or spent
+    return [
+        f"{format_hours(spent)} of {format_hours(hours)} {budget.unit}-hours are spent; what is "
+        "finished is in the tables. To go on:",
+        with_budget(command, enough_hours(spent, left, hours)),
+    ]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its search algorithm, which is of no use to it later."""
-        return {}
 
-    def next_trial(self) -> Any:
-        """Return the next trial, or None if there is none or none may start."""
-        if self.is_shut():
-            self.set_finished()
-            return None
-        return super().next_trial()
-
-    def save_to_dir(self, dirpath: str, session_str: str) -> None:
-        """Save nothing: what is missing is read from the store."""
+def _cost(sweep: Sweep, store: Store) -> CostEstimate:
+    metrics = read_metrics(store, {})
+    states = read_states(store, sweep.plan.trials, metrics)
+    return estimate_cost(sweep.plan, store, states, metrics)

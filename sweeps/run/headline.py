@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sweeps.plan.headline import Headline
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.run.resources import Resources, concurrency
+from sweeps.run.resources import Resources, concurrency, running_ray
 from sweeps.stages.chain_stages import Here, Place, run_chain
 from sweeps.stages.chain_work import ChainTask
 from sweeps.store.store import Store
@@ -54,7 +54,6 @@ def _place(resources: Resources, label_workers: int) -> Iterator[Place]:
         yield Here(Process(device=pick_device()), num_workers=label_workers)
         return
     from sweeps.run.chain_cluster import Cluster
-    from sweeps.run.tune import running_ray
 
     with running_ray(resources):
         concurrency(resources)  # refuses what would wait for ever

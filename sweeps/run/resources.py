@@ -1,10 +1,67 @@
-"""What a sweep may use of a machine or a cluster, and how many trials run in it at once."""
+"""What trials may use of a machine or a cluster, how many run at once, and how Ray is started.
 
+Trials are counted in whole workers on whole machines. A trial of several workers gets all of them
+or none (Ray reserves its placement group as a whole), and its driver takes no worker's resources.
+So when no more trials start than fit, each of them ends. A worker never straddles two machines, and
+a part of a GPU never straddles two GPUs.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from sweeps.run.capacity import DRIVER_SHARE, Demand, decide, limits_here, machines_now
-from sweeps.run.capacity import HEAD_NODE as HEAD_NODE  # the name by which others import it
+import yaml
+
+from sweeps.store.errors import StoreError
+from wsss.interrupts import held_back
+from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
+
+HEAD_NODE = "node:__internal_head__"
+"""Ray's resource of the head node, 1.0 of it."""
+
+DRIVER_SHARE = 0.001
+"""What a trial's driver takes of HEAD_NODE."""
+
+MAX_DRIVERS = 450
+"""Below half of the 1,000 shares of HEAD_NODE: beside each driver Ray Train has a cleaner, which
+takes one as well and for which the workers wait; jobs take one each too."""
+
+RAY_STEPS = 10_000
+"""Ray counts resources in steps of 1 / 10,000."""
+
+BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` puts the cluster's configuration on the head."""
+
+
+class CapacityError(StoreError):
+    """A trial asks for what the cluster can never give it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Machines that are alike."""
+
+    cpus: float
+    gpus: float
+    count: int = 1
+    is_head: bool = False
+
+
+class Demand(NamedTuple):
+    """What one trial asks for: `workers` times so many CPUs and GPUs."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        word = "worker" if self.workers == 1 else "workers"
+        return f"{self.workers} {word} of {self.cpus:g} CPU and {self.gpus:g} GPU"
 
 
 @dataclass(frozen=True)
@@ -63,10 +120,197 @@ def concurrency(resources: Resources) -> int:
     Raises CapacityError, a StoreError, if not even one can ever run.
     """
     joined = resources.address is not None
-    return decide(
+    return number_at_once(
         machines_now(),
         resources.demand,
         max_concurrent=resources.max_concurrent,
         limits=limits_here() if joined else None,
         joined=joined,
+    )
+
+
+def worker_slots(machine: Machine, demand: Demand) -> int:
+    """Return how many of a trial's workers fit one machine at once."""
+    cpu_steps, gpu_steps = round(demand.cpus * RAY_STEPS), round(demand.gpus * RAY_STEPS)
+    slots = math.inf
+    if cpu_steps:
+        slots = round(machine.cpus * RAY_STEPS) // cpu_steps
+    if gpu_steps >= RAY_STEPS:
+        slots = min(slots, round(machine.gpus * RAY_STEPS) // gpu_steps)
+    elif gpu_steps:
+        slots = min(slots, int(machine.gpus) * (RAY_STEPS // gpu_steps))
+    return MAX_DRIVERS if slots == math.inf else int(slots)
+
+
+def trials_at_once(machines: Iterable[Machine], demand: Demand) -> int:
+    """Return how many trials fit the machines together.
+
+    All workers are alike, so filling machines in any order leaves the same room.
+    """
+    slots = sum(machine.count * worker_slots(machine, demand) for machine in machines)
+    return min(MAX_DRIVERS, slots // demand.workers)
+
+
+def grown(types: Sequence[Machine], max_machines: int, demand: Demand) -> list[Machine]:
+    """Return the machines that give most workers, of each type's `count` and so many in all."""
+    best = sorted(types, key=lambda machine: worker_slots(machine, demand), reverse=True)
+    chosen = []
+    for machine in best:
+        count = min(machine.count, max_machines)
+        max_machines -= count
+        chosen.append(replace(machine, count=count))
+    return chosen
+
+
+def number_at_once(
+    now: Sequence[Machine],
+    demand: Demand,
+    *,
+    max_concurrent: int | None = None,
+    limits: tuple[Sequence[Machine], int] | None = None,
+    joined: bool = False,
+) -> int:
+    """Return how many trials to run at once, at least 1.
+
+    now: machines that are there. limits: of an autoscaling cluster, its types of machines, each
+    with the most there may be, and the most of all types together. joined: whether the cluster
+    is somebody's, so that machines may come of which nothing is known. With none there as yet and
+    no limits known, max_concurrent is believed; else it only lowers the number.
+    Raises CapacityError, with the numbers and what to do, if no trial can ever run.
+    """
+    _check_gpus(demand)
+    fits, machines = trials_at_once(now, demand), list(now)
+    if limits is not None:
+        machines = [m for m in now if m.is_head] + grown(*limits, demand)
+        fits = max(fits, trials_at_once(machines, demand))
+    elif joined and not any(m.cpus or m.gpus for m in now):
+        if max_concurrent is None:
+            raise CapacityError(
+                "the cluster has no machines for work as yet, and how many may come is not known; "
+                "say how many trials shall run at once with --max-concurrent"
+            )
+        return min(max_concurrent, MAX_DRIVERS)
+    if fits < 1:
+        cluster = "the cluster, fully grown," if limits is not None else "the cluster"
+        raise CapacityError(_refusal(cluster if joined else "this machine", machines, demand))
+    return min(fits, max_concurrent or fits)
+
+
+def _check_gpus(demand: Demand) -> None:
+    gpus = demand.gpus
+    if gpus > 1 and gpus != int(gpus):
+        raise CapacityError(
+            f"{gpus:g} GPUs per worker: Ray divides one GPU, not several; give a whole number, or "
+            "a part of one such as 0.5 (--gpus)"
+        )
+    if 0 < gpus < 1 / RAY_STEPS:
+        raise CapacityError(f"{gpus:g} GPUs per worker: Ray knows parts down to 0.0001 (--gpus)")
+
+
+def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
+    """Say what was asked for, what there is in the whole, and what would fit."""
+    have = ", ".join(
+        f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
+    )
+    slots = sum(m.count * worker_slots(m, demand) for m in machines)
+    text = f"a trial needs {demand}; {whole} has {have or 'no machines for work'}, where "
+    if slots:
+        return f"{text}{slots} such workers fit: give at most --workers {slots}, or less to each"
+    if demand.gpus and not any(m.gpus for m in machines):
+        return (
+            f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
+            "GPUs"
+        )
+    return f"{text}no single machine has room for one: lower --cpus or --gpus per worker"
+
+
+def machines_now() -> list[Machine]:
+    """Return the machines of the cluster which this process has joined."""
+    import ray
+
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(r.get("CPU", 0), r.get("GPU", 0), 1, HEAD_NODE in r) for r in found]
+
+
+def limits_here(path: Path = BOOTSTRAP_CONFIG) -> tuple[list[Machine], int] | None:
+    """Return how far this cluster may grow, if this machine is its head and `ray up` made it."""
+    import ray
+
+    path = path.expanduser()
+    here = ray.get_runtime_context().get_node_id()
+    on_head = any(n["NodeID"] == here and HEAD_NODE in n["Resources"] for n in ray.nodes())
+    if not on_head or not path.exists():
+        return None
+    return read_limits(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
+    """Return the worker types of a `ray up` configuration and the most machines of all of them.
+
+    None if nothing says so: without types, or with types whose resources are not written down.
+    """
+    types, most = config.get("available_node_types"), config.get("max_workers", 2)
+    if not types:
+        return None
+    machines = []
+    for name, kind in types.items():
+        if name == config.get("head_node_type"):
+            continue  # it is there already, and often started with other numbers
+        resources = kind.get("resources") or {}
+        count = kind.get("max_workers", most)
+        if count and "CPU" not in resources:
+            return None
+        machines.append(Machine(resources.get("CPU", 0), resources.get("GPU", 0), count))
+    return machines, most
+
+
+@contextmanager
+def running_ray(resources: Resources) -> Iterator[None]:
+    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done."""
+    import ray
+
+    try:
+        with held_back():
+            start_ray(resources)
+        yield
+    finally:
+        with held_back():
+            ray.shutdown()
+
+
+def start_ray(resources: Resources) -> None:
+    """Join the cluster at resources.address, or start Ray on this machine.
+
+    Raises CapacityError for GPUs on a machine where torch finds none.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if resources.address:
+        ray.init(resources.address, **quiet)
+        return
+    let_children_keep_memory()
+    # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
+    ray.init(
+        "local",
+        num_gpus=_gpus_here(resources.gpus) if resources.gpus else None,
+        include_dashboard=not resources.inline,
+        **quiet,
+    )
+
+
+def _gpus_here(asked: float) -> int:
+    """Return how many GPUs torch can use on this machine; refuse if there are none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    built = torch.version.cuda or torch.version.hip
+    hint = "see `nvidia-smi` and CUDA_VISIBLE_DEVICES" if built else "it is built without CUDA"
+    raise CapacityError(
+        f"--gpus {asked:g}: torch {torch.__version__} finds no GPU on this machine ({hint}); leave "
+        "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
+        "with --address"
     )

@@ -1,33 +1,43 @@
-"""Runs a search with Ray Tune: Optuna's TPE draws, ASHA stops the hopeless, the history remembers.
+"""A search as what the driver drives: Optuna draws and prunes, its study rebuilt from the store.
 
-A search goes on from its history alone, not from Tune's or Optuna's own files: ended trials are fed
-to the sampler and to the scheduler as if they had just run, interrupted ones come first and
-continue from their checkpoints, and only the missing number is drawn. So a search survives a
-`kill -9`, another machine and another version of either library, and unpickles nothing.
+Nothing is kept of Optuna's or Tune's own files. At each start the study is told all that the
+history has, trial by trial and epoch by epoch, as if it had just happened; interrupted trials come
+first and continue from their checkpoints, and only the missing number is drawn. So a search
+survives a `kill -9`, another machine and another version of either library, and unpickles nothing.
+With one trial at a time it even comes to the same draws and stops as one that was never killed.
 """
 
+import itertools
+import logging
 import math
-from dataclasses import asdict, dataclass
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.distributions import FloatDistribution
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
+from rich.console import Console
+from rich.text import Text
 
 from sweeps.plan.search import Search
-from sweeps.plan.search_history import History, Listen, SearchTrial
-from sweeps.run.resources import Resources, concurrency
-from sweeps.run.search_callbacks import ClosingCallback, DrawnCallback
-from sweeps.run.search_remote import driving, pushing
-from sweeps.run.search_trainable import closing_trial, drawn_trial
-from sweeps.run.tune import MAX_TRIAL_RESTARTS, check_weights, running_ray
+from sweeps.plan.search_history import History, SearchTrial, best_trials
+from sweeps.report.live.search_render import print_search
+from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
+from sweeps.run.driver import Subject
+from sweeps.run.faults import Break
+from sweeps.run.resources import Resources
 from sweeps.stages.search_task import SearchTask
-from sweeps.store.store import Store
+from sweeps.stages.training_warnings import from_record
+from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
 from wsss.training.prior import PriorLimits
+
+if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
+    import optuna
+
+    from sweeps.run.tune import Round
+    from sweeps.store.lease import Lease
+    from sweeps.track.tracker import Tracker
 
 REDUCTION_FACTOR = 3
 """Of the trials that reach a rung, about one in three goes on."""
@@ -35,179 +45,354 @@ REDUCTION_FACTOR = 3
 GRACE_SHARE = 0.2
 """No trial is stopped before this share of its epochs: early mIoU says little of late mIoU."""
 
+SEED_STEP = 1_000_003
+"""Between the seeds of two draws: a sampler with the seed of another draw would repeat it."""
 
-def run_search(
-    search: Search, store: Store, resources: Resources, *, samples: int, listen: Listen,
-    limits: PriorLimits | None = None,
-) -> bool:  # fmt: skip
-    """Draw and train until `samples` trials have ended, then score on the held-out half.
-
-    Returns whether Ctrl-C ended it early; the history is then as it is. Raises StoreError if
-    another process runs the same search, WeightsError if the initial weights cannot be used.
-    """
-    folder = search.folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_weights([search.base.network], search.weights_file)
-    history = History(folder)
-    with driving(search, store) as lease:
-        listen = pushing(search, store, lease, listen)
-        tasks = _Tasks(search, store, resources, limits or PriorLimits())
-        with running_ray(resources):
-            if history.missing(samples) and _draw(tasks, samples, listen):
-                return True
-            if history.missing(samples):  # failed: what is best is not known yet
-                return False
-            return _score_held_out(tasks, listen)
+logger = logging.getLogger(__name__)
 
 
-def make_searcher(search: Search, trials: list[SearchTrial]) -> OptunaSearch:
-    """Return the sampler as it stands after these trials; interrupted ones are suggested first.
+class Study:
+    """What Optuna knows of a search: TPE draws, and successive halving stops poor trials.
 
-    A sampler that starts again with the same seed would draw its first points again, so the seed
-    moves on with the number of trials.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {r.key: FloatDistribution(r.low, r.high, log=r.log) for r in search.space.ranges}
-    searcher = OptunaSearch(
-        space=space,
-        metric="objective",
-        mode="max",
-        points_to_evaluate=[trial.settings for trial in trials if not trial.ended],
-        seed=(search.rng_seed + 1_000_003 * len(trials)) % 2**32,
-    )
-    for trial in trials:
-        if trial.ended and trial.objective is not None:
-            searcher.add_evaluated_point(trial.settings, trial.objective)
-    return searcher
-
-
-class ResumedAsha(ASHAScheduler):  # type: ignore[misc]  # ray is untyped
-    """ASHA that starts with the rungs as a search's history left them.
-
-    Without this, the first trials after an interruption would meet empty rungs and never be
-    stopped, and a trial that goes on would stand in its lower rungs with a later epoch's score.
+    Each draw has a seed of its own, made of the search's and the trial's number, so it depends on
+    what is known at the time, and not on how often the search was started.
     """
 
-    def __init__(self, search: Search, trials: list[SearchTrial]) -> None:
-        epochs = search.base.train.epochs
-        super().__init__(
-            time_attr="epoch",
-            metric="objective",
-            mode="max",
-            max_t=epochs,
-            grace_period=max(1, math.ceil(GRACE_SHARE * epochs)),
+    def __init__(self, search: Search, trials: Iterable[SearchTrial]) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.search = search
+        pruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=max(1, math.ceil(GRACE_SHARE * search.base.train.epochs)),
             reduction_factor=REDUCTION_FACTOR,
         )
-        self.space = search.space
-        self.interrupted = [trial for trial in trials if not trial.ended]
+        self.study = optuna.create_study(direction="maximize", pruner=pruner)
+        self.space = {
+            r.key: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log)
+            for r in search.space.ranges
+        }
+        self.known: dict[int, optuna.Trial] = {}
         for trial in trials:
-            if trial.ended:
-                known = SimpleNamespace(trial_id=f"history-{trial.number}")
-                super().on_trial_add(None, known)
-                self._replay(known, trial)
+            self._replay(trial)
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Note a new trial; one that was interrupted brings the epochs it was judged by before."""
-        super().on_trial_add(tune_controller, trial)
-        settings = self.space.round(trial.config)
-        for known in self.interrupted:
-            if known.settings == settings:
-                self._replay(trial, known)
+    def draw(self, number: int) -> dict[str, float]:
+        """Draw the settings of a new trial, as they are trained: rounded."""
+        import optuna
 
-    def _replay(self, trial: Any, known: SearchTrial) -> None:
-        for record in known.epochs:
-            self.on_trial_result(None, trial, record)  # its decision was acted on at the time
+        seed = (self.search.rng_seed + SEED_STEP * number) % 2**32
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+        drawn = self.study.ask(self.space)
+        settings = self.search.space.round(drawn.params)
+        self.study.tell(drawn, state=optuna.trial.TrialState.FAIL)  # unrounded: to be forgotten
+        self.known[number] = self._add(settings)
+        return settings
 
+    def is_poor(self, trial: SearchTrial) -> bool:
+        """Take note of a trial's last epoch; return whether to stop the trial."""
+        known = self.known[trial.number]
+        known.report(trial.epochs[-1]["objective"], trial.last_epoch)
+        return known.should_prune()
 
-def _draw(tasks: "_Tasks", samples: int, listen: Listen) -> bool:
-    """Let Tune draw and run what is missing of the samples; return whether it was interrupted."""
-    search, store, resources = tasks.search, tasks.store, tasks.resources
-    history = History(search.folder(store))
-    trials = history.trials()
-    missing = history.missing(samples)
-    # Not a part of the space, which Tune copies for each trial.
-    shared = tune.with_parameters(drawn_trial, task=tasks.make({}))
-    tuner = tune.Tuner(
-        tune.with_resources(shared, resources.of_a_trial()),
-        param_space={
-            "ranges": [asdict(r) for r in search.space.ranges],
-            "cpus": resources.cpus,
-        },
-        tune_config=tune.TuneConfig(
-            search_alg=make_searcher(search, trials),
-            scheduler=ResumedAsha(search, trials),
-            num_samples=missing,
-            max_concurrent_trials=concurrency(resources),
-            reuse_actors=True,
-        ),
-        run_config=_run_config(
-            f"search-{search.name}", store, DrawnCallback(search, history, listen)
-        ),
-    )
-    return _interrupted(tuner.fit(), missing)
+    def end(self, trial: SearchTrial) -> None:
+        """Take note of how a trial has ended."""
+        import optuna
+
+        known = self.known[trial.number]
+        if trial.status == "stopped":
+            self.study.tell(known, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self.study.tell(known, trial.objective)
+
+    def _replay(self, trial: SearchTrial) -> None:
+        known = self.known[trial.number] = self._add(trial.settings)
+        for record in trial.epochs:
+            known.report(record["objective"], int(record["epoch"]))
+            known.should_prune()  # notes the rung; the decision was acted on at the time
+        if trial.ended:
+            self.end(trial)
+
+    def _add(self, settings: dict[str, float]) -> "optuna.Trial":
+        self.study.enqueue_trial(settings)
+        return self.study.ask(self.space)
 
 
-def _score_held_out(chosen: "_Tasks", listen: Listen) -> bool:
-    """Score the best trials and the reference on the held-out half, and stop none of them.
-
-    Returns whether it was interrupted.
-    """
-    search, store, resources = chosen.search, chosen.store, chosen.resources
-    history = History(search.folder(store))
-    missing = history.missing_held_out(cam_id(search.base))
-    if not missing:
-        return False
-    tasks = {key: chosen.make(row) for key, row in missing.items()}
-    # Not a part of the space, which Tune copies for each trial.
-    shared = tune.with_parameters(closing_trial, tasks=tasks)
-    tuner = tune.Tuner(
-        tune.with_resources(shared, resources.of_a_trial()),
-        param_space={"cam_id": tune.grid_search(list(tasks)), "cpus": resources.cpus},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrency(resources), reuse_actors=True
-        ),
-        run_config=_run_config(
-            f"search-{search.name}-held-out", store, ClosingCallback(history, listen)
-        ),
-    )
-    return _interrupted(tuner.fit(), len(tasks))
+Share = Callable[[SearchTrial | None], None]
+"""Takes the history to where others find it; None: after a held-out score."""
 
 
-def _interrupted(results: tune.ResultGrid, num_trials: int) -> bool:
-    """Whether some trials came to no end; Tune swallows the Ctrl-C itself."""
-    return int(results.num_terminated + results.num_errors) < num_trials
+class Draws(Source[SearchTrial]):
+    """The trials of a search as the driver's targets. It alone writes the history."""
 
+    def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
+        super().__init__()
+        self.search, self.store, self.share = search, store, share
+        self.history = History(search.folder(store))
+        trials = self.history.trials()
+        self.study = Study(search, trials)
+        self.taken = {trial.number for trial in trials}
+        self.waiting = [trial for trial in trials if not trial.ended]
+        self.to_start = self.history.missing(samples)
+        """How many are still to be handed out."""
 
-def _run_config(name: str, store: Store, callback: tune.Callback) -> tune.RunConfig:
-    return tune.RunConfig(
-        name=name,
-        storage_path=str(store.root / "ray"),
-        callbacks=[callback],
-        failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
-        verbose=0,
-    )
+    def next(self) -> SearchTrial | None:
+        """Return an interrupted trial, or draw one, until there are as many as were asked for."""
+        if self.to_start == 0:
+            return None
+        self.to_start -= 1
+        trial = super().next() or self._draw()
+        trial.status, trial.message = "running", ""  # whatever came of it at an earlier start
+        self._keep(trial)
+        return trial
+
+    def _draw(self) -> SearchTrial:
+        number = next(n for n in itertools.count() if n not in self.taken)
+        self.taken.add(number)
+        settings = self.study.draw(number)
+        return SearchTrial(number, cam_id(self.search.config(settings)), settings)
+
+    def folder(self, target: SearchTrial) -> Path:
+        """Return the training's folder."""
+        return self.store.cam(target.cam_id).path
+
+    def told(self, target: SearchTrial, record: Record) -> bool:
+        """Judge a trial by its epoch; the decision is written down together with the epoch.
+
+        The last record of a trial whose process died right after it was judged before.
+        """
+        if not target.ended:
+            self._judge(target, record)
+            self._keep(target)
+        return target.status == "stopped"
+
+    def _judge(self, target: SearchTrial, record: Record) -> None:
+        if "failed" in record:
+            target.status, target.message, target.warning = record["failed"], record["message"], ""
+        else:
+            is_new = record["epoch"] > target.last_epoch  # else repeated after a kill
+            target.add_epoch(record)
+            target.warning = str(from_record(record) or "")
+            is_poor = is_new and self.study.is_poor(target)
+            if target.last_epoch == self.search.base.train.epochs:
+                target.status = "finished"
+            elif is_poor:
+                target.status = "stopped"
+        if target.ended:
+            self.study.end(target)
+
+    def ended(self, target: SearchTrial) -> Outcome:
+        """A trial that diverged has come to its end as well: it is worth 0 %."""
+        return Outcome("done" if target.ended else "started")
+
+    def gave_up(self, target: SearchTrial, broke: Break) -> None:
+        """Keep the error; the next start tries the trial again."""
+        target.status, target.message = "error", broke.message.strip().splitlines()[-1]
+        self._keep(target)
+
+    def _keep(self, trial: SearchTrial) -> None:
+        self.history.save(trial)
+        self.share(trial)
 
 
 @dataclass(frozen=True)
-class _Tasks:
-    """Makes the tasks of a search's trials."""
+class Closing:
+    """Settings to be scored on the held-out half."""
 
-    search: Search
-    store: Store
-    resources: Resources
-    limits: PriorLimits
+    cam_id: str
+    settings: dict[str, float]
+    """Of the search's draws; the paper's setting has none."""
 
-    def make(self, settings: dict[str, float]) -> SearchTask:
-        """Return the task of the trial with these drawn settings."""
-        search, store = self.search, self.store
+    @property
+    def run_id(self) -> str:
+        """The training's id."""
+        return self.cam_id
+
+    @property
+    def name(self) -> str:
+        """What is scored, for a person."""
+        drawn = ", ".join(f"{key}={value:g}" for key, value in self.settings.items())
+        return "held-out score of " + (drawn or "the paper's setting")
+
+
+class Closings(Source[Closing]):
+    """The closing scores as the driver's targets; none of them is stopped early."""
+
+    def __init__(self, search: Search, store: Store, share: Share) -> None:
+        self.store, self.share = store, share
+        self.history = History(search.folder(store))
+        missing = self.history.missing_held_out(cam_id(search.base))
+        super().__init__(Closing(key, settings) for key, settings in missing.items())
+        self.failures: dict[str, str] = {}
+
+    def folder(self, target: Closing) -> Path:
+        """Return the training's folder."""
+        return self.store.cam(target.cam_id).path
+
+    def told(self, target: Closing, record: Record) -> bool:
+        """Keep the closing score, which the last record has."""
+        if "failed" in record:
+            self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
+        elif "held_out" in record:
+            self.history.add_held_out(target.cam_id, record)
+            self.share(None)
+        return False
+
+    def ended(self, target: Closing) -> Outcome:
+        """Look whether it was scored."""
+        if target.cam_id in self.history.held_out():
+            return Outcome("done")
+        why = self.failures.get(target.cam_id)
+        return Outcome("failed", why) if why else Outcome("started")
+
+    def gave_up(self, target: Closing, broke: Break) -> None:
+        """Nothing is to be kept: the next start tries again."""
+
+
+class DrivenSearch(Subject):
+    """A search: first its trials, then the closing scores."""
+
+    def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
+        super().__init__(store, f"searches/{search.name}", f"search {search.name}")
+        self.search, self.samples, self.limits = search, samples, limits
+        self.networks, self.weights_file = [search.base.network], search.weights_file
+        self.history = History(search.folder(store))
+        self.lease: Lease | None = None
+
+    def prepare(self, resources: Resources) -> list[str]:
+        """Write down what is searched."""
+        write_json(self.folder / "search.json", self.search.to_json())
+        missing, samples = self.history.missing(self.samples), self.samples
+        return [f"{self.title}: {samples - missing} of {samples} trials done, {missing} to run"]
+
+    def is_missing(self) -> bool:
+        """Whether a trial or a closing score is missing."""
+        return bool(self.history.missing(self.samples) or self._missing_held_out())
+
+    def held(self, lease: "Lease | None") -> list[str]:
+        """Take the history as it is in the bucket: nobody else writes it from now on."""
+        self.lease = lease
+        self.store.pull_folder(self.folder)
+        return []
+
+    def rounds(self, resources: Resources) -> "Iterator[Round[Any]]":
+        """Yield the draws; once all have ended, the closing scores."""
+        from ray import tune
+
+        from sweeps.run.trainable import closing_trial, drawn_trial
+        from sweeps.run.tune import Round
+
+        # Not a part of the space, which Tune copies for each trial.
+        shared = {"task": self.task(resources), "resources": resources}
+        name = f"search-{self.search.name}"
+        if self.history.missing(self.samples):
+            draws = Draws(self.search, self.store, self.samples, self.share)
+            yield Round(name, draws, tune.with_parameters(drawn_trial, **shared), _settings_of)
+        if self.history.missing(self.samples):  # failed: what is best is not known yet
+            return
+        if self._missing_held_out():
+            closings = Closings(self.search, self.store, self.share)
+            trainable = tune.with_parameters(closing_trial, **shared)
+            yield Round(f"{name}-held-out", closings, trainable, _settings_of)
+
+    def task(self, resources: Resources) -> SearchTask:
+        """Return what a trial's process is told, with the settings of the search's start."""
+        search, remote = self.search, self.store.remote
         return SearchTask(
-            config=search.config(settings).model_dump(mode="json"),
+            config=search.base.model_dump(mode="json"),
             objective=search.objective,
-            store=str(store.root),
+            store=str(self.store.root),
             data=str(search.data),
             weights_file=str(search.weights_file) if search.weights_file else None,
-            execution=self.resources.execution,
+            execution=resources.execution,
             prior_warns_after=self.limits.warn_after,
             prior_fails_after=self.limits.fail_after,
-            remote=store.remote.url if store.remote else None,
+            remote=remote.url if remote else None,
         )
+
+    def share(self, trial: SearchTrial | None) -> None:
+        """Upload the history before a trial goes on.
+
+        So no checkpoint in the bucket has an epoch that the history lacks. While the bucket is away
+        the search goes on; what is missing goes up with the next epoch, or at the end. An ended
+        trial's losses come here from where it ran, for MLflow.
+        """
+        if self.lease is None:
+            return
+        try:
+            self.lease.check()
+            self.store.push_folder(self.folder)
+            if trial is None or trial.ended:
+                self.store.pull_results()
+        except StoreError as error:
+            logger.warning("%s; the search goes on", error)
+
+    @contextmanager
+    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
+        """Print a line per trial that has ended."""
+        yield [_Lines(self.history, self.samples, console)]
+
+    def tracker(self) -> "Tracker":
+        """Return the tracker of a search."""
+        from sweeps.track.search import SearchRuns
+        from sweeps.track.tracker import Tracker
+
+        return Tracker(self.store, SearchRuns(self.store, self.search))
+
+    def results(self) -> list[str]:
+        """Return each trial with its state, and what was scored at the end."""
+        trials = [f"{trial.number} {trial.status}" for trial in self.history.trials()]
+        return [*trials, *sorted(self.history.held_out())]
+
+    def show(self, console: Console) -> None:
+        """Print the trials, best first, under the paper's setting."""
+        print_search(console, self.search, self.history)
+
+    def failures(self) -> list[str]:
+        """Return a line per trial that was given up, and what to do."""
+        failed = [t for t in self.history.trials() if t.status == "error"]
+        lines = [f"failed: {trial.name}: {trial.message}" for trial in failed]
+        if self.is_missing():
+            lines.append("not complete; give the same command again to try what failed")
+        return lines
+
+    def _missing_held_out(self) -> dict[str, dict[str, float]]:
+        return self.history.missing_held_out(cam_id(self.search.base))
+
+
+def _settings_of(target: SearchTrial | Closing) -> dict[str, Any]:
+    return {"settings": target.settings}
+
+
+class _Lines:
+    """Prints a line per trial that has ended, and warnings: a listener."""
+
+    def __init__(self, history: History, samples: int, console: Console) -> None:
+        self.history, self.samples, self.console = history, samples, console
+        self.warned: set[str] = set()
+
+    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
+        """Say what is new; of a trial that was given up, the driver has said it."""
+        if not isinstance(trial, SearchTrial):
+            if status == "done":
+                scored = len(self.history.held_out())
+                self._print(f"settings scored on the held-out half: {scored}")
+            return
+        if trial.warning and trial.run_id not in self.warned:
+            self.warned.add(trial.run_id)
+            self._print(f"warning: {trial.name}: {trial.warning}")
+        if status == "done":
+            self._print(self._end_of(trial))
+
+    def _end_of(self, trial: SearchTrial) -> str:
+        trials = self.history.trials()
+        ended, best = sum(known.ended for known in trials), best_trials(trials, 1)
+        figure = "" if trial.objective is None else f" {trial.objective:.2f} %"
+        reason = f"; {trial.message}" if trial.message else ""
+        so_far = f"; best so far {best[0].objective:.2f} % ({best[0].name})" if best else ""
+        return (
+            f"{ended}/{self.samples}: {trial.name} {trial.status} after epoch {trial.last_epoch}:"
+            f"{figure}{so_far}{reason}"
+        )
+
+    def _print(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)

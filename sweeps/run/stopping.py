@@ -1,87 +1,121 @@
-"""Whether a sweep has to end before its trials have: asked of Tune at every step."""
+"""How a start of the driver ends before its trials do: by a signal, or when the budget is spent.
 
-from collections.abc import Callable
+Both ask for an orderly end: no trial starts any more, and those at work are ended once each has
+saved a checkpoint or is past its training. So nothing is lost but the steps since, and the scoring,
+which is short. A second signal ends at once.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, NamedTuple
 
-from ray import tune
-
 from sweeps.run.budget import Budget
-from sweeps.run.events import Events
-from sweeps.run.interrupts import Interrupts
 from sweeps.store.store import Store
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TUNE_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
+
 ORDERLY = (
-    "{why}: starting no more trials. Those at work go on to their next checkpoint, then the sweep "
-    "stops; once more stops it at once, and what came since the last checkpoint is repeated."
+    "{why}: starting no more trials. Those at work go on to their next checkpoint, then all stops; "
+    "once more stops it at once, and what came since the last checkpoint is repeated."
 )
 
 
-class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray is untyped
-    """Ends a sweep for an error that trials share, after a signal, or when its budget is spent.
+class Interrupts:
+    """Takes SIGINT and SIGTERM over while trials run. Use as a context manager.
 
-    In the last two cases, trials at work are ended once each has saved a checkpoint, or is past its
-    training: so nothing is lost but the steps since, and the scoring, which is short.
+    The first signal sets `requested`; any further one raises KeyboardInterrupt. Enter it after
+    `ray.init`, which sets a handler of SIGTERM. Outside the main thread, where Python allows no
+    handlers, it does nothing.
     """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """The first signal's name."""
+        self.previous: dict[int, Any] = {}
+        self.tune_handler = os.environ.get(TUNE_HANDLER)
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            os.environ[TUNE_HANDLER] = "1"  # Tune's own would end trials in mid-epoch
+            self.previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        if self.tune_handler is None:
+            os.environ.pop(TUNE_HANDLER, None)
+        else:
+            os.environ[TUNE_HANDLER] = self.tune_handler
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+class OrderlyEnd:
+    """Says whether trials may still start, and when those at work may be ended."""
 
     def __init__(
         self,
         store: Store,
-        events: Events,
         interrupts: Interrupts,
-        budget: Budget,
+        budget: Budget | None,
         say: Callable[[str], None],
     ) -> None:
-        self.store, self.events, self.say = store, events, say
-        self.interrupts, self.budget = interrupts, budget
-        self.waiting: dict[str, _AtSignal] | None = None
-        """Run id -> how far it was at the signal; None before one."""
+        self.store, self.interrupts, self.budget, self.say = store, interrupts, budget, say
+        self.waiting: dict[str, _Reached] | None = None
+        """Run id -> how far its training was when the end was asked for; None before that."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its stopper, which is of no use to it later."""
-        return {}
+    def reason(self) -> str | None:
+        """Return why no more trials may start; None if they may."""
+        if self.interrupts.requested:
+            return self.interrupts.requested
+        return self.budget.reason() if self.budget else None
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped."""
-        return False
+    def is_due(self, at_work: Mapping[str, str], epochs: Mapping[str, float]) -> bool:
+        """Whether all trials at work may be ended now.
 
-    def stop_all(self) -> bool:
-        """Whether to end the sweep now."""
-        if self.events.common_error is not None:
-            return True
-        why = self.shut()
+        at_work: run id -> cam_id of the training. epochs: run id -> the last reported epoch.
+        """
+        why = self.reason()
         if why is None:
             return False
         if self.waiting is None:
-            self.waiting = {run_id: self._state(run_id) for run_id in self.events.running}
+            self.waiting = {
+                run_id: self._reached(cam_id, epochs.get(run_id, 0.0))
+                for run_id, cam_id in at_work.items()
+            }
             self.say(ORDERLY.format(why=why))
         self.waiting = {
-            run_id: known
-            for run_id, known in self.waiting.items()
-            if run_id in self.events.running and not self._is_safe(run_id, known)
+            run_id: then
+            for run_id, then in self.waiting.items()
+            if run_id in at_work
+            and not self._is_safe(at_work[run_id], then, epochs.get(run_id, 0.0))
         }
         return not self.waiting
 
-    def shut(self) -> str | None:
-        """Return why no more trials may start; None if they may."""
-        return self.interrupts.requested or self.budget.reason()
+    def _reached(self, cam_id: str, epoch: float) -> "_Reached":
+        folder = self.store.cam(cam_id).checkpoints
+        return _Reached({path.name for path in folder.glob("epoch_*.pt")}, epoch)
 
-    def _state(self, run_id: str) -> "_AtSignal":
-        folder = self.store.cam(self.events.trials[run_id].cam_id).checkpoints
-        epoch = self.events.last.get(run_id, {}).get("epoch", 0.0)
-        return _AtSignal({path.name for path in folder.glob("epoch_*.pt")}, epoch)
-
-    def _is_safe(self, run_id: str, known: "_AtSignal") -> bool:
+    def _is_safe(self, cam_id: str, then: "_Reached", epoch: float) -> bool:
         """Whether a checkpoint came since. On another machine, two epochs later one must have."""
-        cam, now = self.store.cam(self.events.trials[run_id].cam_id), self._state(run_id)
+        now = self._reached(cam_id, epoch)
         return (
-            cam.trained() is not None
-            or bool(now.checkpoints - known.checkpoints)
-            or now.epoch >= known.epoch + 2
+            self.store.cam(cam_id).trained() is not None
+            or bool(now.checkpoints - then.checkpoints)
+            or now.epoch >= then.epoch + 2
         )
 
 
-class _AtSignal(NamedTuple):
-    """How far a trial was when the signal came."""
+class _Reached(NamedTuple):
+    """How far a training is."""
 
     checkpoints: set[str]
     epoch: float

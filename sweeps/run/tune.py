@@ -1,224 +1,158 @@
-"""Runs a sweep's missing trials with Ray Tune, each inline or as a Ray Train run of its own.
+"""Ray Tune under a `Dispatch`: it is asked what to start next, and told what happened.
 
-The explicit list of trials is given to Tune; which of them are missing is read from the store, so
-the same command starts a sweep, resumes it and extends it.
+Each attempt at a target is a trial of Tune's, which Tune itself never restarts, stops or remembers.
 """
 
+import logging
 import os
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import ray
-from filelock import Timeout
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.tune.search import Searcher
 
-from sweeps.plan.sweep import Sweep
-from sweeps.plan.trials import Trial
-from sweeps.run.budget import Budget, GatedTrials, size_of
-from sweeps.run.capacity import CapacityError
-from sweeps.run.events import MAX_LOST_NODES, MAX_TRIAL_RESTARTS, Events, Listener
-from sweeps.run.interrupts import Interrupts
-from sweeps.run.resources import Resources, concurrency
-from sweeps.run.stopping import EarlyEnd
-from sweeps.run.trainable import trainable
-from sweeps.stages.guard import check_half_trained
-from sweeps.stages.task import Conduct, TrialTask
-from sweeps.store.attempts import Ledger
-from sweeps.store.failures import ErrorNote
-from sweeps.store.store import Store, StoreError, read_json, write_json
-from wsss.config import NetworkConfig
-from wsss.interrupts import held_back
-from wsss.training.allocation import let_children_keep_memory
-
-__all__ = ["MAX_TRIAL_RESTARTS", "Ending", "Listener", "driving", "run_sweep", "running_ray"]
+from sweeps.run.dispatch import Dispatch, Source, T
+from sweeps.run.resources import Resources
+from sweeps.store.store import Store
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a sweep's run came to its end."""
+class Round(Generic[T]):
+    """Targets that are run together, and what Tune runs for each."""
 
-    interrupted: bool = False
-    """Whether a signal ended it."""
-    common_error: ErrorNote | None = None
-    """The error for which it was stopped, as trial after trial met it."""
-    traceback_file: Path | None = None
-    over_budget: str | None = None
-    """That the budget is spent, in words."""
-
-
-def run_sweep(
-    sweep: Sweep,
-    store: Store,
-    resources: Resources,
-    trials: list[Trial],
-    listeners: list[Listener],
-    *,
-    conduct: Conduct | None = None,
-    budget_hours: float | None = None,
-    say: Callable[[str], None] = print,
-) -> Ending:
-    """Run the given trials to their end; each ends finished or with a recorded failure.
-
-    `say` is given a line for a person at each restart; `budget_hours` are GPU-hours, or CPU-hours
-    without GPUs. Ends early, in order, after SIGINT, SIGTERM, a spent budget or three trials with
-    the same unforeseen error; a second signal raises KeyboardInterrupt. Raises StoreError if
-    another process drives the same sweep, ChangedError for half-trained networks of other code,
-    WeightsError or ConfigError if the initial weights cannot be used, all before any trial starts.
-    """
-    conduct = conduct or Conduct()
-    check_weights((trial.config.network for trial in trials), sweep.weights_file)
-    with driving(store, sweep.name), Ledger(store, sweep.name, size_of(resources)) as ledger:
-        budget = Budget(ledger, budget_hours)
-        if reason := budget.reason():
-            return Ending(over_budget=reason)
-        for warning in check_half_trained(trials, store, accept_changes=conduct.accept_changes):
-            say(f"{warning}; it goes on all the same (--accept-changes)")
-        with running_ray(resources), Interrupts() as interrupts:
-            events = Events(
-                store, {t.run_id: t for t in trials}, [*listeners, ledger], say, ledger.ended
-            )
-            stopper = EarlyEnd(store, events, interrupts, budget, say)
-            _run_with_tune(sweep, store, resources, trials, conduct, events, stopper)
-    return Ending(
-        interrupts.requested is not None,
-        events.common_error,
-        events.traceback_file,
-        budget.reason(),
-    )
+    name: str
+    """Of Tune's own folder in the store, from which nothing is ever read again."""
+    source: Source[T]
+    trainable: Callable[..., None]
+    """What runs in a process of its own, called with a target's `space`."""
+    space: Callable[[T], dict[str, Any]]
+    """What that process is told; small, as Tune copies it with every report."""
 
 
-@contextmanager
-def driving(store: Store, name: str) -> Iterator[None]:
-    """Hold a sweep as its only driver. Raises StoreError, which names the other one."""
-    holder = store.sweep(name) / "driver.json"
-    try:
-        with store.driver_lock(name).acquire(timeout=0):
-            since = datetime.now().astimezone().isoformat(timespec="seconds")
-            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-            try:
-                yield
-            finally:
-                holder.unlink(missing_ok=True)
-    except Timeout:
-        known = read_json(holder)
-        who = "process {pid} on {host}, since {since}".format(**known) if known else "unknown"
-        raise StoreError(
-            f"another process runs sweep {name} ({who}); follow it with `sweeps status --watch "
-            f"--store {store.root} --sweep {name}`, or end it"
-        ) from None
-
-
-def check_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
-    """Load the initial weights once here, so that a wrong file is refused before trials start.
-
-    Imports torch only if there are any. Raises WeightsError or ConfigError.
-    """
-    named = {(network.backbone, network.weights): network for network in networks}
-    pretrained = [network for network in named.values() if network.weights != "none"]
-    if not pretrained:
-        return
-    from wsss.networks.backbone import build_backbone
-
-    for network in pretrained:
-        build_backbone(network, weights_file)
-
-
-@contextmanager
-def running_ray(resources: Resources) -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done."""
-    try:
-        with held_back():
-            start_ray(resources)
-        yield
-    finally:
-        with held_back():
-            ray.shutdown()
-
-
-def start_ray(resources: Resources) -> None:
-    """Join the cluster at resources.address, or start Ray on this machine.
-
-    Raises CapacityError for GPUs on a machine where torch finds none.
-    """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if resources.address:
-        ray.init(resources.address, **quiet)
-        return
-    let_children_keep_memory()
-    # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
-    ray.init(
-        "local",
-        num_gpus=_gpus_here(resources.gpus) if resources.gpus else None,
-        include_dashboard=not resources.inline,
-        **quiet,
-    )
-
-
-def _gpus_here(asked: float) -> int:
-    """Return how many GPUs torch can use on this machine; refuse if there are none."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
-    built = torch.version.cuda or torch.version.hip
-    hint = "see `nvidia-smi` and CUDA_VISIBLE_DEVICES" if built else "it is built without CUDA"
-    raise CapacityError(
-        f"--gpus {asked:g}: torch {torch.__version__} finds no GPU on this machine ({hint}); leave "
-        "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
-        "with --address"
-    )
-
-
-def _run_with_tune(
-    sweep: Sweep,
-    store: Store,
-    resources: Resources,
-    trials: list[Trial],
-    conduct: Conduct,
-    events: Events,
-    stopper: EarlyEnd,
+def run_trials(
+    each: Round[T], dispatch: Dispatch[T], store: Store, resources: Resources, at_once: int
 ) -> None:
-    at_once = concurrency(resources)
-    for trial in trials:
-        store.run(trial.run_id).clear_failure()
-    tasks = {trial.run_id: _task(sweep, store, resources, trial) for trial in trials}
+    """Run a dispatch's targets, `at_once` at a time, until there are none or it says stop."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-    # Not a part of the space, which Tune writes into its logs again with every report.
-    shared = tune.with_parameters(trainable, tasks=tasks, resources=resources, conduct=conduct)
-    stopper.budget.ledger.room(at_once)
-    tuner = tune.Tuner(
-        tune.with_resources(shared, resources.of_a_trial()),
-        param_space={"run_id": tune.grid_search(list(tasks))},
+    # It would name every attempt that broke off as a trial that failed.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    targets = _Targets(dispatch, each.space)
+    tune.Tuner(
+        tune.with_resources(each.trainable, resources.of_a_trial()),
         tune_config=tune.TuneConfig(
-            search_alg=GatedTrials(at_once, lambda: stopper.shut() is not None),
+            search_alg=targets,
+            num_samples=-1,  # as many as `targets` gives
+            max_concurrent_trials=at_once,
             reuse_actors=resources.inline,
         ),
         run_config=tune.RunConfig(
-            name=sweep.name,
+            name=each.name,
             storage_path=str(store.root / "ray"),
-            callbacks=[events],
-            stop=stopper,
-            # Which end of a process counts as a failure is decided by `events`.
-            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS + MAX_LOST_NODES),
+            callbacks=[_Events(dispatch, targets)],
+            stop=_Stopper(dispatch, targets),
             verbose=0,
         ),
-    )
-    tuner.fit()
+    ).fit()
 
 
-def _task(sweep: Sweep, store: Store, resources: Resources, trial: Trial) -> TrialTask:
-    return TrialTask(
-        config=trial.config.model_dump(mode="json"),
-        store=str(store.root),
-        data=str(sweep.data),
-        weights_file=str(sweep.weights_file) if sweep.weights_file else None,
-        execution=resources.execution,
-        remote=store.remote.url if store.remote else None,
-    )
+class _NotKept:
+    """Tune pickles what it is given, for nothing; a dispatch holds terminals and threads."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Targets(_NotKept, Searcher, Generic[T]):  # type: ignore[misc]  # ray is untyped
+    """Gives Tune the targets of a dispatch."""
+
+    def __init__(self, dispatch: Dispatch[T], space: Callable[[T], dict[str, Any]]) -> None:
+        super().__init__()
+        self.dispatch, self.space = dispatch, space
+        self.run_ids: dict[str, str] = {}
+        """Tune's id of an attempt -> its target's."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return what the next target's process is told; None if there is none for now."""
+        target = self.dispatch.next()
+        if target is None:
+            # None would have Tune wait ten minutes for another one.
+            return None if self.dispatch.out else self.FINISHED
+        self.run_ids[trial_id] = target.run_id
+        return self.space(target)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Nothing: _Events is told the same, and more."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Save nothing: what is missing is read from the store."""
+
+
+class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
+    """Passes reports on, as it is a stopper whom Tune asks after each whether to end the trial."""
+
+    def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
+        self.dispatch, self.targets = dispatch, targets
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to end a trial that has reported; Tune gives the last report twice."""
+        if result.get("done"):
+            return False
+        return self.dispatch.reported(self.targets.run_ids[trial_id], result)
+
+    def stop_all(self) -> bool:
+        """Whether to end everything now; asked at every step."""
+        return self.dispatch.stop_all()
+
+
+class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
+    """Tells a dispatch of trials that begin and end."""
+
+    def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
+        self.dispatch, self.targets = dispatch, targets
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial's process is at work."""
+        self.dispatch.begun(self.targets.run_ids[trial.trial_id])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial has ended, or was told to."""
+        self.dispatch.ended(self.targets.run_ids[trial.trial_id])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial's process has ended as it should not."""
+        error = error_of(trial)
+        lines = str(error or "the process ended without a word").strip().splitlines()
+        self.dispatch.broke(
+            self.targets.run_ids[trial.trial_id],
+            lines[0 if isinstance(error, RayActorError) else -1],
+            lost_node=lost_its_node(error),
+            details=str(error or ""),
+        )
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """Return the error with which a trial of Tune's ended.
+
+    Read from Tune's local folder, where this very process has just written it: the copy that
+    `trial.get_pickled_error` reads comes later.
+    """
+    try:
+        found = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError):
+        return None
+    return found if isinstance(found, BaseException) else None
+
+
+def lost_its_node(error: BaseException | None) -> bool:
+    """Whether a process ended with this error because its machine did."""
+    if not isinstance(error, RayActorError):
+        return False
+    if isinstance(error, ActorUnavailableError):
+        # A host without power: nobody is left there who could tell, and the head needs up to half a
+        # minute to call it dead. A process that dies on a host that lives is reported as dead.
+        return len(ray.nodes()) > 1
+    return bool(error.preempted) or "node has died" in str(error)

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from sweeps.plan.sweep import make_sweep
-from sweeps.run.drive import drive
+from sweeps.run.driver import drive
+from sweeps.run.resources import Resources
+from sweeps.run.tables import Tables, Wishes
 from sweeps.stages.hangs import HANG_AFTER_SECONDS
 from sweeps.stages.task import Conduct
 from sweeps.store.store import Store
@@ -46,14 +48,9 @@ def main() -> int:
         ["chaos"], preset="tiny", data=given.data, weights=None, num_seeds=1,
         overrides=parse_assignments(given.set),
     )  # fmt: skip
-    options = {
-        "address": given.address, "workers": given.workers, "cpus": 1.0, "gpus": 0.0,
-        "max_concurrent": given.max_concurrent,
-    }  # fmt: skip
-    return drive(
-        sweep, Store(given.store), options, retry_failed=given.retry_failed,
-        conduct=Conduct(given.hang_after, given.accept_changes),
-    )  # fmt: skip
+    resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
+    wishes = Wishes(Conduct(given.hang_after, given.accept_changes), given.retry_failed)
+    return drive(Tables(sweep, Store(given.store), wishes), resources)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,244 @@
+"""Hands out what is to be done, hears what becomes of it, and decides what follows; without Ray.
+
+A `Source` says what is to be done: the missing trials of a table, the points that a search draws.
+A `Dispatch` gives its targets to Tune, one attempt after the other, listens, and acts on what
+`faults.decide` says. A target whose attempt broke off is handed out again: for Tune, each attempt
+is a trial of its own, so no attempt is made only to end it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from sweeps.run.faults import (
+    LEDGER_REASONS,
+    MAX_RESTARTS,
+    Break,
+    Cause,
+    Decision,
+    decide,
+    num_breaks,
+)
+from sweeps.run.stopping import OrderlyEnd
+from sweeps.stages.hangs import num_hangs
+from sweeps.store.attempts import Reason
+from sweeps.store.failures import ErrorNote, take_note
+
+Status = Literal["running", "done", "failed", "started"]
+"""started: ended half-way, to go on at the next start."""
+
+Record = dict[str, Any]
+"""What a trial reports: flat numbers, among them `epoch`."""
+
+
+class Target(Protocol):
+    """A piece of work: a trial of a table or of a search."""
+
+    @property
+    def run_id(self) -> str:
+        """Unlike that of all other targets of a source."""
+
+    @property
+    def cam_id(self) -> str:
+        """The training which it trains or waits for."""
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+
+
+T = TypeVar("T", bound=Target)
+T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
+
+
+class Listener(Protocol[T_contra]):
+    """Is told what happens to targets."""
+
+    def update(self, trial: T_contra, *, status: str, record: Record | None = None) -> None:
+        """status: a Status; record: the last numbers."""
+
+
+class Outcome(NamedTuple):
+    """What came of a target."""
+
+    status: Status
+    why: str = ""
+    """Of a failure, in a line."""
+
+
+class Source(ABC, Generic[T]):
+    """Says what is to be done, by itself a fixed list, and keeps what comes of it."""
+
+    def __init__(self, waiting: Iterable[T] = ()) -> None:
+        self.waiting = list(waiting)
+
+    def next(self) -> T | None:
+        """Return the next target; None if there is none as long as no other one ends."""
+        return self.waiting.pop(0) if self.waiting else None
+
+    @abstractmethod
+    def folder(self, target: T) -> Path:
+        """Return where its processes leave notes for the driver."""
+
+    def told(self, target: T, record: Record) -> bool:
+        """Take note of what it reported; return whether to end it now."""
+        return False
+
+    @abstractmethod
+    def ended(self, target: T) -> Outcome:
+        """Return what came of a target whose process has ended by itself or was told to end."""
+
+    @abstractmethod
+    def gave_up(self, target: T, broke: Break) -> None:
+        """Keep that it failed for good."""
+
+
+class CommonError(NamedTuple):
+    """The error that trial after trial met."""
+
+    note: ErrorNote
+    traceback_file: Path
+
+
+class Dispatch(Generic[T]):
+    """The targets at work, and what was decided about them.
+
+    say: is given lines for a person. note_end: is told (run id, why) of attempts whose end no
+    listener hears of, as the ledger wants.
+    """
+
+    def __init__(
+        self,
+        source: Source[T],
+        listeners: list[Listener[T]],
+        end: OrderlyEnd,
+        say: Callable[[str], None],
+        note_end: Callable[[str, Reason], None] | None = None,
+    ) -> None:
+        self.source, self.listeners, self.end = source, listeners, end
+        self.say, self.note_end = say, note_end or (lambda run_id, why: None)
+        self.again: list[T] = []
+        """Those whose attempt broke off, to be handed out before any other."""
+        self.out: dict[str, T] = {}
+        """Run id -> handed out, and not ended."""
+        self.running: set[str] = set()
+        """Run ids of those whose process has begun."""
+        self.last: dict[str, Record] = {}
+        self.hangs: dict[str, int] = {}
+        self.breaks: tuple[Break, ...] = ()
+        self.common_error: CommonError | None = None
+
+    def next(self) -> T | None:
+        """Return the next target; None if none may start now. With none `out`, all is over."""
+        if self.end.reason() is not None:
+            return None
+        target = self.again.pop(0) if self.again else self.source.next()
+        if target is not None:
+            self.out[target.run_id] = target
+            self.hangs.setdefault(target.run_id, num_hangs(self.source.folder(target)))
+        return target
+
+    def stop_all(self) -> bool:
+        """Whether to end everything now."""
+        if self.common_error is not None:
+            return True
+        if self.end.reason() is None:
+            return False
+        at_work = {run_id: self.out[run_id].cam_id for run_id in self.running}
+        epochs = {run_id: record.get("epoch", 0.0) for run_id, record in self.last.items()}
+        return self.end.is_due(at_work, epochs)
+
+    def begun(self, run_id: str) -> None:
+        """A target's process is at work."""
+        self._tell(self.out[run_id], "running")
+
+    def reported(self, run_id: str, record: Record) -> bool:
+        """A target has reported; return whether to end it."""
+        target = self.out[run_id]
+        self.last[run_id] = record
+        self._hung(target)  # a Ray Train worker that was restarted without Tune
+        is_over = self.source.told(target, record)
+        self._tell(target, "running", record)
+        return is_over
+
+    def ended(self, run_id: str) -> None:
+        """A target's process has ended by itself, or as it was told to."""
+        if (target := self.out.pop(run_id, None)) is None:
+            return  # told before
+        status, why = self.source.ended(target)
+        if status == "failed":
+            self.say(f"{target.name}: {why}")
+        self._tell(target, status, self.last.get(run_id))
+
+    def broke(self, run_id: str, words: str, *, lost_node: bool = False, details: str = "") -> None:
+        """A target's process has ended as it should not.
+
+        words: what Ray says of it, in a line; its own note of an error says it better.
+        """
+        if (target := self.out.pop(run_id, None)) is None:
+            return  # told before
+        self.running.discard(run_id)
+        broke = self._why(target, words, details, lost_node=lost_node)
+        self.note_end(run_id, LEDGER_REASONS[broke.cause])
+        if self.common_error is not None:  # all are being ended
+            return
+        decision = decide(self.breaks, broke)
+        self.breaks = (*self.breaks, broke)
+        if decision is Decision.STOP_ALL and broke.note:
+            self._stop_all_for(target, broke.note)
+        elif decision is Decision.GIVE_UP:
+            self.source.gave_up(target, broke)
+            self.say(f"{target.name}: {broke.kind}: {broke.message}")
+            self._tell(target, "failed")
+        else:
+            self._again(target, broke, decision)
+
+    def _again(self, target: T, broke: Break, decision: Decision) -> None:
+        """Hand a target out once more, unless nothing may start any more."""
+        if self.end.reason() is not None:
+            self.say(f"{target.name}: {broke.words}; it goes on at the next start")
+            self._tell(target, "started")
+            return
+        self.again.append(target)
+        if decision is Decision.GO_ON:
+            self.say(f"{target.name}: its node went away; it goes on elsewhere")
+            return
+        count = num_breaks(self.breaks, target.run_id, lost=False)
+        self.say(
+            f"{target.name}: {broke.words}; restart {count} of {MAX_RESTARTS}, from its last "
+            "checkpoint"
+        )
+
+    def _stop_all_for(self, target: T, note: ErrorNote) -> None:
+        path = self.source.folder(target) / "traceback.txt"
+        path.write_text(note.traceback, encoding="utf-8")
+        self.common_error = CommonError(note, path)
+
+    def _why(self, target: T, words: str, details: str, *, lost_node: bool) -> Break:
+        """Find out why a target's process ended; takes its note away."""
+        if lost_node:
+            return Break(target.run_id, "lost node", "its node went away", details=details)
+        folder = self.source.folder(target)
+        if note := take_note(folder):
+            return Break(target.run_id, "error", str(note), note)
+        cause: Cause = "death"
+        if self._hung(target):
+            cause, words = "hang", f"hung, ended by its watchdog; see {folder}/stack.txt"
+        return Break(target.run_id, cause, words, details=details)
+
+    def _hung(self, target: T) -> bool:
+        """Whether a watchdog has acted since this was last asked; if so, say it."""
+        folder, known = self.source.folder(target), self.hangs[target.run_id]
+        now = self.hangs[target.run_id] = num_hangs(folder)
+        if now > known:
+            self.say(
+                f"{target.name}: made no progress; its process was ended. The stacks of its "
+                f"threads are in {folder}/stack.txt"
+            )
+        return now > known
+
+    def _tell(self, target: T, status: Status, record: Record | None = None) -> None:
+        (self.running.add if status == "running" else self.running.discard)(target.run_id)
+        for listener in self.listeners:
+            listener.update(target, status=status, record=record)

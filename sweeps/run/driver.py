@@ -1,0 +1,350 @@
+"""Drives the tables of a sweep, or a search, from the command line: one start, one end.
+
+Both are a `Subject`. What they share is here: the one driver at a time, Ray, what is watched and
+tracked meanwhile, the ways in which all may end, and the command that goes on. Ray and MLflow are
+imported only when something is missing.
+"""
+
+import os
+import shlex
+import signal
+import socket
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.text import Text
+
+from sweeps.run.budget import Budget
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
+from sweeps.run.resources import Resources, concurrency, running_ray
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.stages.training_warnings import KEY as WARNED
+from sweeps.store.errors import disk_errors
+from sweeps.store.store import Store, StoreError, read_json, write_json
+from wsss.config import NetworkConfig
+
+if TYPE_CHECKING:  # those load Ray, or boto3
+    from sweeps.run.tune import Round
+    from sweeps.store.lease import Lease
+    from sweeps.track.thread import TrackingThread
+    from sweeps.track.tracker import Tracker
+
+INTERRUPTED, FAILED = 130, 1
+
+Say = Callable[[str], None]
+"""Prints a line for a person."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a start of the driver came to its end."""
+
+    interrupted: bool = False
+    """Whether a signal ended it."""
+    common_error: CommonError | None = None
+    """The error for which it was stopped, as trial after trial met it."""
+    over_budget: bool = False
+
+
+class Subject(ABC):
+    """What is driven.
+
+    path: of its own folder in the store, as `sweeps/V-tiny`. title: for a person.
+    """
+
+    while_driven = "wait for it or end it"
+    """What to do while another process drives it."""
+    resync = "the same command"
+    """What brings MLflow up to date later."""
+    networks: list[NetworkConfig]
+    """All that are trained."""
+    weights_file: Path | None
+    """Of their initial weights, if they are not named."""
+
+    def __init__(self, store: Store, path: str, title: str) -> None:
+        self.store, self.path, self.title = store, path, title
+        self.folder = store.root / path
+
+    @abstractmethod
+    def prepare(self, resources: Resources) -> list[str]:
+        """Bring here what the bucket has, and write down what is driven.
+
+        Returns how much is done and to run, and what else is to be said before anything starts.
+        """
+
+    @abstractmethod
+    def is_missing(self) -> bool:
+        """Whether there is anything left to run."""
+
+    def accounts(self, resources: Resources) -> AbstractContextManager[Budget | None]:
+        """Return what counts the hours while trials run."""
+        return nullcontext(None)
+
+    def held(self, lease: "Lease | None") -> list[str]:
+        """Get ready as the only driver; return what a person should know before trials start.
+
+        Raises the error, if any, for which none may start.
+        """
+        return []
+
+    @abstractmethod
+    def rounds(self, resources: Resources) -> "Iterator[Round[Any]]":
+        """Yield what is to run, one round after the other; Ray is running by now."""
+
+    @abstractmethod
+    def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
+        """Return who listens while trials run: what a person sees, and a ledger."""
+
+    @abstractmethod
+    def tracker(self) -> "Tracker":
+        """Return what logs it to MLflow."""
+
+    @abstractmethod
+    def results(self) -> list[str]:
+        """Name the results that are there; a list that changes whenever they do."""
+
+    @abstractmethod
+    def show(self, console: Console) -> None:
+        """Print the closing table."""
+
+    def way_on(self, resources: Resources) -> list[str]:
+        """Return, once the budget is spent, some words and the command with a larger one."""
+        return []
+
+    def report(self) -> str | None:
+        """Write a report of what came out, and say where; not asked for after an interruption."""
+        return None
+
+    @abstractmethod
+    def failures(self) -> list[str]:
+        """Return a line for each failure, and the remedy; [] if all is well."""
+
+
+def drive(subject: Subject, resources: Resources) -> int:
+    """Run what is missing, log it, print the tables; return the process's exit code.
+
+    0: complete; 1: some of it failed, or trial after trial met the same error; 130: interrupted, or
+    the budget is spent. Raises StoreError if another process drives the same, ChangedError for
+    half-trained networks of other code, WeightsError, ConfigError or CapacityError, all before any
+    trial starts.
+    """
+    console = Console()
+    say = _printer(console)
+    subject.store.check_writable()
+    for line in subject.prepare(resources):
+        say(line)
+    was_missing, ending = subject.is_missing(), Ending()
+    if was_missing:
+        ending = _run_tracked(subject, resources, console)
+    if was_missing or not _is_tracked(subject):
+        _track(subject, say)
+    _say_common_error(ending, say)
+    is_missing = subject.is_missing()
+    is_spent = ending.over_budget and is_missing and not ending.interrupted
+    for line in subject.way_on(resources) if is_spent else ():
+        say(line)
+    subject.show(console)
+    subject.store.push_folder(subject.folder)
+    if ending.interrupted and is_missing:
+        say("interrupted; the same command goes on from here:")
+        say(shlex.join(own_command()))
+        return INTERRUPTED
+    if was_missing:
+        if report := subject.report():
+            say(report)
+        subject.store.push_folder(subject.folder)
+    if is_spent:
+        return INTERRUPTED
+    failures = subject.failures()
+    for line in failures:
+        say(line)
+    return FAILED if failures or ending.common_error else 0
+
+
+def own_command() -> list[str]:
+    """Return this process's command as a person would type it, in words."""
+    name = Path(sys.argv[0]).name
+    program = ["sweeps"] if name == "sweeps" else [sys.executable, sys.argv[0]]
+    if name == "__main__.py":
+        program = [sys.executable, "-m", "sweeps"]
+    return [*program, *sys.argv[1:]]
+
+
+def _printer(console: Console) -> Say:
+    def say(text: str) -> None:
+        console.print(Text(text), soft_wrap=True)
+
+    return say
+
+
+def _say_common_error(ending: Ending, say: Say) -> None:
+    if error := ending.common_error:
+        say(f"stopped: trial after trial met the same error, so the others would too: {error.note}")
+        say(f"traceback: {error.traceback_file}")
+        say("mend its cause and give the same command again; what is finished stays finished")
+
+
+# Running
+
+
+@contextmanager
+def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Lease | None]":
+    """Hold a folder of the store as its only driver; in a bucket by a lease, which is yielded.
+
+    Raises StoreError, which names the other driver. Should another machine take the lease over,
+    this process is interrupted as by Ctrl-C, and ends with a StoreError that says so.
+    """
+    folder, lease = store.root / path, None
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock: Any = FileLock(folder / "driver.lock")
+    if store.remote:
+        from sweeps.store.lease import Lease
+
+        lease = lock = Lease(
+            store.remote, f"leases/{path}", lock,
+            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
+        )  # fmt: skip
+    holder = folder / "holder.json"  # stays on this machine
+    try:
+        with lock.acquire(timeout=0):
+            since = datetime.now().astimezone().isoformat(timespec="seconds")
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+            try:
+                yield lease
+            finally:
+                holder.unlink(missing_ok=True)
+            if lease:
+                lease.check()
+    except Timeout as held:
+        who = str(held) if lease else _holder(holder)
+        raise StoreError(f"another process runs {title} ({who}); {while_driven}") from None
+
+
+def _holder(path: Path) -> str:
+    known = read_json(path)
+    return "process {pid} on {host}, since {since}".format(**known) if known else "unknown"
+
+
+def run_missing(
+    subject: Subject, resources: Resources, listeners: list[Listener[Any]], say: Say
+) -> Ending:
+    """Run all rounds of a subject to their end; raises as `drive` does.
+
+    say: prints a line for a person at each restart. Ends early, in order, after SIGINT, SIGTERM, a
+    spent budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
+    """
+    from sweeps.run.tune import run_trials
+
+    check_weights(subject.networks, subject.weights_file)
+    with ExitStack() as stack:
+        lease = stack.enter_context(
+            driving(subject.store, subject.path, subject.title, subject.while_driven)
+        )
+        budget = stack.enter_context(subject.accounts(resources))
+        if budget and budget.exhausted():
+            return Ending(over_budget=True)
+        for line in subject.held(lease):
+            say(line)
+        stack.enter_context(running_ray(resources))
+        interrupts = stack.enter_context(Interrupts())
+        at_once, ledger = concurrency(resources), budget.ledger if budget else None
+        if ledger:
+            ledger.room(at_once)
+            listeners = [*listeners, ledger]
+        end, common_error = OrderlyEnd(subject.store, interrupts, budget, say), None
+        for each in subject.rounds(resources):
+            dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)
+            run_trials(each, dispatch, subject.store, resources, at_once)
+            common_error = dispatch.common_error
+            if common_error or end.reason():
+                break
+        return Ending(
+            interrupts.requested is not None, common_error, bool(budget and budget.exhausted())
+        )
+
+
+def check_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
+    """Load the initial weights once here, so that a wrong file is refused before trials start.
+
+    Imports torch only if there are any. Raises WeightsError or ConfigError.
+    """
+    named = {(network.backbone, network.weights): network for network in networks}
+    pretrained = [network for network in named.values() if network.weights != "none"]
+    if not pretrained:
+        return
+    from wsss.networks.backbone import build_backbone
+
+    for network in pretrained:
+        build_backbone(network, weights_file)
+
+
+# Tracking
+
+
+class Notices:
+    """Tells the tracking thread of what is worth logging: a listener."""
+
+    def __init__(self, thread: "TrackingThread") -> None:
+        self.thread = thread
+        self.running: set[str] = set()
+        self.epochs: dict[str, float] = {}
+
+    def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
+        """Notice a new epoch, a warning, a start or an end; leave out progress within an epoch."""
+        epoch, run_id = (record or {}).get("epoch", 0.0), trial.run_id
+        known = status == "running" and run_id in self.running
+        if known and epoch == self.epochs.get(run_id) and WARNED not in (record or {}):
+            return
+        self.epochs[run_id] = epoch
+        (self.running.add if status == "running" else self.running.discard)(run_id)
+        self.thread.notice(run_id, running=status == "running")
+
+
+def _run_tracked(subject: Subject, resources: Resources, console: Console) -> Ending:
+    """Run what is missing, watched by a person and logged to MLflow meanwhile."""
+    from sweeps.track.thread import TrackingThread
+
+    say = _printer(console)
+    with TrackingThread(subject.tracker(), say) as thread:
+        try:
+            with subject.watched(console) as listeners:
+                return run_missing(subject, resources, [*listeners, Notices(thread)], say)
+        except KeyboardInterrupt:
+            return Ending(interrupted=True)
+
+
+def _track(subject: Subject, say: Say) -> None:
+    """Bring MLflow up to date, and remember for which results it is."""
+    tracker, is_complete = subject.tracker(), not subject.is_missing()
+    status = "FINISHED" if is_complete else "KILLED"
+    if not (tracker.sync() and tracker.finish(status=status)):
+        say(
+            f"MLflow: {tracker.uri} is not up to date ({tracker.problem}); give {subject.resync} "
+            "when it is back"
+        )
+        return
+    if is_complete:
+        write_json(_tracking_file(subject), _tracking_state(subject))
+    say(f"MLflow: {tracker.uri} is up to date")
+
+
+def _is_tracked(subject: Subject) -> bool:
+    """Whether these very results were logged to this very server before."""
+    return bool(read_json(_tracking_file(subject)) == _tracking_state(subject))
+
+
+def _tracking_file(subject: Subject) -> Path:
+    return subject.folder / "tracking.json"
+
+
+def _tracking_state(subject: Subject) -> dict[str, Any]:
+    return {"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), "results": subject.results()}

@@ -1,0 +1,185 @@
+"""What a driver does with its targets when they begin, report, end and break off; without Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeps.store.same_errors import note_of, write_note
+from targets import Piece, Pieces
+
+from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.store.store import Store
+
+
+class Ear:
+    """A listener."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def update(self, trial: Piece, *, status: str, record: Record | None = None) -> None:
+        self.heard.append(f"{trial.run_id} {status}")
+
+
+class Scene:
+    """A dispatch and all around it."""
+
+    def __init__(self, root: Path, *names: str) -> None:
+        self.source, self.ear, self.interrupts = Pieces(root, list(names)), Ear(), Interrupts()
+        self.said: list[str] = []
+        self.ends: list[tuple[str, str]] = []
+        end = OrderlyEnd(Store(root), self.interrupts, None, self.said.append)
+        self.dispatch: Dispatch[Piece] = Dispatch(
+            self.source, [self.ear], end, self.said.append,
+            lambda run_id, why: self.ends.append((run_id, why)),
+        )  # fmt: skip
+
+    def start(self) -> str:
+        target = self.dispatch.next()
+        assert target is not None
+        self.dispatch.begun(target.run_id)
+        return target.run_id
+
+    def fail(self, run_id: str, message: str) -> None:
+        """End a process by an unforeseen error, of which it leaves a note."""
+        try:
+            raise IndexError(message)
+        except IndexError as error:
+            write_note(self.source.folder(Piece(run_id)), note_of(error))
+        self.dispatch.broke(run_id, "Ray's words")
+
+
+def test_each_target_is_handed_out_once_and_all_is_over_when_none_is_out(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a", "b")
+    assert [scene.start(), scene.start()] == ["a", "b"]
+    assert scene.dispatch.next() is None
+    assert set(scene.dispatch.out) == {"a", "b"}
+    assert not scene.dispatch.reported("a", {"epoch": 1.0})
+    scene.dispatch.ended("a")
+    scene.dispatch.ended("b")
+    assert not scene.dispatch.out
+    assert not scene.dispatch.stop_all()
+    assert scene.ear.heard == ["a running", "b running", "a running", "a done", "b done"]
+    assert scene.said == []
+
+
+def test_a_target_is_ended_when_its_source_says_so(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a")
+    scene.source.stopped_at = 2.0
+    scene.start()
+    assert [scene.dispatch.reported("a", {"epoch": float(e)}) for e in (1, 2)] == [False, True]
+
+
+def test_one_that_breaks_off_comes_before_the_others_twice_and_then_has_failed(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, "a", "b")
+    for attempt in range(3):
+        assert scene.start() == "a", attempt
+        scene.fail("a", "out of range")
+    assert scene.start() == "b"
+    assert [line.split(" (at")[0] for line in scene.said] == [
+        "trial a: IndexError: out of range", "trial a: IndexError: out of range",
+        "trial a: IndexError: out of range",
+    ]  # fmt: skip
+    assert [line.partition("; ")[2] for line in scene.said] == [
+        "restart 1 of 2, from its last checkpoint", "restart 2 of 2, from its last checkpoint", "",
+    ]  # fmt: skip
+    (broke,) = scene.source.given_up
+    assert (broke.kind, broke.message) == ("IndexError", "out of range")
+    assert "Traceback" in broke.traceback
+    assert scene.ear.heard == ["a running"] * 3 + ["a failed", "b running"]
+    assert scene.ends == [("a", "failed")] * 3
+
+
+def test_a_process_that_dies_without_a_note_has_the_words_of_ray(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a")
+    for _ in range(3):
+        scene.start()
+        scene.dispatch.broke("a", "The actor died", details="all of it")
+    (broke,) = scene.source.given_up
+    assert (broke.kind, broke.message, broke.traceback) == ("died", "The actor died", "all of it")
+    assert scene.ends == [("a", "killed")] * 3
+
+
+def test_a_lost_node_costs_no_restart(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a")
+    for _ in range(5):
+        scene.start()
+        scene.dispatch.broke("a", "died", lost_node=True)
+    assert scene.said == ["trial a: its node went away; it goes on elsewhere"] * 5
+    scene.start()
+    scene.dispatch.broke("a", "died")
+    assert "restart 1 of 2" in scene.said[-1]
+    assert scene.ends == [("a", "preempted")] * 5 + [("a", "killed")]
+
+
+def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a")
+    (scene.source.folder(Piece("a")) / "stack.txt").write_text("Timeout (0:30:00)!\n")  # of before
+    for count in (1, 2):
+        scene.start()
+        with (tmp_path / "a" / "stack.txt").open("a") as file:
+            file.write("Timeout (0:30:00)!\n")
+        scene.dispatch.broke("a", "died")
+        assert "made no progress; its process was ended" in scene.said[-2]
+        assert f"restart {count} of 2" in scene.said[-1]
+    assert scene.ends == [("a", "hang")] * 2
+
+
+def test_a_worker_of_ray_train_that_hung_is_said_with_its_next_report(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a")
+    scene.start()
+    (tmp_path / "a" / "stack.txt").write_text("Timeout (0:30:00)!\n")
+    scene.dispatch.reported("a", {"epoch": 1.0})
+    scene.dispatch.reported("a", {"epoch": 2.0})
+    (line,) = scene.said
+    assert "made no progress" in line
+
+
+def test_an_error_of_three_trials_stops_all_and_is_kept_once(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "a", "b", "c", "d")
+    names = [scene.start() for _ in range(4)]
+    for name in names[:3]:
+        scene.fail(name, "no such row")
+    assert scene.dispatch.stop_all()
+    found = scene.dispatch.common_error
+    assert found is not None
+    assert found.note.message == "no such row"
+    assert "IndexError: no such row" in found.traceback_file.read_text()
+    said = list(scene.said)
+    scene.fail("d", "no such row")  # as all are being ended
+    assert scene.said == said
+    assert scene.source.given_up == []
+
+
+def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_start(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, "a", "b", "c")
+    scene.start()
+    scene.start()
+    scene.interrupts.requested = "SIGINT"
+    assert not scene.dispatch.stop_all()
+    assert scene.dispatch.next() is None
+    scene.dispatch.broke("a", "The actor died")
+    assert scene.said[-1] == "trial a: The actor died; it goes on at the next start"
+    assert scene.ear.heard[-1] == "a started"
+    assert scene.dispatch.next() is None
+    assert not scene.dispatch.stop_all()
+    scene.dispatch.ended("b")
+    assert scene.dispatch.stop_all()
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "started"])
+def test_what_came_of_a_target_is_heard_and_of_a_failure_said_once(
+    tmp_path: Path, status: Any
+) -> None:
+    scene = Scene(tmp_path, "a")
+    scene.source.status = status
+    scene.start()
+    scene.dispatch.ended("a")
+    scene.dispatch.ended("a")  # as Tune may say twice
+    assert scene.ear.heard == ["a running", f"a {status}"]
+    assert scene.said == (["trial a: diverged: too fast"] if status == "failed" else [])
