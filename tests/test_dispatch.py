@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps.store.same_errors import note_of, write_note
 from targets import Piece, Pieces
 
 from sweeps.run.dispatch import Dispatch, Record
 from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
 
 
