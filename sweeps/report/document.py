@@ -25,8 +25,8 @@ ON_PAGES = frozenset({Format.html, Format.markdown})
 """Formats that are scrolled, and so have room for everything."""
 
 BadgeTone = Literal["good", "fair", "bad", "open", "plain"]
-Tone = Literal["plain", "soft", "strong", "mark"]
-"""soft: explanations; strong: what to read first; mark: a warning under which all else stands."""
+Tone = Literal["plain", "soft", "mark"]
+"""soft: an explanation; mark: a warning under which all else stands."""
 
 
 @dataclass(frozen=True)

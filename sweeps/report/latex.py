@@ -10,6 +10,7 @@ from itertools import groupby
 from sweeps.report.document import (
     Block,
     Bullets,
+    Details,
     Document,
     Facts,
     Format,
@@ -89,7 +90,7 @@ def _float(section: Section, mark: str) -> str:
 
 
 def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
-    """Yield the paragraphs of all blocks but grids, links and pictures, escaped."""
+    """Yield the paragraphs that are not in grids, escaped."""
     for block in shown(blocks, Format.latex):
         match block:
             case Text(text):
@@ -100,8 +101,10 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
                 yield from map(escape, filter(None, (verdict, *items)))
             case Facts(_, rows):
                 yield from (escape(f"{name}: {value}") for name, value in rows)
+            case Details(_, inner):
+                yield from _words(inner)
             case _:
-                pass
+                pass  # grids, links and pictures
 
 
 def _tabular(grid: Grid) -> list[str]:

@@ -46,7 +46,7 @@ def _block(block: Block) -> Iterator[str]:
     """Yield the paragraphs of a block. A picture is shown if it is a file beside the report."""
     match block:
         case Text(text, tone):
-            yield f"**{escape(text)}**" if tone in ("strong", "mark") else escape(text)
+            yield f"**{escape(text)}**" if tone == "mark" else escape(text)
         case Heading(text):
             yield f"### {escape(text)}"
         case Bullets(items):

@@ -31,7 +31,7 @@ MAX_UNBROKEN = 16
 """Characters of the widest number, an interval; columns of longer entries may wrap."""
 SHORT_HEAD = 12
 """Characters up to which the head of a column is not wrapped, even above short entries."""
-TONES = {"plain": "", "soft": "dim", "strong": "bold", "mark": "bold yellow"}
+TONES = {"plain": "", "soft": "dim", "mark": "bold yellow"}
 STYLES = {"reproduced": "green", "trend only": "yellow", "not reproduced": "red"}
 
 
@@ -81,12 +81,12 @@ def _item(text: str) -> Padding:
 def _table(grid: Grid) -> RichTable:
     """Return a table whose numbers are never broken."""
     head, groups = flat(grid, short=True, folded=False)
-    lines = [[entry.replace(" ± ", "±") for entry in line] for group in groups for line in group]
+    groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
     num_labels = len(head) - len(grid.columns)
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
     for index, name in enumerate(head):
         is_number = index >= num_labels and grid.columns[index - num_labels].align == "right"
-        longest = max((len(line[index]) for line in lines), default=0)
+        longest = max((len(line[index]) for group in groups for line in group), default=0)
         words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
         table.add_column(
             _text("\n".join(words)),
@@ -95,10 +95,10 @@ def _table(grid: Grid) -> RichTable:
             no_wrap=is_number and longest <= MAX_UNBROKEN,
             overflow="fold",
         )
-    ends = {sum(map(len, groups[: index + 1])) - 1 for index in range(len(groups))}
-    for index, line in enumerate(lines):
-        entries = (_text(entry, style=STYLES.get(entry, "")) for entry in line)
-        table.add_row(*entries, end_section=index in ends)
+    for group in groups:
+        for line in group:
+            table.add_row(*(_text(text, style=STYLES.get(text, "")) for text in line))
+        table.add_section()
     return table
 
 
