@@ -22,9 +22,9 @@ COMMAND = (
     "import typer; from sweeps.cli.search import search;"
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
-DRAWS = "0"
-"""A seed of which the second draw is by a point better than the first after an epoch, so that
-nothing stops it early."""
+DRAWS = "2"
+"""A seed of which the second draw is by .9 points better than the first after an epoch, so
+that nothing stops it early."""
 SHRUNK = (
     "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
     "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
