@@ -25,7 +25,7 @@ from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
-from wsss.cam_cli import _require_fitting
+from sweeps.cli.stages import require_fitting as _require_fitting
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract

@@ -14,16 +14,15 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from sweeps.stages.task import TrialTask
+from sweeps.cli.method import app
+from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
-from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
 from wsss.overrides import apply_overrides
-from wsss.training.process import Process
 
 
 def wsss(*words: str | Path) -> Result:
@@ -181,8 +180,7 @@ def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     # CAM files are float16: a pixel within 2**-11 of a threshold may fall on its other side.
-    task = TrialTask(slow.model_dump(mode="json"), str(tmp_path), str(drawn), None)
-    list(run_trial(task, Process()))
+    list(run_trial(slow, Place(Store(tmp_path), drawn)))
     expected = Store(tmp_path).run(run_id(slow)).metrics()
     assert expected is not None
     fixed, best, auc = (float(v) for v in re.findall(r"mIoU ([\d.]+) %", evaluated[1]))

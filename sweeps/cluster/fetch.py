@@ -18,7 +18,7 @@ from sweeps.store.remote import Remote
 from sweeps.store.results import CHECKPOINTS, MERGES, RESULT_FOLDERS
 from sweeps.store.store import StoreError
 
-FINISHED = {"runs": "metrics.json", "cams": "trained.json"}
+FINISHED = {"runs": "done.json", "cams": "done.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sweeps.plan.counted import inference_key
+from sweeps.plan.chain import inference_key
 from sweeps.plan.measured import Measured, folder_bytes, read_measured
 from sweeps.plan.states import Metrics, TrialState
 from sweeps.plan.trials import Plan, Trial
@@ -108,8 +108,8 @@ class _Means:
     num_measured: int
     epoch: float
     """Seconds per epoch."""
-    scoring: float | None
-    rescoring: float | None
+    scoring: float
+    rescoring: float
     cam_bytes: float
     run_bytes: float
 
@@ -117,19 +117,16 @@ class _Means:
     def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
         """Average measured trials."""
 
-        def mean(values: list[float]) -> float | None:
-            return fmean(values) if values else None
-
         views = [_num_views(m.config) if scaled else 1 for m in measured]
         pixels = [_pixels(m.config) if scaled else 1.0 for m in measured]
-        scored = zip(measured, pixels, strict=True)
+        cam_bytes = [m.cam_bytes for m in measured if m.cam_bytes is not None]
         return cls(
             scaled=scaled,
             num_measured=len(measured),
             epoch=fmean(m.epoch / v for m, v in zip(measured, views, strict=True)),
-            scoring=mean([m.scoring / p for m, p in scored if m.scoring is not None]),
-            rescoring=mean([m.rescoring for m in measured if m.rescoring is not None]),
-            cam_bytes=mean([m.cam_bytes for m in measured if m.cam_bytes is not None]) or 0.0,
+            scoring=fmean(m.scoring / p for m, p in zip(measured, pixels, strict=True)),
+            rescoring=fmean(m.rescoring for m in measured),
+            cam_bytes=fmean(cam_bytes) if cam_bytes else 0.0,
             run_bytes=fmean(m.run_bytes for m in measured),
         )
 
@@ -186,11 +183,7 @@ def _cost(
     if means is None:
         return TrialCost(None, 0.0, "", 0)
     views, pixels = (_num_views(config), _pixels(config)) if means.scaled else (1, 1.0)
-    scoring = None if means.scoring is None else means.scoring * pixels
-    if is_inferred and means.rescoring is not None:
-        scoring = means.rescoring  # else a whole scoring is the bound from above that is known
-    if scoring is None:
-        return TrialCost(None, 0.0, "", 0)
+    scoring = means.rescoring if is_inferred else means.scoring * pixels
     epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
     disk = means.run_bytes
     if not is_trained:

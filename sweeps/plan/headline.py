@@ -11,11 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import SMALL_SCALE, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.store.lease import Lease, LeaseHeldError, Lock
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, StoreError
 from wsss.overrides import ConfigError
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.segmentation_presets import PAPER_DEEPLAB
@@ -127,10 +127,7 @@ def one_at_a_time(store: Store) -> Iterator[None]:
 
 def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:
     """Return the figures of a finished chain, or None."""
-    found: dict[str, Any] | None = read_json(
-        ChainFolders(store.root, chain).predictions / "metrics.json"
-    )
-    return found
+    return store.folder(f"predictions/{chain.prediction_id}").result()
 
 
 def describe(headline: Headline) -> str:

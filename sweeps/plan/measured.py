@@ -20,10 +20,10 @@ class Measured:
     config: RunConfig
     epoch: float
     """Seconds per epoch."""
-    scoring: float | None
-    """Seconds after training; None if it took another run's counts, or was not measured."""
-    rescoring: float | None
-    """Seconds of a trial which took another run's counts."""
+    scoring: float
+    """Seconds after training: inference and score."""
+    rescoring: float
+    """Seconds of a score alone, for a trial which takes another run's counts."""
     cam_bytes: int | None
     """Of its training's folder; None if that is not there any more."""
     run_bytes: int
@@ -55,7 +55,7 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 
 
 def _finished_at(store: Store, run_id: str) -> int:
-    return (store.run(run_id).path / "metrics.json").stat().st_mtime_ns
+    return (store.run(run_id).path / "done.json").stat().st_mtime_ns
 
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
@@ -63,17 +63,11 @@ def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | 
         config = RunConfig.model_validate(read_json(store.run(run_id).path / "config.json"))
     except (StoreError, ValidationError):
         return None
-    training, attempt = metrics["train_seconds"], metrics.get("last_attempt_seconds", 0.0)
-    # Files of older versions lack the first, and the oldest the second.
-    after = metrics.get("after_training_seconds", metrics.get("inference_seconds"))
-    if after is None and attempt > training:
-        after = attempt - training
-    reused = metrics.get("counts_from") is not None
     return Measured(
         config=config,
-        epoch=training / config.train.epochs,
-        scoring=None if reused else after,
-        rescoring=after if reused else None,
+        epoch=metrics["train_seconds"] / config.train.epochs,
+        scoring=metrics["inference_seconds"] + metrics["score_seconds"],
+        rescoring=metrics["score_seconds"],
         cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
         run_bytes=folder_bytes(store.run(run_id).path) or 0,
     )

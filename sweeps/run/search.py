@@ -24,7 +24,7 @@ from sweeps.run.search_callbacks import ClosingCallback, DrawnCallback
 from sweeps.run.search_remote import driving, pushing
 from sweeps.run.search_trainable import closing_trial, drawn_trial
 from sweeps.run.tune import MAX_TRIAL_RESTARTS, check_weights, running_ray
-from sweeps.stages.search_task import SearchTask
+from sweeps.stages.task import SearchTask
 from sweeps.store.store import Store
 from wsss.identity import cam_id
 from wsss.training.prior import PriorLimits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from sweeps.plan.search_space import Range, SearchSpace
-from sweeps.stages.search_task import SearchTask
+from sweeps.stages.task import SearchTask
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 

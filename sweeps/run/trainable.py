@@ -19,7 +19,7 @@ def trainable(
     """
     if space.get("given_up"):
         return  # the driver has recorded a failure, and Tune knows no other way to end a restart
-    from sweeps.stages.guarded_trial import guarded_trial
+    from sweeps.stages.trial import guarded_trial
     from wsss.training.distributed import Workers, fit
     from wsss.training.orphans import end_with_raylet
     from wsss.training.process import Process, pick_device

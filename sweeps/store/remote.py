@@ -22,10 +22,10 @@ from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 NUM_THREADS = 8
 """Transfers at a time: small objects wait for answers more than for bytes."""
 
-NOT_COPIED = ("*.lock", "*.partial*", "*.broken", "holder.json", ".*")
+NOT_COPIED = ("*.lock", "*.partial*", "*.broken", ".*")
 """Names of files which mean something on one machine alone."""
 
-MARKERS = ("counted.json", "score.json", "trained.json", "metrics.json", "export.json")
+MARKERS = ("done.json",)
 """Files which say that a folder is finished: they are copied after all others, in this order."""
 
 Merge = Callable[[bytes, bytes], bytes]

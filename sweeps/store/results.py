@@ -37,19 +37,19 @@ def pull_results(remote: Remote) -> list[str]:
 def push_results(remote: Remote) -> list[str]:
     """Upload all finished runs and their trainings that the bucket lacks; return the files.
 
-    For what an earlier run could not upload. A run without metrics.json is left to its own trial.
+    For what an earlier run could not upload. A run without done.json is left to its own trial.
     """
     there = remote.objects("runs")
     pushed = []
-    for path in sorted((remote.mirror / "runs").glob("*/metrics.json")):
+    for path in sorted((remote.mirror / "runs").glob("*/done.json")):
         run = path.parent.relative_to(remote.mirror).as_posix()
-        if f"{run}/metrics.json" not in there:
+        if f"{run}/done.json" not in there:
             pushed += push_run(remote, path.parent.name)
     return pushed
 
 
 def push_run(remote: Remote, run_id: str) -> list[str]:
-    """Upload a run, metrics.json last; delete a failure that no longer holds."""
+    """Upload a run, done.json last; delete a failure that no longer holds."""
     folder = f"runs/{run_id}"
     pushed = remote.push_folder(folder)
     failure = f"{folder}/failure.json"
@@ -83,12 +83,10 @@ def push_training(remote: Remote, training_id: str, *, room: str = "cams") -> No
     there = remote.objects(folder)
     names = remote.files(folder)
     checkpoints = sorted(rel for rel in names if _is_checkpoint(rel))
-    names_of_records = ("config.json", "origin.json", "epochs.jsonl", "warning.json")
-    records = [f"{folder}/{name}" for name in names_of_records]
-    last = [f"{folder}/trained.json", f"{folder}/counted.json"]
-    for rel in [*records, *checkpoints, *last]:
-        if rel in names:
-            remote.push_file(rel, there.get(rel))
+    done = [rel for rel in names if rel == f"{folder}/done.json"]
+    records = sorted({*names} - {*checkpoints, *done})
+    for rel in [*records, *checkpoints, *done]:
+        remote.push_file(rel, there.get(rel))
     in_bucket = sorted({rel for rel in there if _is_checkpoint(rel)} | set(checkpoints))
     for rel in in_bucket[:-KEPT_CHECKPOINTS]:
         remote.delete(rel)

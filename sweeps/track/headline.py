@@ -79,7 +79,7 @@ class HeadlineTracker:
             values["miou/labels_train"] = metrics["labels_score"]["miou"]
         values |= {f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()}
         client.log_batch(run.info.run_id, metrics=_metrics(values))
-        for name in ("metrics.json", "gallery.png"):
+        for name in ("done.json", "gallery.png"):
             client.log_artifact(run.info.run_id, str(folders.predictions / name))
         self._log_network(run.info.run_id, chain, folders, len(metrics["iou"]) - 1)
         client.set_terminated(run.info.run_id, "FINISHED")

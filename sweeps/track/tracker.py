@@ -231,7 +231,7 @@ class Tracker:
         """Log the artifacts, then the score: a run that has its score is complete."""
         client = self._connect()
         folder, cam = self.store.run(trial.run_id).path, self.store.cam(trial.cam_id)
-        for name in ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png"):
+        for name in ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png"):
             client.log_artifact(run_id, str(folder / name))
         checkpoints = sorted(cam.checkpoints.glob("epoch_*.pt"))
         if checkpoints:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, chain_metrics
 from sweeps.report.model import Picture
-from sweeps.stages.export import read_png
+from sweeps.stages.segmentation import read_png
 from sweeps.store.store import Store
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
