@@ -41,7 +41,7 @@ def estimate(plan: Plan, store: Store) -> CostEstimate:
 
 
 def change_metrics(store: Store, trial: Trial, **values: Any) -> None:
-    path = store.run(trial.run_id).path / "metrics.json"
+    path = store.run(trial.run_id).path / "done.json"
     metrics = read_json(path) | values
     write_json(path, {key: value for key, value in metrics.items() if value is not None})
 

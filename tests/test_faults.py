@@ -252,7 +252,7 @@ def test_another_commit_of_the_same_sources_is_no_mixture(tmp_path: Path) -> Non
 
 
 def change_environment(store: Store, run_id: str, **values: str) -> None:
-    path = store.run(run_id).path / "metrics.json"
+    path = store.run(run_id).path / "done.json"
     metrics = json.loads(path.read_text())
     metrics["environment"] |= values
     path.write_text(json.dumps(metrics))

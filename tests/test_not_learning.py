@@ -32,8 +32,8 @@ from sweeps.run import search_trainable
 from sweeps.run.drive import _TrackingListener
 from sweeps.run.events import Events
 from sweeps.run.search_callbacks import DrawnCallback
-from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import search_trial
+from sweeps.stages.task import SearchTask
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
@@ -120,7 +120,7 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
     again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert "at the label prior" in again.stdout, "the table marks the figure"
-    assert {path.read_text().count("\n") for path in store.glob("cams/*/epochs.jsonl")} == {3}
+    assert {len(list(path.iterdir())) for path in store.glob("cams/*/epochs")} == {3}
     status = status_of(Store(store), sweep)
     assert "at the prior" in status
     assert f"warning: {cell}: not clearly below the label prior after 4 iterations" in status

@@ -15,7 +15,7 @@ import torch
 from sweeps.run.resources import Resources
 from sweeps.run.search_trainable import closing_trial
 from sweeps.run.trainable import trainable
-from sweeps.stages import guarded_trial, search_trial
+from sweeps.stages import search_trial, trial
 from sweeps.stages.task import Conduct
 from wsss.training import distributed, orphans, process
 from wsss.training.orphans import end_with_raylet
@@ -76,7 +76,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (orphans, distributed):
         monkeypatch.setattr(module, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
-    monkeypatch.setattr(guarded_trial, "guarded_trial", work)
+    monkeypatch.setattr(trial, "guarded_trial", work)
     monkeypatch.setattr(search_trial, "held_out_trial", work)
     return found
 

@@ -22,8 +22,8 @@ from sweeps.plan.search_history import History, SearchTrial
 from sweeps.plan.search_space import parse_space
 from sweeps.run.search import make_searcher
 from sweeps.run.search_remote import driving, pushing
-from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.stages.task import SearchTask
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote

@@ -61,7 +61,7 @@ def epochs(store: Path) -> dict[str, list[int]]:
 
 
 def results(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/metrics.json")
+    paths = (store / "runs").glob("*/done.json")
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
@@ -101,7 +101,7 @@ def killed(
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     before = epochs(store)
-    written = {name: (store / "runs" / name / "metrics.json").stat().st_mtime_ns
+    written = {name: (store / "runs" / name / "done.json").stat().st_mtime_ns
                for name in results(store)}  # fmt: skip
     return store, before, written, run(with_imports(command))
 
@@ -131,7 +131,7 @@ def test_the_process_that_drives_a_sweep_never_loads_torch(killed: Any) -> None:
 def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any) -> None:
     store, before, written, _ = killed
     for name, at in written.items():
-        assert (store / "runs" / name / "metrics.json").stat().st_mtime_ns == at
+        assert (store / "runs" / name / "done.json").stat().st_mtime_ns == at
     after = epochs(store)
     broken = [name for name in before if len(before[name]) < 3]
     for name in broken:

@@ -61,8 +61,7 @@ class Run:
         }
         return Place(
             Store(folder, named=named), self.data, self.weights_file, execution or Execution(),
-            # A person sees a hang here, and chose to go on.
-            conduct or Conduct(hang_after=0, accept_changes=True), crew or Here(),
+            conduct or Conduct(accept_changes=True), crew or Here(),
             Process(device=pick_device()),
         )  # fmt: skip
 

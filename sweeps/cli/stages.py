@@ -67,7 +67,7 @@ def train_cam(
         limits = PriorLimits(warns_after, fails_after)
         place = chosen.place(
             chosen.chain(PseudoLabelConfig()), execution=how,
-            conduct=Conduct(hang_after=0, accept_changes=True, limits=limits),
+            conduct=Conduct(accept_changes=True, limits=limits),
         )  # fmt: skip
         warned = False
         for record in complete(TrainCam(chosen.config), place):

@@ -39,8 +39,7 @@ def run_headline(
     with _crew(resources, label_workers) as crew:
         place = Place(
             store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
-            # A hang is a person's to see here, and so is whether to go on after a change of code.
-            Conduct(hang_after=0, accept_changes=True), crew, Process(device=pick_device()),
+            Conduct(accept_changes=True), crew, Process(device=pick_device()),
         )  # fmt: skip
         for chain in headline.chains:
             for target in targets(headline, chain):

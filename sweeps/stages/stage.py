@@ -97,7 +97,7 @@ class Place:
     rank: "Process | None" = None
     """The process at work; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
-    """Where a process that hangs leaves its stacks; None: in the stage's own folder."""
+    """Where a process that hangs leaves its stacks; None: it is not watched."""
 
     @property
     def process(self) -> "Process":
@@ -235,20 +235,29 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
             place.store.label(stage.rel)
         if isinstance(stage, Training):
             _start_training(folder, place)
-        name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
-        stacks = (place.stack_folder or folder.path) / name
-        watchdog = stack.enter_context(Watchdog(stacks, place.conduct.hang_after))
+        result = yield from _watched(stage, place, folder)
+        if process.is_first:
+            folder.finish(_made_from(stage, result))
+
+
+def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
+    """Run a stage under a watchdog; every record is a sign of progress."""
+    process = place.process
+    name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
+    with ExitStack() as stack:
+        watchdog = None
+        if place.stack_folder:
+            stacks, limit = place.stack_folder / name, place.conduct.hang_after
+            watchdog = stack.enter_context(Watchdog(stacks, limit))
         steps = stack.enter_context(closing(stage.run(place, folder)))
         while True:
             try:
                 record = next(steps)
             except StopIteration as end:
-                result = end.value
-                break
-            watchdog.beat()
+                return end.value
+            if watchdog:
+                watchdog.beat()
             yield record
-        if process.is_first:
-            folder.finish(_made_from(stage, result))
 
 
 def _start_training(folder: Folder, place: Place) -> None:

@@ -63,4 +63,4 @@ class SearchTask:
         task = TrialTask(
             self.config, self.store, self.data, self.weights_file, self.execution, self.remote
         )
-        return task.place(process, Conduct(hang_after=0, accept_changes=True, limits=limits))
+        return task.place(process, Conduct(accept_changes=True, limits=limits))
