@@ -1,6 +1,5 @@
 """Whether IRN's published CAM score comes out: the interval, the verdict and what it rests on."""
 
-import json
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -287,8 +286,8 @@ def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: P
         for epoch in range(5)
     ]
     (trial,) = sweep.plan.trials
-    path = store.cam(trial.cam_id).path / "epochs.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for record in records:
+        store.cam(trial.cam_id).add_epoch(record)
     verdict = weigh(sweep, store, VOC)
     assert found(verdict, "iterations") == Check(
         name="iterations", reference="3,305", found="3,305 recorded", state="same"

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from sweeps.cli.stages import require_fitting as _require_fitting
 from sweeps.plan.search_space import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.build import build_report
@@ -25,7 +26,6 @@ from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_report
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
-from sweeps.cli.stages import require_fitting as _require_fitting
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract

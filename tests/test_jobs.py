@@ -185,7 +185,7 @@ def test_results_are_packed_without_weights_locks_and_databases(tmp_path: Path) 
     assert pack(store, tmp_path / "a.tar.gz", checkpoints=False) == 2
     assert pack(store, tmp_path / "b.tar.gz", checkpoints=True) == 3
     with tarfile.open(tmp_path / "a.tar.gz") as tar:
-        assert tar.getnames() == ["runs/a/metrics.json", "sweeps/n/driver"]
+        assert tar.getnames() == ["runs/a/done.json", "sweeps/n/driver"]
 
 
 def test_unpacking_keeps_finished_results_and_replaces_unfinished_ones(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_unpacking_keeps_finished_results_and_replaces_unfinished_ones(tmp_path:
     local = write(tmp_path / "l", runs__a__metrics_json="ours", cams__c__epochs="ours")
     fetched = unpack(tmp_path / "a.tar.gz", local)
     assert (fetched.num_files, fetched.num_kept) == (2, 1)
-    assert (local / "runs/a/metrics.json").read_text() == "ours"
-    assert (local / "runs/b/metrics.json").read_text() == "theirs"
+    assert (local / "runs/a/done.json").read_text() == "ours"
+    assert (local / "runs/b/done.json").read_text() == "theirs"
     assert (local / "cams/c/epochs").read_text() == "theirs"
 
 

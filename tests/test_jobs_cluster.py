@@ -221,12 +221,12 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
 def test_results_are_fetched_and_the_archive_does_not_stay(
     head: dict[str, str], tmp_path: Path
 ) -> None:
-    result = tmp_path / "there" / "runs" / "a" / "metrics.json"
+    result = tmp_path / "there" / "runs" / "a" / "done.json"
     result.parent.mkdir(parents=True)
     result.write_text("{}")
     done = sweeps(head, "fetch", "--store", str(tmp_path / "there"), "--to", str(tmp_path / "here"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "here" / "runs" / "a" / "metrics.json").read_text() == "{}"
+    assert (tmp_path / "here" / "runs" / "a" / "done.json").read_text() == "{}"
     missing = sweeps(head, "fetch", "--store", "/no/store", "--to", str(tmp_path / "here"))
     assert missing.returncode == 2
     assert "/no/store: no store on the head" in missing.stderr

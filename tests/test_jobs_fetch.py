@@ -14,11 +14,11 @@ from sweeps.store.store import Store, StoreError, open_store
 
 URL = f"s3://{BUCKET}/lab"
 FILES = {
-    "cams/c/epochs.jsonl": '{"epoch": 1}\n',
+    "cams/c/epochs/0001.json": '{"epoch": 1}\n',
     "cams/c/checkpoints/epoch_0001.pt": "weights",
-    "cams/c/trained.json": "{}",
-    "runs/a/metrics.json": '{"from": "bucket"}',
-    "runs/b/metrics.json": '{"from": "bucket"}',
+    "cams/c/done.json": "{}",
+    "runs/a/done.json": '{"from": "bucket"}',
+    "runs/b/done.json": '{"from": "bucket"}',
     "sweeps/n/sweep.json": "{}",
 }
 
@@ -42,14 +42,14 @@ def test_a_bucket_is_fetched_without_weights_and_finished_results_stay(
 ) -> None:
     target = tmp_path / "here"
     (target / "runs" / "a").mkdir(parents=True)
-    (target / "runs" / "a" / "metrics.json").write_text('{"from": "here"}')
+    (target / "runs" / "a" / "done.json").write_text('{"from": "here"}')
     fetched = fetch_from_bucket(URL, target, checkpoints=False)
     assert Store(target).run("a").metrics() == {"from": "here"}
     assert Store(target).run("b").metrics() == {"from": "bucket"}
     assert Store(target).cam("c").epochs() == [{"epoch": 1}]
     assert Store(target).sweep_names() == ["n"]
     assert not (target / "cams/c/checkpoints").exists()
-    # epochs.jsonl, trained.json, run b, sweep.json; run a was here
+    # an epoch, done.json, run b, sweep.json; run a was here
     assert (fetched.num_files, fetched.num_kept) == (4, 1)
     assert fetched.num_bytes == 13 + 2 + 18 + 2
 

@@ -72,17 +72,17 @@ def alter(port: int, remote: Remote, rel: str, content: bytes) -> None:
 def test_a_folder_comes_back_on_another_machine_without_what_is_local(
     port: int, here: Remote, there: Remote
 ) -> None:
-    contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/metrics.json": b"{}"}
+    contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/done.json": b"{}"}
     for rel, content in contents.items():
         write(here, rel, content)
     for name in ("x.lock", "holder.json", "a.partial12", "epoch_0001.broken", ".probe"):
         write(here, f"runs/a/{name}", b"local")
-    write(here, "runs/ab/metrics.json", b"another folder")
+    write(here, "runs/ab/done.json", b"another folder")
     assert sorted(here.push_folder("runs/a")) == sorted(contents)
     assert objects(port, here) == contents
     there.pull_folder("runs/a")
     assert {rel: (there.mirror / rel).read_bytes() for rel in contents} == contents
-    before, after = (r.mirror / "runs/a/metrics.json" for r in (here, there))
+    before, after = (r.mirror / "runs/a/done.json" for r in (here, there))
     assert after.stat().st_mtime == pytest.approx(before.stat().st_mtime, abs=0.001)
 
 
@@ -105,13 +105,13 @@ def test_nothing_is_copied_twice(here: Remote, there: Remote, proxy: FaultyProxy
 def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
     here: Remote, there: Remote, proxy: FaultyProxy
 ) -> None:
-    for name in ("metrics.json", "z.png", "counts.npz", "score.json", "a.json"):
+    for name in ("done.json", "z.png", "counts.npz", "a.json"):
         write(here, f"runs/a/{name}", name.encode())
     here.push_folder("runs/a")
     there.pull_folder("runs/a")
     puts = [target.rpartition("/")[2] for method, target in proxy.seen if method == "PUT"]
     gets = [t.rpartition("/")[2] for m, t in proxy.seen if m == "GET" and "list-type" not in t]
-    assert puts[-2:] == gets[-2:] == ["score.json", "metrics.json"]
+    assert puts[-1] == gets[-1] == "done.json"
     assert len(puts) == len(gets) == 5
 
 
@@ -133,21 +133,21 @@ def test_an_upload_is_tried_again_until_it_is_whole(
 def test_an_upload_that_never_succeeds_fails_with_the_url_and_is_made_up_for_later(
     port: int, here: Remote, there: Remote, proxy: FaultyProxy, fault: str
 ) -> None:
-    write(here, "runs/a/metrics.json", b"0123456789")
+    write(here, "runs/a/done.json", b"0123456789")
     proxy.faults = [("PUT", fault)] * 5
     with pytest.raises(StoreError) as caught:
         here.push_folder("runs/a")
-    assert f"cannot upload {here.url}/runs/a/metrics.json, tried 5 times" in str(caught.value)
+    assert f"cannot upload {here.url}/runs/a/done.json, tried 5 times" in str(caught.value)
     assert "give the same command again when the object store answers" in str(caught.value)
     if fault == "swallow":  # the server holds a half, which nobody believes
-        assert objects(port, here) == {"runs/a/metrics.json": b"01234"}
+        assert objects(port, here) == {"runs/a/done.json": b"01234"}
         with pytest.raises(AlteredError, match="altered or cut"):
             there.pull_folder("runs/a")
         assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
     else:
         assert objects(port, here) == {}
-    assert here.push_folder("runs/a") == ["runs/a/metrics.json"]
-    assert objects(port, here) == {"runs/a/metrics.json": b"0123456789"}
+    assert here.push_folder("runs/a") == ["runs/a/done.json"]
+    assert objects(port, here) == {"runs/a/done.json": b"0123456789"}
 
 
 def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
@@ -170,18 +170,18 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
 def test_an_altered_object_is_refused_with_url_and_remedy(
     port: int, here: Remote, there: Remote, content: bytes
 ) -> None:
-    write(here, "runs/a/metrics.json", b'{"miou": 12}')
+    write(here, "runs/a/done.json", b'{"miou": 12}')
     here.push_folder("runs/a")
-    alter(port, here, "runs/a/metrics.json", content)
+    alter(port, here, "runs/a/done.json", content)
     with pytest.raises(AlteredError) as caught:
         there.pull_folder("runs/a")
-    assert str(caught.value).startswith(f"{here.url}/runs/a/metrics.json: altered or cut")
+    assert str(caught.value).startswith(f"{here.url}/runs/a/done.json: altered or cut")
     assert "delete the object to do its stage again" in str(caught.value)
-    assert not (there.mirror / "runs/a/metrics.json").exists()
+    assert not (there.mirror / "runs/a/done.json").exists()
 
 
 def test_an_object_which_somebody_else_uploaded_is_not_believed(port: int, there: Remote) -> None:
-    client(port).put_object(Bucket=BUCKET, Key=there.key("runs/a/metrics.json"), Body=b"{}")
+    client(port).put_object(Bucket=BUCKET, Key=there.key("runs/a/done.json"), Body=b"{}")
     with pytest.raises(AlteredError, match="not uploaded by this program"):
         there.pull_folder("runs/a")
 
@@ -274,7 +274,7 @@ def test_a_store_in_a_bucket_is_checked_for_writing_and_can_be_pickled(
 
 def finish_run(store: Store, run_id: str, figures: dict[str, Any]) -> None:
     write_json(store.run(run_id).path / "config.json", {"id": run_id})
-    write_json(store.run(run_id).path / "metrics.json", figures)
+    write_json(store.run(run_id).path / "done.json", figures)
 
 
 def test_another_machine_reads_results_without_checkpoints(here: Remote, there: Remote) -> None:
@@ -310,7 +310,7 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     (theirs.run("r").path / "failure.json").unlink()
     finish_run(theirs, "r", {})
     theirs.push_run("r")
-    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/metrics.json"]
+    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
 
 
 def test_the_records_of_a_training_in_progress_here_are_left_alone(

@@ -23,7 +23,7 @@ from sweeps.run.tune import _task
 from sweeps.stages import score as score_module
 from sweeps.stages import train_cam as train_module
 from sweeps.stages.score import NUM_GALLERY_IMAGES
-from sweeps.stages.stage import Conduct, Place
+from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
 from sweeps.store import store as store_module
 from sweeps.store.store import Store, write_json

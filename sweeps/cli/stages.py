@@ -93,9 +93,7 @@ def infer(
         stage = InferCams(chain, split or known.config.data.eval_split)
         new = len(stage.missing(place))
         _complete(stage, place)
-        print(
-            f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)"
-        )
+        print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """Predictions of a split whose masks may not be public, as PASCAL VOC's server takes them.
 
-    <root>/predictions/<prediction_id>/png/<image>.png
-    <root>/predictions/<prediction_id>/export/    comp6_test_cls.tar  gallery.png  done.json
+<root>/predictions/<prediction_id>/png/<image>.png
+<root>/predictions/<prediction_id>/export/    comp6_test_cls.tar  gallery.png  done.json
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.segmentation import Predict, draw_gallery
-from sweeps.stages.stage import PerImage, Place
+from sweeps.stages.stage import Place
 from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import DataError, VocDataset

@@ -1,6 +1,6 @@
 """From a trained CAM network to label PNGs, as stages.
 
-    infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
+infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
-from sweeps.stages.train_cam import LostNetworkError, TrainCam, Trained, trained, trained_cam
+from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained_cam
 from sweeps.store.store import Folder
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
@@ -239,9 +239,7 @@ def walk_of(chain: ChainConfig) -> RandomWalkConfig:
 
 def affinity_net(chain: ChainConfig, place: Place) -> AffinityNet:
     """Build a chain's affinity network."""
-    return build_affinity_net(
-        chain.run.network, walk_of(chain), weights_file=place.weights_file
-    )
+    return build_affinity_net(chain.run.network, walk_of(chain), weights_file=place.weights_file)
 
 
 def _samples(place: Place, image_ids: list[str]) -> list[Sample]:

@@ -79,9 +79,7 @@ class Count(Stage):
             counts.save(folder.path / COUNTS)
         return Counted(len(gathered), time.time() - started)
 
-    def _count(
-        self, model: CamNet, place: Place, images: list[CountedImage]
-    ) -> Iterator[float]:
+    def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
         config, process, dataset = self.config, place.process, VocDataset(place.data)
         thresholds = threshold_grid(config.labels.background_score)

@@ -46,12 +46,19 @@ class TrainDeepLab(Training):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train from the last checkpoint; yield the numbers of each epoch."""
-        config, dataset, first = self.chain.segmentation, VocDataset(place.data), place.process.is_first
+        config, dataset, first = (
+            self.chain.segmentation,
+            VocDataset(place.data),
+            place.process.is_first,
+        )
         if first:
             saved = {"segmentation": config.model_dump(mode="json"), "classes": dataset.classes}
             write_json(folder.path / "config.json", saved)
-        samples, num_classes = dataset.samples(self.chain.run.data.train_split), len(dataset.classes)
-        labels = self._labels(place) if self.chain.labels else true_masks(dataset, samples)
+        samples, num_classes = (
+            dataset.samples(self.chain.run.data.train_split),
+            len(dataset.classes),
+        )
+        labels = self.label_maps(place) if self.chain.labels else true_masks(dataset, samples)
         for record in train_segmentation(
             build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
             labels, num_classes, process=place.process, execution=place.execution,
@@ -62,7 +69,8 @@ class TrainDeepLab(Training):
             yield Record(self, record.iteration / config.iterations, record.metrics())
         return trained(folder, place)
 
-    def _labels(self, place: Place) -> Path:
+    def label_maps(self, place: Place) -> Path:
+        """Return the folder of the label maps, brought here if need be."""
         images = place.store.folder(WriteLabels(self.chain).images_rel)
         images.pull()
         return images.path

@@ -120,4 +120,3 @@ def trained_cam(config: RunConfig, place: Place) -> CamNet:
             "same command again, and the rest is trained anew"
         )
     return model
-

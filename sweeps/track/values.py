@@ -15,7 +15,7 @@ and compares by the metric that was logged first.
 
 
 def result_values(trial: Trial, metrics: dict[str, Any]) -> dict[str, float | None]:
-    """Return the figures of a trial's metrics.json by metric name; None where there is none.
+    """Return the figures of a trial by metric name; None where there is none.
 
     mIoU and per-class IoU in percent. Runs scored by an older version lack some.
     """
