@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 app = lazy_app(
-    "Get, draw or check data, segment pictures, check a GPU. The program `wsss` trains, infers CAMs, "
-    "evaluates and writes pseudo-labels as well.",
+    "Get, draw or check data, segment pictures, check a GPU. The installed `wsss` also trains, "
+    "infers CAMs, evaluates and writes pseudo-labels.",
     COMMANDS,
 )
