@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from finished import finish, finished_sweep
 
-from sweeps.plan.cost import CostEstimate, TrialCost, estimate_cost
-from sweeps.plan.measured import folder_bytes, read_measured
+from sweeps.plan.cost import CostEstimate, TrialCost, estimate_cost, folder_bytes, read_measured
 from sweeps.plan.states import read_states
 from sweeps.plan.trials import Plan, Trial, make_plan
 from sweeps.store.store import Store, read_json, write_json

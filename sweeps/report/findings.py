@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.evidence.anova import two_way_anova
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import KIND_WORDS, Kind
 from sweeps.evidence.power import minimum_detectable, seeds_needed
-from sweeps.evidence.seeds import range_of_noise
+from sweeps.evidence.seeds import range_of_noise, two_way_anova
 from sweeps.report.model import CellReport
 from sweeps.report.results import Results
 from sweeps.report.summary import table_summary

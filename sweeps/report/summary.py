@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.evidence.anova import two_way_anova
-from sweeps.evidence.seeds import holm, range_of_noise
+from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
 from sweeps.report.words import counted, listed, number, p_value
 from sweeps.tables.table import Table
 
