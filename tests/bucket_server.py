@@ -53,6 +53,7 @@ class FaultyProxy(ThreadingHTTPServer):
     faults: (method, fault) each for the next request with that method: `refuse` answers 503; `cut`
     reads half an upload and hangs up; `swallow` passes half an upload on as if it were all of it;
     `cut_answer` hangs up in the middle of a download; `mute` does what is asked and hangs up.
+    seen: (method, path) of each request. The method of a request for a list is LIST.
     """
 
     daemon_threads = True
@@ -78,8 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: FaultyProxy
 
     def serve(self) -> None:
-        fault = self.server.next_fault(self.command)
-        self.server.seen.append((self.command, self.path))
+        method = "LIST" if "list-type" in self.path else self.command
+        fault = self.server.next_fault(method)
+        self.server.seen.append((method, self.path))
         length = int(self.headers.get("Content-Length", 0))
         if fault == "cut":
             self.rfile.read(length // 2)

@@ -15,8 +15,8 @@ from sweeps.run.budget import (
     size_of,
     with_budget,
 )
-from sweeps.run.ledger import Ledger, Size
 from sweeps.run.resources import Resources
+from sweeps.store.attempts import Ledger, Size
 from sweeps.store.store import Store
 
 SWEEP = finished_sweep(("VI",), 1)

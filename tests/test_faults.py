@@ -18,7 +18,7 @@ from sweeps.stages import guard
 from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
 from sweeps.stages.hangs import Watchdog, num_hangs
 from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
-from sweeps.store.same_errors import ErrorNote, SameErrors, note_of, take_note, write_note
+from sweeps.store.failures import ErrorNote, SameErrors, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
 from wsss.training.checkpoint_names import checkpoint_name
 

@@ -1,8 +1,9 @@
 """Files between a mirror and a bucket: only whole ones are believed, and none is copied twice."""
 
 import hashlib
-import json
+import inspect
 import logging
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
+from filelock import Timeout
 
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.errors import AlteredError
+from sweeps.store.lease import LocalLock
+from sweeps.store.no_bucket import NoBucket
 from sweeps.store.remote import Remote
-from sweeps.store.results import merge_epochs
 from sweeps.store.store import Store, StoreError, open_store, write_json
 
 
@@ -75,7 +78,7 @@ def test_a_folder_comes_back_on_another_machine_without_what_is_local(
     contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/done.json": b"{}"}
     for rel, content in contents.items():
         write(here, rel, content)
-    for name in ("x.lock", "holder.json", "a.partial12", "epoch_0001.broken", ".probe"):
+    for name in ("x.lock", "a.partial12", "epoch_0001.broken", ".probe"):
         write(here, f"runs/a/{name}", b"local")
     write(here, "runs/ab/done.json", b"another folder")
     assert sorted(here.push_folder("runs/a")) == sorted(contents)
@@ -93,13 +96,23 @@ def test_nothing_is_copied_twice(here: Remote, there: Remote, proxy: FaultyProxy
     proxy.seen.clear()
     assert here.push_folder("runs/a") == here.pull_folder("runs/a") == []
     assert there.push_folder("runs/a") == there.pull_folder("runs/a") == []
-    assert [("list-type" in target, method) for method, target in proxy.seen] == [(True, "GET")] * 4
-    path.touch()  # looks changed, and is not
-    assert here.push_folder("runs/a") == []
+    assert [method for method, _ in proxy.seen] == ["LIST"] * 4
     path.write_bytes(b"others")
     assert here.push_folder("runs/a") == ["runs/a/counts.npz"]
     assert there.pull_folder("runs/a") == ["runs/a/counts.npz"]
     assert (there.mirror / "runs/a/counts.npz").read_bytes() == b"others"
+
+
+def test_an_upload_is_one_request_and_a_download_another(
+    here: Remote, there: Remote, proxy: FaultyProxy
+) -> None:
+    for number in range(5):
+        write(here, f"runs/a/{number}.npz", b"counts")
+    here.push_folder("runs/a")
+    assert [method for method, _ in proxy.seen] == ["LIST"] + ["PUT"] * 5
+    proxy.seen.clear()
+    there.pull_folder("runs/a")
+    assert [method for method, _ in proxy.seen] == ["LIST"] + ["GET"] * 5
 
 
 def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
@@ -110,7 +123,7 @@ def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
     here.push_folder("runs/a")
     there.pull_folder("runs/a")
     puts = [target.rpartition("/")[2] for method, target in proxy.seen if method == "PUT"]
-    gets = [t.rpartition("/")[2] for m, t in proxy.seen if m == "GET" and "list-type" not in t]
+    gets = [target.rpartition("/")[2] for method, target in proxy.seen if method == "GET"]
     assert puts[-1] == gets[-1] == "done.json"
     assert len(puts) == len(gets) == 5
 
@@ -156,13 +169,12 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
     content = bytes(range(256)) * 4000
     write(here, "runs/a/counts.npz", content)
     here.push_folder("runs/a")
-    listed = there.objects("runs/a")["runs/a/counts.npz"]
     proxy.faults = [("GET", "cut_answer")] * 5
     with pytest.raises(StoreError, match=r"cannot download s3://.*tried 5 times"):
-        there.pull_file("runs/a/counts.npz", listed)
+        there.pull_folder("runs/a")
     assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
     proxy.faults = [("GET", "cut_answer"), ("GET", "refuse")]
-    assert there.pull_file("runs/a/counts.npz", listed)
+    assert there.pull_folder("runs/a") == ["runs/a/counts.npz"]
     assert (there.mirror / "runs/a/counts.npz").read_bytes() == content
 
 
@@ -205,14 +217,6 @@ def test_what_changed_here_alone_is_kept_and_what_changed_there_alone_comes(
     assert here.push_folder("sweeps/s") == ["sweeps/s/ours.json"]
 
 
-def test_epochs_which_were_not_uploaded_in_time_are_kept() -> None:
-    ours = b'{"epoch": 1, "x": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epo'
-    theirs = b'{"epoch": 1, "x": 2}\n{"epoch": 2}'
-    assert merge_epochs(theirs, ours) == b'{"epoch": 1, "x": 2}\n{"epoch": 2}\n{"epoch": 3}\n'
-    assert merge_epochs(b"", b'{"epoch": 1}\n') == b'{"epoch": 1}\n'
-    assert merge_epochs(b'{"epoch": 4}\n', ours) == b'{"epoch": 4}\n'
-
-
 def test_a_bucket_that_is_missing_is_refused_at_once(
     port: int, tmp_path: Path, proxy: FaultyProxy
 ) -> None:
@@ -231,11 +235,51 @@ def test_missing_credentials_are_refused_with_the_remedy(
         here.objects("runs")
 
 
-def test_a_server_that_is_away_is_named(here: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
+def test_a_server_that_is_away_for_half_a_minute_is_waited_for_and_then_named(
+    port: int, here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, endpoint = [0.0], os.environ["AWS_ENDPOINT_URL"]
+    back_after = 30.0
+
+    class Time:
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+            if clock[0] >= back_after:
+                vars(here.bucket).pop("_client")  # the next one connects to the server
+                monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+
+    monkeypatch.setattr(remote_bucket, "time", Time)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreError, match=r"tried 2 times: .*127\.0\.0\.1:9.*nothing is lost"):
-        here.objects("runs")
+    write(here, "runs/a/done.json", b"{}")
+    assert here.push_folder("runs/a") == ["runs/a/done.json"]
+    assert clock[0] < 40
+    back_after = float("inf")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    gone = Remote(here.url, here.mirror)
+    with pytest.raises(
+        StoreError, match=r"tried 5 times: .*127\.0\.0\.1:9.*nothing is lost on this"
+    ):
+        gone.push_folder("runs/a")
+
+
+def test_a_store_without_a_bucket_has_the_same_methods_and_shares_nothing(tmp_path: Path) -> None:
+    def interface(kind: type) -> dict[str, list[str]]:
+        functions = inspect.getmembers(kind, inspect.isfunction)
+        public = {name: function for name, function in functions if name[0] != "_"}
+        return {name: list(inspect.signature(f).parameters) for name, f in public.items()}
+
+    none = NoBucket()
+    bucket_alone = {"key"}
+    assert interface(Remote).keys() - interface(NoBucket).keys() == bucket_alone
+    assert interface(NoBucket).items() <= interface(Remote).items()
+    assert none.push_results() == none.pull_results() == none.push_folder(tmp_path) == []
+    assert none.url is None
+    with none.lock("cams/c", tmp_path / "cams" / "c" / "stage.lock").acquire(timeout=0) as held:
+        assert isinstance(held, LocalLock)
+        held.check()
+        with pytest.raises(Timeout):
+            none.lock("cams/c", tmp_path / "cams" / "c" / "stage.lock").acquire(timeout=0)
 
 
 def test_one_setting_says_where_everything_is(
@@ -320,11 +364,9 @@ def test_the_records_of_a_training_in_progress_here_are_left_alone(
     theirs.cam("c").add_epoch({"epoch": 1, "from": "there"})
     there.push_folder("cams/c")
     ours.cam("c").add_epoch({"epoch": 1, "from": "here"})
-    write_json(ours.cam("c").path / "holder.json", {"run_id": "r"})
     local = Store(here.mirror)
     with local.cam("c").lock().acquire():
         ours.pull_results()
         assert ours.cam("c").epochs() == [{"epoch": 1, "from": "here"}]
-    ours.pull_results()  # the process has ended, its holder.json is a leftover
+    ours.pull_results()  # the process has ended, its lock file is a leftover
     assert ours.cam("c").epochs() == [{"epoch": 1, "from": "there"}]
-    assert json.loads((ours.cam("c").path / "holder.json").read_text()) == {"run_id": "r"}

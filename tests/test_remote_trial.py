@@ -22,7 +22,6 @@ from sweeps.stages.train_cam import TrainCam, trained
 from sweeps.stages.trial import run_trial
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
-from sweeps.store import results as remote_results
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
 from wsss.config import RunConfig
@@ -223,14 +222,14 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
         (here / name).write_bytes(name.encode())
         for old in sorted(here.iterdir())[:-2]:
             old.unlink()
-        remote_results.push_training(first, "c")
+        first.push_training("cams/c")
         assert [Path(key).name for key in keys(port, "within")] == names[: number + 1][-2:]
-    remote_results.pull_training(second, "c")  # another machine, after this one was lost
+    second.pull_training("cams/c")  # another machine, after this one was lost
     assert {path.name: path.read_text() for path in there.iterdir()} == {n: n for n in names[-2:]}
     newer = there / checkpoint_name(3)
     newer.touch()
     (there / names[-1]).unlink()
-    remote_results.pull_training(second, "c")  # ours is the newer: nothing comes
+    second.pull_training("cams/c")  # ours is the newer: nothing comes
     assert sorted(path.name for path in there.iterdir()) == [names[-2], newer.name]
 
 

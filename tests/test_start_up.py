@@ -191,7 +191,7 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_no_more(
     assert {"sweeps.store.store", "sweeps.plan.sweep", "wsss.config", "rich.console"} <= loaded
     installed = {name for name in packages_distributions() if not name.startswith("_")}
     assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
-    assert not loaded & {"sweeps.store.remote", "sweeps.store.results", "sweeps.store.lease"}
+    assert not loaded & {"sweeps.store.remote", "sweeps.store.bucket", "sweeps.store.lease"}
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
     lists = {f"wsss.data.{name}" for name in ("classes", "lists", "check", "check_cache", "drawn")}
     assert of_data == (lists if words[0] == "plan" else set())

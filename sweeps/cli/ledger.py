@@ -1,17 +1,16 @@
-"""What a sweep's ledger adds up to, and the command `sweeps ledger`, which prints it.
+"""The command `sweeps ledger`: what the attempts at a sweep's trials have cost, and to what end.
 
-An attempt's time is cut at the ends of its epochs. An epoch done for the first time is useful, done
-again it is repeated; the rest of an attempt, such as scoring, is useful if the attempt finished its
-trial, and lost if not. All is lost of a trial that failed for good, unless a trial with the same
-training finished. Idle is what a driver had room for and no attempt held.
+An attempt's time is cut at the ends of its epochs. An epoch done for the first time is useful; done
+again, it is repeated. The rest of an attempt, such as scoring, is useful if the attempt finished
+its trial, and lost if not. All of a trial that failed for good is lost, unless a trial with the
+same training finished. Idle is what a driver had room for and no attempt held.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -20,21 +19,21 @@ from rich.text import Text
 
 from sweeps.plan.sweep import load_sweep
 from sweeps.report.live.cost_lines import format_hours
-from sweeps.run.ledger import ledger_path
-from sweeps.store.ledger_book import Attempt, Book, hours_between, read_book
-from sweeps.store.store import Store, open_store
+from sweeps.store.attempts import Attempt, Book, Unit, hours_between, read_book
+from sweeps.store.store import open_store
 from wsss.errors import explained
 
-KINDS = ("useful", "repeated", "lost", "running")
-"""What attempts' hours were. running: of an attempt at work, since its last epoch; the end will
-tell."""
+Kind = Literal["useful", "repeated", "lost", "running"]
+"""What hours were. running: of an attempt at work, since its last epoch; its end will tell."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a ledger adds up to, in hours of one unit, GPU or CPU."""
+    """What a ledger adds up to, in hours of one unit."""
 
-    unit: str
+    unit: Unit
     useful: float
     repeated: float
     lost: float
@@ -49,43 +48,43 @@ class Account:
         return self.useful + self.repeated + self.lost + self.running
 
 
-def add_up(book: Book, unit: str | None = None) -> Account:
-    """Add up a ledger, open attempts until their driver's last line."""
-    unit = unit or book.unit
+def add_up(book: Book) -> Account:
+    """Add up a ledger, open attempts until their driver's last sign of life."""
+    unit = book.unit
     kinds = dict.fromkeys(KINDS, 0.0)
     for attempt, parts in classify(book):
         for kind, hours in parts:
             kinds[kind] += hours * attempt.devices(unit)
-    reasons = Counter(attempt.why or "running" for attempt in book.attempts)
+    reasons: Counter[str] = Counter(attempt.why or "running" for attempt in book.attempts)
     return Account(unit, **kinds, idle=_idle(book, unit), reasons=dict(reasons))
 
 
-def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[str, float]]]]:
+def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]]]:
     """Yield each attempt with its (kind, hours per device), one for each part of its time."""
     last = {attempt.run: attempt for attempt in book.attempts}
     served = {attempt.cam for attempt in book.attempts if attempt.why == "finished"}
     given_up = {a.run for a in last.values() if a.why == "failed" and a.cam not in served}
     best: dict[str, int] = defaultdict(int)
     for attempt in book.attempts:
-        parts = list(_parts(attempt, best, book.last_sign(attempt.session)))
+        parts = list(_parts(attempt, best, book.last_sign(attempt)))
         if attempt.run in given_up:
             parts = [("lost" if kind == "useful" else kind, hours) for kind, hours in parts]
         yield attempt, parts
 
 
-def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[str, float]]:
+def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Kind, float]]:
     """Cut one attempt's time; raise the epoch which its training has reached in `best`."""
     at, known = attempt.start, attempt.cam
     for mark_at, epoch in attempt.marks:
         yield "useful" if epoch > best[known] else "repeated", hours_between(at, mark_at)
         at, best[known] = max(at, mark_at), max(best[known], epoch)
-    rest = "lost"
+    rest: Kind = "lost"
     if attempt.why in ("finished", None):
         rest = "running" if attempt.why is None else "useful"
     yield rest, hours_between(at, until if attempt.end is None else attempt.end)
 
 
-def _idle(book: Book, unit: str) -> float:
+def _idle(book: Book, unit: Unit) -> float:
     idle = 0.0
     for session in book.sessions.values():
         held = sum(
@@ -102,13 +101,12 @@ def as_json(book: Book) -> dict[str, Any]:
     """Return account and attempts as JSON: hours, and times in seconds since 1970."""
     account = add_up(book)
     attempts = [
-        asdict(attempt) | {"hours": attempt.hours(account.unit, book.last_sign(attempt.session))}
+        attempt.model_dump() | {"hours": attempt.hours(account.unit, book.last_sign(attempt))}
         for attempt in book.attempts
     ]
     return asdict(account) | {
         "spent": account.spent,
         "sessions": len(book.sessions),
-        "broken_lines": book.num_broken,
         "attempts": attempts,
     }
 
@@ -146,8 +144,6 @@ def _lines(account: Account, book: Book) -> list[str]:
     ]
     if account.unit == "CPU":
         lines.append("no attempt held a GPU, so CPU-hours are counted")
-    if book.num_broken:
-        lines.append(f"{book.num_broken} lines cut off when a driver was killed are left out")
     return lines
 
 
@@ -162,10 +158,10 @@ def ledger(
 ) -> None:
     """Show what a sweep's trials have cost: useful, repeated and lost GPU-hours."""
     with explained():
-        results = open_store(store) if "://" in store else Store(Path(store))
+        results = open_store(store)
         results.pull_results()
         name = load_sweep(results, sweep).name
-        book = read_book(ledger_path(results, name))
+        book = read_book(results, name)
         if as_json_:
             print(json.dumps({"sweep": name} | as_json(book)))
         elif not book.attempts:

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from sweeps.cluster.connection import Connection, JobError
 from sweeps.cluster.export import READY
 from sweeps.cluster.tool import printed, start_tool, wait_for
-from sweeps.store.remote import Remote
-from sweeps.store.results import CHECKPOINTS, MERGES, RESULT_FOLDERS
+from sweeps.store.remote import CHECKPOINTS, RESULT_FOLDERS, Remote
 from sweeps.store.store import StoreError
 
 FINISHED = {"runs": "done.json", "cams": "done.json"}
@@ -78,11 +77,7 @@ def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
         raise StoreError(f"{url}: no results in it; name the sweep's own store with --store")
     have = _finished(target)
     skip = [f"{folder}/*" for folder in have] + ([] if checkpoints else [CHECKPOINTS])
-    came = [
-        rel
-        for folder in RESULT_FOLDERS
-        for rel in remote.pull_folder(folder, skip=skip, merges=MERGES)
-    ]
+    came = [rel for folder in RESULT_FOLDERS for rel in remote.pull_folder(folder, skip=skip)]
     num_kept = sum("/".join(rel.split("/")[:2]) in have for rel in there)
     return Fetched(len(came), sum((target / rel).stat().st_size for rel in came), num_kept)
 

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import SMALL_SCALE, scale_marks
 from sweeps.plan.sweep import Sweep
-from sweeps.store.lease import Lease, LeaseHeldError, Lock
 from sweeps.store.store import Store, StoreError
 from wsss.overrides import ConfigError
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
@@ -107,21 +106,15 @@ def one_at_a_time(store: Store) -> Iterator[None]:
     Raises StoreError if another process works on them. Should one take the lease over, this process
     is interrupted, as by Ctrl-C.
     """
-    store.root.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(store.root / "chains.lock")
-    lock: Lock = file_lock
-    if store.remote:
-        lock = Lease(
-            store.remote, "leases/chains", file_lock,
-            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
-        )  # fmt: skip
+    lock = store.remote.lock(
+        "chains", store.root / "chains.lock", on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
+    )
     try:
         with lock.acquire(timeout=0):
             yield
     except Timeout as held:
-        where = held if isinstance(held, LeaseHeldError) else store.root
         raise StoreError(
-            f"{where}: another `sweeps headline` works here; wait for it or end it"
+            f"{held}: another `sweeps headline` works here; wait for it or end it"
         ) from None
 
 

@@ -15,8 +15,8 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sweeps.plan.cost import CostEstimate
 from sweeps.report.live.cost_lines import format_hours
-from sweeps.run.ledger import Ledger, Size
 from sweeps.run.resources import Resources
+from sweeps.store.attempts import Ledger, Size, Unit
 from wsss.errors import ForeseenError
 
 
@@ -36,7 +36,7 @@ class Budget:
             raise BudgetError(f"budget {self.hours:g}: not more than 0 hours; give e.g. --budget 8")
 
     @property
-    def unit(self) -> str:
+    def unit(self) -> Unit:
         """GPU or CPU."""
         return self.ledger.size.unit
 

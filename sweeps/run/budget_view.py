@@ -6,8 +6,8 @@ from sweeps.plan.cost import CostEstimate, estimate_cost
 from sweeps.plan.states import read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.run.budget import Budget, budget_lines, enough_hours, hours_left, size_of, with_budget
-from sweeps.run.ledger import Ledger
 from sweeps.run.resources import Resources
+from sweeps.store.attempts import Ledger
 from sweeps.store.store import Store
 
 

@@ -15,8 +15,8 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 
 from sweeps.plan.trials import Trial
 from sweeps.stages.hangs import num_hangs
-from sweeps.store.failures import write_failure
-from sweeps.store.same_errors import ErrorNote, SameErrors, take_note
+from sweeps.store.attempts import Reason
+from sweeps.store.failures import ErrorNote, SameErrors, take_note, write_failure
 from sweeps.store.store import Store
 
 MAX_TRIAL_RESTARTS = 2
@@ -45,7 +45,7 @@ class Events(tune.Callback):  # type: ignore[misc]  # ray is untyped
         trials: dict[str, Trial],
         listeners: list[Listener],
         say: Callable[[str], None],
-        ended: Callable[[str, str], None] = lambda run_id, why: None,
+        ended: Callable[[str, Reason], None] = lambda run_id, why: None,
     ) -> None:
         self.ended = ended
         self.store, self.trials, self.listeners, self.say = store, trials, listeners, say

@@ -6,54 +6,46 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sweeps.plan.search import Search
 from sweeps.plan.search_history import Listen, SearchTrial
-from sweeps.store.lease import Lease, Lock
+from sweeps.store.lease import Lease, LocalLock
 from sweeps.store.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def driving(search: Search, store: Store) -> Iterator[Lease | None]:
+def driving(search: Search, store: Store) -> Iterator[Lease | LocalLock]:
     """Hold a search as its only driver, its history as it is in the bucket; yield the lease.
 
-    None for a local store. Raises StoreError if another process runs the search, also if it took
+    Raises StoreError if another process runs the search, also if it took
     the lease over: then this one is interrupted first, as by Ctrl-C.
     """
     folder = search.folder(store)
-    file_lock = FileLock(folder / "driver.lock")
-    lease = None
-    if store.remote:
-        lease = Lease(
-            store.remote, f"leases/searches/{search.name}", file_lock,
-            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
-        )  # fmt: skip
-    lock: Lock = lease or file_lock
+    lock = store.remote.lock(
+        f"searches/{search.name}", folder / "driver.lock",
+        on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
+    )  # fmt: skip
     try:
         with lock.acquire(timeout=0):
             store.pull_folder(folder)  # again, as nobody else writes it from now on
-            yield lease
-            if lease:
-                lease.check()
+            yield lock
+            lock.check()
     except Timeout as held:
-        where = f" ({held})" if lease else ""
         raise StoreError(
-            f"another process runs search {search.name}{where}; wait for it or end it"
+            f"another process runs search {search.name} ({held}); wait for it or end it"
         ) from None
 
 
-def pushing(search: Search, store: Store, lease: Lease | None, listen: Listen) -> Listen:
+def pushing(search: Search, store: Store, lease: Lease | LocalLock, listen: Listen) -> Listen:
     """Return a listener that uploads the history before a trial goes on, then tells the other.
 
     So no checkpoint in the bucket has an epoch that the history lacks. While the bucket is away the
     search goes on; what is missing goes up with the next epoch, or at the end. An ended trial's
     losses come here from where it ran, for MLflow.
     """
-    if lease is None:
-        return listen
 
     def push(trial: SearchTrial | None) -> None:
         try:

@@ -23,13 +23,13 @@ from sweeps.run.budget import Budget, GatedTrials, size_of
 from sweeps.run.capacity import CapacityError
 from sweeps.run.events import MAX_LOST_NODES, MAX_TRIAL_RESTARTS, Events, Listener
 from sweeps.run.interrupts import Interrupts
-from sweeps.run.ledger import Ledger
 from sweeps.run.resources import Resources, concurrency
 from sweeps.run.stopping import EarlyEnd
 from sweeps.run.trainable import trainable
 from sweeps.stages.guard import check_half_trained
 from sweeps.stages.task import Conduct, TrialTask
-from sweeps.store.same_errors import ErrorNote
+from sweeps.store.attempts import Ledger
+from sweeps.store.failures import ErrorNote
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.config import NetworkConfig
 from wsss.interrupts import held_back

@@ -17,7 +17,7 @@ from sweeps.evidence.image_counts import count_images, save_image_counts
 from sweeps.plan.chain import counts_id
 from sweeps.stages.stage import Place, Record, Stage, Steps
 from sweeps.stages.train_cam import TrainCam, trained_cam
-from sweeps.store.environment import environment
+from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.stages.training_warnings import to_record
-from sweeps.store.environment import environment
+from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, StoreError, write_config
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset

@@ -12,8 +12,7 @@ from sweeps.stages.stage import Conduct, Place, complete
 from sweeps.stages.task import TrialTask
 from sweeps.stages.train_cam import TrainCam
 from sweeps.store.code_version import code_version
-from sweeps.store.failures import failure_kind, write_failure
-from sweeps.store.same_errors import note_of, write_note
+from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
 from sweeps.store.store import StoreError
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError

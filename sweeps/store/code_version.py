@@ -1,11 +1,16 @@
-"""Which code computed a result."""
+"""With what a result was computed: which code, which packages, which kind of machine."""
 
 import hashlib
+import platform
 import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it loads torch, and planning asks for the code's version
+    from wsss.training.process import Process
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +52,15 @@ def sources_of(recorded: str) -> str:
     """Return the digest within a recorded version; the whole of it for one of an older release."""
     found = re.search(r"[+.]s([0-9a-f]{10})$", recorded)
     return found.group(1) if found else recorded
+
+
+def environment(process: "Process") -> dict[str, str | int]:
+    """Return code, versions and the kind of machine, as a result records them."""
+    packages = ("torch", "torchvision", "numpy", "pillow", "ray", "mlflow", "wsss-sweeps")
+    return {
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "device": process.device.type,
+        "processes": process.world_size,
+        **{name: version(name) for name in packages},
+    }

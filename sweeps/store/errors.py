@@ -9,12 +9,6 @@ from wsss.errors import ForeseenError
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
-PASSING_CODES = {
-    "RequestTimeout", "SlowDown", "Throttling", "BadDigest", "IncompleteBody",
-    "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch",
-}  # fmt: skip
-"""Refusals which another try may not meet: mostly, that data was cut on the way."""
-
 
 class StoreError(ForeseenError, RuntimeError):
     """The store cannot be used; the message names the path or URL and the remedy."""
@@ -47,27 +41,3 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{error.filename or path}: cannot be written ({error.strerror}); free space on that "
             "disk and give the same command again, it goes on from the last checkpoint"
         ) from error
-
-
-def judge(error: Exception) -> str:
-    """Say what an error of boto3 means: absent, condition, bucket, refused, passing or unknown."""
-    from botocore import exceptions as boto
-
-    if isinstance(error, boto.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        code = error.response["Error"].get("Code", "")
-        if code in ("NoSuchBucket", "InvalidBucketName"):
-            return "bucket"
-        if code in ("PreconditionFailed", "ConditionalRequestConflict") or status == 412:
-            return "condition"
-        if status == 404:
-            return "absent"
-        return "passing" if status >= 500 or status == 429 or code in PASSING_CODES else "refused"
-    passing = (
-        boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError,
-        boto.FlexibleChecksumError, CutError, ConnectionError,
-    )  # fmt: skip
-    from_body = type(error).__module__.startswith("urllib3")
-    if isinstance(error, passing) or from_body or type(error).__name__ == "ResponseParserError":
-        return "passing"
-    return "refused" if isinstance(error, boto.BotoCoreError) else "unknown"

@@ -1,6 +1,10 @@
-"""The file that says why a run failed, and what each kind of failure means."""
+"""Why a run failed: the note that its process leaves, and the file that says it for good."""
 
+import json
+import re
+import traceback
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeps.store.store import write_json
@@ -8,7 +12,7 @@ from sweeps.store.store import write_json
 DIVERGED, NOT_LEARNING = "diverged", "not learning"
 
 KINDS = {"DivergedError": DIVERGED, "NotLearningError": NOT_LEARNING}
-"""By class, for those with a word of their own; named, as the classes' modules load torch."""
+"""Class of error -> its kind, if that is not its own name. By name: the classes load torch."""
 
 MEANINGS = {
     DIVERGED: "a gradient became infinite or NaN, so that no step could be taken. Nothing was "
@@ -20,20 +24,85 @@ MEANINGS = {
     "its threads are in runs/<id>/stack.txt.",
     "died": "its process ended without a word, again after each restart: often for want of memory.",
 }
-"""What a kind of failure says about the trial; others are names of errors."""
+"""Kind of failure -> what it says about the trial. All other kinds are names of errors."""
 
 
 def failure_kind(error: BaseException) -> str:
-    """Return an error's kind in a word or two."""
+    """Return an error's kind: a word or two, or the name of its class."""
     name = type(error).__name__
     return KINDS.get(name, name)
 
 
 def meanings(kinds: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return (kind, what it means) of each of these kinds that has a meaning, once."""
+    """Return (kind, what it means), once for each of these kinds that has a meaning."""
     return tuple((kind, MEANINGS[kind]) for kind in dict.fromkeys(kinds) if kind in MEANINGS)
 
 
 def write_failure(folder: Path, kind: str, message: str, details: str) -> None:
-    """Write a run's failure.json: its kind in a word, the message for a person, the traceback."""
+    """Write a run's failure.json.
+
+    kind: as `failure_kind` returns; message: for a person; details: the traceback.
+    """
     write_json(folder / "failure.json", {"kind": kind, "message": message, "traceback": details})
+
+
+@dataclass(frozen=True)
+class ErrorNote:
+    """An unforeseen error, as its process saw it."""
+
+    kind: str
+    message: str
+    where: str
+    """File, line and function which raised it."""
+    traceback: str
+
+    @property
+    def signature(self) -> tuple[str, str, str]:
+        """Equal for equal errors, whatever numbers and addresses are in their messages."""
+        lines = self.message.strip().splitlines() or [""]
+        return self.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", lines[-1]), self.where
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message} (at {self.where})"
+
+
+def note_of(error: BaseException) -> ErrorNote:
+    """Describe an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    details = "".join(traceback.format_exception(error))
+    return ErrorNote(type(error).__name__, str(error), where, details)
+
+
+def write_note(folder: Path, note: ErrorNote) -> None:
+    """Leave an error in a run's folder, where the driver finds it."""
+    write_json(folder / "error.json", asdict(note))
+
+
+def take_note(folder: Path) -> ErrorNote | None:
+    """Read and remove the error that a trial's process left; None if it left none."""
+    path = folder / "error.json"
+    try:
+        note = ErrorNote(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    path.unlink(missing_ok=True)
+    return note
+
+
+SAME_ERRORS_END_SWEEP = 3
+"""Distinct trials. One trial that fails again and again is its own affair."""
+
+
+class SameErrors:
+    """Counts the trials which met each error."""
+
+    def __init__(self, limit: int = SAME_ERRORS_END_SWEEP) -> None:
+        self.limit = limit
+        self.trials: dict[tuple[str, str, str], set[str]] = {}
+
+    def add(self, run_id: str, note: ErrorNote) -> bool:
+        """Take note of a trial's error; return whether as many trials have met it as may."""
+        trials = self.trials.setdefault(note.signature, set())
+        trials.add(run_id)
+        return len(trials) >= self.limit

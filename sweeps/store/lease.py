@@ -1,9 +1,10 @@
-"""A lock that holds across machines: an object in the bucket with a heartbeat.
+"""Locks of what one process may do at a time: among the processes of a machine, or everywhere.
 
-It is created on the condition that there is none, and rewritten every few seconds on the condition
-that it is still the one last written. Its age is the server's Date minus its Last-Modified, so no
-two clocks are compared. A holder that has died leaves an object which grows old and is taken over;
-on the same machine the file lock has ended with its process, and it is taken over at once.
+A lease is an object in the bucket with a heartbeat. It is created on the condition that there is
+none, and rewritten every few seconds on the condition that it is still the one last written. Its
+age is the server's Date minus its Last-Modified, so no two clocks are compared. A holder that died
+leaves an object which grows old and is taken over. On the same machine its file lock ended with its
+process, so that the lease is taken over at once.
 """
 
 import json
@@ -14,13 +15,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
 from sweeps.store.bucket import ObjectInfo
-from sweeps.store.errors import ConditionError, StoreError
+from sweeps.store.errors import ConditionError, StoreError, disk_errors
 from sweeps.store.remote import Remote
 
 BEAT_SECONDS = 10.0
@@ -41,8 +43,25 @@ class Lock(Protocol):
         """Give it back."""
 
 
+class LocalLock(FileLock):
+    """The lock of a file, with the further methods of a Lease. It ends with its process."""
+
+    expires_after = 0.0
+    """Seconds until the lock of a holder that was killed is free."""
+
+    def check(self) -> None:
+        """Do nothing: nobody can take it over."""
+
+
+def local_lock(path: Path) -> LocalLock:
+    """Return the lock of a file, whose folder is made."""
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return LocalLock(path)
+
+
 class LeaseHeldError(Timeout):
-    """Somebody else holds the lease, with a sign of life not long ago."""
+    """Somebody else holds the lease, and gave a sign of life not long ago."""
 
     def __init__(self, url: str, holder: dict[str, Any], age_seconds: float) -> None:
         super().__init__(url)
@@ -62,10 +81,11 @@ class _Found(NamedTuple):
 
 
 class Lease:
-    """The lease of a thing in a store: `with lease.acquire(timeout=0): ...`, as a FileLock.
+    """A lock among all machines, used as a FileLock: `with lease.acquire(timeout=0): ...`.
 
-    rel: the object's path. file_lock: among the processes of this machine. note: for others to
-    read while it is held. on_lost: called once, in another thread, should somebody take it over.
+    rel: the object's path in the store. file_lock: the lock among the processes of this machine.
+    note: for others to read while the lease is held. on_lost: called once, in another thread,
+    should somebody take it over.
     """
 
     def __init__(
@@ -75,7 +95,7 @@ class Lease:
         self.remote, self.key, self.file_lock = remote, remote.key(rel), file_lock
         self.url = remote.bucket.url(self.key)
         self.lost = False
-        """Whether somebody has taken it over: stop, and write nothing more."""
+        """Whether somebody has taken it over: then stop, and write nothing more."""
         self._on_lost = on_lost
         self._body = {
             "token": uuid.uuid4().hex, "note": note, "host": platform.node(), "pid": os.getpid(),
@@ -85,8 +105,13 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def expires_after(self) -> float:
+        """Seconds after its last sign of life until the lease of a lost holder is free."""
+        return STALE_SECONDS
+
     def acquire(self, timeout: float | None = None) -> "Lease":
-        """Take the lease within `timeout` seconds (None: wait for ever).
+        """Take the lease within `timeout` seconds (None: wait as long as it takes).
 
         Raises filelock.Timeout if a process of this machine holds it, LeaseHeldError if another
         machine does, StoreError if the bucket does not answer.
@@ -112,7 +137,7 @@ class Lease:
         return self
 
     def release(self) -> None:
-        """Give the lease back; it must not fail what was done under it."""
+        """Give the lease back. A bucket that does not answer is no error: what was done counts."""
         self._stop.set()
         if self._thread:
             self._thread.join()
@@ -127,7 +152,7 @@ class Lease:
             self.file_lock.release()
 
     def check(self) -> None:
-        """Raise StoreError if somebody has taken the lease over."""
+        """Raise StoreError if another process has taken the lease over."""
         if self.lost:
             raise StoreError(
                 f"{self.url}: taken over by another process, as this one gave no sign of life for "
@@ -144,7 +169,7 @@ class Lease:
         self.release()
 
     def _try_once(self) -> LeaseHeldError | None:
-        """Create the object or take it over; return who holds it if that is not allowed."""
+        """Create the object or take it over; if somebody else holds it, return that error."""
         found = self._read()
         if found is None:
             etag = self._write(only_new=True)
@@ -192,7 +217,7 @@ class Lease:
             return None
 
     def _keep(self) -> None:
-        """Rewrite the object until it is released or somebody else's."""
+        """Rewrite the object until it is released or taken over."""
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 etag = self._write(only_if_etag=self._etag)

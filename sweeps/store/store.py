@@ -24,12 +24,13 @@ from zipfile import BadZipFile, ZipFile
 
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
+from sweeps.store.no_bucket import NoBucket
 from wsss import json_files
 from wsss.config import RunConfig
 from wsss.identity import canonical_json
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
-    from sweeps.store.lease import Lease, Lock
+    from sweeps.store.lease import Lease, LocalLock
     from sweeps.store.remote import Remote
 
 DONE, LABEL = "done.json", "stage.json"
@@ -42,18 +43,12 @@ logger = logging.getLogger(__name__)
 class Folder:
     """What one stage keeps: <root>/<room>/<id>."""
 
-    def __init__(self, path: Path, remote: "Remote | None" = None) -> None:
-        self.path, self.remote = path, remote
-        self._lease: Lease | None = None
+    def __init__(self, path: Path, remote: "Remote | NoBucket | None" = None) -> None:
+        self.path, self.remote = path, remote or NoBucket()
+        self._lock: Lease | LocalLock | None = None
+        """While it is held."""
 
     # What is kept
-
-    @property
-    def rel(self) -> str:
-        """The path below the store's root: where a bucket has it."""
-        if self.remote:
-            return self.path.relative_to(self.remote.mirror).as_posix()
-        return "/".join(self.path.parts[-2:])
 
     @property
     def checkpoints(self) -> Path:
@@ -88,7 +83,7 @@ class Folder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write what the stage came to, which finishes it, and share the folder."""
-        self._check_lease()
+        self._check_lock()
         self.clear_failure()
         write_json(self.path / DONE, result)
         self.share()
@@ -105,17 +100,14 @@ class Folder:
         """Delete a file, in the bucket as well: else the next pull brings it back."""
         if (self.path / name).exists():
             (self.path / name).unlink(missing_ok=True)
-            if self.remote:
-                self.remote.delete(f"{self.rel}/{name}")
+            self.remote.delete(self.path / name)
 
     # One process at a time
 
-    def lock(self, *, note: str = "") -> "Lock":
-        """Return the lock of the one process that works here; it ends with the process.
-
-        note: for others to read, where it is a lease in a bucket.
-        """
-        return _lock(self.path / "stage.lock", self.remote, f"leases/{self.rel}", note=note)
+    def lock(self) -> "Lease | LocalLock":
+        """Return the lock of the one process that works here; it ends with the process."""
+        name = "/".join(self.path.parts[-2:])
+        return self.remote.lock(name, self.path / "stage.lock")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -126,34 +118,28 @@ class Folder:
         try:
             lock.acquire(timeout=SAY_WAITING_AFTER)
         except Timeout as held:
-            where = held if self.remote else self.path
-            logger.warning("%s: another process is at work on this; waiting for it", where)
+            logger.warning("%s: another process is at work on this; waiting for it", held)
             lock.acquire()
-        self._lease = lock if self.remote else None  # type: ignore[assignment]
+        self._lock = lock
         try:
             yield
         finally:
-            self._lease = None
+            self._lock = None
             lock.release()
 
-    def _check_lease(self) -> None:
-        if self._lease:
-            self._lease.check()
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
 
-    # Sharing with a bucket: nothing to do for a store that is one folder
+    # Sharing with a bucket
 
     def is_finished(self) -> bool:
         """Whether the stage is finished, here or elsewhere; its result is here then.
 
         One that was finished here and could not be shared is shared now.
         """
-        if self.remote:
-            there = self.remote.bucket.head(self.remote.key(f"{self.rel}/{DONE}"))
-            if there and not (self.path / DONE).exists():
-                with self._one_at_a_time():
-                    self.remote.pull_file(f"{self.rel}/{DONE}", there)
-            elif not there and (self.path / DONE).exists():
-                self.share()
+        if not self.remote.pull_file(self.path / DONE) and (self.path / DONE).exists():
+            self.share()
         return self.result() is not None
 
     def has_whole(self, name: str) -> bool:
@@ -162,71 +148,42 @@ class Folder:
             with ZipFile(self.path / name) as archive:
                 return archive.testzip() is None
         except FileNotFoundError:
-            key = f"{self.rel}/{name}"
-            return bool(self.remote and self.remote.bucket.head(self.remote.key(key)))
+            return self.remote.has_file(self.path / name)
         except (OSError, BadZipFile):
             return False
 
     def share(self) -> None:
         """Give others what they lack of this folder; done.json last. Raises StoreError."""
-        if self.remote:
-            from sweeps.store.results import push_training
-
-            self._check_lease()
-            room, _, name = self.rel.partition("/")
-            if self.checkpoints.exists():
-                push_training(self.remote, name, room=room)
-            else:
-                self.remote.push_folder(self.rel)
+        self._check_lock()
+        self.remote.push_training(self.path)
 
     def push(self, only: set[str] | None = None) -> None:
         """Give others these files, by their names; None: all. Raises StoreError."""
-        if self.remote:
-            self.remote.push_folder(self.rel, only=only)
+        self.remote.push_folder(self.path, only=only)
 
     def pull(self, only: set[str] | None = None) -> None:
         """Bring these files here, by their names; None: all. Raises StoreError."""
-        if self.remote:
-            with self._one_at_a_time():
-                self.remote.pull_folder(self.rel, only=only)
+        with self.remote.one_at_a_time():
+            self.remote.pull_folder(self.path, only=only)
 
     def pull_training(self) -> None:
         """Bring a training here: its records, and its newest checkpoints unless ours are newer."""
-        if self.remote:
-            from sweeps.store.results import pull_training
-
-            room, _, name = self.rel.partition("/")
-            with self._one_at_a_time():
-                pull_training(self.remote, name, room=room)
+        with self.remote.one_at_a_time():
+            self.remote.pull_training(self.path)
 
     def file_names(self) -> set[str]:
         """Return the names of the files here and elsewhere; those which others lack are shared."""
-        if self.remote:
-            self.remote.push_folder(self.rel)
-            return {Path(rel).name for rel in self.remote.objects(self.rel)}
-        return {path.name for path in self.path.glob("*")}
+        self.push()
+        names = {Path(rel).name for rel in self.remote.objects(self.path)}
+        return names | {path.name for path in self.path.glob("*")}
 
     def machine(self) -> str:
         """Return which files this process sees: equal for processes that see the same ones."""
-        return self.remote.machine() if self.remote else ""
+        return self.remote.machine()
 
     def take_over(self, checkpoints: list[str]) -> None:
         """Make the checkpoints here those of another machine, which has shared them."""
-        if self.remote:
-            from sweeps.store.results import take_over_training
-
-            room, _, name = self.rel.partition("/")
-            take_over_training(self.remote, name, checkpoints, room=room)
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Keep the processes of one machine from downloading the same twice."""
-        from filelock import FileLock
-
-        assert self.remote
-        self.remote.mirror.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.remote.mirror / "pull.lock"):
-            yield
+        self.remote.take_over_training(self.path, checkpoints)
 
 
 class CamFolder(Folder):
@@ -270,14 +227,15 @@ class Store:
     def __init__(
         self,
         root: Path,
-        remote: "Remote | None" = None,
+        remote: "Remote | NoBucket | None" = None,
         named: Mapping[str, Path] | None = None,
     ) -> None:
-        self.root, self.remote, self.named = root.absolute(), remote, dict(named or {})
+        self.root, self.remote = root.absolute(), remote or NoBucket()
+        self.named = dict(named or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """On another machine, the mirror is somewhere else."""
-        return _reopened, (self.remote.url if self.remote else str(self.root), self.named)
+        return _reopened, (self.remote.url or str(self.root), self.named)
 
     def folder(self, rel: str) -> Folder:
         """Return the folder of any stage, or one within it: <room>/<id>[/...].
@@ -307,53 +265,41 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> "Lock":
+    def driver_lock(self, name: str) -> "Lease | LocalLock":
         """Return the lock of the one process that runs a sweep; it ends with the process.
 
         In a bucket it is a lease, which also holds on other machines.
         """
-        return _lock(self.sweep(name) / "driver.lock", self.remote, f"leases/sweeps/{name}")
+        return self.remote.lock(f"sweeps/{name}", self.sweep(name) / "driver.lock")
 
     def pull_results(self) -> None:
-        """Bring here what tables and reports read from the bucket; nothing for a local store."""
-        if self.remote:
-            from sweeps.store.results import pull_results
-
-            pull_results(self.remote)
+        """Bring here what tables and reports read."""
+        self.remote.pull_results()
 
     def push_results(self) -> None:
-        """Upload finished runs which an earlier attempt could not; nothing for a local store."""
-        if self.remote:
-            from sweeps.store.results import push_results
-
-            push_results(self.remote)
+        """Share finished runs which an earlier attempt could not."""
+        self.remote.push_results()
 
     def push_run(self, run_id: str) -> None:
-        """Upload a run's files, as after a failure; nothing for a local store."""
-        if self.remote:
-            from sweeps.store.results import push_run
-
-            push_run(self.remote, run_id)
+        """Share a run's files, as after a failure."""
+        self.remote.push_run(run_id)
 
     def push_sweep(self, name: str) -> None:
-        """Upload a sweep's files; nothing for a local store."""
-        if self.remote:
-            self.remote.push_folder(f"sweeps/{name}")
+        """Share a sweep's files."""
+        self.remote.push_folder(self.sweep(name))
 
     def push_folder(self, path: Path) -> None:
-        """Upload any folder under the root, such as a stage's; nothing for a local store."""
-        if self.remote:
-            self.remote.push_folder(path.relative_to(self.root).as_posix())
+        """Share any folder under the root."""
+        self.remote.push_folder(path)
 
     def pull_folder(self, path: Path) -> None:
-        """Download any folder under the root; nothing for a local store."""
-        if self.remote:
-            self.remote.pull_folder(path.relative_to(self.root).as_posix())
+        """Bring any folder under the root here."""
+        self.remote.pull_folder(path)
 
     @property
     def artifact_location(self) -> str:
         """URI under which MLflow shall keep artifacts, where no server decides it."""
-        if self.remote:
+        if self.remote.url:
             return f"{self.remote.url}/mlartifacts"
         return (self.root / "mlartifacts").as_uri()
 
@@ -370,14 +316,11 @@ class Store:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            option = "WSSS_MIRROR" if self.remote else "--store"
+            option = "WSSS_MIRROR" if self.remote.url else "--store"
             raise StoreError(
                 f"{self.root}: not writable ({error.strerror}); give another folder with {option}"
             ) from None
-        if self.remote:
-            key = self.remote.key(f".probe-{self.remote.machine()}")
-            self.remote.bucket.put_bytes(key, b"")
-            self.remote.bucket.delete(key)
+        self.remote.check_writable()
 
 
 def open_store(place: str | Path) -> Store:
@@ -398,19 +341,6 @@ def open_store(place: str | Path) -> Store:
     default = Path.home() / ".cache" / "wsss" / digest
     mirror = Path(os.environ.get("WSSS_MIRROR") or default).absolute()
     return Store(mirror, Remote(url, mirror))
-
-
-def _lock(path: Path, remote: "Remote | None", name: str, *, note: str = "") -> "Lock":
-    """Return the lock of a file, whose folder is made; with a bucket, a lease of this name."""
-    from filelock import FileLock
-
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if remote is None:
-        return FileLock(path)
-    from sweeps.store.lease import Lease
-
-    return Lease(remote, name, FileLock(path), note=note)
 
 
 def _check_label(path: Path, rel: str) -> None:

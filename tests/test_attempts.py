@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bucket_server import BUCKET, faulty_proxy, moto_server
@@ -20,20 +19,16 @@ from sweeps.cli.ledger import add_up, format_hours
 from sweeps.cli.ledger import ledger as ledger_command
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
-from sweeps.run import ledger as ledger_module
-from sweeps.run.ledger import Ledger, Size, append_lines, ledger_path
 from sweeps.store import bucket as remote_bucket
+from sweeps.store.attempts import Attempt, Book, Ledger, Session, Size, read_book
 from sweeps.store.code_version import ROOT
-from sweeps.store.ledger_book import make_book, read_book
 from sweeps.store.remote import Remote
-from sweeps.store.results import merge_ledgers
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store, StoreError, write_json
 from wsss.training.checkpoint_names import checkpoint_name
 
 SWEEP = finished_sweep(("VI",), 1)
 FIRST, SECOND = SWEEP.plan.trials[:2]
 HOUR = 3600.0
-URL = f"s3://{BUCKET}/ledger"
 
 
 class Clock:
@@ -56,11 +51,6 @@ def epoch(ledger: Ledger, clock: Clock, trial: Trial, number: int, *, after: flo
     ledger.update(trial, status="running", record={"epoch": float(number), "loss": 0.5})
 
 
-def lines_of(store: Store) -> list[dict[str, Any]]:
-    text = ledger_path(store, SWEEP.name).read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def test_a_finished_trial_is_useful_from_start_to_end(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
     with driver(store, clock) as ledger:
@@ -75,9 +65,9 @@ def test_a_finished_trial_is_useful_from_start_to_end(tmp_path: Path) -> None:
     assert (account.unit, account.useful, account.idle) == ("GPU", 5.0, 5.0)
     assert (account.repeated, account.lost, account.running) == (0.0, 0.0, 0.0)
     assert account.reasons == {"finished": 1}
-    assert [line["event"] for line in lines_of(store)] == [
-        "session", "room", "start", "mark", "mark", "end", "close",
-    ]  # fmt: skip
+    (attempt,) = ledger.book().attempts
+    assert [epoch for _, epoch in attempt.marks] == [1, 2]
+    assert (attempt.title, attempt.run, attempt.cam) == (FIRST.name, FIRST.run_id, FIRST.cam_id)
 
 
 def test_epochs_done_again_are_repeated_and_the_rest_of_a_dead_attempt_lost(tmp_path: Path) -> None:
@@ -176,7 +166,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from finished import finished_sweep
-from sweeps.run.ledger import Ledger, Size
+from sweeps.store.attempts import Ledger, Size
 from sweeps.store.store import Store
 sweep = finished_sweep(("VI",), 1)
 with Ledger(Store(Path(sys.argv[1])), sweep.name, Size(0, 1.0, 1.0)) as ledger:
@@ -187,7 +177,7 @@ with Ledger(Store(Path(sys.argv[1])), sweep.name, Size(0, 1.0, 1.0)) as ledger:
 """
 
 
-def test_the_attempts_of_a_killed_driver_end_at_its_last_line(tmp_path: Path) -> None:
+def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(tmp_path: Path) -> None:
     store = Store(tmp_path)
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
@@ -197,18 +187,16 @@ def test_the_attempts_of_a_killed_driver_end_at_its_last_line(tmp_path: Path) ->
         assert process.stdout is not None
         assert process.stdout.readline() == "at work\n"
         process.send_signal(signal.SIGKILL)
-    before = lines_of(store)
-    assert [line["event"] for line in before] == ["session", "start", "mark"]
-    with ledger_path(store, SWEEP.name).open("a") as file:
-        file.write('{"event": "ma')  # what it was writing
+    (left,) = read_book(store, SWEEP.name).attempts
+    ((at, number),) = left.marks
+    assert (left.end, number) == (None, 1)
     time.sleep(0.05)
     with driver(store, Clock()):
         pass
-    book = read_book(ledger_path(store, SWEEP.name))
+    book = read_book(store, SWEEP.name)
     (attempt,) = book.attempts
-    assert (attempt.end, attempt.why) == (before[-1]["at"], "killed")
-    assert book.num_broken == 1
-    assert list(book.sessions)[0:1] == [before[0]["session"]]
+    assert (attempt.end, attempt.why) == (at, "killed")
+    assert left.session in book.sessions
     assert len(book.sessions) == 2
 
 
@@ -226,21 +214,28 @@ def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(tmp_path: P
 
 def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
+    written = set()
     with driver(store, clock) as ledger:
         for _ in range(100):
             clock.hours += 1 / HOUR
             ledger.beat()
-    assert [line["event"] for line in lines_of(store)].count("alive") == 3
+            (session,) = ledger.book().sessions.values()
+            written.add(round(session.last - session.start))
+    assert sorted(written) == [0, 30, 60, 90]
 
 
 def test_a_clock_that_is_set_back_takes_no_hours_away() -> None:
-    start = {"event": "start", "at": 5 * HOUR, "session": "s", "attempt": "a", "run": "r",
-             "cam": "c", "name": "n", "workers": 0, "gpus": 1, "cpus": 1, "epoch": 0}  # fmt: skip
-    end = {"event": "end", "at": 4 * HOUR, "session": "s", "attempt": "a", "why": "finished"}
-    assert add_up(make_book([start, end])).spent == 0.0
+    attempt = Attempt(
+        name="a", session="s", run="r", cam="c", title="n", workers=0, gpus=1, cpus=1,
+        start=5 * HOUR, from_epoch=0, end=4 * HOUR, why="finished",
+    )  # fmt: skip
+    session = Session(name="s", start=5 * HOUR, last=4 * HOUR)
+    assert add_up(Book([attempt], [session])).spent == 0.0
 
 
-def test_lines_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_full_disk_refuses_waits_for_the_next_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, clock = Store(tmp_path), Clock()
     with driver(store, clock) as ledger:
 
@@ -248,21 +243,33 @@ def test_lines_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(ledger_module.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
             ledger.update(FIRST, status="running")
-            assert ledger.problem is not None
-        assert [line["event"] for line in lines_of(store)] == ["session"]
-        ledger.update(FIRST, status="done")
+            assert "free space on that disk" in str(ledger.problem)
+        assert ledger.book().attempts == []
+        clock.hours += 1
+        ledger.update(SECOND, status="running")
         assert ledger.problem is None
-    events = [line["event"] for line in lines_of(store)]
-    assert events == ["session", "start", "end", "close"]
+        assert [a.title for a in ledger.book().open_attempts()] == [FIRST.name, SECOND.name]
 
 
-def test_a_cut_line_gets_a_line_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    path.write_text('{"cut')
-    append_lines(path, [{"a": 1}, {"b": 2}])
-    assert path.read_text() == '{"cut\n{"a": 1}\n{"b": 2}\n'
+def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(tmp_path: Path) -> None:
+    store, clock = Store(tmp_path), Clock()
+    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+        ledger.update(FIRST, status="running")
+        epoch(ledger, clock, FIRST, 1, after=2.0)
+        (store.sweep(SWEEP.name) / "drivers" / f"{ledger.session.name}.json").unlink()
+        assert add_up(read_book(store, SWEEP.name)).spent == 2.0
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"name": 1', ""])
+def test_a_file_that_is_no_attempt_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = Store(tmp_path).sweep("s") / "attempts" / "a.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(StoreError, match="delete the file") as caught:
+        read_book(Store(tmp_path), "s")
+    assert str(caught.value).startswith(f"{path}: not ")
 
 
 def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
@@ -299,17 +306,16 @@ def test_hours_have_the_digits_that_tell_something(hours: float, text: str) -> N
 
 
 def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as_well(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with moto_server() as port, faulty_proxy(port) as proxy:
-        store, clock = Store(tmp_path / "here", Remote(URL, tmp_path / "here")), Clock()
-        there = Remote(URL, tmp_path / "there")
+        url = f"s3://{BUCKET}/ledger"
+        store, clock = Store(tmp_path / "here", Remote(url, tmp_path / "here")), Clock()
+        there = Remote(url, tmp_path / "there")
 
-        def uploaded() -> list[str]:
+        def uploaded() -> list[str | None]:
             there.pull_folder("sweeps")
-            path = ledger_path(Store(tmp_path / "there"), SWEEP.name)
-            lines = path.read_text().splitlines() if path.exists() else []
-            return [json.loads(line)["event"] for line in lines]
+            return [a.why for a in read_book(Store(tmp_path / "there"), SWEEP.name).attempts]
 
         with driver(store, clock) as ledger:
             ledger.update(FIRST, status="running")
@@ -319,20 +325,35 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
             assert uploaded() == []
             clock.hours += 2 / HOUR
             ledger.beat()
-            assert uploaded() == ["session", "start", "alive"]
+            assert uploaded() == [None]
             monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
             proxy.faults = [("PUT", "refuse")] * 2
             ledger.update(FIRST, status="done", record={"epoch": 2.0})
             assert "tried 2 times" in str(ledger.problem)  # and the sweep goes on
+            assert uploaded() == [None]
             ledger.update(SECOND, status="running")
             ledger.update(SECOND, status="done", record={"epoch": 2.0})
-            assert uploaded() == ["session", "start", "alive", "end", "start", "end"]
-        assert uploaded()[-1] == "close"
+            assert uploaded() == ["finished", "finished"]
+            clock.hours += 1
+        uploaded()
+        last = read_book(Store(tmp_path / "there"), SWEEP.name).sessions[ledger.session.name].last
+        assert last == clock()
 
 
-def test_what_two_machines_wrote_into_a_ledger_is_kept_of_both() -> None:
-    start, ours, theirs = b'{"at": 1}\n', b'{"at": 2, "session": "a"}\n', b'{"at": 3}\n'
-    assert merge_ledgers(start + theirs, start + ours) == start + theirs + ours
-    assert merge_ledgers(start + theirs, start) == start + theirs
-    assert merge_ledgers(b"", ours) == ours
-    assert merge_ledgers(b'{"cut', ours) == b'{"cut\n' + ours
+def test_another_machine_ends_the_attempts_of_a_driver_that_was_lost(tmp_path: Path) -> None:
+    with moto_server():
+        url = f"s3://{BUCKET}/lost"
+        stores = [Store(path, Remote(url, path)) for path in (tmp_path / "a", tmp_path / "b")]
+        clock = Clock()
+        lost = driver(stores[0], clock)
+        lost.__enter__()
+        lost.update(FIRST, status="running")
+        epoch(lost, clock, FIRST, 1, after=1.0)
+        lost.beat()
+        stores[1].pull_results()
+        clock.hours += 30
+        with driver(stores[1], clock) as ledger:
+            assert ledger.spent() == 2.0  # an hour of 2 GPUs
+        stores[0].pull_results()
+        (attempt,) = read_book(stores[0], SWEEP.name).attempts
+        assert (attempt.why, attempt.end) == ("killed", 101 * HOUR)

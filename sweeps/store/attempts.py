@@ -1,0 +1,320 @@
+"""The ledger of a sweep: each attempt at a trial, what it held and how it ended.
+
+    sweeps/<name>/attempts/<id>.json   an attempt, written at its start, after each epoch and at
+                                       its end
+    sweeps/<name>/drivers/<id>.json    a driver's time, written at least every ALIVE_SECONDS
+
+Only the sweep's one driver writes them, each as a whole. A driver that is killed leaves attempts
+without an end; the next driver ends them at the last sign of life of the one before.
+All times are seconds since 1970 by the driver's clock.
+"""
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sweeps.store.store import Store, StoreError, read_json, write_json
+from wsss.training.checkpoint_names import epochs_of
+
+ALIVE_SECONDS = 30.0
+"""So much time at most is missing from the ledger after a driver was killed."""
+
+PUSH_SECONDS = 60.0
+"""So much is missing at most from the ledger in a bucket after the driver's machine was lost."""
+
+EPOCH_KEY = "loss"
+"""Only the records of a finished epoch have it, those of the scoring after it have not."""
+
+Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
+"""Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node
+went away; interrupted: the sweep was stopped, by a person or by its budget."""
+
+Unit = Literal["GPU", "CPU"]
+"""What hours are counted of."""
+
+
+class Work(Protocol):
+    """What the ledger notes of a trial."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that it finishes."""
+
+    @property
+    def cam_id(self) -> str:
+        """The training that it needs."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+
+
+class Size(NamedTuple):
+    """What one trial holds while it runs."""
+
+    workers: int
+    gpus: float
+    """Of all its workers together, as cpus."""
+    cpus: float
+
+    @property
+    def unit(self) -> Unit:
+        """What its hours are counted in."""
+        return "GPU" if self.gpus else "CPU"
+
+
+class Attempt(BaseModel):
+    """One attempt at a trial."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    """Its id."""
+    session: str
+    """The id of its driver's session."""
+    run: str
+    cam: str
+    title: str
+    """The trial's name for people."""
+    workers: int
+    gpus: float
+    """Of all workers together, as cpus."""
+    cpus: float
+    start: float
+    from_epoch: int
+    """Of the newest checkpoint on the driver's machine when it began."""
+    marks: list[tuple[float, int]] = []
+    """(time, epoch) at the end of each epoch."""
+    end: float | None = None
+    why: Reason | None = None
+    """None: not ended."""
+
+    def devices(self, unit: Unit) -> float:
+        """Return the GPUs or CPUs held."""
+        return self.gpus if unit == "GPU" else self.cpus
+
+    def hours(self, unit: Unit, now: float) -> float:
+        """Return the GPU- or CPU-hours held until its end, or until now."""
+        end = now if self.end is None else self.end
+        return hours_between(self.start, end) * self.devices(unit)
+
+    def last_sign(self) -> float:
+        """Return the last time at which it says that its driver was alive."""
+        return max([self.start, *(at for at, _ in self.marks), self.end or 0.0])
+
+
+class Session(BaseModel):
+    """One driver's time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(default_factory=lambda: uuid.uuid4().hex[:8])
+    """Its id."""
+    host: str = Field(default_factory=platform.node)
+    pid: int = Field(default_factory=os.getpid)
+    start: float
+    last: float
+    """When the driver was last known to be alive."""
+    gpus: float = 0.0
+    """What all trials at once may hold, as cpus."""
+    cpus: float = 0.0
+
+
+class Book:
+    """The attempts and sessions of a ledger, the earliest first."""
+
+    def __init__(self, attempts: Iterable[Attempt] = (), sessions: Iterable[Session] = ()) -> None:
+        self.attempts = sorted(attempts, key=lambda attempt: (attempt.start, attempt.name))
+        self.sessions = {s.name: s for s in sorted(sessions, key=lambda session: session.start)}
+        for attempt in self.attempts:
+            name, last = attempt.session, attempt.last_sign()
+            # A driver's own file may be missing where uploading or writing was cut short.
+            known = self.sessions.get(name) or Session(name=name, start=attempt.start, last=last)
+            self.sessions[name] = known.model_copy(update={"last": max(known.last, last)})
+
+    @property
+    def unit(self) -> Unit:
+        """GPU, or CPU if no attempt held a GPU."""
+        return "GPU" if any(attempt.gpus for attempt in self.attempts) else "CPU"
+
+    def open_attempts(self) -> list[Attempt]:
+        """Return the attempts that have not ended."""
+        return [attempt for attempt in self.attempts if attempt.end is None]
+
+    def last_sign(self, attempt: Attempt) -> float:
+        """Return when an attempt's driver was last known to be alive."""
+        return self.sessions[attempt.session].last
+
+    def hours(self, unit: Unit) -> float:
+        """Return the hours of all attempts; of open ones until their driver's last sign of life."""
+        return sum(attempt.hours(unit, self.last_sign(attempt)) for attempt in self.attempts)
+
+
+def read_book(store: Store, sweep_name: str) -> Book:
+    """Read a sweep's ledger; empty if there is none. Raises StoreError for a file it cannot use."""
+    folder = store.sweep(sweep_name)
+    attempts = [_read(path, Attempt) for path in (folder / "attempts").glob("*.json")]
+    sessions = [_read(path, Session) for path in (folder / "drivers").glob("*.json")]
+    return Book(attempts, sessions)
+
+
+class Ledger:
+    """Writes a sweep's ledger while it runs; a Listener. Use as a context manager, as the driver.
+
+    A disk that is full does not end the sweep: what could not be written waits in memory for the
+    next chance, and `problem` says why. Into a bucket it goes with each result, and every
+    PUSH_SECONDS.
+    """
+
+    def __init__(
+        self, store: Store, sweep_name: str, size: Size, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
+        self.session = Session(start=clock(), last=clock())
+        self.open: dict[str, Attempt] = {}
+        """Run id -> its attempt at work."""
+        self.stopped: dict[str, Attempt] = {}
+        """Run id -> its attempt that was interrupted."""
+        self.closed_hours = 0.0
+        self.unwritten: dict[Path, Attempt | Session] = {}
+        self.written_at = self.pushed_at = clock()
+        self.problem: OSError | StoreError | None = None
+
+    def __enter__(self) -> "Ledger":
+        book = self.book()
+        self._write(self.session)  # first, as each attempt names its session
+        for attempt in book.open_attempts():
+            attempt.end = book.last_sign(attempt)
+            attempt.why = "finished" if self._is_finished(attempt) else "killed"
+            self._write(attempt)
+        self.closed_hours = book.hours(self.size.unit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for run_id in list(self.open):
+            self.ended(run_id, "interrupted")
+        for attempt in self.stopped.values():
+            if self._is_finished(attempt):  # a result may come after Tune has let a trial go
+                attempt.why = "finished"
+                self._write(attempt)
+        self._sign()
+        self.store.push_sweep(self.sweep_name)
+
+    def room(self, trials_at_once: int) -> None:
+        """Note how much the sweep may hold at once, against which idle time is counted."""
+        self.session.gpus = self.size.gpus * trials_at_once
+        self.session.cpus = self.size.cpus * trials_at_once
+        self._sign()
+
+    def update(self, trial: Work, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Note what happened to a trial, as run.Listener says."""
+        run_id = trial.run_id
+        if status == "running" and record is None:
+            self.ended(run_id, "killed")  # unless `ended` has said better why it was
+            self._start(trial)
+            return
+        attempt = self.open.get(run_id)
+        if attempt and status == "running" and record and EPOCH_KEY in record:
+            attempt.marks.append((self.clock(), int(record["epoch"])))
+            self._write(attempt)
+        if status != "running":
+            reasons: dict[str, Reason] = {"done": "finished", "failed": "failed"}
+            self.ended(run_id, reasons.get(status, "interrupted"))
+            self._push()  # as the trial's result
+
+    def ended(self, run_id: str, why: Reason) -> None:
+        """Note that an attempt has ended; nothing if none is open."""
+        attempt = self.open.pop(run_id, None)
+        if attempt is None:
+            return
+        attempt.end, attempt.why = self.clock(), why
+        self.closed_hours += attempt.hours(self.size.unit, attempt.end)
+        if why == "interrupted":
+            self.stopped[run_id] = attempt
+        self._write(attempt)
+
+    def beat(self) -> None:
+        """Note from time to time that the driver is alive; call it as often as you like."""
+        if self.clock() - self.written_at >= ALIVE_SECONDS:
+            self._sign()
+        if self.clock() - self.pushed_at >= PUSH_SECONDS:
+            self._push()
+
+    def spent(self) -> float:
+        """Return the hours of all attempts so far, of all drivers, in the unit of this one."""
+        now, unit = self.clock(), self.size.unit
+        return self.closed_hours + sum(a.hours(unit, now) for a in self.open.values())
+
+    def book(self) -> Book:
+        """Read what is in the store."""
+        return read_book(self.store, self.sweep_name)
+
+    def _is_finished(self, attempt: Attempt) -> bool:
+        return self.store.run(attempt.run).metrics() is not None
+
+    def _start(self, trial: Work) -> None:
+        checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
+        attempt = Attempt(
+            name=uuid.uuid4().hex[:8], session=self.session.name, run=trial.run_id,
+            cam=trial.cam_id, title=trial.name, workers=self.size.workers, gpus=self.size.gpus,
+            cpus=self.size.cpus, start=self.clock(),
+            from_epoch=max(map(epochs_of, checkpoints), default=0),
+        )  # fmt: skip
+        self.open[trial.run_id] = attempt
+        self._write(attempt)
+
+    def _push(self) -> None:
+        """Upload the ledger; a bucket that is away is tried again later."""
+        try:
+            self.store.push_sweep(self.sweep_name)
+        except StoreError as error:
+            self.problem = error
+        self.pushed_at = self.clock()
+
+    def _sign(self) -> None:
+        """Write down that the driver is alive."""
+        self.session.last = self.clock()
+        self._write(self.session)
+
+    def _write(self, record: Attempt | Session) -> None:
+        """Replace a record's file, and those that could not be written before."""
+        folder = self.store.sweep(self.sweep_name)
+        folder /= "attempts" if isinstance(record, Attempt) else "drivers"
+        self.unwritten[folder / f"{record.name}.json"] = record
+        self.written_at = self.clock()
+        try:
+            for path in list(self.unwritten):
+                write_json(path, self.unwritten[path].model_dump(mode="json"))
+                del self.unwritten[path]
+            self.problem = None
+        except (OSError, StoreError) as error:
+            self.problem = error
+
+
+def hours_between(start: float, end: float) -> float:
+    """Return hours; none if the clock was set back."""
+    return max(0.0, end - start) / 3600
+
+
+Record = TypeVar("Record", Attempt, Session)
+
+
+def _read(path: Path, kind: type[Record]) -> Record:
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"])
+        raise StoreError(
+            f"{path}: not a record of {'an attempt' if kind is Attempt else 'a driver'} ({what}); "
+            "delete the file, and its hours are not counted"
+        ) from None

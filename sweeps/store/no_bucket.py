@@ -1,0 +1,81 @@
+"""What a store has in place of a bucket if it is a folder only: the same methods, doing nothing."""
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # locks are for those who write: reading starts fast
+    from sweeps.store.bucket import ObjectInfo
+    from sweeps.store.lease import LocalLock
+
+
+class NoBucket:
+    """The counterpart of `Remote`, which says what each method does, for a store without bucket."""
+
+    url: str | None = None
+
+    def machine(self) -> str:
+        """Return one id for all machines: where they share a folder, they see the same files."""
+        return ""
+
+    def check_writable(self) -> None:
+        """Do nothing."""
+
+    def lock(
+        self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
+    ) -> "LocalLock":
+        """Return the lock of a file, whose folder is made; nobody can take it over."""
+        from sweeps.store.lease import local_lock
+
+        return local_lock(path)
+
+    def objects(self, folder: str | Path) -> "dict[str, ObjectInfo]":
+        """Return that there are none."""
+        return {}
+
+    def push_folder(self, folder: str | Path, *, only: Container[str] | None = None) -> list[str]:
+        """Upload nothing."""
+        return []
+
+    def pull_folder(
+        self, folder: str | Path, *, skip: Iterable[str] = (), only: Container[str] | None = None
+    ) -> list[str]:
+        """Download nothing."""
+        return []
+
+    def has_file(self, file: str | Path) -> bool:
+        """Return that there is none."""
+        return False
+
+    def pull_file(self, file: str | Path) -> bool:
+        """Return that there is none."""
+        return False
+
+    def one_at_a_time(self) -> AbstractContextManager[Any]:
+        """Exclude nobody, as nothing is downloaded."""
+        return nullcontext()
+
+    def delete(self, file: str | Path) -> None:
+        """Delete nothing: the file itself is deleted by who calls this."""
+
+    def push_results(self) -> list[str]:
+        """Upload nothing."""
+        return []
+
+    def pull_results(self) -> list[str]:
+        """Download nothing."""
+        return []
+
+    def push_run(self, run_id: str) -> list[str]:
+        """Upload nothing."""
+        return []
+
+    def push_training(self, folder: str | Path) -> None:
+        """Upload nothing."""
+
+    def pull_training(self, folder: str | Path) -> None:
+        """Download nothing."""
+
+    def take_over_training(self, folder: str | Path, checkpoints: Sequence[str]) -> None:
+        """Do nothing."""
