@@ -191,7 +191,7 @@ def pseudo_label(
                 _refuse_unfinished(known, place)
                 stage = WriteLabels(chain)
                 _complete(stage, place)
-                result = place.store.folder(stage.rel).result() or {}
+                result = place.result(stage)
                 found[each.refinement] = result["score"]
                 pngs = place.store.folder(stage.images_rel).path
                 print(f"{pngs}: {result['num_images']} label maps")

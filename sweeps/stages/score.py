@@ -150,7 +150,6 @@ class Score(Stage):
             samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES], config,
             device=place.process.device,
         )  # fmt: skip
-        training = place.store.folder(TrainCam(config).rel).result() or {}
         return Scored(
             **asdict(figures),
             classes=dataset.classes,
@@ -158,8 +157,8 @@ class Score(Stage):
                 "train_images": len(dataset.image_ids(config.data.train_split)),
                 "eval_images": len(samples),
             },
-            train_seconds=training["train_seconds"],
-            inference_seconds=(known.result() or {})["inference_seconds"],
+            train_seconds=place.result(TrainCam(config))["train_seconds"],
+            inference_seconds=place.result(Count(config))["inference_seconds"],
             score_seconds=time.time() - started,
             environment=environment(place.process),
         )

@@ -83,7 +83,7 @@ class Predicted(SegmentationScore):
     labels: str
     """What it was trained on, in words."""
     labels_score: dict[str, Any] | None
-    """Of the label maps; None for the true masks, and for labels that leave pixels out."""
+    """Of the label maps; None for the true masks, for labels that leave pixels out, or are gone."""
     train_images: int
     eval_images: int
     eval_split: str
@@ -133,30 +133,23 @@ class Predict(PerImage):
     def finish(self, place: Place, folder: Folder) -> Any:
         """Draw a gallery, and score the predictions."""
         dataset, ids = VocDataset(place.data), self.image_ids(place)
-        images, network = (
-            place.store.folder(rel) for rel in (self.images_rel, TrainDeepLab(self.chain).rel)
-        )
+        images = place.store.folder(self.images_rel)
         images.pull()
         draw_gallery(folder.path / "gallery.png", images.path, dataset, ids)
-        score, training = score_folder(images.path, dataset, ids), network.result() or {}
+        score = score_folder(images.path, dataset, ids)
+        training = place.result(TrainDeepLab(self.chain))
+        written = place.store.folder(WriteLabels(self.chain).rel)
+        labels = written.result() if self.chain.labels and written.is_finished() else None
         return Predicted(
             **asdict(score),
             labels=self.chain.name,
-            labels_score=self._labels_score(place),
+            labels_score=labels["score"] if labels else None,
             train_images=len(dataset.image_ids(self.chain.run.data.train_split)),
             eval_images=len(ids),
             eval_split=self.chain.eval_split,
             train_seconds=training["train_seconds"],
             environment=training["environment"],
         )
-
-    def _labels_score(self, place: Place) -> dict[str, Any] | None:
-        if self.chain.labels is None:
-            return None
-        written = place.store.folder(WriteLabels(self.chain).rel)
-        written.is_finished()  # brings its result here
-        found: dict[str, Any] | None = (written.result() or {}).get("score")
-        return found
 
 
 def true_masks(dataset: VocDataset, samples: list[Sample]) -> Path:

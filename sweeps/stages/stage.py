@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from sweeps.stages.guard import claim
 from sweeps.stages.hangs import HANG_AFTER_SECONDS, Watchdog
-from sweeps.store.errors import disk_errors
+from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Folder, Store
 from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits
@@ -105,6 +105,13 @@ class Place:
         from wsss.training.process import Process
 
         return self.rank or Process()
+
+    def result(self, stage: "Stage") -> dict[str, Any]:
+        """Return what a finished stage came to, brought here if need be. Raises StoreError."""
+        folder = self.store.folder(stage.rel)
+        if not folder.is_finished():
+            raise StoreError(f"{folder.path}: not finished; give the same command again")
+        return folder.result() or {}
 
     def first(self, ask: Callable[[], T]) -> T:
         """Return on every rank what the first one answers."""
