@@ -30,3 +30,6 @@ app = lazy_app(
     "evaluate, write pseudo-labels, predict, check a GPU.",
     STAGES | COMMANDS,
 )
+
+if __name__ == "__main__":
+    app(prog_name="wsss")
