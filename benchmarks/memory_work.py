@@ -54,14 +54,14 @@ def config_of(preset: str, batch_size: int) -> "RunConfig":
 
 def whole_trial(preset: str, batch_size: int, folder: Path) -> None:
     """Train, infer and score as a sweep's trial does."""
-    from sweeps.stages.task import TrialTask
+    from sweeps.stages.stage import Place
     from sweeps.stages.trial import run_trial
-    from wsss.training.process import Process
+    from sweeps.store.store import Store
 
     size = DRAWN_SIZE if preset == "tiny" else VOC_SIZE
     data = made_up_data(folder / "data", NUM_ITERATIONS * batch_size, size)
-    config = config_of(preset, batch_size).model_dump(mode="json")
-    for _ in run_trial(TrialTask(config, str(folder / "store"), str(data), None), Process()):
+    place = Place(Store(folder / "store"), data)
+    for _ in run_trial(config_of(preset, batch_size), place):
         pass
 
 

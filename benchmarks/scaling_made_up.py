@@ -1,6 +1,6 @@
 """Made-up sweeps of any number of trials, and what a trial leaves without training anything.
 
-File sizes, and the keys of metrics.json, are those of a MobileNetV2 on real pictures; the weights
+File sizes, and the keys of done.json, are those of a MobileNetV2 on real pictures; the weights
 are 1 MB instead of 25, and pictures and counts are noise, which nothing here opens.
 """
 
@@ -76,7 +76,7 @@ def made_up_metrics() -> dict[str, Any]:
         "recall_fixed": 62.82666078304955, "iou_fixed": ious, "iou_best": ious,
         "curve": [[step / 100, 21.2471] for step in range(100)], "classes": list(VOC_CLASSES),
         "data": {"train_images": 411, "eval_images": 311}, "train_seconds": 60.0,
-        "inference_seconds": 12.0, "last_attempt_seconds": 75.0,
+        "inference_seconds": 12.0, "score_seconds": 3.0,
         "environment": {
             "code_version": "0.1.0", "python": "3.11.7", "device": "cpu", "processes": 1,
             **dict.fromkeys(("torch", "torchvision", "numpy", "pillow", "ray", "mlflow"), "1.2.3"),
@@ -89,7 +89,7 @@ def write_template(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in SIZES.items():
         (folder / name).write_bytes(os.urandom(size))
-    (folder / "metrics.json").write_bytes(_METRICS)
+    (folder / "done.json").write_bytes(_METRICS)
     return folder
 
 
@@ -99,33 +99,33 @@ def write_small_run(store: Store, trial: Trial) -> None:
     run.mkdir(parents=True, exist_ok=True)
     cam.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(trial.config.model_dump_json(indent=1))
-    (run / "metrics.json").write_bytes(_METRICS)
-    (cam / "epochs.jsonl").write_bytes(_EPOCHS)
+    (run / "done.json").write_bytes(_METRICS)
+    (cam / "epochs").mkdir()
+    for epoch, record in enumerate(_EPOCHS, start=1):
+        (cam / "epochs" / f"{epoch:04d}.json").write_text(record)
 
 
 _METRICS = json.dumps(made_up_metrics(), indent=1).encode()
-_EPOCHS = b"".join(
-    json.dumps(made_up_epoch(epoch)).encode() + b"\n" for epoch in range(1, NUM_EPOCHS + 1)
-)
+_EPOCHS = [json.dumps(made_up_epoch(epoch), indent=1) for epoch in range(1, NUM_EPOCHS + 1)]
 
 
 def trial_writer(root: Path, folder: Path) -> Callable[[str, str, int], None]:
     """Return a function (run id, CAM id, epoch) that writes into a store what an epoch leaves.
 
-    After the last epoch also what scoring leaves, metrics.json last, copied from a template's
+    After the last epoch also what scoring leaves, done.json last, copied from a template's
     folder. It imports nothing but the standard library, and is a closure so that Ray sends it to
     other processes as it is.
     """
-    lines = [json.dumps(made_up_epoch(epoch)) + "\n" for epoch in range(1, NUM_EPOCHS + 1)]
-    names = ("counts.npz", "threshold_curve.png", "cam_gallery.png", "metrics.json")
+    lines = list(_EPOCHS)
+    names = ("threshold_curve.png", "cam_gallery.png", "done.json")
     checkpoint = checkpoint_name(NUM_EPOCHS)
 
     def write(run_id: str, cam_id: str, epoch: int) -> None:
         cam, run = root / "cams" / cam_id, root / "runs" / run_id
         if epoch == 1:
-            (cam / "checkpoints").mkdir(parents=True, exist_ok=True)
-        with (cam / "epochs.jsonl").open("a") as file:
-            file.write(lines[epoch - 1])
+            for name in ("checkpoints", "epochs"):
+                (cam / name).mkdir(parents=True, exist_ok=True)
+        (cam / "epochs" / f"{epoch:04d}.json").write_text(lines[epoch - 1])
         if epoch < len(lines):
             return
         shutil.copyfile(folder / "checkpoint", cam / "checkpoints" / checkpoint)

@@ -105,7 +105,7 @@ def results(store: Store) -> tuple[list[Any], list[dict[str, Any]], list[float]]
     trials = load_sweep(store).plan.trials
     assert len(trials) == NUM_TRIALS, f"{len(trials)} trials, expected {NUM_TRIALS}"
     metrics = [store.run(trial.run_id).metrics() for trial in trials]
-    ends = [(store.run(t.run_id).path / "metrics.json").stat().st_mtime for t in trials]
+    ends = [(store.run(t.run_id).path / "done.json").stat().st_mtime for t in trials]
     found = [one for one in metrics if one]
     assert len(found) == NUM_TRIALS, f"only {len(found)} of {NUM_TRIALS} trials finished"
     return [trial.config.model_dump(mode="json") for trial in trials], found, ends
@@ -121,7 +121,9 @@ def say_command(name: str, run: Timed) -> None:
 
 def say_shares(ours: Timed, metrics: list[dict[str, Any]], ends: list[float]) -> None:
     """Print where the sweep's time went: before, during and after its trials."""
-    own = [one["last_attempt_seconds"] for one in metrics]
+    own = [
+        sum(one[f"{part}_seconds"] for part in ("train", "inference", "score")) for one in metrics
+    ]
     first = min(end - seconds for end, seconds in zip(ends, own, strict=True))
     before, after = first - ours.started, ours.started + ours.seconds - max(ends)
     span = max(ends) - first

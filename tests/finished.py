@@ -1,6 +1,5 @@
 """Finished trials without training: a store filled with counted pixels of chosen quality."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -49,9 +48,8 @@ def finish(
     """Write what a finished trial leaves."""
     run, cam = store.run(trial.run_id), store.cam(trial.cam_id)
     write_config(run.path / "config.json", trial.config)
-    lines = [epoch_record(epoch, share) for epoch in (1, 2, 3)]
-    cam.path.mkdir(parents=True, exist_ok=True)
-    (cam.path / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for epoch in (1, 2, 3):
+        cam.add_epoch(epoch_record(epoch, share))
     counts = made_up_counts(num_images, share, trial.config.rng_seed)
     score = score_counts(counts, trial.config.labels)
     counts.save(run.path / "counts.npz")
@@ -61,14 +59,14 @@ def finish(
     if gallery:
         Image.new("RGB", (300, 100), (40, 90, 160)).save(run.path / "cam_gallery.png")
     write_json(
-        run.path / "metrics.json",
+        run.path / "done.json",
         asdict(score)
         | {
             "classes": list(VOC_CLASSES),
             "data": {"train_images": 160, "eval_images": num_images},
             "train_seconds": 60.0,
             "inference_seconds": 12.0,
-            "last_attempt_seconds": 75.0,
+            "score_seconds": 0.0,
             "environment": {"code_version": "1.2.3", "device": "cpu", "processes": 1},
         },
     )

@@ -105,7 +105,8 @@ class Golden:
 
     def run(self, package: str, *words: str) -> str:
         """Run a command of the product in the work folder; return its output. Ends if it fails."""
-        command = [sys.executable, "-m", package, *words]
+        module = "sweeps.cli.method" if package == "wsss" else package  # `wsss` with all commands
+        command = [sys.executable, "-m", module, *words]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=600, cwd=self.work, check=False,
             env=self.environment(),
@@ -140,11 +141,12 @@ class Stored:
         """
         found = sorted(path for path in (self.root / stage).glob("*") if path.is_dir())
         trains = stage in ("cams", "walks", "segmentations")
-        return [path for path in found if not trains or (path / "trained.json").exists()]
+        return [path for path in found if not trains or (path / "done.json").exists()]
 
     def epochs(self, training: Path) -> list[dict[str, Any]]:
         """Return the records of a training's epochs, with the loss of each step."""
-        return json_lines(training / "epochs.jsonl")
+        paths = sorted((training / "epochs").glob("*.json"))
+        return [json.loads(path.read_text()) for path in paths]
 
     def network(self, training: Path) -> dict[str, torch.Tensor]:
         """Return the tensors of a training's last checkpoint."""
@@ -313,7 +315,7 @@ def keep_trainings(golden: Golden, store: Stored, name: str) -> None:
         golden.keep_json(
             f"{name}/runs/{folder.name}.json",
             {
-                "metrics": json.loads((folder / "metrics.json").read_text()),
+                "metrics": json.loads((folder / "done.json").read_text()),
                 "files": digests(folder, "*.npz", "*.png"),
             },
         )
@@ -392,7 +394,7 @@ def keep_headline(golden: Golden) -> None:
 def stage_of(store: Stored, folder: Path) -> dict[str, Any]:
     """Return all that a stage of labels or segmentation has written."""
     found: dict[str, Any] = {"files": digests(folder, "**/*.npz", "**/*.png")}
-    for name in ("config.json", "score.json", "metrics.json"):
+    for name in ("config.json", "done.json"):
         if (folder / name).exists():
             found[name] = json.loads((folder / name).read_text())
     if folder in store.folders(folder.parent.name) and (folder / "checkpoints").exists():

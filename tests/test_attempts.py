@@ -147,7 +147,7 @@ def test_a_result_that_comes_just_after_the_sweep_was_stopped_makes_the_attempt_
         for trial in (FIRST, SECOND):
             ledger.update(trial, status="started")
         clock.hours += 1
-        write_json(store.run(FIRST.run_id).path / "metrics.json", {"miou_fixed": 1.0})
+        write_json(store.run(FIRST.run_id).path / "done.json", {"miou_fixed": 1.0})
     account = add_up(ledger.book())
     assert account.reasons == {"finished": 1, "interrupted": 1}
     assert (account.useful, account.lost) == (1.0, 1.0)

@@ -1,6 +1,5 @@
 """Whether IRN's published CAM score comes out: the interval, the verdict and what it rests on."""
 
-import json
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -64,7 +63,7 @@ def weighed(
     sweep = sweep or sweep_of(len(mious))
     for trial, miou in zip(sweep.plan.trials, mious, strict=True):
         finish(store, trial, 0.5)
-        path = store.run(trial.run_id).path / "metrics.json"
+        path = store.run(trial.run_id).path / "done.json"
         write_json(path, read_json(path) | {"miou_fixed": miou, "miou_best": miou + 0.4})
     return weigh(sweep, store, facts)
 
@@ -287,8 +286,8 @@ def test_losses_and_iterations_stand_beside_those_of_the_authors_log(tmp_path: P
         for epoch in range(5)
     ]
     (trial,) = sweep.plan.trials
-    path = store.cam(trial.cam_id).path / "epochs.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for record in records:
+        store.cam(trial.cam_id).add_epoch(record)
     verdict = weigh(sweep, store, VOC)
     assert found(verdict, "iterations") == Check(
         name="iterations", reference="3,305", found="3,305 recorded", state="same"

@@ -10,19 +10,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.stages.chain_stages import Here, run_chain
-from sweeps.stages.chain_work import ChainTask
+from sweeps.stages.labels import WriteLabels
+from sweeps.stages.segmentation import Predict
+from sweeps.stages.stage import Place, complete
+from sweeps.store.store import Store
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset
+from wsss.identity import cam_id
 from wsss.json_files import write_json
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.labels.refined import label_map
 from wsss.overrides import apply_overrides, replace_settings
 from wsss.predict_cli import read_network
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
-from wsss.training.process import Process
 
 
 def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainConfig:
@@ -145,8 +147,8 @@ def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
 
 def run_all(chain: ChainConfig, store: Path, data: Path) -> list[str]:
     """Run a chain; return the stages that did something, in order."""
-    task = ChainTask(chain, store, data, None)
-    return list(dict.fromkeys(name for name, _, _ in run_chain(task, Here(Process()))))
+    records = complete(Predict(chain), Place(Store(store), data))
+    return list(dict.fromkeys(record.stage.title for record in records))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def test_metrics_hold_the_score_of_the_written_predictions(
     from torchmetrics.classification import MulticlassJaccardIndex
 
     folder, dataset = ChainFolders(store, tiny_chain).predictions, VocDataset(drawn)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "done.json").read_text())
     num_labels = len(dataset.classes) + 1
     jaccard = MulticlassJaccardIndex(num_labels, average="none", ignore_index=255)
     for image_id in dataset.image_ids("val"):
@@ -204,6 +206,24 @@ def test_a_finished_chain_does_nothing_again(
     assert run_all(tiny_chain, store, drawn) == []
 
 
+def test_every_result_says_what_it_was_made_from(store: Path, tiny_chain: ChainConfig) -> None:
+    chain, made_from = tiny_chain, {}
+    for path in store.rglob("done.json"):
+        result = json.loads(path.read_text())
+        assert str(path.parent.relative_to(store)).endswith(f"/{result['id']}")
+        made_from[path.parent.relative_to(store).parts[0], result["id"]] = result["made_from"]
+    walked = f"{chain.walk_id}/maps"
+    assert made_from == {
+        ("cams", cam_id(chain.run)): {},
+        ("maps", chain.maps_id): {"cams": cam_id(chain.run)},
+        ("walks", chain.walk_id): {"maps": chain.maps_id},
+        ("walks", walked): {"maps": chain.maps_id, "walks": chain.walk_id},
+        ("labels", chain.labels_id): {"walks": walked},
+        ("segmentations", chain.segmentation_id): {"labels": chain.labels_id},
+        ("predictions", chain.prediction_id): {"segmentations": chain.segmentation_id},
+    }
+
+
 def test_what_is_missing_is_done_and_nothing_else(
     store: Path, drawn: Path, tiny_chain: ChainConfig
 ) -> None:
@@ -212,7 +232,9 @@ def test_what_is_missing_is_done_and_nothing_else(
     lost = sorted(before)[0]
     content = lost.read_bytes()
     lost.unlink()
-    assert run_all(tiny_chain, store, drawn) == ["write labels"]
+    assert run_all(tiny_chain, store, drawn) == []  # the network needs no labels any more
+    records = complete(WriteLabels(tiny_chain), Place(Store(store), drawn))
+    assert [record.stage.title for record in records] == ["write labels"]
     assert lost.read_bytes() == content
     kept = {p: p.stat().st_mtime_ns for p in before if p != lost}
     assert kept == {p: t for p, t in before.items() if p != lost}
@@ -223,7 +245,7 @@ def test_the_supervised_bound_trains_on_the_masks_alone(
 ) -> None:
     bound = tiny_chain.model_copy(update={"labels": None})
     assert run_all(bound, store, drawn) == ["train DeepLab", "predict"]
-    metrics = json.loads((ChainFolders(store, bound).predictions / "metrics.json").read_text())
+    metrics = json.loads((ChainFolders(store, bound).predictions / "done.json").read_text())
     assert metrics["labels"] == "true masks (supervised bound)"
     assert metrics["labels_score"] is None
 

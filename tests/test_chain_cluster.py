@@ -20,11 +20,11 @@ from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.run.chain_cluster import Cluster
 from sweeps.run.resources import Resources, start_ray
 from sweeps.run.shards import TaskNeeds, map_shards, split_shards
-from sweeps.stages.chain_stages import Here, Place, run_chain
-from sweeps.stages.chain_work import ChainTask
+from sweeps.stages.segmentation import Predict
+from sweeps.stages.stage import Crew, Here, Place, complete
+from sweeps.store.store import Store, open_store
 from wsss.errors import ForeseenError
 from wsss.overrides import replace_settings
-from wsss.training.process import Process
 
 pytestmark = [
     pytest.mark.cluster,
@@ -39,11 +39,10 @@ STAGES = [
 ]  # fmt: skip
 
 
-def run(chain: ChainConfig, store: Path, data: Path, place: Place) -> list[str]:
+def run(chain: ChainConfig, store: Store, data: Path, crew: Crew) -> list[str]:
     """Run a chain; return the stages that did something, in order."""
-    return list(
-        dict.fromkeys(s for s, _, _ in run_chain(ChainTask(chain, store, data, None), place))
-    )
+    records = complete(Predict(chain), Place(store, data, crew=crew))
+    return list(dict.fromkeys(record.stage.title for record in records))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def even(tiny_chain: ChainConfig) -> ChainConfig:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, drawn: Path, even: ChainConfig) -> Path:
     store = tmp_path_factory.mktemp("alone")
-    run(even, store, drawn, Here(Process()))
+    run(even, Store(store), drawn, Here())
     return store
 
 
@@ -87,28 +86,27 @@ def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders) -> None:
 def test_tasks_write_the_files_that_one_process_writes(
     tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
 ) -> None:
-    assert run(even, tmp_path, drawn, Cluster(Resources(cpus=1))) == STAGES
+    assert run(even, Store(tmp_path), drawn, Cluster(Resources(cpus=1))) == STAGES
     assert_equal_pictures(ChainFolders(tmp_path, even), ChainFolders(alone, even))
-    assert run(even, tmp_path, drawn, Cluster(Resources(cpus=1))) == []
+    assert run(even, Store(tmp_path), drawn, Cluster(Resources(cpus=1))) == []
 
 
 def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
     cluster: Path, drawn: Path, even: ChainConfig, alone: Path
 ) -> None:
-    task = ChainTask(even, Path("unused"), drawn, None, remote=f"s3://{BUCKET}/cluster")
-    place = Cluster(Resources(cpus=1))
-    assert list(dict.fromkeys(stage for stage, _, _ in run_chain(task, place))) == STAGES
+    store, crew = open_store(f"s3://{BUCKET}/cluster"), Cluster(Resources(cpus=1))
+    assert run(even, store, drawn, crew) == STAGES
     assert len(list((cluster / "node" / "maps").rglob("*.npz"))) == 16
     driver = cluster / "driver"
     assert not list(driver.rglob("*.npz"))  # it needs none
     ours, theirs = ChainFolders(driver, even), ChainFolders(alone, even)
     assert_equal_pictures(ours, theirs)
     one, other = (
-        json.loads((folders.predictions / "metrics.json").read_text()) for folders in (ours, theirs)
+        json.loads((folders.predictions / "done.json").read_text()) for folders in (ours, theirs)
     )
     assert (one["miou"], one["labels_score"]) == (other["miou"], other["labels_score"])
     assert one["train_seconds"] > 0
-    assert list(run_chain(task, place)) == []
+    assert run(even, store, drawn, crew) == []
 
 
 @pytest.mark.usefixtures("cluster")
@@ -118,7 +116,7 @@ def test_two_ray_train_workers_train_the_network_that_one_process_trains(
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     for kind in ("segmentations", "predictions"):
         shutil.rmtree(tmp_path / kind)
-    stages = run(even, tmp_path, drawn, Cluster(Resources(workers=2)))
+    stages = run(even, Store(tmp_path), drawn, Cluster(Resources(workers=2)))
     assert stages == ["train DeepLab", "predict"]
     ours, theirs = (
         torch.load(

@@ -247,8 +247,8 @@ def test_a_worker_writes_below_its_prefix_and_nowhere_else(prepared: Prepared) -
             return error.response["Error"]["Code"]
         return "written"
 
-    assert judged("wsss/qin/runs/a/metrics.json") == "written"
-    assert judged("wsss/qin2/runs/a/metrics.json") == "AccessDenied"
+    assert judged("wsss/qin/runs/a/done.json") == "written"
+    assert judged("wsss/qin2/runs/a/done.json") == "AccessDenied"
     assert judged("somebody/else") == "AccessDenied"
 
 

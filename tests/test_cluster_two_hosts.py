@@ -20,7 +20,7 @@ def store(root: Path, *, loss: float = 0.5, miou: float = 11.0, seconds: float =
     run, cam = root / "runs" / "r", root / "cams" / "c"
     run.mkdir(parents=True)
     cam.mkdir(parents=True)
-    (run / "metrics.json").write_text(json.dumps({"miou": miou, "train_seconds": seconds}))
+    (run / "done.json").write_text(json.dumps({"miou": miou, "train_seconds": seconds}))
     record = {"epoch": 1, "loss": loss, "seconds": seconds}
     (cam / "epochs.jsonl").write_text(json.dumps(record) + "\n")
     return root
@@ -55,7 +55,7 @@ def test_stores_that_differ_in_a_figure_or_a_loss_are_told(
 def test_a_result_which_one_store_lacks_is_told(tmp_path: Path) -> None:
     more = store(tmp_path / "b")
     (more / "runs" / "s").mkdir()
-    (more / "runs" / "s" / "metrics.json").write_text("{}")
+    (more / "runs" / "s" / "done.json").write_text("{}")
     with pytest.raises(hosts.HostError, match="in one of the two only: s"):
         compare.equal_stores(store(tmp_path / "a"), more)
 

@@ -22,7 +22,7 @@ from sweeps.report.tables import pictures
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.write import as_text
-from sweeps.stages.task import TrialTask
+from sweeps.stages.stage import Place
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
@@ -31,7 +31,6 @@ from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.dead_maps import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
-from wsss.training.process import Process
 
 DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
 WORDS = "46 % of the maps of present classes are empty in the enhanced view (epoch 6)"
@@ -148,8 +147,8 @@ def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_on
 ) -> None:
     monkeypatch.setattr("wsss.training.dead_maps.MAX_DEAD", -1.0)  # whatever the share
     config = apply_overrides(small, {"train.epochs": 4, "views.enhanced": True})
-    task = TrialTask(config.model_dump(mode="json"), str(tmp_path), str(drawn), None)
-    epochs = [record for record in run_trial(task, Process()) if "loss_cls" in record]
+    records = run_trial(config, Place(Store(tmp_path), drawn))
+    epochs = [record for record in records if "loss_cls" in record]
     found = [dead_from_record(record) for record in epochs]
     assert [dead.epoch if dead else None for dead in found] == [None, None, 3, 4]
     for record, dead in zip(epochs, found, strict=True):

@@ -11,16 +11,18 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import sweeps.cli
-import wsss.cli
+from sweeps.cli import method
+from sweeps.cli.run_folder import Run
 from sweeps.plan.chain import ChainConfig
 from sweeps.run.resources import Resources
-from sweeps.stages.chain_work import ChainTask
-from sweeps.stages.segmentation import SegmentationStages
+from sweeps.stages.labels import LearnAffinity
+from sweeps.stages.segmentation import TrainDeepLab
+from sweeps.stages.stage import Place
+from sweeps.stages.train_cam import TrainCam
+from sweeps.store.store import Store
 from wsss.config import RunConfig
-from wsss.label_stages import LabelStages
 from wsss.overrides import ConfigError
 from wsss.training.execution import Execution
-from wsss.training.process import Process
 from wsss.training_options import execution
 
 OPTIONS = ("--loader-workers", "2", "--micro-batch", "4", "--checkpoint-minutes", "1.5")
@@ -116,9 +118,9 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
 def test_one_training_on_the_command_line_is_carried_out_so(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("wsss.training.cam.train_cam")
+    calls = given("sweeps.stages.train_cam.train_cam")
     words = ["train-cam", "--run", str(tmp_path / "run"), "--data", str(drawn), "--preset", "tiny"]
-    CliRunner().invoke(wsss.cli.app, [*words, *OPTIONS])
+    CliRunner().invoke(method.app, [*words, *OPTIONS])
     assert calls[0][-1]["execution"] == ASKED
 
 
@@ -126,12 +128,12 @@ def test_pseudo_labels_learn_their_affinities_so(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, small: RunConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    saved = {"weights_file": None, "data": str(drawn)}
-    monkeypatch.setattr("wsss.run_folder.recall", lambda run: (small, saved))
-    given("wsss.run_folder.trained")
-    calls = given("wsss.pseudo_label_cli._run_stages")
-    CliRunner().invoke(wsss.cli.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
-    assert calls[0][0].task.execution == ASKED
+    run = Run(tmp_path, small, drawn, None)
+    monkeypatch.setattr("sweeps.cli.run_folder.recall", lambda folder: run)
+    given("sweeps.cli.stages._refuse_unfinished")
+    calls = given("sweeps.cli.stages._complete")
+    CliRunner().invoke(method.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
+    assert calls[0][1].execution == ASKED
 
 
 def test_every_training_of_a_chain_is_carried_out_alike(
@@ -143,12 +145,16 @@ def test_every_training_of_a_chain_is_carried_out_alike(
         given.append(execution)
         return []
 
-    monkeypatch.setattr("wsss.label_stages.train_affinity", train)
-    monkeypatch.setattr("sweeps.stages.segmentation.train_segmentation", train)
-    task = ChainTask(tiny_chain, tmp_path, drawn, None, ASKED)
-    list(LabelStages(task.labelling(), torch.device("cpu")).learn_affinity())
-    list(SegmentationStages(task, Process()).train())
-    assert [*given, task.cam_training().execution] == [ASKED] * 3
+    for module, name in (
+        ("train_cam", "cam"),
+        ("labels", "affinity"),
+        ("segmentation", "segmentation"),
+    ):
+        monkeypatch.setattr(f"sweeps.stages.{module}.train_{name}", train)
+    place = Place(Store(tmp_path), drawn, execution=ASKED)
+    for stage in (TrainCam(tiny_chain.run), LearnAffinity(tiny_chain), TrainDeepLab(tiny_chain)):
+        assert list(stage.run(place, place.store.folder(stage.rel))) == []
+    assert given == [ASKED] * 3
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ HANGS = """
 import os, sys, time
 from pathlib import Path
 import torch
-from filelock import FileLock
 from sweeps.stages.hangs import Watchdog
 folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
@@ -47,8 +46,6 @@ with Watchdog(folder / "stack.txt", limit):
         forever()
     elif what == "steps":
         steps(2 * limit)
-    elif what == "lock":
-        FileLock(folder / "lock").acquire()
 print("came to its end")
 """
 
@@ -75,15 +72,6 @@ def test_steps_of_an_optimiser_are_progress_and_no_empty_file_stays(tmp_path: Pa
     assert (process.returncode, output) == (0, "came to its end\n")
     assert not (tmp_path / "stack.txt").exists()
     assert num_hangs(tmp_path) == 0
-
-
-def test_waiting_for_another_trial_of_the_same_training_is_no_hang(tmp_path: Path) -> None:
-    from filelock import FileLock
-
-    with FileLock(tmp_path / "lock"), watched(tmp_path, "lock", limit=4) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=12)
-        process.kill()
 
 
 def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
@@ -280,8 +268,9 @@ def test_a_table_of_two_code_versions_or_packages_is_marked(tmp_path: Path) -> N
     assert note.startswith("MIXED")
     assert f"torch 1.0: {first.name}" in note
     assert "pillow" not in note
-    path = store.cam(second.cam_id).path / "origin.json"
-    path.write_text(json.dumps({"attempts": [{"torch": "1"}, {"torch": "2"}]}))
+    for torch, resumed in (("1", False), ("2", True)):
+        attempt = {"origin": {"torch": torch}, "resumed": resumed}
+        store.cam(second.cam_id).add_attempt(attempt)
     assert mixture_notes(sweep, store)[1].endswith(f": {second.name}")
 
 
@@ -294,7 +283,7 @@ def test_another_commit_of_the_same_sources_is_no_mixture(tmp_path: Path) -> Non
 
 
 def change_environment(store: Store, run_id: str, **values: str) -> None:
-    path = store.run(run_id).path / "metrics.json"
+    path = store.run(run_id).path / "done.json"
     metrics = json.loads(path.read_text())
     metrics["environment"] |= values
     path.write_text(json.dumps(metrics))

@@ -84,7 +84,7 @@ def test_the_tables_show_measured_and_printed_rows_apart(killed: dict[str, Any])
     (paper,) = (row for row in rows if row.startswith("Ours (the paper)"))
     assert "printed by the paper" in paper
     assert "67.3" in paper
-    found = list((killed["store"] / "predictions").glob("*/metrics.json"))
+    found = list((killed["store"] / "predictions").glob("*/done.json"))
     assert "the store has no ended sweep" in output
     for path in found:
         metrics = json.loads(path.read_text())
@@ -147,7 +147,7 @@ print(json.dumps([shapes, runs, parent]))
     assert len(runs) == 2
     (cam,) = (path.name for path in (killed["store"] / "cams").iterdir())
     by_id = {path.parent.name: json.loads(path.read_text())
-             for path in (killed["store"] / "predictions").glob("*/metrics.json")}  # fmt: skip
+             for path in (killed["store"] / "predictions").glob("*/done.json")}  # fmt: skip
     for run_status, tags, metrics, params in runs:
         assert run_status == "FINISHED"
         assert tags["mlflow.parentRunId"] == parent

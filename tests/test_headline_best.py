@@ -21,7 +21,7 @@ def leave(store: Store, sweep: Sweep, mious: dict[str, list[float | None]]) -> N
 
 
 def _end(store: Store, trial: Trial, miou: float | None) -> None:
-    name = "failure.json" if miou is None else "metrics.json"
+    name = "failure.json" if miou is None else "done.json"
     write_json(store.run(trial.run_id).path / name, {"miou_held_out": miou, "miou_best": 99.0})
 
 

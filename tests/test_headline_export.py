@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from sweeps.cli.headline import _export_sources
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.stages.export import check_exportable, export_folder, export_split, read_export
-from sweeps.store.store import Store
+from sweeps.stages.export import check_exportable, export_of, read_export
+from sweeps.stages.stage import Place, complete
+from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab
@@ -22,7 +22,6 @@ from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.segmentation import build_optimizer
 
-CPU = torch.device("cpu")
 SETTINGS = {"test_scales": [0.5], "test_flip": False}
 CHAIN = ChainConfig(
     run=RunConfig(),
@@ -51,12 +50,22 @@ def store(tmp_path: Path) -> Store:
     model = build_deeplab(CHAIN.segmentation, 20)
     folder = ChainFolders(tmp_path, CHAIN).segmentation / "checkpoints"
     optimizer = build_optimizer(model, CHAIN.segmentation)
-    CheckpointFolder(folder).save(Position(1, 1), model, optimizer)
+    path = CheckpointFolder(folder).save(Position(1, 1), model, optimizer)
+    write_json(folder.parent / "done.json", {"checkpoint": path.name})
     return Store(tmp_path)
 
 
+def export(store: Store, data: Path, split: str) -> list[float]:
+    """Export a split; return how far it was after each image that was predicted."""
+    return [record.progress for record in complete(export_of(CHAIN, split), Place(store, data))]
+
+
+def pngs(store: Store, split: str) -> Path:
+    return store.folder(export_of(CHAIN, split).images_rel).path
+
+
 def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Store) -> None:
-    assert list(export_split(store, data, CHAIN, "test", device=CPU)) == [(1, 3), (2, 3), (3, 3)]
+    assert export(store, data, "test") == [1 / 3, 2 / 3, 1]
     found = read_export(store, CHAIN, "test")
     assert found is not None
     assert (found.num_images, found.miou) == (3, None)
@@ -69,32 +78,31 @@ def test_a_split_without_masks_becomes_a_checked_archive(data: Path, store: Stor
             assert image.getpalette("RGB")[3:6] == [128, 0, 0]  # aeroplane, in VOC's colours
     ids = VocDataset(data).image_ids("test")
     assert names == [f"results/VOC2012/Segmentation/comp6_test_cls/{i}.png" for i in sorted(ids)]
-    with Image.open(export_folder(store, CHAIN, "test") / "gallery.png") as gallery:
+    with Image.open(found.tar.with_name("gallery.png")) as gallery:
         assert gallery.width == round(2 * 2.1 * 80)  # image and prediction, no ground truth
-    assert not (export_folder(store, CHAIN, "test") / "score.json").exists()
 
 
 def test_an_interrupted_export_predicts_only_what_is_missing(data: Path, store: Store) -> None:
-    steps = export_split(store, data, CHAIN, "test", device=CPU)
+    steps = complete(export_of(CHAIN, "test"), Place(store, data))
     next(steps)
-    steps.close()
-    (done,) = (export_folder(store, CHAIN, "test") / "png").glob("*.png")
+    steps.close()  # type: ignore[attr-defined]
+    (done,) = pngs(store, "test").glob("*.png")
     before = done.stat().st_mtime_ns
     assert read_export(store, CHAIN, "test") is None
-    assert [total for _, total in export_split(store, data, CHAIN, "test", device=CPU)] == [2, 2]
+    assert export(store, data, "test") == [1 / 2, 1]
     assert done.stat().st_mtime_ns == before
-    assert list(export_split(store, data, CHAIN, "test", device=CPU)) == []
+    assert export(store, data, "test") == []
 
 
 def test_a_split_with_masks_is_scored_too(data: Path, store: Store) -> None:
-    list(export_split(store, data, CHAIN, "train", device=CPU))
+    export(store, data, "train")
     found, dataset = read_export(store, CHAIN, "train"), VocDataset(data)
     assert found is not None
     assert found.miou is not None
     hits, union = np.zeros(21), np.zeros(21)
     for image_id in dataset.image_ids("train"):
         mask = dataset.mask(image_id)
-        with Image.open(export_folder(store, CHAIN, "train") / "png" / f"{image_id}.png") as png:
+        with Image.open(pngs(store, "train") / f"{image_id}.png") as png:
             label = np.array(png)
         for k in range(21):
             valid = mask != 255

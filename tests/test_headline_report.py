@@ -52,7 +52,7 @@ def finish(store: Store, data: Path, chain: ChainConfig, miou: float, labels: fl
         mask = dataset.mask(image_id)
         write_label_png(folder / "png" / f"{image_id}.png", np.where(mask == 255, 0, mask))
     write_json(
-        folder / "metrics.json",
+        folder / "done.json",
         {
             "miou": miou,
             "iou": {n: None if n == "person" else float(k) for k, n in enumerate(NAMES)},
@@ -140,7 +140,7 @@ def test_a_network_that_learnt_nothing_is_compared_with_nothing(
     store, headline = Store(tmp_path), planned(drawn, "none", "masks")
     for chain in headline.chains:
         finish(store, drawn, chain, 10.0, None)
-        path = ChainFolders(store.root, chain).predictions / "metrics.json"
+        path = ChainFolders(store.root, chain).predictions / "done.json"
         iou = {name: 70.0 if name == "background" else 0.0 for name in NAMES}
         write_json(path, json.loads(path.read_text()) | {"iou": iou})
     (one, two) = build_headline_report(headline, store).findings

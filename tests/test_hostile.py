@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from sweeps.cli.stages import require_fitting as _require_fitting
 from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.csv_file import csv_text
@@ -25,7 +26,6 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.write import as_text
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
-from wsss.cam_cli import _require_fitting
 from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract

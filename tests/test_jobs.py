@@ -192,11 +192,11 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(
 
 
 FILES = {
-    "cams/c/epochs.jsonl": '{"epoch": 1}\n',
+    "cams/c/epochs/0001.json": '{"epoch": 1}',
     "cams/c/checkpoints/epoch_0001.pt": "weights",
-    "cams/c/trained.json": "{}",
-    "runs/a/metrics.json": '{"from": "cluster"}',
-    "runs/b/metrics.json": '{"from": "cluster"}',
+    "cams/c/done.json": "{}",
+    "runs/a/done.json": '{"from": "cluster"}',
+    "runs/b/done.json": '{"from": "cluster"}',
     "sweeps/n/sweep.json": "{}",
 }
 
@@ -227,14 +227,14 @@ def check_fetched(target: Path, fetched: fetch.Fetched) -> None:
     assert Store(target).cam("c").epochs() == [{"epoch": 1}]
     assert Store(target).sweep_names() == ["n"]
     assert not (target / "cams/c/checkpoints").exists()
-    # epochs.jsonl, trained.json, run b, sweep.json; run a was here
+    # epochs/0001.json, done.json, run b, sweep.json; run a was here
     assert (fetched.num_files, fetched.num_kept) == (4, 1)
     assert fetched.num_bytes == sum(
         len(FILES[name])
         for name in (
-            "cams/c/epochs.jsonl",
-            "cams/c/trained.json",
-            "runs/b/metrics.json",
+            "cams/c/epochs/0001.json",
+            "cams/c/done.json",
+            "runs/b/done.json",
             "sweeps/n/sweep.json",
         )
     )
@@ -244,7 +244,7 @@ def test_a_bucket_is_fetched_without_weights_and_finished_results_stay(
     bucket: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "here"
-    write(target, {"runs/a/metrics.json": '{"from": "here"}'})
+    write(target, {"runs/a/done.json": '{"from": "here"}'})
     check_fetched(target, fetch_from_bucket(bucket, target, checkpoints=False))
     port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
     client(port).put_object(Bucket=BUCKET, Key="lab/leases/x", Body=b"no result")
@@ -298,7 +298,7 @@ def test_a_folder_on_the_head_is_fetched_without_weights_and_finished_results_st
         ".synced/x",
     )
     write(there, FILES | dict.fromkeys(notes, "no"))
-    write(target, {"runs/a/metrics.json": '{"from": "here"}'})
+    write(target, {"runs/a/done.json": '{"from": "here"}'})
     fetched = fetch_by_rsync(str(there), target, cluster_file, checkpoints=False)
     check_fetched(target, fetched)
     assert {path.name for path in target.iterdir()} == {"cams", "runs", "sweeps"}

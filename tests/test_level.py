@@ -111,7 +111,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
             t for t in sweep.plan.cell_trials["III[no,no]"]
             if t.config.rng_seed == trial.config.rng_seed
         )  # fmt: skip
-        path = store.run(trial.run_id).path / "metrics.json"
+        path = store.run(trial.run_id).path / "done.json"
         theirs = store.run(base.run_id).metrics()
         assert theirs is not None
         moved = theirs["miou_fixed"] + 5 + trial.config.rng_seed / 100
@@ -158,7 +158,7 @@ def test_a_run_without_a_held_out_figure_is_judged_by_the_rest(tmp_path: Path) -
     store, sweep = Store(tmp_path), finished_sweep(("III",), 2)
     fill(store, sweep, lambda trial: 0.6 if trial.cells[0] == MOVED else 0.5)
     for trial in sweep.plan.trials:
-        path = store.run(trial.run_id).path / "metrics.json"
+        path = store.run(trial.run_id).path / "done.json"
         metrics = json.loads(path.read_text())
         del metrics["miou_held_out"]
         path.write_text(json.dumps(metrics))

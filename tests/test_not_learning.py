@@ -33,7 +33,7 @@ from sweeps.run.resources import Resources
 from sweeps.run.search import Draws
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.tables import MissingTrials
-from sweeps.stages.search_task import SearchTask
+from sweeps.stages.task import SearchTask
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
@@ -119,7 +119,7 @@ def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if
     again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert "at the label prior" in again.stdout, "the table marks the figure"
-    assert {path.read_text().count("\n") for path in store.glob("cams/*/epochs.jsonl")} == {3}
+    assert {len(list(path.iterdir())) for path in store.glob("cams/*/epochs")} == {3}
     status = status_of(Store(store), sweep)
     assert "at the prior" in status
     assert f"warning: {cell}: not clearly below the label prior after 4 iterations" in status

@@ -16,9 +16,8 @@ from sweeps.run import ray_train
 from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
 from sweeps.run.trainable import closing_trial, sweep_trial
-from sweeps.stages import guarded_trial, search_trial
-from sweeps.stages.search_task import SearchTask
-from sweeps.stages.task import Conduct
+from sweeps.stages import search_trial, trial
+from sweeps.stages.task import Conduct, SearchTask
 from wsss.config import RunConfig
 from wsss.training import process
 
@@ -77,7 +76,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
-    monkeypatch.setattr(guarded_trial, "guarded_trial", work)
+    monkeypatch.setattr(trial, "guarded_trial", work)
     monkeypatch.setattr(search_trial, "held_out_trial", work)
     return found
 

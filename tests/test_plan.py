@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.plan.trials import Plan, Trial, make_plan
+from sweeps.plan.trials import Plan, Trial, groups_of, make_plan
 from sweeps.tables.paper import PAPER_TABLES
 from sweeps.tables.studies import TABLES
 from sweeps.tables.table import Cell, Row, Table
@@ -454,6 +454,9 @@ def test_the_background_scores_of_a_row_share_one_training() -> None:
     firsts = [trial.config.labels.background_score for trial in plan.trials[:24]]
     assert firsts[:6] == [0.05] * 3 + [0.1] * 3  # no two neighbours share a training
     assert set(firsts) == {0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5}
+    groups = groups_of(plan.trials)
+    assert [len(group) for group in groups] == [8] * 6
+    assert {trial.config.rng_seed for group in groups[:3] for trial in group} == {0}
 
 
 # Malformed tables

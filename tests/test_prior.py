@@ -10,9 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from sweeps.stages.guarded_trial import guarded_trial
-from sweeps.stages.task import Conduct, TrialTask
-from sweeps.stages.trial import run_trial
+from sweeps.stages.stage import Conduct, Place
+from sweeps.stages.trial import run_group, run_trial
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
@@ -152,9 +151,9 @@ def work(rank: int, config: RunConfig, data: str, folder: str) -> None:
     torch.set_num_threads(1)
     rendezvous = (Path(folder) / "rendezvous").as_uri()
     dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
-    task = TrialTask(config.model_dump(mode="json"), folder, data, None)
-    conduct = Conduct(hang_after=0, limits=PriorLimits(5, 6))
-    records = list(guarded_trial(task, Process(rank, 2), conduct))
+    conduct = Conduct(limits=PriorLimits(5, 6))
+    place = Place(Store(Path(folder)), Path(data), conduct=conduct, rank=Process(rank, 2))
+    records = list(run_group([config], place))
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(records))
     dist.destroy_process_group()
 
@@ -179,8 +178,7 @@ def test_two_ranks_warn_and_end_together_and_the_first_records_it(
 def records_of(
     config: RunConfig, store: Path, data: Path, limits: PriorLimits
 ) -> list[dict[str, float]]:
-    task = TrialTask(config.model_dump(mode="json"), str(store), str(data), None)
-    return list(run_trial(task, Process(), limits))
+    return list(run_trial(config, Place(Store(store), data, conduct=Conduct(limits=limits))))
 
 
 def test_a_warning_is_reported_at_once_and_kept_until_the_training_starts_anew(

@@ -29,7 +29,7 @@ from sweeps.run.probe import (
     verdict,
 )
 from sweeps.run.resources import Resources
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides
@@ -121,7 +121,7 @@ def test_what_is_trained_already_is_probed_but_not_counted_as_missing(tmp_path: 
     sweep, store = finished_sweep(("VI",), 2), Store(tmp_path)
     done, begun = (sweep.plan.cell_trials["VI[no,no]"][seed] for seed in (0, 1))
     finish(store, done, 0.5)
-    write_json(store.cam(done.cam_id).path / "trained.json", {"epochs": 8})
+    store.cam(done.cam_id).finish({"epochs": 8})
     for epoch in (1, 2):
         store.cam(begun.cam_id).add_epoch({"epoch": epoch})
     first, *others = probe_targets(sweep.plan, store)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.errors import AlteredError
@@ -75,17 +75,17 @@ def alter(port: int, remote: Remote, rel: str, content: bytes) -> None:
 def test_a_folder_comes_back_on_another_machine_without_what_is_local(
     port: int, here: Remote, there: Remote
 ) -> None:
-    contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/metrics.json": b"{}"}
+    contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/done.json": b"{}"}
     for rel, content in contents.items():
         write(here, rel, content)
-    for name in ("x.lock", "holder.json", "a.partial12", "epoch_0001.broken", ".probe"):
+    for name in ("x.lock", "a.partial12", "epoch_0001.broken", ".probe"):
         write(here, f"runs/a/{name}", b"local")
-    write(here, "runs/ab/metrics.json", b"another folder")
+    write(here, "runs/ab/done.json", b"another folder")
     assert sorted(here.push_folder("runs/a")) == sorted(contents)
     assert objects(port, here) == contents
     there.pull_folder("runs/a")
     assert {rel: (there.mirror / rel).read_bytes() for rel in contents} == contents
-    before, after = (r.mirror / "runs/a/metrics.json" for r in (here, there))
+    before, after = (r.mirror / "runs/a/done.json" for r in (here, there))
     assert after.stat().st_mtime == pytest.approx(before.stat().st_mtime, abs=0.001)
 
 
@@ -118,14 +118,14 @@ def test_an_upload_is_one_request_and_a_download_another(
 def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
     here: Remote, there: Remote, proxy: FaultyProxy
 ) -> None:
-    for name in ("metrics.json", "z.png", "counts.npz", "score.json", "a.json"):
+    for name in ("done.json", "z.png", "counts.npz", "a.json"):
         write(here, f"runs/a/{name}", name.encode())
     here.push_folder("runs/a")
     there.pull_folder("runs/a")
     puts = [target.rpartition("/")[2] for method, target in proxy.seen if method == "PUT"]
     gets = [target.rpartition("/")[2] for method, target in proxy.seen if method == "GET"]
-    assert puts[-2:] == gets[-2:] == ["score.json", "metrics.json"]
-    assert len(puts) == len(gets) == 5
+    assert puts[-1] == gets[-1] == "done.json"
+    assert len(puts) == len(gets) == 4
 
 
 @pytest.mark.parametrize("fault", ["refuse", "cut", "swallow"])
@@ -146,21 +146,21 @@ def test_an_upload_is_tried_again_until_it_is_whole(
 def test_an_upload_that_never_succeeds_fails_with_the_url_and_is_made_up_for_later(
     port: int, here: Remote, there: Remote, proxy: FaultyProxy, fault: str
 ) -> None:
-    write(here, "runs/a/metrics.json", b"0123456789")
+    write(here, "runs/a/done.json", b"0123456789")
     proxy.faults = [("PUT", fault)] * 5
     with pytest.raises(StoreError) as caught:
         here.push_folder("runs/a")
-    assert f"cannot upload {here.url}/runs/a/metrics.json, tried 5 times" in str(caught.value)
+    assert f"cannot upload {here.url}/runs/a/done.json, tried 5 times" in str(caught.value)
     assert "give the same command again when the object store answers" in str(caught.value)
     if fault == "swallow":  # the server holds a half, which nobody believes
-        assert objects(port, here) == {"runs/a/metrics.json": b"01234"}
+        assert objects(port, here) == {"runs/a/done.json": b"01234"}
         with pytest.raises(AlteredError, match="altered or cut"):
             there.pull_folder("runs/a")
         assert [path for path in there.mirror.rglob("*") if path.is_file()] == []
     else:
         assert objects(port, here) == {}
-    assert here.push_folder("runs/a") == ["runs/a/metrics.json"]
-    assert objects(port, here) == {"runs/a/metrics.json": b"0123456789"}
+    assert here.push_folder("runs/a") == ["runs/a/done.json"]
+    assert objects(port, here) == {"runs/a/done.json": b"0123456789"}
 
 
 def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
@@ -182,18 +182,18 @@ def test_a_download_that_is_cut_is_tried_again_and_never_half_there(
 def test_an_altered_object_is_refused_with_url_and_remedy(
     port: int, here: Remote, there: Remote, content: bytes
 ) -> None:
-    write(here, "runs/a/metrics.json", b'{"miou": 12}')
+    write(here, "runs/a/done.json", b'{"miou": 12}')
     here.push_folder("runs/a")
-    alter(port, here, "runs/a/metrics.json", content)
+    alter(port, here, "runs/a/done.json", content)
     with pytest.raises(AlteredError) as caught:
         there.pull_folder("runs/a")
-    assert str(caught.value).startswith(f"{here.url}/runs/a/metrics.json: altered or cut")
+    assert str(caught.value).startswith(f"{here.url}/runs/a/done.json: altered or cut")
     assert "delete the object to do its stage again" in str(caught.value)
-    assert not (there.mirror / "runs/a/metrics.json").exists()
+    assert not (there.mirror / "runs/a/done.json").exists()
 
 
 def test_an_object_which_somebody_else_uploaded_is_not_believed(port: int, there: Remote) -> None:
-    client(port).put_object(Bucket=BUCKET, Key=there.key("runs/a/metrics.json"), Body=b"{}")
+    client(port).put_object(Bucket=BUCKET, Key=there.key("runs/a/done.json"), Body=b"{}")
     with pytest.raises(AlteredError, match="not uploaded by this program"):
         there.pull_folder("runs/a")
 
@@ -251,8 +251,8 @@ def test_a_server_that_is_away_for_half_a_minute_is_waited_for_and_then_named(
 
     monkeypatch.setattr(remote_bucket, "time", Time)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    write(here, "runs/a/metrics.json", b"{}")
-    assert here.push_folder("runs/a") == ["runs/a/metrics.json"]
+    write(here, "runs/a/done.json", b"{}")
+    assert here.push_folder("runs/a") == ["runs/a/done.json"]
     assert clock[0] < 40
     back_after = float("inf")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -275,11 +275,11 @@ def test_a_store_without_a_bucket_has_the_same_methods_and_shares_nothing(tmp_pa
     assert interface(NoBucket).items() <= interface(Remote).items()
     assert none.push_results() == none.pull_results() == none.push_folder(tmp_path) == []
     assert none.url is None
-    with none.lock("cams/c", tmp_path / "cams" / "c" / "training.lock").acquire(timeout=0) as held:
+    with none.lock("cams/c", tmp_path / "cams" / "c" / "stage.lock").acquire(timeout=0) as held:
         assert isinstance(held, LocalLock)
         held.check()
         with pytest.raises(Timeout):
-            none.lock("cams/c", tmp_path / "cams" / "c" / "training.lock").acquire(timeout=0)
+            none.lock("cams/c", tmp_path / "cams" / "c" / "stage.lock").acquire(timeout=0)
 
 
 def test_one_setting_says_where_everything_is(
@@ -288,7 +288,7 @@ def test_one_setting_says_where_everything_is(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WSSS_MIRROR", raising=False)
     local = open_store(str(tmp_path / "results"))
-    assert (local.root, local.remote) == (tmp_path / "results", None)
+    assert (local.root, local.remote.url) == (tmp_path / "results", None)
     assert local.artifact_location == f"file://{tmp_path}/results/mlartifacts"
     store = open_store("s3://bucket/some/prefix/")
     digest = hashlib.sha256(b"s3://bucket/some/prefix").hexdigest()[:16]
@@ -318,7 +318,7 @@ def test_a_store_in_a_bucket_is_checked_for_writing_and_can_be_pickled(
 
 def finish_run(store: Store, run_id: str, figures: dict[str, Any]) -> None:
     write_json(store.run(run_id).path / "config.json", {"id": run_id})
-    write_json(store.run(run_id).path / "metrics.json", figures)
+    write_json(store.run(run_id).path / "done.json", figures)
 
 
 def test_another_machine_reads_results_without_checkpoints(here: Remote, there: Remote) -> None:
@@ -354,7 +354,7 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     (theirs.run("r").path / "failure.json").unlink()
     finish_run(theirs, "r", {})
     theirs.push_run("r")
-    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/metrics.json"]
+    assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
 
 
 @pytest.mark.parametrize(
@@ -368,12 +368,13 @@ def test_a_failure_that_is_cleared_does_not_come_back(
 def test_what_a_process_here_works_at_is_left_alone(
     here: Remote, there: Remote, folder: str, holder: str, lock: str
 ) -> None:
-    write(there, f"{folder}/record.json", b"from there")
-    there.push_folder(folder)
-    write(here, f"{folder}/record.json", b"from here")
-    write(here, f"{folder}/{holder}", b"{}")
-    with FileLock(here.mirror / folder / lock):
-        assert here.pull_results() == []
-    assert (here.mirror / folder / "record.json").read_bytes() == b"from here"
-    assert here.pull_results() == [f"{folder}/record.json"]  # what is left of a killed process
-    assert (here.mirror / folder / "record.json").read_bytes() == b"from there"
+    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
+    theirs.cam("c").add_epoch({"epoch": 1, "from": "there"})
+    there.push_folder("cams/c")
+    ours.cam("c").add_epoch({"epoch": 1, "from": "here"})
+    local = Store(here.mirror)
+    with local.cam("c").lock().acquire():
+        ours.pull_results()
+        assert ours.cam("c").epochs() == [{"epoch": 1, "from": "here"}]
+    ours.pull_results()  # the process has ended, its lock file is a leftover
+    assert ours.cam("c").epochs() == [{"epoch": 1, "from": "there"}]

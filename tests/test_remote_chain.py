@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.run.driver import driving
-from sweeps.stages import chain_remote
-from sweeps.stages.chain_remote import RemoteChain
-from sweeps.stages.chain_stages import Here, run_chain, training
-from sweeps.stages.chain_work import TRAIN_DEEPLAB, ChainTask
+from sweeps.run.headline import bring_results
+from sweeps.stages import stage as stage_module
+from sweeps.stages.labels import InferCams
+from sweeps.stages.segmentation import Predict, TrainDeepLab
+from sweeps.stages.stage import Conduct, Place, Record, Steps, attempt, complete
+from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.store import Folder, Store, StoreError, open_store
 from wsss.data.drawn import draw_voc
 from wsss.training.process import Process
 
@@ -56,21 +59,25 @@ def unbroken(
 ) -> Path:
     """A local store with the chain done in one go."""
     store = tmp_path_factory.mktemp("unbroken")
-    for _ in run_chain(ChainTask(tiny_chain, store, drawn, None), Here(Process())):
-        pass
+    list(complete(Predict(tiny_chain), Place(Store(store), drawn)))
     return store
 
 
 @pytest.fixture(scope="module")
 def in_bucket(port: int, unbroken: Path) -> str:
     """The same store in the bucket, for tests that copy it."""
-    for room in ("cams", "runs", "maps", "walks", "labels", "segmentations", "predictions"):
+    for room in ("cams", "maps", "walks", "labels", "segmentations", "predictions"):
         Remote(f"s3://{BUCKET}/unbroken", unbroken).push_folder(room)
     return "unbroken"
 
 
-def task_of(chain: ChainConfig, data: Path, prefix: str) -> ChainTask:
-    return ChainTask(chain, Path("unused"), data, None, remote=f"s3://{BUCKET}/{prefix}")
+def place_in(data: Path, prefix: str) -> Place:
+    return Place(open_store(f"s3://{BUCKET}/{prefix}"), data)
+
+
+def predicted(chain: ChainConfig, place: Place) -> Generator[Record, None, None]:
+    """Run a chain to its end."""
+    yield from complete(Predict(chain), place)
 
 
 def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> None:
@@ -97,21 +104,21 @@ def outcome(root: Path, chain: ChainConfig) -> dict[str, Any]:
         for kind in ("labels", "predictions")
         for path in (getattr(folders, kind) / "png").iterdir()
     }
-    metrics = json.loads((folders.predictions / "metrics.json").read_text())
+    metrics = json.loads((folders.predictions / "done.json").read_text())
     return found | {key: value for key, value in metrics.items() if key not in TIMES}
 
 
 def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
     port: int, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
 ) -> None:
-    task, done = task_of(tiny_chain, drawn, "lost"), list[str]()
+    place, done = place_in(drawn, "lost"), list[str]()
     while True:
-        loop = run_chain(task, Here(Process()))
+        loop = predicted(tiny_chain, place)
         own = list[str]()
-        for stage, _, _ in loop:
-            if own and stage != own[-1]:
+        for record in loop:
+            if own and record.stage.title != own[-1]:
                 break
-            own.append(stage)
+            own.append(record.stage.title)
         loop.close()  # a stage later, of which nothing was uploaded yet
         if not own:
             break
@@ -120,12 +127,13 @@ def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
         if own[0] == STAGES[-1]:
             break
     assert done == STAGES
-    assert list(run_chain(task, Here(Process()))) == []  # the last machine only looks at it
-    task.open_store().pull_folder(mirror / "labels")
+    assert list(predicted(tiny_chain, place)) == []  # the last machine only looks at it
+    bring_results(place.store, tiny_chain)
+    place.store.folder(f"labels/{tiny_chain.labels_id}").pull()
     assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
     local = {p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*") if p.is_file()}
-    assert keys(port, "lost") == {
-        name for name in local if not name.endswith(".lock") and not name.startswith(".")
+    assert {name for name in keys(port, "lost") if "/attempts/" not in name} == {
+        name for name in local if not name.endswith(".lock") and "/attempts/" not in name
     }
 
 
@@ -133,27 +141,28 @@ def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
     port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path,
     unbroken: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(chain_remote, "PUSH_EVERY", 5)
+    monkeypatch.setattr(stage_module, "SHARE_EVERY", 5)
     later = ("labels", "segmentations", "predictions", "walks")
     copied(port, in_bucket, "images", without=("maps", *later))
-    task, folder = task_of(tiny_chain, drawn, "images"), f"maps/{tiny_chain.maps_id}"
-    loop = run_chain(task, Here(Process()))
-    for stage, done, total in loop:
-        assert (stage, total) == ("infer CAMs", 16)
-        if done == 7:
-            break
+    place, folder = place_in(drawn, "images"), f"maps/{tiny_chain.maps_id}"
+
+    def in_bucket_now() -> int:
+        return len([key for key in keys(port, "images") if key.startswith(folder)])
+
+    loop, done = predicted(tiny_chain, place), list[float]()
+    while len(done) < 7:
+        record = next(loop)
+        assert record.stage.title == "infer CAMs"
+        done.append(record.progress)
+    assert done[-1] == 7 / 16
     loop.close()
-    assert len([key for key in keys(port, "images") if key.startswith(folder)]) == 5
-    first = next(run_chain(task, Here(Process())))  # here are seven, and two go up now
-    assert first == ("infer CAMs", 1, 9)
-    assert len([key for key in keys(port, "images") if key.startswith(folder)]) == 7
+    assert in_bucket_now() == 5
+    assert next(predicted(tiny_chain, place)).progress == 1 / 9  # here are seven: two go up now
+    assert in_bucket_now() == 7
     shutil.rmtree(mirror)
-    assert next(run_chain(task, Here(Process()))) == ("infer CAMs", 1, 9)
-    stage, done, total = next(
-        item for item in run_chain(task, Here(Process())) if item[0] != "infer CAMs"
-    )
-    assert stage == "learn affinity"
-    for path in (ChainFolders(unbroken, tiny_chain).maps).iterdir():
+    assert next(predicted(tiny_chain, place)).progress == 1 / 9
+    list(complete(InferCams(tiny_chain), place))
+    for path in ChainFolders(unbroken, tiny_chain).maps.glob("*.npz"):
         assert (mirror / folder / path.name).read_bytes() == path.read_bytes()
 
 
@@ -161,18 +170,18 @@ def test_deeplab_goes_on_from_its_last_checkpoint_on_an_empty_machine(
     port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
 ) -> None:
     copied(port, in_bucket, "deeplab", without=("segmentations", "predictions"))
-    task = task_of(tiny_chain, drawn, "deeplab")
-    loop = training(task, TRAIN_DEEPLAB, Process())
-    assert [next(loop)["epoch"], next(loop)["epoch"]] == [1, 2]
+    place, stage = place_in(drawn, "deeplab"), TrainDeepLab(tiny_chain)
+    loop = complete(stage, place)
+    assert [next(loop).numbers["epoch"], next(loop).numbers["epoch"]] == [1, 2]
+    loop.close()  # type: ignore[attr-defined]
     shutil.rmtree(mirror)  # the second epoch's checkpoint is not yet written
-    assert [record["epoch"] for record in training(task, TRAIN_DEEPLAB, Process())] == [2]
+    assert [record.numbers["epoch"] for record in complete(stage, place)] == [2]
     ours, theirs = (
-        [json.loads(line) for line in path.read_text().splitlines()]
-        for path in (ChainFolders(root, tiny_chain).segmentation / "epochs.jsonl"
-                     for root in (mirror, unbroken))
-    )  # fmt: skip
-    assert [row["step_losses"] for row in ours] == [row["step_losses"] for row in theirs]
-    assert list(training(task, TRAIN_DEEPLAB, Process())) == []
+        [record["step_losses"] for record in store.folder(stage.rel).epochs()]
+        for store in (place.store, Store(unbroken))
+    )
+    assert ours == theirs
+    assert list(complete(stage, place)) == []
 
 
 def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_again(
@@ -181,20 +190,21 @@ def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_agai
 ) -> None:  # fmt: skip
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     copied(port, in_bucket, "refused", without=("predictions",))
-    task = task_of(tiny_chain, drawn, "refused")
+    place = place_in(drawn, "refused")
     refused = pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/refused/predictions/")
     with faulty_proxy(port) as proxy:
-        loop = run_chain(task, Here(Process()))
-        assert next(loop)[0] == "predict"
+        loop = predicted(tiny_chain, place)
+        assert next(loop).stage.title == "predict"
         proxy.faults = [("PUT", "refuse")] * 100
         with refused:
             list(loop)
     assert not [key for key in keys(port, "refused") if key.startswith("predictions")]
-    assert list(run_chain(task, Here(Process()))) == []
-    task.open_store().pull_folder(mirror / "labels")
+    again = list(predicted(tiny_chain, place))
+    assert again == []
+    place.store.folder(f"labels/{tiny_chain.labels_id}").pull()
     assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
     there = {key.rpartition("/")[2] for key in keys(port, "refused") if "predictions" in key}
-    assert {"metrics.json", "gallery.png"} < there
+    assert {"done.json", "gallery.png"} < there
 
 
 class Ranks:
@@ -218,6 +228,16 @@ class Ranks:
         return Rank(number, 2)
 
 
+@dataclass(frozen=True)
+class _Started(TrainDeepLab):
+    """A training that is done as soon as it has brought what it starts from."""
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        self.label_maps(place)
+        yield from ()
+        return trained(folder, place)
+
+
 def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_labels(
     port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, tmp_path: Path
 ) -> None:
@@ -231,11 +251,12 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
             (mirror / rel / name).write_bytes(content)
 
     def start(number: int) -> None:
-        remote = RemoteChain(task_of(tiny_chain, drawn, "ranks"))
         root = mirrors[number]
-        remote.store = Store(root, Remote(f"s3://{BUCKET}/ranks", root))
-        remote.remote, remote.folders = remote.store.remote, ChainFolders(root, tiny_chain)
-        remote.start_training(TRAIN_DEEPLAB, ranks.rank(number))
+        store = Store(root, Remote(f"s3://{BUCKET}/ranks", root))
+        conduct = Conduct(accept_changes=True)
+        own = Place(store, drawn, conduct=conduct, rank=ranks.rank(number))
+        with pytest.raises(StopIteration):
+            next(attempt(_Started(tiny_chain), own))
 
     threads = [threading.Thread(target=start, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -285,7 +306,7 @@ def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_mac
     names = {key.split("/")[0] + "/" + key.rpartition("/")[2] for key in there}
     assert names > {
         "headline/headline.html", "headline/headline.csv", "predictions/comp6_test_cls.tar",
-        "predictions/export.json", "predictions/metrics.json", "segmentations/trained.json",
+        "predictions/done.json", "segmentations/done.json",
     }  # fmt: skip
     assert [key for key in there if key.startswith("mlartifacts/")]
     assert not [key for key in there if key.startswith("leases/")]

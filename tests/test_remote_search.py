@@ -21,8 +21,8 @@ from sweeps.plan.search import Search, make_search, parse_space
 from sweeps.plan.search_history import SearchTrial
 from sweeps.run.driver import driving
 from sweeps.run.search import Draws, DrivenSearch
-from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.stages.task import SearchTask
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote
@@ -97,7 +97,7 @@ def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
     seen = [next(begun), next(begun)]
     held = keys(port, "trial")
     begun.close()
-    assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/epochs.jsonl", f"leases/{cam}"} <= held
+    assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/epochs/0001.json", f"leases/{cam}"} <= held
     shutil.rmtree(mirror)
     # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
     seen += list(held_out_trial(task, ONE))
@@ -108,7 +108,7 @@ def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
     assert [e["step_losses"] for e in ours.epochs()] == [e["step_losses"] for e in theirs.epochs()]
     assert keys(port, "trial") == {
         f"{cam}/{name}"
-        for name in ("config.json", "epochs.jsonl", "trained.json",
+        for name in ("config.json", "epochs/0001.json", "done.json",
                      "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt")
     }  # fmt: skip
     shutil.rmtree(mirror)  # a third machine finds it trained
@@ -313,7 +313,7 @@ def test_a_killed_search_on_a_lost_machine_comes_to_what_an_unbroken_one_does(
     Remote(remote.url, tmp_path / "third").pull_folder("searches")
     assert results(tmp_path / "third") == (trials, held_out)
     first, again = (
-        {p.parent.name for p in (tmp_path / name / "cams").glob("*/holder.json")}
+        {p.parent.name for p in (tmp_path / name / "cams").glob("*/stage.lock")}
         for name in ("first", "second")
     )
     assert (len(first), again) == (1, set())  # only the killed one left its note
@@ -335,5 +335,5 @@ def descendants(pid: int) -> list[int]:
 def second_training(port: int) -> set[str]:
     """Return the objects of trainings that are not finished, once one is."""
     found = {key for key in keys(port, "whole") if key.startswith("cams/")}
-    done = {key.split("/")[1] for key in found if key.endswith("trained.json")}
+    done = {key.split("/")[1] for key in found if key.endswith("done.json")}
     return {key for key in found if done and key.split("/")[1] not in done}

@@ -1,27 +1,29 @@
 """Trials in a bucket: killed, resumed on an empty machine, broken checkpoints, full disk."""
 
 import errno
-import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps.stages.task import TrialTask
+from sweeps.stages.stage import Conduct, Place, Steps, attempt
+from sweeps.stages.train_cam import TrainCam, trained
 from sweeps.stages.trial import run_trial
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.store import Folder, Store, StoreError, open_store
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
@@ -29,19 +31,13 @@ from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 
-EXPLANATORY = {
-    "train_seconds", "inference_seconds", "after_training_seconds", "last_attempt_seconds",
-    "environment", "counts_from",
-}  # fmt: skip
+EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
 
 IN_A_PROCESS = """
-import json, sys, torch
+import pickle, sys, torch
 from sweeps.stages.trial import run_trial
-from sweeps.stages.task import TrialTask
-from wsss.training.prior import PriorLimits
-from wsss.training.process import Process
 torch.set_num_threads(1)
-for record in run_trial(TrialTask(**json.load(sys.stdin)), Process()):
+for record in run_trial(*pickle.load(sys.stdin.buffer)):
     print(int(record["epoch"]), flush=True)
     if record["epoch"] == 3:
         import time; time.sleep(60)
@@ -72,21 +68,16 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unbroken(config: RunConfig, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A local store with the trial done in one go."""
     store = Store(tmp_path_factory.mktemp("unbroken"))
-    list(
-        run_trial(TrialTask(config.model_dump(mode="json"), str(store.root), str(drawn), None), ONE)
-    )
+    list(run_trial(config, Place(store, drawn)))
     return store
 
 
-ONE = Process()
 FULL = r"cannot be written \(No space left on device\); free space"
 
 
-def task(config: RunConfig, drawn: Path, prefix: str) -> TrialTask:
-    return TrialTask(
-        config.model_dump(mode="json"), "unused", str(drawn), None,
-        remote=f"s3://{BUCKET}/{prefix}",
-    )  # fmt: skip
+def place(drawn: Path, prefix: str, limits: PriorLimits | None = None) -> Place:
+    conduct = Conduct(limits=limits or PriorLimits())
+    return Place(open_store(f"s3://{BUCKET}/{prefix}"), drawn, conduct=conduct)
 
 
 def figures(store: Store, config: RunConfig) -> dict[str, Any]:
@@ -107,7 +98,7 @@ def keys(port: int, prefix: str) -> dict[str, str]:
 
 def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -> None:
     """Run a trial until its first checkpoints are written, then leave it."""
-    loop = run_trial(task(config, drawn, prefix), ONE)
+    loop = run_trial(config, place(drawn, prefix))
     assert isinstance(loop, Iterator)
     for _ in range(epochs + 1):  # a checkpoint comes with the record after its own
         next(loop)
@@ -117,35 +108,38 @@ def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -
 def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store
 ) -> None:
-    asked = task(config, drawn, "killed")
+    asked = place(drawn, "killed")
     with subprocess.Popen(
         [sys.executable, "-c", IN_A_PROCESS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdin
         assert process.stdout
-        json.dump({k: v for k, v in vars(asked).items() if k != "execution"}, process.stdin)
+        pickle.dump((config, asked), process.stdin)
         process.stdin.close()
         seen = [process.stdout.readline() for _ in range(3)]
-        assert seen == ["1\n", "2\n", "3\n"]
+        assert seen == [b"1\n", b"2\n", b"3\n"]
         process.send_signal(signal.SIGKILL)
     cam = f"cams/{cam_id(config)}"
     there = keys(port, "killed")
     assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/checkpoints/epoch_0002.pt"} <= set(there)
     assert f"leases/{cam}" in there  # it could not give the lease back
-    assert f"runs/{run_id(config)}/metrics.json" not in there
+    assert f"runs/{run_id(config)}/done.json" not in there
     shutil.rmtree(mirror)
-    records = list(run_trial(asked, ONE))
+    records = list(run_trial(config, asked))
     assert [record["epoch"] for record in records if "loss" in record] == [3]
-    store = asked.open_store()
+    store = asked.store
     assert store.root == mirror
     assert losses(store, config) == losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
     own = {p.relative_to(unbroken.root).as_posix() for p in unbroken.root.rglob("*") if p.is_file()}
-    assert set(keys(port, "killed")) == own - {f"{cam}/training.lock"}
+    assert {key for key in keys(port, "killed") if "/attempts/" not in key} == {
+        name for name in own if not name.endswith(".lock") and "/attempts/" not in name
+    }
+    assert [attempt["resumed"] for attempt in store.cam(cam_id(config)).attempts()] == [False, True]
     before = keys(port, "killed")
     shutil.rmtree(mirror)  # a third machine finds it done
-    assert list(run_trial(asked, ONE)) == []
+    assert list(run_trial(config, asked)) == []
     assert figures(store, config) == figures(unbroken, config)
     assert keys(port, "killed") == before
 
@@ -169,7 +163,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
         s3.put_object(Bucket=BUCKET, Key=key, Body=bytes(content), Metadata=found["Metadata"])
     shutil.rmtree(mirror)
     with caplog.at_level(logging.WARNING):
-        records = list(run_trial(task(config, drawn, prefix), ONE))
+        records = list(run_trial(config, place(drawn, prefix)))
     first = 1 if damage == "all" else 2
     assert [r["epoch"] for r in records if "loss" in r] == list(range(first, 4))
     assert f"s3://{BUCKET}/{folder}/epoch_0002.pt: altered or cut" in caplog.text
@@ -186,7 +180,7 @@ def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
     with faulty_proxy(port) as proxy:
-        loop = run_trial(task(config, drawn, "away"), ONE)
+        loop = run_trial(config, place(drawn, "away"))
         for _ in range(2):
             next(loop)
         proxy.faults = [("PUT", "cut")] * 2  # the second epoch's records
@@ -195,7 +189,7 @@ def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it
     checkpoints = f"cams/{cam_id(config)}/checkpoints"
     assert (mirror / checkpoints / "epoch_0002.pt").exists()
     assert f"{checkpoints}/epoch_0002.pt" not in keys(port, "away")
-    loop = run_trial(task(config, drawn, "away"), ONE)
+    loop = run_trial(config, place(drawn, "away"))
     assert next(loop)["epoch"] == 3  # from the local checkpoint, which is newer than the bucket's
     assert f"{checkpoints}/epoch_0002.pt" in keys(port, "away")
     list(loop)
@@ -211,7 +205,7 @@ def test_an_older_checkpoint_here_gives_way_to_the_newer_one_in_the_bucket(
     stopped_after(config, drawn, "older", epochs=1)  # goes on: the second epoch's checkpoint
     shutil.rmtree(mirror)
     (tmp_path / "old").rename(mirror)
-    records = list(run_trial(task(config, drawn, "older"), ONE))
+    records = list(run_trial(config, place(drawn, "older")))
     assert [r["epoch"] for r in records if "loss" in r] == [3]
     assert losses(open_store(f"s3://{BUCKET}/older"), config) == losses(unbroken, config)
 
@@ -242,14 +236,15 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
 def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inference(
     port: int, config: RunConfig, drawn: Path, mirror: Path
 ) -> None:
-    list(run_trial(task(config, drawn, "counts"), ONE))
+    list(run_trial(config, place(drawn, "counts")))
     shutil.rmtree(mirror)
     other = apply_overrides(config, {"labels.background_score": 0.3})
-    records = list(run_trial(task(other, drawn, "counts"), ONE))
+    records = list(run_trial(other, place(drawn, "counts")))
     assert not any("loss" in record for record in records)
+    assert [record["progress"] for record in records] == [1.0]  # no inference
     metrics = open_store(f"s3://{BUCKET}/counts").run(run_id(other)).metrics()
     assert metrics
-    assert metrics["counts_from"] == run_id(config)
+    assert metrics["fixed_threshold"] == 0.3
 
 
 class Ranks:
@@ -273,11 +268,18 @@ class Ranks:
         return Rank(number, 2)
 
 
+@dataclass(frozen=True)
+class _Started(TrainCam):
+    """A training that is done as soon as it has brought its checkpoints."""
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        yield from ()
+        return trained(folder, place)
+
+
 def test_all_ranks_start_from_the_first_ranks_checkpoints(
     port: int, config: RunConfig, tmp_path: Path
 ) -> None:
-    from sweeps.stages.remote_trial import RemoteTrial
-
     url, folder = f"s3://{BUCKET}/ranks", f"cams/{cam_id(config)}/checkpoints"
     mirrors = [tmp_path / "first", tmp_path / "second"]
     held = [
@@ -288,18 +290,20 @@ def test_all_ranks_start_from_the_first_ranks_checkpoints(
         for name, content in files.items():
             (mirror / folder).mkdir(parents=True, exist_ok=True)
             (mirror / folder / name).write_bytes(content)
-    ranks, work = Ranks(), [False, False]
+    ranks = Ranks()
 
     def start(number: int) -> None:
         store = Store(mirrors[number], Remote(url, mirrors[number]))
-        work[number] = RemoteTrial(store, config, ranks.rank(number), None).start()
+        conduct = Conduct(accept_changes=True)
+        own = Place(store, Path("unused"), conduct=conduct, rank=ranks.rank(number))
+        with pytest.raises(StopIteration):
+            next(attempt(_Started(config), own))
 
     threads = [threading.Thread(target=start, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert work == [True, True]
     for mirror in mirrors:
         found = {path.name: path.read_bytes() for path in (mirror / folder).iterdir()}
         assert found == held[0]
@@ -331,8 +335,8 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
     config: RunConfig, drawn: Path, small_disk: Path, unbroken: Store, leave: int
 ) -> None:
     store = Store(small_disk / "store")
-    asked = TrialTask(config.model_dump(mode="json"), str(store.root), str(drawn), None)
-    loop = run_trial(asked, ONE)
+    asked = Place(store, drawn)
+    loop = run_trial(config, asked)
     next(loop)
     next(loop)
     filler = fill(small_disk, leave)
@@ -342,7 +346,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
     assert checkpoints == ["epoch_0001.pt"]
     assert store.run(run_id(config)).metrics() is None
     filler.unlink()
-    assert [r["epoch"] for r in run_trial(asked, ONE) if "loss" in r] == [2, 3]
+    assert [r["epoch"] for r in run_trial(config, asked) if "loss" in r] == [2, 3]
     assert losses(store, config) == losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
 
@@ -355,11 +359,11 @@ def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
     monkeypatch.setenv("WSSS_MIRROR", str(small_disk / "mirror"))
     filler = fill(small_disk, 200_000)
     with pytest.raises(StoreError, match=FULL):
-        list(run_trial(task(config, drawn, "full"), ONE))
+        list(run_trial(config, place(drawn, "full")))
     folder = small_disk / "mirror" / "cams" / cam_id(config) / "checkpoints"
     assert list(folder.iterdir()) == []
     filler.unlink()
-    assert next(run_trial(task(config, drawn, "full"), ONE))["epoch"] == 3
+    assert next(run_trial(config, place(drawn, "full")))["epoch"] == 3
 
 
 def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> None:
@@ -375,13 +379,13 @@ def test_a_warning_is_in_the_bucket_at_once_and_goes_when_the_training_starts_an
     mirror: Path, port: int, config: RunConfig, drawn: Path
 ) -> None:
     stuck = apply_overrides(config, {"train.lr": 1e-12})
-    loop = run_trial(task(stuck, drawn, "warned"), ONE, PriorLimits(2, 0))
+    loop = run_trial(stuck, place(drawn, "warned", PriorLimits(2, 0)))
     assert next(loop)["warned_at"] == 2
     loop.close()  # type: ignore[attr-defined]
     key = f"cams/{cam_id(stuck)}/warning.json"
     assert key in keys(port, "warned")
     shutil.rmtree(mirror)
-    loop = run_trial(task(stuck, drawn, "warned"), ONE, PriorLimits(0, 0))
+    loop = run_trial(stuck, place(drawn, "warned", PriorLimits(0, 0)))
     assert next(loop)["epoch"] == 1
     loop.close()  # type: ignore[attr-defined]
     assert key not in keys(port, "warned")

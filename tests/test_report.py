@@ -67,7 +67,7 @@ def stored_mious(store: Store, sweep: Sweep, reference: str) -> dict[int, float]
     """Read the fixed mIoU of a cell's trials straight from the files."""
     found = {}
     for trial in sweep.plan.cell_trials[reference]:
-        path = store.root / "runs" / trial.run_id / "metrics.json"
+        path = store.root / "runs" / trial.run_id / "done.json"
         if path.exists():
             found[trial.config.rng_seed] = json.loads(path.read_text())["miou_fixed"]
     return found

@@ -21,8 +21,8 @@ from sweeps.plan.search import (
 from sweeps.plan.search_history import History, SearchTrial, best_trials, ranking
 from sweeps.run.faults import Break
 from sweeps.run.search import Closings, Draws
-from sweeps.stages.search_task import SearchTask
 from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.stages.task import SearchTask
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
@@ -189,7 +189,9 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
     for name, value in plain.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    assert cam.trained() == {"epochs": 3}
+    trained = cam.trained()
+    assert trained is not None
+    assert trained["epochs"] == 3
 
 
 def test_an_interrupted_trial_goes_on_and_a_finished_one_is_only_judged(

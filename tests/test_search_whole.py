@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sweeps.plan.search import split_halves
+from sweeps.store.store import CamFolder
 from wsss.data.drawn import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -66,8 +67,8 @@ def history(store: Path) -> list[dict[str, Any]]:
 
 def trained(store: Path) -> dict[str, list[int]]:
     return {
-        path.parent.name: [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
-        for path in (store / "cams").glob("*/epochs.jsonl")
+        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        for path in (store / "cams").iterdir()
     }
 
 

@@ -111,7 +111,7 @@ def test_a_run_that_scores_a_finished_training_again_counts_as_started(
 ) -> None:
     trial = cell(sweep, "no,no")
     finish(store, trial, 0.5)
-    (store.run(trial.run_id).path / "metrics.json").unlink()
+    (store.run(trial.run_id).path / "done.json").unlink()
     assert read_states(store, [trial])[trial.run_id].status == "started"
 
 

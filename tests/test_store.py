@@ -3,19 +3,21 @@
 import json
 import math
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
-from sweeps.store import store as store_module
 from sweeps.store.store import (
     CamFolder,
     RunFolder,
     Store,
     StoreError,
+    open_store,
     read_json,
     write_config,
     write_json,
@@ -29,31 +31,15 @@ def cam(tmp_path: Path) -> CamFolder:
     return CamFolder(tmp_path / "cams" / "abc")
 
 
-def test_epochs_come_back_in_order(cam: CamFolder) -> None:
+def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: CamFolder) -> None:
     assert cam.epochs() == []
-    records = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "loss_s": None}]
-    for record in records:
-        cam.add_epoch(record)
-    assert cam.epochs() == records
-    lines = (cam.path / "epochs.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == records
-
-
-def test_a_cut_last_line_is_left_out_and_the_next_record_stays_whole(cam: CamFolder) -> None:
-    cam.add_epoch({"epoch": 1, "loss": 0.5})
-    with (cam.path / "epochs.jsonl").open("a") as file:
-        file.write('{"epoch": 2, "lo')
-    assert cam.epochs() == [{"epoch": 1, "loss": 0.5}]
-    cam.add_epoch({"epoch": 2, "loss": 0.25})
-    assert cam.epochs() == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
-
-
-def test_a_repeated_epoch_counts_once_and_the_later_record_holds(cam: CamFolder) -> None:
-    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, 0.6)):
+    for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, None)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
     assert [(r["epoch"], r["loss"]) for r in cam.epochs()] == [
-        (1, 0.9), (2, 0.7), (3, 0.6), (10, 0.1),
+        (1, 0.9), (2, 0.7), (3, None), (10, 0.1),
     ]  # fmt: skip
+    (cam.path / "epochs" / "0011.json.partial7").write_text('{"epoch": 11, "lo')  # of a killed one
+    assert len(cam.epochs()) == 4
 
 
 def test_an_epoch_is_on_disk_when_it_is_added(
@@ -66,9 +52,73 @@ def test_an_epoch_is_on_disk_when_it_is_added(
         synced.append(os.fstat(descriptor).st_size)
         sync(descriptor)
 
-    monkeypatch.setattr(store_module.os, "fsync", count)
+    monkeypatch.setattr(os, "fsync", count)
     cam.add_epoch({"epoch": 1})
-    assert synced == [len('{"epoch": 1}\n')]
+    assert synced == [len('{\n "epoch": 1\n}\n')]
+
+
+def test_attempts_are_kept_one_after_the_other(cam: CamFolder) -> None:
+    for host in ("a", "b"):
+        cam.add_attempt({"host": host})
+    assert [attempt["host"] for attempt in cam.attempts()] == ["a", "b"]
+    assert sorted(path.name for path in (cam.path / "attempts").iterdir()) == [
+        "0001.json", "0002.json",
+    ]  # fmt: skip
+
+
+def test_a_stage_is_finished_by_its_result_which_ends_a_failure(cam: CamFolder) -> None:
+    write_json(cam.path / "failure.json", {"kind": "died"})
+    assert not cam.is_finished()
+    assert cam.failure() == {"kind": "died"}
+    cam.finish({"epochs": 3})
+    assert cam.is_finished()
+    assert cam.trained() == {"epochs": 3}
+    assert not (cam.path / "failure.json").exists()
+
+
+@pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])
+def test_a_zip_is_whole_or_it_does_not_count(cam: CamFolder, harm: str) -> None:
+    path = cam.path / "counts.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, a=np.arange(1000))
+    content = bytearray(path.read_bytes())
+    if harm == "lost":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(content[:2000])
+    elif harm == "one bit":
+        content[2000] ^= 1
+        path.write_bytes(content)
+    assert cam.has_whole("counts.npz") == (harm == "none")
+
+
+def test_a_stage_at_a_path_of_its_own_is_refused_by_name_if_it_is_another(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run", named={"maps/aa": tmp_path / "out"})
+    assert store.folder("maps/aa").path == tmp_path / "out"
+    assert store.folder("maps/aa/png").path == tmp_path / "out" / "png"
+    assert store.folder("labels/bb").path == tmp_path / "run" / "labels" / "bb"
+    store.label("maps/aa")
+    store.label("labels/bb")  # has its id for a name
+    assert not (tmp_path / "run").exists()
+    assert store.folder("maps/aa/png")
+    with pytest.raises(
+        StoreError, match=r"out: holds maps with other settings \(maps/aa, not maps/c"
+    ):
+        Store(tmp_path, named={"maps/cc": tmp_path / "out"}).folder("maps/cc")
+
+
+def test_a_store_that_travels_is_opened_where_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"maps/aa": tmp_path / "out"}
+    here = pickle.loads(pickle.dumps(Store(tmp_path, named=named)))
+    assert (here.root, here.named) == (tmp_path, named)
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "driver"))
+    sent = pickle.dumps(open_store("s3://bucket/prefix"))
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "node"))
+    there = pickle.loads(sent)
+    assert there.root == there.remote.mirror == tmp_path / "node"
+    assert there.remote.url == "s3://bucket/prefix"
 
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
@@ -91,7 +141,7 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module.json, "dump", half)
+        patched.setattr(json, "dump", half)
         with pytest.raises(StoreError, match=r"a\.json: cannot be written \(No space left on dev"):
             write_json(path, {"new": 1})
     assert read_json(path) == {"old": 1}
@@ -108,7 +158,7 @@ def test_a_missing_json_is_none(tmp_path: Path) -> None:
 def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
     tmp_path: Path, content: bytes
 ) -> None:
-    path = tmp_path / "metrics.json"
+    path = tmp_path / "done.json"
     path.write_bytes(content)
     with pytest.raises(StoreError) as caught:
         RunFolder(tmp_path).metrics()
@@ -137,10 +187,10 @@ def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(tmp_path: Pa
     assert run.failure() is None
     write_json(run.path / "failure.json", {"kind": "diverged"})
     assert run.failure() == {"kind": "diverged"}
-    write_json(run.path / "metrics.json", {"miou_fixed": 12.5})
+    write_json(run.path / "done.json", {"miou_fixed": 12.5})
     assert run.failure() is None
     assert run.metrics() == {"miou_fixed": 12.5}
-    (run.path / "metrics.json").unlink()
+    (run.path / "done.json").unlink()
     run.clear_failure()
     run.clear_failure()
     assert run.failure() is None
@@ -181,7 +231,7 @@ def test_only_one_holds_the_lock_of_a_training(cam: CamFolder) -> None:
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
             try:
-                FileLock(cam.path / "training.lock").acquire(timeout=0.1)
+                FileLock(cam.path / "stage.lock").acquire(timeout=0.1)
             except Timeout:
                 os._exit(7)
             os._exit(0)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps.stages.guarded_trial import guarded_trial
 from sweeps.stages.task import TrialTask
+from sweeps.stages.trial import guarded_trial
+from sweeps.store.store import CamFolder
 from wsss.data.drawn import draw_voc
 from wsss.overrides import apply_overrides, parse_assignments
 from wsss.presets import TINY
@@ -55,13 +56,13 @@ def run(command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
 
 def epochs(store: Path) -> dict[str, list[int]]:
     return {
-        path.parent.name: [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
-        for path in (store / "cams").glob("*/epochs.jsonl")
+        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        for path in (store / "cams").iterdir()
     }
 
 
 def results(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/metrics.json")
+    paths = (store / "runs").glob("*/done.json")
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
@@ -101,7 +102,7 @@ def killed(
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     before = epochs(store)
-    written = {name: (store / "runs" / name / "metrics.json").stat().st_mtime_ns
+    written = {name: (store / "runs" / name / "done.json").stat().st_mtime_ns
                for name in results(store)}  # fmt: skip
     return store, before, written, run(with_imports(command))
 
@@ -131,7 +132,7 @@ def test_the_process_that_drives_a_sweep_never_loads_torch(killed: Any) -> None:
 def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any) -> None:
     store, before, written, _ = killed
     for name, at in written.items():
-        assert (store / "runs" / name / "metrics.json").stat().st_mtime_ns == at
+        assert (store / "runs" / name / "done.json").stat().st_mtime_ns == at
     after = epochs(store)
     broken = [name for name in before if len(before[name]) < 3]
     for name in broken:
@@ -194,7 +195,7 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import json, sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.stages.guarded_trial import guarded_trial\n"
+        "from sweeps.stages.trial import guarded_trial\n"
         "from sweeps.stages.task import TrialTask\n"
         "from sweeps.run.ray_train import Workers, fit\n"
         "config, store, data = sys.argv[1:]\n"
@@ -220,8 +221,8 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
 def figures(store: Path) -> tuple[list[list[float]], float, int]:
     """Losses of each epoch, mIoU and number of processes of a store's one trial."""
     (metrics,) = results(store).values()
-    (records,) = store.glob("cams/*/epochs.jsonl")
-    losses = [json.loads(line)["step_losses"] for line in records.read_text().splitlines()]
+    (cam,) = (store / "cams").iterdir()
+    losses = [record["step_losses"] for record in CamFolder(cam).epochs()]
     return losses, metrics["miou_fixed"], metrics["environment"]["processes"]
 
 

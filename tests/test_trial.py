@@ -4,8 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+import threading
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,29 @@ import pytest
 import reference
 from PIL import Image
 
+from sweeps.evidence.image_counts import load_image_counts
+from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import make_sweep
+from sweeps.plan.trials import make_plan
 from sweeps.run.resources import Resources
 from sweeps.run.tables import Tables, Wishes
-from sweeps.stages import training_lock
-from sweeps.stages import trial as trial_module
-from sweeps.stages.task import TrialTask
-from sweeps.stages.trial import run_trial
-from sweeps.store.store import Store, StoreError, write_json
+from sweeps.stages import score as score_module
+from sweeps.stages import train_cam as train_module
+from sweeps.stages.score import NUM_GALLERY_IMAGES
+from sweeps.stages.stage import Place
+from sweeps.stages.trial import run_group, run_trial
+from sweeps.store import store as store_module
+from sweeps.store.store import Store, write_json
+from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
+from wsss.data.voc import Sample, VocDataset
+from wsss.evaluation import figures as figures_module
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.execution import Execution
-from wsss.training.process import Process
 
-EXPLANATORY = {
-    "train_seconds", "inference_seconds", "after_training_seconds", "last_attempt_seconds",
-    "environment", "counts_from",
-}  # fmt: skip
+EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
 """What differs between two runs of one trial: when, how long and where."""
 
 
@@ -42,12 +45,17 @@ def config(small: RunConfig) -> RunConfig:
     return apply_overrides(small, {"views.enhanced": True, "views.decreased": True})
 
 
-def task_of(config: RunConfig, store: Path, data: Path) -> TrialTask:
-    return TrialTask(config.model_dump(mode="json"), str(store), str(data), None)
-
-
 def run(config: RunConfig, store: Path, data: Path) -> list[dict[str, float]]:
-    return list(run_trial(task_of(config, store, data), Process()))
+    return list(run_trial(config, Place(Store(store), data)))
+
+
+def begin(config: RunConfig, store: Path, data: Path, *, records: int) -> None:
+    """Leave a trial after so many records."""
+    loop = run_trial(config, Place(Store(store), data))
+    assert isinstance(loop, Generator)
+    for _ in range(records):
+        next(loop)
+    loop.close()
 
 
 def metrics(config: RunConfig, store: Path) -> dict[str, Any]:
@@ -88,12 +96,14 @@ def test_a_trial_writes_what_the_store_promises(
     finished: tuple[Path, Any], config: RunConfig
 ) -> None:
     cam, scored = f"cams/{cam_id(config)}", f"runs/{run_id(config)}"
-    files = set(ages(finished[0])) - {f"{cam}/training.lock"}
+    counts = f"counts/{counts_id(config)}"
+    files = {name for name in ages(finished[0]) if not name.endswith("stage.lock")}
     assert files == {
-        f"{cam}/config.json", f"{cam}/epochs.jsonl", f"{cam}/trained.json",
-        f"{cam}/counted.json",
+        f"{cam}/config.json", f"{cam}/done.json", f"{cam}/attempts/0001.json",
+        *(f"{cam}/epochs/{epoch:04}.json" for epoch in (1, 2, 3)),
         f"{cam}/checkpoints/epoch_0002.pt", f"{cam}/checkpoints/epoch_0003.pt",
-        f"{scored}/config.json", f"{scored}/counts.npz", f"{scored}/metrics.json",
+        f"{counts}/counts.npz", f"{counts}/done.json",
+        f"{scored}/config.json", f"{scored}/done.json",
         f"{scored}/image_counts.npz",
         f"{scored}/threshold_curve.png", f"{scored}/cam_gallery.png",
     }  # fmt: skip
@@ -116,8 +126,8 @@ def test_a_trial_yields_its_epochs_then_its_score_with_growing_progress(
     assert all(isinstance(value, float | int) for record in records for value in record.values())
     last, saved = records[-1], metrics(config, store)
     assert (last["miou_fixed"], last["miou_best"]) == (saved["miou_fixed"], saved["miou_best"])
-    lines = (store / "cams" / cam_id(config) / "epochs.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    kept = Store(store).cam(cam_id(config)).epochs()
+    assert [record["epoch"] for record in kept] == [1, 2, 3]
 
 
 def test_the_figures_are_those_of_the_counted_pixels(
@@ -125,7 +135,7 @@ def test_the_figures_are_those_of_the_counted_pixels(
 ) -> None:
     # Independently: the confusion matrix at the fixed threshold, from the counts, label by label.
     saved = metrics(config, finished[0])
-    counts = ThresholdCounts.load(finished[0] / "runs" / run_id(config) / "counts.npz")
+    counts = ThresholdCounts.load(finished[0] / "counts" / counts_id(config) / "counts.npz")
     ids = (drawn / "ImageSets/Segmentation/train.txt").read_text().split()
     assert list(counts.image_ids) == ids
     matrix = np.zeros((21, 21), np.int64)
@@ -158,7 +168,8 @@ def test_the_figures_come_with_their_circumstances(
     assert saved["environment"]["device"] == "cpu"
     assert saved["environment"]["processes"] == 1
     assert saved["environment"]["torch"].startswith("2.")
-    assert saved["last_attempt_seconds"] > saved["train_seconds"] > 0
+    assert min(saved[f"{stage}_seconds"] for stage in ("train", "inference", "score")) > 0
+    assert saved["made_from"] == {"cams": cam_id(config), "counts": counts_id(config)}
 
 
 def test_the_figures_are_json_that_any_reader_takes(
@@ -167,7 +178,7 @@ def test_the_figures_are_json_that_any_reader_takes(
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    text = (finished[0] / "runs" / run_id(config) / "metrics.json").read_text()
+    text = (finished[0] / "runs" / run_id(config) / "done.json").read_text()
     json.loads(text, parse_constant=refuse)
 
 
@@ -189,14 +200,12 @@ def test_other_label_settings_reuse_the_training(
     store: Path, config: RunConfig, drawn: Path
 ) -> None:
     cam = store / "cams" / cam_id(config)
-    kept = ["epochs.jsonl", "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt"]
-    before = {name: ages(cam)[name] for name in [*kept, "trained.json"]}
+    before = ages(cam)
     other = apply_overrides(config, {"labels.scales": (1.0,), "labels.background_score": 0.3})
     records = run(other, store, drawn)
     assert not any("loss" in record for record in records)
     assert records[-1]["progress"] == 1
-    assert {name: ages(cam)[name] for name in before} == before
-    assert len((cam / "epochs.jsonl").read_text().splitlines()) == 3
+    assert ages(cam) == before
     assert metrics(other, store)["fixed_threshold"] == 0.3
     assert metrics(other, store)["curve"] != metrics(config, store)["curve"]
     assert metrics(config, store)["fixed_threshold"] == 0.15
@@ -207,7 +216,7 @@ def test_the_scored_network_is_the_trained_one_after_a_new_start(
 ) -> None:
     # Without its score, the trial scores again from the checkpoint and comes to the same figures.
     before = figures(config, store)
-    (store / "runs" / run_id(config) / "metrics.json").unlink()
+    (store / "runs" / run_id(config) / "done.json").unlink()
     assert not any("loss" in record for record in run(config, store, drawn))
     assert figures(config, store) == before
 
@@ -216,11 +225,7 @@ def test_the_scored_network_is_the_trained_one_after_a_new_start(
 def test_a_trial_which_was_stopped_ends_where_an_unbroken_one_does(
     finished: tuple[Path, Any], config: RunConfig, drawn: Path, tmp_path: Path, stop_after: int
 ) -> None:
-    loop = run_trial(task_of(config, tmp_path, drawn), Process())
-    assert isinstance(loop, Iterator)
-    for _ in range(stop_after):
-        next(loop)
-    loop.close()
+    begin(config, tmp_path, drawn, records=stop_after)
     assert Store(tmp_path).run(run_id(config)).metrics() is None
     cam = Store(tmp_path).cam(cam_id(config))
     checkpoints = sorted(path.name for path in cam.checkpoints.glob("*.pt"))
@@ -237,7 +242,7 @@ def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
     store: Path, config: RunConfig, drawn: Path, lost: str
 ) -> None:
     before = figures(config, store)
-    (store / "runs" / run_id(config) / "metrics.json").unlink()
+    (store / "runs" / run_id(config) / "done.json").unlink()
     checkpoints = store / "cams" / cam_id(config) / "checkpoints"
     if lost == "all checkpoints":
         shutil.rmtree(checkpoints)
@@ -253,18 +258,20 @@ def test_a_failure_is_forgotten_once_the_trial_succeeds(
     store: Path, config: RunConfig, drawn: Path
 ) -> None:
     folder = store / "runs" / run_id(config)
-    (folder / "metrics.json").unlink()
+    (folder / "done.json").unlink()
     write_json(folder / "failure.json", {"kind": "diverged"})
     run(config, store, drawn)
     assert not (folder / "failure.json").exists()
 
 
-def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
-    store: Path, config: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_lock, "LOCK_WAIT_SECONDS", 0.2)
-    (store / "runs" / run_id(config) / "metrics.json").unlink()
+def test_a_second_process_on_one_training_waits_until_the_first_ends(
+    store: Path, config: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(store_module, "SAY_WAITING_AFTER", 0.1)
     cam = Store(store).cam(cam_id(config))
+    (store / "runs" / run_id(config) / "done.json").unlink()
+    (cam.path / "done.json").unlink()
     code = (
         "import sys, time\nfrom sweeps.store.store import CamFolder\nfrom pathlib import Path\n"
         "lock = CamFolder(Path(sys.argv[1])).lock()\nlock.acquire()\n"
@@ -274,10 +281,10 @@ def test_a_second_process_on_one_training_is_refused_until_the_first_ends(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match="another process is training this; wait for it or"):
-            run(config, store, drawn)
-        other.kill()  # a killed process leaves no lock behind
-    assert run(config, store, drawn)[-1]["progress"] == 1
+        threading.Timer(1.0, other.kill).start()  # a killed process leaves no lock behind
+        assert run(config, store, drawn)[-1]["progress"] == 1
+        assert other.poll() == -9
+    assert f"{cam.path}: another process is at work on this; waiting for it" in caplog.text
 
 
 def test_the_options_of_a_sweep_reach_the_training_of_a_trial(
@@ -292,19 +299,140 @@ def test_the_options_of_a_sweep_reach_the_training_of_a_trial(
         given.append(options)
         raise StoppedError
 
+    monkeypatch.setattr(train_module, "train_cam", watched)
+    how = Execution(2, micro_batch=3)
+    with pytest.raises(StoppedError):
+        list(run_trial(config, Place(Store(tmp_path), drawn, execution=how)))
+    assert given[0]["execution"] == how
+
+
+# Several scores of one training
+
+
+def with_score(config: RunConfig, score: float, **labels: Any) -> RunConfig:
+    more = {f"labels.{name}": value for name, value in labels.items()}
+    return apply_overrides(config, {"labels.background_score": score} | more)
+
+
+@pytest.fixture
+def inferred(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The ids of the images which are inferred from here on, for counting and for the gallery."""
+    seen: dict[str, list[str]] = {"counting": [], "gallery": []}
+    infer = score_module.infer_cams
+
+    def watch(module: Any, name: str) -> None:
+        def watched(
+            model: Any, samples: Iterable[Sample], *rest: Any, **named: Any
+        ) -> Iterator[Any]:
+            for image in infer(model, samples, *rest, **named):
+                seen[name].append(image.sample.image_id)
+                yield image
+
+        monkeypatch.setattr(module, "infer_cams", watched)
+
+    watch(score_module, "counting")
+    watch(figures_module, "gallery")
+    return seen
+
+
+def test_another_score_trains_nothing_and_infers_the_gallery_alone_with_figures_as_if_anew(
+    config: RunConfig, store: Path, drawn: Path, tmp_path: Path, inferred: dict[str, list[str]]
+) -> None:
+    other = with_score(config, 0.3, threshold_range=(0.1, 0.4))
+    assert not any("loss" in record for record in run(other, store, drawn))
+    assert inferred["counting"] == []
+    assert 0 < len(inferred["gallery"]) <= NUM_GALLERY_IMAGES
+    run(other, tmp_path / "anew", drawn)
+    assert len(inferred["counting"]) == 10
+    assert figures(other, store) == figures(other, tmp_path / "anew")
+    for name in ("threshold_curve.png", "cam_gallery.png", "config.json"):
+        first, second = (
+            root / "runs" / run_id(other) / name for root in (store, tmp_path / "anew")
+        )
+        assert first.read_bytes() == second.read_bytes()
+    one, two = (
+        load_image_counts(Store(root).run(run_id(other))) for root in (store, tmp_path / "anew")
+    )
+    assert (one.fixed.union == two.fixed.union).all()
+    assert (one.best.intersection == two.best.intersection).all()
+
+
+def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(
+    small: RunConfig, tmp_path: Path, drawn: Path, inferred: dict[str, list[str]]
+) -> None:
+    plan = make_plan([TABLES["background-score"]], small, 1)
+    row = [t.config for t in plan.trials if t.cells[0].startswith("background-score[B0")]
+    assert len(row) == 8
+    records = list(run_group(row, Place(Store(tmp_path), drawn)))
+    assert [record["run"] for record in records if "miou_fixed" in record] == list(range(8))
+    assert {record["run"] for record in records if "loss" in record} == {0}
+    assert len(inferred["counting"]) == 10  # the images of the split, once
+    assert len(list((tmp_path / "cams").iterdir())) == 1
+    fixed = [metrics(one, tmp_path)["miou_fixed"] for one in row]
+    curve = dict(map(tuple, metrics(row[0], tmp_path)["curve"]))
+    assert fixed == pytest.approx([curve[one.labels.background_score] for one in row], abs=1e-4)
+
+
+def test_a_training_that_diverges_fails_every_run_of_its_group_once(
+    small: RunConfig, tmp_path: Path, drawn: Path
+) -> None:
+    hot = apply_overrides(
+        small,
+        {"train.lr": 1e12, "train.clip_norm": None, "network.batch_norm": "frozen"},
+    )
+    row, store = [with_score(hot, score) for score in (0.1, 0.2)], Store(tmp_path)
+    place = Place(store, drawn)
+    assert [r["failed"] for r in run_group(row, place)] == [1, 1]
+    assert len(store.cam(cam_id(hot)).attempts()) == 1
+    for one in row:
+        failure = store.run(run_id(one)).failure()
+        assert failure is not None
+        assert failure["kind"] == "diverged"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels.scales": (1.0,)},
+        {"labels.flip": False},
+        {"data.eval_split": "val"},
+        {"data.fingerprint": "corrected"},
+        {"labels.background_score": 0.155},  # off the grid: its curve has a point more
+    ],
+)
+def test_another_inference_or_grid_or_set_of_masks_is_counted_apart(
+    small: RunConfig, change: dict[str, Any]
+) -> None:
+    other = apply_overrides(small, change)
+    assert counts_id(other) != counts_id(small)
+    assert cam_id(other) == cam_id(small)
+
+
+def test_scores_on_the_grid_share_their_counts() -> None:
+    ids = {score: counts_id(with_score(RunConfig(), score)) for score in (0.05, 0.3, 0.155, 0.3333)}
+    assert ids[0.05] == ids[0.3]
+    assert len(set(ids.values())) == 3
+
+
+@pytest.mark.parametrize("lost", ["counts.npz", "done.json", "broken"])
+def test_counts_that_are_lost_or_broken_are_inferred_again(
+    config: RunConfig, store: Path, drawn: Path, inferred: dict[str, list[str]], lost: str
+) -> None:
+    counts = store / "counts" / counts_id(config)
+    if lost == "broken":
+        (counts / "counts.npz").write_bytes(b"PK broken")
+    else:
+        (counts / lost).unlink()
+    run(with_score(config, 0.3), store, drawn)
+    assert len(inferred["counting"]) == 10
+
+
+def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path) -> None:
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     resources = Resources(execution=Execution(2, micro_batch=3))
     tables = Tables(sweep, Store(tmp_path), Wishes())
     task = tables.task(sweep.plan.trials[0], resources)
     assert task.execution == Execution(2, micro_batch=3)
-    monkeypatch.setattr(trial_module, "train_cam", watched)
-    with pytest.raises(StoppedError):
-        list(
-            run_trial(
-                replace(task_of(config, tmp_path, drawn), execution=task.execution), Process()
-            )
-        )
-    assert given[0]["execution"] == task.execution
 
 
 def test_scoring_another_split_or_corrected_masks_of_it_is_the_same_training(

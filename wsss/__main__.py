@@ -1,4 +1,4 @@
-"""`python -m wsss`, the same as the `wsss` command."""
+"""`python -m wsss`: the commands that need no store of results."""
 
 from wsss.cli import app
 

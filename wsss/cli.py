@@ -1,7 +1,7 @@
-"""The `wsss` command: one stage of the method at a time. Tables are filled by `sweeps`.
+"""Commands of the `wsss` program that need no store of results; sweeps/cli/method.py has them all.
 
-A command's module imports torch and pydantic inside the functions that need them, so that `--help`
-answers at once.
+`python -m wsss` offers these alone. A command's module imports torch and pydantic inside the
+functions that need them, so that `--help` answers at once.
 """
 
 from pathlib import Path
@@ -9,15 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsss import cam_cli, data_cli, predict_cli, pseudo_label_cli
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Class activation maps as pseudo-labels: check data, train, infer CAMs, "
-    "evaluate, write pseudo-labels, predict, check a GPU.",
-)
+from wsss import data_cli, predict_cli
 
 
 def gpu_check(
@@ -44,14 +36,22 @@ def gpu_check(
     raise typer.Exit(main([*words, *(["--small"] if small else [])]))
 
 
-PANELS = {
-    "Training and CAMs": (cam_cli.train_cam, cam_cli.infer, cam_cli.evaluate),
-    "Labels and segmentation": (pseudo_label_cli.pseudo_label, predict_cli.predict),
-    "Before a run": (gpu_check,),
-}
-"""Heading in the help -> its commands, in this order."""
+def new_app(text: str) -> typer.Typer:
+    """Return a program without commands; text: its help."""
+    return typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=text
+    )
 
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
-app.add_typer(data_cli.data_app, name="data", rich_help_panel="Before a run")
+
+def add_commands(program: typer.Typer) -> None:
+    """Add the commands of this package to a program."""
+    program.command(rich_help_panel="Labels and segmentation")(predict_cli.predict)
+    program.command(rich_help_panel="Before a run")(gpu_check)
+    program.add_typer(data_cli.data_app, name="data", rich_help_panel="Before a run")
+
+
+app = new_app(
+    "Get, draw or check data, segment pictures, check a GPU. The installed `wsss` also trains, "
+    "infers CAMs, evaluates and writes pseudo-labels."
+)
+add_commands(app)

@@ -142,7 +142,7 @@ class Test:
 
     def num_done(self) -> int:
         """Return the finished runs in the bucket."""
-        return sum(key.endswith("/metrics.json") for key in self.keys("runs/"))
+        return sum(key.endswith("/done.json") for key in self.keys("runs/"))
 
     def keys(self, folder: str) -> list[str]:
         """Return the keys of the bucket's objects in a folder of the store."""
@@ -183,9 +183,9 @@ class Test:
         """Return a training on the worker that has a checkpoint in the bucket and is not over."""
         keys = self.keys("cams/")
         for cam in self.hosts[WORKER].home.glob(".cache/wsss/*/cams/*"):
-            is_here = (cam / "holder.json").exists() and not (cam / "trained.json").exists()
+            is_here = (cam / "stage.lock").exists() and not (cam / "done.json").exists()
             saved = [key for key in keys if f"/{cam.name}/checkpoints/" in key]
-            if is_here and saved and not any(f"/{cam.name}/trained.json" in key for key in keys):
+            if is_here and saved and not any(f"/{cam.name}/done.json" in key for key in keys):
                 return cam.name
         return None
 

@@ -181,7 +181,7 @@ def _work(
             run_headline(
                 planned, results, console, label_workers=label_workers, resources=resources
             )
-            _export(planned, results, console)
+            _say_exports(planned, results, console)
             report = headline_document(build_headline_report(planned, results))
             folder = headline_folder(results, planned)
             written = write_document(report, folder, "headline")
@@ -198,25 +198,15 @@ def _work(
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 
-def _export(planned: "Headline", results: "Store", console: "Console") -> None:
-    """Export the split under every chosen network, and say where the archives are."""
+def _say_exports(planned: "Headline", results: "Store", console: "Console") -> None:
+    """Say where the archives are."""
     from rich.text import Text
 
-    from sweeps.stages.export import export_folder, export_split, read_export
-    from wsss.training.process import pick_device
+    from sweeps.stages.export import export_of, read_export
 
     for chain in planned.exported:
         assert planned.export is not None
-        device, told = pick_device(), 0
-        folder = export_folder(results, chain, planned.export)
-        results.pull_folder(folder)
-        for done, total in export_split(
-            results, planned.sweep.data, chain, planned.export, device=device
-        ):
-            if 10 * done // total > told:
-                told = 10 * done // total
-                console.print(Text(f"{chain.name}: export {planned.export} {10 * told} %"))
-        results.push_folder(folder)
+        results.folder(export_of(chain, planned.export).rel).pull()
         export = read_export(results, chain, planned.export)
         assert export is not None
         console.print(

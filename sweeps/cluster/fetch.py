@@ -16,7 +16,7 @@ from sweeps.cluster.job_server import JobError
 from sweeps.store.remote import CHECKPOINTS, RESULT_FOLDERS, Remote
 from sweeps.store.store import StoreError
 
-FINISHED = {"runs": "metrics.json", "cams": "trained.json"}
+FINISHED = {"runs": "done.json", "cams": "done.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
 NOT_RESULTS = (
     "/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*",

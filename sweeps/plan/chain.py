@@ -1,10 +1,11 @@
 """From a CAM configuration to a segmentation network: which stages, under which ids.
 
+    <root>/counts/<counts_id>/                   pixels of the scored images, counted
     <root>/maps/<maps_id>/<image>.npz            CAMs of the training images
-    <root>/walks/<walk_id>/                      affinity network, CAMs behind the random walk
-    <root>/labels/<labels_id>/png/<image>.png    label maps; score.json
+    <root>/walks/<walk_id>/                      affinity network; maps/: CAMs behind the walk
+    <root>/labels/<labels_id>/png/<image>.png    label maps
     <root>/segmentations/<segmentation_id>/      checkpoints of DeepLab
-    <root>/predictions/<prediction_id>/          png/<image>.png, gallery.png; metrics.json
+    <root>/predictions/<prediction_id>/          png/<image>.png, gallery.png; export/
 
 An id covers what its stage depends on and nothing else: another refinement never infers CAMs anew,
 other DeepLab settings never make labels anew, other test scales never train anew.
@@ -12,6 +13,7 @@ other DeepLab settings never make labels anew, other test scales never train ane
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ class ChainConfig(Settings):
     """None: trained on the true masks, the upper bound which needs pixel ground truth."""
     segmentation: DeepLabConfig
     eval_split: FileName = "val"
+    labelled_split: FileName | None = None
+    """Images whose labels are made, and which the affinity network learns from; None: those that
+    the CAM network was trained on."""
+
+    @property
+    def label_split(self) -> str:
+        """Name of the split whose labels are made."""
+        return self.labelled_split or self.run.data.train_split
 
     @property
     def walks(self) -> bool:
@@ -46,7 +56,8 @@ class ChainConfig(Settings):
     def walk_id(self) -> str:
         """Id of the CAMs behind the random walk."""
         walk = self.labels.random_walk if self.labels else RandomWalkConfig()
-        return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")})
+        other = {"split": self.labelled_split} if self.labelled_split else {}
+        return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")} | other)
 
     @property
     def labels_id(self) -> str:
@@ -93,6 +104,36 @@ class ChainFolders:
         self.labels = root / "labels" / chain.labels_id
         self.segmentation = root / "segmentations" / chain.segmentation_id
         self.predictions = root / "predictions" / chain.prediction_id
+
+
+def counts_id(config: RunConfig) -> str:
+    """Return the id of a training's counted pixels."""
+    return _digest({"cam": cam_id(config), "counted": inference_key(config)})
+
+
+def inference_key(config: RunConfig) -> str:
+    """Return, as JSON, all that decides a training's counts: inference, images, threshold grid.
+
+    A score off the .01 grid has a grid of its own.
+    """
+    settings: dict[str, Any] = {
+        "data": config.data.fingerprint,
+        "eval_split": config.data.eval_split,
+        "scales": config.labels.scales,
+        "flip": config.labels.flip,
+    }
+    if not _is_on_grid(config.labels.background_score):
+        settings["off_grid"] = config.labels.background_score
+    return json.dumps(settings, sort_keys=True)
+
+
+@cache
+def _is_on_grid(background_score: float) -> bool:
+    if background_score < 0.995 and background_score == round(background_score, 2):
+        return True  # a hundredth: planning needs no NumPy to see that
+    from wsss.evaluation.confusion import threshold_grid
+
+    return len(threshold_grid(background_score)) == len(threshold_grid(0.0))
 
 
 def _live(labels: PseudoLabelConfig) -> dict[str, Any]:

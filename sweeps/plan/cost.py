@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sweeps.plan.counted import inference_key
+from sweeps.plan.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
 from sweeps.store.store import Store, StoreError, read_json
@@ -33,10 +33,10 @@ class Measured:
     config: RunConfig
     epoch: float
     """Seconds per epoch."""
-    scoring: float | None
-    """Seconds after training; None if it took another run's counts, or was not measured."""
-    rescoring: float | None
-    """Seconds of a trial which took another run's counts."""
+    scoring: float
+    """Seconds after training: inference and score."""
+    rescoring: float
+    """Seconds of a score alone, for a trial which takes another run's counts."""
     cam_bytes: int | None
     """Of its training's folder; None if that is not there any more."""
     run_bytes: int
@@ -128,8 +128,8 @@ class _Means:
     num_measured: int
     epoch: float
     """Seconds per epoch."""
-    scoring: float | None
-    rescoring: float | None
+    scoring: float
+    rescoring: float
     cam_bytes: float
     run_bytes: float
 
@@ -137,19 +137,16 @@ class _Means:
     def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
         """Average measured trials."""
 
-        def mean(values: list[float]) -> float | None:
-            return fmean(values) if values else None
-
         views = [_num_views(m.config) if scaled else 1 for m in measured]
         pixels = [_pixels(m.config) if scaled else 1.0 for m in measured]
-        scored = zip(measured, pixels, strict=True)
+        cam_bytes = [m.cam_bytes for m in measured if m.cam_bytes is not None]
         return cls(
             scaled=scaled,
             num_measured=len(measured),
             epoch=fmean(m.epoch / v for m, v in zip(measured, views, strict=True)),
-            scoring=mean([m.scoring / p for m, p in scored if m.scoring is not None]),
-            rescoring=mean([m.rescoring for m in measured if m.rescoring is not None]),
-            cam_bytes=mean([m.cam_bytes for m in measured if m.cam_bytes is not None]) or 0.0,
+            scoring=fmean(m.scoring / p for m, p in zip(measured, pixels, strict=True)),
+            rescoring=fmean(m.rescoring for m in measured),
+            cam_bytes=fmean(cam_bytes) if cam_bytes else 0.0,
             run_bytes=fmean(m.run_bytes for m in measured),
         )
 
@@ -206,11 +203,7 @@ def _cost(
     if means is None:
         return TrialCost(None, 0.0, "", 0)
     views, pixels = (_num_views(config), _pixels(config)) if means.scaled else (1, 1.0)
-    scoring = None if means.scoring is None else means.scoring * pixels
-    if is_inferred and means.rescoring is not None:
-        scoring = means.rescoring  # else a whole scoring is the bound from above that is known
-    if scoring is None:
-        return TrialCost(None, 0.0, "", 0)
+    scoring = means.rescoring if is_inferred else means.scoring * pixels
     epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
     disk = means.run_bytes
     if not is_trained:
@@ -270,7 +263,7 @@ def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
 
 
 def _finished_at(store: Store, run_id: str) -> int:
-    return (store.run(run_id).path / "metrics.json").stat().st_mtime_ns
+    return (store.run(run_id).path / "done.json").stat().st_mtime_ns
 
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
@@ -278,17 +271,11 @@ def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | 
         config = RunConfig.model_validate(read_json(store.run(run_id).path / "config.json"))
     except (StoreError, ValidationError):
         return None
-    training, attempt = metrics["train_seconds"], metrics.get("last_attempt_seconds", 0.0)
-    # Files of older versions lack the first, and the oldest the second.
-    after = metrics.get("after_training_seconds", metrics.get("inference_seconds"))
-    if after is None and attempt > training:
-        after = attempt - training
-    reused = metrics.get("counts_from") is not None
     return Measured(
         config=config,
-        epoch=training / config.train.epochs,
-        scoring=None if reused else after,
-        rescoring=after if reused else None,
+        epoch=metrics["train_seconds"] / config.train.epochs,
+        scoring=metrics["inference_seconds"] + metrics["score_seconds"],
+        rescoring=metrics["score_seconds"],
         cam_bytes=folder_bytes(store.cam(cam_id(config)).path),
         run_bytes=folder_bytes(store.run(run_id).path) or 0,
     )

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import SMALL_SCALE, scale_marks
 from sweeps.plan.sweep import Sweep
-from sweeps.store.store import Store, read_json
+from sweeps.store.store import Store
 from wsss.overrides import ConfigError
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.segmentation_presets import PAPER_DEEPLAB
@@ -95,10 +95,7 @@ def make_chains(
 
 def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:
     """Return the figures of a finished chain, or None."""
-    found: dict[str, Any] | None = read_json(
-        ChainFolders(store.root, chain).predictions / "metrics.json"
-    )
-    return found
+    return store.folder(f"predictions/{chain.prediction_id}").result()
 
 
 def describe(headline: Headline) -> str:

@@ -19,7 +19,7 @@ from wsss.training.dead_maps import find_dead_maps
 STATUSES = ("finished", "running", "started", "missing", "failed")
 
 Metrics = Mapping[str, dict[str, Any]]
-"""Run id -> its metrics.json, of every finished run in the store."""
+"""Run id -> its figures, of every finished run in the store."""
 
 
 @dataclass

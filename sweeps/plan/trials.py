@@ -75,6 +75,14 @@ class _Configuration:
         return tuple(trials)
 
 
+def groups_of(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], ...]:
+    """Return trials by training, in order; whoever works on a group trains once for all."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.cam_id, []).append(trial)
+    return tuple(map(tuple, groups.values()))
+
+
 def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     """Plan `num_seeds` trials (seeds 0, 1, ...) of each distinct configuration of the tables.
 

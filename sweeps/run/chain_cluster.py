@@ -2,29 +2,36 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
 from sweeps.run.shards import TaskNeeds, map_shards, run_remotely
-from sweeps.stages.chain_stages import images, training
-from sweeps.stages.chain_work import TRAIN_DEEPLAB, ChainTask
-from wsss.label_stages import LEARN, WRITE
+from sweeps.stages.labels import WriteLabels
+from sweeps.stages.segmentation import TrainDeepLab
+from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt
+from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
-CPU_STAGES = (WRITE,)
-"""Stages that use no GPU, unless PAMR refines."""
 POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """A stage of a chain, as it travels to a worker."""
+class _Sent:
+    """A stage, as it travels to a worker."""
 
-    task: ChainTask
-    name: str
+    stage: Stage
+    place: Place
     cpus: float
+
+    def on(self, process: Process) -> Place:
+        """Return the place as it is there."""
+        return replace(self.place, crew=Here(), rank=process)
+
+    def alone(self) -> Place:
+        """Return the place as it is in a task."""
+        return self.on(Process(device=pick_device(self.cpus)))
 
 
 class Cluster:
@@ -36,43 +43,46 @@ class Cluster:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
 
-    def train(self, task: ChainTask, stage: str) -> Iterator[float]:
-        """Run a training on `num_workers` Ray Train workers, or in one task if that is 0.
+    def work(self, stage: Stage, place: Place) -> Iterator[Record]:
+        """Do a stage: images in shards, networks on `num_workers` Ray Train workers.
 
-        The affinity network is small, and trains in one task always.
+        Without workers a training is one task, and so is always what is small.
         """
-        item = _Stage(task, stage, self.resources.cpus)
-        if self.resources.inline or stage == LEARN:
-            yield from run_remotely(_train_alone, item, self._needs(stage, task))
-            return
-        yield from self._fit(item)
+        if isinstance(stage, PerImage):
+            return attempt(stage, place)
+        sent = _Sent(stage, place, self.resources.cpus)
+        if isinstance(stage, TrainCam | TrainDeepLab) and not self.resources.inline:
+            return self._fit(sent)
+        return run_remotely(_attempt, sent, self._needs(stage))
 
-    def images(self, task: ChainTask, stage: str, image_ids: list[str]) -> Iterator[str]:
+    def images(self, stage: PerImage, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Do the images in shards, a Ray task each."""
-        item = _Stage(task, stage, self.resources.cpus)
-        return map_shards(_do_images, item, image_ids, self._needs(stage, task))
+        sent = _Sent(stage, place, self.resources.cpus)
+        return map_shards(_do_images, sent, image_ids, self._needs(stage))
 
-    def _needs(self, stage: str, task: ChainTask) -> TaskNeeds:
-        on_cpu = stage in CPU_STAGES and not (
-            task.chain.labels and task.chain.labels.refinement == "pamr"
+    def _needs(self, stage: Stage) -> TaskNeeds:
+        """Labels are written on CPUs, unless PAMR refines them."""
+        on_cpu = isinstance(stage, WriteLabels) and not (
+            stage.chain.labels and stage.chain.labels.refinement == "pamr"
         )
         return TaskNeeds(self.resources.cpus, 0.0 if on_cpu else self.resources.gpus)
 
-    def _fit(self, item: _Stage) -> Iterator[float]:
-        """Run Ray Train in a thread, and yield the progress that its callback sends."""
+    def _fit(self, sent: _Sent) -> Iterator[Record]:
+        """Run Ray Train in a thread, and yield the progress that its callback sends.
+
+        `fit` blocks, and outside of a Tune trial nobody else takes what the workers report.
+        """
         from ray.util.queue import Empty, Queue
 
         progress = Queue(actor_options={"num_cpus": 0})
         failure: list[BaseException] = []
-        chain = item.task.chain
-        name = chain.segmentation_id if item.name == TRAIN_DEEPLAB else chain.maps_id
 
         def work() -> None:
             try:
                 fit(
-                    _train_rank, item,
+                    _train_rank, sent,
                     Workers(self.resources.num_workers, self.resources.gpus, self.resources.cpus),
-                    name=name, storage=item.task.open_store().root / "ray_train",
+                    name=sent.stage.id(), storage=sent.place.store.root / "ray_train",
                     callbacks=[_progress_callback(progress)],
                 )  # fmt: skip
             except BaseException as error:
@@ -82,7 +92,7 @@ class Cluster:
         thread.start()
         while thread.is_alive() or not progress.empty():
             try:
-                yield progress.get(timeout=POLL_SECONDS)
+                yield Record(sent.stage, progress.get(timeout=POLL_SECONDS))
             except Empty:
                 continue
         thread.join()
@@ -102,18 +112,15 @@ def _progress_callback(progress: Any) -> Any:
     return Sender()
 
 
-def _train_rank(item: _Stage, process: Process) -> Iterator[dict[str, float]]:
-    return training(item.task, item.name, process)
+def _train_rank(sent: _Sent, process: Process) -> Iterator[dict[str, float]]:
+    for record in attempt(sent.stage, sent.on(process)):
+        yield {"progress": record.progress}
 
 
-def _train_alone(item: _Stage) -> Iterator[float]:
-    for record in training(item.task, item.name, _process(item.cpus)):
-        yield record["progress"]
+def _attempt(sent: _Sent) -> Iterator[Record]:
+    yield from attempt(sent.stage, sent.alone())
 
 
-def _do_images(item: _Stage, image_ids: list[str]) -> Iterator[str]:
-    yield from images(item.task, item.name, image_ids, _process(item.cpus))
-
-
-def _process(cpus: float) -> Process:
-    return Process(device=pick_device(cpus))
+def _do_images(sent: _Sent, image_ids: list[str]) -> Iterator[str]:
+    assert isinstance(sent.stage, PerImage)
+    yield from sent.stage.do_shared(sent.alone(), image_ids, num_workers=0)

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.console import Console
 from rich.text import Text
 
@@ -27,15 +27,16 @@ from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
 from sweeps.run.resources import Resources, concurrency, running_ray
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
-from sweeps.store.errors import disk_errors
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray, or boto3
     from sweeps.run.tune import Round
-    from sweeps.store.lease import Lease
+    from sweeps.store.lease import Lease, LocalLock
     from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
+
+    Held = Lease | LocalLock
 
 INTERRUPTED, FAILED = 130, 1
 
@@ -88,7 +89,7 @@ class Subject(ABC):
         """Return what counts the hours while trials run."""
         return nullcontext(None)
 
-    def held(self, lease: "Lease | None") -> list[str]:
+    def held(self, lock: "Held") -> list[str]:
         """Get ready as the only driver; return what a person should know before trials start.
 
         Raises the error, if any, for which none may start.
@@ -196,36 +197,28 @@ def _say_common_error(ending: Ending, say: Say) -> None:
 
 
 @contextmanager
-def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Lease | None]":
-    """Hold a folder of the store as its only driver; in a bucket by a lease, which is yielded.
+def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Held]":
+    """Hold a folder of the store as its only driver; in a bucket by a lease. Yields the lock.
 
     Raises StoreError, which names the other driver. Should another machine take the lease over,
     this process is interrupted as by Ctrl-C, and ends with a StoreError that says so.
     """
-    folder, lease = store.root / path, None
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock: Any = FileLock(folder / "driver.lock")
-    if store.remote:
-        from sweeps.store.lease import Lease
-
-        lease = lock = Lease(
-            store.remote, f"leases/{path}", lock,
-            on_lost=lambda: os.kill(os.getpid(), signal.SIGINT),
-        )  # fmt: skip
-    holder = folder / "holder.json"  # stays on this machine
+    folder = store.root / path
+    lock = store.remote.lock(
+        path, folder / "driver.lock", on_lost=lambda: os.kill(os.getpid(), signal.SIGINT)
+    )
+    holder = folder / ".driver.json"  # stays on this machine
     try:
         with lock.acquire(timeout=0):
             since = datetime.now().astimezone().isoformat(timespec="seconds")
             write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
             try:
-                yield lease
+                yield lock
             finally:
                 holder.unlink(missing_ok=True)
-            if lease:
-                lease.check()
+            lock.check()
     except Timeout as held:
-        who = str(held) if lease else _holder(holder)
+        who = str(held) if store.remote.url else _holder(holder)
         raise StoreError(f"another process runs {title} ({who}); {while_driven}") from None
 
 
@@ -246,13 +239,13 @@ def run_missing(
 
     check_weights(subject.networks, subject.weights_file)
     with ExitStack() as stack:
-        lease = stack.enter_context(
+        lock = stack.enter_context(
             driving(subject.store, subject.path, subject.title, subject.while_driven)
         )
         budget = stack.enter_context(subject.accounts(resources))
         if budget and budget.exhausted():
             return Ending(over_budget=True)
-        for line in subject.held(lease):
+        for line in subject.held(lock):
             say(line)
         stack.enter_context(running_ray(resources))
         interrupts = stack.enter_context(Interrupts())

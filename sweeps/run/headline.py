@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.plan.chain import ChainConfig
 from sweeps.plan.headline import Headline
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.stages.chain_stages import Here, Place, run_chain
-from sweeps.stages.chain_work import ChainTask
+from sweeps.stages.export import export_of
+from sweeps.stages.score import Score
+from sweeps.stages.segmentation import Predict, TrainDeepLab
+from sweeps.stages.stage import Conduct, Crew, Here, Place, Record, Stage, complete
 from sweeps.store.store import Store
 from sweeps.track.headline import HeadlineRuns
 from sweeps.track.tracker import Tracker
@@ -34,13 +37,15 @@ def run_headline(
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
     tracker = Tracker(store, HeadlineRuns(store, headline))
-    with _place(resources, label_workers) as place:
+    with _crew(resources, label_workers) as crew:
+        place = Place(
+            store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
+            Conduct(accept_changes=True), crew, Process(device=pick_device()),
+        )  # fmt: skip
         for chain in headline.chains:
-            task = ChainTask(
-                chain, store.root, headline.sweep.data, headline.sweep.weights_file,
-                resources.execution, remote=store.remote.url if store.remote else None,
-            )  # fmt: skip
-            _report_stages(task, place, console)
+            for target in targets(headline, chain):
+                _report(chain.name, complete(target, place), console)
+            bring_results(store, chain)
             if not tracker.sync([chain.prediction_id]):
                 console.print(
                     Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}")
@@ -48,10 +53,25 @@ def run_headline(
     store.pull_results()  # the CAMs' own scores, from the nodes that made them
 
 
+def targets(headline: Headline, chain: ChainConfig) -> list[Stage]:
+    """Return the stages which a chain is to end with; what they need comes first."""
+    found: list[Stage] = [Score(chain.run)] if chain.labels else []
+    found.append(Predict(chain))
+    if headline.export and chain in headline.exported:
+        found.append(export_of(chain, headline.export))
+    return found
+
+
+def bring_results(store: Store, chain: ChainConfig) -> None:
+    """Bring here what a report and MLflow show of a chain: predictions and network."""
+    store.folder(f"predictions/{chain.prediction_id}").pull()
+    store.folder(TrainDeepLab(chain).rel).pull_training()
+
+
 @contextmanager
-def _place(resources: Resources, label_workers: int) -> Iterator[Place]:
+def _crew(resources: Resources, label_workers: int) -> Iterator[Crew]:
     if resources.address is None and resources.inline and not resources.gpus:
-        yield Here(Process(device=pick_device()), num_workers=label_workers)
+        yield Here(label_workers)
         return
     from sweeps.run.chain_cluster import Cluster
 
@@ -60,13 +80,13 @@ def _place(resources: Resources, label_workers: int) -> Iterator[Place]:
         yield Cluster(resources)
 
 
-def _report_stages(task: ChainTask, place: Place, console: Console) -> None:
-    current, started, told = "", time.monotonic(), 0.0
-    for stage, done, total in run_chain(task, place):
+def _report(name: str, records: Iterator[Record], console: Console) -> None:
+    title, started, told = "", time.monotonic(), 0.0
+    for record in records:
         now = time.monotonic()
-        if stage != current:
-            current, started, told = stage, now, now
-        if now - told > EVERY_SECONDS or done == total:
+        if record.stage.title != title:
+            title, started, told = record.stage.title, now, now
+        if now - told > EVERY_SECONDS or record.progress == 1:
             told = now
             spent = format_seconds(now - started)
-            console.print(Text(f"{task.chain.name}: {stage} {100 * done / total:.0f} % ({spent})"))
+            console.print(Text(f"{name}: {title} {100 * record.progress:.0f} % ({spent})"))

@@ -26,7 +26,7 @@ from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
-from sweeps.stages.search_task import SearchTask
+from sweeps.stages.task import SearchTask
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
@@ -35,8 +35,8 @@ from wsss.training.prior import PriorLimits
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna
 
+    from sweeps.run.driver import Held
     from sweeps.run.tune import Round
-    from sweeps.store.lease import Lease
     from sweeps.track.tracker import Tracker
 
 REDUCTION_FACTOR = 3
@@ -256,7 +256,7 @@ class DrivenSearch(Subject):
         self.search, self.samples, self.limits = search, samples, limits
         self.networks, self.weights_file = [search.base.network], search.weights_file
         self.history = History(search.folder(store))
-        self.lease: Lease | None = None
+        self.lock: Held | None = None
 
     def prepare(self, resources: Resources) -> list[str]:
         """Write down what is searched."""
@@ -268,9 +268,9 @@ class DrivenSearch(Subject):
         """Whether a trial or a closing score is missing."""
         return bool(self.history.missing(self.samples) or self._missing_held_out())
 
-    def held(self, lease: "Lease | None") -> list[str]:
+    def held(self, lock: "Held") -> list[str]:
         """Take the history as it is in the bucket: nobody else writes it from now on."""
-        self.lease = lease
+        self.lock = lock
         self.store.pull_folder(self.folder)
         return []
 
@@ -296,7 +296,7 @@ class DrivenSearch(Subject):
 
     def task(self, resources: Resources) -> SearchTask:
         """Return what a trial's process is told, with the settings of the search's start."""
-        search, remote = self.search, self.store.remote
+        search = self.search
         return SearchTask(
             config=search.base.model_dump(mode="json"),
             objective=search.objective,
@@ -306,7 +306,7 @@ class DrivenSearch(Subject):
             execution=resources.execution,
             prior_warns_after=self.limits.warn_after,
             prior_fails_after=self.limits.fail_after,
-            remote=remote.url if remote else None,
+            remote=self.store.remote.url,
         )
 
     def share(self, trial: SearchTrial | None) -> None:
@@ -316,10 +316,9 @@ class DrivenSearch(Subject):
         the search goes on; what is missing goes up with the next epoch, or at the end. An ended
         trial's losses come here from where it ran, for MLflow.
         """
-        if self.lease is None:
-            return
+        assert self.lock is not None, "nobody shares what he does not drive"
         try:
-            self.lease.check()
+            self.lock.check()
             self.store.push_folder(self.folder)
             if trial is None or trial.ended:
                 self.store.pull_results()

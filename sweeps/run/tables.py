@@ -23,8 +23,8 @@ from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 
 if TYPE_CHECKING:  # those load Ray or MLflow
+    from sweeps.run.driver import Held
     from sweeps.run.tune import Round
-    from sweeps.store.lease import Lease
     from sweeps.track.tracker import Tracker
 
 
@@ -91,7 +91,7 @@ class Tables(Subject):
         """Return the command with a budget that will do."""
         return way_on(self.sweep, self._budget(resources), resources, own_command())
 
-    def held(self, lease: "Lease | None") -> list[str]:
+    def held(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
         from sweeps.stages.guard import check_half_trained
 
@@ -120,14 +120,14 @@ class Tables(Subject):
 
     def task(self, trial: Trial, resources: Resources) -> TrialTask:
         """Return what a trial's process is told."""
-        sweep, remote = self.sweep, self.store.remote
+        sweep = self.sweep
         return TrialTask(
             config=trial.config.model_dump(mode="json"),
             store=str(self.store.root),
             data=str(sweep.data),
             weights_file=str(sweep.weights_file) if sweep.weights_file else None,
             execution=resources.execution,
-            remote=remote.url if remote else None,
+            remote=self.store.remote.url,
         )
 
     @contextmanager

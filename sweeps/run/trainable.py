@@ -12,8 +12,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sweeps.run.resources import Resources
-from sweeps.stages.search_task import SearchTask
-from sweeps.stages.task import Conduct, TrialTask
+from sweeps.stages.task import Conduct, SearchTask, TrialTask
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 
@@ -26,7 +25,7 @@ def sweep_trial(
 ) -> None:
     """Run the trial `space["run_id"]` of a table, inline or as a Ray Train run of its own."""
     from sweeps.run.ray_train import Workers, end_with_raylet, fit
-    from sweeps.stages.guarded_trial import guarded_trial
+    from sweeps.stages.trial import guarded_trial
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
@@ -82,8 +81,9 @@ def _report(
     end_with_raylet()
     config, epoch = apply_overrides(RunConfig.model_validate(task.config), settings), 0.0
     task = replace(task, config=config.model_dump(mode="json"))
+    process = Process(device=pick_device(cpus))
     try:
-        for record in run(task, Process(device=pick_device(cpus))):
+        for record in run(task, process):
             epoch = record["epoch"]
             tune.report(record)
     except (DivergedError, NotLearningError) as error:
@@ -92,5 +92,5 @@ def _report(
     except StoreError:
         raise  # as of a training that somebody else holds, who will let go
     except Exception as error:
-        write_note(task.open_store().cam(cam_id(config)).path, note_of(error))
+        write_note(task.place(process).store.cam(cam_id(config)).path, note_of(error))
         raise

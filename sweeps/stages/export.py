@@ -1,46 +1,87 @@
 """Predictions of a split whose masks may not be public, as PASCAL VOC's server takes them.
 
-    <root>/predictions/<prediction_id>/   png/<image>.png  gallery.png  comp6_test_cls.tar
-                                          score.json (if the split has masks)  export.json (last)
-
-An interrupted export goes on where it was; a finished one is never done again.
+<root>/predictions/<prediction_id>/png/<image>.png
+<root>/predictions/<prediction_id>/export/    comp6_test_cls.tar  gallery.png  done.json
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-
-from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.store.store import Store, read_json, write_json
+from sweeps.plan.chain import ChainConfig
+from sweeps.stages.segmentation import Predict, draw_gallery
+from sweeps.stages.stage import Place
+from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.image import as_array
-from wsss.data.loading import read_rgb
-from wsss.data.voc import DataError, Sample, VocDataset
-from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import score_folder
+from wsss.data.voc import DataError, VocDataset
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.evaluation.voc_server import check_server_tar, write_server_tar
-from wsss.labels.segment import write_segmentation
-from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.segmentation import load_trained
 
 TAR_NAME = "comp6_test_cls.tar"
-NUM_GALLERY_IMAGES = 6
 
 
 @dataclass(frozen=True)
-class Export:
+class Exported:
     """One network's archive."""
+
+    split: str
+    num_images: int
+    score: SegmentationScore | None
+    """None for a split without masks."""
+
+
+@dataclass(frozen=True)
+class Export(Predict):
+    """Predictions of a split as a checked archive. `chain.eval_split` is the split."""
+
+    title: ClassVar[str] = "export"
+
+    def id(self) -> str:
+        """Of the predictions, beside whose score it lies."""
+        return f"{self.chain.prediction_id}/export"
+
+    def finish(self, place: Place, folder: Folder) -> Exported:
+        """Draw a gallery, write the archive, check it, and score it if there are masks.
+
+        Raises ServerTarError if the archive breaks a rule of the server.
+        """
+        dataset, ids = VocDataset(place.data), self.image_ids(place)
+        images = place.store.folder(self.images_rel)
+        images.pull()
+        with_truth = all(_has_mask(dataset, name) for name in ids)
+        path = folder.path / "gallery.png"
+        draw_gallery(path, images.path, dataset, ids, with_truth=with_truth, legend=True)
+        write_server_tar(images.path, ids, folder.path / TAR_NAME)
+        sizes = {name: dataset.image_size(name) for name in ids}
+        check_server_tar(folder.path / TAR_NAME, ids, sizes)
+        score = score_folder(images.path, dataset, ids) if with_truth else None
+        return Exported(self.chain.eval_split, len(ids), score)
+
+
+def export_of(chain: ChainConfig, split: str) -> Export:
+    """Return the export of a split by a chain's network."""
+    return Export(chain.model_copy(update={"eval_split": split}))
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A finished export."""
 
     split: str
     num_images: int
     tar: Path
     miou: float | None
     """Percent; None for a split without masks."""
+
+
+def read_export(store: Store, chain: ChainConfig, split: str) -> Archive | None:
+    """Return a finished export; None before that."""
+    folder = store.folder(export_of(chain, split).rel)
+    found = folder.result()
+    if not found or not (folder.path / TAR_NAME).is_file():
+        return None
+    miou = found["score"]["miou"] if found["score"] else None
+    return Archive(found["split"], found["num_images"], folder.path / TAR_NAME, miou)
 
 
 def check_exportable(dataset: VocDataset, split: str) -> None:
@@ -54,85 +95,8 @@ def check_exportable(dataset: VocDataset, split: str) -> None:
         dataset.image_size(image_id)
 
 
-def export_folder(store: Store, chain: ChainConfig, split: str) -> Path:
-    """Return where a chain's predictions of a split lie."""
-    return ChainFolders(store.root, _of_split(chain, split)).predictions
-
-
-def read_export(store: Store, chain: ChainConfig, split: str) -> Export | None:
-    """Return a finished export, or None."""
-    folder = export_folder(store, chain, split)
-    found = read_json(folder / "export.json")
-    if not found or not (folder / TAR_NAME).is_file():
-        return None
-    return Export(split, found["images"], folder / TAR_NAME, found["miou"])
-
-
-def export_split(
-    store: Store, data: Path, chain: ChainConfig, split: str, *, device: torch.device
-) -> Iterator[tuple[int, int]]:
-    """Predict a split by the chain's trained network and write the checked archive.
-
-    Yields (done, total) images. Neither masks nor image-level labels of the split are needed.
-    Raises DataError for an image that cannot be read, NotTrainedError before the training,
-    ServerTarError if the archive breaks a rule of the server.
-    """
-    if read_export(store, chain, split):
-        return
-    dataset, folder = VocDataset(data), export_folder(store, chain, split)
-    image_ids = dataset.image_ids(split)
-    # The network takes no image-level labels, and a test split has none.
-    samples = [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
-    missing = [s for s in samples if not (folder / "png" / f"{s.image_id}.png").is_file()]
-    if missing:
-        checkpoints = CheckpointFolder(ChainFolders(store.root, chain).segmentation / "checkpoints")
-        model = load_trained(checkpoints, chain.segmentation, len(dataset.classes))
-        paths = write_segmentation(
-            model, missing, chain.segmentation, folder / "png", device=device
-        )
-        for done, _ in enumerate(paths, start=1):
-            yield done, len(missing)
-    has_masks = all(_has_mask(dataset, name) for name in image_ids)
-    _gallery(dataset, samples, folder, has_masks=has_masks)
-    write_server_tar(folder / "png", image_ids, folder / TAR_NAME)
-    sizes = {name: dataset.image_size(name) for name in image_ids}
-    check_server_tar(folder / TAR_NAME, image_ids, sizes)
-    miou = None
-    if has_masks:
-        score = score_folder(folder / "png", dataset, image_ids)
-        write_json(folder / "score.json", asdict(score))
-        miou = score.miou
-    write_json(folder / "export.json", {"split": split, "images": len(image_ids), "miou": miou})
-
-
-def _of_split(chain: ChainConfig, split: str) -> ChainConfig:
-    return chain.model_copy(update={"eval_split": split})
-
-
 def _has_mask(dataset: VocDataset, image_id: str) -> bool:
     return any(
         (dataset.root / folder / f"{image_id}.png").is_file()
         for folder in ("SegmentationClass", "SegmentationClassAug")
     )
-
-
-def _gallery(dataset: VocDataset, samples: list[Sample], folder: Path, *, has_masks: bool) -> None:
-    shown = samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
-    rows = [
-        GalleryRow(
-            sample.image_id,
-            as_array(read_rgb(sample)),
-            dataset.mask(sample.image_id) if has_masks else None,
-            (read_png(folder / "png" / f"{sample.image_id}.png"),),
-        )
-        for sample in shown
-    ]
-    draw_segmentation_gallery(
-        folder / "gallery.png", rows, with_truth=has_masks, class_names=dataset.classes
-    )
-
-
-def read_png(path: Path) -> NDArray[np.uint8]:
-    """Return a label map [H, W]."""
-    with Image.open(path) as image:
-        return np.array(image, dtype=np.uint8)

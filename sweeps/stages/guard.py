@@ -1,13 +1,14 @@
 """What a training was begun with, so that no change of code or packages goes unnoticed.
 
-`cams/<cam_id>/origin.json` lists what a training's attempts ran with: one entry, and another for
-each change that a person accepted. Data and weights need no guard here: their digests are part of
-the ids, so that changed data is another training.
+`attempts/0001.json` and so on in a training's folder say what each attempt ran with. Data and
+weights need no guard here: their digests are part of the ids, so that changed data is another
+training.
 """
 
 import platform
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.code_version import source_digest, sources_of
-from sweeps.store.store import CamFolder, Store, read_json, write_json
+from sweeps.store.store import Folder, Store
 from wsss.errors import ForeseenError
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
@@ -41,46 +42,45 @@ def here() -> Origin:
     }
 
 
-def origins(cam: CamFolder) -> list[Origin]:
-    """Return what a training's attempts ran with, without repetition; [] if not recorded."""
-    return (read_json(cam.path / "origin.json") or {}).get("attempts", [])
+def origins(folder: Folder) -> list[Origin]:
+    """Return what a training's attempts ran with since it was begun, without repetition."""
+    found: list[Origin] = []
+    for attempt in folder.attempts():
+        if not attempt["resumed"]:
+            found = []  # it began anew: nothing is kept of the attempts before
+        if attempt["origin"] not in found[-1:]:
+            found.append(attempt["origin"])
+    return found
 
 
-def is_half_trained(cam: CamFolder) -> bool:
+def is_half_trained(folder: Folder) -> bool:
     """Whether there is a checkpoint to continue from, of a training that is not finished."""
-    return cam.trained() is None and any(cam.checkpoints.glob("epoch_*.pt"))
+    return folder.result() is None and bool(folder.checkpoint_names())
 
 
-def changes(cam: CamFolder) -> list[str]:
+def changes(folder: Folder) -> list[str]:
     """Return what differs between a training's last attempt and this process, in words."""
-    known, now = origins(cam), here()
-    if not known:
-        return ["code and packages (not recorded by the older release that began it)"]
-    last = known[-1]
+    known, now = origins(folder), here()
+    last = known[-1] if known else {}
     return [
-        f"{key} {last.get(key, 'none')} -> {value}"
+        f"{key} {last.get(key, 'not recorded')} -> {value}"
         for key, value in now.items()
         if last.get(key) != value
     ]
 
 
-def claim(cam: CamFolder, *, accept_changes: bool) -> None:
-    """Record what a training is about to run with.
+def claim(folder: Folder, *, accept_changes: bool) -> None:
+    """Record what an attempt at a training is about to run with.
 
     Raises ChangedError if it is half trained with something else, unless that is accepted.
     """
-    if cam.trained():
-        return
-    known, now = origins(cam), here()
-    if is_half_trained(cam):
-        if not (changed := changes(cam)):
-            return
-        if not accept_changes:
-            raise ChangedError(_explain(cam.path.name, changed))
-        known = known or [{"wsss sources": "not recorded"}]
-    else:
-        known = []  # nothing is kept of earlier attempts
-    write_json(cam.path / "origin.json", {"attempts": [*known, now]})
+    resumed = bool(folder.checkpoint_names())
+    if is_half_trained(folder) and not accept_changes and (changed := changes(folder)):
+        raise ChangedError(_explain(folder.path.name, changed))
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    folder.add_attempt(
+        {"origin": here(), "resumed": resumed, "host": platform.node(), "started": started}
+    )
 
 
 def check_half_trained(trials: Iterable[Trial], store: Store, *, accept_changes: bool) -> list[str]:

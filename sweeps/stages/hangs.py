@@ -6,8 +6,6 @@ faulthandler that watches it: a C thread, which acts even if the interpreter's l
 """
 
 import faulthandler
-import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +27,7 @@ class Watchdog:
         self.wound_at = 0.0
         self.file: BinaryIO | None = None
         self.hook: Any = None
-        self.ended = threading.Event()
+        self.ended = False
 
     def __enter__(self) -> "Watchdog":
         if self.limit <= 0:
@@ -39,7 +37,6 @@ class Watchdog:
         self.stack_file.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.stack_file.open("ab")
         self.hook = register_optimizer_step_post_hook(lambda *_: self.beat())
-        threading.Thread(target=self._allow_waiting, name="watchdog", daemon=True).start()
         self.beat()
         return self
 
@@ -51,7 +48,7 @@ class Watchdog:
     ) -> None:
         if self.file is None:
             return
-        self.ended.set()
+        self.ended = True
         faulthandler.cancel_dump_traceback_later()
         self.hook.remove()
         self.file.close()
@@ -62,27 +59,10 @@ class Watchdog:
         """Take note of progress."""
         now = time.monotonic()
         # Winding starts a thread, so hundreds of steps a second share one.
-        if self.file is None or self.ended.is_set() or now - self.wound_at < self.limit / 20:
+        if self.file is None or self.ended or now - self.wound_at < self.limit / 20:
             return
         self.wound_at = now
         faulthandler.dump_traceback_later(self.limit, exit=True, file=self.file)
-
-    def _allow_waiting(self) -> None:
-        """Count waiting for a lock as progress: another run of the same training may take days."""
-        while not self.ended.wait(self.limit / 4):
-            if _waits_for_a_lock():
-                self.beat()
-
-
-def _waits_for_a_lock() -> bool:
-    """Whether a thread of this process is within filelock's acquire."""
-    for top in sys._current_frames().values():
-        frame = top
-        while frame is not None:
-            if frame.f_code.co_name == "acquire" and "filelock" in frame.f_code.co_filename:
-                return True
-            frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def num_hangs(folder: Path) -> int:

@@ -1,136 +1,196 @@
-"""From label maps to a scored segmentation network."""
+"""From label maps to a scored segmentation network, as stages."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sweeps.stages.chain_work import ChainTask, without
-from sweeps.store.code_version import environment
-from sweeps.store.store import StoreError
+from sweeps.plan.chain import ChainConfig
+from sweeps.stages.labels import WriteLabels
+from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
+from sweeps.stages.train_cam import trained
+from sweeps.store.store import Folder, StoreError, write_json
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
-from wsss.evaluation.segmentation_score import score_folder
-from wsss.json_files import append_record, read_json, read_records, write_json
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.process import Process
 from wsss.training.segmentation import load_trained, train_segmentation
 
 NUM_GALLERY_IMAGES = 6
 
 
-class SegmentationStages:
-    """The stages behind the label maps, in one process or in each rank of several."""
+@dataclass(frozen=True)
+class TrainDeepLab(Training):
+    """DeepLab, trained on the label maps or on the true masks."""
 
-    def __init__(self, task: ChainTask, process: Process) -> None:
-        self.task, self.process = task, process
-        self.chain, self.folders = task.chain, task.folders
-        self.dataset = VocDataset(task.data)
-        self.num_classes = len(self.dataset.classes)
+    room: ClassVar[str] = "segmentations"
+    title: ClassVar[str] = "train DeepLab"
 
-    def train(self, after_save: Callable[[Path], None] | None = None) -> Iterator[dict[str, float]]:
-        """Train DeepLab on the label maps, or on the true masks; yield the numbers per epoch.
+    chain: ChainConfig
 
-        after_save: called with each checkpoint that is whole on disk.
-        """
-        folder, config = self.folders.segmentation, self.chain.segmentation
-        if read_json(folder / "trained.json"):
-            return
-        if self.process.is_first:
-            write_json(
-                folder / "config.json",
-                {"segmentation": config.model_dump(mode="json"), "classes": self.dataset.classes},
-            )
-        samples = self.dataset.samples(self.chain.run.data.train_split)
-        labels = self.folders.labels / "png" if self.chain.labels else self._true_masks(samples)
-        model = build_deeplab(config, self.num_classes, weights_file=self.task.weights_file)
+    def id(self) -> str:
+        """Labels and settings of the training."""
+        return self.chain.segmentation_id
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The labels; the true masks are part of the data set."""
+        return (WriteLabels(self.chain),) if self.chain.labels else ()
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        """Train from the last checkpoint; yield the numbers of each epoch."""
+        config, dataset, first = (
+            self.chain.segmentation,
+            VocDataset(place.data),
+            place.process.is_first,
+        )
+        if first:
+            saved = {"segmentation": config.model_dump(mode="json"), "classes": dataset.classes}
+            write_json(folder.path / "config.json", saved)
+        samples, num_classes = (
+            dataset.samples(self.chain.run.data.train_split),
+            len(dataset.classes),
+        )
+        labels = self.label_maps(place) if self.chain.labels else true_masks(dataset, samples)
         for record in train_segmentation(
-            model, config, samples, labels, self.num_classes, process=self.process,
-            checkpoints=CheckpointFolder(folder / "checkpoints", after_save=after_save),
-            execution=self.task.execution,
+            build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
+            labels, num_classes, process=place.process, execution=place.execution,
+            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
         ):  # fmt: skip
-            if self.process.is_first:
-                append_record(folder / "epochs.jsonl", asdict(record))
-            yield record.metrics() | {"progress": record.iteration / config.iterations}
-        if self.process.is_first:
-            write_json(
-                folder / "trained.json",
-                {"iterations": config.iterations, "environment": environment(self.process)},
-            )
+            if first:
+                folder.add_epoch(asdict(record))
+            yield Record(self, record.iteration / config.iterations, record.metrics())
+        return trained(folder, place)
 
-    def missing(self) -> list[str]:
-        """Return the images of the evaluation split that are not segmented yet."""
-        samples = self.dataset.samples(self.chain.eval_split)
-        return [s.image_id for s in without(samples, self.folders.predictions / "png", ".png")]
+    def label_maps(self, place: Place) -> Path:
+        """Return the folder of the label maps, brought here if need be."""
+        images = place.store.folder(WriteLabels(self.chain).images_rel)
+        images.pull()
+        return images.path
 
-    def predict(self, image_ids: list[str]) -> Iterator[str]:
-        """Segment images; yield each id once its PNG is written."""
-        config = self.chain.segmentation
-        checkpoints = CheckpointFolder(self.folders.segmentation / "checkpoints")
-        model = load_trained(checkpoints, config, self.num_classes)
-        samples = [self.dataset.sample(image_id) for image_id in image_ids]
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted(SegmentationScore):
+    """What a chain came to: its figures, and what they are of."""
+
+    labels: str
+    """What it was trained on, in words."""
+    labels_score: dict[str, Any] | None
+    """Of the label maps; None for the true masks, for labels that leave pixels out, or are gone."""
+    train_images: int
+    eval_images: int
+    eval_split: str
+    train_seconds: float
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Predict(PerImage):
+    """Predictions of the evaluation split, scored."""
+
+    room: ClassVar[str] = "predictions"
+    title: ClassVar[str] = "predict"
+    suffix: ClassVar[str] = ".png"
+
+    chain: ChainConfig
+
+    def id(self) -> str:
+        """Network, test settings and split."""
+        return self.chain.prediction_id
+
+    @property
+    def images_rel(self) -> str:
+        """Path in the store of the PNGs."""
+        return f"predictions/{self.chain.prediction_id}/png"
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The network."""
+        return (TrainDeepLab(self.chain),)
+
+    def image_ids(self, place: Place) -> list[str]:
+        """Return the split's images."""
+        return VocDataset(place.data).image_ids(self.chain.eval_split)
+
+    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+        """Segment images. Neither masks nor image-level labels are needed."""
+        config, dataset = self.chain.segmentation, VocDataset(place.data)
+        network = place.store.folder(TrainDeepLab(self.chain).rel)
+        network.pull_training()
+        model = load_trained(CheckpointFolder(network.checkpoints), config, len(dataset.classes))
+        target = place.store.folder(self.images_rel).path
         for path in write_segmentation(
-            model, samples, config, self.folders.predictions / "png", device=self.process.device
+            model, unlabelled(dataset, image_ids), config, target, device=place.process.device
         ):
             yield path.stem
 
-    def score(self) -> None:
-        """Score the predictions and draw a gallery; metrics.json comes last, once."""
-        folder = self.folders.predictions
-        if read_json(folder / "metrics.json"):
-            return
-        samples = self.dataset.samples(self.chain.eval_split)
-        self._gallery(samples)
-        score = score_folder(folder / "png", self.dataset, [s.image_id for s in samples])
-        trained = self.folders.segmentation
-        write_json(
-            folder / "metrics.json",
-            asdict(score)
-            | {
-                "labels": self.chain.name,
-                "labels_score": read_json(self.folders.labels / "score.json"),
-                "train_images": len(self.dataset.image_ids(self.chain.run.data.train_split)),
-                "eval_images": len(samples),
-                "eval_split": self.chain.eval_split,
-                "train_seconds": sum(r["seconds"] for r in read_records(trained / "epochs.jsonl")),
-                "environment": (read_json(trained / "trained.json") or {}).get("environment")
-                or environment(self.process),
-            },
+    def finish(self, place: Place, folder: Folder) -> Any:
+        """Draw a gallery, and score the predictions."""
+        dataset, ids = VocDataset(place.data), self.image_ids(place)
+        images = place.store.folder(self.images_rel)
+        images.pull()
+        draw_gallery(folder.path / "gallery.png", images.path, dataset, ids)
+        score = score_folder(images.path, dataset, ids)
+        training = place.result(TrainDeepLab(self.chain))
+        written = place.store.folder(WriteLabels(self.chain).rel)
+        labels = written.result() if self.chain.labels and written.is_finished() else None
+        return Predicted(
+            **asdict(score),
+            labels=self.chain.name,
+            labels_score=labels["score"] if labels else None,
+            train_images=len(dataset.image_ids(self.chain.run.data.train_split)),
+            eval_images=len(ids),
+            eval_split=self.chain.eval_split,
+            train_seconds=training["train_seconds"],
+            environment=training["environment"],
         )
 
-    def _gallery(self, samples: list[Sample]) -> None:
-        shown = samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
-        png = self.folders.predictions / "png"
-        rows = [
-            GalleryRow(
-                s.image_id,
-                as_array(read_rgb(s)),
-                self.dataset.mask(s.image_id),
-                (_read_png(png / f"{s.image_id}.png"),),
-            )
-            for s in shown
-        ]
-        draw_segmentation_gallery(self.folders.predictions / "gallery.png", rows)
 
-    def _true_masks(self, samples: list[Sample]) -> Path:
-        """Return the one folder which holds a mask of every training image."""
-        folder = self.dataset.root / "SegmentationClassAug"
-        lacking = without(samples, folder, ".png")
-        if lacking:
-            raise StoreError(
-                f"{folder}: no mask of {lacking[0].image_id} and {len(lacking) - 1} more; the "
-                "supervised bound needs one of every training image"
-            )
-        return folder
+def true_masks(dataset: VocDataset, samples: list[Sample]) -> Path:
+    """Return the one folder which holds a mask of every image. Raises StoreError."""
+    folder = dataset.root / "SegmentationClassAug"
+    there = {path.stem for path in folder.glob("*.png")}
+    lacking = [sample for sample in samples if sample.image_id not in there]
+    if lacking:
+        raise StoreError(
+            f"{folder}: no mask of {lacking[0].image_id} and {len(lacking) - 1} more; the "
+            "supervised bound needs one of every training image"
+        )
+    return folder
 
 
-def _read_png(path: Path) -> NDArray[np.uint8]:
+def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
+    """Return images without their labels, which a network takes none of and a test split lacks."""
+    return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
+
+
+def draw_gallery(
+    path: Path, predictions: Path, dataset: VocDataset, image_ids: list[str], *,
+    with_truth: bool = True, legend: bool = False,
+) -> None:  # fmt: skip
+    """Draw some images beside their predictions, and beside their masks if they have any."""
+    shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
+    rows = [
+        GalleryRow(
+            sample.image_id,
+            as_array(read_rgb(sample)),
+            dataset.mask(sample.image_id) if with_truth else None,
+            (read_png(predictions / f"{sample.image_id}.png"),),
+        )
+        for sample in unlabelled(dataset, shown)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = dataset.classes if legend else ()
+    draw_segmentation_gallery(path, rows, with_truth=with_truth, class_names=names)
+
+
+def read_png(path: Path) -> NDArray[np.uint8]:
+    """Return a label map [H, W]."""
     with Image.open(path) as image:
         return np.array(image, dtype=np.uint8)

@@ -1,12 +1,17 @@
-"""What a trial's process is told: what to run, where things lie, how to behave. Without torch."""
+"""What the process of a trial is told: what to run, and where things lie. Without torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sweeps.stages.hangs import HANG_AFTER_SECONDS
+from sweeps.stages.stage import Conduct as Conduct  # the name by which drivers import it
+from sweeps.stages.stage import Place
 from sweeps.store.store import Store, open_store
 from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits
+
+if TYPE_CHECKING:
+    from wsss.training.process import Process
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,36 @@ class TrialTask:
         """Return the store as it is on this machine."""
         return open_store(self.remote or self.store)
 
+    def place(self, process: "Process", conduct: Conduct) -> Place:
+        """Return where the work is done."""
+        weights_file = Path(self.weights_file) if self.weights_file else None
+        return Place(
+            self.open_store(), Path(self.data), weights_file, self.execution, conduct, rank=process
+        )
+
 
 @dataclass(frozen=True)
-class Conduct:
-    """How a trial is to behave when something is not as it should be. Changes no result."""
+class SearchTask:
+    """What a process needs to run a search's trial."""
 
-    hang_after: float = HANG_AFTER_SECONDS
-    """Seconds without progress after which a process ends itself; 0: never."""
-    accept_changes: bool = False
-    """Whether to continue a checkpoint of other code or packages."""
-    limits: PriorLimits = field(default_factory=PriorLimits)
-    """When a training that is not clearly below the label prior is warned of, and ended."""
+    config: dict[str, Any]
+    """RunConfig as JSON; its labels say how CAMs are inferred for judging."""
+    objective: str
+    """best or fixed."""
+    store: str
+    data: str
+    weights_file: str | None
+    execution: Execution = field(default_factory=Execution)
+    prior_warns_after: int = 100
+    prior_fails_after: int = 500
+    """Iterations, as in PriorLimits."""
+    remote: str | None = None
+    """s3://bucket/prefix; then the store is this machine's mirror of it, whatever `store` says."""
+
+    def place(self, process: "Process") -> Place:
+        """Return where the work is done; a search goes on with what was trained by other code."""
+        limits = PriorLimits(self.prior_warns_after, self.prior_fails_after)
+        task = TrialTask(
+            self.config, self.store, self.data, self.weights_file, self.execution, self.remote
+        )
+        return task.place(process, Conduct(accept_changes=True, limits=limits))

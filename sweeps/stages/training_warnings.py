@@ -39,3 +39,9 @@ def dead_from_record(record: Mapping[str, Any]) -> DeadMaps | None:
         return None
     view, compared = VIEWS[int(record[VIEW])], bool(record[COMPARED])
     return DeadMaps(int(record[EPOCH]), view, float(record[DEAD]), compared)
+
+
+def without_warnings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's numbers without those of warnings."""
+    warnings = (KEY, LOSS, PRIOR, DEAD, VIEW, EPOCH, COMPARED)
+    return {key: value for key, value in record.items() if key not in warnings}

@@ -1,225 +1,100 @@
-"""One trial: train -> infer -> score, each stage kept in the store and never run twice.
+"""What a Tune trial does: the scores that hang on one training, watched over and never repeated.
 
 Runs in one process or in every rank of several; plain torch, no Ray and no MLflow.
 """
 
-import itertools
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sweeps.evidence.image_counts import count_images, save_image_counts
-from sweeps.plan.counted import find_counts, note_counts
-from sweeps.stages.remote_trial import RemoteTrial
+from sweeps.stages.score import Count, Score
+from sweeps.stages.stage import Conduct, Place, complete
 from sweeps.stages.task import TrialTask
-from sweeps.stages.training_lock import training_lock
-from sweeps.stages.training_warnings import to_record
-from sweeps.store.code_version import environment
-from sweeps.store.errors import disk_errors
-from sweeps.store.store import write_config, write_json
+from sweeps.stages.train_cam import TrainCam
+from sweeps.store.code_version import code_version
+from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
+from sweeps.store.store import StoreError
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
-from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
-from wsss.evaluation.score import score_counts
-from wsss.identity import cam_id, run_id
-from wsss.labels.infer import infer_cams
-from wsss.networks.cam_net import CamNet
-from wsss.training.cam import build_cam_net, train_cam
-from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.dead_maps import find_dead_maps
-from wsss.training.prior import PriorLimits, PriorWarning
+from wsss.errors import ForeseenError
+from wsss.identity import run_id
+from wsss.training.loop import DivergedError
+from wsss.training.prior import NotLearningError
 from wsss.training.process import Process
 
-NUM_GALLERY_IMAGES = 6
-NUM_INFERENCE_REPORTS = 5
-
-CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
-"""Image id, codes and counts, as `count_image` gives them."""
+ON_ALL_RANKS = (DivergedError, NotLearningError)
+"""Errors which all ranks of a training raise at the same iteration."""
 
 
-def run_trial(
-    task: TrialTask, process: Process, limits: PriorLimits | None = None
-) -> Iterator[dict[str, float]]:
-    """Run what is missing of a trial; yield progress as flat numbers.
+def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, float]]:
+    """Complete the score of a configuration; yield progress as flat numbers.
 
     Every record has `epoch` and `progress` in [0, 1]; those of an epoch also have its losses, one
-    of a warning what training_warnings.py makes of it (dead maps come with their epoch), the last
-    one the score. All ranks yield equally often. Raises StoreError if another process works on the
-    same training, DivergedError and NotLearningError, on all ranks at once, as `train_cam` does.
+    of a warning what training_warnings.py makes of it, the last one the score. Nothing is yielded
+    for a run that was finished before. All ranks yield equally often.
     """
-    limits = limits or PriorLimits()
-    config, store = RunConfig.model_validate(task.config), task.open_store()
-    cam, run = store.cam(cam_id(config)), store.run(run_id(config))
-    if run.metrics() is not None and store.remote is None:
+    score, last = Score(config), float(config.train.epochs)
+    if place.first(lambda: score.is_done(place)):
         return
-    with disk_errors(store.root):
-        if process.is_first:
-            with training_lock(cam, run_id(config)) as lease:
-                remote = RemoteTrial(store, config, process, lease)
-                yield from _run_locked(config, task, process, remote, limits)
+    share = _training_share(config)
+    for record in complete(score, place):
+        if isinstance(record.stage, Count):
+            progress = share + (0.99 - share) * record.progress
         else:
-            remote = RemoteTrial(store, config, process, None)
-            yield from _run_locked(config, task, process, remote, limits)
+            progress = share * record.progress
+        yield {"epoch": last, **record.numbers, "progress": progress}
+    found = place.store.run(run_id(config)).metrics() if place.process.is_first else None
+    figures = {key: found[key] for key in ("miou_fixed", "miou_best")} if found else {}
+    yield {"epoch": last, "progress": 1.0} | figures
 
 
-def _run_locked(
-    config: RunConfig, task: TrialTask, process: Process, remote: RemoteTrial, limits: PriorLimits
+def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, float]]:
+    """Complete the scores of configurations that share a training, one after the other.
+
+    Yields what `run_trial` does, with `run`: the index of the configuration it is about. A foreseen
+    error is recorded as the run's result, not raised: it would come again, whereas other errors,
+    and processes that die, are worth a restart. If it was the training's, it is the other runs'
+    as well. Of an unforeseen error a note is left for the driver.
+    """
+    code_version()  # now, while the sources are those that were imported
+    failed: ForeseenError | None = None
+    for index, config in enumerate(configs):
+        run = place.store.run(run_id(config))
+        if failed is not None:
+            _record_failure(config, place, failed)
+            yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
+            continue
+        try:
+            for record in run_trial(config, replace(place, stack_folder=run.path)):
+                yield record | {"run": float(index)}
+        except StoreError:
+            raise  # a disk that is full, a bucket that is away: the restart may find it mended
+        except ForeseenError as error:
+            if place.process.world_size > 1 and not isinstance(error, ON_ALL_RANKS):
+                raise  # only this rank may have met it, and the others wait
+            _record_failure(config, place, error)
+            yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
+            if not place.first(lambda: TrainCam(config).is_done(place)):  # noqa: B023 - called now
+                failed = error
+        except Exception as error:
+            write_note(run.path, note_of(error))
+            raise
+
+
+def guarded_trial(
+    task: TrialTask, process: Process, conduct: Conduct | None = None
 ) -> Iterator[dict[str, float]]:
-    """Run the stages on this rank, once all ranks have what is in the bucket."""
-    if remote.start():
-        yield from _Stages(config, task, process, remote, limits).all()
+    """Do what `run_group` does for one configuration."""
+    place = task.place(process, conduct or Conduct())
+    return run_group([RunConfig.model_validate(task.config)], place)
 
 
-class _Stages:
-    """The stages of one trial on one rank. Only the first rank writes."""
-
-    def __init__(
-        self, config: RunConfig, task: TrialTask, process: Process, remote: RemoteTrial,
-        limits: PriorLimits,
-    ) -> None:  # fmt: skip
-        self.config, self.task, self.process, self.limits = config, task, process, limits
-        self.remote, self.store = remote, remote.store
-        store = self.store
-        self.cam, self.run = store.cam(cam_id(config)), store.run(run_id(config))
-        self.started = self.trained_at = self.inference_started = time.time()
-        self.inference_seconds = 0.0
-        self.counts_from: str | None = None
-        """The run whose counts serve this one too; None: inferred here."""
-        self.dataset = VocDataset(Path(task.data))
-        self.train_samples = self.dataset.samples(config.data.train_split)
-        self.eval_samples = self.dataset.samples(config.data.eval_split)
-        self.num_classes = len(self.dataset.classes)
-
-    def all(self) -> Iterator[dict[str, float]]:
-        """Train, infer and score."""
-        config, last = self.config, float(self.config.train.epochs)
-        weights_file = Path(self.task.weights_file) if self.task.weights_file else None
-        model = build_cam_net(
-            config, self.train_samples, self.num_classes, weights_file=weights_file
-        )
-        if self.process.is_first:
-            write_config(self.cam.path / "config.json", config)
-            write_config(self.run.path / "config.json", config)
-        share = _training_share(config)
-        for record in self.train(model):
-            yield record | {"progress": share * record["epoch"] / last}
-        self.trained_at = time.time()
-        counted = self.known_counts()
-        if counted is None:
-            images: list[CountedImage] = []
-            self.inference_started = time.time()
-            for done in self.count(model, images):
-                yield {"epoch": last, "progress": share + (0.99 - share) * done}
-            counted = self.gather(images)
-        score = self.score(model, counted) if self.process.is_first else {}
-        self.remote.finish()
-        yield {"epoch": last, "progress": 1.0} | score
-
-    def train(self, model: CamNet) -> Iterator[dict[str, float]]:
-        """Train from the last checkpoint, or load a finished training; yield each epoch."""
-        checkpoints = CheckpointFolder(self.cam.checkpoints, after_save=self.remote.after_save)
-        if self.cam.trained() and checkpoints.restore(model).epoch == self.config.train.epochs:
-            return  # else its last checkpoint was lost, and what is missing is trained again
-        if self.process.is_first and not any(self.cam.checkpoints.glob("epoch_*.pt")):
-            self.cam.clear_warning()
-        config, samples, epoch = self.config, self.train_samples, 0.0
-        for record in train_cam(
-            model, config, samples, self.num_classes, process=self.process,
-            checkpoints=checkpoints, execution=self.task.execution, limits=self.limits,
-        ):  # fmt: skip
-            if isinstance(record, PriorWarning):
-                self.warn(record)
-                yield {"epoch": epoch} | to_record(record)
-                continue
-            epoch = float(record.epoch)
-            numbers = {key: float(value) for key, value in record.metrics().items()}
-            if self.process.is_first:
-                self.cam.add_epoch(asdict(record))
-                if dead := find_dead_maps(self.cam.epochs(), config):
-                    numbers |= to_record(dead)
-            yield numbers
-        if self.process.is_first:
-            write_json(self.cam.path / "trained.json", {"epochs": config.train.epochs})
-            self.remote.push_training()
-
-    def warn(self, warning: PriorWarning) -> None:
-        """Keep a warning beside the training, for whoever looks at the store."""
-        if self.process.is_first:
-            self.cam.warn(asdict(warning) | {"message": str(warning)})
-            self.remote.push_training()
-
-    def known_counts(self) -> ThresholdCounts | None:
-        """Return the counts of another run with this training and inference; the first decides."""
-        found = None
-        if self.process.is_first:
-            self.remote.pull_counts()
-            image_ids = {sample.image_id for sample in self.eval_samples}
-            found = find_counts(self.store, self.cam, self.config, image_ids)
-        found = self.process.gather(found)[0]
-        if found is None:
-            return None
-        self.counts_from, counts = found
-        return counts
-
-    def count(self, model: CamNet, images: list[CountedImage]) -> Iterator[float]:
-        """Infer and count this rank's images into `images`; yield the share done, five times."""
-        thresholds = threshold_grid(self.config.labels.background_score)
-        own = self.eval_samples[self.process.rank :: self.process.world_size]
-        inferred = infer_cams(model, own, self.config.labels, device=self.process.device)
-        for part in range(NUM_INFERENCE_REPORTS):
-            until = -(-len(own) * (part + 1) // NUM_INFERENCE_REPORTS)
-            for image in itertools.islice(inferred, until - len(images)):
-                sample, mask = image.sample, self.dataset.mask(image.sample.image_id)
-                counted = count_image(
-                    image.cams, sample.labels, mask, thresholds, self.num_classes + 1
-                )
-                images.append((sample.image_id, *counted))
-            yield (part + 1) / NUM_INFERENCE_REPORTS
-
-    def gather(self, images: list[CountedImage]) -> ThresholdCounts:
-        """Join the images which the ranks have counted."""
-        gathered = [image for part in self.process.gather(images) for image in part]
-        thresholds = threshold_grid(self.config.labels.background_score)
-        self.inference_seconds = time.time() - self.inference_started
-        return collect(gathered, thresholds, self.num_classes + 1)
-
-    def score(self, model: CamNet, counts: ThresholdCounts) -> dict[str, float]:
-        """Write counts, figures and, last, metrics.json; return the mIoU for the display."""
-        config, path = self.config, self.run.path
-        score = score_counts(counts, config.labels)
-        counts.save(path / "counts.npz")
-        save_image_counts(
-            path, count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
-        )
-        draw_threshold_curve(path / "threshold_curve.png", score)
-        shown = self.eval_samples[:: max(1, len(self.eval_samples) // NUM_GALLERY_IMAGES)]
-        draw_gallery(
-            path / "cam_gallery.png", model, self.dataset, shown[:NUM_GALLERY_IMAGES], config,
-            device=self.process.device,
-        )  # fmt: skip
-        metrics = asdict(score) | {
-            "classes": self.dataset.classes,
-            "data": {
-                "train_images": len(self.train_samples),
-                "eval_images": len(self.eval_samples),
-            },
-            "train_seconds": sum(record["seconds"] for record in self.cam.epochs()),
-            "inference_seconds": self.inference_seconds,
-            "after_training_seconds": time.time() - self.trained_at,
-            "counts_from": self.counts_from,
-            "last_attempt_seconds": time.time() - self.started,
-            "environment": environment(self.process),
-        }
-        self.run.clear_failure()
-        write_json(path / "metrics.json", metrics)
-        if self.counts_from is None:
-            note_counts(self.cam, config, run_id(config))
-        return {"miou_fixed": score.miou_fixed, "miou_best": score.miou_best}
+def _record_failure(config: RunConfig, place: Place, error: BaseException) -> None:
+    """Write why a run failed, for everybody."""
+    if place.process.is_first:
+        trace = "".join(traceback.format_exception(error))
+        folder = place.store.run(run_id(config))
+        write_failure(folder.path, failure_kind(error), str(error), trace)
+        folder.push()
 
 
 def _training_share(config: RunConfig) -> float:

@@ -1,8 +1,9 @@
 """What a store has in place of a bucket if it is a folder only: the same methods, doing nothing."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # locks are for those who write: reading starts fast
     from sweeps.store.bucket import ObjectInfo
@@ -42,6 +43,18 @@ class NoBucket:
     ) -> list[str]:
         """Download nothing."""
         return []
+
+    def has_file(self, file: str | Path) -> bool:
+        """Return that there is none."""
+        return False
+
+    def pull_file(self, file: str | Path) -> bool:
+        """Return that there is none."""
+        return False
+
+    def one_at_a_time(self) -> AbstractContextManager[Any]:
+        """Exclude nobody, as nothing is downloaded."""
+        return nullcontext()
 
     def delete(self, file: str | Path) -> None:
         """Delete nothing: the file itself is deleted by who calls this."""

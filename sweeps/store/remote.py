@@ -19,8 +19,9 @@ import os
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -33,10 +34,10 @@ if TYPE_CHECKING:  # it imports this module
 NUM_THREADS = 8
 """Transfers at a time: small objects wait for answers more than for bytes."""
 
-NOT_COPIED = ("*.lock", "*.partial*", "*.broken", "holder.json", ".*")
+NOT_COPIED = ("*.lock", "*.partial*", "*.broken", ".*")
 """Names of files that mean something on one machine alone."""
 
-MARKERS = ("counted.json", "score.json", "trained.json", "metrics.json", "export.json")
+MARKERS = ("done.json",)
 """Files that say that a folder is finished: they are copied after all others, in this order."""
 
 RESULT_FOLDERS = ("cams", "runs", "sweeps", "searches", "headline")
@@ -46,15 +47,11 @@ CHECKPOINTS = "cams/*/checkpoints/*"
 KEPT_CHECKPOINTS = 2
 """As wsss/training/checkpoint.py keeps; named here too, because that file loads torch."""
 
-TRAINING_PARTS = ("", "epochs", "checkpoints")
+TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
 """The folders within a training's folder that belong to it; not its maps, for example."""
 
-AT_WORK = {
-    "cams": ("holder.json", "training.lock"),
-    "sweeps": ("driver.json", "driver.lock"),
-    "searches": ("driver.lock", "driver.lock"),
-}
-"""Folder of results -> the file left by a process that works in one, and the lock it then holds."""
+AT_WORK = {"cams": "stage.lock", "sweeps": "driver.lock", "searches": "driver.lock"}
+"""Folder of results -> the lock that a process holds while it works in one."""
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +145,26 @@ class Remote:
         ]
         return self._pull(names, there)
 
+    def has_file(self, file: str | Path) -> bool:
+        """Whether the bucket has a file."""
+        return self._info(self._rel(file)) is not None
+
+    def pull_file(self, file: str | Path) -> bool:
+        """Download a file if the bucket has another one than the mirror; return whether it has one.
+
+        A file that has changed here alone is left. Raises AlteredError.
+        """
+        rel = self._rel(file)
+        there = self._info(rel)
+        if there is not None:
+            self._pull_file(rel, there)
+        return there is not None
+
+    def one_at_a_time(self) -> AbstractContextManager[Any]:
+        """Return what keeps the processes of one machine from downloading the same twice."""
+        self.mirror.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.mirror / "pull.lock")
+
     def delete(self, file: str | Path) -> None:
         """Delete an object if it is there, so that no pull brings the file back."""
         rel = self._rel(file)
@@ -159,11 +176,11 @@ class Remote:
     def push_results(self) -> list[str]:
         """Upload all finished runs that the bucket lacks; return their files.
 
-        For what an earlier run could not upload. A run without metrics.json is left to its own
+        For what an earlier run could not upload. A run without done.json is left to its own
         trial.
         """
         there = self.objects("runs")
-        finished = sorted((self.mirror / "runs").glob("*/metrics.json"))
+        finished = sorted((self.mirror / "runs").glob("*/done.json"))
         runs = [self._rel(path.parent) for path in finished if self._rel(path) not in there]
         return [rel for run in runs for rel in self._push_run(run, there)]
 
@@ -233,6 +250,10 @@ class Remote:
 
     def _rel(self, path: str | Path) -> str:
         return path if isinstance(path, str) else path.relative_to(self.mirror).as_posix()
+
+    def _info(self, rel: str) -> ObjectInfo | None:
+        key = self.key(rel)
+        return next((info for info in self.bucket.objects(key) if info.key == key), None)
 
     def _files(self, folder: str | Path) -> list[str]:
         """Return the files of the mirror's folder that belong into the bucket."""
@@ -326,10 +347,12 @@ class Remote:
     def _at_work(self) -> list[str]:
         """Return the folders in which a process on this machine works."""
         busy = []
-        for room, (holder, lock) in AT_WORK.items():
-            for path in (self.mirror / room).glob(f"*/{holder}"):  # a killed process leaves it too
+        for room, lock in AT_WORK.items():
+            for path in (self.mirror / room).glob(f"*/{lock}"):  # an ended process leaves it too
+                if (path.parent / "done.json").exists():
+                    continue
                 try:
-                    with FileLock(path.with_name(lock)).acquire(timeout=0):
+                    with FileLock(path).acquire(timeout=0):
                         pass
                 except Timeout:
                     busy.append(self._rel(path.parent))

@@ -1,58 +1,197 @@
 """Results on disk: the truth of which MLflow and every table are views.
 
-    <root>/cams/<cam_id>/    config.json  epochs.jsonl  checkpoints/  trained.json
-                             warning.json (it was at the label prior for long)
-    <root>/runs/<run_id>/    config.json  counts.npz  threshold_curve.png  cam_gallery.png
-                             metrics.json (last: the run is finished)  or  failure.json
-    <root>/sweeps/<name>/    sweep.json  tracking.json
+    <root>/cams/<cam_id>/      config.json  attempts/0001.json  epochs/0001.json  checkpoints/
+                               warning.json (it was at the label prior for long)  done.json
+    <root>/counts/<id>/        counts.npz  done.json
+    <root>/runs/<run_id>/      config.json  image_counts.npz  threshold_curve.png  cam_gallery.png
+                               done.json  or  failure.json
+    <root>/sweeps/<name>/      sweep.json  tracking.json
 
-A file appears whole or not at all, by atomic rename, and a finished stage is never run again.
-With s3://bucket/prefix, the folder is a mirror on each machine of what is in the bucket.
+Every stage has a folder, named by the stage's id; its done.json is written last and says that it is
+finished. A file appears whole or not at all, by atomic rename. With s3://bucket/prefix, the folder
+is a mirror on each machine of what is in the bucket; nobody but this room asks whether it is.
 """
 
 import hashlib
 import json
+import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
+from sweeps.store.no_bucket import NoBucket
 from wsss import json_files
 from wsss.config import RunConfig
 from wsss.identity import canonical_json
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
-    from sweeps.store.lease import Lock
+    from sweeps.store.lease import Lease, LocalLock
     from sweeps.store.remote import Remote
 
+DONE, LABEL = "done.json", "stage.json"
+SAY_WAITING_AFTER = 30.0
+"""Seconds that another process may hold a stage before a person is told."""
 
-class CamFolder:
-    """One training."""
+logger = logging.getLogger(__name__)
 
-    def __init__(self, path: Path, remote: "Remote | None" = None) -> None:
-        self.path, self.remote = path, remote
+
+class Folder:
+    """What one stage keeps: <root>/<room>/<id>."""
+
+    def __init__(self, path: Path, remote: "Remote | NoBucket | None" = None) -> None:
+        self.path, self.remote = path, remote or NoBucket()
+        self._lock: Lease | LocalLock | None = None
+        """While it is held."""
+
+    # What is kept
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the training's checkpoints."""
+        """Folder of a training's checkpoints."""
         return self.path / "checkpoints"
 
+    def checkpoint_names(self) -> list[str]:
+        """Return the names of a training's checkpoints here, the newest last."""
+        return sorted(path.name for path in self.checkpoints.glob("epoch_*.pt"))
+
+    def result(self) -> dict[str, Any] | None:
+        """Return what a finished stage came to; None before that."""
+        found: dict[str, Any] | None = read_json(self.path / DONE)
+        return found
+
     def epochs(self) -> list[dict[str, Any]]:
-        """Return the record of each epoch, in order; a repeated epoch counts once."""
-        return json_files.read_records(self.path / "epochs.jsonl")
+        """Return the record of each epoch, in order."""
+        return _read_numbered(self.path / "epochs")
 
     def add_epoch(self, record: dict[str, Any]) -> None:
-        """Append one epoch's record and make sure that it is on disk."""
-        path = self.path / "epochs.jsonl"
-        with disk_errors(path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            with path.open("a+b") as file:
-                if file.tell() and not _ends_with_newline(file.name):
-                    file.write(b"\n")
-                file.write(json.dumps(record).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+        """Write one epoch's record and make sure that it is on disk; a repeated one replaces it."""
+        write_json(self.path / "epochs" / f"{record['epoch']:04d}.json", record)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return what each attempt at a training began with, in order."""
+        return _read_numbered(self.path / "attempts")
+
+    def add_attempt(self, attempt: dict[str, Any]) -> None:
+        """Write what an attempt begins with."""
+        number = len(self.attempts()) + 1
+        write_json(self.path / "attempts" / f"{number:04d}.json", attempt)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write what the stage came to, which finishes it, and share the folder."""
+        self._check_lock()
+        self.clear_failure()
+        write_json(self.path / DONE, result)
+        self.share()
+
+    def failure(self) -> dict[str, Any] | None:
+        """Return why the stage failed ({kind, message, ...}), or None."""
+        return None if self.result() else read_json(self.path / "failure.json")
+
+    def clear_failure(self) -> None:
+        """Forget a failure, so that the stage may be tried again."""
+        self._forget("failure.json")
+
+    def _forget(self, name: str) -> None:
+        """Delete a file, in the bucket as well: else the next pull brings it back."""
+        if (self.path / name).exists():
+            (self.path / name).unlink(missing_ok=True)
+            self.remote.delete(self.path / name)
+
+    # One process at a time
+
+    def lock(self) -> "Lease | LocalLock":
+        """Return the lock of the one process that works here; it ends with the process."""
+        name = "/".join(self.path.parts[-2:])
+        return self.remote.lock(name, self.path / "stage.lock")
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the only process that works here; wait for another one as long as it takes."""
+        from filelock import Timeout
+
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=SAY_WAITING_AFTER)
+        except Timeout as held:
+            logger.warning("%s: another process is at work on this; waiting for it", held)
+            lock.acquire()
+        self._lock = lock
+        try:
+            yield
+        finally:
+            self._lock = None
+            lock.release()
+
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
+
+    # Sharing with a bucket
+
+    def is_finished(self) -> bool:
+        """Whether the stage is finished, here or elsewhere; its result is here then.
+
+        One that was finished here and could not be shared is shared now.
+        """
+        if not self.remote.pull_file(self.path / DONE) and (self.path / DONE).exists():
+            self.share()
+        return self.result() is not None
+
+    def has_whole(self, name: str) -> bool:
+        """Whether a zip (a checkpoint, an .npz) is here with the right check sums, or elsewhere."""
+        try:
+            with ZipFile(self.path / name) as archive:
+                return archive.testzip() is None
+        except FileNotFoundError:
+            return self.remote.has_file(self.path / name)
+        except (OSError, BadZipFile):
+            return False
+
+    def share(self) -> None:
+        """Give others what they lack of this folder; done.json last. Raises StoreError."""
+        self._check_lock()
+        self.remote.push_training(self.path)
+
+    def push(self, only: set[str] | None = None) -> None:
+        """Give others these files, by their names; None: all. Raises StoreError."""
+        self.remote.push_folder(self.path, only=only)
+
+    def pull(self, only: set[str] | None = None) -> None:
+        """Bring these files here, by their names; None: all. Raises StoreError."""
+        with self.remote.one_at_a_time():
+            self.remote.pull_folder(self.path, only=only)
+
+    def pull_training(self) -> None:
+        """Bring a training here: its records, and its newest checkpoints unless ours are newer."""
+        with self.remote.one_at_a_time():
+            self.remote.pull_training(self.path)
+
+    def file_names(self) -> set[str]:
+        """Return the names of the files here and elsewhere; those which others lack are shared."""
+        self.push()
+        names = {Path(rel).name for rel in self.remote.objects(self.path)}
+        return names | {path.name for path in self.path.glob("*")}
+
+    def machine(self) -> str:
+        """Return which files this process sees: equal for processes that see the same ones."""
+        return self.remote.machine()
+
+    def take_over(self, checkpoints: list[str]) -> None:
+        """Make the checkpoints here those of another machine, which has shared them."""
+        self.remote.take_over_training(self.path, checkpoints)
+
+
+class CamFolder(Folder):
+    """One training of a CAM network."""
+
+    def trained(self) -> dict[str, Any] | None:
+        """Return the summary of the finished training, or None."""
+        return self.result()
 
     def warn(self, warning: dict[str, Any]) -> None:
         """Keep what the training is warned of: `iteration`, and in words the `message`."""
@@ -67,52 +206,56 @@ class CamFolder:
 
     def clear_warning(self) -> None:
         """Forget a warning, as of a training that starts anew."""
-        _forget(self.path / "warning.json", self.remote)
-
-    def trained(self) -> dict[str, Any] | None:
-        """Return the summary of the finished training, or None."""
-        return read_json(self.path / "trained.json")
-
-    def lock(self, *, note: str = "") -> "Lock":
-        """Return the lock of the one process that trains this; it ends with the process.
-
-        note: for others to read, where it is a lease in a bucket.
-        """
-        name = f"leases/cams/{self.path.name}"
-        return _lock(self.path / "training.lock", self.remote, name, note=note)
+        self._forget("warning.json")
 
 
-class RunFolder:
+class RunFolder(Folder):
     """One scored training."""
-
-    def __init__(self, path: Path, remote: "Remote | None" = None) -> None:
-        self.path, self.remote = path, remote
 
     def metrics(self) -> dict[str, Any] | None:
         """Return the figures of a finished run, or None."""
-        return read_json(self.path / "metrics.json")
-
-    def failure(self) -> dict[str, Any] | None:
-        """Return why the run failed ({kind, message, ...}), or None."""
-        return None if self.metrics() else read_json(self.path / "failure.json")
-
-    def clear_failure(self) -> None:
-        """Forget a failure, so that the run may be tried again."""
-        _forget(self.path / "failure.json", self.remote)
+        return self.result()
 
 
 class Store:
-    """The folders of trainings, runs and sweeps under one root.
+    """The folders of stages and sweeps under one root. A store that is pickled is opened anew.
 
     remote: the place in a bucket which the root mirrors; None: the root is all there is.
+    named: stages that lie at a path of their own, by <room>/<id>.
     """
 
-    def __init__(self, root: Path, remote: "Remote | None" = None) -> None:
-        self.root, self.remote = root.absolute(), remote
+    def __init__(
+        self,
+        root: Path,
+        remote: "Remote | NoBucket | None" = None,
+        named: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.root, self.remote = root.absolute(), remote or NoBucket()
+        self.named = dict(named or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On another machine, the mirror is somewhere else."""
+        return _reopened, (self.remote.url or str(self.root), self.named)
+
+    def folder(self, rel: str) -> Folder:
+        """Return the folder of any stage, or one within it: <room>/<id>[/...].
+
+        Raises StoreError for a named one which holds another stage.
+        """
+        for name, path in self.named.items():
+            if rel == name or rel.startswith(f"{name}/"):
+                _check_label(path, name)
+                return Folder(path / rel[len(name) + 1 :])
+        return Folder(self.root / rel, self.remote)
+
+    def label(self, rel: str) -> None:
+        """Write into a folder at a path of its own which stage it holds."""
+        if rel in self.named:
+            write_json(self.named[rel] / LABEL, {"stage": rel})
 
     def cam(self, cam_id: str) -> CamFolder:
-        """Return the folder of a training."""
-        return CamFolder(self.root / "cams" / cam_id, self.remote)
+        """Return the folder of a CAM training."""
+        return CamFolder(self.folder(f"cams/{cam_id}").path, self.remote)
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of a run."""
@@ -122,47 +265,41 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> "Lock":
+    def driver_lock(self, name: str) -> "Lease | LocalLock":
         """Return the lock of the one process that runs a sweep; it ends with the process.
 
         In a bucket it is a lease, which also holds on other machines.
         """
-        return _lock(self.sweep(name) / "driver.lock", self.remote, f"leases/sweeps/{name}")
+        return self.remote.lock(f"sweeps/{name}", self.sweep(name) / "driver.lock")
 
     def pull_results(self) -> None:
-        """Bring here what tables and reports read from the bucket; nothing for a local store."""
-        if self.remote:
-            self.remote.pull_results()
+        """Bring here what tables and reports read."""
+        self.remote.pull_results()
 
     def push_results(self) -> None:
-        """Upload finished runs which an earlier attempt could not; nothing for a local store."""
-        if self.remote:
-            self.remote.push_results()
+        """Share finished runs which an earlier attempt could not."""
+        self.remote.push_results()
 
     def push_run(self, run_id: str) -> None:
-        """Upload a run's files, as after a failure; nothing for a local store."""
-        if self.remote:
-            self.remote.push_run(run_id)
+        """Share a run's files, as after a failure."""
+        self.remote.push_run(run_id)
 
     def push_sweep(self, name: str) -> None:
-        """Upload a sweep's files; nothing for a local store."""
-        if self.remote:
-            self.remote.push_folder(f"sweeps/{name}")
+        """Share a sweep's files."""
+        self.remote.push_folder(self.sweep(name))
 
     def push_folder(self, path: Path) -> None:
-        """Upload any folder under the root, such as a stage's; nothing for a local store."""
-        if self.remote:
-            self.remote.push_folder(path.relative_to(self.root).as_posix())
+        """Share any folder under the root."""
+        self.remote.push_folder(path)
 
     def pull_folder(self, path: Path) -> None:
-        """Download any folder under the root; nothing for a local store."""
-        if self.remote:
-            self.remote.pull_folder(path.relative_to(self.root).as_posix())
+        """Bring any folder under the root here."""
+        self.remote.pull_folder(path)
 
     @property
     def artifact_location(self) -> str:
         """URI under which MLflow shall keep artifacts, where no server decides it."""
-        if self.remote:
+        if self.remote.url:
             return f"{self.remote.url}/mlartifacts"
         return (self.root / "mlartifacts").as_uri()
 
@@ -179,12 +316,11 @@ class Store:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            option = "WSSS_MIRROR" if self.remote else "--store"
+            option = "WSSS_MIRROR" if self.remote.url else "--store"
             raise StoreError(
                 f"{self.root}: not writable ({error.strerror}); give another folder with {option}"
             ) from None
-        if self.remote:
-            self.remote.check_writable()
+        self.remote.check_writable()
 
 
 def open_store(place: str | Path) -> Store:
@@ -207,17 +343,14 @@ def open_store(place: str | Path) -> Store:
     return Store(mirror, Remote(url, mirror))
 
 
-def _lock(path: Path, remote: "Remote | None", name: str, *, note: str = "") -> "Lock":
-    """Return the lock of a file, whose folder is made; with a bucket, a lease of this name."""
-    from filelock import FileLock
-
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if remote is None:
-        return FileLock(path)
-    from sweeps.store.lease import Lease
-
-    return Lease(remote, name, FileLock(path), note=note)
+def _check_label(path: Path, rel: str) -> None:
+    """Raise StoreError if a folder says that it holds another stage than `rel`."""
+    held = (read_json(path / LABEL) or {}).get("stage", rel)
+    if held != rel:
+        room = rel.partition("/")[0]
+        raise StoreError(
+            f"{path}: holds {room} with other settings ({held}, not {rel}); choose another folder"
+        )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -242,21 +375,18 @@ def write_config(path: Path, config: RunConfig) -> None:
     write_json(path, json.loads(canonical_json(config)))
 
 
-def _forget(path: Path, remote: "Remote | None") -> None:
-    """Delete a file of a training or run, and in the bucket: else the next pull brings it back."""
-    if path.exists():
-        path.unlink(missing_ok=True)
-        if remote:
-            remote.delete("/".join(path.parts[-3:]))
+def _read_numbered(folder: Path) -> list[dict[str, Any]]:
+    """Return the content of a folder's files 0001.json, 0002.json, ..., in order."""
+    names = sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
+    return [found for path in names if (found := read_json(path)) is not None]
+
+
+def _reopened(address: str, named: dict[str, Path]) -> Store:
+    store = open_store(address)
+    return Store(store.root, store.remote, named)
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:
     """Whether this epoch's record is of later than `iteration`, and no longer at the prior."""
     end = epoch["epoch"] * len(epoch.get("step_losses", ()))
     return end >= iteration and epoch.get("collapsed") == 0
-
-
-def _ends_with_newline(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

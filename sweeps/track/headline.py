@@ -110,7 +110,7 @@ class HeadlineRuns(Subject):
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
             artifacts=tuple(
-                (folders.predictions / name, "") for name in ("metrics.json", "gallery.png")
+                (folders.predictions / name, "") for name in ("done.json", "gallery.png")
             ),
             network=partial(
                 load_trained, checkpoints, chain.segmentation, len(metrics["iou"]) - 1

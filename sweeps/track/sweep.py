@@ -21,7 +21,7 @@ MIOU = "miou/fixed"
 """MLflow's UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train;
 and compares by the metric that was logged first."""
 
-ARTIFACTS = ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png")
+ARTIFACTS = ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
 
 
 class SweepRuns(Subject):
@@ -117,7 +117,7 @@ class SweepRuns(Subject):
 
 
 def result_values(trial: Trial, metrics: dict[str, Any]) -> Values:
-    """Return the figures of a trial's metrics.json by metric name; None where there is none.
+    """Return the figures of a trial's done.json by metric name; None where there is none.
 
     mIoU and per-class IoU in percent. Runs scored by an older version lack some.
     """

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweeps.store.store import CamFolder
 from wsss.training.checkpoint_names import checkpoint_name
 
 HERE = Path(__file__).parent
@@ -139,16 +140,15 @@ def ray_processes(among: set[int], pattern: str) -> list[int]:
 
 
 def epochs(store: Path) -> dict[str, list[int]]:
-    """Training -> its recorded epochs, repeated ones included."""
+    """Training -> its recorded epochs."""
     return {
-        path.parent.name: [json.loads(line)["epoch"] for line in path.read_text().splitlines()
-                           if line.endswith("}")]
-        for path in (store / "cams").glob("*/epochs.jsonl")
-    }  # fmt: skip
+        path.name: [record["epoch"] for record in CamFolder(path).epochs()]
+        for path in (store / "cams").iterdir()
+    }
 
 
 def results(store: Path) -> dict[str, dict[str, Any]]:
-    paths = (store / "runs").glob("*/metrics.json")
+    paths = (store / "runs").glob("*/done.json")
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
@@ -163,7 +163,7 @@ def in_mid_training(store: Path, epoch: int = 1) -> Callable[[], Any]:
     def found() -> bool:
         for folder in (store / "cams").glob("*"):
             is_saved = (folder / "checkpoints" / checkpoint_name(epoch)).exists()
-            if is_saved and not (folder / "trained.json").exists():
+            if is_saved and not (folder / "done.json").exists():
                 return True
         return False
 

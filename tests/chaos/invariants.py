@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from sweeps.store.store import CamFolder
+
 TIMES = ("seconds", "images_per_second", "hours")
 
 
@@ -26,19 +28,16 @@ def assert_equal_stores(broken: Path, unbroken: Path) -> None:
 
 
 def figures(store: Path) -> dict[str, Any]:
-    paths = (store / "runs").glob("*/metrics.json")
+    paths = (store / "runs").glob("*/done.json")
     return {path.parent.name: _timeless(json.loads(path.read_text())) for path in paths}
 
 
 def losses(store: Path) -> dict[str, dict[int, Any]]:
-    """Training -> epoch -> its record; of a repeated epoch the last, and all must agree."""
-    found: dict[str, dict[int, Any]] = {}
-    for path in (store / "cams").glob("*/epochs.jsonl"):
-        epochs = found.setdefault(path.parent.name, {})
-        for line in path.read_text().splitlines():
-            record = _timeless(json.loads(line))
-            assert epochs.setdefault(record["epoch"], record) == record, "an epoch came out anew"
-    return found
+    """Training -> epoch -> its record; of a repeated epoch the last."""
+    return {
+        path.name: {record["epoch"]: _timeless(record) for record in CamFolder(path).epochs()}
+        for path in (store / "cams").iterdir()
+    }
 
 
 def weights(store: Path) -> dict[str, dict[str, torch.Tensor]]:

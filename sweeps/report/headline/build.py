@@ -16,7 +16,8 @@ from sweeps.plan.headline import (
     source_of,
 )
 from sweeps.report.document import Picture
-from sweeps.stages.export import read_export, read_png
+from sweeps.stages.export import read_export
+from sweeps.stages.segmentation import read_png
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
 from wsss.data.classes import VOC_CLASSES

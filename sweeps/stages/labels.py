@@ -1,0 +1,253 @@
+"""From a trained CAM network to label PNGs, as stages.
+
+infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.plan.chain import ChainConfig
+from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
+from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained_cam
+from sweeps.store.store import Folder
+from wsss.data.voc import Sample, VocDataset
+from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
+from wsss.labels.affinity_labels import confident_labels
+from wsss.labels.cam_files import read_cams, write_cams
+from wsss.labels.infer import ImageCams, infer_cams
+from wsss.labels.random_walk import walk_labels
+from wsss.labels.refined import LabelJob, write_label
+from wsss.networks.affinity_net import AffinityNet
+from wsss.pool import pool_map
+from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig
+from wsss.training.affinity import build_affinity_net, train_affinity
+from wsss.training.checkpoint import CheckpointFolder
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files that are there, one per image."""
+
+    num_images: int
+
+
+@dataclass(frozen=True)
+class WrittenLabels:
+    """Label maps that are there, and how good they are."""
+
+    num_images: int
+    score: SegmentationScore | None
+    """Of the images of the evaluation split among them; None for labels that leave pixels out."""
+
+
+@dataclass(frozen=True)
+class InferCams(PerImage):
+    """CAMs of a split's images as files. An image's CAMs do not depend on the split."""
+
+    room: ClassVar[str] = "maps"
+    title: ClassVar[str] = "infer CAMs"
+    suffix: ClassVar[str] = ".npz"
+
+    chain: ChainConfig
+    split: str | None = None
+    """None: the split whose labels are made."""
+
+    def id(self) -> str:
+        """Network, scales and flip."""
+        return self.chain.maps_id
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The network."""
+        return (TrainCam(self.chain.run),)
+
+    def image_ids(self, place: Place) -> list[str]:
+        """Return the split's images."""
+        return VocDataset(place.data).image_ids(self.split or self.chain.label_split)
+
+    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+        """Infer images."""
+        model, run = trained_cam(self.chain.run, place), self.chain.run
+        images = infer_cams(
+            model, _samples(place, image_ids), run.labels, device=place.process.device
+        )
+        yield from _write_cams(images, place.store.folder(self.images_rel).path)
+
+    def finish(self, place: Place, folder: Folder) -> Written:
+        """Count the files."""
+        return Written(len(self.image_ids(place)))
+
+
+@dataclass(frozen=True)
+class LearnAffinity(Training):
+    """An affinity network, trained on the labels that the CAMs are sure of."""
+
+    room: ClassVar[str] = "walks"
+    title: ClassVar[str] = "learn affinity"
+
+    chain: ChainConfig
+
+    def id(self) -> str:
+        """CAMs, images and settings of the random walk."""
+        return self.chain.walk_id
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The CAMs."""
+        return (InferCams(self.chain),)
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        """Train on one device; yield each epoch."""
+        walk, maps = walk_of(self.chain), place.store.folder(InferCams(self.chain).images_rel)
+        maps.pull()
+
+        def confident(sample: Sample) -> NDArray[np.uint8]:
+            cams = read_cams(maps.path / f"{sample.image_id}.npz").cams
+            return confident_labels(
+                cams, sample.labels, foreground_score=walk.confident_foreground,
+                background_score=walk.confident_background,
+            )  # fmt: skip
+
+        for record in train_affinity(
+            affinity_net(self.chain, place), VocDataset(place.data).samples(self.chain.label_split),
+            confident, walk, device=place.process.device,
+            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
+            execution=place.execution,
+        ):  # fmt: skip
+            folder.add_epoch(asdict(record))
+            numbers = {key: float(value) for key, value in asdict(record).items()}
+            yield Record(self, record.epoch / walk.epochs, numbers)
+        return trained(folder, place)
+
+
+@dataclass(frozen=True)
+class Walk(PerImage):
+    """CAMs behind the random walk, as files."""
+
+    room: ClassVar[str] = "walks"
+    title: ClassVar[str] = "random walk"
+    suffix: ClassVar[str] = ".npz"
+
+    chain: ChainConfig
+
+    def id(self) -> str:
+        """That of the affinity network, which has the walk's settings."""
+        return f"{self.chain.walk_id}/maps"
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The CAMs, and the affinity network."""
+        return InferCams(self.chain), LearnAffinity(self.chain)
+
+    def image_ids(self, place: Place) -> list[str]:
+        """Return the images whose labels are made."""
+        return VocDataset(place.data).image_ids(self.chain.label_split)
+
+    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+        """Walk on images' CAMs."""
+        network = place.store.folder(LearnAffinity(self.chain).rel)
+        maps = place.store.folder(InferCams(self.chain).images_rel)
+        network.pull_training()
+        maps.pull({f"{image_id}.npz" for image_id in image_ids})
+        model = affinity_net(self.chain, place)
+        if CheckpointFolder(network.checkpoints).restore(model).epoch == 0:
+            raise LostNetworkError(
+                f"{network.checkpoints}: no readable checkpoint; give the same command again, and "
+                "the affinity network is trained anew"
+            )
+        plain = (
+            ImageCams(sample, read_cams(maps.path / f"{sample.image_id}.npz").cams)
+            for sample in _samples(place, image_ids)
+        )
+        walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
+        yield from _write_cams(walked, place.store.folder(self.images_rel).path)
+
+    def finish(self, place: Place, folder: Folder) -> Written:
+        """Count the files."""
+        return Written(len(self.image_ids(place)))
+
+
+@dataclass(frozen=True)
+class WriteLabels(PerImage):
+    """Label maps of the training images, as palette PNGs of the images' size."""
+
+    room: ClassVar[str] = "labels"
+    title: ClassVar[str] = "write labels"
+    suffix: ClassVar[str] = ".png"
+
+    chain: ChainConfig
+
+    def id(self) -> str:
+        """CAMs and label settings."""
+        return self.chain.labels_id
+
+    @property
+    def images_rel(self) -> str:
+        """Path in the store of the PNGs."""
+        return f"{self.rel}/png"
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The CAMs that are cut into labels."""
+        return (self._cams,)
+
+    def image_ids(self, place: Place) -> list[str]:
+        """Return the images whose labels are made."""
+        return VocDataset(place.data).image_ids(self.chain.label_split)
+
+    def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
+        """Refine and write images' labels."""
+        labels, source = labels_of(self.chain), place.store.folder(self._cams.images_rel)
+        source.pull({f"{image_id}.npz" for image_id in image_ids})
+        target = place.store.folder(self.images_rel).path
+
+        def job(sample: Sample) -> LabelJob:
+            name = sample.image_id
+            return LabelJob(sample, source.path / f"{name}.npz", target / f"{name}.png", labels)
+
+        jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
+        for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):
+            yield image_id
+
+    def finish(self, place: Place, folder: Folder) -> WrittenLabels:
+        """Score the labels of the evaluation split (VOC's own `train`) against its masks."""
+        written = self.image_ids(place)
+        if labels_of(self.chain).background != "fixed":
+            return WrittenLabels(len(written), None)
+        dataset, images = VocDataset(place.data), place.store.folder(self.images_rel)
+        images.pull()
+        ids, known = dataset.image_ids(self.chain.run.data.eval_split), set(written)
+        score = score_folder(images.path, dataset, [i for i in ids if i in known])
+        return WrittenLabels(len(written), score)
+
+    @property
+    def _cams(self) -> InferCams | Walk:
+        return Walk(self.chain) if self.chain.walks else InferCams(self.chain)
+
+
+def labels_of(chain: ChainConfig) -> PseudoLabelConfig:
+    """Return a chain's label settings, which it has where its labels are made."""
+    assert chain.labels is not None
+    return chain.labels
+
+
+def walk_of(chain: ChainConfig) -> RandomWalkConfig:
+    """Return the settings of a chain's random walk."""
+    return labels_of(chain).random_walk
+
+
+def affinity_net(chain: ChainConfig, place: Place) -> AffinityNet:
+    """Build a chain's affinity network."""
+    return build_affinity_net(chain.run.network, walk_of(chain), weights_file=place.weights_file)
+
+
+def _samples(place: Place, image_ids: list[str]) -> list[Sample]:
+    dataset = VocDataset(place.data)
+    return [dataset.sample(image_id) for image_id in image_ids]
+
+
+def _write_cams(images: Iterable[ImageCams], folder: Path) -> Iterator[str]:
+    for image in images:
+        write_cams(folder / f"{image.sample.image_id}.npz", image.cams, image.sample.labels)
+        yield image.sample.image_id

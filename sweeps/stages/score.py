@@ -1,0 +1,164 @@
+"""From a trained CAM network to the score of its pseudo-labels: pixels are counted once, then cut.
+
+The counts of a training serve every background score on their threshold grid, so that all scores
+that hang on a training and an inference share one `Count`.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.evidence.image_counts import count_images, save_image_counts
+from sweeps.plan.chain import counts_id
+from sweeps.stages.stage import Place, Record, Stage, Steps
+from sweeps.stages.train_cam import TrainCam, trained_cam
+from sweeps.store.code_version import environment
+from sweeps.store.store import Folder, write_config
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
+from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
+from wsss.evaluation.score import Score as Figures
+from wsss.evaluation.score import score_counts
+from wsss.identity import run_id
+from wsss.labels.infer import infer_cams
+from wsss.networks.cam_net import CamNet
+
+NUM_GALLERY_IMAGES = 6
+NUM_INFERENCE_REPORTS = 5
+COUNTS = "counts.npz"
+
+CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
+"""Image id, codes and counts, as `count_image` gives them."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counted pixels, in counts.npz."""
+
+    num_images: int
+    inference_seconds: float
+
+
+@dataclass(frozen=True)
+class Count(Stage):
+    """CAMs of the scored images against their masks, counted at every threshold."""
+
+    room: ClassVar[str] = "counts"
+    title: ClassVar[str] = "count pixels"
+
+    config: RunConfig
+
+    def id(self) -> str:
+        """Training, inference, scored images and threshold grid."""
+        return counts_id(self.config)
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The network."""
+        return (TrainCam(self.config),)
+
+    def is_done(self, place: Place) -> bool:
+        """Whether the counts are in the store and whole."""
+        return super().is_done(place) and place.store.folder(self.rel).has_whole(COUNTS)
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        """Infer and count, each rank its part of the images; report five times."""
+        started, images = time.time(), list[CountedImage]()
+        for done in self._count(trained_cam(self.config, place), place, images):
+            yield Record(self, done)
+        gathered = [image for part in place.process.gather(images) for image in part]
+        if place.process.is_first:
+            thresholds = threshold_grid(self.config.labels.background_score)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            counts = collect(gathered, thresholds, len(VocDataset(place.data).classes) + 1)
+            counts.save(folder.path / COUNTS)
+        return Counted(len(gathered), time.time() - started)
+
+    def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
+        """Count this rank's images into `images`; yield the share done."""
+        config, process, dataset = self.config, place.process, VocDataset(place.data)
+        thresholds = threshold_grid(config.labels.background_score)
+        own = dataset.samples(config.data.eval_split)[process.rank :: process.world_size]
+        inferred = infer_cams(model, own, config.labels, device=process.device)
+        for part in range(1, NUM_INFERENCE_REPORTS + 1):
+            until = -(-len(own) * part // NUM_INFERENCE_REPORTS)
+            for image in itertools.islice(inferred, until - len(images)):
+                sample, mask = image.sample, dataset.mask(image.sample.image_id)
+                counted = count_image(
+                    image.cams, sample.labels, mask, thresholds, len(dataset.classes) + 1
+                )
+                images.append((sample.image_id, *counted))
+            yield part / NUM_INFERENCE_REPORTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Figures):
+    """What a run came to: its figures, and what they are of."""
+
+    classes: tuple[str, ...]
+    data: dict[str, int]
+    """train_images and eval_images."""
+    train_seconds: float
+    inference_seconds: float
+    """Of the counts, which other runs may share."""
+    score_seconds: float
+    """Of this score alone."""
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Score(Stage):
+    """The score of one training's pseudo-labels: a run of the tables."""
+
+    room: ClassVar[str] = "runs"
+    title: ClassVar[str] = "score CAM"
+
+    config: RunConfig
+
+    def id(self) -> str:
+        """All settings."""
+        return run_id(self.config)
+
+    def needs(self) -> tuple[Stage, ...]:
+        """The counted pixels, behind the training: its checkpoint draws the gallery."""
+        return TrainCam(self.config), Count(self.config)
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        """Write figures and pictures, on the first rank alone."""
+        if not place.process.is_first:
+            return None
+        yield from ()
+        started, config, path = time.time(), self.config, folder.path
+        write_config(path / "config.json", config)
+        known = place.store.folder(Count(config).rel)
+        known.pull()
+        counts = ThresholdCounts.load(known.path / COUNTS)
+        figures = score_counts(counts, config.labels)
+        save_image_counts(
+            path, count_images(counts, fixed=figures.fixed_threshold, best=figures.best_threshold)
+        )
+        draw_threshold_curve(path / "threshold_curve.png", figures)
+        dataset = VocDataset(place.data)
+        samples = dataset.samples(config.data.eval_split)
+        draw_gallery(
+            path / "cam_gallery.png", trained_cam(config, place), dataset,
+            samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES], config,
+            device=place.process.device,
+        )  # fmt: skip
+        return Scored(
+            **asdict(figures),
+            classes=dataset.classes,
+            data={
+                "train_images": len(dataset.image_ids(config.data.train_split)),
+                "eval_images": len(samples),
+            },
+            train_seconds=place.result(TrainCam(config))["train_seconds"],
+            inference_seconds=place.result(Count(config))["inference_seconds"],
+            score_seconds=time.time() - started,
+            environment=environment(place.process),
+        )

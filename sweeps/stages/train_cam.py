@@ -1,0 +1,122 @@
+"""Training of the CAM network, as a stage, and the trained network for the stages behind it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from sweeps.stages.stage import Place, Record, Steps, Training
+from sweeps.stages.training_warnings import to_record
+from sweeps.store.code_version import environment
+from sweeps.store.store import Folder, StoreError, write_config
+from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.identity import cam_id
+from wsss.networks.cam_net import CamNet
+from wsss.training.cam import EpochRecord, build_cam_net, train_cam
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.dead_maps import find_dead_maps
+from wsss.training.prior import PriorWarning
+
+
+class LostNetworkError(StoreError):
+    """A finished training whose last checkpoint cannot be read any more."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    epochs: int
+    checkpoint: str
+    """Name of its last checkpoint."""
+    train_seconds: float
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainCam(Training):
+    """A CAM network, trained. What it is scored with has no effect."""
+
+    room: ClassVar[str] = "cams"
+    title: ClassVar[str] = "train CAM"
+
+    config: RunConfig
+    judge: Callable[[CamNet, int], dict[str, float]] | None = field(default=None, compare=False)
+    """Called with the network after each epoch but the last; its numbers join the epoch's record.
+    Changes no result."""
+
+    def id(self) -> str:
+        """All that training sees."""
+        return cam_id(self.config)
+
+    def run(self, place: Place, folder: Folder) -> Steps:
+        """Train from the last checkpoint; yield each epoch, and a warning when it is due.
+
+        Dead maps are warned of with their epoch, on the first rank. Raises what `train_cam` does.
+        """
+        config, first = self.config, place.process.is_first
+        cam, dataset = place.store.cam(self.id()), VocDataset(place.data)
+        samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
+        model = build_cam_net(config, samples, num_classes, weights_file=place.weights_file)
+        if first:
+            write_config(folder.path / "config.json", config)
+            if not folder.checkpoint_names():
+                cam.clear_warning()
+        epoch = 0.0
+        for record in train_cam(
+            model, config, samples, num_classes, process=place.process,
+            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
+            execution=place.execution, limits=place.conduct.limits,
+        ):  # fmt: skip
+            if isinstance(record, PriorWarning):
+                if first:
+                    cam.warn(asdict(record) | {"message": str(record)})
+                    folder.share()
+                numbers = {"epoch": epoch} | to_record(record)
+            else:
+                epoch = float(record.epoch)
+                numbers = {key: float(value) for key, value in record.metrics().items()}
+                if first:
+                    folder.add_epoch(asdict(record))
+                    if dead := find_dead_maps(folder.epochs(), config):
+                        numbers |= to_record(dead)
+                numbers |= self._judged(model, record)
+            yield Record(self, epoch / config.train.epochs, numbers)
+        return trained(folder, place)
+
+    def _judged(self, model: CamNet, record: EpochRecord) -> dict[str, float]:
+        if self.judge is None or record.epoch == self.config.train.epochs:
+            return {}
+        numbers = self.judge(model, record.epoch)
+        model.train()  # train_cam sets it only once, at its start
+        return numbers
+
+
+def trained(folder: Folder, place: Place) -> Trained:
+    """Return the summary of a training that has come to its end in this folder."""
+    epochs = folder.epochs()
+    return Trained(
+        epochs=len(epochs),
+        checkpoint=(folder.checkpoint_names() or [""])[-1],
+        train_seconds=sum(record["seconds"] for record in epochs),
+        environment=environment(place.process),
+    )
+
+
+def trained_cam(config: RunConfig, place: Place) -> CamNet:
+    """Return the network of a finished training, brought here if need be.
+
+    Raises LostNetworkError if its last checkpoint cannot be read.
+    """
+    folder, dataset = place.store.folder(TrainCam(config).rel), VocDataset(place.data)
+    folder.pull_training()
+    samples = dataset.samples(config.data.train_split)  # new batch norms are set by them
+    num_classes = len(dataset.classes)
+    model = build_cam_net(config, samples, num_classes, weights_file=place.weights_file)
+    epochs = CheckpointFolder(folder.checkpoints).restore(model).epoch
+    if epochs < config.train.epochs:
+        raise LostNetworkError(
+            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read; give the "
+            "same command again, and the rest is trained anew"
+        )
+    return model
