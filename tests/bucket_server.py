@@ -52,7 +52,8 @@ class FaultyProxy(ThreadingHTTPServer):
 
     faults: (method, fault) each for the next request with that method: `refuse` answers 503; `cut`
     reads half an upload and hangs up; `swallow` passes half an upload on as if it were all of it;
-    `cut_answer` hangs up in the middle of a download; `mute` does what is asked and hangs up.
+    `cut_answer` hangs up in the middle of a download; `mute` does what is asked and hangs up;
+    `encrypt` answers with an ETag that is not the MD5 of the content.
     seen: (method, path) of each request. The method of a request for a list is LIST.
     """
 
@@ -107,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
+            if name.lower() == "etag" and fault == "encrypt":
+                value = '"of-what-is-stored"'
             if name.lower() not in ("connection", "transfer-encoding"):
                 self.send_header(name, value)
         if answer.getheader("Content-Length") is None and self.command != "HEAD":

@@ -115,6 +115,15 @@ def test_an_upload_is_one_request_and_a_download_another(
     assert [method for method, _ in proxy.seen] == ["LIST"] + ["GET"] * 5
 
 
+def test_an_upload_whose_etag_says_nothing_of_its_content_is_checked_by_its_size(
+    here: Remote, proxy: FaultyProxy
+) -> None:
+    write(here, "runs/a/counts.npz", b"counts")
+    proxy.faults = [("PUT", "encrypt")]
+    assert here.push_folder("runs/a") == ["runs/a/counts.npz"]
+    assert [method for method, _ in proxy.seen] == ["LIST", "PUT", "HEAD"]
+
+
 def test_the_marker_of_a_finished_folder_is_the_last_to_go_up_and_to_come_down(
     here: Remote, there: Remote, proxy: FaultyProxy
 ) -> None:
