@@ -17,7 +17,7 @@ from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture
 from sweeps.stages.hangs import Watchdog, num_hangs
 from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.store import Store, StoreError, write_json
+from sweeps.store.store import Store, StoreError
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -216,7 +216,7 @@ def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_els
     end = OrderlyEnd(store, interrupts, None, lambda line: None)
     interrupts.requested = "SIGTERM"
     assert not end.is_due({"a": "cam-a", "b": "cam-b", "c": "cam-c"}, {"c": 3.0})
-    write_json(store.cam("cam-b").path / "trained.json", {"epochs": 4})
+    store.cam("cam-b").finish({"epochs": 4})
     assert not end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 4.0})
     assert end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 5.0})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.errors import AlteredError
@@ -78,7 +78,7 @@ def test_a_folder_comes_back_on_another_machine_without_what_is_local(
     contents = {"runs/a/counts.npz": bytes(range(256)) * 9, "runs/a/done.json": b"{}"}
     for rel, content in contents.items():
         write(here, rel, content)
-    for name in ("x.lock", "a.partial12", "epoch_0001.broken", ".probe"):
+    for name in ("x.lock", ".driver.json", "a.partial12", "epoch_0001.broken", ".probe"):
         write(here, f"runs/a/{name}", b"local")
     write(here, "runs/ab/done.json", b"another folder")
     assert sorted(here.push_folder("runs/a")) == sorted(contents)
@@ -367,23 +367,17 @@ def test_a_failure_that_is_cleared_does_not_come_back(
 
 
 @pytest.mark.parametrize(
-    ("folder", "holder", "lock"),
-    [
-        ("cams/c", "holder.json", "training.lock"),
-        ("sweeps/s", "driver.json", "driver.lock"),
-        ("searches/s", "driver.lock", "driver.lock"),
-    ],
+    ("folder", "lock"),
+    [("cams/c", "stage.lock"), ("sweeps/s", "driver.lock"), ("searches/s", "driver.lock")],
 )
 def test_what_a_process_here_works_at_is_left_alone(
-    here: Remote, there: Remote, folder: str, holder: str, lock: str
+    here: Remote, there: Remote, folder: str, lock: str
 ) -> None:
-    ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
-    theirs.cam("c").add_epoch({"epoch": 1, "from": "there"})
-    there.push_folder("cams/c")
-    ours.cam("c").add_epoch({"epoch": 1, "from": "here"})
-    local = Store(here.mirror)
-    with local.cam("c").lock().acquire():
-        ours.pull_results()
-        assert ours.cam("c").epochs() == [{"epoch": 1, "from": "here"}]
-    ours.pull_results()  # the process has ended, its lock file is a leftover
-    assert ours.cam("c").epochs() == [{"epoch": 1, "from": "there"}]
+    write(there, f"{folder}/record.json", b"from there")
+    there.push_folder(folder)
+    write(here, f"{folder}/record.json", b"from here")
+    with FileLock(here.mirror / folder / lock):
+        assert here.pull_results() == []
+    assert (here.mirror / folder / "record.json").read_bytes() == b"from here"
+    assert here.pull_results() == [f"{folder}/record.json"]  # what is left of a killed process
+    assert (here.mirror / folder / "record.json").read_bytes() == b"from there"

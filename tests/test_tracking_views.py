@@ -134,7 +134,7 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     assert outcome.tags["wsss.env.device"] == "cpu"
     assert outcome.artifacts == (
         *((run.path / name, "") for name in
-          ("config.json", "metrics.json", "threshold_curve.png", "cam_gallery.png")),
+          ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")),
         (folder / checkpoint_name(3), "checkpoint"),
     )  # fmt: skip
 
@@ -252,7 +252,7 @@ def planned(*sources: str) -> Headline:
 
 
 def predicted(store: Store, chain: ChainConfig, labels: float | None) -> Path:
-    path = ChainFolders(store.root, chain).predictions / "metrics.json"
+    path = ChainFolders(store.root, chain).predictions / "done.json"
     score = None if labels is None else {"miou": labels}
     iou = {"background": 80.0, "person": None, "sheep": 17.0}
     write_json(path, {"miou": 40.0, "pixel_accuracy": 80.0, "iou": iou, "labels_score": score})
@@ -271,7 +271,7 @@ def test_a_network_waits_for_its_figures_and_then_has_all_of_them(store: Store) 
         "miou/val": 40.0, "miou/pixel_accuracy": 80.0, "miou/labels_train": 45.0,
         "per_class_iou/background": 80.0, "per_class_iou/person": None, "per_class_iou/sheep": 17.0,
     }  # fmt: skip
-    assert view.outcome.artifacts == ((folder / "metrics.json", ""), (folder / "gallery.png", ""))
+    assert view.outcome.artifacts == ((folder / "done.json", ""), (folder / "gallery.png", ""))
     predicted(store, masks, None)
     assert runs.closing().values == {
         "miou_val/crf": 40.0, "miou_labels_train/crf": 45.0,

@@ -45,20 +45,18 @@ class Run:
     ) -> Place:  # fmt: skip
         """Return where the stages of a chain are done.
 
-        cams, labels: folders in place of RUN/cams and RUN/pseudo_labels/<refinement>.
+        cams, labels: folders in place of RUN/cams and RUN/labels/<id>.
         """
         from wsss.training.process import Process, pick_device
 
         folder = self.folder.absolute()
-        refinement = chain.labels.refinement if chain.labels else "none"
         named = {
             f"cams/{cam_id(self.config)}": folder,
             f"maps/{chain.maps_id}": (cams or folder / "cams").absolute(),
             f"walks/{chain.walk_id}": folder / "random_walk" / chain.walk_id,
-            f"labels/{chain.labels_id}": (
-                labels or folder / "pseudo_labels" / refinement
-            ).absolute(),
         }
+        if labels:
+            named[f"labels/{chain.labels_id}"] = labels.absolute()
         return Place(
             Store(folder, named=named), self.data, self.weights_file, execution or Execution(),
             conduct or Conduct(accept_changes=True), crew or Here(),

@@ -185,16 +185,15 @@ def pseudo_label(
         with _crew(workers, address, cpus, gpus) as crew:
             for each in [plain, labels] if refinement != "none" else [labels]:
                 chain = known.chain(each, split)
-                place = known.place(
-                    chain, crew=crew, execution=how, labels=out if each == labels else None
-                )
+                own = run / "pseudo_labels" / each.refinement
+                target = out if out and each == labels else own
+                place = known.place(chain, crew=crew, execution=how, labels=target)
                 _refuse_unfinished(known, place)
                 stage = WriteLabels(chain)
                 _complete(stage, place)
                 result = place.result(stage)
                 found[each.refinement] = result["score"]
-                pngs = place.store.folder(stage.images_rel).path
-                print(f"{pngs}: {result['num_images']} label maps")
+                print(f"{target / 'png'}: {result['num_images']} label maps")
         for name, score in found.items():
             if score is None:
                 print("not scored: `confident` labels leave pixels out")
