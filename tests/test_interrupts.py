@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsss.interrupts import held_back
+from sweeps.run.held_back import held_back
 
 
 @pytest.fixture(autouse=True)

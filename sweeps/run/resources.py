@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.run.held_back import held_back
 from sweeps.store.errors import StoreError
-from wsss.interrupts import held_back
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
 

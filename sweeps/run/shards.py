@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from wsss.interrupts import held_back
+from sweeps.run.held_back import held_back
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

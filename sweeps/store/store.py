@@ -118,7 +118,8 @@ class Folder:
         try:
             lock.acquire(timeout=SAY_WAITING_AFTER)
         except Timeout as held:
-            logger.warning("%s: another process is at work on this; waiting for it", held)
+            where = held if self.remote.url else self.path
+            logger.warning("%s: another process is at work on this; waiting for it", where)
             lock.acquire()
         self._lock = lock
         try:
