@@ -168,16 +168,15 @@ def drawn(number: int, status: Any, num_epochs: int = 0, **more: str) -> SearchT
 
 def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
     runs = SearchRuns(store, SEARCH)
-    runs.history.save(
-        [
-            drawn(0, "finished", 3),
-            drawn(1, "stopped", 1),
-            drawn(2, "diverged", message="at 3"),
-            drawn(3, "running"),
-            drawn(4, "running"),
-            drawn(5, "error", message="no memory"),
-        ]
-    )
+    for trial in (
+        drawn(0, "finished", 3),
+        drawn(1, "stopped", 1),
+        drawn(2, "diverged", message="at 3"),
+        drawn(3, "running"),
+        drawn(4, "running"),
+        drawn(5, "error", message="no memory"),
+    ):
+        runs.history.save(trial)
     found = views(runs, "4")
     assert [view.status for view in found.values()] == [
         "FINISHED", "FINISHED", "FAILED", "KILLED", "RUNNING", "FAILED",
@@ -196,7 +195,7 @@ def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(
     store: Store,
 ) -> None:
     runs, trial = SearchRuns(store, SEARCH), drawn(0, "running", 2, warning="at the prior")
-    runs.history.save([trial])
+    runs.history.save(trial)
     train(store, trial.cam_id, 0.1, 0.1, 0.8)
     view = views(runs)["0"]
     assert view.epochs == {
@@ -213,10 +212,11 @@ def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(
 
 def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store: Store) -> None:
     runs, trials = SearchRuns(store, SEARCH), [drawn(n, "finished", 3) for n in range(2)]
-    runs.history.save(trials[:1])
+    runs.history.save(trials[0])
     assert "objective" in runs.parent().params
     before = runs.progress()
-    runs.history.save([*trials, drawn(2, "stopped", 1), drawn(3, "running", 2)])
+    for trial in (trials[1], drawn(2, "stopped", 1), drawn(3, "running", 2)):
+        runs.history.save(trial)
     after = runs.progress()
     assert before is not None
     assert after is not None
