@@ -17,7 +17,8 @@ from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
 from sweeps.run.trainable import closing_trial, sweep_trial
 from sweeps.stages import search_trial, trial
-from sweeps.stages.task import Conduct, SearchTask
+from sweeps.stages.stage import Conduct
+from sweeps.stages.task import SearchTask
 from wsss.config import RunConfig
 from wsss.training import process
 

@@ -72,7 +72,7 @@ def calibrate(
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
     from sweeps.run.tables import Tables, Wishes
-    from sweeps.stages.task import Conduct
+    from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.overrides import parse_assignments
     from wsss.training.prior import PriorLimits

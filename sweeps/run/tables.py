@@ -17,7 +17,8 @@ from sweeps.run.dispatch import Listener, Outcome, Source
 from sweeps.run.driver import Subject, own_command
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
-from sweeps.stages.task import Conduct, TrialTask
+from sweeps.stages.stage import Conduct
+from sweeps.stages.task import TrialTask
 from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store

@@ -12,7 +12,8 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sweeps.run.resources import Resources
-from sweeps.stages.task import Conduct, SearchTask, TrialTask
+from sweeps.stages.stage import Conduct
+from sweeps.stages.task import SearchTask, TrialTask
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 

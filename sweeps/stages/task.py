@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.stages.stage import Conduct as Conduct  # the name by which drivers import it
-from sweeps.stages.stage import Place
+from sweeps.stages.stage import Conduct, Place
 from sweeps.store.store import Store, open_store
 from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits

@@ -14,7 +14,7 @@ from sweeps.run.driver import drive
 from sweeps.run.resources import Resources
 from sweeps.run.tables import Tables, Wishes
 from sweeps.stages.hangs import HANG_AFTER_SECONDS
-from sweeps.stages.task import Conduct
+from sweeps.stages.stage import Conduct
 from sweeps.store.store import Store
 from sweeps.tables.paper import row
 from sweeps.tables.studies import TABLES
