@@ -15,10 +15,10 @@ from finished import finished_sweep
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps.cli.ledger import add_up
 from sweeps.cli.ledger import ledger as ledger_command
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.live.account import add_up
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.attempts import Attempt, Book, Ledger, Session, Size, read_book

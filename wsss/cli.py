@@ -4,6 +4,7 @@
 functions that need them, so that `--help` answers at once.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,22 +37,29 @@ def gpu_check(
     raise typer.Exit(main([*words, *(["--small"] if small else [])]))
 
 
-def new_app(text: str) -> typer.Typer:
-    """Return a program without commands; text: its help."""
-    return typer.Typer(
+Panels = Mapping[str, Sequence[Callable[..., None]]]
+"""Heading in the help -> its commands."""
+
+PANELS: Panels = {
+    "Labels and segmentation": (predict_cli.predict,),
+    "Before a run": (gpu_check,),
+}
+
+
+def make_app(text: str, panels: Panels) -> typer.Typer:
+    """Return a program with these commands and those on data; text: its help."""
+    program = typer.Typer(
         no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=text
     )
-
-
-def add_commands(program: typer.Typer) -> None:
-    """Add the commands of this package to a program."""
-    program.command(rich_help_panel="Labels and segmentation")(predict_cli.predict)
-    program.command(rich_help_panel="Before a run")(gpu_check)
+    for panel, commands in panels.items():
+        for command in commands:
+            program.command(rich_help_panel=panel)(command)
     program.add_typer(data_cli.data_app, name="data", rich_help_panel="Before a run")
+    return program
 
 
-app = new_app(
+app = make_app(
     "Get, draw or check data, segment pictures, check a GPU. The installed `wsss` also trains, "
-    "infers CAMs, evaluates and writes pseudo-labels."
+    "infers CAMs, evaluates and writes pseudo-labels.",
+    PANELS,
 )
-add_commands(app)

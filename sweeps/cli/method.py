@@ -4,16 +4,21 @@ Those commands that need no store are wsss's own, and `python -m wsss` has them 
 """
 
 from sweeps.cli import stages
-from wsss.cli import add_commands, new_app
+from wsss.cli import gpu_check, make_app
+from wsss.predict_cli import predict
 
-app = new_app(
+PANELS = {
+    "Training and CAMs": (stages.train_cam, stages.infer, stages.evaluate),
+    "Labels and segmentation": (stages.pseudo_label, predict),
+    "Before a run": (gpu_check,),
+}
+"""Heading in the help -> its commands, in this order."""
+
+app = make_app(
     "Class activation maps as pseudo-labels: check data, train, infer CAMs, "
-    "evaluate, write pseudo-labels, predict, check a GPU."
+    "evaluate, write pseudo-labels, predict, check a GPU.",
+    PANELS,
 )
-for command in (stages.train_cam, stages.infer, stages.evaluate):
-    app.command(rich_help_panel="Training and CAMs")(command)
-app.command(rich_help_panel="Labels and segmentation")(stages.pseudo_label)
-add_commands(app)
 
 if __name__ == "__main__":
     app(prog_name="wsss")

@@ -1,0 +1,142 @@
+"""What a sweep's ledger adds up to: hours of attempts by what came of them.
+
+An attempt's time is cut at the ends of its epochs. An epoch done for the first time is useful; done
+again, it is repeated. The rest of an attempt, such as scoring, is useful if the attempt finished
+its trial, and lost if not. All of a trial that failed for good is lost, unless a trial with the
+same training finished. Idle is what a driver had room for and no attempt held.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.report.live.cost_lines import format_hours
+from sweeps.store.attempts import Attempt, Book, Unit, hours_between
+
+Kind = Literal["useful", "repeated", "lost", "running"]
+"""What hours were. running: of an attempt at work, since its last epoch; its end will tell."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a ledger adds up to, in hours of one unit."""
+
+    unit: Unit
+    useful: float
+    repeated: float
+    lost: float
+    running: float
+    idle: float
+    reasons: dict[str, int]
+    """Why attempts ended (`running`: not ended) -> how many."""
+
+    @property
+    def spent(self) -> float:
+        """Hours of all attempts."""
+        return self.useful + self.repeated + self.lost + self.running
+
+
+def add_up(book: Book) -> Account:
+    """Add up a ledger, open attempts until their driver's last sign of life."""
+    unit = book.unit
+    kinds = dict.fromkeys(KINDS, 0.0)
+    for attempt, parts in classify(book):
+        for kind, hours in parts:
+            kinds[kind] += hours * attempt.devices(unit)
+    reasons: Counter[str] = Counter(attempt.why or "running" for attempt in book.attempts)
+    return Account(unit, **kinds, idle=_idle(book, unit), reasons=dict(reasons))
+
+
+def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]]]:
+    """Yield each attempt with its (kind, hours per device), one for each part of its time."""
+    last = {attempt.run: attempt for attempt in book.attempts}
+    served = {attempt.cam for attempt in book.attempts if attempt.why == "finished"}
+    given_up = {a.run for a in last.values() if a.why == "failed" and a.cam not in served}
+    best: dict[str, int] = defaultdict(int)
+    for attempt in book.attempts:
+        parts = list(_parts(attempt, best, book.last_sign(attempt)))
+        if attempt.run in given_up:
+            parts = [("lost" if kind == "useful" else kind, hours) for kind, hours in parts]
+        yield attempt, parts
+
+
+def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Kind, float]]:
+    """Cut one attempt's time; raise the epoch which its training has reached in `best`."""
+    at, known = attempt.start, attempt.cam
+    for mark_at, epoch in attempt.marks:
+        yield "useful" if epoch > best[known] else "repeated", hours_between(at, mark_at)
+        at, best[known] = max(at, mark_at), max(best[known], epoch)
+    rest: Kind = "lost"
+    if attempt.why in ("finished", None):
+        rest = "running" if attempt.why is None else "useful"
+    yield rest, hours_between(at, until if attempt.end is None else attempt.end)
+
+
+def _idle(book: Book, unit: Unit) -> float:
+    idle = 0.0
+    for session in book.sessions.values():
+        held = sum(
+            attempt.hours(unit, session.last)
+            for attempt in book.attempts
+            if attempt.session == session.name
+        )
+        room = session.gpus if unit == "GPU" else session.cpus
+        idle += max(0.0, room * hours_between(session.start, session.last) - held)
+    return idle
+
+
+def as_json(book: Book) -> dict[str, Any]:
+    """Return account and attempts as JSON: hours, and times in seconds since 1970."""
+    account = add_up(book)
+    attempts = [
+        attempt.model_dump() | {"hours": attempt.hours(account.unit, book.last_sign(attempt))}
+        for attempt in book.attempts
+    ]
+    return asdict(account) | {
+        "spent": account.spent,
+        "sessions": len(book.sessions),
+        "attempts": attempts,
+    }
+
+
+def print_account(console: Console, name: str, book: Book) -> None:
+    """Print the hours by kind and by trial, and why attempts ended."""
+    account = add_up(book)
+    unit = account.unit
+    trials: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for attempt, parts in classify(book):
+        row = trials[attempt.title]
+        row["attempts"] += 1.0
+        for kind, hours in parts:
+            row[kind] += hours * attempt.devices(unit)
+    table = Table(title=Text(f"sweep {name}: {unit}-hours"), title_justify="left")
+    table.add_column("trial")
+    for column in ("attempts", *KINDS):
+        table.add_column(column, justify="right")
+    for title, row in trials.items():
+        cells = [format_hours(row[kind]) for kind in KINDS]
+        table.add_row(Text(title), f"{row['attempts']:.0f}", *cells)
+    table.add_section()
+    totals = [format_hours(getattr(account, kind)) for kind in KINDS]
+    table.add_row("all", str(len(book.attempts)), *totals)
+    console.print(table)
+    console.print(Text("\n".join(_lines(account, book))))
+
+
+def _lines(account: Account, book: Book) -> list[str]:
+    reasons = ", ".join(f"{count} {why}" for why, count in sorted(account.reasons.items()))
+    text = f"{format_hours(account.spent)} {account.unit}-hours spent"
+    word = "attempt" if len(book.attempts) == 1 else "attempts"
+    lines = [
+        f"{text} by {len(book.attempts)} {word} ({reasons}); {format_hours(account.idle)} more idle"
+    ]
+    if account.unit == "CPU":
+        lines.append("no attempt held a GPU, so CPU-hours are counted")
+    return lines
