@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+import torch
+
 from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.stages.training_warnings import to_record
 from sweeps.store.code_version import environment
@@ -108,11 +110,12 @@ def trained_cam(config: RunConfig, place: Place) -> CamNet:
 
     Raises LostNetworkError if its last checkpoint cannot be read.
     """
-    folder, dataset = place.store.folder(TrainCam(config).rel), VocDataset(place.data)
+    folder = place.store.folder(TrainCam(config).rel)
     folder.pull_training()
-    samples = dataset.samples(config.data.train_split)  # new batch norms are set by them
-    num_classes = len(dataset.classes)
-    model = build_cam_net(config, samples, num_classes, weights_file=place.weights_file)
+    # Of a checkpoint, no initial weights or statistics are left.
+    network = config.network.model_copy(update={"weights": "none"})
+    model = CamNet(network, len(VocDataset(place.data).classes))
+    model = model.to(memory_format=torch.channels_last)
     epochs = CheckpointFolder(folder.checkpoints).restore(model).epoch
     if epochs < config.train.epochs:
         raise LostNetworkError(
