@@ -26,7 +26,7 @@ OURS = {
     "sweeps --help": "Plan, run and read",
     "sweeps plan V": "16 cells, 16 distinct configurations",
     "sweeps status": "16 missing of 16 trials",
-    "wsss --help": "Class activation maps",
+    "sweeps.cli.method --help": "Class activation maps",
 }
 """Commands and what each of them has to print."""
 

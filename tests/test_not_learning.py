@@ -29,11 +29,10 @@ from sweeps.report.write import as_text
 from sweeps.run import trainable
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
-from sweeps.run.resources import Resources
 from sweeps.run.search import Draws
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.tables import MissingTrials
-from sweeps.stages.task import SearchTask
+from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
@@ -42,7 +41,7 @@ from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.training.loop import DivergedError
-from wsss.training.prior import NotLearningError, PriorWarning
+from wsss.training.prior import NotLearningError, PriorLimits, PriorWarning
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)
 WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456"
@@ -278,18 +277,14 @@ def stuck(small: RunConfig) -> RunConfig:
     return apply_overrides(small, {"train.lr": 1e-12})
 
 
-def search_task(config: RunConfig, data: Path, store: Path, *limits: int) -> SearchTask:
-    settings = config.model_dump(mode="json")
-    return SearchTask(settings, "best", str(store), str(data), None, 0, *limits)
-
-
 def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
     stuck: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(trainable.tune, "report", told.append)
-    task = search_task(stuck, drawn, tmp_path, 5, 9)
-    trainable.drawn_trial({"settings": {}}, task, Resources(workers=0))
+    place = Place(Store(tmp_path), drawn, conduct=Conduct(limits=PriorLimits(5, 9)))
+    search: Any = SimpleNamespace(config=lambda settings: stuck, objective="best")
+    trainable.drawn_trial({"settings": {}}, search, place, 1.0)
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert [record.get("warned_at") for record in told] == [None, 5, None]
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")

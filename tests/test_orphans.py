@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
 from sweeps.run.trainable import closing_trial, sweep_trial
 from sweeps.stages import search_trial, trial
-from sweeps.stages.stage import Conduct
-from sweeps.stages.task import SearchTask
+from sweeps.stages.stage import Place
+from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.training import process
 
@@ -77,16 +78,17 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
-    monkeypatch.setattr(trial, "guarded_trial", work)
+    monkeypatch.setattr(trial, "run_group", work)
     monkeypatch.setattr(search_trial, "held_out_trial", work)
     return found
 
 
 def test_trials_of_sweeps_and_searches_watch_their_raylet_before_they_work(done: list[str]) -> None:
     resources: Any = Resources(cpus=1.0)
-    sweep_trial({"run_id": "a"}, {"a": None}, resources, Conduct())  # type: ignore[dict-item]
-    task = SearchTask(RunConfig().model_dump(mode="json"), "best", "store", "data", None)
-    closing_trial({"settings": {}}, task, resources)
+    place = Place(Store(Path("store")), Path("data"))
+    sweep_trial({"cam_id": "a"}, {"a": (RunConfig(),)}, place, resources)
+    search: Any = SimpleNamespace(config=lambda settings: RunConfig(), objective="best")
+    closing_trial({"settings": {}}, search, place, 1.0)
     assert done == ["watch", "work"] * 2
 
 

@@ -22,7 +22,7 @@ from sweeps.plan.search_history import SearchTrial
 from sweeps.run.driver import driving
 from sweeps.run.search import Draws, DrivenSearch
 from sweeps.stages.search_trial import held_out_trial, search_trial
-from sweeps.stages.task import SearchTask
+from sweeps.stages.stage import Place
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote
@@ -65,11 +65,15 @@ def search(drawn: Path) -> Search:
     )[0]
 
 
-def task_of(config: RunConfig, data: Path, prefix: str) -> SearchTask:
-    return SearchTask(
-        config.model_dump(mode="json"), "best", "unused", str(data), None,
-        remote=f"s3://{BUCKET}/{prefix}",
-    )  # fmt: skip
+Task = tuple[RunConfig, str, Place]
+
+
+def task_of(config: RunConfig, data: Path, store: Store) -> Task:
+    return config, "best", Place(store, data, rank=ONE)
+
+
+def remote_task(config: RunConfig, data: Path, prefix: str) -> Task:
+    return task_of(config, data, open_store(f"s3://{BUCKET}/{prefix}"))
 
 
 def keys(port: int, prefix: str) -> set[str]:
@@ -88,19 +92,17 @@ def content(port: int, key: str) -> str:
 def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
     port: int, drawn: Path, full: RunConfig, mirror: Path, tmp_path: Path
 ) -> None:
-    local = SearchTask(
-        full.model_dump(mode="json"), "best", str(tmp_path / "local"), str(drawn), None
-    )
-    whole = list(held_out_trial(local, ONE))
-    task, cam = task_of(full, drawn, "trial"), f"cams/{cam_id(full)}"
-    begun = search_trial(task, ONE)
+    local = task_of(full, drawn, Store(tmp_path / "local"))
+    whole = list(held_out_trial(*local))
+    task, cam = remote_task(full, drawn, "trial"), f"cams/{cam_id(full)}"
+    begun = search_trial(*task)
     seen = [next(begun), next(begun)]
     held = keys(port, "trial")
     begun.close()
     assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/epochs/0001.json", f"leases/{cam}"} <= held
     shutil.rmtree(mirror)
     # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
-    seen += list(held_out_trial(task, ONE))
+    seen += list(held_out_trial(*task))
     assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
     plain = [{key: row[key] for key in ("epoch", "objective", "threshold")} for row in whole]
     assert [*seen[:2], seen[3]] == [*plain[:2], whole[2]]
@@ -112,7 +114,7 @@ def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
                      "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt")
     }  # fmt: skip
     shutil.rmtree(mirror)  # a third machine finds it trained
-    assert list(held_out_trial(task, ONE)) == whole[-1:]
+    assert list(held_out_trial(*task)) == whole[-1:]
 
 
 def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
@@ -120,15 +122,15 @@ def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it
 ) -> None:
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
-    task, checkpoint = task_of(full, drawn, "away"), "checkpoints/epoch_0001.pt"
+    task, checkpoint = remote_task(full, drawn, "away"), "checkpoints/epoch_0001.pt"
     with faulty_proxy(port) as proxy:
-        begun = search_trial(task, ONE)
+        begun = search_trial(*task)
         next(begun)
         proxy.faults = [("PUT", "cut")] * 2
         with pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/away/cams/.*2 times"):
             next(begun)
     assert not [key for key in keys(port, "away") if key.endswith(checkpoint)]
-    assert next(search_trial(task, ONE))["epoch"] == 2  # from the local checkpoint
+    assert next(search_trial(*task))["epoch"] == 2  # from the local checkpoint
     assert [key for key in keys(port, "away") if key.endswith(checkpoint)]
 
 
@@ -268,8 +270,8 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     for _ in range(3):
         known = draws.next()  # None: and the paper's own
         config = search.config(known.settings if known else {})
-        task = SearchTask(config.model_dump(mode="json"), "best", str(store), str(data), None)
-        *_, last = records = list(held_out_trial(task, ONE))
+        task = task_of(config, data, Store(store))
+        *_, last = records = list(held_out_trial(*task))
         held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
         if known:
             for record in records:

@@ -22,7 +22,7 @@ from sweeps.plan.search_history import History, SearchTrial, best_trials, rankin
 from sweeps.run.faults import Break
 from sweeps.run.search import Closings, Draws
 from sweeps.stages.search_trial import held_out_trial, search_trial
-from sweeps.stages.task import SearchTask
+from sweeps.stages.stage import Place
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
@@ -41,8 +41,11 @@ def full(small: RunConfig) -> RunConfig:
     return apply_overrides(small, F3)
 
 
-def task_of(config: RunConfig, data: Path, store: Path, objective: str = "best") -> SearchTask:
-    return SearchTask(config.model_dump(mode="json"), objective, str(store), str(data), None)
+Task = tuple[RunConfig, str, Place]
+
+
+def task_of(config: RunConfig, data: Path, store: Path, objective: str = "best") -> Task:
+    return config, objective, Place(Store(store), data, rank=Process())
 
 
 def planned(data: Path, *words: str, **options: Any) -> Search:
@@ -180,7 +183,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     samples, num_classes = dataset.samples("train_aug"), len(dataset.classes)
     plain = build_cam_net(full, samples, num_classes)
     records = list(train_cam(plain, full, samples, num_classes))
-    judged = list(search_trial(task_of(full, drawn, tmp_path), Process()))
+    judged = list(search_trial(*task_of(full, drawn, tmp_path)))
     cam = Store(tmp_path).cam(cam_id(full))
     assert [record["epoch"] for record in judged] == [1, 2, 3]
     assert [e["step_losses"] for e in cam.epochs()] == [record.step_losses for record in records]
@@ -197,16 +200,16 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
 def test_an_interrupted_trial_goes_on_and_a_finished_one_is_only_judged(
     drawn: Path, full: RunConfig, tmp_path: Path
 ) -> None:
-    whole = list(search_trial(task_of(full, drawn, tmp_path / "whole"), Process()))
+    whole = list(search_trial(*task_of(full, drawn, tmp_path / "whole")))
     task = task_of(full, drawn, tmp_path / "broken")
-    begun = search_trial(task, Process())
+    begun = search_trial(*task)
     seen = [next(begun), next(begun)]
     begun.close()
-    seen += list(search_trial(task, Process()))
+    seen += list(search_trial(*task))
     # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
     assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
     assert [*seen[:2], seen[3]] == whole
-    assert list(search_trial(task, Process())) == whole[-1:]
+    assert list(search_trial(*task)) == whole[-1:]
 
 
 def test_the_search_never_reads_a_mask_of_the_held_out_half(
@@ -220,9 +223,9 @@ def test_the_search_never_reads_a_mask_of_the_held_out_half(
         for folder in ("SegmentationClass", "SegmentationClassAug"):
             (data / folder / f"{image_id}.png").unlink(missing_ok=True)
     task = task_of(apply_overrides(full, {"train.epochs": 1}), data, tmp_path / "store")
-    assert len(list(search_trial(task, Process()))) == 1
+    assert len(list(search_trial(*task))) == 1
     with pytest.raises(DataError, match=r"\.png: no mask"):
-        list(held_out_trial(task, Process()))
+        list(held_out_trial(*task))
 
 
 @pytest.mark.parametrize("objective", ["best", "fixed"])
@@ -230,7 +233,7 @@ def test_objective_and_held_out_score_are_those_of_a_slow_count(
     drawn: Path, full: RunConfig, tmp_path: Path, objective: str
 ) -> None:
     config = apply_overrides(full, {"train.epochs": 1})
-    (record,) = held_out_trial(task_of(config, drawn, tmp_path, objective), Process())
+    (record,) = held_out_trial(*task_of(config, drawn, tmp_path, objective))
     dataset = VocDataset(drawn)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, len(dataset.classes))

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps.stages.task import TrialTask
-from sweeps.stages.trial import guarded_trial
-from sweeps.store.store import CamFolder
+from sweeps.stages.stage import Place
+from sweeps.stages.trial import run_group
+from sweeps.store.store import CamFolder, Store
 from wsss.data.drawn import draw_voc
 from wsss.overrides import apply_overrides, parse_assignments
 from wsss.presets import TINY
-from wsss.training.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -195,21 +194,23 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import json, sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.stages.trial import guarded_trial\n"
-        "from sweeps.stages.task import TrialTask\n"
-        "from sweeps.run.ray_train import Workers, fit\n"
+        "from sweeps.run.resources import Resources\n"
+        "from sweeps.run.trainable import sweep_trial\n"
+        "from sweeps.stages.stage import Place\n"
+        "from sweeps.store.store import Store\n"
+        "from wsss.config import RunConfig\n"
         "config, store, data = sys.argv[1:]\n"
-        "task = TrialTask(json.loads(config), store, data, None)\n"
+        "groups = {'cam': (RunConfig.model_validate(json.loads(config)),)}\n"
         "ray.init('local', num_cpus=2, log_to_driver=False)\n"
-        "fit(guarded_trial, task, Workers(2, 0, 0.5), name='one',\n"
-        "    storage=Path(store) / 'ray_train')\n"
+        "sweep_trial({'cam_id': 'cam'}, groups, Place(Store(Path(store)), Path(data)),\n"
+        "    Resources(workers=2, cpus=0.5))\n"
     )
     views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
-    config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views])).model_dump(mode="json")
+    config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views]))
     stores = tmp_path / "alone", tmp_path / "together"
-    for _ in guarded_trial(TrialTask(config, str(stores[0]), str(pictures), None), Process()):
+    for _ in run_group([config], Place(Store(stores[0]), pictures)):
         pass
-    words = [sys.executable, str(script), json.dumps(config), str(stores[1]), str(pictures)]
+    words = [sys.executable, str(script), config.model_dump_json(), str(stores[1]), str(pictures)]
     done = run(words)
     assert done.returncode == 0, done.stderr[-3000:]
     (alone, alone_miou, one), (together, together_miou, two) = map(figures, stores)

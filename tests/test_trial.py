@@ -431,8 +431,7 @@ def test_resources_hand_their_options_to_every_trial(drawn: Path, tmp_path: Path
     sweep, _ = make_sweep(["V"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={})
     resources = Resources(execution=Execution(2, micro_batch=3))
     tables = Tables(sweep, Store(tmp_path), Wishes())
-    task = tables.task(sweep.plan.trials[0], resources)
-    assert task.execution == Execution(2, micro_batch=3)
+    assert tables.place(resources).execution == Execution(2, micro_batch=3)
 
 
 def test_scoring_another_split_or_corrected_masks_of_it_is_the_same_training(

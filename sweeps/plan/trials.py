@@ -1,7 +1,6 @@
 """From tables to trials: cells -> distinct configurations -> a trial per configuration and seed."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -37,11 +36,7 @@ class Plan:
     tables: tuple[Table, ...]
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
-    """Seed 0 of every configuration first, so that a table is complete as early as possible.
-
-    Within a seed, one run of each training comes before the others that only score it again: those
-    would wait for it.
-    """
+    """Seed 0 of every configuration first, so that a table is complete as early as possible."""
     cell_trials: Mapping[str, tuple[Trial, ...]]
     """Cell reference -> its trials, one per seed that it wants, in the order of `seeds`."""
     configs: tuple[tuple[Trial, ...], ...]
@@ -109,20 +104,9 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
         for trial in trials:
             for reference in trial.cells:
                 by_cell[reference].append(trial)
-    in_order = sorted(chain.from_iterable(configs), key=_place())
+    in_order = sorted(chain.from_iterable(configs), key=lambda trial: trial.config.rng_seed)
     cell_trials = {reference: tuple(trials) for reference, trials in by_cell.items()}
     return Plan(tables, seeds, tuple(in_order), cell_trials, configs)
-
-
-def _place() -> Callable[[Trial], tuple[int, int]]:
-    """Return a sorting key: by seed, then by how many trials before it share the training."""
-    seen = Counter[str]()
-
-    def key(trial: Trial) -> tuple[int, int]:
-        seen[trial.cam_id] += 1
-        return trial.config.rng_seed, seen[trial.cam_id]
-
-    return key
 
 
 class _Overriding:

@@ -67,6 +67,15 @@ class Outcome(NamedTuple):
     """Of a failure, in a line."""
 
 
+class Event(NamedTuple):
+    """What a listener is told."""
+
+    trial: Any
+    """A target, or the part of it that listeners know."""
+    status: Status
+    record: Record | None
+
+
 class Source(ABC, Generic[T]):
     """Says what is to be done, by itself a fixed list, and keeps what comes of it."""
 
@@ -76,6 +85,14 @@ class Source(ABC, Generic[T]):
     def next(self) -> T | None:
         """Return the next target; None if there is none as long as no other one ends."""
         return self.waiting.pop(0) if self.waiting else None
+
+    def at_work(self, target: T) -> Target:
+        """Return the part of a target that is at work, as listeners know it; by itself all."""
+        return target
+
+    def events(self, target: T, status: Status, record: Record | None) -> Iterable[Event]:
+        """Return what listeners are told of a target; by itself, just this."""
+        yield Event(target, status, record)
 
     @abstractmethod
     def folder(self, target: T) -> Path:
@@ -125,7 +142,8 @@ class Dispatch(Generic[T]):
         self.running: set[str] = set()
         """Run ids of those whose process has begun."""
         self.last: dict[str, Record] = {}
-        self.hangs: dict[str, int] = {}
+        self.hangs: dict[Path, int] = {}
+        """Folder of a target's notes -> how often a watchdog had acted there."""
         self.breaks: tuple[Break, ...] = ()
         self.common_error: CommonError | None = None
 
@@ -136,7 +154,7 @@ class Dispatch(Generic[T]):
         target = self.again.pop(0) if self.again else self.source.next()
         if target is not None:
             self.out[target.run_id] = target
-            self.hangs.setdefault(target.run_id, num_hangs(self.source.folder(target)))
+            self._hung(target)
         return target
 
     def stop_all(self) -> bool:
@@ -180,7 +198,7 @@ class Dispatch(Generic[T]):
             return  # told before
         self.running.discard(run_id)
         broke = self._why(target, words, details, lost_node=lost_node)
-        self.note_end(run_id, LEDGER_REASONS[broke.cause])
+        self.note_end(self.source.at_work(target).run_id, LEDGER_REASONS[broke.cause])
         if self.common_error is not None:  # all are being ended
             return
         decision = decide(self.breaks, broke)
@@ -229,8 +247,9 @@ class Dispatch(Generic[T]):
 
     def _hung(self, target: T) -> bool:
         """Whether a watchdog has acted since this was last asked; if so, say it."""
-        folder, known = self.source.folder(target), self.hangs[target.run_id]
-        now = self.hangs[target.run_id] = num_hangs(folder)
+        folder = self.source.folder(target)
+        now = num_hangs(folder)
+        known, self.hangs[folder] = self.hangs.get(folder, now), now
         if now > known:
             self.say(
                 f"{target.name}: made no progress; its process was ended. The stacks of its "
@@ -240,5 +259,6 @@ class Dispatch(Generic[T]):
 
     def _tell(self, target: T, status: Status, record: Record | None = None) -> None:
         (self.running.add if status == "running" else self.running.discard)(target.run_id)
-        for listener in self.listeners:
-            listener.update(target, status=status, record=record)
+        for event in self.source.events(target, status, record):
+            for listener in self.listeners:
+                listener.update(event.trial, status=event.status, record=event.record)

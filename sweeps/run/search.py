@@ -26,7 +26,7 @@ from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
-from sweeps.stages.task import SearchTask
+from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
@@ -282,7 +282,9 @@ class DrivenSearch(Subject):
         from sweeps.run.tune import Round
 
         # Not a part of the space, which Tune copies for each trial.
-        shared = {"task": self.task(resources), "resources": resources}
+        shared = {
+            "search": self.search, "place": self.place(resources), "cpus": resources.cpus,
+        }  # fmt: skip
         name = f"search-{self.search.name}"
         if self.history.missing(self.samples):
             draws = Draws(self.search, self.store, self.samples, self.share)
@@ -294,20 +296,11 @@ class DrivenSearch(Subject):
             trainable = tune.with_parameters(closing_trial, **shared)
             yield Round(f"{name}-held-out", closings, trainable, _settings_of)
 
-    def task(self, resources: Resources) -> SearchTask:
-        """Return what a trial's process is told, with the settings of the search's start."""
+    def place(self, resources: Resources) -> Place:
+        """Return where trials work; a search goes on with what was trained by other code."""
+        conduct = Conduct(accept_changes=True, limits=self.limits)
         search = self.search
-        return SearchTask(
-            config=search.base.model_dump(mode="json"),
-            objective=search.objective,
-            store=str(self.store.root),
-            data=str(search.data),
-            weights_file=str(search.weights_file) if search.weights_file else None,
-            execution=resources.execution,
-            prior_warns_after=self.limits.warn_after,
-            prior_fails_after=self.limits.fail_after,
-            remote=self.store.remote.url,
-        )
+        return Place(self.store, search.data, search.weights_file, resources.execution, conduct)
 
     def share(self, trial: SearchTrial | None) -> None:
         """Upload the history before a trial goes on.

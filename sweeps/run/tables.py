@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sweeps.plan.sweep import Sweep, save_sweep
-from sweeps.plan.trials import Trial
+from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, forecast, size_of, way_on
-from sweeps.run.dispatch import Listener, Outcome, Source
+from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject, own_command
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
-from sweeps.stages.stage import Conduct
-from sweeps.stages.task import TrialTask
+from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
+from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
@@ -100,8 +100,8 @@ class Tables(Subject):
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it goes on all the same (--accept-changes)" for each in changed]
 
-    def rounds(self, resources: Resources) -> "Iterator[Round[Trial]]":
-        """Yield the missing trials."""
+    def rounds(self, resources: Resources) -> "Iterator[Round[Training]]":
+        """Yield the missing trials, those of one training together."""
         from ray import tune
 
         from sweeps.run.trainable import sweep_trial
@@ -111,25 +111,18 @@ class Tables(Subject):
         for trial in trials:
             self.store.run(trial.run_id).clear_failure()
         self.retry_failed = False
-        tasks = {trial.run_id: self.task(trial, resources) for trial in trials}
+        source = MissingTrials(self.store, trials)
+        groups = {each.cam_id: each.configs for each in source.waiting}
         # Not a part of the space, which Tune writes into its logs again with every report.
         shared = tune.with_parameters(
-            sweep_trial, tasks=tasks, resources=resources, conduct=self.wishes.conduct
+            sweep_trial, groups=groups, place=self.place(resources), resources=resources
         )
-        source = MissingTrials(self.store, trials)
-        yield Round(self.sweep.name, source, shared, lambda trial: {"run_id": trial.run_id})
+        yield Round(self.sweep.name, source, shared, lambda each: {"cam_id": each.cam_id})
 
-    def task(self, trial: Trial, resources: Resources) -> TrialTask:
-        """Return what a trial's process is told."""
-        sweep = self.sweep
-        return TrialTask(
-            config=trial.config.model_dump(mode="json"),
-            store=str(self.store.root),
-            data=str(sweep.data),
-            weights_file=str(sweep.weights_file) if sweep.weights_file else None,
-            execution=resources.execution,
-            remote=self.store.remote.url,
-        )
+    def place(self, resources: Resources) -> Place:
+        """Return where trials work."""
+        sweep, how = self.sweep, resources.execution
+        return Place(self.store, sweep.data, sweep.weights_file, how, self.wishes.conduct)
 
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
@@ -170,29 +163,106 @@ class Tables(Subject):
         return [*lines, "run them again with --retry-failed"] if lines else []
 
 
-class MissingTrials(Source[Trial]):
-    """Trials of tables as the driver's targets; none of them is stopped early."""
+@dataclass
+class Training:
+    """A training with the scores that hang on it: what one trial of Tune's does."""
+
+    trials: tuple[Trial, ...]
+    """In the order in which they are scored."""
+    index: int = 0
+    """Of the trial at work."""
+    last: Record | None = None
+    """What it reported last."""
+
+    @property
+    def cam_id(self) -> str:
+        """Id of the training."""
+        return self.trials[0].cam_id
+
+    @property
+    def run_id(self) -> str:
+        """Unlike that of all other trainings."""
+        return self.cam_id
+
+    @property
+    def trial(self) -> Trial:
+        """The trial at work."""
+        return self.trials[self.index]
+
+    @property
+    def name(self) -> str:
+        """Name of the trial at work."""
+        return self.trial.name
+
+    @property
+    def configs(self) -> tuple[RunConfig, ...]:
+        """The trials' configurations."""
+        return tuple(trial.config for trial in self.trials)
+
+
+class MissingTrials(Source[Training]):
+    """Trials of tables as the driver's targets, by training; none of them is stopped early."""
 
     def __init__(self, store: Store, trials: list[Trial]) -> None:
-        super().__init__(trials)
+        super().__init__(map(Training, groups_of(trials)))
         self.store = store
 
-    def folder(self, target: Trial) -> Path:
-        """Return the run's folder."""
-        return self.store.run(target.run_id).path
+    def folder(self, target: Training) -> Path:
+        """Return the folder of the run at work."""
+        return self.store.run(target.trial.run_id).path
 
-    def ended(self, target: Trial) -> Outcome:
-        """Look for the result which the trial has left."""
+    def at_work(self, target: Training) -> Trial:
+        """Return the trial at work."""
+        return target.trial
+
+    def events(self, target: Training, status: Status, record: Record | None) -> Iterator[Event]:
+        """Tell of each trial for itself: its start, its records, its end."""
+        if status != "running":
+            target.index = min(target.index, self._first_open(target))
+            for trial in target.trials[target.index :]:
+                outcome = self._outcome(trial).status
+                if trial is target.trial or outcome != "started":
+                    yield Event(trial, outcome, target.last)
+            return
+        if record is None:
+            target.index, target.last = self._first_open(target), None
+            yield Event(target.trial, "running", None)
+            return
+        while target.index < record["run"]:
+            yield Event(target.trial, self._outcome(target.trial).status, target.last)
+            target.index, target.last = target.index + 1, None
+            yield Event(target.trial, "running", None)
+        target.last = record
+        yield Event(target.trial, "running", record)
+
+    def ended(self, target: Training) -> Outcome:
+        """Look for the results which its trials have left."""
         self.store.pull_results()
-        if self.store.run(target.run_id).metrics():
-            return Outcome("done")
-        why = failure_of(target, self.store)
-        return Outcome("failed", why) if why else Outcome("started")
+        outcomes = [self._outcome(trial) for trial in target.trials]
+        for index, outcome in enumerate(outcomes):
+            if outcome.status == "failed":
+                target.index = index
+                return outcome
+        return Outcome("done" if {o.status for o in outcomes} == {"done"} else "started")
 
-    def gave_up(self, target: Trial, broke: Break) -> None:
-        """Write down why the trial has failed."""
-        write_failure(self.folder(target), broke.kind, broke.message, broke.traceback)
-        self.store.push_run(target.run_id)
+    def gave_up(self, target: Training, broke: Break) -> None:
+        """Write down why its trials have failed, but for those that are scored."""
+        for trial in target.trials:
+            if self._outcome(trial).status == "started":
+                folder = self.store.run(trial.run_id).path
+                write_failure(folder, broke.kind, broke.message, broke.traceback)
+                self.store.push_run(trial.run_id)
+
+    def _first_open(self, target: Training) -> int:
+        """Return the index of the first trial that is neither scored nor failed, else the last."""
+        statuses = [self._outcome(trial).status for trial in target.trials]
+        return statuses.index("started") if "started" in statuses else len(statuses) - 1
+
+    def _outcome(self, trial: Trial) -> Outcome:
+        if self.store.run(trial.run_id).metrics():
+            return Outcome("done")
+        why = failure_of(trial, self.store)
+        return Outcome("failed", why) if why else Outcome("started")
 
 
 def failure_of(trial: Trial, store: Store) -> str | None:

@@ -5,65 +5,75 @@ What a trial needs is imported here: a driver without torch starts seconds earli
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from sweeps.plan.search import Search
 from sweeps.run.resources import Resources
-from sweeps.stages.stage import Conduct
-from sweeps.stages.task import SearchTask, TrialTask
+from sweeps.stages.stage import Place
 from wsss.config import RunConfig
-from wsss.overrides import apply_overrides
 
 if TYPE_CHECKING:
     from wsss.training.process import Process
 
+Records = Iterator[dict[str, float]]
+
 
 def sweep_trial(
-    space: dict[str, Any], tasks: dict[str, TrialTask], resources: Resources, conduct: Conduct
+    space: dict[str, Any],
+    groups: dict[str, tuple[RunConfig, ...]],
+    place: Place,
+    resources: Resources,
 ) -> None:
-    """Run the trial `space["run_id"]` of a table, inline or as a Ray Train run of its own."""
+    """Train `space["cam_id"]` and bring its scores to their end, inline or under Ray Train."""
     from sweeps.run.ray_train import Workers, end_with_raylet, fit
-    from sweeps.stages.trial import guarded_trial
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
-    task = tasks[space["run_id"]]
+    cam_id = space["cam_id"]
+    item = groups[cam_id], place
     if resources.inline:
-        process = Process(device=pick_device(resources.cpus))
-        for record in guarded_trial(task, process, conduct):
+        for record in _group(item, Process(device=pick_device(resources.cpus))):
             tune.report(record)
         return
     fit(
-        partial(guarded_trial, conduct=conduct),
-        task,
+        _group,
+        item,
         Workers(resources.num_workers, resources.gpus, resources.cpus),
-        name=space["run_id"],
-        storage=task.open_store().root / "ray_train",
+        name=cam_id,
+        storage=place.store.root / "ray_train",
         callbacks=[TuneReportCallback()],
     )
 
 
-def drawn_trial(space: dict[str, Any], task: SearchTask, resources: Resources) -> None:
+def _group(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
+    from sweeps.stages.trial import run_group
+
+    configs, place = item
+    return run_group(configs, replace(place, rank=process))
+
+
+def drawn_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
     """Run a trial of a search with the drawn `space["settings"]`."""
     from sweeps.stages.search_trial import search_trial
 
-    _report(search_trial, task, space["settings"], resources.cpus)
+    _report(search_trial, search, space["settings"], place, cpus)
 
 
-def closing_trial(space: dict[str, Any], task: SearchTask, resources: Resources) -> None:
+def closing_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
     """Finish a trial with `space["settings"]`, and score it on the held-out half."""
     from sweeps.stages.search_trial import held_out_trial
 
-    _report(held_out_trial, task, space["settings"], resources.cpus)
+    _report(held_out_trial, search, space["settings"], place, cpus)
 
 
 def _report(
-    run: Callable[[SearchTask, "Process"], Iterator[dict[str, float]]],
-    task: SearchTask,
+    run: Callable[[RunConfig, str, Place], Records],
+    search: Search,
     settings: dict[str, float],
+    place: Place,
     cpus: float,
 ) -> None:
     """Report the records of a search's trial to Tune.
@@ -80,11 +90,11 @@ def _report(
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
-    config, epoch = apply_overrides(RunConfig.model_validate(task.config), settings), 0.0
-    task = replace(task, config=config.model_dump(mode="json"))
-    process = Process(device=pick_device(cpus))
+    config, epoch = search.config(settings), 0.0
+    folder = place.store.cam(cam_id(config)).path
+    place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
     try:
-        for record in run(task, process):
+        for record in run(config, search.objective, place):
             epoch = record["epoch"]
             tune.report(record)
     except (DivergedError, NotLearningError) as error:
@@ -93,5 +103,5 @@ def _report(
     except StoreError:
         raise  # as of a training that somebody else holds, who will let go
     except Exception as error:
-        write_note(task.place(process).store.cam(cam_id(config)).path, note_of(error))
+        write_note(folder, note_of(error))
         raise

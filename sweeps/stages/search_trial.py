@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from sweeps.plan.search import split_halves
 from sweeps.stages.stage import Place, complete
-from sweeps.stages.task import SearchTask
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.stages.training_warnings import from_record, to_record
 from wsss.config import RunConfig
@@ -25,35 +24,33 @@ from wsss.evaluation.confusion import (
 from wsss.evaluation.score import score_counts
 from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
-from wsss.training.process import Process
 
 
-def search_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:
+def search_trial(config: RunConfig, objective: str, place: Place) -> Iterator[dict[str, float]]:
     """Train what is missing of a trial; yield epoch, objective and threshold after each epoch.
 
-    objective: mIoU of the search half in percent, which saw its pixel masks, as did the threshold
-    unless the fixed score is asked for. The last epoch's record comes once the training is complete
-    in the store, so a trial that has yielded it may be stopped without loss. A record of a training
-    that is still at the label prior has the numbers of its warning, too. Raises DivergedError and
-    NotLearningError as `train_cam` does.
+    objective: best or fixed; yielded is the mIoU of the search half in percent, which saw its pixel
+    masks, as did the threshold unless the fixed score is asked for. The last epoch's record comes
+    once the training is complete in the store, so a trial that has yielded it may be stopped
+    without loss. A record of a training that is still at the label prior has the numbers of its
+    warning, too. Raises DivergedError and NotLearningError as `train_cam` does.
     """
-    yield from _trial(task, process, score_held_out=False)
+    yield from _trial(config, objective, place, score_held_out=False)
 
 
-def held_out_trial(task: SearchTask, process: Process) -> Iterator[dict[str, float]]:
+def held_out_trial(config: RunConfig, objective: str, place: Place) -> Iterator[dict[str, float]]:
     """Run a trial to its end as `search_trial` does; add `held_out` to its last record.
 
     held_out: mIoU of the held-out half in percent, at the threshold which the search half chose: no
     pixel mask of the held-out half had a part in it, but for scoring it.
     """
-    yield from _trial(task, process, score_held_out=True)
+    yield from _trial(config, objective, place, score_held_out=True)
 
 
 def _trial(
-    task: SearchTask, process: Process, *, score_held_out: bool
+    config: RunConfig, objective: str, place: Place, *, score_held_out: bool
 ) -> Iterator[dict[str, float]]:
-    config, place = RunConfig.model_validate(task.config), task.place(process)
-    judge = _Judge(config, task.objective, place)
+    judge = _Judge(config, objective, place)
     warned: dict[str, float] = {}
     for record in complete(TrainCam(config, judge), place):
         numbers = dict(record.numbers)

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sweeps.stages.score import Count, Score
-from sweeps.stages.stage import Conduct, Place, complete
-from sweeps.stages.task import TrialTask
+from sweeps.stages.stage import Place, complete
 from sweeps.stages.train_cam import TrainCam
 from sweeps.store.code_version import code_version
 from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
@@ -19,7 +18,6 @@ from wsss.errors import ForeseenError
 from wsss.identity import run_id
 from wsss.training.loop import DivergedError
 from wsss.training.prior import NotLearningError
-from wsss.training.process import Process
 
 ON_ALL_RANKS = (DivergedError, NotLearningError)
 """Errors which all ranks of a training raise at the same iteration."""
@@ -78,14 +76,6 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
         except Exception as error:
             write_note(run.path, note_of(error))
             raise
-
-
-def guarded_trial(
-    task: TrialTask, process: Process, conduct: Conduct | None = None
-) -> Iterator[dict[str, float]]:
-    """Do what `run_group` does for one configuration."""
-    place = task.place(process, conduct or Conduct())
-    return run_group([RunConfig.model_validate(task.config)], place)
 
 
 def _record_failure(config: RunConfig, place: Place, error: BaseException) -> None:
