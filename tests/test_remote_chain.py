@@ -162,6 +162,7 @@ def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
     shutil.rmtree(mirror)
     assert next(predicted(tiny_chain, place)).progress == 1 / 9
     list(complete(InferCams(tiny_chain), place))
+    place.store.folder(folder).pull()
     for path in ChainFolders(unbroken, tiny_chain).maps.glob("*.npz"):
         assert (mirror / folder / path.name).read_bytes() == path.read_bytes()
 
@@ -199,8 +200,8 @@ def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_agai
         with refused:
             list(loop)
     assert not [key for key in keys(port, "refused") if key.startswith("predictions")]
-    again = list(predicted(tiny_chain, place))
-    assert again == []
+    place = place_in(drawn, "refused")
+    assert list(predicted(tiny_chain, place)) == []
     place.store.folder(f"labels/{tiny_chain.labels_id}").pull()
     assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
     there = {key.rpartition("/")[2] for key in keys(port, "refused") if "predictions" in key}
