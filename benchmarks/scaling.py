@@ -36,7 +36,7 @@ from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import Notices, run_missing
 from sweeps.run.resources import Resources
 from sweeps.run.stopping import Interrupts, OrderlyEnd
-from sweeps.run.tables import MissingTrials, Tables, Wishes
+from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
 from sweeps.track.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread

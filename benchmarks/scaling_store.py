@@ -14,7 +14,7 @@ from sweeps.plan.sweep import load_sweep, save_sweep
 from sweeps.report.live.plan_view import PlanView
 from sweeps.report.live.render import render_tables
 from sweeps.report.live.status import Status
-from sweeps.run.tables import missing_trials
+from sweeps.run.subjects.tables import missing_trials
 from sweeps.store.store import Store
 
 

@@ -17,9 +17,8 @@ import torch
 from bucket_server import BUCKET, moto_server
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.run.chain_cluster import Cluster
+from sweeps.run.crew import Cluster, TaskNeeds, map_shards, split_shards
 from sweeps.run.resources import Resources, start_ray
-from sweeps.run.shards import TaskNeeds, map_shards, split_shards
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Crew, Here, Place, complete
 from sweeps.store.store import Store, open_store

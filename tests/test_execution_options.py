@@ -95,7 +95,7 @@ def test_a_probe_trains_as_the_sweep_would(
 def test_a_headline_hands_them_to_its_stages(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    calls = given("sweeps.run.headline.run_headline")
+    calls = given("sweeps.run.subjects.headline.run_headline")
     sweeps_command("headline", drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
     resources = calls[0][-1]["resources"]
     assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)

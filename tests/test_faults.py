@@ -13,8 +13,15 @@ from finished import fill, finished_sweep
 from sweeps.run.faults import Break, Decision, decide
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages import guard
-from sweeps.stages.guard import ChangedError, check_half_trained, claim, mixture_notes, origins
-from sweeps.stages.hangs import Watchdog, num_hangs
+from sweeps.stages.guard import (
+    ChangedError,
+    Watchdog,
+    check_half_trained,
+    claim,
+    mixture_notes,
+    num_hangs,
+    origins,
+)
 from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
@@ -24,7 +31,7 @@ HANGS = """
 import os, sys, time
 from pathlib import Path
 import torch
-from sweeps.stages.hangs import Watchdog
+from sweeps.stages.guard import Watchdog
 folder, what, limit = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
 def forever():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweeps.run.held_back import held_back
+from sweeps.run.resources import held_back
 
 
 @pytest.fixture(autouse=True)

@@ -90,8 +90,18 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 @pytest.mark.parametrize(
     "driver",
     [
-        ("sweeps.run.tables", "sweeps.run.tune", "sweeps.track.tracker", "sweeps.track.thread"),
-        ("sweeps.run.search", "sweeps.run.tune", "sweeps.track.search", "sweeps.track.tracker"),
+        (
+            "sweeps.run.subjects.tables",
+            "sweeps.run.tune",
+            "sweeps.track.tracker",
+            "sweeps.track.thread",
+        ),
+        (
+            "sweeps.run.subjects.search",
+            "sweeps.run.tune",
+            "sweeps.track.search",
+            "sweeps.track.tracker",
+        ),
     ],
 )
 def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(

@@ -13,8 +13,7 @@ import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
 
-from sweeps.plan.search import make_search, parse_space
-from sweeps.plan.search_history import History, SearchTrial, ranking
+from sweeps.plan.search import History, SearchTrial, make_search, parse_space, ranking
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
@@ -29,9 +28,9 @@ from sweeps.report.write import as_text
 from sweeps.run import trainable
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
-from sweeps.run.search import Draws
 from sweeps.run.stopping import Interrupts, OrderlyEnd
-from sweeps.run.tables import MissingTrials
+from sweeps.run.subjects.search import Draws
+from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure

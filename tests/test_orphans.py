@@ -17,7 +17,7 @@ from sweeps.run import ray_train
 from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
 from sweeps.run.trainable import closing_trial, sweep_trial
-from sweeps.stages import search_trial, trial
+from sweeps.stages import trial
 from sweeps.stages.stage import Place
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -79,7 +79,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
     monkeypatch.setattr(trial, "run_group", work)
-    monkeypatch.setattr(search_trial, "held_out_trial", work)
+    monkeypatch.setattr(trial, "held_out_trial", work)
     return found
 
 

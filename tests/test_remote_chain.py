@@ -16,7 +16,7 @@ from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.run.driver import driving
-from sweeps.run.headline import bring_results
+from sweeps.run.subjects.headline import bring_results
 from sweeps.stages import stage as stage_module
 from sweeps.stages.labels import InferCams
 from sweeps.stages.segmentation import Predict, TrainDeepLab

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
-from sweeps.plan.search import Search, make_search, parse_space
-from sweeps.plan.search_history import SearchTrial
+from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
-from sweeps.run.search import Draws, DrivenSearch
-from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.run.subjects.search import Draws, DrivenSearch
 from sweeps.stages.stage import Place
+from sweeps.stages.trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote

@@ -10,19 +10,22 @@ import torch
 
 from sweeps.plan.search import (
     DEFAULT_SPACE,
+    History,
     Range,
     Search,
     SearchSpace,
+    SearchTrial,
+    best_trials,
     float_settings,
     make_search,
     parse_space,
+    ranking,
     split_halves,
 )
-from sweeps.plan.search_history import History, SearchTrial, best_trials, ranking
 from sweeps.run.faults import Break
-from sweeps.run.search import Closings, Draws
-from sweeps.stages.search_trial import held_out_trial, search_trial
+from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
+from sweeps.stages.trial import held_out_trial, search_trial
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig

@@ -9,8 +9,7 @@ from finished import finish, finished_sweep
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, make_chains
-from sweeps.plan.search import DEFAULT_SPACE, Halves, Search
-from sweeps.plan.search_history import History, SearchTrial
+from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, write_json
 from sweeps.tables.studies import F3

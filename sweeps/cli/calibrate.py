@@ -71,7 +71,7 @@ def calibrate(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
-    from sweeps.run.tables import Tables, Wishes
+    from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.overrides import parse_assignments

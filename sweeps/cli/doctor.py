@@ -108,10 +108,10 @@ def _check_files(files: Files) -> "list[Check]":
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.shards import joined
+    from sweeps.run.resources import Resources, running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
-    with joined(address):
+    with running_ray(Resources(address)):
         return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
 
 

@@ -169,7 +169,7 @@ def _work(
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
     from sweeps.run.driver import driving
-    from sweeps.run.headline import run_headline
+    from sweeps.run.subjects.headline import run_headline
     from sweeps.track.headline import HeadlineRuns
     from sweeps.track.tracker import Tracker
 

@@ -66,7 +66,7 @@ def search(
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
-    from sweeps.run.search import DrivenSearch
+    from sweeps.run.subjects.search import DrivenSearch
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
     from wsss.training.prior import PriorLimits

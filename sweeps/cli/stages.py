@@ -281,7 +281,7 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
         yield Here(workers)
         return
-    from sweeps.run.chain_cluster import Cluster
+    from sweeps.run.crew import Cluster
     from sweeps.run.resources import Resources, running_ray
 
     joined = None if address == "local" else address

@@ -130,7 +130,7 @@ def run(
     """
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
-    from sweeps.run.tables import Tables, Wishes
+    from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.training.prior import PriorLimits

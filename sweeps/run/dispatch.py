@@ -21,7 +21,7 @@ from sweeps.run.faults import (
     num_breaks,
 )
 from sweeps.run.stopping import OrderlyEnd
-from sweeps.stages.hangs import num_hangs
+from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason
 from sweeps.store.failures import ErrorNote, take_note
 

@@ -8,6 +8,8 @@ a part of a GPU never straddles two GPUs.
 
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.held_back import held_back
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -314,3 +315,24 @@ def _gpus_here(asked: float) -> int:
         "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
         "with --address"
     )
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within this context SIGINT waits; at its end it is delivered, once.
+
+    For `ray.init` and `ray.shutdown`: the first swallows a KeyboardInterrupt at one place and at
+    another leaves a process that crashes at its end. Outside the main thread, where Python allows
+    no handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if noted:
+            signal.raise_signal(signal.SIGINT)

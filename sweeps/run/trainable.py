@@ -57,14 +57,14 @@ def _group(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Rec
 
 def drawn_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
     """Run a trial of a search with the drawn `space["settings"]`."""
-    from sweeps.stages.search_trial import search_trial
+    from sweeps.stages.trial import search_trial
 
     _report(search_trial, search, space["settings"], place, cpus)
 
 
 def closing_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
     """Finish a trial with `space["settings"]`, and score it on the held-out half."""
-    from sweeps.stages.search_trial import held_out_trial
+    from sweeps.stages.trial import held_out_trial
 
     _report(held_out_trial, search, space["settings"], place, cpus)
 

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from sweeps.stages.guard import claim
-from sweeps.stages.hangs import HANG_AFTER_SECONDS, Watchdog
+from sweeps.stages.guard import HANG_AFTER_SECONDS, Watchdog, claim
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import Folder, Store
 from wsss.training.execution import Execution

@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from sweeps.plan.search import Search
-from sweeps.plan.search_history import History, SearchTrial, best_trials
+from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.live.search_render import render_search
 from sweeps.store.store import Store
 from sweeps.track import view

@@ -12,8 +12,8 @@ from pathlib import Path
 from sweeps.plan.sweep import make_sweep
 from sweeps.run.driver import drive
 from sweeps.run.resources import Resources
-from sweeps.run.tables import Tables, Wishes
-from sweeps.stages.hangs import HANG_AFTER_SECONDS
+from sweeps.run.subjects.tables import Tables, Wishes
+from sweeps.stages.guard import HANG_AFTER_SECONDS
 from sweeps.stages.stage import Conduct
 from sweeps.store.store import Store
 from sweeps.tables.paper import row

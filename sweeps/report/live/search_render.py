@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from sweeps.plan.search import Search
-from sweeps.plan.search_history import WORTHLESS, History, SearchTrial, ranking
+from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
 from sweeps.report.document import Column, Document, Grid, Records, Row, RowGroup, Text
 from sweeps.report.terminal import print_document
 from sweeps.report.write import as_text

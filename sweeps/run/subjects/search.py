@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.plan.search import Search
-from sweeps.plan.search_history import History, SearchTrial, best_trials
+from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.live.search_render import print_search
 from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject

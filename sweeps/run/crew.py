@@ -1,18 +1,96 @@
-"""The stages of a chain on a Ray cluster: images as tasks, trainings in a task or by Ray Train."""
+"""Who works on stages on a Ray cluster: images in tasks, trainings in one or by Ray Train."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
+
+import ray
 
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
-from sweeps.run.shards import TaskNeeds, map_shards, run_remotely
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+MIN_SHARD = 8
+"""Images of a task at least, as each loads its network anew."""
+SHARDS_PER_SLOT = 4
+"""Tasks that each slot of the cluster gets in turn, so that slow images even out."""
+
+
+@dataclass(frozen=True)
+class TaskNeeds:
+    """What one task occupies."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def split_shards(image_ids: list[str], num_slots: int) -> list[list[str]]:
+    """Return the images in runs of equal length, a few per slot."""
+    size = max(MIN_SHARD, -(-len(image_ids) // max(1, SHARDS_PER_SLOT * num_slots)))
+    return [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
+
+
+def map_shards(
+    function: Callable[[Item, list[str]], Iterator[str]],
+    item: Item,
+    image_ids: list[str],
+    needs: TaskNeeds,
+) -> Iterator[str]:
+    """Yield each image id as a task reports it done, in no order.
+
+    function(item, ids) is a function of a module which yields every id of its shard, also one that
+    it finds done: a task whose node died is run again, and what it yielded before is left out. The
+    first error ends the map and is raised here; tasks that still wait or run are cancelled.
+    """
+    task = _streaming(function, needs)
+    pending = [task.remote(item, shard) for shard in split_shards(image_ids, _num_slots(needs))]
+    try:
+        while pending:
+            (ready,), _ = ray.wait(pending, num_returns=1)
+            try:
+                yield ray.get(next(ready))
+            except StopIteration:
+                pending.remove(ready)
+    finally:
+        for stream in pending:
+            ray.cancel(stream)
+
+
+def run_remotely(
+    function: Callable[[Item], Iterator[Answer]], item: Item, needs: TaskNeeds
+) -> Iterator[Answer]:
+    """Yield what function(item) yields in one Ray task; its error is raised here."""
+    stream = _streaming(function, needs).remote(item)
+    finished = False
+    try:
+        for reference in stream:
+            yield ray.get(reference)
+        finished = True
+    finally:
+        if not finished:
+            ray.cancel(stream)
+
+
+def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:
+    return ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, num_returns="streaming")(function)
+
+
+def _num_slots(needs: TaskNeeds) -> int:
+    """Return how many tasks the cluster runs at a time now, at least one."""
+    have = ray.cluster_resources()
+    slots = have.get("CPU", 0) // needs.cpus if needs.cpus else have.get("CPU", 0)
+    if needs.gpus:
+        slots = min(slots, have.get("GPU", 0) // needs.gpus)
+    return max(1, int(slots))
+
 
 POLL_SECONDS = 1.0
 

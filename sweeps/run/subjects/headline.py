@@ -73,7 +73,7 @@ def _crew(resources: Resources, label_workers: int) -> Iterator[Crew]:
     if resources.address is None and resources.inline and not resources.gpus:
         yield Here(label_workers)
         return
-    from sweeps.run.chain_cluster import Cluster
+    from sweeps.run.crew import Cluster
 
     with running_ray(resources):
         concurrency(resources)  # refuses what would wait for ever
