@@ -54,7 +54,7 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
     A closure over plain values: its process imports neither torch nor this file.
     """
     write = trial_writer(store.root, write_template(store.root / "template"))
-    cams = {trial.run_id: trial.cam_id for trial in sweep.plan.trials}
+    runs = {trial.cam_id: trial.run_id for trial in sweep.plan.trials}
     last = NUM_EPOCHS
 
     def trial(space: dict[str, Any], **others: Any) -> None:
@@ -62,9 +62,14 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
         for epoch in range(1, last + 1):
             begun = time.perf_counter()
             time.sleep(seconds / last)
-            write(space["run_id"], cams[space["run_id"]], epoch)
+            write(runs[space["cam_id"]], space["cam_id"], epoch)
             own += time.perf_counter() - begun
-            record = {"epoch": float(epoch), "progress": epoch / last, "own_seconds": own}
+            record = {
+                "epoch": float(epoch),
+                "progress": epoch / last,
+                "own_seconds": own,
+                "run": 0.0,
+            }
             tune.report(record | {f"loss_{name}": 1.0 / epoch for name in ("cls", "s", "bs")})
 
     return trial

@@ -7,6 +7,7 @@ from scaling_made_up import NUM_EPOCHS
 
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch
+from sweeps.run.subjects.tables import Training
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:
@@ -30,7 +31,7 @@ def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]
 
 
 def replay(
-    dispatch: Dispatch[Trial],
+    dispatch: Dispatch[Training],
     trials: list[Trial],
     concurrent: int,
     write: Callable[[str, str, int], None],
@@ -43,14 +44,19 @@ def replay(
     for trial, epoch in in_turn(trials, concurrent):
         if epoch:
             write(trial.run_id, trial.cam_id, epoch)
-        record = {"epoch": float(epoch), "progress": epoch / NUM_EPOCHS, "own_seconds": 0.0}
+        record = {
+            "epoch": float(epoch),
+            "progress": epoch / NUM_EPOCHS,
+            "own_seconds": 0.0,
+            "run": 0.0,
+        }
         begun = time.perf_counter()
         if epoch == 0:
             dispatch.next()  # gives them in this order
-            dispatch.begun(trial.run_id)
+            dispatch.begun(trial.cam_id)
         else:
-            dispatch.reported(trial.run_id, record)
+            dispatch.reported(trial.cam_id, record)
         if epoch == NUM_EPOCHS:
-            dispatch.ended(trial.run_id)
+            dispatch.ended(trial.cam_id)
         seconds += time.perf_counter() - begun
     return seconds
