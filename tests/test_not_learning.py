@@ -237,8 +237,8 @@ def test_a_failure_is_said_when_it_happens_and_once(store: Store, sweep: Sweep) 
     dispatch = Dispatch(MissingTrials(store, [trial]), [], end, said.append)
     dispatch.next()
     write_failure(store.run(trial.run_id).path, DIVERGED, "diverged at iteration 3", "trace")
-    dispatch.ended(trial.run_id)
-    dispatch.ended(trial.run_id)
+    dispatch.ended(trial.cam_id)
+    dispatch.ended(trial.cam_id)
     assert said == ["VI[no,no] seed 0: diverged: diverged at iteration 3"]
 
 
