@@ -19,10 +19,10 @@ def store(root: Path, *, loss: float = 0.5, miou: float = 11.0, seconds: float =
     """A store with one result and its training of one epoch."""
     run, cam = root / "runs" / "r", root / "cams" / "c"
     run.mkdir(parents=True)
-    cam.mkdir(parents=True)
+    (cam / "epochs").mkdir(parents=True)
     (run / "done.json").write_text(json.dumps({"miou": miou, "train_seconds": seconds}))
     record = {"epoch": 1, "loss": loss, "seconds": seconds}
-    (cam / "epochs.jsonl").write_text(json.dumps(record) + "\n")
+    (cam / "epochs" / "0001.json").write_text(json.dumps(record))
     return root
 
 

@@ -10,6 +10,7 @@ from finished import finish, finished_sweep
 from rich.console import Console
 from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.figures.lines import DeadCurve, dead_curves
@@ -26,7 +27,6 @@ from sweeps.stages.stage import Place
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
-from wsss.cli import app
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY

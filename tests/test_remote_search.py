@@ -24,6 +24,7 @@ from sweeps.stages.stage import Place
 from sweeps.stages.trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
+from sweeps.store.lease import Lease
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store
 from sweeps.tables.studies import F3
@@ -105,12 +106,15 @@ def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
     assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
     plain = [{key: row[key] for key in ("epoch", "objective", "threshold")} for row in whole]
     assert [*seen[:2], seen[3]] == [*plain[:2], whole[2]]
-    ours, theirs = (s.cam(cam_id(full)) for s in (task.open_store(), Store(tmp_path / "local")))
+    ours, theirs = (s.cam(cam_id(full)) for s in (task[2].store, Store(tmp_path / "local")))
     assert [e["step_losses"] for e in ours.epochs()] == [e["step_losses"] for e in theirs.epochs()]
     assert keys(port, "trial") == {
         f"{cam}/{name}"
-        for name in ("config.json", "epochs/0001.json", "done.json",
-                     "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt")
+        for name in (
+            "config.json", "attempts/0001.json", "attempts/0002.json",
+            "epochs/0001.json", "epochs/0002.json", "epochs/0003.json",
+            "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt", "done.json",
+        )
     }  # fmt: skip
     shutil.rmtree(mirror)  # a third machine finds it trained
     assert list(held_out_trial(*task)) == whole[-1:]
@@ -215,9 +219,9 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
 
     def lose() -> None:
         with driven(search, store) as subject:
-            assert subject.lease
+            assert isinstance(subject.lock, Lease)
             subject.history.save(known)
-            subject.lease.lost = True
+            subject.lock.lost = True
             subject.share(known)
 
     with pytest.raises(StoreError, match="taken over by another process"):
@@ -313,11 +317,7 @@ def test_a_killed_search_on_a_lost_machine_comes_to_what_an_unbroken_one_does(
     assert remote
     Remote(remote.url, tmp_path / "third").pull_folder("searches")
     assert results(tmp_path / "third") == (trials, held_out)
-    first, again = (
-        {p.parent.name for p in (tmp_path / name / "cams").glob("*/stage.lock")}
-        for name in ("first", "second")
-    )
-    assert (len(first), again) == (1, set())  # only the killed one left its note
+    assert not [key for key in keys(port, "whole") if key.startswith("leases/")]
 
 
 def descendants(pid: int) -> list[int]:

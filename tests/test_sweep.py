@@ -194,16 +194,17 @@ def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
         "import json, sys\n"
         "from pathlib import Path\n"
         "import ray\n"
-        "from sweeps.run.resources import Resources\n"
-        "from sweeps.run.trainable import sweep_trial\n"
+        "from sweeps.run.ray_train import Workers, fit\n"
+        "from sweeps.run.trainable import on_one_rank\n"
         "from sweeps.stages.stage import Place\n"
         "from sweeps.store.store import Store\n"
         "from wsss.config import RunConfig\n"
         "config, store, data = sys.argv[1:]\n"
-        "groups = {'cam': (RunConfig.model_validate(json.loads(config)),)}\n"
+        "place = Place(Store(Path(store)), Path(data))\n"
+        "item = (RunConfig.model_validate(json.loads(config)),), place\n"
         "ray.init('local', num_cpus=2, log_to_driver=False)\n"
-        "sweep_trial({'cam_id': 'cam'}, groups, Place(Store(Path(store)), Path(data)),\n"
-        "    Resources(workers=2, cpus=0.5))\n"
+        "fit(on_one_rank, item, Workers(2, 0, 0.5), name='one',\n"
+        "    storage=Path(store) / 'ray_train')\n"
     )
     views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
     config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views]))

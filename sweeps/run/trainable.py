@@ -35,11 +35,11 @@ def sweep_trial(
     cam_id = space["cam_id"]
     item = groups[cam_id], place
     if resources.inline:
-        for record in _group(item, Process(device=pick_device(resources.cpus))):
+        for record in on_one_rank(item, Process(device=pick_device(resources.cpus))):
             tune.report(record)
         return
     fit(
-        _group,
+        on_one_rank,
         item,
         Workers(resources.num_workers, resources.gpus, resources.cpus),
         name=cam_id,
@@ -48,7 +48,8 @@ def sweep_trial(
     )
 
 
-def _group(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
+def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
+    """Do this rank's part in a training and its scores; item: their configurations, where."""
     from sweeps.stages.trial import run_group
 
     configs, place = item

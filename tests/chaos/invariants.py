@@ -36,7 +36,7 @@ def losses(store: Path) -> dict[str, dict[int, Any]]:
     """Training -> epoch -> its record; of a repeated epoch the last."""
     return {
         path.name: {record["epoch"]: _timeless(record) for record in CamFolder(path).epochs()}
-        for path in (store / "cams").iterdir()
+        for path in (store / "cams").glob("*")
     }
 
 
