@@ -27,6 +27,7 @@ from wsss.data.classes import voc_palette
 from wsss.data.prepare import Prepared, prepare_voc
 from wsss.data.voc import DataError, VocDataset
 from wsss.data_cli import prepare as prepare_command
+from wsss.errors import ForeseenError
 
 # VOC train 1, 2; val 3, 4. SBD train 2, 3, 5; val 6, 4: it has val's 3 and 4, and 5, 6 are new.
 NAMES = [f"2007_00000{n}" for n in range(1, 7)]
@@ -309,7 +310,7 @@ def test_voc_that_was_unpacked_by_hand_is_completed(
 
 
 def refused(root: Path, archives: Archives, *steps: str, **request: object) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ForeseenError) as caught:
         prepare(root, archives, *steps, url="", **request)
     assert not list(root.parent.glob("**/.*.part"))
     return str(caught.value)
