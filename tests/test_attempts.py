@@ -343,7 +343,7 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
 
 def test_another_machine_ends_the_attempts_of_a_driver_that_was_lost(tmp_path: Path) -> None:
     with moto_server():
-        url = f"s3://{BUCKET}/lost"
+        url = f"s3://{BUCKET}/attempts-lost"
         stores = [Store(path, Remote(url, path)) for path in (tmp_path / "a", tmp_path / "b")]
         clock = Clock()
         lost = driver(stores[0], clock)

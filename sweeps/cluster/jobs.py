@@ -32,6 +32,8 @@ STOP_WAIT_S = 120
 """Time for a stopped sweep to checkpoint before Ray kills it; Ray's own default is 3 s."""
 TOOL_LIMIT_S = 600.0
 """Longest time for a short command on the head."""
+STORE_LIMIT_S = 30.0
+"""Longest time for a new job to name its store."""
 STORE_ON_HEAD = "$HOME/wsss-results"
 """Store of a job where neither --store nor the cluster's WSSS_STORE names one."""
 ENVIRONMENT = {
@@ -265,11 +267,18 @@ def printed(log: str) -> str:
 
 
 def store_of(server: JobServer, job: JobDetails) -> str:
-    """Return the store of a sweep on the cluster: folder or URL. Raises JobError if unknown."""
-    for line in server.log(job.submission_id).splitlines():
-        if line.startswith(STORE_LINE):
-            return line.removeprefix(STORE_LINE)
-    raise JobError(f"{job.submission_id}: its log names no store; name it with --store")
+    """Return the store of a sweep on the cluster: folder or URL. Raises JobError if unknown.
+
+    A job that has just been submitted is given time to say it.
+    """
+    until = time.monotonic() + (0.0 if job.status.is_terminal() else STORE_LIMIT_S)
+    while True:
+        for line in server.log(job.submission_id).splitlines():
+            if line.startswith(STORE_LINE):
+                return line.removeprefix(STORE_LINE)
+        if time.monotonic() >= until:
+            raise JobError(f"{job.submission_id}: its log names no store; name it with --store")
+        time.sleep(0.5)
 
 
 def sweep_command(job: JobDetails) -> str:
