@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,9 +100,17 @@ def test_an_exit_code_is_the_commands(status: str, code: int | None, expected: i
 def test_rays_own_lines_are_no_output_of_a_command_and_one_names_the_store() -> None:
     log = "env is set up\nRunning entrypoint for job x: y\n[sweeps] store /s t\nmine\n"
     assert printed(log) == "mine\n"
-    assert store_of(Cluster(whole=log), SimpleNamespace(submission_id="x")) == "/s t"  # type: ignore[arg-type]
+    ended: Any = SimpleNamespace(submission_id="x", status=JobStatus.SUCCEEDED)
+    assert store_of(Cluster(whole=log), ended) == "/s t"
     with pytest.raises(JobError, match="--store"):
-        store_of(Cluster(whole="mine\n"), SimpleNamespace(submission_id="x"))  # type: ignore[arg-type]
+        store_of(Cluster(whole="mine\n"), ended)
+
+
+def test_a_new_job_is_given_time_to_name_its_store() -> None:
+    cluster = Cluster(whole="")
+    threading.Timer(0.3, lambda: setattr(cluster, "whole", "[sweeps] store /s\n")).start()
+    begun: Any = SimpleNamespace(submission_id="x", status=JobStatus.PENDING)
+    assert store_of(cluster, begun) == "/s"
 
 
 class Cluster(JobServer):
