@@ -156,16 +156,12 @@ class Stored:
 
     def trials(self, search: Path) -> list[dict[str, Any]]:
         """Return the record of each of a search's trials."""
-        return json_lines(search / "trials.jsonl")
+        return [json.loads(path.read_text()) for path in sorted(search.glob("trials/*.json"))]
 
     @property
     def mlflow(self) -> str:
         """The tracking address."""
         return f"sqlite:///{self.root / 'mlflow.db'}"
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def without_times(value: Any) -> Any:
