@@ -26,6 +26,7 @@ from sweeps.stages.score import NUM_GALLERY_IMAGES
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
 from sweeps.store import store as store_module
+from sweeps.store.failures import take_note
 from sweeps.store.store import Store, write_json
 from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
@@ -371,6 +372,23 @@ def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(
     fixed = [metrics(one, tmp_path)["miou_fixed"] for one in row]
     curve = dict(map(tuple, metrics(row[0], tmp_path)["curve"]))
     assert fixed == pytest.approx([curve[one.labels.background_score] for one in row], abs=1e-4)
+
+
+def test_a_later_score_is_announced_so_that_its_error_is_looked_for_where_it_is_noted(
+    config: RunConfig, store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("gallery")
+
+    other = with_score(config, 0.35)
+    monkeypatch.setattr(score_module, "draw_gallery", broken)
+    group = run_group([config, other], Place(Store(store), drawn))
+    assert next(group)["run"] == 1  # the first is scored already
+    with pytest.raises(KeyError):
+        next(group)
+    note = take_note(Store(store).run(run_id(other)).path)
+    assert note is not None
+    assert note.kind == "KeyError"
 
 
 def test_a_training_that_diverges_fails_every_run_of_its_group_once(

@@ -79,6 +79,9 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
             _record_failure(config, place, failed)
             yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
             continue
+        if index and not place.first(lambda: Score(config).is_done(place)):  # noqa: B023
+            # The driver then looks for notes of an error or a hang in this run's folder.
+            yield {"epoch": float(config.train.epochs), "progress": 0.0, "run": float(index)}
         try:
             for record in run_trial(config, replace(place, stack_folder=run.path)):
                 yield record | {"run": float(index)}
