@@ -39,6 +39,6 @@ def test_a_store_of_finished_runs_is_listed_and_shown() -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(280)
 def test_a_sweep_over_logical_gpus_ends_every_trial() -> None:
-    found = figures("sweep", "--trials", "20", "--gpus", "4", "--nodes", "2", "--no-tracking")
-    assert found["trials_done"] == 20
-    assert found["events"] == 20 * (1 + 8 + 1)
+    found = figures("sweep", "--trials", "10", "--gpus", "4", "--nodes", "2", "--no-tracking")
+    assert found["trials_done"] == 10
+    assert found["events"] == 10 * (1 + 8 + 1)
