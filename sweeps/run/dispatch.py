@@ -154,7 +154,6 @@ class Dispatch(Generic[T]):
         target = self.again.pop(0) if self.again else self.source.next()
         if target is not None:
             self.out[target.run_id] = target
-            self._hung(target)
         return target
 
     def stop_all(self) -> bool:
@@ -175,7 +174,6 @@ class Dispatch(Generic[T]):
         """A target has reported; return whether to end it."""
         target = self.out[run_id]
         self.last[run_id] = record
-        self._hung(target)  # a Ray Train worker that was restarted without Tune
         is_over = self.source.told(target, record)
         self._tell(target, "running", record)
         return is_over
@@ -262,3 +260,5 @@ class Dispatch(Generic[T]):
         for event in self.source.events(target, status, record):
             for listener in self.listeners:
                 listener.update(event.trial, status=event.status, record=event.record)
+        if status == "running":
+            self._hung(target)  # also that of a Ray Train worker which was restarted without Tune

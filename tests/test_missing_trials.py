@@ -1,0 +1,134 @@
+"""A training with several scores as one target of the driver: what listeners hear, whose fault."""
+
+from pathlib import Path
+
+import pytest
+from finished import finished_sweep
+
+from sweeps.plan.trials import Trial
+from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.subjects.tables import MissingTrials, Training
+from sweeps.store.failures import note_of, write_failure, write_note
+from sweeps.store.store import Store, write_json
+
+SCORES = tuple(
+    trial
+    for trial in finished_sweep(("background-score",), 1).plan.trials
+    if trial.cells[0].startswith("background-score[B0")
+)[:3]
+"""Three scores of one training."""
+KEY = SCORES[0].cam_id
+
+
+class Scene:
+    """A driver of these scores, as Tune would tell it of them."""
+
+    def __init__(self, root: Path, scores: tuple[Trial, ...] = SCORES) -> None:
+        self.store = Store(root)
+        self.heard: list[tuple[int, str, float | None]] = []
+        """(which score, status, its epoch) of all that listeners were told."""
+        self.said: list[str] = []
+        self.ends: list[tuple[int, str]] = []
+        end = OrderlyEnd(self.store, Interrupts(), None, self.said.append)
+        self.dispatch: Dispatch[Training] = Dispatch(
+            MissingTrials(self.store, list(scores)), [self], end, self.said.append,
+            lambda run_id, why: self.ends.append((self.number(run_id), why)),
+        )  # fmt: skip
+
+    def number(self, run_id: str) -> int:
+        return [score.run_id for score in SCORES].index(run_id)
+
+    def update(self, trial: Trial, *, status: str, record: Record | None = None) -> None:
+        self.heard.append((self.number(trial.run_id), status, record and record["epoch"]))
+
+    def start(self) -> None:
+        assert self.dispatch.next() is not None
+        assert self.dispatch.next() is None, "one training, one target"
+        self.dispatch.begun(KEY)
+
+    def report(self, run: int, epoch: float) -> None:
+        self.dispatch.reported(KEY, {"run": float(run), "epoch": epoch})
+
+    def finish(self, number: int) -> None:
+        write_json(self.store.run(SCORES[number].run_id).path / "done.json", {"miou_fixed": 1.0})
+
+    def fail(self, number: int, kind: str) -> None:
+        write_failure(self.store.run(SCORES[number].run_id).path, kind, "too fast", "trace")
+
+
+def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.start()
+    scene.report(0, 1)
+    scene.finish(0)
+    scene.report(1, 3)
+    scene.fail(1, "diverged")
+    scene.report(2, 4)
+    scene.finish(2)
+    assert scene.heard == [
+        (0, "running", None), (0, "running", 1), (0, "done", 1),
+        (1, "running", None), (1, "running", 3), (1, "failed", 3),
+        (2, "running", None), (2, "running", 4),
+    ]  # fmt: skip
+    scene.dispatch.ended(KEY)
+    assert scene.heard[-1] == (2, "done", 4)
+    assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]
+
+
+def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.start()
+    scene.finish(0)
+    scene.report(1, 3)
+    scene.dispatch.broke(KEY, "The actor died")
+    assert scene.ends == [(1, "killed")]
+    scene.start()
+    assert scene.heard[-1] == (1, "running", None)
+
+
+def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.start()
+    scene.finish(0)
+    scene.report(1, 3)
+    folder = scene.store.run(SCORES[1].run_id).path
+    write_note(folder, note_of(KeyError("gallery")))
+    scene.dispatch.broke(KEY, "Ray's words")
+    assert scene.ends == [(1, "failed")]
+    assert scene.said[-1].startswith(f"{SCORES[1].name}: KeyError: 'gallery'")
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restarted: bool) -> None:
+    scene = Scene(tmp_path)
+    folder = scene.store.run(SCORES[1].run_id).path
+    folder.mkdir(parents=True)
+    (folder / "stack.txt").write_text("Timeout (0:30:00)!\n")  # of an earlier sweep
+    scene.start()
+    scene.finish(0)
+    if is_restarted:
+        scene.dispatch.broke(KEY, "The actor died")
+        scene.start()
+    scene.report(1, 3)
+    assert not any("made no progress" in line for line in scene.said), "that was long ago"
+    with (folder / "stack.txt").open("a") as file:
+        file.write("Timeout (0:30:00)!\n")
+    scene.dispatch.broke(KEY, "The actor died")
+    assert scene.ends[-1] == (1, "hang")
+    assert f"see {folder}/stack.txt" in scene.said[-1]
+
+
+def test_giving_up_fails_the_scores_that_are_missing_and_no_other(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    for _ in range(3):
+        scene.start()
+        scene.finish(0)
+        scene.dispatch.broke(KEY, "The actor died")
+    runs = [scene.store.run(score.run_id) for score in SCORES]
+    assert runs[0].failure() is None
+    for run in runs[1:]:
+        failure = run.failure()
+        assert failure is not None
+        assert failure["kind"] == "died"
+    assert scene.heard[-2:] == [(1, "failed", None), (2, "failed", None)]
