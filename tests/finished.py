@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sweeps.evidence.image_counts import count_images, save_image_counts
+from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, write_config, write_json
@@ -52,7 +53,9 @@ def finish(
         cam.add_epoch(epoch_record(epoch, share))
     counts = made_up_counts(num_images, share, trial.config.rng_seed)
     score = score_counts(counts, trial.config.labels)
-    counts.save(run.path / "counts.npz")
+    counted = store.root / "counts" / counts_id(trial.config)
+    counted.mkdir(parents=True, exist_ok=True)
+    counts.save(counted / "counts.npz")
     save_image_counts(
         run.path, count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
     )

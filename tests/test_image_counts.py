@@ -1,4 +1,4 @@
-"""Counts per image at a run's two thresholds: right, without pickle, and there for old runs."""
+"""Counts per image at a run's two thresholds: right, without pickle, refused if broken."""
 
 import zipfile
 from pathlib import Path
@@ -20,8 +20,8 @@ def trial() -> Trial:
 
 
 @pytest.fixture
-def old_run(tmp_path: Path, trial: Trial) -> RunFolder:
-    """A finished run without the file."""
+def run(tmp_path: Path, trial: Trial) -> RunFolder:
+    """A finished run."""
     store = Store(tmp_path)
     finish(store, trial, 0.7, num_images=6)
     return store.run(trial.run_id)
@@ -54,21 +54,20 @@ def test_intersection_and_union_are_those_of_a_slow_count() -> None:
         np.testing.assert_array_equal(part.union, either)
 
 
-def test_they_sum_to_the_miou_of_the_run(old_run: RunFolder) -> None:
-    saved, found = old_run.metrics(), load_image_counts(old_run)
+def test_they_sum_to_the_miou_of_the_run(run: RunFolder) -> None:
+    saved, found = run.metrics(), load_image_counts(run)
     assert saved is not None
     assert found.fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
     assert found.best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
-    counts = ThresholdCounts.load(old_run.path / "counts.npz")
+    counts = made_up_counts(6, 0.7, rng_seed=0)
     total = counts.image_confusions(0.15).sum(0)
     assert found.fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
 
 
-def test_what_is_written_is_what_an_older_run_computes(old_run: RunFolder) -> None:
-    computed = load_image_counts(old_run)
-    save_image_counts(old_run.path, computed)
-    (old_run.path / "counts.npz").unlink()
-    read = load_image_counts(old_run)
+def test_what_is_written_is_what_is_read(run: RunFolder) -> None:
+    computed = count_images(made_up_counts(9, 0.6, rng_seed=1), fixed=0.15, best=0.4)
+    save_image_counts(run.path, computed)
+    read = load_image_counts(run)
     assert read.image_ids == computed.image_ids
     for name in ("fixed", "best"):
         for part in ("intersection", "union"):
@@ -76,9 +75,9 @@ def test_what_is_written_is_what_an_older_run_computes(old_run: RunFolder) -> No
             np.testing.assert_array_equal(first, other)
 
 
-def test_the_file_is_small_compressed_and_without_pickle(old_run: RunFolder) -> None:
-    save_image_counts(old_run.path, load_image_counts(old_run))
-    path = old_run.path / "image_counts.npz"
+def test_the_file_is_small_compressed_and_without_pickle(run: RunFolder) -> None:
+    save_image_counts(run.path, load_image_counts(run))
+    path = run.path / "image_counts.npz"
     with np.load(path, allow_pickle=False) as data:
         assert set(data.files) == {
             "image_ids", "fixed_intersection", "fixed_union", "best_intersection", "best_union",
@@ -86,18 +85,17 @@ def test_the_file_is_small_compressed_and_without_pickle(old_run: RunFolder) -> 
         assert data["fixed_union"].shape == (6, 21)
     with zipfile.ZipFile(path) as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}
-    assert [file.name for file in old_run.path.iterdir() if "partial" in file.name] == []
+    assert [file.name for file in run.path.iterdir() if "partial" in file.name] == []
 
 
 def test_broken_or_missing_counts_are_refused_by_file_with_the_remedy(
-    old_run: RunFolder, tmp_path: Path
+    run: RunFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="not finished; run its table"):
         load_image_counts(RunFolder(tmp_path / "runs" / "nothing"))
-    (old_run.path / "image_counts.npz").write_bytes(b"PK broken")
+    (run.path / "image_counts.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"image_counts\.npz: cannot be read .* delete"):
-        load_image_counts(old_run)
-    (old_run.path / "image_counts.npz").unlink()
-    (old_run.path / "counts.npz").unlink()
+        load_image_counts(run)
+    (run.path / "image_counts.npz").unlink()
     with pytest.raises(StoreError, match=r"counts\.npz: cannot be read"):
-        load_image_counts(old_run)
+        load_image_counts(run)

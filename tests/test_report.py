@@ -14,6 +14,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
+from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
@@ -107,7 +108,8 @@ def test_the_interval_over_images_agrees_with_a_plain_bootstrap_loop(
     for reference in ("III[yes,yes]", "III[no,no]"):
         confusions = []
         for trial in sweep.plan.cell_trials[reference]:
-            counts = ThresholdCounts.load(store.run(trial.run_id).path / "counts.npz")
+            folder = store.root / "counts" / counts_id(trial.config)
+            counts = ThresholdCounts.load(folder / "counts.npz")
             confusions.append(counts.image_confusions(0.15))
         by_run.append(confusions)
     rng = np.random.default_rng(5)

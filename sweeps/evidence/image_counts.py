@@ -12,6 +12,7 @@ import numpy as np
 from sweeps.evidence.images import ImageCounts
 from sweeps.store.store import RunFolder, StoreError
 from wsss.evaluation.confusion import ThresholdCounts
+from wsss.json_files import whole_or_absent
 from wsss.labels.cam_files import BROKEN
 
 FILE_NAME = "image_counts.npz"
@@ -46,28 +47,20 @@ def save_image_counts(folder: Path, counts: RunImageCounts) -> None:
         for name in THRESHOLDS
         for part in ("intersection", "union")
     }
-    partial = folder / f"{FILE_NAME}.partial.npz"
-    np.savez_compressed(partial, image_ids=np.array(counts.image_ids), **arrays)
-    partial.replace(folder / FILE_NAME)
+    with whole_or_absent(folder / FILE_NAME) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, image_ids=np.array(counts.image_ids), **arrays)
 
 
 def load_image_counts(run: RunFolder) -> RunImageCounts:
-    """Read a finished run's image_counts.npz; of an older run, compute it from counts.npz.
+    """Read a finished run's image_counts.npz.
 
-    Raises StoreError if the run is not finished, or its files are missing or broken.
+    Raises StoreError if the run is not finished, or its file is missing or broken.
     """
     path = run.path / FILE_NAME
+    if not path.exists() and run.metrics() is None:
+        raise StoreError(f"{run.path}: not finished; run its table with `sweeps run`")
     try:
-        if path.exists():
-            return _read(path)
-        path, metrics = run.path / "counts.npz", run.metrics()
-        if metrics is None:
-            raise StoreError(f"{run.path}: not finished; run its table with `sweeps run`")
-        return count_images(
-            ThresholdCounts.load(path),
-            fixed=metrics["fixed_threshold"],
-            best=metrics["best_threshold"],
-        )
+        return _read(path)
     except BROKEN as error:
         raise StoreError(
             f"{path}: cannot be read ({error}); delete {run.path} and run its table again"

@@ -12,6 +12,7 @@ from sweeps.report.html import html
 from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_document
+from wsss.json_files import whole_or_absent
 
 TERMINAL_WIDTH = 120
 """Characters a line of the text file: the widest table of the paper fits without a word cut."""
@@ -31,12 +32,10 @@ FORMATS: dict[str, Callable[[Document], str]] = {
 
 def write_document(document: Document, folder: Path, name: str) -> list[Path]:
     """Write `name`.html, .md, .tex, .csv and .txt, each whole or not at all; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for ending, render in FORMATS.items():
         path = folder / f"{name}.{ending}"
-        partial = path.with_suffix(path.suffix + ".partial")
-        partial.write_text(render(document), encoding="utf-8")
-        partial.replace(path)
+        with whole_or_absent(path) as partial:
+            partial.write_text(render(document), encoding="utf-8")
         written.append(path)
     return written

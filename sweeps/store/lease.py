@@ -46,9 +46,6 @@ class Lock(Protocol):
 class LocalLock(FileLock):
     """The lock of a file, with the further methods of a Lease. It ends with its process."""
 
-    expires_after = 0.0
-    """Seconds until the lock of a holder that was killed is free."""
-
     def check(self) -> None:
         """Do nothing: nobody can take it over."""
 
@@ -104,11 +101,6 @@ class Lease:
         self._etag = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @property
-    def expires_after(self) -> float:
-        """Seconds after its last sign of life until the lease of a lost holder is free."""
-        return STALE_SECONDS
 
     def acquire(self, timeout: float | None = None) -> "Lease":
         """Take the lease within `timeout` seconds (None: wait as long as it takes).
