@@ -143,7 +143,7 @@ def epochs(store: Path) -> dict[str, list[int]]:
     """Training -> its recorded epochs."""
     return {
         path.name: [record["epoch"] for record in CamFolder(path).epochs()]
-        for path in (store / "cams").iterdir()
+        for path in (store / "cams").glob("*")
     }
 
 

@@ -84,9 +84,9 @@ def test_a_bug_in_all_trials_stops_the_sweep_and_mending_it_goes_on(
     pictures: Path, unbroken: Path, sources: Path, tmp_path: Path
 ) -> None:
     store, cells = tmp_path / "store", ("0.05", "0.04", "0.03", "0.02", "0.01")
-    losses = sources / "wsss" / "training" / "cam.py"
-    right = losses.read_text()
-    insert(losses, "        self.optimizer.zero_grad(set_to_none=True)\n", "        [][7]\n")
+    loop = sources / "wsss" / "training" / "loop.py"
+    right = loop.read_text()
+    insert(loop, "        parts = split(batch, micro_batch)\n", "        [][7]\n")
     words = command(pictures, store, cells=cells)
     broken = run(words, PYTHONPATH=str(sources))
     assert broken.returncode == 1, broken.stdout + broken.stderr
@@ -94,7 +94,7 @@ def test_a_bug_in_all_trials_stops_the_sweep_and_mending_it_goes_on(
     assert broken.stdout.count("stopped: trial after trial met the same error") == 1
     assert list(store.glob("runs/*/traceback.txt"))
     assert len(failures(store)) < 3  # the others are left for the next time
-    losses.write_text(right)
+    loop.write_text(right)
     again = run([*words, "--retry-failed"], PYTHONPATH=str(sources))
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(results(store)) == 5
@@ -114,7 +114,7 @@ def test_a_half_trained_network_is_not_continued_by_other_code_unless_told(
         kill(driver.process.pid, signal.SIGKILL)
         end_orphans(driver, at_work)
     before = epochs(store)
-    with (sources / "wsss" / "method" / "losses.py").open("a") as file:
+    with (sources / "wsss" / "method" / "loop.py").open("a") as file:
         file.write("# changed\n")
     refused = run(words, PYTHONPATH=str(sources))
     assert refused.returncode == 2, refused.stdout + refused.stderr
