@@ -105,8 +105,7 @@ class Golden:
 
     def run(self, package: str, *words: str) -> str:
         """Run a command of the product in the work folder; return its output. Ends if it fails."""
-        module = "sweeps.cli.method" if package == "wsss" else package  # `wsss` with all commands
-        command = [sys.executable, "-m", module, *words]
+        command = [sys.executable, "-m", package, *words]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=600, cwd=self.work, check=False,
             env=self.environment(),

@@ -14,7 +14,7 @@ from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
-from wsss.cli import app
+from sweeps.cli.method import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset

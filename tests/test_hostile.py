@@ -26,7 +26,7 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.write import as_text
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
-from wsss.cli import app
+from sweeps.cli.method import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract
 from wsss.data.classes import ClassListError, read_class_list

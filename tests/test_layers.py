@@ -68,7 +68,7 @@ def test_no_module_of_the_method_loads_ray_or_mlflow_or_the_sweeps() -> None:
     assert not loaded & {"ray", "mlflow", "sweeps"}
 
 
-@pytest.mark.parametrize("command", ["sweeps.cli", "wsss.cli", "sweeps.cli.method"])
+@pytest.mark.parametrize("command", ["sweeps.cli", "sweeps.cli.method"])
 def test_a_command_starts_without_its_heavy_packages(command: str) -> None:
     loaded = loaded_by(command)
     assert "typer" in loaded
@@ -138,7 +138,7 @@ def test_the_method_never_imports_ray() -> None:
 
 
 def test_the_method_never_imports_the_sweeps() -> None:
-    assert importers("sweeps", "wsss") == set()
+    assert importers("sweeps", "wsss") == {"wsss/__main__.py"}  # the program, for `python -m`
 
 
 @pytest.mark.parametrize("room", ["tables", "store", "plan", "evidence", "stages", "report"])

@@ -1,5 +1,5 @@
-"""`python -m wsss`: the commands that need no store of results."""
+"""`python -m wsss` is the program `wsss`: the one place of wsss that knows of sweeps."""
 
-from wsss.cli import app
+from sweeps.cli.method import app
 
 app(prog_name="wsss")
