@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
-from sweeps.cli.method import app
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset

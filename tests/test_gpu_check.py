@@ -13,9 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F0, F3, TABLES
-from sweeps.cli.method import app
 from wsss.gpu_check import __main__ as command
 from wsss.gpu_check import equality, page, speed
 from wsss.gpu_check.equality import Difference, all_cases, cam_cells, compare_steps

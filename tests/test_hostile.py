@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.cli.stages import require_fitting as _require_fitting
 from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
@@ -26,7 +27,6 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.write import as_text
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import fill, finished_sweep
-from sweeps.cli.method import app
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract
 from wsss.data.classes import ClassListError, read_class_list
