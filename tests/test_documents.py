@@ -15,7 +15,7 @@ from wsss.config import RunConfig
 from wsss.recipes import RECIPES
 
 REPO = Path(__file__).parents[1]
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 PROGRAMS = {
     "sweeps": typer.main.get_command(sweeps.cli.app),
     "wsss": typer.main.get_command(sweeps.cli.method.app),
