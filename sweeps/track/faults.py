@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sweeps.track.address import (
     DATABASES,
@@ -236,10 +236,10 @@ def _wrong_sqlite(uri: str) -> Problem | None:
         if file := file.lstrip("/") if file.startswith("//") else file:
             right = f"sqlite:///{Path(file).absolute()}"
             return Problem(f"{VARIABLE} needs three slashes before the path", f"write {right}")
-    elif "/" in path.partition("?")[2]:
+    elif unquote(path) != path or "/" in path.partition("?")[2]:
         return Problem(
-            "MLflow cannot open a database in a folder with a question mark in its name",
-            f"choose a store elsewhere, or set {VARIABLE}",
+            "MLflow opens another file if a path has `?`, or `%` as in `%20`",
+            f"choose a path without them for the store, or in {VARIABLE}",
         )
     if sqlite_file(uri) is None:
         return Problem(

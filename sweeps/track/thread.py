@@ -77,8 +77,8 @@ class TrackingThread:
         self.warned = True
         words = problem.what if problem.heals else str(problem)
         self.warn(
-            f"tracking at {self.tracker.address} fails: {words}; the work goes on and everything is "
-            "kept in the store"
+            f"tracking at {self.tracker.address} fails: {words}; the work goes on and everything "
+            "is kept in the store"
         )
 
     def _take_notices(self) -> None:
