@@ -211,10 +211,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> RunView:
 
 @pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
 def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
-    store: Store, done: RunView, put: Callable[[Path, Path], object]
+    store: Store,
+    done: RunView,
+    tmp_path_factory: pytest.TempPathFactory,
+    put: Callable[[Path, Path], object],
 ) -> None:
     sync(store, done)
-    new = Store(store.root.with_name("new with #"))
+    new = Store(tmp_path_factory.mktemp("elsewhere") / "new with #")
     put(store.root, new.root)
     before = sorted(store.root.rglob("*"))
     tracker = Tracker(new, Made(done, replace(done, id="b", key={"id": "b"})))
