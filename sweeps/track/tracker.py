@@ -55,6 +55,7 @@ MAX_BATCH = 900
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for each run
 for _talkative in ("mlflow", "alembic"):  # they would tear the live display; `problem` says it all
     logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
