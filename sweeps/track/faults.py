@@ -28,8 +28,6 @@ from wsss.errors import ForeseenError
 MAX_WORDS = 1000
 """Characters shown of what MLflow says about a fault that is not in the table."""
 
-SERVERS = ("databricks", "databricks-uc", "uc")
-"""Addresses and schemes of servers, beside http and https."""
 HOST_AND_PORT = re.compile(r"(//)?([^@/\s]*@)?([\w.-]+|\[[\da-fA-F:]+\]):\d+(/.*)?")
 
 
@@ -82,8 +80,8 @@ FAULTS = (
           "move {file} away; `sweeps sync` makes a new one from the store"),
     Fault(r"unable to open database file", "the database file cannot be opened",
           "give this user the right to read and write {file} and its folder"),
-    Fault(r"No module named '([\w.]+)'", r"the package \1 is missing here",
-          f"install it for {sys.executable}"),
+    Fault(r"No module named '([\w.]+)'", r"the module \1 is missing here",
+          f"install the package that has it for {sys.executable}"),
     Fault(r"password authentication failed|Access denied for user",
           "the database refuses the user or the password",
           f"correct them in {VARIABLE}"),
@@ -118,7 +116,7 @@ FAULTS = (
           r"there is no certificate file \1",
           "correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or "
           "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
-    Fault(r"(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
+    Fault(r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
           r"no trusted https connection: \1\2",
           "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate file of its authority"),
     Fault(r"ProxyError|Unable to connect to proxy", "the proxy does not let this through",
@@ -138,8 +136,8 @@ FAULTS = (
     Fault(r"exceed[^.]*length|length limit|too long for type|Data too long",
           "the server's MLflow takes no values of this length", "upgrade the server's MLflow"),
     Fault(r"Run .*not found|must be in.{1,12}active|No Experiment with id",
-          "a run or the experiment was deleted meanwhile", "give `sweeps sync`, which restores it",
-          heals=True),
+          "a run or the experiment was deleted meanwhile",
+          "give the same command again, which restores it", heals=True),
     Fault(r"Permission denied: '([^']+)'", r"this user may not write to \1",
           "give this user the right to write there; a server on another machine must be started "
           "with --artifacts-destination"),
@@ -165,7 +163,7 @@ def diagnose(error: BaseException, uri: str) -> Problem:
                 host=urlsplit(uri).netloc.rpartition("@")[2],
             )
             return Problem(found.expand(fault.what).rstrip(" :"), remedy, fault.heals)
-    return Problem(_shortened(words), "give `sweeps sync` once it works again")
+    return Problem(_shortened(words), "mend what it says")
 
 
 def check_address(uri: str) -> None:
@@ -181,7 +179,7 @@ def _wrong_address(uri: str) -> Problem | None:
         return _wrong_server(uri)
     if name == "sqlite":
         return _wrong_sqlite(uri)
-    if uri in SERVERS or name in (*SERVERS, *DATABASES) or scheme in _plugins():
+    if "databricks" in (uri, scheme) or name in DATABASES or scheme in _plugins():
         return None
     if HOST_AND_PORT.fullmatch(uri):
         return Problem(
