@@ -131,6 +131,6 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     folder = write_report(sweep, store)
     tracker = Tracker(store, SweepRuns(store, sweep))
     if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
-        print(f"MLflow: {tracker.uri} did not take the verdict ({tracker.problem}); give `sweeps "
-              "sync` when it is back")  # fmt: skip
+        print(f"MLflow at {tracker.address} did not take the verdict: {tracker.problem}; then give "
+              "`sweeps sync`")  # fmt: skip
     store.push_sweep(sweep.name)

@@ -194,7 +194,7 @@ def _work(
     print_document(console, report)
     logged = tracker.sync() and tracker.finish(status="FINISHED")
     if not (logged and tracker.log_report(folder)):
-        console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
+        console.print(Text(f"MLflow at {tracker.address} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 

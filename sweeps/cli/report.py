@@ -104,4 +104,4 @@ def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
 
     tracker = Tracker(store, SweepRuns(store, sweep))
     if not tracker.log_report(folder):
-        print(f"MLflow at {tracker.uri} did not take the report: {tracker.problem}")
+        print(f"MLflow at {tracker.address} did not take the report: {tracker.problem}")

@@ -28,6 +28,7 @@ from sweeps.run.resources import Resources, concurrency, running_ray
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.track.address import tracking_uri, without_password
 from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray, or boto3
@@ -321,17 +322,19 @@ def _track(subject: Subject, say: Say) -> None:
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
-            f"MLflow: {tracker.uri} is not up to date ({tracker.problem}); give {subject.resync} "
-            "when it is back"
+            f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
+            f"{subject.resync}"
         )
         return
     if is_complete:
         write_json(_tracking_file(subject), _tracking_state(subject))
-    say(f"MLflow: {tracker.uri} is up to date")
+    for repair in tracker.repairs:
+        say(f"MLflow: {repair}")
+    say(f"MLflow: {tracker.address} is up to date")
 
 
 def _is_tracked(subject: Subject) -> bool:
-    """Whether these very results were logged to this very server before."""
+    """Whether these very results were logged before, to this very server or file."""
     return bool(read_json(_tracking_file(subject)) == _tracking_state(subject))
 
 
@@ -340,4 +343,4 @@ def _tracking_file(subject: Subject) -> Path:
 
 
 def _tracking_state(subject: Subject) -> dict[str, Any]:
-    return {"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), "results": subject.results()}
+    return {"uri": without_password(tracking_uri(subject.store)), "results": subject.results()}
