@@ -393,7 +393,7 @@ def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> N
     told = succeed("pseudo-label", "--run", run, "--workers", 0, "--out", tmp_path / "sure",
                    "--set", "background=confident", "--set", "confident_foreground=0.6",
                    "--set", "confident_background=0.2")  # fmt: skip
-    assert "not scored: `confident` labels leave pixels out" in told
+    assert "not scored, as `confident` labels leave pixels out" in told
     values = set()
     for path in (tmp_path / "sure" / "png").iterdir():
         with Image.open(path) as image:
