@@ -324,6 +324,6 @@ def test_cams_from_outside_that_do_not_fit_are_refused_by_file(
 ) -> None:
     maps = np.full((2, 2, 2), value, np.float32)
     path = Path("cams/a.npz")
-    message = refusal(lambda: require_fitting(path, CamFile(maps, classes), size, 20), DataError)
+    message = refusal(lambda: require_fitting(CamFile(path, maps, classes), size, 20), DataError)
     assert message.startswith("cams/a.npz: ")
     assert fault in message

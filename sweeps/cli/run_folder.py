@@ -51,9 +51,8 @@ class Run:
         changed = [name for name in both if now.get(name) != self.trained_on.get(name)]
         if changed:
             raise ConfigError(
-                f"{self.data}: of the images of {own} that {self.folder} was trained on, "
-                f"{len(changed)} were added, removed, replaced or labelled otherwise since "
-                f"({', '.join(changed[:3])}); put them back, or train with another --run"
+                f"{self.data}: images or labels of {own} have changed since {self.folder} was "
+                f"trained ({_some(changed)}); put them back, or train with another --run"
             )
         others = set(dataset.image_ids(split)) - now.keys()
         now |= sources_of(dataset, sorted(others))
@@ -136,6 +135,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: damaged; delete it and give its `wsss train-cam` command again"
         ) from None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:

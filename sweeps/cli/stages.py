@@ -3,7 +3,7 @@
 Heavy packages are imported by the functions that need them, so that `wsss --help` answers at once.
 """
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sweeps.cli.run_folder import Run
     from sweeps.stages.labels import InferCams
     from sweeps.stages.stage import Crew, Place, Record
+    from wsss.config import LabelsConfig
+    from wsss.evaluation.score import Score
+    from wsss.labels.cam_files import CamFile
     from wsss.segmentation_config import PseudoLabelConfig
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
@@ -111,7 +114,6 @@ def evaluate(
         from sweeps.cli.run_folder import recall
         from sweeps.stages.labels import InferCams
         from wsss.data.voc import VocDataset
-        from wsss.evaluation.auc import area_under_curve
         from wsss.evaluation.confusion import collect, threshold_grid
         from wsss.evaluation.score import score_counts
         from wsss.segmentation_config import PseudoLabelConfig
@@ -120,26 +122,19 @@ def evaluate(
         config, split = known.config, split or known.config.data.eval_split
         place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
         stage = InferCams(known.chain(PseudoLabelConfig()), split)
-        again = f"wsss infer --run {run} --split {split}"
-        files = _cam_files(stage, place, again, cams)
-        dataset = VocDataset(known.data)
+        again, dataset = f"wsss infer --run {run} --split {split}", VocDataset(known.data)
         thresholds = threshold_grid(config.labels.background_score)
-        images = [_counted(path, dataset, thresholds) for path in files]
+        images, unknown = [], 0
+        for image_id in stage.image_ids(place):
+            found = _own_cams(stage, place, image_id, again, cams)
+            unknown += not found.source
+            images.append(_counted(found, dataset, image_id, thresholds))
         counts = collect(images, thresholds, len(dataset.classes) + 1)
         score = score_counts(counts, config.labels)
         print(f"{len(images)} images of {dataset.root}")
-        print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
-        print(
-            f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
-            "(chosen with pixel ground truth)"
-        )
-        low, high = config.labels.threshold_range
-        area = area_under_curve(score.curve, config.labels)
-        print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
-        there = [value for value in score.iou_fixed if value is not None]
-        print(f"IoU at the fixed threshold; its mean is over {_of_labels(there, score.iou_fixed)}:")
-        for name, value in zip(("background", *dataset.classes), score.iou_fixed, strict=True):
-            print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
+        if unknown:
+            print(f"note: {unknown} of these CAM files do not say what they were made from")
+        _print_score(score, config.labels, dataset.classes)
 
 
 def pseudo_label(
@@ -296,58 +291,76 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
         yield Cluster(resources)
 
 
-def _cam_files(stage: "InferCams", place: "Place", again: str, cams: Path | None) -> list[Path]:
-    """Return the file of each image. Raises DataError for one that is missing, or of other data.
+def _own_cams(
+    stage: "InferCams", place: "Place", image_id: str, again: str, cams: Path | None
+) -> "CamFile":
+    """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
 
     again: the command that infers into the training's own folder; cams: the folder given instead.
-    Files that do not say what they were made from are taken as they are, and counted aloud.
     """
     from wsss.data.voc import DataError
-    from wsss.labels.sources import source_in
+    from wsss.labels.cam_files import read_cams
 
-    folder = place.store.folder(stage.images_rel).path
-    files = {name: folder / f"{name}{stage.suffix}" for name in stage.image_ids(place)}
-    said = {}
-    for name, path in files.items():
-        if not path.exists():
-            raise DataError(
-                f"{path}: missing; write it with: {again}{f' --out {cams}' if cams else ''}"
-            )
-        said[name] = source_in(path)
-        if said[name] not in ("", stage.source(place, name)):
-            remedy = f"{again} --out OTHER, and evaluate with --cams OTHER" if cams else again
-            raise DataError(
-                f"{path}: made by another network, or when its picture or labels were others; "
-                f"infer again: {remedy}"
-            )
-    if unknown := sum(not source for source in said.values()):
-        print(f"note: {unknown} of {len(said)} CAM files do not say what they were made from")
-    return list(files.values())
+    path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"
+    if not path.exists():
+        option = f" --out {cams}" if cams else ""
+        raise DataError(f"{path}: missing; write it with: {again}{option}")
+    found = read_cams(path)
+    if found.source not in ("", stage.source(place, image_id)):
+        remedy = f"{again} --out OTHER, and evaluate with --cams OTHER" if cams else again
+        raise DataError(
+            f"{path}: made by another network, or when its picture or labels were others; "
+            f"infer again: {remedy}"
+        )
+    return found
 
 
-def _counted(path: Path, dataset: Any, thresholds: Any) -> Any:
-    """Count a file of CAMs against its image's mask. Raises DataError for one that is not right."""
+def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
+    """Count CAMs against their image's mask. Raises DataError if they do not fit."""
+    from wsss.data.voc import DataError
     from wsss.evaluation.confusion import count_image
-    from wsss.labels.cam_files import read_cams, require_fitting
+    from wsss.labels.cam_files import require_fitting
 
-    found, mask = read_cams(path), dataset.mask(path.stem)
-    require_fitting(path, found, mask.shape, len(dataset.classes))
+    path, mask = dataset.mask_path(image_id), dataset.mask(image_id)
+    width, height = dataset.image_size(image_id)
+    if mask.shape != (height, width):
+        raise DataError(
+            f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, the image has {width}x{height}; a "
+            "mask has its image's size"
+        )
+    require_fitting(found, mask.shape, len(dataset.classes))
     num_labels = len(dataset.classes) + 1
-    return path.stem, *count_image(found.cams, found.classes, mask, thresholds, num_labels)
+    return image_id, *count_image(found.cams, found.classes, mask, thresholds, num_labels)
+
+
+def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...]) -> None:
+    from wsss.evaluation.auc import area_under_curve
+
+    print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
+    print(
+        f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
+        "(chosen with pixel ground truth)"
+    )
+    low, high = labels.threshold_range
+    area = area_under_curve(score.curve, labels)
+    print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
+    print(f"IoU at the fixed threshold; mIoU is the mean over {_of_labels(score.iou_fixed)}:")
+    for name, value in zip(("background", *classes), score.iou_fixed, strict=True):
+        print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
 
 
 def _told(score: dict[str, Any] | None, labels: "PseudoLabelConfig", run: "Run") -> str:
     """Return the score of label maps in words, or why there is none."""
     if score:
-        over = _of_labels([v for v in score["iou"].values() if v is not None], score["iou"])
+        over = _of_labels(list(score["iou"].values()))
         return f"mIoU {score['miou']:.2f} % on {score['num_images']} images, over {over}"
     if labels.background == "fixed":
         return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
     return "not scored, as `confident` labels leave pixels out"
 
 
-def _of_labels(there: Sized, all_labels: Sized) -> str:
+def _of_labels(ious: list[float | None]) -> str:
     """Say over how many labels a mean is: those that are absent everywhere have no IoU."""
-    absent = len(all_labels) - len(there)
-    note = f" ({absent} in no mask and no label)" if absent else ""
-    return f"{len(there)} of {len(all_labels)} labels{note}"
+    absent = ious.count(None)
+    note = f", as {absent} are in no mask and no label map" if absent else ""
+    return f"{len(ious) - absent} of {len(ious)} labels{note}"

@@ -24,6 +24,7 @@ BROKEN = (
 class CamFile(NamedTuple):
     """What a file holds."""
 
+    path: Path
     cams: NDArray[np.float32]
     """[P, H, W] in [0, 1]."""
     classes: tuple[int, ...]
@@ -56,6 +57,7 @@ def read_cams(path: Path) -> CamFile:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return CamFile(
+                path,
                 data["cams"].astype(np.float32),
                 tuple(int(k) for k in data["classes"]),
                 str(data["source"]) if "source" in data else "",
@@ -77,11 +79,11 @@ def cams_of(path: Path, classes: tuple[int, ...], size: tuple[int, int]) -> NDAr
             f"{path}: of the classes {list(found.classes)[:9]}, the image is labelled "
             f"{list(classes)}; delete it to infer again"
         )
-    require_fitting(path, found, size, max(classes) + 1)
+    require_fitting(found, size, max(classes) + 1)
     return found.cams
 
 
-def require_fitting(path: Path, found: CamFile, size: tuple[int, ...], num_classes: int) -> None:
+def require_fitting(found: CamFile, size: tuple[int, ...], num_classes: int) -> None:
     """Raise DataError unless maps [P, H, W] in [0, 1] are of an image of this size (H, W).
 
     Their P classes are to be different ones of 0..num_classes - 1.
@@ -95,4 +97,4 @@ def require_fitting(path: Path, found: CamFile, size: tuple[int, ...], num_class
         fault = "a value is not between 0 and 1"
     else:
         return
-    raise DataError(f"{path}: {fault}; delete it to infer again")
+    raise DataError(f"{found.path}: {fault}; delete it to infer again")
