@@ -16,45 +16,46 @@ import typer.core
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class SignalError(KeyboardInterrupt):
-    """A signal has come. Like Ctrl-C it passes every handler of errors, and files stay whole."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.signal = signal.Signals(number)
-
-
 class EndedBySignals(typer.core.TyperGroup):
     """A program's commands, each of which a signal ends in order."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. Raises SystemExit if a signal ends it."""
-        with _signals_raise():
+        with _signals_raise() as came:
             try:
                 return super().invoke(ctx)
-            except SignalError as end:
+            except BaseException:
+                if not came:
+                    raise
+                # Or what became of it: torch, for one, raises RuntimeError in mid-checkpoint.
                 with suppress(OSError):  # the terminal may be gone
                     print(
-                        f"ended by {end.signal.name}: what is finished is kept; give the same "
+                        f"ended by {came[0].name}: what is finished is kept; give the same "
                         "command again to go on",
                         file=sys.stderr, flush=True,
                     )  # fmt: skip
-                raise SystemExit(128 + end.signal) from None
+                raise SystemExit(128 + came[0]) from None
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Raise SignalError in the main thread for each signal that is not ignored."""
+def _signals_raise() -> Iterator[list[signal.Signals]]:
+    """Raise KeyboardInterrupt in the main thread for each signal that is not ignored.
+
+    Yields a list to which it is added before.
+    """
+    came: list[signal.Signals] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+        # A second Ctrl-C does not wait; a terminal that is closed often sends SIGHUP twice.
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+        sys.unraisablehook = lambda _: None  # of objects that are only half built
+        raise KeyboardInterrupt
+
     taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, _raise) for number in taken}
+    previous = {number: signal.signal(number, end) for number in taken}
     try:
-        yield
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    # A second Ctrl-C does not wait for the end; a terminal that closes often sends SIGHUP twice.
-    signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
-    raise SignalError(number)
