@@ -45,11 +45,10 @@ def write_cams(
             f"{path}: not written, as a CAM is NaN or infinite: the network's weights are broken; "
             "train it again with a lower train.lr"
         )
-    arrays = {"classes": np.array(classes), "cams": cams.astype(np.float16)}
-    if source:
-        arrays["source"] = np.array(source)
     with whole_or_absent(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type] - not allow_pickle
+        np.savez_compressed(
+            file, classes=np.array(classes), cams=cams.astype(np.float16), source=np.array(source)
+        )
 
 
 def read_cams(path: Path) -> CamFile:
