@@ -92,9 +92,9 @@ def test_the_fingerprint_changes_with_a_split(drawn: Path, copy: Path) -> None:
     assert len({report_of(drawn).fingerprint, fewer, reordered, aug}) == 4
 
 
-def test_the_fingerprint_changes_with_an_image_of_another_size(drawn: Path, copy: Path) -> None:
+def test_the_fingerprint_changes_with_one_byte_of_an_image(drawn: Path, copy: Path) -> None:
     path = copy / "JPEGImages/drawn_000000.jpg"
-    path.write_bytes(path.read_bytes() + b"\0")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert report_of(copy).fingerprint != report_of(drawn).fingerprint
 
 
@@ -260,12 +260,14 @@ def test_recheck_reads_all_again(copy: Path, full_checks: list[list[str]]) -> No
     with Image.open(path) as image:
         image.load()
     stat, content = path.stat(), path.read_bytes()
-    path.write_bytes(b"x" * len(content))  # what a hit cannot see: equal size and time
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert check_data_once(VocDataset(copy), CHECKED).problems == []
-    with pytest.raises(DataError, match="drawn_000003"):
-        check_data_once(VocDataset(copy), CHECKED, recheck=True).raise_if_broken()
+    check_data_once(VocDataset(copy), CHECKED, recheck=True)
     assert len(full_checks) == 2
+    path.write_bytes(b"x" * len(content))
+    os.utime(
+        path, ns=(stat.st_atime_ns, stat.st_mtime_ns)
+    )  # equal size and time: seen all the same
+    with pytest.raises(DataError, match="drawn_000003"):
+        check_data_once(VocDataset(copy), CHECKED).raise_if_broken()
 
 
 def test_a_broken_data_set_is_never_remembered(

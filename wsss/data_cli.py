@@ -134,9 +134,5 @@ def prepare(
             mirrors=tuple(mirror or ()), downloads=downloads, sha256=digests,
             with_test=with_test, allow_partial=allow_partial, num_workers=workers,
         )  # fmt: skip
-        try:
-            with Progress(console=Console(stderr=True)) as progress:
-                print(prepare_voc(request, progress=progress).describe())
-        except KeyboardInterrupt:
-            typer.echo("interrupted; the same command goes on", err=True)
-            raise typer.Exit(130) from None
+        with Progress(console=Console(stderr=True)) as progress:
+            print(prepare_voc(request, progress=progress).describe())

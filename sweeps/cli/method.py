@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli import stages
+from sweeps.cli.signals import EndedBySignals
 from wsss.data_cli import data_app
 from wsss.predict_cli import predict
 
@@ -46,6 +47,7 @@ PANELS = {
 """Heading in the help -> its commands, in this order."""
 
 app = typer.Typer(
+    cls=EndedBySignals,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,6 +58,3 @@ for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.add_typer(data_app, name="data", rich_help_panel="Before a run")
-
-if __name__ == "__main__":
-    app(prog_name="wsss")

@@ -1,9 +1,9 @@
 """Checks a data set before compute is spent, names it by its content, and remembers a whole one.
 
-A remembered check is known again by the relative path, size and time of change (in nanoseconds) of
-every file that it read. It lies in the user's cache folder, never in the data folder, which may be
-read-only. What it does not see: a file whose bytes were changed while its size and its time were
-kept, as some copying tools and failing disks do. `recheck` reads everything again.
+A remembered check is known again by the relative path, size and times (in nanoseconds) of every
+file that it read: of its content, and of the file itself, which no copying tool sets back. It lies
+in the user's cache folder, never in the data folder, which may be read-only. What it does not see
+are bytes that change by themselves, as on a failing disk. `recheck` reads everything again.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from wsss.json_files import whole_or_absent
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
-VERSION = 2
+VERSION = 3
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -31,7 +31,7 @@ class DataReport:
     root: Path
     classes: tuple[str, ...]
     fingerprint: str = ""
-    """First 16 hex digits of a SHA-256 over splits, labels, mask bytes and image file sizes."""
+    """First 16 hex digits of a SHA-256 over splits, labels, masks and image files."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Split -> the same of this split alone."""
     num_images: dict[str, int] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def _check_image(dataset: VocDataset, image_id: str) -> CheckedImage:
             f"{width}x{height}; a mask has its image's size"
         )
     sample = dataset.sample(image_id)
-    digest = hashlib.sha256(f"{sample.labels} {sample.image_path.stat().st_size} ".encode())
+    digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
     digest.update(mask.tobytes())
     return CheckedImage(sample.labels, sample.label_source, digest.digest())
 
@@ -142,7 +142,7 @@ def _name(dataset: VocDataset, splits: list[str]) -> str:
 
 
 def _listing(dataset: VocDataset, splits: list[str]) -> str:
-    """Digest path, size and time of every file that the check reads; "" if a split is broken.
+    """Digest path, size and times of every file that the check reads; "" if a split is broken.
 
     A file that is not there counts as such: an XML that is added later changes labels.
     """
@@ -163,7 +163,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
     for path in sorted(paths, key=lambda path: path.split("/")):
         try:
             stat = os.stat(f"{dataset.root}/{path}")  # noqa: PTH116 - a third of the time
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
         except OSError:
             digest.update(f"{path} missing\n".encode())
     return digest.hexdigest()
