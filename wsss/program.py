@@ -1,0 +1,62 @@
+"""What the two programs have in common before any command of theirs begins."""
+
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from wsss.errors import explained
+from wsss.paths import expanded
+from wsss.printable import SPELLED_OUT
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""Hosts which no proxy reaches: they would be those of the proxy."""
+
+
+class Command(TyperCommand):
+    """A command in all of whose options and arguments `~` is a home."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; exits with 2 for a home that is not there."""
+        with explained():
+            ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
+        return super().invoke(ctx)
+
+
+class Program(TyperGroup):
+    """A program: what is wrong with the machine's settings is made up for first."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program."""
+        print_anywhere()
+        reach_local_servers()
+        return super().main(*args, **options)
+
+
+def print_anywhere() -> None:
+    """Let output that is not in Unicode spell out the characters that its encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors=SPELLED_OUT)
+
+
+def reach_local_servers() -> None:
+    """Keep what is for this machine from the proxy, if one is set."""
+    if not any(os.environ.get(name) for kind in ("http", "https", "all")
+               for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")):  # fmt: skip
+        return
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host.strip()]
+    both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    if isinstance(value, Path):
+        return Path(expanded(str(value)))
+    return expanded(value) if isinstance(value, str) else value
