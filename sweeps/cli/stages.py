@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -72,7 +73,7 @@ def train_cam(
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        print(f"{run}: trained; now: wsss infer --run {run}")
+        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
 
 
 def infer(
@@ -298,7 +299,8 @@ def _counted(folder: Path, run: Path, dataset: Any, image_id: str, thresholds: A
 
     path = folder / f"{image_id}.npz"
     if not path.exists():
-        raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
+        infer = command("wsss", "infer", "--run", run)
+        raise DataError(f"{path}: missing; write it with: {infer}")
     maps, classes = read_cams(path)
     mask = dataset.mask(image_id)
     require_fitting(path, maps, classes, mask.shape, len(dataset.classes))
