@@ -77,9 +77,10 @@ def test_on_drawn_pictures_without_mlflow_it_calibrates_nothing_is_synced_later_
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()
 
     assert "not up to date" in done.stdout
-    assert "`sweeps sync` when it is back" in " ".join(done.stdout.split())
+    given = re.search(r"give `(\S+) (.* sync .*)` when it is back", done.stdout)
+    assert given, done.stdout
     back = f"sqlite:///{tmp_path / 'back.db'}"
-    synced = run("-m", "sweeps", "sync", "--store", str(store), mlflow=back)
+    synced = run(*shlex.split(given[2]), mlflow=back)
     assert synced.returncode == 0, synced.stderr
     found = tags(back)
     assert found.keys() == {"sweep", "trial"}

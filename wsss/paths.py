@@ -6,6 +6,10 @@ from pathlib import Path
 from wsss.errors import ForeseenError
 
 
+NO_HOME = "/nonexistent"
+"""What HOME is set to where there is none, by an old custom: libraries insist on one."""
+
+
 class PathError(ForeseenError):
     """A path that leads nowhere; the message names it and the remedy."""
 
@@ -17,10 +21,10 @@ def expanded(path: str) -> str:
     no such user, or no home.
     """
     found = os.path.expanduser(path)  # noqa: PTH111 - of an unknown home, Path's raises
-    if path.startswith("~") and found == path:
-        first, name = path.partition("/")[0], path[1:].partition("/")[0]
-        why = f"no user {name} is known" if name else "no home folder is known; set HOME"
-        raise PathError(f"{path}: {why}; write ./{first} for a folder of that name")
+    if path.startswith("~") and (found == path or found.startswith(NO_HOME)):
+        first = path.partition("/")[0]
+        why = "no home folder is known" if first == "~" else f"there is no user {first[1:]}"
+        raise PathError(f"{path}: {why}; write the folder in full, or ./{first} if it is called so")
     return found
 
 

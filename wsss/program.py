@@ -9,7 +9,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from wsss.errors import explained
-from wsss.paths import expanded
+from wsss.paths import NO_HOME, expanded
 from wsss.printable import SPELLED_OUT
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -32,6 +32,7 @@ class Program(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
         print_anywhere()
+        have_a_home()
         reach_local_servers()
         return super().main(*args, **options)
 
@@ -41,6 +42,12 @@ def print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors=SPELLED_OUT)
+
+
+def have_a_home() -> None:
+    """Name a home that is not there where none is known: MLflow cannot be imported without one."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path's raises
+        os.environ["HOME"] = NO_HOME
 
 
 def reach_local_servers() -> None:

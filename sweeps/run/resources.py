@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray_folder import choose_ray_folder
+from sweeps.run.ray_here import prepare_machine
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -295,7 +295,7 @@ def start_ray(resources: Resources) -> None:
         ray.init(resources.address, **quiet)
         return
     let_children_keep_memory()
-    choose_ray_folder()
+    prepare_machine()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
     ray.init(
         "local",
