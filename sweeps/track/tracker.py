@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 from filelock import FileLock
@@ -252,7 +253,12 @@ class _Experiment:
 
 def tracking_uri(store: Store) -> str:
     """Return MLFLOW_TRACKING_URI, or a SQLite file in the store."""
-    return os.environ.get(URI) or f"{SQLITE}{store.root / 'mlflow.db'}"
+    return os.environ.get(URI) or sqlite_uri(store.root / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of a SQLite file, in which SQLAlchemy reads `?` and `%` as more than that."""
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -262,7 +268,7 @@ def open_client(uri: str) -> MlflowClient:
     leaves a file which MLflow refuses for ever, so it is made under another name.
     """
     if uri.startswith(SQLITE):
-        _make_whole(Path(uri.removeprefix(SQLITE)))
+        _make_whole(Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])))
     return MlflowClient(uri)
 
 
@@ -276,7 +282,7 @@ def _make_whole(path: Path) -> None:
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
         partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)  # makes all tables
+        MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # makes all tables
         partial.replace(path)
 
 
