@@ -5,6 +5,8 @@ The tracking server is away, as it may be from any sweep.
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from wsss.errors import ForeseenError
 
-
 NO_HOME = "/nonexistent"
 """What HOME is set to where there is none, by an old custom: libraries insist on one."""
 

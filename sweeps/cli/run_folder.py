@@ -73,10 +73,7 @@ class Run:
         path, saved = self.folder / "run.json", self._saved()
         if path.exists() and _read(path) != saved:
             self._clear_refused_start()
-        try:
-            write_json(path, saved)
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: {error.strerror}; choose another --run") from None
+        write_json(path, saved)
 
     def _clear_refused_start(self) -> None:
         """Remove what a start of another training left that was refused, so that nothing is lost.
