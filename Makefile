@@ -126,7 +126,7 @@ mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
 	store=$$(realpath -m -- $(call quote,$(STORE))); \
 		MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
 		--port $(MLFLOW_PORT) --workers 1 --artifacts-destination "$$store/mlartifacts" \
-		--backend-store-uri "sqlite:///$$(printf %s "$$store" | sed 's/%/%25/g; s/?/%3F/g')/mlflow.db"
+		--backend-store-uri "sqlite+pysqlite:///$$(printf %s "$$store" | sed 's/%/%25/g; s/?/%3F/g')/mlflow.db"
 
 headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
 	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \

@@ -44,7 +44,7 @@ class Machine:
         """Run a command to its end; no traceback, whatever comes of it."""
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", *map(str, words)], cwd=self.folder, umask=0o077,
-            env=self.environment, capture_output=True, timeout=120, check=False,
+            env=self.environment, capture_output=True, timeout=500, check=False,
         )  # fmt: skip
         assert b"Traceback" not in done.stderr, done.stderr.decode(self.encoding)
         return done
@@ -97,6 +97,20 @@ def odd(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     changes = {"HOME": str(home), "PYTHONIOENCODING": "latin-1", "TMPDIR": str(home)}
     paths = (home, Path("~/my store"), Path("~/voc é"))
     return Machine(*paths, environment(**changes), "latin-1")
+
+
+@pytest.fixture
+def nothing_as_usual(drawn: Path) -> Iterator[Machine]:
+    """A stranger without a home in an odd folder of its own, a long TMPDIR, a Ray elsewhere."""
+    folder = Path(tempfile.mkdtemp(prefix="it's odd #?%41&=é, and too long for sockets "))
+    shutil.copytree(drawn, folder / "voc")
+    folder.chmod(0o777)
+    changes = {"TMPDIR": str(folder), "RAY_ADDRESS": "10.255.255.1:6379", "LC_ALL": "C"}
+    changes |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    prefix = STRANGER if os.geteuid() == 0 else ()
+    paths = (folder, folder / "st", folder / "voc")
+    yield Machine(*paths, environment(**changes), "latin-1", prefix)
+    shutil.rmtree(folder)
 
 
 def _with_a_sweep(root: Path) -> Path:
@@ -163,6 +177,19 @@ def test_a_network_is_trained_and_a_sweep_is_reported_and_logged_in_odd_paths(od
     assert "is up to date" in odd.text("sweeps", "sync", "--store", odd.store)
     assert (odd.folder / "my store" / "mlflow.db").is_file()
     assert not list(odd.folder.glob("~*"))
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep_runs_where_nothing_is_as_usual(nothing_as_usual: Machine) -> None:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    words = ("calibrate", "--data", "voc", "--preset", "tiny", "--store", "st", *settings)
+    printed = nothing_as_usual.text("sweeps", "run", *words)
+    assert "1 finished of 1 trials" in " ".join(printed.split())
+    assert "mlflow.db is up to date" in printed
+    left = {path.name for path in nothing_as_usual.folder.iterdir()}
+    assert {"st", "voc"} <= left
+    assert not [name for name in left if name.startswith(("~", "%", "ray"))]
 
 
 def test_a_home_is_that_of_the_user_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:

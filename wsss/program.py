@@ -38,10 +38,13 @@ class Program(TyperGroup):
 
 
 def print_anywhere() -> None:
-    """Let output that is not in Unicode spell out the characters that its encoding lacks."""
+    """Let output spell out the characters that its encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors=SPELLED_OUT)
+        if not isinstance(stream, TextIOWrapper):
+            continue
+        if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
+            continue  # so names of files in another encoding come out as they are
+        stream.reconfigure(errors=SPELLED_OUT)
 
 
 def have_a_home() -> None:

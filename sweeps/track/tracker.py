@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from sweeps.store.store import Store, write_json
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
 
-URI, SQLITE = "MLFLOW_TRACKING_URI", "sqlite:///"
+URI, SQLITE = "MLFLOW_TRACKING_URI", "sqlite"
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH = 500
 MAX_BATCH = 900
@@ -257,8 +257,12 @@ def tracking_uri(store: Store) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the URI of a SQLite file, in which SQLAlchemy reads `?` and `%` as more than that."""
-    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
+    """Return the URI of a SQLite file.
+
+    `?` and `%` are quoted. MLflow makes a folder of the quoted name, unless the driver is named.
+    """
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"{SQLITE}:///{quoted}" if quoted == str(path) else f"{SQLITE}+pysqlite:///{quoted}"
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -268,7 +272,7 @@ def open_client(uri: str) -> MlflowClient:
     leaves a file which MLflow refuses for ever, so it is made under another name.
     """
     if uri.startswith(SQLITE):
-        _make_whole(Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])))
+        _make_whole(Path(unquote(uri.partition(":///")[2].partition("?")[0])))
     return MlflowClient(uri)
 
 
