@@ -105,8 +105,8 @@ def nothing_as_usual(drawn: Path) -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="it's odd #?%41&=é, and too long for sockets "))
     shutil.copytree(drawn, folder / "voc")
     folder.chmod(0o777)
-    changes = {"TMPDIR": str(folder), "RAY_ADDRESS": "10.255.255.1:6379", "LC_ALL": "C"}
-    changes |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    changes = {"TMPDIR": str(folder), "RAY_ADDRESS": "10.255.255.1:6379", "LC_ALL": "C",
+               "PYTHONIOENCODING": "latin-1"}  # fmt: skip
     prefix = STRANGER if os.geteuid() == 0 else ()
     paths = (folder, folder / "st", folder / "voc")
     yield Machine(*paths, environment(**changes), "latin-1", prefix)
