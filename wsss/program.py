@@ -20,14 +20,14 @@ class Command(TyperCommand):
     """A command in all of whose options and arguments `~` is a home."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; exits with 2 for a home that is not there."""
+        """Run the command; exit with 2 for a home that is not there."""
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return super().invoke(ctx)
 
 
 class Program(TyperGroup):
-    """A program: what is wrong with the machine's settings is made up for first."""
+    """A program, which first makes up for what is unusual about the machine."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
@@ -38,7 +38,7 @@ class Program(TyperGroup):
 
 
 def print_anywhere() -> None:
-    """Let output spell out the characters that its encoding lacks."""
+    """Let what is printed spell out the characters that its encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, TextIOWrapper):
             continue
@@ -59,7 +59,9 @@ def reach_local_servers() -> None:
                for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")):  # fmt: skip
         return
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    hosts = [host for host in known.split(",") if host.strip()]
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" in hosts:
+        return  # nothing goes to the proxy
     both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
 

@@ -217,6 +217,7 @@ def fetch(
     with explained():
         from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
         from sweeps.cluster.jobs import find_job, store_of
+        from sweeps.report.words import counted
 
         if store is None:
             server = _connect(address)
@@ -228,7 +229,7 @@ def fetch(
             _say(f"{store}: by `ray rsync-down {cluster}`")
             done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
         kept = f"; {done.num_kept} were here already" if done.num_kept else ""
-        _say(f"{to}: {done.num_files} files, {done.num_bytes / 2**20:.1f} MiB{kept}")
+        _say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
 def _connect(address: str) -> "JobServer":
