@@ -5,6 +5,8 @@ The tracking server is away, as it may be from any sweep.
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,9 +79,10 @@ def test_on_drawn_pictures_without_mlflow_it_calibrates_nothing_is_synced_later_
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()
 
     assert "not up to date" in done.stdout
-    assert "; then give `sweeps sync`" in " ".join(done.stdout.split())
+    given = re.search(r"; then give `(\S+) (.* sync .*)`", done.stdout)
+    assert given, done.stdout
     back = f"sqlite:///{tmp_path / 'back.db'}"
-    synced = run("-m", "sweeps", "sync", "--store", str(store), mlflow=back)
+    synced = run(*shlex.split(given[2]), mlflow=back)
     assert synced.returncode == 0, synced.stderr
     found = tags(back)
     assert found.keys() == {"sweep", "trial"}

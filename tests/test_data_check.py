@@ -16,9 +16,9 @@ from wsss.data import check as checking
 from wsss.data.check import (
     MAX_PROBLEMS,
     DataReport,
-    cache_folder,
     check_data,
     check_data_once,
+    checks_folder,
 )
 from wsss.data.voc import DataError, VocDataset
 
@@ -328,10 +328,10 @@ def test_nothing_is_written_into_the_data_folder(copy: Path, cache: Path) -> Non
 def test_the_cache_lies_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cache_folder() == tmp_path / "cache" / "checks"
+    assert checks_folder() == tmp_path / "cache" / "checks"
     monkeypatch.delenv("WSSS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "wsss-sweeps" / "checks"
+    assert checks_folder() == tmp_path / "xdg" / "wsss-sweeps" / "checks"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "wsss-sweeps" / "checks"
+    assert checks_folder() == tmp_path / ".cache" / "wsss-sweeps" / "checks"

@@ -21,6 +21,7 @@ from sweeps.cli.method import app
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
+from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
@@ -148,7 +149,7 @@ def test_training_prints_a_line_per_epoch_and_what_comes_next(trained: tuple[Pat
     lines = printed.splitlines()
     assert [line.split(" loss ")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2", "epoch 3"]
     assert all(line.endswith("of 3 epochs") for line in lines[:-1])
-    assert lines[-1] == f"{folder}: trained; now: wsss infer --run {folder}"
+    assert lines[-1] == f"{folder}: trained; now: {command('wsss', 'infer', '--run', folder)}"
     assert (folder / "checkpoints" / "epoch_0003.pt").exists()
 
 
@@ -235,7 +236,8 @@ def test_an_unfinished_training_is_refused_by_infer(run: Path) -> None:
 def test_a_missing_cam_file_is_refused_with_the_command_that_writes_it(run: Path) -> None:
     shutil.rmtree(run / "cams", ignore_errors=True)
     told = fail("evaluate", "--run", run)
-    assert "drawn_000000.npz: missing; write it with: wsss infer --run" in told
+    infer = command("wsss", "infer", "--run", run)
+    assert f"drawn_000000.npz: missing; write it with: {infer}" in told
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
@@ -311,12 +313,13 @@ def test_a_file_in_the_way_of_the_run_folder_is_refused_by_name(
         assert "taken" in fail(*words, settings_file)
 
 
-@pytest.mark.parametrize("command", ["infer", "evaluate"])
+@pytest.mark.parametrize("name", ["infer", "evaluate"])
 def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
-    tmp_path: Path, command: str
+    tmp_path: Path, name: str
 ) -> None:
-    told = fail(command, "--run", tmp_path / "none")
-    assert "run.json: missing; train first with: wsss train-cam --run" in told
+    told = fail(name, "--run", tmp_path / "none")
+    assert "run.json: missing; train first with: " in told
+    assert "wsss train-cam --run" in told
 
 
 @pytest.mark.parametrize(
@@ -435,8 +438,8 @@ def figure(told: str) -> str:
 def test_a_changed_training_image_is_refused_by_every_command(run: Path, voc: Path) -> None:
     succeed("infer", "--run", run)
     replace_picture(VocDataset(voc).image_path("drawn_000000"))
-    for command in ("infer", "evaluate", "pseudo-label"):
-        told = fail(command, "--run", run)
+    for name in ("infer", "evaluate", "pseudo-label"):
+        told = fail(name, "--run", run)
         assert "have changed since" in told
         assert "(drawn_000000)" in told
 

@@ -13,6 +13,7 @@ from sweeps.cli import stages
 from sweeps.cli.signals import EndedBySignals
 from wsss.data_cli import data_app
 from wsss.predict_cli import predict
+from wsss.program import Command
 
 
 def gpu_check(
@@ -56,5 +57,5 @@ app = typer.Typer(
 )
 for _panel, _commands in PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
 app.add_typer(data_app, name="data", rich_help_panel="Before a run")

@@ -10,13 +10,18 @@ from, so that nothing else gets mixed with it.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
+
+from filelock import Timeout
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import LABEL, Folder, Store, write_json
+from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import cam_id, canonical_json
 from wsss.overrides import ConfigError, validate
@@ -97,11 +102,22 @@ class Run:
         """Write what the folder holds. Raises ConfigError for one that holds another training."""
         path, saved = self.folder / "run.json", self._saved()
         if path.exists() and (difference := _difference(_read(path), saved)):
-            raise ConfigError(f"{self.folder}: holds a training {difference}; choose another --run")
-        try:
-            write_json(path, saved)
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: {error.strerror}; choose another --run") from None
+            self._clear_refused_start(difference)
+        write_json(path, saved)
+
+    def _clear_refused_start(self, difference: str) -> None:
+        """Remove what a start of another training left that was refused, so that nothing is lost.
+
+        difference: in words. Raises ConfigError if that training has come any further, or is at
+        work.
+        """
+        folder = Folder(self.folder)
+        with suppress(Timeout), folder.lock().acquire(timeout=0):
+            if not (folder.checkpoint_names() or folder.epochs() or folder.result()):
+                (self.folder / LABEL).unlink(missing_ok=True)
+                rmtree(self.folder / "attempts", ignore_errors=True)
+                return
+        raise ConfigError(f"{self.folder}: holds a training {difference}; choose another --run")
 
     def _saved(self) -> dict[str, Any]:
         return {
@@ -116,7 +132,8 @@ def recall(folder: Path) -> Run:
     """Return what a training's folder holds. Raises ConfigError if there is none."""
     path = folder / "run.json"
     if not path.exists():
-        raise ConfigError(f"{path}: missing; train first with: wsss train-cam --run {folder}")
+        train = command("wsss", "train-cam", "--run", folder)
+        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
     saved = _read(path)
     weights = saved["weights_file"]
     return Run(

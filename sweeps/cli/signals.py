@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import typer.core
+from wsss.program import Program
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class EndedBySignals(typer.core.TyperGroup):
+class EndedBySignals(Program):
     """A program's commands, each of which a signal ends in order."""
 
     def invoke(self, ctx: Any) -> Any:

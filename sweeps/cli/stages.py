@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -77,7 +78,7 @@ def train_cam(
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        print(f"{run}: trained; now: wsss infer --run {run}")
+        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
 
 
 def infer(
@@ -122,7 +123,8 @@ def evaluate(
         config, split = known.config, split or known.config.data.eval_split
         place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
         stage = InferCams(known.chain(PseudoLabelConfig()), split)
-        again, dataset = f"wsss infer --run {run} --split {split}", VocDataset(known.data)
+        again = command("wsss", "infer", "--run", run, "--split", split)
+        dataset = VocDataset(known.data)
         thresholds = threshold_grid(config.labels.background_score)
         images, unknown = [], 0
         for image_id in stage.image_ids(place):

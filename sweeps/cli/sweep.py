@@ -175,6 +175,7 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
     with explained():
         results = opened(store)
         found = load_sweep(results, sweep)
+        results.check_writable()
         tracker = Tracker(results, SweepRuns(results, found))
         try:
             with results.driver_lock(found.name).acquire(timeout=0):

@@ -6,10 +6,8 @@ imported only when something is missing.
 """
 
 import os
-import shlex
 import signal
 import socket
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -29,6 +27,7 @@ from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
+from wsss.commands import own_command
 from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray, or boto3
@@ -77,10 +76,14 @@ class Subject(ABC):
 
     @abstractmethod
     def prepare(self, resources: Resources) -> list[str]:
-        """Bring here what the bucket has, and write down what is driven.
+        """Bring here what the bucket has.
 
         Returns how much is done and to run, and what else is to be said before anything starts.
         """
+
+    @abstractmethod
+    def write_down(self) -> None:
+        """Write what is driven into its folder. A start that is refused does not come to this."""
 
     @abstractmethod
     def is_missing(self) -> bool:
@@ -146,6 +149,8 @@ def drive(subject: Subject, resources: Resources) -> int:
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
         ending = _run_tracked(subject, resources, console)
+    else:
+        subject.write_down()
     if was_missing or not _is_tracked(subject):
         _track(subject, say)
     _say_common_error(ending, say)
@@ -157,7 +162,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
         say("interrupted; the same command goes on from here:")
-        say(shlex.join(own_command()))
+        say(own_command())
         return INTERRUPTED
     if was_missing:
         if report := subject.report():
@@ -169,15 +174,6 @@ def drive(subject: Subject, resources: Resources) -> int:
     for line in failures:
         say(line)
     return FAILED if failures or ending.common_error else 0
-
-
-def own_command() -> list[str]:
-    """Return this process's command as a person would type it, in words."""
-    name = Path(sys.argv[0]).name
-    program = ["sweeps"] if name == "sweeps" else [sys.executable, sys.argv[0]]
-    if name == "__main__.py":
-        program = [sys.executable, "-m", "sweeps"]
-    return [*program, *sys.argv[1:]]
 
 
 def _printer(console: Console) -> Say:
@@ -251,6 +247,7 @@ def run_missing(
         stack.enter_context(running_ray(resources))
         interrupts = stack.enter_context(Interrupts())
         at_once, ledger = concurrency(resources), budget.ledger if budget else None
+        subject.write_down()
         if ledger:
             ledger.room(at_once)
             listeners = [*listeners, ledger]

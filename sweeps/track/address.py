@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from sweeps.store.store import Store
 
@@ -14,7 +15,16 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 def tracking_uri(store: Store) -> str:
     """Return MLFLOW_TRACKING_URI, or the SQLite file in the store."""
-    return os.environ.get(VARIABLE, "").strip() or f"{SQLITE}{_own_file(store)}"
+    return os.environ.get(VARIABLE, "").strip() or sqlite_uri(_own_file(store))
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a SQLite file.
+
+    `?` and `%` are quoted. MLflow makes a folder of the quoted name, unless the driver is named.
+    """
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"{SQLITE}{quoted}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
 
 
 def without_password(uri: str) -> str:
@@ -38,7 +48,7 @@ def sqlite_file(uri: str) -> Path | None:
     if (scheme_of(uri) or "").partition("+")[0] != "sqlite":
         return None
     path = uri.partition(":///")[2].partition("?")[0]
-    return None if path in ("", ":memory:") else Path(path)
+    return None if path in ("", ":memory:") else Path(unquote(path))
 
 
 def is_own(store: Store, uri: str) -> bool:

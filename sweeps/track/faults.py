@@ -17,10 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 from sweeps.track.address import (
     DATABASES,
-    SQLITE,
     VARIABLE,
     scheme_of,
     sqlite_file,
+    sqlite_uri,
     without_password,
 )
 from wsss.errors import ForeseenError
@@ -205,7 +205,7 @@ def _no_scheme(text: str) -> Problem:
     """Return the problem of a text that is a host's name or a path, and what it may have meant."""
     path = Path(text).expanduser().absolute()
     is_file = path.is_file() or path.suffix in (".db", ".sqlite", ".sqlite3")
-    ways = [f"{SQLITE}{path}" if is_file else _database_in(path)]
+    ways = [sqlite_uri(path) if is_file else _database_in(path)]
     host = text.partition("/")[0]
     if host[:1] not in ("", ".", "~") and not is_file and not path.exists():
         ways.insert(0, f"http://{without_password(text)} for a server")
@@ -214,7 +214,7 @@ def _no_scheme(text: str) -> Problem:
 
 
 def _database_in(folder: Path) -> str:
-    return f"{SQLITE}{folder / 'mlflow.db'}"
+    return sqlite_uri(folder / "mlflow.db")
 
 
 def _wrong_server(uri: str) -> Problem | None:

@@ -34,11 +34,11 @@ from mlflow.tracking import MlflowClient
 from sweeps.store.store import Store, write_json
 from sweeps.track import database
 from sweeps.track.address import (
-    SQLITE,
     VARIABLE,
     is_database,
     is_own,
     sqlite_file,
+    sqlite_uri,
     tracking_uri,
     without_password,
 )
@@ -368,7 +368,7 @@ def _make_whole(path: Path) -> None:
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
         partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)  # makes all tables
+        MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # makes all tables
         partial.replace(path)
 
 

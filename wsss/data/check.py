@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from wsss.data.voc import DataError, VocDataset
 from wsss.json_files import whole_or_absent
+from wsss.paths import cache_folder, expanded
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
@@ -120,20 +121,27 @@ def check_data_once(dataset: VocDataset, splits: list[str], *, recheck: bool = F
     folder that cannot be written costs only the time of the next check.
     """
     listing = _listing(dataset, splits)
-    path = cache_folder() / f"{_name(dataset, splits)}.json"
-    if listing and not recheck and (known := _read(path, listing, dataset)):
+    folder = checks_folder()
+    if folder is None or not listing:
+        return check_data(dataset, splits)
+    path = folder / f"{_name(dataset, splits)}.json"
+    if not recheck and (known := _read(path, listing, dataset)):
         return known
     report = check_data(dataset, splits)
-    if listing and not report.problems and _listing(dataset, splits) == listing:
+    if not report.problems and _listing(dataset, splits) == listing:
         _write(path, listing, report)
     return report
 
 
-def cache_folder() -> Path:
-    """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder."""
-    chosen = os.environ.get("WSSS_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsss-sweeps"
-    return (Path(chosen) if chosen else base) / "checks"
+def checks_folder() -> Path | None:
+    """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder.
+
+    None without a home.
+    """
+    if chosen := os.environ.get("WSSS_CACHE"):
+        return Path(expanded(chosen)) / "checks"
+    cache = cache_folder()
+    return cache and cache / "wsss-sweeps" / "checks"
 
 
 def _name(dataset: VocDataset, splits: list[str]) -> str:

@@ -23,6 +23,7 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import StoreError, open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
+from wsss.commands import command
 from wsss.data.check import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
@@ -174,7 +175,7 @@ def check_data(root: Path, splits: list[str]) -> Check:
         report.raise_if_broken()
     except (DataError, OSError) as error:
         first = str(error).splitlines()[0]
-        return Check("data", "problem", first, f"see `wsss data check {root}`")
+        return Check("data", "problem", first, f"see `{command('wsss', 'data', 'check', root)}`")
     counts = ", ".join(f"{split} {count}" for split, count in report.num_images.items())
     return Check("data", "ok", f"{root} [{report.fingerprint}]: {counts}")
 
