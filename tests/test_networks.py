@@ -20,7 +20,7 @@ from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.method.views import network_inputs
 from wsss.networks.attention import SpatialAttention, _MeanAndMaximum, channel_attention
-from wsss.networks.backbone import IMAGENET_FILES, build_backbone
+from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import ConvNorm, batch_norms
@@ -29,7 +29,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.cam import cam_step
 from wsss.training.optim import build_sgd
-from wsss.weights import WeightsError, file_digest
+from wsss.weights import IMAGENET_FILES, WeightsError, file_digest
 
 torch.set_num_threads(1)
 
