@@ -3,13 +3,17 @@
 import atexit
 import gc
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from sweeps.store.store import Store
+    from wsss.config import Settings
+
+S = TypeVar("S", bound="Settings")
 
 Preset = Annotated[
     str | None,
@@ -127,6 +131,22 @@ def default_preset(data: str) -> str:
 def say(text: str) -> None:
     """Tell a person something beside the output."""
     print(text, file=sys.stderr)
+
+
+def say_idle(
+    asked: Iterable[str], configs: Iterable[S], id_of: Callable[[S], object], option: str = ""
+) -> None:
+    """Tell a person which of the settings asked for have no effect in any configuration.
+
+    option: that they were given with, followed by a space, where the setting alone is ambiguous.
+    """
+    from wsss.identity import idle
+
+    left = list(asked)
+    for config in configs:
+        left = idle(config, left, id_of)
+    for key in left:
+        say(f"{option}{key}: no effect here, as what it belongs to is switched off")
 
 
 def leave_memory_to_the_system() -> None:
