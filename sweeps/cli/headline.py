@@ -304,10 +304,10 @@ def _say_idle(
     say_idle(asked, [chains[0].run], run_id)
     say_idle(
         of_labels, [chain.labels for chain in chains if chain.labels],
-        lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id, "--set-labels ",
+        lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id, "--set-labels",
     )  # fmt: skip
     say_idle(
         of_network, [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
-        "--set-segmentation ",
+        "--set-segmentation",
     )  # fmt: skip

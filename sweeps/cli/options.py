@@ -134,19 +134,19 @@ def say(text: str) -> None:
 
 
 def say_idle(
-    asked: Iterable[str], configs: Iterable[S], id_of: Callable[[S], object], option: str = ""
+    asked: Iterable[str], configs: Iterable[S], id_of: Callable[[S], object], option: str = "--set"
 ) -> None:
     """Tell a person which of the settings asked for have no effect in any configuration.
 
-    option: that they were given with, followed by a space, where the setting alone is ambiguous.
+    option: that they were given with.
     """
     from wsss.identity import idle
 
     left = list(asked)
     for config in configs:
         left = idle(config, left, id_of)
-    for key in left:
-        say(f"{option}{key}: no effect here, as what it belongs to is switched off")
+    if left:
+        say(f"without effect, as what it belongs to is switched off: {option} {', '.join(left)}")
 
 
 def leave_memory_to_the_system() -> None:

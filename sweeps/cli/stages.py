@@ -243,17 +243,15 @@ def _configure(
     from wsss.weights import check_initial_weights
 
     dataset = VocDataset(data.absolute())
-    settled = settle(
-        named_config(with_recipe(preset, recipe)), parse_assignments(settings or []),
-        weights=weights, file=config,
-    )  # fmt: skip
+    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
+    settled = settle(start, given, weights=weights, file=config)
     wanted = settled.config.data
     report = check_data_once(dataset, sorted({wanted.train_split, wanted.eval_split}))
     report.raise_if_broken()
     chosen = with_data(settled, report, data)
     require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
     check_initial_weights([chosen.network], settled.weights_file)
-    say_idle(settled.asked, [chosen], run_id)
+    say_idle(given, [chosen], run_id)
     return Run(run, chosen, dataset.root, settled.weights_file)
 
 

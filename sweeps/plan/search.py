@@ -315,13 +315,13 @@ def make_search(
         raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     settled = settle(apply_overrides(chosen, CHEAP_LABELS | F3), overrides, weights=weights)
     base = settled.config
+    space.check(base)
     for r in space.ranges:
         if r.key in settled.asked:
             raise ConfigError(
                 f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
                 "without it"
             )
-    space.check(base)
     dataset = VocDataset(data.absolute())
     report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
     report.raise_if_broken()

@@ -118,21 +118,27 @@ def make_sweep(
 
 
 def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
-    """Raise ConfigError for a setting that was asked for and that a table's cells set otherwise."""
+    """Raise ConfigError for a setting that was asked for and that a table's cells vary."""
     if settled.config.rng_seed and "rng_seed" in settled.asked:
         raise ConfigError(
             f"--set rng_seed={settled.config.rng_seed}: the seeds of a table are 0, 1, ...; give "
             "their number with --seeds instead"
         )
     for table in tables:
-        for reference, cell in table.cells():
-            for key in settled.asked.keys() & cell.overrides.keys():
-                value = cell.overrides[key]
-                if apply_overrides(settled.config, {key: value}) != settled.config:
-                    raise ConfigError(
-                        f"{key} = {quoted(settled.asked[key])}: table {table.name} sets it in its "
-                        f"cells, {reference} to {value}; leave it out, or choose another table"
-                    )
+        cells = dict(table.cells())
+        for key in settled.asked:
+            own = {name: c.overrides[key] for name, c in cells.items() if key in c.overrides}
+            others = [
+                name
+                for name, value in own.items()
+                if apply_overrides(settled.config, {key: value}) != settled.config
+            ]
+            if own and (others or len(own) < len(cells)):
+                name = (others or list(own))[0]
+                raise ConfigError(
+                    f"{key} = {quoted(settled.asked[key])}: table {table.name} varies it, "
+                    f"{name} has {own[name]}; leave it out, or choose another table"
+                )
 
 
 def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
