@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.cluster.jobs import Request
+from sweeps.plan.chain import ChainConfig
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import make_sweep
 from wsss.config import RunConfig, Settings
@@ -240,6 +241,20 @@ def test_any_setting_can_be_asked_for_its_effect() -> None:
         live = set(config.flat()) - set(idle(config, config.flat(), run_id))
         assert {"train.lr", "network.backbone", "labels.flip", "rng_seed"} <= live
         assert "network.se_ratio" not in live
+
+
+def test_any_setting_of_labels_and_segmentation_can_be_asked_for_its_effect() -> None:
+    chain = ChainConfig(run=TINY, labels=PseudoLabelConfig(), segmentation=DeepLabConfig())
+    for name in ("labels", "segmentation"):
+        part: Settings = getattr(chain, name)
+        unused = idle(
+            part,
+            part.flat(),
+            lambda each, name=name: chain.model_copy(update={name: each}).prediction_id,
+        )
+        assert ("crf.iterations" in unused) == (name == "labels")
+        assert "background_score" not in unused
+        assert "lr" not in unused
 
 
 # Anything else

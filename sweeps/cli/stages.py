@@ -184,9 +184,10 @@ def pseudo_label(
         known = recall(run)
         labels = _labels(refinement, settings or [])
         plain = labels.model_copy(update={"refinement": "none"})
+        chain = known.chain(labels, split)
         say_idle(
-            parse_assignments(settings or []), [labels, plain],
-            lambda each: known.chain(each, split).labels_id,
+            parse_assignments(settings or []), [labels],
+            lambda each: chain.model_copy(update={"labels": each}).labels_id,
         )  # fmt: skip
         if labels.walks:
             require_batch(
