@@ -35,7 +35,7 @@ Data = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="imagenet_v1 | imagenet_v2 | none | state dict file of the preset's backbone"
+        help="imagenet_v1 | imagenet_v2 | none | weights file of the backbone, .pth or .safetensors"
     ),
 ]
 Set = Annotated[
