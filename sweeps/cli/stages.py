@@ -30,9 +30,9 @@ def train_cam(
     recipe: Annotated[
         str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
     ] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings, over the preset")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="a setting, over the file, e.g. --set train.lr=0.01")
+        list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
