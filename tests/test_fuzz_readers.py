@@ -33,7 +33,6 @@ from wsss.overrides import (
     apply_overrides,
     parse_assignments,
     read_config_file,
-    replace_settings,
 )
 from wsss.printable import printable
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
@@ -111,7 +110,7 @@ def test_ids_survive_json_in_any_order_and_spelling(config: RunConfig, seed: int
 def test_what_has_an_effect_changes_ids_and_what_has_none_does_not(
     config: RunConfig, share: float
 ) -> None:
-    trained = apply_overrides(config, {"train.weight_decay": 0.25 + share})
+    trained = apply_overrides(config, {"train.weight_decay": (1 + share) / 4})
     assert cam_id(trained) != cam_id(config)
     scored = apply_overrides(config, {"labels.flip": not config.labels.flip})
     assert cam_id(scored) == cam_id(config)
@@ -134,19 +133,19 @@ def test_what_has_an_effect_changes_ids_and_what_has_none_does_not(
     st.integers(0, 99),
 )
 def test_ids_of_a_chain_hold_likewise(config: RunConfig, refinement: str, seed: int) -> None:
-    labels = replace_settings(PseudoLabelConfig(), {"refinement": refinement})
+    labels = apply_overrides(PseudoLabelConfig(), {"refinement": refinement})
     chain = ChainConfig(run=config, labels=labels, segmentation=DeepLabConfig())
     tree = shuffled(json.loads(chain.model_dump_json()), random.Random(seed))
     again = ChainConfig.model_validate(json.loads(json.dumps(tree)))
     names = ("maps_id", "walk_id", "labels_id", "segmentation_id", "prediction_id")
     assert [getattr(again, name) for name in names] == [getattr(chain, name) for name in names]
     assert all(ID.fullmatch(getattr(chain, name)) for name in names)
-    network = replace_settings(DeepLabConfig(), {"iterations": 7})
+    network = apply_overrides(DeepLabConfig(), {"iterations": 7})
     other = chain.model_copy(update={"segmentation": network})
     assert other.labels_id == chain.labels_id
     assert other.segmentation_id != chain.segmentation_id
     idle = "pamr.iterations" if refinement != "pamr" else "crf.iterations"
-    unused = chain.model_copy(update={"labels": replace_settings(labels, {idle: 77})})
+    unused = chain.model_copy(update={"labels": apply_overrides(labels, {idle: 77})})
     assert unused.prediction_id == chain.prediction_id
 
 
@@ -158,7 +157,7 @@ def test_ids_of_a_chain_hold_likewise(config: RunConfig, refinement: str, seed: 
 def test_any_words_are_settings_or_refused(words: list[str]) -> None:
     def use() -> None:
         overrides = parse_assignments(words)
-        own_refusal(lambda: replace_settings(PseudoLabelConfig(), overrides), ConfigError)
+        own_refusal(lambda: apply_overrides(PseudoLabelConfig(), overrides), ConfigError)
         apply_overrides(RunConfig(), overrides)
 
     own_refusal(use, ConfigError)

@@ -16,7 +16,7 @@ from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab
-from wsss.overrides import ConfigError, replace_settings
+from wsss.overrides import ConfigError, apply_overrides
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.checkpoint import CheckpointFolder, Position
@@ -26,7 +26,7 @@ SETTINGS = {"test_scales": [0.5], "test_flip": False}
 CHAIN = ChainConfig(
     run=RunConfig(),
     labels=PseudoLabelConfig(),
-    segmentation=replace_settings(TINY_DEEPLAB, SETTINGS),
+    segmentation=apply_overrides(TINY_DEEPLAB, SETTINGS),
 )
 
 

@@ -18,8 +18,9 @@ from wsss.data.loading import CropBatch, CropDataset
 from wsss.data.voc import Sample, VocDataset, labels_of_mask
 from wsss.labels.infer import infer_cams
 from wsss.method.views import network_inputs
-from wsss.networks.backbone import build_backbone, load_state_file
+from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
+from wsss.networks.weights_file import load_state_file
 from wsss.overrides import apply_overrides
 from wsss.presets import SHORT
 from wsss.training.cam import build_cam_net, train_cam

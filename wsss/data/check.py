@@ -133,6 +133,18 @@ def check_data_once(dataset: VocDataset, splits: list[str], *, recheck: bool = F
     return report
 
 
+def require_batch(num_images: int, batch_size: int, *, setting: str = "train.batch_size") -> None:
+    """Raise DataError unless so many training images give a full batch.
+
+    setting: what the user knows the batch size as.
+    """
+    if num_images < batch_size:
+        raise DataError(
+            f"{num_images} training images are fewer than one batch of {batch_size}; lower "
+            f"{setting} to {num_images} or less"
+        )
+
+
 def checks_folder() -> Path | None:
     """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder.
 

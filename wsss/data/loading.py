@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
+from wsss.data.check import require_batch
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.image import BROKEN_IMAGE, read_image
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
@@ -194,11 +195,7 @@ class Loader:
                 f"global batch {batch_size} is not divisible by {world_size} workers; use "
                 f"{', '.join(map(str, divisors))} workers or another {setting}"
             )
-        if len(dataset) < batch_size:
-            raise DataError(
-                f"{len(dataset)} training images are fewer than one batch of {batch_size}; lower "
-                f"{setting} to {len(dataset)} or less"
-            )
+        require_batch(len(dataset), batch_size, setting=setting)
         self.dataset, self.rank, self.num_workers, self.pin = dataset, rank, num_workers, pin
         self.batch_size, self.local_batch = batch_size, batch_size // world_size
         self.iterations = len(dataset) // batch_size
