@@ -32,7 +32,7 @@ def copy(drawn: Path, tmp_path: Path) -> Path:
 
 
 def report_of(root: Path, splits: list[str] | None = None) -> DataReport:
-    return check_data(VocDataset(root), splits or SPLITS)
+    return check_data(VocDataset(root), splits or SPLITS, scored=SPLITS)
 
 
 def change_mask(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -112,7 +112,8 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: values[:-1])
     change_mask(copy / "SegmentationClass/drawn_000002.png", lambda v: np.full_like(v, 77))
     with Image.open(copy / "SegmentationClass/drawn_000003.png") as mask:
-        mask.convert("RGB").save(copy / "SegmentationClass/drawn_000003.png")
+        other = Image.new("RGB", mask.size, (1, 2, 3))
+    other.save(copy / "SegmentationClass/drawn_000003.png")
     annotation = copy / "Annotations/drawn_000004.xml"
     annotation.write_text(re.sub(r"<name>\w+<", "<name>dragon<", annotation.read_text(), count=1))
     (copy / "Annotations/drawn_000005.xml").write_text("<annotation><object>")
@@ -121,10 +122,11 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     (copy / "ImageSets/Segmentation/val.txt").write_text("")
     report = report_of(copy)
     expected = [
+        "val.txt: the split is empty",
         "JPEGImages/drawn_000000.jpg: missing", "a mask has its image's size",
-        "drawn_000002.png: value 77 is no class", "drawn_000003.png: mode RGB",
+        "drawn_000002.png: value 77 is no class", "drawn_000003.png: colour (1, 2, 3) is not in",
         "drawn_000004.xml: unknown class 'dragon'", "drawn_000005.xml: not well-formed XML",
-        "drawn_000006.png: cannot be read as an image", "val.txt: the split is empty",
+        "drawn_000006.png: cannot be decoded",
     ]  # fmt: skip
     assert len(report.problems) == len(expected)  # an image of two splits is told once
     with pytest.raises(DataError) as caught:
@@ -144,7 +146,7 @@ def test_a_mask_of_another_size_is_told_with_both_sizes(copy: Path) -> None:
     with pytest.raises(DataError) as caught:
         report_of(copy, ["train"]).raise_if_broken()
     assert str(caught.value).startswith(
-        f"{path}: {width - 2}x{height - 1} pixels, the image has {width}x{height};"
+        f"{path}: {width - 2}x{height - 1} pixels, its image has {width}x{height};"
     )
 
 
@@ -156,15 +158,15 @@ def test_more_problems_than_fit_are_counted(copy: Path) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_PROBLEMS + 1
     assert "gone_00.jpg: missing" in lines[0]
-    assert lines[-1] == "... and 3 more"
+    assert lines[-1] == "... and 3 more; see: wsss data check --json"
 
 
 def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:
     (copy / "JPEGImages/drawn_000000.jpg").unlink()
     report = report_of(copy, ["train", "test"])
     assert len(report.problems) == 2
-    assert "drawn_000000.jpg: missing" in report.problems[0]
-    assert "test.txt: no such split" in report.problems[1]
+    assert "test.txt: no such split" in report.problems[0]
+    assert "drawn_000000.jpg: missing" in report.problems[1]
 
 
 # A data set that was found whole is not read again until a file of it changes
@@ -183,9 +185,9 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The splits of each check that reads all files."""
     seen: list[list[str]] = []
 
-    def counted(dataset: VocDataset, splits: list[str]) -> DataReport:
+    def counted(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
         seen.append(splits)
-        return check_data(dataset, splits)
+        return check_data(dataset, splits, scored=scored)
 
     monkeypatch.setattr(checking, "check_data", counted)
     return seen
@@ -194,15 +196,15 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_second_check_reads_nothing_and_reports_the_same(
     copy: Path, full_checks: list[list[str]]
 ) -> None:
-    first = check_data_once(VocDataset(copy), CHECKED)
-    second = check_data_once(VocDataset(copy), CHECKED)
+    first = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    second = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert full_checks == [CHECKED]
-    assert first == second == check_data(VocDataset(copy), CHECKED)
+    assert first == second == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
 
 
 def test_other_splits_are_checked_on_their_own(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
-    report = check_data_once(VocDataset(copy), ["val"])
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    report = check_data_once(VocDataset(copy), ["val"], scored=CHECKED)
     assert full_checks == [CHECKED, ["val"]]
     assert report.num_images == {"val": 3}
 
@@ -238,33 +240,33 @@ def change(root: Path, what: str) -> None:
      "class list"],
 )  # fmt: skip
 def test_any_change_of_a_file_is_seen(copy: Path, full_checks: list[list[str]], what: str) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     change(copy, what)
-    report = check_data_once(VocDataset(copy), CHECKED)
+    report = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
-    assert report == check_data(VocDataset(copy), CHECKED)
+    assert report == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
 
 
 def test_a_file_outside_the_splits_changes_nothing(
     copy: Path, full_checks: list[list[str]]
 ) -> None:
-    check_data_once(VocDataset(copy), ["train"])
+    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
     (copy / "JPEGImages/new.jpg").write_bytes(b"")
-    check_data_once(VocDataset(copy), ["train"])
+    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
     assert len(full_checks) == 1
 
 
 def test_recheck_reads_all_again(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     path = copy / "SegmentationClass/drawn_000003.png"
     with Image.open(path) as image:
         image.load()
     stat, content = path.stat(), path.read_bytes()
     path.write_bytes(b"x" * len(content))  # what a hit cannot see: equal size and time
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert check_data_once(VocDataset(copy), CHECKED).problems == []
+    assert check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).problems == []
     with pytest.raises(DataError, match="drawn_000003"):
-        check_data_once(VocDataset(copy), CHECKED, recheck=True).raise_if_broken()
+        check_data_once(VocDataset(copy), CHECKED, scored=CHECKED, recheck=True).raise_if_broken()
     assert len(full_checks) == 2
 
 
@@ -274,9 +276,9 @@ def test_a_broken_data_set_is_never_remembered(
     (copy / "JPEGImages/drawn_000000.jpg").unlink()
     for _ in range(2):
         with pytest.raises(DataError, match="drawn_000000"):
-            check_data_once(VocDataset(copy), CHECKED).raise_if_broken()
+            check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).raise_if_broken()
     with pytest.raises(DataError, match="no such split"):
-        check_data_once(VocDataset(copy), ["nosuch"]).raise_if_broken()
+        check_data_once(VocDataset(copy), ["nosuch"], scored=CHECKED).raise_if_broken()
     assert len(full_checks) == 3
     assert not cache.exists()
 
@@ -284,13 +286,13 @@ def test_a_broken_data_set_is_never_remembered(
 def test_files_that_change_while_they_are_read_are_not_remembered(
     copy: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    def slow(dataset: VocDataset, splits: list[str]) -> DataReport:
-        report = check_data(dataset, splits)
+    def slow(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
+        report = check_data(dataset, splits, scored=scored)
         change(copy, "longer image")
         return report
 
     monkeypatch.setattr(checking, "check_data", slow)
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert not cache.exists()
 
 
@@ -298,10 +300,10 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
 def test_a_damaged_entry_is_as_good_as_none(
     copy: Path, full_checks: list[list[str]], cache: Path, content: str
 ) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     (entry,) = cache.iterdir()
     entry.write_text(content)
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
     assert json.loads(entry.read_text())["version"] == checking.VERSION
 
@@ -312,13 +314,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "file"))
     for _ in range(2):
-        assert check_data_once(VocDataset(copy), CHECKED).problems == []
+        assert check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).problems == []
     assert len(full_checks) == 2
 
 
 def test_nothing_is_written_into_the_data_folder(copy: Path, cache: Path) -> None:
     before = sorted(copy.rglob("*"))
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert sorted(copy.rglob("*")) == before
     assert len(list(cache.iterdir())) == 1
 

@@ -221,7 +221,7 @@ def _configure(
     overrides |= {"network.weights": name} | parse_assignments(settings or [])
     chosen = apply_overrides(base, overrides)
     train, scored = chosen.data.train_split, chosen.data.eval_split
-    report = check_data_once(dataset, sorted({train, scored}))
+    report = check_data_once(dataset, sorted({train, scored}), scored=[scored])
     report.raise_if_broken()
     chosen = apply_overrides(chosen, data_settings(report, data, train))
     return Run(run, chosen, dataset.root, weights_file)

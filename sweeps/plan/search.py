@@ -319,7 +319,8 @@ def make_search(
     )
     space.check(base)
     dataset = VocDataset(data.absolute())
-    report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
+    scored = base.data.eval_split
+    report = check_data(dataset, sorted({base.data.train_split, scored}), scored=[scored])
     report.raise_if_broken()
     base = apply_overrides(base, data_settings(report, data, base.data.train_split))
     halves = split_halves(dataset.image_ids(base.data.eval_split))

@@ -93,7 +93,7 @@ def make_sweep(
     base = apply_overrides(base, {"network.weights": weights_name} | overrides)
     dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
-    report = check_data_once(dataset, splits, recheck=recheck)
+    report = check_data_once(dataset, splits, scored=[base.data.eval_split], recheck=recheck)
     report.raise_if_broken()
     base = apply_overrides(base, data_settings(report, data, base.data.train_split))
     sweep = Sweep(

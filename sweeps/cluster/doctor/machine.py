@@ -21,6 +21,7 @@ import requests
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.store.code_version import code_version
 from sweeps.store.store import StoreError, open_store
+from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
@@ -168,7 +169,9 @@ def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
 def check_data(root: Path, splits: list[str]) -> Check:
     """Check a data set from end to end, unless that was done before, and name its fingerprint."""
     try:
-        report = check_data_once(VocDataset(root.absolute()), splits)
+        report = check_data_once(
+            VocDataset(root.absolute()), splits, scored=[DataConfig().eval_split]
+        )
         report.raise_if_broken()
     except (DataError, OSError) as error:
         first = str(error).splitlines()[0]
