@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
-MAX_ODD = 0.1
-"""Share of VOC's and SBD's masks that may hold other classes than their XML."""
+MAX_ODD = 0.3
+"""Share of VOC's and SBD's masks that may hold other classes than their XML, which names difficult
+objects as well."""
 VERSION = 3
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
@@ -154,7 +155,7 @@ def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]
         ignored = f" but {IGNORE_INDEX}, which is ignored" * bool((mask == IGNORE_INDEX).any())
         return (
             f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
-            f"write class numbers 1..{len(dataset.classes)}"
+            f"write class numbers, of which {dataset.classes[0]} is 1"
         )
     only = [f"the mask alone has {named(of_mask - of_xml)}"] if of_mask - of_xml else []
     only += [f"its XML alone has {named(of_xml - of_mask)}"] if of_xml - of_mask else []

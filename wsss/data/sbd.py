@@ -18,9 +18,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.data.files import read_text
 from wsss.data.image import image_size
-from wsss.data.voc import IMAGE_ID, MAX_LIST_BYTES, DataError
+from wsss.data.voc import IMAGE_ID, DataError
 from wsss.pool import pool_map
 from wsss.printable import quoted
 
@@ -50,9 +49,12 @@ def train_aug_ids(
 
 def read_id_list(path: Path) -> list[str]:
     """Return the ids of a split file, in file order. Raises DataError for anything but ids."""
-    if not path.is_file():
-        raise DataError(f"{path.name}: not in the archive; get SBD's benchmark.tgz")
-    ids = read_text(path, MAX_LIST_BYTES, DataError).split()
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        raise DataError(f"{path.name}: not in the archive; get SBD's benchmark.tgz") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path.name}: not UTF-8 text; get the archive again") from None
     wrong = [image_id for image_id in ids if not IMAGE_ID.fullmatch(image_id)]
     if wrong or not ids:
         raise DataError(
