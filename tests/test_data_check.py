@@ -38,7 +38,7 @@ def report_of(root: Path, splits: list[str] | None = None) -> DataReport:
 def change_mask(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     with Image.open(path) as image:
         values, palette = np.array(image), image.getpalette()
-    changed = Image.fromarray(change(values))
+    changed = Image.fromarray(change(values).astype(np.uint8))
     changed.putpalette(palette or [])
     changed.save(path)
 
@@ -167,6 +167,78 @@ def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:
     assert len(report.problems) == 2
     assert "test.txt: no such split" in report.problems[0]
     assert "drawn_000000.jpg: missing" in report.problems[1]
+
+
+def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> None:
+    ids = VocDataset(copy).image_ids("train")
+    for image_id in ids:
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            (copy / f"{folder}/{image_id}.png").unlink()
+    dataset = VocDataset(copy)
+    report = check_data(dataset, SPLITS, scored=["val"])
+    assert report.problems == []
+    assert report.num_masks == {"train": 0, "train_aug": 6, "val": 3}
+    assert (
+        "train: 10 of 10 images have no mask; their XML is enough to train on, not to be scored"
+    ) in report.notes
+    assert (
+        f"{ids[0]}.png: no mask here" in check_data(dataset, SPLITS, scored=["train"]).problems[0]
+    )
+    (copy / f"Annotations/{ids[0]}.xml").unlink()
+    (problem,) = check_data(dataset, SPLITS, scored=["val"]).problems
+    assert f"{ids[0]}.xml: no annotation here, and no mask" in problem
+
+
+def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
+    lines = {}
+    for number, change in enumerate(
+        (lambda v: np.where(v > 0, 255, 0), lambda v: v * 0, lambda v: np.where(v % 255, 1, v))
+    ):
+        change_mask(copy / f"SegmentationClass/drawn_00000{number}.png", change)
+        lines[number] = f"drawn_00000{number}.png: "
+    report = report_of(copy, ["train"])
+    assert len(report.problems) == 3
+    assert f"{lines[0]}all background but 255, which is ignored, though its" in report.problems[0]
+    assert f"{lines[1]}all background, though its XML names " in report.problems[1]
+    assert f"{lines[2]}the mask alone has aeroplane, its XML alone has " in report.problems[2]
+    assert report.problems[0].endswith("write class numbers, of which aeroplane is 1")
+
+
+@pytest.mark.parametrize(("num_odd", "tolerated"), [(3, True), (4, False)])
+def test_the_odd_mask_of_sbd_may_contradict_voc_s_xml(
+    copy: Path, num_odd: int, tolerated: bool
+) -> None:
+    shutil.rmtree(copy / "SegmentationClass")
+    ids = [f"2007_{n:06d}" for n in range(10)]
+    for n, image_id in enumerate(ids):
+        for folder, ending in (("JPEGImages", "jpg"), ("SegmentationClassAug", "png")):
+            shutil.copy(
+                copy / f"{folder}/drawn_000000.{ending}", copy / f"{folder}/{image_id}.{ending}"
+            )
+        text = (copy / "Annotations/drawn_000000.xml").read_text()
+        more = "<object><name>sofa</name></object></annotation>" if n < num_odd else "</annotation>"
+        (copy / f"Annotations/{image_id}.xml").write_text(text.replace("</annotation>", more))
+    (copy / "ImageSets/Segmentation/train.txt").write_text("\n".join(ids))
+    report = report_of(copy, ["train"])
+    assert len(report.problems) == (0 if tolerated else num_odd)
+    assert (
+        any(note.startswith(f"{num_odd} of 10 masks of VOC") for note in report.notes) == tolerated
+    )
+
+
+def test_what_is_assumed_is_noted(copy: Path) -> None:
+    notes = report_of(copy).notes
+    assert any(note.startswith("no classes.txt: VOC's 20 classes are assumed") for note in notes)
+    assert any(note.startswith("in no image: aeroplane, bicycle") for note in notes)
+
+
+def test_a_truncated_picture_is_found_when_pictures_are_decoded(copy: Path) -> None:
+    path = copy / "JPEGImages/drawn_000001.jpg"
+    path.write_bytes(path.read_bytes()[:-600])
+    dataset = VocDataset(copy)
+    assert check_data(dataset, ["train"], scored=["train"]).problems == []
+    (problem,) = check_data(dataset, ["train"], scored=["train"], decode=True).problems
+    assert problem.startswith(f"{path}: cannot be decoded (")
 
 
 # A data set that was found whole is not read again until a file of it changes
