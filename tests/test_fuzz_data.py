@@ -150,8 +150,8 @@ def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
 ) -> None:
     path, rng = root / "mask.png", np.random.default_rng(seed)
     palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
-    renumbered = mode == "P" and seed % 2
-    stored = rng.permutation(palette[: rng.integers(1, 257)]) if renumbered else palette
+    num_colours = rng.integers(int(values.max()) + 1, 257) if seed % 2 else 0
+    stored = np.concatenate([rng.permutation(palette[:num_colours]), palette[num_colours:]])
     if mode == "P":
         picture = Image.fromarray(values)
         picture.putpalette(stored.ravel().tolist())

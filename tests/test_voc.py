@@ -151,8 +151,8 @@ def test_a_file_which_is_no_image_is_refused(root: Path) -> None:
 
 
 def test_a_missing_mask_is_refused(root: Path) -> None:
-    (root / "SegmentationClass/a.png").unlink()
-    with refused("SegmentationClass/a.png", "nor in SegmentationClassAug", "add one"):
+    (root / "SegmentationClass/a.png").rename(root / "SegmentationClass/a.TIF")
+    with refused("SegmentationClass/a.png: no mask here (no file, but a.TIF)", "add one as PNG"):
         VocDataset(root).mask("a")
 
 
@@ -214,6 +214,9 @@ def test_an_object_without_a_name_is_refused_rather_than_skipped(root: Path) -> 
         (root / "Annotations/a.xml").write_text(text)
         with refused("Annotations/a.xml", "an object without a name"):
             VocDataset(root).sample("a")
+    (root / "Annotations/a.xml").write_text(annotation("cat</name><name>dog"))
+    with refused("Annotations/a.xml", "an object of several names"):
+        VocDataset(root).sample("a")
 
 
 def test_an_image_without_any_class_is_refused(root: Path) -> None:
@@ -276,6 +279,7 @@ def test_a_class_name_with_a_meaning_elsewhere_is_refused(tmp_path: Path, name: 
     [
         ("", "0 classes; write 1 to 254 names"),
         ("\n".join(f"c{i}" for i in range(255)), "255 classes; write 1 to 254 names"),
+        ("0 bg\n1: cat\n", "'0 bg' is a number and a name; write the names alone"),
         ("cat\ndog\n cat\n", "listed twice: cat; keep each name once"),
     ],
 )
@@ -326,6 +330,7 @@ def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None
     ("line", "what"),
     [
         ("a 1", "'a 1' is an id with labels behind it"), ("a -1 0.0", "an id with labels behind"),
+        ("a,1,0", "'a,1,0' is an id with labels behind it"),
         ("a cat dog", "'a cat dog' is more than an id"), ("x/a.jpg", "a path outside JPEGImages"),
         ("/JPEGImages/a.jpg /SegmentationClass/b.png", "names two images"),
     ],

@@ -214,13 +214,15 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
     """Note what is allowed, but may not be meant."""
     from wsss.data.check_splits import VOC_ID
 
-    if not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen):
+    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
+    if assumed:
         report.notes.append(
             f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
             "one a line"
         )
     held = {k for image in seen.values() for k in image.labels}
-    if absent := [name for k, name in enumerate(report.classes) if k not in held]:
+    absent = [name for k, name in enumerate(report.classes) if k not in held]
+    if absent and held and not assumed:
         report.notes.append(f"in no image: {', '.join(absent)}")
     for split in ids:
         if lacking := sum(bool(seen[i].labels) and not seen[i].has_mask for i in ids[split]):

@@ -22,6 +22,8 @@ RESERVED = {"background": 0, "bg": 0, "ignore": IGNORE_INDEX, "void": IGNORE_IND
 
 CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 
+NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
+
 CLASS_LIST = "classes.txt"
 MAX_LIST_BYTES = 1 << 20
 """Of classes.txt; 254 names of 80 characters are far below."""
@@ -73,6 +75,11 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
             f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one a line"
+        )
+    if all(NUMBERED.match(name) for name in names):
+        raise ClassListError(
+            f"{path}: {quoted(names[0])} is a number and a name; write the names alone, one a "
+            "line, without background"
         )
     for name in names:
         reserved = RESERVED.get(re.sub(r"[\W_]", "", name).casefold())

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from wsss.errors import ForeseenError
 
+OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".json")
+"""In which pictures, masks and labels come from other tools."""
+
 
 def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
     """Return a file's content. Raises `refusal` if it cannot be read or is over `limit` bytes."""
@@ -32,7 +35,13 @@ def read_text(path: Path, limit: int, refusal: type[ForeseenError]) -> str:
 
 
 def what_is_there(path: Path) -> str:
-    """Say in two words what stands in a file's place."""
-    if path.is_symlink() and not path.exists():
+    """Say in a few words what stands in a file's place, or beside it under another ending."""
+    if path.is_dir():
+        return "a folder"
+    if path.exists():
+        return "not readable"
+    if path.is_symlink():
         return "a broken link"
-    return "a folder" if path.is_dir() else "not readable" if path.exists() else "no file"
+    beside = (f"{path.stem}{e}" for ending in OTHER_ENDINGS for e in (ending, ending.upper()))
+    found = next((name for name in beside if path.with_name(name).exists()), None)
+    return f"no file, but {found}" if found else "no file"

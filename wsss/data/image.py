@@ -79,7 +79,8 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
             "file"
         ) from None
     except BROKEN_IMAGE as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace the file") from None
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from None
 
 
 def _kind(path: Path) -> str:

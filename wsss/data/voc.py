@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
 from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
-from wsss.data.files import read_bytes, read_text
+from wsss.data.files import read_bytes, read_text, what_is_there
 from wsss.errors import ForeseenError
 from wsss.printable import printable, quoted
 
@@ -41,6 +41,7 @@ ENDINGS = {
 PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
 MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)
 """As PSA's and IRN's lists name an image: `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
+SEPARATOR = re.compile(r"[\s,;]+")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
@@ -96,8 +97,8 @@ class VocDataset:
         if path is None:
             names = printable(", ".join(self.split_names()))
             raise DataError(f"{folder / split}.txt: no such split; there are: {names or 'none'}")
-        lines = [line.split() for line in read_text(path, MAX_LIST_BYTES, DataError).splitlines()]
-        ids = [self._listed_id(path, words) for words in lines if words]
+        lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
+        ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
         if not ids:
             raise DataError(f"{path}: the split is empty; write one image id a line")
         if len(set(ids)) < len(ids):
@@ -105,9 +106,9 @@ class VocDataset:
             raise DataError(f"{path}: {twice} is listed twice; keep it once")
         return ids
 
-    def _listed_id(self, path: Path, words: list[str]) -> str:
+    def _listed_id(self, path: Path, line: str) -> str:
         """Return the id that a line of a list names, by itself or by its files."""
-        first, *rest = words
+        first, *rest = SEPARATOR.split(line)
         named = PICTURE_PATH.fullmatch(first)
         name = self._without_ending(named[1] if named else first)
         if not IMAGE_ID.fullmatch(name):
@@ -118,15 +119,15 @@ class VocDataset:
             )
         if not rest:
             return name
-        line, mask = quoted(" ".join(words)), MASK_PATH.fullmatch(rest[0])
+        mask = MASK_PATH.fullmatch(rest[0])
         if mask and len(rest) == 1:
             if mask[1] == name:
                 return name
-            raise DataError(f"{path}: {line} names two images; give each its own line")
+            raise DataError(f"{path}: {quoted(line)} names two images; give each its own line")
         labels = all(NUMBER.fullmatch(word) for word in rest)
         what = "an id with labels behind it" if labels else "more than an id"
         raise DataError(
-            f"{path}: {line} is {what}; keep the id alone, one a line: labels come from "
+            f"{path}: {quoted(line)} is {what}; keep the id alone, one a line: labels come from "
             "Annotations or masks"
         )
 
@@ -150,9 +151,10 @@ class VocDataset:
         """Return the path of VOC's own mask, or of SBD's where VOC has none."""
         if path := self._mask_path(image_id):
             return path
+        path = self.root / f"SegmentationClass/{image_id}.png"
         raise DataError(
-            f"{self.root}/SegmentationClass/{image_id}.png: no mask here, nor in "
-            "SegmentationClassAug; add one"
+            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug; add one "
+            "as PNG"
         )
 
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
@@ -181,7 +183,8 @@ class VocDataset:
                 "image needs one of them for its labels"
             )
         if not labels:
-            raise DataError(f"{path}: no class present; an image needs at least one")
+            why = "no <object> below the root" if source == "xml" else f"only 0 or {IGNORE_INDEX}"
+            raise DataError(f"{path}: no class present ({why}); an image needs at least one")
         return Sample(image_id, self.image_path(image_id), labels, cast("LabelSource", source))
 
     def samples(self, split: str) -> list[Sample]:
@@ -198,9 +201,11 @@ class VocDataset:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
         labels = set()
         for node in root.findall("object"):
+            names = node.findall("name")
             name = " ".join((node.findtext("name") or "").split())
-            if not name:
-                raise DataError(f"{path}: an object without a name; name its class or remove it")
+            if len(names) != 1 or not name:
+                what = "of several names" if len(names) > 1 else "without a name"
+                raise DataError(f"{path}: an object {what}; name its one class or remove it")
             if name not in self.classes:
                 assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
                 raise DataError(
