@@ -158,7 +158,7 @@ def test_more_problems_than_fit_are_counted(copy: Path) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_PROBLEMS + 1
     assert "gone_00.jpg: missing" in lines[0]
-    assert lines[-1] == "... and 3 more; see: wsss data check --json"
+    assert lines[-1] == f"... and 3 more; see: wsss data check --json --data {copy}"
 
 
 def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:

@@ -265,7 +265,7 @@ def test_what_is_no_image_and_what_is_missing_are_refused_by_name(tmp_path: Path
         for path, fault in (
             (words, "cannot be decoded (damaged or of another kind, not JPEG or PNG or WEBP or"),
             (empty, "cannot be decoded (an empty file"),
-            (tmp_path / "gone.jpg", "missing (no file); add the file"),
+            (tmp_path / "gone.jpg", "missing; add the file"),
             (tmp_path / "folder.jpg", "cannot be decoded ("),
         ):
             with pytest.raises(DataError, match=re.escape(f"{path}: {fault}")):

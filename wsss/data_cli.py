@@ -76,7 +76,7 @@ def check(
             raise typer.Exit(2 if problems else 0)
         print(check_page.page(report, against), flush=True)
         if problems:
-            raise DataError(in_few_lines(problems))
+            raise DataError(in_few_lines(problems, dataset.root))
         print("no problem found")
 
 

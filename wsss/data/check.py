@@ -9,6 +9,7 @@ kept, as some copying tools and failing disks do. `recheck` reads everything aga
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -59,14 +60,14 @@ class DataReport:
     def raise_if_broken(self) -> None:
         """Raise DataError with the problems, one a line, if there are any."""
         if self.problems:
-            raise DataError(in_few_lines(self.problems))
+            raise DataError(in_few_lines(self.problems, self.root))
 
 
-def in_few_lines(problems: list[str]) -> str:
+def in_few_lines(problems: list[str], root: Path) -> str:
     """Return problems one a line, those after MAX_PROBLEMS counted."""
     rest = len(problems) - MAX_PROBLEMS
-    more = [f"... and {rest} more; see: wsss data check --json"] if rest > 0 else []
-    return "\n".join([*problems[:MAX_PROBLEMS], *more])
+    more = f"... and {rest} more; see: wsss data check --json --data {shlex.quote(str(root))}"
+    return "\n".join([*problems[:MAX_PROBLEMS], *([more] if rest > 0 else [])])
 
 
 def check_data(

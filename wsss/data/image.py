@@ -69,9 +69,10 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
     except DataError:
         raise
     except FileNotFoundError:
+        found = what_is_there(path)
+        there = "" if found == "no file" else f" ({found})"
         raise DataError(
-            f"{path}: missing ({what_is_there(path)}); add the file or take the image off its "
-            "splits"
+            f"{path}: missing{there}; add the file or take the image off its splits"
         ) from None
     except UnidentifiedImageError:
         raise DataError(
