@@ -256,7 +256,7 @@ def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -
         with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):
             score_folder(predictions, dataset, ids)
     path.unlink()
-    with pytest.raises(DataError, match=rf"{ids[0]}\.png: cannot be read"):
+    with pytest.raises(DataError, match=rf"{ids[0]}\.png: missing; add the file"):
         score_folder(predictions, dataset, ids)
     with pytest.raises(DataError, match="no pixel to score in 0 images"):
         score_folder(predictions, dataset, [])
