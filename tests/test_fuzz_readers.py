@@ -9,11 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from rich.progress import Progress
 
 from sweeps.plan.chain import ChainConfig
@@ -26,7 +23,7 @@ from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
 from wsss.data.archives import ArchiveError, extract
 from wsss.data.sbd import read_id_list
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import DataError
 from wsss.identity import cam_id, config_id, run_id
 from wsss.overrides import (
     ConfigError,
@@ -219,40 +216,12 @@ def test_any_description_of_a_sweep_is_read_or_refused_by_name(tmp_path: Path, s
     assert str(path) in refusal  # none of these has all that it needs
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A JPEG and a palette PNG of 24 x 16 pixels."""
-    pixels = np.random.default_rng(0).integers(0, 21, (16, 24), dtype=np.uint8)
-    jpeg, png = io.BytesIO(), io.BytesIO()
-    Image.fromarray(pixels * 12).convert("RGB").save(jpeg, "JPEG", comment=b"c", dpi=(72, 72))
-    mask = Image.fromarray(pixels)
-    mask.putpalette(list(range(256)) * 3)
-    mask.save(png, "PNG", transparency=3)
-    return {"JPEGImages/a.jpg": jpeg.getvalue(), "SegmentationClass/a.png": png.getvalue()}
-
-
 def damaged(whole: bytes, seed: int) -> bytes:
     """Change up to four bytes, and cut the end off now and then."""
     rng, content = random.Random(seed), bytearray(whole)
     for _ in range(rng.randint(1, 4)):
         content[rng.randrange(len(content))] = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
     return bytes(content[: rng.choice([len(content), len(content), rng.randrange(len(content))])])
-
-
-def test_damaged_pictures_are_read_or_refused_by_name(
-    pictures: dict[str, bytes], tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
-    for folder in ("JPEGImages", "SegmentationClass"):
-        (tmp_path / folder).mkdir()
-    dataset, refused = VocDataset(tmp_path), 0
-    for seed in range(600):
-        for name, whole in pictures.items():
-            (tmp_path / name).write_bytes(damaged(whole, seed))
-        for name, call in (("a.jpg", dataset.image_size), ("a.png", dataset.mask)):
-            refusal = own_refusal(lambda call=call: call("a"), DataError)
-            assert not refusal or name in refusal
-            refused += bool(refusal)
-    assert 200 < refused < 1200
 
 
 def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> None:

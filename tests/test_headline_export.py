@@ -119,7 +119,7 @@ def test_other_classes_and_missing_images_are_refused_before_training(
         check_exportable(VocDataset(root), "trial")
     image = next((root / "JPEGImages").glob(f"{VocDataset(root).image_ids('test')[0]}*"))
     image.unlink()
-    with pytest.raises(DataError, match="missing; add the image"):
+    with pytest.raises(DataError, match="missing; add the file"):
         check_exportable(VocDataset(root), "test")
     (root / "classes.txt").write_text("cat\ndog\n")
     with pytest.raises(DataError, match="leave --export out"):

@@ -248,7 +248,8 @@ def _configure(
     start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
     settled = settle(start, given, weights=weights, file=config)
     wanted = settled.config.data
-    report = check_data_once(dataset, sorted({wanted.train_split, wanted.eval_split}))
+    splits = sorted({wanted.train_split, wanted.eval_split})
+    report = check_data_once(dataset, splits, scored=[wanted.eval_split])
     report.raise_if_broken()
     chosen = with_data(settled, report, data)
     require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)

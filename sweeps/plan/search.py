@@ -323,7 +323,8 @@ def make_search(
                 "without it"
             )
     dataset = VocDataset(data.absolute())
-    report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
+    scored = base.data.eval_split
+    report = check_data(dataset, sorted({base.data.train_split, scored}), scored=[scored])
     report.raise_if_broken()
     base = with_data(settled, report, data)
     require_batch(report.num_images[base.data.train_split], base.train.batch_size)

@@ -99,7 +99,7 @@ def make_sweep(
     base = settled.config
     dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
-    report = check_data_once(dataset, splits, recheck=recheck)
+    report = check_data_once(dataset, splits, scored=[base.data.eval_split], recheck=recheck)
     report.raise_if_broken()
     base = with_data(settled, report, data)
     sweep = Sweep(
