@@ -475,7 +475,7 @@ def test_cams_of_a_picture_that_was_replaced_are_made_again(run: Path, voc: Path
     replace_picture(VocDataset(voc).image_path(first))
     told = fail("evaluate", *words)
     assert f"{first}.npz: made by another network, or when its picture" in told
-    assert told.endswith(f"infer again: wsss infer --run {run} --split val\n")
+    assert told.endswith(f"infer again: {command('wsss', 'infer', *words)}\n")
     assert "(1 new)" in succeed("infer", *words)
     assert "(0 new)" in succeed("infer", *words)
     succeed("evaluate", *words)
