@@ -78,8 +78,8 @@ def calibrate(
     from wsss.training.prior import PriorLimits
 
     with explained():
-        _refuse_job_server(address)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         root = data_folder(data)
         sweep, report = make_sweep(
             [TABLE], preset=preset or default_preset(data, root), data=root, weights=weights,
@@ -87,7 +87,6 @@ def calibrate(
         )  # fmt: skip
         facts = data_facts(sweep, report)
         results = open_store(store)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
         )
@@ -109,17 +108,6 @@ def default_preset(data: str, root: Path) -> str:
     if data in DRAWN:
         return "tiny"
     return "irn" if is_full_voc(root) else "short"
-
-
-def _refuse_job_server(address: str | None) -> None:
-    """Raise ConfigError for a job server, which `sweeps submit` knows and this command does not."""
-    from wsss.overrides import ConfigError
-
-    if address and address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"--address {address}: calibrate joins a Ray cluster, and cannot be submitted to a job "
-            "server; run it on the cluster's head with --address auto"
-        )
 
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.run.join import check_address, check_cluster
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -67,10 +68,13 @@ class Demand(NamedTuple):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a sweep may use. Nothing here changes a result beyond rounding."""
+    """What a sweep may use. Nothing here changes a result beyond rounding.
+
+    Raises ClusterError for an address that no cluster can have.
+    """
 
     address: str | None = None
-    """Ray cluster to join; None starts one on this machine and ends it with the sweep."""
+    """Ray cluster to join, `auto` or HOST:PORT; None starts one on this machine for the sweep."""
     workers: int | None = None
     """Ray Train workers per trial as a person asked for them; None: as `num_workers` says."""
     cpus: float = 1.0
@@ -83,6 +87,8 @@ class Resources:
     """How each process trains, within its share of a GPU."""
 
     def __post_init__(self) -> None:
+        if self.address is not None:
+            check_address(self.address)
         share = min(1.0, self.gpus) or 1.0
         object.__setattr__(self, "execution", replace(self.execution, gpu_share=share))
 
@@ -267,9 +273,14 @@ def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
 
 @contextmanager
 def running_ray(resources: Resources) -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done."""
+    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done.
+
+    Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
+    """
     import ray
 
+    if resources.address is not None:
+        check_cluster(resources.address)
     try:
         with held_back():
             start_ray(resources)
@@ -289,7 +300,7 @@ def start_ray(resources: Resources) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if resources.address:
+    if resources.address is not None:
         ray.init(resources.address, **quiet)
         return
     let_children_keep_memory()
