@@ -1,13 +1,16 @@
-"""Ctrl-C that waits for the end of what it must not break."""
+"""Signals that ask for an orderly end, and those that wait for what they must not break."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sweeps.run.resources import held_back
+from sweeps.run.signals import Interrupts, handled, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,7 @@ def press_ctrl_c() -> None:
 
 
 def twice(reached: list[str]) -> None:
-    with held_back():
+    with held_back(signal.SIGINT):
         press_ctrl_c()
         press_ctrl_c()
         reached.append("the end")
@@ -39,7 +42,7 @@ def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
 
 
 def then_an_error() -> None:
-    with held_back():
+    with held_back(signal.SIGINT):
         press_ctrl_c()
         raise RuntimeError("no Ray here")
 
@@ -54,10 +57,54 @@ def test_another_thread_may_use_it_too() -> None:
     reached = []
 
     def work() -> None:
-        with held_back():
+        with held_back(signal.SIGINT):
             reached.append("the end")
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert reached == ["the end"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(how: signal.Signals) -> None:
+    before = signal.getsignal(how)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), how)
+        assert interrupts.requested == how.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), how)
+    assert signal.getsignal(how) is before
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    with handled([signal.SIGHUP], signal.SIG_IGN), Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.requested is None
+
+
+GOES_ON = """
+import sys, time
+from sweeps.run.signals import Interrupts
+with Interrupts() as interrupts:
+    print("ready", flush=True)
+    while interrupts.requested is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    print("still here", flush=True)
+sys.exit(7 if interrupts.requested == "SIGHUP" else 1)
+"""
+
+
+def test_a_terminal_that_closes_asks_once_and_printing_goes_on_without_it() -> None:
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", GOES_ON], stdout=end, stderr=end, cwd=Path(__file__).parents[1]
+    )
+    os.close(end)
+    assert os.read(terminal, 100).startswith(b"ready")
+    os.close(terminal)
+    for _ in range(2):  # one of the shell, one of the kernel
+        process.send_signal(signal.SIGHUP)
+        threading.Event().wait(0.05)
+    assert process.wait(timeout=60) == 7

@@ -131,7 +131,7 @@ REFUSALS = {
     "rpc_client.h:153: Failed to connect to GCS at address 192.0.2.2:26379 within 5 seconds.": (
         "note of the last cluster on this machine names 192.0.2.2:26379, where none answers"
     ),
-    "Traceback\nOSError: no more processes": "no Ray cluster answers there; Ray says: OSError: no more",
+    "Traceback\nOSError: no more files": "no Ray cluster answers there; Ray says: OSError: no more",
 }
 """What Ray prints -> what is said of it."""
 

@@ -361,19 +361,24 @@ NAMES = [f"trial {number}" for number in range(5 * GROUP)]
 class SlowTracker:
     """Takes part in the first synchronisation only when it is let."""
 
-    uri, problem = "nowhere", "no route"
+    uri, problem, at_work = "nowhere", "no route", True
 
     def __init__(self, *, works: bool = True) -> None:
         self.works = works
+        self.status: str | None = None
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
         self.running: list[set[str]] = []
 
-    def sync(self, children: Collection[str], *, running: Collection[str]) -> bool:
+    def sync(self, children: Collection[str] = ("all",), *, running: Collection[str] = ()) -> bool:
         self.entered.set()
         assert self.go.wait(30)
         self.synced += children
         self.running.append(set(running))
+        return self.works
+
+    def finish(self, *, status: str) -> bool:
+        self.status = status
         return self.works
 
 
@@ -414,6 +419,30 @@ def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ende
     thread.__exit__(None, None, None)
     assert not thread.thread.is_alive()
     assert tracker.synced == [NAMES[0]]
+
+
+def driven_wrong(tracker: SlowTracker) -> None:
+    """A driver that starts a trial and then meets an error of its own."""
+    tracker.go.set()
+    with thread_of(tracker) as thread:
+        thread.notice(NAMES[0], running=True)
+        wait_for(lambda: bool(tracker.synced))
+        raise ZeroDivisionError
+
+
+def test_nothing_stays_running_in_mlflow_after_an_error_of_the_driver() -> None:
+    tracker = SlowTracker()
+    with pytest.raises(ZeroDivisionError):
+        driven_wrong(tracker)
+    assert (tracker.synced[-1], tracker.running[-1], tracker.status) == ("all", set(), "KILLED")
+
+
+def test_nothing_is_logged_of_a_start_that_failed() -> None:
+    tracker = SlowTracker()
+    tracker.at_work = False
+    with pytest.raises(ZeroDivisionError), thread_of(tracker):
+        raise ZeroDivisionError
+    assert (tracker.synced, tracker.status) == ([], None)
 
 
 def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:

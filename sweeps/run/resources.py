@@ -9,7 +9,6 @@ a part of a GPU never straddles two GPUs.
 import math
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.run.join import check_address, check_cluster
+from sweeps.run.signals import handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -282,11 +282,11 @@ def running_ray(resources: Resources) -> Iterator[None]:
     if resources.address is not None:
         check_cluster(resources.address)
     try:
-        with held_back():
+        with held_back(signal.SIGINT):
             start_ray(resources)
         yield
     finally:
-        with held_back():
+        with held_back(signal.SIGINT):
             ray.shutdown()
 
 
@@ -305,12 +305,10 @@ def start_ray(resources: Resources) -> None:
         return
     let_children_keep_memory()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
-    ray.init(
-        "local",
-        num_gpus=_gpus_here(resources.gpus) if resources.gpus else None,
-        include_dashboard=not resources.inline,
-        **quiet,
-    )
+    num_gpus = _gpus_here(resources.gpus) if resources.gpus else None
+    # A terminal that closes sends SIGHUP to Ray's processes too, which still have work to end.
+    with handled([signal.SIGHUP], signal.SIG_IGN):
+        ray.init("local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet)
 
 
 def _gpus_here(asked: float) -> int:
@@ -326,24 +324,3 @@ def _gpus_here(asked: float) -> int:
         "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
         "with --address"
     )
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Within this context SIGINT waits; at its end it is delivered, once.
-
-    For `ray.init` and `ray.shutdown`: the first swallows a KeyboardInterrupt at one place and at
-    another leaves a process that crashes at its end. Outside the main thread, where Python allows
-    no handlers, it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    noted: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if noted:
-            signal.raise_signal(signal.SIGINT)
