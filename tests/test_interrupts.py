@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.run.signals import Interrupts, handled, held_back
+from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
 
 
 @pytest.fixture(autouse=True)
 def _pythons_handler() -> Iterator[None]:
     """What a test before has left may be Ray's."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
+    with (
+        handled([signal.SIGINT], signal.default_int_handler),
+        handled([signal.SIGHUP], signal.SIG_DFL),  # tests under nohup ignore it
+    ):
+        yield
 
 
 def press_ctrl_c() -> None:
@@ -26,7 +28,7 @@ def press_ctrl_c() -> None:
 
 
 def twice(reached: list[str]) -> None:
-    with held_back(signal.SIGINT):
+    with held_back():
         press_ctrl_c()
         press_ctrl_c()
         reached.append("the end")
@@ -42,7 +44,7 @@ def test_ctrl_c_waits_for_the_end_and_comes_once() -> None:
 
 
 def then_an_error() -> None:
-    with held_back(signal.SIGINT):
+    with held_back():
         press_ctrl_c()
         raise RuntimeError("no Ray here")
 
@@ -57,13 +59,21 @@ def test_another_thread_may_use_it_too() -> None:
     reached = []
 
     def work() -> None:
-        with held_back(signal.SIGINT):
+        with held_back():
             reached.append("the end")
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert reached == ["the end"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_work_without_a_driver_ends_as_by_ctrl_c(how: signal.Signals) -> None:
+    before = signal.getsignal(how)
+    with as_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), how)
+    assert signal.getsignal(how) is before
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -78,8 +88,9 @@ def test_the_first_signal_asks_and_the_second_ends(how: signal.Signals) -> None:
 
 
 def test_a_hangup_that_is_ignored_stays_so() -> None:
-    with handled([signal.SIGHUP], signal.SIG_IGN), Interrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGHUP)
+    with handled([signal.SIGHUP], signal.SIG_IGN), as_ctrl_c(), Interrupts() as interrupts:
+        with held_back():
+            os.kill(os.getpid(), signal.SIGHUP)
         assert interrupts.requested is None
 
 

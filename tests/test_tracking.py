@@ -358,14 +358,23 @@ def _size(folder: Path) -> int:
 NAMES = [f"trial {number}" for number in range(5 * GROUP)]
 
 
+def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
+    tracker, other = (Tracker(store, Made(AT_WORK)) for _ in range(2))
+    assert tracker.sync()
+    other.abandon()
+    assert the_run(store, parent="parent").info.status == "RUNNING"
+    tracker.abandon()
+    assert the_run(store, parent="parent").info.status == "KILLED"
+
+
 class SlowTracker:
     """Takes part in the first synchronisation only when it is let."""
 
-    uri, problem, at_work = "nowhere", "no route", True
+    uri, problem = "nowhere", "no route"
 
     def __init__(self, *, works: bool = True) -> None:
         self.works = works
-        self.status: str | None = None
+        self.is_abandoned = False
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
         self.running: list[set[str]] = []
@@ -377,9 +386,8 @@ class SlowTracker:
         self.running.append(set(running))
         return self.works
 
-    def finish(self, *, status: str) -> bool:
-        self.status = status
-        return self.works
+    def abandon(self) -> None:
+        self.is_abandoned = True
 
 
 def thread_of(tracker: SlowTracker, warn: Callable[[str], None] = print) -> TrackingThread:
@@ -430,19 +438,14 @@ def driven_wrong(tracker: SlowTracker) -> None:
         raise ZeroDivisionError
 
 
-def test_nothing_stays_running_in_mlflow_after_an_error_of_the_driver() -> None:
+def test_runs_are_ended_after_an_error_of_the_driver_alone() -> None:
     tracker = SlowTracker()
     with pytest.raises(ZeroDivisionError):
         driven_wrong(tracker)
-    assert (tracker.synced[-1], tracker.running[-1], tracker.status) == ("all", set(), "KILLED")
-
-
-def test_nothing_is_logged_of_a_start_that_failed() -> None:
-    tracker = SlowTracker()
-    tracker.at_work = False
-    with pytest.raises(ZeroDivisionError), thread_of(tracker):
-        raise ZeroDivisionError
-    assert (tracker.synced, tracker.status) == ([], None)
+    assert tracker.is_abandoned
+    with thread_of(well := SlowTracker()):
+        well.go.set()
+    assert not well.is_abandoned
 
 
 def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:

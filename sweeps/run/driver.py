@@ -25,7 +25,7 @@ from rich.text import Text
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
 from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.run.signals import SIGNALS, Interrupts, held_back
+from sweeps.run.signals import Interrupts, held_back
 from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
@@ -147,7 +147,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     if was_missing:
         ending = _run_tracked(subject, resources, console)
     if was_missing or not _is_tracked(subject):
-        with held_back(*SIGNALS):  # else a run would seem to be running for ever
+        with held_back():  # else a run would seem to be running for ever
             _track(subject, say)
     _say_common_error(ending, say)
     is_missing = subject.is_missing()

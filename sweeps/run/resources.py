@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.run.join import check_address, check_cluster
-from sweeps.run.signals import handled, held_back
+from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -273,7 +273,7 @@ def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
 
 @contextmanager
 def running_ray(resources: Resources) -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done.
+    """Join or start Ray (`start_ray`), and leave or end it. Signals wait until either is done.
 
     Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
     """
@@ -282,11 +282,12 @@ def running_ray(resources: Resources) -> Iterator[None]:
     if resources.address is not None:
         check_cluster(resources.address)
     try:
-        with held_back(signal.SIGINT):
+        with held_back():
             start_ray(resources)
-        yield
+        with as_ctrl_c():  # instead of Ray's own handler
+            yield
     finally:
-        with held_back(signal.SIGINT):
+        with held_back():
             ray.shutdown()
 
 

@@ -31,41 +31,50 @@ def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
-def held_back(*numbers: int) -> Iterator[None]:
-    """Let these signals wait; at the end each that came is delivered, once.
+def held_back() -> Iterator[None]:
+    """Let signals wait; at the end each that came is delivered, once.
 
     For `ray.init` and `ray.shutdown`: the first swallows a KeyboardInterrupt at one place and at
-    another leaves a process that crashes at its end.
+    another leaves a process that crashes at its end. And for what must be said at the end.
     """
     noted: list[int] = []
     try:
-        with handled(numbers, lambda number, frame: noted.append(number)):
+        with handled(SIGNALS, lambda number, frame: noted.append(number)):
             yield
     finally:
         for number in dict.fromkeys(noted):
             signal.raise_signal(number)
 
 
+@contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does."""
+    terminals = _terminals()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave(terminals)
+        raise KeyboardInterrupt
+
+    with handled(_heeded() - {signal.SIGINT}, interrupt):
+        yield
+
+
 class Interrupts:
     """Takes the three signals over while trials run. Use as a context manager.
 
     The first one sets `requested`; a further SIGINT or SIGTERM raises KeyboardInterrupt. A further
-    SIGHUP does not, as a terminal that closes may send two. Where SIGHUP is ignored already, as
-    under nohup, it stays so. Enter it after `ray.init`, which sets a handler of SIGTERM.
+    SIGHUP does not, as a terminal that closes may send two.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
         """The first signal's name."""
-        self.terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-        """Of standard output and error, those that are one."""
+        self.terminals = _terminals()
         self.stack = ExitStack()
 
     def __enter__(self) -> "Interrupts":
-        numbers = set(SIGNALS)
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            numbers.remove(signal.SIGHUP)
-        self.stack.enter_context(handled(numbers, self._handle))
+        self.stack.enter_context(handled(_heeded(), self._handle))
         self.stack.enter_context(_without_tunes_handler())
         return self
 
@@ -74,17 +83,29 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._leave_terminals()
+            _leave(self.terminals)
         elif self.requested is not None:
             raise KeyboardInterrupt
         self.requested = self.requested or signal.Signals(number).name
 
-    def _leave_terminals(self) -> None:
-        """Write nowhere from now on: to print on a closed terminal is an error."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in self.terminals:
-            os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+
+def _heeded() -> set[signal.Signals]:
+    """Return the three, without SIGHUP where it is ignored already, as under nohup."""
+    is_deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return set(SIGNALS) - ({signal.SIGHUP} if is_deaf else set())
+
+
+def _terminals() -> list[int]:
+    """Return the descriptors of standard output and error, if a person reads them."""
+    return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+
+def _leave(terminals: list[int]) -> None:
+    """Write nowhere from now on: to print on a closed terminal is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextmanager

@@ -47,9 +47,8 @@ class TrackingThread:
         self.ending.set()
         self.notices.put(None)  # wakes it
         self.thread.join(timeout=60)
-        if error is not None and self.tracker.at_work and not self.thread.is_alive():
-            self.tracker.sync()  # nobody else will say that nothing is running any more
-            self.tracker.finish(status="KILLED")
+        if error is not None and not self.thread.is_alive():
+            self.tracker.abandon()
 
     def notice(self, child: str, *, running: bool) -> None:
         """Say that a child's results changed, and whether it is at work now."""

@@ -46,7 +46,7 @@ class Tracker:
         self._parent_id = ""
         self._parent_status = "KILLED"
         """The parent's when this tracker does not sync: the one it found, or `finish` has set."""
-        self.at_work = False
+        self._at_work = False
         """Whether the parent was marked as running."""
         self._said: Summary | None = None
         self._addresses: dict[str, str] = {}
@@ -64,6 +64,12 @@ class Tracker:
     def finish(self, *, status: str) -> bool:
         """Log what the subject says at its end, and end the parent run with an MLflow status."""
         return self._attempt(lambda: self._finish(status))
+
+    def abandon(self) -> None:
+        """End as killed what was marked as running: the work has met an error or Ctrl-C."""
+        if self._at_work:
+            self.sync()
+            self.finish(status="KILLED")
 
     def log_report(self, folder: Path) -> bool:
         """Attach a folder of report files to the parent run, whose status stays what it was."""
@@ -87,7 +93,7 @@ class Tracker:
             run = runs.find(view.key)
             if run is None:
                 run = runs.create(view, {})
-            elif not self.at_work:
+            elif not self._at_work:
                 self._parent_status = run.info.status
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
@@ -95,9 +101,9 @@ class Tracker:
 
     def _sync(self, children: Collection[str] | None, running: Collection[str]) -> None:
         runs = self._connect()
-        if not self.at_work:
+        if not self._at_work:
             runs.client.update_run(self._parent_id, status="RUNNING")
-            self.at_work = True
+            self._at_work = True
         for view in self.subject.children(children, running):
             self._sync_child(view)
         progress = self.subject.progress()
@@ -115,7 +121,7 @@ class Tracker:
         runs = self._connect()
         runs.log_summary(self._parent_id, self.subject.closing())
         runs.client.set_terminated(self._parent_id, status)
-        self._parent_status, self.at_work = status, False
+        self._parent_status, self._at_work = status, False
         if self.subject.addresses and self._addresses:
             found = {"uri": self.uri, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)

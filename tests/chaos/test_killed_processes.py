@@ -8,6 +8,8 @@ import pytest
 from chaos_sweeps import command, epochs, in_mid_training, kill, run, started
 from invariants import assert_equal_stores, assert_equal_tracking
 
+from sweeps.run.signals import handled
+
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
@@ -66,7 +68,10 @@ def test_a_signal_stops_after_the_next_checkpoint_and_the_printed_command_goes_o
     pictures: Path, unbroken: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     store = tmp_path / "store"
-    with started(command(pictures, store), tmp_path / "log") as driver:
+    with (
+        handled([signal.SIGHUP], signal.SIG_DFL),  # tests under nohup ignore it
+        started(command(pictures, store), tmp_path / "log") as driver,
+    ):
         driver.until(in_mid_training(store, 2), "a checkpoint")
         send = os.killpg if how == signal.SIGHUP else kill  # a terminal tells all of its group
         send(driver.process.pid, how)

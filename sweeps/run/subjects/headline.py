@@ -16,7 +16,6 @@ from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Here, Place, Record, Stage, complete
 from sweeps.store.store import Store
-from sweeps.track.headline import HeadlineRuns
 from sweeps.track.tracker import Tracker
 from wsss.training.process import Process, pick_device
 
@@ -27,16 +26,15 @@ def run_headline(
     headline: Headline,
     store: Store,
     console: Console,
-    *,
-    label_workers: int,
+    tracker: Tracker,
     resources: Resources,
+    label_workers: int,
 ) -> None:
     """Run what is missing of every chain; print a line per stage and every 20 seconds.
 
     Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
-    tracker = Tracker(store, HeadlineRuns(store, headline))
     with _crew(resources, label_workers) as crew:
         place = Place(
             store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
