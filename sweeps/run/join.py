@@ -14,7 +14,7 @@ from wsss.errors import ForeseenError
 
 CONNECT_LIMIT_S = 5.0
 """Longest wait for a host to accept a connection."""
-JOIN_LIMIT_S = 20.0
+JOIN_LIMIT_S = 15.0
 """Longest wait until the cluster is joined; on a busy machine it takes some five seconds."""
 TRY = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}

@@ -71,9 +71,9 @@ def _crew(resources: Resources, label_workers: int) -> Iterator[Crew]:
     if resources.address is None and resources.inline and not resources.gpus:
         yield Here(label_workers)
         return
-    from sweeps.run.crew import Cluster
-
     with running_ray(resources):
+        from sweeps.run.crew import Cluster
+
         concurrency(resources)  # refuses what would wait for ever
         yield Cluster(resources)
 
