@@ -99,7 +99,7 @@ def test_a_headline_hands_them_to_its_stages(
 ) -> None:
     calls = given("sweeps.run.subjects.headline.run_headline")
     sweeps_command("headline", drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
-    resources = calls[0][-1]["resources"]
+    resources = calls[0][4]
     assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
     assert resources.num_workers == 1
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 from finished import fill, finished_sweep
 
 from sweeps.run.faults import Break, Decision, decide
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts
+from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,
@@ -85,17 +85,6 @@ def test_a_limit_of_zero_watches_nothing(tmp_path: Path) -> None:
     with Watchdog(tmp_path / "stack.txt", 0) as watchdog:
         watchdog.beat()
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(how: signal.Signals) -> None:
-    before = signal.getsignal(how)
-    with Interrupts() as interrupts:
-        os.kill(os.getpid(), how)
-        assert interrupts.requested == how.name
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), how)
-    assert signal.getsignal(how) is before
 
 
 def raised(message: str, *, elsewhere: bool = False) -> ErrorNote:

@@ -1,21 +1,26 @@
-"""Ctrl-C that waits for the end of what it must not break."""
+"""Signals that ask for an orderly end, and those that wait for what they must not break."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sweeps.run.resources import held_back
+from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
 
 
 @pytest.fixture(autouse=True)
 def _pythons_handler() -> Iterator[None]:
     """What a test before has left may be Ray's."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
+    with (
+        handled([signal.SIGINT], signal.default_int_handler),
+        handled([signal.SIGHUP], signal.SIG_DFL),  # tests under nohup ignore it
+    ):
+        yield
 
 
 def press_ctrl_c() -> None:
@@ -61,3 +66,56 @@ def test_another_thread_may_use_it_too() -> None:
     thread.start()
     thread.join()
     assert reached == ["the end"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_work_without_a_driver_ends_as_by_ctrl_c(how: signal.Signals) -> None:
+    before = signal.getsignal(how)
+    with as_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), how)
+    assert signal.getsignal(how) is before
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(how: signal.Signals) -> None:
+    before = signal.getsignal(how)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), how)
+        assert interrupts.requested == how.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), how)
+    assert signal.getsignal(how) is before
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    with handled([signal.SIGHUP], signal.SIG_IGN), as_ctrl_c(), Interrupts() as interrupts:
+        with held_back():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.requested is None
+
+
+GOES_ON = """
+import sys, time
+from sweeps.run.signals import Interrupts
+with Interrupts() as interrupts:
+    print("ready", flush=True)
+    while interrupts.requested is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    print("still here", flush=True)
+sys.exit(7 if interrupts.requested == "SIGHUP" else 1)
+"""
+
+
+def test_a_terminal_that_closes_asks_once_and_printing_goes_on_without_it() -> None:
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", GOES_ON], stdout=end, stderr=end, cwd=Path(__file__).parents[1]
+    )
+    os.close(end)
+    assert os.read(terminal, 100).startswith(b"ready")
+    os.close(terminal)
+    for _ in range(2):  # one of the shell, one of the kernel
+        process.send_signal(signal.SIGHUP)
+        threading.Event().wait(0.05)
+    assert process.wait(timeout=60) == 7

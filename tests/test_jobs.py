@@ -20,7 +20,13 @@ from ray.job_submission import JobStatus
 from sweeps.cluster import fetch, follow, job_server
 from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import Follower, exit_code
-from sweeps.cluster.job_server import JobError, JobGoneError, JobServer, UnreachableError
+from sweeps.cluster.job_server import (
+    JobError,
+    JobGoneError,
+    JobServer,
+    RefusedError,
+    UnreachableError,
+)
 from sweeps.cluster.jobs import (
     Request,
     entry_point,
@@ -182,11 +188,43 @@ def test_a_job_that_the_cluster_forgot_is_no_longer_followed(
         followed(Cluster((["one\n"], cut), ([], gone)), monkeypatch)
 
 
-def test_an_address_without_http_and_a_closed_port_are_explained() -> None:
-    with pytest.raises(JobError, match="begins with http://"):
-        JobServer("127.0.0.1:8265")
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8265", "auto", "http://", "http://h:x", "http://h:8265/#/jobs"]
+)
+def test_what_is_no_address_of_a_job_server_is_refused(address: str) -> None:
+    with pytest.raises(JobError, match=rf"^--address {address}: .* is http://HOST:PORT"):
+        JobServer(address)
+
+
+def test_a_closed_port_is_explained() -> None:
     with pytest.raises(UnreachableError, match="ray dashboard"):
         JobServer("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("404 Not Found\r\n\r\nno", "Version check returned 404"),
+        ("200 OK\r\n\r\n<html>", "Expecting value"),
+        ("200 OK\r\n\r\n[]", "list indices"),
+        ("200 OK\r\n\r\n{}", "ray_version"),
+        ('200 OK\r\n\r\n{"ray_version": "1.0"}', "Ray version 1.0 is running"),
+        ("500 Oops\r\n\r\nno", "500 Server Error: Oops"),
+    ],
+)
+def test_another_server_than_a_job_server_is_told_by_its_answer(answer: str, said: str) -> None:
+    def reply() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(f"HTTP/1.0 {answer}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=reply)
+        thread.start()
+        with pytest.raises(RefusedError, match=rf"not as a Ray job server \(.*{said}.*8265"):
+            JobServer(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(

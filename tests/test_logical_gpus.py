@@ -15,7 +15,8 @@ from targets import Piece, Pieces
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts
+from sweeps.run.stopping import OrderlyEnd
 from sweeps.run.tune import Round, run_trials
 from sweeps.store.store import Store
 from wsss.training.process import Process

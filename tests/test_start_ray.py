@@ -1,13 +1,18 @@
 """How a sweep starts or joins Ray, and which initial weights it tries before that."""
 
+import re
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sweeps.run import join
 from sweeps.run import resources as run
 from sweeps.run.driver import check_weights
+from sweeps.run.join import ClusterError, check_cluster, refusal
 from sweeps.run.resources import CapacityError, Resources
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
@@ -51,6 +56,93 @@ def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:
     ((words, options),) = calls
     assert words == ("192.0.2.1:6379",)
     assert "num_gpus" not in options
+
+
+@pytest.fixture
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No RAY_ADDRESS of whoever runs the tests."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+WRONG = {
+    "http://127.0.0.1:8265": "this is a job server",
+    "ray://10.0.0.1:10001": "Ray Client",
+    "ray:/10.0.0.1": "no address",
+    "head": "no address",
+    "local": "no address",
+    "": "no address",
+    "head:port": "no address",
+    "head:70000": "no address",
+    "user@head": "no address",
+}
+
+
+@pytest.mark.usefixtures("no_variable")
+@pytest.mark.parametrize("address", WRONG)
+def test_what_cannot_be_a_cluster_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    with pytest.raises(ClusterError, match=rf"^--address {address}: .*{WRONG[address]}.*HOST:PORT"):
+        Resources(address=address)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(
+            ClusterError, match=rf"RAY_ADDRESS {address}: .*{WRONG[address]}.*unset"
+        ):
+            Resources(address="auto")
+
+
+@pytest.mark.usefixtures("no_variable")
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "head.lab:6379", "[::1]:6379"])
+def test_an_address_that_a_cluster_can_have_is_taken(address: str) -> None:
+    assert Resources(address=address).address == address
+
+
+def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ClusterError, match=rf"^--address 127\.0\.0\.1:{port}: nothing listens"):
+        check_cluster(f"127.0.0.1:{port}")
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join, "JOIN_LIMIT_S", 3.0)
+    begun = time.monotonic()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(ClusterError, match="no Ray cluster answers there; give"),
+    ):
+        check_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - begun < 20
+
+
+REFUSALS = {
+    "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.10.1\n"
+    "This process on node 192.0.2.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n": (
+        "has Ray 2.9.0 and Python 3.10.1, this environment Ray 2.60.0 and Python 3.11.7; `make"
+    ),
+    "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: missing or incorrect": (
+        "wants a token and RAY_AUTH_MODE is not set here; export RAY_AUTH_MODE=token"
+    ),
+    "RuntimeError: No node info found matching attributes: ''\n\nConnectionError: Failed": (
+        "this machine is no node of the cluster; give the command on its head"
+    ),
+    "ConnectionError: Could not find any running Ray instance. Please": "start one with `ray start",
+    "rpc_client.h:153: Failed to connect to GCS at address 192.0.2.2:26379 within 5 seconds.": (
+        "note of the last cluster on this machine names 192.0.2.2:26379, where none answers"
+    ),
+    "Traceback\nOSError: no more files": "no Ray cluster answers there; Ray says: OSError: no more",
+}
+"""What Ray prints -> what is said of it."""
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_why_a_cluster_cannot_be_joined_is_said_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    (line,) = refusal("--address auto", said).splitlines()
+    assert re.match(f"--address auto: .*{REFUSALS[said]}", line)
 
 
 def test_each_kind_of_pretrained_weights_is_tried_once_and_none_without_any(

@@ -456,6 +456,15 @@ def _size(folder: Path) -> int:
 NAMES = [f"trial {number}" for number in range(5 * GROUP)]
 
 
+def test_only_who_marked_the_parent_as_running_ends_it_after_an_error(store: Store) -> None:
+    tracker, other = (Tracker(store, Made(AT_WORK)) for _ in range(2))
+    assert tracker.sync()
+    other.abandon()
+    assert the_run(store, parent="parent").info.status == "RUNNING"
+    tracker.abandon()
+    assert the_run(store, parent="parent").info.status == "KILLED"
+
+
 class SlowTracker:
     """Takes part in the first synchronisation only when it is let."""
 
@@ -463,6 +472,7 @@ class SlowTracker:
 
     def __init__(self, problem: Problem | None = None, *, answers: bool = True) -> None:
         self.problem, self.works, self.answers = problem, problem is None, answers
+        self.is_abandoned = False
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
         self.running: list[set[str]] = []
@@ -470,12 +480,15 @@ class SlowTracker:
     def check(self) -> bool:
         return self.answers
 
-    def sync(self, children: Collection[str], *, running: Collection[str]) -> bool:
+    def sync(self, children: Collection[str] = ("all",), *, running: Collection[str] = ()) -> bool:
         self.entered.set()
         assert self.go.wait(30)
         self.synced += children
         self.running.append(set(running))
         return self.works
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
 
 
 def thread_of(tracker: SlowTracker, warn: Callable[[str], None] = print) -> TrackingThread:
@@ -515,6 +528,25 @@ def test_a_thread_far_behind_lets_go_and_writes_nothing_after_the_sweep_has_ende
     thread.__exit__(None, None, None)
     assert not thread.thread.is_alive()
     assert tracker.synced == [NAMES[0]]
+
+
+def driven_wrong(tracker: SlowTracker) -> None:
+    """A driver that starts a trial and then meets an error of its own."""
+    tracker.go.set()
+    with thread_of(tracker) as thread:
+        thread.notice(NAMES[0], running=True)
+        wait_for(lambda: bool(tracker.synced))
+        raise ZeroDivisionError
+
+
+def test_runs_are_ended_after_an_error_of_the_driver_alone() -> None:
+    tracker = SlowTracker()
+    with pytest.raises(ZeroDivisionError):
+        driven_wrong(tracker)
+    assert tracker.is_abandoned
+    with thread_of(well := SlowTracker()):
+        well.go.set()
+    assert not well.is_abandoned
 
 
 def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:

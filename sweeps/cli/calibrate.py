@@ -81,8 +81,8 @@ def calibrate(
     from wsss.training.prior import PriorLimits
 
     with explained():
-        _refuse_job_server(address)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         root = data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(
@@ -92,7 +92,6 @@ def calibrate(
         say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
         facts = data_facts(sweep, report)
         results = open_store(store)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
         )
@@ -114,17 +113,6 @@ def default_preset(data: str, root: Path) -> str:
     if data in DRAWN:
         return "tiny"
     return "irn" if is_full_voc(root) else "short"
-
-
-def _refuse_job_server(address: str | None) -> None:
-    """Raise ConfigError for a job server, which `sweeps submit` knows and this command does not."""
-    from wsss.overrides import ConfigError
-
-    if address and address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"--address {address}: calibrate joins a Ray cluster, and cannot be submitted to a job "
-            "server; run it on the cluster's head with --address auto"
-        )
 
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:

@@ -189,12 +189,12 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.plan.headline import chain_metrics
     from sweeps.report.headline.build import build_headline_report, headline_folder
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
     from sweeps.run.driver import driving
+    from sweeps.run.signals import as_ctrl_c, held_back
     from sweeps.run.subjects.headline import run_headline
     from sweeps.track.headline import HeadlineRuns
     from sweeps.track.tracker import Tracker
@@ -203,21 +203,27 @@ def _work(
     tracker = Tracker(results, HeadlineRuns(results, planned))
     console.print(Text(f"{planned.choice}."))
     try:
-        with driving(results, "headline", "a headline", "wait for it or end it"):
-            run_headline(planned, results, console, resources, conduct, label_workers=label_workers)
-            _say_exports(planned, results, console)
-            report = headline_document(build_headline_report(planned, results))
-            folder = headline_folder(results, planned)
-            written = write_document(report, folder, "headline")
-            results.push_folder(folder)
+        with driving(results, "headline", "a headline", "wait for it or end it"), as_ctrl_c():
+            try:
+                run_headline(
+                    planned, results, console, tracker, resources, conduct,
+                    label_workers=label_workers,
+                )  # fmt: skip
+                _say_exports(planned, results, console)
+                report = headline_document(build_headline_report(planned, results))
+                folder = headline_folder(results, planned)
+                written = write_document(report, folder, "headline")
+                results.push_folder(folder)
+                print_document(console, report)
+                logged = tracker.sync() and tracker.finish(status="FINISHED")
+            except BaseException:
+                with held_back():
+                    tracker.abandon()
+                raise
     except KeyboardInterrupt:
-        done = all(chain_metrics(results, chain) for chain in planned.chains)
-        tracker.finish(status="FINISHED" if done else "KILLED")
         console.print(Text("interrupted; the same command goes on from here:"))
         console.print(Text(own_command()), soft_wrap=True)
         sys.exit(130)
-    print_document(console, report)
-    logged = tracker.sync() and tracker.finish(status="FINISHED")
     if not (logged and tracker.log_report(folder)):
         console.print(Text(f"MLflow at {tracker.address} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)

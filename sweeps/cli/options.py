@@ -52,7 +52,11 @@ SweepName = Annotated[
     str | None, typer.Option("--sweep", help="name of the sweep; default: the last one started")
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join; default: start Ray on this machine")
+    str | None,
+    typer.Option(
+        help="Ray cluster to join: `auto` on one of its nodes, or HOST:PORT of its head; default: "
+        "start Ray on this machine"
+    ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
 Recheck = Annotated[

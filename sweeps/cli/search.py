@@ -75,6 +75,7 @@ def search(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        resources = Resources(address, 0, cpus, gpus, max_concurrent, how)
         results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
@@ -94,5 +95,4 @@ def search(
                 "image-level labels come from their masks"
             )
         limits = PriorLimits(warns_after, fails_after)
-        resources = Resources(address, 0, cpus, gpus, max_concurrent, how)
         raise typer.Exit(drive(DrivenSearch(planned, results, samples, limits), resources))

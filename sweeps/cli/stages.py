@@ -313,12 +313,13 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
         yield Here(workers)
         return
-    from sweeps.run.crew import Cluster
     from sweeps.run.resources import Resources, running_ray
 
     joined = None if address == "local" else address
     resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
     with running_ray(resources):
+        from sweeps.run.crew import Cluster
+
         yield Cluster(resources)
 
 

@@ -138,8 +138,8 @@ def run(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
+        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
             raise typer.Exit(_probe(sweep, store, resources, probe, limits))

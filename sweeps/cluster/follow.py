@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
 
-from sweeps.cluster.job_server import JobError, JobServer, UnreachableError
+from sweeps.cluster.job_server import JobError, JobServer, RefusedError, UnreachableError
 
 SILENCE_S = 40.0
 """After so long without a line of the log, ask whether the server is still there: a laptop that
@@ -61,7 +61,7 @@ class Follower:
     def run(self) -> int:
         """Print the log until the job ends; return the job's exit code.
 
-        Raises JobGoneError if the cluster forgot the job, UnreachableError after GIVE_UP_S.
+        Raises JobGoneError if the cluster forgot the job, and after GIVE_UP_S what the server says.
         """
         job = self._follow()
         self._print_from(0, self._whole_log())
@@ -77,7 +77,7 @@ class Follower:
                 reason = asyncio.run(self._stream())
                 if job := self._ended():
                     return job
-            except UnreachableError:
+            except (UnreachableError, RefusedError):  # a head that starts answers with errors
                 reason = "no answer"
                 if self.lost_at and time.monotonic() - self.lost_at > GIVE_UP_S:
                     raise
@@ -138,7 +138,7 @@ class Follower:
         """Return the ended job's log; "" if its node is gone and has taken it along."""
         try:
             return self.server.log(self.job_id)
-        except RuntimeError:
+        except RefusedError:
             return ""
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from sweeps.run.join import token_trouble
 from wsss.commands import command
 from wsss.errors import ForeseenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
-TIMEOUT_S = 30.0
+ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
+TIMEOUT_S = 20.0
 """Longest wait for an answer."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -41,27 +44,44 @@ class JobGoneError(JobError):
     """The cluster knows no such job."""
 
 
+class RefusedError(JobError):
+    """Something answers, but not with what was asked for.
+
+    said: its answer, all lines.
+    """
+
+    def __init__(self, address: str, said: str) -> None:
+        self.said = said.strip(" .\n") or "an empty answer"
+        super().__init__(
+            f"{address}: answers, but not as a Ray job server ({self.last_line[:200]}); give the "
+            "address of the cluster's dashboard, by default on port 8265"
+        )
+
+    @property
+    def last_line(self) -> str:
+        """What went wrong, of an answer that holds a traceback."""
+        return self.said.splitlines()[-1]
+
+
 class JobServer:
-    """A cluster's job server. Every method raises UnreachableError if it does not answer."""
+    """A cluster's job server.
+
+    Every method raises UnreachableError if it does not answer, RefusedError if what it answers is
+    an error or makes no sense.
+    """
 
     def __init__(self, address: str) -> None:
-        if not address.startswith(("http://", "https://")):
+        if not ADDRESS.fullmatch(address):
             raise JobError(
-                f"--address {address}: the address of a job server begins with http://, e.g. "
+                f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
                 f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
             )
         self.address = address.rstrip("/")
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            # Ray's client would prefer these variables to the address which it is given.
-            with variables(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):
-                self._client = self._ask(lambda: JobSubmissionClient(self.address))
-        except (requests.RequestException, ValueError, KeyError) as error:
-            raise JobError(
-                f"{self.address}: something answers, but it is no Ray job server ({error}); give "
-                "the address of the dashboard, by default on port 8265"
-            ) from None
+        # Ray's client would prefer these variables to the address which it is given.
+        with variables(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):
+            self._client = self._ask(lambda: JobSubmissionClient(self.address))
 
     def jobs(self) -> list[JobDetails]:
         """Return all jobs, ours or not."""
@@ -71,10 +91,8 @@ class JobServer:
         """Return what the cluster knows of a job. Raises JobGoneError if that is nothing."""
         try:
             return self._ask(lambda: self._client.get_job_info(job_id))
-        except JobError:
-            raise
-        except RuntimeError as error:
-            if "status code 404" not in str(error):
+        except RefusedError as error:
+            if "status code 404" not in error.said:
                 raise
             raise JobGoneError(
                 f"{job_id}: {self.address} knows no such job "
@@ -84,7 +102,7 @@ class JobServer:
             ) from None
 
     def log(self, job_id: str) -> str:
-        """Return a job's log as far as it is. Raises RuntimeError if its node is gone."""
+        """Return a job's log as far as it is. Raises RefusedError if its node is gone."""
         return str(self._ask(lambda: self._client.get_job_logs(job_id)))
 
     def tail(self, job_id: str) -> AsyncIterator[str]:
@@ -105,11 +123,8 @@ class JobServer:
                 lambda: self._client.submit_job(entrypoint=command, submission_id=job_id, **more),
                 limited=False,  # an upload over a slow line
             )
-        except JobError:
-            raise
-        except RuntimeError as error:
-            last = str(error).strip(" .\n").splitlines()[-1]
-            raise JobError(f"{self.address}: the job was refused: {last}") from None
+        except RefusedError as error:
+            raise JobError(f"{self.address}: the job was refused: {error.last_line}") from None
 
     def _ask(self, question: Callable[[], Answer], *, limited: bool = True) -> Answer:
         """Return an answer of Ray's client, which itself would wait for ever on a dead line."""
@@ -125,9 +140,17 @@ class JobServer:
         try:
             return answer.result(TIMEOUT_S if limited else None)
         except AuthenticationError as error:
-            raise JobError(_token_trouble(self.address, str(error))) from None
+            raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
             raise UnreachableError(_no_server(self.address, error)) from None
+        except (
+            requests.RequestException,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise RefusedError(self.address, str(error)) from None
 
 
 @contextmanager
@@ -155,22 +178,3 @@ def _no_server(address: str, error: Exception) -> str:
         "cluster.yaml` and leave it open, or name another --address; `ray status` on the head says "
         "whether Ray runs there"
     )
-
-
-def _token_trouble(address: str, message: str) -> str:
-    """Explain a refused token without repeating anything of it."""
-    where = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
-    mode = os.environ.get("RAY_AUTH_MODE", "")
-    if "Forbidden" in message:
-        return (
-            f"{address}: this machine's token is not the cluster's; copy the token file with which "
-            f"the cluster was started (Ray takes the first of {where})"
-        )
-    if "cannot be opened or is empty" in message:
-        return f"{address}: the token file is missing or empty (Ray takes the first of {where})"
-    if mode != "token":
-        return (
-            f"{address}: the cluster wants a token and RAY_AUTH_MODE is {mode or 'not set'} here; "
-            f"export RAY_AUTH_MODE=token; the token is the first of {where}"
-        )
-    return f"{address}: the cluster wants a token and there is none here (first of {where})"

@@ -23,7 +23,8 @@ from rich.text import Text
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
 from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts, held_back
+from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
@@ -152,7 +153,8 @@ def drive(subject: Subject, resources: Resources) -> int:
     else:
         subject.write_down()
     if was_missing or not _is_tracked(subject):
-        _track(subject, say)
+        with held_back():  # else a run would seem to be running for ever
+            _track(subject, say)
     _say_common_error(ending, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
@@ -229,8 +231,8 @@ def run_missing(
 ) -> Ending:
     """Run all rounds of a subject to their end; raises as `drive` does.
 
-    say: prints a line for a person at each restart. Ends early, in order, after SIGINT, SIGTERM, a
-    spent budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
+    say: prints a line for a person at each restart. Ends early, in order, after a signal, a spent
+    budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
     """
     from sweeps.run.tune import run_trials
 

@@ -9,7 +9,6 @@ a part of a GPU never straddles two GPUs.
 import math
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.run.join import check_address, check_cluster
 from sweeps.run.ray_here import prepare_machine
+from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -68,10 +69,13 @@ class Demand(NamedTuple):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a sweep may use. Nothing here changes a result beyond rounding."""
+    """What a sweep may use. Nothing here changes a result beyond rounding.
+
+    Raises ClusterError for an address that no cluster can have.
+    """
 
     address: str | None = None
-    """Ray cluster to join; None starts one on this machine and ends it with the sweep."""
+    """Ray cluster to join, `auto` or HOST:PORT; None starts one on this machine for the sweep."""
     workers: int | None = None
     """Ray Train workers per trial as a person asked for them; None: as `num_workers` says."""
     cpus: float = 1.0
@@ -84,6 +88,8 @@ class Resources:
     """How each process trains, within its share of a GPU."""
 
     def __post_init__(self) -> None:
+        if self.address is not None:
+            check_address(self.address)
         share = min(1.0, self.gpus) or 1.0
         object.__setattr__(self, "execution", replace(self.execution, gpu_share=share))
 
@@ -268,13 +274,19 @@ def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
 
 @contextmanager
 def running_ray(resources: Resources) -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Ctrl-C waits until either is done."""
+    """Join or start Ray (`start_ray`), and leave or end it. Signals wait until either is done.
+
+    Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
+    """
     import ray
 
+    if resources.address is not None:
+        check_cluster(resources.address)
     try:
         with held_back():
             start_ray(resources)
-        yield
+        with as_ctrl_c():  # instead of Ray's own handler
+            yield
     finally:
         with held_back():
             ray.shutdown()
@@ -291,18 +303,16 @@ def start_ray(resources: Resources) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if resources.address:
+    if resources.address is not None:
         ray.init(resources.address, **quiet)
         return
     let_children_keep_memory()
     prepare_machine()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
-    ray.init(
-        "local",
-        num_gpus=_gpus_here(resources.gpus) if resources.gpus else None,
-        include_dashboard=not resources.inline,
-        **quiet,
-    )
+    num_gpus = _gpus_here(resources.gpus) if resources.gpus else None
+    # A terminal that closes sends SIGHUP to Ray's processes too, which still have work to end.
+    with handled([signal.SIGHUP], signal.SIG_IGN):
+        ray.init("local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet)
 
 
 def _gpus_here(asked: float) -> int:
@@ -318,24 +328,3 @@ def _gpus_here(asked: float) -> int:
         "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
         "with --address"
     )
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Within this context SIGINT waits; at its end it is delivered, once.
-
-    For `ray.init` and `ray.shutdown`: the first swallows a KeyboardInterrupt at one place and at
-    another leaves a process that crashes at its end. Outside the main thread, where Python allows
-    no handlers, it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    noted: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if noted:
-            signal.raise_signal(signal.SIGINT)

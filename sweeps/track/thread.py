@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 
 from sweeps.track.tracker import Tracker
 
@@ -16,6 +17,8 @@ GROUP = 8
 
 class TrackingThread:
     """Feeds a Tracker from one background thread. Use as a context manager.
+
+    If the work ends with an error, the runs are ended as killed.
 
     Notices are only hints which run changed; the tracker reads the store. What is not logged when
     the work ends is left to the synchronisation of all runs that follows it, and to the next one
@@ -38,11 +41,16 @@ class TrackingThread:
         self.thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
         self.ending.set()
         self.notices.put(None)  # wakes it
         if self.checked.is_set():  # else it has written nothing, and will not
             self.thread.join(timeout=60)
+        if error is not None and not self.thread.is_alive():
+            self.tracker.abandon()
 
     def notice(self, child: str, *, running: bool) -> None:
         """Say that a child's results changed, and whether it is at work now."""

@@ -100,6 +100,12 @@ class Tracker:
         """Log what the subject says at its end, and end the parent run with an MLflow status."""
         return self._attempt(lambda: self._finish(status))
 
+    def abandon(self) -> None:
+        """End as killed what was marked as running: the work has met an error or Ctrl-C."""
+        if self._at_work:
+            self.sync()
+            self.finish(status="KILLED")
+
     def log_report(self, folder: Path) -> bool:
         """Attach a folder of report files to the parent run, whose status stays what it was."""
         return self._attempt(lambda: self._log_report(folder))

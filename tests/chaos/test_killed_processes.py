@@ -1,11 +1,14 @@
 """Processes of a sweep killed by their ids: afterwards, everything is as if nothing had been."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from chaos_sweeps import command, epochs, in_mid_training, kill, run, started
 from invariants import assert_equal_stores, assert_equal_tracking
+
+from sweeps.run.signals import handled
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -60,14 +63,18 @@ def test_a_killed_sweep_goes_on_by_the_same_command(
     assert_nothing_lost(store, unbroken)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_after_the_next_checkpoint_and_the_printed_command_goes_on(
     pictures: Path, unbroken: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     store = tmp_path / "store"
-    with started(command(pictures, store), tmp_path / "log") as driver:
+    with (
+        handled([signal.SIGHUP], signal.SIG_DFL),  # tests under nohup ignore it
+        started(command(pictures, store), tmp_path / "log") as driver,
+    ):
         driver.until(in_mid_training(store, 2), "a checkpoint")
-        kill(driver.process.pid, how)
+        send = os.killpg if how == signal.SIGHUP else kill  # a terminal tells all of its group
+        send(driver.process.pid, how)
         assert driver.wait(200) == 130, driver.output()
     assert f"{how.name}: starting no more trials" in driver.output()
     printed = driver.output().split("goes on from here:\n")[1].splitlines()[0]

@@ -16,7 +16,6 @@ from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Crew, Here, Place, Record, Stage, complete
 from sweeps.store.store import Store
-from sweeps.track.headline import HeadlineRuns
 from sweeps.track.tracker import Tracker
 from wsss.training.process import Process, pick_device
 
@@ -27,6 +26,7 @@ def run_headline(
     headline: Headline,
     store: Store,
     console: Console,
+    tracker: Tracker,
     resources: Resources,
     conduct: Conduct,
     *,
@@ -37,7 +37,6 @@ def run_headline(
     Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
-    tracker = Tracker(store, HeadlineRuns(store, headline))
     with _crew(resources, label_workers) as crew:
         place = Place(
             store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
@@ -74,9 +73,9 @@ def _crew(resources: Resources, label_workers: int) -> Iterator[Crew]:
     if resources.address is None and resources.inline and not resources.gpus:
         yield Here(label_workers)
         return
-    from sweeps.run.crew import Cluster
-
     with running_ray(resources):
+        from sweeps.run.crew import Cluster
+
         concurrency(resources)  # refuses what would wait for ever
         yield Cluster(resources)
 

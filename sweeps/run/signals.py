@@ -1,0 +1,121 @@
+"""What SIGINT, SIGTERM and SIGHUP do while the driver is at work.
+
+Python allows handlers in the main thread alone; in any other, all of this does nothing.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TUNE_HANDLER = "TUNE_DISABLE_SIGINT_HANDLER"
+
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
+    """Handle signals by this for a while. Processes started meanwhile ignore what it ignores."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals wait; at the end each that came is delivered, once.
+
+    For `ray.init` and `ray.shutdown`: the first swallows a KeyboardInterrupt at one place and at
+    another leaves a process that crashes at its end. And for what must be said at the end.
+    """
+    noted: list[int] = []
+    try:
+        with handled(SIGNALS, lambda number, frame: noted.append(number)):
+            yield
+    finally:
+        for number in dict.fromkeys(noted):
+            signal.raise_signal(number)
+
+
+@contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does."""
+    terminals = _terminals()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave(terminals)
+        raise KeyboardInterrupt
+
+    with handled(_heeded() - {signal.SIGINT}, interrupt):
+        yield
+
+
+class Interrupts:
+    """Takes the three signals over while trials run. Use as a context manager.
+
+    The first one sets `requested`; a further SIGINT or SIGTERM raises KeyboardInterrupt. A further
+    SIGHUP does not, as a terminal that closes may send two.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        """The first signal's name."""
+        self.terminals = _terminals()
+        self.stack = ExitStack()
+
+    def __enter__(self) -> "Interrupts":
+        self.stack.enter_context(handled(_heeded(), self._handle))
+        self.stack.enter_context(_without_tunes_handler())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stack.close()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave(self.terminals)
+        elif self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = self.requested or signal.Signals(number).name
+
+
+def _heeded() -> set[signal.Signals]:
+    """Return the three, without SIGHUP where it is ignored already, as under nohup."""
+    is_deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return set(SIGNALS) - ({signal.SIGHUP} if is_deaf else set())
+
+
+def _terminals() -> list[int]:
+    """Return the descriptors of standard output and error, if a person reads them."""
+    return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+
+def _leave(terminals: list[int]) -> None:
+    """Write nowhere from now on: to print on a closed terminal is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+@contextmanager
+def _without_tunes_handler() -> Iterator[None]:
+    """Tune's own handler of SIGINT would end trials in mid-epoch."""
+    before = os.environ.get(TUNE_HANDLER)
+    os.environ[TUNE_HANDLER] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(TUNE_HANDLER)
+        if before is not None:
+            os.environ[TUNE_HANDLER] = before
