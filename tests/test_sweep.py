@@ -12,12 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps.stages.stage import Place
-from sweeps.stages.trial import run_group
-from sweeps.store.store import CamFolder, Store
+from sweeps.store.store import CamFolder
 from wsss.data.drawn import draw_voc
-from wsss.overrides import apply_overrides, parse_assignments
-from wsss.presets import TINY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -183,49 +179,6 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
     assert "another process runs sweep VI-tiny" in more.stderr
     assert "is running" in sync.stderr
     assert len(results(store)) == 4
-
-
-def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
-    pictures: Path, tmp_path: Path
-) -> None:
-    """Two processes share the global batch; frozen norms make their gradient the whole batch's."""
-    script = tmp_path / "one_trial.py"
-    script.write_text(
-        "import json, sys\n"
-        "from pathlib import Path\n"
-        "import ray\n"
-        "from sweeps.run.ray_train import Workers, fit\n"
-        "from sweeps.run.trainable import on_one_rank\n"
-        "from sweeps.stages.stage import Place\n"
-        "from sweeps.store.store import Store\n"
-        "from wsss.config import RunConfig\n"
-        "config, store, data = sys.argv[1:]\n"
-        "place = Place(Store(Path(store)), Path(data))\n"
-        "item = (RunConfig.model_validate(json.loads(config)),), place\n"
-        "ray.init('local', num_cpus=2, log_to_driver=False)\n"
-        "fit(on_one_rank, item, Workers(2, 0, 0.5), name='one',\n"
-        "    storage=Path(store) / 'ray_train')\n"
-    )
-    views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
-    config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views]))
-    stores = tmp_path / "alone", tmp_path / "together"
-    for _ in run_group([config], Place(Store(stores[0]), pictures)):
-        pass
-    words = [sys.executable, str(script), config.model_dump_json(), str(stores[1]), str(pictures)]
-    done = run(words)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (alone, alone_miou, one), (together, together_miou, two) = map(figures, stores)
-    assert (one, two) == (1, 2)
-    assert together == [pytest.approx(epoch, rel=1e-3) for epoch in alone]
-    assert together_miou == pytest.approx(alone_miou, abs=0.5)
-
-
-def figures(store: Path) -> tuple[list[list[float]], float, int]:
-    """Losses of each epoch, mIoU and number of processes of a store's one trial."""
-    (metrics,) = results(store).values()
-    (cam,) = (store / "cams").iterdir()
-    losses = [record["step_losses"] for record in CamFolder(cam).epochs()]
-    return losses, metrics["miou_fixed"], metrics["environment"]["processes"]
 
 
 @pytest.mark.parametrize(
