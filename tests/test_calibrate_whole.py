@@ -6,12 +6,12 @@ be from any sweep.
 
 import io
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mlflow_file import MlflowRun, mlflow_runs
 from rich.console import Console
 
 from sweeps.evidence.calibration import Outcome, read
@@ -64,17 +64,10 @@ def report_of(store: Path) -> str:
     return " ".join(report.read_text().split())
 
 
-def tags(store: Path) -> dict[str, dict[str, str]]:
-    """Of the MLflow runs by role, from MLflow's file: importing MLflow takes seconds, and warns."""
-    with sqlite3.connect(store / "mlflow.db") as database:
-        rows = list(database.execute("SELECT run_uuid, key, value FROM tags"))
-        found: dict[str, dict[str, str]] = {
-            run_id: {"status": status}
-            for run_id, status in database.execute("SELECT run_uuid, status FROM runs")
-        }
-    for run_id, key, value in rows:
-        found[run_id][key] = value
-    by_role = {run_tags["wsss.role"]: run_tags for run_tags in found.values()}
+def tracked(store: Path) -> dict[str, MlflowRun]:
+    """Return MLflow's runs by their role."""
+    found = mlflow_runs(store / "mlflow.db")
+    by_role = {run.tags["wsss.role"]: run for run in found}
     assert len(by_role) == len(found)
     return by_role
 
@@ -90,12 +83,12 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     assert f"failed: {CELL}: not learning: not clearly below" in status_of(Store(store))
     meaning = "What the failures mean not learning: L_cls was still that of the label"
     assert meaning in report_of(store)
-    trial = tags(store)["trial"]
-    assert trial["status"] == "FAILED"
-    assert trial["wsss.failure"].startswith(
+    trial = tracked(store)["trial"]
+    assert trial.status == "FAILED"
+    assert trial.tags["wsss.failure"].startswith(
         "not learning: not clearly below the label prior after 10"
     )
-    assert "wsss.warning" not in trial
+    assert "wsss.warning" not in trial.tags
 
     on = calibrate(drawn, store, "--retry-failed", "--prior-fails-after", "0", **AWAY)
     assert on.returncode == 0, on.stdout + on.stderr[-2000:]
@@ -110,17 +103,19 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
 
     assert "not up to date" in on.stdout
     assert "`sweeps sync` when it is back" in " ".join(on.stdout.split())
-    assert tags(store)["trial"] == trial
+    assert tracked(store)["trial"] == trial
     synced = run("-m", "sweeps", "sync", "--store", str(store))
     assert synced.returncode == 0, synced.stderr
-    found = tags(store)
+    found = tracked(store)
     assert found.keys() == {"sweep", "trial"}
-    assert found["sweep"]["wsss.calibration"] == "calibrates nothing here"
-    assert {run_tags["status"] for run_tags in found.values()} == {"FINISHED"}
-    assert found["trial"]["wsss.warning"].startswith(
-        "not clearly below the label prior after 5 iterations"
+    assert found["sweep"].tags["wsss.calibration"] == "calibrates nothing here"
+    assert {run.status for run in found.values()} == {"FINISHED"}
+    assert (
+        found["trial"]
+        .tags["wsss.warning"]
+        .startswith("not clearly below the label prior after 5 iterations")
     )
-    assert "wsss.failure" not in found["trial"]
+    assert "wsss.failure" not in found["trial"].tags
 
     again = calibrate(drawn, store)
     assert again.returncode == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, moto_server
+from mlflow_file import mlflow_runs
 
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
@@ -88,24 +89,6 @@ def trained(store: Path) -> dict[str, list[int]]:
     }
 
 
-def mlflow_runs(store: Path) -> list[dict[str, Any]]:
-    """Read the search's experiment in a process of its own: importing MLflow warns."""
-    script = (
-        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
-        "e = c.get_experiment_by_name('wsss-search');"
-        "h = lambda r: [[m.step, m.value] for m in"
-        " c.get_metric_history(r.info.run_id, 'objective/search_half')];"
-        "print(json.dumps([dict(id=r.info.run_id, status=r.info.status, tags=r.data.tags,"
-        " metrics=r.data.metrics, params=r.data.params, objective=h(r),"
-        " artifacts=[a.path for a in c.list_artifacts(r.info.run_id)])"
-        " for r in c.search_runs([e.experiment_id])]))"
-    )
-    words = [sys.executable, "-c", script, f"sqlite:///{store / 'mlflow.db'}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     """Return what this search comes to in one process, without Ray: draw, train, score."""
     search, _ = make_search(
@@ -158,7 +141,13 @@ def interrupted(
             time.sleep(0.02)
         driver.send_signal(signal.SIGINT)
         output, _ = driver.communicate(timeout=120)
-    before = history(first), trained(first), driver.returncode, output, mlflow_runs(first)
+    before = (
+        history(first),
+        trained(first),
+        driver.returncode,
+        output,
+        mlflow_runs(first / "mlflow.db"),
+    )
     left = keys(port)
     return {"store": second, "before": before, "left": left, "again": run(words, second)}
 
@@ -170,7 +159,7 @@ def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
     printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
     assert "--samples 3" in printed
     assert [known["status"] for known in trials] == ["finished", "running"]
-    status = {found["tags"].get("wsss.search_trial"): found["status"] for found in runs}
+    status = {found.tags.get("wsss.search_trial"): found.status for found in runs}
     assert status == {"0": "FINISHED", "1": "KILLED", None: "KILLED"}
     assert not [key for key in interrupted["left"] if key.startswith("leases/")]
 
@@ -238,27 +227,30 @@ def test_the_best_and_the_papers_setting_are_scored_on_the_held_out_half(
     assert not (store / "sweeps").exists()
 
 
-def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any) -> None:
+def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any, port: int) -> None:
     store = interrupted["store"]
-    runs = {found["tags"].get("wsss.search_trial"): found for found in mlflow_runs(store)}
+    tracked = mlflow_runs(store / "mlflow.db")
+    runs = {found.tags.get("wsss.search_trial"): found for found in tracked}
     parent = runs.pop(None)
-    assert sorted(runs) == ["0", "1", "2", "reference"]
-    assert {found["status"] for found in (parent, *runs.values())} == {"FINISHED"}
+    assert len(runs) == len(tracked) - 1
+    assert runs.keys() == {"0", "1", "2", "reference"}
+    assert {found.status for found in tracked} == {"FINISHED"}
     finished = [k for k in history(store) if k["status"] == "finished"]
     best = max(known["epochs"][-1]["objective"] for known in finished)
-    assert parent["metrics"]["objective/best_so_far"] == pytest.approx(best)
-    assert "objective/held_out_paper_setting" in parent["metrics"]
-    assert parent["artifacts"] == ["search.txt"]
+    assert parent.last("objective/best_so_far") == pytest.approx(best)
+    assert "objective/held_out_paper_setting" in parent.metrics
+    artifacts = parent.artifact_uri.removeprefix(f"{STORE}/")
+    assert [key for key in keys(port) if key.startswith(artifacts)] == [f"{artifacts}/search.txt"]
     for found in runs.values():
-        assert found["tags"]["mlflow.parentRunId"] == parent["id"]
+        assert found.tags["mlflow.parentRunId"] == parent.id
     for known in history(store):
         found = runs[str(known["number"])]
-        judged = [[record["epoch"], record["objective"]] for record in known["epochs"]]
-        assert found["objective"] == judged
+        judged = [(record["epoch"], record["objective"]) for record in known["epochs"]]
+        assert found.metrics["objective/search_half"] == judged
         stopped = str(known["status"] == "stopped").lower()
-        assert found["tags"]["wsss.stopped_early"] == stopped
+        assert found.tags["wsss.stopped_early"] == stopped
         for key, value in known["settings"].items():
-            assert float(found["params"][key]) == value
+            assert float(found.params[key]) == value
 
 
 def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
