@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from wsss.data.drawn import draw_voc
 
 pytestmark = pytest.mark.timeout(600)
@@ -177,7 +179,7 @@ print(json.dumps([shapes, runs, parent]))
 def test_wrong_requests_are_refused_before_compute(
     killed: dict[str, Any], tmp_path: Path, more: list[str], expected: str
 ) -> None:
-    done = run([*words(killed["data"], tmp_path / "store"), *more])
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, [*words(killed["data"], tmp_path / "store")[3:], *more])
+    assert done.exit_code == 2
     assert expected in done.stderr
     assert not (tmp_path / "store").exists()

@@ -47,7 +47,6 @@ def full(small: RunConfig) -> RunConfig:
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This machine's mirror; a test which deletes it has another machine."""
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
     return tmp_path / "mirror"
 
 
