@@ -28,12 +28,17 @@ CPUS ?= 1
 MICRO_BATCH ?=
 CHECKPOINT_MINUTES ?=
 LOADER_WORKERS ?=
+LABELS ?=
+EXPORT ?=
 SET ?=
 MLFLOW_PORT ?= 5000
 
-DATA_OPTIONS = --data "$(DATA)" $(STORE_OPTION) \
-	$(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-	$(foreach setting,$(SET),--set $(setting))
+# A word for the shell, whatever is in it.
+quote = '$(subst ','\'',$(1))'
+
+DATA_OPTIONS = --data $(call quote,$(DATA)) $(STORE_OPTION) \
+	$(if $(PRESET),--preset $(PRESET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(WEIGHTS),--weights $(call quote,$(WEIGHTS))) \
+	$(foreach setting,$(SET),--set $(call quote,$(setting)))
 PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
 TRAINING_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
 	$(if $(MICRO_BATCH),--micro-batch $(MICRO_BATCH)) \
@@ -44,7 +49,7 @@ WORKERS_OPTION = $(if $(WORKERS),--workers $(WORKERS))
 RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) $(WORKERS_OPTION)
 # With ADDRESS=http://..., a sweep is submitted to that cluster, whose own store it fills.
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
-STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store "$(STORE)"),--store "$(STORE)")
+STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store $(call quote,$(STORE))),--store $(call quote,$(STORE)))
 
 BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
 MORE_BENCHMARKS ?= step_choices planning random_walk
@@ -81,7 +86,7 @@ ablate-modules: $(STAMP) ## Tables III, IV and VI: views, module parts, attentio
 
 tables: $(STAMP) ## Tables III to VI, then the report on them
 	$(RUN) III IV V VI $(RUN_OPTIONS)
-	$(if $(filter http%,$(ADDRESS)),,$(BIN)/sweeps report --store "$(STORE)")
+	$(if $(filter http%,$(ADDRESS)),,$(BIN)/sweeps report --store $(call quote,$(STORE)))
 
 controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations of parts
 	$(RUN) controls controls-late controls-summed factorial $(RUN_OPTIONS)
@@ -111,18 +116,19 @@ probe: $(STAMP) ## the first PROBE steps of each training of TABLES: does it tra
 	$(RUN) $(TABLES) $(RUN_OPTIONS) --probe $(PROBE)
 
 status: $(STAMP) ## how far the last sweep is, cell by cell
-	$(BIN)/sweeps status --store "$(STORE)"
+	$(BIN)/sweeps status --store $(call quote,$(STORE))
 
 table: $(STAMP) ## print the tables of the last sweep
-	$(BIN)/sweeps table --store "$(STORE)"
+	$(BIN)/sweeps table --store $(call quote,$(STORE))
 
 report: $(STAMP) ## weigh the last sweep against the paper: verdicts, intervals, figures
-	$(BIN)/sweeps report --store "$(STORE)"
+	$(BIN)/sweeps report --store $(call quote,$(STORE))
 
 mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
-		--port $(MLFLOW_PORT) --workers 1 --backend-store-uri "sqlite:///$(abspath $(STORE))/mlflow.db" \
-		--artifacts-destination "$(abspath $(STORE))/mlartifacts"
+	store=$$(realpath -m -- $(call quote,$(STORE))); \
+		MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
+		--port $(MLFLOW_PORT) --workers 1 --artifacts-destination "$$store/mlartifacts" \
+		--backend-store-uri "sqlite+pysqlite:///$$(printf %s "$$store" | sed 's/%/%25/g; s/?/%3F/g')/mlflow.db"
 
 headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
 	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \
@@ -132,8 +138,8 @@ crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
 
 gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes; DATA, WEIGHTS=file
-	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data "$(DATA)") \
-		$(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(PRESET),--preset $(PRESET))
+	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data $(call quote,$(DATA))) \
+		$(if $(WEIGHTS),--weights $(call quote,$(WEIGHTS))) $(if $(PRESET),--preset $(PRESET))
 
 test: $(STAMP) ## all tests but those of `make chaos`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"

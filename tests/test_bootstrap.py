@@ -13,8 +13,6 @@ from sweeps.evidence.images import (
     Resamples,
     argmax_stability,
     argmax_stability_over_images,
-    image_difference,
-    image_interval,
     percentiles,
 )
 from wsss.evaluation.confusion import mean_iou
@@ -90,7 +88,7 @@ def test_interval_is_that_of_a_loop_with_the_same_images_for_all_seeds() -> None
     slow = [
         np.mean([loop_miou(run, drawn_images(resamples, at)) for run in runs]) for at in range(250)
     ]
-    found = image_interval(runs, num_resamples=250, rng_seed=7, level=0.9)
+    found = percentiles(resamples.mean_mious(runs), level=0.9)
     assert found == pytest.approx((np.percentile(slow, 5), np.percentile(slow, 95)), rel=1e-12)
 
 
@@ -102,11 +100,8 @@ def test_difference_is_that_of_a_loop_with_the_same_images_for_both_sides() -> N
         images = drawn_images(resamples, at)
         ours = np.mean([loop_miou(run, images) for run in a])
         slow.append(ours - loop_miou(b[0], images))
-    found = image_difference(a, b, num_resamples=250, rng_seed=7)
-    every = list(range(12))
-    measured = np.mean([loop_miou(run, every) for run in a]) - loop_miou(b[0], every)
-    expected = (measured, np.percentile(slow, 2.5), np.percentile(slow, 97.5))
-    assert found == pytest.approx(expected, rel=1e-12)
+    found = percentiles(resamples.mean_mious(a) - resamples.mean_mious(b))
+    assert found == pytest.approx((np.percentile(slow, 2.5), np.percentile(slow, 97.5)), rel=1e-12)
 
 
 def test_pairing_by_image_takes_the_shared_difficulty_of_images_out() -> None:
@@ -115,8 +110,10 @@ def test_pairing_by_image_takes_the_shared_difficulty_of_images_out() -> None:
     difficulty = rng.uniform(0.1, 0.8, (200, 1))
     a = ImageCounts((union * (difficulty + 0.02)).astype(int), union)
     b = ImageCounts((union * difficulty).astype(int), union)
-    found, alone = image_difference([a], [b]), image_interval([a])
-    assert found.difference == pytest.approx(2, abs=0.1)
+    resamples = Resamples(200)
+    found = percentiles(resamples.mious(a) - resamples.mious(b))
+    alone = percentiles(resamples.mious(a))
+    assert found == pytest.approx((2, 2), abs=0.2)
     assert found.high - found.low < 0.2  # the difference is the same in every image
     assert alone.high - alone.low > 3
 
@@ -124,12 +121,13 @@ def test_pairing_by_image_takes_the_shared_difficulty_of_images_out() -> None:
 def test_image_intervals_cover_the_truth_of_the_population_about_as_often_as_they_say() -> None:
     # Images come from a population with IoU 30, 50 and 70 %; image-wise quality varies.
     rng, trials, covered = np.random.default_rng(0), 300, 0
+    resamples = Resamples(80, 400)
     truth = np.array([0.3, 0.5, 0.7])
     for _ in range(trials):
         union = rng.integers(500, 5000, (80, 3))
         quality = np.clip(truth + rng.uniform(-0.25, 0.25, (80, 3)), 0, 1)
         run = ImageCounts((union * quality).astype(int), union)
-        low, high = image_interval([run], num_resamples=400)
+        low, high = percentiles(resamples.mious(run))
         covered += low <= 50 <= high
     # Percentile intervals of 80 images fall a little short of 95 %; 4 SE = .05.
     assert covered / trials == pytest.approx(0.95, abs=0.05)
@@ -145,17 +143,13 @@ def test_resamples_leave_a_rare_label_out_where_it_was_not_drawn() -> None:
 
 
 def test_runs_over_other_images_are_refused() -> None:
-    short, long = random_counts(0, 11), random_counts(1, 12)
-    with pytest.raises(ValueError, match="score all runs on the same images"):
-        image_interval([short, long])
-    with pytest.raises(ValueError, match="11 images"):
-        image_difference([long], [short])
+    resamples = Resamples(12)
+    with pytest.raises(ValueError, match=r"11 images.*score all runs on the same images"):
+        resamples.mean_mious([random_counts(1, 12), random_counts(0, 11)])
     with pytest.raises(ValueError, match="no runs"):
-        image_interval([])
-    with pytest.raises(ValueError, match="no runs"):
-        image_difference([long], [])
+        resamples.mean_mious([])
     with pytest.raises(ValueError, match="1 image cannot"):
-        image_interval([random_counts(0, 1)])
+        Resamples(1)
 
 
 def test_counts_that_cannot_be_are_refused() -> None:

@@ -20,7 +20,7 @@ from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset
 from wsss.identity import cam_id
 from wsss.json_files import write_json
-from wsss.labels.cam_files import read_cams, write_cams
+from wsss.labels.cam_files import cams_of, read_cams, write_cams
 from wsss.labels.refined import label_map
 from wsss.overrides import apply_overrides, replace_settings
 from wsss.predict_cli import read_network
@@ -133,6 +133,22 @@ def test_cams_come_back_from_their_file_in_half_precision(tmp_path: Path) -> Non
     np.testing.assert_allclose(found.cams, cams, atol=2**-11)
     assert found.classes == (3, 14)
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.npz"]
+
+
+def test_cams_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    cams = np.full((1, 2, 2), np.nan, np.float32)
+    with pytest.raises(DataError, match=r"a\.npz: not written, as a CAM is NaN .* lower train\.lr"):
+        write_cams(tmp_path / "a.npz", cams, (3,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_cams_of_other_classes_or_another_size_are_not_taken(tmp_path: Path) -> None:
+    write_cams(tmp_path / "a.npz", np.zeros((1, 2, 3), np.float32), (3,))
+    assert cams_of(tmp_path / "a.npz", (3,), (2, 3)).shape == (1, 2, 3)
+    with pytest.raises(DataError, match=r"of the classes \[3\], the image is labelled \[4\]"):
+        cams_of(tmp_path / "a.npz", (4,), (2, 3))
+    with pytest.raises(DataError, match=r"a\.npz: maps \(1, 2, 3\) of 1 classes"):
+        cams_of(tmp_path / "a.npz", (3,), (3, 2))
 
 
 def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:

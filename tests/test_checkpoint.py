@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wsss.training import checkpoint
-from wsss.training.checkpoint import CheckpointFolder, Position
+from wsss.training.checkpoint import CheckpointFolder, OtherNetworkError, Position
 from wsss.training.checkpoint_names import checkpoint_name, epochs_of
 
 
@@ -159,7 +159,7 @@ def test_when_all_checkpoints_are_broken_training_starts_anew(folder: Checkpoint
     assert model.weight.item() == 3.0
 
 
-@pytest.mark.parametrize("part", ["model", "optimizer", "torch_rng"])
+@pytest.mark.parametrize("part", ["optimizer", "torch_rng"])
 def test_a_checkpoint_which_fits_in_part_leaves_no_trace_in_the_model(
     folder: CheckpointFolder, part: str
 ) -> None:
@@ -167,15 +167,25 @@ def test_a_checkpoint_which_fits_in_part_leaves_no_trace_in_the_model(
     save_epochs(folder, 1)
     path = folder.folder / "epoch_0001.pt"
     state = torch.load(path, weights_only=True)
-    if part == "model":
-        state["model"]["bias"] = torch.zeros(1)
-    else:
-        del state[part]
+    del state[part]
     torch.save(state, path)
     model, optimizer = make(3.0)
     assert folder.restore(model, optimizer) == Position(0, 0)
     assert model.weight.item() == 3.0
     assert speed(model, optimizer) == 30.0
+
+
+def test_a_whole_checkpoint_of_another_network_is_refused_and_kept(
+    folder: CheckpointFolder,
+) -> None:
+    save_epochs(folder, 1)
+    path = folder.folder / "epoch_0001.pt"
+    state = torch.load(path, weights_only=True)
+    state["model"]["bias"] = torch.zeros(1)
+    torch.save(state, path)
+    with pytest.raises(OtherNetworkError, match=r"bias is \(1,\), and absent by its settings"):
+        folder.restore(*make(3.0))
+    assert names(folder) == ["epoch_0001.pt"]
 
 
 def test_a_rank_which_finds_the_broken_file_already_renamed_falls_back_too(

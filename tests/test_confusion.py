@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import LabelsConfig
+from wsss.data.voc import DataError
 from wsss.evaluation.confusion import (
     ThresholdCounts,
     collect,
@@ -137,6 +138,20 @@ def test_cams_and_a_mask_of_different_sizes_are_refused() -> None:
             np.zeros((1, 4, 5), np.float32), (0,), np.zeros((5, 4), np.uint8),
             threshold_grid(0.15), 3,
         )  # fmt: skip
+
+
+def test_an_image_without_any_class_is_background_at_every_threshold() -> None:
+    mask = np.array([[0, 0, 2, 255]], np.uint8)
+    counts = count([(np.zeros((0, 1, 4), np.float32), (), mask)], threshold_grid(0.15), 3)
+    assert (counts.confusions() == [[2, 0, 0], [0, 0, 0], [1, 0, 0]]).all()
+    assert not pseudo_label(np.zeros((0, 1, 4), np.float32), (), 0.15).any()
+
+
+def test_masks_without_a_pixel_to_score_are_an_error() -> None:
+    nothing = np.full((1, 4), 255, np.uint8)
+    counts = count([(np.zeros((1, 1, 4), np.float32), (0,), nothing)], threshold_grid(0.15), 3)
+    with pytest.raises(DataError, match="no pixel to score in 1 images"):
+        score_counts(counts, LabelsConfig())
 
 
 def test_counts_survive_a_round_trip_without_pickle(tmp_path: Path) -> None:

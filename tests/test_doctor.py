@@ -182,6 +182,11 @@ def test_a_job_server_that_is_not_there_is_a_problem() -> None:
     assert check_job_server("http://127.0.0.1:9")[0].state == "problem"
 
 
+def test_an_address_that_mlflow_does_not_take_is_said() -> None:
+    check = check_mlflow("localhost:5000")
+    assert (check.state, check.remedy) == ("warning", "write http://localhost:5000")
+
+
 @pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "ok"), (503, "warning")])
 def test_mlflow_is_asked_and_its_password_not_shown(status: int, state: str) -> None:
     with server(status) as port:

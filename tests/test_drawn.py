@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wsss.data.drawing import Drawing, draw_picture
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn import DrawnError, draw_voc
 
 COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
 TRAIN = [f"drawn_00000{i}" for i in range(6)]
@@ -207,14 +207,14 @@ def test_a_second_call_leaves_a_finished_tree_untouched(tree: Path) -> None:
 def test_a_folder_with_other_contents_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "VOC2012").mkdir()
     (tmp_path / "VOC2012" / "mine.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match=r"VOC2012 .*remove it or name another"):
+    with pytest.raises(DrawnError, match=r"VOC2012 .*remove it or name another"):
         draw_voc(tmp_path / "VOC2012", **COUNTS)
     assert contents(tmp_path) == {"VOC2012/mine.txt": b"keep"}
 
 
 @pytest.mark.parametrize("change", [{"rng_seed": 7}, {"num_train": 5}, {"num_extra": 0}])
 def test_a_tree_drawn_with_other_settings_is_refused(tree: Path, change: dict[str, int]) -> None:
-    with pytest.raises(FileExistsError, match=r"'rng_seed': 0.* not .*remove it or name another"):
+    with pytest.raises(DrawnError, match=r"'rng_seed': 0.* not .*remove it or name another"):
         draw_voc(tree, **{**COUNTS, **change})
 
 

@@ -21,6 +21,8 @@ from sweeps.stages.stage import Place
 from sweeps.stages.train_cam import TrainCam
 from sweeps.store.store import Store
 from wsss.config import RunConfig
+from wsss.data.voc import VocDataset
+from wsss.labels.sources import sources_of
 from wsss.overrides import ConfigError
 from wsss.training.execution import Execution
 from wsss.training_options import execution
@@ -128,7 +130,9 @@ def test_pseudo_labels_learn_their_affinities_so(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, small: RunConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    run = Run(tmp_path, small, drawn, None)
+    dataset = VocDataset(drawn)
+    trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
+    run = Run(tmp_path, small, drawn, None, trained_on)
     monkeypatch.setattr("sweeps.cli.run_folder.recall", lambda folder: run)
     given("sweeps.cli.stages._refuse_unfinished")
     calls = given("sweeps.cli.stages._complete")

@@ -15,7 +15,6 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.cli.stages import require_fitting as _require_fitting
 from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.report.csv_file import csv_text
@@ -32,6 +31,7 @@ from wsss.data.archives import ArchiveError, extract
 from wsss.data.classes import ClassListError, read_class_list
 from wsss.data.voc import DataError, VocDataset
 from wsss.identity import run_id
+from wsss.labels.cam_files import CamFile, require_fitting
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
 from wsss.printable import printable, web_address
 
@@ -324,6 +324,6 @@ def test_cams_from_outside_that_do_not_fit_are_refused_by_file(
 ) -> None:
     maps = np.full((2, 2, 2), value, np.float32)
     path = Path("cams/a.npz")
-    message = refusal(lambda: _require_fitting(path, maps, classes, size, 20), DataError)
+    message = refusal(lambda: require_fitting(CamFile(path, maps, classes), size, 20), DataError)
     assert message.startswith("cams/a.npz: ")
     assert fault in message

@@ -31,6 +31,7 @@ from sweeps.cluster.jobs import (
     sweep_command,
 )
 from sweeps.store.store import Store, StoreError, open_store
+from wsss.commands import command
 from wsss.overrides import ConfigError
 
 
@@ -73,13 +74,12 @@ def test_the_shell_sees_one_word_per_argument() -> None:
 
 def test_resuming_gives_the_same_sweep_to_submit() -> None:
     request = Request(("V",), "tiny", settings=("train.lr=0.1",), store="/a b")
-    command = entry_point(request.arguments(), store=request.store, python="python")
-    job: Any = SimpleNamespace(entrypoint=command)
+    point = entry_point(request.arguments(), store=request.store, python="python")
+    job: Any = SimpleNamespace(entrypoint=point)
     assert sweep_command(job).startswith("sweeps run V --preset tiny")
-    assert resume_command(job, "http://h:1") == (
-        "sweeps submit V --preset tiny --data drawn --set train.lr=0.1 --store '/a b' "
-        "--address http://h:1"
-    )
+    again = resume_command(job, "http://h:1")
+    words = ("V", "--preset", "tiny", "--data", "drawn", "--set", "train.lr=0.1", "--store", "/a b")
+    assert again == command("sweeps", "submit", *words, "--address", "http://h:1")
 
 
 def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:

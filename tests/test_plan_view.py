@@ -59,7 +59,7 @@ def test_a_configuration_is_one_line_with_its_seeds_time_and_cells(
 def test_without_a_measurement_the_time_is_a_question_mark(sweep: Sweep, tmp_path: Path) -> None:
     text = printed(sweep, Store(tmp_path / "empty"))
     assert "  0– 1– 2–           ?  IV[yes,no,no]" in text
-    assert "no measured trial yet: run one, e.g. `sweeps run III --seeds 1`" in text
+    assert "time unknown: no trial has ended yet" in text
 
 
 def test_many_configurations_are_summed_up_by_table_unless_all_are_asked_for(

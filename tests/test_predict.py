@@ -1,17 +1,23 @@
 """Prediction of one's own pictures, and the gallery."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from wsss.data.voc import DataError
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.networks.deeplab import DeepLab, build_deeplab
-from wsss.predict import overlay_labels, predict_images
+from wsss.predict import Prediction, overlay_labels, predict_images
 from wsss.segmentation_config import DeepLabConfig
+from wsss.training.checkpoint import CheckpointFolder, Position
 
 CPU = torch.device("cpu")
 CONFIG = DeepLabConfig(
@@ -65,6 +71,7 @@ def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
         "large.png", "large_overlay.png", "small.png", "small_overlay.png",
     ]  # fmt: skip
     for prediction, (width, height) in zip(found, [(40, 24), (120, 60)], strict=True):
+        assert isinstance(prediction, Prediction)
         expected = np.zeros((height, width), dtype=np.uint8)
         expected[:, width * 3 // 4 :] = 2
         with Image.open(prediction.mask) as mask, Image.open(prediction.overlay) as overlay:
@@ -86,6 +93,7 @@ def test_a_picture_turned_by_its_tag_is_segmented_upright(
         exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
         image.save(turned, exif=exif)
     (prediction,) = predict_images(model, [turned], tmp_path / "out", CONFIG, CLASSES, device=CPU)
+    assert isinstance(prediction, Prediction)
     with Image.open(prediction.mask) as mask:
         assert mask.size == (24, 40)
         assert np.array(mask)[-10:].all()  # the right quarter is now the lowest
@@ -100,7 +108,6 @@ def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
     twin.write_bytes(pictures[1].read_bytes())
     out = tmp_path / "out"
     for paths, folder, message in (
-        ([*pictures, tmp_path / "absent.jpg"], out, r"absent\.jpg: no such picture"),
         ([*pictures, twin], out, r"small\.png would be written for two pictures"),
         (pictures, tmp_path, r"small\.png: its mask would replace a picture"),
     ):
@@ -111,11 +118,48 @@ def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
     assert not out.exists()
 
 
-def test_a_file_that_is_no_picture_is_named(model: DeepLab, tmp_path: Path) -> None:
-    path = tmp_path / "words.jpg"
-    path.write_bytes(b"words")
-    with pytest.raises(DataError, match=r"words\.jpg: cannot be decoded .*; replace the file"):
-        list(predict_images(model, [path], tmp_path / "out", CONFIG, CLASSES, device=CPU))
+def test_bad_pictures_are_named_and_the_others_are_segmented(
+    pictures: list[Path], tmp_path: Path
+) -> None:
+    network = tmp_path / "network"
+    save_network(network, CLASSES)
+    words, absent, out = tmp_path / "words.jpg", tmp_path / "absent.jpg", tmp_path / "out"
+    words.write_bytes(b"words")
+    result = predict(network, out, absent, words, *pictures)
+    assert result.exit_code == 1, result.output
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [str(absent), str(words)]
+    assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
+    assert {path.name for path in out.glob("*_overlay.png")} == {
+        "small_overlay.png", "large_overlay.png",
+    }  # fmt: skip
+    assert predict(network, out, *pictures).exit_code == 0
+
+
+def test_a_network_beside_other_settings_is_refused_and_kept(
+    pictures: list[Path], tmp_path: Path
+) -> None:
+    for name, classes, fault in (
+        ("fewer", ("cat",), "classifiers.0.bias is (3,), and (2,)"),
+        ("twice", ("cat", "cat"), "a class is named twice"),
+    ):
+        save_network(tmp_path / name, classes)
+        result = predict(tmp_path / name, tmp_path / "out", *pictures)
+        assert result.exit_code == 2
+        assert fault in result.stderr
+        assert (tmp_path / name / "checkpoints" / "epoch_0001.pt").exists()
+
+
+def save_network(folder: Path, classes: tuple[str, ...]) -> None:
+    fresh = build_deeplab(CONFIG, len(CLASSES))
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    CheckpointFolder(folder / "checkpoints").save(Position(1, 1), fresh, optimizer)
+    settings = {"segmentation": CONFIG.model_dump(mode="json"), "classes": classes}
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+def predict(network: Path, out: Path, *pictures: Path) -> Result:
+    words = ["predict", "--network", network, "--out", out, *pictures]
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_an_overlay_leaves_the_background_alone() -> None:

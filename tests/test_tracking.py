@@ -21,8 +21,10 @@ from torch import nn
 
 from sweeps.store.store import Store, read_json
 from sweeps.track import tracker as tracking
+from sweeps.track.address import tracking_uri
+from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
-from sweeps.track.tracker import Tracker, open_client, tracking_uri
+from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
 from wsss.config import DataConfig
 
@@ -147,15 +149,111 @@ def test_what_has_not_started_gets_no_run(store: Store) -> None:
     assert logged(store, id="a") == []
 
 
-def test_a_tracker_keeps_to_a_run_and_makes_another_when_that_was_deleted(store: Store) -> None:
+def test_a_tracker_keeps_to_a_run_and_restores_it_when_it_was_deleted(store: Store) -> None:
     tracker = Tracker(store, Made(AT_WORK))
     found = []
     for _ in range(3):
         assert tracker.sync(["a"]), tracker.problem
         found.append(the_run(store).info.run_id)
         if len(found) == 2:
+            assert tracker.repairs == []
             MlflowClient(tracker.uri).delete_run(found[0])
-    assert found[0] == found[1] != found[2]
+    assert len(set(found)) == 1
+    assert tracker.repairs == ["restored the run run a, which had been deleted"]
+
+
+def delete_for_good(client: MlflowClient, run_id: str) -> None:
+    """As the UI and then `mlflow gc` do it."""
+    client.delete_run(run_id)
+    client._tracking_client.store._hard_delete_run(run_id)
+
+
+def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store: Store) -> None:
+    sync(store, AT_WORK)
+    client, before = MlflowClient(tracking_uri(store)), the_run(store)
+    parent = before.data.tags["mlflow.parentRunId"]
+    client.delete_run(parent)
+    client.delete_experiment(before.info.experiment_id)
+    tracker = Tracker(store, Made(AT_WORK))
+    assert tracker.sync(), tracker.problem
+    assert tracker.repairs == ["restored the experiment made, which had been deleted"]
+    client.delete_run(parent)
+    sync(store, AT_WORK)
+    assert the_run(store).info.run_id == before.info.run_id
+    assert the_run(store, parent="parent").info.run_id == parent
+    delete_for_good(client, parent)
+    sync(store, AT_WORK)
+    again = the_run(store, parent="parent").info.run_id
+    assert again != parent
+    assert the_run(store).data.tags["mlflow.parentRunId"] == again
+
+
+def test_a_run_that_is_gone_while_a_tracker_works_is_made_anew(store: Store) -> None:
+    tracker = Tracker(store, Made(AT_WORK))
+    assert tracker.sync(), tracker.problem
+    gone = the_run(store).info.run_id
+    delete_for_good(MlflowClient(tracker.uri), gone)
+    assert not tracker.sync()
+    assert tracker.problem is not None
+    assert tracker.problem.heals
+    assert tracker.sync(), tracker.problem
+    assert the_run(store).info.run_id != gone
+
+
+@pytest.fixture
+def done(tmp_path_factory: pytest.TempPathFactory) -> RunView:
+    """A run with a file among its artifacts."""
+    file = tmp_path_factory.mktemp("made") / "metrics.json"
+    file.write_text("{}")
+    outcome = Outcome("miou", {"miou": 50.0}, artifacts=((file, ""),))
+    return replace(AT_WORK, status="FINISHED", outcome=outcome)
+
+
+@pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
+def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
+    store: Store,
+    done: RunView,
+    tmp_path_factory: pytest.TempPathFactory,
+    put: Callable[[Path, Path], object],
+) -> None:
+    sync(store, done)
+    new = Store(tmp_path_factory.mktemp("elsewhere") / "new with #")
+    put(store.root, new.root)
+    before = sorted(store.root.rglob("*"))
+    tracker = Tracker(new, Made(done, replace(done, id="b", key={"id": "b"})))
+    assert tracker.sync(), tracker.problem
+    assert tracker.finish(status="FINISHED")
+    assert len(tracker.repairs) == 1
+    for name in "ab":
+        assert artifacts(new, id=name) == ["metrics.json"]
+        uri = the_run(new, id=name).info.artifact_uri
+        assert uri.startswith(f"{new.artifact_location}/")
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_store_reached_by_a_link_stays_as_it_is_and_lost_files_are_logged_again(
+    store: Store, done: RunView
+) -> None:
+    sync(store, done)
+    shutil.rmtree(store.root / "mlartifacts")
+    link = store.root / "link"
+    link.symlink_to(store.root)
+    tracker = Tracker(Store(link), Made(done))
+    assert tracker.sync(), tracker.problem
+    assert tracker.repairs == []
+    assert artifacts(store) == ["metrics.json"]
+    assert history(store, "miou") == [(0, 50.0)]
+
+
+def test_names_and_texts_that_mlflow_does_not_take_are_made_fit(store: Store) -> None:
+    outcome = Outcome("miou", {"miou": 1.0, "iou/cat & (dog)": 2.0, "iou/../x": 3.0, "iou/": 4.0})
+    long = {"cells": "x" * 9000}
+    for _ in range(2):
+        sync(store, replace(AT_WORK, status="FINISHED", tags=long, outcome=outcome))
+    run = the_run(store)
+    assert run.data.tags["cells"] == "x" * 4996 + " ..."
+    assert {"iou/cat _ _dog_", "iou/__/x", "iou/_"} < run.data.metrics.keys()
+    assert history(store, "iou/_") == [(0, 4.0)]
 
 
 def test_a_warning_comes_and_goes_and_other_tags_stay_with_the_first_owner(store: Store) -> None:
@@ -302,7 +400,8 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, once_more)
         assert not tracker.sync()
-        assert tracker.problem == "ConnectionError: refused by the server"
+        assert tracker.problem is not None
+        assert tracker.problem.heals
     assert tracker.sync()
     assert tracker.problem is None
     run = the_run(store)
@@ -328,7 +427,6 @@ def test_a_server_chooses_where_artifacts_lie(
     monkeypatch.setattr(tracking, "MlflowClient", lambda uri: server)
     tracker = Tracker(Store(tmp_path), Made())
     assert not tracker.sync()
-    assert tracker.problem == "ConnectionError: that is enough"
     assert asked == [None]
 
 
@@ -361,13 +459,16 @@ NAMES = [f"trial {number}" for number in range(5 * GROUP)]
 class SlowTracker:
     """Takes part in the first synchronisation only when it is let."""
 
-    uri, problem = "nowhere", "no route"
+    address = "nowhere"
 
-    def __init__(self, *, works: bool = True) -> None:
-        self.works = works
+    def __init__(self, problem: Problem | None = None, *, answers: bool = True) -> None:
+        self.problem, self.works, self.answers = problem, problem is None, answers
         self.entered, self.go = threading.Event(), threading.Event()
         self.synced: list[str] = []
         self.running: list[set[str]] = []
+
+    def check(self) -> bool:
+        return self.answers
 
     def sync(self, children: Collection[str], *, running: Collection[str]) -> bool:
         self.entered.set()
@@ -429,7 +530,7 @@ def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
 
 
 def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> None:
-    tracker, told = SlowTracker(works=False), list[str]()
+    tracker, told = SlowTracker(Problem("no route", "wait", heals=True)), list[str]()
     tracker.go.set()
     with thread_of(tracker, told.append) as thread:
         thread.notice(NAMES[0], running=True)
@@ -443,5 +544,14 @@ def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> Non
     assert tracker.synced == [NAMES[0], NAMES[2]]
     assert tracker.running[-1] == set(NAMES[:3])
     assert told == [
-        "tracking at nowhere fails (no route); the work goes on and everything is kept in the store"
+        "tracking at nowhere fails: no route; the work goes on and everything is kept in the store"
     ]
+
+
+def test_a_fault_that_stays_is_told_before_anything_runs_with_its_remedy() -> None:
+    told = list[str]()
+    tracker = SlowTracker(Problem("no scheme", "write http://here"), answers=False)
+    with thread_of(tracker, told.append):
+        wait_for(lambda: bool(told))
+    assert told[0].startswith("tracking at nowhere fails: no scheme; write http://here; the work")
+    assert tracker.synced == []

@@ -1,8 +1,11 @@
 """The `wsss` command: its stages one after the other, and one line for whatever goes wrong."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ from sweeps.cli.method import app
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
+from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
+from wsss.labels.cam_files import read_cams, write_cams
 from wsss.overrides import apply_overrides
 
 
@@ -144,7 +149,7 @@ def test_training_prints_a_line_per_epoch_and_what_comes_next(trained: tuple[Pat
     lines = printed.splitlines()
     assert [line.split(" loss ")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2", "epoch 3"]
     assert all(line.endswith("of 3 epochs") for line in lines[:-1])
-    assert lines[-1] == f"{folder}: trained; now: wsss infer --run {folder}"
+    assert lines[-1] == f"{folder}: trained; now: {command('wsss', 'infer', '--run', folder)}"
     assert (folder / "checkpoints" / "epoch_0003.pt").exists()
 
 
@@ -231,7 +236,8 @@ def test_an_unfinished_training_is_refused_by_infer(run: Path) -> None:
 def test_a_missing_cam_file_is_refused_with_the_command_that_writes_it(run: Path) -> None:
     shutil.rmtree(run / "cams", ignore_errors=True)
     told = fail("evaluate", "--run", run)
-    assert "drawn_000000.npz: missing; write it with: wsss infer --run" in told
+    infer = command("wsss", "infer", "--run", run)
+    assert f"drawn_000000.npz: missing; write it with: {infer}" in told
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
@@ -307,12 +313,13 @@ def test_a_file_in_the_way_of_the_run_folder_is_refused_by_name(
         assert "taken" in fail(*words, settings_file)
 
 
-@pytest.mark.parametrize("command", ["infer", "evaluate"])
+@pytest.mark.parametrize("name", ["infer", "evaluate"])
 def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
-    tmp_path: Path, command: str
+    tmp_path: Path, name: str
 ) -> None:
-    told = fail(command, "--run", tmp_path / "none")
-    assert "run.json: missing; train first with: wsss train-cam --run" in told
+    told = fail(name, "--run", tmp_path / "none")
+    assert "run.json: missing; train first with: " in told
+    assert "wsss train-cam --run" in told
 
 
 @pytest.mark.parametrize(
@@ -393,13 +400,153 @@ def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> N
     told = succeed("pseudo-label", "--run", run, "--workers", 0, "--out", tmp_path / "sure",
                    "--set", "background=confident", "--set", "confident_foreground=0.6",
                    "--set", "confident_background=0.2")  # fmt: skip
-    assert "not scored: `confident` labels leave pixels out" in told
+    assert "not scored, as `confident` labels leave pixels out" in told
     values = set()
     for path in (tmp_path / "sure" / "png").iterdir():
         with Image.open(path) as image:
             values |= set(np.unique(np.array(image)).tolist())
     assert {0} < values - {255}
     assert 255 in values
+
+
+# A result knows what it was made from
+
+
+@pytest.fixture
+def voc(run: Path, drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the data set to change, on which the training says that it was trained."""
+    root = Path(shutil.copytree(drawn, tmp_path / drawn.name))
+    saved = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(saved | {"data": str(root)}))
+    return root
+
+
+def replace_picture(path: Path) -> None:
+    """Put another picture in its place, which keeps its size in bytes and its time."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[content.index(b"\xff\xdb") + 6] += 9  # in the table of its frequencies' steps
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def figure(told: str) -> str:
+    found = re.search(r"mIoU [\d.]+ % (on|at)", told)
+    assert found
+    return found[0]
+
+
+def test_a_changed_training_image_is_refused_by_every_command(run: Path, voc: Path) -> None:
+    succeed("infer", "--run", run)
+    replace_picture(VocDataset(voc).image_path("drawn_000000"))
+    for name in ("infer", "evaluate", "pseudo-label"):
+        told = fail(name, "--run", run)
+        assert "have changed since" in told
+        assert "(drawn_000000)" in told
+
+
+def test_corrected_labels_of_a_training_image_are_refused(run: Path, voc: Path) -> None:
+    path = voc / "Annotations/drawn_000000.xml"
+    names = VocDataset(voc).classes
+    labels = VocDataset(voc).sample("drawn_000000").labels
+    old, new = names[labels[0]], next(n for k, n in enumerate(names) if k not in labels)
+    path.write_text(path.read_text().replace(f"<name>{old}<", f"<name>{new}<"))
+    assert "(drawn_000000)" in fail("infer", "--run", run)
+
+
+def test_cams_of_a_picture_that_was_replaced_are_made_again(run: Path, voc: Path) -> None:
+    words = ("--run", run, "--split", "val")
+    succeed("infer", *words)
+    first = VocDataset(voc).image_ids("val")[0]
+    replace_picture(VocDataset(voc).image_path(first))
+    told = fail("evaluate", *words)
+    assert f"{first}.npz: made by another network, or when its picture" in told
+    assert told.endswith(f"infer again: wsss infer --run {run} --split val\n")
+    assert "(1 new)" in succeed("infer", *words)
+    assert "(0 new)" in succeed("infer", *words)
+    succeed("evaluate", *words)
+
+
+def test_cams_of_another_network_are_not_taken(run: Path, tmp_path: Path) -> None:
+    succeed("infer", "--run", run)
+    path = run / "cams" / "drawn_000000.npz"
+    content, found = path.read_bytes(), read_cams(path)
+    write_cams(path, found.cams, found.classes, source=found.source.replace(" ", "0 "))
+    assert "drawn_000000.npz: made by another network" in fail("evaluate", "--run", run)
+    by_hand = tmp_path / "by_hand"
+    for file in (run / "cams").glob("*.npz"):
+        write_cams(by_hand / file.name, read_cams(file).cams, read_cams(file).classes)
+    told = succeed("evaluate", "--run", run, "--cams", by_hand)
+    assert "\nnote: 10 of these CAM files do not say what they were made from\n" in told
+    assert "choose another folder" in fail("infer", "--run", run, "--out", by_hand)
+    assert "(1 new)" in succeed("infer", "--run", run)
+    assert path.read_bytes() == content
+
+
+def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: Path) -> None:
+    first = succeed("pseudo-label", "--run", run, "--workers", 0)
+    assert "none: not scored, as no image of the split train is among them" in succeed(
+        "pseudo-label", "--run", run, "--workers", 0, "--split", "val"
+    )
+    assert figure(succeed("pseudo-label", "--run", run, "--workers", 0)) == figure(first)
+    written = labels_in(run / "pseudo_labels/none")
+    scored = VocDataset(voc).image_ids("train")
+    for image_id in scored:  # masks that agree with every label
+        shutil.copy(run / f"pseudo_labels/none/png/{image_id}.png",
+                    VocDataset(voc).mask_path(image_id))  # fmt: skip
+    told = succeed("pseudo-label", "--run", run, "--workers", 0)
+    assert "none: mIoU 100.00 % on 10 images" in told
+    assert labels_in(run / "pseudo_labels/none") == written
+
+
+def test_a_data_set_may_lie_elsewhere(
+    run: Path, voc: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.move(voc, tmp_path / "elsewhere" / voc.name))
+    assert "no folder JPEGImages" in fail("infer", "--run", run)
+    words = ("train-cam", "--run", run, "--data", moved, "--preset", "tiny", "--config")
+    succeed(*words, settings_file)
+    assert "CAMs of 10 images" in succeed("infer", "--run", run)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_command_with_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    def work(stage: Any, place: Any) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise RuntimeError("unexpected pos 727168") from None  # as torch in mid-checkpoint
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr("sweeps.cli.stages._complete", work)
+    before = signal.getsignal(number)
+    result = wsss("infer", "--run", run)
+    assert result.exit_code == code
+    assert result.stderr.startswith(f"ended by {number.name}: what is finished is kept; give the")
+    assert len(result.stderr.splitlines()) == 1
+    assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+
+    def hang_up(stage: Any, place: Any) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        reached.append(signal.getsignal(signal.SIGHUP))
+
+    monkeypatch.setattr("sweeps.cli.stages._complete", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        assert wsss("infer", "--run", run).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert reached == [signal.SIG_IGN]
 
 
 @pytest.mark.cluster

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wsss.errors import explained
+from wsss.program import Command
 
 data_app = typer.Typer(no_args_is_help=True, help="Get, draw or check a data set in VOC layout.")
 
@@ -14,7 +15,7 @@ WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def draw(
     root: Annotated[
         Path | None, typer.Argument(help="folder to write; default: data/ and its name")
@@ -43,7 +44,7 @@ def draw(
         print(f"{path}: {train + extra + val} images")
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def check(
     root: Annotated[Path, typer.Argument(help="folder in VOC layout")],
     split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
@@ -81,7 +82,7 @@ def check(
         console.print(Text("no problem found"))
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def prepare(
     root: Annotated[Path, typer.Argument(help="folder to write, e.g. /data/VOCdevkit/VOC2012")],
     voc: Annotated[
@@ -134,9 +135,5 @@ def prepare(
             mirrors=tuple(mirror or ()), downloads=downloads, sha256=digests,
             with_test=with_test, allow_partial=allow_partial, num_workers=workers,
         )  # fmt: skip
-        try:
-            with Progress(console=Console(stderr=True)) as progress:
-                print(prepare_voc(request, progress=progress).describe())
-        except KeyboardInterrupt:
-            typer.echo("interrupted; the same command goes on", err=True)
-            raise typer.Exit(130) from None
+        with Progress(console=Console(stderr=True)) as progress:
+            print(prepare_voc(request, progress=progress).describe())

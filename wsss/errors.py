@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from wsss.printable import printable
 
@@ -13,10 +14,24 @@ class ForeseenError(Exception):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Print a foreseen error as `error: ...` and exit with 2; let any other error through."""
+    """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
+
+    A path that is not one's own, or no folder where one should be, is foreseen as well.
+    """
     try:
         yield
-    except (ForeseenError, FileExistsError) as error:
-        for line in str(error).splitlines() or [repr(error)]:
-            print(f"error: {printable(line)}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except ForeseenError as error:
+        _refuse(str(error))
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if not error.filename:
+            raise
+        _refuse(
+            f"{error.filename}: {error.strerror}; name another path, or have this one made "
+            "accessible to you"
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    for line in message.splitlines():
+        print(f"error: {printable(line)}", file=sys.stderr)
+    raise SystemExit(2) from None

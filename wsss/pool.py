@@ -145,10 +145,11 @@ _worker_stop: Connection | None = None
 
 
 def _start_worker(stop: Connection) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C (the owner decides), gone with its owner."""
+    """Prepare a worker: one thread, deaf to Ctrl-C and a lost terminal, gone with its owner."""
     global _worker_stop  # noqa: PLW0603 - an initialiser has no other way to leave something
     _worker_stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # read by libraries that are not loaded yet
     if "torch" in sys.modules:  # loaded with the main script

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from wsss.data.image import as_array, read_image
 from wsss.data.transforms import resized
 from wsss.data.voc import DataError
+from wsss.json_files import whole_or_absent
 from wsss.labels.segment import label_colours, segment_image, strongest_label, write_label_png
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
@@ -36,6 +37,14 @@ class Prediction(NamedTuple):
     """Part of the pixels by label in [0, 1], the largest first; absent labels are left out."""
 
 
+class Unreadable(NamedTuple):
+    """A picture of which nothing was written."""
+
+    picture: Path
+    error: DataError
+    """Names the picture, and says why."""
+
+
 def predict_images(
     model: DeepLab,
     paths: Sequence[Path],
@@ -45,13 +54,15 @@ def predict_images(
     *,
     device: torch.device | None = None,
     max_long_side: int = MAX_LONG_SIDE,
-) -> Iterator[Prediction]:
+) -> Iterator[Prediction | Unreadable]:
     """Write `out`/<name>.png and `out`/<name>_overlay.png of each picture; yield once written.
+
+    A picture that is missing or cannot be decoded is yielded as such, and the others go on.
 
     Pictures turned by an EXIF tag are turned upright first, and so are their masks. A picture
     whose long side exceeds `max_long_side` is segmented at that size and its mask enlarged. Raises
     ValueError if `classes` are not the network's, and DataError, before anything is written, if
-    two pictures share a name or one is missing; later for one that cannot be decoded.
+    two pictures share a name or one would be replaced by a mask.
     """
     names = ("background", *classes)
     if len(names) != model.num_labels:
@@ -62,11 +73,17 @@ def predict_images(
     device = device or pick_device()
     model.to(device).eval()
     for path in paths:
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DataError as error:
+            yield Unreadable(path, error)
+            continue
         label = _label_map(model, image, config, device=device, max_long_side=max_long_side)
         mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
         write_label_png(mask, label)
-        Image.fromarray(overlay_labels(as_array(image), label)).save(overlay)
+        with whole_or_absent(overlay) as partial:
+            tinted = overlay_labels(as_array(image), label)
+            Image.fromarray(tinted).save(partial, format="PNG")
         counts = np.bincount(label.ravel(), minlength=len(names))
         order = np.argsort(-counts, kind="stable")
         shares = {names[k]: float(counts[k] / label.size) for k in order if counts[k]}
@@ -99,9 +116,6 @@ def _label_map(
 
 
 def _check_paths(paths: Sequence[Path], out: Path) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]}: no such picture; give existing files")
     written = Counter(name for path in paths for name in (path.stem, f"{path.stem}_overlay"))
     twice = [name for name, count in written.items() if count > 1]
     if twice:

@@ -1,6 +1,7 @@
 """The command `wsss predict`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,17 +28,29 @@ def predict(
         "predictions"
     ),
 ) -> None:
-    """Segment pictures of your own: a palette mask and an overlay each."""
-    from wsss.predict import predict_images
+    """Segment pictures of your own: a palette mask and an overlay each.
+
+    Pictures that cannot be read are named at the end, and the others are segmented. Exit code: 1 if
+    there are any, 2 if nothing could be begun.
+    """
+    from wsss.predict import Prediction, predict_images
     from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.segmentation import load_trained
 
+    bad = []
     with explained():
         config, classes = read_network(network / "config.json")
         model = load_trained(CheckpointFolder(network / "checkpoints"), config, len(classes))
         for found in predict_images(model, images, out, config, classes):
+            if not isinstance(found, Prediction):
+                bad.append(found)
+                continue
             shares = ", ".join(f"{name} {100 * part:.0f} %" for name, part in found.shares.items())
             print(printable(f"{found.picture}: {found.mask}: {shares}"))
+    for unreadable in bad:
+        print(f"error: {printable(str(unreadable.error))}", file=sys.stderr)
+    if bad:
+        raise SystemExit(1)
 
 
 def read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
@@ -60,6 +73,8 @@ def read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
         for name in classes:
             if not isinstance(name, str) or not CLASS_NAME.fullmatch(name):
                 raise ValueError(f"{quoted(name)} is no name of a class")
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise NetworkFolderError(

@@ -1,5 +1,6 @@
 """Text from outside, as an error message, a terminal or a report may show it."""
 
+import codecs
 import re
 
 KEPT = "\n\t\u00a0\u2009\u202f"
@@ -9,6 +10,26 @@ MAX_QUOTED = 160
 """Characters of a value in a message: enough to find it by, however long it is."""
 
 WEB_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+
+SPELLED_OUT = "spelled_out"
+"""Name of the `errors=` with which a stream writes what its encoding lacks as other characters."""
+SPELLINGS = {
+    "±": "+-", "–": "-", "…": "...", "·": "-", "√": "sqrt", "▸": ">", "✓": "ok", "✗": "x",
+    "λ": "lambda", "α": "alpha", "β": "beta", "×": "x", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
+    **dict.fromkeys("\u00a0\u2009\u202f", " "),
+}  # fmt: skip
+"""Of characters in our own output; any other is written as an escape."""
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    spelled = (SPELLINGS.get(c) or c.encode("unicode_escape").decode() for c in lacking)
+    return "".join(spelled), error.end
+
+
+codecs.register_error(SPELLED_OUT, _spell_out)
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ need them, so that `--help` and `plan` answer at once.
 import typer
 
 from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
+from wsss.program import Command, Program
 
 PANELS = {
     "Tables": (
@@ -21,6 +22,7 @@ PANELS = {
 """Heading in the help -> its commands, in this order."""
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,4 +31,4 @@ app = typer.Typer(
 )
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(cls=Command, rich_help_panel=panel)(command)

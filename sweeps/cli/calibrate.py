@@ -23,6 +23,7 @@ from sweeps.cli.options import (
     Workers,
     data_folder,
 )
+from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -131,6 +132,7 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     folder = write_report(sweep, store)
     tracker = Tracker(store, SweepRuns(store, sweep))
     if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
-        print(f"MLflow: {tracker.uri} did not take the verdict ({tracker.problem}); give `sweeps "
-              "sync` when it is back")  # fmt: skip
+        again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
+        print(f"MLflow at {tracker.address} did not take the verdict: {tracker.problem}; then give "
+              f"`{again}`")  # fmt: skip
     store.push_sweep(sweep.name)

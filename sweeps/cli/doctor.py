@@ -130,5 +130,6 @@ def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list
     lines = [line for line in done.text.splitlines() if line.startswith("[{")]
     if not lines:
         text = f"no report from the head: {done.text.strip()[-500:]}"
-        return [Check("cluster", "problem", text, "see `sweeps logs`; is the environment there?")]
+        remedy = f"is the project's environment there, at {python} (--python)?"
+        return [Check("cluster", "problem", text, remedy)]
     return [check if check.node else replace(check, node="head") for check in from_json(lines[-1])]

@@ -18,6 +18,7 @@ from sweeps.cli.options import (
     default_preset,
     opened,
 )
+from wsss.commands import own_command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -189,12 +190,13 @@ def _work(
     except KeyboardInterrupt:
         done = all(chain_metrics(results, chain) for chain in planned.chains)
         tracker.finish(status="FINISHED" if done else "KILLED")
-        console.print(Text("interrupted; give the same command again to go on from here"))
+        console.print(Text("interrupted; the same command goes on from here:"))
+        console.print(Text(own_command()), soft_wrap=True)
         sys.exit(130)
     print_document(console, report)
     logged = tracker.sync() and tracker.finish(status="FINISHED")
     if not (logged and tracker.log_report(folder)):
-        console.print(Text(f"MLflow at {tracker.uri} lacks the report: {tracker.problem}"))
+        console.print(Text(f"MLflow at {tracker.address} lacks the report: {tracker.problem}"))
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 

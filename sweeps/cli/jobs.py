@@ -14,6 +14,7 @@ from sweeps.cli.options import (
     Workers,
     default_preset,
 )
+from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
@@ -125,7 +126,7 @@ def submit(
             _say(f"submitted {done.job_id}")
         if follow:
             raise typer.Exit(_follow(server, done.job_id, tail=None))
-        _say(f"follow it with: {_attach_command(server, done.job_id)}")
+        _say(f"follow it with: {_command('attach', server, done.job_id)}")
 
 
 def words_of(*options: tuple[str, object, object]) -> list[str]:
@@ -216,6 +217,7 @@ def fetch(
     with explained():
         from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
         from sweeps.cluster.jobs import find_job, store_of
+        from sweeps.report.words import counted
 
         if store is None:
             server = _connect(address)
@@ -227,7 +229,7 @@ def fetch(
             _say(f"{store}: by `ray rsync-down {cluster}`")
             done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
         kept = f"; {done.num_kept} were here already" if done.num_kept else ""
-        _say(f"{to}: {done.num_files} files, {done.num_bytes / 2**20:.1f} MiB{kept}")
+        _say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
 def _connect(address: str) -> "JobServer":
@@ -247,16 +249,16 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
         code = follower.run()
     except KeyboardInterrupt:
         _say(
-            f"\n{job_id} goes on; follow it with: {_attach_command(server, job_id)}; end it "
-            f"with: sweeps stop {job_id} --address {server.address}"
+            f"\n{job_id} goes on; follow it with: {_command('attach', server, job_id)}; end it "
+            f"with: {_command('stop', server, job_id)}"
         )
         return DETACHED
     _say(f"{job_id} ended with exit code {code}")
     return code
 
 
-def _attach_command(server: "JobServer", job_id: str) -> str:
-    return f"sweeps attach {job_id} --address {server.address}"
+def _command(name: str, server: "JobServer", job_id: str) -> str:
+    return command("sweeps", name, job_id, "--address", server.address)
 
 
 def _say(text: str) -> None:

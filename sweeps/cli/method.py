@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from sweeps.cli import stages
+from sweeps.cli.signals import EndedBySignals
 from wsss.data_cli import data_app
 from wsss.predict_cli import predict
+from wsss.program import Command
 
 
 def gpu_check(
@@ -46,6 +48,7 @@ PANELS = {
 """Heading in the help -> its commands, in this order."""
 
 app = typer.Typer(
+    cls=EndedBySignals,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,8 +57,5 @@ app = typer.Typer(
 )
 for _panel, _commands in PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
 app.add_typer(data_app, name="data", rich_help_panel="Before a run")
-
-if __name__ == "__main__":
-    app(prog_name="wsss")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, SweepName, opened
+from sweeps.cli.options import StoreOption, SweepName, opened, say
 from wsss.errors import explained
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def report(
     from sweeps.report.tables.model import Measure
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
+    from sweeps.store.errors import FORBIDDEN
     from sweeps.tables.studies import by_alias
     from wsss.overrides import ConfigError
 
@@ -78,8 +79,14 @@ def report(
         document = sweep_document(built)
         print_document(Console(), document)
         folder = out or report_folder(results, chosen)
-        for path in write_document(document, folder, "report"):
-            print(path)
+        try:
+            written = write_document(document, folder, "report")
+        except OSError as error:
+            if out or error.errno not in FORBIDDEN:
+                raise
+            say(f"{folder}: not yours to write ({error.strerror}); for files, name a folder: --out")
+            return
+        print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
             _log(results, found, folder)
 
@@ -104,4 +111,4 @@ def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
 
     tracker = Tracker(store, SweepRuns(store, sweep))
     if not tracker.log_report(folder):
-        print(f"MLflow at {tracker.uri} did not take the report: {tracker.problem}")
+        print(f"MLflow at {tracker.address} did not take the report: {tracker.problem}")

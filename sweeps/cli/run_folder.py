@@ -4,17 +4,24 @@
     RUN/cams/<image>.npz                                                       its CAMs
     RUN/random_walk/<id>/   RUN/pseudo_labels/<refinement>/png/<image>.png
 
-Each folder's stage.json says what it holds, so that nothing else gets mixed with it.
+Each folder's stage.json says what it holds, and each file which picture and labels it was made
+from, so that nothing else gets mixed with it.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
+
+from filelock import Timeout
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import LABEL, Folder, Store, write_json
+from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import cam_id, canonical_json
 from wsss.overrides import ConfigError, validate
@@ -30,6 +37,31 @@ class Run:
     config: RunConfig
     data: Path
     weights_file: Path | None
+    trained_on: Mapping[str, str]
+    """What each image held that it was trained on, as sources.py has it."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The same of the images at hand, as they are now."""
+
+    def with_images(self, split: str) -> "Run":
+        """Return this training with the images of a split at hand.
+
+        Raises ConfigError if those that it was trained on have changed since.
+        """
+        from wsss.data.voc import VocDataset
+        from wsss.labels.sources import sources_of
+
+        dataset, own = VocDataset(self.data), self.config.data.train_split
+        now = sources_of(dataset, dataset.image_ids(own))
+        both = [*now, *(self.trained_on.keys() - now.keys())]
+        changed = [name for name in both if now.get(name) != self.trained_on.get(name)]
+        if changed:
+            raise ConfigError(
+                f"{self.data}: images or labels of {own} have changed since {self.folder} was "
+                f"trained ({_some(changed)}); put them back, or train with another --run"
+            )
+        others = set(dataset.image_ids(split)) - now.keys()
+        now |= sources_of(dataset, sorted(others))
+        return replace(self, sources={name: now[name] for name in dataset.image_ids(split)})
 
     def chain(self, labels: PseudoLabelConfig, split: str | None = None) -> ChainConfig:
         """Return the way to these labels of a split's images; None: the images trained on."""
@@ -47,39 +79,52 @@ class Run:
 
         cams, labels: folders in place of RUN/cams and RUN/labels/<id>.
         """
+        from wsss.labels.sources import digest_of
         from wsss.training.process import Process, pick_device
 
         folder = self.folder.absolute()
         named = {
             f"cams/{cam_id(self.config)}": folder,
             f"maps/{chain.maps_id}": (cams or folder / "cams").absolute(),
-            f"walks/{chain.walk_id}": folder / "random_walk" / chain.walk_id,
         }
+        # Its id names the split that the affinity network learned from, not what the split holds.
+        data = f"-{digest_of(self.sources)}" if chain.labelled_split else ""
+        named[f"walks/{chain.walk_id}"] = folder / "random_walk" / f"{chain.walk_id}{data}"
         if labels:
             named[f"labels/{chain.labels_id}"] = labels.absolute()
         return Place(
             Store(folder, named=named), self.data, self.weights_file, execution or Execution(),
             conduct or Conduct(accept_changes=True), crew or Here(),
-            Process(device=pick_device()),
+            Process(device=pick_device()), sources=self.sources,
         )  # fmt: skip
 
     def remember(self) -> None:
         """Write what the folder holds. Raises ConfigError for one that holds another training."""
         path, saved = self.folder / "run.json", self._saved()
-        if path.exists() and _read(path) != saved:
-            raise ConfigError(
-                f"{self.folder}: holds a training with other settings; choose another --run"
-            )
-        try:
-            write_json(path, saved)
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: {error.strerror}; choose another --run") from None
+        if path.exists() and (difference := _difference(_read(path), saved)):
+            self._clear_refused_start(difference)
+        write_json(path, saved)
+
+    def _clear_refused_start(self, difference: str) -> None:
+        """Remove what a start of another training left that was refused, so that nothing is lost.
+
+        difference: in words. Raises ConfigError if that training has come any further, or is at
+        work.
+        """
+        folder = Folder(self.folder)
+        with suppress(Timeout), folder.lock().acquire(timeout=0):
+            if not (folder.checkpoint_names() or folder.epochs() or folder.result()):
+                (self.folder / LABEL).unlink(missing_ok=True)
+                rmtree(self.folder / "attempts", ignore_errors=True)
+                return
+        raise ConfigError(f"{self.folder}: holds a training {difference}; choose another --run")
 
     def _saved(self) -> dict[str, Any]:
         return {
             "config": json.loads(canonical_json(self.config)),
             "data": str(self.data),
             "weights_file": str(self.weights_file) if self.weights_file else None,
+            "trained_on": dict(self.trained_on),
         }
 
 
@@ -87,17 +132,46 @@ def recall(folder: Path) -> Run:
     """Return what a training's folder holds. Raises ConfigError if there is none."""
     path = folder / "run.json"
     if not path.exists():
-        raise ConfigError(f"{path}: missing; train first with: wsss train-cam --run {folder}")
+        train = command("wsss", "train-cam", "--run", folder)
+        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
     saved = _read(path)
     weights = saved["weights_file"]
     return Run(
-        folder, validate(saved["config"]), Path(saved["data"]), Path(weights) if weights else None
-    )
+        folder, validate(saved["config"]), Path(saved["data"]),
+        Path(weights) if weights else None, saved["trained_on"],
+    )  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return {key: saved[key] for key in ("config", "data", "weights_file")}
+        known = {key: saved[key] for key in ("config", "data", "weights_file", "trained_on")}
+        dict.items(known["trained_on"])
+        return known
     except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"{path}: damaged; delete it and train again") from None
+        raise ConfigError(
+            f"{path}: damaged; delete it and give its `wsss train-cam` command again"
+        ) from None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return in words how a training that is there differs from the one asked for; "" if not.
+
+    Where the data set lies makes no difference.
+    """
+    data = {"fingerprint", "train_fingerprint"}
+
+    def settings(saved: dict[str, Any]) -> dict[str, Any]:
+        images = {key: v for key, v in saved["config"]["data"].items() if key not in data}
+        return {**saved["config"], "data": images, "weights_file": saved["weights_file"]}
+
+    if settings(known) != settings(asked):
+        return "with other settings"
+    if (known["config"], known["trained_on"]) != (asked["config"], asked["trained_on"]):
+        return "from before the images, labels or masks of its data set were changed"
+    return ""

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.cli.run_folder import Run
+    from sweeps.stages.labels import InferCams
     from sweeps.stages.stage import Crew, Place, Record
+    from wsss.config import LabelsConfig
+    from wsss.evaluation.score import Score
+    from wsss.labels.cam_files import CamFile
+    from wsss.segmentation_config import PseudoLabelConfig
 
 Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
@@ -72,7 +78,7 @@ def train_cam(
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        print(f"{run}: trained; now: wsss infer --run {run}")
+        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
 
 
 def infer(
@@ -87,10 +93,11 @@ def infer(
         from wsss.segmentation_config import PseudoLabelConfig
 
         known = recall(run)
-        chain = known.chain(PseudoLabelConfig())
+        split = split or known.config.data.eval_split
+        chain, known = known.chain(PseudoLabelConfig()), known.with_images(split)
         place = known.place(chain, cams=out)
         _refuse_unfinished(known, place)
-        stage = InferCams(chain, split or known.config.data.eval_split)
+        stage = InferCams(chain, split)
         new = len(stage.missing(place))
         _complete(stage, place)
         print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
@@ -106,34 +113,30 @@ def evaluate(
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     with explained():
         from sweeps.cli.run_folder import recall
+        from sweeps.stages.labels import InferCams
         from wsss.data.voc import VocDataset
-        from wsss.evaluation.auc import area_under_curve
         from wsss.evaluation.confusion import collect, threshold_grid
         from wsss.evaluation.score import score_counts
         from wsss.segmentation_config import PseudoLabelConfig
 
         known = recall(run)
-        config, chain = known.config, known.chain(PseudoLabelConfig())
-        # Refuses files which say that they are of another network.
-        folder = known.place(chain, cams=cams).store.folder(f"maps/{chain.maps_id}").path
+        config, split = known.config, split or known.config.data.eval_split
+        place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
+        stage = InferCams(known.chain(PseudoLabelConfig()), split)
+        again = command("wsss", "infer", "--run", run, "--split", split)
         dataset = VocDataset(known.data)
         thresholds = threshold_grid(config.labels.background_score)
-        ids = dataset.image_ids(split or config.data.eval_split)
-        images = [_counted(folder, run, dataset, image_id, thresholds) for image_id in ids]
+        images, unknown = [], 0
+        for image_id in stage.image_ids(place):
+            found = _own_cams(stage, place, image_id, again, cams)
+            unknown += not found.source
+            images.append(_counted(found, dataset, image_id, thresholds))
         counts = collect(images, thresholds, len(dataset.classes) + 1)
         score = score_counts(counts, config.labels)
         print(f"{len(images)} images of {dataset.root}")
-        print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
-        print(
-            f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
-            "(chosen with pixel ground truth)"
-        )
-        low, high = config.labels.threshold_range
-        area = area_under_curve(score.curve, config.labels)
-        print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
-        for name, value in zip(("background", *dataset.classes), score.iou_fixed, strict=True):
-            if value is not None:
-                print(f"  {name:14} {value:6.2f}")
+        if unknown:
+            print(f"note: {unknown} of these CAM files do not say what they were made from")
+        _print_score(score, config.labels, dataset.classes)
 
 
 def pseudo_label(
@@ -178,6 +181,7 @@ def pseudo_label(
 
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         known = recall(run)
+        known = known.with_images(split or known.config.data.train_split)
         chosen = {"refinement": refinement} | parse_assignments(settings or [])
         labels = replace_settings(PseudoLabelConfig(), chosen)
         plain = replace_settings(labels, {"refinement": "none"})
@@ -195,10 +199,7 @@ def pseudo_label(
                 found[each.refinement] = result["score"]
                 print(f"{target / 'png'}: {result['num_images']} label maps")
         for name, score in found.items():
-            if score is None:
-                print("not scored: `confident` labels leave pixels out")
-            else:
-                print(f"{name}: mIoU {score['miou']:.2f} % on {score['num_images']} images")
+            print(f"{name}: {_told(score, labels, known)}")
 
 
 def _configure(
@@ -210,6 +211,7 @@ def _configure(
     from sweeps.plan.sweep import data_settings
     from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
+    from wsss.labels.sources import sources_of
     from wsss.overrides import apply_overrides, parse_assignments, read_config_file
     from wsss.recipes import named_config, with_recipe
     from wsss.weights import resolve_weights
@@ -224,7 +226,8 @@ def _configure(
     report = check_data_once(dataset, sorted({train, scored}))
     report.raise_if_broken()
     chosen = apply_overrides(chosen, data_settings(report, data, train))
-    return Run(run, chosen, dataset.root, weights_file)
+    trained_on = sources_of(dataset, dataset.image_ids(train))
+    return Run(run, chosen, dataset.root, weights_file, trained_on)
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
@@ -290,33 +293,76 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
         yield Cluster(resources)
 
 
-def _counted(folder: Path, run: Path, dataset: Any, image_id: str, thresholds: Any) -> Any:
-    """Count a file of CAMs against its image's mask. Raises DataError for one that is not right."""
+def _own_cams(
+    stage: "InferCams", place: "Place", image_id: str, again: str, cams: Path | None
+) -> "CamFile":
+    """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
+
+    again: the command that infers into the training's own folder; cams: the folder given instead.
+    """
     from wsss.data.voc import DataError
-    from wsss.evaluation.confusion import count_image
     from wsss.labels.cam_files import read_cams
 
-    path = folder / f"{image_id}.npz"
+    path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"
     if not path.exists():
-        raise DataError(f"{path}: missing; write it with: wsss infer --run {run}")
-    maps, classes = read_cams(path)
-    mask = dataset.mask(image_id)
-    require_fitting(path, maps, classes, mask.shape, len(dataset.classes))
-    return image_id, *count_image(maps, classes, mask, thresholds, len(dataset.classes) + 1)
+        option = f" --out {cams}" if cams else ""
+        raise DataError(f"{path}: missing; write it with: {again}{option}")
+    found = read_cams(path)
+    if found.source not in ("", stage.source(place, image_id)):
+        remedy = f"{again} --out OTHER, and evaluate with --cams OTHER" if cams else again
+        raise DataError(
+            f"{path}: made by another network, or when its picture or labels were others; "
+            f"infer again: {remedy}"
+        )
+    return found
 
 
-def require_fitting(
-    path: Path, maps: Any, classes: tuple[int, ...], size: tuple[int, ...], num_classes: int
-) -> None:
-    """Raise DataError unless maps [P, H, W] in [0, 1] are of this image and of its P classes."""
+def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
+    """Count CAMs against their image's mask. Raises DataError if they do not fit."""
     from wsss.data.voc import DataError
+    from wsss.evaluation.confusion import count_image
+    from wsss.labels.cam_files import require_fitting
 
-    if maps.shape != (len(classes), *size) or not classes:
-        fault = f"maps {maps.shape} of {len(classes)} classes, its image is {size}"
-    elif len(set(classes)) < len(classes) or not set(classes) <= set(range(num_classes)):
-        fault = f"classes {list(classes)[:9]}, expected different ones of 0..{num_classes - 1}"
-    elif not (maps.min() >= 0 and maps.max() <= 1):  # false for NaN, too
-        fault = "a value is not between 0 and 1"
-    else:
-        return
-    raise DataError(f"{path}: {fault}; delete it to infer again")
+    path, mask = dataset.mask_path(image_id), dataset.mask(image_id)
+    width, height = dataset.image_size(image_id)
+    if mask.shape != (height, width):
+        raise DataError(
+            f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, the image has {width}x{height}; a "
+            "mask has its image's size"
+        )
+    require_fitting(found, mask.shape, len(dataset.classes))
+    num_labels = len(dataset.classes) + 1
+    return image_id, *count_image(found.cams, found.classes, mask, thresholds, num_labels)
+
+
+def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...]) -> None:
+    from wsss.evaluation.auc import area_under_curve
+
+    print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
+    print(
+        f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
+        "(chosen with pixel ground truth)"
+    )
+    low, high = labels.threshold_range
+    area = area_under_curve(score.curve, labels)
+    print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
+    print(f"IoU at the fixed threshold; mIoU is the mean over {_of_labels(score.iou_fixed)}:")
+    for name, value in zip(("background", *classes), score.iou_fixed, strict=True):
+        print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
+
+
+def _told(score: dict[str, Any] | None, labels: "PseudoLabelConfig", run: "Run") -> str:
+    """Return the score of label maps in words, or why there is none."""
+    if score:
+        over = _of_labels(list(score["iou"].values()))
+        return f"mIoU {score['miou']:.2f} % on {score['num_images']} images, over {over}"
+    if labels.background == "fixed":
+        return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
+    return "not scored, as `confident` labels leave pixels out"
+
+
+def _of_labels(ious: list[float | None]) -> str:
+    """Say over how many labels a mean is: those that are absent everywhere have no IoU."""
+    absent = ious.count(None)
+    note = f", as {absent} are in no mask and no label map" if absent else ""
+    return f"{len(ious) - absent} of {len(ious)} labels{note}"

@@ -161,7 +161,10 @@ def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
 
 
 def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
-    """Log to MLflow whatever it still lacks of a sweep, after an outage or to another server."""
+    """Log to MLflow whatever it lacks of a sweep: after an outage, a move, or to another server.
+
+    What was deleted in MLflow's UI is restored.
+    """
     from filelock import Timeout
 
     from sweeps.plan.sweep import load_sweep
@@ -172,6 +175,7 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
     with explained():
         results = opened(store)
         found = load_sweep(results, sweep)
+        results.check_writable()
         tracker = Tracker(results, SweepRuns(results, found))
         try:
             with results.driver_lock(found.name).acquire(timeout=0):
@@ -181,10 +185,10 @@ def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
         except Timeout:
             raise StoreError(f"{found.name} is running, and logs its results itself") from None
         if not logged:
-            raise StoreError(
-                f"{tracker.uri}: {tracker.problem}; start the server, or set MLFLOW_TRACKING_URI"
-            )
-        print(f"{tracker.uri} is up to date with {found.name}")
+            raise StoreError(f"{tracker.address}: {tracker.problem}")
+        for repair in tracker.repairs:
+            print(repair)
+        print(f"{tracker.address} is up to date with {found.name}")
 
 
 def _probe(

@@ -12,6 +12,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from wsss.commands import command
 from wsss.errors import ForeseenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -76,7 +77,8 @@ class JobServer:
             if "status code 404" not in str(error):
                 raise
             raise JobGoneError(
-                f"{job_id}: {self.address} knows no such job (`sweeps jobs` lists those it has); "
+                f"{job_id}: {self.address} knows no such job "
+                f"(`{command('sweeps', 'jobs', '--address', self.address)}` lists those it has); "
                 "if the cluster was started anew, submit the sweep again: it goes on from what is "
                 "in the store"
             ) from None

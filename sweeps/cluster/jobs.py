@@ -19,6 +19,7 @@ from sweeps.plan.trials import make_plan
 from sweeps.run.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.studies import TABLES
+from wsss.commands import command
 from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
 from wsss.recipes import named_config, preset_of
@@ -211,7 +212,8 @@ def find_job(server: JobServer, job_id: str | None) -> JobDetails:
         return server.job(job_id)
     jobs = our_jobs(server)
     if not jobs:
-        raise JobError(f"{server.address}: no sweep was submitted here; see `sweeps submit`")
+        submit = command("sweeps", "submit", "V", "--address", server.address)
+        raise JobError(f"{server.address}: no sweep was submitted here; submit one, e.g.: {submit}")
     return jobs[0]
 
 
@@ -227,7 +229,7 @@ def stop_and_wait(server: JobServer, job_id: str, *, every: float = 1.0) -> JobD
         if time.monotonic() > deadline:
             raise JobError(
                 f"{job_id}: still {job.status} {STOP_WAIT_S + 30} s after it was asked to stop; "
-                f"see `sweeps logs {job_id}`, and `ray status` on the head"
+                f"see `{_logs(server, job_id)}`, and `ray status` on the head"
             )
         time.sleep(every)
     return job
@@ -252,8 +254,8 @@ def run_tool(
     while not (job := server.job(job_id)).status.is_terminal():
         if time.monotonic() > deadline:
             raise JobError(
-                f"{job_id}: no answer from the head in {TOOL_LIMIT_S:.0f} s; `sweeps logs {job_id}`"
-                " shows how far it is"
+                f"{job_id}: no answer from the head in {TOOL_LIMIT_S:.0f} s; "
+                f"`{_logs(server, job_id)}` shows how far it is"
             )
         time.sleep(0.5)
     return ToolResult(exit_code(job), printed(server.log(job_id)))
@@ -294,7 +296,11 @@ def resume_command(job: JobDetails, address: str) -> str:
     chosen = shlex.split(store.group(1)) if store else []
     if chosen and "$" not in chosen[0]:
         words += ["--store", chosen[0]]
-    return shlex.join(["sweeps", "submit", *words, "--address", address])
+    return command("sweeps", "submit", *words, "--address", address)
+
+
+def _logs(server: JobServer, job_id: str) -> str:
+    return command("sweeps", "logs", job_id, "--address", server.address)
 
 
 def when(job: JobDetails) -> str:

@@ -58,7 +58,7 @@ def load_image_counts(run: RunFolder) -> RunImageCounts:
     """
     path = run.path / FILE_NAME
     if not path.exists() and run.metrics() is None:
-        raise StoreError(f"{run.path}: not finished; run its table with `sweeps run`")
+        raise StoreError(f"{run.path}: not finished; run its table first")
     try:
         return _read(path)
     except BROKEN as error:

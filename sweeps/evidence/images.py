@@ -10,8 +10,7 @@ Legend: N images, L labels (21), R resamples, S seeds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -104,49 +103,6 @@ class Resamples:
         return np.mean([self.mious(run) for run in runs], axis=0)
 
 
-class ImageDifference(NamedTuple):
-    """Mean-over-seeds mIoU of a minus that of b, percent, with its image-noise interval."""
-
-    difference: float
-    low: float
-    high: float
-
-
-def image_interval(
-    runs: Sequence[ImageCounts],
-    *,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-    rng_seed: int = 0,
-) -> Interval:
-    """Return the percentile bootstrap interval of the mean-over-seeds mIoU (image noise).
-
-    runs: one per seed, all over the same N images. Percent. Says nothing about other trainings.
-    The interval need not be centred: mIoU of resampled images is biased where a label is rare.
-    """
-    resamples = _resamples_for(runs, num_resamples, rng_seed)
-    return percentiles(resamples.mean_mious(runs), level)
-
-
-def image_difference(
-    a: Sequence[ImageCounts],
-    b: Sequence[ImageCounts],
-    *,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-    rng_seed: int = 0,
-) -> ImageDifference:
-    """Return a minus b with its percentile bootstrap interval, paired by image (image noise).
-
-    a, b: one run per seed each, all over the same N images in the same order; both sides see the
-    same resampled images. Percent. Says nothing about other trainings.
-    """
-    resamples = _resamples_for([*a, *b], num_resamples, rng_seed)
-    low, high = percentiles(resamples.mean_mious(a) - resamples.mean_mious(b), level)
-    difference = np.mean([run.miou() for run in a]) - np.mean([run.miou() for run in b])
-    return ImageDifference(float(difference), low, high)
-
-
 def percentiles(resampled: ArrayLike, level: float = 0.95) -> Interval:
     """Return the central interval that holds a share `level` of resampled values: [R]."""
     check_share(level, "level")
@@ -196,18 +152,6 @@ def resample_counts(num_items: int, num_resamples: int, rng_seed: int) -> NDArra
         row[:] = np.bincount(drawn, minlength=num_items)
     counts.setflags(write=False)
     return counts
-
-
-@lru_cache(maxsize=4)
-def _shared_resamples(num_images: int, num_resamples: int, rng_seed: int) -> Resamples:
-    return Resamples(num_images, num_resamples, rng_seed)
-
-
-def _resamples_for(runs: Sequence[ImageCounts], num_resamples: int, rng_seed: int) -> Resamples:
-    """Return the resamples for the runs, drawn once per number of images; the rest is checked."""
-    if not runs:
-        raise ValueError("no runs to resample; leave cells without results out")
-    return _shared_resamples(runs[0].num_images, num_resamples, rng_seed)
 
 
 def _mious(

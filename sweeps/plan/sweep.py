@@ -11,6 +11,7 @@ from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import TABLES, by_alias
+from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, apply_overrides, validate
@@ -154,8 +155,8 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
     if name is None or name not in names:
         raise StoreError(
             f"{store.root}: no sweep {printable(name or 'at all')}; there are: "
-            f"{printable(', '.join(names)) or 'none'}; "
-            "start one with `sweeps run`"
+            f"{printable(', '.join(names)) or 'none'}; check --store and --sweep, or start one, "
+            f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
     path = store.sweep(name) / "sweep.json"
     try:

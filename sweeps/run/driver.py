@@ -6,10 +6,8 @@ imported only when something is missing.
 """
 
 import os
-import shlex
 import signal
 import socket
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -28,6 +26,8 @@ from sweeps.run.resources import Resources, concurrency, running_ray
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.track.address import tracking_uri, without_password
+from wsss.commands import own_command
 from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray, or boto3
@@ -76,10 +76,14 @@ class Subject(ABC):
 
     @abstractmethod
     def prepare(self, resources: Resources) -> list[str]:
-        """Bring here what the bucket has, and write down what is driven.
+        """Bring here what the bucket has.
 
         Returns how much is done and to run, and what else is to be said before anything starts.
         """
+
+    @abstractmethod
+    def write_down(self) -> None:
+        """Write what is driven into its folder. A start that is refused does not come to this."""
 
     @abstractmethod
     def is_missing(self) -> bool:
@@ -145,6 +149,8 @@ def drive(subject: Subject, resources: Resources) -> int:
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
         ending = _run_tracked(subject, resources, console)
+    else:
+        subject.write_down()
     if was_missing or not _is_tracked(subject):
         _track(subject, say)
     _say_common_error(ending, say)
@@ -156,7 +162,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
         say("interrupted; the same command goes on from here:")
-        say(shlex.join(own_command()))
+        say(own_command())
         return INTERRUPTED
     if was_missing:
         if report := subject.report():
@@ -168,15 +174,6 @@ def drive(subject: Subject, resources: Resources) -> int:
     for line in failures:
         say(line)
     return FAILED if failures or ending.common_error else 0
-
-
-def own_command() -> list[str]:
-    """Return this process's command as a person would type it, in words."""
-    name = Path(sys.argv[0]).name
-    program = ["sweeps"] if name == "sweeps" else [sys.executable, sys.argv[0]]
-    if name == "__main__.py":
-        program = [sys.executable, "-m", "sweeps"]
-    return [*program, *sys.argv[1:]]
 
 
 def _printer(console: Console) -> Say:
@@ -250,6 +247,7 @@ def run_missing(
         stack.enter_context(running_ray(resources))
         interrupts = stack.enter_context(Interrupts())
         at_once, ledger = concurrency(resources), budget.ledger if budget else None
+        subject.write_down()
         if ledger:
             ledger.room(at_once)
             listeners = [*listeners, ledger]
@@ -321,17 +319,19 @@ def _track(subject: Subject, say: Say) -> None:
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
-            f"MLflow: {tracker.uri} is not up to date ({tracker.problem}); give {subject.resync} "
-            "when it is back"
+            f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
+            f"{subject.resync}"
         )
         return
     if is_complete:
         write_json(_tracking_file(subject), _tracking_state(subject))
-    say(f"MLflow: {tracker.uri} is up to date")
+    for repair in tracker.repairs:
+        say(f"MLflow: {repair}")
+    say(f"MLflow: {tracker.address} is up to date")
 
 
 def _is_tracked(subject: Subject) -> bool:
-    """Whether these very results were logged to this very server before."""
+    """Whether these very results were logged before, to this very server or file."""
     return bool(read_json(_tracking_file(subject)) == _tracking_state(subject))
 
 
@@ -340,4 +340,4 @@ def _tracking_file(subject: Subject) -> Path:
 
 
 def _tracking_state(subject: Subject) -> dict[str, Any]:
-    return {"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), "results": subject.results()}
+    return {"uri": without_password(tracking_uri(subject.store)), "results": subject.results()}

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.run.ray_here import prepare_machine
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
@@ -282,7 +283,8 @@ def running_ray(resources: Resources) -> Iterator[None]:
 def start_ray(resources: Resources) -> None:
     """Join the cluster at resources.address, or start Ray on this machine.
 
-    Raises CapacityError for GPUs on a machine where torch finds none.
+    Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
+    folder for its sockets.
     """
     import ray
 
@@ -293,6 +295,7 @@ def start_ray(resources: Resources) -> None:
         ray.init(resources.address, **quiet)
         return
     let_children_keep_memory()
+    prepare_machine()
     # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
     ray.init(
         "local",

@@ -3,9 +3,9 @@
 infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from sweeps.store.store import Folder
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.affinity_labels import confident_labels
-from wsss.labels.cam_files import read_cams, write_cams
+from wsss.labels.cam_files import cams_of, write_cams
 from wsss.labels.infer import ImageCams, infer_cams
 from wsss.labels.random_walk import walk_labels
 from wsss.labels.refined import LabelJob, write_label
@@ -42,7 +42,8 @@ class WrittenLabels:
 
     num_images: int
     score: SegmentationScore | None
-    """Of the images of the evaluation split among them; None for labels that leave pixels out."""
+    """Of the images of the evaluation split among them; None if there are none, and for labels that
+    leave pixels out."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class InferCams(PerImage):
         images = infer_cams(
             model, _samples(place, image_ids), run.labels, device=place.process.device
         )
-        yield from _write_cams(images, place.store.folder(self.images_rel).path)
+        yield from _write_cams(self, images, place)
 
     def finish(self, place: Place, folder: Folder) -> Written:
         """Count the files."""
@@ -103,16 +104,17 @@ class LearnAffinity(Training):
         """Train on one device; yield each epoch."""
         walk, maps = walk_of(self.chain), place.store.folder(InferCams(self.chain).images_rel)
         maps.pull()
+        dataset = VocDataset(place.data)
 
         def confident(sample: Sample) -> NDArray[np.uint8]:
-            cams = read_cams(maps.path / f"{sample.image_id}.npz").cams
             return confident_labels(
-                cams, sample.labels, foreground_score=walk.confident_foreground,
+                _read_cams(maps, dataset, sample), sample.labels,
+                foreground_score=walk.confident_foreground,
                 background_score=walk.confident_background,
             )  # fmt: skip
 
         for record in train_affinity(
-            affinity_net(self.chain, place), VocDataset(place.data).samples(self.chain.label_split),
+            affinity_net(self.chain, place), dataset.samples(self.chain.label_split),
             confident, walk, device=place.process.device,
             checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
             execution=place.execution,
@@ -157,12 +159,13 @@ class Walk(PerImage):
                 f"{network.checkpoints}: no readable checkpoint; give the same command again, and "
                 "the affinity network is trained anew"
             )
+        dataset = VocDataset(place.data)
         plain = (
-            ImageCams(sample, read_cams(maps.path / f"{sample.image_id}.npz").cams)
+            ImageCams(sample, _read_cams(maps, dataset, sample))
             for sample in _samples(place, image_ids)
         )
         walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
-        yield from _write_cams(walked, place.store.folder(self.images_rel).path)
+        yield from _write_cams(self, walked, place)
 
     def finish(self, place: Place, folder: Folder) -> Written:
         """Count the files."""
@@ -204,22 +207,46 @@ class WriteLabels(PerImage):
 
         def job(sample: Sample) -> LabelJob:
             name = sample.image_id
-            return LabelJob(sample, source.path / f"{name}.npz", target / f"{name}.png", labels)
+            return LabelJob(
+                sample, source.path / f"{name}.npz", target / f"{name}.png", labels,
+                self.source(place, name),
+            )  # fmt: skip
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
         for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):
             yield image_id
 
+    def source(self, place: Place, image_id: str) -> str:
+        """Return what a PNG was made from: behind a walk, which learns from them, all images."""
+        if self.chain.walks and place.sources:
+            return f"{self.id()} {place.data_digest}"
+        return super().source(place, image_id)
+
+    def data(self, place: Place) -> str:
+        """Digest of the images, and of the masks that the labels are scored against."""
+        if not place.sources:
+            return ""
+        digest, dataset = hashlib.sha256(place.data_digest.encode()), VocDataset(place.data)
+        for image_id in self._scored(place):
+            digest.update(dataset.mask_path(image_id).read_bytes())
+        return digest.hexdigest()[:16]
+
     def finish(self, place: Place, folder: Folder) -> WrittenLabels:
         """Score the labels of the evaluation split (VOC's own `train`) against its masks."""
-        written = self.image_ids(place)
-        if labels_of(self.chain).background != "fixed":
+        written, scored = self.image_ids(place), self._scored(place)
+        if not scored:
             return WrittenLabels(len(written), None)
-        dataset, images = VocDataset(place.data), place.store.folder(self.images_rel)
+        images = place.store.folder(self.images_rel)
         images.pull()
-        ids, known = dataset.image_ids(self.chain.run.data.eval_split), set(written)
-        score = score_folder(images.path, dataset, [i for i in ids if i in known])
-        return WrittenLabels(len(written), score)
+        return WrittenLabels(
+            len(written), score_folder(images.path, VocDataset(place.data), scored)
+        )
+
+    def _scored(self, place: Place) -> list[str]:
+        if labels_of(self.chain).background != "fixed":
+            return []
+        split, written = self.chain.run.data.eval_split, set(self.image_ids(place))
+        return [i for i in VocDataset(place.data).image_ids(split) if i in written]
 
     @property
     def _cams(self) -> InferCams | Walk:
@@ -247,7 +274,15 @@ def _samples(place: Place, image_ids: list[str]) -> list[Sample]:
     return [dataset.sample(image_id) for image_id in image_ids]
 
 
-def _write_cams(images: Iterable[ImageCams], folder: Path) -> Iterator[str]:
-    for image in images:
-        write_cams(folder / f"{image.sample.image_id}.npz", image.cams, image.sample.labels)
-        yield image.sample.image_id
+def _read_cams(maps: Folder, dataset: VocDataset, sample: Sample) -> NDArray[np.float32]:
+    width, height = dataset.image_size(sample.image_id)
+    return cams_of(maps.path / f"{sample.image_id}.npz", sample.labels, (height, width))
+
+
+def _write_cams(stage: PerImage, images: Iterable[ImageCams], place: Place) -> Iterator[str]:
+    folder = place.store.folder(stage.images_rel).path
+    for sample, cams in images:
+        name = sample.image_id
+        path, source = folder / f"{name}.npz", stage.source(place, name)
+        write_cams(path, cams, sample.labels, source=source)
+        yield name

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from sweeps.stages.guard import HANG_AFTER_SECONDS, Watchdog, claim
 from sweeps.store.errors import StoreError, disk_errors
-from sweeps.store.store import Folder, Store
+from sweeps.store.store import LABEL, Folder, Store
+from wsss.labels.sources import digest_of, source_in
 from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits
 
@@ -97,6 +98,13 @@ class Place:
     """The process at work; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
     """Where a process that hangs leaves its stacks; None: it is not watched."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """What each image now holds, as sources.py has it; {}: the ids of stages name the data."""
+
+    @property
+    def data_digest(self) -> str:
+        """Digest of all sources; "" without any."""
+        return digest_of(self.sources)
 
     @property
     def process(self) -> "Process":
@@ -148,6 +156,10 @@ class Stage(ABC):
         """Whether its result is in the store, here or elsewhere."""
         return place.store.folder(self.rel).is_finished()
 
+    def data(self, place: Place) -> str:
+        """Digest of the data that the result is of, for done.json; "" if ids name the data."""
+        return place.data_digest
+
 
 class Training(Stage):
     """A stage with epochs and checkpoints. Its result names its last one as `checkpoint`."""
@@ -186,13 +198,28 @@ class PerImage(Stage):
         """Return the stage's result, once all files are there."""
 
     def missing(self, place: Place) -> list[str]:
-        """Return the images without a file."""
-        there = place.store.folder(self.images_rel).file_names()
-        return [i for i in self.image_ids(place) if f"{i}{self.suffix}" not in there]
+        """Return the images without a file, or with one that is not of this network and image."""
+        folder = place.store.folder(self.images_rel)
+        there = folder.file_names()
+        return [
+            image_id
+            for image_id in self.image_ids(place)
+            if f"{image_id}{self.suffix}" not in there or not self._is_of(place, folder, image_id)
+        ]
+
+    def source(self, place: Place, image_id: str) -> str:
+        """Return what an image's file says that it was made from; "" if ids name the data."""
+        return f"{self.id()} {place.sources[image_id]}" if place.sources else ""
+
+    def _is_of(self, place: Place, folder: Folder, image_id: str) -> bool:
+        path = folder.path / f"{image_id}{self.suffix}"
+        return not place.sources or source_in(path) == self.source(place, image_id)
 
     def is_done(self, place: Place) -> bool:
-        """Whether it came to its end and no file has been lost since."""
-        return super().is_done(place) and not self.missing(place)
+        """Whether it came to its end, of the data as they are, and no file has been lost since."""
+        if not super().is_done(place) or self.missing(place):
+            return False
+        return not place.sources or place.result(self).get("data") == self.data(place)
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Do the missing images, by whoever is at hand."""
@@ -238,12 +265,13 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
         if place.first(lambda: stage.is_done(place)):
             return  # by the process that was waited for
         if process.is_first:
+            _refuse_unlabelled(stage, place, folder)
             place.store.label(stage.rel)
         if isinstance(stage, Training):
             _start_training(folder, place)
         result = yield from _watched(stage, place, folder)
         if process.is_first:
-            folder.finish(_made_from(stage, result))
+            folder.finish(_made_from(stage, place, result))
 
 
 def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
@@ -278,7 +306,25 @@ def _start_training(folder: Folder, place: Place) -> None:
         folder.take_over(names)
 
 
-def _made_from(stage: Stage, result: Any) -> dict[str, Any]:
-    """Return a result as done.json keeps it, with the ids of what it was made from."""
+def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
+    """Raise StoreError if a folder given by hand holds such files and does not say what of."""
+    named = place.store.named.get(stage.rel)
+    if named is None or (named / LABEL).exists():
+        return
+    if isinstance(stage, PerImage):
+        images = place.store.folder(stage.images_rel).path
+        found = any(images.glob(f"*{stage.suffix}"))
+    else:
+        found = bool(folder.checkpoint_names())
+    if found:
+        raise StoreError(
+            f"{named}: holds files of which no {LABEL} says what they were made from; choose "
+            "another folder"
+        )
+
+
+def _made_from(stage: Stage, place: Place, result: Any) -> dict[str, Any]:
+    """Return a result as done.json keeps it, with ids and a digest of what it was made from."""
     needs = {need.room: need.id() for need in stage.needs()}
-    return {"id": stage.id(), "made_from": needs} | asdict(result)
+    data = {"data": digest} if (digest := stage.data(place)) else {}
+    return {"id": stage.id(), "made_from": needs} | data | asdict(result)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wsss.errors import ForeseenError
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class StoreError(ForeseenError, RuntimeError):
@@ -28,16 +29,21 @@ class CutError(Exception):
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise StoreError for a disk that is full or read-only; let any other error through.
+    """Raise StoreError for a disk that is full or may not be written; let other errors through.
 
     path: what was to be written, named if the error does not name a file itself.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno in FULL:
+            remedy = (
+                "free space on that disk and give the same command again, it goes on from the last "
+                "checkpoint"
+            )
+        elif error.errno in FORBIDDEN:
+            remedy = "name a folder that you may write to, or have this one made writable for you"
+        else:
             raise
-        raise StoreError(
-            f"{error.filename or path}: cannot be written ({error.strerror}); free space on that "
-            "disk and give the same command again, it goes on from the last checkpoint"
-        ) from error
+        where = error.filename or path
+        raise StoreError(f"{where}: cannot be written ({error.strerror}); {remedy}") from error

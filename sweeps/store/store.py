@@ -28,6 +28,7 @@ from sweeps.store.no_bucket import NoBucket
 from wsss import json_files
 from wsss.config import RunConfig
 from wsss.identity import canonical_json
+from wsss.paths import cache_folder, expanded
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
     from sweeps.store.lease import Lease, LocalLock
@@ -236,7 +237,12 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """On another machine, the mirror is somewhere else."""
-        return _reopened, (self.remote.url or str(self.root), self.named)
+        return _reopened, (self.address, self.named)
+
+    @property
+    def address(self) -> str:
+        """Where the store is, as --store takes it: a folder, or the URL of a bucket's place."""
+        return self.remote.url or str(self.root)
 
     def folder(self, rel: str) -> Folder:
         """Return the folder of any stage, or one within it: <room>/<id>[/...].
@@ -328,7 +334,7 @@ def open_store(place: str | Path) -> Store:
     """Return the store at a folder or at s3://bucket/prefix: the one setting of where things are.
 
     A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
-    any other kind of URL.
+    any other kind of URL, or without a folder for the mirror.
     """
     text = str(place)
     if "://" not in text:
@@ -339,8 +345,15 @@ def open_store(place: str | Path) -> Store:
 
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    default = Path.home() / ".cache" / "wsss" / digest
-    mirror = Path(os.environ.get("WSSS_MIRROR") or default).absolute()
+    chosen, cache = os.environ.get("WSSS_MIRROR"), cache_folder()
+    if chosen:
+        mirror = Path(expanded(chosen)).absolute()
+    elif cache:
+        mirror = cache / "wsss" / digest
+    else:
+        raise StoreError(
+            f"{url}: there is no home folder to mirror it in; name a folder with WSSS_MIRROR"
+        )
     return Store(mirror, Remote(url, mirror))
 
 

@@ -19,7 +19,8 @@ class TrackingThread:
 
     Notices are only hints which run changed; the tracker reads the store. What is not logged when
     the work ends is left to the synchronisation of all runs that follows it, and to the next one
-    after that: two writers at once would give a trial two runs.
+    after that: two writers at once would give a trial two runs. It begins with a look at MLflow, so
+    that a fault is known before hours of training.
     """
 
     def __init__(self, tracker: Tracker, warn: Callable[[str], None]) -> None:
@@ -28,7 +29,7 @@ class TrackingThread:
         self.pending: dict[str, None] = {}
         """Ids of the runs that changed, the first to change first."""
         self.running: set[str] = set()
-        self.ending = threading.Event()
+        self.ending, self.checked = threading.Event(), threading.Event()
         self.warned = False
         self.retry_at = 0.0
         self.thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -40,13 +41,17 @@ class TrackingThread:
     def __exit__(self, *exc: object) -> None:
         self.ending.set()
         self.notices.put(None)  # wakes it
-        self.thread.join(timeout=60)
+        if self.checked.is_set():  # else it has written nothing, and will not
+            self.thread.join(timeout=60)
 
     def notice(self, child: str, *, running: bool) -> None:
         """Say that a child's results changed, and whether it is at work now."""
         self.notices.put((child, running))
 
     def _work(self) -> None:
+        if not self.tracker.check():
+            self._failed()
+        self.checked.set()
         while True:
             self._take_notices()
             if self.ending.is_set():
@@ -60,15 +65,21 @@ class TrackingThread:
             self._sync(group)
 
     def _sync(self, group: list[str]) -> None:
-        if self.tracker.sync(group, running=self.running):
-            return
+        if not self.tracker.sync(group, running=self.running):
+            self._failed()
+
+    def _failed(self) -> None:
+        """Leave the server alone for a while; say why, once, and the remedy if one is needed."""
         self.retry_at = time.monotonic() + RETRY_SECONDS
-        if not self.warned:
-            self.warn(
-                f"tracking at {self.tracker.uri} fails ({self.tracker.problem}); the work goes on "
-                "and everything is kept in the store"
-            )
-            self.warned = True
+        problem = self.tracker.problem
+        if problem is None or self.warned or self.ending.is_set():
+            return
+        self.warned = True
+        words = problem.what if problem.heals else str(problem)
+        self.warn(
+            f"tracking at {self.tracker.address} fails: {words}; the work goes on and everything "
+            "is kept in the store"
+        )
 
     def _take_notices(self) -> None:
         """Add all notices that are there to `pending`; wait for one if it is empty."""

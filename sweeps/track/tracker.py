@@ -1,14 +1,15 @@
 """MLflow as a view of the store. The only file that knows MLflow.
 
 A tracker logs what MLflow lacks of the runs that a subject describes, so a server that was away
-loses nothing. Runs are found by tag, hence one run per trial or network whatever happened. Nothing
-here raises into a sweep; `problem` says what went wrong last.
+loses nothing. Runs are found by tag, hence one run per trial or network whatever happened; what was
+deleted in the UI is restored. Nothing here raises into a sweep: `problem` says what went wrong.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,23 +17,47 @@ from pathlib import Path
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.store.store import Store, write_json
+from sweeps.track import database
+from sweeps.track.address import (
+    VARIABLE,
+    is_database,
+    is_own,
+    sqlite_file,
+    sqlite_uri,
+    tracking_uri,
+    without_password,
+)
+from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
 
-URI, SQLITE = "MLFLOW_TRACKING_URI", "sqlite:///"
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
-MAX_PARAM_LENGTH = 500
+MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
+"""What every MLflow since 1.0 takes; a newer one takes more."""
+ACTIVE = "active"
 MAX_BATCH = 900
 """Metrics in one request. MLflow takes 1000 entries, and up to 100 of them may be tags."""
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-for _talkative in ("mlflow", "alembic"):  # a warning of theirs would tear the live display
-    logging.getLogger(_talkative).setLevel(logging.ERROR)
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for each run
+for _talkative in ("mlflow", "alembic"):  # they would tear the live display; `problem` says it all
+    logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
 
 class Tracker:
@@ -41,7 +66,11 @@ class Tracker:
     def __init__(self, store: Store, subject: Subject) -> None:
         self.store, self.subject = store, subject
         self.uri = tracking_uri(store)
-        self.problem: str | None = None
+        self.address = without_password(self.uri)
+        """For a person: without a password."""
+        self.problem: Problem | None = None
+        self.repairs: list[str] = []
+        """What was put right in MLflow, a sentence each."""
         self._runs: _Experiment | None = None
         self._parent_id = ""
         self._parent_status = "KILLED"
@@ -51,6 +80,12 @@ class Tracker:
         self._said: Summary | None = None
         self._addresses: dict[str, str] = {}
         """Id of a child -> MLflow's id of its run, of those seen so far."""
+
+    def check(self) -> bool:
+        """Ask MLflow for the experiment and change nothing; returns whether it answers."""
+        return self._attempt(
+            lambda: open_client(self.uri).get_experiment_by_name(self.subject.experiment)
+        )
 
     def sync(
         self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
@@ -69,12 +104,13 @@ class Tracker:
         """Attach a folder of report files to the parent run, whose status stays what it was."""
         return self._attempt(lambda: self._log_report(folder))
 
-    def _attempt(self, step: Callable[[], None]) -> bool:
+    def _attempt(self, step: Callable[[], object]) -> bool:
         try:
             step()
         except Exception as error:  # whatever a tracking server does, the work goes on
-            self.problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.problem = diagnose(error, self.uri)
             self._runs = None
+            self._addresses.clear()  # a run may be gone by now
             return False
         self.problem = None
         return True
@@ -82,13 +118,15 @@ class Tracker:
     def _connect(self) -> "_Experiment":
         """Return the experiment's runs, with the parent among them."""
         if self._runs is None:
-            runs = _Experiment(self.store, self.subject)
+            runs = _Experiment(self.store, self.subject, self.repairs)
             view = self.subject.parent()
             run = runs.find(view.key)
             if run is None:
                 run = runs.create(view, {})
-            elif not self._at_work:
-                self._parent_status = run.info.status
+            else:
+                runs.restored(run)
+                if not self._at_work:
+                    self._parent_status = run.info.status
             runs.log_params(run, view)
             self._parent_id, self._runs = run.info.run_id, runs
         return self._runs
@@ -117,7 +155,7 @@ class Tracker:
         runs.client.set_terminated(self._parent_id, status)
         self._parent_status, self._at_work = status, False
         if self.subject.addresses and self._addresses:
-            found = {"uri": self.uri, "experiment_id": runs.id, "runs": self._addresses}
+            found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)
 
     def _log_report(self, folder: Path) -> None:
@@ -130,27 +168,64 @@ class Tracker:
 class _Experiment:
     """The runs of one experiment: found by tag, made, and given what they lack."""
 
-    def __init__(self, store: Store, subject: Subject) -> None:
-        self.uri = tracking_uri(store)
+    def __init__(self, store: Store, subject: Subject, repairs: list[str]) -> None:
+        self.uri, self.repairs = tracking_uri(store), repairs
         self.client = open_client(self.uri)
+        self._active: dict[str, bool] = {}
+        """MLflow's id of a run -> whether it is there and not deleted, of those asked for."""
         known = self.client.get_experiment_by_name(subject.experiment)
         if known is not None:
-            self.id = str(known.experiment_id)
+            self.id = self._usable(known, store)
             return
-        local = self.uri.startswith(SQLITE)  # a server decides itself where artifacts lie
-        folder = store.artifact_location if local else None
+        folder = store.artifact_location if is_database(self.uri) else None  # a server has its own
         tags = dict(subject.experiment_tags)
         self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
 
+    def _usable(self, known: Experiment, store: Store) -> str:
+        """Return an experiment's id; one that was deleted is restored, with its runs."""
+        if not known.experiment_id:
+            raise MlflowException("no MLflow: it knows an experiment without an id")
+        if known.lifecycle_stage != ACTIVE:
+            self.client.restore_experiment(known.experiment_id)
+            self.repairs.append(f"restored the experiment {known.name}, which had been deleted")
+        self._follow_store(known.artifact_location, store)
+        return str(known.experiment_id)
+
+    def _follow_store(self, before: str, store: Store) -> None:
+        """Let MLflow look for artifacts in this store, if it was moved or copied to here.
+
+        Its file keeps absolute addresses. Only the store's own file is changed.
+        """
+        file, now = sqlite_file(self.uri), store.artifact_location
+        old, new = database.local_folder(before), database.local_folder(now)
+        if file is None or old is None or new is None or before == now:
+            return
+        if not is_own(store, self.uri) or old.name != new.name:
+            return
+        if old.parent.exists() and old.parent.samefile(new.parent):
+            return  # by way of a link
+        database.move_artifacts(file, before, now)
+        self.repairs.append(f"artifacts are in {new} now, no longer in {old}")
+
     def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
-        """Return a run of this (or another) experiment that has all the tags, if there is one."""
+        """Return a run of this (or another) experiment that has all the tags, if there is one.
+
+        A deleted run is returned only if there is no other.
+        """
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self.client.search_runs([experiment_id or self.id], wanted, max_results=1)
-        return found[0] if found else None
+        found = self.client.search_runs([experiment_id or self.id], wanted, ViewType.ALL, 100)
+        return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
+
+    def restored(self, run: Run) -> Run:
+        """Return a run, which is restored if it was deleted."""
+        if run.info.lifecycle_stage != ACTIVE:
+            self.client.restore_run(run.info.run_id)
+            self.repairs.append(f"restored the run {run.info.run_name}, which had been deleted")
+        return run
 
     def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
         """Make a run with its tags; the rest is given to it as to any run that lacks it."""
-        tags = {**view.tags, **view.key, **parent}
+        tags = _fitting({**view.tags, **view.key, **parent})
         return self.client.create_run(self.id, run_name=view.name, tags=tags)
 
     def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
@@ -158,11 +233,12 @@ class _Experiment:
 
         known_id: of a run that was seen before. A search takes longer the more runs there are.
         """
-        run = self._known(known_id) or self.find(view.key)
+        run = self.client.get_run(known_id) if known_id else self.find(view.key)
         if run is None:
             if not view.started:
                 return None  # MLflow shows runs, not plans
             run = self.create(view, parent)
+        self.restored(run)
         run_id = run.info.run_id
         self.log_params(run, view)
         self._log(run_id, _new_epochs(run, view), self._new_tags(run, view, parent))
@@ -194,17 +270,13 @@ class _Experiment:
         for name, text in summary.texts.items():
             self.client.log_text(run_id, text, name)
 
-    def _known(self, run_id: str | None) -> Run | None:
-        """Return the run of an id, unless it was deleted."""
-        if run_id is None:
-            return None
-        run = self.client.get_run(run_id)
-        return run if run.info.lifecycle_stage == "active" else None
-
     def _new_tags(self, run: Run, view: RunView, parent: Mapping[str, str]) -> dict[str, str]:
         """Return the tags that a run lacks or has otherwise."""
         known = run.data.tags
-        tags = {key: value for key, value in {**view.tags, **parent}.items() if key not in known}
+        tags = {key: value for key, value in view.tags.items() if key not in known}
+        for key, owner in parent.items():
+            if known.get(key) != owner and not self._is_active(known.get(key)):
+                tags[key] = owner
         for key, current in view.current_tags.items():
             if current is not None and known.get(key) != current:
                 tags[key] = current
@@ -213,9 +285,25 @@ class _Experiment:
             if value not in values:
                 tags[key] = ", ".join([*values, value])
         for key, link in view.links.items():
-            if key not in known and (linked := self._find_linked(link)):
-                tags[key] = linked
+            if not self._is_active(known.get(key)):
+                linked = self._find_linked(link)
+                if linked and linked != known.get(key):
+                    tags[key] = linked
         return tags
+
+    def _is_active(self, run_id: str | None) -> bool:
+        """Whether MLflow has a run, and it is not deleted."""
+        if run_id is None:
+            return False
+        if run_id not in self._active:
+            try:
+                stage = self.client.get_run(run_id).info.lifecycle_stage
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                stage = None  # deleted for good
+            self._active[run_id] = stage == ACTIVE
+        return self._active[run_id]
 
     def _find_linked(self, link: RunLink) -> str | None:
         """Return the MLflow id of a run in another experiment; None if MLflow lacks it."""
@@ -226,43 +314,47 @@ class _Experiment:
         return next((str(run.info.run_id) for run in found if run is not None), None)
 
     def _log_outcome(self, run: Run, outcome: Outcome, *, complete: bool) -> None:
-        """Log artifacts, figures and network; to a complete run, the figures that it lacks.
+        """Log artifacts, figures and network; to a complete run, what it lacks of them.
 
         The network goes last: MLflow copies the run's figures to it, and then ends the run.
         """
         run_id, values = run.info.run_id, outcome.values
         if complete:
-            lacking = {key: v for key, v in values.items() if key not in run.data.metrics}
-            self._log(run_id, _metrics(lacking, step=0), {})
-            return
-        for path, folder in outcome.artifacts:
+            values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
+        is_whole = complete and not self._lost_files(run)
+        for path, folder in () if is_whole else outcome.artifacts:
             self.client.log_artifact(run_id, str(path), folder or None)
-        self._log(run_id, _metrics(values, step=0), outcome.tags)
-        if outcome.network is not None:
+        self._log(run_id, _metrics(values, step=0), {} if complete else outcome.tags)
+        if outcome.network is not None and not is_whole:
             network = outcome.network()
             with _default_server(self.uri), mlflow.start_run(run_id=run_id):
                 mlflow.pytorch.log_model(network, name="network", serialization_format="pickle")
 
+    def _lost_files(self, run: Run) -> bool:
+        """Whether artifacts of a run of this machine are gone, as from a store copied in part."""
+        folder = database.local_folder(run.info.artifact_uri)
+        return is_database(self.uri) and folder is not None and not folder.exists()
+
     def _log(self, run_id: str, metrics: list[Metric], tags: Mapping[str, str]) -> None:
-        batch = [RunTag(key, value) for key, value in tags.items()]
+        batch = [RunTag(key, value) for key, value in _fitting(tags).items()]
         while metrics or batch:
             self.client.log_batch(run_id, metrics=metrics[:MAX_BATCH], tags=batch)
             metrics, batch = metrics[MAX_BATCH:], []
 
 
-def tracking_uri(store: Store) -> str:
-    """Return MLFLOW_TRACKING_URI, or a SQLite file in the store."""
-    return os.environ.get(URI) or f"{SQLITE}{store.root / 'mlflow.db'}"
-
-
 def open_client(uri: str) -> MlflowClient:
     """Return a client; a SQLite file that does not exist is made first, whole, by one process.
+
+    Raises TrackingError for an address that cannot be one, sqlite3.Error for a file that cannot be
+    written to, and what MLflow raises.
 
     MLflow makes the tables of a new file in many steps, over seconds. A process killed meanwhile
     leaves a file which MLflow refuses for ever, so it is made under another name.
     """
-    if uri.startswith(SQLITE):
-        _make_whole(Path(uri.removeprefix(SQLITE)))
+    check_address(uri)
+    if path := sqlite_file(uri):
+        _make_whole(path)
+        database.check_file(path)
     return MlflowClient(uri)
 
 
@@ -276,7 +368,7 @@ def _make_whole(path: Path) -> None:
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
         partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)  # makes all tables
+        MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # makes all tables
         partial.replace(path)
 
 
@@ -286,14 +378,14 @@ def _default_server(uri: str) -> Iterator[None]:
 
     MLflow writes the address into MLFLOW_TRACKING_URI, which says where the next tracker logs.
     """
-    before = os.environ.get(URI)
+    before = os.environ.get(VARIABLE)
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        os.environ.pop(URI, None)
+        os.environ.pop(VARIABLE, None)
         if before is not None:
-            os.environ[URI] = before
+            os.environ[VARIABLE] = before
 
 
 def _new_epochs(run: Run, view: RunView) -> list[Metric]:
@@ -313,10 +405,25 @@ def _new_epochs(run: Run, view: RunView) -> list[Metric]:
 def _metrics(values: Values, *, step: int) -> list[Metric]:
     now = int(time.time() * 1000)
     return [
-        Metric(key, float(value), now, step)
+        Metric(_metric_name(key), float(value), now, step)
         for key, value in values.items()
         if value is not None and math.isfinite(value)
     ]
+
+
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow takes: the names of classes may have any characters."""
+    legal = re.sub(r"[^\w./:\- ]", "_", name)
+    parts = [part if part.strip(".") else part.replace(".", "_") for part in legal.split("/")]
+    return "/".join(part or "_" for part in parts)[:MAX_KEY_LENGTH]
+
+
+def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with values that are no longer than MLflow takes."""
+    return {
+        key: value if len(value) <= MAX_TAG_LENGTH else f"{value[: MAX_TAG_LENGTH - 4]} ..."
+        for key, value in tags.items()
+    }
 
 
 def _dataset(view: DatasetView) -> DatasetInput:

@@ -1,9 +1,9 @@
 """Checks a data set before compute is spent, names it by its content, and remembers a whole one.
 
-A remembered check is known again by the relative path, size and time of change (in nanoseconds) of
-every file that it read. It lies in the user's cache folder, never in the data folder, which may be
-read-only. What it does not see: a file whose bytes were changed while its size and its time were
-kept, as some copying tools and failing disks do. `recheck` reads everything again.
+A remembered check is known again by the relative path, size and times (in nanoseconds) of every
+file that it read: of its content, and of the file itself, which no copying tool sets back. It lies
+in the user's cache folder, never in the data folder, which may be read-only. What it does not see
+are bytes that change by themselves, as on a failing disk. `recheck` reads everything again.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from wsss.data.voc import DataError, VocDataset
 from wsss.json_files import whole_or_absent
+from wsss.paths import cache_folder, expanded
 
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
-VERSION = 2
+VERSION = 3
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -31,7 +32,7 @@ class DataReport:
     root: Path
     classes: tuple[str, ...]
     fingerprint: str = ""
-    """First 16 hex digits of a SHA-256 over splits, labels, mask bytes and image file sizes."""
+    """First 16 hex digits of a SHA-256 over splits, labels, masks and image files."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Split -> the same of this split alone."""
     num_images: dict[str, int] = field(default_factory=dict)
@@ -108,7 +109,7 @@ def _check_image(dataset: VocDataset, image_id: str) -> CheckedImage:
             f"{width}x{height}; a mask has its image's size"
         )
     sample = dataset.sample(image_id)
-    digest = hashlib.sha256(f"{sample.labels} {sample.image_path.stat().st_size} ".encode())
+    digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
     digest.update(mask.tobytes())
     return CheckedImage(sample.labels, sample.label_source, digest.digest())
 
@@ -120,20 +121,27 @@ def check_data_once(dataset: VocDataset, splits: list[str], *, recheck: bool = F
     folder that cannot be written costs only the time of the next check.
     """
     listing = _listing(dataset, splits)
-    path = cache_folder() / f"{_name(dataset, splits)}.json"
-    if listing and not recheck and (known := _read(path, listing, dataset)):
+    folder = checks_folder()
+    if folder is None or not listing:
+        return check_data(dataset, splits)
+    path = folder / f"{_name(dataset, splits)}.json"
+    if not recheck and (known := _read(path, listing, dataset)):
         return known
     report = check_data(dataset, splits)
-    if listing and not report.problems and _listing(dataset, splits) == listing:
+    if not report.problems and _listing(dataset, splits) == listing:
         _write(path, listing, report)
     return report
 
 
-def cache_folder() -> Path:
-    """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder."""
-    chosen = os.environ.get("WSSS_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsss-sweeps"
-    return (Path(chosen) if chosen else base) / "checks"
+def checks_folder() -> Path | None:
+    """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder.
+
+    None without a home.
+    """
+    if chosen := os.environ.get("WSSS_CACHE"):
+        return Path(expanded(chosen)) / "checks"
+    cache = cache_folder()
+    return cache and cache / "wsss-sweeps" / "checks"
 
 
 def _name(dataset: VocDataset, splits: list[str]) -> str:
@@ -142,7 +150,7 @@ def _name(dataset: VocDataset, splits: list[str]) -> str:
 
 
 def _listing(dataset: VocDataset, splits: list[str]) -> str:
-    """Digest path, size and time of every file that the check reads; "" if a split is broken.
+    """Digest path, size and times of every file that the check reads; "" if a split is broken.
 
     A file that is not there counts as such: an XML that is added later changes labels.
     """
@@ -163,7 +171,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
     for path in sorted(paths, key=lambda path: path.split("/")):
         try:
             stat = os.stat(f"{dataset.root}/{path}")  # noqa: PTH116 - a third of the time
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
         except OSError:
             digest.update(f"{path} missing\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from wsss.data.classes import IGNORE_INDEX, voc_palette
+from wsss.errors import ForeseenError
 
 if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
     from wsss.data.drawing import Array, Drawing
@@ -22,6 +23,10 @@ parts: objects with a telling part; glare, dim: positive and negative control of
 (drawing.py).
 """
 DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
+
+
+class DrawnError(ForeseenError, FileExistsError):
+    """The folder for a drawn set holds something else."""
 
 
 def _with_border(drawing: "Drawing") -> "Array":
@@ -81,7 +86,7 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     marker = root / "drawn.json"
     found = json.loads(marker.read_text()) if marker.exists() else "something else"
     if found != record:
-        raise FileExistsError(f"{root} holds {found}, not {record}; remove it or name another")
+        raise DrawnError(f"{root} holds {found}, not {record}; remove it or name another")
     return True
 
 
@@ -131,7 +136,7 @@ def draw_voc(
     kind: one of `DRAWN`'s values. `progress` gets (pictures drawn, pictures in all). The tree
     appears in one rename: whole, or not at all; a killed process can only leave a hidden `.part`
     folder beside it. A tree that is there already is left alone. Raises ValueError for a kind,
-    count or seed out of range, FileExistsError if `root` is anything but this very set.
+    count or seed out of range, DrawnError if `root` is anything but this very set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
     if min(num_train, num_val) < 1 or min(num_extra, rng_seed) < 0:

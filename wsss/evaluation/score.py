@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import LabelsConfig
+from wsss.data.voc import DataError
 from wsss.evaluation.confusion import ThresholdCounts, iou_per_label, mean_iou, threshold_index
 
 
 @dataclass(frozen=True)
 class Score:
-    """mIoU and per-class IoU in percent, as papers print them."""
+    """mIoU and per-class IoU in percent, as papers print them.
+
+    mIoU is the mean over the labels that occur in masks or label maps.
+    """
 
     miou_fixed: float
     """At the fixed background score, which saw no pixel ground truth."""
@@ -21,8 +25,9 @@ class Score:
     miou_held_out: float | None
     """Two-fold cross-fitted: the threshold is chosen on one half of the images and the other half
     scored with it, then the halves change places; the mean of the two. Choosing it saw the pixel
-    ground truth of other images only. The halves are fixed by a hash of the image id. None if a
-    half is empty or has no valid pixel."""
+    ground truth of other images only. The halves are fixed by a hash of the image id. It can be
+    above `miou_best`: the mean of two mIoUs is not the mIoU of all pixels together, and a class
+    that a half lacks does not count there. None if a half is empty or has no valid pixel."""
     held_out_thresholds: list[float]
     """The two thresholds chosen so, that of the first half first; empty if there is none."""
     best_threshold: float
@@ -39,7 +44,15 @@ class Score:
 
 
 def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
-    """Score counted pixels at the fixed and at the best threshold."""
+    """Score counted pixels at the fixed and at the best threshold.
+
+    Raises DataError if there is none.
+    """
+    if not counts.counts.any():
+        raise DataError(
+            f"no pixel to score in {len(counts.image_ids)} images, as their masks are 255 all "
+            "over; give another split"
+        )
     confusions = counts.confusions()  # [T, L, L]
     curve = 100 * mean_iou(confusions)  # [T]
     fixed = threshold_index(counts.thresholds, labels.background_score)

@@ -29,6 +29,7 @@ from wsss.gpu_check.speed import (
     project,
 )
 from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weights
+from wsss.paths import expanded
 from wsss.presets import PRESETS
 
 SHARES = {"machine": 1, "equality": 45, "speed": 36, "loading": 8, "inference": 9,
@@ -42,13 +43,17 @@ class NoGpuError(ForeseenError, RuntimeError):
     """There is no GPU, or torch cannot use it; the message says what to do."""
 
 
+def _path(text: str) -> Path:
+    return Path(expanded(text))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     found = argparse.ArgumentParser(prog="python -m wsss.gpu_check", description=__doc__)
     found.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda")
-    found.add_argument("--data", type=Path, help="folder in VOC layout; default: drawn pictures")
-    found.add_argument("--weights", type=Path, help="state dict of a backbone; default: random")
-    found.add_argument("--out", type=Path, default=Path("gpu-check"), help="default: gpu-check")
+    found.add_argument("--data", type=_path, help="folder in VOC layout; default: drawn pictures")
+    found.add_argument("--weights", type=_path, help="state dict of a backbone; default: random")
+    found.add_argument("--out", type=_path, default=Path("gpu-check"), help="default: gpu-check")
     found.add_argument("--minutes", type=float, default=8.0, help="at most; default: 8")
     found.add_argument("--small", action="store_true", help="small crops and batches, for a CPU")
     found.add_argument("--preset", choices=tuple(PRESETS), help="of the speed; default: paper")
@@ -57,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Check; return 0 if nothing FAILs, else 1. Exits with 2 for options that cannot be."""
-    given = parser().parse_args(words)
     with explained():
+        given = parser().parse_args(words)
         options = Options(
             device=pick(given.device, small=given.small), out=given.out, data=given.data,
             weights=given.weights, minutes=given.minutes, small=given.small,

@@ -16,7 +16,7 @@ from wsss.json_files import whole_or_absent
 
 BROKEN = (
     OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, NotImplementedError,
-    RuntimeError, MemoryError,
+    RuntimeError, MemoryError, TypeError,
 )  # fmt: skip
 """What zipfile and NumPy raise for damaged archives of arrays."""
 
@@ -24,24 +24,76 @@ BROKEN = (
 class CamFile(NamedTuple):
     """What a file holds."""
 
+    path: Path
     cams: NDArray[np.float32]
     """[P, H, W] in [0, 1]."""
     classes: tuple[int, ...]
     """The P 0-based classes."""
+    source: str = ""
+    """What they were made from, as sources.py has it; "" if the file does not say."""
 
 
-def write_cams(path: Path, cams: NDArray[np.float32], classes: tuple[int, ...]) -> None:
-    """Write [P, H, W] in [0, 1] in half precision, and their classes, whole or not at all."""
+def write_cams(
+    path: Path, cams: NDArray[np.float32], classes: tuple[int, ...], *, source: str = ""
+) -> None:
+    """Write [P, H, W] in [0, 1] in half precision, and their classes, whole or not at all.
+
+    Raises DataError for a value that is no finite number, as of a network that has diverged.
+    """
+    if not np.isfinite(cams).all():
+        raise DataError(
+            f"{path}: not written, as a CAM is NaN or infinite: the network's weights are broken; "
+            "train it again with a lower train.lr"
+        )
     with whole_or_absent(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, classes=np.array(classes), cams=cams.astype(np.float16))
+        np.savez_compressed(
+            file, classes=np.array(classes), cams=cams.astype(np.float16), source=np.array(source)
+        )
 
 
 def read_cams(path: Path) -> CamFile:
     """Read what `write_cams` wrote, to within 2^-11. Raises DataError for a broken file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return CamFile(data["cams"].astype(np.float32), tuple(int(k) for k in data["classes"]))
+            return CamFile(
+                path,
+                data["cams"].astype(np.float32),
+                tuple(int(k) for k in data["classes"]),
+                str(data["source"]) if "source" in data else "",
+            )
     except FileNotFoundError:
         raise DataError(f"{path}: missing; infer its CAMs first") from None
     except BROKEN as error:
         raise DataError(f"{path}: not a file of CAMs ({error}); delete it to infer again") from None
+
+
+def cams_of(path: Path, classes: tuple[int, ...], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the CAMs of an image of these classes and this size (H, W): [P, H, W] in [0, 1].
+
+    Raises DataError for a file that is broken or is not of this image.
+    """
+    found = read_cams(path)
+    if found.classes != classes:
+        raise DataError(
+            f"{path}: of the classes {list(found.classes)[:9]}, the image is labelled "
+            f"{list(classes)}; delete it to infer again"
+        )
+    require_fitting(found, size, max(classes) + 1)
+    return found.cams
+
+
+def require_fitting(found: CamFile, size: tuple[int, ...], num_classes: int) -> None:
+    """Raise DataError unless maps [P, H, W] in [0, 1] are of an image of this size (H, W).
+
+    Their P classes are to be different ones of 0..num_classes - 1.
+    """
+    maps, classes = found.cams, found.classes
+    if maps.shape != (len(classes), *size) or not classes:
+        fault = f"maps {maps.shape} of {len(classes)} classes, its image is {size}"
+    elif len(set(classes)) < len(classes) or not set(classes) <= set(range(num_classes)):
+        fault = f"classes {list(classes)[:9]}, expected different ones of 0..{num_classes - 1}"
+    elif not (maps.min() >= 0 and maps.max() <= 1):  # false for NaN, too
+        fault = "a value is not between 0 and 1"
+    else:
+        return
+    raise DataError(f"{found.path}: {fault}; delete it to infer again")

@@ -14,8 +14,10 @@ def pseudo_label(
     """Return the label of each pixel: the strongest class above the background score, else 0.
 
     cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. Returns [H, W], 0 background, class k
-    as k + 1. A CAM equal to the score is background.
+    as k + 1. A CAM equal to the score is background; without any class, all is.
     """
+    if not labels:
+        return np.zeros(cams.shape[1:], dtype=np.uint8)
     values = np.array([k + 1 for k in labels], dtype=np.uint8)
     strongest = cams.max(0)
     return np.where(strongest > np.float32(background_score), values[cams.argmax(0)], 0).astype(

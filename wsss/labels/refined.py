@@ -14,7 +14,7 @@ from wsss.data.classes import IGNORE_INDEX
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample
-from wsss.labels.cam_files import read_cams
+from wsss.labels.cam_files import cams_of
 from wsss.labels.crf import crf_label
 from wsss.labels.pamr import pamr_label
 from wsss.labels.pseudo_label import pseudo_label
@@ -33,13 +33,15 @@ class LabelJob:
     cams: Path
     target: Path
     config: PseudoLabelConfig
+    source: str
+    """What the file says that it was made from."""
 
 
 def write_label(job: LabelJob) -> None:
     """Write the label PNG of one image; runs in any process."""
-    cams = read_cams(job.cams).cams
-    image = as_array(read_rgb(job.sample))
-    write_label_png(job.target, label_map(image, cams, job.sample.labels, job.config))
+    image, labels = as_array(read_rgb(job.sample)), job.sample.labels
+    cams = cams_of(job.cams, labels, image.shape[:2])
+    write_label_png(job.target, label_map(image, cams, labels, job.config), source=job.source)
 
 
 def label_map(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
@@ -115,12 +115,18 @@ def strongest_label(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
     return probs.argmax(0).astype(np.uint8)
 
 
-def write_label_png(path: Path, label: NDArray[np.uint8]) -> None:
-    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all."""
+def write_label_png(path: Path, label: NDArray[np.uint8], *, source: str = "") -> None:
+    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all.
+
+    source: what it was made from, as sources.py has it; "": the file does not say.
+    """
     image = Image.fromarray(label)
     image.putpalette(voc_palette())
+    text = PngImagePlugin.PngInfo()
+    if source:
+        text.add_text("source", source)
     with whole_or_absent(path) as partial:
-        image.save(partial, format="PNG")
+        image.save(partial, format="PNG", pnginfo=text)
 
 
 def label_colours(label: NDArray[np.uint8]) -> NDArray[np.uint8]:

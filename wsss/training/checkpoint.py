@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
+from wsss.errors import ForeseenError
 from wsss.json_files import whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
@@ -32,6 +33,10 @@ class Position(NamedTuple):
     """What the iterations of an unfinished epoch came to; () between epochs."""
     seconds: float = 0.0
     """Spent on the unfinished epoch."""
+
+
+class OtherNetworkError(ForeseenError, RuntimeError):
+    """A whole checkpoint of a network with other parts or sizes."""
 
 
 class CheckpointFolder:
@@ -80,6 +85,7 @@ class CheckpointFolder:
         """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
 
         A broken file is reported and renamed to `*.broken`; the one before it is used instead.
+        Raises OtherNetworkError for one that is whole and does not fit the model.
         """
         model_before = copy.deepcopy(model.state_dict())
         optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
@@ -88,10 +94,13 @@ class CheckpointFolder:
                 _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 position = Position(*state["position"])
+                _require_fitting(path, state["model"], model_before)
                 model.load_state_dict(state["model"])
                 if optimizer is not None:
                     optimizer.load_state_dict(state["optimizer"])
                 torch.set_rng_state(state["torch_rng"])
+            except OtherNetworkError:
+                raise
             except Exception as error:  # torch raises many kinds for a broken file
                 logger.warning(
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
@@ -105,6 +114,18 @@ class CheckpointFolder:
                 continue
             return position
         return Position(0, 0)
+
+
+def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raise OtherNetworkError unless both have tensors of the same names and shapes."""
+    shapes = [{name: tuple(x.shape) for name, x in each.items()} for each in (found, own)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        there, asked = (each.get(name, "absent") for each in shapes)
+        if there != asked:
+            raise OtherNetworkError(
+                f"{path}: of another network: {name} is {there}, and {asked} by its settings and "
+                "classes; get the settings and checkpoints of one training, or train anew elsewhere"
+            )
 
 
 def _check_sums(path: Path) -> None:

@@ -21,6 +21,9 @@ import requests
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.store.code_version import code_version
 from sweeps.store.store import StoreError, open_store
+from sweeps.track.address import without_password
+from sweeps.track.faults import TrackingError, check_address
+from wsss.commands import command
 from wsss.data.check import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
@@ -172,7 +175,7 @@ def check_data(root: Path, splits: list[str]) -> Check:
         report.raise_if_broken()
     except (DataError, OSError) as error:
         first = str(error).splitlines()[0]
-        return Check("data", "problem", first, f"see `wsss data check {root}`")
+        return Check("data", "problem", first, f"see `{command('wsss', 'data', 'check', root)}`")
     counts = ", ".join(f"{split} {count}" for split, count in report.num_images.items())
     return Check("data", "ok", f"{root} [{report.fingerprint}]: {counts}")
 
@@ -282,12 +285,16 @@ def check_job_server(address: str) -> list[Check]:
 
 def check_mlflow(uri: str) -> Check:
     """Check that the tracking server answers, and whether it does so without a password."""
+    if not uri:
+        return Check("MLflow", "ok", "a SQLite file in the store")
+    shown = without_password(uri).rstrip("/")
+    try:
+        check_address(uri)
+    except TrackingError as error:
+        return Check("MLflow", "warning", f"{shown}: {error.problem.what}", error.problem.remedy)
     if not uri.startswith("http"):
-        return Check("MLflow", "ok", uri or "a SQLite file in the store")
-    parts = urlsplit(uri)
-    # The address may hold a password, which is not for the screen.
-    host = parts.hostname or ""
-    shown = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+        return Check("MLflow", "ok", shown)
+    host = urlsplit(uri).hostname or ""
     status = _ask(f"{shown}{MLFLOW_PATH}")
     if status is None or status >= 500:
         text = f"{shown}: " + ("no answer" if status is None else f"answers {status}")

@@ -2,7 +2,7 @@
 
 from sweeps.plan.cost import CostEstimate
 
-NOTHING_MEASURED = "no measured trial yet: run one, e.g. `sweeps run III --seeds 1`"
+NOTHING_MEASURED = "no trial has ended yet"
 
 
 def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.plan.cost import estimate_cost
+from sweeps.plan.run_command import run_command
 from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
@@ -107,7 +108,8 @@ class Status:
         for trial in failed:
             text.append(f"failed: {trial.name}: {self.states[trial.run_id].failure}\n", style="red")
         if failed:
-            text.append("run them again with: sweeps run ... --retry-failed\n")
+            again = run_command(self.sweep, self.store, "--retry-failed")
+            text.append(f"run them again with: {again}\n")
         counts = count_statuses(self.states.values())
         text.append(f"{counts} of {len(self.states)} trials; {time_left(self.cost)}")
         return text

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import load_image_counts
-from sweeps.evidence.images import ImageCounts, Resamples
+from sweeps.evidence.images import ImageCounts, Resamples, percentiles
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
@@ -51,7 +51,6 @@ class Results:
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self._resamples: dict[int, Resamples] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
-        self._mious: dict[str, NDArray[np.float64]] = {}
 
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
@@ -88,9 +87,9 @@ class Results:
         """
         found = [self.counts(run_id) for run_id in run_ids]
         image_ids = {counts[0] if counts else () for counts in found}
-        if len(image_ids) != 1 or len(image_ids.pop()) < 2:
+        if len(image_ids) != 1 or len(ids := image_ids.pop()) < 2:
             return None
-        return np.mean([self._resampled(run_id) for run_id in run_ids], axis=0)
+        return self.resamples(len(ids)).mean_mious([counts[1] for counts in found if counts])
 
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
@@ -130,13 +129,6 @@ class Results:
             self._resamples[num_images] = Resamples(num_images, NUM_RESAMPLES, rng_seed=0)
         return self._resamples[num_images]
 
-    def _resampled(self, run_id: str) -> NDArray[np.float64]:
-        if run_id not in self._mious:
-            found = self.counts(run_id)
-            assert found is not None
-            self._mious[run_id] = self.resamples(len(found[0])).mious(found[1])
-        return self._mious[run_id]
-
 
 def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:
     """Return a finished trial's mIoU under each measure; nothing for one that has not ended."""
@@ -151,7 +143,4 @@ def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure
 
 
 def _percentiles(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    return None if values is None else percentiles(values, LEVEL)

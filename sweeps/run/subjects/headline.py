@@ -48,7 +48,7 @@ def run_headline(
             bring_results(store, chain)
             if not tracker.sync([chain.prediction_id]):
                 console.print(
-                    Text(f"MLflow at {tracker.uri} lacks {chain.name}: {tracker.problem}")
+                    Text(f"MLflow at {tracker.address} lacks {chain.name}: {tracker.problem}")
                 )
     store.pull_results()  # the CAMs' own scores, from the nodes that made them
 

@@ -258,10 +258,13 @@ class DrivenSearch(Subject):
         self.lock: Held | None = None
 
     def prepare(self, resources: Resources) -> list[str]:
-        """Write down what is searched."""
-        write_json(self.folder / "search.json", self.search.to_json())
+        """Say how much there is to do."""
         missing, samples = self.history.missing(self.samples), self.samples
         return [f"{self.title}: {samples - missing} of {samples} trials done, {missing} to run"]
+
+    def write_down(self) -> None:
+        """Write what is searched."""
+        write_json(self.folder / "search.json", self.search.to_json())
 
     def is_missing(self) -> bool:
         """Whether a trial or a closing score is missing."""

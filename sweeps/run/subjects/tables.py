@@ -14,13 +14,14 @@ from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
 from sweeps.run.budget import Budget, forecast, size_of, way_on
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
-from sweeps.run.driver import Subject, own_command
+from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
+from wsss.commands import command, own_command, own_words
 from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # those load Ray or MLflow
@@ -42,8 +43,6 @@ class Wishes:
 class Tables(Subject):
     """A sweep of tables."""
 
-    resync = "`sweeps sync`"
-
     def __init__(self, sweep: Sweep, store: Store, wishes: Wishes) -> None:
         super().__init__(store, f"sweeps/{sweep.name}", f"sweep {sweep.name}")
         self.sweep, self.wishes = sweep, wishes
@@ -51,22 +50,25 @@ class Tables(Subject):
         self.weights_file = sweep.weights_file
         self.retry_failed = wishes.retry_failed
         """Whether failures are of an earlier start, and to be tried again."""
-        self.while_driven = (
-            f"follow it with `sweeps status --watch --store {store.root} --sweep {sweep.name}`, or "
-            "end it"
-        )
+        self.named = ("--store", store.address, "--sweep", sweep.name)
+        follow = command("sweeps", "status", "--watch", *self.named)
+        self.while_driven = f"follow it with `{follow}`, or end it"
+        self.resync = f"`{command('sweeps', 'sync', *self.named)}`"
 
     def prepare(self, resources: Resources) -> list[str]:
         """Exchange results with the bucket, those too that an earlier start could not upload."""
         self.store.pull_results()
         self.store.push_results()
-        save_sweep(self.store, self.sweep)
-        self.store.push_sweep(self.sweep.name)
         total, missing = len(self.sweep.plan.trials), len(self.missing())
         done = f"{self.title}: {total - missing} of {total} trials done, {missing} to run"
         if not missing:
             return [done]
         return [done, *forecast(self.sweep, self._budget(resources), resources)]
+
+    def write_down(self) -> None:
+        """Write the sweep's description."""
+        save_sweep(self.store, self.sweep)
+        self.store.push_sweep(self.sweep.name)
 
     def missing(self) -> list[Trial]:
         """Return the trials to run: those without a result, failed ones only if asked for."""
@@ -90,7 +92,7 @@ class Tables(Subject):
 
     def way_on(self, resources: Resources) -> list[str]:
         """Return the command with a budget that will do."""
-        return way_on(self.sweep, self._budget(resources), resources, own_command())
+        return way_on(self.sweep, self._budget(resources), resources, own_words())
 
     def held(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
@@ -154,13 +156,15 @@ class Tables(Subject):
 
         folder = write_report(self.sweep, self.store)
         self.tracker().log_report(folder)
-        return f"report: {folder / 'report.html'}; `sweeps report` prints it"
+        again = command("sweeps", "report", *self.named)
+        return f"report: {folder / 'report.html'}; `{again}` prints it"
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and the option that tries them again."""
         whys = [(trial.name, failure_of(trial, self.store)) for trial in self.sweep.plan.trials]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
-        return [*lines, "run them again with --retry-failed"] if lines else []
+        again = f"run them again with: {own_command('--retry-failed')}"
+        return [*lines, again] if lines else []
 
 
 @dataclass

@@ -1,0 +1,61 @@
+"""Where MLflow keeps runs, read from its address alone: no MLflow is imported, no server asked."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from sweeps.store.store import Store
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+SQLITE = "sqlite:///"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""Schemes of databases which this process writes to itself, with no server between."""
+
+
+def tracking_uri(store: Store) -> str:
+    """Return MLFLOW_TRACKING_URI, or the SQLite file in the store."""
+    return os.environ.get(VARIABLE, "").strip() or sqlite_uri(_own_file(store))
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a SQLite file.
+
+    `?` and `%` are quoted. MLflow makes a folder of the quoted name, unless the driver is named.
+    """
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"{SQLITE}{quoted}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
+
+
+def without_password(uri: str) -> str:
+    """Return an address, or a text with addresses in it, without user names and passwords."""
+    return re.sub(r"(//|^)[^/@\s]*@", r"\1", uri)
+
+
+def scheme_of(uri: str) -> str | None:
+    """Return what stands before the first colon, in lower case; None without one."""
+    found = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", uri)
+    return found[1].lower() if found else None
+
+
+def is_database(uri: str) -> bool:
+    """Whether an address is that of a database, whose user decides where artifacts lie."""
+    return (scheme_of(uri) or "").partition("+")[0] in DATABASES
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite address; None for any other address, or one in memory."""
+    if (scheme_of(uri) or "").partition("+")[0] != "sqlite":
+        return None
+    path = uri.partition(":///")[2].partition("?")[0]
+    return None if path in ("", ":memory:") else Path(unquote(path))
+
+
+def is_own(store: Store, uri: str) -> bool:
+    """Whether an address is that of the store's own file, which moves with the store."""
+    file = sqlite_file(uri)
+    return file is not None and file.resolve() == _own_file(store).resolve()
+
+
+def _own_file(store: Store) -> Path:
+    return store.root / "mlflow.db"

@@ -1,0 +1,58 @@
+"""A SQLite file of MLflow, looked at and put right without MLflow."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+WAIT_SECONDS = 20.0
+"""How long another process may hold the file; MLflow waits as long."""
+
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+"""(table, column) where MLflow keeps absolute addresses of artifacts."""
+
+
+def check_file(path: Path) -> None:
+    """Raise sqlite3.Error if a file cannot be written to as a database.
+
+    MLflow would try for two minutes to open one that is broken.
+    """
+    with _locked(path):
+        pass
+
+
+def move_artifacts(path: Path, before: str, now: str) -> None:
+    """Let every address under the URI `before` lie under `now`. Raises sqlite3.Error."""
+    with _locked(path) as database:
+        for table, column in PLACES:
+            database.execute(
+                f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) "
+                f"WHERE {column} = :before OR substr({column}, 1, length(:before) + 1) "
+                "= :before || '/'",
+                {"before": before, "now": now},
+            )
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of a `file:` URI; None for any other."""
+    return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that alone may write; what it writes counts at the end, whole."""
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with closing(
+        sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
+    ) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield database
+        database.execute("COMMIT")

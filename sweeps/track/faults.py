@@ -1,0 +1,284 @@
+"""What can be wrong with tracking, and what a person can do about it: each kind has its remedy.
+
+MLflow reports nearly all of it as one class of exception, so kinds are told apart by its words.
+No fault is fatal: results are in the store, and the next synchronisation logs what is missing.
+"""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sweeps.track.address import (
+    DATABASES,
+    VARIABLE,
+    scheme_of,
+    sqlite_file,
+    sqlite_uri,
+    without_password,
+)
+from wsss.errors import ForeseenError
+
+MAX_WORDS = 1000
+"""Characters shown of what MLflow says about a fault that is not in the table."""
+
+HOST_AND_PORT = re.compile(r"(//)?([^@/\s]*@)?([\w.-]+|\[[\da-fA-F:]+\]):\d+(/.*)?")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and the remedy. Both go on from `<address>: `, without a full stop."""
+
+    what: str
+    remedy: str
+    heals: bool = False
+    """Whether it can pass without anybody doing anything."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+class TrackingError(ForeseenError):
+    """A problem that was found before MLflow was asked."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault, as it is known by the words of an exception.
+
+    signs: regular expression, upper and lower case alike. what: may have its groups as `\\1`.
+    remedy: may have {file} (of a SQLite address, else the address) and {host}.
+    """
+
+    signs: str
+    what: str
+    remedy: str
+    heals: bool = False
+
+
+FAULTS = (
+    # The database. A server passes its own database's words on, so these come first.
+    Fault(r"database is locked|deadlock detected", "another process holds the database",
+          "wait for it, or end it", heals=True),
+    Fault(r"database or disk is full|No space left on device|Disk quota exceeded",
+          "the disk is full", "free space on the disk of {file}"),
+    Fault(r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
+          r"|Read-only file system", r"it cannot be written to: read-only \1",
+          "make {file} and its folder writable, or set " + VARIABLE + " to another place"),
+    Fault(r"file is not a database|database disk image is malformed|file is encrypted",
+          "the file is no SQLite database, or a broken one",
+          "move {file} away; `sweeps sync` makes a new one from the store"),
+    Fault(r"unable to open database file", "the database file cannot be opened",
+          "give this user the right to read and write {file} and its folder"),
+    Fault(r"No module named '([\w.]+)'", r"the module \1 is missing here",
+          f"install the package that has it for {sys.executable}"),
+    Fault(r"password authentication failed|Access denied for user",
+          "the database refuses the user or the password",
+          f"correct them in {VARIABLE}"),
+    Fault(r'database "([^"]+)" does not exist|Unknown database \'([^\']+)\'',
+          r"the server has no database \1\2", f"create it, or correct {VARIABLE}"),
+    # What a server answers
+    Fault(r"Invalid Host header", "the server refuses this host name (403)",
+          "start it with --allowed-hosts {host}, or use a name and port that it knows"),
+    Fault(r"error code 401|UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED",
+          "the server refuses this user or password (401)",
+          "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
+    Fault(r"error code 403|PERMISSION_DENIED", "the server does not let this user write (403)",
+          "ask its administrator for the right, or set MLFLOW_TRACKING_USERNAME and "
+          "MLFLOW_TRACKING_PASSWORD to a user who has it"),
+    Fault(r"(?:too many |error code )(429)", r"the server is asked too often (\1)",
+          "wait a little", heals=True),
+    Fault(r"(?:too many |error code )(5\d\d)|(?:TEMPORARILY_UNAVAILABLE|INTERNAL_ERROR): "
+          r"(?!Response:)(.{1,300})", r"the server is in trouble (\1\2)",
+          "read its log; restart it if it does not recover", heals=True),
+    Fault(r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']",
+          "there is a server, but no MLflow of this age at this path (404)",
+          f"correct {VARIABLE}: it is the address under which the browser shows MLflow, up to `#`"),
+    Fault(r"HTTP request was sent to (?:an )?HTTPS", "the server speaks https",
+          f"write https:// in {VARIABLE}"),
+    Fault(r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:",
+          r"something other than MLflow answers \1",
+          f"correct {VARIABLE}, or log in where a proxy asks for it"),
+    # The way to a server
+    Fault(r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST\]",
+          "the server does not speak https", f"write http:// in {VARIABLE}"),
+    Fault(r"(?:invalid path: |TLS key file, invalid path: )([^\s)]+)",
+          r"there is no certificate file \1",
+          "correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or "
+          "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+    Fault(r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
+          r"no trusted https connection: \1\2",
+          "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate file of its authority"),
+    Fault(r"ProxyError|Unable to connect to proxy", "the proxy does not let this through",
+          "correct http_proxy and https_proxy, or name {host} in no_proxy"),
+    Fault(r"NameResolutionError|Failed to resolve|Name or service not known|could not translate "
+          r"host name|getaddrinfo failed|label too long", "no host of this name is known",
+          f"correct {VARIABLE}, or the network's names"),
+    Fault(r"timed out|timeout", "no answer in time",
+          f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
+    Fault(r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
+          r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
+          r"|could not connect|connection to server|ConnectionError", "nobody answers",
+          f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
+    # What is in MLflow
+    Fault(r"maintenance mode", "MLflow keeps no runs in plain folders any more",
+          f"set {VARIABLE} to a database"),
+    Fault(r"exceed[^.]*length|length limit|too long for type|Data too long",
+          "the server's MLflow takes no values of this length", "upgrade the server's MLflow"),
+    Fault(r"Run .*not found|must be in.{1,12}active|No Experiment with id",
+          "a run or the experiment was deleted meanwhile",
+          "give the same command again, which restores it", heals=True),
+    Fault(r"Permission denied: '([^']+)'", r"this user may not write to \1",
+          "give this user the right to write there; a server on another machine must be started "
+          "with --artifacts-destination"),
+)  # fmt: skip
+"""The first whose signs are found is meant."""
+
+SCHEMA = re.compile(
+    r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'"
+)
+
+
+def diagnose(error: BaseException, uri: str) -> Problem:
+    """Return what is wrong, as read from an exception that MLflow or SQLite raised."""
+    if isinstance(error, TrackingError):
+        return error.problem
+    words = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
+    if schema := SCHEMA.search(words):
+        return _other_schema(schema[1] or schema[2], uri)
+    for fault in FAULTS:
+        if found := re.search(fault.signs, words, re.IGNORECASE):
+            remedy = fault.remedy.format(
+                file=sqlite_file(uri) or without_password(uri),
+                host=urlsplit(uri).netloc.rpartition("@")[2],
+            )
+            return Problem(found.expand(fault.what).rstrip(" :"), remedy, fault.heals)
+    return Problem(_shortened(words), "mend what it says")
+
+
+def check_address(uri: str) -> None:
+    """Raise TrackingError for an address at which MLflow cannot keep runs; nobody is asked."""
+    if problem := _wrong_address(uri):
+        raise TrackingError(problem)
+
+
+def _wrong_address(uri: str) -> Problem | None:
+    scheme = scheme_of(uri) or ""
+    name = scheme.partition("+")[0]
+    if scheme in ("http", "https"):
+        return _wrong_server(uri)
+    if name == "sqlite":
+        return _wrong_sqlite(uri)
+    if "databricks" in (uri, scheme) or name in DATABASES or scheme in _plugins():
+        return None
+    if HOST_AND_PORT.fullmatch(uri):
+        return Problem(
+            f"{VARIABLE} has no scheme", f"write http://{without_password(uri).lstrip('/')}"
+        )
+    if not scheme:
+        return _no_scheme(uri)
+    if scheme == "file":
+        if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
+            return None
+        folder = Path(urlsplit(uri).path or ".").absolute()
+        return Problem(
+            "MLflow keeps no runs in plain folders any more", f"write {_database_in(folder)}"
+        )
+    return Problem(
+        f"{VARIABLE} has a scheme that MLflow does not know: {scheme}",
+        "write postgresql:// instead" if name == "postgres"
+        else f"write one of {', '.join(f'{known}://' for known in ('http', *DATABASES))}",
+    )  # fmt: skip
+
+
+def _no_scheme(text: str) -> Problem:
+    """Return the problem of a text that is a host's name or a path, and what it may have meant."""
+    path = Path(text).expanduser().absolute()
+    is_file = path.is_file() or path.suffix in (".db", ".sqlite", ".sqlite3")
+    ways = [sqlite_uri(path) if is_file else _database_in(path)]
+    host = text.partition("/")[0]
+    if host[:1] not in ("", ".", "~") and not is_file and not path.exists():
+        ways.insert(0, f"http://{without_password(text)} for a server")
+        ways[1] += " for a database"
+    return Problem(f"{VARIABLE} has no scheme", f"write {', '.join(ways)}")
+
+
+def _database_in(folder: Path) -> str:
+    return sqlite_uri(folder / "mlflow.db")
+
+
+def _wrong_server(uri: str) -> Problem | None:
+    form = f"write it as {(scheme_of(uri) or 'http')}://HOST:PORT"
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port  # reading the port checks it
+    except ValueError:
+        return Problem(f"{VARIABLE} has no valid host or port", form)
+    return None if host else Problem(f"{VARIABLE} names no host", form)
+
+
+def _wrong_sqlite(uri: str) -> Problem | None:
+    _, slashes, path = uri.partition(":///")
+    if not slashes:
+        file = uri.partition(":")[2]
+        if file := file.lstrip("/") if file.startswith("//") else file:
+            right = f"sqlite:///{Path(file).absolute()}"
+            return Problem(f"{VARIABLE} needs three slashes before the path", f"write {right}")
+    elif unquote(path) != path or "/" in path.partition("?")[2]:
+        return Problem(
+            "MLflow opens another file if a path has `?`, or `%` as in `%20`",
+            f"choose a path without them for the store, or in {VARIABLE}",
+        )
+    if sqlite_file(uri) is None:
+        return Problem(
+            "a database in memory would keep nothing", f"write {_database_in(Path.cwd())}"
+        )
+    return None
+
+
+def _plugins() -> Iterable[str]:
+    """Return the schemes which other packages have taught MLflow."""
+    return entry_points(group="mlflow.tracking_store").names
+
+
+def _other_schema(revision: str, uri: str) -> Problem:
+    """Return the problem of a database made by another MLflow than this one."""
+    if revision in _known_revisions():
+        address = shlex.quote(uri) if without_password(uri) == uri else f'"${VARIABLE}"'
+        upgrade = f"{shlex.quote(sys.executable)} -m mlflow db upgrade {address}"
+        return Problem(
+            f"the database was made by an older MLflow (schema {revision})",
+            f"copy {sqlite_file(uri) or 'the database'} to be safe, then give `{upgrade}`",
+        )
+    return Problem(
+        f"the database was made by a newer MLflow than {version('mlflow')} (schema {revision})",
+        f"upgrade MLflow here, or set {VARIABLE} to another database",
+    )
+
+
+def _known_revisions() -> set[str]:
+    """Return the revisions which this MLflow can upgrade from."""
+    package = find_spec("mlflow")  # does not import it
+    roots = (package and package.submodule_search_locations) or ()
+    return {
+        script.name.partition("_")[0]
+        for root in roots
+        for script in Path(root, "store/db_migrations/versions").glob("*.py")
+    }
+
+
+def _shortened(words: str) -> str:
+    """Leave out the middle of a long text: its end often says what matters."""
+    if len(words) <= MAX_WORDS:
+        return words
+    return f"{words[: MAX_WORDS * 2 // 3]} ... {words[-MAX_WORDS // 3 :]}"

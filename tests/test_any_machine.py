@@ -1,0 +1,244 @@
+"""Both programs on machines that are set up otherwise than ours: home, user, paths, terminal."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from finished import fill, finished_sweep
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.run.ray_here import MAX_BYTES, prepare_machine
+from sweeps.store.store import Store, StoreError
+from wsss.paths import NO_HOME, PathError, cache_folder, expanded
+from wsss.program import reach_local_servers
+
+REPO = Path(__file__).parents[1]
+STRANGER = (
+    "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+)  # fmt: skip
+"""A user without a name, a home or anything of its own; it may read all, so that Python starts."""
+SMALL = ("train.epochs=1", "train.batch_size=4", "train.crop_size=48", "train.min_long_side=48",
+         "train.max_long_side=80", "labels.scales=[0.5]")  # fmt: skip
+
+
+@dataclass
+class Machine:
+    """Where commands run, how, and with which paths."""
+
+    folder: Path
+    store: Path
+    data: Path
+    environment: dict[str, str]
+    encoding: str
+    prefix: tuple[str, ...] = ()
+
+    def run(self, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
+        """Run a command to its end; no traceback, whatever comes of it."""
+        done = subprocess.run(
+            [*self.prefix, sys.executable, "-m", *map(str, words)], cwd=self.folder, umask=0o077,
+            env=self.environment, capture_output=True, timeout=500, check=False,
+        )  # fmt: skip
+        assert b"Traceback" not in done.stderr, done.stderr.decode(self.encoding)
+        return done
+
+    def text(self, *words: str | Path) -> str:
+        """Return what a command prints that must succeed, in the terminal's encoding."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr.decode(self.encoding)
+        return done.stdout.decode(self.encoding)
+
+    def refusal(self, *words: str | Path) -> str:
+        """Return the line with which a command is refused, its last one."""
+        done = self.run(*words)
+        (*_, line) = done.stderr.decode(self.encoding).splitlines()
+        assert done.returncode == 2
+        assert line.startswith("error: ")
+        return line
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Ours without a home, caches or a user's name."""
+    gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "WSSS_CACHE", "WSSS_STORE", "LC_ALL"}
+    kept = {name: value for name, value in os.environ.items() if name not in gone}
+    paths = {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return kept | paths | {"http_proxy": "http://127.0.0.1:9", "COLUMNS": "100"} | changes
+
+
+@pytest.fixture(scope="module")
+def container(drawn: Path) -> Iterator[Machine]:
+    """A stranger without a home, an ASCII terminal; data, store and folder are somebody else's."""
+    folder = Path(tempfile.mkdtemp())  # not below pytest's, which is closed to others
+    shutil.copytree(drawn, folder / "voc")
+    store = _with_a_sweep(folder / "store")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    prefix = STRANGER if os.geteuid() == 0 else ()
+    changes = environment(PYTHONIOENCODING="ascii")
+    yield Machine(folder, store, folder / "voc", changes, "ascii", prefix)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def odd(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Every unusual character in all paths, of which some begin with ~; a Latin-1 terminal."""
+    home = tmp_path_factory.mktemp("it's odd #?%41&=é")
+    shutil.copytree(drawn, home / "voc é")
+    _with_a_sweep(home / "my store")
+    changes = {"HOME": str(home), "PYTHONIOENCODING": "latin-1", "TMPDIR": str(home)}
+    paths = (home, Path("~/my store"), Path("~/voc é"))
+    return Machine(*paths, environment(**changes), "latin-1")
+
+
+@pytest.fixture
+def nothing_as_usual(drawn: Path) -> Iterator[Machine]:
+    """A stranger without a home in an odd folder of its own, a long TMPDIR, a Ray elsewhere."""
+    folder = Path(tempfile.mkdtemp(prefix="it's odd #?%41&=é, and too long for sockets "))
+    shutil.copytree(drawn, folder / "voc")
+    folder.chmod(0o777)
+    changes = {"TMPDIR": str(folder), "RAY_ADDRESS": "10.255.255.1:6379", "LC_ALL": "C",
+               "PYTHONIOENCODING": "latin-1"}  # fmt: skip
+    prefix = STRANGER if os.geteuid() == 0 else ()
+    paths = (folder, folder / "st", folder / "voc")
+    yield Machine(*paths, environment(**changes), "latin-1", prefix)
+    shutil.rmtree(folder)
+
+
+def _with_a_sweep(root: Path) -> Path:
+    store, sweep = Store(root), finished_sweep(("calibrate",), 1)
+    fill(store, sweep, lambda trial: 0.5, gallery=True)
+    for trial in sweep.plan.trials:  # MLflow gets it; any file will do
+        shutil.copy(store.run(trial.run_id).path / "cam_gallery.png",
+                    store.run(trial.run_id).path / "threshold_curve.png")  # fmt: skip
+    return root
+
+
+@pytest.fixture(params=["container", "odd"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """Each of the two."""
+    found: Machine = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("plan", "V", "--preset", "tiny"), "16 trials to run"),
+        (("status",), "1 finished of 1 trials"),
+        (("table",), "Table calibrate"),
+        (("ledger",), "no attempt is in its ledger yet"),
+    ],
+)
+def test_looking_works_on_any_machine(machine: Machine, words: tuple[str, ...], part: str) -> None:
+    data = ("--data", machine.data) if words[0] == "plan" else ()
+    printed = machine.text("sweeps", *words, "--store", machine.store, *data)
+    assert part in " ".join(printed.split())
+
+
+def test_a_data_set_is_checked_on_any_machine(machine: Machine) -> None:
+    assert "no problem found" in machine.text("wsss", "data", "check", machine.data)
+
+
+def test_in_another_users_store_a_report_is_printed_and_writing_is_refused_by_name(
+    container: Machine,
+) -> None:
+    report = container.run("sweeps", "report", "--store", container.store)
+    assert report.returncode == 0
+    assert b"+-" in report.stdout, "the sign is not in ASCII"
+    assert b"for files, name a folder: --out" in report.stderr
+    for words in (("sync",), ("run", "calibrate", "--data", container.data, "--preset", "tiny")):
+        said = container.refusal("sweeps", *words, "--store", container.store)
+        assert f"{container.store}: not writable" in said
+    out = container.folder / "mine"
+    refused = container.run("sweeps", "report", "--store", container.store, "--out", out)
+    assert refused.returncode == 2
+    assert str(out).encode() in refused.stderr
+    train = ("wsss", "train-cam", "--data", container.data, "--preset", "tiny", "--run")
+    assert f"{out}: cannot be written" in container.refusal(*train, out)
+    assert "no home folder is known" in container.refusal(*train, "~/run")
+
+
+def test_a_network_is_trained_and_a_sweep_is_reported_and_logged_in_odd_paths(odd: Machine) -> None:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    words = ("--data", odd.data, "--preset", "tiny", *settings)
+    assert "trained; now: " in odd.text("wsss", "train-cam", "--run=~/a run", *words)
+    assert (odd.folder / "a run" / "done.json").is_file()
+    odd.text("sweeps", "report", "--store", odd.store, "--no-log", "--out=~/out é")
+    assert (odd.folder / "out é" / "report.html").is_file()
+    assert "is up to date" in odd.text("sweeps", "sync", "--store", odd.store)
+    assert (odd.folder / "my store" / "mlflow.db").is_file()
+    assert not list(odd.folder.glob("~*"))
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep_runs_where_nothing_is_as_usual(nothing_as_usual: Machine) -> None:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    words = ("calibrate", "--data", "voc", "--preset", "tiny", "--store", "st", *settings)
+    printed = nothing_as_usual.text("sweeps", "run", *words)
+    assert "1 finished of 1 trials" in " ".join(printed.split())
+    assert "mlflow.db is up to date" in printed
+    left = {path.name for path in nothing_as_usual.folder.iterdir()}
+    assert {"st", "voc"} <= left
+    assert not [name for name in left if name.startswith(("~", "%", "ray"))]
+
+
+def test_a_home_is_that_of_the_user_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert expanded("~/x y") == "/home/me/x y"
+    assert expanded("a/~/x") == "a/~/x"
+    assert cache_folder() == Path("/home/me/.cache")
+    monkeypatch.setenv("HOME", NO_HOME)
+    assert cache_folder() is None
+    for path in ("~", "~/x", "~nobody-of-that-name/x"):
+        with pytest.raises(PathError, match=r"write the folder in full, or \./~"):
+            expanded(path)
+
+
+def test_a_store_named_by_the_environment_may_begin_with_a_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WSSS_STORE", "~/none")
+    assert f"{tmp_path / 'none'}: no sweep" in CliRunner().invoke(app, ["status"]).stderr
+
+
+@pytest.mark.parametrize("known", ["", "example.org"])
+def test_what_is_for_this_machine_does_not_go_to_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", known)
+    monkeypatch.setenv("NO_PROXY", known)
+    reach_local_servers()
+    reach_local_servers()
+    hosts = ([known] if known else []) + ["localhost", "127.0.0.1", "::1"]
+    assert os.environ["no_proxy"].split(",") == os.environ["NO_PROXY"].split(",") == hosts
+
+
+def test_ray_gets_a_short_folder_and_a_token_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("RAY_TMPDIR", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TMPDIR", "/" + "x" * (MAX_BYTES - 1))
+    prepare_machine()
+    assert "RAY_TMPDIR" not in os.environ
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.setenv("TMPDIR", "/" + "x" * MAX_BYTES)
+    prepare_machine()
+    assert os.environ["RAY_TMPDIR"] == "/tmp"
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * MAX_BYTES)
+    with pytest.raises(StoreError, match=r"RAY_TMPDIR=/x+: too long .* at most 40 bytes"):
+        prepare_machine()

@@ -1,0 +1,137 @@
+"""What README and docs name exists: commands, options, targets, settings, tests, files."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import sweeps.cli
+import sweeps.cli.method
+from wsss.config import RunConfig
+from wsss.recipes import RECIPES
+
+REPO = Path(__file__).parents[1]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+PROGRAMS = {
+    "sweeps": typer.main.get_command(sweeps.cli.app),
+    "wsss": typer.main.get_command(sweeps.cli.method.app),
+}
+MAKEFILE = (REPO / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+VARIABLES = set(re.findall(r"^([A-Z_]+) \?=", MAKEFILE, re.MULTILINE))
+
+
+def code(page: Path) -> Iterator[str]:
+    """Yield what a page shows as code: lines of its blocks, continued ones joined, and spans."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    block = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n)+", re.MULTILINE | re.DOTALL)
+    for found in block.findall(text):
+        yield from (line.strip() for line in found.splitlines())
+    yield from re.findall(r"`([^`]+)`", block.sub("", text).replace("\n", " "))
+
+
+def commands(page: Path, program: str) -> Iterator[list[str]]:
+    """Yield the words of each call of a program that a page shows, comments left out."""
+    for line in code(page):
+        for part in re.split(r"&&|\|(?= )|;", re.sub(r"\s#.*", "", line)):
+            words = part.split()
+            if words[:1] == [program] and len(words) > 1:
+                yield words
+
+
+def problems(words: list[str]) -> Iterator[str]:
+    """Say which command or option of a call does not exist."""
+    command: Any = PROGRAMS[words[0]]
+    for word in words[1:]:
+        option = word.split("=")[0].strip("[],.")
+        if hasattr(command, "commands") and not option.startswith("-"):
+            if option not in command.commands:
+                yield f"{' '.join(words)}: no command {option}"
+                return
+            command = command.commands[option]
+        elif option.startswith("--"):
+            known = {name for parameter in command.params for name in parameter.opts}
+            known |= {name for parameter in command.params for name in parameter.secondary_opts}
+            if option not in known | {"--help"}:
+                yield f"{' '.join(words)}: no option {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_on_a_page_exists(page: Path) -> None:
+    calls = [words for program in PROGRAMS for words in commands(page, program)]
+    assert [problem for words in calls for problem in problems(words)] == []
+
+
+def test_the_pages_show_commands_at_all() -> None:
+    shown = {tuple(words[:2]) for page in PAGES for words in commands(page, "sweeps")}
+    assert {("sweeps", "report"), ("sweeps", "status"), ("sweeps", "attach")} <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_and_variable_on_a_page_exists(page: Path) -> None:
+    for words in commands(page, "make"):
+        for word in words[1:]:
+            name, given, _ = word.partition("=")
+            if given and re.fullmatch("[A-Z_]+", name):
+                assert name in VARIABLES, words
+        target = words[1].strip(".,`")
+        if re.fullmatch("[a-z-]+", target):
+            assert target in TARGETS, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_on_a_page_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:wsss|sweeps|tests|benchmarks|cluster)/[\w/.-]+)`", text):
+        assert (REPO / name).exists(), name
+    for name in re.findall(r"`(test_\w+\.py)`", text):
+        assert list((REPO / "tests").rglob(name)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_on_a_page_exists(page: Path) -> None:
+    known = {
+        f"{group}.{name}"
+        for group, field in RunConfig.model_fields.items()
+        for name in getattr(field.annotation, "model_fields", {})
+    }
+    groups = {name.split(".")[0] for name in known}
+    for line in code(page):
+        for group, name in re.findall(r"(?<![\w./-])([a-z]+)\.([a-z_]+)(?=[ =,;]|$)", line):
+            if group in groups and name not in ("py", "json", "md"):
+                assert f"{group}.{name}" in known, line
+
+
+def test_every_option_that_make_passes_exists() -> None:
+    """Of the recipes' own text; a variable's value is a person's."""
+    options = set(re.findall(r"(?<=[ (,])--[a-z][a-z-]+", MAKEFILE))
+    known = {
+        name
+        for program in PROGRAMS.values()
+        for command in getattr(program, "commands", {}).values()
+        for parameter in command.params
+        for name in parameter.opts
+    }
+    assert {"--data", "--seeds"} <= known
+    foreign = {"--quiet", "--upgrade", "--requirement", "--no-deps", "--editable", "--dist",
+               "--no-loadscope-reorder", "--host", "--port", "--backend-store-uri", "--check",
+               "--artifacts-destination", "--four", "--large"}  # fmt: skip
+    assert options - foreign <= known
+
+
+def test_the_recipes_on_the_pages_are_those_that_exist() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if line.startswith("| `RECIPE`"))
+    assert set(re.findall(r"`(\w+)`", row)) - {"RECIPE"} == set(RECIPES)
+
+
+def test_a_printed_command_can_be_split_by_a_shell() -> None:
+    for page in PAGES:
+        for words in (*commands(page, "sweeps"), *commands(page, "wsss")):
+            shlex.split(" ".join(words))

@@ -1,0 +1,144 @@
+"""What a message tells one to do works when it is done to the letter."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from finished import fill, finished_sweep
+from typer.testing import CliRunner
+
+from sweeps.cli import app, method
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import make_sweep
+from sweeps.store.failures import write_failure
+from sweeps.store.store import Store
+from wsss.commands import command, own_command, own_words
+from wsss.overrides import parse_assignments
+
+SMALL = ("train.epochs=1", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80")
+
+
+def give(line: str) -> str:
+    """Give a printed command, which must succeed; return what it prints."""
+    words = shlex.split(line)
+    assert words[:2] == [sys.executable, "-m"], "as this process was not started by a program"
+    result = CliRunner().invoke({"sweeps": app, "wsss": method.app}[words[2]], words[3:])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*words: str | Path) -> str:
+    """Return what a command of `sweeps` or `wsss` says that must be refused."""
+    result = CliRunner().invoke({"sweeps": app, "wsss": method.app}[str(words[0])],
+                                [str(word) for word in words[1:]])  # fmt: skip
+    assert result.exit_code == 2, result.output
+    return result.stderr
+
+
+def wrong_weights(path: Path) -> Path:
+    torch.save({"features.weight": torch.zeros(1)}, path)
+    return path
+
+
+def test_a_printed_program_is_a_word_if_the_shell_finds_it_else_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sweeps", "wsss"):
+        (tmp_path / "a b").mkdir(exist_ok=True)
+        (tmp_path / "a b" / name).touch(mode=0o755)
+    started = tmp_path / "a b" / "sweeps"
+    monkeypatch.setattr(sys, "argv", [str(started), "run", "V", "--store", "my st"])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert command("wsss", "infer", "--run", "x") == f"'{tmp_path}/a b/wsss' infer --run x"
+    assert own_command() == f"'{started}' run V --store 'my st'"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'a b'}:/usr/bin")
+    assert command("wsss", "infer") == "wsss infer"
+    assert own_command("--retry-failed") == "sweeps run V --store 'my st' --retry-failed"
+    (tmp_path / "other").mkdir()
+    shutil.copy(started, tmp_path / "other" / "sweeps")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'other'}:/usr/bin")
+    assert own_words()[0] == str(started), "another one is found first"
+
+
+@pytest.mark.parametrize(
+    ("path", "start"),
+    [
+        ("/x/wsss/__main__.py", [sys.executable, "-m", "wsss"]),
+        ("/x/chaos_driver.py", [sys.executable, "/x/chaos_driver.py"]),
+    ],
+)
+def test_a_module_or_script_is_started_again_as_it_was(
+    path: str, start: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [path, "a"])
+    assert own_words() == [*start, "a"]
+    assert command("sweeps", "plan") == shlex.join([sys.executable, "-m", "sweeps", "plan"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "seeds", "settings"),
+    [
+        ("tiny", 1, ()),
+        ("short-irn", 3, ("labels.scales=[0.5, 1]", "train.clip_norm=null", "train.lr=0.03")),
+    ],
+)
+def test_a_failed_sweep_is_run_again_by_the_command_that_its_status_prints(
+    drawn: Path, tmp_path: Path, preset: str, seeds: int, settings: tuple[str, ...]
+) -> None:
+    weights = str(wrong_weights(tmp_path / "my weights.pt")) if seeds > 1 else None
+    sweep, _ = make_sweep(
+        ["V", "modules"], preset=preset, data=drawn, weights=weights, num_seeds=seeds,
+        overrides=parse_assignments(list(settings)),
+    )  # fmt: skip
+    store = Store(tmp_path / "st")
+    fill(store, sweep, lambda trial: None)
+    write_failure(store.run(sweep.plan.trials[0].run_id).path, "died", "no memory", "")
+    status = CliRunner().invoke(app, ["status", "--store", str(store.root)], env={"COLUMNS": "999"})
+    (line,) = re.findall("run them again with: (.*)", status.stdout)
+    assert line == run_command(sweep, store, "--retry-failed")
+    planned = line.replace(" run ", " plan ", 1).replace(" --retry-failed", " --json")
+    assert f'"sweep": "{sweep.name}"' in give(planned)
+
+
+def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
+    drawn: Path, tmp_path: Path
+) -> None:
+    store, words = tmp_path / "st", ("--data", drawn, "--preset", "tiny")
+    fill(Store(store), finished_sweep(("calibrate",), 1), lambda trial: 0.5)
+    weights = wrong_weights(tmp_path / "w.pt")
+    told = refused("sweeps", "run", "V", *words, "--weights", weights, "--store", store)
+    assert "w.pt: no weights of resnet10_narrow" in told
+    assert "calibrate" in CliRunner().invoke(app, ["status", "--store", str(store)]).stdout
+    none = refused("sweeps", "status", "--store", tmp_path / "none")
+    (line,) = re.findall("e.g. with: (.*)", none)
+    assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
+
+
+def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:
+    run, settings = tmp_path / "a run", [word for each in SMALL for word in ("--set", each)]
+    words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *settings)
+    refused("wsss", *words, "--weights", wrong_weights(tmp_path / "w.pt"))
+    told = refused("wsss", *words, "--set", "train.batch_size=64")
+    (remedy,) = re.findall(r"lower (train\.batch_size) to 16 or less", told)
+    line = command("wsss", *words, "--set", f"{remedy}=16")
+    (infer,) = re.findall("trained; now: (.*)", give(line))
+    assert "CAMs of 10 images (10 new)" in give(infer)
+    assert "other settings; choose another --run" in refused("wsss", *words, "--set", "rng_seed=3")
+
+
+def test_files_are_missing_until_the_printed_command_has_written_them(
+    drawn: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (start,) = re.findall(
+        "train first with: (.*) --data FOLDER", refused("wsss", "infer", "--run", run)
+    )
+    settings = [word for each in SMALL for word in ("--set", each)]
+    give(f"{start} {shlex.join(['--data', str(drawn), '--preset', 'tiny', *settings])}")
+    (infer,) = re.findall("write it with: (.*)", refused("wsss", "evaluate", "--run", run))
+    give(infer)
+    assert "at the fixed threshold" in give(command("wsss", "evaluate", "--run", run))

@@ -1,0 +1,52 @@
+"""What an image's result was made from: a digest of its picture and labels, kept in its file.
+
+A file of CAMs has it as the array `source`, a PNG as the text `source`. So a result is known again
+wherever it is copied to, and one that was made from another picture or other labels is not taken.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsss.data.image import BROKEN_IMAGE
+from wsss.data.voc import VocDataset
+from wsss.labels.cam_files import BROKEN
+
+KEY = "source"
+
+
+def sources_of(dataset: VocDataset, image_ids: Iterable[str]) -> dict[str, str]:
+    """Return a digest of each image: all bytes of its file, and the names of its classes.
+
+    16 hex digits. Reads every file, whatever its size and time. Pixel masks count only where labels
+    come from them. Raises DataError for an image that is missing or without labels.
+    """
+    found = {}
+    for image_id in image_ids:
+        sample = dataset.sample(image_id)
+        digest = hashlib.sha256(sample.image_path.read_bytes())
+        digest.update("\n".join(dataset.classes[k] for k in sample.labels).encode())
+        found[image_id] = digest.hexdigest()[:16]
+    return found
+
+
+def digest_of(sources: Mapping[str, str]) -> str:
+    """Return a digest of the sources of several images, in any order; "" of none."""
+    text = json.dumps(sources, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if sources else ""
+
+
+def source_in(path: Path) -> str:
+    """Return what a file of CAMs or a label PNG says; "" if it says nothing or is broken."""
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+                return str(data[KEY]) if KEY in data else ""
+        with Image.open(path, formats=("PNG",)) as image:
+            return str(image.info.get(KEY, ""))
+    except (*BROKEN, *BROKEN_IMAGE):
+        return ""

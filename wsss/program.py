@@ -1,0 +1,74 @@
+"""What the two programs have in common before any command of theirs begins."""
+
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from wsss.errors import explained
+from wsss.paths import NO_HOME, expanded
+from wsss.printable import SPELLED_OUT
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""Hosts which no proxy reaches: they would be those of the proxy."""
+
+
+class Command(TyperCommand):
+    """A command in all of whose options and arguments `~` is a home."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; exit with 2 for a home that is not there."""
+        with explained():
+            ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
+        return super().invoke(ctx)
+
+
+class Program(TyperGroup):
+    """A program, which first makes up for what is unusual about the machine."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program."""
+        print_anywhere()
+        have_a_home()
+        reach_local_servers()
+        return super().main(*args, **options)
+
+
+def print_anywhere() -> None:
+    """Let what is printed spell out the characters that its encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, TextIOWrapper):
+            continue
+        if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
+            continue  # so names of files in another encoding come out as they are
+        stream.reconfigure(errors=SPELLED_OUT)
+
+
+def have_a_home() -> None:
+    """Name a home that is not there where none is known: MLflow cannot be imported without one."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path's raises
+        os.environ["HOME"] = NO_HOME
+
+
+def reach_local_servers() -> None:
+    """Keep what is for this machine from the proxy, if one is set."""
+    if not any(os.environ.get(name) for kind in ("http", "https", "all")
+               for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")):  # fmt: skip
+        return
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" in hosts:
+        return  # nothing goes to the proxy
+    both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    if isinstance(value, Path):
+        return Path(expanded(str(value)))
+    return expanded(value) if isinstance(value, str) else value
