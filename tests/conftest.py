@@ -11,7 +11,7 @@ from sweeps.plan.chain import ChainConfig
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
-from wsss.overrides import apply_overrides, replace_settings
+from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.segmentation_presets import TINY_DEEPLAB
@@ -69,8 +69,8 @@ def tiny_chain(small: RunConfig) -> ChainConfig:
                     "test_flip": False}  # fmt: skip
     return ChainConfig(
         run=run,
-        labels=replace_settings(PseudoLabelConfig(), labels),
-        segmentation=replace_settings(TINY_DEEPLAB, segmentation),
+        labels=apply_overrides(PseudoLabelConfig(), labels),
+        segmentation=apply_overrides(TINY_DEEPLAB, segmentation),
     )
 
 

@@ -222,7 +222,7 @@ def keep_ids(golden: Golden) -> None:
     from sweeps.plan.chain import ChainConfig
     from sweeps.plan.trials import make_plan
     from sweeps.tables.studies import TABLES
-    from wsss.overrides import apply_overrides, replace_settings
+    from wsss.overrides import apply_overrides
     from wsss.recipes import named_config, with_recipe
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
@@ -243,13 +243,13 @@ def keep_ids(golden: Golden) -> None:
         changes = [(change, none) for change in LABEL_CHANGES]
         for labels, segmentation in [*changes, *((none, c) for c in SEGMENTATION_CHANGES)]:
             for source in SOURCES:
-                label = replace_settings(LABEL_PRESETS[preset], labels)
+                label = apply_overrides(LABEL_PRESETS[preset], labels)
                 chain = ChainConfig(
                     run=run,
                     labels=None
                     if source == "masks"
-                    else replace_settings(label, {"refinement": source}),
-                    segmentation=replace_settings(DEEPLAB_PRESETS[preset], segmentation),
+                    else apply_overrides(label, {"refinement": source}),
+                    segmentation=apply_overrides(DEEPLAB_PRESETS[preset], segmentation),
                 )
                 yield f"{preset} {source} {labels} {segmentation}: {stage_ids(chain)}"
 

@@ -22,7 +22,7 @@ from wsss.identity import cam_id
 from wsss.json_files import write_json
 from wsss.labels.cam_files import cams_of, read_cams, write_cams
 from wsss.labels.refined import label_map
-from wsss.overrides import apply_overrides, replace_settings
+from wsss.overrides import apply_overrides
 from wsss.predict_cli import read_network
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -30,8 +30,8 @@ from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 def chain(labels: dict[str, Any] | None = None, **segmentation: Any) -> ChainConfig:
     return ChainConfig(
         run=RunConfig(),
-        labels=replace_settings(PseudoLabelConfig(), labels or {}),
-        segmentation=replace_settings(DeepLabConfig(), segmentation),
+        labels=apply_overrides(PseudoLabelConfig(), labels or {}),
+        segmentation=apply_overrides(DeepLabConfig(), segmentation),
     )
 
 

@@ -23,7 +23,7 @@ from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Crew, Here, Place, complete
 from sweeps.store.store import Store, open_store
 from wsss.errors import ForeseenError
-from wsss.overrides import replace_settings
+from wsss.overrides import apply_overrides
 
 pytestmark = [
     pytest.mark.cluster,
@@ -47,7 +47,7 @@ def run(chain: ChainConfig, store: Store, data: Path, crew: Crew) -> list[str]:
 @pytest.fixture(scope="module")
 def even(tiny_chain: ChainConfig) -> ChainConfig:
     """A chain whose network two workers train as one does: statistics of a batch would differ."""
-    segmentation = replace_settings(tiny_chain.segmentation, {"batch_norm": "frozen"})
+    segmentation = apply_overrides(tiny_chain.segmentation, {"batch_norm": "frozen"})
     return tiny_chain.model_copy(update={"segmentation": segmentation})
 
 

@@ -32,13 +32,13 @@ def copy(drawn: Path, tmp_path: Path) -> Path:
 
 
 def report_of(root: Path, splits: list[str] | None = None) -> DataReport:
-    return check_data(VocDataset(root), splits or SPLITS)
+    return check_data(VocDataset(root), splits or SPLITS, scored=SPLITS)
 
 
 def change_mask(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     with Image.open(path) as image:
         values, palette = np.array(image), image.getpalette()
-    changed = Image.fromarray(change(values))
+    changed = Image.fromarray(change(values).astype(np.uint8))
     changed.putpalette(palette or [])
     changed.save(path)
 
@@ -112,7 +112,8 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: values[:-1])
     change_mask(copy / "SegmentationClass/drawn_000002.png", lambda v: np.full_like(v, 77))
     with Image.open(copy / "SegmentationClass/drawn_000003.png") as mask:
-        mask.convert("RGB").save(copy / "SegmentationClass/drawn_000003.png")
+        other = Image.new("RGB", mask.size, (1, 2, 3))
+    other.save(copy / "SegmentationClass/drawn_000003.png")
     annotation = copy / "Annotations/drawn_000004.xml"
     annotation.write_text(re.sub(r"<name>\w+<", "<name>dragon<", annotation.read_text(), count=1))
     (copy / "Annotations/drawn_000005.xml").write_text("<annotation><object>")
@@ -121,10 +122,11 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     (copy / "ImageSets/Segmentation/val.txt").write_text("")
     report = report_of(copy)
     expected = [
+        "val.txt: the split is empty",
         "JPEGImages/drawn_000000.jpg: missing", "a mask has its image's size",
-        "drawn_000002.png: value 77 is no class", "drawn_000003.png: mode RGB",
+        "drawn_000002.png: value 77 is no class", "drawn_000003.png: colour (1, 2, 3) is not in",
         "drawn_000004.xml: unknown class 'dragon'", "drawn_000005.xml: not well-formed XML",
-        "drawn_000006.png: cannot be read as an image", "val.txt: the split is empty",
+        "drawn_000006.png: cannot be decoded",
     ]  # fmt: skip
     assert len(report.problems) == len(expected)  # an image of two splits is told once
     with pytest.raises(DataError) as caught:
@@ -144,7 +146,7 @@ def test_a_mask_of_another_size_is_told_with_both_sizes(copy: Path) -> None:
     with pytest.raises(DataError) as caught:
         report_of(copy, ["train"]).raise_if_broken()
     assert str(caught.value).startswith(
-        f"{path}: {width - 2}x{height - 1} pixels, the image has {width}x{height};"
+        f"{path}: {width - 2}x{height - 1} pixels, its image has {width}x{height};"
     )
 
 
@@ -156,15 +158,89 @@ def test_more_problems_than_fit_are_counted(copy: Path) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_PROBLEMS + 1
     assert "gone_00.jpg: missing" in lines[0]
-    assert lines[-1] == "... and 3 more"
+    assert lines[-1] == f"... and 3 more; see: wsss data check --json --data {copy}"
 
 
 def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:
     (copy / "JPEGImages/drawn_000000.jpg").unlink()
     report = report_of(copy, ["train", "test"])
     assert len(report.problems) == 2
-    assert "drawn_000000.jpg: missing" in report.problems[0]
-    assert "test.txt: no such split" in report.problems[1]
+    assert "test.txt: no such split" in report.problems[0]
+    assert "drawn_000000.jpg: missing" in report.problems[1]
+
+
+def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> None:
+    ids = VocDataset(copy).image_ids("train")
+    for image_id in ids:
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            (copy / f"{folder}/{image_id}.png").unlink()
+    dataset = VocDataset(copy)
+    report = check_data(dataset, SPLITS, scored=["val"])
+    assert report.problems == []
+    assert report.num_masks == {"train": 0, "train_aug": 6, "val": 3}
+    assert (
+        "train: 10 of 10 images have no mask; their XML is enough to train on, not to be scored"
+    ) in report.notes
+    assert (
+        f"{ids[0]}.png: no mask here" in check_data(dataset, SPLITS, scored=["train"]).problems[0]
+    )
+    (copy / f"Annotations/{ids[0]}.xml").unlink()
+    (problem,) = check_data(dataset, SPLITS, scored=["val"]).problems
+    assert f"{ids[0]}.xml: no annotation here, and no mask" in problem
+
+
+def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
+    lines = {}
+    for number, change in enumerate(
+        (lambda v: np.where(v > 0, 255, 0), lambda v: v * 0, lambda v: np.where(v % 255, 1, v))
+    ):
+        change_mask(copy / f"SegmentationClass/drawn_00000{number}.png", change)
+        lines[number] = f"drawn_00000{number}.png: "
+    report = report_of(copy, ["train"])
+    assert len(report.problems) == 3
+    assert f"{lines[0]}all background but 255, which is ignored, though its" in report.problems[0]
+    assert f"{lines[1]}all background, though its XML names " in report.problems[1]
+    assert f"{lines[2]}the mask alone has aeroplane, its XML alone has " in report.problems[2]
+    assert report.problems[0].endswith("write class numbers, of which aeroplane is 1")
+
+
+@pytest.mark.parametrize(("num_odd", "tolerated"), [(3, True), (4, False)])
+def test_the_odd_mask_of_sbd_may_contradict_voc_s_xml(
+    copy: Path, num_odd: int, tolerated: bool
+) -> None:
+    shutil.rmtree(copy / "SegmentationClass")
+    ids = [f"2007_{n:06d}" for n in range(10)]
+    for n, image_id in enumerate(ids):
+        for folder, ending in (("JPEGImages", "jpg"), ("SegmentationClassAug", "png")):
+            shutil.copy(
+                copy / f"{folder}/drawn_000000.{ending}", copy / f"{folder}/{image_id}.{ending}"
+            )
+        text = (copy / "Annotations/drawn_000000.xml").read_text()
+        more = "<object><name>sofa</name></object></annotation>" if n < num_odd else "</annotation>"
+        (copy / f"Annotations/{image_id}.xml").write_text(text.replace("</annotation>", more))
+    (copy / "ImageSets/Segmentation/train.txt").write_text("\n".join(ids))
+    report = report_of(copy, ["train"])
+    assert len(report.problems) == (0 if tolerated else num_odd)
+    assert (
+        any(note.startswith(f"{num_odd} of 10 masks of VOC") for note in report.notes) == tolerated
+    )
+
+
+def test_what_is_assumed_is_noted(copy: Path) -> None:
+    (note,) = report_of(copy).notes
+    assert note.startswith("no classes.txt: VOC's 20 classes are assumed")
+    (copy / "classes.txt").write_text("\n".join(VocDataset(copy).classes))
+    (note,) = report_of(copy).notes
+    assert note.startswith("in no image: aeroplane, bicycle")
+
+
+def test_a_truncated_picture_is_found_when_pictures_are_decoded(copy: Path) -> None:
+    path = copy / "JPEGImages/drawn_000001.jpg"
+    path.write_bytes(path.read_bytes()[:-600])
+    dataset = VocDataset(copy)
+    assert check_data(dataset, ["train"], scored=["train"]).problems == []
+    (problem,) = check_data(dataset, ["train"], scored=["train"], decode=True).problems
+    assert problem.startswith(f"{path}: cannot be decoded (")
 
 
 # A data set that was found whole is not read again until a file of it changes
@@ -183,9 +259,9 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The splits of each check that reads all files."""
     seen: list[list[str]] = []
 
-    def counted(dataset: VocDataset, splits: list[str]) -> DataReport:
+    def counted(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
         seen.append(splits)
-        return check_data(dataset, splits)
+        return check_data(dataset, splits, scored=scored)
 
     monkeypatch.setattr(checking, "check_data", counted)
     return seen
@@ -194,15 +270,15 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_second_check_reads_nothing_and_reports_the_same(
     copy: Path, full_checks: list[list[str]]
 ) -> None:
-    first = check_data_once(VocDataset(copy), CHECKED)
-    second = check_data_once(VocDataset(copy), CHECKED)
+    first = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    second = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert full_checks == [CHECKED]
-    assert first == second == check_data(VocDataset(copy), CHECKED)
+    assert first == second == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
 
 
 def test_other_splits_are_checked_on_their_own(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
-    report = check_data_once(VocDataset(copy), ["val"])
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
+    report = check_data_once(VocDataset(copy), ["val"], scored=CHECKED)
     assert full_checks == [CHECKED, ["val"]]
     assert report.num_images == {"val": 3}
 
@@ -238,36 +314,36 @@ def change(root: Path, what: str) -> None:
      "class list"],
 )  # fmt: skip
 def test_any_change_of_a_file_is_seen(copy: Path, full_checks: list[list[str]], what: str) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     change(copy, what)
-    report = check_data_once(VocDataset(copy), CHECKED)
+    report = check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
-    assert report == check_data(VocDataset(copy), CHECKED)
+    assert report == check_data(VocDataset(copy), CHECKED, scored=CHECKED)
 
 
 def test_a_file_outside_the_splits_changes_nothing(
     copy: Path, full_checks: list[list[str]]
 ) -> None:
-    check_data_once(VocDataset(copy), ["train"])
+    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
     (copy / "JPEGImages/new.jpg").write_bytes(b"")
-    check_data_once(VocDataset(copy), ["train"])
+    check_data_once(VocDataset(copy), ["train"], scored=CHECKED)
     assert len(full_checks) == 1
 
 
 def test_recheck_reads_all_again(copy: Path, full_checks: list[list[str]]) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     path = copy / "SegmentationClass/drawn_000003.png"
     with Image.open(path) as image:
         image.load()
     stat, content = path.stat(), path.read_bytes()
-    check_data_once(VocDataset(copy), CHECKED, recheck=True)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED, recheck=True)
     assert len(full_checks) == 2
     path.write_bytes(b"x" * len(content))
     os.utime(
         path, ns=(stat.st_atime_ns, stat.st_mtime_ns)
     )  # equal size and time: seen all the same
     with pytest.raises(DataError, match="drawn_000003"):
-        check_data_once(VocDataset(copy), CHECKED).raise_if_broken()
+        check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).raise_if_broken()
 
 
 def test_a_broken_data_set_is_never_remembered(
@@ -276,9 +352,9 @@ def test_a_broken_data_set_is_never_remembered(
     (copy / "JPEGImages/drawn_000000.jpg").unlink()
     for _ in range(2):
         with pytest.raises(DataError, match="drawn_000000"):
-            check_data_once(VocDataset(copy), CHECKED).raise_if_broken()
+            check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).raise_if_broken()
     with pytest.raises(DataError, match="no such split"):
-        check_data_once(VocDataset(copy), ["nosuch"]).raise_if_broken()
+        check_data_once(VocDataset(copy), ["nosuch"], scored=CHECKED).raise_if_broken()
     assert len(full_checks) == 3
     assert not cache.exists()
 
@@ -286,13 +362,13 @@ def test_a_broken_data_set_is_never_remembered(
 def test_files_that_change_while_they_are_read_are_not_remembered(
     copy: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    def slow(dataset: VocDataset, splits: list[str]) -> DataReport:
-        report = check_data(dataset, splits)
+    def slow(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
+        report = check_data(dataset, splits, scored=scored)
         change(copy, "longer image")
         return report
 
     monkeypatch.setattr(checking, "check_data", slow)
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert not cache.exists()
 
 
@@ -300,10 +376,10 @@ def test_files_that_change_while_they_are_read_are_not_remembered(
 def test_a_damaged_entry_is_as_good_as_none(
     copy: Path, full_checks: list[list[str]], cache: Path, content: str
 ) -> None:
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     (entry,) = cache.iterdir()
     entry.write_text(content)
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert len(full_checks) == 2
     assert json.loads(entry.read_text())["version"] == checking.VERSION
 
@@ -314,13 +390,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "file"))
     for _ in range(2):
-        assert check_data_once(VocDataset(copy), CHECKED).problems == []
+        assert check_data_once(VocDataset(copy), CHECKED, scored=CHECKED).problems == []
     assert len(full_checks) == 2
 
 
 def test_nothing_is_written_into_the_data_folder(copy: Path, cache: Path) -> None:
     before = sorted(copy.rglob("*"))
-    check_data_once(VocDataset(copy), CHECKED)
+    check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     assert sorted(copy.rglob("*")) == before
     assert len(list(cache.iterdir())) == 1
 

@@ -172,8 +172,11 @@ print(json.dumps([shapes, runs, parent]))
         (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
         (["none", "--cell", "best"], "--cell best has nothing to choose from"),
         (["none", "--export", "test"], "test.txt: no such split; there are: train"),
-        (["none", "--set-segmentation", "iterations=0"], "iterations = 0: Input should be greater"),
-        (["none", "--set-labels", "crf.width=3"], "crf.width = 3: Extra inputs"),
+        (["none", "--set-segmentation", "iterations=0"], "iterations = 0: must be greater"),
+        (
+            ["none", "--set-labels", "crf.width=3"],
+            "unknown setting 'crf.width'; did you mean crf.preset?",
+        ),
     ],
 )
 def test_wrong_requests_are_refused_before_compute(

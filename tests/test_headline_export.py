@@ -16,7 +16,7 @@ from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab
-from wsss.overrides import ConfigError, replace_settings
+from wsss.overrides import ConfigError, apply_overrides
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.checkpoint import CheckpointFolder, Position
@@ -26,7 +26,7 @@ SETTINGS = {"test_scales": [0.5], "test_flip": False}
 CHAIN = ChainConfig(
     run=RunConfig(),
     labels=PseudoLabelConfig(),
-    segmentation=replace_settings(TINY_DEEPLAB, SETTINGS),
+    segmentation=apply_overrides(TINY_DEEPLAB, SETTINGS),
 )
 
 
@@ -119,7 +119,7 @@ def test_other_classes_and_missing_images_are_refused_before_training(
         check_exportable(VocDataset(root), "trial")
     image = next((root / "JPEGImages").glob(f"{VocDataset(root).image_ids('test')[0]}*"))
     image.unlink()
-    with pytest.raises(DataError, match="missing; add the image"):
+    with pytest.raises(DataError, match="missing; add the file"):
         check_exportable(VocDataset(root), "test")
     (root / "classes.txt").write_text("cat\ndog\n")
     with pytest.raises(DataError, match="leave --export out"):

@@ -32,8 +32,7 @@ from device_watch import WITH_BACKWARD, fake_gpu, host_waits, no_mixed_devices
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
-from wsss.data.image import image_size
-from wsss.data.loading import read_labels
+from wsss.data.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.losses import cam_losses
 from wsss.method.views import network_inputs
@@ -219,7 +218,7 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
         ),
         "affinity": affinity_training(
             build_affinity_net(small.network, walk), samples,
-            lambda s: read_labels(masks / f"{s.image_id}.png", image_size(s.image_path)).numpy(),
+            lambda s: read_mask(masks / f"{s.image_id}.png", 20),
             walk, device=CPU,
         ),
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """The networks against torchvision's own, hand-written layers and slow loops."""
 
+import io
 import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
@@ -20,7 +22,7 @@ from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.method.views import network_inputs
 from wsss.networks.attention import SpatialAttention, _MeanAndMaximum, channel_attention
-from wsss.networks.backbone import IMAGENET_FILES, build_backbone
+from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import ConvNorm, batch_norms
@@ -29,7 +31,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.cam import cam_step
 from wsss.training.optim import build_sgd
-from wsss.weights import WeightsError, file_digest
+from wsss.weights import IMAGENET_FILES, WeightsError, file_digest
 
 torch.set_num_threads(1)
 
@@ -510,6 +512,104 @@ def test_the_right_weights_file_loads_every_tensor_of_the_features(
     assert len(found) == len(wanted) > 90
     # Fusing renames the tensors and keeps their order.
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+WRAPPED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "backbone.encoder.": lambda s: {f"backbone.encoder.{key}": value for key, value in s.items()},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 5},
+    "model": lambda state: {"model": state, "optimizer": {"state": {0: {"step": torch.ones(())}}}},
+    "net": lambda state: {"net": state},
+    "state_dict_ema": lambda state: {"arch": "mobilenet_v2", "state_dict_ema": state},
+    "module. in state_dict, a head beside": lambda state: {
+        "state_dict": {f"module.{key}": value for key, value in state.items()}
+        | {"head.weight": torch.zeros(2, 3)}
+    },
+}
+
+
+def same_start(path: Path, bare: Path) -> bool:
+    """Whether two files give a MobileNetV2 the same weights."""
+    states = [
+        build_backbone(network(backbone="mobilenet_v2", weights=file_digest(p)), p).state_dict()
+        for p in (path, bare)
+    ]
+    return all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+def test_weights_are_found_however_they_are_wrapped(
+    wrapping: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    path, bare = tmp_path / "weights.pth", weights["mobilenet_v2"]
+    torch.save(WRAPPED[wrapping](torch.load(bare, weights_only=True)), path)
+    assert same_start(path, bare)
+
+
+def test_weights_are_read_from_safetensors(weights: dict[str, Path], tmp_path: Path) -> None:
+    path, bare = tmp_path / "weights.pth", weights["mobilenet_v2"]
+    save_file({f"model.{k}": v for k, v in torch.load(bare, weights_only=True).items()}, path)
+    assert same_start(path, bare)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "not a plain state dict" in refusal("mobilenet_v2", path)
+
+
+def test_two_networks_that_fit_are_not_chosen_between(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    torch.save({"state_dict": state, "state_dict_ema": state}, path)
+    message = refusal("mobilenet_v2", path)
+    assert "holds 2 networks that fit mobilenet_v2: 'state_dict', 'state_dict_ema'; save" in message
+
+
+def test_a_refusal_says_what_the_file_holds(weights: dict[str, Path], tmp_path: Path) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    key = "features.0.0.weight"
+    torch.save(
+        {"net": {f"module.{k}": v for k, v in state.items()} | {f"module.{key}": torch.ones(7, 1)}},
+        path,
+    )
+    message = refusal("mobilenet_v2", path)
+    assert f"1 of 260 tensors have another shape, first {key}: 7x1, expected 32x3x3x3" in message
+    assert f"the file holds 314 tensors: net / module.{key}, " in message
+    torch.save({"epoch": 3, "args": "x"}, path)
+    assert "the file holds no tensor; choose the backbone" in refusal("mobilenet_v2", path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1])
+def test_weights_that_are_not_finite_or_not_floating_are_refused(
+    value: float, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    key = "features.3.conv.0.0.weight"
+    torch.save(state | {key: torch.full(state[key].shape, value)}, path)
+    assert f"1 of 260 tensors, first {key}, are not finite numbers" in refusal("mobilenet_v2", path)
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html></html>", "is a web page"),
+        (b"<HTML><body>404</body>", "is a web page"),
+        (pickle.dumps({"model": 1}), "a pickle that torch.save did not write"),
+        (saved(nn.Linear(1, 1)), "needs code to be run: torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    message = refusal("mobilenet_v2", path)
+    assert named in message
+    assert "state dict" in message
 
 
 def refusal(name: str, path: Path, digest: str | None = None) -> str:

@@ -248,15 +248,15 @@ def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -
     path = predictions / f"{ids[0]}.png"
     shape = dataset.mask(ids[0]).shape
     for label, message in (
-        (np.zeros((2, 3), np.uint8), "3 x 2 pixels, its image has"),
+        (np.zeros((2, 3), np.uint8), "3x2 pixels, its image has"),
         (np.full(shape, 255, np.uint8), r"value 255 is no label; predictions are 0\.\.20"),
-        (np.full(shape, 21, np.uint8), "value 21 is no label"),
+        (np.full(shape, 21, np.uint8), "value 21 is no class"),
     ):
         write_label_png(path, label)
         with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):
             score_folder(predictions, dataset, ids)
     path.unlink()
-    with pytest.raises(DataError, match=rf"{ids[0]}\.png: cannot be read"):
+    with pytest.raises(DataError, match=rf"{ids[0]}\.png: missing; add the file"):
         score_folder(predictions, dataset, ids)
     with pytest.raises(DataError, match="no pixel to score in 0 images"):
         score_folder(predictions, dataset, [])

@@ -112,7 +112,7 @@ def test_check_prints_the_fingerprint_whatever_it_starts_with(drawn: Path, tmp_p
     image = root / "JPEGImages/drawn_000000.jpg"
     for _ in range(8):
         image.write_bytes(image.read_bytes() + b"\0")
-        fingerprint = check_data(VocDataset(root), ["val", "train"]).fingerprint
+        fingerprint = check_data(VocDataset(root), ["val", "train"], scored=["train"]).fingerprint
         words = ("data", "check", root, "--split", "val", "--split", "train")
         assert fingerprint in succeed(*words).replace("\n", "")
         seen.add(fingerprint[0].isdigit())
@@ -133,12 +133,27 @@ def test_check_names_every_broken_file_and_the_rest_of_the_table(
 
 def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
     assert f"error: {tmp_path}: no folder JPEGImages" in fail("data", "check", tmp_path)
+    assert "give one data set: wsss data check --data FOLDER" in fail("data", "check")
+    assert "give one data set" in fail("data", "check", tmp_path, "--data", tmp_path)
 
 
 def test_check_shows_a_folder_name_with_brackets_as_it_is(drawn: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(drawn, tmp_path / "a[b]c"))
     found = succeed("data", "check", root, "--split", "val")
     assert "a[b]c" in re.sub(r"\s", "", found)
+
+
+def test_check_as_json_says_the_same_and_no_name_moves_the_cursor(
+    drawn: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "voc"))
+    (root / "JPEGImages/\x1b[2J\n.jpg").write_bytes(b"")
+    assert "note: JPEGImages: 1 images (\\x1b[2J\\n) in no split" in succeed("data", "check", root)
+    found = json.loads(succeed("data", "check", "--data", root, "--json"))
+    assert (found["num_images"]["val"], found["problems"]) == (3, [])
+    (root / "SegmentationClass/drawn_000001.png").write_bytes(b"")
+    result = wsss("data", "check", root, "--json")
+    assert (result.exit_code, len(json.loads(result.stdout)["problems"])) == (2, 1)
 
 
 # Train, infer, evaluate
@@ -460,7 +475,7 @@ def test_cams_of_a_picture_that_was_replaced_are_made_again(run: Path, voc: Path
     replace_picture(VocDataset(voc).image_path(first))
     told = fail("evaluate", *words)
     assert f"{first}.npz: made by another network, or when its picture" in told
-    assert told.endswith(f"infer again: wsss infer --run {run} --split val\n")
+    assert told.endswith(f"infer again: {command('wsss', 'infer', *words)}\n")
     assert "(1 new)" in succeed("infer", *words)
     assert "(0 new)" in succeed("infer", *words)
     succeed("evaluate", *words)

@@ -6,15 +6,54 @@ a point that the paper leaves open, whose alternatives are the field's other val
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0), AfterValidator(lambda value: value + 0.0)]
-"""Of 0 or more; -0.0 becomes 0.0, lest it have an id of its own."""
-UnitFloat = Annotated[float, Field(ge=0, le=1)]
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+NUMBER = BeforeValidator(_no_switch)
+"""Keeps pydantic from reading true as 1."""
+NO_MINUS_ZERO = AfterValidator(lambda value: value + 0.0)
+"""-0.0 becomes 0.0, lest it have an id of its own."""
+
+Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+"""Of epochs, iterations, images in a batch."""
+Steps = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
+"""A count that may be 0."""
+Pixels = Annotated[int, Field(ge=1, le=16_384, strict=True)]
+Width = Annotated[int, Field(ge=1, le=16_384, strict=True)]
+"""Channels of a layer, or what they are divided by."""
+Dilation = Annotated[int, Field(ge=1, le=1_000, strict=True)]
+Stages = Annotated[int, Field(ge=0, le=4, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+UnitFloat = Annotated[float, Field(ge=0, le=1), NUMBER]
+Scale = Annotated[float, Field(ge=0.01, le=16), NUMBER]
+"""Times an image's own size."""
+Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=32)]
+Rate = Annotated[float, Field(gt=0, le=1e36), NUMBER]
+"""A learning rate that a weight of fp32 can still be moved by. One that is only far too high is
+left to the training, which ends as diverged."""
+Positive = Annotated[float, Field(gt=0, le=1e6), NUMBER]
+"""A factor, power or norm."""
+Weight = Annotated[float, Field(ge=0, le=1e6), NUMBER, NO_MINUS_ZERO]
+"""Of a loss, or of pixels."""
+Decay = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
+Offset = Annotated[float, Field(ge=-1e6, le=1e6), NUMBER]
+"""Added to pixels of 0 to 255."""
 Precision = Literal["fp32", "tf32", "bf16"]
 """In which numbers a network computes, as networks/precision.py says."""
 FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -38,6 +77,18 @@ class Settings(BaseModel):
     """Base of all settings: immutable, no unknown key, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the settings with dotted names, `{"train.lr": 0.1, ...}`, in field order."""
+        return dict(_leaves("", self.model_dump(mode="json")))
+
+
+def _leaves(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
 
 
 class DataConfig(Settings):
@@ -70,11 +121,9 @@ class NetworkConfig(Settings):
         description="(open) fpn: feature pyramid fused to one map at stride 16; plain: the "
         "backbone's last map; fpn_p3: fused at stride 8",
     )
-    fpn_channels: PositiveInt = Field(256, description="torchvision's width of an FPN")
-    frozen_stages: int = Field(
+    fpn_channels: Width = Field(256, description="torchvision's width of an FPN")
+    frozen_stages: Stages = Field(
         3,
-        ge=0,
-        le=4,
         description="(open) stages kept at their initial weights, the stem being the first; IRN: 3",
     )
     last_stage_dilation: Literal[1, 2] = Field(
@@ -91,7 +140,7 @@ class NetworkConfig(Settings):
     spatial_attention: bool = Field(False, description="7x7 over channel mean and maximum [25]")
     multi_scale_atrous: bool = Field(False, description="4-layer hybrid dilated convolution")
     context_association: bool = Field(False, description="cosine affinity of pixels, Eq. 3")
-    se_ratio: PositiveInt = Field(16, description="(open) squeeze ratio, 16 in SE; 8 in others")
+    se_ratio: Width = Field(16, description="(open) squeeze ratio, 16 in SE; 8 in others")
     module_placement: Literal["series", "parallel", "remaining"] = Field(
         "series",
         description="(open) unfocused parts behind the focused ones (Figure 4); beside them; or "
@@ -102,7 +151,7 @@ class NetworkConfig(Settings):
         description="(open) Figure 4's 3x3 convolutions with D = 0, 1, 2, 3: dilation D + 1, in "
         "series; a 1x1, then 3x3 with dilation 1, 2, 3; or these four in parallel, summed",
     )
-    atrous_channels: PositiveInt = Field(256, description="(open) C', width inside the stack")
+    atrous_channels: Width = Field(256, description="(open) C', width inside the stack")
     atrous_start: Literal["random", "identity"] = Field(
         "random",
         description="(open) identity: a residual whose last scale starts at 0, so that training "
@@ -111,7 +160,7 @@ class NetworkConfig(Settings):
     affinity: Literal["relu_row_sum", "softmax"] = Field(
         "relu_row_sum", description="(open) activation and normalisation of the affinity"
     )
-    affinity_temperature: PositiveFloat = Field(0.1, description="of the softmax affinity")
+    affinity_temperature: Positive = Field(0.1, description="of the softmax affinity")
     association_values: Literal["own", "input"] = Field(
         "own",
         description="(open) what the association mixes: the features that it compares; or the "
@@ -127,10 +176,10 @@ class ViewsConfig(Settings):
 
     enhanced: bool = False
     decreased: bool = False
-    alpha_enhanced: NonNegativeFloat = Field(1.5, description="IV-B")
-    beta_enhanced: float = Field(300.0, description="IV-B, as printed; see `reading`")
-    alpha_decreased: NonNegativeFloat = Field(0.8, description="IV-B")
-    beta_decreased: float = Field(150.0, description="IV-B, as printed; see `reading`")
+    alpha_enhanced: Weight = Field(1.5, description="IV-B")
+    beta_enhanced: Offset = Field(300.0, description="IV-B, as printed; see `reading`")
+    alpha_decreased: Weight = Field(0.8, description="IV-B")
+    beta_decreased: Offset = Field(150.0, description="IV-B, as printed; see `reading`")
     reading: Literal[
         "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
         "decreased_negative", "about_mean", "slider",
@@ -152,8 +201,8 @@ class ViewsConfig(Settings):
 class TransferConfig(Settings):
     """The attention transfer module's losses and merge rule (III-B, III-D)."""
 
-    lambda_s: NonNegativeFloat = Field(0.5, description="weight of L_s in Eq. 7")
-    lambda_bs: NonNegativeFloat = Field(0.5, description="weight of L_bs in Eq. 7")
+    lambda_s: Weight = Field(0.5, description="weight of L_s in Eq. 7")
+    lambda_bs: Weight = Field(0.5, description="weight of L_bs in Eq. 7")
     start: UnitFloat = Field(
         0.0,
         description="(open) share of the training before which L_s and L_bs do not act; .5: Figure "
@@ -211,11 +260,11 @@ class TransferConfig(Settings):
 class TrainConfig(Settings):
     """Optimisation of the CAM network (IV-B and, where it is silent, IRN's practice)."""
 
-    epochs: PositiveInt = Field(5, description="(open) IRN: 5; Puzzle-CAM: 15")
-    batch_size: PositiveInt = Field(16, description="(open) global batch; IRN: 16")
-    crop_size: PositiveInt = Field(512, description="(open) pixels; IRN: 512")
-    min_long_side: PositiveInt = Field(320, description="(open) pixels; IRN: 320")
-    max_long_side: PositiveInt = Field(640, description="(open) pixels; IRN: 640")
+    epochs: Count = Field(5, description="(open) IRN: 5; Puzzle-CAM: 15")
+    batch_size: Count = Field(16, description="(open) global batch; IRN: 16")
+    crop_size: Pixels = Field(512, description="(open) pixels; IRN: 512")
+    min_long_side: Pixels = Field(320, description="(open) pixels; IRN: 320")
+    max_long_side: Pixels = Field(640, description="(open) pixels; IRN: 640")
     resize: Literal["bicubic", "bilinear"] = Field(
         "bicubic", description="filter of the crops' resize (IRN: bicubic)"
     )
@@ -225,12 +274,12 @@ class TrainConfig(Settings):
         description="brightness, contrast and saturation drawn within +- this share, hue within a "
         "third of it (PSA: .3, .1); a control which the paper lacks",
     )
-    lr: PositiveFloat = Field(0.1, description="lr0, IV-B")
-    head_lr_multiplier: PositiveFloat = Field(10.0, description="(open) classifier; IRN: 10")
-    pyramid_lr_multiplier: PositiveFloat = Field(
+    lr: Rate = Field(0.1, description="lr0, IV-B")
+    head_lr_multiplier: Positive = Field(10.0, description="(open) classifier; IRN: 10")
+    pyramid_lr_multiplier: Positive = Field(
         1.0, description="(open) FPN; at the classifier's rate it diverges within ten iterations"
     )
-    parts_lr_multiplier: PositiveFloat = Field(
+    parts_lr_multiplier: Positive = Field(
         1.0,
         description="(open) focused and unfocused parts; at the classifier's rate they stay at the "
         "label prior or diverge (docs/paper.md)",
@@ -241,16 +290,16 @@ class TrainConfig(Settings):
         "SGD's momentum place; the paper's 'momentum .9', said of Eq. 8's exponent, is a parameter "
         "of that code. standard: .9, which diverges at this rate",
     )
-    weight_decay: NonNegativeFloat = Field(1e-4, description="(open) IRN: 1e-4")
+    weight_decay: Decay = Field(1e-4, description="(open) IRN: 1e-4")
     bias_decay: bool = Field(
         True,
         description="whether weight_decay acts on biases and norms (IRN: on both; Puzzle-CAM: on "
         "norms' scales)",
     )
     nesterov: bool = Field(False, description="Nesterov's momentum (IRN: no; Puzzle-CAM: yes)")
-    poly_power: PositiveFloat = Field(0.9, description="Eq. 8, per iteration")
-    warmup_iterations: int = Field(0, ge=0, description="linear warm-up; the paper has none")
-    clip_norm: PositiveFloat | None = Field(None, description="global gradient norm; paper: none")
+    poly_power: Positive = Field(0.9, description="Eq. 8, per iteration")
+    warmup_iterations: Steps = Field(0, description="linear warm-up; the paper has none")
+    clip_norm: Positive | None = Field(None, description="global gradient norm; paper: none")
     cls_reduction: Literal["mean", "sum"] = Field(
         "mean", description="(open) Eq. 4 over classes; the batch is always averaged"
     )
@@ -274,9 +323,7 @@ class TrainConfig(Settings):
 class LabelsConfig(Settings):
     """From CAMs to pseudo-labels and their score; changing these never retrains."""
 
-    scales: tuple[PositiveFloat, ...] = Field(
-        (0.5, 1.0, 1.5, 2.0), min_length=1, description="(open) IRN's; single scale: [1.0]"
-    )
+    scales: Scales = Field((0.5, 1.0, 1.5, 2.0), description="(open) IRN's; single scale: [1.0]")
     flip: bool = Field(True, description="add the mirrored image's CAMs (IRN)")
     resize: Literal["bicubic", "bilinear"] = Field(
         "bicubic", description="(open) filter that scales images (IRN, Puzzle-CAM: bicubic)"
@@ -309,17 +356,5 @@ class RunConfig(Settings):
     transfer: TransferConfig = TransferConfig()
     train: TrainConfig = TrainConfig()
     labels: LabelsConfig = LabelsConfig()
-    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
-    repeat: int = Field(
-        0, ge=0, strict=True, description="the same seed trained again: what differs is not seed"
-    )
-
-    def flat(self) -> dict[str, Any]:
-        """Return the settings with dotted names, `{"train.lr": 0.1, ...}`, in field order."""
-        flat: dict[str, Any] = {}
-        for name, value in self.model_dump(mode="json").items():
-            if isinstance(value, dict):
-                flat |= {f"{name}.{key}": inner for key, inner in value.items()}
-            else:
-                flat[name] = value
-        return flat
+    rng_seed: Seed = 0
+    repeat: Steps = Field(0, description="the same seed trained again: what differs is not seed")

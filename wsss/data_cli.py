@@ -46,40 +46,39 @@ def draw(
 
 @data_app.command(cls=Command)
 def check(
-    root: Annotated[Path, typer.Argument(help="folder in VOC layout")],
+    root: Annotated[Path | None, typer.Argument(help="folder in VOC layout")] = None,
+    data: Annotated[Path | None, typer.Option(help="the same, as other commands take it")] = None,
     split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="decode every picture: finds truncated ones")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Name every missing or broken file, count classes, and compare the splits with each other."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from wsss.data.check import check_data
-    from wsss.data.check_splits import split_report
-    from wsss.data.voc import DataError, VocDataset
-
+    """Name every missing, broken or contradictory file, count classes, and compare the splits."""
     with explained():
-        dataset = VocDataset(root)
-        splits = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
-        report = check_data(dataset, splits)
-        console = Console()
-        grid = Table(title=Text(f"{root}  [{report.fingerprint}]"))
-        for column in ("class", *report.num_images):
-            grid.add_column(column, justify="right")
-        for index, name in enumerate(report.classes):
-            per_split = [counts[index] for counts in report.images_per_class.values()]
-            if any(per_split):
-                grid.add_row(name, *map(str, per_split))
-        grid.add_row("images", *map(str, report.num_images.values()), style="bold")
-        from_mask = map(str, report.labels_from_mask.values())
-        grid.add_row("labels from masks", *from_mask, style="dim")
-        console.print(grid)
-        report.raise_if_broken()
+        from wsss.config import DataConfig
+        from wsss.data import check_page
+        from wsss.data.check import check_data, in_few_lines
+        from wsss.data.check_splits import split_report
+        from wsss.data.voc import DataError, VocDataset
+
+        if (root is None) == (data is None):
+            raise DataError("give one data set: wsss data check --data FOLDER")
+        dataset = VocDataset(root or data or Path())
+        names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
+        if not names:
+            raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
+        scored = [DataConfig().eval_split]
+        report = check_data(dataset, names, scored=scored, decode=decode)
         against = split_report(dataset, split or dataset.split_names())
-        console.print(Text(against.describe()), soft_wrap=True)
-        if against.problems:
-            raise DataError("\n".join(against.problems))
-        console.print(Text("no problem found"))
+        problems = check_page.problems(report, against)
+        if as_json:
+            print(check_page.as_json(report, against))
+            raise typer.Exit(2 if problems else 0)
+        print(check_page.page(report, against), flush=True)
+        if problems:
+            raise DataError(in_few_lines(problems, dataset.root))
+        print("no problem found")
 
 
 @data_app.command(cls=Command)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from wsss.config import (
     DataConfig,
@@ -120,6 +120,33 @@ def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = No
         Ids(_digest(run_head, f"{seed}{run_tail}"), _digest(cam_head, f"{seed}{cam_tail}"))
         for seed in seeds
     ]
+
+
+def idle(settings: S, keys: Iterable[str], id_of: Callable[[S], object]) -> list[str]:
+    """Return those of some dotted settings that have no effect under the others.
+
+    id_of: what would be another if one of them had an effect.
+    """
+    known = id_of(settings)
+    return [key for key in keys if id_of(_with_another(settings, key)) == known]
+
+
+def _with_another(settings: S, key: str) -> S:
+    """Return the settings with another value of the same kind, not necessarily one within range."""
+    name, _, rest = key.partition(".")
+    value = getattr(settings, name)
+    if rest:
+        return settings.model_copy(update={name: _with_another(value, rest)})
+    kind = type(settings).model_fields[name].annotation
+    if get_origin(kind) is Literal:
+        other: Any = next(each for each in get_args(kind) if each != value)
+    elif isinstance(value, bool):
+        other = not value
+    elif isinstance(value, tuple):
+        other = tuple(part + 1 for part in value)
+    else:
+        other = f"{value}x" if isinstance(value, str) else (value or 0) + 1
+    return settings.model_copy(update={name: other})
 
 
 def _around_seed(texts: dict[str, str]) -> tuple["hashlib._Hash", str]:

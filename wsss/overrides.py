@@ -1,15 +1,19 @@
-"""Settings from outside: dotted overrides and YAML files, refused by name when they are wrong."""
+"""Settings from outside: dotted overrides and YAML files, refused by name when they are wrong.
+
+The more specific wins: the command line over a file, a file over the preset and its recipe.
+"""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
 from wsss.printable import MAX_QUOTED, printable, quoted
+from wsss.weights import resolve_weights
 
 S = TypeVar("S", bound=Settings)
 
@@ -25,62 +29,95 @@ class ConfigError(ForeseenError, ValueError):
     """A setting that cannot be used; the message names the key, the rule and the remedy."""
 
 
-def apply_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """Return `config` with dotted settings replaced, e.g. `{"transfer.lambda_s": 0.2}`.
+def apply_overrides(settings: S, overrides: Mapping[str, Any]) -> S:
+    """Return settings with dotted ones replaced, e.g. `{"transfer.lambda_s": 0.2}`.
 
-    Raises ConfigError for an unknown key (naming the nearest known one, those of a section or the
-    sections) or a value that the setting refuses.
+    Raises ConfigError, one line per wrong setting: for an unknown key (naming the nearest known
+    one, those of a section or the sections) or a value that the setting refuses.
     """
-    known = list(config.flat())
+    known = list(settings.flat())
     for key in overrides:
         if key not in known:
             raise ConfigError(f"unknown setting {quoted(key)}; {_hint(key, known)}")
-    tree: dict[str, Any] = config.model_dump()
-    for key, value in overrides.items():
-        section, _, name = key.rpartition(".")
-        (tree[section] if section else tree)[name] = value
-    return validate(tree)
-
-
-def replace_settings(settings: S, overrides: Mapping[str, Any]) -> S:
-    """Return any settings with dotted ones replaced, e.g. `{"crf.preset": "psa"}`.
-
-    Raises ConfigError, one line per wrong setting.
-    """
     tree: dict[str, Any] = settings.model_dump()
     for key, value in overrides.items():
         *sections, name = key.split(".")
         inner = tree
         for section in sections:
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(
-                    f"{quoted(key)}: {quoted(section)} is a value, not a group of settings"
-                )
+            inner = inner[section]
         inner[name] = value
-    try:
-        return type(settings).model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+    return _validated(type(settings), tree)
 
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:
     """Build a RunConfig from nested settings. Raises ConfigError, one line per wrong setting."""
+    return _validated(RunConfig, tree)
+
+
+class Settled(NamedTuple):
+    """A training's settings, once all that was asked for is in."""
+
+    config: RunConfig
+    weights_file: Path | None
+    asked: dict[str, Any]
+    """What was asked for beyond preset and recipe, by dotted setting."""
+
+
+def settle(
+    start: RunConfig,
+    overrides: Mapping[str, Any],
+    *,
+    weights: str | None = None,
+    file: Path | None = None,
+) -> Settled:
+    """Lay a settings file over a preset, and the command line over both.
+
+    overrides: of `--set`; weights: of `--weights`. Raises ConfigError or WeightsError, also where
+    the command line contradicts itself.
+    """
+    filed = read_config_file(file) if file else {}
+    asked, weights_file = filed | dict(overrides), None
+    if weights is not None:
+        name, weights_file = resolve_weights(weights)
+        if (other := overrides.get("network.weights", name)) != name:
+            raise ConfigError(
+                f"--set network.weights={other} and --weights {weights} contradict each other; "
+                "give one of them"
+            )
+        asked["network.weights"] = name
     try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        return Settled(apply_overrides(start, asked), weights_file, asked)
+    except ConfigError:
+        if file:
+            _require_fitting(file, start, filed)
+        raise
+
+
+def _require_fitting(file: Path, start: RunConfig, filed: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which names the file, for one that does not fit the preset."""
+    try:
+        apply_overrides(start, filed)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{file}: {line}" for line in str(error).split("\n"))) from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Parse `key=value` words of a command line, each value as YAML. Raises ConfigError."""
-    parsed = {}
+    """Parse `key=value` words of a command line, each value as YAML. Raises ConfigError.
+
+    A key that is given twice is refused.
+    """
+    parsed: dict[str, Any] = {}
     for word in assignments:
-        key, separator, value = word.partition("=")
+        name, separator, value = word.partition("=")
+        key = name.strip()
         if not separator:
             raise ConfigError(f"--set {quoted(word)} has no '='; write it as train.lr=0.02")
+        if key in parsed:
+            raise ConfigError(f"--set gives {quoted(key)} twice; give it once")
         try:
-            parsed[key.strip()] = _plain_yaml(value)
+            parsed[key] = _plain_yaml(value)
+        except _RepeatedKeyError as error:
+            raise ConfigError(f"--set {quoted(word)}: {error}") from None
         except _NotYamlError as error:
             raise ConfigError(
                 f"--set {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
@@ -90,9 +127,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Read dotted overrides from a YAML file of sections, `train: {lr: 0.02}`.
+    """Read dotted overrides from a YAML or JSON file of sections, `train: {lr: 0.02}`.
 
-    Raises ConfigError if the file is missing, is not YAML, or is not a mapping.
+    Raises ConfigError if the file is missing, is not YAML, is not a mapping, or gives a key twice.
     """
     try:
         with path.open("rb") as file:
@@ -102,16 +139,20 @@ def read_config_file(path: Path) -> dict[str, Any]:
         tree = _plain_yaml(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from None
+    except _RepeatedKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (_NotYamlError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}; write 'train: {{lr: 0.02}}'") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as 'train: {{lr: 0.02}}'")
     flat: dict[str, Any] = {}
     for section, value in tree.items():
-        if isinstance(value, dict):
-            flat |= {f"{section}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[str(section)] = value
+        inside = isinstance(value, dict)
+        pairs = [(f"{section}.{name}", inner) for name, inner in value.items()] if inside else []
+        for key, inner in pairs or [(str(section), value)]:
+            if key in flat:
+                raise ConfigError(f"{path}: {quoted(key)} is given twice; give it once")
+            flat[key] = inner
     return flat
 
 
@@ -119,10 +160,14 @@ class _NotYamlError(Exception):
     """Text that is no YAML, or none that settings are written in."""
 
 
+class _RepeatedKeyError(Exception):
+    """A mapping that gives a key twice."""
+
+
 def _plain_yaml(text: str) -> Any:
     """Read YAML without aliases, by which a line can stand for gigabytes, and without depths.
 
-    Raises _NotYamlError with the reason in one line.
+    Raises _NotYamlError or _RepeatedKeyError with the reason in one line.
     """
     import yaml  # here, because most command lines have no value to read
 
@@ -135,7 +180,10 @@ def _plain_yaml(text: str) -> Any:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise _NotYamlError(f"nested over {MAX_DEPTH} levels deep")
-        tree = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_repeated_keys(node)
+        tree = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
         raise _NotYamlError(str(error).splitlines()[0][:160]) from None
     # What its constructors raise for 2001-99-99, !!bool x, !!timestamp x, !!int x.
@@ -143,6 +191,19 @@ def _plain_yaml(text: str) -> Any:
         raise _NotYamlError(f"{type(error).__name__}: {error}"[:160]) from None
     _refuse_huge_integers(tree)
     return tree
+
+
+def _refuse_repeated_keys(node: Any) -> None:
+    """Of two equal keys, PyYAML would keep the last and say nothing."""
+    if not isinstance(getattr(node, "value", None), list):
+        return
+    pairs = [part if isinstance(part, tuple) else (part,) for part in node.value]
+    keys = [pair[0].value for pair in pairs if len(pair) == 2 and isinstance(pair[0].value, str)]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            raise _RepeatedKeyError(f"{quoted(key)} is given twice; give it once")
+    for part in (part for pair in pairs for part in pair):
+        _refuse_repeated_keys(part)
 
 
 def _refuse_huge_integers(tree: Any) -> None:
@@ -166,10 +227,24 @@ def _hint(key: str, known: list[str]) -> str:
     return f"known: {', '.join(groups)}; give 'train' to see those of train"
 
 
-def _explain(error: ValidationError) -> str:
+def _validated(kind: type[S], tree: Mapping[str, Any]) -> S:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, kind().flat())) from None
+
+
+def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
+    """Return a line per problem: the setting, its value, the rule, and a value that fits."""
     lines = []
     for problem in error.errors():
-        key = printable(".".join(str(part) for part in problem["loc"]))[:MAX_QUOTED]
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{key} = {quoted(problem['input'])}: {message}" if key else message)
+        path = ".".join(str(part) for part in problem["loc"])
+        rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if not path:
+            lines.append(rule)
+            continue
+        near = [name for name in usual if f"{path}.".startswith(f"{name}.")]
+        remedy = f"; the default is {usual[near[0]]}" if near else ""
+        key = printable(path)[:MAX_QUOTED]
+        lines.append(f"{key} = {quoted(problem['input'])}: {rule}{remedy}")
     return "\n".join(lines)

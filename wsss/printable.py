@@ -42,6 +42,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Return printable text whose line breaks are written out, too: a name within a line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def quoted(value: object) -> str:
     """Return a value as Python writes it, cut after MAX_QUOTED characters."""
     text = repr(value)

@@ -9,14 +9,26 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss.config import (
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
+    NUMBER,
+    Count,
+    Decay,
+    Dilation,
+    Pixels,
+    Positive,
     Precision,
+    Rate,
+    Scale,
+    Scales,
+    Seed,
     Settings,
+    Stages,
     UnitFloat,
     WeightsName,
 )
+
+Rounds = Annotated[int, Field(ge=1, le=1_000, strict=True)]
+"""Of a refinement of label maps."""
+Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=32)]
 
 
 class CrfConfig(Settings):
@@ -28,17 +40,15 @@ class CrfConfig(Settings):
         "psa (tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
         "(DeepLabv2-ResNet101; colour kernel chosen on 100 pixel masks of VOC val)",
     )
-    iterations: PositiveInt = Field(10, description="mean-field steps, 10 in all three")
+    iterations: Rounds = Field(10, description="mean-field steps, 10 in all three")
 
 
 class PamrConfig(Settings):
     """Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), by local affinities."""
 
-    iterations: PositiveInt = Field(10, description="the authors' PAMR_ITER")
-    dilations: tuple[PositiveInt, ...] = Field(
-        (1, 2, 4, 8, 12, 24),
-        min_length=1,
-        description="the authors' PAMR_KERNEL, 8 neighbours each",
+    iterations: Rounds = Field(10, description="the authors' PAMR_ITER")
+    dilations: Dilations = Field(
+        (1, 2, 4, 8, 12, 24), description="the authors' PAMR_KERNEL, 8 neighbours each"
     )
 
 
@@ -50,11 +60,13 @@ class RandomWalkConfig(Settings):
     """
 
     stride: Literal[4, 8, 16] = Field(8, description="of the feature map (PSA: 8, IRN: 4)")
-    radius: PositiveInt = Field(5, description="pixels of the feature map (PSA, IRN: 5)")
-    beta: PositiveFloat = Field(
-        10.0, description="power that sharpens affinities (PSA: 8, IRN: 10)"
+    radius: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
+        5, description="pixels of the feature map (PSA, IRN: 5)"
     )
-    log_steps: int = Field(7, ge=0, le=10, description="2^this steps (PSA, IRN: 8)")
+    beta: Positive = Field(10.0, description="power that sharpens affinities (PSA: 8, IRN: 10)")
+    log_steps: Annotated[int, Field(ge=0, le=10, strict=True)] = Field(
+        7, description="2^this steps (PSA, IRN: 8)"
+    )
     walked_scale: Literal["maximum", "kept"] = Field(
         "maximum",
         description="maximum: each class over its maximum behind the walk (IRN: over that of all "
@@ -67,9 +79,9 @@ class RandomWalkConfig(Settings):
         0.20, description="CAMs up to here are confident background (IRN: .05; PSA's power 32: .08)"
     )
     frozen_backbone: bool = Field(True, description="IRN trains the heads alone; PSA trains all")
-    epochs: PositiveInt = Field(3, description="of affinity training (IRN: 3)")
-    lr: PositiveFloat = Field(0.5, description="of the new layers (IRN: 0.1, PSA: 1)")
-    head_lr_multiplier: PositiveFloat = Field(
+    epochs: Count = Field(3, description="of affinity training (IRN: 3)")
+    lr: Rate = Field(0.5, description="of the new layers (IRN: 0.1, PSA: 1)")
+    head_lr_multiplier: Positive = Field(
         10.0, description="new layers over backbone (PSA: 10); idle while the backbone is frozen"
     )
     momentum: Literal["standard", "legacy"] = Field(
@@ -77,13 +89,13 @@ class RandomWalkConfig(Settings):
         description="(open) as in TrainConfig; distances are means over channels, whose gradients "
         "are small: IRN's legacy momentum learns slowly",
     )
-    weight_decay: NonNegativeFloat = Field(1e-4, description="IRN: 1e-4")
-    batch_size: PositiveInt = Field(16, description="IRN: 32")
-    crop_size: PositiveInt = Field(256, description="pixels (IRN: 512)")
-    min_long_side: PositiveInt = Field(250, description="pixels; IRN: half the image")
-    max_long_side: PositiveInt = Field(750, description="pixels; IRN: one and a half of the image")
+    weight_decay: Decay = Field(1e-4, description="IRN: 1e-4")
+    batch_size: Count = Field(16, description="IRN: 32")
+    crop_size: Pixels = Field(256, description="pixels (IRN: 512)")
+    min_long_side: Pixels = Field(250, description="pixels; IRN: half the image")
+    max_long_side: Pixels = Field(750, description="pixels; IRN: one and a half of the image")
     precision: Precision = Field("tf32", description="of training and walk; as in TrainConfig")
-    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+    rng_seed: Seed = 0
 
     @model_validator(mode="after")
     def _in_order(self) -> "RandomWalkConfig":
@@ -162,19 +174,17 @@ class DeepLabConfig(Settings):
         "first block; full: that of the other blocks (reference; 2 and 4 in stages 4 and 5 at "
         "output stride 8); half: torchvision's, the strided network's map on a finer grid",
     )
-    rates: tuple[PositiveInt, ...] = Field(
-        (6, 12, 18, 24), min_length=1, description="DeepLabv2's ASPP-L, at output stride 8"
-    )
-    frozen_stages: int = Field(0, ge=0, le=4, description="as in NetworkConfig")
+    rates: Dilations = Field((6, 12, 18, 24), description="DeepLabv2's ASPP-L, at output stride 8")
+    frozen_stages: Stages = Field(0, description="as in NetworkConfig")
     batch_norm: Literal["frozen", "train"] = Field(
         "frozen",
         description="frozen statistics, scale and shift (DeepLabv2); train: for random weights, "
         "which have no statistics worth freezing",
     )
-    iterations: PositiveInt = Field(20_000, description="(open) DeepLabv2: 20,000")
-    batch_size: PositiveInt = Field(10, description="DeepLabv2: 10")
-    crop_size: PositiveInt = Field(321, description="DeepLabv2: 321")
-    scale_jitter: tuple[PositiveFloat, PositiveFloat] = Field(
+    iterations: Count = Field(20_000, description="(open) DeepLabv2: 20,000")
+    batch_size: Count = Field(10, description="DeepLabv2: 10")
+    crop_size: Pixels = Field(321, description="DeepLabv2: 321")
+    scale_jitter: tuple[Scale, Scale] = Field(
         (0.5, 1.5), description="DeepLabv2: times the image's own size"
     )
     num_scales: Annotated[int, Field(ge=2, le=1000, strict=True)] | None = Field(
@@ -188,30 +198,30 @@ class DeepLabConfig(Settings):
         "nearest neighbour (reference; 41 x 41 of a crop of 321); image: logits upsampled to the "
         "crop, so that every labelled pixel counts",
     )
-    lr: PositiveFloat = Field(2.5e-4, description="of the backbone (DeepLabv2)")
-    head_lr_multiplier: PositiveFloat = Field(
+    lr: Rate = Field(2.5e-4, description="of the backbone (DeepLabv2)")
+    head_lr_multiplier: Positive = Field(
         10.0, description="classifiers' weights over backbone (DeepLabv2)"
     )
-    head_bias_lr_multiplier: PositiveFloat = Field(
+    head_bias_lr_multiplier: Positive = Field(
         20.0, description="classifiers' biases over backbone (DeepLabv2's prototxt, reference)"
     )
     head_bias_decay: bool = Field(
         False, description="whether weight_decay acts on these biases (reference: no)"
     )
-    lr_step: PositiveInt = Field(
+    lr_step: Count = Field(
         10, description="iterations between two changes of the rate (reference: 10)"
     )
-    momentum: UnitFloat = 0.9
-    weight_decay: NonNegativeFloat = 5e-4
-    poly_power: PositiveFloat = 0.9
-    clip_norm: PositiveFloat | None = Field(
+    momentum: Annotated[float, Field(ge=0, lt=1), NUMBER] = 0.9
+    weight_decay: Decay = 5e-4
+    poly_power: Positive = 0.9
+    clip_norm: Positive | None = Field(
         None, description="L2 norm to which gradients are clipped; DeepLabv2 does not"
     )
     precision: Precision = Field("tf32", description="of training and inference; see TrainConfig")
-    test_scales: tuple[PositiveFloat, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
+    test_scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     test_flip: bool = True
     test_crf: bool = Field(False, description="(open) dense CRF over the network's output")
-    rng_seed: int = Field(0, ge=0, le=2**31 - 1, strict=True)
+    rng_seed: Seed = 0
 
     @model_validator(mode="after")
     def _jitter_in_order(self) -> "DeepLabConfig":

@@ -1,12 +1,25 @@
 """Initial weights by content: a file is named by its digest, wherever it lies."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
+from wsss.config import NetworkConfig
 from wsss.errors import ForeseenError
 
 NAMES = ("imagenet_v1", "imagenet_v2", "none")
 """Initial weights that need no file of the user's."""
+
+
+IMAGENET_FILES = {
+    ("resnet50", "imagenet_v1"): "resnet50-0676ba61.pth",
+    ("resnet50", "imagenet_v2"): "resnet50-11ad3fa6.pth",
+    ("resnet18", "imagenet_v1"): "resnet18-f37072fd.pth",
+    ("mobilenet_v2", "imagenet_v1"): "mobilenet_v2-b0353104.pth",
+    ("mobilenet_v2", "imagenet_v2"): "mobilenet_v2-7ebf99e0.pth",
+}
+"""What a name of weights stands for, whatever torchvision calls its default. resnet50-0676ba61 has
+the tensors of resnet50-19c8e357, which IRN, Puzzle-CAM and ReCAM load, in a newer container."""
 
 
 class WeightsError(ForeseenError, ValueError):
@@ -27,13 +40,11 @@ def file_digest(path: Path) -> str:
         ) from None
 
 
-def resolve_weights(weights: str | None, preset: str) -> tuple[str, Path | None]:
+def resolve_weights(weights: str) -> tuple[str, Path | None]:
     """Return a command line's weights as (name in the configuration, file if there is one).
 
-    `weights` is one of NAMES, a file, or None for the preset's own. Raises WeightsError.
+    `weights` is one of NAMES or a file. Raises WeightsError.
     """
-    if weights is None:
-        return preset, None
     if weights in NAMES:
         return weights, None
     if weights == "imagenet":
@@ -41,5 +52,44 @@ def resolve_weights(weights: str | None, preset: str) -> tuple[str, Path | None]
             "--weights imagenet: two sets go by that name; give imagenet_v1 (the one of IRN, "
             "Puzzle-CAM and ReCAM) or imagenet_v2 (torchvision's later recipe)"
         )
-    path = Path(weights).absolute()
+    path = Path(weights).expanduser().absolute()
     return file_digest(path), path
+
+
+def require_weights(network: NetworkConfig, weights_file: Path | None) -> None:
+    """Raise WeightsError unless the configured weights exist, in the file that is named.
+
+    Neither reads nor downloads them.
+    """
+    if network.weights == "none":
+        return
+    if network.weights in NAMES:
+        if (network.backbone, network.weights) not in IMAGENET_FILES:
+            known = [name for backbone, name in IMAGENET_FILES if backbone == network.backbone]
+            raise WeightsError(
+                f"{network.backbone} has no weights {network.weights}; there are: "
+                f"{', '.join([*known, 'none'])}, or a file of your own with --weights FILE"
+            )
+        return
+    if weights_file is None:
+        raise WeightsError(
+            f"weights {network.weights[:19]}... need their file; give --weights FILE"
+        )
+    if file_digest(weights_file) != network.weights:
+        raise WeightsError(
+            f"{weights_file}: its SHA-256 is not {network.weights[:19]}... of the configuration; "
+            "give the file which the run was planned with"
+        )
+
+
+def check_initial_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
+    """Raise WeightsError unless all networks can start from their weights, before they are built.
+
+    A file is read, which imports torch; nothing is downloaded.
+    """
+    for network in {(each.backbone, each.weights): each for each in networks}.values():
+        require_weights(network, weights_file)
+        if network.weights not in NAMES:
+            from wsss.networks.backbone import build_backbone
+
+            build_backbone(network, weights_file)

@@ -22,6 +22,7 @@ from sweeps.cli.options import (
     Weights,
     Workers,
     data_folder,
+    say_idle,
 )
 from wsss.commands import command
 from wsss.errors import explained
@@ -75,6 +76,7 @@ def calibrate(
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
+    from wsss.identity import run_id
     from wsss.overrides import parse_assignments
     from wsss.training.prior import PriorLimits
 
@@ -82,10 +84,12 @@ def calibrate(
         _refuse_job_server(address)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         root = data_folder(data)
+        asked = parse_assignments(settings or [])
         sweep, report = make_sweep(
             [TABLE], preset=preset or default_preset(data, root), data=root, weights=weights,
-            num_seeds=seeds, overrides=parse_assignments(settings or []), recheck=recheck,
+            num_seeds=seeds, overrides=asked, recheck=recheck,
         )  # fmt: skip
+        say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
         facts = data_facts(sweep, report)
         results = open_store(store)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,14 +10,17 @@ import typer
 
 from sweeps.cli.options import (
     Data,
+    FailsAfter,
     Preset,
     Recipe,
     Set,
     StoreOption,
+    WarnsAfter,
     Weights,
     data_folder,
     default_preset,
     opened,
+    say_idle,
 )
 from wsss.commands import own_command
 from wsss.errors import explained
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from sweeps.plan.headline import Headline
     from sweeps.plan.sweep import Sweep
     from sweeps.run.resources import Resources
+    from sweeps.stages.stage import Conduct
     from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
@@ -101,6 +106,8 @@ def headline(
     loader_workers: LoaderWorkers = None,
     micro_batch: MicroBatch = "auto",
     checkpoint_minutes: CheckpointMinutes = 10.0,
+    warns_after: WarnsAfter = 100,
+    fails_after: FailsAfter = 500,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
@@ -112,9 +119,11 @@ def headline(
     from sweeps.plan.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.resources import Resources
-    from wsss.overrides import parse_assignments, replace_settings
+    from sweeps.stages.stage import Conduct
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.recipes import with_recipe
     from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
+    from wsss.training.prior import PriorLimits
 
     with explained():
         wanted = sources or DEFAULT_SOURCES
@@ -127,22 +136,30 @@ def headline(
         root = data_folder(data)
         chosen = preset or default_preset(data)
 
+        asked = parse_assignments(settings or [])
+
         def planned_sweep(cell: str) -> "Sweep":
             return make_sweep(
                 [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
-                weights=weights, num_seeds=1, overrides=parse_assignments(settings or []),
+                weights=weights, num_seeds=1, overrides=asked,
             )[0]  # fmt: skip
 
         results = opened(store)
         first = cell if cell not in (None, BEST) else DEFAULT_CELL
         choice = choose_cell(results, planned_sweep(first).base, cell)
         sweep = planned_sweep(choice.cell)
-        segmentation = replace_settings(
+        asked_of_segmentation = parse_assignments(segmentation_settings or [])
+        segmentation = apply_overrides(
             DEEPLAB_PRESETS[chosen],
-            {"weights": sweep.base.network.weights}
-            | parse_assignments(segmentation_settings or []),
+            {"weights": sweep.base.network.weights} | asked_of_segmentation,
         )
-        labels = replace_settings(LABEL_PRESETS[chosen], parse_assignments(label_settings or []))
+        asked_of_labels = parse_assignments(label_settings or [])
+        if "refinement" in asked_of_labels:
+            raise ConfigError(
+                "--set-labels refinement: the labels are named in front, as in "
+                f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
+            )
+        labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
         planned = Headline(
             sweep=sweep,
             cell=choice.cell,
@@ -152,13 +169,21 @@ def headline(
             export=export,
             export_from=exporting,
         )
+        _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
         _check_splits(root, planned)
+        _check_trainings(planned)
         results.check_writable()
-        _work(planned, results, resources, label_workers=label_workers)
+        conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
+        _work(planned, results, resources, conduct, label_workers=label_workers)
 
 
 def _work(
-    planned: "Headline", results: "Store", resources: "Resources", *, label_workers: int
+    planned: "Headline",
+    results: "Store",
+    resources: "Resources",
+    conduct: "Conduct",
+    *,
+    label_workers: int,
 ) -> None:
     """Run what is missing, export, write the report and show it."""
     from rich.console import Console
@@ -179,9 +204,7 @@ def _work(
     console.print(Text(f"{planned.choice}."))
     try:
         with driving(results, "headline", "a headline", "wait for it or end it"):
-            run_headline(
-                planned, results, console, label_workers=label_workers, resources=resources
-            )
+            run_headline(planned, results, console, resources, conduct, label_workers=label_workers)
             _say_exports(planned, results, console)
             report = headline_document(build_headline_report(planned, results))
             folder = headline_folder(results, planned)
@@ -251,3 +274,42 @@ def _check_splits(root: Path, planned: "Headline") -> None:
         dataset.mask_path(image_id)
     if planned.export:
         check_exportable(dataset, planned.export)
+
+
+def _check_trainings(planned: "Headline") -> None:
+    """Raise DataError or WeightsError, before the CAMs are trained, for what cannot be trained."""
+    from wsss.config import NetworkConfig
+    from wsss.data.check import require_batch
+    from wsss.weights import check_initial_weights
+
+    sweep, network = planned.sweep, planned.chains[0].segmentation
+    require_batch(
+        sweep.num_train_images, network.batch_size, setting="--set-segmentation batch_size"
+    )
+    for chain in planned.chains:
+        if chain.labels and chain.labels.walks:
+            require_batch(
+                sweep.num_train_images, chain.labels.random_walk.batch_size,
+                setting="--set-labels random_walk.batch_size",
+            )  # fmt: skip
+    start = NetworkConfig(backbone=network.backbone, weights=network.weights)
+    check_initial_weights([start], sweep.weights_file)
+
+
+def _say_idle(
+    planned: "Headline", asked: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
+) -> None:
+    """Say which settings of `--set`, `--set-labels` and `--set-segmentation` have no effect."""
+    from wsss.identity import run_id
+
+    chains = planned.chains
+    say_idle(asked, [chains[0].run], run_id)
+    say_idle(
+        of_labels, [chain.labels for chain in chains if chain.labels],
+        lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id, "--set-labels",
+    )  # fmt: skip
+    say_idle(
+        of_network, [chains[0].segmentation],
+        lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
+        "--set-segmentation",
+    )  # fmt: skip

@@ -3,13 +3,17 @@
 import atexit
 import gc
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from sweeps.store.store import Store
+    from wsss.config import Settings
+
+S = TypeVar("S", bound="Settings")
 
 Preset = Annotated[
     str | None,
@@ -31,7 +35,7 @@ Data = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="imagenet_v1 | imagenet_v2 | none | state dict file of the preset's backbone"
+        help="imagenet_v1 | imagenet_v2 | none | weights file of the backbone, .pth or .safetensors"
     ),
 ]
 Set = Annotated[
@@ -127,6 +131,22 @@ def default_preset(data: str) -> str:
 def say(text: str) -> None:
     """Tell a person something beside the output."""
     print(text, file=sys.stderr)
+
+
+def say_idle(
+    asked: Iterable[str], configs: Iterable[S], id_of: Callable[[S], object], option: str = "--set"
+) -> None:
+    """Tell a person which of the settings asked for have no effect in any configuration.
+
+    option: that they were given with.
+    """
+    from wsss.identity import idle
+
+    left = list(asked)
+    for config in configs:
+        left = idle(config, left, id_of)
+    if left:
+        say(f"without effect, as what it belongs to is switched off: {option} {', '.join(left)}")
 
 
 def leave_memory_to_the_system() -> None:

@@ -19,6 +19,7 @@ from sweeps.cli.options import (
     default_preset,
     opened,
     say,
+    say_idle,
 )
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
@@ -67,6 +68,7 @@ def search(
     from sweeps.run.driver import drive
     from sweeps.run.resources import Resources
     from sweeps.run.subjects.search import DrivenSearch
+    from wsss.identity import run_id
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
     from wsss.training.prior import PriorLimits
@@ -84,6 +86,7 @@ def search(
             objective=objective,
             rng_seed=rng_seed,
         )
+        say_idle(overrides, [planned.base], run_id)
         split = planned.base.data.train_split
         if from_mask := report.labels_from_mask[split]:
             say(

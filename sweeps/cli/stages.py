@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sweeps.cli.options import say_idle
 from wsss.commands import command
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
@@ -34,7 +35,7 @@ def train_cam(
     recipe: Annotated[
         str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
     ] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
     ] = None,
@@ -144,8 +145,9 @@ def pseudo_label(
         Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
     ],
     refinement: Annotated[
-        str, typer.Option(help="none | crf | pamr | random_walk | random_walk_crf")
-    ] = "none",
+        str | None,
+        typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf"),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -176,18 +178,28 @@ def pseudo_label(
     with explained():
         from sweeps.cli.run_folder import recall
         from sweeps.stages.labels import WriteLabels
-        from wsss.overrides import parse_assignments, replace_settings
-        from wsss.segmentation_config import PseudoLabelConfig
+        from wsss.data.check import require_batch
+        from wsss.data.voc import VocDataset
+        from wsss.overrides import parse_assignments
 
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         known = recall(run)
         known = known.with_images(split or known.config.data.train_split)
-        chosen = {"refinement": refinement} | parse_assignments(settings or [])
-        labels = replace_settings(PseudoLabelConfig(), chosen)
-        plain = replace_settings(labels, {"refinement": "none"})
+        labels = _labels(refinement, settings or [])
+        plain = labels.model_copy(update={"refinement": "none"})
+        chain = known.chain(labels, split)
+        say_idle(
+            parse_assignments(settings or []), [labels],
+            lambda each: chain.model_copy(update={"labels": each}).labels_id,
+        )  # fmt: skip
+        if labels.walks:
+            require_batch(
+                len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
+                labels.random_walk.batch_size, setting="--set random_walk.batch_size",
+            )  # fmt: skip
         found: dict[str, Any] = {}
         with _crew(workers, address, cpus, gpus) as crew:
-            for each in [plain, labels] if refinement != "none" else [labels]:
+            for each in [plain, labels] if labels != plain else [labels]:
                 chain = known.chain(each, split)
                 own = run / "pseudo_labels" / each.refinement
                 target = out if out and each == labels else own
@@ -202,32 +214,49 @@ def pseudo_label(
             print(f"{name}: {_told(score, labels, known)}")
 
 
+def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
+    """Return the label settings asked for. Raises ConfigError, also for two refinements."""
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.segmentation_config import PseudoLabelConfig
+
+    asked = parse_assignments(settings)
+    if refinement is not None and asked.get("refinement", refinement) != refinement:
+        raise ConfigError(
+            f"--refinement {refinement} and --set refinement={asked['refinement']} contradict each "
+            "other; give one of them"
+        )
+    named = {} if refinement is None else {"refinement": refinement}
+    return apply_overrides(PseudoLabelConfig(), named | asked)
+
+
 def _configure(
     run: Path, data: Path, preset: str, recipe: str, config: Path | None,
     settings: list[str] | None, weights: str | None,
 ) -> "Run":  # fmt: skip
     """Return the training that the options name, its data set checked and named by its content."""
     from sweeps.cli.run_folder import Run
-    from sweeps.plan.sweep import data_settings
-    from wsss.data.check import check_data_once
+    from sweeps.plan.sweep import with_data
+    from wsss.data.check import check_data_once, require_batch
     from wsss.data.voc import VocDataset
+    from wsss.identity import run_id
     from wsss.labels.sources import sources_of
-    from wsss.overrides import apply_overrides, parse_assignments, read_config_file
+    from wsss.overrides import parse_assignments, settle
     from wsss.recipes import named_config, with_recipe
-    from wsss.weights import resolve_weights
+    from wsss.weights import check_initial_weights
 
     dataset = VocDataset(data.absolute())
-    base = named_config(with_recipe(preset, recipe))
-    name, weights_file = resolve_weights(weights, base.network.weights)
-    overrides = read_config_file(config) if config else {}
-    overrides |= {"network.weights": name} | parse_assignments(settings or [])
-    chosen = apply_overrides(base, overrides)
-    train, scored = chosen.data.train_split, chosen.data.eval_split
-    report = check_data_once(dataset, sorted({train, scored}))
+    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
+    settled = settle(start, given, weights=weights, file=config)
+    wanted = settled.config.data
+    splits = sorted({wanted.train_split, wanted.eval_split})
+    report = check_data_once(dataset, splits, scored=[wanted.eval_split])
     report.raise_if_broken()
-    chosen = apply_overrides(chosen, data_settings(report, data, train))
-    trained_on = sources_of(dataset, dataset.image_ids(train))
-    return Run(run, chosen, dataset.root, weights_file, trained_on)
+    chosen = with_data(settled, report, data)
+    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
+    check_initial_weights([chosen.network], settled.weights_file)
+    say_idle(given, [chosen], run_id)
+    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
+    return Run(run, chosen, dataset.root, settled.weights_file, trained_on)
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:

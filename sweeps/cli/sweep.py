@@ -30,6 +30,7 @@ from sweeps.cli.options import (
     leave_memory_to_the_system,
     opened,
     say,
+    say_idle,
 )
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
@@ -214,18 +215,21 @@ def _make_sweep(
     recheck: bool,
 ) -> "Sweep":
     from sweeps.plan.sweep import make_sweep
+    from wsss.identity import run_id
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
 
+    asked = parse_assignments(settings or [])
     sweep, report = make_sweep(
         tables,
         preset=with_recipe(preset or default_preset(data), recipe),
         data=data_folder(data),
         weights=weights,
         num_seeds=seeds,
-        overrides=parse_assignments(settings or []),
+        overrides=asked,
         recheck=recheck,
     )
+    say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
     split = sweep.base.data.train_split
     if from_mask := report.labels_from_mask[split]:
         say(

@@ -15,13 +15,14 @@ from ray.job_submission import JobDetails, JobStatus
 
 from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_server import JobError, JobServer, variables
+from sweeps.plan.sweep import require_left_to_settings
 from sweeps.plan.trials import make_plan
 from sweeps.run.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.studies import TABLES
 from wsss.commands import command
 from wsss.data.drawn import DRAWN, draw_voc
-from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+from wsss.overrides import ConfigError, parse_assignments, settle
 from wsss.recipes import named_config, preset_of
 from wsss.weights import NAMES
 
@@ -74,8 +75,12 @@ class Request:
         unknown = [name for name in self.tables if name not in TABLES]
         if unknown or not self.tables:
             raise ConfigError(f"no table {', '.join(unknown)}; there are: {', '.join(TABLES)}")
-        base = apply_overrides(named_config(self.preset), parse_assignments(list(self.settings)))
-        make_plan([TABLES[name] for name in self.tables], base, 1)
+        tables = [TABLES[name] for name in self.tables]
+        asked = parse_assignments(list(self.settings))
+        weights = self.weights if self.weights in NAMES else None  # a file is read on the cluster
+        settled = settle(named_config(self.preset), asked, weights=weights)
+        require_left_to_settings(tables, settled)
+        make_plan(tables, settled.config, 1)
         for option, value, words in (
             ("--data", self.data, set(DRAWN)),
             ("--weights", self.weights, {None, *NAMES}),

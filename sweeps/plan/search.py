@@ -29,17 +29,17 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel
 
-from sweeps.plan.sweep import data_settings
+from sweeps.plan.sweep import with_data
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.check import DataReport, check_data
+from wsss.data.check import DataReport, check_data, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
-from wsss.overrides import ConfigError, apply_overrides
+from wsss.overrides import ConfigError, apply_overrides, settle
 from wsss.printable import quoted
 from wsss.recipes import named_config
-from wsss.weights import resolve_weights
+from wsss.weights import check_initial_weights
 
 Objective = Literal["best", "fixed"]
 """mIoU of the search half at its own best threshold, or at the fixed background score."""
@@ -313,15 +313,22 @@ def make_search(
     known = [name for name in OBJECTIVES if name == objective]
     if not known:
         raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    weights_name, weights_file = resolve_weights(weights, chosen.network.weights)
-    base = apply_overrides(
-        chosen, CHEAP_LABELS | F3 | {"network.weights": weights_name} | overrides
-    )
+    settled = settle(apply_overrides(chosen, CHEAP_LABELS | F3), overrides, weights=weights)
+    base = settled.config
     space.check(base)
+    for r in space.ranges:
+        if r.key in settled.asked:
+            raise ConfigError(
+                f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
+                "without it"
+            )
     dataset = VocDataset(data.absolute())
-    report = check_data(dataset, sorted({base.data.train_split, base.data.eval_split}))
+    scored = base.data.eval_split
+    report = check_data(dataset, sorted({base.data.train_split, scored}), scored=[scored])
     report.raise_if_broken()
-    base = apply_overrides(base, data_settings(report, data, base.data.train_split))
+    base = with_data(settled, report, data)
+    require_batch(report.num_images[base.data.train_split], base.train.batch_size)
+    check_initial_weights([base.network], settled.weights_file)
     halves = split_halves(dataset.image_ids(base.data.eval_split))
     if not halves.search or not halves.held_out:
         raise ConfigError(
@@ -330,7 +337,7 @@ def make_search(
         )
     search = Search(
         preset=preset, base=base, space=space, objective=known[0], rng_seed=rng_seed,
-        data=dataset.root, weights_file=weights_file,
+        data=dataset.root, weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split], halves=halves,
     )  # fmt: skip
     return search, report

@@ -11,13 +11,14 @@ from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import TABLES, by_alias
+from sweeps.tables.table import Table
 from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import config_id
-from wsss.overrides import ConfigError, apply_overrides, validate
+from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
 from wsss.printable import printable, quoted
 from wsss.recipes import named_config
-from wsss.weights import resolve_weights
+from wsss.weights import check_initial_weights
 
 if TYPE_CHECKING:
     from wsss.data.check import DataReport
@@ -80,7 +81,10 @@ def make_sweep(
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    from wsss.data.check import check_data_once  # a sweep that is read needs no data set
+    from wsss.data.check import (
+        check_data_once,
+        require_batch,
+    )  # a sweep that is read needs no data set
     from wsss.data.voc import VocDataset
 
     table_names = by_alias(table_names)
@@ -89,35 +93,72 @@ def make_sweep(
         raise ConfigError(
             f"no table {printable(', '.join(unknown))}; there are: {', '.join(TABLES)}"
         )
-    base = named_config(preset)
-    weights_name, weights_file = resolve_weights(weights, base.network.weights)
-    base = apply_overrides(base, {"network.weights": weights_name} | overrides)
+    table_names = sorted(set(table_names), key=list(TABLES).index)
+    settled = settle(named_config(preset), overrides, weights=weights)
+    require_left_to_settings([TABLES[name] for name in table_names], settled)
+    base = settled.config
     dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
-    report = check_data_once(dataset, splits, recheck=recheck)
+    report = check_data_once(dataset, splits, scored=[base.data.eval_split], recheck=recheck)
     report.raise_if_broken()
-    base = apply_overrides(base, data_settings(report, data, base.data.train_split))
+    base = with_data(settled, report, data)
     sweep = Sweep(
-        table_names=tuple(sorted(set(table_names), key=list(TABLES).index)),
+        table_names=tuple(table_names),
         preset=preset,
         base=base,
         num_seeds=num_seeds,
         data=dataset.root,
-        weights_file=weights_file,
+        weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         num_eval_images=report.num_images[base.data.eval_split],
     )
-    _ = sweep.plan  # refuses a cell that does not fit these settings
+    for trial in sweep.plan.trials:  # planning refuses a cell that does not fit these settings
+        require_batch(sweep.num_train_images, trial.config.train.batch_size)
+    check_initial_weights((trial.config.network for trial in sweep.plan.trials), sweep.weights_file)
     return sweep, report
 
 
-def data_settings(report: "DataReport", root: Path, train_split: str) -> dict[str, str]:
-    """Return the settings that name a checked data set by its content."""
-    return {
+def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
+    """Raise ConfigError for a setting that was asked for and that a table's cells vary."""
+    if settled.config.rng_seed and "rng_seed" in settled.asked:
+        raise ConfigError(
+            f"--set rng_seed={settled.config.rng_seed}: the seeds of a table are 0, 1, ...; give "
+            "their number with --seeds instead"
+        )
+    for table in tables:
+        cells = dict(table.cells())
+        for key in settled.asked:
+            own = {name: c.overrides[key] for name, c in cells.items() if key in c.overrides}
+            others = [
+                name
+                for name, value in own.items()
+                if apply_overrides(settled.config, {key: value}) != settled.config
+            ]
+            if own and (others or len(own) < len(cells)):
+                name = (others or list(own))[0]
+                raise ConfigError(
+                    f"{key} = {quoted(settled.asked[key])}: table {table.name} varies it, "
+                    f"{name} has {own[name]}; leave it out, or choose another table"
+                )
+
+
+def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
+    """Return the settings with the name that a checked data set has by its content.
+
+    Raises ConfigError if another one was asked for.
+    """
+    named = {
         "data.name": data_name(root),
         "data.fingerprint": report.fingerprint,
-        "data.train_fingerprint": report.fingerprints[train_split],
+        "data.train_fingerprint": report.fingerprints[settled.config.data.train_split],
     }
+    for key, value in named.items():
+        if settled.asked.get(key, value) != value:
+            raise ConfigError(
+                f"{key} = {quoted(settled.asked[key])}: that of {root} is {value}; leave it "
+                "out, or give the data set that is meant with --data"
+            )
+    return apply_overrides(settled.config, named)
 
 
 def data_name(root: Path) -> str:

@@ -234,10 +234,10 @@ def _wrong_sqlite(uri: str) -> Problem | None:
         if file := file.lstrip("/") if file.startswith("//") else file:
             right = f"sqlite:///{Path(file).absolute()}"
             return Problem(f"{VARIABLE} needs three slashes before the path", f"write {right}")
-    elif unquote(path) != path or "/" in path.partition("?")[2]:
+    elif scheme_of(uri) == "sqlite" and (unquote(path) != path or "/" in path.partition("?")[2]):
         return Problem(
             "MLflow opens another file if a path has `?`, or `%` as in `%20`",
-            f"choose a path without them for the store, or in {VARIABLE}",
+            f"write {sqlite_uri(Path(path))} in {VARIABLE}",
         )
     if sqlite_file(uri) is None:
         return Problem(

@@ -9,19 +9,29 @@ are bytes that change by themselves, as on a failing disk. `recheck` reads every
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
+from wsss.data.voc import ENDINGS, DataError, Sample, VocDataset, labels_of_mask
 from wsss.json_files import whole_or_absent
 from wsss.paths import cache_folder, expanded
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAX_PROBLEMS = 20
 """Problems listed in one error; the rest is counted."""
-VERSION = 3
+MAX_ODD = 0.3
+"""Share of VOC's and SBD's masks that may hold other classes than their XML, which names difficult
+objects as well."""
+VERSION = 4
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -41,53 +51,55 @@ class DataReport:
     """Split -> for each class, the number of images that hold it."""
     labels_from_mask: dict[str, int] = field(default_factory=dict)
     """Split -> images without XML, whose image-level labels come from their masks."""
+    num_masks: dict[str, int] = field(default_factory=dict)
+    """Split -> images with a mask."""
     problems: list[str] = field(default_factory=list)
+    """What keeps the data from being used, one line each."""
+    notes: list[str] = field(default_factory=list)
+    """What is allowed, but may not be meant, one line each."""
 
     def raise_if_broken(self) -> None:
         """Raise DataError with the problems, one a line, if there are any."""
-        if not self.problems:
-            return
-        rest = len(self.problems) - MAX_PROBLEMS
-        lines = self.problems[:MAX_PROBLEMS] + ([f"... and {rest} more"] if rest > 0 else [])
-        raise DataError("\n".join(lines))
+        if self.problems:
+            raise DataError(in_few_lines(self.problems, self.root))
 
 
-def check_data(dataset: VocDataset, splits: list[str]) -> DataReport:
+def in_few_lines(problems: list[str], root: Path) -> str:
+    """Return problems one a line, those after MAX_PROBLEMS counted."""
+    rest = len(problems) - MAX_PROBLEMS
+    more = f"... and {rest} more; see: wsss data check --json --data {shlex.quote(str(root))}"
+    return "\n".join([*problems[:MAX_PROBLEMS], *([more] if rest > 0 else [])])
+
+
+def check_data(
+    dataset: VocDataset, splits: list[str], *, scored: Collection[str], decode: bool = False
+) -> DataReport:
     """Read every label, mask and image header of the given splits.
 
-    Problems are collected, not raised: see `DataReport.raise_if_broken`. Image pixels are not
-    decoded, so a truncated JPEG is found only when it is used.
+    A mask is needed by the images of `scored` splits and by those without XML; where an image has
+    both, they are compared. Problems are collected, not raised: see `DataReport.raise_if_broken`.
+    decode: decode the pictures as well, which alone finds a truncated JPEG.
     """
     report = DataReport(dataset.root, dataset.classes)
-    classes = hashlib.sha256("\n".join(dataset.classes).encode())
-    whole = classes.copy()
-    seen: dict[str, CheckedImage] = {}
+    ids: dict[str, list[str]] = {}
     for split in splits:
         try:
-            image_ids = dataset.image_ids(split)
+            ids[split] = dataset.image_ids(split)
         except DataError as error:
             report.problems.append(str(error))
-            continue
-        own = classes.copy()
-        own.update(f"\n[{split}]\n".encode() + "\n".join(image_ids).encode())
-        per_class, from_mask = Counter[int](), 0
-        for image_id in image_ids:
-            if image_id not in seen:
-                try:
-                    seen[image_id] = _check_image(dataset, image_id)
-                except DataError as error:
-                    report.problems.append(str(error))
-                    seen[image_id] = CheckedImage((), "", b"")
-            image = seen[image_id]
-            own.update(image.digest)
-            per_class.update(image.labels)
-            from_mask += image.label_source == "mask"
-        whole.update(own.digest())
-        report.fingerprints[split] = own.hexdigest()[:16]
-        report.num_images[split] = len(image_ids)
-        report.images_per_class[split] = [per_class[k] for k in range(len(dataset.classes))]
-        report.labels_from_mask[split] = from_mask
-    report.fingerprint = whole.hexdigest()[:16]
+    need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
+    seen: dict[str, CheckedImage] = {}
+    for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
+        try:
+            seen[image_id] = _check_image(
+                dataset, image_id, decode=decode, needs_mask=image_id in need_mask
+            )
+        except DataError as error:
+            report.problems.append(str(error))
+            seen[image_id] = CheckedImage((), "", b"", has_mask=False)
+    _count(report, ids, seen)
+    _judge_contradictions(report, ids, seen)
+    _note(report, ids, seen)
     return report
 
 
@@ -97,24 +109,134 @@ class CheckedImage(NamedTuple):
     labels: tuple[int, ...]
     label_source: str
     digest: bytes
+    has_mask: bool
+    contradiction: str = ""
+    """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
+    is_sbd: bool = False
+    """Whether the mask is SBD's, drawn by other people than the XML."""
 
 
-def _check_image(dataset: VocDataset, image_id: str) -> CheckedImage:
-    """Check one image against its mask."""
-    width, height = dataset.image_size(image_id)
-    mask = dataset.mask(image_id)
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{dataset.mask_path(image_id)}: {mask.shape[1]}x{mask.shape[0]} pixels, the image has "
-            f"{width}x{height}; a mask has its image's size"
-        )
+def _check_image(
+    dataset: VocDataset, image_id: str, *, decode: bool, needs_mask: bool
+) -> CheckedImage:
+    """Check one image against its labels and its mask."""
+    from wsss.data.image import read_image  # a remembered check needs neither torch nor NumPy
+    from wsss.data.mask import require_size
+
+    size = dataset.image_size(image_id)
+    if decode:
+        read_image(dataset.image_path(image_id))
+    has_mask = needs_mask or dataset.has_mask(image_id)
+    mask = dataset.mask(image_id) if has_mask else None
+    if mask is not None:
+        require_size(dataset.mask_path(image_id), mask, size)
     sample = dataset.sample(image_id)
     digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
-    digest.update(mask.tobytes())
-    return CheckedImage(sample.labels, sample.label_source, digest.digest())
+    contradiction, is_sbd = "", False
+    if mask is not None:
+        digest.update(mask.tobytes())
+        if sample.label_source == "xml":
+            contradiction = _contradiction(dataset, sample, mask)
+            is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
+    return CheckedImage(
+        sample.labels, sample.label_source, digest.digest(), has_mask, contradiction, is_sbd
+    )
 
 
-def check_data_once(dataset: VocDataset, splits: list[str], *, recheck: bool = False) -> DataReport:
+def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]") -> str:
+    """Say which classes only one of XML and mask has."""
+    of_mask, of_xml = {*labels_of_mask(mask)}, {*sample.labels}
+    if of_mask == of_xml:
+        return ""
+
+    def named(labels: set[int]) -> str:
+        return ", ".join(dataset.classes[k] for k in sorted(labels))
+
+    path = dataset.mask_path(sample.image_id)
+    if not of_mask:
+        ignored = f" but {IGNORE_INDEX}, which is ignored" * bool((mask == IGNORE_INDEX).any())
+        return (
+            f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
+            f"write class numbers, of which {dataset.classes[0]} is 1"
+        )
+    only = [f"the mask alone has {named(of_mask - of_xml)}"] if of_mask - of_xml else []
+    only += [f"its XML alone has {named(of_xml - of_mask)}"] if of_xml - of_mask else []
+    return f"{path}: {', '.join(only)}; correct one of the two"
+
+
+def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
+    """Fill in counts and fingerprints, split by split."""
+    classes = hashlib.sha256("\n".join(report.classes).encode())
+    whole = classes.copy()
+    for split, image_ids in ids.items():
+        images = [seen[image_id] for image_id in image_ids]
+        own = classes.copy()
+        own.update(f"\n[{split}]\n".encode() + "\n".join(image_ids).encode())
+        for image in images:
+            own.update(image.digest)
+        whole.update(own.digest())
+        per_class = Counter(k for image in images for k in image.labels)
+        report.fingerprints[split] = own.hexdigest()[:16]
+        report.num_images[split] = len(image_ids)
+        report.num_masks[split] = sum(image.has_mask for image in images)
+        report.images_per_class[split] = [per_class[k] for k in range(len(report.classes))]
+        report.labels_from_mask[split] = sum(image.label_source == "mask" for image in images)
+    report.fingerprint = whole.hexdigest()[:16]
+
+
+def _judge_contradictions(
+    report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]
+) -> None:
+    """Take a mask that contradicts its XML for a problem, but not the odd one of VOC's or SBD's.
+
+    Nobody can correct those, and SBD's masks and VOC's XML are two opinions of one picture.
+    """
+    from wsss.data.check_splits import VOC_ID, is_official
+
+    of_voc: set[str] = set()
+    if report.classes == VOC_CLASSES:
+        for split, image_ids in ids.items():
+            official = is_official(split, image_ids)
+            of_voc |= {i for i in image_ids if VOC_ID.fullmatch(i) and (official or seen[i].is_sbd)}
+    compared = [i for i in of_voc if seen[i].has_mask and seen[i].label_source == "xml"]
+    odd = sorted(i for i in compared if seen[i].contradiction)
+    if odd and len(odd) <= MAX_ODD * len(compared):
+        report.notes.append(
+            f"{len(odd)} of {len(compared)} masks of VOC and SBD hold other classes than their "
+            f"XML, as {odd[0]} does; training goes by the XML"
+        )
+    else:
+        odd = []
+    report.problems += [
+        image.contradiction for i, image in seen.items() if image.contradiction and i not in odd
+    ]
+
+
+def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
+    """Note what is allowed, but may not be meant."""
+    from wsss.data.check_splits import VOC_ID
+
+    assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
+    if assumed:
+        report.notes.append(
+            f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
+            "one a line"
+        )
+    held = {k for image in seen.values() for k in image.labels}
+    absent = [name for k, name in enumerate(report.classes) if k not in held]
+    if absent and held and not assumed:
+        report.notes.append(f"in no image: {', '.join(absent)}")
+    for split in ids:
+        if lacking := sum(bool(seen[i].labels) and not seen[i].has_mask for i in ids[split]):
+            report.notes.append(
+                f"{split}: {lacking} of {len(ids[split])} images have no mask; their XML is enough "
+                "to train on, not to be scored"
+            )
+
+
+def check_data_once(
+    dataset: VocDataset, splits: list[str], *, scored: Collection[str], recheck: bool = False
+) -> DataReport:
     """Return `check_data`'s report, or the one of an earlier check of the very same files.
 
     A broken data set is never remembered, nor one whose files changed while they were read. A cache
@@ -123,14 +245,26 @@ def check_data_once(dataset: VocDataset, splits: list[str], *, recheck: bool = F
     listing = _listing(dataset, splits)
     folder = checks_folder()
     if folder is None or not listing:
-        return check_data(dataset, splits)
-    path = folder / f"{_name(dataset, splits)}.json"
+        return check_data(dataset, splits, scored=scored)
+    path = folder / f"{_name(dataset, splits, scored)}.json"
     if not recheck and (known := _read(path, listing, dataset)):
         return known
-    report = check_data(dataset, splits)
+    report = check_data(dataset, splits, scored=scored)
     if not report.problems and _listing(dataset, splits) == listing:
         _write(path, listing, report)
     return report
+
+
+def require_batch(num_images: int, batch_size: int, *, setting: str = "train.batch_size") -> None:
+    """Raise DataError unless so many training images give a full batch.
+
+    setting: what the user knows the batch size as.
+    """
+    if num_images < batch_size:
+        raise DataError(
+            f"{num_images} training images are fewer than one batch of {batch_size}; lower "
+            f"{setting} to {num_images} or less"
+        )
 
 
 def checks_folder() -> Path | None:
@@ -144,8 +278,8 @@ def checks_folder() -> Path | None:
     return cache and cache / "wsss-sweeps" / "checks"
 
 
-def _name(dataset: VocDataset, splits: list[str]) -> str:
-    text = "\n".join([str(dataset.root.resolve()), *splits])
+def _name(dataset: VocDataset, splits: list[str], scored: Collection[str]) -> str:
+    text = "\n".join([str(dataset.root.resolve()), *splits, "", *sorted(scored)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -154,18 +288,22 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
 
     A file that is not there counts as such: an XML that is added later changes labels.
     """
-    paths = {"classes.txt"}
+    paths, ids = {CLASS_LIST}, set[str]()
     for split in splits:
         try:
             image_ids = dataset.image_ids(split)
         except DataError:
             return ""
         paths.add(f"ImageSets/Segmentation/{split}.txt")
+        ids |= {split, *image_ids}
         for image_id in image_ids:
             paths |= {
                 f"JPEGImages/{image_id}.jpg", f"Annotations/{image_id}.xml",
                 f"SegmentationClass/{image_id}.png", f"SegmentationClassAug/{image_id}.png",
             }  # fmt: skip
+    for folder in ENDINGS:
+        unusual = dataset.unusual(folder).items()
+        paths |= {f"{folder}/{file}" for name, found in unusual if name in ids for file in found}
     digest = hashlib.sha256()
     # As text, in the order of Path objects: those would take longer than all the rest of a plan.
     for path in sorted(paths, key=lambda path: path.split("/")):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import DataError, VocDataset, files_of
+from wsss.printable import one_line
 
 
 class OfficialSplit(NamedTuple):
@@ -36,11 +37,9 @@ DISJOINT = (
     ("val", "test"),
 )  # fmt: skip
 """Pairs of splits that may not share an image: one is trained on, the other is scored."""
+TRAINED = "train_aug"
 VOC_ID = re.compile(r"\d{4}_\d{6}")
-FOLDERS = {
-    "JPEGImages": ".jpg", "Annotations": ".xml",
-    "SegmentationClass": ".png", "SegmentationClassAug": ".png",
-}  # fmt: skip
+FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
 SHOWN = 3
 """Ids named in a line; the rest is counted."""
 
@@ -73,30 +72,6 @@ class SplitReport:
     notes: list[str] = field(default_factory=list)
     """What may be meant so, one line each: files that no split uses."""
 
-    def describe(self) -> str:
-        """Return lines of text: classes by split (images, % of pixels), then what stood out."""
-        splits = {name: counts for name, counts in self.counts.items() if counts.num_masks}
-        lines = []
-        if splits:
-            lines.append("images with the class, and its share of the scored pixels, by masks")
-            lines.append(_line("", *splits))
-        for index, name in enumerate(self.classes):
-            if any(counts.images[index] for counts in splits.values()):
-                cells = [_cell(c.images[index], c.pixels[index], c) for c in splits.values()]
-                lines.append(_line(name, *cells))
-        if splits:
-            cells = [_cell(c.num_masks, c.background_pixels, c) for c in splits.values()]
-            lines.append(_line("background", *cells))
-        for name, counts in self.counts.items():
-            whose = ", VOC 2012's list" if self.official.get(name) else ""
-            lines.append(
-                f"{name}: {counts.num_images} images, {counts.num_masks} with a mask, "
-                f"{counts.ignored_pixels} pixels ignored{whose}"
-            )
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"problem: {problem}" for problem in self.problems]
-        return "\n".join(lines)
-
 
 def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
     """Count classes in every mask of the splits; compare splits, folders and known lists.
@@ -120,6 +95,11 @@ def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
         report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
         _compare_with_official(report, split, ids[split])
     _find_overlaps(report, ids)
+    if TRAINED not in dataset.split_names():
+        report.notes.append(
+            f"no {TRAINED}.txt, the list that trains by default; write one, or train on another "
+            "with --set data.train_split=NAME"
+        )
     _find_orphans(report, dataset)
     return report
 
@@ -191,10 +171,7 @@ def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
             used |= {*dataset.image_ids(split)}
         except DataError:
             continue  # a problem already, if it was asked for
-    found = {
-        folder: {path.stem for path in (dataset.root / folder).glob(f"*{suffix}")}
-        for folder, suffix in FOLDERS.items()
-    }
+    found = {folder: {*files_of(dataset.root, folder)} for folder in FOLDERS}
     for folder, stems in found.items():
         if unused := sorted(stems - used):
             report.notes.append(f"{folder}: {_named(unused)} in no split")
@@ -205,13 +182,5 @@ def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
 def _named(ids: list[str]) -> str:
     rest = len(ids) - SHOWN
     more = f" and {rest} more" if rest > 0 else ""
-    return f"{len(ids)} images ({', '.join(ids[:SHOWN])}{more})"
-
-
-def _cell(num_images: int, pixels: int, counts: SplitCounts) -> str:
-    scored = counts.background_pixels + sum(counts.pixels)
-    return f"{num_images} {100 * pixels / max(scored, 1):6.2f} %"
-
-
-def _line(name: str, *cells: str) -> str:
-    return f"{name:>14}" + "".join(f"{cell:>18}" for cell in cells)
+    shown = ", ".join(one_line(image_id) for image_id in ids[:SHOWN])
+    return f"{len(ids)} images ({shown}{more})"

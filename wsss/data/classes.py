@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from wsss.data.files import read_text
 from wsss.errors import ForeseenError
 from wsss.printable import quoted
 
@@ -16,8 +17,14 @@ VOC_CLASSES: tuple[str, ...] = (
 IGNORE_INDEX = 255
 """Mask value of object borders and difficult regions; such pixels are never scored."""
 
+RESERVED = {"background": 0, "bg": 0, "ignore": IGNORE_INDEX, "void": IGNORE_INDEX}
+"""Names that other tools list among the classes, without '_' -> their label, which has no line."""
+
 CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 
+NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
+
+CLASS_LIST = "classes.txt"
 MAX_LIST_BYTES = 1 << 20
 """Of classes.txt; 254 names of 80 characters are far below."""
 
@@ -48,35 +55,43 @@ def voc_palette() -> list[int]:
     return palette
 
 
+def has_class_list(root: Path) -> bool:
+    """Return whether there is a classes.txt, if only a broken link; else VOC's are assumed."""
+    path = root / CLASS_LIST
+    return path.exists() or path.is_symlink()
+
+
 def read_class_list(root: Path) -> tuple[str, ...]:
     """Return the foreground class names of the data set at `root`, in label order.
 
     A data set with a `classes.txt` (one name a line, background left out) uses it; any other
     is taken to be VOC. Raises ClassListError for an empty, duplicate or unusable name.
     """
-    path = root / "classes.txt"
-    if not path.exists() and not path.is_symlink():
+    if not has_class_list(root):
         return VOC_CLASSES
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST_BYTES + 1)
-        lines = content.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ClassListError(f"{path}: not UTF-8 text; write one class name a line") from None
-    except OSError as error:
-        raise ClassListError(f"{path}: {error.strerror}; write one class name a line") from None
-    if len(content) > MAX_LIST_BYTES:
-        raise ClassListError(f"{path}: over {MAX_LIST_BYTES:,} bytes; write one class name a line")
+    path = root / CLASS_LIST
+    lines = read_text(path, MAX_LIST_BYTES, ClassListError).splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
             f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one a line"
         )
+    if all(NUMBERED.match(name) for name in names):
+        raise ClassListError(
+            f"{path}: {quoted(names[0])} is a number and a name; write the names alone, one a "
+            "line, without background"
+        )
     for name in names:
-        if name == "background" or not CLASS_NAME.fullmatch(name):
+        reserved = RESERVED.get(re.sub(r"[\W_]", "", name).casefold())
+        if reserved is not None:
             raise ClassListError(
-                f"{path}: class name {quoted(name)} is not allowed; leave background out and use "
-                "letters, digits, spaces, '-' and '_', 80 at most"
+                f"{path}: {quoted(name)} is label {reserved} of every data set and no class; "
+                "remove the line: the first name is label 1"
+            )
+        if not CLASS_NAME.fullmatch(name):
+            raise ClassListError(
+                f"{path}: class name {quoted(name)} is not allowed; use letters, digits, spaces, "
+                "'-' and '_', 80 at most"
             )
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:

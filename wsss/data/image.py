@@ -5,13 +5,16 @@ torchvision decodes JPEGs, to the same pixels in half the time. The others are l
 torchvision's PNG decoder ends the process at some damaged files. Legend: H W size, upright.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import error as struct_error
 from typing import TYPE_CHECKING
 from zlib import error as zlib_error
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from wsss.data.files import what_is_there
 from wsss.data.voc import DataError
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
@@ -41,14 +44,9 @@ def read_image(path: Path) -> "Tensor":
     It is turned as its EXIF tag says, alpha is dropped. Raises DataError naming a file that is
     missing, broken, too large for Pillow, or of more than 8 bits a channel.
     """
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            _require_8_bits(path, image)
-            return _upright(_decoded(path, image), _orientation(image))
-    except DataError:
-        raise
-    except BROKEN_IMAGE as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace the file") from None
+    with opened(path, IMAGE_FORMATS) as image:
+        _require_8_bits(path, image)
+        return _upright(_decoded(path, image), orientation(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -56,17 +54,38 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises DataError as `read_image` does, but for damage behind the header.
     """
+    with opened(path, IMAGE_FORMATS) as image:
+        _require_8_bits(path, image)
+        width, height = image.size
+        return (height, width) if orientation(image) >= 5 else (width, height)
+
+
+@contextmanager
+def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture or mask; what Pillow raises then and meanwhile becomes a DataError."""
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            _require_8_bits(path, image)
-            width, height = image.size
-            return (height, width) if _orientation(image) >= 5 else (width, height)
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; add the image or take it off its splits") from None
+        with Image.open(path, formats=formats) as image:
+            yield image
     except DataError:
         raise
+    except FileNotFoundError:
+        found = what_is_there(path)
+        there = "" if found == "no file" else f" ({found})"
+        raise DataError(
+            f"{path}: missing{there}; add the file or take the image off its splits"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{path}: cannot be decoded ({_kind(path)}, not {' or '.join(formats)}); replace the "
+            "file"
+        ) from None
     except BROKEN_IMAGE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from None
+
+
+def _kind(path: Path) -> str:
+    return "damaged or of another kind" if path.stat().st_size else "an empty file"
 
 
 def as_array(image: "Tensor") -> "NDArray[np.uint8]":
@@ -95,21 +114,21 @@ def _decoded(path: Path, image: Image.Image) -> "Tensor":
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1..8; a damaged tag turns nothing, as in image viewers."""
     if not ORIENTATION_IN & image.info.keys():
         return 1
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        found = image.getexif().get(ExifTags.Base.Orientation)
     except BROKEN_IMAGE:
         return 1
-    return orientation if orientation in FLIPPED_AXES else 1
+    return found if found in FLIPPED_AXES else 1
 
 
-def _upright(pixels: "Tensor", orientation: int) -> "Tensor":
-    if orientation == 1:
+def _upright(pixels: "Tensor", turn: int) -> "Tensor":
+    if turn == 1:
         return pixels
-    if orientation >= 5:
+    if turn >= 5:
         pixels = pixels.transpose(1, 2)
-    upright = pixels.flip(FLIPPED_AXES[orientation])
+    upright = pixels.flip(FLIPPED_AXES[turn])
     return upright.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsss.config import TrainConfig
-from wsss.data.classes import IGNORE_INDEX
-from wsss.data.image import BROKEN_IMAGE, read_image
+from wsss.data.check import require_batch
+from wsss.data.image import read_image
+from wsss.data.mask import read_mask, require_size
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
 from wsss.data.voc import DataError, Sample, label_vector
 from wsss.segmentation_config import DeepLabConfig
@@ -101,16 +101,12 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
         image = read_rgb(sample)
         height, width = image.shape[1:]
-        labels = read_labels(self.label_path(sample), (width, height))
+        path = self.label_path(sample)
+        labels = read_mask(path, self.num_classes)
+        require_size(path, labels, (width, height))
         plan = plan_labelled_crop(width, height, self.config, rng)
         pixels = cut_crop(image, plan, self.config.crop_size)
-        cut = cut_labels(labels, plan, self.config.crop_size)
-        wrong = cut[(cut > self.num_classes) & (cut != IGNORE_INDEX)]
-        if len(wrong):
-            raise DataError(
-                f"{self.label_path(sample)}: value {int(wrong[0])} is no class; allowed are "
-                f"0..{self.num_classes} and {IGNORE_INDEX}"
-            )
+        cut = cut_labels(torch.from_numpy(labels), plan, self.config.crop_size)
         return pixels, torch.tensor(plan.box), cut
 
 
@@ -132,23 +128,6 @@ def plan_labelled_crop(
         crop_size=config.crop_size, min_long_side=low, max_long_side=high, resize="bilinear"
     )
     return plan_crop(width, height, train, rng)
-
-
-def read_labels(path: Path, size: tuple[int, int]) -> Tensor:
-    """Decode a label map of `size` (width, height): uint8 [H, W]. Raises DataError."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            labels = torch.from_numpy(np.array(image))
-    except BROKEN_IMAGE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); write it anew") from None
-    if image.mode not in ("P", "L"):
-        raise DataError(f"{path}: mode {image.mode}; label maps are palette or 8-bit grey PNGs")
-    if image.size != size:
-        raise DataError(
-            f"{path}: {image.width} x {image.height} pixels, its image has {size[0]} x {size[1]}; "
-            "write label maps at the images' size"
-        )
-    return labels
 
 
 def collate(items: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,11 +173,7 @@ class Loader:
                 f"global batch {batch_size} is not divisible by {world_size} workers; use "
                 f"{', '.join(map(str, divisors))} workers or another {setting}"
             )
-        if len(dataset) < batch_size:
-            raise DataError(
-                f"{len(dataset)} training images are fewer than one batch of {batch_size}; lower "
-                f"{setting} to {len(dataset)} or less"
-            )
+        require_batch(len(dataset), batch_size, setting=setting)
         self.dataset, self.rank, self.num_workers, self.pin = dataset, rank, num_workers, pin
         self.batch_size, self.local_batch = batch_size, batch_size // world_size
         self.iterations = len(dataset) // batch_size

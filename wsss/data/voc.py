@@ -4,19 +4,22 @@
     root/Annotations/<id>.xml                root/classes.txt (custom class lists only)
     root/SegmentationClass/<id>.png          root/SegmentationClassAug/<id>.png (SBD's masks)
 
+Endings may be spelled otherwise (.JPG, .jpeg, .png); files of macOS (._*) are none of ours.
 Image-level labels come from the XML; an image without one takes them from its mask, as the SBD part
 of train_aug does, and each sample says which. NumPy and Pillow are imported where pixels are read:
 a plan reads lists only, and starts fast.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
-from wsss.data.classes import IGNORE_INDEX, read_class_list
+from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
+from wsss.data.files import read_bytes, read_text, what_is_there
 from wsss.errors import ForeseenError
 from wsss.printable import printable, quoted
 
@@ -29,6 +32,17 @@ IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 MAX_LIST_BYTES = 16 << 20
 """Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
+ENDINGS = {
+    "JPEGImages": (".jpg", ".jpeg", ".png", ".webp", ".bmp"), "Annotations": (".xml",),
+    "SegmentationClass": (".png",), "SegmentationClassAug": (".png",),
+    "ImageSets/Segmentation": (".txt",),
+}  # fmt: skip
+"""Folder -> endings of its files in lower case, VOC's own first."""
+PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
+MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)
+"""As PSA's and IRN's lists name an image: `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
+SEPARATOR = re.compile(r"[\s,;]+")
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
@@ -62,78 +76,92 @@ class VocDataset:
                 "and SegmentationClass (of VOC: VOCdevkit/VOC2012)"
             )
         self.classes = read_class_list(root)
+        self._unusual: dict[str, dict[str, list[str]]] = {}
 
     def split_names(self) -> list[str]:
         """Return the names of all splits, sorted."""
-        return sorted(path.stem for path in (self.root / "ImageSets/Segmentation").glob("*.txt"))
+        return sorted(files_of(self.root, "ImageSets/Segmentation"))
 
     def image_ids(self, split: str) -> list[str]:
-        """Return the ids of a split in file order."""
+        """Return the ids of a split in file order.
+
+        A line is an id, its picture's name or path, or PSA's pair of paths.
+        """
         folder = self.root / "ImageSets/Segmentation"
         if not IMAGE_ID.fullmatch(split):
             raise DataError(
                 f"{folder}: {quoted(split)} is no name of a split; use letters, digits, '.', '_', "
                 "'-'"
             )
-        path = folder / f"{split}.txt"
-        if not path.is_file():
+        path = self._file("ImageSets/Segmentation", split)
+        if path is None:
             names = printable(", ".join(self.split_names()))
-            raise DataError(f"{path}: no such split; there are: {names or 'none'}")
-        try:
-            ids = read_bytes(path, MAX_LIST_BYTES).decode("utf-8").split()
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: not UTF-8 text; write one image id a line") from None
+            raise DataError(f"{folder / split}.txt: no such split; there are: {names or 'none'}")
+        lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
+        ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
         if not ids:
             raise DataError(f"{path}: the split is empty; write one image id a line")
-        for image_id in ids:
-            if not IMAGE_ID.fullmatch(image_id):
-                raise DataError(
-                    f"{path}: {quoted(image_id)} is not an image id; use letters, digits, '.', "
-                    "'_', '-', 200 at most"
-                )
         if len(set(ids)) < len(ids):
             twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"{path}: {twice} is listed twice; keep it once")
         return ids
 
+    def _listed_id(self, path: Path, line: str) -> str:
+        """Return the id that a line of a list names, by itself or by its files."""
+        first, *rest = SEPARATOR.split(line)
+        named = PICTURE_PATH.fullmatch(first)
+        name = self._without_ending(named[1] if named else first)
+        if not IMAGE_ID.fullmatch(name):
+            path_or_id = "a path outside JPEGImages" if "/" in first else "not an image id"
+            raise DataError(
+                f"{path}: {quoted(first)} is {path_or_id}; use letters, digits, '.', '_', '-', "
+                "200 at most, or JPEGImages/<id>.jpg"
+            )
+        if not rest:
+            return name
+        mask = MASK_PATH.fullmatch(rest[0])
+        if mask and len(rest) == 1:
+            if mask[1] == name:
+                return name
+            raise DataError(f"{path}: {quoted(line)} names two images; give each its own line")
+        labels = all(NUMBER.fullmatch(word) for word in rest)
+        what = "an id with labels behind it" if labels else "more than an id"
+        raise DataError(
+            f"{path}: {quoted(line)} is {what}; keep the id alone, one a line: labels come from "
+            "Annotations or masks"
+        )
+
+    def _without_ending(self, name: str) -> str:
+        """Cut off an ending of pictures, unless it is part of the id."""
+        stem, dot, ending = name.rpartition(".")
+        if not stem or f"{dot}{ending}".lower() not in ENDINGS["JPEGImages"]:
+            return name
+        whole = IMAGE_ID.fullmatch(name) and self._file("JPEGImages", name)
+        return name if whole else stem
+
     def image_path(self, image_id: str) -> Path:
-        """Return the image's path, without asking whether it exists."""
-        return self.root / "JPEGImages" / f"{image_id}.jpg"
+        """Return the image's path: <id>.jpg, or as it is spelled; it need not exist."""
+        return self._file("JPEGImages", image_id) or self.root / f"JPEGImages/{image_id}.jpg"
+
+    def has_mask(self, image_id: str) -> bool:
+        """Return whether there is a mask, or what was meant to be one."""
+        return self._mask_path(image_id) is not None
 
     def mask_path(self, image_id: str) -> Path:
         """Return the path of VOC's own mask, or of SBD's where VOC has none."""
-        paths = [
-            self.root / folder / f"{image_id}.png"
-            for folder in ("SegmentationClass", "SegmentationClassAug")
-        ]
-        for path in paths:
-            if path.is_file():
-                return path
-        raise DataError(f"{paths[0]}: no mask here, nor in SegmentationClassAug; add one")
+        if path := self._mask_path(image_id):
+            return path
+        path = self.root / f"SegmentationClass/{image_id}.png"
+        raise DataError(
+            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug; add one "
+            "as PNG"
+        )
 
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
-        import numpy as np
-        from PIL import Image
+        from wsss.data.mask import read_mask
 
-        from wsss.data.image import BROKEN_IMAGE
-
-        path = self.mask_path(image_id)
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                mode = image.mode
-                mask = np.array(image)
-        except BROKEN_IMAGE as error:
-            raise DataError(f"{path}: cannot be read as an image ({error}); replace it") from None
-        if mode not in ("P", "L"):
-            raise DataError(f"{path}: mode {mode}; masks are palette or 8-bit grey PNGs")
-        wrong = [int(v) for v in np.unique(mask) if v > len(self.classes) and v != IGNORE_INDEX]
-        if wrong:
-            raise DataError(
-                f"{path}: value {wrong[0]} is no class; allowed are 0..{len(self.classes)} and "
-                f"{IGNORE_INDEX}"
-            )
-        return mask
+        return read_mask(self.mask_path(image_id), len(self.classes))
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """Return (width, height) in pixels, upright, from the file's header."""
@@ -143,19 +171,21 @@ class VocDataset:
 
     def sample(self, image_id: str) -> Sample:
         """Return an image with its image-level labels."""
-        annotation = self.root / "Annotations" / f"{image_id}.xml"
-        source: LabelSource = "xml" if annotation.is_file() else "mask"
-        labels = (
-            self._labels_from_xml(annotation)
-            if source == "xml"
-            else labels_of_mask(self.mask(image_id))
-        )
-        if not labels:
+        path, source = self._file("Annotations", image_id), "xml"
+        if path is not None:
+            labels = self._labels_from_xml(path)
+        elif self.has_mask(image_id):
+            path, source = self.mask_path(image_id), "mask"
+            labels = labels_of_mask(self.mask(image_id))
+        else:
             raise DataError(
-                f"{annotation if source == 'xml' else self.mask_path(image_id)}: no class present; "
-                "an image needs at least one"
+                f"{self.root}/Annotations/{image_id}.xml: no annotation here, and no mask; an "
+                "image needs one of them for its labels"
             )
-        return Sample(image_id, self.image_path(image_id), labels, source)
+        if not labels:
+            why = "no <object> below the root" if source == "xml" else f"only 0 or {IGNORE_INDEX}"
+            raise DataError(f"{path}: no class present ({why}); an image needs at least one")
+        return Sample(image_id, self.image_path(image_id), labels, cast("LabelSource", source))
 
     def samples(self, split: str) -> list[Sample]:
         """Return a split's images with their image-level labels, in file order."""
@@ -164,19 +194,51 @@ class VocDataset:
     def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
         try:
             parser = ElementTree.XMLParser(target=_PlainTree())
-            root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES), parser)
+            root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES, DataError), parser)
         except DataError:
             raise
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
-        names = [node.findtext("name") for node in root.findall("object")]
-        for name in names:
+        labels = set()
+        for node in root.findall("object"):
+            names = node.findall("name")
+            name = " ".join((node.findtext("name") or "").split())
+            if len(names) != 1 or not name:
+                what = "of several names" if len(names) > 1 else "without a name"
+                raise DataError(f"{path}: an object {what}; name its one class or remove it")
             if name not in self.classes:
+                assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
                 raise DataError(
                     f"{path}: unknown class {quoted(name)}; add it to classes.txt or correct it "
-                    f"(known: {', '.join(self.classes)})"
+                    f"(known: {', '.join(self.classes)}{assumed})"
                 )
-        return tuple(sorted({self.classes.index(name) for name in names if name is not None}))
+            labels.add(self.classes.index(name))
+        return tuple(sorted(labels))
+
+    def _mask_path(self, image_id: str) -> Path | None:
+        own = self._file("SegmentationClass", image_id)
+        return own or self._file("SegmentationClassAug", image_id)
+
+    def _file(self, folder: str, name: str) -> Path | None:
+        """Return a file of this name in any spelling of its ending; also a broken link."""
+        path = self.root / folder / f"{name}{ENDINGS[folder][0]}"
+        if path.is_symlink() or path.exists():
+            return path
+        found = self.unusual(folder).get(name, [])
+        if len(found) > 1:
+            raise DataError(
+                f"{self.root / folder}: {' and '.join(found)} are both {name}; keep one of them"
+            )
+        return self.root / folder / found[0] if found else None
+
+    def unusual(self, folder: str) -> dict[str, list[str]]:
+        """Return the files whose ending is not VOC's own, by id; read once."""
+        if folder not in self._unusual:
+            usual, files = ENDINGS[folder][0], files_of(self.root, folder)
+            self._unusual[folder] = {
+                name: found for name, found in files.items() if f"{name}{usual}" not in found
+            }
+        return self._unusual[folder]
 
 
 class _PlainTree(ElementTree.TreeBuilder):
@@ -187,23 +249,26 @@ class _PlainTree(ElementTree.TreeBuilder):
         raise ValueError("a document type (<!DOCTYPE>) is refused")
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """Return a file's content. Raises DataError if it cannot be read or is over `limit` bytes."""
+def files_of(root: Path, folder: str) -> dict[str, list[str]]:
+    """Return the file names of a folder of the layout by name without ending, sorted."""
+    found: dict[str, list[str]] = {}
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; make it readable") from None
-    if len(content) > limit:
-        raise DataError(f"{path}: over {limit:,} bytes; replace it")
-    return content
+        names = os.listdir(root / folder)  # noqa: PTH208 - of many thousands
+    except OSError:
+        return found
+    for file_name in sorted(names):
+        name, dot, ending = file_name.rpartition(".")
+        if f"{dot}{ending}".lower() in ENDINGS[folder] and not file_name.startswith("."):
+            found.setdefault(name, []).append(file_name)
+    return found
 
 
 def labels_of_mask(mask: "NDArray[np.uint8]") -> tuple[int, ...]:
     """Return the 0-based foreground classes of a mask [H, W], ascending."""
     import numpy as np
 
-    return tuple(int(value) - 1 for value in np.unique(mask) if value not in (0, IGNORE_INDEX))
+    counts = np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)
+    return tuple(int(k) for k in np.flatnonzero(counts[1:IGNORE_INDEX]))
 
 
 def label_vector(labels: Iterable[int], num_classes: int) -> "NDArray[np.float32]":

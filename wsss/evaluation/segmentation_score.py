@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.loading import read_labels
+from wsss.data.mask import read_mask, require_size
 from wsss.data.voc import DataError, VocDataset
 from wsss.evaluation.confusion import Counts, iou_per_label, mean_iou
 
@@ -39,8 +39,8 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
     num_images = 0
     for image_id in image_ids:
         path, mask = folder / f"{image_id}.png", dataset.mask(image_id)
-        height, width = mask.shape
-        prediction = read_labels(path, (width, height)).numpy()
+        prediction = read_mask(path, len(dataset.classes))
+        require_size(path, prediction, mask.shape[::-1])
         if prediction.max() >= num_labels:
             raise DataError(
                 f"{path}: value {prediction.max()} is no label; predictions are "

@@ -19,17 +19,8 @@ from torchvision.models.resnet import BasicBlock
 
 from wsss.config import NetworkConfig
 from wsss.networks.conv_norm import conv_norm_relu, fuse_conv_norm
-from wsss.weights import WeightsError, file_digest
-
-IMAGENET_FILES = {
-    ("resnet50", "imagenet_v1"): "resnet50-0676ba61.pth",
-    ("resnet50", "imagenet_v2"): "resnet50-11ad3fa6.pth",
-    ("resnet18", "imagenet_v1"): "resnet18-f37072fd.pth",
-    ("mobilenet_v2", "imagenet_v1"): "mobilenet_v2-b0353104.pth",
-    ("mobilenet_v2", "imagenet_v2"): "mobilenet_v2-7ebf99e0.pth",
-}
-"""What a name of weights stands for, whatever torchvision calls its default. resnet50-0676ba61 has
-the tensors of resnet50-19c8e357, which IRN, Puzzle-CAM and ReCAM load, in a newer container."""
+from wsss.networks.weights_file import load_state_file
+from wsss.weights import IMAGENET_FILES, WeightsError, require_weights
 
 
 class Backbone(nn.Module):
@@ -105,20 +96,13 @@ def build_backbone(
 
 def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path | None) -> None:
     """Fill a torchvision model with the weights that the configuration names."""
+    require_weights(network, weights_file)
     if network.weights == "none":
         return
     if network.weights.startswith("imagenet"):
         model.load_state_dict(_published_state(network))
         return
-    if weights_file is None:
-        raise WeightsError(
-            f"weights {network.weights[:19]}... need their file; give --weights FILE"
-        )
-    if file_digest(weights_file) != network.weights:
-        raise WeightsError(
-            f"{weights_file}: its SHA-256 is not {network.weights[:19]}... of the configuration; "
-            "give the file which the run was planned with"
-        )
+    assert weights_file is not None  # or require_weights would have refused
     load_state_file(model, network.backbone, weights_file)
 
 
@@ -127,13 +111,7 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
 
     The file's own name ends in the start of its SHA-256, which is checked after the download.
     """
-    file_name = IMAGENET_FILES.get((network.backbone, network.weights))
-    if file_name is None:
-        known = [name for backbone, name in IMAGENET_FILES if backbone == network.backbone]
-        raise WeightsError(
-            f"{network.backbone} has no weights {network.weights}; there are: "
-            f"{', '.join([*known, 'none'])}"
-        )
+    file_name = IMAGENET_FILES[network.backbone, network.weights]
     version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
     published = models.get_model_weights(network.backbone)[version]
     if not published.url.endswith(f"/{file_name}"):
@@ -148,39 +126,6 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
             f"{published.url}: {error}; give a downloaded copy with --weights FILE"
         ) from None
     return state
-
-
-def load_state_file(model: nn.Module, name: str, path: Path) -> None:
-    """Load a torchvision-style state dict, which may lack the classifier.
-
-    Raises WeightsError unless every tensor of the features is there with its shape.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise WeightsError(
-            f"{path}: not a plain state dict ({reason}); save it with "
-            "torch.save(model.state_dict(), file)"
-        ) from None
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
-    wanted = {
-        key: tensor
-        for key, tensor in model.state_dict().items()
-        if not key.startswith(("classifier.", "fc.")) and not key.endswith("num_batches_tracked")
-    }
-    wrong = [
-        key
-        for key, tensor in wanted.items()
-        if not isinstance(state.get(key), Tensor) or state[key].shape != tensor.shape
-    ]
-    if wrong:
-        raise WeightsError(
-            f"{path}: no weights of {name}: {len(wrong)} of {len(wanted)} tensors are missing or "
-            f"have another shape, first {wrong[0]}; choose the backbone they belong to"
-        )
-    model.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
 def _resnet(network: NetworkConfig, weights_file: Path | None) -> Any:

@@ -24,6 +24,7 @@ from sweeps.store.store import StoreError, open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
 from wsss.commands import command
+from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import DataError, VocDataset
 
@@ -171,7 +172,9 @@ def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
 def check_data(root: Path, splits: list[str]) -> Check:
     """Check a data set from end to end, unless that was done before, and name its fingerprint."""
     try:
-        report = check_data_once(VocDataset(root.absolute()), splits)
+        report = check_data_once(
+            VocDataset(root.absolute()), splits, scored=[DataConfig().eval_split]
+        )
         report.raise_if_broken()
     except (DataError, OSError) as error:
         first = str(error).splitlines()[0]

@@ -27,9 +27,10 @@ def run_headline(
     headline: Headline,
     store: Store,
     console: Console,
+    resources: Resources,
+    conduct: Conduct,
     *,
     label_workers: int,
-    resources: Resources,
 ) -> None:
     """Run what is missing of every chain; print a line per stage and every 20 seconds.
 
@@ -40,7 +41,7 @@ def run_headline(
     with _crew(resources, label_workers) as crew:
         place = Place(
             store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
-            Conduct(accept_changes=True), crew, Process(device=pick_device()),
+            conduct, crew, Process(device=pick_device()),
         )  # fmt: skip
         for chain in headline.chains:
             for target in targets(headline, chain):

@@ -1,0 +1,263 @@
+"""Any content of a data set's files: read, or refused by the readers' own error with its name.
+
+FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
+"""
+
+import io
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from tests.test_fuzz_readers import damaged
+from wsss.data.check import check_data
+from wsss.data.check_page import as_json, page
+from wsss.data.check_splits import split_report
+from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
+from wsss.data.image import image_size, read_image
+from wsss.data.mask import read_mask
+from wsss.data.voc import DataError, VocDataset
+from wsss.printable import printable
+
+T = TypeVar("T")
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+fuzz = settings(
+    max_examples=EXAMPLES or 60, deadline=None, derandomize=not EXAMPLES, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+
+@pytest.fixture
+def root(drawn: Path, tmp_path: Path) -> Path:
+    """A picture `a` with mask and XML, in `train`, and `b` of SBD's kind, in `train_aug` too."""
+    ids = [(drawn / f"ImageSets/Segmentation/{s}.txt").read_text().split()[-1]
+           for s in ("train", "train_aug")]  # fmt: skip
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug"):
+        (tmp_path / folder).mkdir()
+        for source, name in zip(ids, "ab", strict=True):
+            for path in (drawn / folder).glob(f"{source}.*"):
+                shutil.copy(path, tmp_path / folder / f"{name}{path.suffix}")
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    (tmp_path / "ImageSets/Segmentation/train_aug.txt").write_text("a\nb\n")
+    (tmp_path / "classes.txt").write_text("\n".join(VOC_CLASSES))
+    return tmp_path
+
+
+def value_or_refusal(read: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what `read` returns, or the message of the error with which the reader refuses it."""
+    try:
+        return read(), ""
+    except (DataError, ClassListError) as error:
+        message = str(error)
+    assert printable(message) == message
+    return None, message
+
+
+ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=80)
+TEXT = st.builds(
+    lambda text, code: text.encode(code, "replace"),
+    ANY_TEXT,
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"]),
+)
+NAMES = st.lists(
+    st.sampled_from([*VOC_CLASSES, "", "x", "&amp;", "&x;", "<b/>", "\x00", "\n cat\r\n"]),
+    max_size=4,
+)
+XML = st.builds(
+    lambda head, names, tail: (
+        head + "<a>" + "".join(f"<object><name>{n}</name></object>" for n in names) + "</a>" + tail
+    ).encode(),
+    st.sampled_from(["", '<?xml version="1.0"?>', '<?xml version="1.0" encoding="latin-1"?>']),
+    NAMES,
+    st.sampled_from(["", "\n", "<!-- -->", "</annotation>"]),
+)
+WORD = st.sampled_from(
+    ["a", "b", "1", "-1", "0.5", "cat", "a.jpg", "b.JPEG", "a.png", "/", "..", "é", "\ufeff", ",",
+     "/JPEGImages/a.jpg", "JPEGImages/../x.jpg", "/SegmentationClass/a.png", "\\", "\x1b[2J",
+     "/SegmentationClassAug/b.png", ".jpg", "-"]
+)  # fmt: skip
+LIST = st.lists(st.lists(WORD, max_size=3).map(" ".join), max_size=4).map(
+    lambda lines: "\r\n".join(lines).encode()
+)
+
+
+@fuzz
+@given(st.binary(max_size=80) | TEXT | XML)
+@example(b'<?xml version="1.0" encoding="klingon"?><a/>')
+@example(b"\xff\xfe<\x00a\x00")
+def test_any_annotation_is_read_or_refused(root: Path, content: bytes) -> None:
+    (root / "Annotations/a.xml").write_bytes(content)
+    sample, refusal = value_or_refusal(lambda: VocDataset(root).sample("a"))
+    if sample is None:
+        assert "Annotations/a.xml" in refusal
+    else:
+        assert sample.labels
+        assert all(VOC_CLASSES[k].encode() in content for k in sample.labels)
+
+
+@fuzz
+@given(st.binary(max_size=60) | TEXT | LIST)
+@example(b"2007_000032\n\xe9t\xe9\n")
+@example("\ufeff2007_000032\n".encode())
+def test_any_list_is_read_or_refused(root: Path, content: bytes) -> None:
+    (root / "ImageSets/Segmentation/train.txt").write_bytes(content)
+    ids, refusal = value_or_refusal(lambda: VocDataset(root).image_ids("train"))
+    if ids is None:
+        assert "Segmentation/train.txt" in refusal
+    else:
+        lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        assert len(set(ids)) == len(ids) == len(lines)
+        for image_id, line in zip(ids, lines, strict=True):
+            assert image_id in line
+            assert Path(image_id).name == image_id
+
+
+@fuzz
+@given(st.binary(max_size=60) | TEXT)
+@example(b"caf\xe9\n")
+def test_any_class_list_is_read_or_refused(root: Path, content: bytes) -> None:
+    (root / "classes.txt").write_bytes(content)
+    names, refusal = value_or_refusal(lambda: VocDataset(root).classes)
+    if names is None:
+        assert "classes.txt" in refusal
+    else:
+        assert names
+        assert len(set(names)) == len(names)
+        assert all(name.isprintable() and name.strip() == name != "" for name in names)
+
+
+LEVELS = st.sampled_from([0, 1, 2, 3, 7, 20, 21, 128, 254, 255])
+VALUES = arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=LEVELS)
+
+
+@fuzz
+@given(
+    VALUES, st.sampled_from(["P", "L", "LA", "1", "RGB", "RGBA", "I;16"]),
+    st.sampled_from([1, 3, 20, 254]), st.integers(0, 99), st.sampled_from([1, 2, 4, 8]),
+)  # fmt: skip
+def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
+    root: Path, values: np.ndarray, mode: str, num_classes: int, seed: int, bits: int
+) -> None:
+    path, rng = root / "mask.png", np.random.default_rng(seed)
+    palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
+    num_colours = rng.integers(int(values.max()) + 1, 257) if seed % 2 else 0
+    stored = np.concatenate([rng.permutation(palette[:num_colours]), palette[num_colours:]])
+    if mode == "P":
+        picture = Image.fromarray(values)
+        picture.putpalette(stored.ravel().tolist())
+    elif mode in ("RGB", "RGBA"):
+        picture = Image.fromarray(palette[values]).convert(mode)
+    elif mode == "I;16":
+        picture = Image.fromarray(values.astype(np.uint16) + 256 * (seed % 2))
+    else:
+        picture = Image.fromarray(values).convert(mode, dither=Image.Dither.NONE)
+    picture.save(path, **({"bits": bits} if mode == "P" and values.max() < 1 << bits else {}))
+    mask, refusal = value_or_refusal(lambda: read_mask(path, num_classes))
+    fits = ((values <= num_classes) | (values == 255)).all()
+    if mask is None:
+        assert str(path) in refusal
+        assert not fits or (mode in ("P", "I;16") and seed % 2)
+    elif mode == "1":
+        assert mask.tolist() == (values >= 128).astype(int).tolist()
+    else:
+        assert fits
+        assert mask.tolist() == values.tolist()
+
+
+def encoded(form: str, **options: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 21, (16, 24), dtype=np.uint8)
+    buffer = io.BytesIO()
+    if form == "mask":
+        mask = Image.fromarray(pixels)
+        mask.putpalette(voc_palette())
+        mask.save(buffer, "PNG", transparency=3)
+    else:
+        tags = Image.Exif()
+        tags[0x0112] = 6
+        Image.fromarray(pixels * 12).convert("RGB").save(buffer, form, exif=tags, **options)
+    return buffer.getvalue()
+
+
+FILES = {
+    "a.jpg": encoded("JPEG", comment=b"c", dpi=(72, 72)), "a.png": encoded("PNG"),
+    "a.webp": encoded("WEBP"), "mask.png": encoded("mask"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_pictures_and_masks_are_read_or_refused(
+    name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path, refused = tmp_path / name, 0
+    for seed in range(EXAMPLES or 250):
+        path.write_bytes(damaged(FILES[name], seed))
+        if name == "mask.png":
+            mask, refusal = value_or_refusal(lambda: read_mask(path, 20))
+            assert refusal or mask is not None
+        else:
+            size, _ = value_or_refusal(lambda: image_size(path))
+            pixels, refusal = value_or_refusal(lambda: read_image(path))
+            assert pixels is None or (size and pixels.shape == (3, *size[::-1]))
+        assert not refusal or str(path) in refusal
+        refused += bool(refusal)
+    assert refused > 0
+
+
+SPOILED = (
+    "JPEGImages/a.jpg", "Annotations/a.xml", "SegmentationClass/a.png", "classes.txt",
+    "ImageSets/Segmentation/train.txt", "SegmentationClassAug/b.png",
+)  # fmt: skip
+
+
+@settings(fuzz, max_examples=EXAMPLES or 40)
+@given(
+    st.sampled_from(SPOILED), st.integers(0, 2**32),
+    st.sampled_from(["damage", "damage", "empty", "folder", "broken link", "gone", "swapped"]),
+)  # fmt: skip
+def test_what_the_check_finds_whole_can_be_used(root: Path, name: str, seed: int, how: str) -> None:
+    path = root / name
+    whole = path.read_bytes()
+    other = root / random.Random(seed).choice(SPOILED)
+    content = {"empty": b"", "swapped": other.read_bytes()}.get(how, damaged(whole, seed))
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "broken link":
+        path.symlink_to(root / "nowhere")
+    elif how != "gone":
+        path.write_bytes(content)
+    try:
+        _use(root)
+    finally:
+        if path.is_dir():
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        path.write_bytes(whole)
+
+
+def _use(root: Path) -> None:
+    dataset, _ = value_or_refusal(lambda: VocDataset(root))
+    if dataset is None:
+        return
+    report = check_data(dataset, ["train", "train_aug"], scored=["train"], decode=True)
+    against = split_report(dataset, dataset.split_names())
+    shown = page(report, against)
+    assert shown == printable(shown)
+    assert as_json(report, against)
+    if report.problems:
+        assert all(str(root) in problem for problem in report.problems)
+        return
+    for sample in dataset.samples("train_aug"):
+        assert read_image(sample.image_path).shape[0] == 3
+        if sample.image_id in dataset.image_ids("train"):
+            assert dataset.mask(sample.image_id).shape == read_image(sample.image_path).shape[1:]

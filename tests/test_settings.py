@@ -1,0 +1,306 @@
+"""What is asked for is done or refused: who wins, what is in range, what fits table and data."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.cluster.jobs import Request
+from sweeps.plan.chain import ChainConfig
+from sweeps.plan.search import make_search, parse_space
+from sweeps.plan.sweep import make_sweep
+from wsss.config import RunConfig, Settings
+from wsss.identity import ID_LENGTH, idle, run_id
+from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file, settle
+from wsss.presets import PRESETS, TINY
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.weights import WeightsError, file_digest
+
+MODELS = (RunConfig(), PseudoLabelConfig(), DeepLabConfig())
+
+
+# Who wins
+
+
+@pytest.mark.parametrize("form", [yaml.safe_dump, json.dumps])
+@pytest.mark.parametrize(
+    ("key", "of_file", "of_line"),
+    [
+        ("network.weights", "imagenet_v2", "none"), ("train.lr", 0.5, 0.25),
+        ("views.enhanced", True, False), ("labels.scales", [1.0], [0.5, 2.0]), ("rng_seed", 3, 4),
+    ],
+)  # fmt: skip
+def test_the_more_specific_wins(
+    key: str, of_file: Any, of_line: Any, form: Any, tmp_path: Path
+) -> None:
+    file, start = tmp_path / "run.yaml", PRESETS["short"]
+    section, _, name = key.rpartition(".")
+    file.write_text(form({section: {name: of_file}} if section else {name: of_file}))
+
+    def chosen(overrides: Mapping[str, Any], **more: Any) -> Any:
+        return settle(start, overrides, **more).config.flat()[key]
+
+    assert chosen({}) == start.flat()[key]
+    assert chosen({}, file=file) == of_file
+    assert chosen({key: of_line}, file=file) == of_line
+    if key == "network.weights":
+        assert chosen({}, weights=of_line, file=file) == of_line
+        assert chosen({key: of_line}, weights=of_line, file=file) == of_line
+
+
+def test_the_option_and_the_setting_of_weights_have_to_agree(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"weights")
+    given_twice = {"network.weights": file_digest(file)}
+    assert settle(TINY, given_twice, weights=str(file)).weights_file == file
+    with pytest.raises(ConfigError, match=r"network\.weights=none and --weights .* contradict"):
+        settle(TINY, {"network.weights": "none"}, weights=str(file))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {lr: 1, lr: 2}",
+        "train: {lr: 1}\ntrain: {epochs: 2}", "train: {lr: 1}\ntrain.lr: 1",
+        '{"rng_seed": 1, "rng_seed": 2}',
+    ],
+)  # fmt: skip
+def test_a_key_given_twice_in_a_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is given twice; give it once") as caught:
+        read_config_file(path)
+    assert str(caught.value).startswith(f"{path}: '")
+
+
+def test_a_key_given_twice_on_the_command_line_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set gives 'train\.lr' twice; give it once"):
+        parse_assignments(["train.lr=1", "train.lr =2"])
+    with pytest.raises(ConfigError, match="'a' is given twice"):
+        parse_assignments(["x={a: 1, a: 2}"])
+
+
+def test_what_is_wrong_in_a_file_is_refused_by_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("train: {lr: -1, epochs: 0}")
+    with pytest.raises(ConfigError) as caught:
+        settle(TINY, {"train.momentum": "legacy"}, file=path)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" = ")[0] for line in lines] == [
+        f"{path}: train.epochs",
+        f"{path}: train.lr",
+    ]
+    path.write_text("train: {min_long_side: 500}")  # above TINY's max, which the line raises
+    assert settle(TINY, {"train.max_long_side": 600}, file=path).config.train.min_long_side == 500
+
+
+# Ranges
+
+
+def numbers() -> Iterator[Any]:
+    """Each number of each model, and each list of numbers, as its JSON schema has it."""
+    for start in MODELS:
+        schema = type(start).model_json_schema()
+
+        def walk(
+            node: Mapping[str, Any], key: str, *, known: Any = schema, start: Any = start
+        ) -> Iterator[Any]:
+            if "$ref" in node:
+                node = known["$defs"][node["$ref"].rpartition("/")[2]]
+            for option in node.get("anyOf", []):
+                yield from walk(option, key)
+            for name, inner in node.get("properties", {}).items():
+                yield from walk(inner, f"{key}.{name}" if key else name)
+            if node.get("type") in ("integer", "number", "array") and "enum" not in node:
+                yield pytest.param(start, key, node, id=f"{type(start).__name__}-{key}")
+
+        yield from walk(schema, "")
+
+
+def outside(node: Mapping[str, Any]) -> list[Any]:
+    """Values that are no number, or just outside the range, which has two ends."""
+    low = node["minimum"] - 1e-9 if "minimum" in node else node["exclusiveMinimum"]
+    high = node["maximum"] * (1 + 1e-9) if "maximum" in node else node["exclusiveMaximum"]
+    if node["type"] == "integer":
+        low, high = node["minimum"] - 1, node["maximum"] + 1
+    return [low, high, True, "x", float("nan"), float("inf")]
+
+
+NUMBERS = list(numbers())
+
+
+@pytest.mark.parametrize(("start", "key", "node"), NUMBERS)
+def test_a_number_out_of_range_is_refused_by_name(
+    start: Settings, key: str, node: Mapping[str, Any]
+) -> None:
+    if node["type"] == "array":
+        usual = list(start.flat()[key])
+        items = node.get("items") or node["prefixItems"][0]
+        wrong = [[], *([value, *usual[1:]] for value in outside(items)), usual * 100]
+    else:
+        wrong = outside(node)
+    for value in wrong:
+        with pytest.raises(ConfigError) as caught:
+            apply_overrides(start, {key: value})
+        assert str(caught.value).startswith(key)
+        assert ": " in str(caught.value)
+        assert "; the default is " in str(caught.value)
+
+
+def test_all_numbers_are_gone_through() -> None:
+    keys = {(type(param.values[0]), param.values[1]) for param in NUMBERS}
+    for start in MODELS:
+        for key, value in start.flat().items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            of_literal = key in (
+                "network.last_stage_dilation",
+                "random_walk.stride",
+                "output_stride",
+            )
+            assert ((type(start), key) in keys) == (
+                (is_number and not of_literal) or isinstance(value, list) or "clip_norm" in key
+            ), key
+
+
+# What a table, a search or a data set leaves open
+
+
+@pytest.mark.parametrize(
+    ("table", "asked", "named"),
+    [
+        ("III", {"views.enhanced": False}, "table III varies it, III[yes,no] has True"),
+        ("V", {"transfer.lambda_s": 0.5}, "table V varies it, V[0.1,0.1] has 0.1"),
+        (
+            "VI",
+            {"rng_seed": 3},
+            "the seeds of a table are 0, 1, ...; give their number with --seeds",
+        ),
+        ("VI", {"data.name": "other"}, "data.name = 'other': that of"),
+        ("VI", {"data.fingerprint": "0" * 16}, "data.fingerprint = "),
+        ("VI", {"train.batch_size": 64}, "16 training images are fewer than one batch of 64"),
+        ("VI", {"network.weights": "imagenet_v1"}, "resnet10_narrow has no weights imagenet_v1"),
+        ("VI", {"network.weights": "sha256:" + "0" * 64}, "need their file; give --weights FILE"),
+        (
+            "VI",
+            {"train.lerning_rate": 1},
+            "unknown setting 'train.lerning_rate'; did you mean train.",
+        ),
+    ],
+)
+def test_what_a_sweep_cannot_do_is_refused_while_it_is_planned(
+    drawn: Path, table: str, asked: dict[str, Any], named: str
+) -> None:
+    with pytest.raises((ConfigError, WeightsError, ValueError)) as caught:
+        make_sweep(
+            [table], preset="tiny", data=drawn, weights=None, num_seeds=1,
+            overrides={"train.batch_size": 4} | asked,
+        )  # fmt: skip
+    assert named in str(caught.value)
+
+
+def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> None:
+    asked = {"train.batch_size": 4, "network.channel_attention": True}
+    sweep, _ = make_sweep(
+        ["III"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides=asked
+    )
+    assert sweep.plan.num_configs == 4
+    with pytest.raises(ConfigError, match="table VI varies it"):
+        Request(("VI",), "tiny", settings=("network.channel_attention=true",)).check()
+
+
+def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set transfer\.lambda_s: it is drawn from --space"):
+        make_search(
+            parse_space([]), preset="tiny", data=tmp_path, weights=None,
+            overrides={"transfer.lambda_s": 0.2},
+        )  # fmt: skip
+
+
+def test_settings_without_effect_are_known() -> None:
+    start = apply_overrides(TINY, {"views.enhanced": True, "network.feature_map": "plain"})
+    asked = [
+        "network.se_ratio", "network.affinity", "network.fpn_channels", "views.beta_decreased",
+        "views.alpha_enhanced", "transfer.lambda_s", "train.lr", "labels.scales", "train.clip_norm",
+        "transfer.similarity_pairs", "rng_seed", "data.train_split",
+    ]  # fmt: skip
+    assert idle(start, asked, run_id) == [*asked[:4], "transfer.similarity_pairs"]
+    # Also with the default, which would be taken for "not given".
+    default = apply_overrides(TINY, {"network.atrous_channels": 256})
+    assert idle(default, ["network.atrous_channels"], run_id) == ["network.atrous_channels"]
+
+
+def test_any_setting_can_be_asked_for_its_effect() -> None:
+    for config in PRESETS.values():
+        live = set(config.flat()) - set(idle(config, config.flat(), run_id))
+        assert {"train.lr", "network.backbone", "labels.flip", "rng_seed"} <= live
+        assert "network.se_ratio" not in live
+
+
+def test_any_setting_of_labels_and_segmentation_can_be_asked_for_its_effect() -> None:
+    chain = ChainConfig(run=TINY, labels=PseudoLabelConfig(), segmentation=DeepLabConfig())
+    for name in ("labels", "segmentation"):
+        part: Settings = getattr(chain, name)
+        unused = idle(
+            part,
+            part.flat(),
+            lambda each, name=name: chain.model_copy(update={name: each}).prediction_id,
+        )
+        assert ("crf.iterations" in unused) == (name == "labels")
+        assert "background_score" not in unused
+        assert "lr" not in unused
+
+
+# Anything else
+
+
+KEYS = st.sampled_from(list(RunConfig().flat()))
+VALUES = st.sampled_from(
+    ["0", "-1", "1e400", "true", "null", "[]", "{}", "[1, 2]", "none", "fpn", "nan", "1_0", "''"]
+)
+WHOLE = [
+    json.dumps(RunConfig().model_dump(mode="json")),
+    yaml.safe_dump(TINY.model_dump(mode="json")),
+]
+
+
+def mutated(text: str, seed: int) -> bytes:
+    """Cut, repeat or replace some of a text's bytes."""
+    rng, content = random.Random(seed), bytearray(text.encode())
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(content))
+        kind = rng.randrange(4)
+        if kind == 0:
+            content[at] = rng.randrange(256)
+        elif kind == 1:
+            del content[at : at + rng.randint(1, 30)]
+        elif kind == 2:
+            content[at:at] = content[at : at + 30]
+        else:
+            content[at:at] = rng.choice([b": ", b"{", b"]", b"\n", b"- ", b"&a ", b"*a", b"\xff"])
+        content = content or bytearray(b"x")
+    return bytes(content)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(KEYS, VALUES), max_size=4), st.sampled_from(WHOLE), st.integers(0))
+def test_any_settings_are_used_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    pairs: list[tuple[str, str]],
+    text: str,
+    seed: int,
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    file.write_bytes(mutated(text, seed))
+    for chosen in (None, file):
+        words = [f"{key}={value}" for key, value in pairs]
+        with suppress(ConfigError):
+            settled = settle(TINY, parse_assignments(words), file=chosen)
+            assert len(run_id(settled.config)) == ID_LENGTH
+            assert set(idle(settled.config, settled.asked, run_id)) <= set(settled.asked)

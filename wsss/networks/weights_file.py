@@ -1,0 +1,212 @@
+"""Weights files: which tensors of a checkpoint, however wrapped, are those of a backbone.
+
+A file may hold a state dict, or one inside others (`state_dict`, `model`, ...), in which the
+network may stand behind a prefix (`module.`, `backbone.encoder.`, ...), beside a classifier. No
+code of a file is ever run.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsss.printable import MAX_QUOTED, printable
+from wsss.weights import WeightsError
+
+CLASSIFIERS = ("classifier.", "fc.")
+MAX_WRAPPERS = 4
+"""Dictionaries that a state dict may lie in."""
+NUM_NAMED = 3
+"""How many of a file's keys a message names."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Where in a file a network may be: in which dictionary, behind which prefix."""
+
+    place: str
+    """As a person would write it, `state_dict / module.`; "" for the bare state dict."""
+    state: Mapping[str, Tensor]
+    """Without the prefix."""
+
+    def missing(self, wanted: Mapping[str, Tensor]) -> list[str]:
+        return [key for key in wanted if key not in self.state]
+
+    def misshapen(self, wanted: Mapping[str, Tensor]) -> list[str]:
+        return [
+            key for key, tensor in wanted.items()
+            if key in self.state and self.state[key].shape != tensor.shape
+        ]  # fmt: skip
+
+    def unusable(self, wanted: Mapping[str, Tensor]) -> list[str]:
+        return [
+            key for key in wanted
+            if not self.state[key].is_floating_point() or not self.state[key].isfinite().all()
+        ]  # fmt: skip
+
+
+def load_state_file(model: nn.Module, name: str, path: Path) -> None:
+    """Load a file's weights into a torchvision model of this name, all but the classifier.
+
+    Raises WeightsError unless the file holds every tensor of the features once, with its shape.
+    """
+    wanted, found = _features(model), _read(path)
+    candidates = list(_candidates(found, wanted))
+    fitting = [c for c in candidates if not c.missing(wanted) and not c.misshapen(wanted)]
+    if not fitting:
+        raise WeightsError(
+            f"{path}: no weights of {name}: {_difference(candidates, wanted, found)}"
+        )
+    if len(fitting) > 1:
+        places = ", ".join(repr(c.place or "the outermost") for c in fitting)
+        raise WeightsError(
+            f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
+            "state dict of the one that is meant in a file of its own"
+        )
+    (chosen,) = fitting
+    if unusable := chosen.unusable(wanted):
+        raise WeightsError(
+            f"{path}: {len(unusable)} of {len(wanted)} tensors, first {unusable[0]}, are not "
+            "finite numbers with decimals; give unquantised weights that have not diverged"
+        )
+    model.load_state_dict({key: chosen.state[key] for key in wanted}, strict=False)
+
+
+def _features(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a file has to hold: all but classifier and counters."""
+    return {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if not key.startswith(CLASSIFIERS) and not key.endswith("num_batches_tracked")
+    }
+
+
+def _read(path: Path) -> Mapping[Any, Any]:
+    """Return what a file holds, read without running code of it. Raises WeightsError."""
+    _refuse_other_files(path)
+    try:
+        if _is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        raise WeightsError(
+            f"{path}: not a plain state dict ({_reason(error)}); save it with "
+            "torch.save(model.state_dict(), file)"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a state dict")
+    return content
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise WeightsError for what a failed download leaves in place of weights."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        raise WeightsError(f"{path}: is empty, expected a state dict; get the file again")
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path}: is a Git LFS pointer, expected a state dict; get the file itself with "
+            "`git lfs pull`"
+        )
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsError(
+            f"{path}: is a web page, expected a state dict; download the file that it links to"
+        )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file starts as safetensors do: the length of a JSON object, and the object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and length + 8 <= path.stat().st_size
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why torch refuses a file."""
+    text = str(error)
+    if "pickle protocol" in text:
+        return "it is a pickle that torch.save did not write"
+    if code := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it is a pickle that needs code to be run: {code[1]}"
+    return printable((text.splitlines() or [type(error).__name__])[0])[:120]
+
+
+def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
+    """Yield each dictionary of tensors behind each prefix that puts a wanted key where it is."""
+    anchors = tuple(wanted)
+    for place, state in _dictionaries(found, (), MAX_WRAPPERS):
+        prefixes = {
+            key.removesuffix(anchor)
+            for key in state for anchor in (anchors[0], anchors[-1]) if _ends(key, anchor)
+        }  # fmt: skip
+        for prefix in sorted(prefixes):
+            inside = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in state.items()
+                if key.startswith(prefix)
+            }
+            yield _Candidate(" / ".join([*place, *([prefix] if prefix else [])]), inside)
+
+
+def _ends(key: str, anchor: str) -> bool:
+    return key == anchor or key.endswith(f".{anchor}")
+
+
+def _dictionaries(
+    found: Mapping[Any, Any], place: tuple[str, ...], depth: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yield the tensors of a dictionary and of those in it, each with the way there."""
+    if tensors := {str(k): v for k, v in found.items() if _is_plain(v)}:
+        yield place, tensors
+    for key, inner in found.items() if depth else ():
+        if isinstance(inner, Mapping):
+            yield from _dictionaries(inner, (*place, str(key)), depth - 1)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor with numbers in this process's memory, one after the other."""
+    return (
+        isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    )
+
+
+def _difference(
+    candidates: list[_Candidate], wanted: Mapping[str, Tensor], found: Mapping[Any, Any]
+) -> str:
+    """Return what keeps a file from fitting, and what it holds instead."""
+    held = [f"{' / '.join([*place, key])}" for place, tensors in
+            _dictionaries(found, (), MAX_WRAPPERS) for key in tensors]  # fmt: skip
+    keys = ", ".join([*held[:NUM_NAMED], *(["..."] if len(held) > NUM_NAMED else [])])
+    holds = (
+        f"the file holds {len(held)} tensors: {printable(keys)[:MAX_QUOTED]}"
+        if held
+        else ("the file holds no tensor")
+    )
+    remedy = "choose the backbone they belong to, or give another file"
+    best = min(
+        candidates, key=lambda c: len(c.missing(wanted)) + len(c.misshapen(wanted)), default=None
+    )
+    missing, misshapen = (best.missing(wanted), best.misshapen(wanted)) if best else (wanted, [])
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(wanted)} tensors are missing, first "
+                      f"{next(iter(missing))}")  # fmt: skip
+    if best and misshapen:
+        key = misshapen[0]
+        faults.append(
+            f"{len(misshapen)} of {len(wanted)} tensors have another shape, first {key}: "
+            f"{_shape(best.state[key])}, expected {_shape(wanted[key])}"
+        )
+    return f"{'; '.join(faults)}; {holds}; {remedy}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
