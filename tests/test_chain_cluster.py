@@ -72,22 +72,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ray.shutdown()
 
 
-def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders) -> None:
-    for kind in ("labels", "predictions"):
+def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders, *kinds: str) -> None:
+    for kind in kinds:
         found, expected = (
             {path.name: path.read_bytes() for path in (getattr(folders, kind) / "png").iterdir()}
             for folders in (ours, theirs)
         )
         assert found == expected, kind
-
-
-@pytest.mark.usefixtures("cluster")
-def test_tasks_write_the_files_that_one_process_writes(
-    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
-) -> None:
-    assert run(even, Store(tmp_path), drawn, Cluster(Resources(cpus=1))) == STAGES
-    assert_equal_pictures(ChainFolders(tmp_path, even), ChainFolders(alone, even))
-    assert run(even, Store(tmp_path), drawn, Cluster(Resources(cpus=1))) == []
 
 
 def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
@@ -99,7 +90,7 @@ def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
     driver = cluster / "driver"
     assert not list(driver.rglob("*.npz"))  # it needs none
     ours, theirs = ChainFolders(driver, even), ChainFolders(alone, even)
-    assert_equal_pictures(ours, theirs)
+    assert_equal_pictures(ours, theirs, "labels", "predictions")
     one, other = (
         json.loads((folders.predictions / "done.json").read_text()) for folders in (ours, theirs)
     )
@@ -109,14 +100,16 @@ def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_two_ray_train_workers_train_the_network_that_one_process_trains(
+def test_on_a_store_without_a_bucket_tasks_and_two_workers_do_what_one_process_does(
     tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
 ) -> None:
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    for kind in ("segmentations", "predictions"):
+    for kind in ("labels", "segmentations", "predictions"):
         shutil.rmtree(tmp_path / kind)
-    stages = run(even, Store(tmp_path), drawn, Cluster(Resources(workers=2)))
-    assert stages == ["train DeepLab", "predict"]
+    crew = Cluster(Resources(workers=2))
+    assert run(even, Store(tmp_path), drawn, crew) == STAGES[-3:]
+    assert_equal_pictures(ChainFolders(tmp_path, even), ChainFolders(alone, even), "labels")
+    assert run(even, Store(tmp_path), drawn, crew) == []
     ours, theirs = (
         torch.load(
             sorted((ChainFolders(root, even).segmentation / "checkpoints").glob("*.pt"))[-1],

@@ -13,9 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
+from sweeps.stages.stage import Place
+from sweeps.stages.trial import run_group
+from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.loading import CropBatch, CropDataset, Loader
 from wsss.data.voc import Sample, VocDataset
+from wsss.identity import cam_id, run_id
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.training.cam import build_cam_net, cam_step, train_cam
@@ -49,6 +53,20 @@ def epochs(
     return {"weights": model.state_dict(), "records": records}
 
 
+def trial(config: RunConfig, data: Path, process: Process, store: Store) -> dict[str, Any]:
+    """What a sweep's trial leaves in the store: losses of each epoch, score, number of ranks."""
+    for _ in run_group([config], Place(store, data, rank=process)):
+        pass
+    process.barrier()
+    metrics = store.run(run_id(config)).metrics()
+    assert metrics is not None
+    return {
+        "losses": [record["step_losses"] for record in store.cam(cam_id(config)).epochs()],
+        "miou": metrics["miou_fixed"],
+        "processes": metrics["environment"]["processes"],
+    }
+
+
 def work(rank: int, world_size: int, config: RunConfig, data: str, folder: str) -> None:
     """Write what one rank comes to, and what it was warned of."""
     torch.set_num_threads(1)
@@ -78,6 +96,7 @@ def run_all(
     }
     process.barrier()
     result["again"] = epochs(config, samples, process, root / "checkpoints")
+    result["trial"] = trial(config, data, process, Store(root / "store"))
     if world_size > 1:
         dist.destroy_process_group()
     return result
@@ -168,6 +187,17 @@ def test_a_finished_training_is_found_finished_by_every_rank(
         assert rank["again"]["records"] == []
         for name, weight in rank["epochs"]["weights"].items():
             assert torch.equal(weight, rank["again"]["weights"][name])
+
+
+def test_a_trial_of_two_ranks_leaves_the_losses_and_the_score_of_one(
+    alone: dict[str, Any], ranks: list[dict[str, Any]]
+) -> None:
+    one, (two, other) = alone["trial"], (rank["trial"] for rank in ranks)
+    assert two == other
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert len(two["losses"]) == 2
+    assert two["losses"] == [pytest.approx(epoch, rel=1e-3) for epoch in one["losses"]]
+    assert two["miou"] == pytest.approx(one["miou"], abs=0.5)
 
 
 def test_gathered_items_come_in_rank_order_on_every_rank(ranks: list[dict[str, Any]]) -> None:

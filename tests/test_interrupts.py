@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.run.resources import Resources, running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
 
 
@@ -53,6 +54,28 @@ def test_an_error_inside_is_not_lost_behind_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         then_an_error()
     assert isinstance(caught.value.__context__, RuntimeError)
+
+
+def while_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """Press Ctrl-C in the middle of both."""
+
+    def slowly(step: str) -> None:
+        press_ctrl_c()
+        done.append(step)
+
+    monkeypatch.setattr("sweeps.run.resources.start_ray", lambda resources: slowly("started"))
+    monkeypatch.setattr("ray.shutdown", lambda: slowly("ended"))
+    with running_ray(Resources()):
+        done.append("work")
+
+
+def test_ctrl_c_while_ray_starts_waits_until_it_has_and_ray_is_ended_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        while_ray_starts_and_ends(monkeypatch, done)
+    assert done == ["started", "ended"]
 
 
 def test_another_thread_may_use_it_too() -> None:

@@ -1,14 +1,19 @@
-"""Trials on one logical GPU of Ray, behind which there is no device: where their parts run."""
+"""Trials on one logical GPU of Ray, behind which there is no device: where their parts run.
+
+And how workers on GPUs talk to each other.
+"""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import torch.distributed as dist
+from ray.train.torch import TorchConfig
 from ray.tune.integration.ray_train import TuneReportCallback
 from targets import Piece, Pieces
 
@@ -58,7 +63,7 @@ def test_trials_on_gpus_have_a_train_worker_and_are_counted_by_its_gpus() -> Non
 
 
 def noting_trial() -> Callable[[dict[str, Any]], None]:
-    """Return a trial of one Train worker, which waits until as many have begun as fit at once.
+    """Return a trial of one Train worker, which waits until `at_once` of them have begun.
 
     Trial and worker note what they hold.
 
@@ -92,14 +97,13 @@ def noting_trial() -> Callable[[dict[str, Any]], None]:
     return trial
 
 
-@pytest.mark.parametrize(("gpus", "at_once"), [(1.0, 1), (0.5, 2)])
-def test_two_trials_on_one_gpu_both_end_and_only_their_workers_hold_it(
-    tmp_path: Path, gpus: float, at_once: int
+def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_it(
+    tmp_path: Path,
 ) -> None:
-    resources, numbers, store = on_cluster(gpus), range(2), Store(tmp_path)
+    resources, numbers, store = on_cluster(0.5), range(2), Store(tmp_path)
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
     dispatch = Dispatch[Piece](source, [], OrderlyEnd(store, Interrupts(), None, print), print)
-    space = {"folder": str(tmp_path), "gpus": gpus, "at_once": at_once}
+    space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
     each = Round[Piece](
         "trials", source, noting_trial(), lambda piece: {"number": piece.run_id, **space}
     )
@@ -110,10 +114,41 @@ def test_two_trials_on_one_gpu_both_end_and_only_their_workers_hold_it(
         for kind in ("worker", "driver")
     )
     assert all(driver["held"] == {HEAD_NODE: 0.001} for driver in drivers)
-    assert all(worker["held"] == {"CPU": 1.0, "GPU": gpus} for worker in workers)
+    assert all(worker["held"] == {"CPU": 1.0, "GPU": 0.5} for worker in workers)
     assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
-    together = [
-        sum(other["begun"] <= worker["begun"] < other["ended"] for other in workers)
-        for worker in workers
-    ]
-    assert max(together) == at_once
+    one, other = workers
+    assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "see_a_device", "backend"),
+    [
+        (1.0, [True, True], "nccl"),
+        (1.0, [True, False], "gloo"),
+        (0.5, [True, True], "gloo"),
+        (0.0, [False, False], "gloo"),
+    ],
+)
+def test_workers_talk_by_nccl_only_where_each_of_them_sees_a_whole_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, see_a_device: list[bool],
+    backend: str,
+) -> None:  # fmt: skip
+    started: list[str] = []
+
+    def on_start(self: Any, group: Any, config: Any) -> None:
+        started.append(config.backend)
+
+    class Trainer:
+        """Starts the process group as Ray Train does, of made-up workers."""
+
+        def __init__(self, loop: Any, *, torch_config: Any, **others: Any) -> None:
+            self.config = torch_config
+
+        def fit(self) -> None:
+            group = SimpleNamespace(execute=lambda function: see_a_device)
+            self.config.backend_cls().on_start(group, self.config)
+
+    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", on_start)
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
+    fit(noting_trial, None, Workers(2, gpus), name="talk", storage=tmp_path)
+    assert started == [backend]

@@ -1,10 +1,6 @@
 """Trainings that do not learn or diverge, as a person sees them: at once, wherever one looks."""
 
 import io
-import os
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +11,7 @@ from rich.console import Console
 
 from sweeps.plan.search import History, SearchTrial, make_search, parse_space, ranking
 from sweeps.plan.states import read_states
-from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.html import html
 from sweeps.report.live.progress import Board
@@ -37,7 +33,6 @@ from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.failures import DIVERGED, NOT_LEARNING, failure_kind, meanings, write_failure
 from sweeps.store.store import Store
 from wsss.config import RunConfig
-from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.training.loop import DivergedError
@@ -47,92 +42,11 @@ WARNING = PriorWarning(100, 0.2456, 0.2431)
 WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456"
 
 
-# A whole sweep
-
-
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        words, capture_output=True, text=True, timeout=280, check=False,
-        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"},
-    )  # fmt: skip
-
-
 def status_of(store: Store, sweep: Sweep) -> str:
     console = Console(file=io.StringIO(), width=300, color_system=None)
     show_status(console, store, sweep, by_trial=False, every=None)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
-
-
-def tags(store: Path) -> list[dict[str, str]]:
-    """Tags of the trials' runs, from MLflow's file: importing MLflow takes seconds, and warns."""
-    found: dict[str, dict[str, str]] = {}
-    with sqlite3.connect(store / "mlflow.db") as database:
-        for run_id, key, value in database.execute("SELECT run_uuid, key, value FROM tags"):
-            found.setdefault(run_id, {})[key] = value
-    return [run_tags for run_tags in found.values() if run_tags.get("wsss.role") == "trial"]
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(900)
-def test_a_sweep_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if_asked(
-    tmp_path: Path,
-) -> None:
-    # Nine iterations: three epochs of three batches. Ended at the eighth, after two checkpoints.
-    data = draw_voc(tmp_path / "data", num_train=6, num_extra=6, num_val=1)
-    store = tmp_path / "store"
-    sets = ("epochs=3", "crop_size=64", "batch_size=4", "lr=1e-12")
-    settings = [word for setting in sets for word in ("--set", f"train.{setting}")]
-    words = [
-        sys.executable, "-m", "sweeps", "run", "VI", "--preset", "tiny", "--data", str(data),
-        "--store", str(store), *settings, "--set", "labels.scales=[1.0]", "--prior-warns-after",
-        "4",
-    ]  # fmt: skip
-    done = run([*words, "--prior-fails-after", "8"])
-    assert done.returncode == 1, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-
-    def at(start: str) -> int:
-        return next(i for i, line in enumerate(lines) if line.startswith(start))
-
-    cell = "VI[no,no] seed 0"
-    warned = at(f"warning: {cell}: not clearly below the label prior after 4 iterations: L_cls is ")
-    failed = at(
-        f"{cell}: not learning: not clearly below the label prior after 8 iterations: L_cls is "
-    )
-    assert warned < failed < at("MLflow: "), "said when it happens"
-    assert "--prior-fails-after (now 8 iterations; 0: never)" in lines[failed]
-    sweep = load_sweep(Store(store))
-    assert f"failed: {cell}: not learning: not clearly below" in status_of(Store(store), sweep)
-    (report,) = store.glob("sweeps/*/report/report.txt")
-    told = " ".join(report.read_text().split())
-    assert "What the failures mean not learning: L_cls was still that of the label" in told
-    assert len(tags(store)) == 4
-    for found in tags(store):
-        assert found["wsss.failure"].startswith(
-            "not learning: not clearly below the label prior after 8"
-        )
-        assert "wsss.warning" not in found
-
-    again = run([*words, "--retry-failed", "--prior-fails-after", "0"])
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "at the label prior" in again.stdout, "the table marks the figure"
-    assert {len(list(path.iterdir())) for path in store.glob("cams/*/epochs")} == {3}
-    status = status_of(Store(store), sweep)
-    assert "at the prior" in status
-    assert f"warning: {cell}: not clearly below the label prior after 4 iterations" in status
-    assert f"{cell}: not clearly below the label prior after 4" in " ".join(
-        report.read_text().split()
-    )
-    for found in tags(store):
-        assert found["wsss.warning"].startswith(
-            "not clearly below the label prior after 4 iterations"
-        )
-        assert "wsss.failure" not in found
-
-
-# Its parts
 
 
 @pytest.fixture
@@ -290,6 +204,19 @@ def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
     assert "after 9 iterations" in told[-1]["message"]
     assert Store(tmp_path).cam(cam_id(stuck)).warning() is not None
+
+
+def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
+    small: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(trainable.tune, "report", told.append)
+    wild = apply_overrides(small, {"train.lr": 1e35, "train.clip_norm": None})
+    search: Any = SimpleNamespace(config=lambda settings: wild, objective="best")
+    trainable.drawn_trial({"settings": {}}, search, Place(Store(tmp_path), drawn), 1.0)
+    (record,) = told
+    assert (record["epoch"], record["objective"], record["failed"]) == (1, 0, DIVERGED)
+    assert "lower train.lr" in record["message"]
 
 
 def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others(

@@ -1,10 +1,7 @@
 """A chain in a bucket: its machine lost after, and in the middle of, stages; uploads refused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -13,9 +10,10 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.run.driver import driving
 from sweeps.run.subjects.headline import bring_results
 from sweeps.stages import stage as stage_module
 from sweeps.stages.labels import InferCams
@@ -23,15 +21,12 @@ from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Place, Record, Steps, attempt, complete
 from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
-from sweeps.store import lease as lease_module
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
-from wsss.data.drawn import draw_voc
 from wsss.training.process import Process
 
 pytestmark = pytest.mark.timeout(600)
 
-REPO = Path(__file__).parents[1]
 STAGES = [
     "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels", "train DeepLab",
     "predict",
@@ -49,7 +44,6 @@ def port() -> Iterator[int]:
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This machine's mirror; a test which deletes it has another machine."""
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
     return tmp_path / "mirror"
 
 
@@ -269,40 +263,24 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
         assert len(list((ChainFolders(mirror, tiny_chain).labels / "png").iterdir())) == 16
 
 
-def test_a_store_has_one_headline_at_a_time_on_all_machines(
-    port: int, mirror: Path, tmp_path: Path
-) -> None:
-    url, other = f"s3://{BUCKET}/twice", tmp_path / "other"
-    there = Store(other, Remote(url, other))
-    refused = pytest.raises(StoreError, match=r"another process runs a headline .*held by process")
-    what = ("headline", "a headline", "wait for it or end it")
-    with driving(open_store(url), *what), refused, driving(there, *what):
-        pass
-    with driving(there, *what):
-        pass
-
-
-def headline(data: Path, mirror: Path) -> subprocess.CompletedProcess[str]:
+def headline(data: Path, mirror: Path) -> str:
     settings = ("iterations=8", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
     words = [
-        sys.executable, "-m", "sweeps", "headline", "masks", "--preset", "tiny", "--data",
-        str(data), "--store", f"s3://{BUCKET}/headline", "--export", "train", "--export-from",
-        "masks", *(word for setting in settings for word in ("--set-segmentation", setting)),
+        "headline", "masks", "--preset", "tiny", "--data", str(data), "--store",
+        f"s3://{BUCKET}/headline", "--export", "train", "--export-from", "masks",
+        *(word for setting in settings for word in ("--set-segmentation", setting)),
     ]  # fmt: skip
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        words, capture_output=True, text=True, timeout=400, cwd=REPO, check=False,
-        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)},
-    )  # fmt: skip
+    env = {"COLUMNS": "160", "WSSS_MIRROR": str(mirror), "MLFLOW_TRACKING_URI": None}
+    done = CliRunner(env=env).invoke(app, words)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_machine(
-    port: int, tmp_path: Path
+    port: int, drawn: Path, tmp_path: Path
 ) -> None:
-    data = draw_voc(tmp_path / "pictures", num_train=10, num_extra=6, num_val=3)
-    first = headline(data, tmp_path / "first")
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "train DeepLab 100 %" in first.stdout
+    first = headline(drawn, tmp_path / "first")
+    assert "train DeepLab 100 %" in first
     there = keys(port, "headline")
     names = {key.split("/")[0] + "/" + key.rpartition("/")[2] for key in there}
     assert names > {
@@ -311,9 +289,7 @@ def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_mac
     }  # fmt: skip
     assert [key for key in there if key.startswith("mlartifacts/")]
     assert not [key for key in there if key.startswith("leases/")]
-    again = headline(data, tmp_path / "second")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "100 %" not in again.stdout
+    assert "100 %" not in headline(drawn, tmp_path / "second")
     one, other = (
         next((tmp_path / name / "headline").glob("*/headline.csv")) for name in ("first", "second")
     )

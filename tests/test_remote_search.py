@@ -1,16 +1,10 @@
-"""A search in a bucket: killed, resumed on an empty machine, refused, and what goes up when."""
+"""A search in a bucket: trials on an empty machine, and what of its history goes up when."""
 
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +13,7 @@ from bucket_server import BUCKET, client, faulty_proxy, moto_server
 
 from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
-from sweeps.run.subjects.search import Draws, DrivenSearch
+from sweeps.run.subjects.search import DrivenSearch
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket
@@ -29,9 +23,8 @@ from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.drawn import draw_voc
 from wsss.identity import cam_id
-from wsss.overrides import apply_overrides, parse_assignments
+from wsss.overrides import apply_overrides
 from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
 
@@ -54,7 +47,6 @@ def full(small: RunConfig) -> RunConfig:
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This machine's mirror; a test which deletes it has another machine."""
     monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
     return tmp_path / "mirror"
 
 
@@ -227,114 +219,3 @@ def test_who_lost_the_lease_uploads_nothing_and_ends_with_the_reason(
     with pytest.raises(StoreError, match="taken over by another process"):
         lose()
     assert f"searches/{search.name}/trials/0000.json" not in keys(port, "lost")
-
-
-# The command
-
-COMMAND = (
-    "import typer; from sweeps.cli.search import search;"
-    "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
-)
-DRAWS = "2"
-"""A seed of which the second draw is better than the first, so that nothing stops it early."""
-SHRUNK = (
-    "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
-    "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
-)  # fmt: skip
-
-
-def start(data: Path, store: str, mirror: Path) -> subprocess.Popen[str]:
-    settings = [word for setting in SHRUNK for word in ("--set", setting)]
-    words = [
-        sys.executable, "-c", COMMAND, "--preset", "tiny", "--data", str(data), "--store", store,
-        "--samples", "2", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
-    ]  # fmt: skip
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment = clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        cwd=REPO,
-    )  # fmt: skip
-
-
-def finish(driver: subprocess.Popen[str]) -> str:
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, output
-    return output
-
-
-def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
-    """Return what this search comes to in one process, without Ray: draw, train, score."""
-    search, _ = make_search(
-        parse_space([]), preset="tiny", data=data, weights=None,
-        overrides=parse_assignments(list(SHRUNK)), rng_seed=int(DRAWS),
-    )  # fmt: skip
-    draws, trials, held_out = Draws(search, Store(store), 2, lambda known: None), [], {}
-    for _ in range(3):
-        known = draws.next()  # None: and the paper's own
-        config = search.config(known.settings if known else {})
-        task = task_of(config, data, Store(store))
-        *_, last = records = list(held_out_trial(*task))
-        held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
-        if known:
-            for record in records:
-                assert not draws.told(known, record), "stopped: take another seed"
-            trials.append(asdict(known))
-    return trials, held_out
-
-
-def results(root: Path) -> tuple[list[Any], Any]:
-    (folder,) = (root / "searches").iterdir()
-    trials = [json.loads(path.read_text()) for path in sorted((folder / "trials").glob("*.json"))]
-    return trials, json.loads((folder / "held_out.json").read_text())
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(900)
-def test_a_killed_search_on_a_lost_machine_comes_to_what_an_unbroken_one_does(
-    port: int, tmp_path: Path
-) -> None:
-    data = draw_voc(tmp_path / "pictures", num_train=12, num_extra=4, num_val=1)
-    with start(data, f"s3://{BUCKET}/whole", tmp_path / "first") as driver:
-        deadline = time.monotonic() + 300
-        while not any(key.endswith("epoch_0001.pt") for key in second_training(port)):
-            assert driver.poll() is None, "the search ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        for pid in [*descendants(driver.pid), driver.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        driver.communicate()
-    left = [key for key in keys(port, "whole") if key.startswith("leases/")]
-    assert len(left) == 2  # of the search and of its training
-    for key in left:  # a minute later
-        client(port).delete_object(Bucket=BUCKET, Key=f"whole/{key}")
-    output = finish(start(data, f"s3://{BUCKET}/whole", tmp_path / "second"))
-    assert "1 of 2 trials done, 1 to run" in output
-    trials, held_out = results(tmp_path / "second")
-    assert (trials, held_out) == unbroken(data, tmp_path / "unbroken")
-    remote = open_store(f"s3://{BUCKET}/whole").remote
-    assert remote
-    Remote(remote.url, tmp_path / "third").pull_folder("searches")
-    assert results(tmp_path / "third") == (trials, held_out)
-    assert not [key for key in keys(port, "whole") if key.startswith("leases/")]
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes that this one started, and those that they did, from /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended since
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found, new = [], [pid]
-    while new:
-        new = [child for child, parent in parents.items() if parent in new]
-        found += new
-    return found
-
-
-def second_training(port: int) -> set[str]:
-    """Return the objects of trainings that are not finished, once one is."""
-    found = {key for key in keys(port, "whole") if key.startswith("cams/")}
-    done = {key.split("/")[1] for key in found if key.endswith("done.json")}
-    return {key for key in found if done and key.split("/")[1] not in done}

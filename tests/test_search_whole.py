@@ -1,20 +1,30 @@
-"""A whole search as a person runs it: interrupted, resumed, extended, tracked, and refused."""
+"""A whole search in a bucket: interrupted, resumed on another machine, tracked, and refused."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_server import BUCKET, client, moto_server
+from mlflow_file import mlflow_runs
 
-from sweeps.plan.search import split_halves
-from sweeps.store.store import CamFolder
+from sweeps.plan.search import make_search, parse_space, split_halves
+from sweeps.run.subjects.search import Draws
+from sweeps.stages.stage import Place
+from sweeps.stages.trial import held_out_trial
+from sweeps.store.remote import Remote
+from sweeps.store.store import CamFolder, Store
 from wsss.data.drawn import draw_voc
+from wsss.identity import cam_id
+from wsss.overrides import parse_assignments
+from wsss.training.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -24,8 +34,9 @@ COMMAND = (
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
 )
 DRAWS = "2"
-"""A seed of which the second draw is by .9 points better than the first after an epoch, so
-that nothing stops it early."""
+"""A seed of which the second draw is by .9 points better than the first after an epoch, so that
+nothing stops it early, and the third by .9 points worse than the second, so that it is stopped."""
+STORE = f"s3://{BUCKET}/whole"
 SHRUNK = (
     "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
     "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
@@ -39,25 +50,31 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def command(data: Path, store: Path, *more: str, samples: int = 4) -> list[str]:
+def command(data: Path, store: str | Path, *more: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
         sys.executable, "-c", COMMAND, "--preset", "tiny", "--data", str(data), "--store",
-        str(store), "--samples", str(samples), "--max-concurrent", "1", "--rng-seed", DRAWS,
-        *settings, *more,
+        str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
+        *more,
     ]  # fmt: skip
 
 
-def environment(**extra: str) -> dict[str, str]:
+def environment(mirror: Path) -> dict[str, str]:
+    """Return the environment of the machine with this mirror of the bucket."""
     clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"} | extra
+    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)}
 
 
-def run(words: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], mirror: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=300, env=environment(**extra), cwd=REPO,
+        words, capture_output=True, text=True, timeout=300, env=environment(mirror), cwd=REPO,
         check=False,
     )  # fmt: skip
+
+
+def keys(port: int) -> set[str]:
+    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix="whole/")["Contents"]
+    return {item["Key"].removeprefix("whole/") for item in found}
 
 
 def history(store: Path) -> list[dict[str, Any]]:
@@ -72,42 +89,67 @@ def trained(store: Path) -> dict[str, list[int]]:
     }
 
 
-def mlflow_runs(store: Path) -> list[dict[str, Any]]:
-    """Read the search's experiment in a process of its own: importing MLflow warns."""
-    script = (
-        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
-        "e = c.get_experiment_by_name('wsss-search');"
-        "h = lambda r: [[m.step, m.value] for m in"
-        " c.get_metric_history(r.info.run_id, 'objective/search_half')];"
-        "print(json.dumps([dict(id=r.info.run_id, status=r.info.status, tags=r.data.tags,"
-        " metrics=r.data.metrics, params=r.data.params, objective=h(r),"
-        " artifacts=[a.path for a in c.list_artifacts(r.info.run_id)])"
-        " for r in c.search_runs([e.experiment_id])]))"
-    )
-    words = [sys.executable, "-c", script, f"sqlite:///{store / 'mlflow.db'}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
+    """Return what this search comes to in one process, without Ray: draw, train, score."""
+    search, _ = make_search(
+        parse_space([]), preset="tiny", data=data, weights=None,
+        overrides=parse_assignments(list(SHRUNK)), rng_seed=int(DRAWS),
+    )  # fmt: skip
+    draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
+    for _ in range(4):
+        known = draws.next()  # None: and the paper's own
+        config = search.config(known.settings if known else {})
+        last: dict[str, float] = {}
+        for record in held_out_trial(config, "best", Place(Store(store), data, rank=Process())):
+            last = record
+            if known and draws.told(known, record):
+                break
+        if "held_out" in last:
+            held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
+        if known:
+            trials.append(asdict(known))
+    return trials, held_out
+
+
+def held_out_in(store: Path) -> Any:
+    (path,) = store.glob("searches/*/held_out.json")
+    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
-def interrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A search that got a Ctrl-C in its second training, then the same command again."""
-    store = tmp_path_factory.mktemp("interrupted") / "store"
-    words = command(pictures, store)
+def port() -> Iterator[int]:
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def interrupted(
+    port: int, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """A search that got a Ctrl-C in its second training, then the same command elsewhere."""
+    root = tmp_path_factory.mktemp("interrupted")
+    first, second = root / "first", root / "second"
+    words = command(pictures, STORE)
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(),
-        cwd=REPO,
+        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment(first), cwd=REPO,
     ) as driver:  # fmt: skip
         deadline = time.monotonic() + 200
-        while len(known := history(store)) < 2 or not known[1]["epochs"]:
+        while len(known := history(first)) < 2 or not known[1]["epochs"]:
             assert driver.poll() is None, "the search ended before it could be interrupted"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         driver.send_signal(signal.SIGINT)
         output, _ = driver.communicate(timeout=120)
-    before = history(store), trained(store), driver.returncode, output, mlflow_runs(store)
-    return {"store": store, "before": before, "again": run(words)}
+    before = (
+        history(first),
+        trained(first),
+        driver.returncode,
+        output,
+        mlflow_runs(first / "mlflow.db"),
+    )
+    left = keys(port)
+    return {"store": second, "before": before, "left": left, "again": run(words, second)}
 
 
 def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
@@ -115,28 +157,39 @@ def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
     assert code == 130
     assert "SIGINT: starting no more trials" in output
     printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
-    assert "--samples 4" in printed
+    assert "--samples 3" in printed
     assert [known["status"] for known in trials] == ["finished", "running"]
-    status = {found["tags"].get("wsss.search_trial"): found["status"] for found in runs}
+    status = {found.tags.get("wsss.search_trial"): found.status for found in runs}
     assert status == {"0": "FINISHED", "1": "KILLED", None: "KILLED"}
+    assert not [key for key in interrupted["left"] if key.startswith("leases/")]
 
 
-def test_the_same_command_finishes_what_was_interrupted_and_no_trial_twice(
-    interrupted: Any,
+def test_on_another_machine_the_same_command_comes_to_what_an_unbroken_search_does(
+    interrupted: Any, port: int, pictures: Path, tmp_path: Path
 ) -> None:
-    trials, epochs, *_ = interrupted["before"]
     store, again = interrupted["store"], interrupted["again"]
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "1 of 3 trials done, 2 to run" in again.stdout
+    after, held_out = history(store), held_out_in(store)
+    assert [known["status"] for known in after] == ["finished", "finished", "stopped"]
+    assert (after, held_out) == unbroken(pictures, tmp_path / "unbroken")
+    Remote(STORE, tmp_path / "third").pull_folder("searches")
+    assert (history(tmp_path / "third"), held_out_in(tmp_path / "third")) == (after, held_out)
+    assert not [key for key in keys(port) if key.startswith("leases/")]
+
+
+def test_no_trial_is_trained_twice_and_a_stopped_one_no_further(interrupted: Any) -> None:
+    trials, epochs, *_ = interrupted["before"]
+    store = interrupted["store"]
     after = history(store)
     assert after[0] == trials[0]
-    assert after[1]["settings"] == trials[1]["settings"]
-    assert [known["number"] for known in after] == [0, 1, 2, 3]
-    assert len({known["cam_id"] for known in after}) == 4
-    assert trained(store)[trials[0]["cam_id"]] == epochs[trials[0]["cam_id"]] == [1, 2, 3]
+    assert epochs[trials[0]["cam_id"]] == [1, 2, 3]
+    assert f"cams/{trials[0]['cam_id']}/done.json" in interrupted["left"]
     # The second went on from its checkpoint: at most one epoch was trained twice.
     cam = trials[1]["cam_id"]
+    assert trained(store)[cam] == [1, 2, 3]
     assert trained(store)[cam][: len(epochs[cam])] == epochs[cam]
-    assert len(trained(store)[cam]) <= after[1]["epochs"][-1]["epoch"] + 1
+    assert 3 not in trained(store)[after[2]["cam_id"]]
 
 
 def test_every_judged_epoch_is_kept_with_settings_of_four_digits(interrupted: Any) -> None:
@@ -174,27 +227,30 @@ def test_the_best_and_the_papers_setting_are_scored_on_the_held_out_half(
     assert not (store / "sweeps").exists()
 
 
-def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any) -> None:
+def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any, port: int) -> None:
     store = interrupted["store"]
-    runs = {found["tags"].get("wsss.search_trial"): found for found in mlflow_runs(store)}
+    tracked = mlflow_runs(store / "mlflow.db")
+    runs = {found.tags.get("wsss.search_trial"): found for found in tracked}
     parent = runs.pop(None)
-    assert sorted(runs) == ["0", "1", "2", "3", "reference"]
-    assert {found["status"] for found in (parent, *runs.values())} == {"FINISHED"}
+    assert len(runs) == len(tracked) - 1
+    assert runs.keys() == {"0", "1", "2", "reference"}
+    assert {found.status for found in tracked} == {"FINISHED"}
     finished = [k for k in history(store) if k["status"] == "finished"]
     best = max(known["epochs"][-1]["objective"] for known in finished)
-    assert parent["metrics"]["objective/best_so_far"] == pytest.approx(best)
-    assert "objective/held_out_paper_setting" in parent["metrics"]
-    assert parent["artifacts"] == ["search.txt"]
+    assert parent.last("objective/best_so_far") == pytest.approx(best)
+    assert "objective/held_out_paper_setting" in parent.metrics
+    artifacts = parent.artifact_uri.removeprefix(f"{STORE}/")
+    assert [key for key in keys(port) if key.startswith(artifacts)] == [f"{artifacts}/search.txt"]
     for found in runs.values():
-        assert found["tags"]["mlflow.parentRunId"] == parent["id"]
+        assert found.tags["mlflow.parentRunId"] == parent.id
     for known in history(store):
         found = runs[str(known["number"])]
-        judged = [[record["epoch"], record["objective"]] for record in known["epochs"]]
-        assert found["objective"] == judged
+        judged = [(record["epoch"], record["objective"]) for record in known["epochs"]]
+        assert found.metrics["objective/search_half"] == judged
         stopped = str(known["status"] == "stopped").lower()
-        assert found["tags"]["wsss.stopped_early"] == stopped
+        assert found.tags["wsss.stopped_early"] == stopped
         for key, value in known["settings"].items():
-            assert float(found["params"][key]) == value
+            assert float(found.params[key]) == value
 
 
 def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
@@ -202,54 +258,14 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
 ) -> None:
     store = interrupted["store"]
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
-    words = command(pictures, store)
-    again = run([words[0], "-X", "importtime", *words[1:]])
+    words = command(pictures, STORE)
+    again = run([words[0], "-X", "importtime", *words[1:]], store)
     assert again.returncode == 0, again.stderr
-    assert "4 of 4 trials done, 0 to run" in again.stdout
+    assert "3 of 3 trials done, 0 to run" in again.stdout
     loaded = {line.split("|")[-1].strip() for line in again.stderr.splitlines()}
     assert "sweeps.run.driver" in loaded
     assert not loaded & {"torch", "ray", "mlflow", "optuna"}
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
-
-
-def test_a_larger_search_runs_only_what_is_new_and_stops_it_if_it_is_poor(
-    interrupted: Any, pictures: Path, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    shutil.copytree(interrupted["store"], store)
-    shutil.rmtree(store / "ray")  # the history is enough
-    known = history(store)
-    for path, one in zip(sorted(store.glob("searches/*/trials/*.json")), known, strict=True):
-        one["epochs"][0]["objective"] = 99.0  # so good that whatever comes next is poor
-        path.write_text(json.dumps(one))
-    before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
-    larger = run(command(pictures, store, samples=5))
-    assert larger.returncode == 0, larger.stdout + larger.stderr
-    *old, new = history(store)
-    assert old == known
-    assert new["status"] == "stopped"
-    assert [record["epoch"] for record in new["epochs"]] == [1]
-    assert 3 not in trained(store)[new["cam_id"]]
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    logged = [f for f in mlflow_runs(store) if f["tags"].get("wsss.search_trial") == "4"]
-    assert [f["tags"]["wsss.stopped_early"] for f in logged] == ["true"]
-    assert [f["status"] for f in logged] == ["FINISHED"]
-
-
-def test_a_diverged_training_is_worth_nothing_and_does_not_end_the_search(
-    pictures: Path, tmp_path: Path
-) -> None:
-    away = "http://127.0.0.1:9"  # the discard port: a tracking server that is away
-    words = command(
-        pictures, tmp_path / "store", "--space", "train.lr=1e35:1e36", "--set",
-        "train.clip_norm=null", samples=1,
-    )  # fmt: skip
-    done = run(words, MLFLOW_TRACKING_URI=away)
-    (known,) = history(tmp_path / "store")
-    assert known["status"] == "diverged"
-    assert "lower train.lr" in known["message"]
-    assert "is not up to date" in done.stdout
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -263,7 +279,7 @@ def test_a_diverged_training_is_worth_nothing_and_does_not_end_the_search(
 def test_a_wrong_search_is_refused_before_anything_is_written(
     pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
 ) -> None:
-    refused = run(command(pictures, tmp_path / "store", *more))
+    refused = run(command(pictures, tmp_path / "store", *more), tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
     assert named in refused.stderr

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from click.testing import Result
 from filelock import FileLock
+from mlflow_file import mlflow_runs
+from torchvision.models import resnet18
+from typer.testing import CliRunner
 
-from sweeps.stages.stage import Place
-from sweeps.stages.trial import run_group
-from sweeps.store.store import CamFolder, Store
+from sweeps.cli import app
+from sweeps.store.store import CamFolder
 from wsss.data.drawn import draw_voc
-from wsss.overrides import apply_overrides, parse_assignments
-from wsss.presets import TINY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -53,6 +55,11 @@ def run(command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def invoke(command: list[str]) -> Result:
+    """Run a command in this process, which has loaded torch anyway."""
+    return CliRunner(env={"MLFLOW_TRACKING_URI": None}).invoke(app, command[3:])
+
+
 def epochs(store: Path) -> dict[str, list[int]]:
     return {
         path.name: [record["epoch"] for record in CamFolder(path).epochs()]
@@ -63,22 +70,6 @@ def epochs(store: Path) -> dict[str, list[int]]:
 def results(store: Path) -> dict[str, dict[str, Any]]:
     paths = (store / "runs").glob("*/done.json")
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
-
-
-def mlflow_runs(uri: str) -> list[dict[str, Any]]:
-    """Read MLflow in a process of its own: importing it warns."""
-    script = (
-        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
-        "e = c.get_experiment_by_name('wsss');"
-        "print(json.dumps([dict(status=r.info.status, tags=r.data.tags, metrics=r.data.metrics,"
-        " params=r.data.params, artifacts=sorted(a.path for a in c.list_artifacts(r.info.run_id)))"
-        " for r in c.search_runs([e.experiment_id])]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, uri], capture_output=True, text=True, check=True, timeout=120
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -143,22 +134,23 @@ def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any)
 
 def test_mlflow_shows_one_finished_run_per_trial_and_none_running(killed: Any) -> None:
     store, _, _, _ = killed
-    runs = mlflow_runs(f"sqlite:///{store / 'mlflow.db'}")
-    trials = [found for found in runs if found["tags"]["wsss.role"] == "trial"]
-    assert {found["tags"]["wsss.run_id"] for found in trials} == set(results(store))
+    runs = mlflow_runs(store / "mlflow.db")
+    trials = [found for found in runs if found.tags["wsss.role"] == "trial"]
+    assert {found.tags["wsss.run_id"] for found in trials} == set(results(store))
     assert len(trials) == 4
-    assert {found["status"] for found in runs} == {"FINISHED"}
-    parents = [found for found in runs if found["tags"]["wsss.role"] == "sweep"]
+    assert {found.status for found in runs} == {"FINISHED"}
+    parents = [found for found in runs if found.tags["wsss.role"] == "sweep"]
     assert len(parents) == 1
     for found in trials:
-        scored = results(store)[found["tags"]["wsss.run_id"]]
-        assert found["metrics"]["miou/fixed"] == pytest.approx(scored["miou_fixed"])
-        assert found["metrics"]["train/epoch"] == 3
-        assert {"train/loss", "train/loss_cls"} <= set(found["metrics"])
-        assert found["params"]["train.epochs"] == "3"
-        assert {"config.json", "threshold_curve.png", "cam_gallery.png", "checkpoint"} <= set(
-            found["artifacts"]
-        )
+        scored = results(store)[found.tags["wsss.run_id"]]
+        assert found.last("miou/fixed") == pytest.approx(scored["miou_fixed"])
+        assert found.last("train/epoch") == 3
+        assert {"train/loss", "train/loss_cls"} <= found.metrics.keys()
+        assert found.params["train.epochs"] == "3"
+        logged = Path(found.artifact_uri.removeprefix("file://"))
+        assert {"config.json", "threshold_curve.png", "cam_gallery.png", "checkpoint"} <= {
+            path.name for path in logged.iterdir()
+        }
 
 
 def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
@@ -177,55 +169,12 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
     store, _, _, _ = killed
     (sweep,) = (path.parent for path in store.glob("sweeps/*/sweep.json"))
     with FileLock(sweep / "driver.lock").acquire(timeout=0):
-        more = run(sweep_command(pictures, store, "--seeds", "2"))
-        sync = run([sys.executable, "-m", "sweeps", "sync", "--store", str(store)])
-    assert more.returncode == sync.returncode == 2
+        more = invoke(sweep_command(pictures, store, "--seeds", "2"))
+        sync = CliRunner().invoke(app, ["sync", "--store", str(store)])
+    assert more.exit_code == sync.exit_code == 2
     assert "another process runs sweep VI-tiny" in more.stderr
     assert "is running" in sync.stderr
     assert len(results(store)) == 4
-
-
-def test_two_ray_train_workers_give_the_result_of_the_inline_trial(
-    pictures: Path, tmp_path: Path
-) -> None:
-    """Two processes share the global batch; frozen norms make their gradient the whole batch's."""
-    script = tmp_path / "one_trial.py"
-    script.write_text(
-        "import json, sys\n"
-        "from pathlib import Path\n"
-        "import ray\n"
-        "from sweeps.run.ray_train import Workers, fit\n"
-        "from sweeps.run.trainable import on_one_rank\n"
-        "from sweeps.stages.stage import Place\n"
-        "from sweeps.store.store import Store\n"
-        "from wsss.config import RunConfig\n"
-        "config, store, data = sys.argv[1:]\n"
-        "place = Place(Store(Path(store)), Path(data))\n"
-        "item = (RunConfig.model_validate(json.loads(config)),), place\n"
-        "ray.init('local', num_cpus=2, log_to_driver=False)\n"
-        "fit(on_one_rank, item, Workers(2, 0, 0.5), name='one',\n"
-        "    storage=Path(store) / 'ray_train')\n"
-    )
-    views = ("views.enhanced=true", "views.decreased=true", "network.context_association=true")
-    config = apply_overrides(TINY, parse_assignments([*SHRUNK, *views]))
-    stores = tmp_path / "alone", tmp_path / "together"
-    for _ in run_group([config], Place(Store(stores[0]), pictures)):
-        pass
-    words = [sys.executable, str(script), config.model_dump_json(), str(stores[1]), str(pictures)]
-    done = run(words)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (alone, alone_miou, one), (together, together_miou, two) = map(figures, stores)
-    assert (one, two) == (1, 2)
-    assert together == [pytest.approx(epoch, rel=1e-3) for epoch in alone]
-    assert together_miou == pytest.approx(alone_miou, abs=0.5)
-
-
-def figures(store: Path) -> tuple[list[list[float]], float, int]:
-    """Losses of each epoch, mIoU and number of processes of a store's one trial."""
-    (metrics,) = results(store).values()
-    (cam,) = (store / "cams").iterdir()
-    losses = [record["step_losses"] for record in CamFolder(cam).epochs()]
-    return losses, metrics["miou_fixed"], metrics["environment"]["processes"]
 
 
 @pytest.mark.parametrize(
@@ -241,8 +190,8 @@ def figures(store: Path) -> tuple[list[list[float]], float, int]:
 def test_a_wrong_setting_is_refused_by_name_before_anything_is_written(
     pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
 ) -> None:
-    refused = run(sweep_command(pictures, tmp_path / "store", *more))
-    assert refused.returncode == 2
+    refused = invoke(sweep_command(pictures, tmp_path / "store", *more))
+    assert refused.exit_code == 2
     assert refused.stderr.startswith("error: ")
     assert named in refused.stderr
     assert not (tmp_path / "store").exists()
@@ -251,16 +200,13 @@ def test_a_wrong_setting_is_refused_by_name_before_anything_is_written(
 def test_a_weights_file_of_another_backbone_is_refused_before_a_trial_starts(
     pictures: Path, tmp_path: Path
 ) -> None:
-    import torch
-    from torchvision.models import resnet18
-
     wrong = tmp_path / "resnet18.pt"
     torch.save(resnet18().state_dict(), wrong)
     command = sweep_command(
         pictures, tmp_path / "store", "--weights", str(wrong), "--set",
         "network.backbone=mobilenet_v2",
     )  # fmt: skip
-    refused = run(command)
-    assert refused.returncode == 2
+    refused = invoke(command)
+    assert refused.exit_code == 2
     assert "resnet18.pt: no weights of mobilenet_v2" in refused.stderr
     assert not list((tmp_path / "store").glob("cams/*"))

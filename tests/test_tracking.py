@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -322,6 +323,7 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
     given: list[Any] = []
 
     def log_model(network: nn.Module, **options: Any) -> None:
+        assert f"torch=={version('torch')}" in options["pip_requirements"]
         given.append((network, tracking.mlflow.get_tracking_uri(), options["name"]))
 
     monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))

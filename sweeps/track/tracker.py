@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -51,6 +52,9 @@ MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 ACTIVE = "active"
 MAX_BATCH = 900
 """Metrics in one request. MLflow takes 1000 entries, and up to 100 of them may be tags."""
+NETWORK_NEEDS = ("mlflow", "cloudpickle", "numpy", "torch")
+"""What is to be installed beside this project to load a logged network. MLflow would find it by
+loading each network in a new process, which takes ten seconds."""
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -334,7 +338,10 @@ class _Experiment:
         if outcome.network is not None and not is_whole:
             network = outcome.network()
             with _default_server(self.uri), mlflow.start_run(run_id=run_id):
-                mlflow.pytorch.log_model(network, name="network", serialization_format="pickle")
+                mlflow.pytorch.log_model(
+                    network, name="network", serialization_format="pickle",
+                    pip_requirements=[f"{name}=={version(name)}" for name in NETWORK_NEEDS],
+                )  # fmt: skip
 
     def _lost_files(self, run: Run) -> bool:
         """Whether artifacts of a run of this machine are gone, as from a store copied in part."""
