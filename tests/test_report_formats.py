@@ -36,7 +36,9 @@ from sweeps.report.latex import latex
 from sweeps.report.markdown import markdown
 from sweeps.report.write import as_text
 
-HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 100%\x1b[2J\r"
+HOSTILE = (
+    "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 9%\x1b[2J\x1b]0;x\x07\r"
+)
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -214,6 +216,7 @@ def test_latex_stays_balanced(hostile: Document) -> None:
         ("[1, 2] ± 3", r"{[}1, 2{]} $\pm$ 3"),
         ("x^2 ~ <y>", r"x\textasciicircum{}2 \textasciitilde{} \textless{}y\textgreater{}"),
         ("snowman ☃ é", "snowman ? é"),
+        ("*x", "{*}x"),  # LaTeX takes \\\\* for a command of its own
     ],
 )
 def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None:

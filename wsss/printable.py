@@ -1,4 +1,4 @@
-"""Text from outside, as an error message, a terminal or a report may show it."""
+"""Text as an error message, a terminal or a report may show it."""
 
 import re
 
@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in KEPT else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `1,464 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def quoted(value: object) -> str:

@@ -34,25 +34,6 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
 
 
-def p_value(p: float | None) -> str:
-    """Return a p-value, or that it is below .001."""
-    if p is None:
-        return DASH
-    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as 45 s, 12 min or 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 seed` or `3 seeds`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def listed(items: Sequence[str]) -> str:
     """Return `a`, `a and b` or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

@@ -15,6 +15,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wsss.printable import counted
+
 INK = "#010203"
 """The sentinel; used for nothing else, because it is replaced in every attribute of the SVG."""
 
@@ -129,7 +131,7 @@ def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]
 
 def mean_of_seeds(count: int) -> str:
     """Return what a line stands for: `1 seed` or `mean of 3 seeds`."""
-    return "1 seed" if count == 1 else f"mean of {count} seeds"
+    return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
 
 
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:

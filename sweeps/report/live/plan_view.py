@@ -14,6 +14,7 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.store.store import Store
+from wsss.printable import counted
 
 MAX_CONFIGURATIONS = 60
 """More than these are summed up by table, unless all are asked for."""
@@ -75,10 +76,12 @@ class PlanView:
     def totals(self) -> str:
         """Return cells, configurations and trials, and how many are in which state."""
         plan = self.plan
-        seeds = "1 seed" if len(plan.seeds) == 1 else f"up to {len(plan.seeds)} seeds"
+        up_to = "" if len(plan.seeds) == 1 else "up to "
         return (
-            f"{len(plan.cell_trials)} cells, {plan.num_configs} distinct configurations, {seeds}: "
-            f"{len(plan.trials)} trials, {count_statuses(self.states.values())}"
+            f"{counted(len(plan.cell_trials), 'cell')}, "
+            f"{counted(plan.num_configs, 'distinct configuration')}, "
+            f"{up_to}{counted(len(plan.seeds), 'seed')}: {counted(len(plan.trials), 'trial')}, "
+            f"{count_statuses(self.states.values())}"
         )
 
     def as_json(self) -> dict[str, Any]:

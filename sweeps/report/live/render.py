@@ -1,6 +1,5 @@
 """A table in the terminal: the paper's layout, the measured mIoU beside the printed one."""
 
-import statistics
 from collections.abc import Sequence
 from io import StringIO
 
@@ -8,9 +7,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sweeps.evidence.seeds import mean_sd
 from sweeps.plan.scale import scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
+from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
@@ -87,12 +88,12 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     failures = [found for found in (run.failure() for run in runs) if found]
     text = Text()
     if metrics:
-        text.append(mean_and_spread([found["miou_fixed"] for found in metrics]), style="bold")
-        text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
+        text.append(_mean([found["miou_fixed"] for found in metrics]), style="bold")
+        text.append("  " + _mean([found["miou_best"] for found in metrics]) + "*")
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        text.append(f"\nAUC {mean_and_spread(aucs)}")
+        text.append(f"\nAUC {_mean(aucs)}")
         if any(store.cam(trial.cam_id).warning() for trial in trials):
             text.append("\nat the label prior", style="yellow")
         if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):
@@ -106,8 +107,6 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     return text
 
 
-def mean_and_spread(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±.56` (mean and sample SD over seeds) for two values or more."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.fmean(values):.2f}±{statistics.stdev(values):.2f}"
+def _mean(values: list[float]) -> str:
+    """Return `12.34`, or `12.34±0.56` for two seeds or more."""
+    return mean_and_sd(*mean_sd(values)).replace(" ± ", "±")

@@ -7,6 +7,7 @@ from rich.console import Console
 from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
 from sweeps.report.document import Column, Document, Grid, Records, Row, RowGroup, Text
 from sweeps.report.terminal import print_document
+from sweeps.report.words import DASH, number
 from sweeps.report.write import as_text
 from wsss.identity import cam_id
 
@@ -51,9 +52,9 @@ def _paper_row(search: Search, history: History) -> Row:
     entries = (
         "paper",
         _settings({r.key: flat[r.key] for r in search.space.ranges}),
-        _figure(found.get("objective")),
-        _figure(found.get("held_out")),
-        f"{search.base.train.epochs}" if found else "-",
+        number(found.get("objective")),
+        number(found.get("held_out")),
+        f"{search.base.train.epochs}" if found else DASH,
     )
     return Row((), entries)
 
@@ -65,10 +66,10 @@ def _rows(history: History) -> tuple[Row, ...]:
         finished = trial.status == "finished"
         rank += finished
         entries = (
-            f"{rank}" if finished else "-",
+            f"{rank}" if finished else DASH,
             _settings(trial.settings),
-            _figure(trial.objective if trial.status not in WORTHLESS else None),
-            _figure(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
+            number(trial.objective if trial.status not in WORTHLESS else None),
+            number(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
             _epochs(trial),
         )
         rows.append(Row((), entries))
@@ -79,10 +80,6 @@ def _epochs(trial: SearchTrial) -> str:
     """Return how many epochs were judged, and what became of the trial."""
     marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
     return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _settings(values: Mapping[str, float | None]) -> str:

@@ -18,6 +18,7 @@ from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import time_left
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 
 def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RichTable]:
@@ -109,7 +110,7 @@ class Status:
         if failed:
             text.append("run them again with: sweeps run ... --retry-failed\n")
         counts = count_statuses(self.states.values())
-        text.append(f"{counts} of {len(self.states)} trials; {time_left(self.cost)}")
+        text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
         return text
 
     def view(self) -> Group:

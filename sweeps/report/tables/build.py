@@ -11,15 +11,16 @@ from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.scale import changed_settings, readings, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
+from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.findings import findings, headline
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_pictures
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, duration
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `make mlflow` serves a store's own SQLite file."""
@@ -249,13 +250,16 @@ def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     done = [r for t in plan.trials if (r := results.by_id[t.run_id]).metrics]
-    devices = Counter[str]()
+    spent = Counter[str]()
     for result in done:
         environment = (result.metrics or {})["environment"]
-        devices[environment["device"]] += result.seconds * environment.get("processes", 1)
-    return (
+        spent[environment["device"]] += result.seconds * environment.get("processes", 1)
+    found = [
         ("trials", f"{len(done)} finished of {counted(len(plan.trials), 'trial')}"),
         ("configurations", f"{plan.num_configs} distinct behind {len(plan.cell_trials)} cells"),
-        *((f"{device} time, all trials", duration(spent)) for device, spent in devices.items()),
-        *([("mean per trial", duration(sum(r.seconds for r in done) / len(done)))] if done else []),
-    )
+    ]
+    found += [(f"{device} time, all trials", format_seconds(s)) for device, s in spent.items()]
+    if done:
+        mean = sum(result.seconds for result in done) / len(done)
+        found.append(("mean per trial", format_seconds(mean)))
+    return tuple(found)

@@ -31,12 +31,11 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
+from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
     DASH,
-    counted,
-    duration,
     interval,
     mean_and_sd,
     number,
@@ -46,6 +45,7 @@ from sweeps.report.words import (
 from sweeps.report.write import write_document
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
+from wsss.printable import counted
 
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""
@@ -235,7 +235,7 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[str, ...]:
         signed(evidence.differences.mean) if evidence else DASH,
         interval(_seed_bounds(evidence), sign=True),
         interval(cell.image_difference, sign=True),
-        duration(cell.seconds) if cell.seconds else DASH,
+        format_seconds(cell.seconds) if cell.seconds else DASH,
     )
 
 

@@ -10,10 +10,12 @@ from sweeps.evidence.images import argmax_stability, argmax_stability_over_image
 from sweeps.evidence.level import KIND_WORDS, Kind
 from sweeps.evidence.power import minimum_detectable, seeds_needed
 from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
+from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, listed, number, p_value
+from sweeps.report.words import listed, number
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""
@@ -116,7 +118,7 @@ def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
         found["their interaction"] = anova.interaction
     adjusted = holm([effect.p for effect in found.values()])
     return [
-        f"{name} matters (Holm p {p_value(p)})"
+        f"{name} matters (Holm {p_words(p)})"
         for name, p in zip(found, adjusted, strict=True)
         if p is not None and p < ALPHA
     ]
@@ -268,16 +270,11 @@ def _factors(table: Table, cells: Cells) -> list[str]:
     if anova.interaction:
         effects.append(("their interaction", anova.interaction))
     parts = [
-        f"{name} explains {100 * e.eta_squared:.0f} % of the variance (p {_equals(e.p)})"
+        f"{name} explains {100 * e.eta_squared:.0f} % of the variance ({p_words(e.p)})"
         for name, e in effects
     ]
     error = "" if anova.interaction else ", one seed: the interaction serves as error"
     return [f"Two-way ANOVA over {counted(len(values), 'seed')}{error}: {listed(parts)}."]
-
-
-def _equals(p: float | None) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _winner(table: Table, cells: Cells, results: Results) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import load_image_counts
-from sweeps.evidence.images import ImageCounts, Resamples
+from sweeps.evidence.images import ImageCounts, Resamples, percentiles
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
@@ -51,7 +51,6 @@ class Results:
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self._resamples: dict[int, Resamples] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
-        self._mious: dict[str, NDArray[np.float64]] = {}
 
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
@@ -86,15 +85,19 @@ class Results:
 
         None if a trial has no counts or scored other images than the rest, or just one image.
         """
-        found = [self.counts(run_id) for run_id in run_ids]
-        image_ids = {counts[0] if counts else () for counts in found}
-        if len(image_ids) != 1 or len(image_ids.pop()) < 2:
+        found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
+        images = {image_ids for image_ids, _ in found}
+        if len(found) < len(run_ids) or len(images) != 1:
             return None
-        return np.mean([self._resampled(run_id) for run_id in run_ids], axis=0)
+        num_images = len(images.pop())
+        if num_images < 2:
+            return None
+        return self.resamples(num_images).mean_mious([counts for _, counts in found])
 
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
-        return _percentiles(self.resampled(run_ids))
+        found = self.resampled(run_ids)
+        return None if found is None else percentiles(found, LEVEL)
 
     def image_difference(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
@@ -103,7 +106,7 @@ class Results:
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
         ours, theirs = self.resampled(run_ids), self.resampled(baseline_ids)
-        return None if ours is None or theirs is None else _percentiles(ours - theirs)
+        return None if ours is None or theirs is None else percentiles(ours - theirs, LEVEL)
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
@@ -130,13 +133,6 @@ class Results:
             self._resamples[num_images] = Resamples(num_images, NUM_RESAMPLES, rng_seed=0)
         return self._resamples[num_images]
 
-    def _resampled(self, run_id: str) -> NDArray[np.float64]:
-        if run_id not in self._mious:
-            found = self.counts(run_id)
-            assert found is not None
-            self._mious[run_id] = self.resamples(len(found[0])).mious(found[1])
-        return self._mious[run_id]
-
 
 def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:
     """Return a finished trial's mIoU under each measure; nothing for one that has not ended."""
@@ -148,10 +144,3 @@ def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure
         Measure.best: metrics["miou_best"],
         Measure.auc: area_under_curve(metrics["curve"], labels),
     }
-
-
-def _percentiles(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
