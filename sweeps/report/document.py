@@ -20,11 +20,15 @@ class Format(StrEnum):
     terminal = "terminal"
 
 
+DASH = "–"
+"""An entry that says nothing."""
+
 ALL = frozenset(Format)
 ON_PAGES = frozenset({Format.html, Format.markdown})
 """Formats that are scrolled, and so have room for everything."""
 
 BadgeTone = Literal["good", "fair", "bad", "open", "plain"]
+"""good to bad; open: not decided; plain: nothing to decide."""
 Tone = Literal["plain", "soft", "mark"]
 """soft: an explanation; mark: a warning under which all else stands."""
 
@@ -52,11 +56,22 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """What to read first: a verdict, which may be empty, and what speaks for it."""
+class Strip:
+    """A question with its answer on coloured ground."""
 
-    verdict: str
-    items: tuple[str, ...]
+    question: str
+    answer: str
+    tone: BadgeTone = "plain"
+    command: str = ""
+    """What to do next; empty if there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, never broken, and what it is."""
+
+    lead: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ class Measured:
     links: tuple[tuple[str, str], ...]
 
 
-Entry = str | Measured
+Entry = str | Badge | Measured
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,8 @@ class Column:
     wraps: bool = False
     """Whether its entries are sentences."""
     shaded: bool = False
+    faint: bool = False
+    """Whether its numbers are not to be held against the others."""
     formats: frozenset[Format] = ALL
 
 
@@ -151,14 +168,24 @@ class Grid:
     """Its look on a page. layout: as printed in the paper, with several facts in an entry."""
 
     def seen_in(self, form: Format) -> "Grid":
-        """Return the table without the rows and columns that a format has no room for."""
-        kept = [index for index, column in enumerate(self.columns) if form in column.formats]
-        groups = tuple(
-            replace(group, rows=rows)
-            for group in self.groups
-            if (rows := tuple(row.cut(kept) for row in group.rows if form in row.formats))
+        """Return the table without the rows and columns that a format has no room for.
+
+        Nor has it columns in which no row says anything.
+        """
+        groups = [[row for row in group.rows if form in row.formats] for group in self.groups]
+        said = [
+            any(plain(row.entries[index]) not in ("", DASH) for rows in groups for row in rows)
+            for index in range(len(self.columns))
+        ]
+        kept = [i for i, column in enumerate(self.columns) if form in column.formats and said[i]]
+        shown_groups = tuple(
+            replace(group, rows=tuple(row.cut(kept) for row in rows))
+            for group, rows in zip(self.groups, groups, strict=True)
+            if rows
         )
-        return replace(self, columns=tuple(self.columns[index] for index in kept), groups=groups)
+        return replace(
+            self, columns=tuple(self.columns[index] for index in kept), groups=shown_groups
+        )
 
 
 def in_one_group(rows: tuple[Row, ...]) -> tuple[RowGroup, ...]:
@@ -203,9 +230,8 @@ class Only:
     blocks: "tuple[Block, ...]"
 
 
-Block = (
-    Text | Heading | Bullets | Panel | Facts | Links | Grid | Picture | Pictures | Details | Only
-)
+Words = Text | Heading | Bullets | Strip | Command | Facts | Links
+Block = Words | Grid | Picture | Pictures | Details | Only
 
 
 @dataclass(frozen=True)
@@ -242,8 +268,8 @@ class Document:
     """What stands above the sections: data and settings, warnings, how to read the tables."""
     sections: tuple[Section, ...]
     records: Records
-    small_scale: bool
-    """Whether each of its tables is marked as not of the paper's scale."""
+    mark: str = ""
+    """What each of its tables is marked with, e.g. as not of the paper's scale."""
 
     def sections_in(self, form: Format) -> tuple[Section, ...]:
         """Return the sections that a format shows."""
@@ -264,6 +290,8 @@ def plain(entry: Entry) -> str:
     """Return an entry as text, the printed number in parentheses."""
     if isinstance(entry, str):
         return entry
+    if isinstance(entry, Badge):
+        return entry.text
     return f"{entry.text} ({entry.printed})" if entry.printed else entry.text
 
 

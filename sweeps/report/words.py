@@ -1,11 +1,13 @@
 """What reports share: how numbers and short phrases are written, and the notes on the paper."""
 
+import re
 from collections.abc import Sequence
 
-from sweeps.report.document import Block, Bullets, Format, Section, Text
+from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
 from sweeps.tables.notes import PaperNote
 
-DASH = "–"
+_LAMBDA = re.compile(r"(?<![\w.])lambda_(?=b?s(?!\w))")
+"""In words, and not in the name of a setting such as transfer.lambda_s."""
 MISSING = "missing"
 
 
@@ -32,6 +34,11 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
     if mean is None:
         return MISSING
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def greek(text: str) -> str:
+    """Return text with λ_s for lambda_s, where fonts have it."""
+    return _LAMBDA.sub("λ_", text)
 
 
 def listed(items: Sequence[str]) -> str:

@@ -12,15 +12,15 @@ from sweeps.plan.headline import (
     Headline,
     chain_metrics,
     describe_segmentation,
-    scale_warning,
+    headline_scale,
     source_of,
 )
+from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.stages.export import read_export
 from sweeps.stages.segmentation import read_png
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
-from wsss.data.classes import VOC_CLASSES
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import VocDataset
@@ -80,8 +80,7 @@ class HeadlineReport:
 
     headline: Headline
     created: str
-    warning: str | None
-    """The mark of numbers that are not at the paper's scale."""
+    scale: Scale
     findings: tuple[str, ...]
     """What came out, in sentences."""
     networks: tuple[NetworkRow, ...]
@@ -92,8 +91,6 @@ class HeadlineReport:
     """Data, images and network behind the labels."""
     network_scale: str
     """Data, images and network behind Tables I and II."""
-    same_classes: bool
-    """Whether the data has the classes of the paper's Table II."""
     class_names: tuple[str, ...]
     """Background first."""
     paper_notes: tuple[PaperNote, ...]
@@ -120,14 +117,13 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        warning=scale_warning(headline),
+        scale=headline_scale(headline, class_names[1:]),
         findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
         labels_paper=cells[headline.cell].paper,
         label_scale=headline.sweep.describe(),
         network_scale=_network_scale(headline, networks),
-        same_classes=class_names[1:] == VOC_CLASSES,
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),

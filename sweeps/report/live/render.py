@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.evidence.seeds import mean_sd
-from sweeps.plan.scale import scale_marks
+from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.words import mean_and_sd
@@ -24,17 +24,13 @@ LEGEND = (
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
     "over all thresholds from {low:g} to {high:g}, none chosen; the number which the paper printed."
 )
-SMALL_SCALE = (
-    "SMALL SCALE, preset {preset}: not the paper's data, backbone or schedule. The numbers show "
-    "how the method behaves here; they neither confirm nor refute the paper's."
-)
 
 
-def header_lines(sweep: Sweep) -> list[str]:
-    """Return what stands above every table of a sweep."""
+def header_lines(sweep: Sweep, store: Store) -> list[str]:
+    """Return what stands above the tables of a sweep."""
     lines = [sweep.describe()]
-    if scale_marks(sweep):
-        lines.append(SMALL_SCALE.format(preset=sweep.preset))
+    if warning := scale_of(sweep, scored_classes(sweep, store)).warning:
+        lines.append(warning)
     labels = sweep.base.labels
     low, high = labels.threshold_range
     lines.append(LEGEND.format(score=labels.background_score, low=low, high=high))
@@ -71,7 +67,7 @@ def render_tables(sweep: Sweep, store: Store) -> str:
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     """Print all tables of a sweep with their header."""
     plan = sweep.plan
-    for line in header_lines(sweep):
+    for line in header_lines(sweep, store):
         console.print(Text(line))
     for table in plan.tables:
         console.print(result_table(table, plan, store))

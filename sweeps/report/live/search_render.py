@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
-from sweeps.report.document import Column, Document, Grid, Records, Row, RowGroup, Text
+from sweeps.report.document import DASH, Column, Document, Grid, Records, Row, RowGroup, Text
 from sweeps.report.terminal import print_document
-from sweeps.report.words import DASH, number
+from sweeps.report.words import number
 from sweeps.report.write import as_text
 from wsss.identity import cam_id
 
@@ -42,7 +42,7 @@ def search_document(search: Search, history: History) -> Document:
     groups = RowGroup("", (_paper_row(search, history),)), RowGroup("", _rows(history))
     grid = Grid("trials", (), columns, groups)
     head = Text(search.describe()), grid, Text(CAVEAT)
-    return Document(f"Search {search.name}", head, (), Records((), ()), small_scale=False)
+    return Document(f"Search {search.name}", head, (), Records((), ()))
 
 
 def _paper_row(search: Search, history: History) -> Row:

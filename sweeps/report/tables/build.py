@@ -8,17 +8,20 @@ from sweeps.evidence import calibration
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.plan.scale import changed_settings, readings, scale_marks
+from sweeps.plan.command import run_command
+from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.report.tables.findings import findings, headline
+from sweeps.report.tables.answer import answer
+from sweeps.report.tables.findings import findings
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_pictures
 from sweeps.report.tables.results import Results
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
+from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 from wsss.printable import counted
 
@@ -45,15 +48,21 @@ def build_report(
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
     links = _Links(store, mlflow_url)
-    marks = scale_marks(sweep)
+    scale = scale_of(sweep, scored_classes(sweep, store))
+
+    def command(num_seeds: int) -> str:
+        return run_command(sweep, store, num_seeds=num_seeds)
+
+    provenance = _provenance(sweep, store, results)
     tables, pictured = [], set[str]()
     for table in plan.tables:
-        cells = _Weighed(table, plan, results, margin).cells(links)
+        cells = _Weighed(table, plan, results, margin, scale).cells(links)
         tables.append(
             TableReport(
                 table=table,
                 cells=cells,
-                headline=headline(cells, small_scale=bool(marks)),
+                answer=answer(table, cells, scale, margin, command),
+                scale=scale,
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 pictures=table_pictures(table, cells, plan, results, pictured),
@@ -64,12 +73,14 @@ def build_report(
         measure=measure,
         margin=margin,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        scale_marks=marks,
+        scale=scale,
+        command=command(sweep.num_seeds),
+        about=_about(provenance),
         tables=tuple(tables),
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
-        provenance=_provenance(sweep, store, results),
+        provenance=provenance,
         failures=_failures(plan, results),
         failure_meanings=_failure_meanings(plan, results),
         warnings=_warnings(plan, results),
@@ -88,8 +99,11 @@ def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, .
 class _Weighed:
     """A table's trials with their mIoU under every measure, and what these are evidence of."""
 
-    def __init__(self, table: Table, plan: Plan, results: Results, margin: float) -> None:
+    def __init__(
+        self, table: Table, plan: Plan, results: Results, margin: float, scale: Scale
+    ) -> None:
         self.table, self.plan, self.results = table, plan, results
+        self.comparable = not scale.other_classes
         self.run_ids = {
             reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
             for reference, _ in table.cells()
@@ -135,7 +149,7 @@ class _Weighed:
             of[reference] = first.setdefault(tuple(self.run_ids[reference].values()), reference)
         distinct = set(of.values())
         found = table_verdicts(
-            {reference: printed[reference] for reference in distinct},
+            {ref: printed[ref] if self.comparable else None for ref in distinct},
             {reference: values[reference] for reference in distinct},
             baseline,
             margin,
@@ -160,6 +174,7 @@ class _Weighed:
             reference=reference,
             labels=labels,
             paper=paper,
+            comparable=self.comparable,
             run_ids=own,
             values=mine,
             mious={measure: self.mious[measure][reference] for measure in Measure},
@@ -224,6 +239,16 @@ def _provenance(sweep: Sweep, store: Store, results: Results) -> tuple[tuple[str
         mixed = ", ".join(f"{value} ({n} trials)" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
+
+
+def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return what the head of a report says of where its numbers come from."""
+    known = dict(provenance)
+    kept = (("code", "code_version"), ("device", "device"))
+    return (
+        *((name, known[key]) for name, key in kept if key in known),
+        ("paper", CITATION),
+    )
 
 
 def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:

@@ -1,21 +1,23 @@
 """A sweep's report as a document: words, tables and figures of its results, and their records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.evidence.seeds import mean_sd
 from sweeps.evidence.verdict import CellEvidence
-from sweeps.plan.scale import SMALL_SCALE
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import (
     ALL,
+    DASH,
     ON_PAGES,
     Badge,
-    BadgeTone,
     Block,
     Bullets,
     Column,
+    Command,
     Details,
     Document,
+    Entry,
     Facts,
     Format,
     Grid,
@@ -23,7 +25,6 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
-    Panel,
     Pictures,
     Records,
     Row,
@@ -32,10 +33,10 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
-    DASH,
     interval,
     mean_and_sd,
     number,
@@ -47,6 +48,7 @@ from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import counted
 
+HOW_TO_READ = "How to read this"
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""
 
@@ -54,9 +56,6 @@ _HTML = frozenset({Format.html})
 _LATEX = frozenset({Format.latex})
 _TERMINAL = frozenset({Format.terminal})
 
-_TONES: dict[str, BadgeTone] = {
-    "reproduced": "good", "trend only": "fair", "not reproduced": "bad", "not resolvable": "open",
-}  # fmt: skip
 _EVIDENCE = (
     Column("paper"),
     Column("measured: mean ± SD", short="measured"),
@@ -99,12 +98,19 @@ def report_folder(store: Store, sweep: Sweep) -> Path:
 
 def sweep_document(report: Report) -> Document:
     """Return what the report says, in every format."""
-    head: list[Block] = [Text(report.description)]
-    if report.scale_marks:
-        head.append(Text(_scale_warning(report), "mark"))
+    legend = tuple(Text(line, "soft") for line in _legend(report))
+    warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
+    about = Facts(("about", "this report"), report.about)
     return Document(
         title=report.title,
-        head=(*head, *(Text(line, "soft") for line in _legend(report))),
+        head=(
+            Only(ON_PAGES, tuple(replace(table.answer, command="") for table in report.tables)),
+            *warning,
+            Text(report.sweep.describe()),
+            Command("Command", report.command),
+            about,
+            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+        ),
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
@@ -114,19 +120,13 @@ def sweep_document(report: Report) -> Document:
             ),
             _settings_section(report),
             _provenance_section(report),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
         ),
         records=Records(
             _RECORD,
             tuple(_record(report, t, cell) for t in report.tables for cell in t.cells.values()),
         ),
-        small_scale=bool(report.scale_marks),
-    )
-
-
-def _scale_warning(report: Report) -> str:
-    return (
-        f"{SMALL_SCALE}: {'; '.join(report.scale_marks)}. These numbers show how the method "
-        "behaves here; they neither confirm nor refute the paper's."
+        mark=report.scale.word,
     )
 
 
@@ -137,6 +137,8 @@ def _legend(report: Report) -> tuple[str, ...]:
     return (
         f"Measured: {report.measure.describe(labels)}. "
         "Paper: as printed by Qin et al., TCSVT 2024.",
+        "Small-scale runs check nothing of the paper. There, reproduced is called agrees here, "
+        "trend only same sign here, and not reproduced disagrees here.",
         "Intervals over seeds say what another training would give on the same images; intervals "
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",
@@ -172,7 +174,8 @@ def _table_section(report: Report, found: TableReport) -> Section:
         caption=f"{table.title}: {what}; mean ± SD over seeds."
         + ("" if single else " In parentheses, the paper."),
         blocks=(
-            Panel(found.headline, (*found.findings, *remarks(found))),
+            found.answer,
+            Bullets((*found.findings, *remarks(found))),
             Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
@@ -200,8 +203,7 @@ def _as_printed(found: TableReport) -> Grid:
 
 def _entry(found: TableReport, reference: str) -> Measured:
     cell = found.cells[reference]
-    word = verdict_word(found, cell)
-    badges = [Badge(word, _TONES.get(word, "plain"))]
+    badges = [_badge(found, cell)]
     if cell.level and cell.level.kind:
         badges.append(Badge(level_word(found, cell)))
     printed = "" if cell.paper is None else number(cell.paper)
@@ -218,15 +220,18 @@ def _evidence(found: TableReport) -> Grid:
     """Return a line per cell: what was measured, the paper's number, the difference of each."""
     rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
     name = f"Evidence for table {found.table.name}"
-    return Grid(name, _label_names(found), _EVIDENCE, in_one_group(rows), style="evidence")
+    columns = _EVIDENCE
+    if found.scale.other_classes:
+        columns = (Column("paper, on VOC", short="paper (VOC)", faint=True), *_EVIDENCE[1:])
+    return Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
 
 
-def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[str, ...]:
+def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
     evidence = cell.evidence
     return (
         number(cell.paper),
         measured(cell),
-        verdict_word(found, cell),
+        _badge(found, cell),
         f"{len(cell.values)} of {cell.num_planned}",
         interval(cell.seed_interval),
         interval(cell.image_interval),
@@ -255,7 +260,7 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
     reasons = []
     for cell in found.cells.values():
         verdict = cell.evidence.verdict if cell.evidence else None
-        parts = [f"{verdict.word}: {verdict.reason}"] if verdict else []
+        parts = [f"{named(verdict.word, found.scale)}: {verdict.reason}"] if verdict else []
         parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
         if parts:
             reasons.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
@@ -354,6 +359,14 @@ def _provenance_section(report: Report) -> Section:
 # Words on a cell
 
 
+def _badge(found: TableReport, cell: CellReport) -> Badge:
+    """Return a cell's verdict as this scale allows to put it, on its colour."""
+    verdict = cell.evidence.verdict if cell.evidence else None
+    if verdict is None or cell.reference == found.table.baseline:
+        return Badge(verdict_word(found, cell))
+    return Badge(named(verdict.word, found.scale), TONES[verdict.word])
+
+
 def level_word(found: TableReport, cell: CellReport) -> str:
     """Return `level`, `shape` or `partly`; a dash where none can be said."""
     if cell.reference == found.table.baseline:
@@ -426,7 +439,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         "; ".join(cell.failures), round(cell.seconds, 1), sweep.preset,
         f"{sweep.base.data.name} {sweep.base.data.fingerprint}", sweep.base.network.backbone,
         sweep.num_train_images, sweep.num_eval_images, sweep.base.train.epochs,
-        "yes" if report.scale_marks else "no",
+        "yes" if report.scale.marks else "no",
         *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
         level_word(found, cell), cell.level.reason if cell.level else "",
     )  # fmt: skip

@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
+from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import Picture
+from sweeps.report.document import Picture, Strip
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
@@ -52,6 +53,8 @@ class CellReport:
     labels: tuple[str, ...]
     """The row's labels, and the column's if there are several."""
     paper: float | None
+    comparable: bool
+    """Whether the data allows to hold the paper's number against the measured one."""
     run_ids: dict[int, str]
     """Seed -> run id, of all planned trials."""
     values: dict[int, float]
@@ -87,7 +90,7 @@ class CellReport:
     @property
     def to_paper(self) -> float | None:
         """Measured mean minus printed number."""
-        if self.mean is None or self.paper is None:
+        if self.mean is None or self.paper is None or not self.comparable:
             return None
         return self.mean - self.paper
 
@@ -99,8 +102,9 @@ class TableReport:
     table: Table
     cells: dict[str, CellReport]
     """By reference, in the table's order."""
-    headline: str
-    """The verdict in one sentence."""
+    answer: Strip
+    """Whether the table holds."""
+    scale: Scale
     findings: tuple[str, ...]
     """What the statistics say about the table as a whole."""
     notes: tuple[str, ...]
@@ -115,8 +119,11 @@ class Report:
     measure: Measure
     margin: float
     created: str
-    scale_marks: tuple[str, ...]
-    """How the runs differ from the paper's setting; empty at full scale."""
+    scale: Scale
+    command: str
+    """What runs the sweep, or goes on with it."""
+    about: tuple[tuple[str, str], ...]
+    """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
     paper_notes: tuple[PaperNote, ...]
     readings: tuple[tuple[str, str, str], ...]
@@ -135,9 +142,9 @@ class Report:
     @property
     def title(self) -> str:
         """The heading."""
-        return f"Tables {', '.join(self.sweep.table_names)}: do they hold?"
-
-    @property
-    def description(self) -> str:
-        """The line under which every number stands: data, images, backbone, epochs, seeds."""
-        return self.sweep.describe()
+        names = self.sweep.table_names
+        return (
+            f"Table {names[0]}: does it hold?"
+            if len(names) == 1
+            else (f"Tables {', '.join(names)}: do they hold?")
+        )
