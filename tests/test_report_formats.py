@@ -161,6 +161,16 @@ def test_a_terminal_breaks_no_number_however_narrow_it_is() -> None:
     assert "…" not in narrow
 
 
+def test_a_table_too_wide_for_a_terminal_is_shown_in_parts_with_the_same_labels() -> None:
+    columns = tuple(Column(f"configuration {n}") for n in range(8))
+    rows = (Row(("first",), tuple(f"{n}.00" for n in range(8))),)
+    text = as_text(document(Grid("t", ("cell",), columns, (RowGroup("", rows),))), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("configuration") == 8
+    assert text.count("first") == text.count("cell") == 3
+    assert all(f"{n}.00" in text for n in range(8))
+
+
 def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
     entry = Measured("48.1", "50.9", (Badge("trend only", "fair"),), (("seed 0", "http://h/1"),))
     grid = Grid("t", ("cell",), (Column("mIoU"),), (RowGroup("", (Row(("a",), (entry,)),)),))

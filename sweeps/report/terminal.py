@@ -25,6 +25,7 @@ from sweeps.report.document import (
     flat,
     shown,
 )
+from sweeps.report.fitted import Fitted
 from wsss.printable import printable
 
 GAP = (0, 1, 0, 0)
@@ -70,9 +71,9 @@ def _block(block: Block) -> Iterator[RenderableType]:
             if command:
                 yield from _block(Command("Next", command))
         case Command(lead, command):
-            text = _text(f"{lead}: {command}")
-            text.no_wrap = True
-            yield text
+            line = _text(f"{lead}: {command}")
+            line.no_wrap = True
+            yield line
         case Facts(_, rows):
             yield from (_text(f"  {name}: {value}") for name, value in rows)
         case Grid():
@@ -88,7 +89,7 @@ def _item(text: str) -> Padding:
     return Padding(_text(text), (0, 0, 0, 2))
 
 
-def _table(grid: Grid) -> RichTable:
+def _table(grid: Grid) -> Fitted:
     """Return a table whose numbers are never broken."""
     head, groups = flat(grid, short=True, folded=False)
     groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
@@ -112,7 +113,7 @@ def _table(grid: Grid) -> RichTable:
             styles = [*([""] * num_labels), *tones]
             table.add_row(*(_text(*cell) for cell in zip(line, styles, strict=True)))
         table.add_section()
-    return table
+    return Fitted(table, num_labels)
 
 
 def _text(text: str, style: str = "") -> RichText:

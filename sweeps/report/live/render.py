@@ -11,6 +11,7 @@ from sweeps.evidence.seeds import mean_sd
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
+from sweeps.report.fitted import Fitted
 from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
@@ -37,7 +38,7 @@ def header_lines(sweep: Sweep, store: Store) -> list[str]:
     return lines
 
 
-def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
+def result_table(table: Table, plan: Plan, store: Store) -> Fitted:
     """Return one table with what the store holds so far."""
     grid = RichTable(
         title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
@@ -53,7 +54,7 @@ def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
             for column, cell in zip(table.columns, row.cells, strict=True)
         ]
         grid.add_row(*map(Text, row.labels), *cells)
-    return grid
+    return Fitted(grid, len(table.row_names))
 
 
 def render_tables(sweep: Sweep, store: Store) -> str:
