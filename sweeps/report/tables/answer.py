@@ -21,8 +21,8 @@ MOST_SEEDS = 20
 """More seeds than this are not proposed."""
 
 HERE = {
-    Word.REPRODUCED: "agrees here", Word.TREND_ONLY: "same sign here",
-    Word.NOT_REPRODUCED: "disagrees here", Word.NOT_RESOLVABLE: "not resolvable",
+    Word.REPRODUCED: "in agreement here", Word.TREND_ONLY: "same sign here",
+    Word.NOT_REPRODUCED: "in conflict here", Word.NOT_RESOLVABLE: "not resolvable",
 }  # fmt: skip
 """What verdicts are called that are no check of the paper."""
 TONES: dict[Word, BadgeTone] = {
@@ -71,8 +71,8 @@ def _prints_differences(cells: Mapping[str, CellReport], scale: Scale) -> bool:
 def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
     """Return the verdicts added up, and how they look.
 
-    No: more differences are not reproduced than are, in size or sign. Open: none is refuted, and
-    half of them or more are not resolvable. Yes: more than half are reproduced, and none refuted.
+    Open: half of the differences or more are not resolvable. Yes: more than half are reproduced,
+    and none is refuted. No: more are refuted than are reproduced, in size or sign.
     """
     if not judged:
         return "no difference to the baseline is measured yet", "open"
@@ -81,13 +81,13 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
     counts = Counter(evidence.verdict.word for evidence in judged if evidence.verdict)
     parts = [f"{counts[word]} {named(word, scale)}" for word in Word if counts[word]]
     words = f"of {counted(len(judged), 'difference')} to the baseline, {', '.join(parts)}"
-    refuted = counts[Word.NOT_REPRODUCED]
-    if refuted > counts[Word.REPRODUCED] + counts[Word.TREND_ONLY]:
-        return f"No: {words}", "bad"
-    if not refuted and 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
+    if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return words, "open"
+    refuted = counts[Word.NOT_REPRODUCED]
     if not refuted and 2 * counts[Word.REPRODUCED] > len(judged):
         return f"Yes: {words}", "good"
+    if refuted > counts[Word.REPRODUCED] + counts[Word.TREND_ONLY]:
+        return f"No: {words}", "bad"
     return f"In part: {words}", "fair"
 
 

@@ -137,8 +137,8 @@ def _legend(report: Report) -> tuple[str, ...]:
     return (
         f"Measured: {report.measure.describe(labels)}. "
         "Paper: as printed by Qin et al., TCSVT 2024.",
-        "Small-scale runs check nothing of the paper. There, reproduced is called agrees here, "
-        "trend only same sign here, and not reproduced disagrees here.",
+        "Small-scale runs check nothing of the paper. There, reproduced is called in agreement, "
+        "trend only same sign, and not reproduced in conflict.",
         "Intervals over seeds say what another training would give on the same images; intervals "
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",

@@ -74,7 +74,7 @@ def table_pictures(
 def _heatmap(table: Table, cells: Cells) -> Picture:
     shape = len(table.rows), len(table.columns)
     measured = np.array([_or_nan(cell.mean) for cell in cells.values()]).reshape(shape)
-    paper = np.array([_or_nan(cell.paper) for cell in cells.values()]).reshape(shape)
+    paper = np.array([_or_nan(_printed(cell)) for cell in cells.values()]).reshape(shape)
     pooled = pooled_sd(cells)
     # A cell is the mean over its seeds, and a difference of two such means is what is judged.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
@@ -104,7 +104,7 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
         DotRow(
             label=cell.reference,
             values=list(cell.values.values()),
-            paper=cell.paper,
+            paper=_printed(cell),
             low=cell.seed_interval[0] if cell.seed_interval else None,
             high=cell.seed_interval[1] if cell.seed_interval else None,
         )
@@ -283,6 +283,11 @@ def _data_uri(path: Path) -> str:
 
 def _name(table: Table, kind: str) -> str:
     return f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-")
+
+
+def _printed(cell: CellReport) -> float | None:
+    """Return the paper's number, where it can be drawn beside the measured one."""
+    return cell.paper if cell.comparable else None
 
 
 def _or_nan(value: float | None) -> float:
