@@ -5,6 +5,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +21,14 @@ from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
+from sweeps.report.tables.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.write import FORMATS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
+from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
 
@@ -160,6 +163,72 @@ def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(
     assert words == {"not resolvable"}
     assert any("Seed noise is unknown" in line for line in table.findings)
     assert table.answer.answer == "Cannot tell: one seed per cell. 1 cell missing."
+
+
+def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
+    report: Report, store: Store, sweep: Sweep
+) -> None:
+    cell = report.tables[0].cells["III[yes,yes]"]
+    assert (cell.better_over_seeds, cell.better_over_images) == (1.0, 1.0)  # by five points
+    floor = finished_sweep(("III",), 3)
+    base, ours = (stored_mious(store, floor, f"III[{name}]") for name in ("no,no", "yes,no"))
+    differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
+    drawn = np.array(np.meshgrid(*[[0, 1, 2]] * 3)).reshape(3, -1)  # all 27, equally likely
+    expected = float((differences[drawn].mean(0) > 0).mean())
+    found = report.tables[0].cells["III[yes,no]"].better_over_seeds
+    assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
+    report: Report, outputs: dict[str, str]
+) -> None:
+    gallery = report.tables[0].gallery
+    assert gallery is not None
+    titles = [picture.title for picture in gallery.pictures]
+    assert titles[1].startswith("Baseline: III[no,no], seed 0: mIoU ")
+    assert titles[2].startswith("Best measured and the paper's best: III[yes,yes], seed 0: mIoU ")
+    assert gallery.left_out.startswith("Left out: III[yes,no]; their pictures are in runs/<id>/")
+    assert '<div class="wide row">' in outputs["html"]
+
+
+def test_columns_of_a_gallery_are_where_the_trainings_draw_them() -> None:
+    assert GALLERY_COLUMNS == DRAWN_COLUMNS
+
+
+def test_classes_are_compared_as_the_stored_counts_have_them(
+    report: Report, store: Store, sweep: Sweep, outputs: dict[str, str]
+) -> None:
+    classes = report.tables[0].classes
+    assert classes is not None
+    assert (classes.best, classes.baseline) == ("III[yes,yes]", "III[no,no]")
+    ious = []
+    for trial in sweep.plan.cell_trials["III[yes,yes]"]:
+        counts = ThresholdCounts.load(
+            store.root / "counts" / counts_id(trial.config) / "counts.npz"
+        )
+        total = counts.image_confusions(0.15).sum(0)
+        ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
+    assert classes.ours == pytest.approx(np.mean(ious, axis=0))
+    for name in ("html", "md"):
+        assert "IoU per class: III" in outputs[name].replace("\\", "")
+
+
+def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 3)
+    fill(store, sweep, share)
+    for path in store.root.glob("runs/*/done.json"):
+        path.write_text(path.read_text().replace("tvmonitor", "screen"))
+    found = build_report(sweep, store)
+    (table,) = found.tables
+    assert table.answer.question == "Does any cell of Table III differ from III[no,no]?"
+    assert not any(c.evidence.verdict for c in table.cells.values() if c.evidence)
+    document = sweep_document(found)
+    page, text = FORMATS["html"](document), FORMATS["txt"](document)
+    assert text.count("OTHER DATA: other classes than VOC's") == 1
+    assert "SMALL SCALE" not in page + text
+    assert '<td class="right faint">49.12</td>' in page
+    assert "printed in the paper" not in page
+    assert "neither confirm nor refute" in text
 
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:

@@ -167,25 +167,30 @@ class Grid:
     style: Literal["layout", "evidence", "numbers", "settings", "plain"] = "plain"
     """Its look on a page. layout: as printed in the paper, with several facts in an entry."""
 
+    def cut(self, kept: Sequence[int]) -> "Grid":
+        """Return the table with the columns at these positions alone."""
+        groups = tuple(
+            replace(group, rows=tuple(row.cut(kept) for row in group.rows)) for group in self.groups
+        )
+        return replace(self, columns=tuple(self.columns[at] for at in kept), groups=groups)
+
     def seen_in(self, form: Format) -> "Grid":
         """Return the table without the rows and columns that a format has no room for.
 
         Nor has it columns in which no row says anything.
         """
-        groups = [[row for row in group.rows if form in row.formats] for group in self.groups]
-        said = [
-            any(plain(row.entries[index]) not in ("", DASH) for rows in groups for row in rows)
-            for index in range(len(self.columns))
+        groups = tuple(
+            replace(group, rows=rows)
+            for group in self.groups
+            if (rows := tuple(row for row in group.rows if form in row.formats))
+        )
+        kept = [
+            index
+            for index, column in enumerate(self.columns)
+            if form in column.formats
+            and any(plain(r.entries[index]) not in ("", DASH) for g in groups for r in g.rows)
         ]
-        kept = [i for i, column in enumerate(self.columns) if form in column.formats and said[i]]
-        shown_groups = tuple(
-            replace(group, rows=tuple(row.cut(kept) for row in rows))
-            for group, rows in zip(self.groups, groups, strict=True)
-            if rows
-        )
-        return replace(
-            self, columns=tuple(self.columns[index] for index in kept), groups=shown_groups
-        )
+        return replace(self, groups=groups).cut(kept)
 
 
 def in_one_group(rows: tuple[Row, ...]) -> tuple[RowGroup, ...]:
@@ -212,6 +217,8 @@ class Pictures:
     """Figures side by side; formats without pictures leave them out."""
 
     pictures: tuple[Picture, ...]
+    in_a_row: bool = False
+    """Whether they stay beside each other on a narrow page, which is then scrolled sideways."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str
     return f"[{low}, {high}]"
 
 
+def share(value: float | None) -> str:
+    """Return a share as `97 %`; a dash for None."""
+    return DASH if value is None else f"{100 * value:.0f} %"
+
+
 def mean_and_sd(mean: float | None, sd: float | None) -> str:
     """Return `50.86 ± 0.17`; without the SD for a single value; `missing` for none."""
     if mean is None:

@@ -15,6 +15,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sweeps.report.words import greek
 from wsss.printable import counted
 
 INK = "#010203"
@@ -91,9 +92,14 @@ def draw_svg(
     return _inline(text.getvalue(), name=name, title=title, width=width)
 
 
+def slug(text: str) -> str:
+    """Return text as a part of a figure's name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def wrapped(label: str, width: int = 32) -> str:
     """Return a label in at most four lines of `width` characters, cut with … if longer."""
-    lines = textwrap.wrap(printable(label), width, max_lines=4, placeholder=" …")
+    lines = textwrap.wrap(greek(printable(label)), width, max_lines=4, placeholder=" …")
     return "\n".join(lines) or " "
 
 
@@ -156,7 +162,7 @@ def _inline(svg: str, *, name: str, title: str, width: float) -> str:
             for key, value in element.attrib.items()
         }
     title_element = ElementTree.Element("title")
-    title_element.text = printable(title)
+    title_element.text = greek(printable(title))
     root.insert(0, title_element)
     root.attrib = {
         "xmlns": "http://www.w3.org/2000/svg",

@@ -1,10 +1,12 @@
 """Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.evidence import calibration
+from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
@@ -14,9 +16,11 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import answer
+from sweeps.report.tables.classes import compare_classes
 from sweeps.report.tables.findings import findings
+from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
-from sweeps.report.tables.pictures import table_pictures
+from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
@@ -54,7 +58,7 @@ def build_report(
         return run_command(sweep, store, num_seeds=num_seeds)
 
     provenance = _provenance(sweep, store, results)
-    tables, pictured = [], set[str]()
+    tables = []
     for table in plan.tables:
         cells = _Weighed(table, plan, results, margin, scale).cells(links)
         tables.append(
@@ -65,7 +69,9 @@ def build_report(
                 scale=scale,
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
-                pictures=table_pictures(table, cells, plan, results, pictured),
+                figures=table_figures(table, cells, plan, results),
+                classes=compare_classes(cells, table.baseline, results),
+                gallery=gallery(cells, table.baseline, results),
             )
         )
     return Report(
@@ -185,6 +191,12 @@ class _Weighed:
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
             image_difference=None if own == base else of_images,
+            better_over_seeds=None if own == base else _better(mine, theirs),
+            better_over_images=(
+                None
+                if own == base
+                else results.better([own[s] for s in common], [base[s] for s in common])
+            ),
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
                 f"seed {seed}: {failure['kind']}: {failure['message']}"
@@ -199,6 +211,12 @@ class _Weighed:
         found = {m: e for m in Measure if (e := self.evidence[m].get(reference))}
         fixed = found.pop(Measure.fixed, None)
         return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
+
+
+def _better(mine: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
+    """Return the share of resamples of the common seeds in which the first is above the second."""
+    pairs = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+    return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
 def _bounds(values: list[float]) -> tuple[float, float] | None:

@@ -25,6 +25,7 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
+    Picture,
     Pictures,
     Records,
     Row,
@@ -32,6 +33,8 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
+from sweeps.report.figures.rows import per_class_differences
+from sweeps.report.figures.svg import slug
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
@@ -41,6 +44,7 @@ from sweeps.report.words import (
     mean_and_sd,
     number,
     paper_section,
+    share,
     signed,
 )
 from sweeps.report.write import write_document
@@ -64,12 +68,16 @@ _EVIDENCE = (
     Column("95 % over seeds", formats=ON_PAGES),
     Column("95 % over images", formats=ON_PAGES),
     Column("to the paper", formats=ON_PAGES),
+    Column("time", formats=ON_PAGES),
     Column("paper's difference to baseline", short="paper's diff."),
     Column("measured difference to baseline", short="measured diff."),
     Column("95 % over seeds"),
     Column("95 % over images", formats=ON_PAGES),
-    Column("time", formats=ON_PAGES),
+    Column("above baseline, resampled seeds", formats=ON_PAGES),
+    Column("above baseline, resampled images", formats=ON_PAGES),
 )
+_NUM_OF_LEVELS = 8
+"""Columns of `_EVIDENCE` on a cell itself; the others are on its difference to the baseline."""
 _MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
 
 _RECORD = (
@@ -80,7 +88,7 @@ _RECORD = (
     "seeds_to_resolve_paper", "verdict", "reason", "values", "run_ids", "failures", "seconds",
     "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
     *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
-    "level_or_shape", "level_or_shape_reason",
+    "level_or_shape", "level_or_shape_reason", "above_baseline_seeds", "above_baseline_images",
 )  # fmt: skip
 
 
@@ -142,6 +150,9 @@ def _legend(report: Report) -> tuple[str, ...]:
         "Intervals over seeds say what another training would give on the same images; intervals "
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",
+        "Above baseline: in which share of those resamples, or of resamples of the seeds, the cell "
+        "is above the baseline, and so how probable it is that it is better. Of two or three seeds "
+        "there are few different resamples: such shares are coarse and too confident.",
         "A verdict compares the measured difference to the table's baseline, paired by seed, with "
         f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
         "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
@@ -179,11 +190,12 @@ def _table_section(report: Report, found: TableReport) -> Section:
             Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
-            Only(ALL if single else ALL - _LATEX, (_evidence(found),)),
+            *_evidence_blocks(found),
             Heading("Level or shape: mIoU by choice of the threshold"),
             _measures(found),
             *_reasons(found),
             *_links(found),
+            *_classes(found),
             *_pictures(found),
         ),
     )
@@ -216,6 +228,19 @@ def _label_names(found: TableReport) -> tuple[str, ...]:
     return table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
 
 
+def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
+    """Return the evidence as one table, or on pages, where it has more columns, as two.
+
+    On paper, a table of several columns shows what is printed instead.
+    """
+    whole = _evidence(found)
+    levels = whole.cut(range(_NUM_OF_LEVELS))
+    differences = whole.cut(range(_NUM_OF_LEVELS, len(whole.columns)))
+    narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
+    heading = Heading(f"Differences to the baseline, {found.table.baseline}")
+    return Only(narrow, (whole,)), Only(ON_PAGES, (levels, heading, differences))
+
+
 def _evidence(found: TableReport) -> Grid:
     """Return a line per cell: what was measured, the paper's number, the difference of each."""
     rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
@@ -236,11 +261,13 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
         interval(cell.seed_interval),
         interval(cell.image_interval),
         signed(cell.to_paper),
+        format_seconds(cell.seconds) if cell.seconds else DASH,
         signed(evidence.paper_difference) if evidence else DASH,
         signed(evidence.differences.mean) if evidence else DASH,
         interval(_seed_bounds(evidence), sign=True),
         interval(cell.image_difference, sign=True),
-        format_seconds(cell.seconds) if cell.seconds else DASH,
+        share(cell.better_over_seeds),
+        share(cell.better_over_images),
     )
 
 
@@ -283,13 +310,45 @@ def _links(found: TableReport) -> tuple[Block, ...]:
     return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
 
 
+def _classes(found: TableReport) -> tuple[Block, ...]:
+    """Return the best cell against the baseline, class by class, as a table and a figure."""
+    classes = found.classes
+    if classes is None:
+        return ()
+    differences = classes.ours - classes.theirs
+    rows = tuple(
+        Row((name,), (number(theirs), number(ours), signed(d), interval((low, high), sign=True)))
+        for name, theirs, ours, d, low, high in zip(
+            classes.names, classes.theirs, classes.ours, differences, classes.low, classes.high,
+            strict=True,
+        )
+    )  # fmt: skip
+    columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
+    title = f"IoU per class: {classes.best} against {classes.baseline}"
+    grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
+    svg = per_class_differences(
+        classes.names, differences, classes.low, classes.high,
+        name=f"classes-{slug(found.table.name)}", title=title,
+    )  # fmt: skip
+    caption = (
+        f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
+        f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
+    )
+    figure = Picture("Differences by class", caption, svg)
+    return (Only(ON_PAGES, (Heading(title), grid)), Only(_HTML, (figure,)))
+
+
 def _pictures(found: TableReport) -> tuple[Block, ...]:
-    """Return the figures, and the galleries of CAMs, which a page shows on request."""
-    figures = tuple(picture for picture in found.pictures if picture.svg)
-    galleries = [Details(p.title, (p,)) for p in found.pictures if p.image]
-    blocks: list[Block] = [Pictures(figures)] if figures else []
-    if galleries:
-        blocks += [Heading("CAM galleries"), *galleries]
+    """Return the pictures of the cells that matter most, then the figures."""
+    blocks: list[Block] = []
+    if found.gallery:
+        blocks += [
+            Heading("The same images under the baseline and the best cells"),
+            Pictures(found.gallery.pictures, in_a_row=True),
+            Text(found.gallery.left_out, "soft"),
+        ]
+    if found.figures:
+        blocks += [Heading("Figures"), Pictures(found.figures)]
     return (Only(_HTML, tuple(blocks)),)
 
 
@@ -442,6 +501,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         "yes" if report.scale.marks else "no",
         *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
         level_word(found, cell), cell.level.reason if cell.level else "",
+        cell.better_over_seeds, cell.better_over_images,
     )  # fmt: skip
 
 

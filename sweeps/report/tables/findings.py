@@ -29,7 +29,7 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
 
     With one seed per cell nothing can be told from chance, so nothing is said of factors.
     """
-    values, pooled = _complete(table, cells), pooled_sd(cells)
+    values, pooled = complete_grid(table, cells), pooled_sd(cells)
     summary = []
     if values is not None and len(cells) > 1:
         differing = [ref for ref, cell in cells.items() if cell.evidence and cell.evidence.differs]
@@ -80,7 +80,8 @@ def table_summary(
     if is_grid and (effects := _effects(table, values)):
         return f"{start}: {listed(effects)}."
     if span > noise.upper:
-        return f"{start}: the cells differ by more than seeds do."
+        but = "" if differing else ", though none is shown to differ from the baseline"
+        return f"{start}: the cells differ by more than seeds do{but}."
     if differing:
         return (
             f"{start}: within noise as a whole, but {listed(differing)} differs from the baseline."
@@ -225,7 +226,7 @@ def _paper_span(cells: Cells) -> list[str]:
     ]
 
 
-def _complete(table: Table, cells: Cells) -> NDArray[np.float64] | None:
+def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
     """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one.
 
     None too for a table whose cells do not all want all seeds: it is no grid of equals.
@@ -246,12 +247,20 @@ def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
     """
     if min(values.shape[1:]) < 2:
         return []
+    parts = [f"{name} explains {100 * share:.0f} %" for name, share in factor_shares(table, values)]
+    return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
+
+
+def factor_shares(table: Table, values: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """Return (factor, share of the variance in [0, 1]) of rows, columns and their interaction.
+
+    values: [S, rows, columns], S >= 2, two rows and two columns or more.
+    """
     anova = two_way_anova(values)
     effects = [(" and ".join(table.row_names), anova.rows), (table.column_name, anova.columns)]
     if anova.interaction:
         effects.append(("their interaction", anova.interaction))
-    parts = [f"{name} explains {100 * e.eta_squared:.0f} %" for name, e in effects]
-    return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
+    return [(name, effect.eta_squared) for name, effect in effects]
 
 
 def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:

@@ -4,8 +4,11 @@ Image noise (another set of images, the networks as they are) and seed noise (an
 images as they are) have fields of their own and are never added up.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
@@ -74,6 +77,10 @@ class CellReport:
     """Against the baseline; None for the baseline itself and for what has no common seed."""
     image_difference: tuple[float, float] | None
     """95 % bootstrap interval of the difference to the baseline, on the same images."""
+    better_over_seeds: float | None
+    """Share of resamples of the common seeds in which it is above the baseline."""
+    better_over_images: float | None
+    """The same of resamples of images."""
     also: tuple[str, ...]
     """Other cells that are the same trials."""
     failures: tuple[str, ...]
@@ -96,6 +103,35 @@ class CellReport:
 
 
 @dataclass(frozen=True)
+class ClassComparison:
+    """IoU per class of a table's best cell and of its baseline, over their common seeds, percent.
+
+    L: labels that occur.
+    """
+
+    best: str
+    baseline: str
+    num_seeds: int
+    names: tuple[str, ...]
+    """[L], background first."""
+    ours: NDArray[np.float64]
+    """[L] of the best cell."""
+    theirs: NDArray[np.float64]
+    """[L] of the baseline."""
+    low: NDArray[np.float64]
+    """[L] lower ends of the 95 % intervals of the difference, over images."""
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of some cells on the same images, and what is left out."""
+
+    pictures: tuple[Picture, ...]
+    left_out: str
+
+
+@dataclass(frozen=True)
 class TableReport:
     """One table with its evidence."""
 
@@ -108,7 +144,10 @@ class TableReport:
     findings: tuple[str, ...]
     """What the statistics say about the table as a whole."""
     notes: tuple[str, ...]
-    pictures: tuple[Picture, ...] = field(default=())
+    figures: tuple[Picture, ...]
+    classes: ClassComparison | None
+    """The best cell against the baseline."""
+    gallery: Gallery | None
 
 
 @dataclass(frozen=True)

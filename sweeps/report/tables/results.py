@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import load_image_counts
-from sweeps.evidence.images import ImageCounts, Resamples, percentiles
+from sweeps.evidence.images import (
+    ImageCounts,
+    Resamples,
+    argmax_stability_over_images,
+    percentiles,
+)
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
@@ -49,6 +54,7 @@ class Results:
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
         self.store, self.measure = store, measure
         self.by_id = {t.run_id: self._read(t) for t in trials}
+        self.configs = {trial.run_id: trial.config for trial in trials}
         self._resamples: dict[int, Resamples] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
 
@@ -107,6 +113,13 @@ class Results:
             return None
         ours, theirs = self.resampled(run_ids), self.resampled(baseline_ids)
         return None if ours is None or theirs is None else percentiles(ours - theirs, LEVEL)
+
+    def better(self, run_ids: Sequence[str], baseline_ids: Sequence[str]) -> float | None:
+        """Return the share of resamples of images in which the first trials' mean is higher."""
+        if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
+            return None
+        pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
+        return float(argmax_stability_over_images(pair)[0])
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
