@@ -1,4 +1,4 @@
-"""The closing table of a search, and the words that keep it apart from the paper's tables."""
+"""The closing report of a search, and the words that keep it apart from the paper's tables."""
 
 from collections.abc import Mapping
 
@@ -42,7 +42,21 @@ def search_document(search: Search, history: History) -> Document:
     groups = RowGroup("", (_paper_row(search, history),)), RowGroup("", _rows(history))
     grid = Grid("trials", (), columns, groups)
     head = Text(search.describe()), grid, Text(CAVEAT)
-    return Document(f"Search {search.name}", head, (), Records((), ()))
+    return Document(f"Search {search.name}", head, (), _records(search, history))
+
+
+def _records(search: Search, history: History) -> Records:
+    """Return a line per trial."""
+    held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
+    rows = tuple(
+        (
+            trial.number, trial.status, trial.last_epoch, trial.objective,
+            held_out.get(trial.cam_id, {}).get("held_out"), *(trial.settings[key] for key in keys),
+        )
+        for trial in history.trials()
+    )  # fmt: skip
+    columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
+    return Records(columns, rows)
 
 
 def _paper_row(search: Search, history: History) -> Row:
