@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from sweeps.report.words import greek
@@ -88,7 +89,7 @@ def draw_svg(
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         draw(figure)
-        figure.savefig(text, format="svg", metadata=_NO_METADATA)
+        FigureCanvasSVG(figure).print_svg(text, metadata=_NO_METADATA)  # savefig would draw twice
     return _inline(text.getvalue(), name=name, title=title, width=width)
 
 
