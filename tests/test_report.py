@@ -148,9 +148,7 @@ def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction
     assert evidence.verdict.word == "trend only"
     strip = report.tables[0].answer
     assert strip.question == "Does Table III hold on this data and at this scale?"
-    assert strip.answer == (
-        "In part: of 2 differences to the baseline, 2 same sign here. 1 cell missing."
-    )
+    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell missing.")
     assert strip.command.endswith("--seeds 3 --retry-failed")
 
 

@@ -138,6 +138,8 @@ class Row:
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     strong: bool = False
+    faint: bool = False
+    """Whether its numbers are not to be held against the others."""
     formats: frozenset[Format] = ALL
 
     def cut(self, kept: Sequence[int]) -> "Row":

@@ -142,12 +142,14 @@ def _tabular(grid: Grid) -> list[str]:
         ]
         lines.append(_line([*([""] * num_labels), *spans]))
     lines.append(_line([_name(name) for name in head]))
-    for group in groups:
+    for texts, group in zip(groups, grid.groups, strict=True):
         lines.append(r"\midrule")
-        for line in group:
+        for line, row in zip(texts, group.rows, strict=True):
             labels = [_SYMBOLS.get(label, escape(label)) for label in line[:num_labels]]
             entries = [
-                rf"\textcolor{{gray}}{{{escape(entry)}}}" if column.faint else escape(entry)
+                rf"\textcolor{{gray}}{{{escape(entry)}}}"
+                if column.faint or row.faint
+                else escape(entry)
                 for column, entry in zip(grid.columns, line[num_labels:], strict=True)
             ]
             lines.append(_line([*labels, *entries]))

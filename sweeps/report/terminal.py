@@ -110,7 +110,7 @@ def _table(grid: Grid) -> Fitted:
     for lines, group in zip(groups, grid.groups, strict=True):
         for line, row in zip(lines, group.rows, strict=True):
             tones = [TONE_STYLES[e.tone] if isinstance(e, Badge) else "" for e in row.entries]
-            styles = [*([""] * num_labels), *tones]
+            styles = ["dim"] * len(line) if row.faint else [*([""] * num_labels), *tones]
             table.add_row(*(_text(*cell) for cell in zip(line, styles, strict=True)))
         table.add_section()
     return Fitted(table, num_labels)

@@ -9,6 +9,8 @@ from sweeps.tables.notes import PaperNote
 _LAMBDA = re.compile(r"(?<![\w.])lambda_(?=b?s(?!\w))")
 """In words, and not in the name of a setting such as transfer.lambda_s."""
 MISSING = "missing"
+HOW_TO_READ = "How to read this"
+"""Heads the legend of a report."""
 
 
 def number(value: float | None) -> str:

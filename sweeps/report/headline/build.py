@@ -21,6 +21,7 @@ from sweeps.stages.export import read_export
 from sweeps.stages.segmentation import read_png
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
+from sweeps.tables.paper import CITATION
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import VocDataset
@@ -95,6 +96,8 @@ class HeadlineReport:
     """Background first."""
     paper_notes: tuple[PaperNote, ...]
     gallery: Picture | None
+    about: tuple[tuple[str, str], ...]
+    """The code, the device and the paper."""
     provenance: tuple[tuple[str, str], ...]
 
     @property
@@ -127,6 +130,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),
+        about=_about(headline, store),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -220,6 +224,18 @@ def _network_scale(headline: Headline, networks: tuple[NetworkRow, ...]) -> str:
         f"({data.train_split}), {images} scored ({headline.chains[0].eval_split}) | "
         f"{describe_segmentation(headline)} | one training per row"
     )
+
+
+def _about(headline: Headline, store: Store) -> tuple[tuple[str, str], ...]:
+    """Return what the head of a report says of where its numbers come from."""
+    found = [chain_metrics(store, chain) for chain in headline.chains]
+    environments = [metrics["environment"] for metrics in found if metrics]
+    facts = [
+        (name, ", ".join(sorted(values)))
+        for name, key in (("code", "code_version"), ("device", "device"))
+        if (values := {str(known[key]) for known in environments if key in known})
+    ]
+    return (*facts, ("paper", CITATION))
 
 
 def _provenance(

@@ -13,6 +13,7 @@ from sweeps.report.document import (
     Block,
     Bullets,
     Column,
+    Details,
     Document,
     Facts,
     Format,
@@ -26,7 +27,7 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
-from sweeps.report.words import MISSING, number, paper_section, signed
+from sweeps.report.words import HOW_TO_READ, MISSING, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
 
 PRINTED = "printed by the paper"
@@ -36,6 +37,7 @@ IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
 
 _TERMINAL = frozenset({Format.terminal})
 _FILES = ALL - _TERMINAL
+_HTML = frozenset({Format.html})
 
 _TABLE_I = (
     Column("val"),
@@ -76,10 +78,19 @@ def headline_document(report: HeadlineReport) -> Document:
         title = report.gallery.title
         sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
     sections.append(paper_section(report.paper_notes, ON_PAGES))
+    legend = tuple(Text(line, "soft") for line in _legend(report.headline))
     return Document(
         title=report.title,
-        head=(*head, *(Text(line, "soft") for line in _legend(report.headline))),
-        sections=(*sections, _provenance_section(report)),
+        head=(
+            *head,
+            Only(_FILES, (Facts(("about", "this report"), report.about),)),
+            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+        ),
+        sections=(
+            *sections,
+            _provenance_section(report),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+        ),
         records=Records(
             _RECORD,
             tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report)),
@@ -134,6 +145,7 @@ def _table_i(report: HeadlineReport) -> Section:
                 "TCSVT24" if row.method == OURS else row.publication, "not stated",
             ),
             strong=row.method == OURS,
+            faint=report.scale.other_classes,
             formats=ALL if row.method == OURS else _FILES,
         )
         for row in TABLE_I
@@ -215,7 +227,8 @@ def _labels(report: HeadlineReport) -> Section:
     ]  # fmt: skip
     if report.labels_paper is not None:
         name = f"paper, {report.headline.cell} ({PRINTED})"
-        rows.append(Row((name,), (number(report.labels_paper), DASH, DASH, DASH, "not stated")))
+        entries = (number(report.labels_paper), DASH, DASH, DASH, "not stated")
+        rows.append(Row((name,), entries, faint=report.scale.other_classes))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(tuple(rows)), style="numbers")
     split = report.headline.sweep.base.data.eval_split
     about = (

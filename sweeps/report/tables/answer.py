@@ -79,8 +79,9 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
     if all(evidence.differences.n == 1 for evidence in judged):
         return "one seed per cell", "open"
     counts = Counter(evidence.verdict.word for evidence in judged if evidence.verdict)
-    parts = [f"{counts[word]} {named(word, scale)}" for word in Word if counts[word]]
-    words = f"of {counted(len(judged), 'difference')} to the baseline, {', '.join(parts)}"
+    of_all = f" of {counted(len(judged), 'difference')}"
+    parts = [(counts[word], named(word, scale)) for word in Word if counts[word]]
+    words = ", ".join(f"{n}{'' if at else of_all} {word}" for at, (n, word) in enumerate(parts))
     if 2 * counts[Word.NOT_RESOLVABLE] >= len(judged):
         return words, "open"
     refuted = counts[Word.NOT_REPRODUCED]

@@ -40,6 +40,7 @@ from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
+    HOW_TO_READ,
     interval,
     mean_and_sd,
     number,
@@ -52,7 +53,6 @@ from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import counted
 
-HOW_TO_READ = "How to read this"
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""
 
