@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.config import RunConfig, Settings
-from wsss.data.classes import VOC_CLASSES
 from wsss.presets import PAPER
 from wsss.printable import counted
 
@@ -44,8 +43,11 @@ class Scale:
 
 def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:
     """Return a sweep's scale. classes: those of its data; None if nothing tells yet."""
-    other = classes is not None and tuple(classes) != tuple(VOC_CLASSES)
-    return Scale(scale_marks(sweep), other)
+    if classes is None:
+        return Scale(scale_marks(sweep), other_classes=False)
+    from wsss.data.classes import VOC_CLASSES  # a sweep without results needs nothing of data
+
+    return Scale(scale_marks(sweep), tuple(classes) != VOC_CLASSES)
 
 
 def scored_classes(sweep: Sweep, store: Store) -> list[str] | None:
