@@ -51,7 +51,7 @@ def _records(search: Search, history: History) -> Records:
     rows = tuple(
         (
             trial.number, trial.status, trial.last_epoch, trial.objective,
-            held_out.get(trial.cam_id, {}).get("held_out"), *(trial.settings[key] for key in keys),
+            held_out.get(trial.cam_id, {}).get("held_out"), *map(trial.settings.get, keys),
         )
         for trial in history.trials()
     )  # fmt: skip
