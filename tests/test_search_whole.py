@@ -184,7 +184,7 @@ def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any) -> None:
     best = max(known["epochs"][-1]["objective"] for known in finished)
     assert parent["metrics"]["objective/best_so_far"] == pytest.approx(best)
     assert "objective/held_out_paper_setting" in parent["metrics"]
-    assert parent["artifacts"] == ["search.txt"]
+    assert parent["artifacts"] == ["report", "search.txt"]
     for found in runs.values():
         assert found["tags"]["mlflow.parentRunId"] == parent["id"]
     for known in history(store):
