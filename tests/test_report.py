@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import re
+import shlex
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.chain import counts_id
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.command import run_command
+from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
@@ -29,6 +33,7 @@ from sweeps.store.store import Store
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
+from wsss.overrides import parse_assignments
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
 
@@ -365,6 +370,25 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
     assert line["small_scale"] == "yes"
 
 
+def test_the_command_of_a_report_plans_the_same_sweep_again(drawn: Path, tmp_path: Path) -> None:
+    changed = {"train.lr": 0.02, "labels.scales": (1.0,), "labels.flip": False}
+    data = shutil.copytree(drawn, tmp_path / "my pictures")
+    sweep, _ = make_sweep(
+        ["V", "III"], preset="tiny-seam", data=data, weights=None, num_seeds=2, overrides=changed
+    )
+    words = shlex.split(run_command(sweep, Store(tmp_path / "store"), num_seeds=5))
+    assert words[:2] == ["sweeps", "run"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    settings = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
+    assert options["--store"] == str(tmp_path / "store")
+    again, _ = make_sweep(
+        words[2:4], preset=f"{options['--preset']}-{options['--recipe']}",
+        data=Path(options["--data"]), weights=options.get("--weights"),
+        num_seeds=int(options["--seeds"]), overrides=parse_assignments(settings),
+    )  # fmt: skip
+    assert again == replace(sweep, num_seeds=5)
+
+
 # Formats
 
 
@@ -410,7 +434,7 @@ def test_latex_has_one_float_a_table_in_the_papers_layout(outputs: dict[str, str
 # The command
 
 
-def run_command(*arguments: str) -> tuple[int, str]:
+def reported(*arguments: str) -> tuple[int, str]:
     app = Typer()
     app.command()(report_command)
     result = CliRunner().invoke(app, list(arguments))
@@ -418,7 +442,7 @@ def run_command(*arguments: str) -> tuple[int, str]:
 
 
 def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
-    code, output = run_command("--store", str(store.root), "--no-log")
+    code, output = reported("--store", str(store.root), "--no-log")
     assert code == 0
     assert "Table III: does it hold?" in output
     (folder,) = (store.root / "sweeps").glob("*/report")
@@ -427,7 +451,7 @@ def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
 
 
 def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:
-    code, output = run_command(
+    code, output = reported(
         "IV", "III", "--store", str(store.root), "--no-log", "--out", str(store.root / "both")
     )
     assert code == 0
@@ -446,6 +470,6 @@ def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> 
     ],
 )
 def test_wrong_requests_are_explained(store: Store, arguments: list[str], expected: str) -> None:
-    code, output = run_command(*arguments, "--store", str(store.root), "--no-log")
+    code, output = reported(*arguments, "--store", str(store.root), "--no-log")
     assert code == 2
     assert expected in output
