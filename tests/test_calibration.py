@@ -334,7 +334,7 @@ def test_a_report_notes_the_verdict_and_needs_none(tmp_path: Path) -> None:
     assert "does not reproduce IRN's published 48.3 (IRN's number, not the paper's)" in sentence(
         verdict
     )
-    assert report.scale_marks == ()
+    assert report.scale.marks == ()
     assert report.tables[0].cells["calibrate[B0]"].paper is None
 
 

@@ -4,7 +4,11 @@ import csv
 import io
 import json
 import re
+import shlex
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +19,21 @@ from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.chain import counts_id
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.command import run_command
+from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
+from sweeps.report.tables.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.report.tables.model import Measure, Report
 from sweeps.report.write import FORMATS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
+from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
+from wsss.overrides import parse_assignments
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
 
@@ -143,7 +151,10 @@ def test_a_clear_difference_of_the_papers_sign_is_a_trend_and_not_a_reproduction
     assert evidence.differences.mean is not None
     assert evidence.differences.mean > 5  # the paper's is 1.74
     assert evidence.verdict.word == "trend only"
-    assert report.tables[0].headline.startswith("At this small scale, of")
+    strip = report.tables[0].answer
+    assert strip.question == "Does Table III hold on this data and at this scale?"
+    assert strip.answer == ("In part: 2 of 2 differences same sign here. 1 cell missing.")
+    assert strip.command.endswith("--seeds 3 --retry-failed")
 
 
 def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(
@@ -154,6 +165,73 @@ def test_with_one_seed_nothing_is_resolvable_and_the_report_says_so(
     words = {c.evidence.verdict.word for c in table.cells.values() if c.evidence}  # type: ignore[union-attr]
     assert words == {"not resolvable"}
     assert any("Seed noise is unknown" in line for line in table.findings)
+    assert table.answer.answer == "Cannot tell: one seed per cell. 1 cell missing."
+
+
+def test_the_chance_that_a_cell_is_better_is_its_share_of_plain_resamples(
+    report: Report, store: Store, sweep: Sweep
+) -> None:
+    cell = report.tables[0].cells["III[yes,yes]"]
+    assert (cell.better_over_seeds, cell.better_over_images) == (1.0, 1.0)  # by five points
+    floor = finished_sweep(("III",), 3)
+    base, ours = (stored_mious(store, floor, f"III[{name}]") for name in ("no,no", "yes,no"))
+    differences = np.array([ours[seed] - base[seed] for seed in (0, 1, 2)])
+    drawn = np.array(np.meshgrid(*[[0, 1, 2]] * 3)).reshape(3, -1)  # all 27, equally likely
+    expected = float((differences[drawn].mean(0) > 0).mean())
+    found = report.tables[0].cells["III[yes,no]"].better_over_seeds
+    assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
+    report: Report, outputs: dict[str, str]
+) -> None:
+    gallery = report.tables[0].gallery
+    assert gallery is not None
+    titles = [picture.title for picture in gallery.pictures]
+    assert titles[1].startswith("Baseline: III[no,no], seed 0: mIoU ")
+    assert titles[2].startswith("Best measured and the paper's best: III[yes,yes], seed 0: mIoU ")
+    assert gallery.left_out.startswith("Left out: III[yes,no]; their pictures are in runs/<id>/")
+    assert '<div class="wide row">' in outputs["html"]
+
+
+def test_columns_of_a_gallery_are_where_the_trainings_draw_them() -> None:
+    assert GALLERY_COLUMNS == DRAWN_COLUMNS
+
+
+def test_classes_are_compared_as_the_stored_counts_have_them(
+    report: Report, store: Store, sweep: Sweep, outputs: dict[str, str]
+) -> None:
+    classes = report.tables[0].classes
+    assert classes is not None
+    assert (classes.best, classes.baseline) == ("III[yes,yes]", "III[no,no]")
+    ious = []
+    for trial in sweep.plan.cell_trials["III[yes,yes]"]:
+        counts = ThresholdCounts.load(
+            store.root / "counts" / counts_id(trial.config) / "counts.npz"
+        )
+        total = counts.image_confusions(0.15).sum(0)
+        ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
+    assert classes.ours == pytest.approx(np.mean(ious, axis=0))
+    for name in ("html", "md"):
+        assert "IoU per class: III" in outputs[name].replace("\\", "")
+
+
+def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 3)
+    fill(store, sweep, share)
+    for path in store.root.glob("runs/*/done.json"):
+        path.write_text(path.read_text().replace("tvmonitor", "screen"))
+    found = build_report(sweep, store)
+    (table,) = found.tables
+    assert table.answer.question == "Does any cell of Table III differ from III[no,no]?"
+    assert not any(c.evidence.verdict for c in table.cells.values() if c.evidence)
+    document = sweep_document(found)
+    page, text = FORMATS["html"](document), FORMATS["txt"](document)
+    assert text.count("OTHER DATA: other classes than VOC's") == 1
+    assert "SMALL SCALE" not in page + text
+    assert '<td class="right faint">49.12</td>' in page
+    assert "printed in the paper" not in page
+    assert "neither confirm nor refute" in text
 
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:
@@ -207,7 +285,9 @@ def test_spreads_of_configurations_are_told_apart_and_resolution_is_that_of_all_
 def test_a_table_whose_cells_want_different_seeds_gets_no_analysis_of_variance(
     floor: Report,
 ) -> None:
-    assert not any("ANOVA" in line or "Best here" in line for line in floor.tables[0].findings)
+    told = " ".join(floor.tables[0].findings)
+    assert "Of the variance" not in told
+    assert "Highest here" not in told
 
 
 # What a table shows, in one sentence
@@ -220,12 +300,11 @@ def noise(*shape: int, sd: float = 1.0, rng_seed: int = 0) -> NDArray[np.float64
     return 40 + np.random.default_rng(rng_seed).normal(0, sd, shape)
 
 
-def test_one_seed_has_no_sd_and_the_sentence_says_what_to_do() -> None:
+def test_one_seed_has_no_sd_and_the_sentence_says_so() -> None:
     values = noise(1, 4, 4)
     text = table_summary(V, values, None, [])
     assert text.startswith("Seed noise is unknown, as no cell has two seeds")
     assert f"the 16 cells span {np.ptp(values):.2f} mIoU" in text
-    assert "SEEDS=3" in text
 
 
 def test_noise_alone_tells_no_lambda_from_another() -> None:
@@ -291,6 +370,25 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
     assert line["small_scale"] == "yes"
 
 
+def test_the_command_of_a_report_plans_the_same_sweep_again(drawn: Path, tmp_path: Path) -> None:
+    changed = {"train.lr": 0.02, "labels.scales": (1.0,), "labels.flip": False}
+    data = shutil.copytree(drawn, tmp_path / "my pictures")
+    sweep, _ = make_sweep(
+        ["V", "III"], preset="tiny-seam", data=data, weights=None, num_seeds=2, overrides=changed
+    )
+    words = shlex.split(run_command(sweep, Store(tmp_path / "store"), num_seeds=5))
+    assert words[:2] == ["sweeps", "run"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    settings = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
+    assert options["--store"] == str(tmp_path / "store")
+    again, _ = make_sweep(
+        words[2:4], preset=f"{options['--preset']}-{options['--recipe']}",
+        data=Path(options["--data"]), weights=options.get("--weights"),
+        num_seeds=int(options["--seeds"]), overrides=parse_assignments(settings),
+    )  # fmt: skip
+    assert again == replace(sweep, num_seeds=5)
+
+
 # Formats
 
 
@@ -336,24 +434,24 @@ def test_latex_has_one_float_a_table_in_the_papers_layout(outputs: dict[str, str
 # The command
 
 
-def run_command(*arguments: str) -> tuple[int, str]:
+def reported(*arguments: str) -> tuple[int, str]:
     app = Typer()
     app.command()(report_command)
     result = CliRunner().invoke(app, list(arguments))
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_the_command_reports_the_last_sweep_in_five_files(store: Store) -> None:
-    code, output = run_command("--store", str(store.root), "--no-log")
+def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
+    code, output = reported("--store", str(store.root), "--no-log")
     assert code == 0
-    assert "Tables III: do they hold?" in output
+    assert "Table III: does it hold?" in output
     (folder,) = (store.root / "sweeps").glob("*/report")
-    names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt"}
+    names = {"report.html", "report.md", "report.tex", "report.csv", "report.txt", "table.tex"}
     assert {path.name for path in folder.iterdir()} == names
 
 
 def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:
-    code, output = run_command(
+    code, output = reported(
         "IV", "III", "--store", str(store.root), "--no-log", "--out", str(store.root / "both")
     )
     assert code == 0
@@ -372,6 +470,6 @@ def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> 
     ],
 )
 def test_wrong_requests_are_explained(store: Store, arguments: list[str], expected: str) -> None:
-    code, output = run_command(*arguments, "--store", str(store.root), "--no-log")
+    code, output = reported(*arguments, "--store", str(store.root), "--no-log")
     assert code == 2
     assert expected in output

@@ -20,10 +20,12 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
+from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
 from sweeps.report.figures.rows import (
     DotRow,
     OscillationRow,
     cell_dots,
+    forest,
     oscillation_bars,
     per_class_differences,
 )
@@ -54,7 +56,8 @@ def draw_heatmap(label: str, name: str) -> str:
 
 
 def draw_classes(label: str, name: str) -> str:
-    return per_class_differences([label, "b"], [2.0, NAN], None, None, name=name, title=label)
+    values = [2.0, NAN], [1.0, NAN], [3.0, NAN]
+    return per_class_differences([label, "b"], *values, name=name, title=label)
 
 
 def draw_dots(label: str, name: str) -> str:
@@ -62,7 +65,24 @@ def draw_dots(label: str, name: str) -> str:
     return cell_dots(rows, name=name, title=label)
 
 
-DRAWINGS = [draw_losses, draw_thresholds, draw_bars, draw_heatmap, draw_classes, draw_dots]
+def draw_forest(label: str, name: str) -> str:
+    rows = [DotRow(label, [0.5, 1.5], 2.0, 0.1, 1.9), DotRow("none", [])]
+    return forest(rows, baseline=label, name=name, title=label)
+
+
+def draw_parallel(label: str, name: str) -> str:
+    settings = [Setting(label, [0, 1, 1], ["low", "high"]), Setting("rate", [0.1, 1, 10], log=True)]
+    return parallel_coordinates(settings, [20.0, 22.0, 21.0], score="s", name=name, title=label)
+
+
+def draw_shares(label: str, name: str) -> str:
+    return explained_bars([(label, 0.5), ("b", -0.1)], axis="share", name=name, title=label)
+
+
+DRAWINGS = [
+    draw_losses, draw_thresholds, draw_bars, draw_heatmap, draw_classes, draw_dots, draw_forest,
+    draw_parallel, draw_shares,
+]  # fmt: skip
 every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
 Draw = Callable[[str, str], str]
 
@@ -417,7 +437,7 @@ def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero
 
 def test_classes_and_differences_of_different_number_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 classes, but values of shapes \[\(3,\)"):
-        per_class_differences(["a", "b"], [1.0, 2.0, 3.0], None, None, name="c", title="t")
+        per_class_differences(["a", "b"], [1.0, 2.0, 3.0], [], [], name="c", title="t")
 
 
 @pytest.mark.parametrize(
@@ -448,6 +468,42 @@ def test_dots_stand_at_their_values_and_a_row_without_any_says_so() -> None:
     found = texts(svg)
     assert found.count("missing") == 1
     assert {"seed", "95 % interval of the", "mean over seeds", "printed in the paper"} <= set(found)
+
+
+def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() -> None:
+    rows = [DotRow("a", [0.0, 2.0], 1.5, -0.5, 2.5), DotRow("b", [-1.0])]
+    svg = forest(rows, baseline="base", name="f", title="t")
+    zero, one = text_x(svg, "0.0"), text_x(svg, "1.0")
+    marks = {
+        round((float(e.attrib["x"]) - zero) / (one - zero), 2)
+        for e in elements(svg)
+        if e.tag == f"{SVG}use" and f"stroke: {PALETTE[1]}" in e.attrib["style"]
+        and float(e.attrib["y"]) < 60
+    }  # fmt: skip
+    assert marks == {1.5}
+    ends = [p[:, 0] for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
+    assert ends[0] == pytest.approx([zero - 0.5 * (one - zero), zero + 2.5 * (one - zero)], abs=0.1)
+    assert "difference to base (percentage points)" in texts(svg)
+
+
+def test_lines_go_through_their_settings_to_their_score() -> None:
+    settings = [
+        Setting("a", [0, 1], ["low", "high"]),
+        Setting(
+            "b",
+            [
+                1,
+                100,
+            ],
+            log=True,
+        ),
+    ]
+    svg = parallel_coordinates(settings, [30.0, 20.0], score="mIoU", name="p", title="t")
+    best = paths(svg, "stroke-width: 2.6")[0]  # from low, low to the higher score, at the top
+    assert len(best) == 3
+    assert best[0][1] == pytest.approx(best[1][1])
+    assert best[2][1] < best[1][1]
+    assert {"a", "b", "mIoU", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
 
 
 def test_the_legend_of_dots_names_only_what_is_there() -> None:

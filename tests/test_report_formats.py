@@ -12,6 +12,7 @@ from sweeps.report.document import (
     Badge,
     Bullets,
     Column,
+    Command,
     Details,
     Document,
     Facts,
@@ -21,29 +22,29 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
-    Panel,
     Picture,
     Pictures,
     Records,
     Row,
     RowGroup,
     Section,
+    Strip,
     Text,
 )
 from sweeps.report.html import html
 from sweeps.report.latex import escape as latex_escape
-from sweeps.report.latex import latex
+from sweeps.report.latex import latex, latex_tables
 from sweeps.report.markdown import markdown
 from sweeps.report.write import as_text
 
-HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 100%\x1b[2J\r"
+HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 9%\x1b]0;x\x07\r"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 def document(*blocks: object, number: str = "", head: tuple[object, ...] = ()) -> Document:
     """A report of one section."""
     section = Section("A section", "Sec", "sec", blocks, number=number, caption="Caption.")  # type: ignore[arg-type]
-    return Document("A title", head, (section,), Records((), ()), small_scale=True)  # type: ignore[arg-type]
+    return Document("A title", head, (section,), Records((), ()), mark="SMALL SCALE")  # type: ignore[arg-type]
 
 
 def rendered(report: Document) -> dict[Format, str]:
@@ -96,12 +97,13 @@ def test_a_page_groups_rows_and_columns_and_marks_strong_ones() -> None:
 
 
 def test_a_numbered_section_is_a_latex_table_with_its_words_in_small_print() -> None:
-    text = latex(document(Panel("Verdict.", ("Because.",)), GRID, number="III"))
+    strip = Strip("Holds?", "Yes.", "good", "sweeps run III")
+    text = latex(document(strip, Bullets(("Because.",)), GRID, number="III"))
     order = [
         r"\begin{table}", r"\renewcommand{\thetable}{III}", r"\caption{Caption. \textbf{Small",
         r" &  & \multicolumn{1}{c}{} & \multicolumn{1}{c}{measured} \\",
         r"method & origin & v & ours \\", r"\midrule", r"b & new ones & 4.0 & 6.0 \\",
-        r"\small Verdict.", r"\small Because.", r"\end{table}",
+        r"\small Holds? \textbf{Yes.}", r"\small Because.", r"\end{table}",
     ]  # fmt: skip
     places = [text.index(part) for part in order]
     assert places == sorted(places)
@@ -113,7 +115,40 @@ def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
     grid = Grid("t", ("M_e", "lambda_bs"), (Column("M_d"),), (RowGroup("", (row,)),))
     text = latex(document(grid, number="III"))
     assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
+    words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s"))
+    assert r"$\lambda_s$ = $\lambda_{bs}$, by transfer.lambda\_s" in latex(words)
+    assert "λ_s = λ_bs, by transfer.lambda_s" in html(words)
+    assert "lambda_s = lambda_bs" in as_text(words)
     assert r"\checkmark &  & yes \\" in text
+
+
+def test_a_column_that_says_nothing_is_in_no_format() -> None:
+    rows = (Row(("a",), ("–", "1.0")), Row(("b",), ("", "–")))
+    grid = Grid("t", ("cell",), (Column("empty"), Column("full")), (RowGroup("", rows),))
+    for text in rendered(document(grid, number="V")).values():
+        assert "empty" not in text
+        assert "full" in text
+
+
+def test_the_tables_alone_are_what_the_latex_document_holds_without_its_words() -> None:
+    report = document(Text("words"), GRID, number="III")
+    alone = latex_tables(report)
+    assert alone.startswith("% Needs the packages booktabs")
+    assert "documentclass" not in alone
+    assert "words" not in alone
+    tabular = alone[alone.index(r"\begin{tabular}") : alone.index(r"\end{tabular}")]
+    assert tabular in latex(report)
+
+
+def test_a_question_has_its_answer_and_a_command_that_survives_copying() -> None:
+    command = "sweeps run V --seeds 3 --store " + "long/" * 20
+    found = rendered(document(Strip("Does V hold?", "Cannot tell.", "open", command)))
+    for form, text in found.items():
+        assert "Does V hold?" in text
+        assert "Cannot tell." in text
+        assert (command in text) == (form is not Format.latex)
+    assert '<div class="strip open"' in found[Format.html]
+    assert command in as_text(document(Command("Again", command)), width=40)
 
 
 def test_a_terminal_breaks_no_number_however_narrow_it_is() -> None:
@@ -124,6 +159,16 @@ def test_a_terminal_breaks_no_number_however_narrow_it_is() -> None:
     assert "[+1.64, +1.69]" in narrow
     assert "30.41±0.34" in narrow
     assert "…" not in narrow
+
+
+def test_a_table_too_wide_for_a_terminal_is_shown_in_parts_with_the_same_labels() -> None:
+    columns = tuple(Column(f"configuration {n}") for n in range(8))
+    rows = (Row(("first",), tuple(f"{n}.00" for n in range(8))),)
+    text = as_text(document(Grid("t", ("cell",), columns, (RowGroup("", rows),))), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("configuration") == 8
+    assert text.count("first") == text.count("cell") == 3
+    assert all(f"{n}.00" in text for n in range(8))
 
 
 def test_an_entry_shows_the_printed_number_its_badges_and_links() -> None:
@@ -167,13 +212,14 @@ def hostile() -> Document:
     )  # fmt: skip
     entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),), ((HOSTILE, "javascript:alert(1)"),))
     blocks = (
-        Text(HOSTILE), Heading(HOSTILE), Bullets(two), Panel(HOSTILE, two), Facts(two, (two,)),
+        Text(HOSTILE), Heading(HOSTILE), Bullets(two), Strip(HOSTILE, HOSTILE, "bad", HOSTILE),
+        Command(HOSTILE, HOSTILE), Facts(two, (two,)),
         Links(HOSTILE, ((HOSTILE, "http://h/<script>x)"), (HOSTILE, "data:text/html,x"))), grid,
         Grid("", ("",), (Column(""),), (RowGroup("", (Row(("",), (entry,)),)),)),
         Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"), Details(HOSTILE, (Text(HOSTILE),)),
     )  # fmt: skip
     section = Section(HOSTILE, HOSTILE, HOSTILE, blocks, number=HOSTILE, caption=HOSTILE)
-    return Document(HOSTILE, blocks, (section,), Records((HOSTILE,), (two,)), small_scale=True)
+    return Document(HOSTILE, blocks, (section,), Records((HOSTILE,), (two,)), HOSTILE)
 
 
 def test_hostile_text_is_text_in_every_format(hostile: Document) -> None:
@@ -214,6 +260,7 @@ def test_latex_stays_balanced(hostile: Document) -> None:
         ("[1, 2] ± 3", r"{[}1, 2{]} $\pm$ 3"),
         ("x^2 ~ <y>", r"x\textasciicircum{}2 \textasciitilde{} \textless{}y\textgreater{}"),
         ("snowman ☃ é", "snowman ? é"),
+        ("*x", "{*}x"),  # LaTeX takes \\\\* for a command of its own
     ],
 )
 def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None:
@@ -222,7 +269,7 @@ def test_latex_escapes_what_would_be_a_command(text: str, expected: str) -> None
 
 def test_records_are_unrounded_and_no_cell_is_a_formula() -> None:
     rows = (("=1+1", 0.1 + 0.2), ("\uff1dx\ry", None), ("-5", -5.0))
-    report = Document("", (), (), Records(("name", "value"), rows), small_scale=False)
+    report = Document("", (), (), Records(("name", "value"), rows))
     assert list(csv.reader(io.StringIO(csv_text(report)))) == [
         ["name", "value"], ["'=1+1", "0.30000000000000004"], ["'\uff1dx y", ""], ["'-5", "-5.0"],
     ]  # fmt: skip

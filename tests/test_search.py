@@ -1,5 +1,6 @@
 """What a search draws, what it judges by, and that judging does not disturb the training."""
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sweeps.plan.search import (
     ranking,
     split_halves,
 )
+from sweeps.report.search import write_search
 from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
@@ -296,6 +298,22 @@ def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> 
         (tmp_path / "trials" / "0001.json").write_text(broken)
         with pytest.raises(StoreError, match=r"0001\.json: .*delete the file to draw another"):
             history.trials()
+
+
+def test_the_report_draws_what_the_settings_of_finished_trials_do(
+    drawn: Path, tmp_path: Path
+) -> None:
+    search, history = planned(drawn, "transfer.lambda_s=0.1:1"), History(tmp_path)
+    for number in range(6):
+        share = 0.1 * (number + 1)
+        history.save(trial(number, "finished", 20.0 + number, **{"transfer.lambda_s": share}))
+    history.save(trial(6, "stopped", 50.0, **{"transfer.lambda_s": 0.9}))
+    page = write_search(search, history).read_text()
+    assert "rank correlation over 6 finished trials" in page
+    assert page.count("<svg") == 2
+    rows = list(csv.DictReader((tmp_path / "report/report.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
+    assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]
 
 
 def test_a_repeated_epoch_counts_once() -> None:

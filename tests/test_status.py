@@ -271,7 +271,7 @@ def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
         "estimated from 2 measured trials on cuda: 1 from the same configuration, 1 scaled by "
         "views and epochs"
     )
-    assert third == "1 more trials to run, time unknown: no measured trial is like them"
+    assert third == "1 more trial to run, time unknown: no measured trial is like them"
     assert cost_lines(cost_of()) == ["nothing left to run"]
     assert NOTHING_MEASURED in cost_lines(cost_of(None, measured=0))[0]
     assert "no measured trial is like them" in cost_lines(cost_of(None, None))[0]
@@ -279,7 +279,7 @@ def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
 
 def test_the_time_left_is_told_only_as_far_as_it_is_known() -> None:
     assert time_left(cost_of(60, 60)) == "about 2 min left one trial at a time"
-    assert time_left(cost_of(60, None)).endswith("and 1 trials of unknown time")
+    assert time_left(cost_of(60, None)).endswith("and 1 trial of unknown time")
     assert time_left(cost_of(None)) == "time left: not known yet"
 
 

@@ -1,4 +1,4 @@
-"""Text from outside, as an error message, a terminal or a report may show it."""
+"""Text as an error message, a terminal or a report may show it."""
 
 import codecs
 import re
@@ -45,6 +45,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return printable text whose line breaks are written out, too: a name within a line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `1,464 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def quoted(value: object) -> str:

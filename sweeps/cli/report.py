@@ -49,11 +49,12 @@ def report(
         bool, typer.Option("--no-log", help="do not attach the report to the sweep's MLflow run")
     ] = False,
 ) -> None:
-    """Weigh a sweep's results against the paper: verdicts, intervals, figures, in five formats.
+    """Does the table hold? Weigh a sweep's results against the paper.
 
-    Prints the report and writes report.html (self-contained), .md, .tex, .csv and .txt. Needs no
-    data set, trains nothing, and may be given while the sweep runs. Tables of other sweeps with the
-    same settings can be named: what the store holds of them is shown.
+    Prints the report and writes report.html (self-contained), .md, .tex, .csv and .txt, and
+    table.tex with the tables alone. Needs no data set, trains nothing, and may be given while the
+    sweep runs. Tables of other sweeps with the same settings can be named: what the store holds of
+    them is shown.
     """
     from rich.console import Console
 

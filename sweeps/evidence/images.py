@@ -10,6 +10,7 @@ Legend: N images, L labels (21), R resamples, S seeds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -141,6 +142,7 @@ def argmax_stability(
     return argmax_stability_over_images((weights @ array).T)
 
 
+@lru_cache(maxsize=8)
 def resample_counts(num_items: int, num_resamples: int, rng_seed: int) -> NDArray[Any]:
     """Return how often each resample holds each item, drawn with replacement: [R, N] unsigned."""
     if num_resamples < 1:

@@ -10,6 +10,7 @@ Legend: S = n seeds.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -172,18 +173,25 @@ def range_of_noise(sd: float, k: int, *, level: float = 0.95, df: float = math.i
     freedom behind an SD that was estimated; they widen the upper bound. A seed's effect on all
     cells alike is no part of this noise. (studentised range)
     """
-    from scipy.integrate import quad
-    from scipy.special import ndtr
-    from scipy.stats import studentized_range
-
     check_share(level, "level")
     if k < 1 or not (math.isfinite(sd) and sd >= 0) or not df > 0:
         raise ValueError(f"k {k}, SD {sd}, df {df}: need k >= 1, SD >= 0, df > 0")
     if k == 1 or sd == 0:
         return NoiseRange(0.0, 0.0)
+    expected, upper = _range_in_sds(k, level, df)
+    return NoiseRange(expected * sd, upper * sd)
+
+
+@lru_cache(maxsize=64)
+def _range_in_sds(k: int, level: float, df: float) -> tuple[float, float]:
+    """Return expectation and upper bound of the range for an SD of 1; a tenth of a second each."""
+    from scipy.integrate import quad
+    from scipy.special import ndtr
+    from scipy.stats import studentized_range
+
     # E[max - min] = integral of P(min < x <= max)
     expected, _ = quad(lambda x: 1 - ndtr(x) ** k - ndtr(-x) ** k, -12, 12)
-    return NoiseRange(expected * sd, float(studentized_range.ppf(level, k, df)) * sd)
+    return float(expected), float(studentized_range.ppf(level, k, df))
 
 
 def finite_vector(values: ArrayLike) -> FloatArray:

@@ -2,14 +2,16 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeps.plan.chain import ChainConfig
-from sweeps.plan.scale import SMALL_SCALE, scale_marks
+from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.overrides import ConfigError
+from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.segmentation_presets import PAPER_DEEPLAB
 
@@ -115,24 +117,15 @@ def describe_segmentation(headline: Headline) -> str:
     )
 
 
-def headline_marks(headline: Headline) -> tuple[str, ...]:
-    """Return why the numbers are not at the paper's scale; empty if they are."""
+def headline_scale(headline: Headline, classes: Sequence[str]) -> Scale:
+    """Return how far the numbers are from the paper's setting. classes: those of the data."""
     ours, paper = headline.chains[0].segmentation, PAPER_DEEPLAB
-    marks = list(scale_marks(headline.sweep))
+    scale = scale_of(headline.sweep, classes)
+    marks = list(scale.marks)
     if ours.backbone != paper.backbone:
         marks.append(f"DeepLab on {ours.backbone} instead of {paper.backbone}")
     if ours.iterations < paper.iterations:
-        marks.append(f"{ours.iterations:,} iterations instead of {paper.iterations:,}")
+        marks.append(f"{counted(ours.iterations, 'iteration')} instead of {paper.iterations:,}")
     if ours.crop_size != paper.crop_size:
         marks.append(f"DeepLab crop {ours.crop_size} instead of {paper.crop_size}")
-    return tuple(marks)
-
-
-def scale_warning(headline: Headline) -> str | None:
-    """Return the mark of numbers that are not at the paper's scale, or None."""
-    if marks := headline_marks(headline):
-        return (
-            f"{SMALL_SCALE}: {'; '.join(marks)}. These numbers neither confirm nor refute the "
-            "paper's."
-        )
-    return None
+    return replace(scale, marks=tuple(marks))

@@ -1,12 +1,59 @@
 """How far a sweep is from the paper's setting, and which open points it decides how."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store
 from wsss.config import RunConfig, Settings
 from wsss.presets import PAPER
+from wsss.printable import counted
 
-SMALL_SCALE = "SMALL SCALE"
+SMALL_SCALE, OTHER_DATA = "SMALL SCALE", "OTHER DATA"
 PAPER_TRAIN_IMAGES, PAPER_EVAL_IMAGES = 10_582, 1_464
 NOT_A_SETTING = ("data.name", "data.fingerprint", "data.train_fingerprint", "rng_seed", "repeat")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far numbers are from the paper's setting."""
+
+    marks: tuple[str, ...]
+    """In what they differ from it; empty at the paper's scale."""
+    other_classes: bool
+    """Whether the data has other classes than VOC, so that nothing can be held against the paper's
+    numbers."""
+
+    @property
+    def word(self) -> str:
+        """What the tables are marked with; empty for the paper's own setting."""
+        if self.other_classes:
+            return OTHER_DATA
+        return SMALL_SCALE if self.marks else ""
+
+    @property
+    def warning(self) -> str:
+        """The mark with its reasons; empty for the paper's own setting."""
+        if not self.word:
+            return ""
+        classes = ("other classes than VOC's",) if self.other_classes else ()
+        meaning = "These numbers show how the method behaves here; they neither confirm nor refute"
+        return f"{self.word}: {'; '.join((*classes, *self.marks))}. {meaning} the paper's."
+
+
+def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:
+    """Return a sweep's scale. classes: those of its data; None if nothing tells yet."""
+    if classes is None:
+        return Scale(scale_marks(sweep), other_classes=False)
+    from wsss.data.classes import VOC_CLASSES  # a sweep without results needs nothing of data
+
+    return Scale(scale_marks(sweep), tuple(classes) != VOC_CLASSES)
+
+
+def scored_classes(sweep: Sweep, store: Store) -> list[str] | None:
+    """Return the classes of the data, as a finished trial tells them; None without one."""
+    finished = (store.run(trial.run_id).metrics() for trial in sweep.plan.trials)
+    return next((found["classes"] for found in finished if found), None)
 
 
 def scale_marks(sweep: Sweep) -> tuple[str, ...]:
@@ -19,11 +66,11 @@ def scale_marks(sweep: Sweep) -> tuple[str, ...]:
     paper = PAPER.network, PAPER.train
     marks = []
     if sweep.num_train_images != PAPER_TRAIN_IMAGES:
-        marks.append(
-            f"{sweep.num_train_images:,} training images instead of {PAPER_TRAIN_IMAGES:,}"
-        )
+        images = counted(sweep.num_train_images, "training image")
+        marks.append(f"{images} instead of {PAPER_TRAIN_IMAGES:,}")
     if sweep.num_eval_images != PAPER_EVAL_IMAGES:
-        marks.append(f"{sweep.num_eval_images:,} scored images instead of {PAPER_EVAL_IMAGES:,}")
+        images = counted(sweep.num_eval_images, "scored image")
+        marks.append(f"{images} instead of {PAPER_EVAL_IMAGES:,}")
     if network.backbone != paper[0].backbone:
         marks.append(f"{network.backbone} instead of {paper[0].backbone}")
     if network.weights == "none":
@@ -31,7 +78,7 @@ def scale_marks(sweep: Sweep) -> tuple[str, ...]:
     if train.crop_size != paper[1].crop_size:
         marks.append(f"crop {train.crop_size} instead of {paper[1].crop_size}")
     if train.epochs < paper[1].epochs:
-        marks.append(f"{train.epochs} epochs instead of {paper[1].epochs}")
+        marks.append(f"{counted(train.epochs, 'epoch')} instead of {paper[1].epochs}")
     return tuple(marks)
 
 

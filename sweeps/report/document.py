@@ -20,11 +20,15 @@ class Format(StrEnum):
     terminal = "terminal"
 
 
+DASH = "–"
+"""An entry that says nothing."""
+
 ALL = frozenset(Format)
 ON_PAGES = frozenset({Format.html, Format.markdown})
 """Formats that are scrolled, and so have room for everything."""
 
 BadgeTone = Literal["good", "fair", "bad", "open", "plain"]
+"""good to bad; open: not decided; plain: nothing to decide."""
 Tone = Literal["plain", "soft", "mark"]
 """soft: an explanation; mark: a warning under which all else stands."""
 
@@ -52,11 +56,22 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """What to read first: a verdict, which may be empty, and what speaks for it."""
+class Strip:
+    """A question with its answer on coloured ground."""
 
-    verdict: str
-    items: tuple[str, ...]
+    question: str
+    answer: str
+    tone: BadgeTone = "plain"
+    command: str = ""
+    """What to do next; empty if there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, never broken, and what it is."""
+
+    lead: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ class Measured:
     links: tuple[tuple[str, str], ...]
 
 
-Entry = str | Measured
+Entry = str | Badge | Measured
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,8 @@ class Column:
     wraps: bool = False
     """Whether its entries are sentences."""
     shaded: bool = False
+    faint: bool = False
+    """Whether its numbers are not to be held against the others."""
     formats: frozenset[Format] = ALL
 
 
@@ -121,6 +138,8 @@ class Row:
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     strong: bool = False
+    faint: bool = False
+    """Whether its numbers are not to be held against the others."""
     formats: frozenset[Format] = ALL
 
     def cut(self, kept: Sequence[int]) -> "Row":
@@ -150,15 +169,30 @@ class Grid:
     style: Literal["layout", "evidence", "numbers", "settings", "plain"] = "plain"
     """Its look on a page. layout: as printed in the paper, with several facts in an entry."""
 
+    def cut(self, kept: Sequence[int]) -> "Grid":
+        """Return the table with the columns at these positions alone."""
+        groups = tuple(
+            replace(group, rows=tuple(row.cut(kept) for row in group.rows)) for group in self.groups
+        )
+        return replace(self, columns=tuple(self.columns[at] for at in kept), groups=groups)
+
     def seen_in(self, form: Format) -> "Grid":
-        """Return the table without the rows and columns that a format has no room for."""
-        kept = [index for index, column in enumerate(self.columns) if form in column.formats]
+        """Return the table without the rows and columns that a format has no room for.
+
+        Nor has it columns in which no row says anything.
+        """
         groups = tuple(
             replace(group, rows=rows)
             for group in self.groups
-            if (rows := tuple(row.cut(kept) for row in group.rows if form in row.formats))
+            if (rows := tuple(row for row in group.rows if form in row.formats))
         )
-        return replace(self, columns=tuple(self.columns[index] for index in kept), groups=groups)
+        kept = [
+            index
+            for index, column in enumerate(self.columns)
+            if form in column.formats
+            and any(plain(r.entries[index]) not in ("", DASH) for g in groups for r in g.rows)
+        ]
+        return replace(self, groups=groups).cut(kept)
 
 
 def in_one_group(rows: tuple[Row, ...]) -> tuple[RowGroup, ...]:
@@ -185,6 +219,8 @@ class Pictures:
     """Figures side by side; formats without pictures leave them out."""
 
     pictures: tuple[Picture, ...]
+    in_a_row: bool = False
+    """Whether they stay beside each other on a narrow page, which is then scrolled sideways."""
 
 
 @dataclass(frozen=True)
@@ -203,9 +239,8 @@ class Only:
     blocks: "tuple[Block, ...]"
 
 
-Block = (
-    Text | Heading | Bullets | Panel | Facts | Links | Grid | Picture | Pictures | Details | Only
-)
+Words = Text | Heading | Bullets | Strip | Command | Facts | Links
+Block = Words | Grid | Picture | Pictures | Details | Only
 
 
 @dataclass(frozen=True)
@@ -242,8 +277,8 @@ class Document:
     """What stands above the sections: data and settings, warnings, how to read the tables."""
     sections: tuple[Section, ...]
     records: Records
-    small_scale: bool
-    """Whether each of its tables is marked as not of the paper's scale."""
+    mark: str = ""
+    """What each of its tables is marked with, e.g. as not of the paper's scale."""
 
     def sections_in(self, form: Format) -> tuple[Section, ...]:
         """Return the sections that a format shows."""
@@ -264,6 +299,8 @@ def plain(entry: Entry) -> str:
     """Return an entry as text, the printed number in parentheses."""
     if isinstance(entry, str):
         return entry
+    if isinstance(entry, Badge):
+        return entry.text
     return f"{entry.text} ({entry.printed})" if entry.printed else entry.text
 
 

@@ -6,8 +6,8 @@ from itertools import groupby
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sweeps.plan.scale import SMALL_SCALE
 from sweeps.report.document import Block, Document, Format, Grid, shown
+from sweeps.report.words import greek
 from wsss.printable import printable, web_address
 
 
@@ -30,13 +30,12 @@ def html(document: Document) -> str:
     return environment.get_template("page.html").render(
         document=document,
         sections=document.sections_in(Format.html),
-        small_scale=SMALL_SCALE,
     )
 
 
 def _printable(value: object) -> object:
-    """Write out control characters; markup of our own stays as it is."""
-    return printable(value) if type(value) is str else value
+    """Write out control characters, and symbols as symbols; markup of our own stays as it is."""
+    return greek(printable(value)) if type(value) is str else value
 
 
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:

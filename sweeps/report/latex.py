@@ -1,22 +1,25 @@
 """A report as a LaTeX document, its tables in the paper's layout, to compile or to copy from.
 
-Needs the packages booktabs and amssymb, which every TeX distribution has. A numbered section is a
-table environment: its grids, then its words in small print.
+Needs packages which every TeX distribution has. A numbered section is a table environment: its
+grids, then its words in small print.
 """
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 
 from sweeps.report.document import (
     Block,
     Bullets,
+    Command,
     Details,
     Document,
     Facts,
     Format,
     Grid,
-    Panel,
     Section,
+    Strip,
     Text,
     flat,
     shown,
@@ -31,14 +34,16 @@ _SPECIAL = {
 }  # fmt: skip
 _SYMBOLS = {YES: r"\checkmark", NO: ""}
 _AS_WRITTEN = {
-    "lambda_s": r"$\lambda_s$", "lambda_bs": r"$\lambda_{bs}$", "alpha": r"$\alpha$",
-    "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
+    "alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
 }  # fmt: skip
+_LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
+_LAMBDA = re.compile(r"(?<![\w.])lambda\\_(b?s)(?!\w)")
+"""In words, after escaping; not in the name of a setting such as transfer.lambda_s."""
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 
 _DOCUMENT = r"""\documentclass{article}
-\usepackage{textcomp,booktabs,amssymb,graphicx}
+\usepackage{textcomp,booktabs,amssymb,graphicx,xcolor}
 \usepackage[margin=2cm]{geometry}
 \begin{document}
 \section*{%s}
@@ -50,38 +55,52 @@ _DOCUMENT = r"""\documentclass{article}
 
 def latex(document: Document) -> str:
     """Return a document with one table environment per numbered section."""
-    sections = document.sections_in(Format.latex)
-    mark = r" \textbf{Small scale.}" if document.small_scale else ""
     body = [
-        _float(section, mark)
+        _float(section, document.mark)
         if section.number
         else "\n\n".join([rf"\subsection*{{{escape(section.title)}}}", *_words(section.blocks)])
-        for section in sections
+        for section in document.sections_in(Format.latex)
     ]
     preamble = "\n\n".join(_words(document.head))
     return _DOCUMENT % (escape(document.title), preamble, "\n\n".join(body))
 
 
+def latex_tables(document: Document) -> str:
+    r"""Return the tables alone, to `\input` into a paper."""
+    packages = "booktabs, amssymb, graphicx, xcolor and textcomp"
+    floats = [
+        _float(replace(section, blocks=_grids(section)), document.mark)
+        for section in document.sections_in(Format.latex)
+        if section.number
+    ]
+    return "\n\n".join([f"% Needs the packages {packages}.", *floats, ""])
+
+
 def escape(text: str) -> str:
     """Return text in which nothing is a command; characters beyond Latin-1 become `?`."""
-    return "".join(
+    escaped = "".join(
         _SPECIAL.get(c, c if ord(c) < 256 and c.isprintable() else "?")
         for c in " ".join(text.split())
     )
+    return _LAMBDA.sub(lambda found: _LAMBDAS[found[1]], escaped)
+
+
+def _grids(section: Section) -> tuple[Grid, ...]:
+    return tuple(b for b in shown(section.blocks, Format.latex) if isinstance(b, Grid))
 
 
 def _float(section: Section, mark: str) -> str:
     """Return a section's grids and words as a table environment under the table's own number."""
-    grids = [block for block in shown(section.blocks, Format.latex) if isinstance(block, Grid)]
     tabulars = "\n\\par\\smallskip\n".join(
-        "\n".join([_FITTED, *_tabular(grid), "}"]) for grid in grids
+        "\n".join([_FITTED, *_tabular(grid), "}"]) for grid in _grids(section)
     )
+    marked = rf" \textbf{{{escape(mark.capitalize())}.}}" if mark else ""
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             rf"\renewcommand{{\thetable}}{{{escape(section.number)}}}",
             r"\centering",
-            rf"\caption{{{escape(section.caption)}{mark}}}",
+            rf"\caption{{{escape(section.caption)}{marked}}}",
             tabulars,
             *(rf"\par\smallskip\small {words}" for words in _words(section.blocks)),
             r"\end{table}",
@@ -97,8 +116,10 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
                 yield escape(text)
             case Bullets(items):
                 yield from map(escape, items)
-            case Panel(verdict, items):
-                yield from map(escape, filter(None, (verdict, *items)))
+            case Strip(question, answer):
+                yield rf"{escape(question)} \textbf{{{escape(answer)}}}"
+            case Command(lead, command):
+                yield rf"{escape(lead)}: \texttt{{{escape(command)}}}"
             case Facts(_, rows):
                 yield from (escape(f"{name}: {value}") for name, value in rows)
             case Details(_, inner):
@@ -121,11 +142,17 @@ def _tabular(grid: Grid) -> list[str]:
         ]
         lines.append(_line([*([""] * num_labels), *spans]))
     lines.append(_line([_name(name) for name in head]))
-    for group in groups:
+    for texts, group in zip(groups, grid.groups, strict=True):
         lines.append(r"\midrule")
-        for line in group:
+        for line, row in zip(texts, group.rows, strict=True):
             labels = [_SYMBOLS.get(label, escape(label)) for label in line[:num_labels]]
-            lines.append(_line([*labels, *map(escape, line[num_labels:])]))
+            entries = [
+                rf"\textcolor{{gray}}{{{escape(entry)}}}"
+                if column.faint or row.faint
+                else escape(entry)
+                for column, entry in zip(grid.columns, line[num_labels:], strict=True)
+            ]
+            lines.append(_line([*labels, *entries]))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from sweeps.report.document import (
     Block,
     Bullets,
+    Command,
     Details,
     Document,
     Facts,
@@ -13,8 +14,8 @@ from sweeps.report.document import (
     Grid,
     Heading,
     Links,
-    Panel,
     Picture,
+    Strip,
     Text,
     flat,
     shown,
@@ -51,8 +52,13 @@ def _block(block: Block) -> Iterator[str]:
             yield f"### {escape(text)}"
         case Bullets(items):
             yield _bullets(items)
-        case Panel(verdict, items):
-            yield from filter(None, [verdict and f"**{escape(verdict)}**", _bullets(items)])
+        case Strip(question, answer, _, command):
+            yield f"{escape(question)} **{escape(answer)}**"
+            if command:
+                yield from _block(Command("Next", command))
+        case Command(lead, command):
+            is_plain = command.isprintable() and not set("`<") & set(command)
+            yield f"{escape(lead)}: {f'`{command}`' if is_plain else escape(command)}"
         case Facts(header, rows):
             yield _table(header, rows)
         case Links(lead, links):

@@ -1,12 +1,16 @@
 """What reports share: how numbers and short phrases are written, and the notes on the paper."""
 
+import re
 from collections.abc import Sequence
 
-from sweeps.report.document import Block, Bullets, Format, Section, Text
+from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
 from sweeps.tables.notes import PaperNote
 
-DASH = "–"
+_LAMBDA = re.compile(r"(?<![\w.])lambda_(?=b?s(?!\w))")
+"""In words, and not in the name of a setting such as transfer.lambda_s."""
 MISSING = "missing"
+HOW_TO_READ = "How to read this"
+"""Heads the legend of a report."""
 
 
 def number(value: float | None) -> str:
@@ -27,6 +31,11 @@ def interval(low_high: tuple[float, float] | None, *, sign: bool = False) -> str
     return f"[{low}, {high}]"
 
 
+def share(value: float | None) -> str:
+    """Return a share as `97 %`; a dash for None."""
+    return DASH if value is None else f"{100 * value:.0f} %"
+
+
 def mean_and_sd(mean: float | None, sd: float | None) -> str:
     """Return `50.86 ± 0.17`; without the SD for a single value; `missing` for none."""
     if mean is None:
@@ -34,23 +43,9 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{mean:.2f} ± {sd:.2f}"
 
 
-def p_value(p: float | None) -> str:
-    """Return a p-value, or that it is below .001."""
-    if p is None:
-        return DASH
-    return "< .001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as 45 s, 12 min or 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 seed` or `3 seeds`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def greek(text: str) -> str:
+    """Return text with λ_s for lambda_s, where fonts have it."""
+    return _LAMBDA.sub("λ_", text)
 
 
 def listed(items: Sequence[str]) -> str:

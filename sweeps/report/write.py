@@ -9,7 +9,7 @@ from rich.console import Console
 from sweeps.report.csv_file import csv_text
 from sweeps.report.document import Document
 from sweeps.report.html import html
-from sweeps.report.latex import latex
+from sweeps.report.latex import latex, latex_tables
 from sweeps.report.markdown import markdown
 from sweeps.report.terminal import print_document
 from wsss.json_files import whole_or_absent
@@ -31,10 +31,14 @@ FORMATS: dict[str, Callable[[Document], str]] = {
 
 
 def write_document(document: Document, folder: Path, name: str) -> list[Path]:
-    """Write `name`.html, .md, .tex, .csv and .txt, each whole or not at all; return their paths."""
+    """Write `name`.html, .md, .tex, .csv and .txt, and the tables alone as table.tex.
+
+    Each whole or not at all. Returns their paths.
+    """
     written = []
-    for ending, render in FORMATS.items():
-        path = folder / f"{name}.{ending}"
+    files = {f"{name}.{ending}": render for ending, render in FORMATS.items()}
+    for file, render in (files | {"table.tex": latex_tables}).items():
+        path = folder / file
         with whole_or_absent(path) as partial:
             partial.write_text(render(document), encoding="utf-8")
         written.append(path)

@@ -8,6 +8,13 @@ from typing import Any
 
 from sweeps.tables.table import Cell, Row, Table
 
+CITATION = (
+    "Z. Qin, Y. Chen, G. Zhu, E. Zhou, Y. Zhou, Y. Zhou and C. Zhu, Enhanced Pseudo-Label "
+    "Generation With Self-Supervised Training for Weakly-Supervised Semantic Segmentation, IEEE "
+    "Transactions on Circuits and Systems for Video Technology, 2024, "
+    "doi:10.1109/TCSVT.2024.3364764"
+)
+
 NO, YES = "no", "yes"
 
 ATTENTION = {"network.channel_attention": True, "network.spatial_attention": True}

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from sweeps.report.figures.svg import (
@@ -25,13 +26,18 @@ from sweeps.report.figures.svg import (
 
 WIDTH = 560
 LINE_HEIGHT = 15
+HEADROOM = 65
+"""Pixels of an axis with its name."""
 MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
 PAPER = PALETTE[1]
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One configuration: a value per seed, and the paper's number. mIoU in percent."""
+    """One configuration: a value per seed, and the paper's number.
+
+    mIoU in percent, or its difference to a baseline's in percentage points.
+    """
 
     label: str
     values: Sequence[float]
@@ -75,9 +81,29 @@ def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
         panels[0].grid(axis="x")
         if apart:
             panels[1].set_xlabel("paper (own scale)")
+            panels[1].xaxis.set_major_locator(MaxNLocator(2))
             panels[1].spines["left"].set_visible(False)
             panels[1].tick_params(axis="y", length=0)
             panels[1].grid(axis="x")
+        _legend(figure, _dot_keys(cells))
+
+    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+
+
+def forest(cells: Sequence[DotRow], *, baseline: str, name: str, title: str) -> str:
+    """Differences to a baseline, paired by seed, with their intervals and the paper's, as SVG."""
+    labels = [wrapped(cell.label) for cell in cells]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        label_rows(axes, labels)
+        for index, cell in enumerate(cells):
+            _dots(axes, index, cell.values, cell.low, cell.high)
+            if cell.paper is not None:
+                axes.plot(cell.paper, index, **_DIAMOND)
+        axes.axvline(0, color=INK, linewidth=1.2)
+        axes.set_xlabel(wrapped(f"difference to {baseline} (percentage points)", 60))
+        axes.grid(axis="x")
         _legend(figure, _dot_keys(cells))
 
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
@@ -113,23 +139,19 @@ def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -
 def per_class_differences(
     names: Sequence[str],
     difference: ArrayLike,
-    low: ArrayLike | None,
-    high: ArrayLike | None,
+    low: ArrayLike,
+    high: ArrayLike,
     *,
     name: str,
     title: str,
 ) -> str:
     """Difference in IoU per class [L], in percentage points, with intervals, as SVG.
 
-    low, high: ends of the intervals [L], or None; nan where there is none. A class without a
-    difference (nan) says so. Raises ValueError if the lengths differ.
+    low, high: ends of the intervals [L]; nan where there is none. A class without a difference
+    (nan) says so. Raises ValueError if the lengths differ.
     """
-    missing = np.full(len(names), np.nan)
-    arrays = [
-        missing if values is None else np.asarray(values, dtype=np.float64)
-        for values in (difference, low, high)
-    ]
-    if any(values.shape != missing.shape for values in arrays):
+    arrays = [np.asarray(values, dtype=np.float64) for values in (difference, low, high)]
+    if any(values.shape != (len(names),) for values in arrays):
         raise ValueError(
             f"{len(names)} classes, but values of shapes {[values.shape for values in arrays]}; "
             "give one difference, low and high per class"

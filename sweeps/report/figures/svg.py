@@ -13,7 +13,11 @@ from xml.etree import ElementTree
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from sweeps.report.words import greek
+from wsss.printable import counted
 
 INK = "#010203"
 """The sentinel; used for nothing else, because it is replaced in every attribute of the SVG."""
@@ -85,13 +89,18 @@ def draw_svg(
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         draw(figure)
-        figure.savefig(text, format="svg", metadata=_NO_METADATA)
+        FigureCanvasSVG(figure).print_svg(text, metadata=_NO_METADATA)  # savefig would draw twice
     return _inline(text.getvalue(), name=name, title=title, width=width)
+
+
+def slug(text: str) -> str:
+    """Return text as a part of a figure's name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def wrapped(label: str, width: int = 32) -> str:
     """Return a label in at most four lines of `width` characters, cut with … if longer."""
-    lines = textwrap.wrap(printable(label), width, max_lines=4, placeholder=" …")
+    lines = textwrap.wrap(greek(printable(label)), width, max_lines=4, placeholder=" …")
     return "\n".join(lines) or " "
 
 
@@ -129,7 +138,7 @@ def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]
 
 def mean_of_seeds(count: int) -> str:
     """Return what a line stands for: `1 seed` or `mean of 3 seeds`."""
-    return "1 seed" if count == 1 else f"mean of {count} seeds"
+    return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
 
 
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:
@@ -154,7 +163,7 @@ def _inline(svg: str, *, name: str, title: str, width: float) -> str:
             for key, value in element.attrib.items()
         }
     title_element = ElementTree.Element("title")
-    title_element.text = printable(title)
+    title_element.text = greek(printable(title))
     root.insert(0, title_element)
     root.attrib = {
         "xmlns": "http://www.w3.org/2000/svg",

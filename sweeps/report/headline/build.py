@@ -12,15 +12,16 @@ from sweeps.plan.headline import (
     Headline,
     chain_metrics,
     describe_segmentation,
-    scale_warning,
+    headline_scale,
     source_of,
 )
+from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.stages.export import read_export
 from sweeps.stages.segmentation import read_png
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
-from wsss.data.classes import VOC_CLASSES
+from sweeps.tables.paper import CITATION
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import VocDataset
@@ -80,8 +81,7 @@ class HeadlineReport:
 
     headline: Headline
     created: str
-    warning: str | None
-    """The mark of numbers that are not at the paper's scale."""
+    scale: Scale
     findings: tuple[str, ...]
     """What came out, in sentences."""
     networks: tuple[NetworkRow, ...]
@@ -92,12 +92,12 @@ class HeadlineReport:
     """Data, images and network behind the labels."""
     network_scale: str
     """Data, images and network behind Tables I and II."""
-    same_classes: bool
-    """Whether the data has the classes of the paper's Table II."""
     class_names: tuple[str, ...]
     """Background first."""
     paper_notes: tuple[PaperNote, ...]
     gallery: Picture | None
+    about: tuple[tuple[str, str], ...]
+    """The code, the device and the paper."""
     provenance: tuple[tuple[str, str], ...]
 
     @property
@@ -120,17 +120,17 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        warning=scale_warning(headline),
+        scale=headline_scale(headline, class_names[1:]),
         findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
         labels_paper=cells[headline.cell].paper,
         label_scale=headline.sweep.describe(),
         network_scale=_network_scale(headline, networks),
-        same_classes=class_names[1:] == VOC_CLASSES,
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),
+        about=_about(headline, store),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -224,6 +224,18 @@ def _network_scale(headline: Headline, networks: tuple[NetworkRow, ...]) -> str:
         f"({data.train_split}), {images} scored ({headline.chains[0].eval_split}) | "
         f"{describe_segmentation(headline)} | one training per row"
     )
+
+
+def _about(headline: Headline, store: Store) -> tuple[tuple[str, str], ...]:
+    """Return what the head of a report says of where its numbers come from."""
+    found = [chain_metrics(store, chain) for chain in headline.chains]
+    environments = [metrics["environment"] for metrics in found if metrics]
+    facts = [
+        (name, ", ".join(sorted(values)))
+        for name, key in (("code", "code_version"), ("device", "device"))
+        if (values := {str(known[key]) for known in environments if key in known})
+    ]
+    return (*facts, ("paper", CITATION))
 
 
 def _provenance(

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from sweeps.plan.headline import Headline, describe
 from sweeps.report.document import (
     ALL,
+    DASH,
     ON_PAGES,
     Block,
+    Bullets,
     Column,
+    Details,
     Document,
     Facts,
     Format,
     Grid,
     Only,
-    Panel,
     Records,
     Row,
     RowGroup,
@@ -25,7 +27,7 @@ from sweeps.report.document import (
     in_one_group,
 )
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
-from sweeps.report.words import DASH, MISSING, number, paper_section, signed
+from sweeps.report.words import HOW_TO_READ, MISSING, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
 
 PRINTED = "printed by the paper"
@@ -35,6 +37,7 @@ IMAGE_LABELS, SALIENCY = "image labels", "image labels, saliency"
 
 _TERMINAL = frozenset({Format.terminal})
 _FILES = ALL - _TERMINAL
+_HTML = frozenset({Format.html})
 
 _TABLE_I = (
     Column("val"),
@@ -64,10 +67,10 @@ def headline_document(report: HeadlineReport) -> Document:
         Only(_FILES, (Text(report.network_scale),)),
         Only(_TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
     ]
-    if report.warning:
-        head.append(Text(report.warning, "mark"))
+    if report.scale.word:
+        head.append(Text(report.scale.warning, "mark"))
     if report.findings:
-        head.append(Panel("", report.findings))
+        head.append(Bullets(report.findings))
     sections = [_table_i(report), _table_ii(report)]
     if report.labels:
         sections.append(_labels(report))
@@ -75,15 +78,24 @@ def headline_document(report: HeadlineReport) -> Document:
         title = report.gallery.title
         sections.append(Section(title, "Gallery", "gallery", (report.gallery,), formats=ON_PAGES))
     sections.append(paper_section(report.paper_notes, ON_PAGES))
+    legend = tuple(Text(line, "soft") for line in _legend(report.headline))
     return Document(
         title=report.title,
-        head=(*head, *(Text(line, "soft") for line in _legend(report.headline))),
-        sections=(*sections, _provenance_section(report)),
+        head=(
+            *head,
+            Only(_FILES, (Facts(("about", "this report"), report.about),)),
+            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+        ),
+        sections=(
+            *sections,
+            _provenance_section(report),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+        ),
         records=Records(
             _RECORD,
             tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report)),
         ),
-        small_scale=report.warning is not None,
+        mark=report.scale.word,
     )
 
 
@@ -133,6 +145,7 @@ def _table_i(report: HeadlineReport) -> Section:
                 "TCSVT24" if row.method == OURS else row.publication, "not stated",
             ),
             strong=row.method == OURS,
+            faint=report.scale.other_classes,
             formats=ALL if row.method == OURS else _FILES,
         )
         for row in TABLE_I
@@ -161,7 +174,7 @@ def _test_entry(row: NetworkRow) -> str:
 
 def _table_ii(report: HeadlineReport) -> Section:
     """Return the section of Table II, a line per class; printed digits as printed."""
-    printed, measured = TABLE_II if report.same_classes else (), report.networks
+    printed, measured = TABLE_II if not report.scale.other_classes else (), report.networks
     columns = [
         Column(
             row.method,
@@ -188,7 +201,7 @@ def _table_ii(report: HeadlineReport) -> Section:
         f"Table II. IoU per class (%), {report.split}", "Table II", "table-II",
         (
             grid,
-            *(() if report.same_classes else (Text(other, "soft"),)),
+            *(() if not report.scale.other_classes else (Text(other, "soft"),)),
             *_below(report, report.network_scale),
         ),
         "II", f"IoU per class in percent, {report.split}.",
@@ -214,7 +227,8 @@ def _labels(report: HeadlineReport) -> Section:
     ]  # fmt: skip
     if report.labels_paper is not None:
         name = f"paper, {report.headline.cell} ({PRINTED})"
-        rows.append(Row((name,), (number(report.labels_paper), DASH, DASH, DASH, "not stated")))
+        entries = (number(report.labels_paper), DASH, DASH, DASH, "not stated")
+        rows.append(Row((name,), entries, faint=report.scale.other_classes))
     grid = Grid("Labels", ("labels",), _LABELS, in_one_group(tuple(rows)), style="numbers")
     split = report.headline.sweep.base.data.eval_split
     about = (
@@ -230,7 +244,7 @@ def _labels(report: HeadlineReport) -> Section:
 
 def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
     """Return what stands under every table that is copied from the report: its scale."""
-    mark = (Only(ON_PAGES, (Text(report.warning, "mark"),)),) if report.warning else ()
+    mark = (Only(ON_PAGES, (Text(report.scale.warning, "mark"),)),) if report.scale.word else ()
     return Only(_FILES, (Text(scale, "soft"),)), *mark
 
 
@@ -279,7 +293,7 @@ def _printed_records(report: HeadlineReport) -> Iterator[Line]:
                 "supervision": SALIENCY if row.saliency else IMAGE_LABELS, "split": split,
                 "quantity": "mIoU", "percent": value,
             }  # fmt: skip
-    for classes in TABLE_II if report.same_classes else ():
+    for classes in TABLE_II if not report.scale.other_classes else ():
         ious = zip(report.class_names, classes.ious, strict=True)
         for name, value in (*ious, ("mIoU", classes.printed_mean)):
             yield {
@@ -294,5 +308,5 @@ def _common(report: HeadlineReport) -> Line:
         "cell": report.headline.cell, "preset": sweep.preset,
         "data": f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
         "train_images": sweep.num_train_images, "iterations": segmentation.iterations,
-        "rng_seed": segmentation.rng_seed, "small_scale": "yes" if report.warning else "no",
+        "rng_seed": segmentation.rng_seed, "small_scale": "yes" if report.scale.marks else "no",
     }  # fmt: skip

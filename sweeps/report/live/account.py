@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Unit, hours_between
+from wsss.printable import counted
 
 Kind = Literal["useful", "repeated", "lost", "running"]
 """What hours were. running: of an attempt at work, since its last epoch; its end will tell."""
@@ -133,10 +134,8 @@ def print_account(console: Console, name: str, book: Book) -> None:
 def _lines(account: Account, book: Book) -> list[str]:
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(account.reasons.items()))
     text = f"{format_hours(account.spent)} {account.unit}-hours spent"
-    word = "attempt" if len(book.attempts) == 1 else "attempts"
-    lines = [
-        f"{text} by {len(book.attempts)} {word} ({reasons}); {format_hours(account.idle)} more idle"
-    ]
+    attempts = counted(len(book.attempts), "attempt")
+    lines = [f"{text} by {attempts} ({reasons}); {format_hours(account.idle)} more idle"]
     if account.unit == "CPU":
         lines.append("no attempt held a GPU, so CPU-hours are counted")
     return lines

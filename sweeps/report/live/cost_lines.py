@@ -1,6 +1,7 @@
 """A cost estimate in words."""
 
 from sweeps.plan.cost import CostEstimate
+from wsss.printable import counted
 
 NOTHING_MEASURED = "no trial has ended yet"
 
@@ -12,21 +13,22 @@ def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:
         return ["nothing left to run"]
     if unknown == left:
         why = NOTHING_MEASURED if not cost.num_measured else "no measured trial is like them"
-        return [f"{left} trials to run, time unknown: {why}"]
+        return [f"{counted(left, 'trial')} to run, time unknown: {why}"]
     times = f"{format_seconds(cost.seconds)} one at a time"
     if concurrent > 1:
         at_once = format_seconds(cost.seconds_at(concurrent))
         times += f", {at_once} at {concurrent} at a time if they do not slow each other down"
     device = "GPU" if cost.device == "cuda" else "CPU"
     lines = [
-        f"{left - unknown} trials to run: about {times}; {cost.device_hours:.2g} {device}-hours at "
-        f"one {device} per process; {format_bytes(cost.gibibytes)} more on disk",
-        f"estimated from {cost.num_measured} measured trials on {cost.device}: "
+        f"{counted(left - unknown, 'trial')} to run: about {times}; {cost.device_hours:.2g} "
+        f"{device}-hours at one {device} per process; {format_bytes(cost.gibibytes)} more on disk",
+        f"estimated from {counted(cost.num_measured, 'measured trial')} on {cost.device}: "
         f"{cost.count('same')} from the same configuration, {cost.count('scaled')} scaled by views "
         "and epochs",
     ]
     if unknown:
-        lines.append(f"{unknown} more trials to run, time unknown: no measured trial is like them")
+        more = counted(unknown, "more trial")
+        lines.append(f"{more} to run, time unknown: no measured trial is like them")
     return lines
 
 
@@ -36,7 +38,7 @@ def time_left(cost: CostEstimate) -> str:
         return "nothing left to run"
     if cost.num_unknown == len(cost.trials):
         return "time left: not known yet"
-    more = f", and {cost.num_unknown} trials of unknown time" if cost.num_unknown else ""
+    more = f", and {counted(cost.num_unknown, 'trial')} of unknown time" if cost.num_unknown else ""
     return f"about {format_seconds(cost.seconds)} left one trial at a time{more}"
 
 

@@ -12,8 +12,10 @@ from sweeps.plan.cost import CostEstimate, estimate_cost
 from sweeps.plan.states import STATUSES, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.fitted import Fitted
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.store.store import Store
+from wsss.printable import counted
 
 MAX_CONFIGURATIONS = 60
 """More than these are summed up by table, unless all are asked for."""
@@ -55,10 +57,12 @@ class PlanView:
             time = _time_left(trials, self.cost)
             yield f"  {' '.join(marks)}  {time:>10}  {' = '.join(cells)}"
 
-    def summary(self) -> RichTable:
+    def summary(self) -> Fitted:
         """Return a line per table: cells, configurations, trials by status, time left."""
+        all_states = {state.status for state in self.states.values()}
+        shown = [status for status in STATUSES if status in all_states]
         grid = RichTable()
-        for name in ("table", "cells", "configurations", *STATUSES, "time left"):
+        for name in ("table", "cells", "configurations", *shown, "time left"):
             grid.add_column(name, justify="left" if name == "table" else "right")
         for table in self.plan.tables:
             references = [reference for reference, _ in table.cells()]
@@ -67,18 +71,20 @@ class PlanView:
             counts = Counter(self.states[run_id].status for run_id in trials)
             grid.add_row(
                 table.name, str(len(references)), str(configs),
-                *(str(counts[status] or "") for status in STATUSES),
+                *(str(counts[status] or "") for status in shown),
                 _time_left(tuple(trials.values()), self.cost),
             )  # fmt: skip
-        return grid
+        return Fitted(grid, num_labels=1)
 
     def totals(self) -> str:
         """Return cells, configurations and trials, and how many are in which state."""
         plan = self.plan
-        seeds = "1 seed" if len(plan.seeds) == 1 else f"up to {len(plan.seeds)} seeds"
+        up_to = "" if len(plan.seeds) == 1 else "up to "
         return (
-            f"{len(plan.cell_trials)} cells, {plan.num_configs} distinct configurations, {seeds}: "
-            f"{len(plan.trials)} trials, {count_statuses(self.states.values())}"
+            f"{counted(len(plan.cell_trials), 'cell')}, "
+            f"{counted(plan.num_configs, 'distinct configuration')}, "
+            f"{up_to}{counted(len(plan.seeds), 'seed')}: {counted(len(plan.trials), 'trial')}, "
+            f"{count_statuses(self.states.values())}"
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
+from wsss.printable import counted
 
 PLAIN_EVERY_SECONDS = 30.0
 """Without a terminal: at most one line of running totals in this time."""
@@ -92,7 +93,9 @@ class Board:
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)
         counts = count_statuses(self.states.values())
-        return f"{counts} of {len(self.states)} trials; {spent} elapsed, {self.remaining()}"
+        return (
+            f"{counts} of {counted(len(self.states), 'trial')}; {spent} elapsed, {self.remaining()}"
+        )
 
     def _print_line(self, trial: Trial, state: TrialState, *, changed: bool) -> None:
         now = time.monotonic()

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sweeps.plan.scale import scale_marks
+from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
+from sweeps.report.fitted import Fitted
+from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
@@ -23,24 +25,20 @@ LEGEND = (
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
     "over all thresholds from {low:g} to {high:g}, none chosen; the number which the paper printed."
 )
-SMALL_SCALE = (
-    "SMALL SCALE, preset {preset}: not the paper's data, backbone or schedule. The numbers show "
-    "how the method behaves here; they neither confirm nor refute the paper's."
-)
 
 
-def header_lines(sweep: Sweep) -> list[str]:
-    """Return what stands above every table of a sweep."""
+def header_lines(sweep: Sweep, store: Store) -> list[str]:
+    """Return what stands above the tables of a sweep."""
     lines = [sweep.describe()]
-    if scale_marks(sweep):
-        lines.append(SMALL_SCALE.format(preset=sweep.preset))
+    if warning := scale_of(sweep, scored_classes(sweep, store)).warning:
+        lines.append(warning)
     labels = sweep.base.labels
     low, high = labels.threshold_range
     lines.append(LEGEND.format(score=labels.background_score, low=low, high=high))
     return lines
 
 
-def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
+def result_table(table: Table, plan: Plan, store: Store) -> Fitted:
     """Return one table with what the store holds so far."""
     grid = RichTable(
         title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
@@ -56,7 +54,7 @@ def result_table(table: Table, plan: Plan, store: Store) -> RichTable:
             for column, cell in zip(table.columns, row.cells, strict=True)
         ]
         grid.add_row(*map(Text, row.labels), *cells)
-    return grid
+    return Fitted(grid, len(table.row_names))
 
 
 def render_tables(sweep: Sweep, store: Store) -> str:
@@ -70,7 +68,7 @@ def render_tables(sweep: Sweep, store: Store) -> str:
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     """Print all tables of a sweep with their header."""
     plan = sweep.plan
-    for line in header_lines(sweep):
+    for line in header_lines(sweep, store):
         console.print(Text(line))
     for table in plan.tables:
         console.print(result_table(table, plan, store))
@@ -87,12 +85,12 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     failures = [found for found in (run.failure() for run in runs) if found]
     text = Text()
     if metrics:
-        text.append(mean_and_spread([found["miou_fixed"] for found in metrics]), style="bold")
-        text.append("  " + mean_and_spread([found["miou_best"] for found in metrics]) + "*")
+        text.append(_mean([found["miou_fixed"] for found in metrics]), style="bold")
+        text.append("  " + _mean([found["miou_best"] for found in metrics]) + "*")
         if len(metrics) < len(runs):
             text.append(f" (n={len(metrics)})")
         aucs = [area_under_curve(found["curve"], labels) for found in metrics]
-        text.append(f"\nAUC {mean_and_spread(aucs)}")
+        text.append(f"\nAUC {_mean(aucs)}")
         if any(store.cam(trial.cam_id).warning() for trial in trials):
             text.append("\nat the label prior", style="yellow")
         if any(find_dead_maps(store.cam(t.cam_id).epochs(), t.config) for t in trials):
@@ -106,8 +104,7 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     return text
 
 
-def mean_and_spread(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±.56` (mean and sample SD over seeds) for two values or more."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.fmean(values):.2f}±{statistics.stdev(values):.2f}"
+def _mean(values: list[float]) -> str:
+    """Return `12.34`, or `12.34±0.56` for two seeds or more. Without numpy, which loads slowly."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return mean_and_sd(statistics.fmean(values), sd).replace(" ± ", "±")

@@ -1,12 +1,13 @@
-"""The closing table of a search, and the words that keep it apart from the paper's tables."""
+"""The closing report of a search, and the words that keep it apart from the paper's tables."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
 
 from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
-from sweeps.report.document import Column, Document, Grid, Records, Row, RowGroup, Text
+from sweeps.report.document import DASH, Column, Document, Grid, Records, Row, RowGroup, Text
 from sweeps.report.terminal import print_document
+from sweeps.report.words import number
 from sweeps.report.write import as_text
 from wsss.identity import cam_id
 
@@ -41,7 +42,21 @@ def search_document(search: Search, history: History) -> Document:
     groups = RowGroup("", (_paper_row(search, history),)), RowGroup("", _rows(history))
     grid = Grid("trials", (), columns, groups)
     head = Text(search.describe()), grid, Text(CAVEAT)
-    return Document(f"Search {search.name}", head, (), Records((), ()), small_scale=False)
+    return Document(f"Search {search.name}", head, (), _records(search, history))
+
+
+def _records(search: Search, history: History) -> Records:
+    """Return a line per trial."""
+    held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
+    rows = tuple(
+        (
+            trial.number, trial.status, trial.last_epoch, trial.objective,
+            held_out.get(trial.cam_id, {}).get("held_out"), *map(trial.settings.get, keys),
+        )
+        for trial in history.trials()
+    )  # fmt: skip
+    columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
+    return Records(columns, rows)
 
 
 def _paper_row(search: Search, history: History) -> Row:
@@ -51,9 +66,9 @@ def _paper_row(search: Search, history: History) -> Row:
     entries = (
         "paper",
         _settings({r.key: flat[r.key] for r in search.space.ranges}),
-        _figure(found.get("objective")),
-        _figure(found.get("held_out")),
-        f"{search.base.train.epochs}" if found else "-",
+        number(found.get("objective")),
+        number(found.get("held_out")),
+        f"{search.base.train.epochs}" if found else DASH,
     )
     return Row((), entries)
 
@@ -65,10 +80,10 @@ def _rows(history: History) -> tuple[Row, ...]:
         finished = trial.status == "finished"
         rank += finished
         entries = (
-            f"{rank}" if finished else "-",
+            f"{rank}" if finished else DASH,
             _settings(trial.settings),
-            _figure(trial.objective if trial.status not in WORTHLESS else None),
-            _figure(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
+            number(trial.objective if trial.status not in WORTHLESS else None),
+            number(held_out.get(trial.cam_id, {}).get("held_out") if finished else None),
             _epochs(trial),
         )
         rows.append(Row((), entries))
@@ -79,10 +94,6 @@ def _epochs(trial: SearchTrial) -> str:
     """Return how many epochs were judged, and what became of the trial."""
     marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
     return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _settings(values: Mapping[str, float | None]) -> str:

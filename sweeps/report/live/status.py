@@ -16,25 +16,27 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
+from sweeps.report.fitted import Fitted
 from sweeps.report.live.cost_lines import time_left
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 
-def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[RichTable]:
+def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[Fitted]:
     """Return each table of a plan with the state of its cells."""
     return [_matrix(table, plan, states) for table in plan.tables]
 
 
-def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> RichTable:
+def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> Fitted:
     grid = RichTable(title=Text(f"Table {table.name}. {table.title}"))
     for name in (*table.row_names, *table.columns):
-        grid.add_column(Text(name), justify="center", min_width=8)
+        grid.add_column(Text(name), justify="center")
     for row in table.rows:
         references = [table.reference(row, column) for column in table.columns]
         cells = [cell_text(plan.cell_trials[reference], states) for reference in references]
         grid.add_row(*map(Text, row.labels), *cells)
-    return grid
+    return Fitted(grid, len(table.row_names))
 
 
 def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text:
@@ -111,7 +113,7 @@ class Status:
             again = run_command(self.sweep, self.store, "--retry-failed")
             text.append(f"run them again with: {again}\n")
         counts = count_statuses(self.states.values())
-        text.append(f"{counts} of {len(self.states)} trials; {time_left(self.cost)}")
+        text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
         return text
 
     def view(self) -> Group:

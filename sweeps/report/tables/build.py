@@ -1,25 +1,33 @@
 """Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.evidence import calibration
+from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.plan.scale import changed_settings, readings, scale_marks
+from sweeps.plan.command import run_command
+from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
-from sweeps.report.tables.findings import findings, headline
+from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.tables.answer import answer
+from sweeps.report.tables.classes import compare_classes
+from sweeps.report.tables.findings import findings
+from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
-from sweeps.report.tables.pictures import table_pictures
+from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, duration
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
+from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `make mlflow` serves a store's own SQLite file."""
@@ -44,18 +52,26 @@ def build_report(
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
     links = _Links(store, mlflow_url)
-    marks = scale_marks(sweep)
-    tables, pictured = [], set[str]()
+    scale = scale_of(sweep, scored_classes(sweep, store))
+
+    def command(num_seeds: int) -> str:
+        return run_command(sweep, store, num_seeds=num_seeds)
+
+    provenance = _provenance(sweep, store, results)
+    tables = []
     for table in plan.tables:
-        cells = _Weighed(table, plan, results, margin).cells(links)
+        cells = _Weighed(table, plan, results, margin, scale).cells(links)
         tables.append(
             TableReport(
                 table=table,
                 cells=cells,
-                headline=headline(cells, small_scale=bool(marks)),
+                answer=answer(table, cells, scale, margin, command),
+                scale=scale,
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
-                pictures=table_pictures(table, cells, plan, results, pictured),
+                figures=table_figures(table, cells, plan, results),
+                classes=compare_classes(cells, table.baseline, results),
+                gallery=gallery(cells, table.baseline, results),
             )
         )
     return Report(
@@ -63,12 +79,14 @@ def build_report(
         measure=measure,
         margin=margin,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        scale_marks=marks,
+        scale=scale,
+        command=command(sweep.num_seeds),
+        about=_about(provenance),
         tables=tuple(tables),
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
-        provenance=_provenance(sweep, store, results),
+        provenance=provenance,
         failures=_failures(plan, results),
         failure_meanings=_failure_meanings(plan, results),
         warnings=_warnings(plan, results),
@@ -87,8 +105,11 @@ def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, .
 class _Weighed:
     """A table's trials with their mIoU under every measure, and what these are evidence of."""
 
-    def __init__(self, table: Table, plan: Plan, results: Results, margin: float) -> None:
+    def __init__(
+        self, table: Table, plan: Plan, results: Results, margin: float, scale: Scale
+    ) -> None:
         self.table, self.plan, self.results = table, plan, results
+        self.comparable = not scale.other_classes
         self.run_ids = {
             reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
             for reference, _ in table.cells()
@@ -134,7 +155,7 @@ class _Weighed:
             of[reference] = first.setdefault(tuple(self.run_ids[reference].values()), reference)
         distinct = set(of.values())
         found = table_verdicts(
-            {reference: printed[reference] for reference in distinct},
+            {ref: printed[ref] if self.comparable else None for ref in distinct},
             {reference: values[reference] for reference in distinct},
             baseline,
             margin,
@@ -159,6 +180,7 @@ class _Weighed:
             reference=reference,
             labels=labels,
             paper=paper,
+            comparable=self.comparable,
             run_ids=own,
             values=mine,
             mious={measure: self.mious[measure][reference] for measure in Measure},
@@ -169,6 +191,12 @@ class _Weighed:
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
             image_difference=None if own == base else of_images,
+            better_over_seeds=None if own == base else _better(mine, theirs),
+            better_over_images=(
+                None
+                if own == base
+                else results.better([own[s] for s in common], [base[s] for s in common])
+            ),
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
                 f"seed {seed}: {failure['kind']}: {failure['message']}"
@@ -183,6 +211,12 @@ class _Weighed:
         found = {m: e for m in Measure if (e := self.evidence[m].get(reference))}
         fixed = found.pop(Measure.fixed, None)
         return level_or_shape(fixed, {m.heading: e for m, e in found.items()}) if fixed else None
+
+
+def _better(mine: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
+    """Return the share of resamples of the common seeds in which the first is above the second."""
+    pairs = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+    return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
 def _bounds(values: list[float]) -> tuple[float, float] | None:
@@ -225,6 +259,16 @@ def _provenance(sweep: Sweep, store: Store, results: Results) -> tuple[tuple[str
     return tuple(found)
 
 
+def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return what the head of a report says of where its numbers come from."""
+    known = dict(provenance)
+    kept = (("code", "code_version"), ("device", "device"))
+    return (
+        *((name, known[key]) for name, key in kept if key in known),
+        ("paper", CITATION),
+    )
+
+
 def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     return tuple(
         (trial.name, f"{failure['kind']}: {failure['message']}")
@@ -249,13 +293,16 @@ def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
     done = [r for t in plan.trials if (r := results.by_id[t.run_id]).metrics]
-    devices = Counter[str]()
+    spent = Counter[str]()
     for result in done:
         environment = (result.metrics or {})["environment"]
-        devices[environment["device"]] += result.seconds * environment.get("processes", 1)
-    return (
+        spent[environment["device"]] += result.seconds * environment.get("processes", 1)
+    found = [
         ("trials", f"{len(done)} finished of {counted(len(plan.trials), 'trial')}"),
         ("configurations", f"{plan.num_configs} distinct behind {len(plan.cell_trials)} cells"),
-        *((f"{device} time, all trials", duration(spent)) for device, spent in devices.items()),
-        *([("mean per trial", duration(sum(r.seconds for r in done) / len(done)))] if done else []),
-    )
+    ]
+    found += [(f"{device} time, all trials", format_seconds(s)) for device, s in spent.items()]
+    if done:
+        mean = sum(result.seconds for result in done) / len(done)
+        found.append(("mean per trial", format_seconds(mean)))
+    return tuple(found)

@@ -1,21 +1,23 @@
 """A sweep's report as a document: words, tables and figures of its results, and their records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.evidence.seeds import mean_sd
 from sweeps.evidence.verdict import CellEvidence
-from sweeps.plan.scale import SMALL_SCALE
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import (
     ALL,
+    DASH,
     ON_PAGES,
     Badge,
-    BadgeTone,
     Block,
     Bullets,
     Column,
+    Command,
     Details,
     Document,
+    Entry,
     Facts,
     Format,
     Grid,
@@ -23,7 +25,7 @@ from sweeps.report.document import (
     Links,
     Measured,
     Only,
-    Panel,
+    Picture,
     Pictures,
     Records,
     Row,
@@ -31,21 +33,25 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
+from sweeps.report.figures.rows import per_class_differences
+from sweeps.report.figures.svg import slug
+from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
-    DASH,
-    counted,
-    duration,
+    HOW_TO_READ,
     interval,
     mean_and_sd,
     number,
     paper_section,
+    share,
     signed,
 )
 from sweeps.report.write import write_document
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
+from wsss.printable import counted
 
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""
@@ -54,9 +60,6 @@ _HTML = frozenset({Format.html})
 _LATEX = frozenset({Format.latex})
 _TERMINAL = frozenset({Format.terminal})
 
-_TONES: dict[str, BadgeTone] = {
-    "reproduced": "good", "trend only": "fair", "not reproduced": "bad", "not resolvable": "open",
-}  # fmt: skip
 _EVIDENCE = (
     Column("paper"),
     Column("measured: mean ± SD", short="measured"),
@@ -65,12 +68,16 @@ _EVIDENCE = (
     Column("95 % over seeds", formats=ON_PAGES),
     Column("95 % over images", formats=ON_PAGES),
     Column("to the paper", formats=ON_PAGES),
+    Column("time", formats=ON_PAGES),
     Column("paper's difference to baseline", short="paper's diff."),
     Column("measured difference to baseline", short="measured diff."),
     Column("95 % over seeds"),
     Column("95 % over images", formats=ON_PAGES),
-    Column("time", formats=ON_PAGES),
+    Column("above baseline, resampled seeds", formats=ON_PAGES),
+    Column("above baseline, resampled images", formats=ON_PAGES),
 )
+_NUM_OF_LEVELS = 8
+"""Columns of `_EVIDENCE` on a cell itself; the others are on its difference to the baseline."""
 _MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
 
 _RECORD = (
@@ -81,7 +88,7 @@ _RECORD = (
     "seeds_to_resolve_paper", "verdict", "reason", "values", "run_ids", "failures", "seconds",
     "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
     *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
-    "level_or_shape", "level_or_shape_reason",
+    "level_or_shape", "level_or_shape_reason", "above_baseline_seeds", "above_baseline_images",
 )  # fmt: skip
 
 
@@ -99,12 +106,19 @@ def report_folder(store: Store, sweep: Sweep) -> Path:
 
 def sweep_document(report: Report) -> Document:
     """Return what the report says, in every format."""
-    head: list[Block] = [Text(report.description)]
-    if report.scale_marks:
-        head.append(Text(_scale_warning(report), "mark"))
+    legend = tuple(Text(line, "soft") for line in _legend(report))
+    warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
+    about = Facts(("about", "this report"), report.about)
     return Document(
         title=report.title,
-        head=(*head, *(Text(line, "soft") for line in _legend(report))),
+        head=(
+            Only(ON_PAGES, tuple(replace(table.answer, command="") for table in report.tables)),
+            *warning,
+            Text(report.sweep.describe()),
+            Command("Command", report.command),
+            about,
+            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+        ),
         sections=(
             *(_table_section(report, table) for table in report.tables),
             paper_section(
@@ -114,19 +128,13 @@ def sweep_document(report: Report) -> Document:
             ),
             _settings_section(report),
             _provenance_section(report),
+            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
         ),
         records=Records(
             _RECORD,
             tuple(_record(report, t, cell) for t in report.tables for cell in t.cells.values()),
         ),
-        small_scale=bool(report.scale_marks),
-    )
-
-
-def _scale_warning(report: Report) -> str:
-    return (
-        f"{SMALL_SCALE}: {'; '.join(report.scale_marks)}. These numbers show how the method "
-        "behaves here; they neither confirm nor refute the paper's."
+        mark=report.scale.word,
     )
 
 
@@ -137,9 +145,14 @@ def _legend(report: Report) -> tuple[str, ...]:
     return (
         f"Measured: {report.measure.describe(labels)}. "
         "Paper: as printed by Qin et al., TCSVT 2024.",
+        "Small-scale runs check nothing of the paper. There, reproduced is called in agreement, "
+        "trend only same sign, and not reproduced in conflict.",
         "Intervals over seeds say what another training would give on the same images; intervals "
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",
+        "Above baseline: in which share of those resamples, or of resamples of the seeds, the cell "
+        "is above the baseline, and so how probable it is that it is better. Of two or three seeds "
+        "there are few different resamples: such shares are coarse and too confident.",
         "A verdict compares the measured difference to the table's baseline, paired by seed, with "
         f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
         "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
@@ -172,15 +185,17 @@ def _table_section(report: Report, found: TableReport) -> Section:
         caption=f"{table.title}: {what}; mean ± SD over seeds."
         + ("" if single else " In parentheses, the paper."),
         blocks=(
-            Panel(found.headline, (*found.findings, *remarks(found))),
+            found.answer,
+            Bullets((*found.findings, *remarks(found))),
             Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
-            Only(ALL if single else ALL - _LATEX, (_evidence(found),)),
+            *_evidence_blocks(found),
             Heading("Level or shape: mIoU by choice of the threshold"),
             _measures(found),
             *_reasons(found),
             *_links(found),
+            *_classes(found),
             *_pictures(found),
         ),
     )
@@ -200,8 +215,7 @@ def _as_printed(found: TableReport) -> Grid:
 
 def _entry(found: TableReport, reference: str) -> Measured:
     cell = found.cells[reference]
-    word = verdict_word(found, cell)
-    badges = [Badge(word, _TONES.get(word, "plain"))]
+    badges = [_badge(found, cell)]
     if cell.level and cell.level.kind:
         badges.append(Badge(level_word(found, cell)))
     printed = "" if cell.paper is None else number(cell.paper)
@@ -214,28 +228,46 @@ def _label_names(found: TableReport) -> tuple[str, ...]:
     return table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
 
 
+def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
+    """Return the evidence as one table, or on pages, where it has more columns, as two.
+
+    On paper, a table of several columns shows what is printed instead.
+    """
+    whole = _evidence(found)
+    levels = whole.cut(range(_NUM_OF_LEVELS))
+    differences = whole.cut(range(_NUM_OF_LEVELS, len(whole.columns)))
+    narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
+    heading = Heading(f"Differences to the baseline, {found.table.baseline}")
+    return Only(narrow, (whole,)), Only(ON_PAGES, (levels, heading, differences))
+
+
 def _evidence(found: TableReport) -> Grid:
     """Return a line per cell: what was measured, the paper's number, the difference of each."""
     rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
     name = f"Evidence for table {found.table.name}"
-    return Grid(name, _label_names(found), _EVIDENCE, in_one_group(rows), style="evidence")
+    columns = _EVIDENCE
+    if found.scale.other_classes:
+        columns = (Column("paper, on VOC", short="paper (VOC)", faint=True), *_EVIDENCE[1:])
+    return Grid(name, _label_names(found), columns, in_one_group(rows), style="evidence")
 
 
-def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[str, ...]:
+def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]:
     evidence = cell.evidence
     return (
         number(cell.paper),
         measured(cell),
-        verdict_word(found, cell),
+        _badge(found, cell),
         f"{len(cell.values)} of {cell.num_planned}",
         interval(cell.seed_interval),
         interval(cell.image_interval),
         signed(cell.to_paper),
+        format_seconds(cell.seconds) if cell.seconds else DASH,
         signed(evidence.paper_difference) if evidence else DASH,
         signed(evidence.differences.mean) if evidence else DASH,
         interval(_seed_bounds(evidence), sign=True),
         interval(cell.image_difference, sign=True),
-        duration(cell.seconds) if cell.seconds else DASH,
+        share(cell.better_over_seeds),
+        share(cell.better_over_images),
     )
 
 
@@ -255,7 +287,7 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
     reasons = []
     for cell in found.cells.values():
         verdict = cell.evidence.verdict if cell.evidence else None
-        parts = [f"{verdict.word}: {verdict.reason}"] if verdict else []
+        parts = [f"{named(verdict.word, found.scale)}: {verdict.reason}"] if verdict else []
         parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
         if parts:
             reasons.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
@@ -278,13 +310,45 @@ def _links(found: TableReport) -> tuple[Block, ...]:
     return (Only(frozenset({Format.markdown}), (Links("MLflow runs", links),)),) if links else ()
 
 
+def _classes(found: TableReport) -> tuple[Block, ...]:
+    """Return the best cell against the baseline, class by class, as a table and a figure."""
+    classes = found.classes
+    if classes is None:
+        return ()
+    differences = classes.ours - classes.theirs
+    rows = tuple(
+        Row((name,), (number(theirs), number(ours), signed(d), interval((low, high), sign=True)))
+        for name, theirs, ours, d, low, high in zip(
+            classes.names, classes.theirs, classes.ours, differences, classes.low, classes.high,
+            strict=True,
+        )
+    )  # fmt: skip
+    columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
+    title = f"IoU per class: {classes.best} against {classes.baseline}"
+    grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
+    svg = per_class_differences(
+        classes.names, differences, classes.low, classes.high,
+        name=f"classes-{slug(found.table.name)}", title=title,
+    )  # fmt: skip
+    caption = (
+        f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
+        f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
+    )
+    figure = Picture("Differences by class", caption, svg)
+    return (Only(ON_PAGES, (Heading(title), grid)), Only(_HTML, (figure,)))
+
+
 def _pictures(found: TableReport) -> tuple[Block, ...]:
-    """Return the figures, and the galleries of CAMs, which a page shows on request."""
-    figures = tuple(picture for picture in found.pictures if picture.svg)
-    galleries = [Details(p.title, (p,)) for p in found.pictures if p.image]
-    blocks: list[Block] = [Pictures(figures)] if figures else []
-    if galleries:
-        blocks += [Heading("CAM galleries"), *galleries]
+    """Return the pictures of the cells that matter most, then the figures."""
+    blocks: list[Block] = []
+    if found.gallery:
+        blocks += [
+            Heading("The same images under the baseline and the best cells"),
+            Pictures(found.gallery.pictures, in_a_row=True),
+            Text(found.gallery.left_out, "soft"),
+        ]
+    if found.figures:
+        blocks += [Heading("Figures"), Pictures(found.figures)]
     return (Only(_HTML, tuple(blocks)),)
 
 
@@ -352,6 +416,14 @@ def _provenance_section(report: Report) -> Section:
 
 
 # Words on a cell
+
+
+def _badge(found: TableReport, cell: CellReport) -> Badge:
+    """Return a cell's verdict as this scale allows to put it, on its colour."""
+    verdict = cell.evidence.verdict if cell.evidence else None
+    if verdict is None or cell.reference == found.table.baseline:
+        return Badge(verdict_word(found, cell))
+    return Badge(named(verdict.word, found.scale), TONES[verdict.word])
 
 
 def level_word(found: TableReport, cell: CellReport) -> str:
@@ -426,9 +498,10 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         "; ".join(cell.failures), round(cell.seconds, 1), sweep.preset,
         f"{sweep.base.data.name} {sweep.base.data.fingerprint}", sweep.base.network.backbone,
         sweep.num_train_images, sweep.num_eval_images, sweep.base.train.epochs,
-        "yes" if report.scale_marks else "no",
+        "yes" if report.scale.marks else "no",
         *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
         level_word(found, cell), cell.level.reason if cell.level else "",
+        cell.better_over_seeds, cell.better_over_images,
     )  # fmt: skip
 
 

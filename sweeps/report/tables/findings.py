@@ -1,6 +1,5 @@
 """What the statistics say about a table as a whole, in sentences with their figures."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,10 +9,12 @@ from sweeps.evidence.images import argmax_stability, argmax_stability_over_image
 from sweeps.evidence.level import KIND_WORDS, Kind
 from sweeps.evidence.power import minimum_detectable, seeds_needed
 from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
+from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, listed, number, p_value
+from sweeps.report.words import listed, number
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""
@@ -23,32 +24,12 @@ ALPHA = 0.05
 Cells = Mapping[str, CellReport]
 
 
-def headline(cells: Cells, *, small_scale: bool) -> str:
-    """Return the verdict on a table in one sentence, which says if it is not the paper's scale."""
-    measured = [cell for cell in cells.values() if cell.mean is not None]
-    if not measured:
-        return "Nothing measured yet."
-    counts = Counter(
-        cell.evidence.verdict.word
-        for cell in cells.values()
-        if cell.evidence and cell.evidence.verdict
-    )
-    judged = sum(counts.values())
-    missing = "" if len(measured) == len(cells) else f" {len(cells) - len(measured)} cells missing."
-    if not judged:
-        has_paper = sum(cell.paper is not None for cell in cells.values()) > 1
-        reason = (
-            "no cell can be judged yet" if has_paper else "the paper prints no differences here"
-        )
-        return f"{len(measured)} of {counted(len(cells), 'cell')} measured; {reason}.{missing}"
-    words = listed([f"{n} {word}" for word, n in counts.most_common()])
-    scale = "At this small scale, of" if small_scale else "Of"
-    return f"{scale} {counted(judged, 'difference')} to the baseline: {words}.{missing}"
-
-
 def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
-    """Return what a table shows in one sentence, then those on level, noise, ranks and factors."""
-    values, pooled = _complete(table, cells), pooled_sd(cells)
+    """Return what a table shows in one sentence, then those on level, noise, ranks and factors.
+
+    With one seed per cell nothing can be told from chance, so nothing is said of factors.
+    """
+    values, pooled = complete_grid(table, cells), pooled_sd(cells)
     summary = []
     if values is not None and len(cells) > 1:
         differing = [ref for ref, cell in cells.items() if cell.evidence and cell.evidence.differs]
@@ -60,8 +41,8 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_resolution(cells),
         *_repeats(table, cells),
         *_paper_span(cells),
-        *_factors(table, cells),
-        *_winner(table, cells, results),
+        *(_factors(table, values) if values is not None and len(values) > 1 else ()),
+        *(_winner(cells, values, results) if values is not None and len(cells) > 2 else ()),
         *_dead_maps(cells, results),
     )
 
@@ -85,7 +66,7 @@ def table_summary(
     if pooled is None:
         return (
             f"Seed noise is unknown, as no cell has two seeds: that the {means.size} cells span "
-            f"{number(span)} mIoU may be chance; run more seeds, e.g. with SEEDS=3."
+            f"{number(span)} mIoU may be chance."
         )
     in_sds = f", {span / pooled[0]:.1f} SD of one training" if pooled[0] > 0 else ""
     sd, df = _residual(values) if len(values) > 1 else pooled
@@ -99,7 +80,8 @@ def table_summary(
     if is_grid and (effects := _effects(table, values)):
         return f"{start}: {listed(effects)}."
     if span > noise.upper:
-        return f"{start}: the cells differ by more than seeds do."
+        but = "" if differing else ", though none is shown to differ from the baseline"
+        return f"{start}: the cells differ by more than seeds do{but}."
     if differing:
         return (
             f"{start}: within noise as a whole, but {listed(differing)} differs from the baseline."
@@ -116,7 +98,7 @@ def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
         found["their interaction"] = anova.interaction
     adjusted = holm([effect.p for effect in found.values()])
     return [
-        f"{name} matters (Holm p {p_value(p)})"
+        f"{name} matters (Holm {p_words(p)})"
         for name, p in zip(found, adjusted, strict=True)
         if p is not None and p < ALPHA
     ]
@@ -173,7 +155,7 @@ def _noise(cells: Cells) -> list[str]:
     if pooled is None:
         return [
             "Seed noise is unknown, as no cell has two seeds: no difference can be told from "
-            "chance. Run more, e.g. with SEEDS=3."
+            "chance."
         ]
     spreads = [float(np.std(values, ddof=1)) for values in _repeated(cells)]
     among = ""
@@ -229,7 +211,7 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
 
 def _paper_span(cells: Cells) -> list[str]:
     """Compare the span of the printed numbers with that of cells which differ by noise alone."""
-    printed = [cell.paper for cell in cells.values() if cell.paper is not None]
+    printed = [c.paper for c in cells.values() if c.paper is not None and c.comparable]
     pooled = pooled_sd(cells)
     if len(printed) < 3 or pooled is None:
         return []
@@ -244,7 +226,7 @@ def _paper_span(cells: Cells) -> list[str]:
     ]
 
 
-def _complete(table: Table, cells: Cells) -> NDArray[np.float64] | None:
+def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
     """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one.
 
     None too for a table whose cells do not all want all seeds: it is no grid of equals.
@@ -258,37 +240,35 @@ def _complete(table: Table, cells: Cells) -> NDArray[np.float64] | None:
     return np.array(values).reshape(len(seeds), len(table.rows), len(table.columns))
 
 
-def _factors(table: Table, cells: Cells) -> list[str]:
-    """Analyse a grid of at least two rows and two columns."""
-    values = _complete(table, cells)
-    if values is None or min(values.shape[1:]) < 2:
+def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
+    """Say how much of a grid's variance each factor explains; `_effects` judges them.
+
+    values: [S, rows, columns], S >= 2.
+    """
+    if min(values.shape[1:]) < 2:
         return []
+    parts = [f"{name} explains {100 * share:.0f} %" for name, share in factor_shares(table, values)]
+    return [f"Of the variance over {counted(len(values), 'seed')}, {listed(parts)}."]
+
+
+def factor_shares(table: Table, values: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """Return (factor, share of the variance in [0, 1]) of rows, columns and their interaction.
+
+    values: [S, rows, columns], S >= 2, two rows and two columns or more.
+    """
     anova = two_way_anova(values)
     effects = [(" and ".join(table.row_names), anova.rows), (table.column_name, anova.columns)]
     if anova.interaction:
         effects.append(("their interaction", anova.interaction))
-    parts = [
-        f"{name} explains {100 * e.eta_squared:.0f} % of the variance (p {_equals(e.p)})"
-        for name, e in effects
-    ]
-    error = "" if anova.interaction else ", one seed: the interaction serves as error"
-    return [f"Two-way ANOVA over {counted(len(values), 'seed')}{error}: {listed(parts)}."]
+    return [(name, effect.eta_squared) for name, effect in effects]
 
 
-def _equals(p: float | None) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _winner(table: Table, cells: Cells, results: Results) -> list[str]:
-    """Say how often the best cell would be the best again."""
-    values = _complete(table, cells)
-    if values is None or len(cells) < 3:
-        return []
+def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:
+    """Say how often the highest cell would be the highest again. values: [S, rows, columns]."""
     means = values.mean(0).reshape(-1)
     names = list(cells)
     best = int(means.argmax())
-    start = f"Best here: {names[best]}, {number(float(means[best]))}."
+    start = f"Highest here: {names[best]}, {number(float(means[best]))}."
     over_images = _over_images(cells, results)
     again = []
     if len(values) > 1:
@@ -296,7 +276,10 @@ def _winner(table: Table, cells: Cells, results: Results) -> list[str]:
         again.append(f"{100 * share:.0f} % of resamples of seeds")
     if over_images is not None:
         again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
-    return [f"{start} It is the best in {listed(again)}."] if again else [start]
+    if not again:
+        return [start]
+    caveat = "" if len(values) > 1 else ", which say nothing of another training"
+    return [f"{start} It is the highest in {listed(again)}{caveat}."]
 
 
 def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:

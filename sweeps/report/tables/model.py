@@ -4,13 +4,17 @@ Image noise (another set of images, the networks as they are) and seed noise (an
 images as they are) have fields of their own and are never added up.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sweeps.evidence.level import LevelOrShape
 from sweeps.evidence.verdict import CellEvidence
+from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import Sweep
-from sweeps.report.document import Picture
+from sweeps.report.document import Picture, Strip
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
@@ -52,6 +56,8 @@ class CellReport:
     labels: tuple[str, ...]
     """The row's labels, and the column's if there are several."""
     paper: float | None
+    comparable: bool
+    """Whether the data allows to hold the paper's number against the measured one."""
     run_ids: dict[int, str]
     """Seed -> run id, of all planned trials."""
     values: dict[int, float]
@@ -71,6 +77,10 @@ class CellReport:
     """Against the baseline; None for the baseline itself and for what has no common seed."""
     image_difference: tuple[float, float] | None
     """95 % bootstrap interval of the difference to the baseline, on the same images."""
+    better_over_seeds: float | None
+    """Share of resamples of the common seeds in which it is above the baseline."""
+    better_over_images: float | None
+    """The same of resamples of images."""
     also: tuple[str, ...]
     """Other cells that are the same trials."""
     failures: tuple[str, ...]
@@ -87,9 +97,38 @@ class CellReport:
     @property
     def to_paper(self) -> float | None:
         """Measured mean minus printed number."""
-        if self.mean is None or self.paper is None:
+        if self.mean is None or self.paper is None or not self.comparable:
             return None
         return self.mean - self.paper
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """IoU per class of a table's best cell and of its baseline, over their common seeds, percent.
+
+    L: labels that occur.
+    """
+
+    best: str
+    baseline: str
+    num_seeds: int
+    names: tuple[str, ...]
+    """[L], background first."""
+    ours: NDArray[np.float64]
+    """[L] of the best cell."""
+    theirs: NDArray[np.float64]
+    """[L] of the baseline."""
+    low: NDArray[np.float64]
+    """[L] lower ends of the 95 % intervals of the difference, over images."""
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of some cells on the same images, and what is left out."""
+
+    pictures: tuple[Picture, ...]
+    left_out: str
 
 
 @dataclass(frozen=True)
@@ -99,12 +138,16 @@ class TableReport:
     table: Table
     cells: dict[str, CellReport]
     """By reference, in the table's order."""
-    headline: str
-    """The verdict in one sentence."""
+    answer: Strip
+    """Whether the table holds."""
+    scale: Scale
     findings: tuple[str, ...]
     """What the statistics say about the table as a whole."""
     notes: tuple[str, ...]
-    pictures: tuple[Picture, ...] = field(default=())
+    figures: tuple[Picture, ...]
+    classes: ClassComparison | None
+    """The best cell against the baseline."""
+    gallery: Gallery | None
 
 
 @dataclass(frozen=True)
@@ -115,8 +158,11 @@ class Report:
     measure: Measure
     margin: float
     created: str
-    scale_marks: tuple[str, ...]
-    """How the runs differ from the paper's setting; empty at full scale."""
+    scale: Scale
+    command: str
+    """What runs the sweep, or goes on with it."""
+    about: tuple[tuple[str, str], ...]
+    """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
     paper_notes: tuple[PaperNote, ...]
     readings: tuple[tuple[str, str, str], ...]
@@ -135,9 +181,9 @@ class Report:
     @property
     def title(self) -> str:
         """The heading."""
-        return f"Tables {', '.join(self.sweep.table_names)}: do they hold?"
-
-    @property
-    def description(self) -> str:
-        """The line under which every number stands: data, images, backbone, epochs, seeds."""
-        return self.sweep.describe()
+        names = self.sweep.table_names
+        return (
+            f"Table {names[0]}: does it hold?"
+            if len(names) == 1
+            else (f"Tables {', '.join(names)}: do they hold?")
+        )

@@ -1,14 +1,9 @@
-"""The pictures of a table: curves and maps drawn from the store, and galleries of CAMs."""
+"""The figures of a table: differences, maps and curves, drawn from the store."""
 
-import base64
-import re
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sweeps.plan.trials import Plan
 from sweeps.report.document import Picture
@@ -22,24 +17,24 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
+from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
 from sweeps.report.figures.rows import (
     DotRow,
     OscillationRow,
     cell_dots,
+    forest,
     oscillation_bars,
-    per_class_differences,
 )
-from sweeps.report.tables.findings import pooled_sd
+from sweeps.report.figures.svg import slug
+from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
 from sweeps.report.tables.model import CellReport
-from sweeps.report.tables.results import LEVEL, Results
-from sweeps.report.words import counted
+from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 MAX_CURVES = 8
 """More lines than this in one plot cannot be told apart."""
 MAX_DOT_ROWS = 40
-MAX_GALLERIES = 8
-GALLERY_WIDTH = 1100
 PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
 
 Cells = dict[str, CellReport]
@@ -47,19 +42,15 @@ Epochs = dict[str, list[list[dict[str, Any]]]]
 """Reference -> a list per seed -> the training's records, one an epoch."""
 
 
-def table_pictures(
-    table: Table, cells: Cells, plan: Plan, results: Results, pictured: set[str]
-) -> tuple[Picture, ...]:
-    """Draw what a table's finished trials give.
-
-    `pictured` holds the run ids whose gallery an earlier table showed; it is added to.
-    """
+def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> tuple[Picture, ...]:
+    """Draw what a table's finished trials give."""
     done = [cell for cell in cells.values() if cell.values]
     if not done:
         return ()
-    pictures = []
+    pictures = _differences(table, cells) if len(cells) <= MAX_DOT_ROWS else []
     if min(len(table.rows), len(table.columns)) > 1:
         pictures.append(_heatmap(table, cells))
+        pictures += _factors(table, cells)
     if len(cells) <= MAX_DOT_ROWS:
         pictures.append(_dots(table, done))
     if len(done) <= MAX_CURVES:
@@ -67,14 +58,77 @@ def table_pictures(
         pictures += _losses(table, epochs)
         pictures += _dead_maps(table, epochs)
         pictures.append(_thresholds(table, done, results))
-    pictures += _per_class(table, cells, results)
-    return (*pictures, *_galleries(done, results, pictured))
+    return tuple(pictures)
+
+
+def _differences(table: Table, cells: Cells) -> list[Picture]:
+    """Draw each cell's difference to the baseline with the paper's."""
+    rows = []
+    for cell in cells.values():
+        if cell.evidence is None:
+            continue
+        bounds = cell.evidence.differences.interval
+        rows.append(
+            DotRow(
+                label=cell.reference,
+                values=list(cell.evidence.differences.values),
+                paper=cell.evidence.paper_difference,
+                low=bounds.low if bounds else None,
+                high=bounds.high if bounds else None,
+            )
+        )
+    if not rows:
+        return []
+    title = f"Differences to the baseline, Table {table.name}"
+    svg = forest(rows, baseline=table.baseline, name=_name(table, "forest"), title=title)
+    caption = (
+        "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
+        "interval across 0 shows no difference; one without the paper's mark speaks against the "
+        "paper's figure."
+    )
+    return [Picture("Differences to the baseline", caption, svg)]
+
+
+def _factors(table: Table, cells: Cells) -> list[Picture]:
+    """Draw a grid's cells as lines through its factors, and what each factor explains."""
+    shown = [
+        (row_at, column_at, cell.mean)
+        for (row_at, column_at), cell in zip(
+            np.ndindex(len(table.rows), len(table.columns)), cells.values(), strict=True
+        )
+        if cell.mean is not None
+    ]
+    if len(shown) < 3:
+        return []
+    rows, columns, means = zip(*shown, strict=True)
+    settings = [
+        Setting(", ".join(table.row_names), rows, [", ".join(r.labels) for r in table.rows]),
+        Setting(table.column_name, columns, table.columns),
+    ]
+    svg = parallel_coordinates(
+        settings, means, score="mIoU (%)", name=_name(table, "parallel"),
+        title=f"Table {table.name} by factor",
+    )  # fmt: skip
+    caption = "A line per cell, by its mean mIoU: dark is low, yellow high, the highest is thick."
+    pictures = [Picture("Cells by factor", caption, svg)]
+    values = complete_grid(table, cells)
+    if values is not None and len(values) > 1:
+        svg = explained_bars(
+            factor_shares(table, values), axis="share of the variance (%)",
+            name=_name(table, "importance"), title=f"What explains Table {table.name}",
+        )  # fmt: skip
+        caption = (
+            "Sums of squares of the two-way analysis of variance, seeds as blocks. A share says "
+            "nothing of chance; the first sentence under the table does."
+        )
+        pictures.append(Picture("What explains the spread", caption, svg))
+    return pictures
 
 
 def _heatmap(table: Table, cells: Cells) -> Picture:
     shape = len(table.rows), len(table.columns)
     measured = np.array([_or_nan(cell.mean) for cell in cells.values()]).reshape(shape)
-    paper = np.array([_or_nan(cell.paper) for cell in cells.values()]).reshape(shape)
+    paper = np.array([_or_nan(_printed(cell)) for cell in cells.values()]).reshape(shape)
     pooled = pooled_sd(cells)
     # A cell is the mean over its seeds, and a difference of two such means is what is judged.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
@@ -104,7 +158,7 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
         DotRow(
             label=cell.reference,
             values=list(cell.values.values()),
-            paper=cell.paper,
+            paper=_printed(cell),
             low=cell.seed_interval[0] if cell.seed_interval else None,
             high=cell.seed_interval[1] if cell.seed_interval else None,
         )
@@ -219,75 +273,14 @@ def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> P
     return Picture("Threshold curves", caption, svg)
 
 
-def _per_class(table: Table, cells: Cells, results: Results) -> list[Picture]:
-    """Draw per-class differences to the baseline, of the cell which the paper prints highest.
-
-    Where the paper prints nothing but the baseline, of the cell measured highest.
-    """
-    base = cells[table.baseline]
-    rivals = [c for c in cells.values() if c.values and c.run_ids != base.run_ids]
-    if not rivals:
-        return []
-    best = max(rivals, key=lambda cell: (_or_low(cell.paper), _or_low(cell.mean)))
-    seeds = sorted(best.values.keys() & base.values.keys())
-    if not seeds:
-        return []
-    ours = results.class_ious([best.run_ids[s] for s in seeds])
-    theirs = results.class_ious([base.run_ids[s] for s in seeds])
-    if ours is None or theirs is None or len(ours) != len(theirs):
-        return []
-    metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
-    differences = ours - theirs  # [1 + R, L]
-    occurs = np.isfinite(differences[0])
-    differences = differences[:, occurs]
-    names = np.array(["background", *metrics["classes"]])[occurs]
-    low, high = np.nanpercentile(differences[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
-    title = f"{best.reference} minus {base.reference}"
-    svg = per_class_differences(
-        names.tolist(), differences[0], low, high,
-        name=_name(table, "classes"), title=title,
-    )  # fmt: skip
-    caption = (
-        f"IoU of {title}, in percentage points, mean over {counted(len(seeds), 'seed')}; bars: "
-        "95 % over images."
-    )
-    return [Picture("Per-class differences", caption, svg)]
-
-
-def _galleries(done: Sequence[CellReport], results: Results, pictured: set[str]) -> list[Picture]:
-    pictures: list[Picture] = []
-    for cell in done:
-        seed = min(cell.values)
-        run_id = cell.run_ids[seed]
-        path = results.store.run(run_id).path / "cam_gallery.png"
-        if run_id in pictured or len(pictures) == MAX_GALLERIES or not path.exists():
-            continue
-        pictured.add(run_id)
-        caption = (
-            "Image, M_o, M_e, M_d, merged M^o, pseudo-label at the fixed score, ground truth; as "
-            f"the paper's Figure 3. Seed {seed}, mIoU {cell.values[seed]:.2f} over all images."
-        )
-        pictures.append(Picture(cell.reference, caption, image=_data_uri(path)))
-    return pictures
-
-
-def _data_uri(path: Path) -> str:
-    """Return a picture, shrunk to the page's width, as a data URI."""
-    with Image.open(path) as image:
-        height = max(1, round(image.height * GALLERY_WIDTH / image.width))
-        small = image.convert("RGB").resize((GALLERY_WIDTH, height), Image.Resampling.LANCZOS)
-    buffer = BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _name(table: Table, kind: str) -> str:
-    return f"{kind}-" + re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-")
+    return f"{kind}-{slug(table.name)}"
+
+
+def _printed(cell: CellReport) -> float | None:
+    """Return the paper's number, where it can be drawn beside the measured one."""
+    return cell.paper if cell.comparable else None
 
 
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _or_low(value: float | None) -> float:
-    return float("-inf") if value is None else value

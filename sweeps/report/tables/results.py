@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import load_image_counts
-from sweeps.evidence.images import ImageCounts, Resamples, percentiles
+from sweeps.evidence.images import (
+    ImageCounts,
+    Resamples,
+    argmax_stability_over_images,
+    percentiles,
+)
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
@@ -49,6 +54,7 @@ class Results:
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
         self.store, self.measure = store, measure
         self.by_id = {t.run_id: self._read(t) for t in trials}
+        self.configs = {trial.run_id: trial.config for trial in trials}
         self._resamples: dict[int, Resamples] = {}
         self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
 
@@ -85,15 +91,19 @@ class Results:
 
         None if a trial has no counts or scored other images than the rest, or just one image.
         """
-        found = [self.counts(run_id) for run_id in run_ids]
-        image_ids = {counts[0] if counts else () for counts in found}
-        if len(image_ids) != 1 or len(ids := image_ids.pop()) < 2:
+        found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
+        images = {image_ids for image_ids, _ in found}
+        if len(found) < len(run_ids) or len(images) != 1:
             return None
-        return self.resamples(len(ids)).mean_mious([counts[1] for counts in found if counts])
+        num_images = len(images.pop())
+        if num_images < 2:
+            return None
+        return self.resamples(num_images).mean_mious([counts for _, counts in found])
 
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
-        return _percentiles(self.resampled(run_ids))
+        found = self.resampled(run_ids)
+        return None if found is None else percentiles(found, LEVEL)
 
     def image_difference(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
@@ -102,7 +112,14 @@ class Results:
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
         ours, theirs = self.resampled(run_ids), self.resampled(baseline_ids)
-        return None if ours is None or theirs is None else _percentiles(ours - theirs)
+        return None if ours is None or theirs is None else percentiles(ours - theirs, LEVEL)
+
+    def better(self, run_ids: Sequence[str], baseline_ids: Sequence[str]) -> float | None:
+        """Return the share of resamples of images in which the first trials' mean is higher."""
+        if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
+            return None
+        pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
+        return float(argmax_stability_over_images(pair)[0])
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
@@ -140,7 +157,3 @@ def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure
         Measure.best: metrics["miou_best"],
         Measure.auc: area_under_curve(metrics["curve"], labels),
     }
-
-
-def _percentiles(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
-    return None if values is None else percentiles(values, LEVEL)

@@ -341,6 +341,14 @@ class DrivenSearch(Subject):
         """Print the trials, best first, under the paper's setting."""
         print_search(console, self.search, self.history)
 
+    def report(self) -> str:
+        """Write the report, and attach it to the search's MLflow run."""
+        from sweeps.report.search import write_search
+
+        page = write_search(self.search, self.history)
+        self.tracker().log_report(page.parent)
+        return f"report: {page}"
+
     def failures(self) -> list[str]:
         """Return a line per trial that was given up, and what to do."""
         failed = [t for t in self.history.trials() if t.status == "error"]

@@ -1,0 +1,43 @@
+"""The best measured cell of a table against its baseline, class by class.
+
+Legend: L labels that occur, R resamples of images.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sweeps.report.tables.model import CellReport, ClassComparison
+from sweeps.report.tables.results import LEVEL, Results
+
+
+def best_rival(cells: Mapping[str, CellReport], baseline: str) -> CellReport | None:
+    """Return the cell measured highest that is not the baseline's own trials; None without one."""
+    base = cells[baseline]
+    rivals = [cell for cell in cells.values() if cell.values and cell.run_ids != base.run_ids]
+    return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
+
+
+def compare_classes(
+    cells: Mapping[str, CellReport], baseline: str, results: Results
+) -> ClassComparison | None:
+    """Compare the best cell with the baseline; None if they share no seed or no counted images."""
+    base, best = cells[baseline], best_rival(cells, baseline)
+    seeds = sorted(best.values.keys() & base.values.keys()) if best else []
+    if not best or not seeds:
+        return None
+    ours = results.class_ious([best.run_ids[s] for s in seeds])  # [1 + R, L]
+    theirs = results.class_ious([base.run_ids[s] for s in seeds])
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        return None
+    metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
+    differences = ours - theirs
+    occurs = np.isfinite(differences[0])
+    low, high = np.nanpercentile(
+        differences[1:, occurs], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0
+    )
+    names = np.array(["background", *metrics["classes"]])[occurs]
+    return ClassComparison(
+        best=best.reference, baseline=baseline, num_seeds=len(seeds), names=tuple(names.tolist()),
+        ours=ours[0, occurs], theirs=theirs[0, occurs], low=low, high=high,
+    )  # fmt: skip

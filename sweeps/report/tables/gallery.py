@@ -1,0 +1,107 @@
+"""The baseline, the best measured and the paper's best cell side by side, on the same images.
+
+Pictures are cut out of the galleries that each scored training has drawn of itself.
+"""
+
+import base64
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from sweeps.report.document import Picture
+from sweeps.report.tables.classes import best_rival
+from sweeps.report.tables.model import CellReport, Gallery
+from sweeps.report.tables.results import Results
+from sweeps.report.words import listed, number
+from wsss.printable import counted
+
+FILE = "cam_gallery.png"
+COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
+"""Of such a file, all equally wide."""
+OF_IMAGES = ("image", "ground truth")
+OF_A_CELL = ("merged M^o", "pseudo-label")
+COLUMN_WIDTH = 168
+"""Pixels."""
+MAX_NAMED = 12
+"""Cells that are left out, by name."""
+
+
+def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) -> Gallery | None:
+    """Return the cells' pictures of the same images; None if the baseline has drawn none."""
+    chosen: dict[str, list[str]] = {}
+    for cell, role in _roles(cells, baseline):
+        chosen.setdefault(cell.reference, []).append(role)
+    paths = {name: path for name in chosen if (path := _path(cells[name], results))}
+    if baseline not in paths:
+        return None
+    drawn = _image_set(cells[baseline], results)
+    kept = [name for name in paths if _image_set(cells[name], results) == drawn]
+    pictures = [Picture("Images and their masks", "", image=_cut(paths[baseline], OF_IMAGES))]
+    for name in kept:
+        seed = min(cells[name].values)
+        about = f"{name}, seed {seed}: mIoU {number(cells[name].values[seed])}"
+        title = f"{listed(chosen[name]).capitalize()}: {about}"
+        pictures.append(Picture(title, "", image=_cut(paths[name], OF_A_CELL)))
+    return Gallery(tuple(pictures), _left_out(cells, chosen, kept))
+
+
+def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellReport, str]]:
+    """Return the cells to be shown, and why."""
+    found = [(cells[baseline], "baseline")]
+    if best := best_rival(cells, baseline):
+        is_best = (best.mean or 0) > (cells[baseline].mean or 0)
+        found.append((best, "best measured" if is_best else "best measured beside the baseline"))
+    printed = [cell for cell in cells.values() if cell.paper is not None and cell.comparable]
+    if printed:
+        found.append((max(printed, key=lambda cell: cell.paper or 0), "the paper's best"))
+    return found
+
+
+def _path(cell: CellReport, results: Results) -> Path | None:
+    """Return the gallery of a cell's first seed, if there is one."""
+    if not cell.values:
+        return None
+    path = results.store.run(cell.run_ids[min(cell.values)]).path / FILE
+    return path if path.exists() else None
+
+
+def _image_set(cell: CellReport, results: Results) -> tuple[str, ...]:
+    """Return what tells which images a cell was scored on."""
+    data = results.configs[cell.run_ids[min(cell.values)]].data
+    return data.eval_split, data.fingerprint
+
+
+def _left_out(
+    cells: Mapping[str, CellReport], chosen: Mapping[str, list[str]], kept: list[str]
+) -> str:
+    """Name the cells that are not shown, and where their pictures are."""
+    lacking = [f"{listed(chosen[name])} ({name})" for name in chosen if name not in kept]
+    others = [name for name, cell in cells.items() if cell.values and name not in chosen]
+    named = others[:MAX_NAMED]
+    if len(others) > MAX_NAMED:
+        named.append(counted(len(others) - MAX_NAMED, "more cell"))
+    sentences = []
+    if lacking:
+        sentences.append(f"Without pictures of these images: {listed(lacking)}.")
+    if named:
+        sentences.append(f"Left out: {listed(named)}; their pictures are in runs/<id>/{FILE}.")
+    return " ".join(sentences)
+
+
+def _cut(path: Path, names: tuple[str, ...]) -> str:
+    """Return columns of a gallery beside each other as a data URI."""
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+    width = whole.width / len(COLUMNS)
+    height = max(1, round(whole.height * COLUMN_WIDTH / width))
+    canvas = Image.new("RGB", (COLUMN_WIDTH * len(names), height), "white")
+    for place, name in enumerate(names):
+        left = COLUMNS.index(name) * width
+        part = whole.crop((round(left), 0, round(left + width), whole.height))
+        scaled = part.resize((COLUMN_WIDTH, height), Image.Resampling.LANCZOS)
+        canvas.paste(scaled, (place * COLUMN_WIDTH, 0))
+    buffer = BytesIO()
+    canvas.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
