@@ -6,7 +6,18 @@ need them, so that `--help` and `plan` answer at once.
 
 import typer
 
-from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
+from sweeps.cli import (
+    calibrate,
+    doctor,
+    headline,
+    jobs,
+    ledger,
+    report,
+    search,
+    slurm,
+    status,
+    sweep,
+)  # fmt: skip
 from wsss.program import Command, Program
 
 PANELS = {
@@ -32,3 +43,6 @@ app = typer.Typer(
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)
+app.command(cls=Command, rich_help_panel="Cluster", context_settings=slurm.WORDS_OF_OTHERS)(
+    slurm.slurm
+)

@@ -73,7 +73,7 @@ def plan(
 
     leave_memory_to_the_system()
     with explained():
-        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        sweep = planned(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         view = PlanView(sweep, opened(store))
         if as_json:
             print(json.dumps(view.as_json()))
@@ -139,7 +139,7 @@ def run(
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
-        sweep = _make_sweep(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        sweep = planned(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
             raise typer.Exit(_probe(sweep, store, resources, probe, limits))
@@ -203,7 +203,7 @@ def _probe(
     return probe_sweep(sweep, opened(store), resources, tried)
 
 
-def _make_sweep(
+def planned(
     tables: list[str],
     preset: str | None,
     recipe: str,
@@ -214,6 +214,7 @@ def _make_sweep(
     *,
     recheck: bool,
 ) -> "Sweep":
+    """Plan a sweep from the options of a command. Raises what is wrong with them."""
     from sweeps.plan.sweep import make_sweep
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments

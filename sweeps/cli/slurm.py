@@ -1,0 +1,73 @@
+"""The command slurm: a sweep as a job of a SLURM cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.cli.sweep import planned
+from wsss.commands import command
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.run.resources import Resources
+
+WORDS_OF_OTHERS = {"ignore_unknown_options": True}
+"""The options of `sweeps run` are not this command's own, and passed on."""
+
+
+def slurm(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(help="as for `sweeps run`", metavar="TABLE... [OPTION OF SWEEPS RUN]..."),
+    ],
+    nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")] = 0,
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of each node; default: 4, or 4 a GPU")
+    ] = None,
+    hours: Annotated[
+        float, typer.Option(min=0.1, help="time limit; the job goes back into the queue before it")
+    ] = 24.0,
+    partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
+    account: Annotated[str | None, typer.Option(help="who pays for it, where SLURM asks")] = None,
+    out: Annotated[Path, typer.Option(help="the job script")] = Path("wsss.sbatch"),
+) -> None:
+    """Write a job script that runs tables on a SLURM cluster; `sbatch FILE` submits it.
+
+    The job starts Ray on its nodes, runs the sweep, lets the trials write a checkpoint before the
+    time limit, goes back into the queue, and goes on from the store. All nodes must see the
+    project's folder, the data and the store. What would be refused by `sweeps run` is refused here.
+
+        sweeps slurm V --nodes 2 --gpus-per-node 4 --hours 24 --partition gpu \\
+            --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
+    """
+    with explained():
+        from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
+
+        cpus = cpus_per_node or 4 * max(1, gpus_per_node)
+        wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
+        check_fits(wanted, _checked(ctx, words).demand)
+        write_job(out, sbatch_script(wanted, ["run", *words]))
+        print(f"{out}: submit it in this folder with: sbatch {out}")
+        print(f"then follow it with: squeue --me, and {command('sweeps', 'status', '--watch')}")
+
+
+def _checked(ctx: typer.Context, words: list[str]) -> "Resources":
+    """Parse the words of `sweeps run` and plan its sweep; return what a trial asks for.
+
+    Raises what `sweeps run` would raise for them.
+    """
+    from sweeps.run.resources import Resources
+    from wsss.overrides import ConfigError
+
+    program: Any = ctx.find_root().command
+    run = program.commands["run"]
+    with run.make_context("sweeps run", list(words)) as parsed:
+        given = parsed.params
+    if given["address"]:
+        raise ConfigError("--address: the job starts a Ray of its own; leave it out")
+    names = ("tables", "preset", "recipe", "data", "weights", "seeds", "settings")
+    planned(*(given[name] for name in names), recheck=given["recheck"])
+    return Resources(None, given["workers"], given["cpus"], given["gpus"])

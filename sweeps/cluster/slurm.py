@@ -1,0 +1,113 @@
+"""A sweep as one SLURM job: its script, and the wait until Ray runs on all of its nodes.
+
+`cluster/slurm.sbatch` is the job. `sbatch_script` fills in what a person asks SLURM for, and the
+words of the `sweeps` command. The job itself calls `python -m sweeps.cluster.slurm ADDRESS NODES`.
+"""
+
+import math
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.run.resources import Demand, Machine, number_at_once
+from sweeps.store.errors import StoreError
+
+JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
+MARK = "# sbatch this file"
+START_SECONDS = 300
+"""Within which Ray must run on all nodes: a first start from a slow shared folder takes minutes."""
+LOOK_SECONDS = 60
+"""Longest look whether it does."""
+COUNT = (
+    "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False); "
+    "print(sum(node['Alive'] for node in ray.nodes()))"
+)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What SLURM is asked for."""
+
+    nodes: int
+    gpus_per_node: int
+    cpus_per_node: int
+    hours: float
+    partition: str | None = None
+    account: str | None = None
+
+    def lines(self) -> list[str]:
+        """Return these wishes as lines of a job script."""
+        minutes = math.ceil(self.hours * 60)
+        wishes = [f"--nodes={self.nodes}", f"--time={minutes // 60}:{minutes % 60:02}:00"]
+        wishes += [f"--cpus-per-task={self.cpus_per_node}"]
+        wishes += [f"--gpus-per-node={self.gpus_per_node}"] * bool(self.gpus_per_node)
+        wishes += [f"--partition={self.partition}"] * bool(self.partition)
+        wishes += [f"--account={self.account}"] * bool(self.account)
+        return [f"#SBATCH {wish}" for wish in wishes]
+
+
+def check_fits(allocation: Allocation, demand: Demand) -> None:
+    """Raise CapacityError, a StoreError, if no trial ever fits such nodes."""
+    node = Machine(allocation.cpus_per_node, allocation.gpus_per_node, allocation.nodes)
+    number_at_once([node], demand, joined=True)
+
+
+def sbatch_script(allocation: Allocation, words: Sequence[str]) -> str:
+    """Return the job script for an allocation and the words of a `sweeps` command.
+
+    Raises StoreError for the name of a partition or account that would end its line.
+    """
+    for name in (allocation.partition, allocation.account):
+        if name is not None and not re.fullmatch(r"[\w.,@+-]+", name):
+            raise StoreError(f"{name!r} is no name of a SLURM partition or account")
+    lines = JOB.read_text(encoding="utf-8").splitlines()
+    start = lines.index("#SBATCH --job-name=wsss-sweeps")
+    kept = [line for line in lines[start:] if not re.match(r"#SBATCH --(nodes|time)=", line)]
+    end = kept.index("set -uo pipefail") + 1
+    about = f"{MARK} in the project's folder. It runs: sweeps {shlex.join(words)}"
+    job = [lines[0], about, kept[0], *allocation.lines(), *kept[1:end]]
+    return "\n".join([*job, f"set -- {shlex.join(words)}", *kept[end:], ""])
+
+
+def write_job(path: Path, script: str) -> None:
+    """Write a job script. Raises StoreError for a file that is something else."""
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise StoreError(f"{path}: is there, and no job of `sweeps slurm`; name another with --out")
+    path.write_text(script, encoding="utf-8")
+
+
+def wait_for_nodes(address: str, number: int) -> None:
+    """Return when Ray runs on so many nodes. Raises StoreError after START_SECONDS without.
+
+    Each look is a process of its own: Ray ends one that comes too early.
+    """
+    until, alive = time.monotonic() + START_SECONDS, 0
+    while time.monotonic() < until:
+        command = [sys.executable, "-c", COUNT, address]
+        try:
+            look = subprocess.run(
+                command, capture_output=True, text=True, timeout=LOOK_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        alive = int(look.stdout.split()[-1]) if look.returncode == 0 else 0
+        if alive >= number:
+            print(f"Ray runs on {alive} of {number} nodes", flush=True)
+            return
+        time.sleep(2)
+    raise StoreError(
+        f"after {START_SECONDS} s Ray runs on {alive} of {number} nodes; see slurm-*-ray.log "
+        "beside the job's log, and whether the nodes reach each other"
+    )
+
+
+if __name__ == "__main__":
+    from wsss.errors import explained
+
+    with explained():
+        wait_for_nodes(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,95 @@
+"""The job of a SLURM cluster: what `sweeps slurm` writes and refuses, and the script's own form."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.cluster.slurm import JOB
+
+REPO = Path(__file__).parents[1]
+
+
+def give(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["slurm", *map(str, words)], env={"COLUMNS": "200"})
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def job(drawn: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "a job.sbatch"
+    code, said = give(
+        "V", "VI", "--nodes", 3, "--gpus-per-node", 4, "--hours", 1.5, "--partition", "gpu",
+        "--out", path, "--data", drawn, "--gpus", 1, "--set", "labels.scales=[0.5, 1]",
+    )  # fmt: skip
+    assert code == 0, said
+    assert f"sbatch {path}" in said
+    return path
+
+
+def test_a_job_asks_slurm_for_what_was_asked_for(job: Path) -> None:
+    wishes = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", job.read_text(), re.MULTILINE))
+    assert wishes | {
+        "nodes": "3", "gpus-per-node": "4", "cpus-per-task": "16", "time": "1:30:00",
+        "partition": "gpu", "ntasks-per-node": "1", "requeue": "", "no-kill": "",
+    } == wishes  # fmt: skip
+    assert wishes["signal"].startswith("B:USR1@")
+    numbers = [n for n, line in enumerate(job.read_text().splitlines()) if "#SBATCH" in line]
+    first = next(n for n, line in enumerate(job.read_text().splitlines()) if line[:1] not in "#")
+    assert max(numbers) < first  # SLURM reads no further
+
+
+def test_a_job_runs_the_words_as_they_were_given(job: Path, drawn: Path) -> None:
+    (line,) = re.findall(r"^set -- (.*)$", job.read_text(), re.MULTILINE)
+    assert shlex.split(line) == [
+        "run", "V", "VI", "--data", str(drawn), "--gpus", "1", "--set", "labels.scales=[0.5, 1]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["job", "template"])
+def test_a_job_is_a_script_that_bash_can_read(path: str, job: Path) -> None:
+    script = job if path == "job" else JOB
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--gpus", 1), "where no machine has a GPU"),
+        (("--gpus-per-node", 2, "--gpus", 4), "no single machine has room for one"),
+        (("--address", "auto"), "the job starts a Ray of its own"),
+        (("--set", "train.epochz=1"), "train.epochz"),
+        (("--partition", "a b"), "no name of a SLURM partition"),
+        (("--seeds", "none"), "--seeds"),
+        (("--no-such-option",), "--no-such-option"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_nothing_written(
+    words: tuple[object, ...], said: str, drawn: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "job"
+    code, output = give("V", "--data", drawn, "--out", out, *words)
+    assert code == 2, output
+    assert said in output
+    assert not out.exists()
+
+
+def test_a_file_of_somebody_else_is_left_alone_and_an_own_one_replaced(
+    job: Path, drawn: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    code, output = give("V", "--data", drawn, "--out", other)
+    assert (code, other.read_text()) == (2, "mine"), output
+    assert give("V", "--data", drawn, "--out", job)[0] == 0
+    assert "VI" not in job.read_text()
+
+
+def test_without_words_the_job_says_what_it_wants(tmp_path: Path) -> None:
+    done = subprocess.run(["bash", JOB], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no words for sweeps" in done.stderr
