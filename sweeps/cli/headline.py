@@ -163,8 +163,8 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.plan.headline import chain_metrics
-    from sweeps.report.headline.build import build_headline_report, headline_folder
+    from sweeps.plan.headline import chain_metrics, save_headline
+    from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
@@ -178,12 +178,13 @@ def _work(
     console.print(Text(f"{planned.choice}."))
     try:
         with driving(results, "headline", "a headline", "wait for it or end it"):
+            save_headline(results, planned)
             run_headline(
                 planned, results, console, label_workers=label_workers, resources=resources
             )
             _say_exports(planned, results, console)
             report = headline_document(build_headline_report(planned, results))
-            folder = headline_folder(results, planned)
+            folder = planned.folder(results)
             written = write_document(report, folder, "headline")
             results.push_folder(folder)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from sweeps.plan.scale import changed_settings, readings, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.tables.findings import findings, headline
+from sweeps.report.mlflow_pages import run_page, server_of
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_pictures
 from sweeps.report.tables.results import Results
@@ -20,9 +21,6 @@ from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
 from sweeps.tables.table import Table
-
-LOCAL_SERVER = "http://127.0.0.1:5000"
-"""Where `make mlflow` serves a store's own SQLite file."""
 
 DEFAULT_MARGIN = 0.5
 """Percentage points of mIoU within which a difference counts as the paper's."""
@@ -197,9 +195,11 @@ class _Links:
         self.addresses: dict[str, str] = {}
         for name in store.sweep_names():
             known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
-            server = known["uri"] if known["uri"].startswith("http") else LOCAL_SERVER
-            base = f"{(url or server).rstrip('/')}/#/experiments/{known.get('experiment_id')}/runs/"
-            self.addresses |= {run: base + mlflow_id for run, mlflow_id in known["runs"].items()}
+            server, experiment = url or server_of(known["uri"]), known.get("experiment_id")
+            self.addresses |= {
+                run: run_page(server, experiment, mlflow_id)
+                for run, mlflow_id in known["runs"].items()
+            }
 
     def of(self, run_id: str) -> str | None:
         """Return the address of a trial's MLflow run, or None if it was never logged."""
