@@ -77,7 +77,7 @@ def test_on_drawn_pictures_without_mlflow_it_calibrates_nothing_is_synced_later_
     assert "calibrates nothing here" in (folder / "report" / "report.md").read_text()
 
     assert "not up to date" in done.stdout
-    assert "; then give `sweeps sync`" in " ".join(done.stdout.split())
+    assert f"; then give `sweeps sync --store {store}`" in " ".join(done.stdout.split())
     back = f"sqlite:///{tmp_path / 'back.db'}"
     synced = run("-m", "sweeps", "sync", "--store", str(store), mlflow=back)
     assert synced.returncode == 0, synced.stderr

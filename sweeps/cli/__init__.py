@@ -6,14 +6,25 @@ need them, so that `--help` and `plan` answer at once.
 
 import typer
 
-from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
+from sweeps.cli import (
+    calibrate,
+    doctor,
+    headline,
+    jobs,
+    ledger,
+    report,
+    search,
+    status,
+    sweep,
+    tracking,
+)
 
 PANELS = {
     "Tables": (
         sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (sweep.sync, ledger.ledger),
+    "Store": (tracking.sync, tracking.mlflow, ledger.ledger),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
     ),

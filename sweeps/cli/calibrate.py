@@ -124,13 +124,14 @@ def _refuse_job_server(address: str | None) -> None:
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
-    from sweeps.report.tables.document import write_report
-    from sweeps.track.sweep import SweepRuns
+    from sweeps.report.tables.document import report_folder, write_report
+    from sweeps.track.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
-    folder = write_report(sweep, store)
+    report, folder = write_report(sweep, store), report_folder(store, sweep)
     tracker = Tracker(store, SweepRuns(store, sweep))
-    if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
-        print(f"MLflow at {tracker.address} did not take the verdict: {tracker.problem}; then give "
-              "`sweeps sync`")  # fmt: skip
+    if tracker.finish(status="FINISHED"):
+        tracker.log_report(folder, verdict_counts(report))
+    for line in tracker.remarks("the verdict", f"`sweeps sync {store.option}`"):
+        print(line)
     store.push_sweep(sweep.name)

@@ -193,9 +193,10 @@ def _work(
         console.print(Text("interrupted; give the same command again to go on from here"))
         sys.exit(130)
     print_document(console, report)
-    logged = tracker.sync() and tracker.finish(status="FINISHED")
-    if not (logged and tracker.log_report(folder)):
-        console.print(Text(f"MLflow at {tracker.address} lacks the report: {tracker.problem}"))
+    if tracker.sync() and tracker.finish(status="FINISHED") and tracker.log_report(folder):
+        console.print(Text(f"MLflow: {tracker.page}"), soft_wrap=True)
+    for line in tracker.remarks("all of it", "the same command"):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 

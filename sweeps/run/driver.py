@@ -64,8 +64,6 @@ class Subject(ABC):
 
     while_driven = "wait for it or end it"
     """What to do while another process drives it."""
-    resync = "the same command"
-    """What brings MLflow up to date later."""
     networks: list[NetworkConfig]
     """All that are trained."""
     weights_file: Path | None
@@ -121,9 +119,9 @@ class Subject(ABC):
         """Return, once the budget is spent, some words and the command with a larger one."""
         return []
 
-    def report(self) -> str | None:
+    def report(self) -> list[str]:
         """Write a report of what came out, and say where; not asked for after an interruption."""
-        return None
+        return []
 
     @abstractmethod
     def failures(self) -> list[str]:
@@ -146,8 +144,9 @@ def drive(subject: Subject, resources: Resources) -> int:
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
         ending = _run_tracked(subject, resources, console)
-    if was_missing or not _is_tracked(subject):
-        _track(subject, say)
+    page = "" if was_missing else _tracked_page(subject)
+    if not page:
+        page = _track(subject, say)
     _say_common_error(ending, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
@@ -160,14 +159,16 @@ def drive(subject: Subject, resources: Resources) -> int:
         say(shlex.join(own_command()))
         return INTERRUPTED
     if was_missing:
-        if report := subject.report():
-            say(report)
+        for line in subject.report():
+            say(line)
         subject.store.push_folder(subject.folder)
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
     for line in failures:
         say(line)
+    if page:
+        say(f"MLflow: {page}")
     return FAILED if failures or ending.common_error else 0
 
 
@@ -316,26 +317,33 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console) -> En
             return Ending(interrupted=True)
 
 
-def _track(subject: Subject, say: Say) -> None:
-    """Bring MLflow up to date, and remember for which results it is."""
+def _track(subject: Subject, say: Say) -> str:
+    """Bring MLflow up to date, and remember for which results it is; return where they are shown.
+
+    Returns "" if MLflow is not up to date.
+    """
     tracker, is_complete = subject.tracker(), not subject.is_missing()
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
             f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
-            f"{subject.resync}"
+            f"`sweeps sync {subject.store.option}`"
         )
-        return
+        return ""
     if is_complete:
-        write_json(_tracking_file(subject), _tracking_state(subject))
-    for repair in tracker.repairs:
-        say(f"MLflow: {repair}")
+        state = _tracking_state(subject) | {"page": tracker.page}
+        write_json(_tracking_file(subject), state)
+    for note in tracker.notes:
+        say(f"MLflow: {note}")
     say(f"MLflow: {tracker.address} is up to date")
+    return tracker.page
 
 
-def _is_tracked(subject: Subject) -> bool:
-    """Whether these very results were logged before, to this very server or file."""
-    return bool(read_json(_tracking_file(subject)) == _tracking_state(subject))
+def _tracked_page(subject: Subject) -> str:
+    """Return where these very results are shown; "" if this server or file lacks some of them."""
+    known = read_json(_tracking_file(subject)) or {}
+    page = str(known.pop("page", ""))
+    return page if known == _tracking_state(subject) else ""
 
 
 def _tracking_file(subject: Subject) -> Path:

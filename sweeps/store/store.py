@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,13 +267,6 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> "Lease | LocalLock":
-        """Return the lock of the one process that runs a sweep; it ends with the process.
-
-        In a bucket it is a lease, which also holds on other machines.
-        """
-        return self.remote.lock(f"sweeps/{name}", self.sweep(name) / "driver.lock")
-
     def pull_results(self) -> None:
         """Bring here what tables and reports read."""
         self.remote.pull_results()
@@ -296,6 +290,11 @@ class Store:
     def pull_folder(self, path: Path) -> None:
         """Bring any folder under the root here."""
         self.remote.pull_folder(path)
+
+    @property
+    def option(self) -> str:
+        """The words of a command that open it."""
+        return f"--store {shlex.quote(self.remote.url or str(self.root))}"
 
     @property
     def artifact_location(self) -> str:

@@ -11,8 +11,8 @@ from sweeps.evidence.verdict import CellEvidence, table_verdicts
 from sweeps.plan.scale import changed_settings, readings, scale_marks
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
-from sweeps.report.tables.findings import findings, headline
 from sweeps.report.mlflow_pages import run_page, server_of
+from sweeps.report.tables.findings import findings, headline
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_pictures
 from sweeps.report.tables.results import Results
@@ -195,7 +195,7 @@ class _Links:
         self.addresses: dict[str, str] = {}
         for name in store.sweep_names():
             known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
-            server, experiment = url or server_of(known["uri"]), known.get("experiment_id")
+            server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
             self.addresses |= {
                 run: run_page(server, experiment, mlflow_id)
                 for run, mlflow_id in known["runs"].items()

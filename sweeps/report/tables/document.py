@@ -85,11 +85,11 @@ _RECORD = (
 )  # fmt: skip
 
 
-def write_report(sweep: Sweep, store: Store) -> Path:
-    """Write the report of a sweep as it stands into the sweep's folder; return that folder."""
-    folder = report_folder(store, sweep)
-    write_document(sweep_document(build_report(sweep, store)), folder, "report")
-    return folder
+def write_report(sweep: Sweep, store: Store) -> Report:
+    """Write the report of a sweep as it stands into `report_folder`."""
+    report = build_report(sweep, store)
+    write_document(sweep_document(report), report_folder(store, sweep), "report")
+    return report
 
 
 def report_folder(store: Store, sweep: Sweep) -> Path:

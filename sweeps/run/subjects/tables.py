@@ -42,8 +42,6 @@ class Wishes:
 class Tables(Subject):
     """A sweep of tables."""
 
-    resync = "`sweeps sync`"
-
     def __init__(self, sweep: Sweep, store: Store, wishes: Wishes) -> None:
         super().__init__(store, f"sweeps/{sweep.name}", f"sweep {sweep.name}")
         self.sweep, self.wishes = sweep, wishes
@@ -148,13 +146,18 @@ class Tables(Subject):
         """Print the tables."""
         print_tables(console, self.sweep, self.store)
 
-    def report(self) -> str:
+    def report(self) -> list[str]:
         """Write the report of what has come out, and attach it to the sweep's MLflow run."""
-        from sweeps.report.tables.document import write_report
+        from sweeps.report.tables.document import report_folder, write_report
+        from sweeps.track.sweep import verdict_counts
 
-        folder = write_report(self.sweep, self.store)
-        self.tracker().log_report(folder)
-        return f"report: {folder / 'report.html'}; `sweeps report` prints it"
+        report, folder = write_report(self.sweep, self.store), report_folder(self.store, self.sweep)
+        tracker = self.tracker()
+        tracker.log_report(folder, verdict_counts(report))
+        return [
+            *tracker.remarks("the report", f"`sweeps report {self.store.option}`"),
+            f"report: {folder / 'report.html'}; `sweeps report` prints it",
+        ]
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and the option that tries them again."""
