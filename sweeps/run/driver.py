@@ -144,9 +144,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
         ending = _run_tracked(subject, resources, console)
-    page = "" if was_missing else _tracked_page(subject)
-    if not page:
-        page = _track(subject, say)
+    page = ("" if was_missing else _tracked_page(subject)) or _track(subject, say)
     _say_common_error(ending, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
@@ -162,13 +160,13 @@ def drive(subject: Subject, resources: Resources) -> int:
         for line in subject.report():
             say(line)
         subject.store.push_folder(subject.folder)
+    if page:
+        say(f"MLflow: {page}")
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
     for line in failures:
         say(line)
-    if page:
-        say(f"MLflow: {page}")
     return FAILED if failures or ending.common_error else 0
 
 
