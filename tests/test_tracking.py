@@ -49,7 +49,7 @@ class Made(Subject):
     """A subject whose runs a test chooses."""
 
     experiment, note = "made", "Runs of a test."
-    role, sorted_by = "trial", "miou"
+    role, shown = "trial", ("miou",)
 
     def __init__(self, *runs: RunView, name: str = "parent") -> None:
         self.name = name
@@ -135,6 +135,7 @@ def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store
     experiment = MlflowClient(tracking_uri(store)).get_experiment(run.info.experiment_id)
     assert experiment.artifact_location == f"file://{store.root}/mlartifacts"
     assert experiment.tags["mlflow.note.content"] == "Runs of a test."
+    assert "metrics.`miou`" in experiment.tags["mlflow.sharedViewState.table"]
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 

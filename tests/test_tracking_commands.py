@@ -54,6 +54,9 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
         assert f"is up to date with {kind}" in done.output
     assert "cam_gallery.png, which is gone" in done.output
     assert "is logged without its network" in done.output
+    assert [line.partition("experiments/")[2][:7] for line in done.output.splitlines()[-3:]] == [
+        "1/runs?", "2/runs?", "3/runs?",
+    ]  # fmt: skip
 
     (broken,) = store.root.glob("searches/*/search.json")
     write_json(broken, {})
@@ -76,13 +79,18 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
         assert "give another --port" in done.stderr
     done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
     assert done.exit_code == 0, done.output
-    pages = [line.partition(": ")[2] for line in done.stdout.splitlines()]
-    assert [unquote(page).partition("&compare")[0] for page in pages] == [
-        f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
-        f"&searchFilter=tags.`wsss.role` = '{role}'&orderByKey=metrics.`{metric}`&orderByAsc=false"
-        for number, role, metric in (
-            (1, "trial", "miou/fixed"), (2, "trial", "objective/search_half"),
-            (3, "segmentation", "miou/val"),
+    assert [unquote(line) for line in done.stdout.splitlines()] == [
+        f"{name}: {kind} http://127.0.0.1:{port}/#/experiments/{number}/runs"
+        f"?workflowType=machine_learning&{query}"
+        for number, name, role, metric in (
+            (1, "wsss", "trial", "miou/fixed"),
+            (2, "wsss-search", "trial", "objective/search_half"),
+            (3, "wsss-segmentation", "segmentation", "miou/val"),
+        )
+        for kind, query in (
+            ("charts", f"searchFilter=tags.`wsss.role` = '{role}'&orderByKey=metrics.`{metric}`"
+             "&orderByAsc=false&compareRunsMode=CHART"),
+            ("table", "viewStateShareKey=table"),
         )
     ]  # fmt: skip
     (words,) = started

@@ -124,7 +124,8 @@ def _refuse_job_server(address: str | None) -> None:
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
-    from sweeps.report.tables.document import report_folder, write_report
+    from sweeps.plan.sweep import report_folder
+    from sweeps.report.tables.document import write_report
     from sweeps.track.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 

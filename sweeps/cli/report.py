@@ -58,9 +58,9 @@ def report(
     """
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep
+    from sweeps.plan.sweep import load_sweep, report_folder
     from sweeps.report.tables.build import build_report
-    from sweeps.report.tables.document import report_folder, sweep_document
+    from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.model import Measure
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document

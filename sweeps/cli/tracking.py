@@ -41,13 +41,16 @@ def sync(
                 f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
                 f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
             )
-        left = [why for each in wanted if (why := _sync(results, each))]
+        pages: dict[str, None] = {}
+        left = [why for each in wanted if (why := _sync(results, each, pages))]
+        for page in pages:
+            print(page)
         if left:
             raise StoreError("\n".join(left))
 
 
-def _sync(store: "Store", each: "Known") -> str:
-    """Log one subject; return why it is left as it is, or "".
+def _sync(store: "Store", each: "Known", pages: dict[str, None]) -> str:
+    """Log one subject and add its page; return why it is left as it is, or "".
 
     Raises StoreError for a fault of MLflow, which would be that of all others.
     """
@@ -62,13 +65,16 @@ def _sync(store: "Store", each: "Known") -> str:
             tracker = Tracker(store, runs)
             status = "FINISHED" if runs.is_complete() else "KILLED"
             logged = tracker.sync() and tracker.finish(status=status)
+            if logged and runs.report and runs.report.is_dir():
+                logged = tracker.log_report(runs.report)
     except ForeseenError as error:
         return str(error)
     if not logged:
         raise StoreError(f"{tracker.address}: {tracker.problem}")
     for note in tracker.notes:
         print(note)
-    print(f"{tracker.address} is up to date with {each.title}; {tracker.page}")
+    print(f"{tracker.address} is up to date with {each.title}")
+    pages[tracker.page] = None
     return ""
 
 
@@ -77,7 +83,7 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
     """Serve MLflow's pages on the runs of a store, and print where their charts are."""
-    from sweeps.report.mlflow_pages import charts_page
+    from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.store import StoreError, open_store
     from sweeps.track.database import experiment_ids
     from sweeps.track.faults import diagnose
@@ -94,8 +100,9 @@ def mlflow(
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]
-            page = charts_page(server, found, role=kind.role, metric=kind.sorted_by)
-            print(f"charts of {kind.experiment}: {page}", flush=True)
+            charts = charts_page(server, found, role=kind.role, metric=kind.shown[0])
+            print(f"{kind.experiment}: charts {charts}")
+            print(f"{kind.experiment}: table {table_page(server, found)}", flush=True)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes that do nothing
     os.execv(
         sys.executable,

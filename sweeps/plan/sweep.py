@@ -145,6 +145,11 @@ def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
     }
 
 
+def report_folder(store: Store, sweep: Sweep) -> Path:
+    """Return where a sweep's report lies by default."""
+    return store.sweep(sweep.name) / "report"
+
+
 def load_sweep(store: Store, name: str | None = None) -> Sweep:
     """Read a sweep's description, by default of the one started last.
 

@@ -23,7 +23,7 @@ from wsss.training.segmentation import load_trained
 PREDICTION_ID = "wsss.prediction_id"
 HEADLINE, HEADLINES = "wsss.headline", "wsss.headlines"
 CAM_RUN, CAM_CELL = "wsss.cam_mlflow_run", "wsss.cam_cell"
-MIOU = "miou/val"
+MIOU, LABELS_MIOU = "miou/val", "miou/labels_train"
 
 
 NOTE = """\
@@ -45,10 +45,11 @@ class HeadlineRuns(Subject):
     """Describes the runs of one headline."""
 
     experiment, note = "wsss-segmentation", NOTE
-    role, sorted_by = "segmentation", MIOU
+    role, shown = "segmentation", (MIOU, LABELS_MIOU)
 
     def __init__(self, store: Store, headline: Headline) -> None:
         self.store, self.headline = store, headline
+        self.report = headline.folder(store)
 
     def parent(self) -> RunView:
         """Return the headline's own run."""
@@ -132,7 +133,7 @@ class HeadlineRuns(Subject):
             values={
                 MIOU: metrics["miou"],
                 "miou/pixel_accuracy": metrics["pixel_accuracy"],
-                "miou/labels_train": (metrics["labels_score"] or {}).get("miou"),
+                LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
             artifacts=tuple(

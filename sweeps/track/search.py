@@ -45,7 +45,7 @@ class SearchRuns(Subject):
     """Describes the runs of one search."""
 
     experiment, note = "wsss-search", NOTE
-    role, sorted_by = "trial", OBJECTIVE
+    role, shown = "trial", (OBJECTIVE, HELD_OUT, THRESHOLD)
 
     def __init__(self, store: Store, search: Search) -> None:
         self.store, self.search = store, search

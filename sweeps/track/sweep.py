@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.verdict import Word
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.plan.trials import Trial
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
@@ -61,11 +61,13 @@ class SweepRuns(Subject):
     """Describes the runs of one sweep."""
 
     experiment, note = EXPERIMENT, NOTE
-    role, sorted_by = "trial", MIOU
+    role = "trial"
+    shown = (MIOU, "miou/held_out", "miou/best_saw_gt", "miou/auc", "miou/paper_as_printed")
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep = store, sweep
         self.addresses = store.sweep(sweep.name) / "mlflow.json"
+        self.report = report_folder(store, sweep)
 
     def parent(self) -> RunView:
         """Return the sweep's own run."""

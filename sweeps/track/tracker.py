@@ -33,7 +33,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sweeps.report.mlflow_pages import charts_page, server_of
+from sweeps.report.mlflow_pages import charts_page, server_of, table_view
 from sweeps.store.store import Store, write_json
 from sweeps.track import database
 from sweeps.track.address import (
@@ -56,7 +56,6 @@ PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """What every MLflow since 1.0 takes; a newer one takes more."""
 ACTIVE = "active"
-NOTE = "mlflow.note.content"
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
 """Named with a network, as finding them out takes MLflow half a minute. `wsss` is no package of an
 index: a network is loaded in a checkout, or where this project is installed."""
@@ -101,7 +100,7 @@ class Tracker:
             server_of(self.address),
             self._runs.id,
             role=self.subject.role,
-            metric=self.subject.sorted_by,
+            metric=self.subject.shown[0],
         )
         if self.address.startswith("http"):
             return f"charts: {page}"
@@ -219,14 +218,18 @@ class _Experiment:
         self._active: dict[str, bool] = {}
         """MLflow's id of a run -> whether it is there and not deleted, of those asked for."""
         known = self.client.get_experiment_by_name(subject.experiment)
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: subject.note}
+        tags = {
+            "mlflow.experimentKind": "custom_model_development",
+            "mlflow.note.content": subject.note,
+            **dict([table_view(role=subject.role, metrics=subject.shown)]),
+        }
         if known is None:
             folder = store.artifact_location if is_database(self.uri) else None  # servers have one
             self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
             return
         self.id = self._usable(known, store)
-        if NOTE not in known.tags:  # made by an older version
-            self.client.set_experiment_tag(self.id, NOTE, subject.note)
+        for key in tags.keys() - known.tags.keys():  # of an older version
+            self.client.set_experiment_tag(self.id, key, tags[key])
 
     def _usable(self, known: Experiment, store: Store) -> str:
         """Return an experiment's id; one that was deleted is restored, with its runs."""

@@ -100,10 +100,13 @@ class Subject(ABC):
     """What the experiment's page says: what its figures mean."""
     role: str
     """Value of the tag ROLE of its children."""
-    sorted_by: str
-    """The metric by which the children are sorted, the highest first."""
+    shown: tuple[str, ...]
+    """The metrics that matter. By the first the children are sorted, the highest first."""
     addresses: Path | None = None
     """The file that shall say which run is where in MLflow, for links in a report."""
+
+    report: Path | None = None
+    """The folder of its report, if it has one."""
 
     @abstractmethod
     def parent(self) -> RunView:

@@ -1,11 +1,9 @@
 """A sweep's report as a document: words, tables and figures of its results, and their records."""
 
-from pathlib import Path
-
 from sweeps.evidence.seeds import mean_sd
 from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.scale import SMALL_SCALE
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
     ON_PAGES,
@@ -90,11 +88,6 @@ def write_report(sweep: Sweep, store: Store) -> Report:
     report = build_report(sweep, store)
     write_document(sweep_document(report), report_folder(store, sweep), "report")
     return report
-
-
-def report_folder(store: Store, sweep: Sweep) -> Path:
-    """Return where a sweep's report lies by default."""
-    return store.sweep(sweep.name) / "report"
 
 
 def sweep_document(report: Report) -> Document:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.plan.sweep import Sweep, save_sweep
+from sweeps.plan.sweep import Sweep, report_folder, save_sweep
 from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
@@ -148,7 +148,7 @@ class Tables(Subject):
 
     def report(self) -> list[str]:
         """Write the report of what has come out, and attach it to the sweep's MLflow run."""
-        from sweeps.report.tables.document import report_folder, write_report
+        from sweeps.report.tables.document import write_report
         from sweeps.track.sweep import verdict_counts
 
         report, folder = write_report(self.sweep, self.store), report_folder(self.store, self.sweep)
