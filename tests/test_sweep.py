@@ -137,7 +137,7 @@ def test_mlflow_gives_back_the_network_of_the_best_cell_in_another_process(kille
         "import sys, mlflow, torch; mlflow.set_tracking_uri(sys.argv[1]);"
         "experiment = mlflow.get_experiment_by_name('wsss').experiment_id;"
         "(model,) = mlflow.search_logged_models(experiment_ids=[experiment], output_format='list');"
-        "network = mlflow.pytorch.load_model(model.model_uri);"
+        "network = mlflow.pytorch.load_model(f'runs:/{model.source_run_id}/network');"
         "run = mlflow.get_run(model.source_run_id);"
         "ids = [run.data.tags[f'wsss.{kind}_id'] for kind in ('run', 'cam')];"
         "torch.save((*ids, network.state_dict()), sys.argv[2])"

@@ -41,16 +41,14 @@ def sync(
                 f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
                 f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
             )
-        pages: dict[str, None] = {}
+        pages = set[str]()
         left = [why for each in wanted if (why := _sync(results, each, pages))]
-        for page in pages:
-            print(page)
         if left:
             raise StoreError("\n".join(left))
 
 
-def _sync(store: "Store", each: "Known", pages: dict[str, None]) -> str:
-    """Log one subject and add its page; return why it is left as it is, or "".
+def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
+    """Log one subject; return why it is left as it is, or "". A page is printed once.
 
     Raises StoreError for a fault of MLflow, which would be that of all others.
     """
@@ -73,8 +71,10 @@ def _sync(store: "Store", each: "Known", pages: dict[str, None]) -> str:
         raise StoreError(f"{tracker.address}: {tracker.problem}")
     for note in tracker.notes:
         print(note)
+    if tracker.page not in pages:
+        print(tracker.page)
+        pages.add(tracker.page)
     print(f"{tracker.address} is up to date with {each.title}")
-    pages[tracker.page] = None
     return ""
 
 

@@ -36,8 +36,8 @@ images of the split `eval_split`; `miou/labels_train`: of the labels that it was
 `miou/pixel_accuracy`: pixels that the network labels right. The tables are in the headline's run,
 `report/headline.html`.
 
-Each network is a logged model: `mlflow.pytorch.load_model("models:/ID")`, in a checkout of this
-project.
+Each network is a logged model: `mlflow.pytorch.load_model("runs:/RUN_ID/network")`, in a checkout
+of this project.
 """
 
 

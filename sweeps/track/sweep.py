@@ -53,7 +53,8 @@ of the whole training and inference.
 The tables are in the sweep's run: `tables.txt` among its artifacts, `report/report.html` with
 verdicts and intervals. It has the best cell in `wsss.best_cell` (mean of `miou/fixed` over seeds),
 and the number of cells per verdict in `verdicts/...`. The network of the best cell's first seed is
-that trial's logged model: `mlflow.pytorch.load_model("models:/ID")`, in a checkout of this project.
+that trial's logged model: `mlflow.pytorch.load_model("runs:/RUN_ID/network")`, in a checkout of
+this project.
 """
 
 
