@@ -124,11 +124,8 @@ table: $(STAMP) ## print the tables of the last sweep
 report: $(STAMP) ## weigh the last sweep against the paper: verdicts, intervals, figures
 	$(BIN)/sweeps report --store $(call quote,$(STORE))
 
-mlflow: $(STAMP) ## open the MLflow server on the results, http://127.0.0.1:5000
-	store=$$(realpath -m -- $(call quote,$(STORE))); \
-		MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 \
-		--port $(MLFLOW_PORT) --workers 1 --artifacts-destination "$$store/mlartifacts" \
-		--backend-store-uri "sqlite+pysqlite:///$$(printf %s "$$store" | sed 's/%/%25/g; s/?/%3F/g')/mlflow.db"
+mlflow: $(STAMP) ## serve MLflow's pages on the results, and print where their charts are
+	$(BIN)/sweeps mlflow --store $(call quote,$(STORE)) --port $(MLFLOW_PORT)
 
 headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
 	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \

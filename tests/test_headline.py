@@ -100,7 +100,7 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
     page = Path(output.split("report: ")[1].splitlines()[0])
     assert {path.name for path in page.parent.iterdir()} == {
         "headline.html", "headline.md", "headline.csv", "headline.tex", "headline.txt", "table.tex",
-        "gallery.png",
+        "headline.json", "gallery.png",
     }  # fmt: skip
     (line,) = [line for line in output.splitlines() if "checked archive" in line]
     assert line.startswith("CAM: 10 predictions of train")

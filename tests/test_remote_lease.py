@@ -167,10 +167,11 @@ def test_heartbeats_survive_an_outage(
         assert not held.lost
 
 
-def test_the_lock_of_a_sweep_is_a_file_lock_or_a_lease(port: int, tmp_path: Path) -> None:
-    assert isinstance(Store(tmp_path / "local").driver_lock("s"), FileLock)
+def test_a_lock_is_a_file_lock_or_a_lease(port: int, tmp_path: Path) -> None:
+    path = tmp_path / "local" / "driver.lock"
+    assert isinstance(Store(path.parent).remote.lock("sweeps/s", path), FileLock)
     remote = Remote(f"s3://{BUCKET}/x", tmp_path / "mirror")
-    with Store(remote.mirror, remote).driver_lock("s").acquire(timeout=0):
+    with remote.lock("sweeps/s", tmp_path / "mirror/sweeps/s/driver.lock").acquire(timeout=0):
         assert content(port)["machine"] == remote.machine()
         with pytest.raises(Timeout):
             lease(tmp_path / "b").acquire(timeout=0)

@@ -113,10 +113,35 @@ def test_a_killed_sweep_is_finished_by_the_same_command(killed: Any) -> None:
     assert "missing" not in again.stdout.split("Table VI")[-1]
 
 
-def test_the_process_that_drives_a_sweep_never_loads_torch(killed: Any) -> None:
+def test_the_process_that_drives_a_sweep_loads_torch_only_when_all_is_done(killed: Any) -> None:
+    """For the network of the best cell, between the trials and the report's figures."""
     _, _, _, again = killed
-    assert {"ray", "ray.tune", "mlflow"} <= imported(again)
-    assert not imported(again) & {"torch", "torchvision"}
+    order = [line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines()]
+    at = {name: order.index(name) for name in ("ray.tune", "mlflow", "torch", "matplotlib")}
+    assert max(at["ray.tune"], at["mlflow"]) < at["torch"] < at["matplotlib"]
+
+
+def test_mlflow_gives_back_the_network_of_the_best_cell_in_another_process(killed: Any) -> None:
+    store, _, _, _ = killed
+    script = (
+        "import sys, mlflow, torch; mlflow.set_tracking_uri(sys.argv[1]);"
+        "experiment = mlflow.get_experiment_by_name('wsss').experiment_id;"
+        "(model,) = mlflow.search_logged_models(experiment_ids=[experiment], output_format='list');"
+        "network = mlflow.pytorch.load_model(f'runs:/{model.source_run_id}/network');"
+        "run = mlflow.get_run(model.source_run_id);"
+        "ids = [run.data.tags[f'wsss.{kind}_id'] for kind in ('run', 'cam')];"
+        "torch.save((*ids, network.state_dict()), sys.argv[2])"
+    )
+    uri, file = f"sqlite:///{store / 'mlflow.db'}", store.parent / "network.pt"
+    done = run([sys.executable, "-c", script, uri, str(file)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    run_id, cam_id, weights = torch.load(file, weights_only=True)
+    scores = {name: found["miou_fixed"] for name, found in results(store).items()}
+    assert scores[run_id] == max(scores.values())
+    newest = max((store / "cams" / cam_id / "checkpoints").glob("*.pt"))
+    trained = torch.load(newest, weights_only=True)["model"]
+    assert weights.keys() == trained.keys()
+    assert all(torch.equal(weights[name], trained[name]) for name in weights)
 
 
 def test_a_finished_trial_is_not_run_again_and_a_broken_one_goes_on(killed: Any) -> None:
@@ -173,7 +198,7 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
         sync = CliRunner().invoke(app, ["sync", "--store", str(store)])
     assert more.exit_code == sync.exit_code == 2
     assert "another process runs sweep VI-tiny" in more.stderr
-    assert "is running" in sync.stderr
+    assert "it logs its results itself" in sync.stderr
     assert len(results(store)) == 4
 
 

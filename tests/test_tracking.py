@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
 from wsss.config import DataConfig
+from wsss.errors import ForeseenError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
@@ -38,7 +39,9 @@ AT_WORK = RunView(
     name="run a",
     tags={"owner": "first"},
     params={"lr": 0.1, "long": "x" * 900},
-    dataset=DatasetView(DataConfig(name="drawn", fingerprint="0123"), Path("/pictures")),
+    dataset=DatasetView(
+        DataConfig(name="drawn", fingerprint="0123", train_fingerprint="45"), Path("/pictures")
+    ),
     epochs={1: {"loss": 3.0, "nan": float("nan"), "none": None}, 2: {"loss": 2.0}},
 )
 
@@ -46,8 +49,8 @@ AT_WORK = RunView(
 class Made(Subject):
     """A subject whose runs a test chooses."""
 
-    experiment = "made"
-    experiment_tags: Mapping[str, str] = {"kind": "test"}
+    experiment, note = "made", "Runs of a test."
+    role, shown = "trial", ("miou",)
 
     def __init__(self, *runs: RunView, name: str = "parent") -> None:
         self.name = name
@@ -61,6 +64,9 @@ class Made(Subject):
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
         yield from (self.runs[name] for name in (self.runs if wanted is None else wanted))
+
+    def is_complete(self) -> bool:
+        return True
 
     def progress(self) -> Summary | None:
         return self.said
@@ -123,11 +129,15 @@ def test_a_run_is_made_once_under_its_parent_with_settings_and_data(store: Store
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.data.params == {"lr": "0.1", "long": "x" * 500}
     assert parent.data.params == {"seed": "7"}
-    (shown,) = run.inputs.dataset_inputs
-    assert (shown.dataset.name, shown.dataset.digest) == ("drawn", "0123")
+    assert {
+        (shown.dataset.name, shown.dataset.digest, shown.tags[0].value)
+        for shown in run.inputs.dataset_inputs
+    } == {("drawn/train_aug", "45", "training"), ("drawn/train", "0123", "evaluation")}
     experiment = MlflowClient(tracking_uri(store)).get_experiment(run.info.experiment_id)
     assert experiment.artifact_location == f"file://{store.root}/mlartifacts"
-    assert experiment.tags["kind"] == "test"
+    assert experiment.tags["mlflow.note.content"] == "Runs of a test."
+    assert "metrics.`miou`" in experiment.tags["mlflow.sharedViewState.table"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_epochs_are_logged_once_and_what_is_no_number_never(store: Store) -> None:
@@ -145,6 +155,20 @@ def test_more_epochs_than_a_request_takes_are_all_logged(store: Store) -> None:
     assert the_run(store).data.metrics["train/epoch"] == 100
 
 
+def test_a_tracker_says_where_a_browser_shows_the_charts(store: Store) -> None:
+    tracker = Tracker(store, Made(AT_WORK))
+    assert tracker.page == ""
+    assert tracker.sync(), tracker.problem
+    page = (
+        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+        "&searchFilter=tags.%60wsss.role%60%20%3D%20%27trial%27&orderByKey=metrics.%60miou%60"
+        "&orderByAsc=false&compareRunsMode=CHART"
+    )
+    assert tracker.page == f"charts, while `sweeps mlflow --store {store.root}` runs: {page}"
+    tracker.address = "https://host/mlflow/"
+    assert tracker.page == f"charts: {page.replace('http://127.0.0.1:5000', 'https://host/mlflow')}"
+
+
 def test_what_has_not_started_gets_no_run(store: Store) -> None:
     sync(store, replace(AT_WORK, started=False))
     assert logged(store, id="a") == []
@@ -157,10 +181,10 @@ def test_a_tracker_keeps_to_a_run_and_restores_it_when_it_was_deleted(store: Sto
         assert tracker.sync(["a"]), tracker.problem
         found.append(the_run(store).info.run_id)
         if len(found) == 2:
-            assert tracker.repairs == []
+            assert tracker.notes == []
             MlflowClient(tracker.uri).delete_run(found[0])
     assert len(set(found)) == 1
-    assert tracker.repairs == ["restored the run run a, which had been deleted"]
+    assert tracker.notes == ["restored the run run a, which had been deleted"]
 
 
 def delete_for_good(client: MlflowClient, run_id: str) -> None:
@@ -177,7 +201,7 @@ def test_what_was_deleted_in_the_ui_is_restored_and_what_is_gone_made_anew(store
     client.delete_experiment(before.info.experiment_id)
     tracker = Tracker(store, Made(AT_WORK))
     assert tracker.sync(), tracker.problem
-    assert tracker.repairs == ["restored the experiment made, which had been deleted"]
+    assert tracker.notes == ["restored the experiment made, which had been deleted"]
     client.delete_run(parent)
     sync(store, AT_WORK)
     assert the_run(store).info.run_id == before.info.run_id
@@ -224,7 +248,7 @@ def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_with_it(
     tracker = Tracker(new, Made(done, replace(done, id="b", key={"id": "b"})))
     assert tracker.sync(), tracker.problem
     assert tracker.finish(status="FINISHED")
-    assert len(tracker.repairs) == 1
+    assert len(tracker.notes) == 1
     for name in "ab":
         assert artifacts(new, id=name) == ["metrics.json"]
         uri = the_run(new, id=name).info.artifact_uri
@@ -241,7 +265,7 @@ def test_a_store_reached_by_a_link_stays_as_it_is_and_lost_files_are_logged_agai
     link.symlink_to(store.root)
     tracker = Tracker(Store(link), Made(done))
     assert tracker.sync(), tracker.problem
-    assert tracker.repairs == []
+    assert tracker.notes == []
     assert artifacts(store) == ["metrics.json"]
     assert history(store, "miou") == [(0, 50.0)]
 
@@ -288,12 +312,16 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
 ) -> None:
     file = store.root / "metrics.json"
     file.write_text("{}")
+    gone = store.root / "gone.png"
     outcome = Outcome(
-        "miou", {"miou": 50.0}, {"code": "1.2"}, artifacts=((file, ""), (file, "checkpoint"))
-    )
+        "miou", {"miou": 50.0}, {"code": "1.2"},
+        artifacts=((gone, ""), (file, ""), (file, "checkpoint")),
+    )  # fmt: skip
     done = replace(AT_WORK, status="FINISHED", outcome=outcome)
-    for _ in range(2):
-        sync(store, done)
+    for notes in ([f"run a is logged without {gone}, which is gone"], []):
+        tracker = Tracker(store, Made(done))
+        assert tracker.sync(), tracker.problem
+        assert tracker.notes == notes
     sync(store, replace(done, outcome=replace(outcome, values={"miou": 51.0, "auc": 40.0})))
     run = the_run(store)
     assert run.info.status == "FINISHED"
@@ -313,6 +341,10 @@ def test_a_run_that_is_tried_again_runs_and_gets_its_new_outcome(store: Store) -
     assert history(store, "miou") == [(0, 50.0), (0, 60.0)]
 
 
+def lose() -> nn.Module:
+    raise ForeseenError("it cannot be read")
+
+
 @pytest.mark.parametrize("chosen", [None, ""])
 def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
     store: Store, monkeypatch: pytest.MonkeyPatch, chosen: str | None
@@ -328,6 +360,10 @@ def test_a_network_goes_to_the_trackers_server_and_leaves_the_environment(
 
     monkeypatch.setattr(tracking.mlflow, "pytorch", SimpleNamespace(log_model=log_model))
     network, uri = nn.Linear(1, 1), tracking_uri(store)
+    lost = Outcome("miou", {"miou": 50.0}, network=lose)
+    tracker = Tracker(store, Made(replace(AT_WORK, status="FINISHED", outcome=lost)))
+    assert tracker.sync(), tracker.problem
+    assert tracker.notes == ["run a is logged without its network: it cannot be read"]
     outcome = Outcome("miou", {"miou": 50.0}, network=lambda: network)
     sync(store, replace(AT_WORK, status="FINISHED", outcome=outcome))
     assert given == [(network, uri, "network")]
@@ -369,7 +405,8 @@ def test_a_report_leaves_the_status_as_it_was(store: Store, status: str | None) 
     folder = store.root / "files"
     folder.mkdir()
     (folder / "report.html").touch()
-    assert Tracker(store, Made()).log_report(folder)
+    assert Tracker(store, Made()).log_report(folder, Summary({"verdicts/reproduced": 3}))
+    assert the_run(store, parent="parent").data.metrics["verdicts/reproduced"] == 3
     assert the_run(store, parent="parent").info.status == (status or "KILLED")
     assert artifacts(store, "report", parent="parent") == ["report/report.html"]
 
@@ -408,7 +445,7 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
     assert tracker.problem is None
     run = the_run(store)
     assert (run.info.status, len(run.data.params)) == ("FINISHED", 2)
-    assert len(run.inputs.dataset_inputs) == 1
+    assert len(run.inputs.dataset_inputs) == 2
     assert history(store, "loss") == [(1, 3.0), (2, 2.0)]
     assert history(store, "miou") == [(0, 50.0)]
     assert artifacts(store) == ["again", "metrics.json"]

@@ -8,15 +8,24 @@ import pytest
 from finished import finish, finished_sweep
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import Headline, make_chains
-from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
+from sweeps.plan.headline import Headline, load_headline, make_chains, save_headline
+from sweeps.plan.search import (
+    DEFAULT_SPACE,
+    Halves,
+    History,
+    Search,
+    SearchTrial,
+    load_search,
+)
+from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
-from sweeps.store.store import Store, write_json
+from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from sweeps.track.headline import HeadlineRuns
 from sweeps.track.search import SearchRuns
+from sweeps.track.subjects import known_subjects
 from sweeps.track.sweep import SweepRuns
-from sweeps.track.view import RunView, Subject
+from sweeps.track.view import RunView, Subject, git_tags
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.segmentation_config import PseudoLabelConfig
@@ -130,6 +139,7 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     assert outcome.values["per_class_iou_fixed/sheep"] == metrics["iou_fixed"][17]
     assert outcome.values["miou/held_out"] == metrics["miou_held_out"]
     assert outcome.tags["wsss.code_version"] == "1.2.3"
+    assert outcome.network is None
     assert outcome.tags["wsss.env.device"] == "cpu"
     assert outcome.artifacts == (
         *((run.path / name, "") for name in
@@ -145,14 +155,67 @@ def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> No
     assert outcome.values["miou/paper_as_printed"] == 47.82
 
 
-def test_a_sweep_counts_what_is_finished(store: Store) -> None:
-    finish(store, TRIAL, 0.5)
+def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Store) -> None:
+    first, *others = SWEEP.plan.trials
+    finish(store, first, 0.4)
     runs = SweepRuns(store, SWEEP)
-    assert runs.parent().key == {"wsss.sweep": SWEEP.name, "wsss.role": "sweep"}
+    parent = runs.parent()
+    assert parent.key == {"wsss.sweep": SWEEP.name, "wsss.role": "sweep"}
+    assert parent.params == {"tables": "VI", "seeds": 1, **SWEEP.base.flat()}
     assert runs.progress() is None
-    assert runs.closing().values == {"finished_trials": 1}
-    assert "Table VI" in runs.closing().texts["tables.txt"]
+    assert not runs.is_complete()
+    said = runs.closing()
+    assert said.values.keys() == {"finished_trials", "miou/best_cell"}
+    assert (said.values["finished_trials"], said.tags["wsss.best_cell"]) == (1, first.cells[0])
+    assert "Table VI" in said.texts["tables.txt"]
     assert list(views(runs)) == [trial.run_id for trial in SWEEP.plan.trials]
+    assert not any(view.outcome and view.outcome.network for view in views(runs).values())
+
+    for trial in others:
+        finish(store, trial, 0.6 if trial is others[1] else 0.5)
+    assert runs.is_complete()
+    said, metrics = runs.closing(), store.run(others[1].run_id).metrics()
+    assert metrics is not None
+    assert said.values["miou/best_cell"] == metrics["miou_fixed"]
+    assert said.tags["wsss.best_cell"] == ", ".join(others[1].cells)
+    kept = [key for key, view in views(runs).items() if view.outcome and view.outcome.network]
+    assert kept == [others[1].run_id]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ("0.1.0+2039d67.s1f0c9d2ab4", ("2039d67", "false")),
+        ("0.1.0+2039d67-dirty.s1f0c9d2ab4", ("2039d67", "true")),
+        ("0.1.0+s1f0c9d2ab4", (None, None)),
+        ("1.2.3", (None, None)),
+    ],
+)
+def test_mlflow_shows_the_commit_of_a_result(
+    recorded: str, expected: tuple[str | None, str | None]
+) -> None:
+    tags = git_tags(recorded)
+    found = [tags.get(f"mlflow.source.git.{name}") for name in ("commit", "dirty")]
+    assert tuple(found) == expected
+
+
+def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Store) -> None:
+    headline = planned("random_walk", "masks")
+    save_headline(store, headline)
+    write_json(SEARCH.folder(store) / "search.json", SEARCH.to_json())
+    save_sweep(store, SWEEP)
+    known = known_subjects(store)
+    assert [each.title for each in known] == [
+        f"sweep {SWEEP.name}", f"search {SEARCH.name}", f"headline {headline.name}",
+    ]  # fmt: skip
+    assert load_headline(store, headline.name) == headline
+    assert load_search(store, SEARCH.name) == SEARCH
+    for each in known:
+        assert each.describe().parent().id == each.name
+    path = headline.folder(store) / "headline.json"
+    write_json(path, read_json(path) | {"chains": []})
+    with pytest.raises(StoreError, match=r"headline\.json: not what this version"):
+        known[2].describe()
 
 
 def drawn(number: int, status: Any, num_epochs: int = 0, **more: str) -> SearchTrial:

@@ -17,7 +17,8 @@ from sweeps.cli import (
     slurm,
     status,
     sweep,
-)  # fmt: skip
+    tracking,
+)
 from wsss.program import Command, Program
 
 PANELS = {
@@ -25,7 +26,7 @@ PANELS = {
         sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (sweep.sync, ledger.ledger),
+    "Store": (tracking.sync, tracking.mlflow, ledger.ledger),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
     ),

@@ -117,14 +117,16 @@ def default_preset(data: str, root: Path) -> str:
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
+    from sweeps.plan.sweep import report_folder
     from sweeps.report.tables.document import write_report
-    from sweeps.track.sweep import SweepRuns
+    from sweeps.track.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
-    folder = write_report(sweep, store)
+    report, folder = write_report(sweep, store), report_folder(store, sweep)
     tracker = Tracker(store, SweepRuns(store, sweep))
-    if not (tracker.finish(status="FINISHED") and tracker.log_report(folder)):
-        again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
-        print(f"MLflow at {tracker.address} did not take the verdict: {tracker.problem}; then give "
-              f"`{again}`")  # fmt: skip
+    if tracker.finish(status="FINISHED"):
+        tracker.log_report(folder, verdict_counts(report))
+    again = command("sweeps", "sync", "--store", store.address, "--sweep", sweep.name)
+    for line in tracker.remarks("the verdict", f"`{again}`"):
+        print(line)
     store.push_sweep(sweep.name)

@@ -189,7 +189,8 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.report.headline.build import build_headline_report, headline_folder
+    from sweeps.plan.headline import save_headline
+    from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
@@ -205,13 +206,14 @@ def _work(
     try:
         with driving(results, "headline", "a headline", "wait for it or end it"), as_ctrl_c():
             try:
+                save_headline(results, planned)
                 run_headline(
                     planned, results, console, tracker, resources, conduct,
                     label_workers=label_workers,
                 )  # fmt: skip
                 _say_exports(planned, results, console)
                 report = headline_document(build_headline_report(planned, results))
-                folder = headline_folder(results, planned)
+                folder = planned.folder(results)
                 written = write_document(report, folder, "headline")
                 results.push_folder(folder)
                 print_document(console, report)
@@ -224,8 +226,10 @@ def _work(
         console.print(Text("interrupted; the same command goes on from here:"))
         console.print(Text(own_command()), soft_wrap=True)
         sys.exit(130)
-    if not (logged and tracker.log_report(folder)):
-        console.print(Text(f"MLflow at {tracker.address} lacks the report: {tracker.problem}"))
+    if logged and tracker.log_report(folder):
+        console.print(Text(f"MLflow: {tracker.page}"), soft_wrap=True)
+    for line in tracker.remarks("all of it", "the same command"):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from wsss.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
+    from sweeps.report.tables.model import Report
     from sweeps.store.store import Store
 
 
@@ -58,9 +59,9 @@ def report(
     """
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep
+    from sweeps.plan.sweep import load_sweep, report_folder
     from sweeps.report.tables.build import build_report
-    from sweeps.report.tables.document import report_folder, sweep_document
+    from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.model import Measure
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
@@ -89,7 +90,7 @@ def report(
             return
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
-            _log(results, found, folder)
+            _log(results, built, folder)
 
 
 def _with_tables(sweep: "Sweep", tables: list[str], seeds: int | None) -> "Sweep":
@@ -106,10 +107,11 @@ def _position(name: str) -> int:
     return list(TABLES).index(name)
 
 
-def _log(store: "Store", sweep: "Sweep", folder: Path) -> None:
-    from sweeps.track.sweep import SweepRuns
+def _log(store: "Store", report: "Report", folder: Path) -> None:
+    from sweeps.track.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
-    tracker = Tracker(store, SweepRuns(store, sweep))
-    if not tracker.log_report(folder):
-        print(f"MLflow at {tracker.address} did not take the report: {tracker.problem}")
+    tracker = Tracker(store, SweepRuns(store, report.sweep))
+    tracker.log_report(folder, verdict_counts(report))
+    for line in tracker.remarks("the report", "the same command"):
+        print(line)

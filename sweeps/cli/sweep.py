@@ -1,4 +1,4 @@
-"""The commands plan, run, table and sync: a sweep of the paper's tables."""
+"""The commands plan, run and table: a sweep of the paper's tables."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -159,37 +159,6 @@ def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
     with explained():
         results = opened(store)
         print_tables(Console(), load_sweep(results, sweep), results)
-
-
-def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
-    """Log to MLflow whatever it lacks of a sweep: after an outage, a move, or to another server.
-
-    What was deleted in MLflow's UI is restored.
-    """
-    from filelock import Timeout
-
-    from sweeps.plan.sweep import load_sweep
-    from sweeps.store.store import StoreError
-    from sweeps.track.sweep import SweepRuns
-    from sweeps.track.tracker import Tracker
-
-    with explained():
-        results = opened(store)
-        found = load_sweep(results, sweep)
-        results.check_writable()
-        tracker = Tracker(results, SweepRuns(results, found))
-        try:
-            with results.driver_lock(found.name).acquire(timeout=0):
-                done = all(results.run(trial.run_id).metrics() for trial in found.plan.trials)
-                status = "FINISHED" if done else "KILLED"
-                logged = tracker.sync() and tracker.finish(status=status)
-        except Timeout:
-            raise StoreError(f"{found.name} is running, and logs its results itself") from None
-        if not logged:
-            raise StoreError(f"{tracker.address}: {tracker.problem}")
-        for repair in tracker.repairs:
-            print(repair)
-        print(f"{tracker.address} is up to date with {found.name}")
 
 
 def _probe(

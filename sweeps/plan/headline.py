@@ -4,12 +4,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
-from sweeps.plan.sweep import Sweep
-from sweeps.store.store import Store
+from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
+from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.overrides import ConfigError
 from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
@@ -46,11 +47,55 @@ class Headline:
         digest = hashlib.sha256(ids.encode()).hexdigest()[:6]
         return f"{cell}-{self.sweep.preset}-{self.sweep.base.data.name}-{digest}"
 
+    def folder(self, store: Store) -> Path:
+        """Return where its description and its report lie."""
+        return store.root / "headline" / self.name
+
     @property
     def exported(self) -> tuple[ChainConfig, ...]:
         """The chains whose networks export a split."""
         wanted = self.export_from if self.export else ()
         return tuple(chain for chain in self.chains if source_of(chain) in wanted)
+
+
+def save_headline(store: Store, headline: Headline) -> None:
+    """Write a headline's description, so that `load_headline` finds it."""
+    write_json(
+        headline.folder(store) / "headline.json",
+        {
+            "sweep": sweep_to_json(headline.sweep),
+            "cell": headline.cell,
+            "chains": [chain.model_dump(mode="json") for chain in headline.chains],
+            "choice": headline.choice,
+            "chosen_by_masks": headline.chosen_by_masks,
+            "export": headline.export,
+            "export_from": headline.export_from,
+        },
+    )
+
+
+def load_headline(store: Store, name: str) -> Headline:
+    """Read a headline's description. Raises StoreError if it is not what this version writes."""
+    path = store.root / "headline" / name / "headline.json"
+    try:
+        saved = read_json(path)
+        headline = Headline(
+            sweep=sweep_from_json(saved["sweep"]),
+            cell=saved["cell"],
+            chains=tuple(ChainConfig.model_validate(chain) for chain in saved["chains"]),
+            choice=saved["choice"],
+            chosen_by_masks=saved["chosen_by_masks"],
+            export=saved["export"],
+            export_from=tuple(saved["export_from"]),
+        )
+        if headline.name != name:
+            raise ValueError(f"its settings are those of {headline.name}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path}: not what this version of `sweeps headline` writes ({error}); give the "
+            "`sweeps headline` command again"
+        ) from None
+    return headline
 
 
 def source_of(chain: ChainConfig) -> str:

@@ -36,7 +36,7 @@ from wsss.config import RunConfig
 from wsss.data.check import DataReport, check_data, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
-from wsss.overrides import ConfigError, apply_overrides, settle
+from wsss.overrides import ConfigError, apply_overrides, settle, validate
 from wsss.printable import quoted
 from wsss.recipes import named_config
 from wsss.weights import check_initial_weights
@@ -279,7 +279,7 @@ class Search:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a person or a later program needs to know of the search."""
+        """Return what `load_search` reads, and its name."""
         return {
             "name": self.name,
             "preset": self.preset,
@@ -341,6 +341,32 @@ def make_search(
         num_train_images=report.num_images[base.data.train_split], halves=halves,
     )  # fmt: skip
     return search, report
+
+
+def load_search(store: Store, name: str) -> Search:
+    """Read a search's description. Raises StoreError if it is not what this version writes."""
+    path = store.root / "searches" / name / "search.json"
+    try:
+        saved = read_json(path)
+        search = Search(
+            preset=saved["preset"],
+            base=validate(saved["base"]),
+            space=parse_space(saved["space"]),
+            objective=saved["objective"],
+            rng_seed=saved["rng_seed"],
+            data=Path(saved["data"]),
+            weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
+            num_train_images=saved["train_images"],
+            halves=Halves(saved["search_half"], saved["held_out_half"]),
+        )
+        if search.name != name:
+            raise ValueError(f"its settings are those of {search.name}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path}: not what this version of `sweeps search` writes ({error}); give the "
+            "`sweeps search` command again"
+        ) from None
+    return search
 
 
 Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]

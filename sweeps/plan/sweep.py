@@ -168,20 +168,27 @@ def data_name(root: Path) -> str:
 
 def save_sweep(store: Store, sweep: Sweep) -> None:
     """Write the sweep's description, so that later commands need no data set."""
-    write_json(
-        store.sweep(sweep.name) / "sweep.json",
-        {
-            "tables": sweep.table_names,
-            "preset": sweep.preset,
-            "base": sweep.base.model_dump(mode="json"),
-            "seeds": sweep.num_seeds,
-            "data": str(sweep.data),
-            "weights_file": str(sweep.weights_file) if sweep.weights_file else None,
-            "train_images": sweep.num_train_images,
-            "eval_images": sweep.num_eval_images,
-            "code_version": code_version(),
-        },
-    )
+    saved = sweep_to_json(sweep) | {"code_version": code_version()}
+    write_json(store.sweep(sweep.name) / "sweep.json", saved)
+
+
+def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
+    """Return what `sweep_from_json` reads."""
+    return {
+        "tables": sweep.table_names,
+        "preset": sweep.preset,
+        "base": sweep.base.model_dump(mode="json"),
+        "seeds": sweep.num_seeds,
+        "data": str(sweep.data),
+        "weights_file": str(sweep.weights_file) if sweep.weights_file else None,
+        "train_images": sweep.num_train_images,
+        "eval_images": sweep.num_eval_images,
+    }
+
+
+def report_folder(store: Store, sweep: Sweep) -> Path:
+    """Return where a sweep's report lies by default."""
+    return store.sweep(sweep.name) / "report"
 
 
 def load_sweep(store: Store, name: str | None = None) -> Sweep:
@@ -200,7 +207,7 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
         )
     path = store.sweep(name) / "sweep.json"
     try:
-        sweep = _from_saved(read_json(path))
+        sweep = sweep_from_json(read_json(path))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, StoreError):
             raise
@@ -211,8 +218,11 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
     return sweep
 
 
-def _from_saved(saved: Any) -> Sweep:
-    """Raises KeyError, TypeError or ValueError for anything that `save_sweep` does not write."""
+def sweep_from_json(saved: Any) -> Sweep:
+    """Read a sweep.
+
+    Raises KeyError, TypeError or ValueError for anything that `sweep_to_json` does not write.
+    """
     unknown = [name for name in saved["tables"] if name not in TABLES]
     if unknown or not saved["tables"]:
         raise ValueError(f"no table {quoted(unknown)}; there are: {', '.join(TABLES)}")

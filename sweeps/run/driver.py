@@ -28,7 +28,7 @@ from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
-from wsss.commands import own_command
+from wsss.commands import command, own_command
 from wsss.config import NetworkConfig
 
 if TYPE_CHECKING:  # those load Ray, or boto3
@@ -64,8 +64,6 @@ class Subject(ABC):
 
     while_driven = "wait for it or end it"
     """What to do while another process drives it."""
-    resync = "the same command"
-    """What brings MLflow up to date later."""
     networks: list[NetworkConfig]
     """All that are trained."""
     weights_file: Path | None
@@ -125,9 +123,9 @@ class Subject(ABC):
         """Return, once the budget is spent, some words and the command with a larger one."""
         return []
 
-    def report(self) -> str | None:
+    def report(self) -> list[str]:
         """Write a report of what came out, and say where; not asked for after an interruption."""
-        return None
+        return []
 
     @abstractmethod
     def failures(self) -> list[str]:
@@ -152,9 +150,10 @@ def drive(subject: Subject, resources: Resources) -> int:
         ending = _run_tracked(subject, resources, console)
     else:
         subject.write_down()
-    if was_missing or not _is_tracked(subject):
+    page = "" if was_missing else _tracked_page(subject)
+    if not page:
         with held_back():  # else a run would seem to be running for ever
-            _track(subject, say)
+            page = _track(subject, say)
     _say_common_error(ending, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
@@ -167,9 +166,11 @@ def drive(subject: Subject, resources: Resources) -> int:
         say(own_command())
         return INTERRUPTED
     if was_missing:
-        if report := subject.report():
-            say(report)
+        for line in subject.report():
+            say(line)
         subject.store.push_folder(subject.folder)
+    if page:
+        say(f"MLflow: {page}")
     if is_spent:
         return INTERRUPTED
     failures = subject.failures()
@@ -315,26 +316,33 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console) -> En
             return Ending(interrupted=True)
 
 
-def _track(subject: Subject, say: Say) -> None:
-    """Bring MLflow up to date, and remember for which results it is."""
+def _track(subject: Subject, say: Say) -> str:
+    """Bring MLflow up to date, and remember for which results it is; return where they are shown.
+
+    Returns "" if MLflow is not up to date.
+    """
     tracker, is_complete = subject.tracker(), not subject.is_missing()
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
             f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
-            f"{subject.resync}"
+            f"`{command('sweeps', 'sync', '--store', subject.store.address)}`"
         )
-        return
+        return ""
     if is_complete:
-        write_json(_tracking_file(subject), _tracking_state(subject))
-    for repair in tracker.repairs:
-        say(f"MLflow: {repair}")
+        state = _tracking_state(subject) | {"page": tracker.page}
+        write_json(_tracking_file(subject), state)
+    for note in tracker.notes:
+        say(f"MLflow: {note}")
     say(f"MLflow: {tracker.address} is up to date")
+    return tracker.page
 
 
-def _is_tracked(subject: Subject) -> bool:
-    """Whether these very results were logged before, to this very server or file."""
-    return bool(read_json(_tracking_file(subject)) == _tracking_state(subject))
+def _tracked_page(subject: Subject) -> str:
+    """Return where these very results are shown; "" if this server or file lacks some of them."""
+    known = read_json(_tracking_file(subject)) or {}
+    page = str(known.pop("page", ""))
+    return page if known == _tracking_state(subject) else ""
 
 
 def _tracking_file(subject: Subject) -> Path:

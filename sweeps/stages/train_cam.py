@@ -112,14 +112,25 @@ def trained_cam(config: RunConfig, place: Place) -> CamNet:
     """
     folder = place.store.folder(TrainCam(config).rel)
     folder.pull_training()
+    try:
+        return load_cam(config, folder, len(VocDataset(place.data).classes))
+    except LostNetworkError as error:
+        raise LostNetworkError(
+            f"{error}; give the same command again, and the rest is trained anew"
+        ) from None
+
+
+def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
+    """Return the network of a finished training from the checkpoints in its folder here.
+
+    num_classes: without the background. Raises LostNetworkError.
+    """
     # Of a checkpoint, no initial weights or statistics are left.
     network = config.network.model_copy(update={"weights": "none"})
-    model = CamNet(network, len(VocDataset(place.data).classes))
-    model = model.to(memory_format=torch.channels_last)
+    model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
     epochs = CheckpointFolder(folder.checkpoints).restore(model).epoch
     if epochs < config.train.epochs:
         raise LostNetworkError(
-            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read; give the "
-            "same command again, and the rest is trained anew"
+            f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read"
         )
     return model

@@ -62,6 +62,12 @@ def sources_of(recorded: str) -> str:
     return found.group(1) if found else recorded
 
 
+def commit_of(recorded: str) -> tuple[str, bool] | None:
+    """Return a recorded version's commit, and whether files were changed; None if git knew none."""
+    found = re.search(r"\+([0-9a-f]{7,40})(-dirty)?\.s", recorded)
+    return (found[1], found[2] is not None) if found else None
+
+
 def environment(process: "Process") -> dict[str, str | int]:
     """Return code, versions and the kind of machine, as a result records them."""
     packages = ("torch", "torchvision", "numpy", "pillow", "ray", "mlflow", "wsss-sweeps")

@@ -272,13 +272,6 @@ class Store:
         """Return the folder of a sweep."""
         return self.root / "sweeps" / name
 
-    def driver_lock(self, name: str) -> "Lease | LocalLock":
-        """Return the lock of the one process that runs a sweep; it ends with the process.
-
-        In a bucket it is a lease, which also holds on other machines.
-        """
-        return self.remote.lock(f"sweeps/{name}", self.sweep(name) / "driver.lock")
-
     def pull_results(self) -> None:
         """Bring here what tables and reports read."""
         self.remote.pull_results()

@@ -46,6 +46,16 @@ def local_folder(uri: str) -> Path | None:
     return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None
 
 
+def experiment_ids(path: Path) -> dict[str, str]:
+    """Return name -> id of the experiments that were not deleted. Raises sqlite3.Error."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS)) as database:
+        rows = database.execute(
+            "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
+        )
+        return {name: str(experiment_id) for name, experiment_id in rows}
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection that alone may write; what it writes counts at the end, whole."""

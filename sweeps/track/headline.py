@@ -11,6 +11,7 @@ from typing import Any
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, chain_metrics, describe, source_of
 from sweeps.report.headline.build import chain_ids
+from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.sweep import EXPERIMENT as CAM_EXPERIMENT
@@ -22,16 +23,33 @@ from wsss.training.segmentation import load_trained
 PREDICTION_ID = "wsss.prediction_id"
 HEADLINE, HEADLINES = "wsss.headline", "wsss.headlines"
 CAM_RUN, CAM_CELL = "wsss.cam_mlflow_run", "wsss.cam_cell"
-MIOU = "miou/val"
+MIOU, LABELS_MIOU = "miou/val", "miou/labels_train"
+
+
+NOTE = """\
+Segmentation networks trained on refined pseudo-labels: Tables I and II. A run with the tag
+`wsss.role` = `segmentation` is one network, `headline` the run above those of one `sweeps
+headline`.
+
+mIoU and IoU per class are in percent, background included. `miou/val`: of the network, on the
+images of the split `eval_split`; `miou/labels_train`: of the labels that it was trained on;
+`miou/pixel_accuracy`: pixels that the network labels right. The tables are in the headline's run,
+`report/headline.html`.
+
+Each network is a logged model: `mlflow.pytorch.load_model("runs:/RUN_ID/network")`, in a checkout
+of this project.
+"""
 
 
 class HeadlineRuns(Subject):
     """Describes the runs of one headline."""
 
-    experiment = "wsss-segmentation"
+    experiment, note = "wsss-segmentation", NOTE
+    role, shown = "segmentation", (MIOU, LABELS_MIOU)
 
     def __init__(self, store: Store, headline: Headline) -> None:
         self.store, self.headline = store, headline
+        self.report = headline.folder(store)
 
     def parent(self) -> RunView:
         """Return the headline's own run."""
@@ -42,6 +60,7 @@ class HeadlineRuns(Subject):
             name=f"headline {name}",
             tags={
                 **view.common_tags(sweep.preset, sweep.base.data, describe(self.headline)),
+                **view.git_tags(code_version()),
                 ROLE: "headline",
                 CAM_CELL: self.headline.cell,
                 "wsss.choice": self.headline.choice,
@@ -56,6 +75,10 @@ class HeadlineRuns(Subject):
         for chain in self.headline.chains:
             if wanted is None or chain.prediction_id in wanted:
                 yield self._child(chain)
+
+    def is_complete(self) -> bool:
+        """Whether all networks have their figures."""
+        return all(chain_metrics(self.store, chain) for chain in self.headline.chains)
 
     def closing(self) -> Summary:
         """Return the mIoU of every network and of its labels."""
@@ -83,7 +106,7 @@ class HeadlineRuns(Subject):
             started=bool(metrics),
             tags={
                 **lineage,
-                ROLE: "segmentation",
+                ROLE: self.role,
                 "wsss.refinement": source_of(chain),
                 "mlflow.note.content": describe(self.headline),
             },
@@ -95,6 +118,10 @@ class HeadlineRuns(Subject):
                 **{f"segmentation.{k}": v for k, v in chain.segmentation.model_dump().items()},
                 **_label_settings(chain),
             },
+            dataset=view.DatasetView(
+                chain.run.data.model_copy(update={"eval_split": chain.eval_split}),
+                self.headline.sweep.data,
+            ),
             outcome=self._outcome(chain, metrics) if metrics else None,
         )
 
@@ -106,7 +133,7 @@ class HeadlineRuns(Subject):
             values={
                 MIOU: metrics["miou"],
                 "miou/pixel_accuracy": metrics["pixel_accuracy"],
-                "miou/labels_train": (metrics["labels_score"] or {}).get("miou"),
+                LABELS_MIOU: (metrics["labels_score"] or {}).get("miou"),
                 **{f"per_class_iou/{name}": iou for name, iou in metrics["iou"].items()},
             },
             artifacts=tuple(

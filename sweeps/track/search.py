@@ -6,6 +6,7 @@ from typing import Any
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.live.search_render import render_search
+from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RunView, Subject, Summary, Values
@@ -24,10 +25,27 @@ STATUSES = {
 }  # fmt: skip
 
 
+NOTE = """\
+Searches: a run with the tag `wsss.role` = `trial` is one draw of settings, `reference` the paper's
+own setting, `search` the run above those of one `sweeps search`.
+
+`objective/...` is mIoU of pseudo-labels in percent, at one scale unless the search says otherwise:
+not comparable with a table's.
+
+- `objective/search_half`: on the half of the scored images whose pixel masks the search sees, per
+  epoch
+- `objective/held_out`: on the other half, of the best trials and the paper's setting
+- `objective/threshold`: the threshold between object and background, from 0 to 1
+
+`search.txt` among the artifacts of the search's run is the table of its trials.
+"""
+
+
 class SearchRuns(Subject):
     """Describes the runs of one search."""
 
-    experiment = "wsss-search"
+    experiment, note = "wsss-search", NOTE
+    role, shown = "trial", (OBJECTIVE, HELD_OUT, THRESHOLD)
 
     def __init__(self, store: Store, search: Search) -> None:
         self.store, self.search = store, search
@@ -40,12 +58,15 @@ class SearchRuns(Subject):
             id=self.search.name,
             key={SEARCH: self.search.name, ROLE: "search"},
             name=f"search {self.search.name}",
-            tags=self._tags | {"mlflow.source.name": "sweeps search"},
+            tags=self._tags
+            | view.git_tags(code_version())
+            | {"mlflow.source.name": "sweeps search"},
             params={
                 "rng_seed": self.search.rng_seed,
                 "objective": self.search.objective,
                 **{f"space.{r.key}": str(r).split("=")[1] for r in ranges},
             },
+            dataset=self._dataset,
         )
 
     def children(
@@ -59,6 +80,12 @@ class SearchRuns(Subject):
                 yield self._trial(trial, closing, running=trial.run_id in running)
         if wanted is None and (row := held_out.get(cam_id(self.search.base))):
             yield self._reference(row)
+
+    def is_complete(self) -> bool:
+        """Whether all trials that were drawn have ended, and the closing scores are there."""
+        reference = cam_id(self.search.base)
+        ended = all(trial.ended for trial in self.history.trials())
+        return ended and not self.history.missing_held_out(reference)
 
     def progress(self) -> Summary | None:
         """Return the best finished trial so far; the step counts ended trials."""
@@ -93,6 +120,10 @@ class SearchRuns(Subject):
         tags = view.common_tags(search.preset, search.base.data, search.describe())
         return tags | {"mlflow.source.type": "LOCAL"}
 
+    @property
+    def _dataset(self) -> view.DatasetView:
+        return view.DatasetView(self.search.base.data, self.search.data)
+
     def _trial(
         self, trial: SearchTrial, closing: Mapping[str, float] | None, *, running: bool
     ) -> RunView:
@@ -112,6 +143,7 @@ class SearchRuns(Subject):
             tags=self._tags | {ROLE: "trial", CAM_ID: trial.cam_id},
             current_tags=tags,
             params=config.flat(),
+            dataset=self._dataset,
             epochs={
                 int(judged["epoch"]): _figures(judged, losses.get(judged["epoch"], {}))
                 for judged in trial.epochs
@@ -132,6 +164,7 @@ class SearchRuns(Subject):
             status="FINISHED",
             tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
             params=self.search.base.flat(),
+            dataset=self._dataset,
             outcome=view.Outcome(HELD_OUT, values),
         )
 

@@ -1,13 +1,18 @@
 """The runs of a sweep: a parent, and a child per trial."""
 
-from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterator
+from functools import cached_property, partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from sweeps.evidence import calibration
-from sweeps.plan.sweep import Sweep
+from sweeps.evidence.verdict import Word
+from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.plan.trials import Trial
 from sweeps.report.live.render import render_tables
+from sweeps.report.tables.model import Report
+from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.tables.studies import TABLES
 from sweeps.track import view
@@ -15,8 +20,11 @@ from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary, V
 from wsss.evaluation.auc import area_under_curve
 from wsss.training.dead_maps import find_dead_maps
 
+if TYPE_CHECKING:
+    from wsss.networks.cam_net import CamNet
+
 EXPERIMENT = "wsss"
-SWEEP, CALIBRATION = "wsss.sweep", "wsss.calibration"
+SWEEP, CALIBRATION, BEST_CELL = "wsss.sweep", "wsss.calibration", "wsss.best_cell"
 MIOU = "miou/fixed"
 """MLflow's UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train;
 and compares by the metric that was logged first."""
@@ -24,15 +32,43 @@ and compares by the metric that was logged first."""
 ARTIFACTS = ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
 
 
+NOTE = """\
+CAM trainings for weakly-supervised segmentation. A run with the tag `wsss.role` = `trial` is one
+training with its pseudo-labels' scores, named after its cells; `sweep` is the run above those of
+one `sweeps run`.
+
+mIoU and IoU per class are in percent of the scored images, background included:
+
+| metric | threshold between object and background |
+|---|---|
+| `miou/fixed` | the fixed background score; its choice saw no pixel ground truth |
+| `miou/held_out` | chosen on one half of the scored images, scored on the other |
+| `miou/best_saw_gt` | the best on the images that it is scored on: an upper bound |
+| `miou/auc` | none: mean over all thresholds of the curve |
+| `miou/paper_as_printed` | what the paper prints for the cell |
+
+`train/...` is per epoch: losses have no unit, `seconds` are of the epoch; `score/seconds_...` are
+of the whole training and inference.
+
+The tables are in the sweep's run: `tables.txt` among its artifacts, `report/report.html` with
+verdicts and intervals. It has the best cell in `wsss.best_cell` (mean of `miou/fixed` over seeds),
+and the number of cells per verdict in `verdicts/...`. The network of the best cell's first seed is
+that trial's logged model: `mlflow.pytorch.load_model("runs:/RUN_ID/network")`, in a checkout of
+this project.
+"""
+
+
 class SweepRuns(Subject):
     """Describes the runs of one sweep."""
 
-    experiment = EXPERIMENT
-    experiment_tags: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}
+    experiment, note = EXPERIMENT, NOTE
+    role = "trial"
+    shown = (MIOU, "miou/held_out", "miou/best_saw_gt", "miou/auc", "miou/paper_as_printed")
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep = store, sweep
         self.addresses = store.sweep(sweep.name) / "mlflow.json"
+        self.report = report_folder(store, sweep)
 
     def parent(self) -> RunView:
         """Return the sweep's own run."""
@@ -40,25 +76,63 @@ class SweepRuns(Subject):
             id=self.sweep.name,
             key={SWEEP: self.sweep.name, ROLE: "sweep"},
             name=f"sweep {self.sweep.name}",
-            tags=self._tags,
+            tags=self._tags | view.git_tags(code_version()),
+            params={
+                "tables": " ".join(self.sweep.table_names),
+                "seeds": self.sweep.num_seeds,
+                **self.sweep.base.flat(),
+            },
+            dataset=self._dataset,
         )
 
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
-        """Yield the runs of these trials, or of all; not started ones get none in MLflow."""
+        """Yield the runs of these trials, or of all; not started ones get none in MLflow.
+
+        Of a complete sweep, the first trial of the best cell has its network.
+        """
+        kept = None
+        if wanted is None and self.is_complete() and (best := self._best()):
+            kept = best[0][0]
         for run_id in self._trials if wanted is None else wanted:
-            yield self._child(self._trials[run_id], running=run_id in running)
+            trial = self._trials[run_id]
+            yield self._child(trial, running=run_id in running, keeps_network=trial is kept)
+
+    def is_complete(self) -> bool:
+        """Whether all trials are finished."""
+        return self._finished().keys() == self._trials.keys()
 
     def closing(self) -> Summary:
-        """Return the tables, and a calibration's outcome, as they stand."""
-        runs = [self.store.run(run_id) for run_id in self._trials]
-        verdict = calibration.read(self.store, self.sweep.name)
+        """Return the tables, the best cell, and a calibration's outcome, as they stand."""
+        values: dict[str, float | None] = {"finished_trials": len(self._finished())}
+        tags = {}
+        if best := self._best():
+            trials, values["miou/best_cell"] = best
+            tags[BEST_CELL] = ", ".join(trials[0].cells)
+        if verdict := calibration.read(self.store, self.sweep.name):
+            tags[CALIBRATION] = verdict.outcome
         return Summary(
-            values={"finished_trials": sum(run.metrics() is not None for run in runs)},
-            tags={CALIBRATION: verdict.outcome} if verdict else {},
-            texts={"tables.txt": render_tables(self.sweep, self.store)},
+            values, tags=tags, texts={"tables.txt": render_tables(self.sweep, self.store)}
         )
+
+    def _finished(self) -> dict[str, float]:
+        """Return run id -> mIoU at the fixed background score, of finished trials."""
+        found = {run_id: self.store.run(run_id).metrics() for run_id in self._trials}
+        return {run_id: metrics["miou_fixed"] for run_id, metrics in found.items() if metrics}
+
+    def _best(self) -> tuple[tuple[Trial, ...], float] | None:
+        """Return the best configuration's trials and mean mIoU, of those with all seeds finished.
+
+        Of equals, the one planned first wins.
+        """
+        mious = self._finished()
+        means = [
+            (trials, fmean(mious[trial.run_id] for trial in trials))
+            for trials in self.sweep.plan.configs
+            if all(trial.run_id in mious for trial in trials)
+        ]
+        return max(means, key=lambda mean: mean[1], default=None)
 
     @cached_property
     def _trials(self) -> dict[str, Trial]:
@@ -73,7 +147,11 @@ class SweepRuns(Subject):
             "mlflow.source.type": "LOCAL",
         }
 
-    def _child(self, trial: Trial, *, running: bool) -> RunView:
+    @property
+    def _dataset(self) -> view.DatasetView:
+        return view.DatasetView(self.sweep.base.data, self.sweep.data)
+
+    def _child(self, trial: Trial, *, running: bool, keeps_network: bool) -> RunView:
         run, cam = self.store.run(trial.run_id), self.store.cam(trial.cam_id)
         metrics, failure, epochs = run.metrics(), run.failure(), cam.epochs()
         return RunView(
@@ -94,26 +172,49 @@ class SweepRuns(Subject):
                 f"{failure['kind']}: {failure['message']}" if failure else "",
             ),
             params=trial.config.flat(),
-            dataset=view.DatasetView(self.sweep.base.data, self.sweep.data),
+            dataset=self._dataset,
             epochs={record["epoch"]: _figures(record) for record in epochs},
-            outcome=self._outcome(trial, metrics) if metrics else None,
+            outcome=self._outcome(trial, metrics, keeps_network=keeps_network) if metrics else None,
         )
 
-    def _outcome(self, trial: Trial, metrics: dict[str, Any]) -> view.Outcome:
-        folder = self.store.run(trial.run_id).path
-        newest = sorted(self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt"))[-1:]
+    def _outcome(
+        self, trial: Trial, metrics: dict[str, Any], *, keeps_network: bool
+    ) -> view.Outcome:
+        folder, cam = self.store.run(trial.run_id).path, self.store.cam(trial.cam_id)
+        environment, num_classes = metrics["environment"], len(metrics["classes"])
         return view.Outcome(
             mark=MIOU,
             values=result_values(trial, metrics),
             tags={
                 f"wsss.{key if key == 'code_version' else f'env.{key}'}": str(value)
-                for key, value in metrics["environment"].items()
-            },
+                for key, value in environment.items()
+            }
+            | view.git_tags(environment["code_version"]),
             artifacts=(
                 *((folder / name, "") for name in ARTIFACTS),
-                *((path, "checkpoint") for path in newest),
+                *((cam.checkpoints / name, "checkpoint") for name in cam.checkpoint_names()[-1:]),
             ),
+            network=partial(self._network, trial, num_classes) if keeps_network else None,
         )
+
+    def _network(self, trial: Trial, num_classes: int) -> "CamNet":
+        """Load a trial's network, brought here if need be. Raises ForeseenError."""
+        from sweeps.stages.train_cam import load_cam
+
+        cam = self.store.cam(trial.cam_id)
+        cam.pull_training()
+        return load_cam(trial.config, cam, num_classes)
+
+
+def verdict_counts(report: Report) -> Summary:
+    """Return how many cells of a report got each verdict."""
+    found = Counter(
+        cell.evidence.verdict.word
+        for table in report.tables
+        for cell in table.cells.values()
+        if cell.evidence and cell.evidence.verdict
+    )
+    return Summary({f"verdicts/{word.replace(' ', '_')}": found[word] for word in Word})
 
 
 def result_values(trial: Trial, metrics: dict[str, Any]) -> Values:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from filelock import FileLock
@@ -32,6 +33,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from sweeps.report.mlflow_pages import charts_page, server_of, table_view
 from sweeps.store.store import Store, write_json
 from sweeps.track import database
 from sweeps.track.address import (
@@ -45,16 +47,21 @@ from sweeps.track.address import (
 )
 from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
+from wsss.commands import command
+from wsss.errors import ForeseenError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
 """What every MLflow since 1.0 takes; a newer one takes more."""
 ACTIVE = "active"
+NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
+"""Named with a network, as finding them out takes MLflow half a minute. `wsss` is no package of an
+index: a network is loaded in a checkout, or where this project is installed."""
 MAX_BATCH = 900
 """Metrics in one request. MLflow takes 1000 entries, and up to 100 of them may be tags."""
-NETWORK_NEEDS = ("mlflow", "cloudpickle", "numpy", "torch")
-"""What is to be installed beside this project to load a logged network. MLflow would find it by
-loading each network in a new process, which takes ten seconds."""
 
 # A server that is away should cost seconds, not minutes; the store replays what it missed.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -73,8 +80,8 @@ class Tracker:
         self.address = without_password(self.uri)
         """For a person: without a password."""
         self.problem: Problem | None = None
-        self.repairs: list[str] = []
-        """What was put right in MLflow, a sentence each."""
+        self.notes: list[str] = []
+        """What was put right in MLflow, and what could not be logged."""
         self._runs: _Experiment | None = None
         self._parent_id = ""
         self._parent_status = "KILLED"
@@ -84,6 +91,35 @@ class Tracker:
         self._said: Summary | None = None
         self._addresses: dict[str, str] = {}
         """Id of a child -> MLflow's id of its run, of those seen so far."""
+
+    @property
+    def page(self) -> str:
+        """Words that say where a browser shows charts of the runs; "" before MLflow was reached."""
+        if self._runs is None:
+            return ""
+        page = charts_page(
+            server_of(self.address),
+            self._runs.id,
+            role=self.subject.role,
+            metric=self.subject.shown[0],
+        )
+        if self.address.startswith("http"):
+            return f"charts: {page}"
+        server = f"an MLflow server on {self.address}"
+        if is_own(self.store, self.uri):
+            server = f"`{command('sweeps', 'mlflow', '--store', self.store.address)}`"
+        return f"charts, while {server} runs: {page}"
+
+    def remarks(self, what: str, remedy: str) -> list[str]:
+        """Return what a person should hear: the notes, and why MLflow did not take something.
+
+        remedy: the command that logs it later.
+        """
+        lines = [f"MLflow: {note}" for note in self.notes]
+        if self.problem:
+            why = f"{self.problem}; then give {remedy}"
+            lines.append(f"MLflow at {self.address} did not take {what}: {why}")
+        return lines
 
     def check(self) -> bool:
         """Ask MLflow for the experiment and change nothing; returns whether it answers."""
@@ -110,9 +146,12 @@ class Tracker:
             self.sync()
             self.finish(status="KILLED")
 
-    def log_report(self, folder: Path) -> bool:
-        """Attach a folder of report files to the parent run, whose status stays what it was."""
-        return self._attempt(lambda: self._log_report(folder))
+    def log_report(self, folder: Path, said: Summary | None = None) -> bool:
+        """Attach a folder of report files, and what they come to, to the parent run.
+
+        The run's status stays what it was.
+        """
+        return self._attempt(lambda: self._log_report(folder, said))
 
     def _attempt(self, step: Callable[[], object]) -> bool:
         try:
@@ -128,7 +167,7 @@ class Tracker:
     def _connect(self) -> "_Experiment":
         """Return the experiment's runs, with the parent among them."""
         if self._runs is None:
-            runs = _Experiment(self.store, self.subject, self.repairs)
+            runs = _Experiment(self.store, self.subject, self.notes)
             view = self.subject.parent()
             run = runs.find(view.key)
             if run is None:
@@ -168,28 +207,36 @@ class Tracker:
             found = {"uri": self.address, "experiment_id": runs.id, "runs": self._addresses}
             write_json(self.subject.addresses, found)
 
-    def _log_report(self, folder: Path) -> None:
-        client = self._connect().client
-        client.log_artifacts(self._parent_id, str(folder), "report")
+    def _log_report(self, folder: Path, said: Summary | None) -> None:
+        runs = self._connect()
+        runs.client.log_artifacts(self._parent_id, str(folder), "report")
+        if said is not None:
+            runs.log_summary(self._parent_id, said)
         if self._parent_status != "RUNNING":  # else another process is at work, and ends it
-            client.set_terminated(self._parent_id, self._parent_status)
+            runs.client.set_terminated(self._parent_id, self._parent_status)
 
 
 class _Experiment:
     """The runs of one experiment: found by tag, made, and given what they lack."""
 
-    def __init__(self, store: Store, subject: Subject, repairs: list[str]) -> None:
-        self.uri, self.repairs = tracking_uri(store), repairs
+    def __init__(self, store: Store, subject: Subject, notes: list[str]) -> None:
+        self.uri, self.notes = tracking_uri(store), notes
         self.client = open_client(self.uri)
         self._active: dict[str, bool] = {}
         """MLflow's id of a run -> whether it is there and not deleted, of those asked for."""
         known = self.client.get_experiment_by_name(subject.experiment)
-        if known is not None:
-            self.id = self._usable(known, store)
+        tags = {
+            "mlflow.experimentKind": "custom_model_development",
+            "mlflow.note.content": subject.note,
+            **dict([table_view(role=subject.role, metrics=subject.shown)]),
+        }
+        if known is None:
+            folder = store.artifact_location if is_database(self.uri) else None  # servers have one
+            self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
             return
-        folder = store.artifact_location if is_database(self.uri) else None  # a server has its own
-        tags = dict(subject.experiment_tags)
-        self.id = str(self.client.create_experiment(subject.experiment, folder, tags))
+        self.id = self._usable(known, store)
+        for key in tags.keys() - known.tags.keys():  # of an older version
+            self.client.set_experiment_tag(self.id, key, tags[key])
 
     def _usable(self, known: Experiment, store: Store) -> str:
         """Return an experiment's id; one that was deleted is restored, with its runs."""
@@ -197,7 +244,7 @@ class _Experiment:
             raise MlflowException("no MLflow: it knows an experiment without an id")
         if known.lifecycle_stage != ACTIVE:
             self.client.restore_experiment(known.experiment_id)
-            self.repairs.append(f"restored the experiment {known.name}, which had been deleted")
+            self.notes.append(f"restored the experiment {known.name}, which had been deleted")
         self._follow_store(known.artifact_location, store)
         return str(known.experiment_id)
 
@@ -215,7 +262,7 @@ class _Experiment:
         if old.parent.exists() and old.parent.samefile(new.parent):
             return  # by way of a link
         database.move_artifacts(file, before, now)
-        self.repairs.append(f"artifacts are in {new} now, no longer in {old}")
+        self.notes.append(f"artifacts are in {new} now, no longer in {old}")
 
     def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
         """Return a run of this (or another) experiment that has all the tags, if there is one.
@@ -230,7 +277,7 @@ class _Experiment:
         """Return a run, which is restored if it was deleted."""
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
-            self.repairs.append(f"restored the run {run.info.run_name}, which had been deleted")
+            self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
         return run
 
     def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
@@ -266,11 +313,11 @@ class _Experiment:
         return run_id
 
     def log_params(self, run: Run, view: RunView) -> None:
-        """Log settings and data set, unless the run has settings: they never change."""
+        """Log settings and data sets, unless the run has settings: they never change."""
         if run.data.params or not view.params:
             return
         if view.dataset is not None:
-            self.client.log_inputs(run.info.run_id, datasets=[_dataset(view.dataset)])
+            self.client.log_inputs(run.info.run_id, datasets=_datasets(view.dataset))
         params = [Param(key, str(v)[:MAX_PARAM_LENGTH]) for key, v in view.params.items()]
         self.client.log_batch(run.info.run_id, params=params)
 
@@ -331,17 +378,30 @@ class _Experiment:
         run_id, values = run.info.run_id, outcome.values
         if complete:
             values = {k: v for k, v in values.items() if _metric_name(k) not in run.data.metrics}
-        is_whole = complete and not self._lost_files(run)
-        for path, folder in () if is_whole else outcome.artifacts:
-            self.client.log_artifact(run_id, str(path), folder or None)
+        has_files = not self._lost_files(run)
+        for path, folder in () if complete and has_files else outcome.artifacts:
+            if path.exists():
+                self.client.log_artifact(run_id, str(path), folder or None)
+            else:
+                self.notes.append(f"{run.info.run_name} is logged without {path}, which is gone")
         self._log(run_id, _metrics(values, step=0), {} if complete else outcome.tags)
-        if outcome.network is not None and not is_whole:
-            network = outcome.network()
-            with _default_server(self.uri), mlflow.start_run(run_id=run_id):
-                mlflow.pytorch.log_model(
-                    network, name="network", serialization_format="pickle",
-                    pip_requirements=[f"{name}=={version(name)}" for name in NETWORK_NEEDS],
-                )  # fmt: skip
+        has_network = has_files and run.outputs is not None and run.outputs.model_outputs
+        if outcome.network is not None and not has_network:
+            self._log_network(run, outcome.network)
+
+    def _log_network(self, run: Run, load: "Callable[[], nn.Module]") -> None:
+        try:
+            network = load()
+        except ForeseenError as error:
+            self.notes.append(f"{run.info.run_name} is logged without its network: {error}")
+            return
+        with _default_server(self.uri), mlflow.start_run(run_id=run.info.run_id):
+            mlflow.pytorch.log_model(
+                network,
+                name="network",
+                serialization_format="pickle",
+                pip_requirements=NETWORK_NEEDS,
+            )
 
     def _lost_files(self, run: Run) -> bool:
         """Whether artifacts of a run of this machine are gone, as from a store copied in part."""
@@ -439,8 +499,22 @@ def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _dataset(view: DatasetView) -> DatasetInput:
-    """Return a data set's name and fingerprint as MLflow shows them beside a run."""
+def _datasets(view: DatasetView) -> list[DatasetInput]:
+    """Return a data set's splits with their fingerprints as MLflow shows them beside a run.
+
+    The fingerprint of what is evaluated covers the training images as well. MLflow keeps one use of
+    a name and digest, so a split that is both is one entry.
+    """
     data, source = view.data, json.dumps({"uri": str(view.folder)})
-    dataset = Dataset(data.name, data.fingerprint, source_type="local", source=source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.train_split)])
+    uses = {data.train_split: (data.train_fingerprint, "training")}
+    if data.eval_split == data.train_split:
+        uses[data.eval_split] = (data.fingerprint, "training and evaluation")
+    else:
+        uses[data.eval_split] = (data.fingerprint, "evaluation")
+    return [
+        DatasetInput(
+            Dataset(f"{data.name}/{split}", digest, source_type="local", source=source),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for split, (digest, context) in uses.items()
+    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sweeps.store.code_version import commit_of
 from wsss.config import DataConfig
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Values = Mapping[str, float | None]
 
 
 class DatasetView(NamedTuple):
-    """The data set that MLflow shows beside a run."""
+    """The data set of a run, which MLflow shows as one for training and one for evaluation."""
 
     data: DataConfig
     folder: Path
@@ -49,7 +50,8 @@ class Outcome:
     artifacts: tuple[tuple[Path, str], ...] = ()
     """(file, folder among the run's artifacts or "")."""
     network: "Callable[[], nn.Module] | None" = None
-    """Loads the network which `mlflow.pytorch.load_model` shall give back."""
+    """Loads the network which `mlflow.pytorch.load_model` shall give back, unless MLflow has one of
+    the run. Raises ForeseenError if it is lost."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,17 @@ class Subject(ABC):
     """A sweep, a search or a headline as runs of one experiment."""
 
     experiment: str
-    experiment_tags: Mapping[str, str] = {}
-    """For an experiment that is made."""
+    note: str
+    """What the experiment's page says: what its figures mean."""
+    role: str
+    """Value of the tag ROLE of its children."""
+    shown: tuple[str, ...]
+    """The metrics that matter. By the first the children are sorted, the highest first."""
     addresses: Path | None = None
     """The file that shall say which run is where in MLflow, for links in a report."""
+
+    report: Path | None = None
+    """The folder of its report, if it has one."""
 
     @abstractmethod
     def parent(self) -> RunView:
@@ -114,6 +123,10 @@ class Subject(ABC):
         return None
 
     @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do, as far as the store says."""
+
+    @abstractmethod
     def closing(self) -> Summary:
         """Return what the parent says at the end."""
 
@@ -124,6 +137,18 @@ def common_tags(preset: str, data: DataConfig, description: str) -> dict[str, st
         "wsss.preset": preset,
         "wsss.data": f"{data.name}:{data.fingerprint}",
         "mlflow.note.content": description,
+    }
+
+
+def git_tags(recorded: str) -> dict[str, str]:
+    """Return the tags in which MLflow shows the commit of a recorded version of the code."""
+    known = commit_of(recorded)
+    if known is None:
+        return {}
+    commit, is_dirty = known
+    return {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.dirty": str(is_dirty).lower(),
     }
 
 

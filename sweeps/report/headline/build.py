@@ -352,7 +352,7 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
     ids = dataset.image_ids(split)
     shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
-    path = headline_folder(store, headline) / "gallery.png"
+    path = headline.folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [_column(chain) for chain in finished]
     draw_segmentation_gallery(
@@ -369,11 +369,6 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     return Picture(
         f"Segmentations of {split}", caption, image=_data_uri(path), file=path.name, wide=True
     )
-
-
-def headline_folder(store: Store, headline: Headline) -> Path:
-    """Return where a headline's report lies."""
-    return store.root / "headline" / headline.name
 
 
 def _data_uri(path: Path) -> str:

@@ -15,6 +15,7 @@ from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, score
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.mlflow_pages import run_page, server_of
 from sweeps.report.tables.answer import answer
 from sweeps.report.tables.classes import compare_classes
 from sweeps.report.tables.findings import findings
@@ -28,9 +29,6 @@ from sweeps.tables.notes import notes_on
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
 from wsss.printable import counted
-
-LOCAL_SERVER = "http://127.0.0.1:5000"
-"""Where `make mlflow` serves a store's own SQLite file."""
 
 DEFAULT_MARGIN = 0.5
 """Percentage points of mIoU within which a difference counts as the paper's."""
@@ -231,9 +229,11 @@ class _Links:
         self.addresses: dict[str, str] = {}
         for name in store.sweep_names():
             known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
-            server = known["uri"] if known["uri"].startswith("http") else LOCAL_SERVER
-            base = f"{(url or server).rstrip('/')}/#/experiments/{known.get('experiment_id')}/runs/"
-            self.addresses |= {run: base + mlflow_id for run, mlflow_id in known["runs"].items()}
+            server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
+            self.addresses |= {
+                run: run_page(server, experiment, mlflow_id)
+                for run, mlflow_id in known["runs"].items()
+            }
 
     def of(self, run_id: str) -> str | None:
         """Return the address of a trial's MLflow run, or None if it was never logged."""

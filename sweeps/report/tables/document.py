@@ -1,11 +1,10 @@
 """A sweep's report as a document: words, tables and figures of its results, and their records."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from sweeps.evidence.seeds import mean_sd
 from sweeps.evidence.verdict import CellEvidence
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
     DASH,
@@ -92,16 +91,11 @@ _RECORD = (
 )  # fmt: skip
 
 
-def write_report(sweep: Sweep, store: Store) -> Path:
-    """Write the report of a sweep as it stands into the sweep's folder; return that folder."""
-    folder = report_folder(store, sweep)
-    write_document(sweep_document(build_report(sweep, store)), folder, "report")
-    return folder
-
-
-def report_folder(store: Store, sweep: Sweep) -> Path:
-    """Return where a sweep's report lies by default."""
-    return store.sweep(sweep.name) / "report"
+def write_report(sweep: Sweep, store: Store) -> Report:
+    """Write the report of a sweep as it stands into `report_folder`."""
+    report = build_report(sweep, store)
+    write_document(sweep_document(report), report_folder(store, sweep), "report")
+    return report
 
 
 def sweep_document(report: Report) -> Document:

@@ -341,13 +341,13 @@ class DrivenSearch(Subject):
         """Print the trials, best first, under the paper's setting."""
         print_search(console, self.search, self.history)
 
-    def report(self) -> str:
+    def report(self) -> list[str]:
         """Write the report, and attach it to the search's MLflow run."""
         from sweeps.report.search import write_search
 
-        page = write_search(self.search, self.history)
-        self.tracker().log_report(page.parent)
-        return f"report: {page}"
+        page, tracker = write_search(self.search, self.history), self.tracker()
+        tracker.log_report(page.parent)
+        return [*tracker.remarks("the report", "the same command"), f"report: {page}"]
 
     def failures(self) -> list[str]:
         """Return a line per trial that was given up, and what to do."""

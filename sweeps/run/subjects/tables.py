@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.plan.sweep import Sweep, save_sweep
+from sweeps.plan.sweep import Sweep, report_folder, save_sweep
 from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
@@ -53,7 +53,6 @@ class Tables(Subject):
         self.named = ("--store", store.address, "--sweep", sweep.name)
         follow = command("sweeps", "status", "--watch", *self.named)
         self.while_driven = f"follow it with `{follow}`, or end it"
-        self.resync = f"`{command('sweeps', 'sync', *self.named)}`"
 
     def prepare(self, resources: Resources) -> list[str]:
         """Exchange results with the bucket, those too that an earlier start could not upload."""
@@ -150,14 +149,19 @@ class Tables(Subject):
         """Print the tables."""
         print_tables(console, self.sweep, self.store)
 
-    def report(self) -> str:
+    def report(self) -> list[str]:
         """Write the report of what has come out, and attach it to the sweep's MLflow run."""
         from sweeps.report.tables.document import write_report
+        from sweeps.track.sweep import verdict_counts
 
-        folder = write_report(self.sweep, self.store)
-        self.tracker().log_report(folder)
+        report, folder = write_report(self.sweep, self.store), report_folder(self.store, self.sweep)
+        tracker = self.tracker()
+        tracker.log_report(folder, verdict_counts(report))
         again = command("sweeps", "report", *self.named)
-        return f"report: {folder / 'report.html'}; `{again}` prints it"
+        return [
+            *tracker.remarks("the report", f"`{again}`"),
+            f"report: {folder / 'report.html'}; `{again}` prints it",
+        ]
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and the option that tries them again."""

@@ -1,0 +1,138 @@
+"""The commands sync and mlflow: what MLflow lacks, and its pages."""
+
+import os
+import socket
+import sqlite3
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.options import StoreOption, opened
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.store.store import Store
+    from sweeps.track.subjects import Known
+
+HOST = "127.0.0.1"
+
+
+def sync(
+    store: StoreOption = "results",
+    name: Annotated[
+        str | None,
+        typer.Option("--sweep", help="name of one sweep, search or headline; default: all"),
+    ] = None,
+) -> None:
+    """Log to MLflow whatever it lacks: after an outage, a move, or to another server.
+
+    What was deleted in MLflow's UI is restored.
+    """
+    from sweeps.store.store import StoreError
+    from sweeps.track.subjects import known_subjects
+
+    with explained():
+        results = opened(store)
+        known = known_subjects(results)
+        wanted = [each for each in known if name in (None, each.name)]
+        if not wanted:
+            raise StoreError(
+                f"{results.root}: no sweep, search or headline {name or 'at all'}; there are: "
+                f"{', '.join(each.name for each in known) or 'none'}; start one with `sweeps run`"
+            )
+        pages = set[str]()
+        left = [why for each in wanted if (why := _sync(results, each, pages))]
+        if left:
+            raise StoreError("\n".join(left))
+
+
+def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
+    """Log one subject; return why it is left as it is, or "". A page is printed once.
+
+    Raises StoreError for a fault of MLflow, which would be that of all others.
+    """
+    from sweeps.run.driver import driving
+    from sweeps.store.store import StoreError
+    from sweeps.track.tracker import Tracker
+    from wsss.errors import ForeseenError
+
+    try:
+        with driving(store, each.path, each.title, "it logs its results itself"):
+            runs = each.describe()
+            tracker = Tracker(store, runs)
+            status = "FINISHED" if runs.is_complete() else "KILLED"
+            logged = tracker.sync() and tracker.finish(status=status)
+            if logged and runs.report and runs.report.is_dir():
+                logged = tracker.log_report(runs.report)
+    except ForeseenError as error:
+        return str(error)
+    if not logged:
+        raise StoreError(f"{tracker.address}: {tracker.problem}")
+    for note in tracker.notes:
+        print(note)
+    if tracker.page not in pages:
+        print(tracker.page)
+        pages.add(tracker.page)
+    print(f"{tracker.address} is up to date with {each.title}")
+    return ""
+
+
+def mlflow(
+    store: StoreOption = "results",
+    port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
+) -> None:
+    """Serve MLflow's pages on the runs of a store, and print where their charts are."""
+    from sweeps.report.mlflow_pages import charts_page, table_page
+    from sweeps.store.store import StoreError, open_store
+    from sweeps.track.address import sqlite_uri
+    from sweeps.track.database import experiment_ids
+    from sweeps.track.faults import diagnose
+    from sweeps.track.subjects import KINDS
+
+    with explained():
+        results = open_store(store)
+        file = results.root / "mlflow.db"
+        _check_servable(results, port)
+        try:
+            ids = experiment_ids(file)
+        except sqlite3.Error as error:
+            raise StoreError(f"{file}: {diagnose(error, f'sqlite:///{file}')}") from None
+    for kind in KINDS:
+        if kind.experiment in ids:
+            server, found = f"http://{HOST}:{port}", ids[kind.experiment]
+            charts = charts_page(server, found, role=kind.role, metric=kind.shown[0])
+            print(f"{kind.experiment}: charts {charts}")
+            print(f"{kind.experiment}: table {table_page(server, found)}", flush=True)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes that do nothing
+    os.execv(
+        sys.executable,
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
+            *("--workers", "1", "--backend-store-uri", sqlite_uri(file)),
+            *("--artifacts-destination", str(results.root / "mlartifacts")),
+        ],
+    )
+
+
+def _check_servable(store: "Store", port: int) -> None:
+    """Raise StoreError if the store has no runs of its own, or the port is taken."""
+    from sweeps.store.store import StoreError
+    from sweeps.track.address import is_own, tracking_uri, without_password
+
+    file, uri = store.root / "mlflow.db", tracking_uri(store)
+    if not file.is_file():
+        elsewhere = "" if is_own(store, uri) else f"runs are logged to {without_password(uri)}; "
+        raise StoreError(
+            f"{file}: no such file; {elsewhere}`sweeps run` and `sweeps sync` make it"
+            + (" without MLFLOW_TRACKING_URI" if elsewhere else "")
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise StoreError(
+                f"{HOST}:{port}: {error.strerror}; end what listens there, or give another --port "
+                "(`make mlflow`: MLFLOW_PORT)"
+            ) from None

@@ -1,0 +1,60 @@
+"""Addresses of pages in MLflow's web interface."""
+
+import json
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
+
+_TABLE = "table"
+
+LOCAL_SERVER = "http://127.0.0.1:5000"
+"""Where `sweeps mlflow` serves a store's own SQLite file, unless another port is asked for."""
+
+
+def server_of(uri: str) -> str:
+    """Return the server whose pages show the runs at a tracking address without a password."""
+    return uri if uri.startswith("http") else LOCAL_SERVER
+
+
+def run_page(server: str, experiment_id: str, run_id: str) -> str:
+    """Return the address of one run."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def charts_page(server: str, experiment_id: str, *, role: str, metric: str) -> str:
+    """Return the address of the charts of all runs of a role, the highest value of a metric first.
+
+    Without the type of workflow, a browser that is new to a server shows traces of language models.
+    Without an order, it shows only the collapsed parent, and no charts.
+    """
+    order = {"orderByKey": f"metrics.`{metric}`", "orderByAsc": "false"}
+    query = {"searchFilter": _only(role), **order, "compareRunsMode": "CHART"}
+    return _runs_page(server, experiment_id, query)
+
+
+def table_page(server: str, experiment_id: str) -> str:
+    """Return the address of the table of an experiment that has the tag of `table_view`."""
+    return _runs_page(server, experiment_id, {"viewStateShareKey": _TABLE})
+
+
+def table_view(*, role: str, metrics: Sequence[str]) -> tuple[str, str]:
+    """Return the tag (key, value) of an experiment which holds a table of the runs of a role.
+
+    Its columns are these metrics and the cells; the highest value of the first metric comes first.
+    The web interface of MLflow 3.17 keeps its own shared views like this.
+    """
+    view = {
+        "searchFilter": _only(role),
+        "orderByKey": f"metrics.`{metrics[0]}`",
+        "orderByAsc": False,
+        "selectedColumns": [*(f"metrics.`{metric}`" for metric in metrics), "tags.`wsss.cells`"],
+    }
+    return f"mlflow.sharedViewState.{_TABLE}", json.dumps(view)
+
+
+def _only(role: str) -> str:
+    return f"tags.`wsss.role` = '{role}'"
+
+
+def _runs_page(server: str, experiment_id: str, query: dict[str, str]) -> str:
+    words = urlencode({"workflowType": "machine_learning"} | query, quote_via=quote, safe="")
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{words}"

@@ -1,0 +1,57 @@
+"""What a store has that MLflow can show: its sweeps, searches and headlines."""
+
+from dataclasses import dataclass
+
+from sweeps.plan.headline import load_headline
+from sweeps.plan.search import load_search
+from sweeps.plan.sweep import load_sweep
+from sweeps.store.store import Store
+from sweeps.track.headline import HeadlineRuns
+from sweeps.track.search import SearchRuns
+from sweeps.track.sweep import SweepRuns
+from sweeps.track.view import Subject
+
+KINDS = (SweepRuns, SearchRuns, HeadlineRuns)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A subject by its name."""
+
+    store: Store
+    kind: str
+    """sweep, search or headline."""
+    name: str
+
+    @property
+    def title(self) -> str:
+        """What it is called for a person."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def path(self) -> str:
+        """The folder in the store whose driver logs it: all headlines have one driver."""
+        folders = {"sweep": f"sweeps/{self.name}", "search": f"searches/{self.name}"}
+        return folders.get(self.kind, "headline")
+
+    def describe(self) -> Subject:
+        """Read it. Raises StoreError or ConfigError for what this version cannot read."""
+        if self.kind == "sweep":
+            return SweepRuns(self.store, load_sweep(self.store, self.name))
+        if self.kind == "search":
+            return SearchRuns(self.store, load_search(self.store, self.name))
+        return HeadlineRuns(self.store, load_headline(self.store, self.name))
+
+
+def known_subjects(store: Store) -> list[Known]:
+    """Return all subjects of a store; headlines last, as they link to runs of sweeps."""
+    files = {
+        "sweep": "sweeps/*/sweep.json",
+        "search": "searches/*/search.json",
+        "headline": "headline/*/headline.json",
+    }
+    return [
+        Known(store, kind, path.parent.name)
+        for kind, pattern in files.items()
+        for path in sorted(store.root.glob(pattern))
+    ]

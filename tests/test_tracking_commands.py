@@ -1,0 +1,104 @@
+"""The commands sync and mlflow, on stores with made-up results."""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from finished import fill, finished_sweep
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.plan.headline import Headline, make_chains, save_headline
+from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
+from sweeps.store.store import Store, write_json
+from sweeps.tables.studies import F3
+from wsss.identity import cam_id
+from wsss.overrides import apply_overrides
+from wsss.segmentation_config import PseudoLabelConfig
+from wsss.segmentation_presets import TINY_DEEPLAB
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+
+
+def whole_store(store: Store) -> None:
+    """Fill a store with a finished sweep, a search and a headline; no files but results."""
+    sweep = finished_sweep(("VI",), 1)
+    fill(store, sweep, lambda trial: 0.5)
+    search = Search(
+        "tiny", apply_overrides(sweep.base, F3), DEFAULT_SPACE, "best", 0, Path("/nowhere"), None,
+        160, Halves(["a"], ["b"]),
+    )  # fmt: skip
+    write_json(search.folder(store) / "search.json", search.to_json())
+    settings = {DEFAULT_SPACE.ranges[0].key: 0.5}
+    drawn = SearchTrial(0, cam_id(search.config(settings)), settings, "finished")
+    drawn.add_epoch({"epoch": 1.0, "objective": 30.0, "threshold": 0.2})
+    History(search.folder(store)).save(drawn)
+    tables = finished_sweep(("III",), 1)
+    cell = "III[yes,yes]"
+    chains = make_chains(tables, cell, ["masks"], PseudoLabelConfig(), TINY_DEEPLAB, "val")
+    save_headline(store, Headline(tables, cell, chains, "asked for"))
+
+
+def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store(tmp_path)
+    whole_store(store)
+    place = ["--store", str(store.root)]
+    done = CliRunner().invoke(app, ["sync", *place])
+    assert done.exit_code == 0, done.output
+    for kind in ("sweep VI-tiny", "search tiny-made-up", "headline III-yes-yes-tiny"):
+        assert f"is up to date with {kind}" in done.output
+    assert "cam_gallery.png, which is gone" in done.output
+    assert "is logged without its network" in done.output
+    pages = [line.partition("/#/experiments/")[2] for line in done.output.splitlines()]
+    assert [page[:7] for page in pages if page] == ["1/runs?", "2/runs?", "3/runs?"]
+
+    (broken,) = store.root.glob("searches/*/search.json")
+    write_json(broken, {})
+    done = CliRunner().invoke(app, ["sync", *place])
+    assert done.exit_code == 2
+    assert "is up to date with headline" in done.stdout
+    assert f"error: {broken}: not what this version of `sweeps search` writes" in done.stderr
+    done = CliRunner().invoke(app, ["sync", *place, "--sweep", "unknown"])
+    assert done.exit_code == 2
+    assert "no sweep, search or headline unknown; there are: VI-tiny" in done.stderr
+
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
+        assert done.exit_code == 2
+        assert "give another --port" in done.stderr
+    done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
+    assert done.exit_code == 0, done.output
+    assert [unquote(line) for line in done.stdout.splitlines()] == [
+        f"{name}: {kind} http://127.0.0.1:{port}/#/experiments/{number}/runs"
+        f"?workflowType=machine_learning&{query}"
+        for number, name, role, metric in (
+            (1, "wsss", "trial", "miou/fixed"),
+            (2, "wsss-search", "trial", "objective/search_half"),
+            (3, "wsss-segmentation", "segmentation", "miou/val"),
+        )
+        for kind, query in (
+            ("charts", f"searchFilter=tags.`wsss.role` = '{role}'&orderByKey=metrics.`{metric}`"
+             "&orderByAsc=false&compareRunsMode=CHART"),
+            ("table", "viewStateShareKey=table"),
+        )
+    ]  # fmt: skip
+    (words,) = started
+    assert f"sqlite:///{store.root}/mlflow.db" in words
+
+
+def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:
+    done = CliRunner(env={"MLFLOW_TRACKING_URI": "http://me:pw@host"}).invoke(
+        app, ["mlflow", "--store", str(tmp_path)]
+    )
+    assert done.exit_code == 2
+    assert "no such file; runs are logged to http://host" in done.stderr
