@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from wsss.config import (
+    Added,
     DataConfig,
     NetworkConfig,
     RunConfig,
@@ -74,9 +75,13 @@ def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
 
 def canonical_json(config: RunConfig) -> str:
     """Return the canonical settings as JSON with sorted keys and no spaces."""
-    return json.dumps(
-        canonical(config).model_dump(mode="json"), sort_keys=True, separators=(",", ":")
-    )
+    return _ENCODER.encode(naming(canonical(config)))
+
+
+def naming(config: RunConfig) -> dict[str, Any]:
+    """Return the settings as what is named after them has them: without unused added ones."""
+    unused = {n: _unused(part) for n, part in config if isinstance(part, Settings)}
+    return config.model_dump(mode="json", exclude=unused)
 
 
 class Ids(NamedTuple):
@@ -164,7 +169,23 @@ def _digest(head: "hashlib._Hash", tail: str) -> str:
 
 
 def _json(settings: Settings) -> str:
-    return _ENCODER.encode(settings.model_dump(mode="json"))
+    return _ENCODER.encode(settings.model_dump(mode="json", exclude=_unused(settings)))
+
+
+def _unused(settings: Settings) -> set[str]:
+    """Return the added settings that are at their default."""
+    defaults = _defaults(type(settings))
+    return {n for n in _added(type(settings)) if getattr(settings, n) == defaults[n]}
+
+
+@cache
+def _added(settings: type[Settings]) -> dict[str, Added]:
+    return {
+        name: mark
+        for name, field in settings.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Added)
+    }
 
 
 def _json_of_training_data(data: DataConfig) -> str:
@@ -180,6 +201,15 @@ def _reset(settings: S, *names: str) -> S:
     """Set the named fields back to the defaults of their class."""
     defaults = _defaults(type(settings))
     return settings.model_copy(update={name: defaults[name] for name in names})
+
+
+def _live_added(settings: S, network: NetworkConfig) -> S:
+    idle = (
+        name
+        for name, added in _added(type(settings)).items()
+        if added.switch and getattr(network, added.switch) not in added.on
+    )
+    return _reset(settings, *idle)
 
 
 def _live_network(network: NetworkConfig) -> NetworkConfig:
@@ -200,7 +230,7 @@ def _live_network(network: NetworkConfig) -> NetworkConfig:
         network = _reset(network, "association_values")  # its own features are the input
     if network.affinity != "softmax":
         network = _reset(network, "affinity_temperature")
-    return network
+    return _live_added(network, network)
 
 
 def _live_views(views: ViewsConfig) -> ViewsConfig:
@@ -217,7 +247,7 @@ def _live_train(train: TrainConfig, views: ViewsConfig, network: NetworkConfig) 
         train = _reset(train, "pyramid_lr_multiplier")
     if not any(getattr(network, name) for name in PARTS):
         train = _reset(train, "parts_lr_multiplier")
-    return train
+    return _live_added(train, network)
 
 
 def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConfig:
