@@ -63,23 +63,30 @@ def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
     Give many configurations one `once`, and a section which they share is worked on once.
     """
     once = once or Once()
+    sections: dict[str, Settings] = {
+        "data": config.data,
+        "network": once(_live_network, config.network),
+        "views": once(_live_views, config.views),
+        "transfer": once(_live_transfer, config.transfer, config.views),
+        "train": once(_live_train, config.train, config.views, config.network),
+        "labels": config.labels,
+    }
+    network = config.network
     return config.model_copy(
-        update={
-            "network": once(_live_network, config.network),
-            "views": once(_live_views, config.views),
-            "transfer": once(_live_transfer, config.transfer, config.views),
-            "train": once(_live_train, config.train, config.views, config.network),
-        }
+        update={name: once(_live_added, part, network) for name, part in sections.items()}
     )
 
 
 def canonical_json(config: RunConfig) -> str:
-    """Return the canonical settings as JSON with sorted keys and no spaces."""
+    """Return `naming` of the canonical settings as JSON with sorted keys and no spaces."""
     return _ENCODER.encode(naming(canonical(config)))
 
 
 def naming(config: RunConfig) -> dict[str, Any]:
-    """Return the settings as what is named after them has them: without unused added ones."""
+    """Return the settings that names and comparisons are made of: all but unused added ones.
+
+    Unused: at its default. So names from before a setting was added stay as they were.
+    """
     unused = {n: _unused(part) for n, part in config if isinstance(part, Settings)}
     return config.model_dump(mode="json", exclude=unused)
 
@@ -109,8 +116,8 @@ def config_id(config: RunConfig) -> str:
 def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = None) -> list[Ids]:
     """Return the ids of a canonical configuration under each seed; `once` as in `canonical`.
 
-    An id is the start of the SHA-256 of the settings, and the schema's number, as JSON with sorted
-    keys and no spaces. The settings are written once for all seeds.
+    An id is the start of the SHA-256 of the settings (as `naming` has them) and the schema's
+    number, as JSON with sorted keys and no spaces. The settings are written once for all seeds.
     """
     once = once or Once()
     texts = {"schema": str(SCHEMA)} | {
@@ -189,7 +196,8 @@ def _added(settings: type[Settings]) -> dict[str, Added]:
 
 
 def _json_of_training_data(data: DataConfig) -> str:
-    return _ENCODER.encode(data.model_dump(mode="json", exclude={"eval_split", "fingerprint"}))
+    scoring = {"eval_split", "fingerprint"}
+    return _ENCODER.encode(data.model_dump(mode="json", exclude=scoring | _unused(data)))
 
 
 @cache
@@ -204,12 +212,12 @@ def _reset(settings: S, *names: str) -> S:
 
 
 def _live_added(settings: S, network: NetworkConfig) -> S:
-    idle = (
+    idle = [
         name
         for name, added in _added(type(settings)).items()
         if added.switch and getattr(network, added.switch) not in added.on
-    )
-    return _reset(settings, *idle)
+    ]
+    return _reset(settings, *idle) if idle else settings
 
 
 def _live_network(network: NetworkConfig) -> NetworkConfig:
@@ -230,7 +238,7 @@ def _live_network(network: NetworkConfig) -> NetworkConfig:
         network = _reset(network, "association_values")  # its own features are the input
     if network.affinity != "softmax":
         network = _reset(network, "affinity_temperature")
-    return _live_added(network, network)
+    return network
 
 
 def _live_views(views: ViewsConfig) -> ViewsConfig:
@@ -247,7 +255,7 @@ def _live_train(train: TrainConfig, views: ViewsConfig, network: NetworkConfig) 
         train = _reset(train, "pyramid_lr_multiplier")
     if not any(getattr(network, name) for name in PARTS):
         train = _reset(train, "parts_lr_multiplier")
-    return _live_added(train, network)
+    return train
 
 
 def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConfig:
