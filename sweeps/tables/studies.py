@@ -319,8 +319,8 @@ PIXEL_CORRELATION = Table(
         row((YES, YES), {"network.pixel_correlation": "both"}, None),
     ),
     notes=(
-        "Wang et al., CVPR 2020; docs/own_method.md says what differs from their code. A worked "
-        "example of a method of one's own, with no number of any paper beside it.",
+        "Wang et al., CVPR 2020; docs/own_method.md says what differs from their code. It is a "
+        "worked example of a method of one's own; the paper's number is that of its baseline.",
     ),
 )
 
