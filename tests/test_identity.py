@@ -37,7 +37,10 @@ PARTS = {
         "channel_attention", "spatial_attention", "multi_scale_atrous", "context_association",
     )
 }  # fmt: skip
-LIVE = apply_overrides(RunConfig(), BOTH | PARTS | {"network.affinity": "softmax"})
+LIVE = apply_overrides(
+    RunConfig(),
+    BOTH | PARTS | {"network.affinity": "softmax", "network.pixel_correlation": "both"},
+)
 """A configuration in which every setting has an effect."""
 
 OTHER_VALUES: dict[str, Any] = {
@@ -53,7 +56,8 @@ OTHER_VALUES: dict[str, Any] = {
     "network.atrous": "parallel", "network.atrous_channels": 64,
     "network.atrous_start": "identity", "network.affinity": "relu_row_sum",
     "network.affinity_temperature": 0.2, "network.association_values": "input",
-    "network.affinity_residual": True,
+    "network.affinity_residual": True, "network.pixel_correlation": "module",
+    "network.correlation_channels": 64,
     "views.enhanced": False, "views.decreased": False, "views.alpha_enhanced": 1.4,
     "views.beta_enhanced": 30.0, "views.alpha_decreased": 0.7, "views.beta_decreased": -15.0,
     "views.reading": "about_mean", "views.padding": "after",
@@ -72,7 +76,7 @@ OTHER_VALUES: dict[str, Any] = {
     "train.weight_decay": 0.0, "train.bias_decay": False, "train.nesterov": True,
     "train.poly_power": 1.0, "train.warmup_iterations": 25,
     "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
-    "train.precision": "bf16",
+    "train.lambda_pc": 1.0, "train.precision": "bf16",
     "labels.scales": (1.0,), "labels.flip": False, "labels.resize": "bilinear",
     "labels.upsampling": "direct", "labels.precision": "bf16", "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
@@ -133,6 +137,13 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["network.se_ratio", "network.atrous", "network.atrous_channels", "network.atrous_start",
          "network.affinity_residual", "network.affinity_temperature", "network.module_placement",
          "network.association_values", "train.parts_lr_multiplier"],
+    ),
+    "no pixel correlation": ({}, ["network.correlation_channels", "train.lambda_pc"]),
+    "pixel correlation without its loss": (
+        {"network.pixel_correlation": "module"}, ["train.lambda_pc"],
+    ),
+    "pixel correlation in the loss alone": (
+        {"network.pixel_correlation": "loss"}, ["network.correlation_channels"],
     ),
     "no softmax": (PARTS, ["network.affinity_temperature"]),
     "parallel layers as wide as their residual": (

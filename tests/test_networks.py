@@ -337,7 +337,7 @@ def test_cams_are_class_weights_times_features_and_logits_their_mean(feature_map
     seen: list[Tensor] = []
     model.parts.register_forward_hook(lambda _module, _inputs, value: seen.append(value))
     with torch.no_grad():
-        logits, cams = model(picture(2, 3, 64, 48).double())
+        logits, cams, _ = model(picture(2, 3, 64, 48).double())
     stride = 8 if feature_map == "fpn_p3" else 16
     assert cams.shape == (2, 5, 64 // stride, 48 // stride)
     assert cams.dtype == torch.float32

@@ -12,7 +12,7 @@ from sweeps.tables.paper import PAPER_TABLES
 from sweeps.tables.studies import TABLES
 from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
-from wsss.identity import SCHEMA, cam_id, canonical, config_id, run_id
+from wsss.identity import SCHEMA, cam_id, canonical, canonical_json, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides
 from wsss.presets import PAPER, PRESETS, TINY
 
@@ -212,7 +212,7 @@ def slow_ids(config: RunConfig) -> tuple[str, str]:
         text = json.dumps({"schema": SCHEMA, **settings}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    settings = canonical(config).model_dump(mode="json")
+    settings = json.loads(canonical_json(config))
     run = digest(settings)
     del settings["labels"], settings["data"]["eval_split"], settings["data"]["fingerprint"]
     return run, digest(settings)

@@ -7,6 +7,7 @@ a point that the paper leaves open, whose alternatives are the field's other val
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -71,6 +72,19 @@ def _named_weights(name: str) -> str:
 
 WeightsName = Annotated[str, AfterValidator(_named_weights)]
 """A name of initial weights, each of which means the same bytes for ever."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a setting of a method that is not the paper's, for `wsss/identity.py`.
+
+    At its default it is no part of an id, so that results from before it was added keep theirs.
+    """
+
+    switch: str = ""
+    """The setting of `network` without which it has no effect."""
+    on: tuple[str, ...] = ()
+    """The values of that switch under which it has one."""
 
 
 class Settings(BaseModel):
@@ -168,6 +182,14 @@ class NetworkConfig(Settings):
     )
     affinity_residual: bool = Field(
         False, description="(open) add what is mixed to the result; the paper shows no sum"
+    )
+    pixel_correlation: Annotated[Literal["off", "module", "loss", "both"], Added()] = Field(
+        "off",
+        description="SEAM's, not the paper's: the CAM is refined by the affinity of pixels; it is "
+        "pulled towards its refined self by the loss L_pc; or both",
+    )
+    correlation_channels: Annotated[Width, Added("pixel_correlation", ("module", "both"))] = Field(
+        192, description="width of the embedding in which SEAM's module compares pixels; SEAM: 192"
     )
 
 
@@ -304,6 +326,11 @@ class TrainConfig(Settings):
         "mean", description="(open) Eq. 4 over classes; the batch is always averaged"
     )
     cls_over_views: Literal["mean", "sum"] = Field("mean", description="(open) L_cls over views")
+    lambda_pc: Annotated[Positive, Added("pixel_correlation", ("loss", "both"))] = Field(
+        0.1,
+        description="weight of L_pc, a mean over present classes; SEAM's losses have 1, over all "
+        "20, of which an image of VOC shows 1.5",
+    )
     precision: Precision = Field(
         "tf32",
         description="(open) numbers of the training, networks/precision.py; tf32: what torch's "

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from wsss.config import (
+    Added,
     DataConfig,
     NetworkConfig,
     RunConfig,
@@ -62,21 +63,32 @@ def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
     Give many configurations one `once`, and a section which they share is worked on once.
     """
     once = once or Once()
+    sections: dict[str, Settings] = {
+        "data": config.data,
+        "network": once(_live_network, config.network),
+        "views": once(_live_views, config.views),
+        "transfer": once(_live_transfer, config.transfer, config.views),
+        "train": once(_live_train, config.train, config.views, config.network),
+        "labels": config.labels,
+    }
+    network = config.network
     return config.model_copy(
-        update={
-            "network": once(_live_network, config.network),
-            "views": once(_live_views, config.views),
-            "transfer": once(_live_transfer, config.transfer, config.views),
-            "train": once(_live_train, config.train, config.views, config.network),
-        }
+        update={name: once(_live_added, part, network) for name, part in sections.items()}
     )
 
 
 def canonical_json(config: RunConfig) -> str:
-    """Return the canonical settings as JSON with sorted keys and no spaces."""
-    return json.dumps(
-        canonical(config).model_dump(mode="json"), sort_keys=True, separators=(",", ":")
-    )
+    """Return `naming` of the canonical settings as JSON with sorted keys and no spaces."""
+    return _ENCODER.encode(naming(canonical(config)))
+
+
+def naming(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that names and comparisons are made of: all but unused added ones.
+
+    Unused: at its default. So names from before a setting was added stay as they were.
+    """
+    unused = {n: _unused(part) for n, part in config if isinstance(part, Settings)}
+    return config.model_dump(mode="json", exclude=unused)
 
 
 class Ids(NamedTuple):
@@ -104,8 +116,8 @@ def config_id(config: RunConfig) -> str:
 def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = None) -> list[Ids]:
     """Return the ids of a canonical configuration under each seed; `once` as in `canonical`.
 
-    An id is the start of the SHA-256 of the settings, and the schema's number, as JSON with sorted
-    keys and no spaces. The settings are written once for all seeds.
+    An id is the start of the SHA-256 of the settings (as `naming` has them) and the schema's
+    number, as JSON with sorted keys and no spaces. The settings are written once for all seeds.
     """
     once = once or Once()
     texts = {"schema": str(SCHEMA)} | {
@@ -164,11 +176,28 @@ def _digest(head: "hashlib._Hash", tail: str) -> str:
 
 
 def _json(settings: Settings) -> str:
-    return _ENCODER.encode(settings.model_dump(mode="json"))
+    return _ENCODER.encode(settings.model_dump(mode="json", exclude=_unused(settings)))
+
+
+def _unused(settings: Settings) -> set[str]:
+    """Return the added settings that are at their default."""
+    defaults = _defaults(type(settings))
+    return {n for n in _added(type(settings)) if getattr(settings, n) == defaults[n]}
+
+
+@cache
+def _added(settings: type[Settings]) -> dict[str, Added]:
+    return {
+        name: mark
+        for name, field in settings.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Added)
+    }
 
 
 def _json_of_training_data(data: DataConfig) -> str:
-    return _ENCODER.encode(data.model_dump(mode="json", exclude={"eval_split", "fingerprint"}))
+    scoring = {"eval_split", "fingerprint"}
+    return _ENCODER.encode(data.model_dump(mode="json", exclude=scoring | _unused(data)))
 
 
 @cache
@@ -180,6 +209,15 @@ def _reset(settings: S, *names: str) -> S:
     """Set the named fields back to the defaults of their class."""
     defaults = _defaults(type(settings))
     return settings.model_copy(update={name: defaults[name] for name in names})
+
+
+def _live_added(settings: S, network: NetworkConfig) -> S:
+    idle = [
+        name
+        for name, added in _added(type(settings)).items()
+        if added.switch and getattr(network, added.switch) not in added.on
+    ]
+    return _reset(settings, *idle) if idle else settings
 
 
 def _live_network(network: NetworkConfig) -> NetworkConfig:

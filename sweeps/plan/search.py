@@ -35,7 +35,7 @@ from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, check_data, require_batch
 from wsss.data.voc import VocDataset
-from wsss.identity import cam_id
+from wsss.identity import cam_id, naming
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
 from wsss.printable import quoted
 from wsss.recipes import named_config
@@ -247,7 +247,7 @@ class Search:
     def name(self) -> str:
         """Equal for equal settings, so that the same command finds its search again."""
         settings = {
-            "base": self.base.model_dump(mode="json"),
+            "base": naming(self.base),
             "space": [str(r) for r in self.space.ranges],
             "objective": self.objective,
             "rng_seed": self.rng_seed,

@@ -17,6 +17,7 @@ from wsss.config import NetworkConfig
 from wsss.networks.backbone import Backbone, build_backbone
 from wsss.networks.conv_norm import batch_norms
 from wsss.networks.focused_unfocused import FocusedUnfocused
+from wsss.networks.pixel_correlation import PixelCorrelation, Refinement
 
 
 class CamOutput(NamedTuple):
@@ -25,7 +26,9 @@ class CamOutput(NamedTuple):
     logits: Tensor
     """[B, K], the mean of each class's map: image-level scores before the sigmoid."""
     cams: Tensor
-    """[B, K, h, w], class weights x features (Eq. 1), before any ReLU."""
+    """[B, K, h, w], class weights x features (Eq. 1), before any ReLU; refined by SEAM's module."""
+    refinement: Refinement | None
+    """What L_pc compares, in training with that loss."""
 
 
 class CamNet(nn.Module):
@@ -41,6 +44,12 @@ class CamNet(nn.Module):
         channels = self.backbone.channels[-1] if self.neck is None else network.fpn_channels
         self.parts = FocusedUnfocused(channels, network)
         self.classifier = nn.Conv2d(self.parts.out_channels, num_classes, 1, bias=False)
+        # Last, so that the layers before it start from the numbers that they have without it.
+        self.correlation = (
+            None
+            if network.pixel_correlation == "off"
+            else PixelCorrelation(self.parts.out_channels, network)
+        )
         known = set(batch_norms(self.backbone)) if network.weights != "none" else set()
         self.new_norms = [norm for norm in batch_norms(self) if norm not in known]
 
@@ -48,8 +57,11 @@ class CamNet(nn.Module):
         """Normalised images [B, 3, H, W] -> CamOutput in fp32."""
         maps = self.backbone(x)
         features = maps[-1] if self.neck is None else self.neck(maps)
-        cams = self.classifier(self.parts(features)).float()
-        return CamOutput(cams.mean((2, 3)), cams)
+        features = self.parts(features)
+        cams, refinement = self.classifier(features).float(), None
+        if self.correlation is not None:
+            cams, refinement = self.correlation(features, cams)
+        return CamOutput(cams.mean((2, 3)), cams, refinement)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
         """Switch the training mode; frozen batch norms and stages stay in evaluation mode."""
@@ -66,7 +78,10 @@ class CamNet(nn.Module):
             "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
             "pyramid": list(self.neck.parameters()) if self.neck else [],
             "parts": list(self.parts.parameters()),
-            "head": list(self.classifier.parameters()),
+            "head": [
+                *self.classifier.parameters(),
+                *(self.correlation.parameters() if self.correlation else ()),  # SEAM's rate
+            ],
         }
 
     @contextmanager

@@ -17,7 +17,8 @@ from wsss.data.voc import Sample
 from wsss.method.diagnostics import map_shares, pull_products, pulls
 from wsss.method.losses import CamLosses, cam_losses, transfer_weight
 from wsss.method.views import network_inputs
-from wsss.networks.cam_net import CamNet
+from wsss.networks.cam_net import CamNet, CamOutput
+from wsss.networks.pixel_correlation import Refinement, correlation_loss
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Step, Training, loader_for
@@ -44,7 +45,7 @@ class EpochRecord:
     epoch: int
     """1-based, out of config.train.epochs."""
     loss: float
-    """L of Eq. 7."""
+    """L of Eq. 7, and lambda_pc L_pc where that is in use."""
     loss_cls: float
     loss_s: float | None
     """None without an adjusted view."""
@@ -69,6 +70,8 @@ class EpochRecord:
     """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
     lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
     adjusted view {}."""
+    loss_pc: float | None = None
+    """L_pc (networks/pixel_correlation.py); None if it is not in use."""
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps and without unused terms."""
@@ -128,24 +131,25 @@ def train_cam(
         if isinstance(found, PriorWarning):
             yield found
             continue
-        loss, loss_cls, loss_s, loss_bs, *shares, norm = found.means()
-        views = ("original", *config.views.names)
+        means = dict(zip((*training.step.objective.names, "norm"), found.means(), strict=True))
+        views, adjusted = ("original", *config.views.names), bool(config.views.names)
         # Of one iteration: 0 in all others.
-        products = [len(found.steps) * value for value in shares[2 * len(views) :]]
-        gap = prior_gap(loss_cls, prior)
+        products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
+        gap = prior_gap(means["L_cls"], prior)
         yield EpochRecord(
             epoch=found.epoch,
-            loss=loss,
-            loss_cls=loss_cls,
-            loss_s=loss_s if config.views.names else None,
-            loss_bs=loss_bs if config.views.names else None,
-            grad_norm=norm,
+            loss=means["total"],
+            loss_cls=means["L_cls"],
+            loss_s=means["L_s"] if adjusted else None,
+            loss_bs=means["L_bs"] if adjusted else None,
+            loss_pc=means.get("L_pc"),
+            grad_norm=means["norm"],
             lr=found.lr,
             prior_gap=gap,
             collapsed=float(gap < COLLAPSE_MARGIN),
-            dead=dict(zip(views, shares[: len(views)], strict=True)),
-            area=dict(zip(views, shares[len(views) : 2 * len(views)], strict=True)),
-            pulls=dict(zip(PULLS, pulls(products), strict=True)) if config.views.names else {},
+            dead={view: means[f"dead {view}"] for view in views},
+            area={view: means[f"area {view}"] for view in views},
+            pulls=dict(zip(PULLS, pulls(products), strict=True)) if adjusted else {},
             images_per_second=found.images_per_second,
             seconds=found.seconds,
             step_losses=found.losses(),
@@ -164,7 +168,7 @@ def cam_training(
 ) -> Training:
     """Return the training of `model`, moved to its device, at its last checkpoint if there is one.
 
-    The terms of its steps are L, L_cls, L_s and L_bs, 0 for a term not in use.
+    The terms of its steps are those of `cam_step`.
     """
     train = config.train
     step = cam_step(model, config, process=process, execution=execution)
@@ -181,7 +185,7 @@ def cam_step(
     model: CamNet, config: RunConfig, *, process: Process | None = None,
     execution: Execution | None = None,
 ) -> Step:  # fmt: skip
-    """Return the step of a CAM training, of terms L, L_cls, L_s and L_bs; move `model` to it."""
+    """Return the step of a CAM training, whose terms CamObjective names; move `model` to it."""
     process = process or Process()
     model.to(process.device).train()
     return Step(
@@ -193,14 +197,20 @@ def cam_step(
 
 
 class CamObjective:
-    """The losses of Eq. 4 to 7 as means over a batch's images, and what diagnostics.py looks at."""
+    """The losses as means over a batch's images, and what diagnostics.py looks at.
+
+    The paper's (Eq. 4 to 7) have a term each, 0 where it is not in use. One that is not the
+    paper's has a term where it is in use, the last, so that a half-trained network of before it
+    was added goes on.
+    """
 
     def __init__(self, config: RunConfig, *, frozen_norm: bool, world_size: int = 1) -> None:
         self.config, self.frozen_norm, self.world_size = config, frozen_norm, world_size
         views = ("original", *config.views.names)
         shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
         products = PRODUCTS if config.views.names else ()
-        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products)
+        own = ("L_pc",) if config.network.pixel_correlation in ("loss", "both") else ()
+        self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products, *own)
         self.remedy = (
             f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
             "train.warmup_iterations"
@@ -213,7 +223,8 @@ class CamObjective:
     def terms(self, forward: Forward, part: CropBatch, whole: tuple[int, Moment]) -> Tensor:
         """Return a part's share of the terms: [T]."""
         config, (num_images, moment) = self.config, whole
-        logits, cams = forward(network_inputs(part.pixels, part.boxes, config.views))
+        inputs = network_inputs(part.pixels, part.boxes, config.views)
+        logits, cams, refinement = forward(inputs)
         losses = self._losses(logits, cams, part.targets, moment)
         zero, share = losses.total.new_zeros(()), len(part.pixels) / num_images
         found = [torch.stack([zero if term is None else term for term in losses])]
@@ -225,6 +236,10 @@ class CamObjective:
                 # squared, summed over parts and ranks, of which the step takes the mean.
                 products = self._pull_products(cams, part.targets, moment)
                 found[-1] = products * (share / self.world_size)
+        if refinement is not None:
+            loss = correlation_loss(refinement, part.targets.repeat(len(inputs), 1))
+            found[0] = torch.cat([found[0][:1] + config.train.lambda_pc * loss, found[0][1:]])
+            found.append(loss[None])
         return torch.cat(found) * share
 
     def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
@@ -247,22 +262,25 @@ class CamObjective:
 class AllViews(nn.Module):
     """Forwards all views: together when batch norm is frozen, one after the other when it is not.
 
-    [V, B, 3, H, W] -> logits [V, B, K], cams [V, B, K, h, w]. A module of its own, so that DDP
-    sees one forward per step.
+    A module of its own, so that DDP sees one forward per step.
     """
 
     def __init__(self, model: CamNet) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """[V, B, 3, H, W] -> logits and CAMs of all views."""
+    def forward(self, inputs: Tensor) -> CamOutput:
+        """[V, B, 3, H, W] -> logits [V, B, K], CAMs [V, B, K, h, w], a refinement [VB, K, h, w]."""
         num_views, batch = inputs.shape[:2]
         groups = [inputs.flatten(0, 1)] if self.model.frozen_norm else list(inputs)
         parts = [self.model(x.contiguous(memory_format=torch.channels_last)) for x in groups]
         logits = torch.cat([part.logits for part in parts])
         cams = torch.cat([part.cams for part in parts])
-        return logits.unflatten(0, (num_views, batch)), cams.unflatten(0, (num_views, batch))
+        pairs = [part.refinement for part in parts if part.refinement is not None]
+        return CamOutput(
+            logits.unflatten(0, (num_views, batch)), cams.unflatten(0, (num_views, batch)),
+            Refinement(*map(torch.cat, zip(*pairs, strict=True))) if pairs else None,
+        )  # fmt: skip
 
 
 def evenly_spread(num_items: int, count: int) -> list[int]:

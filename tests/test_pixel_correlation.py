@@ -1,0 +1,184 @@
+"""SEAM's pixel correlation and its loss: values by slow loops, gradients, and unchanged ids."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from sweeps.tables.studies import TABLES
+from wsss.config import NetworkConfig, RunConfig
+from wsss.data.loading import CropBatch
+from wsss.identity import cam_id, canonical_json, naming
+from wsss.networks.cam_net import CamNet, CamOutput
+from wsss.networks.pixel_correlation import Refinement, correlation_loss
+from wsss.overrides import apply_overrides
+from wsss.presets import PRESETS, TINY
+from wsss.training.cam import AllViews, CamObjective
+from wsss.training.loop import Moment
+
+torch.set_num_threads(1)
+
+NUM_CLASSES = 4
+CAM_IDS = {
+    "tiny": "b4a01a90dd5c", "short": "042ba20ee1e5", "paper": "71c85091c664", "irn": "3230d683812f",
+}  # fmt: skip
+"""Of the presets, from before the settings were added."""
+
+
+def build(kind: str) -> CamNet:
+    torch.manual_seed(0)
+    network = TINY.network.model_dump() | {"pixel_correlation": kind, "correlation_channels": 8}
+    return CamNet(NetworkConfig.model_validate(network), NUM_CLASSES)
+
+
+def pictures(number: int = 2) -> Tensor:
+    return torch.randn(number, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+
+
+def features_and_output(model: CamNet) -> tuple[np.ndarray[Any, Any], CamOutput]:
+    """What the classifier sees of two pictures, and what the network then says."""
+    seen: list[Tensor] = []
+    model.parts.register_forward_hook(lambda _module, _inputs, value: seen.append(value))
+    with torch.no_grad():
+        output = model(pictures())
+    return seen[0].double().numpy(), output
+
+
+@pytest.mark.parametrize("kind", ["off", "module", "loss", "both"])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_refined_cam_is_the_mean_over_pixels_of_like_direction(
+    kind: str, training: bool
+) -> None:
+    model = build(kind).train(training)
+    features, output = features_and_output(model)
+    weight = model.classifier.weight.detach()[:, :, 0, 0].double().numpy()
+    theta = model.state_dict().get("correlation.theta.weight")
+    assert (theta is not None) == (kind in ("module", "both"))
+    refined_is_out, compared = theta is not None, training and kind in ("loss", "both")
+    assert (output.refinement is not None) == compared
+    for image in range(2):
+        plain = np.einsum("kc,chw->khw", weight, features[image])
+        embedded = features[image]
+        if theta is not None:
+            embedded = np.einsum("dc,chw->dhw", theta[:, :, 0, 0].double().numpy(), embedded)
+        refined = reference.context_association(embedded, values=plain)
+        assert np.abs(refined - plain).max() > 0.01 * np.abs(plain).max()
+        expected = refined if refined_is_out else plain
+        close(output.cams[image], expected)
+        close(output.logits[image], expected.mean((1, 2)))
+        if output.refinement is not None:
+            close(output.refinement.plain[image], plain)
+            close(output.refinement.refined[image], refined)
+
+
+def close(found: Tensor, expected: Any) -> None:
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_is_the_distance_of_the_normalised_maps_without_empty_and_absent_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pair = torch.randn(2, 3, NUM_CLASSES, 4, 5, generator=generator, dtype=torch.float64)
+    pair[1, 0, 0] = -1.0  # empty after the refinement
+    present = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.float64)
+    compared = present.clone()
+    compared[0, 0] = 0
+    plain = pair[0].requires_grad_()
+    refined = pair[1].requires_grad_()
+    loss = correlation_loss(Refinement(plain, refined), present)
+    losses = [
+        reference.l1(
+            *(reference.normalise(cams[image].detach().numpy(), compared[image].numpy())
+              for cams in (plain, refined)),
+            compared[image].numpy(), "present",
+        )
+        for image in range(3)
+    ]  # fmt: skip
+    assert losses[2] == 0
+    assert loss.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
+    loss.backward()
+    assert refined.grad is None
+    assert plain.grad is not None
+    assert (plain.grad.abs().amax((2, 3)) > 0).equal(compared > 0)
+
+
+def step_terms(kind: str, **settings: Any) -> tuple[CamNet, dict[str, Tensor]]:
+    """A network, and the terms of its loss by name on two images in all views."""
+    config = apply_overrides(TINY, {"network.pixel_correlation": kind, **settings})
+    model = build(kind).train()
+    objective = CamObjective(config, frozen_norm=model.frozen_norm)
+    pixels = (40 * pictures() + 100).clamp(0, 255).to(torch.uint8)[:, :, :48]
+    boxes = torch.tensor([[0, 0, 48, 48]] * 2)
+    batch = CropBatch(pixels, boxes, torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]]))
+    terms = objective.terms(AllViews(model), batch, objective.whole(batch, Moment()))
+    return model, dict(zip(objective.names, terms, strict=True))
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_the_total_has_the_loss_under_its_weight_and_views_count_alike(views: bool) -> None:
+    settings = {"views.enhanced": views, "train.lambda_pc": 3.0, "transfer.ramp": 0.0}
+    for kind in ("loss", "both"):
+        _, terms = step_terms(kind, **settings)
+        assert terms["L_pc"] > 0
+        expected = terms["L_cls"] + 0.5 * (terms["L_s"] + terms["L_bs"]) + 3.0 * terms["L_pc"]
+        torch.testing.assert_close(terms["total"], expected)
+    for kind in ("off", "module"):
+        assert "L_pc" not in step_terms(kind, **settings)[1]
+
+
+def test_the_classification_trains_theta_and_the_loss_what_is_before_the_refinement() -> None:
+    model, terms = step_terms("both")
+    assert model.correlation is not None
+    theta, backbone = model.correlation.parameters, model.backbone.parameters
+    of_theta, of_classifier, *of_backbone = torch.autograd.grad(
+        terms["L_pc"], [*theta(), model.classifier.weight, *backbone()],
+        retain_graph=True,
+    )  # fmt: skip
+    assert not of_theta.any()  # terms are in one tensor, hence 0 rather than None
+    assert of_classifier.any()
+    assert any(gradient.any() for gradient in of_backbone)
+    terms["L_cls"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in theta())
+
+
+def test_the_affinity_does_not_train_what_it_is_embedded_from() -> None:
+    model = build("module")
+    features = torch.randn(1, model.parts.out_channels, 4, 4, requires_grad=True)
+    assert model.correlation is not None
+    refined, _ = model.correlation(features, torch.randn(1, NUM_CLASSES, 4, 4))
+    refined.square().sum().backward()
+    assert features.grad is None
+
+
+def test_theta_trains_at_the_classifiers_rate() -> None:
+    model = build("module")
+    assert model.correlation is not None
+    head = {id(p) for p in model.parameter_groups()["head"]}
+    assert head == {id(model.classifier.weight), *map(id, model.correlation.parameters())}
+
+
+def test_a_network_with_it_starts_from_the_same_numbers_as_one_without() -> None:
+    plain = build("off").state_dict()
+    for kind, own in (("loss", set()), ("module", {"correlation.theta.weight"})):
+        state = build(kind).state_dict()
+        assert set(state) - set(plain) == own
+        assert all(torch.equal(state[name], plain[name]) for name in plain)
+
+
+def test_settings_that_are_off_leave_ids_and_names_as_before_they_were_added() -> None:
+    found = {name: cam_id(config) for name, config in PRESETS.items()}
+    assert found == CAM_IDS
+    for added in ("pixel_correlation", "correlation_channels", "lambda_pc"):
+        assert added not in canonical_json(RunConfig())
+    on = apply_overrides(RunConfig(), {"network.pixel_correlation": "both"})
+    assert naming(on)["network"]["pixel_correlation"] == "both"
+    assert RunConfig.model_validate(naming(on)) == on
+
+
+def test_the_study_is_four_trainings_of_which_the_first_is_the_papers_baseline() -> None:
+    cells = [row.cells[0] for row in TABLES["pixel-correlation"].rows]
+    configs = [apply_overrides(TINY, cell.overrides) for cell in cells]
+    assert len({cam_id(config) for config in configs}) == 4
+    assert cam_id(configs[0]) == cam_id(TINY)
