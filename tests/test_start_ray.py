@@ -13,7 +13,9 @@ from sweeps.run import join
 from sweeps.run import resources as run
 from sweeps.run.driver import check_weights
 from sweeps.run.join import ClusterError, check_cluster, refusal
+from sweeps.run.ray_here import started
 from sweeps.run.resources import CapacityError, Resources
+from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
 
@@ -49,6 +51,28 @@ def test_gpus_are_refused_where_torch_finds_none_before_ray_is_started(
     with pytest.raises(CapacityError, match=rf"--gpus 0\.5: torch .* no GPU .*{hint}.*--address"):
         run.start_ray(Resources(gpus=0.5))
     assert calls == []
+
+
+@pytest.mark.parametrize("slow", [0, 2, 3])
+def test_a_ray_that_is_too_slow_for_itself_is_started_again_and_then_explained(slow: int) -> None:
+    said = iter([Exception("The current node timed out during startup.")] * slow)
+    ended: list[None] = []
+
+    def start() -> None:
+        if error := next(said, None):
+            raise error
+
+    if slow < 3:
+        started(start, lambda: ended.append(None))
+    else:
+        with pytest.raises(StoreError, match="too busy; give the same command again"):
+            started(start, lambda: ended.append(None))
+    assert len(ended) == slow
+
+
+def test_another_error_of_rays_start_is_let_through() -> None:
+    with pytest.raises(ValueError, match="no such thing"):
+        started(lambda: int("no such thing"), lambda: pytest.fail("nothing to end"))
 
 
 def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:

@@ -2,9 +2,16 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.store.errors import StoreError
+
+STARTS = 3
+"""Attempts to start Ray, which gives a part of itself 15 seconds that no setting lengthens (Ray's
+issue 65983): too few on a machine with much other work."""
+TOO_SLOW = "timed out during startup"
+"""What Ray's bare Exception then says."""
 
 MAX_BYTES = 40
 """A socket's path may have 107 bytes. Ray appends up to 67, as in
@@ -30,3 +37,22 @@ def prepare_machine() -> None:
             f"write to, whose path has at most {MAX_BYTES} bytes"
         )
     os.environ["RAY_TMPDIR"] = SHORT
+
+
+def started(start: Callable[[], object], end: Callable[[], object]) -> None:
+    """Start Ray; where it was too slow for itself, end what it left and start it again.
+
+    Raises StoreError if it is so STARTS times. Any other error is let through.
+    """
+    for _ in range(STARTS):
+        try:
+            start()
+            return
+        except Exception as error:  # Ray raises no kind of its own here
+            if TOO_SLOW not in str(error):
+                raise
+            end()
+    raise StoreError(
+        f"Ray was too slow to start for its own time limit, {STARTS} times: this machine is too busy; "
+        "give the same command again when it has less to do, or join a cluster with --address"
+    )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.run.join import check_address, check_cluster
-from sweeps.run.ray_here import prepare_machine
+from sweeps.run.ray_here import prepare_machine, started
 from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.training.allocation import let_children_keep_memory
@@ -296,7 +296,7 @@ def start_ray(resources: Resources) -> None:
     """Join the cluster at resources.address, or start Ray on this machine.
 
     Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
-    folder for its sockets.
+    folder for its sockets or the machine is too busy for Ray to start.
     """
     import ray
 
@@ -312,7 +312,12 @@ def start_ray(resources: Resources) -> None:
     num_gpus = _gpus_here(resources.gpus) if resources.gpus else None
     # A terminal that closes sends SIGHUP to Ray's processes too, which still have work to end.
     with handled([signal.SIGHUP], signal.SIG_IGN):
-        ray.init("local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet)
+        started(
+            lambda: ray.init(
+                "local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet
+            ),
+            end=ray.shutdown,
+        )
 
 
 def _gpus_here(asked: float) -> int:
