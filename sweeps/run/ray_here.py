@@ -53,6 +53,6 @@ def started(start: Callable[[], object], end: Callable[[], object]) -> None:
                 raise
             end()
     raise StoreError(
-        f"Ray was too slow to start for its own time limit, {STARTS} times: this machine is too busy; "
-        "give the same command again when it has less to do, or join a cluster with --address"
+        f"Ray was too slow for its own time limit, {STARTS} times: this machine is too busy; give "
+        "the same command again when it has less to do, or join a cluster with --address"
     )
