@@ -242,3 +242,10 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * MAX_BYTES)
     with pytest.raises(StoreError, match=r"RAY_TMPDIR=/x+: too long .* at most 40 bytes"):
         prepare_machine()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        prepare_machine()
+        (Path(folder) / "ray").mkdir()
+        monkeypatch.setattr(os, "access", lambda path, _mode: path != Path(folder) / "ray")
+        with pytest.raises(StoreError, match=r"/ray: another user's.* folder of your own"):
+            prepare_machine()
