@@ -1,5 +1,6 @@
 """Both programs on machines that are set up otherwise than ours: home, user, paths, terminal."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from sweeps.cli import app
 from sweeps.run.ray_here import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
+from wsss.errors import explained
 from wsss.paths import NO_HOME, PathError, cache_folder, expanded
 from wsss.program import reach_local_servers
 
@@ -249,3 +251,17 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
         monkeypatch.setattr(os, "access", lambda path, _mode: path != Path(folder) / "ray")
         with pytest.raises(StoreError, match=r"/ray: another user's.* folder of your own"):
             prepare_machine()
+
+
+def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end, explained():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the disk that is written to: No space left on device; free space and give the same "
+        "command again\n"
+    )
+    with pytest.raises(OSError, match="Input/output"), explained():
+        raise OSError(errno.EIO, "Input/output error", "/some/file")

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from wsss.printable import printable
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What the system says of a disk that takes no more, seldom with a file's name."""
 OF_A_PATH = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
     errno.ENAMETOOLONG, errno.ELOOP,
@@ -23,13 +25,17 @@ class ForeseenError(Exception):
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 
-    A path that cannot be used, as it is another user's or too long, is foreseen as well.
+    A full disk, and a path that cannot be used, as it is another user's or too long, are foreseen
+    as well.
     """
     try:
         yield
     except ForeseenError as error:
         _refuse(str(error))
     except OSError as error:
+        if error.errno in FULL:
+            where = error.filename or "the disk that is written to"
+            _refuse(f"{where}: {error.strerror}; free space and give the same command again")
         if not error.filename or error.errno not in OF_A_PATH:
             raise
         _refuse(
