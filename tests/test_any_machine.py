@@ -76,14 +76,14 @@ def environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def container(drawn: Path) -> Iterator[Machine]:
-    """A stranger without a home, an ASCII terminal; data, store and folder are somebody else's."""
+    """A stranger without a home, an ASCII terminal of no width; all folders are somebody else's."""
     folder = Path(tempfile.mkdtemp())  # not below pytest's, which is closed to others
     shutil.copytree(drawn, folder / "voc")
     store = _with_a_sweep(folder / "store")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     prefix = STRANGER if os.geteuid() == 0 else ()
-    changes = environment(PYTHONIOENCODING="ascii")
+    changes = environment(PYTHONIOENCODING="ascii", COLUMNS="0", LINES="0")
     yield Machine(folder, store, folder / "voc", changes, "ascii", prefix)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)

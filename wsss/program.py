@@ -49,6 +49,7 @@ class Program(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
         print_anywhere()
+        have_a_width()
         have_a_home()
         reach_local_servers()
         return super().main(*args, **options)
@@ -62,6 +63,13 @@ def print_anywhere() -> None:
         if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
             continue  # so names of files in another encoding come out as they are
         stream.reconfigure(errors=SPELLED_OUT)
+
+
+def have_a_width() -> None:
+    """Forget a terminal of no size, as `docker exec -t` reports it: Rich would print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name) == "0":
+            del os.environ[name]
 
 
 def have_a_home() -> None:
