@@ -1,5 +1,6 @@
 """Both programs on machines that are set up otherwise than ours: home, user, paths, terminal."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from sweeps.cli import app
 from sweeps.run.ray_here import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
+from wsss.errors import explained
 from wsss.paths import NO_HOME, PathError, cache_folder, expanded
 from wsss.program import reach_local_servers
 
@@ -74,14 +76,14 @@ def environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def container(drawn: Path) -> Iterator[Machine]:
-    """A stranger without a home, an ASCII terminal; data, store and folder are somebody else's."""
+    """A stranger without a home, an ASCII terminal of no width; all folders are somebody else's."""
     folder = Path(tempfile.mkdtemp())  # not below pytest's, which is closed to others
     shutil.copytree(drawn, folder / "voc")
     store = _with_a_sweep(folder / "store")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     prefix = STRANGER if os.geteuid() == 0 else ()
-    changes = environment(PYTHONIOENCODING="ascii")
+    changes = environment(PYTHONIOENCODING="ascii", COLUMNS="0", LINES="0")
     yield Machine(folder, store, folder / "voc", changes, "ascii", prefix)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)
@@ -242,3 +244,24 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * MAX_BYTES)
     with pytest.raises(StoreError, match=r"RAY_TMPDIR=/x+: too long .* at most 40 bytes"):
         prepare_machine()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        prepare_machine()
+        (Path(folder) / "ray").mkdir()
+        monkeypatch.setattr(os, "access", lambda path, _mode: path != Path(folder) / "ray")
+        with pytest.raises(StoreError, match=r"/ray: another user's.* folder of your own"):
+            prepare_machine()
+
+
+def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end, explained():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the disk that is written to: No space left on device; free space and give the same "
+        "command again\n"
+    )
+    with pytest.raises(OSError, match="Input/output"), explained():
+        raise OSError(errno.EIO, "Input/output error", "/some/file")

@@ -150,6 +150,19 @@ def test_a_truncated_picture_is_refused_by_name(samples: list[Sample], tmp_path:
         read_rgb(samples[0]._replace(image_path=tmp_path / "gone.jpg"))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_reads_alike_wherever_a_picture_is_loaded(
+    samples: list[Sample], small: RunConfig, tmp_path: Path, num_workers: int
+) -> None:
+    gone = samples[0]._replace(image_path=tmp_path / "gone.jpg")
+    crops = CropDataset([gone], 20, small.train, rng_seed=0)
+    with pytest.raises(DataError) as error:
+        next(Loader(crops, 1, num_workers=num_workers).epoch(1))
+    with pytest.raises(DataError) as own:
+        read_rgb(gone)
+    assert str(error.value) == str(own.value)
+
+
 # What is in a crop
 
 

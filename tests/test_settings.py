@@ -234,6 +234,8 @@ def test_settings_without_effect_are_known() -> None:
     # Also with the default, which would be taken for "not given".
     default = apply_overrides(TINY, {"network.atrous_channels": 256})
     assert idle(default, ["network.atrous_channels"], run_id) == ["network.atrous_channels"]
+    huge = apply_overrides(default, {"train.lr": 1e30})
+    assert idle(huge, ["train.lr"], run_id) == []
 
 
 def test_any_setting_can_be_asked_for_its_effect() -> None:

@@ -1,5 +1,6 @@
 """The store: records that survive a crash, and files that are whole or absent."""
 
+import errno
 import json
 import math
 import os
@@ -238,6 +239,21 @@ def test_only_one_holds_the_lock_of_a_training(cam: CamFolder) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     with cam.lock().acquire(timeout=0) as lock:
         assert lock.is_locked
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_drive_without_locks_is_refused_with_the_remedy(
+    cam: CamFolder, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(_file: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(StoreError, match=r"stage\.lock: .*no locks.*mounted with flock"),
+        cam.hold(),
+    ):
+        pass
 
 
 def test_numbers_which_are_not_finite_are_kept(cam: CamFolder) -> None:

@@ -239,7 +239,7 @@ def test_an_unknown_split_is_refused_and_the_known_ones_are_named(root: Path) ->
     with refused("Segmentation/test.txt", "no such split", "there are: train"):
         VocDataset(root).image_ids("test")
     shutil.rmtree(root / "ImageSets")
-    with refused("Segmentation/train.txt", "there are: none"):
+    with refused("Segmentation/train.txt", "there are: none", "write this one, an image id a line"):
         VocDataset(root).image_ids("train")
 
 
@@ -341,6 +341,13 @@ def test_a_line_of_another_format_is_named_for_what_it_is(root: Path, line: str,
         VocDataset(root).image_ids("train")
 
 
+def test_an_image_with_spaces_in_its_name_is_to_be_renamed(root: Path) -> None:
+    (root / "ImageSets/Segmentation/train.txt").write_text("photo (1)\n")
+    (root / "JPEGImages/photo (1).jpg").touch()
+    with refused("'photo (1)' is no name of an image; rename its files", "no spaces"):
+        VocDataset(root).image_ids("train")
+
+
 def test_a_file_of_another_kind_is_named_for_what_it_is(root: Path) -> None:
     path = root / "ImageSets/Segmentation/val.txt"
     path.write_text("a\n", encoding="utf-16")
@@ -368,6 +375,15 @@ def test_line_breaks_within_a_name_and_a_byte_order_mark_mean_nothing(root: Path
     text = annotation("\n  rust\n  spot\n", "cup ").replace("><", ">\r\n<")
     (root / "Annotations/a.xml").write_text(f"\ufeff{text}", encoding="utf-8")
     assert VocDataset(root).sample("a").labels == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["class_names.txt", "labelmap.txt"])
+def test_the_class_list_of_another_tool_is_not_taken_for_voc(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("_background_\ncup\n")
+    with pytest.raises(ClassListError, match=rf"classes.txt: missing, but there is {name}; write"):
+        read_class_list(tmp_path)
+    (tmp_path / "classes.txt").write_text("cup\n")
+    assert read_class_list(tmp_path) == ("cup",)
 
 
 @pytest.mark.parametrize("name", ["background", "_background_", "__background__", "BG", "Void"])

@@ -309,6 +309,9 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
         (["--weights", "imagenet_v1"], ["resnet10_narrow has no weights imagenet_v1", "none"]),
         (["--config", "no/such.yaml"], ["no/such.yaml: No such file"]),
         (["--data", "no/such/folder"], ["no/such/folder: no folder JPEGImages"]),
+        (["--run", ""], ["--run: empty", "leave it out"]),
+        (["--run="], ["--run: empty"]),
+        (["--run", "r" * 300], ["File name too long; name another path"]),
     ],
 )
 def test_a_wrong_option_of_train_cam_is_one_line_with_the_remedy(

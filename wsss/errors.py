@@ -1,11 +1,20 @@
 """Errors that a person can mend, and how the command line shows them."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from wsss.printable import printable
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What the system says of a disk that takes no more, seldom with a file's name."""
+OF_A_PATH = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+"""What the system says of a path that cannot be used, however often one tries."""
 
 
 class ForeseenError(Exception):
@@ -16,14 +25,18 @@ class ForeseenError(Exception):
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 
-    A path that is not one's own, or no folder where one should be, is foreseen as well.
+    A full disk, and a path that cannot be used, as it is another user's or too long, are foreseen
+    as well.
     """
     try:
         yield
     except ForeseenError as error:
         _refuse(str(error))
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        if not error.filename:
+    except OSError as error:
+        if error.errno in FULL:
+            where = error.filename or "the disk that is written to"
+            _refuse(f"{where}: {error.strerror}; free space and give the same command again")
+        if not error.filename or error.errno not in OF_A_PATH:
             raise
         _refuse(
             f"{error.filename}: {error.strerror}; name another path, or have this one made "

@@ -157,7 +157,7 @@ def _with_another(settings: S, key: str) -> S:
     elif isinstance(value, tuple):
         other = tuple(part + 1 for part in value)
     else:
-        other = f"{value}x" if isinstance(value, str) else (value or 0) + 1
+        other = f"{value}x" if isinstance(value, str) else value * 2 if value else 1
     return settings.model_copy(update={name: other})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from wsss.errors import explained
+from wsss.errors import ForeseenError, explained
 from wsss.paths import NO_HOME, expanded
 from wsss.printable import SPELLED_OUT
 
@@ -16,8 +16,25 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 """Hosts which no proxy reaches: they would be those of the proxy."""
 
 
+class EmptyTextError(ForeseenError):
+    """An option or argument without text, as a shell makes it of an unset variable."""
+
+
 class Command(TyperCommand):
-    """A command in all of whose options and arguments `~` is a home."""
+    """A command in all of whose options and arguments `~` is a home, and none is empty."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse them; exit with 2 for an empty one, which as a path would be the folder here."""
+        with explained():
+            for before, arg in zip(["", *args], args, strict=False):
+                name, equals, text = arg.partition("=")
+                if not arg or (name.startswith("--") and equals and not text):
+                    named = name or (before if before.startswith("-") else "an argument")
+                    raise EmptyTextError(
+                        f"{named}: empty, perhaps of an unset variable; give it a value or leave "
+                        "it out"
+                    )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; exit with 2 for a home that is not there."""
@@ -32,6 +49,7 @@ class Program(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
         print_anywhere()
+        have_a_width()
         have_a_home()
         reach_local_servers()
         return super().main(*args, **options)
@@ -45,6 +63,13 @@ def print_anywhere() -> None:
         if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
             continue  # so names of files in another encoding come out as they are
         stream.reconfigure(errors=SPELLED_OUT)
+
+
+def have_a_width() -> None:
+    """Forget a terminal of no size, as `docker exec -t` reports it: Rich would print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name) == "0":
+            del os.environ[name]
 
 
 def have_a_home() -> None:

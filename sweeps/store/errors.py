@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsss.errors import ForeseenError
+from wsss.errors import FULL, ForeseenError
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
 FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""What a network drive answers whose mount has no flock."""
 
 
 class StoreError(ForeseenError, RuntimeError):
@@ -29,7 +30,9 @@ class CutError(Exception):
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise StoreError for a disk that is full or may not be written; let other errors through.
+    """Raise StoreError for a disk that is full, may not be written or has no locks.
+
+    Other errors go through.
 
     path: what was to be written, named if the error does not name a file itself.
     """
@@ -43,6 +46,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             )
         elif error.errno in FORBIDDEN:
             remedy = "name a folder that you may write to, or have this one made writable for you"
+        elif error.errno in NO_LOCKS:
+            remedy = (
+                "this drive has no locks, which keep two processes apart: name a folder on another "
+                "one, or have it mounted with flock"
+            )
         else:
             raise
         where = error.filename or path

@@ -25,6 +25,8 @@ CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
 
 CLASS_LIST = "classes.txt"
+FOREIGN_LISTS = ("class_names.txt", "label_names.txt", "labels.txt", "labelmap.txt")
+"""Where labelme and CVAT write the classes. VOC's own data set has none of them."""
 MAX_LIST_BYTES = 1 << 20
 """Of classes.txt; 254 names of 80 characters are far below."""
 
@@ -65,9 +67,15 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     """Return the foreground class names of the data set at `root`, in label order.
 
     A data set with a `classes.txt` (one name a line, background left out) uses it; any other
-    is taken to be VOC. Raises ClassListError for an empty, duplicate or unusable name.
+    is taken to be VOC. Raises ClassListError for an empty, duplicate or unusable name, and where
+    another tool's list says that it is not VOC.
     """
     if not has_class_list(root):
+        if foreign := next((name for name in FOREIGN_LISTS if (root / name).is_file()), None):
+            raise ClassListError(
+                f"{root / CLASS_LIST}: missing, but there is {foreign}; write its names there, one "
+                "a line in the order of the labels, without background (label 0)"
+            )
         return VOC_CLASSES
     path = root / CLASS_LIST
     lines = read_text(path, MAX_LIST_BYTES, ClassListError).splitlines()

@@ -42,6 +42,8 @@ def what_is_there(path: Path) -> str:
         return "not readable"
     if path.is_symlink():
         return "a broken link"
+    if not path.parent.exists():
+        return f"no folder {path.parent.name}"
     beside = (f"{path.stem}{e}" for ending in OTHER_ENDINGS for e in (ending, ending.upper()))
     found = next((name for name in beside if path.with_name(name).exists()), None)
     return f"no file, but {found}" if found else "no file"

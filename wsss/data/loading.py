@@ -190,5 +190,10 @@ class Loader:
             cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset), batch_sampler=batches,
             num_workers=self.num_workers, pin_memory=self.pin, collate_fn=collate,
         )  # fmt: skip
-        for pixels, boxes, targets in loader:
-            yield CropBatch(pixels, boxes, targets)
+        try:
+            for pixels, boxes, targets in loader:
+                yield CropBatch(pixels, boxes, targets)
+        except DataError as error:
+            # torch sends a worker's traceback as the message, whose end is the error's own.
+            own = str(error).rpartition(f"{DataError.__module__}.{DataError.__qualname__}: ")[2]
+            raise DataError(own.rstrip()) from None

@@ -96,7 +96,10 @@ class VocDataset:
         path = self._file("ImageSets/Segmentation", split)
         if path is None:
             names = printable(", ".join(self.split_names()))
-            raise DataError(f"{folder / split}.txt: no such split; there are: {names or 'none'}")
+            raise DataError(
+                f"{folder / split}.txt: no such split; there are: {names or 'none'}; write this "
+                "one, an image id a line"
+            )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
         if not ids:
@@ -124,6 +127,11 @@ class VocDataset:
             if mask[1] == name:
                 return name
             raise DataError(f"{path}: {quoted(line)} names two images; give each its own line")
+        if self._without_ending(line) in files_of(self.root, "JPEGImages"):
+            raise DataError(
+                f"{path}: {quoted(line)} is no name of an image; rename its files and this line: "
+                "use letters, digits, '.', '_', '-', no spaces"
+            )
         labels = all(NUMBER.fullmatch(word) for word in rest)
         what = "an id with labels behind it" if labels else "more than an id"
         raise DataError(
