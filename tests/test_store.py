@@ -167,6 +167,18 @@ def test_unreadable_json_is_refused_with_its_file_and_the_remedy(
     assert "delete the file to do the stage again" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["done.json", "epochs/0001.json", "attempts/0001.json"])
+@pytest.mark.parametrize("content", ["{}", "[]", "3"])
+def test_json_that_is_no_record_is_refused_with_its_file_and_the_remedy(
+    cam: CamFolder, name: str, content: str
+) -> None:
+    path = cam.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(StoreError, match=rf"{name}: holds no record; delete it"):
+        (cam.result(), cam.epochs(), cam.attempts())
+
+
 def test_a_store_is_writable_where_nothing_stands_in_the_way(tmp_path: Path) -> None:
     Store(tmp_path / "new" / "store").check_writable()
     assert list((tmp_path / "new" / "store").iterdir()) == []

@@ -62,8 +62,7 @@ class Folder:
 
     def result(self) -> dict[str, Any] | None:
         """Return what a finished stage came to; None before that."""
-        found: dict[str, Any] | None = read_json(self.path / DONE)
-        return found
+        return _read_record(self.path / DONE)
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the record of each epoch, in order."""
@@ -385,7 +384,17 @@ def write_config(path: Path, config: RunConfig) -> None:
 def _read_numbered(folder: Path) -> list[dict[str, Any]]:
     """Return the content of a folder's files 0001.json, 0002.json, ..., in order."""
     names = sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
-    return [found for path in names if (found := read_json(path)) is not None]
+    return [found for path in names if (found := _read_record(path)) is not None]
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return what a file holds; None without one. Raises StoreError for what we never write."""
+    found = read_json(path)
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not found:
+        raise StoreError(f"{path}: holds no record; delete it, and give the same command again")
+    return found
 
 
 def _reopened(address: str, named: dict[str, Path]) -> Store:
