@@ -1,4 +1,4 @@
-"""Text from outside, as an error message, a terminal or a report may show it."""
+"""Text as an error message, a terminal or a report may show it, above all text from outside."""
 
 import codecs
 import re
@@ -61,3 +61,8 @@ def web_address(url: str) -> str:
     if not WEB_ADDRESS.fullmatch(url):
         return "#"
     return "".join(f"%{ord(c):02X}" if c in "<>\"'`\\" or ord(c) < 32 else c for c in url)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed` or `3 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +73,11 @@ def make_chains(
     sources: list[str],
     labels: PseudoLabelConfig,
     segmentation: DeepLabConfig,
-    eval_split: str,
+    splits: Mapping[str, str],
 ) -> tuple[ChainConfig, ...]:
     """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
 
+    splits: those to predict, each with a digest of what it holds; the first is scored.
     Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
     """
     trials = sweep.plan.cell_trials.get(cell)
@@ -87,7 +89,8 @@ def make_chains(
             run=trials[0].config,
             labels=None if name == SUPERVISED else labels.model_copy(update={"refinement": name}),
             segmentation=segmentation,
-            eval_split=eval_split,
+            eval_split=next(iter(splits)),
+            fingerprints=tuple(splits.items()),
         )
         for name in sources
     )

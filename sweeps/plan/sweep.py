@@ -16,7 +16,7 @@ from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
-from wsss.printable import printable, quoted
+from wsss.printable import counted, printable, quoted
 from wsss.recipes import named_config
 from wsss.weights import check_initial_weights
 
@@ -54,14 +54,13 @@ class Sweep:
         """Return the line under which every result stands: data, network, training, seeds."""
         network, train, data = self.base.network, self.base.train, self.base.data
         weights = network.weights if ":" not in network.weights else f"file {network.weights[7:15]}"
-        epochs = f"{train.epochs} epoch{'' if train.epochs == 1 else 's'}"
         seeds = "seed 0" if self.num_seeds == 1 else f"seeds 0-{self.num_seeds - 1}"
         return (
             f"data {data.name} [{data.fingerprint}]: {self.num_train_images} images trained "
             f"({data.train_split}), {self.num_eval_images} scored ({data.eval_split}) | "
             f"backbone {network.backbone}, weights {weights} | "
-            f"{epochs}, batch {train.batch_size}, crop {train.crop_size} | {seeds} | "
-            f"preset {self.preset}"
+            f"{counted(train.epochs, 'epoch')}, batch {train.batch_size}, crop {train.crop_size} | "
+            f"{seeds} | preset {self.preset}"
         )
 
 
@@ -150,7 +149,7 @@ def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
     named = {
         "data.name": data_name(root),
         "data.fingerprint": report.fingerprint,
-        "data.train_fingerprint": report.fingerprints[settled.config.data.train_split],
+        "data.train_fingerprint": report.training_fingerprints[settled.config.data.train_split],
     }
     for key, value in named.items():
         if settled.asked.get(key, value) != value:
