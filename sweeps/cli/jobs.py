@@ -217,7 +217,7 @@ def fetch(
     with explained():
         from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
         from sweeps.cluster.jobs import find_job, store_of
-        from sweeps.report.words import counted
+        from wsss.printable import counted
 
         if store is None:
             server = _connect(address)

@@ -15,11 +15,12 @@ from sweeps.report.tables.findings import findings, headline
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_pictures
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, duration
+from sweeps.report.words import duration
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `make mlflow` serves a store's own SQLite file."""

@@ -35,7 +35,6 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
     DASH,
-    counted,
     duration,
     interval,
     mean_and_sd,
@@ -46,6 +45,7 @@ from sweeps.report.words import (
 from sweeps.report.write import write_document
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
+from wsss.printable import counted
 
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""

@@ -12,8 +12,9 @@ from sweeps.evidence.power import minimum_detectable, seeds_needed
 from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
-from sweeps.report.words import counted, listed, number, p_value
+from sweeps.report.words import listed, number, p_value
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""

@@ -32,8 +32,8 @@ from sweeps.report.figures.rows import (
 from sweeps.report.tables.findings import pooled_sd
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import LEVEL, Results
-from sweeps.report.words import counted
 from sweeps.tables.table import Table
+from wsss.printable import counted
 
 MAX_CURVES = 8
 """More lines than this in one plot cannot be told apart."""
