@@ -37,7 +37,7 @@ def train_cam(
     recipe: Annotated[
         str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
     ] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML, JSON or TOML file of settings")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
     ] = None,
