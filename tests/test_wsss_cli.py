@@ -560,7 +560,7 @@ def test_corrected_masks_train_nothing_again(run: Path, voc: Path, settings_file
     assert f"{run}: trained; now" in told
     succeed("infer", "--run", run)
     replace_picture(VocDataset(voc).image_path("drawn_000000"))
-    assert "from before its images or labels were changed" in fail(*train, settings_file)
+    assert "from before its classes, images or labels changed" in fail(*train, settings_file)
 
 
 def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
@@ -568,7 +568,7 @@ def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
     (voc / "classes.txt").write_text("\n".join([names[1], names[0], *names[2:]]))
     for name in ("infer", "evaluate", "pseudo-label"):
         told = fail(name, "--run", run)
-        assert "class 1 was aeroplane, now it is bicycle; put classes.txt back" in told
+        assert "class 1 was aeroplane, now it is bicycle; restore them in classes.txt" in told
 
 
 def test_a_data_set_may_lie_elsewhere(

@@ -61,8 +61,8 @@ class Run:
         if dataset.classes != self.classes:
             raise ConfigError(
                 f"{self.data}: its classes have changed since {self.folder} was trained: "
-                f"{_first_difference(self.classes, dataset.classes)}; put {CLASS_LIST} back, or "
-                "train with another --run"
+                f"{_first_difference(self.classes, dataset.classes)}; restore them in "
+                f"{CLASS_LIST}, or train with another --run"
             )
         now = sources_of(dataset, dataset.image_ids(own))
         both = [*now, *(self.trained_on.keys() - now.keys())]
@@ -210,4 +210,8 @@ def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:
 
     if settings(known) != settings(asked):
         return "with other settings"
-    return "" if images(known) == images(asked) else "from before its images or labels were changed"
+    return (
+        ""
+        if images(known) == images(asked)
+        else "from before its classes, images or labels changed"
+    )

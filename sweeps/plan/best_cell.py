@@ -85,7 +85,7 @@ def best_cell(store: Store, asked: Sweep) -> BestCell:
 
 def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep]]:
     """Return the sweeps of these settings without a trial to do, and those with some."""
-    ended, unfinished = [], []
+    ended, unfinished = list[Sweep](), list[Sweep]()
     for name in store.sweep_names():
         try:
             sweep = load_sweep(store, name)
