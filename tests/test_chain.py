@@ -95,6 +95,18 @@ def test_of_the_two_background_scores_the_one_in_force_changes_the_labels() -> N
         assert changed(chain(labels), chain(labels | {inert: 0.4})) == set()
 
 
+def test_changed_data_is_predicted_and_scored_again() -> None:
+    one = chain().model_copy(update={"fingerprints": (("val", "a"), ("test", "b"))})
+    val = one.model_copy(update={"fingerprints": (("val", "c"), ("test", "b"))})
+    test = one.model_copy(update={"fingerprints": (("val", "a"), ("test", "d"))})
+    assert changed(one, val) == {"prediction_id"}
+    assert changed(one, test) == set()
+    masks = apply_overrides(RunConfig(), {"data.fingerprint": "d"})  # that the labels are scored by
+    assert changed(one, one.model_copy(update={"run": masks})) == {"prediction_id"}
+    bound = one.model_copy(update={"labels": None})
+    assert "segmentation_id" in changed(bound, bound.model_copy(update={"run": masks}))
+
+
 def test_another_cam_training_changes_everything() -> None:
     other = chain().model_copy(update={"run": apply_overrides(RunConfig(), {"train.lr": 0.03})})
     assert changed(chain(), other) == set(IDS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.commands import command
 from wsss.data.check import check_data
 from wsss.data.check_page import page
 from wsss.data.check_splits import (
@@ -149,8 +150,8 @@ def test_an_altered_list_of_the_official_length_is_a_problem(
     assert "VOC 2012's own list: train_aug" in page(found, report).splitlines()
     write_split(root, "train_aug", [A, "2007_000009"])
     assert report_of(root).problems == [
-        "train_aug: as many ids as VOC 2012's list (2), but not the same; restore the list with: "
-        "wsss data prepare"
+        "train_aug: as many ids as VOC 2012's list (2), but not the same; take the list of "
+        f"another copy, such as that of: {command('wsss', 'data', 'prepare', f'{root}-anew')}"
     ]
 
 

@@ -68,7 +68,11 @@ def test_the_fingerprint_changes_with_one_pixel_of_a_mask(drawn: Path, copy: Pat
     change_mask(copy / "SegmentationClass/drawn_000003.png", change)
     report = report_of(copy)
     report.raise_if_broken()
-    assert report.fingerprint != report_of(drawn).fingerprint
+    before = report_of(drawn)
+    assert report.fingerprint != before.fingerprint
+    assert report.fingerprints["train"] != before.fingerprints["train"]
+    assert report.fingerprints["val"] == before.fingerprints["val"]
+    assert report.training_fingerprints == before.training_fingerprints  # labels are those of XML
 
 
 def test_the_fingerprint_changes_with_a_label(drawn: Path, copy: Path) -> None:
@@ -189,6 +193,18 @@ def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> 
     assert f"{ids[0]}.xml: no annotation here, and no mask" in problem
 
 
+def test_an_image_without_a_class_can_be_scored_but_not_trained_on(copy: Path) -> None:
+    (copy / "Annotations/drawn_000000.xml").unlink()
+    change_mask(copy / "SegmentationClass/drawn_000000.png", np.zeros_like)
+    assert "no class present" in report_of(copy).problems[0]
+    dataset = VocDataset(copy)
+    for _ in range(2):  # the second report is a remembered one
+        report = check_data_once(dataset, ["train"], scored=["train"], may_be_empty=True)
+        assert report.problems == []
+        with pytest.raises(DataError, match="no class present"):
+            check_data_once(dataset, ["train"], scored=["train"]).raise_if_broken()
+
+
 def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
     lines = {}
     for number, change in enumerate(
@@ -259,9 +275,11 @@ def full_checks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The splits of each check that reads all files."""
     seen: list[list[str]] = []
 
-    def counted(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
+    def counted(
+        dataset: VocDataset, splits: list[str], *, scored: list[str], may_be_empty: bool
+    ) -> DataReport:
         seen.append(splits)
-        return check_data(dataset, splits, scored=scored)
+        return check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
 
     monkeypatch.setattr(checking, "check_data", counted)
     return seen
@@ -362,8 +380,10 @@ def test_a_broken_data_set_is_never_remembered(
 def test_files_that_change_while_they_are_read_are_not_remembered(
     copy: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    def slow(dataset: VocDataset, splits: list[str], *, scored: list[str]) -> DataReport:
-        report = check_data(dataset, splits, scored=scored)
+    def slow(
+        dataset: VocDataset, splits: list[str], *, scored: list[str], may_be_empty: bool
+    ) -> DataReport:
+        report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
         change(copy, "longer image")
         return report
 

@@ -1,11 +1,14 @@
 """Which configuration a headline builds on, from stores whose figures are known."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from finished import finished_sweep
 
 from sweeps.plan.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
+from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, write_json
@@ -32,11 +35,11 @@ def store_with(tmp_path: Path, mious: dict[str, list[float | None]], seeds: int 
 
 
 FOUR = {"III[no,no]": [40.0], "III[yes,no]": [43.5], "III[no,yes]": [43.0], "III[yes,yes]": [41.0]}
-BASE = finished_sweep(("III",), 1).base
+ASKED = finished_sweep(("III",), 1)
 
 
 def test_the_highest_held_out_miou_wins(tmp_path: Path) -> None:
-    best = best_cell(store_with(tmp_path, FOUR), BASE)
+    best = best_cell(store_with(tmp_path, FOUR), ASKED)
     assert (best.cell, best.miou_held_out, best.num_configs) == ("III[yes,no]", 43.5, 4)
 
 
@@ -45,21 +48,22 @@ def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed(tmp_path: Path) -
         "III[no,no]": [40.0, 41.0], "III[yes,no]": [50.0, 38.0], "III[no,yes]": [44.0, 46.0],
         "III[yes,yes]": [41.0, 41.0],
     }  # fmt: skip
-    best = best_cell(store_with(tmp_path, mious, seeds=2), BASE)
+    best = best_cell(store_with(tmp_path, mious, seeds=2), ASKED)
     assert (best.cell, best.miou_held_out, best.num_seeds) == ("III[no,yes]", 45.0, 2)
 
 
 def test_a_configuration_with_a_failed_seed_is_left_out(tmp_path: Path) -> None:
     mious: dict[str, list[float | None]] = {name: [*values, 40.0] for name, values in FOUR.items()}
     mious["III[yes,no]"] = [43.5, None]
-    best = best_cell(store_with(tmp_path, mious, seeds=2), BASE)
+    best = best_cell(store_with(tmp_path, mious, seeds=2), ASKED)
     assert (best.cell, best.num_configs) == ("III[no,yes]", 3)
 
 
 def test_a_sweep_with_trials_to_do_is_not_chosen_from(tmp_path: Path) -> None:
     store = store_with(tmp_path, {"III[yes,no]": [43.5]})
-    with pytest.raises(NoBestCellError, match=r"III-tiny-made-up-\w+ still has trials to do"):
-        best_cell(store, BASE)
+    command = re.escape(run_command(ASKED, store))
+    with pytest.raises(NoBestCellError, match=f"still has trials to do; .* with: {command}$"):
+        best_cell(store, ASKED)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +77,10 @@ def test_sweeps_of_other_data_or_settings_do_not_count(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     store = store_with(tmp_path, FOUR)
-    with pytest.raises(NoBestCellError, match="finish one with `sweeps run TABLE`"):
-        best_cell(store, apply_overrides(BASE, change))
+    asked = replace(ASKED, base=apply_overrides(ASKED.base, change))
+    command = re.escape(run_command(asked, store))
+    with pytest.raises(NoBestCellError, match=f"name another --cell, or run one with: {command}$"):
+        best_cell(store, asked)
 
 
 def test_configurations_scored_on_other_images_do_not_count(tmp_path: Path) -> None:
@@ -83,7 +89,7 @@ def test_configurations_scored_on_other_images_do_not_count(tmp_path: Path) -> N
     other = next(cell for cell in cells if "eval_split" in cell)
     leave(store, sweep, {cell: [30.0] for cell in cells})
     _end(store, cells[other][0], 90.0)
-    best = best_cell(store, BASE)
+    best = best_cell(store, ASKED)
     assert best.miou_held_out == 30.0
 
 
@@ -91,7 +97,7 @@ def test_a_repeated_seed_does_not_count(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("noise-floor",), 1)
     values = {cell: [50.0 if "again" in cell else 40.0] for cell in sweep.plan.cell_trials}
     leave(store, sweep, values)  # type: ignore[arg-type]
-    best = best_cell(store, BASE)
+    best = best_cell(store, ASKED)
     assert (best.miou_held_out, best.num_configs) == (40.0, 2)
 
 
@@ -101,23 +107,23 @@ def test_seeds_of_two_sweeps_are_averaged_together(tmp_path: Path) -> None:
     mious: dict[str, list[float | None]] = {cell: [1.0, 1.0] for cell in wide.plan.cell_trials}
     mious[f3] = [41.0, 61.0]  # seed 0 is III[yes,yes] itself
     leave(store, wide, mious)
-    best = best_cell(store, BASE)
+    best = best_cell(store, ASKED)
     assert (best.miou_held_out, best.num_seeds) == (51.0, 2)
 
 
 def test_without_a_wish_the_best_is_taken_and_the_reason_says_what_it_saw(tmp_path: Path) -> None:
-    choice = choose_cell(store_with(tmp_path, FOUR), BASE, None)
+    choice = choose_cell(store_with(tmp_path, FOUR), ASKED, None)
     assert (choice.cell, choice.by_masks) == ("III[yes,no]", True)
     assert "held-out" in choice.why
     assert "saw the pixel masks of the 30 scored images (train)" in choice.why
 
 
 def test_without_a_sweep_the_papers_full_method_is_taken(tmp_path: Path) -> None:
-    choice = choose_cell(Store(tmp_path), BASE, None)
+    choice = choose_cell(Store(tmp_path), ASKED, None)
     assert (choice.cell, choice.by_masks) == (DEFAULT_CELL, False)
     assert "no ended sweep" in choice.why
 
 
 def test_a_named_cell_is_taken_whatever_is_better(tmp_path: Path) -> None:
-    choice = choose_cell(store_with(tmp_path, FOUR), BASE, "III[no,no]")
+    choice = choose_cell(store_with(tmp_path, FOUR), ASKED, "III[no,no]")
     assert (choice.cell, choice.by_masks) == ("III[no,no]", False)

@@ -115,9 +115,12 @@ def test_other_classes_and_missing_images_are_refused_before_training(
     data: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(data, tmp_path / "copy")
+    digest = check_exportable(VocDataset(root), "test")
     with pytest.raises(DataError, match="no such split"):
         check_exportable(VocDataset(root), "trial")
     image = next((root / "JPEGImages").glob(f"{VocDataset(root).image_ids('test')[0]}*"))
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert check_exportable(VocDataset(root), "test") != digest
     image.unlink()
     with pytest.raises(DataError, match="missing; add the file"):
         check_exportable(VocDataset(root), "test")

@@ -40,7 +40,7 @@ def planned(data: Path, *sources: str) -> Headline:
         ["III"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={}
     )
     chains = make_chains(
-        sweep, "III[yes,yes]", list(sources), PseudoLabelConfig(), TINY_DEEPLAB, "val"
+        sweep, "III[yes,yes]", list(sources), PseudoLabelConfig(), TINY_DEEPLAB, {"val": "0123"}
     )
     return Headline(sweep, "III[yes,yes]", chains, "CAMs of III[yes,yes], <as> asked", True)
 

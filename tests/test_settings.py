@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,23 @@ def test_a_key_given_twice_in_a_file_is_refused(text: str, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="is given twice; give it once") as caught:
         read_config_file(path)
     assert str(caught.value).startswith(f"{path}: '")
+
+
+def test_a_toml_file_is_read_and_what_is_wrong_in_it_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.TOML"
+    file.write_text("\ufefftrain.lr = 0.07\n[labels]\nscales = [0.5, 1.0]\n", encoding="utf-8")
+    settled = settle(TINY, {}, file=file).config
+    assert (settled.train.lr, settled.labels.scales) == (0.07, (0.5, 1.0))
+    for text, told in (
+        ("train: {lr: 0.02}", "not TOML: "),
+        ("[train]\nlr = 1\nlr = 2", "not TOML: Cannot overwrite a value"),
+        (f"a = {'[' * 100_000}", "not TOML: "),
+        (f"a = 1{'0' * 5000}", "not TOML: "),
+        ("[train]\nlr = 2001-02-03", "train.lr = "),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=re.escape(f"{file}: {told}")):
+            settle(TINY, {}, file=file)
 
 
 def test_a_key_given_twice_on_the_command_line_is_refused() -> None:

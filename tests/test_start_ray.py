@@ -3,7 +3,6 @@
 import re
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 
 from sweeps.run import join
 from sweeps.run import resources as run
-from sweeps.run.driver import check_weights
+from sweeps.run.driver import download_weights
 from sweeps.run.join import ClusterError, check_cluster, refusal
 from sweeps.run.ray_here import started
 from sweeps.run.resources import CapacityError, Resources
@@ -169,21 +168,19 @@ def test_why_a_cluster_cannot_be_joined_is_said_with_a_remedy(
     assert re.match(f"--address auto: .*{REFUSALS[said]}", line)
 
 
-def test_each_kind_of_pretrained_weights_is_tried_once_and_none_without_any(
+def test_each_kind_of_named_weights_is_loaded_once_and_no_file_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tried: list[tuple[str, str, Path | None]] = []
+    tried: list[tuple[str, str]] = []
 
-    def build(network: NetworkConfig, weights_file: Path | None) -> None:
-        tried.append((network.backbone, network.weights, weights_file))
+    def build(network: NetworkConfig) -> None:
+        tried.append((network.backbone, network.weights))
 
     monkeypatch.setattr(backbone, "build_backbone", build)
     networks = [
         NetworkConfig(backbone=name, weights=weights)
         for name in ("resnet18", "resnet50")
-        for weights in ("none", "imagenet_v1", "imagenet_v1")
+        for weights in ("none", "imagenet_v1", "imagenet_v1", f"sha256:{'0' * 64}")
     ]
-    check_weights(networks, None)
-    assert tried == [("resnet18", "imagenet_v1", None), ("resnet50", "imagenet_v1", None)]
-    check_weights(networks[:1], None)
-    assert len(tried) == 2
+    download_weights(networks)
+    assert tried == [("resnet18", "imagenet_v1"), ("resnet50", "imagenet_v1")]

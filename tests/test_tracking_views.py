@@ -309,7 +309,9 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
 
 def planned(*sources: str) -> Headline:
     sweep = finished_sweep(("III",), 1)
-    chains = make_chains(sweep, CELL, list(sources), PseudoLabelConfig(), TINY_DEEPLAB, "val")
+    chains = make_chains(
+        sweep, CELL, list(sources), PseudoLabelConfig(), TINY_DEEPLAB, {"val": "0123"}
+    )
     return Headline(sweep, CELL, chains, "asked for")
 
 

@@ -1,5 +1,6 @@
 """The reader of the VOC layout: what it reads, and how it refuses what it cannot use."""
 
+import os
 import re
 import shutil
 import zlib
@@ -313,6 +314,27 @@ def test_a_picture_is_found_in_any_spelling_of_its_ending(root: Path, ending: st
     shutil.copy(picture, root / "JPEGImages/a.webp")
     with refused("JPEGImages: a", "a.webp are both a", "keep one"):
         VocDataset(root).sample("a")
+
+
+def test_a_second_picture_beside_the_jpg_is_refused(root: Path) -> None:
+    Image.new("RGB", (6, 4)).save(root / "JPEGImages/a.png")
+    with refused("JPEGImages: a.jpg and a.png are both a; keep one of them"):
+        VocDataset(root).sample("a")
+
+
+@pytest.mark.parametrize(
+    "name", ["JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml", "classes.txt"]
+)
+def test_a_pipe_is_refused_and_not_waited_for(root: Path, name: str) -> None:
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+
+    def read() -> None:
+        VocDataset(root).sample("a")
+        VocDataset(root).mask("a")
+
+    with pytest.raises((DataError, ClassListError), match=f"{name}: a pipe, socket or device; put"):
+        read()
 
 
 @pytest.mark.parametrize(

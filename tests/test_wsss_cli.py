@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -131,6 +132,19 @@ def test_check_names_every_broken_file_and_the_rest_of_the_table(
     assert "no problem found" not in wsss("data", "check", root).stdout
 
 
+def test_check_demands_masks_of_the_splits_that_are_to_be_scored(
+    drawn: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "voc"))
+    first = VocDataset(root).image_ids("val")[0]
+    for path in root.glob(f"SegmentationClass*/{first}.png"):
+        path.unlink()
+    assert "val: 1 of 3 images have no mask" in succeed("data", "check", root, "--split", "train",
+                                                        "--split", "val")  # fmt: skip
+    assert f"{first}.png: no mask here" in fail("data", "check", root, "--split", "train",
+                                                "--scored", "val")  # fmt: skip
+
+
 def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
     assert f"error: {tmp_path}: no folder JPEGImages" in fail("data", "check", tmp_path)
     assert "give one data set: wsss data check --data FOLDER" in fail("data", "check")
@@ -245,7 +259,11 @@ def test_a_folder_that_holds_other_settings_is_refused(
 
 def test_an_unfinished_training_is_refused_by_infer(run: Path) -> None:
     (run / "checkpoints" / "epoch_0003.pt").unlink()
-    assert "2 of 3 epochs trained; finish with the same" in fail("infer", "--run", run)
+    told = fail("infer", "--run", run)
+    assert "2 of 3 epochs trained; finish it with: " in told
+    words = shlex.split(told.partition("finish it with: ")[2])
+    succeed(*words[words.index("train-cam") :])
+    assert "CAMs of 10 images" in succeed("infer", "--run", run)
 
 
 def test_a_missing_cam_file_is_refused_with_the_command_that_writes_it(run: Path) -> None:
@@ -262,10 +280,25 @@ def test_a_broken_cam_file_is_refused_by_name(run: Path, content: bytes) -> None
     assert "drawn_000000.npz" in fail("evaluate", "--run", run)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}'])
-def test_a_broken_run_file_is_refused_by_name(run: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"classes": 3}'])
+def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
+    run: Path, drawn: Path, settings_file: Path, content: str
+) -> None:
     (run / "run.json").write_text(content)
-    assert "run.json" in fail("infer", "--run", run)
+    told = fail("infer", "--run", run)
+    assert "run.json: damaged; delete it" in told
+    assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
+    (run / "run.json").unlink()
+    succeed("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config",
+            settings_file)  # fmt: skip
+    assert "CAMs of 10 images" in succeed("infer", "--run", run)
+
+
+def test_a_run_file_of_an_earlier_version_is_refused_as_such(run: Path) -> None:
+    saved = json.loads((run / "run.json").read_text())
+    del saved["trained_on"]
+    (run / "run.json").write_text(json.dumps(saved))
+    assert "does not say trained_on, as it is of an earlier version" in fail("infer", "--run", run)
 
 
 def test_a_diverged_training_names_the_rate(
@@ -514,6 +547,31 @@ def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: P
     told = succeed("pseudo-label", "--run", run, "--workers", 0)
     assert "none: mIoU 100.00 % on 10 images" in told
     assert labels_in(run / "pseudo_labels/none") == written
+
+
+def test_corrected_masks_train_nothing_again(run: Path, voc: Path, settings_file: Path) -> None:
+    train = ("train-cam", "--run", run, "--data", voc, "--preset", "tiny", "--config")
+    path = VocDataset(voc).mask_path("drawn_000000")
+    with Image.open(path) as image:
+        mask, palette = np.array(image), image.getpalette()
+    mask[0, 0] = 255
+    corrected = Image.fromarray(mask)
+    corrected.putpalette(palette or [])
+    corrected.save(path)
+    told = succeed(*train, settings_file)
+    assert "epoch" not in told
+    assert f"{run}: trained; now" in told
+    succeed("infer", "--run", run)
+    replace_picture(VocDataset(voc).image_path("drawn_000000"))
+    assert "from before its classes, images or labels changed" in fail(*train, settings_file)
+
+
+def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
+    names = list(VocDataset(voc).classes)
+    (voc / "classes.txt").write_text("\n".join([names[1], names[0], *names[2:]]))
+    for name in ("infer", "evaluate", "pseudo-label"):
+        told = fail(name, "--run", run)
+        assert "class 1 was aeroplane, now it is bicycle; restore them in classes.txt" in told
 
 
 def test_a_data_set_may_lie_elsewhere(

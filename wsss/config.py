@@ -111,7 +111,9 @@ class DataConfig(Settings):
     name: FileName = "VOC2012"
     fingerprint: FileName = Field("unknown", description="digest of splits, labels and masks")
     train_fingerprint: FileName = Field(
-        "unknown", description="the same of the training split alone, which names a training"
+        "unknown",
+        description="digest of the training split's list, pictures and image-level labels, which "
+        "names a training",
     )
     train_split: FileName = Field("train_aug", description="10,582 images on VOC (IV-A)")
     eval_split: FileName = Field(

@@ -49,6 +49,10 @@ def check(
     root: Annotated[Path | None, typer.Argument(help="folder in VOC layout")] = None,
     data: Annotated[Path | None, typer.Option(help="the same, as other commands take it")] = None,
     split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
+    scored: Annotated[
+        list[str] | None,
+        typer.Option(help="splits to be scored, of whose images each needs a mask; default: train"),
+    ] = None,
     decode: Annotated[
         bool, typer.Option("--decode", help="decode every picture: finds truncated ones")
     ] = False,
@@ -66,11 +70,12 @@ def check(
             raise DataError("give one data set: wsss data check --data FOLDER")
         dataset = VocDataset(root or data or Path())
         names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
+        names = list(dict.fromkeys([*names, *(scored or [])]))
         if not names:
             raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
-        scored = [DataConfig().eval_split]
-        report = check_data(dataset, names, scored=scored, decode=decode)
-        against = split_report(dataset, split or dataset.split_names())
+        judged = scored or [DataConfig().eval_split]
+        report = check_data(dataset, names, scored=judged, decode=decode)
+        against = split_report(dataset, names if split else dataset.split_names())
         problems = check_page.problems(report, against)
         if as_json:
             print(check_page.as_json(report, against))

@@ -1,4 +1,4 @@
-"""Settings from outside: dotted overrides and YAML files, refused by name when they are wrong.
+"""Settings from outside: dotted overrides and files, refused by name when they are wrong.
 
 The more specific wins: the command line over a file, a file over the preset and its recipe.
 """
@@ -18,7 +18,7 @@ from wsss.weights import resolve_weights
 S = TypeVar("S", bound=Settings)
 
 MAX_FILE_BYTES = 1 << 20
-"""Of a YAML file; all settings together take some kilobytes."""
+"""Of a settings file; all settings together take some kilobytes."""
 MAX_DEPTH = 20
 """Of nested lists and mappings; settings have two."""
 MAX_INTEGER = 2**63
@@ -118,7 +118,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             parsed[key] = _plain_yaml(value)
         except _RepeatedKeyError as error:
             raise ConfigError(f"--set {quoted(word)}: {error}") from None
-        except _NotYamlError as error:
+        except _UnreadableError as error:
             raise ConfigError(
                 f"--set {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
                 "number, true, false, a word or a list"
@@ -127,24 +127,28 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Read dotted overrides from a YAML or JSON file of sections, `train: {lr: 0.02}`.
+    """Read dotted overrides from a YAML, JSON or TOML file of sections, `train: {lr: 0.02}`.
 
-    Raises ConfigError if the file is missing, is not YAML, is not a mapping, or gives a key twice.
+    A file is TOML if its name says so. Raises ConfigError if it is missing, cannot be parsed, is
+    not a mapping, or gives a key twice.
     """
+    kind, parse, example = "YAML", _plain_yaml, "'train: {lr: 0.02}'"
+    if path.suffix.lower() == ".toml":
+        kind, parse, example = "TOML", _plain_toml, "'train.lr = 0.02'"
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes; give a file of settings")
-        tree = _plain_yaml(content.decode("utf-8"))
+        tree = parse(content.decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from None
+        raise ConfigError(f"{path}: {error.strerror}; give an existing {kind} file") from None
     except _RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (_NotYamlError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}; write 'train: {{lr: 0.02}}'") from None
+    except (_UnreadableError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not {kind}: {error}; write {example}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as 'train: {{lr: 0.02}}'")
+        raise ConfigError(f"{path}: expected sections such as {example}")
     flat: dict[str, Any] = {}
     for section, value in tree.items():
         inside = isinstance(value, dict)
@@ -156,8 +160,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return flat
 
 
-class _NotYamlError(Exception):
-    """Text that is no YAML, or none that settings are written in."""
+class _UnreadableError(Exception):
+    """Text that is no YAML or TOML, or none that settings are written in."""
 
 
 class _RepeatedKeyError(Exception):
@@ -167,7 +171,7 @@ class _RepeatedKeyError(Exception):
 def _plain_yaml(text: str) -> Any:
     """Read YAML without aliases, by which a line can stand for gigabytes, and without depths.
 
-    Raises _NotYamlError or _RepeatedKeyError with the reason in one line.
+    Raises _UnreadableError or _RepeatedKeyError with the reason in one line.
     """
     import yaml  # here, because most command lines have no value to read
 
@@ -175,20 +179,32 @@ def _plain_yaml(text: str) -> Any:
     try:
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise _NotYamlError("aliases such as *x are refused")
+                raise _UnreadableError("aliases such as *x are refused")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise _NotYamlError(f"nested over {MAX_DEPTH} levels deep")
+                raise _UnreadableError(f"nested over {MAX_DEPTH} levels deep")
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         _refuse_repeated_keys(node)
         tree = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
-        raise _NotYamlError(str(error).splitlines()[0][:160]) from None
+        raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     # What its constructors raise for 2001-99-99, !!bool x, !!timestamp x, !!int x.
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
-        raise _NotYamlError(f"{type(error).__name__}: {error}"[:160]) from None
+        raise _UnreadableError(f"{type(error).__name__}: {error}"[:160]) from None
+    _refuse_huge_integers(tree)
+    return tree
+
+
+def _plain_toml(text: str) -> Any:
+    """Read TOML, whose parser refuses repeated keys. Raises _UnreadableError."""
+    import tomllib
+
+    try:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _UnreadableError(str(error).splitlines()[0][:160]) from None
     _refuse_huge_integers(tree)
     return tree
 
@@ -208,7 +224,7 @@ def _refuse_repeated_keys(node: Any) -> None:
 
 def _refuse_huge_integers(tree: Any) -> None:
     if isinstance(tree, int) and abs(tree) >= MAX_INTEGER:
-        raise _NotYamlError("a whole number of over 63 bits")
+        raise _UnreadableError("a whole number of over 63 bits")
     if isinstance(tree, dict):
         tree = [*tree.keys(), *tree.values()]
     if isinstance(tree, list | tuple | set):

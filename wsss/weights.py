@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wsss.config import NetworkConfig
+from wsss.data.files import refuse_pipe
 from wsss.errors import ForeseenError
 
 NAMES = ("imagenet_v1", "imagenet_v2", "none")
@@ -31,6 +32,7 @@ def file_digest(path: Path) -> str:
 
     Raises WeightsError if the file cannot be read.
     """
+    refuse_pipe(path, WeightsError)
     try:
         with path.open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

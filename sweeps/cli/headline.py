@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from sweeps.cli.options import (
     Data,
     FailsAfter,
     Preset,
+    Recheck,
     Recipe,
     Set,
     StoreOption,
@@ -86,6 +86,7 @@ def headline(
         ),
     ] = None,
     store: StoreOption = "results",
+    recheck: Recheck = False,
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
     ] = max(1, (os.cpu_count() or 2) // 2),
@@ -141,12 +142,12 @@ def headline(
         def planned_sweep(cell: str) -> "Sweep":
             return make_sweep(
                 [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
-                weights=weights, num_seeds=1, overrides=asked,
+                weights=weights, num_seeds=1, overrides=asked, recheck=recheck,
             )[0]  # fmt: skip
 
         results = opened(store)
         first = cell if cell not in (None, BEST) else DEFAULT_CELL
-        choice = choose_cell(results, planned_sweep(first).base, cell)
+        choice = choose_cell(results, planned_sweep(first), cell)
         sweep = planned_sweep(choice.cell)
         asked_of_segmentation = parse_assignments(segmentation_settings or [])
         segmentation = apply_overrides(
@@ -160,17 +161,17 @@ def headline(
                 f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
             )
         labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
+        splits = _check_splits(sweep, eval_split, export, recheck=recheck)
         planned = Headline(
             sweep=sweep,
             cell=choice.cell,
-            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, eval_split),
+            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, splits),
             choice=choice.why,
             chosen_by_masks=choice.by_masks,
             export=export,
             export_from=exporting,
         )
         _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
-        _check_splits(root, planned)
         _check_trainings(planned)
         results.check_writable()
         conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
@@ -274,16 +275,24 @@ def _export_sources(
     return chosen
 
 
-def _check_splits(root: Path, planned: "Headline") -> None:
-    """Raise DataError, before anything is trained, if a split cannot be scored or exported."""
+def _check_splits(
+    sweep: "Sweep", scored: str, exported: str | None, *, recheck: bool
+) -> dict[str, str]:
+    """Return the splits to predict, each with a digest of what it holds; the scored one is first.
+
+    Raises DataError, before anything is trained, if one cannot be scored or exported.
+    """
     from sweeps.stages.export import check_exportable
+    from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
 
-    dataset = VocDataset(root)
-    for image_id in dataset.image_ids(planned.chains[0].eval_split):
-        dataset.mask_path(image_id)
-    if planned.export:
-        check_exportable(dataset, planned.export)
+    dataset = VocDataset(sweep.data)
+    report = check_data_once(dataset, [scored], scored=[scored], may_be_empty=True, recheck=recheck)
+    report.raise_if_broken()
+    splits = dict(report.fingerprints)
+    if exported:
+        splits.setdefault(exported, check_exportable(dataset, exported))
+    return splits
 
 
 def _check_trainings(planned: "Headline") -> None:

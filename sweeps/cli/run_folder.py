@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -20,13 +21,17 @@ from filelock import Timeout
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
-from sweeps.store.store import LABEL, Folder, Store, write_json
+from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
 from wsss.commands import command
 from wsss.config import RunConfig
+from wsss.data.classes import CLASS_LIST
 from wsss.identity import cam_id, canonical_json
 from wsss.overrides import ConfigError, validate
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.execution import Execution
+
+KEYS = "config", "data", "weights_file", "classes", "trained_on"
+"""Of run.json."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Run:
     config: RunConfig
     data: Path
     weights_file: Path | None
+    classes: tuple[str, ...]
+    """Those of the data set when it was trained on, in their order."""
     trained_on: Mapping[str, str]
     """What each image held that it was trained on, as sources.py has it."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -45,12 +52,18 @@ class Run:
     def with_images(self, split: str) -> "Run":
         """Return this training with the images of a split at hand.
 
-        Raises ConfigError if those that it was trained on have changed since.
+        Raises ConfigError if the classes or images that it was trained on have changed since.
         """
         from wsss.data.voc import VocDataset
         from wsss.labels.sources import sources_of
 
         dataset, own = VocDataset(self.data), self.config.data.train_split
+        if dataset.classes != self.classes:
+            raise ConfigError(
+                f"{self.data}: its classes have changed since {self.folder} was trained: "
+                f"{_first_difference(self.classes, dataset.classes)}; restore them in "
+                f"{CLASS_LIST}, or train with another --run"
+            )
         now = sources_of(dataset, dataset.image_ids(own))
         both = [*now, *(self.trained_on.keys() - now.keys())]
         changed = [name for name in both if now.get(name) != self.trained_on.get(name)]
@@ -104,6 +117,13 @@ class Run:
         if path.exists() and (difference := _difference(_read(path), saved)):
             self._clear_refused_start(difference)
         write_json(path, saved)
+        write_config(self.folder / "config.json", self.config)
+
+    def training_command(self) -> str:
+        """Return the command that goes on with this training."""
+        words = ["--run", self.folder, "--data", self.data, "--config", self.folder / "config.json"]
+        words += ["--weights", self.weights_file] if self.weights_file else []
+        return command("wsss", "train-cam", *words)
 
     def _clear_refused_start(self, difference: str) -> None:
         """Remove what a start of another training left that was refused, so that nothing is lost.
@@ -124,6 +144,7 @@ class Run:
             "config": json.loads(canonical_json(self.config)),
             "data": str(self.data),
             "weights_file": str(self.weights_file) if self.weights_file else None,
+            "classes": list(self.classes),
             "trained_on": dict(self.trained_on),
         }
 
@@ -138,20 +159,34 @@ def recall(folder: Path) -> Run:
     weights = saved["weights_file"]
     return Run(
         folder, validate(saved["config"]), Path(saved["data"]),
-        Path(weights) if weights else None, saved["trained_on"],
+        Path(weights) if weights else None, tuple(saved["classes"]), saved["trained_on"],
     )  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return what run.json says. Raises ConfigError for a damaged or an old one."""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        known = {key: saved[key] for key in ("config", "data", "weights_file", "trained_on")}
-        dict.items(known["trained_on"])
-        return known
-    except (ValueError, TypeError, KeyError):
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
+        dict(saved.get("trained_on", {})), tuple(saved.get("classes", ()))
+    except (ValueError, TypeError):
+        train = command("wsss", "train-cam", "--run", path.parent)
         raise ConfigError(
-            f"{path}: damaged; delete it and give its `wsss train-cam` command again"
+            f"{path}: damaged; delete it, and give the command that trained it again: {train} "
+            "--data FOLDER and its other options"
         ) from None
+    if lacking := [key for key in KEYS if key not in saved]:
+        raise ConfigError(
+            f"{path}: does not say {lacking[0]}, as it is of an earlier version, whose trainings "
+            "are not gone on with; train again with another --run"
+        )
+    return saved
+
+
+def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """Say how two lists of classes differ, which are not equal."""
+    pairs = zip_longest(before, now, fillvalue="missing")
+    number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
+    return f"class {number} was {old}, now it is {new}"
 
 
 def _some(names: list[str]) -> str:
@@ -164,14 +199,19 @@ def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:
 
     Where the data set lies makes no difference.
     """
-    data = {"fingerprint", "train_fingerprint"}
+    contents = {"fingerprint", "train_fingerprint"}
 
     def settings(saved: dict[str, Any]) -> dict[str, Any]:
-        images = {key: v for key, v in saved["config"]["data"].items() if key not in data}
+        images = {key: v for key, v in saved["config"]["data"].items() if key not in contents}
         return {**saved["config"], "data": images, "weights_file": saved["weights_file"]}
+
+    def images(saved: dict[str, Any]) -> object:
+        return saved["config"]["data"]["train_fingerprint"]
 
     if settings(known) != settings(asked):
         return "with other settings"
-    if (known["config"], known["trained_on"]) != (asked["config"], asked["trained_on"]):
-        return "from before the images, labels or masks of its data set were changed"
-    return ""
+    return (
+        ""
+        if images(known) == images(asked)
+        else "from before its classes, images or labels changed"
+    )

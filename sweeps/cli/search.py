@@ -10,6 +10,7 @@ from sweeps.cli.options import (
     FailsAfter,
     MaxConcurrent,
     Preset,
+    Recheck,
     Recipe,
     Set,
     StoreOption,
@@ -48,6 +49,7 @@ def search(
         int, typer.Option(min=0, help="of the draws; --set rng_seed=... is a training's")
     ] = 0,
     store: StoreOption = "results",
+    recheck: Recheck = False,
     address: Address = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
@@ -86,6 +88,7 @@ def search(
             overrides=overrides,
             objective=objective,
             rng_seed=rng_seed,
+            recheck=recheck,
         )
         say_idle(overrides, [planned.base], run_id)
         split = planned.base.data.train_split

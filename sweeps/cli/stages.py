@@ -13,6 +13,7 @@ import typer
 from sweeps.cli.options import say_idle
 from wsss.commands import command
 from wsss.errors import explained
+from wsss.printable import counted
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sweeps.stages.stage import Crew, Place, Record
     from wsss.config import LabelsConfig
     from wsss.evaluation.score import Score
+    from wsss.evaluation.segmentation_score import SegmentationScore
     from wsss.labels.cam_files import CamFile
     from wsss.segmentation_config import PseudoLabelConfig
 
@@ -35,7 +37,7 @@ def train_cam(
     recipe: Annotated[
         str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
     ] = "default",
-    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML, JSON or TOML file of settings")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
     ] = None,
@@ -177,7 +179,7 @@ def pseudo_label(
     """
     with explained():
         from sweeps.cli.run_folder import recall
-        from sweeps.stages.labels import WriteLabels
+        from sweeps.stages.labels import WriteLabels, label_score
         from wsss.data.check import require_batch
         from wsss.data.voc import VocDataset
         from wsss.overrides import parse_assignments
@@ -197,7 +199,7 @@ def pseudo_label(
                 len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
                 labels.random_walk.batch_size, setting="--set random_walk.batch_size",
             )  # fmt: skip
-        found: dict[str, Any] = {}
+        found: dict[str, SegmentationScore | None] = {}
         with _crew(workers, address, cpus, gpus) as crew:
             for each in [plain, labels] if labels != plain else [labels]:
                 chain = known.chain(each, split)
@@ -207,9 +209,8 @@ def pseudo_label(
                 _refuse_unfinished(known, place)
                 stage = WriteLabels(chain)
                 _complete(stage, place)
-                result = place.result(stage)
-                found[each.refinement] = result["score"]
-                print(f"{target / 'png'}: {result['num_images']} label maps")
+                found[each.refinement] = label_score(chain, place)
+                print(f"{target / 'png'}: {place.result(stage)['num_images']} label maps")
         for name, score in found.items():
             print(f"{name}: {_told(score, labels, known)}")
 
@@ -256,7 +257,7 @@ def _configure(
     check_initial_weights([chosen.network], settled.weights_file)
     say_idle(given, [chosen], run_id)
     trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
-    return Run(run, chosen, dataset.root, settled.weights_file, trained_on)
+    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
@@ -268,7 +269,7 @@ def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
         return warned
     shown = without_warnings(record.numbers)
     numbers = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
-    print(f"{numbers} of {epochs} epochs", flush=True)
+    print(f"{numbers} of {counted(epochs, 'epoch')}", flush=True)
     dead = dead_from_record(record.numbers)
     if dead and not warned:
         print(f"warning: {dead}", flush=True)
@@ -299,9 +300,10 @@ def _refuse_unfinished(run: "Run", place: "Place") -> None:
     stage = TrainCam(run.config)
     if not stage.is_done(place):
         names = place.store.folder(stage.rel).checkpoint_names()
+        whole = counted(run.config.train.epochs, "epoch")
         raise ConfigError(
-            f"{run.folder}: {epochs_of(names[-1]) if names else 0} of {run.config.train.epochs} "
-            "epochs trained; finish with the same `wsss train-cam` command"
+            f"{run.folder}: {epochs_of(names[-1]) if names else 0} of {whole} trained; finish it "
+            f"with: {run.training_command()}"
         )
 
 
@@ -381,11 +383,11 @@ def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...
         print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
 
 
-def _told(score: dict[str, Any] | None, labels: "PseudoLabelConfig", run: "Run") -> str:
+def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
     """Return the score of label maps in words, or why there is none."""
     if score:
-        over = _of_labels(list(score["iou"].values()))
-        return f"mIoU {score['miou']:.2f} % on {score['num_images']} images, over {over}"
+        over = _of_labels(list(score.iou.values()))
+        return f"mIoU {score.miou:.2f} % on {score.num_images} images, over {over}"
     if labels.background == "fixed":
         return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
     return "not scored, as `confident` labels leave pixels out"

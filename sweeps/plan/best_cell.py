@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
+from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, StoreError
@@ -52,13 +53,14 @@ class BestCell:
         )
 
 
-def best_cell(store: Store, base: RunConfig) -> BestCell:
-    """Return the best finished configuration of the ended sweeps with these base settings.
+def best_cell(store: Store, asked: Sweep) -> BestCell:
+    """Return the best finished configuration of the ended sweeps with a sweep's base settings.
 
     A configuration counts when all seeds that a sweep planned for it are finished. One that is
     scored on other images, has another backbone, or only repeats a seed is left out. Of equals, the
     one planned first wins. Raises NoBestCellError if there is none.
     """
+    base = asked.base
     sweeps, unfinished = _ended_sweeps(store, base)
     found: dict[str, tuple[Trial, dict[str, float]]] = {}
     for sweep in sweeps:
@@ -68,7 +70,7 @@ def best_cell(store: Store, base: RunConfig) -> BestCell:
                 first = found.setdefault(config_id(trials[0].config), (trials[0], {}))
                 first[1].update(mious)
     if not found:
-        raise NoBestCellError(_nothing(store, unfinished))
+        raise NoBestCellError(_nothing(store, unfinished, asked))
     trial, mious = max(found.values(), key=lambda one: fmean(one[1].values()))
     return BestCell(
         cell=trial.cells[0],
@@ -81,9 +83,9 @@ def best_cell(store: Store, base: RunConfig) -> BestCell:
     )
 
 
-def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[str]]:
-    """Return the sweeps of these settings without a trial to do, and the names of the others."""
-    ended, unfinished = [], []
+def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep]]:
+    """Return the sweeps of these settings without a trial to do, and those with some."""
+    ended, unfinished = list[Sweep](), list[Sweep]()
     for name in store.sweep_names():
         try:
             sweep = load_sweep(store, name)
@@ -92,10 +94,8 @@ def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[str]
         if sweep.base != base or not set(sweep.table_names) <= TABLES.keys():
             continue
         runs = [store.run(trial.run_id) for trial in sweep.plan.trials]
-        if all(run.metrics() or run.failure() for run in runs):
-            ended.append(sweep)
-        else:
-            unfinished.append(name)
+        has_ended = all(run.metrics() or run.failure() for run in runs)
+        (ended if has_ended else unfinished).append(sweep)
     return ended, unfinished
 
 
@@ -118,16 +118,17 @@ def _held_out(store: Store, trials: tuple[Trial, ...]) -> dict[str, float] | Non
     return mious
 
 
-def _nothing(store: Store, unfinished: list[str]) -> str:
-    remedy = "finish one with `sweeps run TABLE` and the same options, or name a cell with --cell"
+def _nothing(store: Store, unfinished: list[Sweep], asked: Sweep) -> str:
     if unfinished:
         return (
-            f"{store.root}: --cell best needs an ended sweep, and {', '.join(unfinished)} still "
-            f"has trials to do; {remedy}"
+            f"{store.root}: --cell best needs an ended sweep, and {unfinished[0].name} still has "
+            "trials to do; name another --cell, or finish it with: "
+            f"{run_command(unfinished[0], store)}"
         )
     return (
         f"{store.root}: --cell best has nothing to choose from: no ended sweep of the same data, "
-        f"preset and settings has a held-out mIoU; {remedy}"
+        "preset and settings has a held-out mIoU; name another --cell, or run one with: "
+        f"{run_command(asked, store)}"
     )
 
 
@@ -140,15 +141,16 @@ class Choice(NamedTuple):
     """Whether pixel masks of training images chose it."""
 
 
-def choose_cell(store: Store, base: RunConfig, wanted: str | None) -> Choice:
+def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
     """Return the wanted cell, or the best one for `best`; without a wish, the best if there is one.
 
+    asked: a sweep of the settings that are asked for.
     Raises NoBestCellError for `best` in a store that has nothing to choose from.
     """
     if wanted not in (None, BEST):
         return Choice(wanted, f"CAMs of {wanted}, as --cell asks", by_masks=False)
     try:
-        best = best_cell(store, base)
+        best = best_cell(store, asked)
     except NoBestCellError:
         if wanted == BEST:
             raise

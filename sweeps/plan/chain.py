@@ -32,6 +32,8 @@ class ChainConfig(Settings):
     """None: trained on the true masks, the upper bound which needs pixel ground truth."""
     segmentation: DeepLabConfig
     eval_split: FileName = "val"
+    fingerprints: tuple[tuple[FileName, FileName], ...] = ()
+    """Of each split that is predicted: its name, and a digest of its list, pictures and masks."""
     labelled_split: FileName | None = None
     """Images whose labels are made, and which the affinity network learns from; None: those that
     the CAM network was trained on."""
@@ -75,10 +77,13 @@ class ChainConfig(Settings):
 
     @property
     def prediction_id(self) -> str:
-        """Id of its predictions on the evaluation split."""
+        """Id of its predictions on the evaluation split, and of the scores kept beside them."""
         settings = self.segmentation.model_dump(mode="json", include=TEST_SETTINGS)
+        split = self.eval_split, dict(self.fingerprints).get(self.eval_split)
+        data = self.run.data
+        masks = [data.eval_split, data.fingerprint] if self.labels else []  # that score the labels
         return _digest(
-            {"network": self.segmentation_id, "test": settings, "split": self.eval_split}
+            {"network": self.segmentation_id, "test": settings, "split": split, "scored": masks}
         )
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,11 @@ def make_chains(
     sources: list[str],
     labels: PseudoLabelConfig,
     segmentation: DeepLabConfig,
-    eval_split: str,
+    splits: Mapping[str, str],
 ) -> tuple[ChainConfig, ...]:
     """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
 
+    splits: those to predict, each with a digest of what it holds; the first is scored.
     Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
     """
     trials = sweep.plan.cell_trials.get(cell)
@@ -134,7 +135,8 @@ def make_chains(
             run=trials[0].config,
             labels=None if name == SUPERVISED else labels.model_copy(update={"refinement": name}),
             segmentation=segmentation,
-            eval_split=eval_split,
+            eval_split=next(iter(splits)),
+            fingerprints=tuple(splits.items()),
         )
         for name in sources
     )

@@ -33,7 +33,7 @@ from sweeps.plan.sweep import with_data
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.check import DataReport, check_data, require_batch
+from wsss.data.check import DataReport, check_data_once, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
@@ -304,9 +304,11 @@ def make_search(
     overrides: dict[str, Any],
     objective: str = "best",
     rng_seed: int = 0,
+    recheck: bool = False,
 ) -> tuple[Search, DataReport]:
     """Plan a search on a data set, which is checked from end to end first.
 
+    A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
     chosen = named_config(preset)
@@ -324,7 +326,8 @@ def make_search(
             )
     dataset = VocDataset(data.absolute())
     scored = base.data.eval_split
-    report = check_data(dataset, sorted({base.data.train_split, scored}), scored=[scored])
+    splits = sorted({base.data.train_split, scored})
+    report = check_data_once(dataset, splits, scored=[scored], recheck=recheck)
     report.raise_if_broken()
     base = with_data(settled, report, data)
     require_batch(report.num_images[base.data.train_split], base.train.batch_size)

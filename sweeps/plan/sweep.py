@@ -149,7 +149,7 @@ def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
     named = {
         "data.name": data_name(root),
         "data.fingerprint": report.fingerprint,
-        "data.train_fingerprint": report.fingerprints[settled.config.data.train_split],
+        "data.train_fingerprint": report.training_fingerprints[settled.config.data.train_split],
     }
     for key, value in named.items():
         if settled.asked.get(key, value) != value:

@@ -30,6 +30,7 @@ from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.commands import command, own_command
 from wsss.config import NetworkConfig
+from wsss.weights import NAMES
 
 if TYPE_CHECKING:  # those load Ray, or boto3
     from sweeps.run.tune import Round
@@ -66,8 +67,6 @@ class Subject(ABC):
     """What to do while another process drives it."""
     networks: list[NetworkConfig]
     """All that are trained."""
-    weights_file: Path | None
-    """Of their initial weights, if they are not named."""
 
     def __init__(self, store: Store, path: str, title: str) -> None:
         self.store, self.path, self.title = store, path, title
@@ -237,7 +236,7 @@ def run_missing(
     """
     from sweeps.run.tune import run_trials
 
-    check_weights(subject.networks, subject.weights_file)
+    download_weights(subject.networks)
     with ExitStack() as stack:
         lock = stack.enter_context(
             driving(subject.store, subject.path, subject.title, subject.while_driven)
@@ -266,19 +265,18 @@ def run_missing(
         )
 
 
-def check_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
-    """Load the initial weights once here, so that a wrong file is refused before trials start.
+def download_weights(networks: Iterable[NetworkConfig]) -> None:
+    """Load ImageNet weights once here, so that a failed download ends all before trials start.
 
-    Imports torch only if there are any. Raises WeightsError or ConfigError.
+    A file of weights was tried while planning. Imports torch only if there are any to download.
+    Raises WeightsError.
     """
-    named = {(network.backbone, network.weights): network for network in networks}
-    pretrained = [network for network in named.values() if network.weights != "none"]
-    if not pretrained:
-        return
-    from wsss.networks.backbone import build_backbone
+    distinct = {(network.backbone, network.weights): network for network in networks}
+    for network in distinct.values():
+        if network.weights in NAMES and network.weights != "none":
+            from wsss.networks.backbone import build_backbone
 
-    for network in pretrained:
-        build_backbone(network, weights_file)
+            build_backbone(network)
 
 
 # Tracking

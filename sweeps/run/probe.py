@@ -20,7 +20,7 @@ from rich.text import Text
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_bytes, format_seconds
-from sweeps.run.driver import INTERRUPTED, check_weights
+from sweeps.run.driver import INTERRUPTED, download_weights
 from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency, running_ray
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -92,7 +92,7 @@ def run_probes(
 
     Raises WeightsError, ConfigError or CapacityError before any of them starts.
     """
-    check_weights((target.config.network for target in targets), sweep.weights_file)
+    download_weights(target.config.network for target in targets)
     with running_ray(resources):
         at_once, waiting = concurrency(resources), list(targets)
         task, running = _task(resources), dict[Any, ProbeTarget]()

@@ -4,6 +4,7 @@
 <root>/predictions/<prediction_id>/export/    comp6_test_cls.tar  gallery.png  done.json
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -48,7 +49,7 @@ class Export(Predict):
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = place.store.folder(self.images_rel)
         images.pull()
-        with_truth = all(_has_mask(dataset, name) for name in ids)
+        with_truth = all(dataset.has_mask(name) for name in ids)
         path = folder.path / "gallery.png"
         draw_gallery(path, images.path, dataset, ids, with_truth=with_truth, legend=True)
         write_server_tar(images.path, ids, folder.path / TAR_NAME)
@@ -84,19 +85,21 @@ def read_export(store: Store, chain: ChainConfig, split: str) -> Archive | None:
     return Archive(found["split"], found["num_images"], folder.path / TAR_NAME, miou)
 
 
-def check_exportable(dataset: VocDataset, split: str) -> None:
-    """Raise DataError, before anything is trained, for a split that cannot be exported."""
+def check_exportable(dataset: VocDataset, split: str) -> str:
+    """Return a digest of a split's list, and of its pictures and masks as far as there are any.
+
+    Raises DataError, before anything is trained, for a split that cannot be exported.
+    """
     if dataset.classes != VOC_CLASSES:
         raise DataError(
             f"{dataset.root}: {len(dataset.classes)} classes of classes.txt; VOC's server scores "
             "VOC's 20 classes only, so leave --export out"
         )
+    digest = hashlib.sha256()
     for image_id in dataset.image_ids(split):
         dataset.image_size(image_id)
-
-
-def _has_mask(dataset: VocDataset, image_id: str) -> bool:
-    return any(
-        (dataset.root / folder / f"{image_id}.png").is_file()
-        for folder in ("SegmentationClass", "SegmentationClassAug")
-    )
+        paths = [dataset.image_path(image_id)]
+        paths += [dataset.mask_path(image_id)] if dataset.has_mask(image_id) else []
+        for part in (image_id.encode(), *(path.read_bytes() for path in paths)):
+            digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]

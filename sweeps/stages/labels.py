@@ -3,7 +3,6 @@
 infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -34,16 +33,6 @@ class Written:
     """Files that are there, one per image."""
 
     num_images: int
-
-
-@dataclass(frozen=True)
-class WrittenLabels:
-    """Label maps that are there, and how good they are."""
-
-    num_images: int
-    score: SegmentationScore | None
-    """Of the images of the evaluation split among them; None if there are none, and for labels that
-    leave pixels out."""
 
 
 @dataclass(frozen=True)
@@ -222,35 +211,28 @@ class WriteLabels(PerImage):
             return f"{self.id()} {place.data_digest}"
         return super().source(place, image_id)
 
-    def data(self, place: Place) -> str:
-        """Digest of the images, and of the masks that the labels are scored against."""
-        if not place.sources:
-            return ""
-        digest, dataset = hashlib.sha256(place.data_digest.encode()), VocDataset(place.data)
-        for image_id in self._scored(place):
-            digest.update(dataset.mask_path(image_id).read_bytes())
-        return digest.hexdigest()[:16]
-
-    def finish(self, place: Place, folder: Folder) -> WrittenLabels:
-        """Score the labels of the evaluation split (VOC's own `train`) against its masks."""
-        written, scored = self.image_ids(place), self._scored(place)
-        if not scored:
-            return WrittenLabels(len(written), None)
-        images = place.store.folder(self.images_rel)
-        images.pull()
-        return WrittenLabels(
-            len(written), score_folder(images.path, VocDataset(place.data), scored)
-        )
-
-    def _scored(self, place: Place) -> list[str]:
-        if labels_of(self.chain).background != "fixed":
-            return []
-        split, written = self.chain.run.data.eval_split, set(self.image_ids(place))
-        return [i for i in VocDataset(place.data).image_ids(split) if i in written]
+    def finish(self, place: Place, folder: Folder) -> Written:
+        """Count the files."""
+        return Written(len(self.image_ids(place)))
 
     @property
     def _cams(self) -> InferCams | Walk:
         return Walk(self.chain) if self.chain.walks else InferCams(self.chain)
+
+
+def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
+    """Score the label maps of the evaluation split (VOC's own `train`) against its masks of now.
+
+    None if there are none or they are gone, and for labels that leave pixels out.
+    """
+    stage, dataset = WriteLabels(chain), VocDataset(place.data)
+    written = set(stage.image_ids(place))
+    scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
+    if not scored or labels_of(chain).background != "fixed" or not stage.is_done(place):
+        return None
+    images = place.store.folder(stage.images_rel)
+    images.pull({f"{image_id}{stage.suffix}" for image_id in scored})
+    return score_folder(images.path, dataset, scored)
 
 
 def labels_of(chain: ChainConfig) -> PseudoLabelConfig:

@@ -5,17 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from sweeps.plan.chain import ChainConfig
-from sweeps.stages.labels import WriteLabels
+from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, StoreError, write_json
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
+from wsss.data.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
@@ -138,12 +135,11 @@ class Predict(PerImage):
         draw_gallery(folder.path / "gallery.png", images.path, dataset, ids)
         score = score_folder(images.path, dataset, ids)
         training = place.result(TrainDeepLab(self.chain))
-        written = place.store.folder(WriteLabels(self.chain).rel)
-        labels = written.result() if self.chain.labels and written.is_finished() else None
+        labels = self.chain.labels and label_score(self.chain, place)
         return Predicted(
             **asdict(score),
             labels=self.chain.name,
-            labels_score=labels["score"] if labels else None,
+            labels_score=asdict(labels) if labels else None,
             train_images=len(dataset.image_ids(self.chain.run.data.train_split)),
             eval_images=len(ids),
             eval_split=self.chain.eval_split,
@@ -181,16 +177,10 @@ def draw_gallery(
             sample.image_id,
             as_array(read_rgb(sample)),
             dataset.mask(sample.image_id) if with_truth else None,
-            (read_png(predictions / f"{sample.image_id}.png"),),
+            (read_mask(predictions / f"{sample.image_id}.png", len(dataset.classes)),),
         )
         for sample in unlabelled(dataset, shown)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dataset.classes if legend else ()
     draw_segmentation_gallery(path, rows, with_truth=with_truth, class_names=names)
-
-
-def read_png(path: Path) -> NDArray[np.uint8]:
-    """Return a label map [H, W]."""
-    with Image.open(path) as image:
-        return np.array(image, dtype=np.uint8)

@@ -31,7 +31,7 @@ MAX_PROBLEMS = 20
 MAX_ODD = 0.3
 """Share of VOC's and SBD's masks that may hold other classes than their XML, which names difficult
 objects as well."""
-VERSION = 4
+VERSION = 5
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -45,6 +45,8 @@ class DataReport:
     """First 16 hex digits of a SHA-256 over splits, labels, masks and image files."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Split -> the same of this split alone."""
+    training_fingerprints: dict[str, str] = field(default_factory=dict)
+    """Split -> the same without masks, which a training on image-level labels does not see."""
     num_images: dict[str, int] = field(default_factory=dict)
     """Split -> number of images."""
     images_per_class: dict[str, list[int]] = field(default_factory=dict)
@@ -72,12 +74,18 @@ def in_few_lines(problems: list[str], root: Path) -> str:
 
 
 def check_data(
-    dataset: VocDataset, splits: list[str], *, scored: Collection[str], decode: bool = False
+    dataset: VocDataset,
+    splits: list[str],
+    *,
+    scored: Collection[str],
+    may_be_empty: bool = False,
+    decode: bool = False,
 ) -> DataReport:
     """Read every label, mask and image header of the given splits.
 
     A mask is needed by the images of `scored` splits and by those without XML; where an image has
     both, they are compared. Problems are collected, not raised: see `DataReport.raise_if_broken`.
+    may_be_empty: allow images without any class, which can be segmented, but not be trained on.
     decode: decode the pictures as well, which alone finds a truncated JPEG.
     """
     report = DataReport(dataset.root, dataset.classes)
@@ -91,12 +99,14 @@ def check_data(
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
         try:
+            if decode:
+                _decode(dataset, image_id)
             seen[image_id] = _check_image(
-                dataset, image_id, decode=decode, needs_mask=image_id in need_mask
+                dataset, image_id, needs_mask=image_id in need_mask, may_be_empty=may_be_empty
             )
         except DataError as error:
             report.problems.append(str(error))
-            seen[image_id] = CheckedImage((), "", b"", has_mask=False)
+            seen[image_id] = CheckedImage((), "", b"", b"", has_mask=False)
     _count(report, ids, seen)
     _judge_contradictions(report, ids, seen)
     _note(report, ids, seen)
@@ -109,6 +119,9 @@ class CheckedImage(NamedTuple):
     labels: tuple[int, ...]
     label_source: str
     digest: bytes
+    """Of its labels and its picture's file."""
+    mask_digest: bytes
+    """b"" without a mask."""
     has_mask: bool
     contradiction: str = ""
     """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
@@ -116,31 +129,35 @@ class CheckedImage(NamedTuple):
     """Whether the mask is SBD's, drawn by other people than the XML."""
 
 
+def _decode(dataset: VocDataset, image_id: str) -> None:
+    from wsss.data.image import read_image
+
+    read_image(dataset.image_path(image_id))
+
+
 def _check_image(
-    dataset: VocDataset, image_id: str, *, decode: bool, needs_mask: bool
+    dataset: VocDataset, image_id: str, *, needs_mask: bool, may_be_empty: bool
 ) -> CheckedImage:
     """Check one image against its labels and its mask."""
-    from wsss.data.image import read_image  # a remembered check needs neither torch nor NumPy
-    from wsss.data.mask import require_size
+    from wsss.data.mask import require_size  # a remembered check needs neither torch nor NumPy
 
     size = dataset.image_size(image_id)
-    if decode:
-        read_image(dataset.image_path(image_id))
     has_mask = needs_mask or dataset.has_mask(image_id)
     mask = dataset.mask(image_id) if has_mask else None
     if mask is not None:
         require_size(dataset.mask_path(image_id), mask, size)
-    sample = dataset.sample(image_id)
+    sample = dataset.sample(image_id, may_be_empty=may_be_empty)
     digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
-    contradiction, is_sbd = "", False
+    contradiction, is_sbd, mask_digest = "", False, b""
     if mask is not None:
-        digest.update(mask.tobytes())
+        mask_digest = hashlib.sha256(mask.tobytes()).digest()
         if sample.label_source == "xml":
             contradiction = _contradiction(dataset, sample, mask)
             is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
     return CheckedImage(
-        sample.labels, sample.label_source, digest.digest(), has_mask, contradiction, is_sbd
-    )
+        sample.labels, sample.label_source, digest.digest(), mask_digest, has_mask,
+        contradiction, is_sbd,
+    )  # fmt: skip
 
 
 def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]") -> str:
@@ -174,6 +191,9 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
         own.update(f"\n[{split}]\n".encode() + "\n".join(image_ids).encode())
         for image in images:
             own.update(image.digest)
+        report.training_fingerprints[split] = own.hexdigest()[:16]
+        for image in images:
+            own.update(b"|" + image.mask_digest)
         whole.update(own.digest())
         per_class = Counter(k for image in images for k in image.labels)
         report.fingerprints[split] = own.hexdigest()[:16]
@@ -235,7 +255,12 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
 
 
 def check_data_once(
-    dataset: VocDataset, splits: list[str], *, scored: Collection[str], recheck: bool = False
+    dataset: VocDataset,
+    splits: list[str],
+    *,
+    scored: Collection[str],
+    may_be_empty: bool = False,
+    recheck: bool = False,
 ) -> DataReport:
     """Return `check_data`'s report, or the one of an earlier check of the very same files.
 
@@ -245,11 +270,11 @@ def check_data_once(
     listing = _listing(dataset, splits)
     folder = checks_folder()
     if folder is None or not listing:
-        return check_data(dataset, splits, scored=scored)
-    path = folder / f"{_name(dataset, splits, scored)}.json"
+        return check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
+    path = folder / f"{_name(dataset, splits, scored, may_be_empty=may_be_empty)}.json"
     if not recheck and (known := _read(path, listing, dataset)):
         return known
-    report = check_data(dataset, splits, scored=scored)
+    report = check_data(dataset, splits, scored=scored, may_be_empty=may_be_empty)
     if not report.problems and _listing(dataset, splits) == listing:
         _write(path, listing, report)
     return report
@@ -278,8 +303,11 @@ def checks_folder() -> Path | None:
     return cache and cache / "wsss-sweeps" / "checks"
 
 
-def _name(dataset: VocDataset, splits: list[str], scored: Collection[str]) -> str:
-    text = "\n".join([str(dataset.root.resolve()), *splits, "", *sorted(scored)])
+def _name(
+    dataset: VocDataset, splits: list[str], scored: Collection[str], *, may_be_empty: bool
+) -> str:
+    root = str(dataset.root.resolve())
+    text = "\n".join([root, *splits, "", *sorted(scored), *([""] if may_be_empty else [])])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -4,11 +4,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.commands import command
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import DataError, VocDataset, files_of
 from wsss.printable import one_line
@@ -93,7 +95,7 @@ def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
                 seen[image_id] = _histogram(dataset, image_id)
         histograms = [h for image_id in ids[split] if (h := seen[image_id]) is not None]
         report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
-        _compare_with_official(report, split, ids[split])
+        _compare_with_official(report, dataset.root, split, ids[split])
     _find_overlaps(report, ids)
     if TRAINED not in dataset.split_names():
         report.notes.append(
@@ -135,7 +137,7 @@ def _counts(histograms: list[NDArray[np.int64]], num_images: int, num_classes: i
     )  # fmt: skip
 
 
-def _compare_with_official(report: SplitReport, split: str, ids: list[str]) -> None:
+def _compare_with_official(report: SplitReport, root: Path, split: str, ids: list[str]) -> None:
     official = OFFICIAL_SPLITS.get(split)
     if official is None or report.classes != VOC_CLASSES:
         return
@@ -143,9 +145,11 @@ def _compare_with_official(report: SplitReport, split: str, ids: list[str]) -> N
     if report.official[split] or not all(VOC_ID.fullmatch(image_id) for image_id in ids):
         return
     if len(ids) == official.num_images:
+        anew = root.absolute().with_name(f"{root.absolute().name}-anew")
         report.problems.append(
             f"{split}: as many ids as VOC 2012's list ({official.num_images}), but not the same; "
-            "restore the list with: wsss data prepare"
+            "take the list of another copy, such as that of: "
+            f"{command('wsss', 'data', 'prepare', anew)}"
         )
     else:
         report.notes.append(f"{split}: {len(ids)} images, VOC 2012 has {official.num_images}")

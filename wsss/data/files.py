@@ -8,8 +8,15 @@ OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".web
 """In which pictures, masks and labels come from other tools."""
 
 
+def refuse_pipe(path: Path, refusal: type[ForeseenError]) -> None:
+    """Raise `refusal` for a pipe, socket or device, where reading might never end."""
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise refusal(f"{path}: a pipe, socket or device; put a file there")
+
+
 def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
     """Return a file's content. Raises `refusal` if it cannot be read or is over `limit` bytes."""
+    refuse_pipe(path, refusal)
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)

@@ -14,7 +14,7 @@ from zlib import error as zlib_error
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from wsss.data.files import what_is_there
+from wsss.data.files import refuse_pipe, what_is_there
 from wsss.data.voc import DataError
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
@@ -63,6 +63,7 @@ def image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
     """Open a picture or mask; what Pillow raises then and meanwhile becomes a DataError."""
+    refuse_pipe(path, DataError)
     try:
         with Image.open(path, formats=formats) as image:
             yield image

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
 from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
-from wsss.data.files import read_bytes, read_text, what_is_there
+from wsss.data.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.errors import ForeseenError
 from wsss.printable import printable, quoted
 
@@ -177,8 +177,8 @@ class VocDataset:
 
         return image_size(self.image_path(image_id))
 
-    def sample(self, image_id: str) -> Sample:
-        """Return an image with its image-level labels."""
+    def sample(self, image_id: str, *, may_be_empty: bool = False) -> Sample:
+        """Return an image with its image-level labels, of which it needs one unless it may not."""
         path, source = self._file("Annotations", image_id), "xml"
         if path is not None:
             labels = self._labels_from_xml(path)
@@ -190,7 +190,7 @@ class VocDataset:
                 f"{self.root}/Annotations/{image_id}.xml: no annotation here, and no mask; an "
                 "image needs one of them for its labels"
             )
-        if not labels:
+        if not labels and not may_be_empty:
             why = "no <object> below the root" if source == "xml" else f"only 0 or {IGNORE_INDEX}"
             raise DataError(f"{path}: no class present ({why}); an image needs at least one")
         return Sample(image_id, self.image_path(image_id), labels, cast("LabelSource", source))
@@ -229,22 +229,22 @@ class VocDataset:
 
     def _file(self, folder: str, name: str) -> Path | None:
         """Return a file of this name in any spelling of its ending; also a broken link."""
-        path = self.root / folder / f"{name}{ENDINGS[folder][0]}"
-        if path.is_symlink() or path.exists():
-            return path
-        found = self.unusual(folder).get(name, [])
+        usual = f"{name}{ENDINGS[folder][0]}"
+        found = self.unusual(folder).get(name, [usual])
         if len(found) > 1:
             raise DataError(
                 f"{self.root / folder}: {' and '.join(found)} are both {name}; keep one of them"
             )
-        return self.root / folder / found[0] if found else None
+        path = self.root / folder / found[0]
+        refuse_pipe(path, DataError)
+        return path if path.is_symlink() or path.exists() else None
 
     def unusual(self, folder: str) -> dict[str, list[str]]:
-        """Return the files whose ending is not VOC's own, by id; read once."""
+        """Return by id the files that are not one file with VOC's own ending; read once."""
         if folder not in self._unusual:
             usual, files = ENDINGS[folder][0], files_of(self.root, folder)
             self._unusual[folder] = {
-                name: found for name, found in files.items() if f"{name}{usual}" not in found
+                name: found for name, found in files.items() if found != [f"{name}{usual}"]
             }
         return self._unusual[folder]
 

@@ -67,15 +67,15 @@ def read_weights(path: Path | None) -> Weights:
     """Return the weights of a file. Raises WeightsError if it fits no backbone."""
     if path is None:
         return Weights()
-    name, reasons = file_digest(path), []
+    name, reasons = file_digest(path), list[str]()
     for backbone in BACKBONES:
         try:
             build_backbone(NetworkConfig(backbone=backbone, weights=name), path)
         except WeightsError as error:
-            reasons.append(error)
+            reasons.append(str(error))
         else:
             return Weights(backbone, name, path)
-    raise reasons[0]
+    raise WeightsError("\n".join(dict.fromkeys(reasons)))
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from sweeps.plan.headline import (
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.stages.export import read_export
-from sweeps.stages.segmentation import read_png
+from sweeps.stages.segmentation import unlabelled
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
 from sweeps.tables.paper import CITATION
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
+from wsss.data.mask import read_mask
 from wsss.data.voc import VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.identity import cam_id, run_id
@@ -379,11 +380,11 @@ def _data_uri(path: Path) -> str:
 def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
     return GalleryRow(
         image_id,
-        as_array(read_rgb(dataset.sample(image_id))),
+        as_array(read_rgb(*unlabelled(dataset, [image_id]))),
         dataset.mask(image_id),
         tuple(
-            read_png(ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png")
-            for chain in chains
+            read_mask(folder / "png" / f"{image_id}.png", len(dataset.classes))
+            for folder in (ChainFolders(store.root, chain).predictions for chain in chains)
         ),
     )
 

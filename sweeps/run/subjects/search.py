@@ -253,7 +253,7 @@ class DrivenSearch(Subject):
     def __init__(self, search: Search, store: Store, samples: int, limits: PriorLimits) -> None:
         super().__init__(store, f"searches/{search.name}", f"search {search.name}")
         self.search, self.samples, self.limits = search, samples, limits
-        self.networks, self.weights_file = [search.base.network], search.weights_file
+        self.networks = [search.base.network]
         self.history = History(search.folder(store))
         self.lock: Held | None = None
 

@@ -47,7 +47,6 @@ class Tables(Subject):
         super().__init__(store, f"sweeps/{sweep.name}", f"sweep {sweep.name}")
         self.sweep, self.wishes = sweep, wishes
         self.networks = [trial.config.network for trial in sweep.plan.trials]
-        self.weights_file = sweep.weights_file
         self.retry_failed = wishes.retry_failed
         """Whether failures are of an earlier start, and to be tried again."""
         self.named = ("--store", store.address, "--sweep", sweep.name)
