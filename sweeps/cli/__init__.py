@@ -7,7 +7,8 @@ need them, so that `--help` and `plan` answer at once.
 import typer
 
 from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
-from wsss.program import Command, Program
+from sweeps.cli.version import before_any_command
+from wsss.program import HELP, Command, Program
 
 PANELS = {
     "Tables": (
@@ -24,11 +25,12 @@ PANELS = {
 app = typer.Typer(
     cls=Program,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     help="Plan, run and read the tables of a weakly-supervised segmentation paper. "
     "The same `sweeps run` command starts, resumes and extends a sweep.",
 )
+app.callback()(before_any_command)
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store, StoreError, read_json, write_json
-from sweeps.tables.studies import TABLES, by_alias
+from sweeps.tables.find import find_tables
 from sweeps.tables.table import Table
 from wsss.commands import command
 from wsss.config import RunConfig
@@ -48,7 +48,7 @@ class Sweep:
     @cached_property
     def plan(self) -> Plan:
         """The sweep's trials."""
-        return make_plan([TABLES[name] for name in self.table_names], self.base, self.num_seeds)
+        return make_plan(find_tables(self.table_names), self.base, self.num_seeds)
 
     def describe(self) -> str:
         """Return the line under which every result stands: data, network, training, seeds."""
@@ -87,15 +87,9 @@ def make_sweep(
     )  # a sweep that is read needs no data set
     from wsss.data.voc import VocDataset
 
-    table_names = by_alias(table_names)
-    unknown = [name for name in table_names if name not in TABLES]
-    if unknown or not table_names:
-        raise ConfigError(
-            f"no table {printable(', '.join(unknown))}; there are: {', '.join(TABLES)}"
-        )
-    table_names = sorted(set(table_names), key=list(TABLES).index)
+    tables = find_tables(table_names)
     settled = settle(named_config(preset), overrides, weights=weights)
-    require_left_to_settings([TABLES[name] for name in table_names], settled)
+    require_left_to_settings(tables, settled)
     base = settled.config
     dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
@@ -103,7 +97,7 @@ def make_sweep(
     report.raise_if_broken()
     base = with_data(settled, report, data)
     sweep = Sweep(
-        table_names=tuple(table_names),
+        table_names=tuple(table.name for table in tables),
         preset=preset,
         base=base,
         num_seeds=num_seeds,
@@ -214,14 +208,12 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
 
 def _from_saved(saved: Any) -> Sweep:
     """Raises KeyError, TypeError or ValueError for anything that `save_sweep` does not write."""
-    unknown = [name for name in saved["tables"] if name not in TABLES]
-    if unknown or not saved["tables"]:
-        raise ValueError(f"no table {quoted(unknown)}; there are: {', '.join(TABLES)}")
+    tables = find_tables(saved["tables"])
     counts = [saved[key] for key in ("seeds", "train_images", "eval_images")]
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise ValueError(f"{quoted(counts)} is no number of seeds and of images")
     return Sweep(
-        table_names=tuple(saved["tables"]),
+        table_names=tuple(table.name for table in tables),
         preset=str(saved["preset"]),
         base=validate(saved["base"]),
         num_seeds=counts[0],
