@@ -6,7 +6,18 @@ need them, so that `--help` and `plan` answer at once.
 
 import typer
 
-from sweeps.cli import calibrate, doctor, headline, jobs, ledger, report, search, status, sweep
+from sweeps.cli import (
+    calibrate,
+    contents,
+    doctor,
+    headline,
+    jobs,
+    ledger,
+    report,
+    search,
+    status,
+    sweep,
+)
 from sweeps.cli.version import before_any_command
 from wsss.program import HELP, Command, Program
 
@@ -15,7 +26,7 @@ PANELS = {
         sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (sweep.sync, ledger.ledger),
+    "Store": (contents.list, contents.rm, sweep.sync, ledger.ledger),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
     ),
