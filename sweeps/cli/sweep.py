@@ -8,6 +8,8 @@ import typer
 from sweeps.cli.options import (
     AcceptChanges,
     Address,
+    AsCsv,
+    AsJson,
     Cpus,
     Data,
     FailsAfter,
@@ -29,6 +31,8 @@ from sweeps.cli.options import (
     default_preset,
     leave_memory_to_the_system,
     opened,
+    print_cells,
+    require_one_of,
     say,
     say_idle,
 )
@@ -148,7 +152,12 @@ def run(
         raise typer.Exit(drive(Tables(sweep, open_store(store), wishes), resources))
 
 
-def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
+def table(
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
     """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
     from rich.console import Console
 
@@ -157,8 +166,13 @@ def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
 
     leave_memory_to_the_system()
     with explained():
+        require_one_of(json=as_json, csv=as_csv)
         results = opened(store)
-        print_tables(Console(), load_sweep(results, sweep), results)
+        found = load_sweep(results, sweep)
+        if as_json or as_csv:
+            print_cells(results, found, as_json=as_json)
+        else:
+            print_tables(Console(), found, results)
 
 
 def sync(store: StoreOption = "results", sweep: SweepName = None) -> None:
