@@ -101,48 +101,56 @@ def _require_fitting(file: Path, start: RunConfig, filed: Mapping[str, Any]) -> 
         raise ConfigError("\n".join(f"{file}: {line}" for line in str(error).split("\n"))) from None
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+def parse_assignments(assignments: list[str], *, option: str = "--set") -> dict[str, Any]:
     """Parse `key=value` words of a command line, each value as YAML. Raises ConfigError.
 
-    A key that is given twice is refused.
+    A key that is given twice is refused. option: that they were given with.
     """
     parsed: dict[str, Any] = {}
     for word in assignments:
         name, separator, value = word.partition("=")
         key = name.strip()
         if not separator:
-            raise ConfigError(f"--set {quoted(word)} has no '='; write it as train.lr=0.02")
+            raise ConfigError(f"{option} {quoted(word)} has no '='; write it as train.lr=0.02")
         if key in parsed:
-            raise ConfigError(f"--set gives {quoted(key)} twice; give it once")
+            raise ConfigError(f"{option} gives {quoted(key)} twice; give it once")
         try:
             parsed[key] = _plain_yaml(value)
         except _RepeatedKeyError as error:
-            raise ConfigError(f"--set {quoted(word)}: {error}") from None
+            raise ConfigError(f"{option} {quoted(word)}: {error}") from None
         except _NotYamlError as error:
             raise ConfigError(
-                f"--set {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
+                f"{option} {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
                 "number, true, false, a word or a list"
             ) from None
     return parsed
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read dotted overrides from a YAML or JSON file of sections, `train: {lr: 0.02}`.
+def read_yaml(path: Path, *, example: str) -> Any:
+    """Return what a YAML or JSON file holds; example: of its content, for messages.
 
-    Raises ConfigError if the file is missing, is not YAML, is not a mapping, or gives a key twice.
+    Raises ConfigError if the file is missing, too large, not YAML, or gives a key twice.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes; give a file of settings")
-        tree = _plain_yaml(content.decode("utf-8"))
+        return _plain_yaml(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing YAML file") from None
     except _RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}") from None
     except (_NotYamlError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}; write 'train: {{lr: 0.02}}'") from None
+        raise ConfigError(f"{path}: not YAML: {error}; write '{example}'") from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read dotted overrides from a YAML or JSON file of sections, `train: {lr: 0.02}`.
+
+    Raises ConfigError as `read_yaml`, and if the file is not a mapping.
+    """
+    tree = read_yaml(path, example="train: {lr: 0.02}")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as 'train: {{lr: 0.02}}'")
     flat: dict[str, Any] = {}

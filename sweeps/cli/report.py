@@ -93,7 +93,9 @@ def report(
 def _with_tables(sweep: "Sweep", tables: list[str] | None, seeds: int | None) -> "Sweep":
     from sweeps.tables.find import find_tables
 
-    names = tuple(table.name for table in find_tables(tables or sweep.table_names))
+    names = tuple(
+        table.name for table in find_tables(tables or sweep.table_names, sweep.own_tables)
+    )
     return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
 
 
