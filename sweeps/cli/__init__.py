@@ -9,6 +9,7 @@ import typer
 from sweeps.cli import (
     calibrate,
     contents,
+    diff,
     doctor,
     headline,
     jobs,
@@ -24,6 +25,7 @@ from wsss.program import HELP, Command, Program
 PANELS = {
     "Tables": (
         sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
+        diff.diff,
     ),
     "Search and headline": (search.search, headline.headline),
     "Store": (contents.list, contents.rm, sweep.sync, ledger.ledger),

@@ -15,6 +15,7 @@ from sweeps.cli.version import before_any_command
 from wsss.data_cli import data_app
 from wsss.predict_cli import predict
 from wsss.program import HELP, Command
+from wsss.settings_cli import settings
 
 
 def gpu_check(
@@ -44,7 +45,7 @@ def gpu_check(
 PANELS = {
     "Training and CAMs": (stages.train_cam, stages.infer, stages.evaluate),
     "Labels and segmentation": (stages.pseudo_label, predict),
-    "Before a run": (gpu_check,),
+    "Before a run": (settings, gpu_check),
 }
 """Heading in the help -> its commands, in this order."""
 
