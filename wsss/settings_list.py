@@ -112,7 +112,8 @@ def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
     for key, word in words.items():
         if key in schema:
             bound = schema[key]
-            yield f"{word} {bound:,.0f}" if bound < 1e9 and bound == int(bound) else f"{word} {bound:g}"
+            is_short = bound < 1e9 and bound == int(bound)
+            yield f"{word} {bound:,.0f}" if is_short else f"{word} {bound:g}"
 
 
 def _list_range(schema: Mapping[str, Any]) -> str:
