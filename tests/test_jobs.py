@@ -44,7 +44,7 @@ from wsss.overrides import ConfigError
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tables": ("VII",)}, "no table VII"),
+        ({"tables": ("VII",)}, "no table 'VII'; did you mean VI"),
         ({"preset": "huge"}, "no preset 'huge'"),
         ({"settings": ("train.epoch=3",)}, "did you mean train.epochs"),
         ({"data": "data/voc"}, "--data data/voc: give an absolute path"),

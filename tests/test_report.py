@@ -464,7 +464,7 @@ def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["IX"], "no table IX; there are: III"),
+        (["IX"], "no table 'IX'; there are: III"),
         (["--measure", "nicest"], "no measure 'nicest'; there are: fixed"),
         (["--sweep", "other"], "no sweep other"),
     ],

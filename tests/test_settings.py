@@ -12,7 +12,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.cluster.jobs import Request
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.search import make_search, parse_space
@@ -324,3 +326,41 @@ def test_any_settings_are_used_or_refused(
             settled = settle(TINY, parse_assignments(words), file=chosen)
             assert len(run_id(settled.config)) == ID_LENGTH
             assert set(idle(settled.config, settled.asked, run_id)) <= set(settled.asked)
+
+
+# wsss settings
+
+
+def test_every_setting_is_explained_with_a_range_and_the_values_of_all_presets() -> None:
+    said = {line["name"]: line for line in json.loads(shown("--json"))}
+    assert list(said) == list(RunConfig().flat())
+    for name, line in said.items():
+        assert line["default"] == RunConfig().flat()[name]
+        assert line["presets"] == {p: config.flat()[name] for p, config in PRESETS.items()}
+        assert line["range"]
+    assert said["transfer.lambda_s"]["range"] == "number from 0 to 1,000,000"
+    assert said["transfer.lambda_s"]["recipes"] == {"seam": 1.0, "puzzle_cam": 4.0}
+    assert said["transfer.empty_maps"]["range"] == "skip | compare"
+    assert said["transfer.empty_maps"]["is_open"]
+    assert said["train.clip_norm"]["range"] == "number above 0 to 1,000,000 | null"
+    assert said["labels.scales"]["range"] == "list of 1 to 32: number from 0.01 to 16"
+
+
+def test_a_setting_is_found_by_its_section_and_by_its_name_alone() -> None:
+    section = [line["name"] for line in json.loads(shown("transfer", "--json"))]
+    assert section == [name for name in RunConfig().flat() if name.startswith("transfer.")]
+    one = shown("lambda_s")
+    assert one == shown("transfer.lambda_s")
+    assert "weight of L_s in Eq. 7" in one
+    assert "recipe puzzle_cam  4.0" in one
+    both = [line["name"] for line in json.loads(shown("resize", "--json"))]
+    assert both == ["train.resize", "labels.resize"]
+    assert "unknown setting 'transfer.lambda'; did you mean transfer.lambda_s?" in shown(
+        "transfer.lambda", code=2
+    )
+
+
+def shown(*words: str, code: int = 0) -> str:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["settings", *words])
+    assert result.exit_code == code
+    return result.output

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import sweeps.cli
 import sweeps.cli.method
 from sweeps.plan.sweep import make_sweep, save_sweep
+from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from wsss.data.drawn import draw_voc
 
@@ -68,6 +69,22 @@ def test_a_misspelt_command_is_refused_and_the_right_one_named(name: str) -> Non
     result = CliRunner().invoke(APPS[name].app, [word])
     assert result.exit_code == 2
     assert {"sweeps": "plan", "wsss": "infer"}[name] in result.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_a_program_says_its_version_and_commit_and_takes_a_short_word_for_help(name: str) -> None:
+    app, runner = APPS[name].app, CliRunner()
+    said = runner.invoke(app, ["--version"], prog_name=name)
+    assert (said.exit_code, said.output) == (0, f"{name} {code_version()}\n")
+    command = {"sweeps": ["plan"], "wsss": ["data", "check"]}[name]
+    for words in ([], command):
+        short, long = (runner.invoke(app, [*words, option]) for option in ("-h", "--help"))
+        assert (short.exit_code, short.output) == (0, long.output)
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = {"_SWEEPS_COMPLETE": "complete_bash", "COMP_WORDS": "sweeps re", "COMP_CWORD": "1"}
+    assert CliRunner(env=asked).invoke(sweeps.cli.app, prog_name="sweeps").output == "report\n"
 
 
 @pytest.mark.parametrize("words", [("--help",), ("plan", "--help"), ("submit", "--help")])

@@ -1,16 +1,20 @@
 """What a person sees of a sweep's state, from the store and from events."""
 
+import csv
 import io
+import json
 import time
 from pathlib import Path
 
 import pytest
 from finished import finish, finished_sweep
 from rich.console import Console
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
 from sweeps.report.live.cost_lines import (
@@ -75,6 +79,48 @@ def printed(
     show_status(console, store, sweep, by_trial=by_trial, every=every)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+# For scripts
+
+
+def test_status_and_table_give_a_row_per_cell_as_json_and_as_csv(
+    mixed: Store, sweep: Sweep
+) -> None:
+    save_sweep(mixed, sweep)
+
+    def given(*words: str) -> str:
+        result = CliRunner().invoke(app, [*words, "--store", str(mixed.root)])
+        assert result.exit_code == 0
+        return result.output
+
+    said = json.loads(given("status", "--json"))
+    assert said == json.loads(given("table", "--json"))
+    assert said["sweep"] == sweep.name
+    first, second, third, fourth = said["cells"]
+    mious = [miou(mixed, cell(sweep, "no,no", seed)) for seed in (0, 1)]
+    assert first == {
+        "table": "VI", "cell": "VI[no,no]", "labels": "no, no", "measure": "fixed",
+        "paper_miou": 47.82, "mean_miou": pytest.approx(sum(mious) / 2),
+        "sd_over_seeds": pytest.approx(abs(mious[0] - mious[1]) / 2**0.5), "seeds": 2,
+        "planned_seeds": 2, "state": "finished",
+    }  # fmt: skip
+    assert [c["state"] for c in (second, third, fourth)] == ["failed", "started", "missing"]
+    assert (second["seeds"], second["sd_over_seeds"]) == (1, None)
+    rows = list(csv.DictReader(io.StringIO(given("table", "--csv"))))
+    assert rows == list(csv.DictReader(io.StringIO(given("status", "--csv"))))
+    assert rows == [
+        {key: "" if v is None else str(v) for key, v in row.items()} for row in said["cells"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [("--json", "--csv"), ("--json", "--trials"), ("--json", "--watch")]
+)
+def test_options_that_exclude_each_other_are_refused(mixed: Store, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["status", *words, "--store", str(mixed.root)])
+    assert result.exit_code == 2
+    assert "exclude each other; give one of them" in result.output
 
 
 # States

@@ -101,26 +101,26 @@ def _require_fitting(file: Path, start: RunConfig, filed: Mapping[str, Any]) -> 
         raise ConfigError("\n".join(f"{file}: {line}" for line in str(error).split("\n"))) from None
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+def parse_assignments(assignments: list[str], *, option: str = "--set") -> dict[str, Any]:
     """Parse `key=value` words of a command line, each value as YAML. Raises ConfigError.
 
-    A key that is given twice is refused.
+    A key that is given twice is refused. option: that they were given with.
     """
     parsed: dict[str, Any] = {}
     for word in assignments:
         name, separator, value = word.partition("=")
         key = name.strip()
         if not separator:
-            raise ConfigError(f"--set {quoted(word)} has no '='; write it as train.lr=0.02")
+            raise ConfigError(f"{option} {quoted(word)} has no '='; write it as train.lr=0.02")
         if key in parsed:
-            raise ConfigError(f"--set gives {quoted(key)} twice; give it once")
+            raise ConfigError(f"{option} gives {quoted(key)} twice; give it once")
         try:
             parsed[key] = _plain_yaml(value)
         except _RepeatedKeyError as error:
-            raise ConfigError(f"--set {quoted(word)}: {error}") from None
+            raise ConfigError(f"{option} {quoted(word)}: {error}") from None
         except _UnreadableError as error:
             raise ConfigError(
-                f"--set {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
+                f"{option} {quoted(word)}: {quoted(value)} is not a YAML value ({error}); write a "
                 "number, true, false, a word or a list"
             ) from None
     return parsed
@@ -129,26 +129,40 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 def read_config_file(path: Path) -> dict[str, Any]:
     """Read dotted overrides from a YAML, JSON or TOML file of sections, `train: {lr: 0.02}`.
 
-    A file is TOML if its name says so. Raises ConfigError if it is missing, cannot be parsed, is
-    not a mapping, or gives a key twice.
+    Raises ConfigError as `read_tree`, and if the file is not a mapping.
     """
-    kind, parse, example = "YAML", _plain_yaml, "'train: {lr: 0.02}'"
+    is_toml = path.suffix.lower() == ".toml"
+    example = "'train.lr = 0.02'" if is_toml else "'train: {lr: 0.02}'"
+    tree = read_tree(path, example=example)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as {example}")
+    return _flat(path, tree)
+
+
+def read_tree(path: Path, *, example: str) -> Any:
+    """Return what a YAML, JSON or TOML file holds; example: of its content, for messages.
+
+    A file is TOML if its name says so. Raises ConfigError if it is missing, too large, cannot be
+    parsed, or gives a key twice.
+    """
+    kind, parse = "YAML", _plain_yaml
     if path.suffix.lower() == ".toml":
-        kind, parse, example = "TOML", _plain_toml, "'train.lr = 0.02'"
+        kind, parse = "TOML", _plain_toml
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes; give a file of settings")
-        tree = parse(content.decode("utf-8-sig"))
+        return parse(content.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give an existing {kind} file") from None
     except _RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}") from None
     except (_UnreadableError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not {kind}: {error}; write {example}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as {example}")
+
+
+def _flat(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, value in tree.items():
         inside = isinstance(value, dict)

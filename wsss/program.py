@@ -12,6 +12,8 @@ from wsss.errors import ForeseenError, explained
 from wsss.paths import NO_HOME, expanded
 from wsss.printable import SPELLED_OUT
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of a program: what asks for its help, and for that of each of its commands."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Hosts which no proxy reaches: they would be those of the proxy."""
 

@@ -8,6 +8,8 @@ import typer
 
 from sweeps.cli import (
     calibrate,
+    contents,
+    diff,
     doctor,
     headline,
     jobs,
@@ -19,14 +21,16 @@ from sweeps.cli import (
     sweep,
     tracking,
 )
-from wsss.program import Command, Program
+from sweeps.cli.version import before_any_command
+from wsss.program import HELP, Command, Program
 
 PANELS = {
     "Tables": (
         sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
+        diff.diff,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (tracking.sync, tracking.mlflow, ledger.ledger),
+    "Store": (contents.list, contents.rm, tracking.sync, tracking.mlflow, ledger.ledger),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
     ),
@@ -36,11 +40,12 @@ PANELS = {
 app = typer.Typer(
     cls=Program,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     help="Plan, run and read the tables of a weakly-supervised segmentation paper. "
     "The same `sweeps run` command starts, resumes and extends a sweep.",
 )
+app.callback()(before_any_command)
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)

@@ -89,7 +89,7 @@ def submit(
     """
     with explained():
         from sweeps.cluster.jobs import Request, submit
-        from sweeps.tables.studies import by_alias
+        from sweeps.tables.find import find_tables
         from wsss.recipes import with_recipe
 
         execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
@@ -108,7 +108,7 @@ def submit(
         more += ["--retry-failed"] * retry_failed + ["--recheck"] * recheck
         chosen = preset or default_preset(data)
         request = Request(
-            tuple(by_alias(tables)),
+            tuple(table.name for table in find_tables(tables)),
             with_recipe(chosen, recipe),
             data,
             weights,

@@ -11,9 +11,11 @@ import typer
 
 from sweeps.cli import stages
 from sweeps.cli.signals import EndedBySignals
+from sweeps.cli.version import before_any_command
 from wsss.data_cli import data_app
 from wsss.predict_cli import predict
-from wsss.program import Command
+from wsss.program import HELP, Command
+from wsss.settings_cli import settings
 
 
 def gpu_check(
@@ -43,18 +45,19 @@ def gpu_check(
 PANELS = {
     "Training and CAMs": (stages.train_cam, stages.infer, stages.evaluate),
     "Labels and segmentation": (stages.pseudo_label, predict),
-    "Before a run": (gpu_check,),
+    "Before a run": (settings, gpu_check),
 }
 """Heading in the help -> its commands, in this order."""
 
 app = typer.Typer(
     cls=EndedBySignals,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     help="Class activation maps as pseudo-labels: check data, train, infer CAMs, "
     "evaluate, write pseudo-labels, predict, check a GPU.",
 )
+app.callback()(before_any_command)
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(cls=Command, rich_help_panel=_panel)(_command)

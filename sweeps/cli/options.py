@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from sweeps.plan.sweep import Sweep
     from sweeps.store.store import Store
     from wsss.config import Settings
 
@@ -98,6 +99,11 @@ Probe = Annotated[
         "how much memory, and what will the plan cost; keeps nothing",
     ),
 ]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
+AsCsv = Annotated[
+    bool,
+    typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state"),
+]
 AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
@@ -123,6 +129,27 @@ def data_folder(data: str) -> Path:
     if not root.exists():
         say(f"drawing a small data set into {root}")
     return draw_voc(root, kind=DRAWN[data])
+
+
+def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
+    """Print a row per cell, for scripts: as JSON, or else as CSV."""
+    import json
+
+    from sweeps.report.csv_file import records_text
+    from sweeps.report.live import cells
+
+    records = cells.cell_records(sweep, store)
+    text = json.dumps(cells.as_json(sweep, records)) + "\n" if as_json else records_text(records)
+    print(text, end="")
+
+
+def require_one_of(**given: bool) -> None:
+    """Raise ConfigError if more than one of these options is given."""
+    from wsss.overrides import ConfigError
+
+    asked = [f"--{name}" for name, is_given in given.items() if is_given]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)} exclude each other; give one of them")
 
 
 def default_preset(data: str) -> str:

@@ -66,7 +66,6 @@ def report(
     from sweeps.report.terminal import print_document
     from sweeps.report.write import write_document
     from sweeps.store.errors import FORBIDDEN
-    from sweeps.tables.studies import by_alias
     from wsss.overrides import ConfigError
 
     with explained():
@@ -74,7 +73,7 @@ def report(
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
         results = opened(store)
         found = load_sweep(results, sweep)
-        chosen = _with_tables(found, by_alias(tables or []), seeds)
+        chosen = _with_tables(found, tables, seeds)
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
         )
@@ -93,18 +92,13 @@ def report(
             _log(results, built, folder)
 
 
-def _with_tables(sweep: "Sweep", tables: list[str], seeds: int | None) -> "Sweep":
-    names = tuple(sorted(set(tables or sweep.table_names), key=_position))
+def _with_tables(sweep: "Sweep", tables: list[str] | None, seeds: int | None) -> "Sweep":
+    from sweeps.tables.find import find_tables
+
+    names = tuple(
+        table.name for table in find_tables(tables or sweep.table_names, sweep.own_tables)
+    )
     return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
-
-
-def _position(name: str) -> int:
-    from sweeps.tables.studies import TABLES
-    from wsss.overrides import ConfigError
-
-    if name not in TABLES:
-        raise ConfigError(f"no table {name}; there are: {', '.join(TABLES)}")
-    return list(TABLES).index(name)
 
 
 def _log(store: "Store", report: "Report", folder: Path) -> None:

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.sweep import planned
+from sweeps.cli.sweep import chosen_tables, planned
 from wsss.commands import command
 from wsss.errors import explained
+from wsss.program import HELP
 
 if TYPE_CHECKING:
     from sweeps.run.resources import Resources
 
-WORDS_OF_OTHERS = {"ignore_unknown_options": True}
+WORDS_OF_OTHERS = HELP | {"ignore_unknown_options": True}
 """The options of `sweeps run` are not this command's own, and passed on."""
 
 
@@ -68,6 +69,7 @@ def _checked(ctx: typer.Context, words: list[str]) -> "Resources":
         given = parsed.params
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
-    names = ("tables", "preset", "recipe", "data", "weights", "seeds", "settings")
-    planned(*(given[name] for name in names), recheck=given["recheck"])
+    tables = chosen_tables(*(given[key] for key in ("tables", "table_files", "grid", "settings")))
+    names = ("preset", "recipe", "data", "weights", "seeds", "settings")
+    planned(tables, *(given[name] for name in names), recheck=given["recheck"])
     return Resources(None, given["workers"], given["cpus"], given["gpus"])

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, SweepName, leave_memory_to_the_system, opened
+from sweeps.cli.options import (
+    AsCsv,
+    AsJson,
+    StoreOption,
+    SweepName,
+    leave_memory_to_the_system,
+    opened,
+    print_cells,
+    require_one_of,
+)
 from wsss.errors import explained
 
 
@@ -22,6 +31,8 @@ def status(
     every: Annotated[
         float, typer.Option(min=0.2, help="seconds between two looks of --watch")
     ] = 5.0,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
     address: Annotated[
         str | None,
         typer.Option(help="job server of a cluster: ask its head, about the store there"),
@@ -34,21 +45,26 @@ def status(
     from sweeps.report.live.status import show_status
 
     with explained():
+        require_one_of(trials=by_trial, json=as_json, csv=as_csv)
+        require_one_of(watch=watch, json=as_json, csv=as_csv)
         if address:
-            raise typer.Exit(_status_there(address, sweep, by_trial=by_trial))
+            shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
+            raise typer.Exit(_status_there(address, sweep, [word for word in shown if shown[word]]))
         leave_memory_to_the_system()
         results = opened(store)
         found = load_sweep(results, sweep)
+        if as_json or as_csv:
+            print_cells(results, found, as_json=as_json)
+            return
         show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
 
-def _status_there(address: str, sweep: str | None, *, by_trial: bool) -> int:
+def _status_there(address: str, sweep: str | None, options: list[str]) -> int:
     """Print what `sweeps status` prints on a cluster's head; return its exit code."""
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import run_tool
 
-    words = ["sweeps", "status", *(["--sweep", sweep] if sweep else [])]
-    words += ["--trials"] if by_trial else []
+    words = ["sweeps", "status", *(["--sweep", sweep] if sweep else []), *options]
     python = os.environ.get("WSSS_CLUSTER_PYTHON", "python")
     done = run_tool(JobServer(address), words, root=Path.cwd(), store=None, python=python)
     print(done.text, end="")

@@ -1,6 +1,7 @@
 """The commands plan, run and table: a sweep of the paper's tables."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,8 @@ import typer
 from sweeps.cli.options import (
     AcceptChanges,
     Address,
+    AsCsv,
+    AsJson,
     Cpus,
     Data,
     FailsAfter,
@@ -29,6 +32,8 @@ from sweeps.cli.options import (
     default_preset,
     leave_memory_to_the_system,
     opened,
+    print_cells,
+    require_one_of,
     say,
     say_idle,
 )
@@ -38,18 +43,32 @@ from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.run.resources import Resources
+    from sweeps.tables.table import Table
     from wsss.training.prior import PriorLimits
 
 Tables = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="TABLE..."
+        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="[TABLE]..."
+    ),
+]
+TableFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--table", help="a table of your own, as a YAML file (docs/tables.md shows one)"),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="a table of all combinations, e.g. --grid transfer.lambda_s=.1,.5 --grid "
+        "transfer.lambda_bs=0,1; on the full module and both views unless --set says otherwise"
     ),
 ]
 
 
 def plan(
-    tables: Tables,
+    tables: Tables = None,
+    table_files: TableFiles = None,
+    grid: Grid = None,
     preset: Preset = None,
     recipe: Recipe = "default",
     data: Data = "drawn",
@@ -73,7 +92,9 @@ def plan(
 
     leave_memory_to_the_system()
     with explained():
-        sweep = planned(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        chosen = chosen_tables(tables, table_files, grid, settings)
+        sweep = planned(chosen, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        _say_idle_grid(sweep, grid)
         view = PlanView(sweep, opened(store))
         if as_json:
             print(json.dumps(view.as_json()))
@@ -82,7 +103,9 @@ def plan(
 
 
 def run(
-    tables: Tables,
+    tables: Tables = None,
+    table_files: TableFiles = None,
+    grid: Grid = None,
     preset: Preset = None,
     recipe: Recipe = "default",
     data: Data = "drawn",
@@ -138,8 +161,10 @@ def run(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        chosen = chosen_tables(tables, table_files, grid, settings)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
-        sweep = planned(tables, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        sweep = planned(chosen, preset, recipe, data, weights, seeds, settings, recheck=recheck)
+        _say_idle_grid(sweep, grid)
         limits = PriorLimits(warns_after, fails_after)
         if probe is not None:
             raise typer.Exit(_probe(sweep, store, resources, probe, limits))
@@ -148,7 +173,12 @@ def run(
         raise typer.Exit(drive(Tables(sweep, open_store(store), wishes), resources))
 
 
-def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
+def table(
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
     """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
     from rich.console import Console
 
@@ -157,8 +187,13 @@ def table(store: StoreOption = "results", sweep: SweepName = None) -> None:
 
     leave_memory_to_the_system()
     with explained():
+        require_one_of(json=as_json, csv=as_csv)
         results = opened(store)
-        print_tables(Console(), load_sweep(results, sweep), results)
+        found = load_sweep(results, sweep)
+        if as_json or as_csv:
+            print_cells(results, found, as_json=as_json)
+        else:
+            print_tables(Console(), found, results)
 
 
 def _probe(
@@ -172,8 +207,39 @@ def _probe(
     return probe_sweep(sweep, opened(store), resources, tried)
 
 
+def chosen_tables(
+    names: list[str] | None,
+    files: list[Path] | None,
+    grid: list[str] | None,
+    settings: list[str] | None,
+) -> "list[str | Table]":
+    """Return the tables of a command line. Raises ConfigError, also if there is none."""
+    from sweeps.tables.find import find_tables
+    from wsss.overrides import parse_assignments
+
+    own: list[Table] = []
+    if files:
+        from sweeps.tables.own import read_tables
+
+        own += [table for path in files for table in read_tables(path)]
+    if grid:
+        from sweeps.tables.grid import grid_table, parse_grid
+
+        own.append(grid_table(parse_grid(grid), parse_assignments(settings or [])))
+    find_tables([*(names or []), *(table.name for table in own)], own)
+    return [*(names or []), *own]
+
+
+def _say_idle_grid(sweep: "Sweep", grid: list[str] | None) -> None:
+    """Tell a person which settings of a grid make no difference."""
+    from wsss.identity import run_id
+
+    keys = [word.partition("=")[0].strip() for word in grid or []]
+    say_idle(keys, [trial.config for trial in sweep.plan.trials], run_id, "--grid")
+
+
 def planned(
-    tables: list[str],
+    tables: "list[str | Table]",
     preset: str | None,
     recipe: str,
     data: str,

@@ -19,7 +19,7 @@ from sweeps.plan.sweep import require_left_to_settings
 from sweeps.plan.trials import make_plan
 from sweeps.run.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
-from sweeps.tables.studies import TABLES
+from sweeps.tables.find import find_tables
 from wsss.commands import command
 from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, parse_assignments, settle
@@ -72,10 +72,7 @@ class Request:
 
     def check(self) -> None:
         """Raise ConfigError for what the cluster would refuse only after the upload."""
-        unknown = [name for name in self.tables if name not in TABLES]
-        if unknown or not self.tables:
-            raise ConfigError(f"no table {', '.join(unknown)}; there are: {', '.join(TABLES)}")
-        tables = [TABLES[name] for name in self.tables]
+        tables = find_tables(self.tables)
         asked = parse_assignments(list(self.settings))
         weights = self.weights if self.weights in NAMES else None  # a file is read on the cluster
         settled = settle(named_config(self.preset), asked, weights=weights)

@@ -12,7 +12,6 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, StoreError
-from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError
@@ -91,7 +90,7 @@ def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Swee
             sweep = load_sweep(store, name)
         except ConfigError:  # of another version, with settings that are not known here
             continue
-        if sweep.base != base or not set(sweep.table_names) <= TABLES.keys():
+        if sweep.base != base or sweep.own_tables:  # a headline takes the project's cells alone
             continue
         runs = [store.run(trial.run_id) for trial in sweep.plan.trials]
         has_ended = all(run.metrics() or run.failure() for run in runs)

@@ -19,7 +19,10 @@ def run_command(sweep: Sweep, store: Store, *more: str) -> str:
     """
     usual, base = named_config(sweep.preset), sweep.base
     preset, _, recipe = sweep.preset.partition("-")
-    words = [*sweep.table_names, "--preset", preset, "--data", str(sweep.data)]
+    own = {table.name for table in sweep.own_tables}
+    words = [name for name in sweep.table_names if name not in own]
+    words += ["--table", str(store.sweep(sweep.name) / "sweep.json")] if own else []
+    words += ["--preset", preset, "--data", str(sweep.data)]
     words += ["--recipe", recipe] if recipe else []
     if base.network.weights != usual.network.weights:
         words += ["--weights", str(sweep.weights_file or base.network.weights)]

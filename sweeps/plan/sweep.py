@@ -1,5 +1,6 @@
 """A sweep: which tables, from which preset, on which data. Written down before anything runs."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store, StoreError, read_json, write_json
-from sweeps.tables.studies import TABLES, by_alias
+from sweeps.tables.find import find_tables
+from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
 from wsss.commands import command
 from wsss.config import RunConfig
@@ -38,17 +40,29 @@ class Sweep:
     weights_file: Path | None
     num_train_images: int
     num_eval_images: int
+    own_tables: tuple[Table, ...] = ()
+    """Those that are none of the project's."""
 
     @property
     def name(self) -> str:
         """Equal for equal tables and settings, so that the same command finds its sweep again."""
         tables = "-".join(self.table_names)
-        return f"{tables}-{self.preset}-{self.base.data.name}-{config_id(self.base)[:6]}"
+        return f"{tables}-{self.preset}-{self.base.data.name}-{self._digest[:6]}"
+
+    @cached_property
+    def _digest(self) -> str:
+        """Of the settings, and of what the cells of own tables are."""
+        digest = config_id(self.base)
+        if self.own_tables:
+            plan = make_plan(self.own_tables, self.base, 1)
+            cells = {cell: trials[0].run_id for cell, trials in plan.cell_trials.items()}
+            digest = hashlib.sha256(f"{digest} {sorted(cells.items())}".encode()).hexdigest()
+        return digest
 
     @cached_property
     def plan(self) -> Plan:
         """The sweep's trials."""
-        return make_plan([TABLES[name] for name in self.table_names], self.base, self.num_seeds)
+        return make_plan(find_tables(self.table_names, self.own_tables), self.base, self.num_seeds)
 
     def describe(self) -> str:
         """Return the line under which every result stands: data, network, training, seeds."""
@@ -65,7 +79,7 @@ class Sweep:
 
 
 def make_sweep(
-    table_names: Sequence[str],
+    tables: Sequence[str | Table],
     *,
     preset: str,
     data: Path,
@@ -76,6 +90,7 @@ def make_sweep(
 ) -> "tuple[Sweep, DataReport]":
     """Plan a sweep on a data set, which is checked from end to end first.
 
+    tables: names, and tables that are none of the project's.
     preset: with its recipe, if it is not the default one (`with_recipe`).
     A data set that was found whole and has not changed since is not read again unless `recheck`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
@@ -86,15 +101,13 @@ def make_sweep(
     )  # a sweep that is read needs no data set
     from wsss.data.voc import VocDataset
 
-    table_names = by_alias(table_names)
-    unknown = [name for name in table_names if name not in TABLES]
-    if unknown or not table_names:
-        raise ConfigError(
-            f"no table {printable(', '.join(unknown))}; there are: {', '.join(TABLES)}"
-        )
-    table_names = sorted(set(table_names), key=list(TABLES).index)
+    own_tables = tuple(table for table in tables if isinstance(table, Table))
+    names = [table.name if isinstance(table, Table) else table for table in tables]
+    planned = find_tables(names, own_tables)
     settled = settle(named_config(preset), overrides, weights=weights)
-    require_left_to_settings([TABLES[name] for name in table_names], settled)
+    for table in own_tables:
+        _require_fitting(table, settled.config)
+    require_left_to_settings(planned, settled)
     base = settled.config
     dataset = VocDataset(data.absolute())
     splits = sorted({base.data.train_split, base.data.eval_split})
@@ -102,7 +115,7 @@ def make_sweep(
     report.raise_if_broken()
     base = with_data(settled, report, data)
     sweep = Sweep(
-        table_names=tuple(table_names),
+        table_names=tuple(table.name for table in planned),
         preset=preset,
         base=base,
         num_seeds=num_seeds,
@@ -110,11 +123,21 @@ def make_sweep(
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         num_eval_images=report.num_images[base.data.eval_split],
+        own_tables=own_tables,
     )
     for trial in sweep.plan.trials:  # planning refuses a cell that does not fit these settings
         require_batch(sweep.num_train_images, trial.config.train.batch_size)
     check_initial_weights((trial.config.network for trial in sweep.plan.trials), sweep.weights_file)
     return sweep, report
+
+
+def _require_fitting(table: Table, base: RunConfig) -> None:
+    """Raise ConfigError, which names the cell, for one that does not fit the settings."""
+    for reference, cell in table.cells():
+        try:
+            apply_overrides(base, cell.overrides)
+        except ConfigError as error:
+            raise ConfigError(f"{reference}: {str(error).splitlines()[0]}") from None
 
 
 def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
@@ -173,7 +196,7 @@ def save_sweep(store: Store, sweep: Sweep) -> None:
 
 
 def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
-    """Return what `sweep_from_json` reads."""
+    """Return what `sweep_from_json` reads, and tables of the sweep's own."""
     return {
         "tables": sweep.table_names,
         "preset": sweep.preset,
@@ -183,6 +206,7 @@ def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
         "weights_file": str(sweep.weights_file) if sweep.weights_file else None,
         "train_images": sweep.num_train_images,
         "eval_images": sweep.num_eval_images,
+        SWEEP_KEY: [definition(table) for table in sweep.own_tables],
     }
 
 
@@ -223,14 +247,13 @@ def sweep_from_json(saved: Any) -> Sweep:
 
     Raises KeyError, TypeError or ValueError for anything that `sweep_to_json` does not write.
     """
-    unknown = [name for name in saved["tables"] if name not in TABLES]
-    if unknown or not saved["tables"]:
-        raise ValueError(f"no table {quoted(unknown)}; there are: {', '.join(TABLES)}")
+    own_tables = define_tables(saved.get(SWEEP_KEY, []), SWEEP_KEY)
+    tables = find_tables(saved["tables"], own_tables)
     counts = [saved[key] for key in ("seeds", "train_images", "eval_images")]
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise ValueError(f"{quoted(counts)} is no number of seeds and of images")
     return Sweep(
-        table_names=tuple(saved["tables"]),
+        table_names=tuple(table.name for table in tables),
         preset=str(saved["preset"]),
         base=validate(saved["base"]),
         num_seeds=counts[0],
@@ -238,4 +261,5 @@ def sweep_from_json(saved: Any) -> Sweep:
         weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,
         num_train_images=counts[1],
         num_eval_images=counts[2],
+        own_tables=own_tables,
     )

@@ -1,9 +1,9 @@
-"""A report's records as CSV: numbers unrounded, for spreadsheets and scripts."""
+"""Records as CSV: numbers unrounded, for spreadsheets and scripts."""
 
 import csv
 from io import StringIO
 
-from sweeps.report.document import Document
+from sweeps.report.document import Document, Records
 from wsss.printable import printable
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -11,10 +11,15 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_text(document: Document) -> str:
-    """Return a header and a line per record."""
+    """Return a header and a line for each record of a report."""
+    return records_text(document.records)
+
+
+def records_text(records: Records) -> str:
+    """Return a header and a line for each record."""
     buffer = StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    for record in (document.records.columns, *document.records.rows):
+    for record in (records.columns, *records.rows):
         writer.writerow([safe(value) for value in record])
     return buffer.getvalue()
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # locks and buckets are for those who write or have one: read
     from sweeps.store.remote import Remote
 
 DONE, LABEL = "done.json", "stage.json"
+SAY_THERE = (DONE, "sweep.json", "search.json")
+"""Files without which a folder is taken for unfinished, or for nothing."""
 SAY_WAITING_AFTER = 30.0
 """Seconds that another process may hold a stage before a person is told."""
 
@@ -294,6 +297,17 @@ class Store:
     def pull_folder(self, path: Path) -> None:
         """Bring any folder under the root here."""
         self.remote.pull_folder(path)
+
+    def remove(self, rel: str) -> None:
+        """Delete a folder here and in the bucket, first the files that say that it is there."""
+        here = (path for path in (self.root / rel).rglob("*") if path.is_file())
+        names = {path.relative_to(self.root).as_posix() for path in here}
+        names |= self.remote.objects(rel).keys()
+        for name in sorted(names, key=lambda name: (Path(name).name not in SAY_THERE, name)):
+            (self.root / name).unlink(missing_ok=True)
+            self.remote.delete(name)
+        if (self.root / rel).exists():
+            shutil.rmtree(self.root / rel)
 
     @property
     def artifact_location(self) -> str:

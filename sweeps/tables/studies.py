@@ -5,7 +5,6 @@ paper's number there too. To add a table, write it here and name it in `STUDIES`
 tracking, statistics and the report need nothing else.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from sweeps.tables.paper import (
@@ -335,8 +334,3 @@ TABLES = {table.name: table for table in (*PAPER_TABLES, *STUDIES)}
 
 ALIASES = {"views": "III", "modules": "IV", "lambdas": "V", "attention": "VI"}
 """Words for the paper's tables on the command line."""
-
-
-def by_alias(names: Iterable[str]) -> list[str]:
-    """Return table names with aliases replaced."""
-    return [ALIASES.get(name, name) for name in names]

@@ -72,7 +72,10 @@ class Table:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 yield self.reference(row, column), cell
 
+    def labels(self, row: Row, column: str) -> tuple[str, ...]:
+        """Return what names a cell within the table: the row's labels, the column's if several."""
+        return row.labels if len(self.columns) == 1 else (*row.labels, column)
+
     def reference(self, row: Row, column: str) -> str:
         """Return a cell's name, which is unique within the table."""
-        parts = row.labels if len(self.columns) == 1 else (*row.labels, column)
-        return f"{self.name}[{','.join(parts)}]"
+        return f"{self.name}[{','.join(self.labels(row, column))}]"

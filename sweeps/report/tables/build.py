@@ -124,8 +124,7 @@ class _Weighed:
         for row in self.table.rows:
             for column, cell in zip(self.table.columns, row.cells, strict=True):
                 reference = self.table.reference(row, column)
-                single = len(self.table.columns) == 1
-                labels = row.labels if single else (*row.labels, column)
+                labels = self.table.labels(row, column)
                 found[reference] = self._cell(reference, labels, cell.paper, links)
         return found
 

@@ -1,0 +1,207 @@
+"""What a store holds, an entry per sweep, search and headline, and what removing one deletes."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from sweeps.plan.search import History, best_trials
+from sweeps.plan.states import Metrics, folder_names, read_metrics
+from sweeps.plan.sweep import load_sweep
+from sweeps.store.store import Store, StoreError, read_json
+from wsss.printable import printable
+
+Kind = Literal["sweep", "search", "headline"]
+ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
+"""Folder of the store for each kind."""
+FILES: dict[Kind, str] = {
+    "sweep": "sweep.json", "search": "search.json", "headline": "headline.csv"
+}  # fmt: skip
+"""The file that each of its folders has."""
+MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
+"""Rooms whose results need a training beyond its score."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sweep, search or headline of a store."""
+
+    kind: Kind
+    name: str
+    changed: float
+    """When its description was last written, in seconds since 1970."""
+    tables: tuple[str, ...] = ()
+    data: str = ""
+    preset: str = ""
+    recipe: str = ""
+    done: int = 0
+    """Finished trainings; of a search, those that have ended."""
+    total: int | None = None
+    """None for a search, which can always be taken further."""
+    best: str = ""
+    """The best cell, trial, or source of labels."""
+    best_miou: float | None = None
+    """Percent: of a cell at the fixed score, mean over finished seeds; of a search, its objective;
+    of a headline, the segmentation network's."""
+    problem: str = ""
+    """Why it cannot be read."""
+    trainings: frozenset[str] = field(default=frozenset(), repr=False)
+    """cam_id of each."""
+    scores: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """run_id of each -> cam_id of its training."""
+
+    @property
+    def path(self) -> str:
+        """Its folder in the store."""
+        return f"{ROOMS[self.kind]}/{self.name}"
+
+
+def read_entries(store: Store) -> list[Entry]:
+    """Return everything in a store that was started by name, the newest first."""
+    metrics, entries = read_metrics(store), []
+    for kind, room in ROOMS.items():
+        for name in folder_names(store.root / room):
+            path = store.root / room / name / FILES[kind]
+            if path.exists():
+                entries.append(_read(store, kind, path, metrics))
+    return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
+
+
+def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
+    name, changed = path.parent.name, path.stat().st_mtime
+    try:
+        if kind == "sweep":
+            known = _of_sweep(store, name, metrics)
+        elif kind == "search":
+            known = _of_search(path)
+        else:
+            known = _of_headline(path)
+    except StoreError as error:
+        known = {"problem": str(error)}
+    except (KeyError, TypeError, ValueError) as error:
+        known = {"problem": f"{path}: cannot be read ({type(error).__name__}: {error})"}
+    return Entry(kind, name, changed, **known)
+
+
+def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
+    sweep = load_sweep(store, name)
+    preset, _, recipe = sweep.preset.partition("-")
+    cells = {
+        cell: fmean(found)
+        for cell, trials in sweep.plan.cell_trials.items()
+        if (found := [metrics[t.run_id]["miou_fixed"] for t in trials if t.run_id in metrics])
+    }
+    best = max(cells, key=cells.__getitem__, default="")
+    trials = sweep.plan.trials
+    return {
+        "tables": sweep.table_names, "data": sweep.base.data.name, "preset": preset,
+        "recipe": recipe or "default", "done": sum(t.run_id in metrics for t in trials),
+        "total": len(trials), "best": best, "best_miou": cells.get(best),
+        "trainings": frozenset(t.cam_id for t in trials),
+        "scores": {t.run_id: t.cam_id for t in trials},
+    }  # fmt: skip
+
+
+def _of_search(path: Path) -> dict[str, Any]:
+    saved, history = read_json(path), History(path.parent)
+    preset, _, recipe = saved["preset"].partition("-")
+    trials = history.trials()
+    best = next(iter(best_trials(trials, 1)), None)
+    return {
+        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe or "default",
+        "done": sum(trial.ended for trial in trials),
+        "best": best.name if best else "", "best_miou": best.objective if best else None,
+        "trainings": frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
+    }  # fmt: skip
+
+
+def _of_headline(path: Path) -> dict[str, Any]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [
+            line for line in csv.DictReader(file)
+            if line["origin"].startswith("measured")
+            and (line["table"], line["quantity"]) == ("I", "mIoU")
+        ]  # fmt: skip
+    if not lines:
+        return {}
+    best = max(lines, key=lambda line: float(line["percent"]))
+    preset, _, recipe = best["preset"].partition("-")
+    return {
+        "tables": (best["cell"],), "data": best["data"].split()[0], "preset": preset,
+        "recipe": recipe or "default", "done": len(lines), "total": len(lines),
+        "best": best["method"], "best_miou": float(best["percent"]),
+    }  # fmt: skip
+
+
+# Removing
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What removing an entry deletes."""
+
+    entry: Entry
+    results: tuple[str, ...] = ()
+    """Folders of scores, counts and trainings, <room>/<id>, in the order of their deletion."""
+    num_kept: int = 0
+    """Of its trainings, those that something else uses."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All folders; the entry's own last, so that an interrupted removal can be repeated."""
+        return (*self.results, self.entry.path)
+
+
+def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
+    """Return what removing a sweep, search or headline deletes.
+
+    results: also its scores and trainings that no other entry names and no label maps or
+    segmentation networks were made of. Raises StoreError for a name that is not there, and with
+    `results` if any entry cannot be read, as nobody knows what it uses.
+    """
+    entries = read_entries(store)
+    named = [entry for entry in entries if entry.name == name]
+    if not named:
+        there = ", ".join(entry.name for entry in entries) or "none"
+        raise StoreError(
+            f"{store.root}: no sweep, search or headline {printable(name)}; there are: "
+            f"{printable(there)}"
+        )
+    entry = named[0]
+    if not results:
+        return Removal(entry)
+    for other in entries:
+        if other.problem:
+            raise StoreError(
+                f"{other.problem}; until {other.name} can be read or is removed without "
+                "--results, nobody knows which trainings it uses"
+            )
+    others = [other for other in entries if other is not entry]
+    made_of = _made_of(store)
+    used = made_of.union(*(other.trainings for other in others))
+    trainings = entry.trainings - used
+    scores = {run for run, cam in entry.scores.items() if cam not in made_of}
+    scores = scores.difference(*(other.scores for other in others))
+    counts = {
+        name for name in folder_names(store.root / "counts")
+        if _need(store, f"counts/{name}", "cams") in trainings
+    }  # fmt: skip
+    wanted = (("runs", scores), ("counts", counts), ("cams", trainings))
+    here = {room: folder_names(store.root / room) for room, _ in wanted}
+    found = tuple(f"{room}/{id_}" for room, ids in wanted for id_ in sorted(ids & here[room]))
+    return Removal(entry, found, len(entry.trainings & used & here["cams"]))
+
+
+def _made_of(store: Store) -> frozenset[str]:
+    """Return the cam_id of each training that label maps and what follows were made of."""
+    rels = (f"{room}/{name}" for room in MADE_OF_CAMS for name in folder_names(store.root / room))
+    return frozenset(need for rel in rels if (need := _need(store, rel, "cams")))
+
+
+def _need(store: Store, rel: str, room: str) -> str | None:
+    """Return the id of what a finished stage was made from."""
+    found = store.folder(rel).result() or {}
+    need = found.get("made_from", {}).get(room)
+    return str(need) if need else None

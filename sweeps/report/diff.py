@@ -1,0 +1,173 @@
+"""Two runs or cells side by side: what was set otherwise, and what came of it. mIoU in percent."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.plan.sweep import Sweep
+from sweeps.plan.trials import Trial
+from sweeps.report.tables.model import Measure
+from sweeps.report.tables.results import Results
+from sweeps.report.words import interval, number, signed
+from sweeps.store.store import Store, StoreError, read_json
+from wsss.identity import cam_id, canonical
+from wsss.overrides import validate
+from wsss.printable import counted, printable
+
+PAIRED = "95 % interval over images, paired"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of both sides, in percent; None where a side lacks it."""
+
+    a: float | None
+    b: float | None
+    low: float | None = None
+    high: float | None = None
+    """95 % bootstrap interval of b - a over images, the same ones for both; None without counts."""
+
+    @property
+    def difference(self) -> float | None:
+        """b - a."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What parts two runs or cells; means over the seeds that are compared."""
+
+    a: str
+    b: str
+    runs_a: tuple[str, ...]
+    runs_b: tuple[str, ...]
+    paired_by_seed: bool
+    """Whether both sides have the same seeds."""
+    settings: tuple[tuple[str, object, object], ...]
+    """(setting, value of a, value of b) of those with an effect."""
+    measures: Mapping[str, Figure]
+    classes: Mapping[str, Figure]
+    """IoU per class at the fixed score."""
+    same_images: bool
+    """Whether both are scored on the same images; if not, no interval is given."""
+
+
+def find_trials(store: Store, sweep: Sweep | None, name: str) -> tuple[Trial, ...]:
+    """Return the trials of a cell of a sweep, or the one of a run id. Raises StoreError."""
+    cells = sweep.plan.cell_trials if sweep else {}
+    if name in cells:
+        return cells[name]
+    # Any other name is looked for among the folders alone, so that it cannot lead out of them.
+    folders = (store.root / "runs").glob("*/config.json")
+    paths = {path.parent.name: path for path in folders}
+    if name in paths:
+        config = validate(read_json(paths[name]))
+        return (Trial(config, name, cam_id(config), (name,)),)
+    known = [*cells, *paths]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"cells: {', '.join(cells) or 'none'}"
+    where = f"sweep {sweep.name} has no cell" if sweep else "there is no sweep"
+    raise StoreError(
+        f"{printable(name)}: {where}, and {store.root} no run of this name; {printable(hint)}"
+    )
+
+
+def compare(
+    store: Store, a: tuple[str, Sequence[Trial]], b: tuple[str, Sequence[Trial]]
+) -> Difference:
+    """Compare two sides, each a name and its trials, on the finished seeds that they share.
+
+    Without a shared seed, on all finished ones. Raises StoreError if a side has none.
+    """
+    trials = {trial.run_id: trial for trial in (*a[1], *b[1])}
+    by_measure = {
+        measure: Results(store, list(trials.values()), measure)
+        for measure in (Measure.fixed, Measure.best)
+    }
+    fixed = by_measure[Measure.fixed]
+    seeds_a, seeds_b = (_finished(fixed, *side) for side in (a, b))
+    common = sorted(seeds_a.keys() & seeds_b.keys())
+    ids_a = [seeds_a[seed] for seed in common or sorted(seeds_a)]
+    ids_b = [seeds_b[seed] for seed in common or sorted(seeds_b)]
+    measures = {}
+    for measure in Measure:
+        means = (_mean([fixed.miou(run, measure) for run in ids]) for ids in (ids_a, ids_b))
+        counted_at = by_measure.get(measure)
+        ends = counted_at.image_difference(ids_b, ids_a) if counted_at else None
+        measures[measure.value] = Figure(*means, *(ends or (None, None)))
+    flat_a, flat_b = (canonical(trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
+    return Difference(
+        a[0], b[0], tuple(ids_a), tuple(ids_b), bool(common),
+        tuple((key, v, flat_b[key]) for key, v in flat_a.items() if flat_b[key] != v),
+        measures, _classes(fixed, ids_a, ids_b), fixed.resampled([*ids_a, *ids_b]) is not None,
+    )  # fmt: skip
+
+
+def print_difference(console: Console, found: Difference) -> None:
+    """Print settings, mIoU and classes, a table each."""
+    for letter, name, runs in (("A", found.a, found.runs_a), ("B", found.b, found.runs_b)):
+        seeds = counted(len(runs), "run")
+        console.print(Text(f"{letter}: {name} ({seeds}: {' '.join(runs)})"), soft_wrap=True)
+    if not found.paired_by_seed:
+        console.print(Text("no seed in common: a difference may be one of seeds alone"))
+    if not found.settings:
+        console.print(Text("\nno setting with an effect differs"))
+    else:
+        grid = _grid("setting", "A", "B")
+        for row in found.settings:
+            grid.add_row(*(Text(str(value)) for value in row))
+        console.print(Text(), grid)
+    console.print(Text(), _figures("mIoU", found.measures, PAIRED))
+    if not found.same_images:
+        console.print(Text("no interval: they are not scored on the same two images or more"))
+    console.print(Text(), _figures("IoU at the fixed score", found.classes))
+
+
+def _finished(results: Results, name: str, trials: Sequence[Trial]) -> dict[int, str]:
+    """Return seed -> run id of a side's finished trials."""
+    found = {t.config.rng_seed: t.run_id for t in trials if results.by_id[t.run_id].metrics}
+    if not found:
+        raise StoreError(f"{printable(name)}: no seed of it is finished; run its table first")
+    return found
+
+
+def _classes(results: Results, ids_a: Sequence[str], ids_b: Sequence[str]) -> dict[str, Figure]:
+    """Return class -> mean IoU of both sides; None for one that a side never meets."""
+    sides = []
+    for ids in (ids_a, ids_b):
+        metrics = [found for run in ids if (found := results.by_id[run].metrics)]
+        names = ("background", *metrics[0]["classes"])
+        ious = zip(*(found["iou_fixed"] for found in metrics), strict=True)
+        sides.append(dict(zip(names, map(_mean, ious), strict=True)))
+    a, b = sides
+    return {name: Figure(a.get(name), b.get(name)) for name in a | b}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _grid(*heads: str) -> Table:
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for index, head in enumerate(heads):
+        grid.add_column(head, justify="right" if index and heads[0] != "setting" else "left")
+    return grid
+
+
+def _figures(name: str, figures: Mapping[str, Figure], with_interval: str = "") -> Table:
+    grid = _grid(name, "A", "B", "B - A", *([with_interval] if with_interval else []))
+    for key, figure in figures.items():
+        bounds = None
+        if figure.low is not None and figure.high is not None:
+            bounds = (figure.low, figure.high)
+        cells = [key, number(figure.a), number(figure.b), signed(figure.difference)]
+        cells += [interval(bounds, sign=True)] if with_interval else []
+        grid.add_row(*map(Text, cells))
+    return grid

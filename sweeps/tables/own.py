@@ -1,0 +1,164 @@
+"""Tables from outside the project: of a file, or of a grid on the command line.
+
+A sweep keeps their definitions, in the same form as a file has, so that whatever reads the sweep
+later knows them. docs/tables.md shows a file.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from sweeps.tables.studies import ALIASES, TABLES
+from sweeps.tables.table import Cell, Row, Table
+from wsss.overrides import ConfigError, read_tree
+from wsss.printable import one_line, quoted
+
+MAX_CELLS = 1000
+SWEEP_KEY = "own_tables"
+"""Of a sweep.json: the tables of the sweep that are none of the project's."""
+EXAMPLE = "docs/tables.md shows a table file"
+
+
+def _as_label(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value) if isinstance(value, int | float) else value
+    if isinstance(text, str) and text != one_line(text):
+        raise ValueError("a label is one line without control characters")
+    return text
+
+
+def _as_columns(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return value
+    if len({str(label) for label in value}) < len(value):
+        raise ValueError("a column is named twice; give each a label of its own")
+    return {label: {} for label in value}
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) else value
+
+
+Label = Annotated[str, Field(min_length=1, max_length=80), BeforeValidator(_as_label)]
+Note = Annotated[str, Field(min_length=1, max_length=400), BeforeValidator(_as_label)]
+Changes = dict[str, Any]
+"""Dotted settings -> values."""
+Percent = Annotated[float, Field(ge=0, le=100)]
+Columns = Annotated[dict[Label, Changes], Field(min_length=1), BeforeValidator(_as_columns)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _CellDefinition(_Strict):
+    settings: Changes = {}
+    paper: Percent | None = None
+
+
+class _RowDefinition(_Strict):
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+    settings: Changes = {}
+    paper: Annotated[tuple[Percent | None, ...] | None, BeforeValidator(_as_list)] = None
+    """A number or null per column."""
+    cells: tuple[_CellDefinition, ...] | None = None
+    """One per column, for what neither the row nor the column says."""
+
+
+class _TableDefinition(_Strict):
+    """A table file. A cell has the settings of the table, its row, its column and its own."""
+
+    name: Annotated[str, Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: Note
+    row_names: Annotated[tuple[Label, ...], Field(min_length=1)]
+    rows: Annotated[tuple[_RowDefinition, ...], Field(min_length=1)]
+    column_name: Label = "mIoU"
+    columns: Columns = {"mIoU": {}}
+    settings: Changes = {}
+    baseline: str = ""
+    """A cell's labels, joined by commas, with or without the table's name around them."""
+    notes: tuple[Note, ...] = ()
+
+    def table(self) -> Table:
+        """Return the table. Raises ValueError for one that does not fit together."""
+        if self.name in TABLES or self.name in ALIASES:
+            raise ValueError(f"name: {self.name} is a table of the project; choose another")
+        if (num_cells := len(self.rows) * len(self.columns)) > MAX_CELLS:
+            raise ValueError(f"{num_cells:,} cells; divide it into tables of {MAX_CELLS:,}")
+        inside = f"{self.name}[{self.baseline}]"
+        named = self.baseline.startswith(f"{self.name}[") or not self.baseline
+        return Table(
+            name=self.name, title=self.title, row_names=self.row_names,
+            column_name=self.column_name, columns=tuple(self.columns),
+            rows=tuple(Row(row.labels, tuple(self._cells(row))) for row in self.rows),
+            notes=self.notes, baseline=self.baseline if named else inside,
+        )  # fmt: skip
+
+    def _cells(self, row: _RowDefinition) -> list[Cell]:
+        cells = row.cells or tuple(_CellDefinition() for _ in self.columns)
+        printed = row.paper or tuple(cell.paper for cell in cells)
+        if not len(cells) == len(printed) == len(self.columns):
+            raise ValueError(
+                f"row {', '.join(row.labels)}: {len(cells)} cells and {len(printed)} paper "
+                f"numbers for {len(self.columns)} columns; give one of each per column"
+            )
+        columns = zip(self.columns.values(), cells, printed, strict=True)
+        return [
+            Cell(_allowed(self.settings | row.settings | column | cell.settings), paper)
+            for column, cell, paper in columns
+        ]
+
+
+def read_tables(path: Path) -> tuple[Table, ...]:
+    """Return the table of a YAML or JSON file, or the own tables of a sweep.json.
+
+    Raises ConfigError, which names the file and the field.
+    """
+    tree = read_tree(path, example="'name: my-table'")
+    if isinstance(tree, Mapping) and SWEEP_KEY in tree:
+        return define_tables(tree[SWEEP_KEY], str(path))
+    return define_tables([tree], str(path))
+
+
+def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
+    """Return the tables of some definitions. Raises ConfigError, which names `where`."""
+    try:
+        return tuple(_TableDefinition.model_validate(one).table() for one in definitions)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        raise ConfigError(f"{where}: {one_line(field)}: {rule}; {EXAMPLE}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {one_line(str(error))}") from None
+
+
+def definition(table: Table) -> dict[str, Any]:
+    """Return what `define_tables` makes the table of, as JSON has it."""
+    rows = [
+        {
+            "labels": list(row.labels),
+            "cells": [{"settings": dict(c.overrides), "paper": c.paper} for c in row.cells],
+        }
+        for row in table.rows
+    ]
+    return {
+        "name": table.name, "title": table.title, "row_names": list(table.row_names),
+        "column_name": table.column_name, "columns": list(table.columns), "rows": rows,
+        "baseline": table.baseline, "notes": list(table.notes),
+    }  # fmt: skip
+
+
+def _allowed(settings: Changes) -> Changes:
+    """Return the settings of a cell. Raises ValueError for one that a table cannot vary."""
+    for key in settings:
+        if key == "rng_seed":
+            raise ValueError("rng_seed: the seeds of a table are 0, 1, ...; give their number with "
+                             "--seeds instead")  # fmt: skip
+        if key.startswith("data."):
+            raise ValueError(f"{quoted(key)}: a sweep has one data set; give it with --data, and "
+                             "its splits with --set")  # fmt: skip
+    return settings

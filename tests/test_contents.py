@@ -1,0 +1,121 @@
+"""What a store holds, and removing it: through the commands `sweeps list` and `sweeps rm`."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from finished import fill, finished_sweep
+from typer.testing import CliRunner, Result
+
+from sweeps.cli import app
+from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store, write_json
+
+
+def sweeps(store: Store, *words: str) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words, "--store", str(store.root)])
+
+
+@pytest.fixture(scope="module")
+def vi() -> Sweep:
+    return finished_sweep(("VI",), 1)
+
+
+@pytest.fixture(scope="module")
+def iv() -> Sweep:
+    return finished_sweep(("IV",), 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path, vi: Sweep, iv: Sweep) -> Store:
+    """Table VI with one trial of four missing, newer; table IV, which shares IV-none = VI-none."""
+    store = Store(tmp_path / "results")
+    fill(store, iv, lambda trial: 0.5)
+    missing = vi.plan.cell_trials["VI[yes,yes]"][0]
+    best = vi.plan.cell_trials["VI[no,yes]"][0]
+    fill(store, vi, lambda t: None if t == missing else 0.8 if t == best else 0.5)
+    os.utime(store.sweep(iv.name) / "sweep.json", (1e9, 1e9))
+    for name in {path.name for path in (store.root / "counts").iterdir()}:
+        cam = next(t.cam_id for s in (iv, vi) for t in s.plan.trials if counts(t) == name)
+        write_json(store.root / "counts" / name / "done.json", {"made_from": {"cams": cam}})
+    return store
+
+
+def counts(trial: object) -> str:
+    from sweeps.plan.chain import counts_id
+
+    return counts_id(trial.config)  # type: ignore[attr-defined]
+
+
+def test_the_list_has_a_line_per_sweep_the_newest_first(store: Store, vi: Sweep, iv: Sweep) -> None:
+    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
+    assert (newest["name"], oldest["name"]) == (vi.name, iv.name)
+    assert (newest["tables"], newest["data"], newest["preset"]) == (["VI"], "made-up", "tiny")
+    assert (newest["done"], newest["total"], newest["best"]) == (3, 4, "VI[no,yes]")
+    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
+    assert newest["best_miou"] == (store.run(run).metrics() or {})["miou_fixed"]
+    output = sweeps(store, "list").output
+    assert output.index(vi.name) < output.index(iv.name)
+    assert "3/4" in output
+
+
+def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv: Sweep) -> None:
+    write_json(store.sweep(iv.name) / "sweep.json", {"tables": ["gone"]})
+    output = sweeps(store, "list").output
+    assert "unreadable" in output
+    assert "no table 'gone'" in output
+    refused = sweeps(store, "rm", finished_sweep(("VI",), 1).name, "--results", "--yes")
+    assert refused.exit_code == 2
+    assert "nobody knows which trainings it uses" in refused.output
+
+
+def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:
+    before = set((store.root / "cams").iterdir()) | set((store.root / "runs").iterdir())
+    assert sweeps(store, "rm", vi.name, "--yes").exit_code == 0
+    assert vi.name not in store.sweep_names()
+    assert before == set((store.root / "cams").iterdir()) | set((store.root / "runs").iterdir())
+
+
+def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
+    store: Store, vi: Sweep, iv: Sweep
+) -> None:
+    mapped = vi.plan.cell_trials["VI[no,yes]"][0]
+    write_json(store.root / "maps/m/done.json", {"made_from": {"cams": mapped.cam_id}})
+    done = sweeps(store, "rm", vi.name, "--results", "--yes")
+    assert done.exit_code == 0
+    assert "2 of its trainings" in done.output
+    kept = {trial.cam_id for trial in iv.plan.trials} | {mapped.cam_id}
+    assert {path.name for path in (store.root / "cams").iterdir()} == kept
+    left = {path.name for path in (store.root / "runs").iterdir()}
+    assert left == {trial.run_id for trial in (*iv.plan.trials, mapped)}
+    assert {path.name for path in (store.root / "counts").iterdir()} == {
+        counts(trial) for trial in (*iv.plan.trials, mapped)
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--dry-run", "--results"), 0, "to delete"),
+        ((), 2, "give --yes to delete it"),
+    ],
+)
+def test_nothing_goes_unasked(
+    store: Store, vi: Sweep, words: tuple[str, ...], code: int, said: str
+) -> None:
+    before = sorted(store.root.rglob("*"))
+    found = sweeps(store, "rm", vi.name, *words)
+    assert (found.exit_code, said in found.output) == (code, True)
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_running_sweep_and_an_unknown_name_are_refused(store: Store, vi: Sweep) -> None:
+    with store.driver_lock(vi.name).acquire(timeout=0):
+        found = sweeps(store, "rm", vi.name, "--yes")
+    assert found.exit_code == 2
+    assert "another process runs" in found.output
+    assert (store.sweep(vi.name) / "sweep.json").exists()
+    found = sweeps(store, "rm", "V-nowhere", "--yes")
+    assert found.exit_code == 2
+    assert f"no sweep, search or headline V-nowhere; there are: {vi.name}" in found.output

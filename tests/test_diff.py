@@ -1,0 +1,86 @@
+"""Two cells or runs side by side, through the command `sweeps diff`."""
+
+import json
+from statistics import fmean
+from typing import Any
+
+import pytest
+from finished import fill, finished_sweep
+from typer.testing import CliRunner, Result
+
+from sweeps.cli import app
+from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return finished_sweep(("VI",), 2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Store:
+    """VI[no,yes] is better, VI[yes,no] lacks seed 1, VI[yes,yes] is missing."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    qualities = {"VI[no,no]": 0.5, "VI[no,yes]": 0.7, "VI[yes,no]": 0.5}
+    missing = sweep.plan.cell_trials["VI[yes,no]"][1]
+    fill(store, sweep, lambda t: None if t == missing else qualities.get(t.cells[0]))
+    return store
+
+
+def diff(store: Store, *words: str) -> Result:
+    result = CliRunner(env={"COLUMNS": "120"}).invoke(
+        app, ["diff", *words, "--store", str(store.root)]
+    )
+    assert "Traceback" not in result.output
+    return result
+
+
+def metrics(store: Store, sweep: Sweep, cell: str) -> list[dict[str, Any]]:
+    found = [store.run(trial.run_id).metrics() for trial in sweep.plan.cell_trials[cell]]
+    return [one for one in found if one]
+
+
+def test_cells_differ_by_their_settings_and_their_mean_over_seeds(
+    store: Store, sweep: Sweep
+) -> None:
+    said = json.loads(diff(store, "VI[no,no]", "VI[no,yes]", "--json").output)
+    assert said["settings"] == [["network.spatial_attention", False, True]]
+    assert list(said["measures"]) == ["fixed", "held-out", "best", "auc"]
+    a, b = (metrics(store, sweep, cell) for cell in ("VI[no,no]", "VI[no,yes]"))
+    fixed = said["measures"]["fixed"]
+    assert fixed["a"] == pytest.approx(fmean(one["miou_fixed"] for one in a))
+    assert fixed["b"] == pytest.approx(fmean(one["miou_fixed"] for one in b))
+    assert fixed["low"] < fixed["b"] - fixed["a"] < fixed["high"]
+    assert said["measures"]["auc"]["low"] is None
+    assert said["classes"]["dog"]["b"] == pytest.approx(fmean(one["iou_fixed"][12] for one in b))
+    shown = diff(store, "VI[no,no]", "VI[no,yes]").output
+    assert f"{fixed['b'] - fixed['a']:+.2f}" in shown
+    assert "network.spatial_attention" in shown
+
+
+def test_only_seeds_that_both_have_are_compared(store: Store, sweep: Sweep) -> None:
+    said = json.loads(diff(store, "VI[no,no]", "VI[yes,no]", "--json").output)
+    first = metrics(store, sweep, "VI[no,no]")[0]
+    assert said["measures"]["fixed"]["a"] == first["miou_fixed"]
+    assert (len(said["runs_a"]), len(said["runs_b"])) == (1, 1)
+
+
+def test_two_seeds_of_a_cell_are_runs_without_a_seed_in_common(store: Store, sweep: Sweep) -> None:
+    runs = [trial.run_id for trial in sweep.plan.cell_trials["VI[no,no]"]]
+    shown = diff(store, *runs).output
+    assert "no seed in common" in shown
+    assert "rng_seed" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("VI[yes,yes]", "no seed of it is finished; run its table first"),
+        ("VI[yes]", "did you mean VI["),
+        ("../../etc", "no run of this name"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(store: Store, name: str, said: str) -> None:
+    result = diff(store, "VI[no,no]", name)
+    assert (result.exit_code, said in result.output) == (2, True)
