@@ -172,7 +172,7 @@ print(json.dumps([shapes, runs, parent]))
         (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
         (["none", "--cell", "best"], "--cell best has nothing to choose from"),
         (["none", "--export", "test"], "test.txt: no such split; there are: train"),
-        (["none", "--set-segmentation", "iterations=0"], "iterations = 0: must be greater"),
+        (["none", "--set-segmentation", "lr=0"], "lr = 0: must be greater"),
         (
             ["none", "--set-labels", "crf.width=3"],
             "unknown setting 'crf.width'; did you mean crf.preset?",

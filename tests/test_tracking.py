@@ -27,6 +27,7 @@ from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
+from wsss.commands import command
 from wsss.config import DataConfig
 from wsss.errors import ForeseenError
 
@@ -164,7 +165,8 @@ def test_a_tracker_says_where_a_browser_shows_the_charts(store: Store) -> None:
         "&searchFilter=tags.%60wsss.role%60%20%3D%20%27trial%27&orderByKey=metrics.%60miou%60"
         "&orderByAsc=false&compareRunsMode=CHART"
     )
-    assert tracker.page == f"charts, while `sweeps mlflow --store {store.root}` runs: {page}"
+    serve = command("sweeps", "mlflow", "--store", store.root)
+    assert tracker.page == f"charts, while `{serve}` runs: {page}"
     tracker.address = "https://host/mlflow/"
     assert tracker.page == f"charts: {page.replace('http://127.0.0.1:5000', 'https://host/mlflow')}"
 

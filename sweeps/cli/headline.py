@@ -149,12 +149,14 @@ def headline(
         first = cell if cell not in (None, BEST) else DEFAULT_CELL
         choice = choose_cell(results, planned_sweep(first), cell)
         sweep = planned_sweep(choice.cell)
-        asked_of_segmentation = parse_assignments(segmentation_settings or [])
+        asked_of_segmentation = parse_assignments(
+            segmentation_settings or [], option="--set-segmentation"
+        )
         segmentation = apply_overrides(
             DEEPLAB_PRESETS[chosen],
             {"weights": sweep.base.network.weights} | asked_of_segmentation,
         )
-        asked_of_labels = parse_assignments(label_settings or [])
+        asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
         if "refinement" in asked_of_labels:
             raise ConfigError(
                 "--set-labels refinement: the labels are named in front, as in "
