@@ -128,9 +128,17 @@ def test_every_option_that_make_passes_exists() -> None:
     assert options - foreign <= known
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_page_on_commands_names_all_of_them(program: str) -> None:
+    page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z-]+)`", page[page.index("## Commands") :]))
+    named |= {"data"} if "`data check`" in page else set()
+    assert getattr(PROGRAMS[program], "commands", {}).keys() <= named
+
+
 def test_the_recipes_on_the_pages_are_those_that_exist() -> None:
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    row = next(line for line in readme.splitlines() if line.startswith("| `RECIPE`"))
+    page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| `RECIPE`"))
     assert set(re.findall(r"`(\w+)`", row)) - {"RECIPE"} == set(RECIPES)
 
 
