@@ -1,4 +1,4 @@
-"""Small JSON files which are whole or absent, and lines of records which only grow."""
+"""Small JSON files, which are whole or absent."""
 
 import json
 import os
@@ -45,27 +45,3 @@ def read_json(path: Path) -> Any:
         raise BrokenFileError(
             f"{path}: not JSON ({error}); delete the file to do the stage again"
         ) from None
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Append one line of JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a training by epoch; the last of a repeated one counts.
-
-    The broken line of a killed process is left out.
-    """
-    if not path.exists():
-        return []
-    records: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        records[record["epoch"]] = record
-    return [records[epoch] for epoch in sorted(records)]

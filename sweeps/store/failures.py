@@ -88,21 +88,3 @@ def take_note(folder: Path) -> ErrorNote | None:
         return None
     path.unlink(missing_ok=True)
     return note
-
-
-SAME_ERRORS_END_SWEEP = 3
-"""Distinct trials. One trial that fails again and again is its own affair."""
-
-
-class SameErrors:
-    """Counts the trials which met each error."""
-
-    def __init__(self, limit: int = SAME_ERRORS_END_SWEEP) -> None:
-        self.limit = limit
-        self.trials: dict[tuple[str, str, str], set[str]] = {}
-
-    def add(self, run_id: str, note: ErrorNote) -> bool:
-        """Take note of a trial's error; return whether as many trials have met it as may."""
-        trials = self.trials.setdefault(note.signature, set())
-        trials.add(run_id)
-        return len(trials) >= self.limit

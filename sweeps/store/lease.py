@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -31,16 +31,6 @@ STALE_SECONDS = 60.0
 POLL_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
-
-
-class Lock(Protocol):
-    """What a FileLock and a Lease have in common."""
-
-    def acquire(self, timeout: float | None = None) -> Any:
-        """Take it, or raise filelock.Timeout after `timeout` seconds; usable in `with`."""
-
-    def release(self) -> None:
-        """Give it back."""
 
 
 class LocalLock(FileLock):
