@@ -25,6 +25,7 @@ from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
+from wsss.printable import counted
 from wsss.training.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
@@ -86,7 +87,7 @@ def _missing_part(trial: Trial, store: Store) -> float:
 
 
 def run_probes(
-    sweep: Sweep, targets: list[ProbeTarget], resources: Resources, options: ProbeOptions
+    targets: list[ProbeTarget], resources: Resources, options: ProbeOptions
 ) -> Iterator[Probed]:
     """Probe the trainings under Ray; yield each as it ends. Closing it cancels the others.
 
@@ -170,11 +171,11 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
     _print(console, sweep.describe())
     _print(
         console,
-        f"probe: the first {options.num_steps} steps of {_counted(len(targets), 'training')}; "
-        "nothing of them is kept",
+        f"probe: the first {options.num_steps} steps of "
+        f"{counted(len(targets), 'distinct training')}; nothing of them is kept",
     )
     try:
-        for probed in run_probes(sweep, targets, resources, options):
+        for probed in run_probes(targets, resources, options):
             found.append(probed)
             _print(console, f"{len(found)}/{len(targets)}  {describe(probed)}")
     except KeyboardInterrupt:
@@ -292,10 +293,6 @@ def short_name(target: ProbeTarget) -> str:
 
 def _time(seconds: float) -> str:
     return format_seconds(seconds) if math.isfinite(seconds) else "unknown"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} distinct {word}{'' if number == 1 else 's'}"
 
 
 def _print(console: Console, text: str) -> None:
