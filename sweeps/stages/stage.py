@@ -103,7 +103,7 @@ class Place:
 
     @property
     def data_digest(self) -> str:
-        """Digest of all sources; "" without any."""
+        """Digest of all sources, which done.json has as `data`; "" without any."""
         return digest_of(self.sources)
 
     @property
@@ -155,10 +155,6 @@ class Stage(ABC):
     def is_done(self, place: Place) -> bool:
         """Whether its result is in the store, here or elsewhere."""
         return place.store.folder(self.rel).is_finished()
-
-    def data(self, place: Place) -> str:
-        """Digest of the data that the result is of, for done.json; "" if ids name the data."""
-        return place.data_digest
 
 
 class Training(Stage):
@@ -219,7 +215,7 @@ class PerImage(Stage):
         """Whether it came to its end, of the data as they are, and no file has been lost since."""
         if not super().is_done(place) or self.missing(place):
             return False
-        return not place.sources or place.result(self).get("data") == self.data(place)
+        return not place.sources or place.result(self).get("data") == place.data_digest
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Do the missing images, by whoever is at hand."""
@@ -326,5 +322,5 @@ def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
 def _made_from(stage: Stage, place: Place, result: Any) -> dict[str, Any]:
     """Return a result as done.json keeps it, with ids and a digest of what it was made from."""
     needs = {need.room: need.id() for need in stage.needs()}
-    data = {"data": digest} if (digest := stage.data(place)) else {}
+    data = {"data": digest} if (digest := place.data_digest) else {}
     return {"id": stage.id(), "made_from": needs} | data | asdict(result)
