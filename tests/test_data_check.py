@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.commands import command
 from wsss.data import check as checking
 from wsss.data.check import (
     MAX_PROBLEMS,
@@ -162,7 +163,8 @@ def test_more_problems_than_fit_are_counted(copy: Path) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_PROBLEMS + 1
     assert "gone_00.jpg: missing" in lines[0]
-    assert lines[-1] == f"... and 3 more; see: wsss data check --json --data {copy}"
+    see = command("wsss", "data", "check", "--json", "--data", copy)
+    assert lines[-1] == f"... and 3 more; see: {see}"
 
 
 def test_an_unknown_split_is_a_problem_beside_the_others(copy: Path) -> None:

@@ -9,7 +9,6 @@ are bytes that change by themselves, as on a failing disk. `recheck` reads every
 import hashlib
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsss.commands import command
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.voc import ENDINGS, DataError, Sample, VocDataset, labels_of_mask
 from wsss.json_files import whole_or_absent
@@ -69,7 +69,7 @@ class DataReport:
 def in_few_lines(problems: list[str], root: Path) -> str:
     """Return problems one a line, those after MAX_PROBLEMS counted."""
     rest = len(problems) - MAX_PROBLEMS
-    more = f"... and {rest} more; see: wsss data check --json --data {shlex.quote(str(root))}"
+    more = f"... and {rest} more; see: {command('wsss', 'data', 'check', '--json', '--data', root)}"
     return "\n".join([*problems[:MAX_PROBLEMS], *([more] if rest > 0 else [])])
 
 

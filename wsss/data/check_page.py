@@ -58,4 +58,4 @@ def _share(pixels: int, counts: SplitCounts) -> str:
 
 
 def _line(name: str, cells: Iterable[object]) -> str:
-    return f"{name:>18}" + "".join(f"{cell!s:>{COLUMN}}" for cell in cells)
+    return f"{name:>{COLUMN}}" + "".join(f"{cell!s:>{COLUMN}}" for cell in cells)
