@@ -26,7 +26,10 @@ class Command(TyperCommand):
     """A command in all of whose options and arguments `~` is a home, and none is empty."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse them; exit with 2 for an empty one, which as a path would be the folder here."""
+        """Parse them; exit with 2 for a home that is not there, and for an empty word.
+
+        The latter would be the folder here, as a path.
+        """
         with explained():
             for before, arg in zip(["", *args], args, strict=False):
                 name, equals, text = arg.partition("=")
@@ -36,13 +39,10 @@ class Command(TyperCommand):
                         f"{named}: empty, perhaps of an unset variable; give it a value or leave "
                         "it out"
                     )
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; exit with 2 for a home that is not there."""
+        rest = super().parse_args(ctx, args)
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
-        return super().invoke(ctx)
+        return rest
 
 
 class Program(TyperGroup):

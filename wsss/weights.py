@@ -54,7 +54,7 @@ def resolve_weights(weights: str) -> tuple[str, Path | None]:
             "--weights imagenet: two sets go by that name; give imagenet_v1 (the one of IRN, "
             "Puzzle-CAM and ReCAM) or imagenet_v2 (torchvision's later recipe)"
         )
-    path = Path(weights).expanduser().absolute()
+    path = Path(weights).absolute()
     return file_digest(path), path
 
 
