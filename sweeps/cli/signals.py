@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from sweeps.run.signals import SIGNALS, handled
 from wsss.program import Program
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class EndedBySignals(Program):
@@ -53,9 +52,5 @@ def _signals_raise() -> Iterator[list[signal.Signals]]:
         raise KeyboardInterrupt
 
     taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, end) for number in taken}
-    try:
+    with handled(taken, end):
         yield came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
