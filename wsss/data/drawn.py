@@ -6,6 +6,7 @@ Legend: H W image size in pixels.
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -83,8 +84,9 @@ def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool
 def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists():
         return False
-    marker = root / "drawn.json"
-    found = json.loads(marker.read_text()) if marker.exists() else "something else"
+    found: Any = "something else"
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        found = json.loads((root / "drawn.json").read_text(encoding="utf-8"))
     if found != record:
         raise DrawnError(f"{root} holds {found}, not {record}; remove it or name another")
     return True
