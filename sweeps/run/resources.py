@@ -21,6 +21,7 @@ from sweeps.run.join import check_address, check_cluster
 from sweeps.run.ray_here import prepare_machine, started
 from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
+from wsss.printable import counted
 from wsss.training.allocation import let_children_keep_memory
 from wsss.training.execution import Execution
 
@@ -63,8 +64,7 @@ class Demand(NamedTuple):
     gpus: float
 
     def __str__(self) -> str:
-        word = "worker" if self.workers == 1 else "workers"
-        return f"{self.workers} {word} of {self.cpus:g} CPU and {self.gpus:g} GPU"
+        return f"{counted(self.workers, 'worker')} of {self.cpus:g} CPU and {self.gpus:g} GPU"
 
 
 @dataclass(frozen=True)

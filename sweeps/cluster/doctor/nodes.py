@@ -16,7 +16,7 @@ from sweeps.cluster.doctor.machine import GIB, LITTLE_DISK, NO_DISK, installed
 
 NODE_TIMEOUT_S = 180.0
 MAX_SKEW_S = 2.0
-"""Leases and heartbeats compare clocks of different nodes."""
+"""Records and logs of a sweep hold the times of whatever node wrote them."""
 SAMPLE_EVERY = 50
 
 
