@@ -122,7 +122,7 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
 
     again = calibrate(drawn, store)
     assert again.returncode == 0
-    assert "1 of 1 trials done, 0 to run" in again.stdout
+    assert "1 of 1 trial done, 0 to run" in again.stdout
     assert "CALIBRATES NOTHING HERE" in again.stdout
     assert not imported(again) & {"ray", "torch"}
 

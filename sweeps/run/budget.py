@@ -18,6 +18,7 @@ from sweeps.run.resources import Resources
 from sweeps.store.attempts import Ledger, Size, Unit
 from sweeps.store.store import Store
 from wsss.errors import ForeseenError
+from wsss.printable import counted
 
 
 class BudgetError(ForeseenError):
@@ -88,7 +89,7 @@ def budget_lines(budget: Budget, spent: float, left: float | None, num_unknown: 
         return [*lines, f"{text}: nothing is left of it"]
     if left is None:
         return [*lines, f"{text}; what the rest will take is unknown: nothing like it was measured"]
-    more = f", and {num_unknown} trials of unknown cost" if num_unknown else ""
+    more = f", and {counted(num_unknown, 'trial')} of unknown cost" if num_unknown else ""
     need = f"; the rest will take about {format_hours(left)}{more}"
     if spent + left > budget.hours:
         need += (

@@ -26,6 +26,7 @@ from sweeps.plan.trials import Trial
 from sweeps.store.code_version import source_digest, sources_of
 from sweeps.store.store import Folder, Store
 from wsss.errors import ForeseenError
+from wsss.printable import counted
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Those which a number can depend on. Ray and MLflow carry numbers and make none."""
@@ -102,7 +103,7 @@ def check_half_trained(trials: Iterable[Trial], store: Store, *, accept_changes:
         if is_half_trained(cam) and (changed := changes(cam)):
             found.append(f"{trial.name} is half trained, and {', '.join(changed)} since")
     if found and not accept_changes:
-        raise ChangedError(_explain(f"{len(found)} trials", found))
+        raise ChangedError(_explain(counted(len(found), "trial"), found))
     return found
 
 

@@ -29,6 +29,7 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
+from wsss.printable import counted
 from wsss.training.prior import PriorLimits
 
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
@@ -260,7 +261,9 @@ class DrivenSearch(Subject):
     def prepare(self, resources: Resources) -> list[str]:
         """Say how much there is to do."""
         missing, samples = self.history.missing(self.samples), self.samples
-        return [f"{self.title}: {samples - missing} of {samples} trials done, {missing} to run"]
+        return [
+            f"{self.title}: {samples - missing} of {counted(samples, 'trial')} done, {missing} to run"
+        ]
 
     def write_down(self) -> None:
         """Write what is searched."""

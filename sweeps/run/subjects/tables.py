@@ -23,6 +23,7 @@ from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from wsss.commands import command, own_command, own_words
 from wsss.config import RunConfig
+from wsss.printable import counted
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
@@ -58,7 +59,9 @@ class Tables(Subject):
         self.store.pull_results()
         self.store.push_results()
         total, missing = len(self.sweep.plan.trials), len(self.missing())
-        done = f"{self.title}: {total - missing} of {total} trials done, {missing} to run"
+        done = (
+            f"{self.title}: {total - missing} of {counted(total, 'trial')} done, {missing} to run"
+        )
         if not missing:
             return [done]
         return [done, *forecast(self.sweep, self._budget(resources), resources)]
