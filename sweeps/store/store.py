@@ -376,7 +376,7 @@ def _check_label(path: Path, rel: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by atomic rename; the file is on disk when this returns.
 
-    Raises StoreError if the disk is full.
+    Raises StoreError for a disk that is full or may not be written.
     """
     with disk_errors(path):
         json_files.write_json(path, value)
