@@ -260,10 +260,9 @@ class DrivenSearch(Subject):
 
     def prepare(self, resources: Resources) -> list[str]:
         """Say how much there is to do."""
-        missing, samples = self.history.missing(self.samples), self.samples
-        return [
-            f"{self.title}: {samples - missing} of {counted(samples, 'trial')} done, {missing} to run"
-        ]
+        missing = self.history.missing(self.samples)
+        done = f"{self.samples - missing} of {counted(self.samples, 'trial')} done"
+        return [f"{self.title}: {done}, {missing} to run"]
 
     def write_down(self) -> None:
         """Write what is searched."""
