@@ -1,4 +1,4 @@
-"""Draw the two pictures of the README anew: `make setup`, then `.venv/bin/python docs/pictures/draw.py`.
+"""Draw the pictures of the README anew: `.venv/bin/python docs/pictures/draw.py`.
 
 Runs Table VI with the defaults (five minutes on two idle cores), unless --store has it already, and
 needs a `chromium`. Writes report.png (the first screen of the report) and gallery.png (the maps of
