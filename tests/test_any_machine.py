@@ -135,7 +135,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
     ("words", "part"),
     [
         (("plan", "V", "--preset", "tiny"), "16 trials to run"),
-        (("status",), "1 finished of 1 trials"),
+        (("status",), "1 finished of 1 trial"),
         (("table",), "Table calibrate"),
         (("ledger",), "no attempt is in its ledger yet"),
     ],
@@ -187,7 +187,7 @@ def test_a_sweep_runs_where_nothing_is_as_usual(nothing_as_usual: Machine) -> No
     settings = [word for setting in SMALL for word in ("--set", setting)]
     words = ("calibrate", "--data", "voc", "--preset", "tiny", "--store", "st", *settings)
     printed = nothing_as_usual.text("sweeps", "run", *words)
-    assert "1 finished of 1 trials" in " ".join(printed.split())
+    assert "1 finished of 1 trial" in " ".join(printed.split())
     assert "mlflow.db is up to date" in printed
     left = {path.name for path in nothing_as_usual.folder.iterdir()}
     assert {"st", "voc"} <= left

@@ -34,6 +34,7 @@ def sync(
 
     with explained():
         results = opened(store)
+        results.check_writable()
         known = known_subjects(results)
         wanted = [each for each in known if name in (None, each.name)]
         if not wanted:
