@@ -12,6 +12,7 @@ from sweeps.plan.states import Metrics, folder_names, read_metrics
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store, StoreError, read_json
 from wsss.printable import printable
+from wsss.recipes import preset_and_recipe
 
 Kind = Literal["sweep", "search", "headline"]
 ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
@@ -87,7 +88,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
 
 def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     sweep = load_sweep(store, name)
-    preset, _, recipe = sweep.preset.partition("-")
+    preset, recipe = preset_and_recipe(sweep.preset)
     cells = {
         cell: fmean(found)
         for cell, trials in sweep.plan.cell_trials.items()
@@ -97,7 +98,7 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     trials = sweep.plan.trials
     return {
         "tables": sweep.table_names, "data": sweep.base.data.name, "preset": preset,
-        "recipe": recipe or "default", "done": sum(t.run_id in metrics for t in trials),
+        "recipe": recipe, "done": sum(t.run_id in metrics for t in trials),
         "total": len(trials), "best": best, "best_miou": cells.get(best),
         "trainings": frozenset(t.cam_id for t in trials),
         "scores": {t.run_id: t.cam_id for t in trials},
@@ -106,11 +107,11 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
 
 def _of_search(path: Path) -> dict[str, Any]:
     saved, history = read_json(path), History(path.parent)
-    preset, _, recipe = saved["preset"].partition("-")
+    preset, recipe = preset_and_recipe(saved["preset"])
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {
-        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe or "default",
+        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe,
         "done": sum(trial.ended for trial in trials),
         "best": best.name if best else "", "best_miou": best.objective if best else None,
         "trainings": frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
@@ -127,10 +128,10 @@ def _of_headline(path: Path) -> dict[str, Any]:
     if not lines:
         return {}
     best = max(lines, key=lambda line: float(line["percent"]))
-    preset, _, recipe = best["preset"].partition("-")
+    preset, recipe = preset_and_recipe(best["preset"])
     return {
         "tables": (best["cell"],), "data": best["data"].split()[0], "preset": preset,
-        "recipe": recipe or "default", "done": len(lines), "total": len(lines),
+        "recipe": recipe, "done": len(lines), "total": len(lines),
         "best": best["method"], "best_miou": float(best["percent"]),
     }  # fmt: skip
 

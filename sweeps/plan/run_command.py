@@ -5,7 +5,7 @@ import json
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.commands import command
-from wsss.recipes import named_config
+from wsss.recipes import named_config, preset_and_recipe
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 
@@ -18,12 +18,12 @@ def run_command(sweep: Sweep, store: Store, *more: str, num_seeds: int | None = 
     """
     num_seeds = num_seeds or sweep.num_seeds
     usual, base = named_config(sweep.preset), sweep.base
-    preset, _, recipe = sweep.preset.partition("-")
+    preset, recipe = preset_and_recipe(sweep.preset)
     own = {table.name for table in sweep.own_tables}
     words = [name for name in sweep.table_names if name not in own]
     words += ["--table", str(store.sweep(sweep.name) / "sweep.json")] if own else []
     words += ["--preset", preset, "--data", str(sweep.data)]
-    words += ["--recipe", recipe] if recipe else []
+    words += ["--recipe", recipe] if recipe != "default" else []
     if base.network.weights != usual.network.weights:
         words += ["--weights", str(sweep.weights_file or base.network.weights)]
     words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
