@@ -26,9 +26,10 @@ def run_command(sweep: Sweep, store: Store, *more: str, num_seeds: int | None = 
     words += ["--recipe", recipe] if recipe != "default" else []
     if base.network.weights != usual.network.weights:
         words += ["--weights", str(sweep.weights_file or base.network.weights)]
-    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
     known = usual.flat()
     for key, value in base.flat().items():
         if value != known.get(key) and key not in (*OF_THE_DATA, "network.weights"):
             words += ["--set", f"{key}={json.dumps(value)}"]
-    return command("sweeps", "run", *words, "--store", store.address, *more)
+    words += ["--store", store.address]
+    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
+    return command("sweeps", "run", *words, *more)
