@@ -98,7 +98,7 @@ def mlflow(
         try:
             ids = experiment_ids(file)
         except sqlite3.Error as error:
-            raise StoreError(f"{file}: {diagnose(error, f'sqlite:///{file}')}") from None
+            raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]
