@@ -126,9 +126,10 @@ def rss_mib() -> float:
 
 
 def database_rows(path: Path) -> dict[str, int]:
-    """Return how many rows of which kind are in an MLflow SQLite file."""
+    """Return how many rows of which kind are in an MLflow SQLite file, and runs with parameters."""
+    counted = {name: f"COUNT(*) FROM {name}" for name in ("runs", "metrics", "params", "tags")}
+    counted["runs_with_params"] = "COUNT(DISTINCT run_uuid) FROM params"
     with sqlite3.connect(path) as database:
         return {
-            table: database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
-            for table in ("runs", "metrics", "params", "tags")
+            name: database.execute(f"SELECT {what}").fetchone()[0] for name, what in counted.items()
         }

@@ -28,7 +28,7 @@ def test_a_replay_tells_every_event_and_logs_every_trial_once() -> None:
     assert found["events"] == 20 * (1 + 8 + 1)  # start, epochs, end
     assert found["trials_done"] == 20
     assert found["runs"] == 20 + 1  # that of the sweep
-    assert found["params"] % 20 == 0
+    assert found["runs_with_params"] == 20 + 1
 
 
 def test_a_store_of_finished_runs_is_listed_and_shown() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,13 @@ from finished import fill, finished_sweep
 from typer.testing import CliRunner, Result
 
 from sweeps.cli import app
+from sweeps.plan.headline import Headline, make_chains, save_headline
 from sweeps.plan.sweep import Sweep
+from sweeps.report.csv_file import records_text
+from sweeps.report.document import Records
+from sweeps.run.driver import driving
 from sweeps.store.store import Store, write_json
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 
 def sweeps(store: Store, *words: str) -> Result:
@@ -110,11 +116,33 @@ def test_nothing_goes_unasked(
     assert sorted(store.root.rglob("*")) == before
 
 
+def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
+    store: Store, vi: Sweep
+) -> None:
+    cell, splits = "VI[no,yes]", {"val": "0" * 16}
+    chains = make_chains(vi, cell, ["none", "masks"], PseudoLabelConfig(), DeepLabConfig(), splits)
+    headline = Headline(vi, cell, chains, f"CAMs of {cell}")
+    save_headline(store, headline)
+    found = json.loads(sweeps(store, "list", "--json").output)
+    (entry,) = (each for each in found if each["kind"] == "headline")
+    assert (entry["name"], entry["tables"]) == (headline.name, [cell])
+    assert (entry["done"], entry["total"], entry["best_miou"]) == (0, 2, None)
+    columns = ("origin", "table", "quantity", "method", "percent")
+    rows = (("measured here", "I", "mIoU", "CAM", 61.5), ("measured here", "I", "mIoU", "x", None))
+    (headline.folder(store) / "headline.csv").write_text(records_text(Records(columns, rows)))
+    output = sweeps(store, "list").output
+    assert re.search(r"1/2 +CAM +61\.50", output)
+    assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code == 0
+    assert (store.root / "cams" / vi.plan.cell_trials[cell][0].cam_id).exists()
+    assert sweeps(store, "rm", headline.name, "--yes").exit_code == 0
+    assert not headline.folder(store).exists()
+
+
 def test_a_running_sweep_and_an_unknown_name_are_refused(store: Store, vi: Sweep) -> None:
-    with store.driver_lock(vi.name).acquire(timeout=0):
+    with driving(store, f"sweeps/{vi.name}", f"sweep {vi.name}", "wait"):
         found = sweeps(store, "rm", vi.name, "--yes")
     assert found.exit_code == 2
-    assert "another process runs" in found.output
+    assert f"another process runs sweep {vi.name}" in found.output
     assert (store.sweep(vi.name) / "sweep.json").exists()
     found = sweeps(store, "rm", "V-nowhere", "--yes")
     assert found.exit_code == 2

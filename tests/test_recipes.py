@@ -14,7 +14,7 @@ from wsss.identity import run_id
 from wsss.method.losses import cam_losses
 from wsss.overrides import ConfigError, apply_overrides
 from wsss.presets import PRESETS, TINY
-from wsss.recipes import RECIPES, named_config, preset_of, with_recipe
+from wsss.recipes import RECIPES, named_config, preset_and_recipe, with_recipe
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -23,7 +23,7 @@ def test_a_recipe_changes_what_it_lists_and_nothing_else(preset: str, recipe: st
     before, after = PRESETS[preset].flat(), named_config(with_recipe(preset, recipe)).flat()
     changed = {key: value for key, value in after.items() if value != before[key]}
     assert changed.items() <= dict(RECIPES[recipe]).items()
-    assert preset_of(with_recipe(preset, recipe)) == preset
+    assert preset_and_recipe(with_recipe(preset, recipe)) == (preset, recipe)
     if recipe == "default":
         assert after == before
 

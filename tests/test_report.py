@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.chain import counts_id
-from sweeps.plan.command import run_command
+from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
@@ -377,12 +377,12 @@ def test_the_command_of_a_report_plans_the_same_sweep_again(drawn: Path, tmp_pat
         ["V", "III"], preset="tiny-seam", data=data, weights=None, num_seeds=2, overrides=changed
     )
     words = shlex.split(run_command(sweep, Store(tmp_path / "store"), num_seeds=5))
-    assert words[:2] == ["sweeps", "run"]
-    options = dict(zip(words[4::2], words[5::2], strict=True))
+    words = words[words.index("run") + 1 :]
+    options = dict(zip(words[2::2], words[3::2], strict=True))
     settings = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
     assert options["--store"] == str(tmp_path / "store")
     again, _ = make_sweep(
-        words[2:4], preset=f"{options['--preset']}-{options['--recipe']}",
+        words[:2], preset=f"{options['--preset']}-{options['--recipe']}",
         data=Path(options["--data"]), weights=options.get("--weights"),
         num_seeds=int(options["--seeds"]), overrides=parse_assignments(settings),
     )  # fmt: skip

@@ -25,9 +25,11 @@ def job(drawn: Path, tmp_path: Path) -> Path:
     code, said = give(
         "V", "VI", "--nodes", 3, "--gpus-per-node", 4, "--hours", 1.5, "--partition", "gpu",
         "--out", path, "--data", drawn, "--gpus", 1, "--set", "labels.scales=[0.5, 1]",
+        "--store", tmp_path / "the store",
     )  # fmt: skip
     assert code == 0, said
-    assert f"sbatch {path}" in said
+    assert f"sbatch '{path}'" in said
+    assert f"sweeps status --store '{tmp_path / 'the store'}' --watch" in said
     return path
 
 
@@ -47,6 +49,7 @@ def test_a_job_runs_the_words_as_they_were_given(job: Path, drawn: Path) -> None
     (line,) = re.findall(r"^set -- (.*)$", job.read_text(), re.MULTILINE)
     assert shlex.split(line) == [
         "run", "V", "VI", "--data", str(drawn), "--gpus", "1", "--set", "labels.scales=[0.5, 1]",
+        "--store", str(job.with_name("the store")),
     ]  # fmt: skip
 
 

@@ -90,16 +90,17 @@ def with_recipe(preset: str, recipe: str) -> str:
     return preset if recipe == "default" else f"{preset}-{recipe}"
 
 
-def preset_of(name: str) -> str:
-    """Return the preset of such a name."""
-    return name.partition("-")[0]
+def preset_and_recipe(name: str) -> tuple[str, str]:
+    """Return what such a name is made of."""
+    preset, _, recipe = name.partition("-")
+    return preset, recipe or "default"
 
 
 def named_config(name: str) -> RunConfig:
     """Return the configuration of a preset, under a recipe or as it is. Raises ConfigError."""
-    preset, _, recipe = name.partition("-")
+    preset, recipe = preset_and_recipe(name)
     if preset not in PRESETS:
         raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")
-    if recipe and recipe not in RECIPES:
+    if recipe not in RECIPES:
         raise ConfigError(f"no recipe {quoted(recipe)}; there are: {', '.join(RECIPES)}")
-    return apply_overrides(PRESETS[preset], RECIPES[recipe or "default"])
+    return apply_overrides(PRESETS[preset], RECIPES[recipe])

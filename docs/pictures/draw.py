@@ -1,6 +1,6 @@
-"""Draw the two pictures of the README anew: `make setup`, then `.venv/bin/python docs/pictures/draw.py`.
+"""Draw the pictures of the README anew: `.venv/bin/python docs/pictures/draw.py`.
 
-Runs Table VI with the defaults (five minutes on two idle cores), unless --store has it already, and
+Runs Table VI with the defaults (two minutes on two idle cores), unless --store has it already, and
 needs a `chromium`. Writes report.png (the first screen of the report) and gallery.png (the maps of
 one image) beside this file.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 WIDTH, HEIGHT = 1280, 900
 COLOURS = 128
-ROWS = 8
+ROWS = 6
 """Images in a run's gallery."""
 
 
@@ -32,7 +32,7 @@ def draw(store: Path, chromium: str) -> None:
             check=True, capture_output=True,
         )  # fmt: skip
         save(Image.open(shot), HERE / "report.png", width=1000)
-    gallery = Image.open(max(store.glob("runs/*/gallery.png"), key=str))
+    gallery = Image.open(max(store.glob("runs/*/cam_gallery.png"), key=str))
     row = gallery.crop((0, 0, gallery.width, gallery.height // ROWS))
     save(row, HERE / "gallery.png", width=1000)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli import options
 from sweeps.cli.options import (
     AcceptChanges,
     Address,
@@ -108,11 +109,9 @@ def calibrate(
 def default_preset(data: str, root: Path) -> str:
     """Return tiny for the drawn data, irn for the full VOC 2012 by its lists, else short."""
     from sweeps.evidence.calibration_checks import is_full_voc
-    from wsss.data.drawn import DRAWN
 
-    if data in DRAWN:
-        return "tiny"
-    return "irn" if is_full_voc(root) else "short"
+    usual = options.default_preset(data)
+    return "irn" if usual == "short" and is_full_voc(root) else usual
 
 
 def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:

@@ -57,7 +57,7 @@ def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
     """Yield what a removal deletes, in words: its folders by name, with their size here."""
     paths = [path for rel in removal.folders for path in (store.root / rel).rglob("*")]
     megabytes = sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
-    yield f"{removal.entry.kind} {removal.entry.name}: {megabytes:,.1f} MB to delete"
+    yield f"{removal.entry.title}: {megabytes:,.1f} MB to delete"
     yield from (f"  {store.root / rel}" for rel in removal.folders)
     if removal.num_kept:
         yield f"kept: {removal.num_kept} of its trainings, which something else uses"
@@ -70,13 +70,13 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
     """
     from filelock import Timeout
 
-    from sweeps.plan.contents import plan_removal
+    from sweeps.plan.contents import driver_folder, plan_removal
     from sweeps.run.driver import driving
 
     removal, busy = plan_removal(store, name, results=with_results), []
     entry = removal.entry
-    lock = "headline" if entry.kind == "headline" else entry.path
-    with driving(store, lock, entry.name, "wait for its end or end it, then remove it"):
+    folder = driver_folder(entry.kind, name)
+    with driving(store, folder, entry.title, "wait for its end or end it, then remove it"):
         for rel in removal.results:
             with ExitStack() as stack:
                 try:

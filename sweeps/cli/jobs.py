@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import (
+    Cpus,
     FailsAfter,
+    Gpus,
+    MaxConcurrent,
     Probe,
+    Recheck,
     Recipe,
+    RetryFailed,
+    Seeds,
+    Set,
     WarnsAfter,
     Workers,
     default_preset,
+    say,
 )
 from wsss.commands import command
 from wsss.errors import explained
@@ -56,22 +64,18 @@ def submit(
         str | None,
         typer.Option(help="imagenet_v1 | imagenet_v2 | none | absolute path on every node"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings per configuration")] = 1,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="replace a setting of the preset")
-    ] = None,
+    seeds: Seeds = 1,
+    settings: Set = None,
     store: ClusterStore = None,
-    recheck: Annotated[bool, typer.Option("--recheck", help="read the whole data again")] = False,
+    recheck: Recheck = False,
     workers: Workers = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial or worker")] = 0.0,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="trials at a time")] = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    max_concurrent: MaxConcurrent = None,
     loader_workers: LoaderWorkers = None,
     micro_batch: MicroBatch = "auto",
     checkpoint_minutes: CheckpointMinutes = 10.0,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="run failed trials again")
-    ] = False,
+    retry_failed: RetryFailed = False,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
     probe: Probe = None,
@@ -121,12 +125,12 @@ def submit(
         server = _connect(address)
         done = submit(server, request, root=working_dir.absolute(), job_id=job_id, python=python)
         if done.running:
-            _say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
+            say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
         else:
-            _say(f"submitted {done.job_id}")
+            say(f"submitted {done.job_id}")
         if follow:
             raise typer.Exit(_follow(server, done.job_id, tail=None))
-        _say(f"follow it with: {_command('attach', server, done.job_id)}")
+        say(f"follow it with: {_command('attach', server, done.job_id)}")
 
 
 def words_of(*options: tuple[str, object, object]) -> list[str]:
@@ -178,9 +182,9 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
         server = _connect(address)
         job = find_job(server, job_id)
         if is_running(job):
-            _say(f"{job.submission_id}: asked to checkpoint and stop")
+            say(f"{job.submission_id}: asked to checkpoint and stop")
             job = stop_and_wait(server, job.submission_id)
-        _say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
+        say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
@@ -223,13 +227,13 @@ def fetch(
             server = _connect(address)
             store = store_of(server, find_job(server, None))
         if "://" in store:
-            _say(f"{store}: from the bucket")
+            say(f"{store}: from the bucket")
             done = fetch_from_bucket(store, to, checkpoints=checkpoints)
         else:
-            _say(f"{store}: by `ray rsync-down {cluster}`")
+            say(f"{store}: by `ray rsync-down {cluster}`")
             done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
         kept = f"; {done.num_kept} were here already" if done.num_kept else ""
-        _say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
+        say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
 
 
 def _connect(address: str) -> "JobServer":
@@ -248,18 +252,14 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
             follower.skip_to_tail(tail)
         code = follower.run()
     except KeyboardInterrupt:
-        _say(
+        say(
             f"\n{job_id} goes on; follow it with: {_command('attach', server, job_id)}; end it "
             f"with: {_command('stop', server, job_id)}"
         )
         return DETACHED
-    _say(f"{job_id} ended with exit code {code}")
+    say(f"{job_id} ended with exit code {code}")
     return code
 
 
 def _command(name: str, server: "JobServer", job_id: str) -> str:
     return command("sweeps", name, job_id, "--address", server.address)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

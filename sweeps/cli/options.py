@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.store.store import Store
     from wsss.config import Settings
+    from wsss.data.check import DataReport
 
 S = TypeVar("S", bound="Settings")
 
@@ -178,6 +179,15 @@ def say_idle(
         left = idle(config, left, id_of)
     if left:
         say(f"without effect, as what it belongs to is switched off: {option} {', '.join(left)}")
+
+
+def say_labels_from_masks(report: "DataReport", split: str) -> None:
+    """Tell a person how many images of a split have image-level labels from their masks alone."""
+    if from_mask := report.labels_from_mask[split]:
+        say(
+            f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
+            "image-level labels come from their masks"
+        )
 
 
 def leave_memory_to_the_system() -> None:

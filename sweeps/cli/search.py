@@ -19,8 +19,8 @@ from sweeps.cli.options import (
     data_folder,
     default_preset,
     opened,
-    say,
     say_idle,
+    say_labels_from_masks,
 )
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
@@ -91,11 +91,6 @@ def search(
             recheck=recheck,
         )
         say_idle(overrides, [planned.base], run_id)
-        split = planned.base.data.train_split
-        if from_mask := report.labels_from_mask[split]:
-            say(
-                f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
-                "image-level labels come from their masks"
-            )
+        say_labels_from_masks(report, planned.base.data.train_split)
         limits = PriorLimits(warns_after, fails_after)
         raise typer.Exit(drive(DrivenSearch(planned, results, samples, limits), resources))

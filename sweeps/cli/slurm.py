@@ -1,7 +1,8 @@
 """The command slurm: a sweep as a job of a SLURM cluster."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -9,9 +10,6 @@ from sweeps.cli.sweep import chosen_tables, planned
 from wsss.commands import command
 from wsss.errors import explained
 from wsss.program import HELP
-
-if TYPE_CHECKING:
-    from sweeps.run.resources import Resources
 
 WORDS_OF_OTHERS = HELP | {"ignore_unknown_options": True}
 """The options of `sweeps run` are not this command's own, and passed on."""
@@ -46,21 +44,24 @@ def slurm(
     """
     with explained():
         from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
+        from sweeps.run.resources import Resources
 
         cpus = cpus_per_node or 4 * max(1, gpus_per_node)
         wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-        check_fits(wanted, _checked(ctx, words).demand)
+        given = _checked(ctx, words)
+        asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
+        check_fits(wanted, asked.demand)
         write_job(out, sbatch_script(wanted, ["run", *words]))
-        print(f"{out}: submit it in this folder with: sbatch {out}")
-        print(f"then follow it with: squeue --me, and {command('sweeps', 'status', '--watch')}")
+        print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
+        follow = command("sweeps", "status", "--store", given["store"], "--watch")
+        print(f"then follow it with: squeue --me, and {follow}")
 
 
-def _checked(ctx: typer.Context, words: list[str]) -> "Resources":
-    """Parse the words of `sweeps run` and plan its sweep; return what a trial asks for.
+def _checked(ctx: typer.Context, words: list[str]) -> dict[str, Any]:
+    """Parse the words of `sweeps run` and plan its sweep; return the value of each parameter.
 
     Raises what `sweeps run` would raise for them.
     """
-    from sweeps.run.resources import Resources
     from wsss.overrides import ConfigError
 
     program: Any = ctx.find_root().command
@@ -72,4 +73,4 @@ def _checked(ctx: typer.Context, words: list[str]) -> "Resources":
     tables = chosen_tables(*(given[key] for key in ("tables", "table_files", "grid", "settings")))
     names = ("preset", "recipe", "data", "weights", "seeds", "settings")
     planned(tables, *(given[name] for name in names), recheck=given["recheck"])
-    return Resources(None, given["workers"], given["cpus"], given["gpus"])
+    return given

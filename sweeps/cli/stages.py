@@ -3,7 +3,7 @@
 Heavy packages are imported by the functions that need them, so that `wsss --help` answers at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,7 +126,7 @@ def evaluate(
         config, split = known.config, split or known.config.data.eval_split
         place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
         stage = InferCams(known.chain(PseudoLabelConfig()), split)
-        again = command("wsss", "infer", "--run", run, "--split", split)
+        again = ["infer", "--run", run, "--split", split]
         dataset = VocDataset(known.data)
         thresholds = threshold_grid(config.labels.background_score)
         images, unknown = [], 0
@@ -326,25 +326,26 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
 
 def _own_cams(
-    stage: "InferCams", place: "Place", image_id: str, again: str, cams: Path | None
+    stage: "InferCams", place: "Place", image_id: str, again: Sequence[object], cams: Path | None
 ) -> "CamFile":
     """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
 
-    again: the command that infers into the training's own folder; cams: the folder given instead.
+    again: the words of `wsss` that infer into the training's own folder; cams: the folder given
+    instead.
     """
     from wsss.data.voc import DataError
     from wsss.labels.cam_files import read_cams
 
     path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"
     if not path.exists():
-        option = f" --out {cams}" if cams else ""
-        raise DataError(f"{path}: missing; write it with: {again}{option}")
+        write = command("wsss", *again, *(["--out", cams] if cams else []))
+        raise DataError(f"{path}: missing; write it with: {write}")
     found = read_cams(path)
     if found.source not in ("", stage.source(place, image_id)):
-        remedy = f"{again} --out OTHER, and evaluate with --cams OTHER" if cams else again
+        other = " --out OTHER, and evaluate with --cams OTHER" if cams else ""
         raise DataError(
             f"{path}: made by another network, or when its picture or labels were others; "
-            f"infer again: {remedy}"
+            f"infer again: {command('wsss', *again)}{other}"
         )
     return found
 

@@ -47,6 +47,7 @@ def status(
     with explained():
         require_one_of(trials=by_trial, json=as_json, csv=as_csv)
         require_one_of(watch=watch, json=as_json, csv=as_csv)
+        require_one_of(watch=watch, address=bool(address))
         if address:
             shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
             raise typer.Exit(_status_there(address, sweep, [word for word in shown if shown[word]]))

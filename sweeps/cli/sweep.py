@@ -34,8 +34,8 @@ from sweeps.cli.options import (
     opened,
     print_cells,
     require_one_of,
-    say,
     say_idle,
+    say_labels_from_masks,
 )
 from wsss.errors import explained
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
@@ -266,10 +266,5 @@ def planned(
         recheck=recheck,
     )
     say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
-    split = sweep.base.data.train_split
-    if from_mask := report.labels_from_mask[split]:
-        say(
-            f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
-            "image-level labels come from their masks"
-        )
+    say_labels_from_masks(report, sweep.base.data.train_split)
     return sweep

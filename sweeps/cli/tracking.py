@@ -34,6 +34,7 @@ def sync(
 
     with explained():
         results = opened(store)
+        results.check_writable()
         known = known_subjects(results)
         wanted = [each for each in known if name in (None, each.name)]
         if not wanted:
@@ -97,7 +98,7 @@ def mlflow(
         try:
             ids = experiment_ids(file)
         except sqlite3.Error as error:
-            raise StoreError(f"{file}: {diagnose(error, f'sqlite:///{file}')}") from None
+            raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]

@@ -23,7 +23,7 @@ from sweeps.tables.find import find_tables
 from wsss.commands import command
 from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, parse_assignments, settle
-from wsss.recipes import named_config, preset_of
+from wsss.recipes import named_config, preset_and_recipe
 from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
@@ -98,10 +98,9 @@ class Request:
 
     def arguments(self) -> list[str]:
         """Return module and arguments of the command on the head."""
-        preset = preset_of(self.preset)
+        preset, recipe = preset_and_recipe(self.preset)
         words = ["sweeps", "run", *self.tables, "--preset", preset, "--data", self.data]
-        if recipe := self.preset.removeprefix(preset).removeprefix("-"):
-            words += ["--recipe", recipe]
+        words += ["--recipe", recipe] if recipe != "default" else []
         words += ["--weights", self.weights] if self.weights else []
         words += [word for setting in self.settings for word in ("--set", setting)]
         words += [] if self.probe is None else ["--probe", str(self.probe)]

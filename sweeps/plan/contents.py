@@ -7,17 +7,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from sweeps.plan.headline import load_headline
 from sweeps.plan.search import History, best_trials
 from sweeps.plan.states import Metrics, folder_names, read_metrics
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store, StoreError, read_json
+from wsss.identity import cam_id
 from wsss.printable import printable
+from wsss.recipes import preset_and_recipe
 
 Kind = Literal["sweep", "search", "headline"]
 ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
 """Folder of the store for each kind."""
 FILES: dict[Kind, str] = {
-    "sweep": "sweep.json", "search": "search.json", "headline": "headline.csv"
+    "sweep": "sweep.json", "search": "search.json", "headline": "headline.json"
 }  # fmt: skip
 """The file that each of its folders has."""
 MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
@@ -37,7 +40,7 @@ class Entry:
     preset: str = ""
     recipe: str = ""
     done: int = 0
-    """Finished trainings; of a search, those that have ended."""
+    """Finished trainings; of a search, ended ones; of a headline, networks in its report."""
     total: int | None = None
     """None for a search, which can always be taken further."""
     best: str = ""
@@ -53,9 +56,19 @@ class Entry:
     """run_id of each -> cam_id of its training."""
 
     @property
+    def title(self) -> str:
+        """What it is called for a person."""
+        return f"{self.kind} {self.name}"
+
+    @property
     def path(self) -> str:
         """Its folder in the store."""
         return f"{ROOMS[self.kind]}/{self.name}"
+
+
+def driver_folder(kind: Kind, name: str) -> str:
+    """Return the folder of the store that its driver holds; all headlines have one driver."""
+    return ROOMS[kind] if kind == "headline" else f"{ROOMS[kind]}/{name}"
 
 
 def read_entries(store: Store) -> list[Entry]:
@@ -77,7 +90,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
         elif kind == "search":
             known = _of_search(path)
         else:
-            known = _of_headline(path)
+            known = _of_headline(store, path)
     except StoreError as error:
         known = {"problem": str(error)}
     except (KeyError, TypeError, ValueError) as error:
@@ -87,7 +100,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
 
 def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     sweep = load_sweep(store, name)
-    preset, _, recipe = sweep.preset.partition("-")
+    preset, recipe = preset_and_recipe(sweep.preset)
     cells = {
         cell: fmean(found)
         for cell, trials in sweep.plan.cell_trials.items()
@@ -97,7 +110,7 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     trials = sweep.plan.trials
     return {
         "tables": sweep.table_names, "data": sweep.base.data.name, "preset": preset,
-        "recipe": recipe or "default", "done": sum(t.run_id in metrics for t in trials),
+        "recipe": recipe, "done": sum(t.run_id in metrics for t in trials),
         "total": len(trials), "best": best, "best_miou": cells.get(best),
         "trainings": frozenset(t.cam_id for t in trials),
         "scores": {t.run_id: t.cam_id for t in trials},
@@ -106,33 +119,43 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
 
 def _of_search(path: Path) -> dict[str, Any]:
     saved, history = read_json(path), History(path.parent)
-    preset, _, recipe = saved["preset"].partition("-")
+    preset, recipe = preset_and_recipe(saved["preset"])
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {
-        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe or "default",
+        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe,
         "done": sum(trial.ended for trial in trials),
         "best": best.name if best else "", "best_miou": best.objective if best else None,
         "trainings": frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
     }  # fmt: skip
 
 
-def _of_headline(path: Path) -> dict[str, Any]:
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [
-            line for line in csv.DictReader(file)
-            if line["origin"].startswith("measured")
-            and (line["table"], line["quantity"]) == ("I", "mIoU")
-        ]  # fmt: skip
-    if not lines:
-        return {}
-    best = max(lines, key=lambda line: float(line["percent"]))
-    preset, _, recipe = best["preset"].partition("-")
+def _of_headline(store: Store, path: Path) -> dict[str, Any]:
+    headline = load_headline(store, path.parent.name)
+    preset, recipe = preset_and_recipe(headline.sweep.preset)
+    mious = _reported_mious(path.with_name("headline.csv"))
+    best = max(mious, key=mious.__getitem__, default="")
     return {
-        "tables": (best["cell"],), "data": best["data"].split()[0], "preset": preset,
-        "recipe": recipe or "default", "done": len(lines), "total": len(lines),
-        "best": best["method"], "best_miou": float(best["percent"]),
+        "tables": (headline.cell,), "data": headline.sweep.base.data.name, "preset": preset,
+        "recipe": recipe, "done": len(mious), "total": len(headline.chains),
+        "best": best, "best_miou": mious.get(best),
+        "trainings": frozenset(cam_id(chain.run) for chain in headline.chains if chain.labels),
     }  # fmt: skip
+
+
+def _reported_mious(path: Path) -> dict[str, float]:
+    """Return the mIoU of a headline's networks by name, as its report has them, if there is one.
+
+    Of a store in a bucket, reports are brought here, predictions are not.
+    """
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {
+            line["method"]: float(line["percent"]) for line in csv.DictReader(file)
+            if line["origin"].startswith("measured") and line["percent"]
+            and (line["table"], line["quantity"]) == ("I", "mIoU")
+        }  # fmt: skip
 
 
 # Removing

@@ -1,43 +1,35 @@
 """The command that runs a sweep, from what the store says of it."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from wsss.commands import command
-from wsss.recipes import named_config
+from wsss.recipes import named_config, preset_and_recipe
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 
 
-def run_command(sweep: Sweep, store: Store, *more: str) -> str:
+def run_command(sweep: Sweep, store: Store, *more: str, num_seeds: int | None = None) -> str:
     """Return the `sweeps run` that starts or resumes a sweep, and further options.
 
     How it is carried out (GPUs, workers) is not among them: no result depends on it.
+    num_seeds: default: the sweep's.
     """
+    num_seeds = num_seeds or sweep.num_seeds
     usual, base = named_config(sweep.preset), sweep.base
-    preset, _, recipe = sweep.preset.partition("-")
-    own = {table.name for table in sweep.own_tables}
+    preset, recipe = preset_and_recipe(sweep.preset)
+    own = {table.name for table in sweep.own_tables} & {*sweep.table_names}
     words = [name for name in sweep.table_names if name not in own]
     words += ["--table", str(store.sweep(sweep.name) / "sweep.json")] if own else []
     words += ["--preset", preset, "--data", str(sweep.data)]
-    words += ["--recipe", recipe] if recipe else []
+    words += ["--recipe", recipe] if recipe != "default" else []
     if base.network.weights != usual.network.weights:
         words += ["--weights", str(sweep.weights_file or base.network.weights)]
-    words += ["--seeds", str(sweep.num_seeds)] if sweep.num_seeds > 1 else []
-    known = dict(_settings(usual.model_dump(mode="json")))
-    for key, value in _settings(base.model_dump(mode="json")):
+    known = usual.flat()
+    for key, value in base.flat().items():
         if value != known.get(key) and key not in (*OF_THE_DATA, "network.weights"):
             words += ["--set", f"{key}={json.dumps(value)}"]
-    return command("sweeps", "run", *words, "--store", store.address, *more)
-
-
-def _settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of each setting."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    words += ["--store", store.address]
+    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
+    return command("sweeps", "run", *words, *more)

@@ -232,7 +232,7 @@ def _wrong_sqlite(uri: str) -> Problem | None:
     if not slashes:
         file = uri.partition(":")[2]
         if file := file.lstrip("/") if file.startswith("//") else file:
-            right = f"sqlite:///{Path(file).absolute()}"
+            right = sqlite_uri(Path(file).absolute())
             return Problem(f"{VARIABLE} needs three slashes before the path", f"write {right}")
     elif scheme_of(uri) == "sqlite" and (unquote(path) != path or "/" in path.partition("?")[2]):
         return Problem(

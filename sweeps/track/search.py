@@ -50,6 +50,7 @@ class SearchRuns(Subject):
     def __init__(self, store: Store, search: Search) -> None:
         self.store, self.search = store, search
         self.history = History(search.folder(store))
+        self.report = self.history.folder / "report"
 
     def parent(self) -> RunView:
         """Return the search's own run."""

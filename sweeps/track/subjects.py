@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sweeps.plan.contents import FILES, ROOMS, Kind, driver_folder
 from sweeps.plan.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
@@ -19,8 +20,7 @@ class Known:
     """A subject by its name."""
 
     store: Store
-    kind: str
-    """sweep, search or headline."""
+    kind: Kind
     name: str
 
     @property
@@ -30,9 +30,8 @@ class Known:
 
     @property
     def path(self) -> str:
-        """The folder in the store whose driver logs it: all headlines have one driver."""
-        folders = {"sweep": f"sweeps/{self.name}", "search": f"searches/{self.name}"}
-        return folders.get(self.kind, "headline")
+        """The folder in the store whose driver logs it."""
+        return driver_folder(self.kind, self.name)
 
     def describe(self) -> Subject:
         """Read it. Raises StoreError or ConfigError for what this version cannot read."""
@@ -45,13 +44,8 @@ class Known:
 
 def known_subjects(store: Store) -> list[Known]:
     """Return all subjects of a store; headlines last, as they link to runs of sweeps."""
-    files = {
-        "sweep": "sweeps/*/sweep.json",
-        "search": "searches/*/search.json",
-        "headline": "headline/*/headline.json",
-    }
     return [
         Known(store, kind, path.parent.name)
-        for kind, pattern in files.items()
-        for path in sorted(store.root.glob(pattern))
+        for kind, room in ROOMS.items()
+        for path in sorted(store.root.glob(f"{room}/*/{FILES[kind]}"))
     ]

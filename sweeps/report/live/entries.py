@@ -42,7 +42,7 @@ def print_entries(console: Console, entries: Sequence[Entry]) -> None:
 
 
 def _line(entry: Entry) -> tuple[str, ...]:
-    name = entry.name if entry.kind == "sweep" else f"{entry.kind} {entry.name}"
+    name = entry.name if entry.kind == "sweep" else entry.title
     age = format_seconds(time.time() - entry.changed)
     if entry.problem:
         return printable(name), "", "", "unreadable", "", "", age

@@ -84,8 +84,7 @@ class Status:
         self.read()
 
     def read(self) -> None:
-        """Look again."""
-        self.store.pull_results()
+        """Look again at what is here."""
         self.metrics = read_metrics(self.store, self.metrics)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
         self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics)
@@ -141,6 +140,7 @@ def show_status(
                 while not status.is_over:
                     live.update(status.trial_lines() if by_trial else status.view(), refresh=True)
                     time.sleep(every)
+                    store.pull_results()
                     status.read()
         except KeyboardInterrupt:
             pass  # a person has seen enough; the last view is printed below

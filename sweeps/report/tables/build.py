@@ -10,7 +10,7 @@ from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.plan.command import run_command
+from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
