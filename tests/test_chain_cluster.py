@@ -90,7 +90,8 @@ def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
     driver = cluster / "driver"
     assert not list(driver.rglob("*.npz"))  # it needs none
     ours, theirs = ChainFolders(driver, even), ChainFolders(alone, even)
-    assert_equal_pictures(ours, theirs, "labels", "predictions")
+    assert_equal_pictures(ours, theirs, "predictions")
+    assert_equal_pictures(ChainFolders(cluster / "node", even), theirs, "labels")
     one, other = (
         json.loads((folders.predictions / "done.json").read_text()) for folders in (ours, theirs)
     )
