@@ -261,8 +261,8 @@ def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
 
 @pytest.mark.cluster
 def test_ctrl_c_ends_the_command_in_order(drawn: Path, tmp_path: Path) -> None:
-    long = ("--set", "train.epochs=100000", "--probe", "300000", "--prior-fails-after", "0")
-    words = command(drawn, tmp_path / "store", *long)
+    words = command(drawn, tmp_path / "store", "--probe", "300000", "--prior-fails-after", "0")
+    words[words.index("train.epochs=8")] = "train.epochs=100000"
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, text=True, env=environment(), start_new_session=True
     ) as driver:
