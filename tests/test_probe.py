@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_command_in_order(drawn: Path, tmp_path: Path) -> None:
         words, stdout=subprocess.PIPE, text=True, env=environment(), start_new_session=True
     ) as driver:
         assert driver.stdout is not None
-        while "1 distinct training;" not in driver.stdout.readline():
+        while "distinct trainings" not in driver.stdout.readline():
             assert driver.poll() is None
         time.sleep(5)
         driver.send_signal(signal.SIGINT)
