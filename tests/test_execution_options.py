@@ -132,7 +132,7 @@ def test_pseudo_labels_learn_their_affinities_so(
 ) -> None:  # fmt: skip
     dataset = VocDataset(drawn)
     trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
-    run = Run(tmp_path, small, drawn, None, trained_on)
+    run = Run(tmp_path, small, drawn, None, dataset.classes, trained_on)
     monkeypatch.setattr("sweeps.cli.run_folder.recall", lambda folder: run)
     given("sweeps.cli.stages._refuse_unfinished")
     calls = given("sweeps.cli.stages._complete")

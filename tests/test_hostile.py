@@ -112,6 +112,9 @@ def test_a_class_list_that_cannot_be_read_is_refused_and_not_taken_for_none(root
     assert refusal(lambda: read_class_list(root), ClassListError).startswith(f"{path}: Is a dir")
     path.rmdir()
     path.symlink_to("/dev/zero")
+    assert "socket or device" in refusal(lambda: read_class_list(root), ClassListError)
+    path.unlink()
+    path.write_bytes(b"a" * (2**20 + 1))
     assert "over 1,048,576 bytes" in refusal(lambda: read_class_list(root), ClassListError)
 
 

@@ -369,8 +369,8 @@ def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
 def test_other_errors_of_a_disk_are_passed_on_as_they_are(tmp_path: Path) -> None:
     from sweeps.store.errors import disk_errors
 
-    with pytest.raises(PermissionError), disk_errors(tmp_path):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), "x")
+    with pytest.raises(OSError, match=r"^\[Errno 5\]"), disk_errors(tmp_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "x")
     with pytest.raises(StoreError, match=r"^/some/file: cannot be written"), disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/file")
 

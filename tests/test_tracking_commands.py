@@ -37,7 +37,9 @@ def whole_store(store: Store) -> None:
     History(search.folder(store)).save(drawn)
     tables = finished_sweep(("III",), 1)
     cell = "III[yes,yes]"
-    chains = make_chains(tables, cell, ["masks"], PseudoLabelConfig(), TINY_DEEPLAB, "val")
+    chains = make_chains(
+        tables, cell, ["masks"], PseudoLabelConfig(), TINY_DEEPLAB, {"val": "1" * 16}
+    )
     save_headline(store, Headline(tables, cell, chains, "asked for"))
 
 

@@ -247,7 +247,9 @@ def sweep_from_json(saved: Any) -> Sweep:
 
     Raises KeyError, TypeError or ValueError for anything that `sweep_to_json` does not write.
     """
-    own_tables = define_tables(saved.get(SWEEP_KEY, []), SWEEP_KEY)
+    own_tables = define_tables(dict(saved).get(SWEEP_KEY, []), SWEEP_KEY)
+    if not all(isinstance(name, str) for name in saved["tables"]):
+        raise ValueError(f"{quoted(saved['tables'])} are no names of tables")
     tables = find_tables(saved["tables"], own_tables)
     counts = [saved[key] for key in ("seeds", "train_images", "eval_images")]
     if not all(isinstance(count, int) and count > 0 for count in counts):
