@@ -41,7 +41,7 @@ Width = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 Dilation = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 Stages = Annotated[int, Field(ge=0, le=4, strict=True)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
-UnitFloat = Annotated[float, Field(ge=0, le=1), NUMBER]
+UnitFloat = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
 Scale = Annotated[float, Field(ge=0.01, le=16), NUMBER]
 """Times an image's own size."""
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=32)]
@@ -53,7 +53,7 @@ Positive = Annotated[float, Field(gt=0, le=1e6), NUMBER]
 Weight = Annotated[float, Field(ge=0, le=1e6), NUMBER, NO_MINUS_ZERO]
 """Of a loss, or of pixels."""
 Decay = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
-Offset = Annotated[float, Field(ge=-1e6, le=1e6), NUMBER]
+Offset = Annotated[float, Field(ge=-1e6, le=1e6), NUMBER, NO_MINUS_ZERO]
 """Added to pixels of 0 to 255."""
 Precision = Literal["fp32", "tf32", "bf16"]
 """In which numbers a network computes, as networks/precision.py says."""

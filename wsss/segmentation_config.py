@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss.config import (
+    NO_MINUS_ZERO,
     NUMBER,
     Count,
     Decay,
@@ -211,7 +212,7 @@ class DeepLabConfig(Settings):
     lr_step: Count = Field(
         10, description="iterations between two changes of the rate (reference: 10)"
     )
-    momentum: Annotated[float, Field(ge=0, lt=1), NUMBER] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), NUMBER, NO_MINUS_ZERO] = 0.9
     weight_decay: Decay = 5e-4
     poly_power: Positive = 0.9
     clip_norm: Positive | None = Field(
