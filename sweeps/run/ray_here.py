@@ -10,8 +10,8 @@ from sweeps.store.errors import StoreError
 STARTS = 3
 """Attempts to start Ray, which gives a part of itself 15 seconds that no setting lengthens (Ray's
 issue 65983): too few on a machine with much other work."""
-TOO_SLOW = "timed out during startup"
-"""What Ray's bare Exception then says."""
+TOO_SLOW = ("timed out during startup", "Failed to start GCS")
+"""What Ray's bare exceptions then say, one of them."""
 
 MAX_BYTES = 40
 """A socket's path may have 107 bytes. Ray appends up to 67, as in
@@ -52,7 +52,7 @@ def started(start: Callable[[], object], end: Callable[[], object]) -> None:
             start()
             return
         except Exception as error:  # Ray raises no kind of its own here
-            if TOO_SLOW not in str(error):
+            if not any(words in str(error) for words in TOO_SLOW):
                 raise
             end()
     raise StoreError(
