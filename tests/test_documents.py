@@ -145,4 +145,4 @@ def test_the_recipes_on_the_pages_are_those_that_exist() -> None:
 def test_a_printed_command_can_be_split_by_a_shell() -> None:
     for page in PAGES:
         for words in (*commands(page, "sweeps"), *commands(page, "wsss")):
-            shlex.split(" ".join(words))
+            assert shlex.split(" ".join(words))[0] in PROGRAMS

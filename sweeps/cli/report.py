@@ -77,15 +77,17 @@ def report(
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
         )
-        document = sweep_document(built)
-        print_document(Console(), document)
-        folder = out or report_folder(results, chosen)
+        document, folder = sweep_document(built), out or report_folder(results, chosen)
+        refused = ""
         try:
             written = write_document(document, folder, "report")
         except OSError as error:
             if out or error.errno not in FORBIDDEN:
                 raise
-            say(f"{folder}: not yours to write ({error.strerror}); for files, name a folder: --out")
+            refused = error.strerror or ""
+        print_document(Console(), document)  # after the files: `| head` may end it
+        if refused:
+            say(f"{folder}: not yours to write ({refused}); for files, name a folder: --out")
             return
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:

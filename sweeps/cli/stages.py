@@ -352,17 +352,12 @@ def _own_cams(
 
 def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
     """Count CAMs against their image's mask. Raises DataError if they do not fit."""
-    from wsss.data.voc import DataError
+    from wsss.data.mask import require_size
     from wsss.evaluation.confusion import count_image
     from wsss.labels.cam_files import require_fitting
 
-    path, mask = dataset.mask_path(image_id), dataset.mask(image_id)
-    width, height = dataset.image_size(image_id)
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, the image has {width}x{height}; a "
-            "mask has its image's size"
-        )
+    mask = dataset.mask(image_id)
+    require_size(dataset.mask_path(image_id), mask, dataset.image_size(image_id))
     require_fitting(found, mask.shape, len(dataset.classes))
     num_labels = len(dataset.classes) + 1
     return image_id, *count_image(found.cams, found.classes, mask, thresholds, num_labels)

@@ -28,10 +28,6 @@ F3 = FULL_MODULE | BOTH_VIEWS
 NO_TRANSFER = {"transfer.lambda_s": 0.0, "transfer.lambda_bs": 0.0}
 SUMMED = {"train.cls_reduction": "sum"}
 LATE = {"transfer.start": 0.5, "transfer.ramp": 0.0}
-STRONG = {
-    "transfer.ramp": 0.0, "transfer.empty_maps": "compare", "transfer.l1_reduction": "present",
-}  # fmt: skip
-"""The reading that empties the maps: 13 times as strong on VOC, and from the first iteration."""
 
 NOISE_FLOOR = Table(
     name="noise-floor",
