@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sweeps.plan.chain import ChainConfig
+from sweeps.run.ray_here import TOKEN
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
@@ -18,6 +19,7 @@ from wsss.segmentation_presets import TINY_DEEPLAB
 
 torch.set_num_threads(1)
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
+os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # Ray reads it once in a process, whoever starts it
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Beside the checkout: pictures and weights that may not be copied into the project."""

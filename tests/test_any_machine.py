@@ -68,7 +68,8 @@ class Machine:
 
 def environment(**changes: str) -> dict[str, str]:
     """Ours without a home, caches or a user's name."""
-    gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "WSSS_CACHE", "WSSS_STORE", "LC_ALL"}
+    gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "WSSS_CACHE", "WSSS_STORE", "LC_ALL",
+            "RAY_AUTH_TOKEN"}  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if name not in gone}
     paths = {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     return kept | paths | {"http_proxy": "http://127.0.0.1:9", "COLUMNS": "100"} | changes
@@ -237,10 +238,12 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.setenv("TMPDIR", "/" + "x" * (MAX_BYTES - 1))
     prepare_machine()
     assert "RAY_TMPDIR" not in os.environ
-    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert len(token := os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.delenv("RAY_AUTH_TOKEN")  # as if a start came after another's end
     monkeypatch.setenv("TMPDIR", "/" + "x" * MAX_BYTES)
     prepare_machine()
     assert os.environ["RAY_TMPDIR"] == "/tmp"
+    assert os.environ["RAY_AUTH_TOKEN"] == token  # Ray has read it, and reads it once
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * MAX_BYTES)
     with pytest.raises(StoreError, match=r"RAY_TMPDIR=/x+: too long .* at most 40 bytes"):
         prepare_machine()

@@ -12,6 +12,9 @@ STARTS = 3
 issue 65983): too few on a machine with much other work."""
 TOO_SLOW = ("timed out during startup", "Failed to start GCS")
 """What Ray's bare exceptions then say, one of them."""
+TOKEN = secrets.token_hex(32)
+"""One for the life of the process: Ray reads it once, and a second start with another would end in
+"Failed to start GCS"."""
 
 MAX_BYTES = 40
 """A socket's path may have 107 bytes. Ray appends up to 67, as in
@@ -27,7 +30,7 @@ def prepare_machine() -> None:
     """
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
     # `ray start` of this user would ask for that token.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name) or SHORT
     if len(os.fsencode(Path(folder).absolute())) <= MAX_BYTES:
