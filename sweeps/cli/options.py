@@ -101,6 +101,14 @@ Probe = Annotated[
         "how much memory, and what will the plan cost; keeps nothing",
     ),
 ]  # fmt: skip
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CMD",
+        help="shell command to run once at the end, however that is; $SWEEP_STATE is done, failed "
+        "or interrupted, $SWEEP_TEXT says more (docs/using.md)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
 AsCsv = Annotated[
     bool,

@@ -16,6 +16,7 @@ from sweeps.cli.options import (
     FailsAfter,
     Gpus,
     MaxConcurrent,
+    Notify,
     Preset,
     Probe,
     Recheck,
@@ -138,6 +139,7 @@ def run(
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
     probe: Probe = None,
+    notify: Notify = None,
 ) -> None:
     """Run what is missing of the tables, then print them. Give it again to resume.
 
@@ -153,6 +155,7 @@ def run(
     over within them without having learnt.
     """
     from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
@@ -160,6 +163,7 @@ def run(
     from wsss.training.prior import PriorLimits
 
     with explained():
+        require_one_of(probe=probe is not None, notify=notify is not None)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         chosen = chosen_tables(tables, table_files, grid, settings)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
@@ -170,7 +174,9 @@ def run(
             raise typer.Exit(_probe(sweep, store, resources, probe, limits))
         conduct = Conduct(hang_after, accept_changes, limits)
         wishes = Wishes(conduct, retry_failed, budget)
-        raise typer.Exit(drive(Tables(sweep, open_store(store), wishes), resources))
+        subject = Tables(sweep, open_store(store), wishes)
+        started = Started(subject.store, subject.path)
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
 
 
 def table(
