@@ -7,6 +7,7 @@ need them, so that `--help` and `plan` answer at once.
 import typer
 
 from sweeps.cli import (
+    archive,
     calibrate,
     contents,
     diff,
@@ -30,7 +31,10 @@ PANELS = {
         diff.diff,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (contents.list, contents.rm, tracking.sync, tracking.mlflow, ledger.ledger),
+    "Store": (
+        contents.list, contents.rm, archive.export, archive.verify, tracking.sync, tracking.mlflow,
+        ledger.ledger,
+    ),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
         slurm.slurm,
