@@ -68,6 +68,8 @@ def test_a_job_is_a_script_that_bash_can_read(path: str, job: Path) -> None:
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "no name of a SLURM partition"),
         (("--seeds", "none"), "--seeds"),
+        (("--micro-batch", "0"), "--micro-batch"),
+        (("--probe", "50", "--notify", "x"), "exclude each other"),
         (("--no-such-option",), "--no-such-option"),
     ],
 )

@@ -179,9 +179,10 @@ def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
         done += 1
         wrong = list(_wrong_figures(trial, store, metrics))
         problems += [f"{trial.name}: {name}" for name in wrong]
-    yield _finding(
-        f"figures: those of {counted(done, 'trial')} follow from the counted pixels", problems
-    )
+    if done:
+        yield _finding(
+            f"figures: those of {counted(done, 'trial')} follow from the counted pixels", problems
+        )
     if lacking:
         yield Finding("open", f"figures: no counted pixels of {first_of(lacking, SHOWN)}")
 
@@ -227,7 +228,8 @@ def _check_tables(sweep: Sweep, store: Store) -> Finding:
 def _differences(path: Path, text: str) -> Iterator[str]:
     """Yield where a CSV file has other values than a text has."""
     there, ours = (list(csv.reader(each.splitlines())) for each in (_text(path), text))
-    for line, (left, right) in enumerate(zip_longest(there, ours, fillvalue=[]), start=1):
+    lines = zip_longest(there, ours, fillvalue=list[str]())
+    for line, (left, right) in enumerate(lines, start=1):
         for column, (a, b) in enumerate(zip_longest(left, right, fillvalue="")):
             if not _same(a, b):
                 name = ours[0][column] if column < len(ours[0]) else f"column {column + 1}"
@@ -260,9 +262,9 @@ def _check_data(sweep: Sweep, data: Path) -> Finding:
     report.raise_if_broken()
     problems = []
     if report.fingerprint != base.fingerprint:
-        problems.append(f"they are {report.fingerprint}, those of the sweep {base.fingerprint}")
+        problems.append(f"its fingerprint is {report.fingerprint}, not {base.fingerprint}")
     if report.training_fingerprints[base.train_split] != base.train_fingerprint:
-        problems.append(f"the images or labels of {base.train_split} are others")
+        problems.append(f"{base.train_split} has other images or labels")
     return _finding(f"data: {data} is what was trained on and scored", problems)
 
 

@@ -91,6 +91,10 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
         files = {name: _add(archive, name, members[name]) for name in sorted(members)}
         whole = manifest.model_copy(update={"files": files})
         _add(archive, FILE, f"{whole.model_dump_json(indent=1)}\n".encode())
+        if trial_rows(sweep, store) != rows:
+            raise StoreError(
+                f"{sweep.name}: results came in while it was exported; give the same command again"
+            )
     return Exported(len(members) + 1, path.stat().st_size, Counter(row.state for row in rows))
 
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli.options import default_preset, say, with_options_of, words_of
-from sweeps.cli.sweep import chosen_tables, run
+from sweeps.cli.sweep import checked_tables, run
 from wsss.commands import command
 from wsss.errors import explained
-from wsss.training_options import execution
 
 if TYPE_CHECKING:
     from sweeps.cluster.job_server import JobServer
@@ -85,9 +84,7 @@ def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root:
     from sweeps.tables.table import Table
     from wsss.recipes import with_recipe
 
-    execution(given["loader_workers"], given["micro_batch"], given["checkpoint_minutes"])
-    keys = ("tables", "table_files", "grid", "settings")
-    chosen = chosen_tables(*(given[key] for key in keys))
+    chosen = checked_tables(given)
     files = [in_project(root, path) for path in given["table_files"] or ()]
     return Request(
         words=tuple(words_of(ctx.command, given | {"table_files": files})),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeps.cli.options import with_options_of, words_of
-from sweeps.cli.sweep import chosen_tables, planned, run
+from sweeps.cli.sweep import checked_tables, planned, run
 from wsss.commands import command
 from wsss.errors import explained
 
@@ -59,6 +59,6 @@ def _check(given: dict[str, Any]) -> None:
 
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
-    tables = chosen_tables(*(given[key] for key in ("tables", "table_files", "grid", "settings")))
+    tables = checked_tables(given)
     names = ("preset", "recipe", "data", "weights", "seeds", "settings")
     planned(tables, *(given[name] for name in names), recheck=given["recheck"])

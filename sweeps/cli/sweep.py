@@ -1,8 +1,9 @@
 """The commands plan, run and table: a sweep of the paper's tables."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -234,6 +235,17 @@ def chosen_tables(
         own.append(grid_table(parse_grid(grid), parse_assignments(settings or [])))
     find_tables([*(names or []), *(table.name for table in own)], own)
     return [*(names or []), *own]
+
+
+def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":
+    """Return the tables that the options of `run` name; another command has been given them.
+
+    given: by name. Raises ConfigError for what `run` would refuse before it plans.
+    """
+    require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
+    execution(given["loader_workers"], given["micro_batch"], given["checkpoint_minutes"])
+    keys = ("tables", "table_files", "grid", "settings")
+    return chosen_tables(*(given[key] for key in keys))
 
 
 def _say_idle_grid(sweep: "Sweep", grid: list[str] | None) -> None:
