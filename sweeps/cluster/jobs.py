@@ -64,6 +64,7 @@ class Request:
     words: tuple[str, ...]
     """Of `sweeps run`, without --store and --address."""
     tables: tuple[str, ...] = ()
+    """Names or aliases of the project's."""
     own_tables: tuple[Table, ...] = ()
     files: tuple[str, ...] = ()
     """Of own tables: paths within the project."""
@@ -101,8 +102,9 @@ class Request:
     def digest(self) -> str:
         """Return equal text for equal sweeps: tables, settings, data and store."""
         own = [json.dumps(definition(table), sort_keys=True) for table in self.own_tables]
-        known = (sorted(self.tables), sorted(own), self.preset, self.data, self.weights,
-                 sorted(self.settings), self.store, self.probe)  # fmt: skip
+        names = [table.name for table in find_tables(self.names, self.own_tables)]
+        known = (names, sorted(own), self.preset, self.data, self.weights, sorted(self.settings),
+                 self.store, self.probe)  # fmt: skip
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def arguments(self) -> list[str]:
