@@ -100,6 +100,9 @@ def test_a_file_of_somebody_else_stays(store: Store, tmp_path: Path) -> None:
     done = export(store, tmp_path / "notes.zip")
     assert (done.exit_code, (tmp_path / "notes.zip").read_text()) == (2, "mine")
     assert "name another file" in done.output
+    done = export(store, tmp_path / "VI")
+    assert (done.exit_code, "a file that ends in .zip" in done.output) == (2, True)
+    assert not (tmp_path / "VI").exists()
 
 
 def test_a_sweep_in_a_bucket_is_exported_from_another_machine(

@@ -99,7 +99,9 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise StoreError if a path holds anything but an archive like this."""
+    """Raise StoreError for a path that is no zip file's, or holds anything but such an archive."""
+    if path.suffix != ".zip":  # a table's name, perhaps
+        raise StoreError(f"{path}: name the archive first, a file that ends in .zip")
     try:
         with ZipFile(path) as archive:
             archive.getinfo(FILE)
