@@ -4,7 +4,8 @@
 # MICRO_BATCH (images per forward), CHECKPOINT_MINUTES (between checkpoints within an epoch),
 # LOADER_WORKERS (data loading processes): empty, the commands choose,
 # TABLES (of `make plan`, `make probe`), PROBE (its steps), CONCURRENT (trials at a time),
-# SAMPLES (of `make search`), LABELS, EXPORT (of `make headline`).
+# SAMPLES (of `make search`), LABELS, EXPORT (of `make headline`),
+# NOTIFY (a command to run at the end of a sweep, search or headline).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,6 +31,7 @@ CHECKPOINT_MINUTES ?=
 LOADER_WORKERS ?=
 LABELS ?=
 EXPORT ?=
+NOTIFY ?=
 SET ?=
 MLFLOW_PORT ?= 5000
 
@@ -43,7 +45,8 @@ PLAN_OPTIONS = $(DATA_OPTIONS) --seeds $(SEEDS)
 TRAINING_OPTIONS = --gpus $(GPUS) --cpus $(CPUS) $(if $(ADDRESS),--address $(ADDRESS)) \
 	$(if $(MICRO_BATCH),--micro-batch $(MICRO_BATCH)) \
 	$(if $(CHECKPOINT_MINUTES),--checkpoint-minutes $(CHECKPOINT_MINUTES)) \
-	$(if $(LOADER_WORKERS),--loader-workers $(LOADER_WORKERS))
+	$(if $(LOADER_WORKERS),--loader-workers $(LOADER_WORKERS)) \
+	$(if $(NOTIFY),--notify $(call quote,$(NOTIFY)))
 MACHINE_OPTIONS = $(TRAINING_OPTIONS) $(if $(CONCURRENT),--max-concurrent $(CONCURRENT))
 WORKERS_OPTION = $(if $(WORKERS),--workers $(WORKERS))
 RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) $(WORKERS_OPTION)

@@ -18,7 +18,6 @@ from wsss.labels.affinity_labels import (
     confident_labels,
     labels_at,
     pair_kinds,
-    score_of_power,
 )
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig
@@ -128,7 +127,7 @@ def test_scores_out_of_order_are_refused() -> None:
                          foreground_score=0.3, background_score=0.4)  # fmt: skip
 
 
-def test_the_scores_of_powers_give_the_labels_of_psa() -> None:
+def test_two_scores_give_the_labels_of_psa_with_its_powers_4_and_32() -> None:
     cams = np.random.default_rng(0).random((3, 20, 30), dtype=np.float32) ** 4
     labels = (0, 5, 9)
     expected = np.empty((20, 30), np.uint8)
@@ -141,17 +140,8 @@ def test_the_scores_of_powers_give_the_labels_of_psa() -> None:
             else:
                 expected[y, x] = 0 if few >= scores.max() else 255
     assert len(np.unique(expected)) == 5
-    found = confident_labels(
-        cams, labels, foreground_score=score_of_power(4), background_score=score_of_power(32)
-    )
+    found = confident_labels(cams, labels, foreground_score=0.27551, background_score=0.07700)
     np.testing.assert_array_equal(found, expected)
-
-
-def test_scores_of_powers_by_hand() -> None:
-    assert score_of_power(1) == pytest.approx(0.5)
-    assert score_of_power(2) == pytest.approx((3 - 5**0.5) / 2)  # s = 1 - 2s + s^2
-    with pytest.raises(ValueError, match=r"power 0 is not above 0"):
-        score_of_power(0)
 
 
 def test_pair_kinds_equal_a_loop_and_unsure_pixels_teach_nothing() -> None:

@@ -56,9 +56,6 @@ def problems(words: list[str]) -> Iterator[str]:
         elif option.startswith("--"):
             known = {name for parameter in command.params for name in parameter.opts}
             known |= {name for parameter in command.params for name in parameter.secondary_opts}
-            if command.name == "slurm":  # passes those of `sweeps run` on
-                run = getattr(PROGRAMS["sweeps"], "commands", {})["run"]
-                known |= {name for parameter in run.params for name in parameter.opts}
             if option not in known | {"--help"}:
                 yield f"{' '.join(words)}: no option {option}"
 

@@ -105,16 +105,27 @@ def test_a_headline_hands_them_to_its_stages(
 
 
 def test_a_submitted_sweep_gets_the_words_that_were_given(
-    given: Callable[[str], list[Any]],
+    given: Callable[[str], list[Any]], tmp_path: Path
 ) -> None:
     given("sweeps.cli.jobs._connect")
     calls = given("sweeps.cluster.jobs.submit")
-    for more in ((), (*OPTIONS, "--workers", "2")):
-        CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *more])
-    plain, all_given = (" ".join(call[1].arguments()) for call in calls)
-    assert not any(option in plain for option in (*OPTIONS[::2], "--workers"))
-    assert " ".join(OPTIONS) in all_given
-    assert "--workers 2" in all_given
+    table = tmp_path / "mine.yaml"
+    table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")
+    more = (
+        "--table", str(table), "--grid", "transfer.lambda_s=0,1", "--workers", "2", *OPTIONS,
+        "--budget", "8.0", "--hang-after", "60.0", "--accept-changes",
+    )  # fmt: skip
+    project = ("--working-dir", str(tmp_path))
+    for words in ((), more):
+        CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *project, *words])
+    plain, asked = (call[1] for call in calls)
+    assert plain.arguments() == ["sweeps", "run", "VI", "--gpus", "1.0", "--address", "auto"]
+    there = ["VI", "--gpus", "1.0", "--table", "mine.yaml", *more[2:], "--address", "auto"]
+    assert sorted(asked.arguments()[2:]) == sorted(there)
+    assert (asked.files, asked.names[1]) == (("mine.yaml",), "mine")
+    elsewhere = ("--working-dir", str(tmp_path / "x"))
+    done = CliRunner().invoke(sweeps.cli.app, ["submit", *more, *elsewhere])
+    assert (done.exit_code, "whose files alone go to the cluster" in done.output) == (2, True)
 
 
 def test_one_training_on_the_command_line_is_carried_out_so(

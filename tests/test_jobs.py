@@ -37,8 +37,13 @@ from sweeps.cluster.jobs import (
     sweep_command,
 )
 from sweeps.store.store import Store, StoreError, open_store
+from sweeps.tables.grid import grid_table
 from wsss.commands import command
 from wsss.overrides import ConfigError
+
+
+def request(words: tuple[str, ...] = (), **fields: Any) -> Request:
+    return Request(words=words, **{"tables": ("V",), "preset": "tiny", **fields})
 
 
 @pytest.mark.parametrize(
@@ -56,20 +61,22 @@ def test_what_the_cluster_would_refuse_is_refused_here(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Request(**{"tables": ("V",), "preset": "tiny", **change}).check()
+        request(**change).check()
 
 
 def test_urls_and_absolute_paths_are_the_clusters() -> None:
-    Request(("V",), "short", "/data/voc", "/w.pt", (), "s3://bucket/results").check()
+    asked = {"data": "/data/voc", "weights": "/w.pt", "store": "s3://bucket/results"}
+    request(preset="short", **asked).check()
 
 
 def test_same_tables_settings_data_and_store_are_the_same_sweep_whatever_the_machine() -> None:
-    one = Request(("V", "VI"), "tiny", more=("--gpus", "1"))
-    assert one.digest() == Request(("VI", "V"), "tiny", more=("--gpus", "2")).digest()
-    assert one.digest() != Request(("V", "VI"), "tiny", settings=("train.lr=1",)).digest()
-    probe = Request(("V", "VI"), "tiny", probe=50)
-    assert one.digest() != probe.digest(), "else a sweep would attach to its probe"
-    assert probe.arguments()[-4:] == ["--probe", "50", "--address", "auto"]
+    both = {"tables": ("V", "VI")}
+    one = request(("--gpus", "1"), **both)
+    assert one.digest() == request(("--gpus", "2"), tables=("VI", "lambdas")).digest()
+    assert one.digest() != request(settings=("train.lr=1",), **both).digest()
+    assert one.digest() != request(probe=50, **both).digest(), "it would attach to its probe"
+    grids = [grid_table({"transfer.lambda_s": [value, 1.0]}, ()) for value in (0.1, 0.2)]
+    assert len({request(tables=(), own_tables=(grid,)).digest() for grid in grids}) == 2
 
 
 def test_the_shell_sees_one_word_per_argument() -> None:
@@ -79,13 +86,14 @@ def test_the_shell_sees_one_word_per_argument() -> None:
 
 
 def test_resuming_gives_the_same_sweep_to_submit() -> None:
-    request = Request(("V",), "tiny", settings=("train.lr=0.1",), store="/a b")
-    point = entry_point(request.arguments(), store=request.store, python="python")
+    words = ("V", "--preset", "tiny", "--set", "train.lr=0.1")
+    asked = request(words, settings=("train.lr=0.1",), store="/a b")
+    point = entry_point(asked.arguments(), store=asked.store, python="python")
     job: Any = SimpleNamespace(entrypoint=point)
     assert sweep_command(job).startswith("sweeps run V --preset tiny")
     again = resume_command(job, "http://h:1")
-    words = ("V", "--preset", "tiny", "--data", "drawn", "--set", "train.lr=0.1", "--store", "/a b")
-    assert again == command("sweeps", "submit", *words, "--address", "http://h:1")
+    told = command("sweeps", "submit", *words, "--store", "/a b", "--address", "http://h:1")
+    assert again == told
 
 
 def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:

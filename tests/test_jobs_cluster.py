@@ -224,7 +224,7 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     assert "line 0" in sweeps(head, "logs", "two").stdout
     stopped = sweeps(head, "stop", "two")
     assert stopped.returncode == 0
-    assert " -m sweeps submit V --preset tiny --data /data" in stopped.stderr
+    assert " -m sweeps submit V --preset tiny --data /data --address" in stopped.stderr
     assert sweeps(head, "logs", "two", "--tail", "1").stdout == "checkpoint written\n"
     assert "STOPPED exit 130" in sweeps(head, "jobs").stdout
 

@@ -10,7 +10,8 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 ROOMS = (
-    "tables", "store", "plan", "evidence", "stages", "report", "track", "run", "cluster", "cli",
+    "tables", "store", "plan", "evidence", "stages", "report", "archive", "track", "run",
+    "cluster", "cli",
 )  # fmt: skip
 """The folders of sweeps/, the lowest floor first."""
 

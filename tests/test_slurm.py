@@ -45,11 +45,11 @@ def test_a_job_asks_slurm_for_what_was_asked_for(job: Path) -> None:
     assert max(numbers) < first  # SLURM reads no further
 
 
-def test_a_job_runs_the_words_as_they_were_given(job: Path, drawn: Path) -> None:
+def test_a_job_runs_what_was_asked_for(job: Path, drawn: Path) -> None:
     (line,) = re.findall(r"^set -- (.*)$", job.read_text(), re.MULTILINE)
     assert shlex.split(line) == [
-        "run", "V", "VI", "--data", str(drawn), "--gpus", "1", "--set", "labels.scales=[0.5, 1]",
-        "--store", str(job.with_name("the store")),
+        "run", "V", "VI", "--data", str(drawn), "--set", "labels.scales=[0.5, 1]",
+        "--store", str(job.with_name("the store")), "--gpus", "1.0",
     ]  # fmt: skip
 
 
@@ -68,6 +68,8 @@ def test_a_job_is_a_script_that_bash_can_read(path: str, job: Path) -> None:
         (("--set", "train.epochz=1"), "train.epochz"),
         (("--partition", "a b"), "no name of a SLURM partition"),
         (("--seeds", "none"), "--seeds"),
+        (("--micro-batch", "0"), "--micro-batch"),
+        (("--probe", "50", "--notify", "x"), "exclude each other"),
         (("--no-such-option",), "--no-such-option"),
     ],
 )

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finished import finish, finished_sweep
@@ -12,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sweeps.cli import app
+from sweeps.cluster.jobs import ToolResult
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep, save_sweep
@@ -296,6 +298,26 @@ def test_the_time_left_follows_from_the_progress_since_the_start(
         board.update(cell(sweep, "no,no", 1), status="done")
         monkeypatch.setattr("sweeps.report.live.progress.time.monotonic", lambda: now)
         assert board.remaining() == "about 10 min left"  # 6 trials at 100 s each
+
+
+@pytest.mark.parametrize(("words", "store"), [((), None), (("--store", "/shared/x"), "/shared/x")])
+def test_a_cluster_is_asked_about_the_store_that_is_named(
+    words: tuple[str, ...], store: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def run_tool(server: object, words: list[str], *, store: str | None, **_: object) -> ToolResult:
+        asked.extend([words, store])
+        return ToolResult(1, "the tables\n")
+
+    monkeypatch.setattr("sweeps.cluster.job_server.JobServer", str)
+    monkeypatch.setattr("sweeps.cluster.jobs.run_tool", run_tool)
+    runner = CliRunner(env={"WSSS_STORE": "/of/this/machine"})
+    done = runner.invoke(app, ["status", "--address", "http://h", "--trials", *words])
+    assert (done.exit_code, done.output) == (1, "the tables\n")
+    assert asked == [["sweeps", "status", "--trials"], store]
+    refused = runner.invoke(app, ["status", "--address", "http://h", "--store", "results"])
+    assert (refused.exit_code, "give an absolute path" in refused.output) == (2, True)
 
 
 # Words

@@ -1,5 +1,6 @@
 """What the runs of a sweep, a search and a headline hold, as data, without MLflow."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
+from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.headline import HeadlineRuns
 from sweeps.track.search import SearchRuns
 from sweeps.track.subjects import known_subjects
@@ -153,6 +155,12 @@ def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> No
     outcome = the_trial(store).outcome
     assert outcome is not None
     assert outcome.values["miou/paper_as_printed"] == 47.82
+    own = Table("mine", "mine", ("row",), "mIoU", ("mIoU",), (Row(("a",), (Cell({}, 51.5),)),))
+    sweep = replace(SWEEP, table_names=("mine",), own_tables=(own,))
+    finish(store, sweep.plan.trials[0], 0.5)
+    (child,) = SweepRuns(store, sweep).children(None, ())
+    assert child.outcome is not None
+    assert child.outcome.values["miou/paper_as_printed"] == 51.5
 
 
 def test_a_sweep_has_its_settings_what_is_finished_and_the_best_cell(store: Store) -> None:

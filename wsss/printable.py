@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Sequence
 
 KEPT = "\n\t\u00a0\u2009\u202f"
 """Line breaks and the spaces that are no space to `str.isprintable`."""
@@ -50,6 +51,17 @@ def one_line(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return `1 seed` or `1,464 seeds`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def mean_of_seeds(count: int) -> str:
+    """Return what a number stands for: `1 seed` or `mean of 3 seeds`."""
+    return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
+
+
+def first_of(names: Sequence[str], shown: int) -> str:
+    """Return `a, b and 3 more`: the first names, and how many are left out."""
+    left_out = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {left_out:,} more" if left_out > 0 else "")
 
 
 def quoted(value: object) -> str:

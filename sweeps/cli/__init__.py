@@ -7,6 +7,7 @@ need them, so that `--help` and `plan` answer at once.
 import typer
 
 from sweeps.cli import (
+    archive,
     calibrate,
     contents,
     diff,
@@ -30,9 +31,13 @@ PANELS = {
         diff.diff,
     ),
     "Search and headline": (search.search, headline.headline),
-    "Store": (contents.list, contents.rm, tracking.sync, tracking.mlflow, ledger.ledger),
+    "Store": (
+        contents.list, contents.rm, archive.export, archive.verify, tracking.sync, tracking.mlflow,
+        ledger.ledger,
+    ),
     "Cluster": (
         jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
+        slurm.slurm,
     ),
 }  # fmt: skip
 """Heading in the help -> its commands, in this order."""
@@ -49,6 +54,3 @@ app.callback()(before_any_command)
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=panel)(command)
-app.command(cls=Command, rich_help_panel="Cluster", context_settings=slurm.WORDS_OF_OTHERS)(
-    slurm.slurm
-)

@@ -14,6 +14,7 @@ from sweeps.cli.options import (
     FailsAfter,
     Gpus,
     MaxConcurrent,
+    Notify,
     Recheck,
     RetryFailed,
     Seeds,
@@ -61,6 +62,7 @@ def calibrate(
     accept_changes: AcceptChanges = False,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
+    notify: Notify = None,
 ) -> None:
     """Train IRN's plain CAM and say whether its published score comes out. Again: resumes.
 
@@ -73,6 +75,7 @@ def calibrate(
     from sweeps.evidence.calibration_checks import data_facts
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
@@ -96,14 +99,19 @@ def calibrate(
         conduct = Conduct(
             accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
         )
-        code = drive(Tables(sweep, results, Wishes(conduct, retry_failed)), resources)
-        if code:
-            raise typer.Exit(code)
-        verdict = weigh(sweep, results, facts)
-        if write(results, sweep, verdict):
-            _publish(sweep, results, verdict)
-        print("\n".join(["", *lines(verdict)]))
-        raise typer.Exit(verdict.exit_code)
+        subject = Tables(sweep, results, Wishes(conduct, retry_failed))
+
+        def driven_and_weighed() -> int:
+            if code := drive(subject, resources):
+                return code
+            verdict = weigh(sweep, results, facts)
+            if write(results, sweep, verdict):
+                _publish(sweep, results, verdict)
+            print("\n".join(["", *lines(verdict)]))
+            return verdict.exit_code
+
+        started = Started(results, subject.path)
+        raise typer.Exit(then_notify(notify, started, driven_and_weighed))
 
 
 def default_preset(data: str, root: Path) -> str:

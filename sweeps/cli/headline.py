@@ -1,7 +1,6 @@
 """The command `sweeps headline`."""
 
 import os
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from sweeps.cli.options import (
     Data,
     FailsAfter,
+    Notify,
     Preset,
     Recheck,
     Recipe,
@@ -109,6 +109,7 @@ def headline(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
+    notify: Notify = None,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
@@ -119,6 +120,7 @@ def headline(
     from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
+    from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
     from sweeps.stages.stage import Conduct
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
@@ -177,7 +179,13 @@ def headline(
         _check_trainings(planned)
         results.check_writable()
         conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
-        _work(planned, results, resources, conduct, label_workers=label_workers)
+        started = Started(results, f"headline/{planned.name}")
+        code = then_notify(
+            notify,
+            started,
+            lambda: _work(planned, results, resources, conduct, label_workers=label_workers),
+        )
+        raise typer.Exit(code)
 
 
 def _work(
@@ -187,8 +195,8 @@ def _work(
     conduct: "Conduct",
     *,
     label_workers: int,
-) -> None:
-    """Run what is missing, export, write the report and show it."""
+) -> int:
+    """Run what is missing, export, write the report and show it; return the exit code."""
     from rich.console import Console
     from rich.text import Text
 
@@ -228,12 +236,13 @@ def _work(
     except KeyboardInterrupt:
         console.print(Text("interrupted; the same command goes on from here:"))
         console.print(Text(own_command()), soft_wrap=True)
-        sys.exit(130)
+        return 130
     if logged and tracker.log_report(folder):
         console.print(Text(f"MLflow: {tracker.page}"), soft_wrap=True)
     for line in tracker.remarks("all of it", "the same command"):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(f"report: {written[0]}"), soft_wrap=True)
+    return 0
 
 
 def _say_exports(planned: "Headline", results: "Store", console: "Console") -> None:

@@ -2,32 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import (
-    Cpus,
-    FailsAfter,
-    Gpus,
-    MaxConcurrent,
-    Probe,
-    Recheck,
-    Recipe,
-    RetryFailed,
-    Seeds,
-    Set,
-    WarnsAfter,
-    Workers,
-    default_preset,
-    say,
-)
+from sweeps.cli.options import default_preset, say, with_options_of, words_of
+from sweeps.cli.sweep import checked_tables, run
 from wsss.commands import command
 from wsss.errors import explained
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import Request
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 DETACHED = 130
@@ -51,12 +37,9 @@ ClusterStore = Annotated[
 ]
 
 
+@with_options_of(run)
 def submit(
-    tables: Annotated[
-        list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE...")
-    ],
-    preset: Annotated[str | None, typer.Option(help="tiny | short | paper | irn")] = None,
-    recipe: Recipe = "default",
+    ctx: typer.Context,
     data: Annotated[
         str, typer.Option(help="absolute path on every node; `drawn` travels with the code")
     ] = "drawn",
@@ -64,26 +47,13 @@ def submit(
         str | None,
         typer.Option(help="imagenet_v1 | imagenet_v2 | none | absolute path on every node"),
     ] = None,
-    seeds: Seeds = 1,
-    settings: Set = None,
     store: ClusterStore = None,
-    recheck: Recheck = False,
-    workers: Workers = None,
-    cpus: Cpus = 1.0,
-    gpus: Gpus = 0.0,
-    max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    retry_failed: RetryFailed = False,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
-    probe: Probe = None,
     address: Address = DEFAULT_ADDRESS,
     job_id: Annotated[str | None, typer.Option("--id", help="name of the job")] = None,
     follow: Following = True,
     working_dir: WorkingDir = Path(),
     python: Python = "python",
+    **given: Any,
 ) -> None:
     """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
 
@@ -92,38 +62,13 @@ def submit(
     the same command again to attach to a running sweep or to resume an ended one.
     """
     with explained():
-        from sweeps.cluster.jobs import Request, submit
-        from sweeps.tables.find import find_tables
-        from wsss.recipes import with_recipe
+        from sweeps.cluster.jobs import submit
 
-        execution(loader_workers, micro_batch, checkpoint_minutes)  # refuses what cannot be
-        more = words_of(
-            ("--seeds", seeds, None),
-            ("--cpus", cpus, None),
-            ("--gpus", gpus, None),
-            ("--workers", workers, None),
-            ("--loader-workers", loader_workers, None),
-            ("--micro-batch", micro_batch, "auto"),
-            ("--checkpoint-minutes", checkpoint_minutes, 10.0),
-            ("--max-concurrent", max_concurrent, None),
-            ("--prior-warns-after", warns_after, 100),
-            ("--prior-fails-after", fails_after, 500),
-        )
-        more += ["--retry-failed"] * retry_failed + ["--recheck"] * recheck
-        chosen = preset or default_preset(data)
-        request = Request(
-            tuple(table.name for table in find_tables(tables)),
-            with_recipe(chosen, recipe),
-            data,
-            weights,
-            tuple(settings or ()),
-            store,
-            tuple(more),
-            probe,
-        )
+        root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
+        request = _request(ctx, given, store, root)
         request.check()
         server = _connect(address)
-        done = submit(server, request, root=working_dir.absolute(), job_id=job_id, python=python)
+        done = submit(server, request, root=root, job_id=job_id, python=python)
         if done.running:
             say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
         else:
@@ -133,14 +78,26 @@ def submit(
         say(f"follow it with: {_command('attach', server, done.job_id)}")
 
 
-def words_of(*options: tuple[str, object, object]) -> list[str]:
-    """Return the words of (option, value, usual value) where the value is not the usual one."""
-    return [
-        word
-        for option, value, usual in options
-        if value != usual
-        for word in (option, f"{value:g}" if isinstance(value, float) else str(value))
-    ]
+def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
+    """Return what to run of the options of `sweeps run`. Raises ConfigError."""
+    from sweeps.cluster.jobs import Request, in_project
+    from sweeps.tables.table import Table
+    from wsss.recipes import with_recipe
+
+    chosen = checked_tables(given)
+    files = [in_project(root, path) for path in given["table_files"] or ()]
+    return Request(
+        words=tuple(words_of(ctx.command, given | {"table_files": files})),
+        tables=tuple(each for each in chosen if isinstance(each, str)),
+        own_tables=tuple(each for each in chosen if isinstance(each, Table)),
+        files=tuple(files),
+        preset=with_recipe(given["preset"] or default_preset(given["data"]), given["recipe"]),
+        data=given["data"],
+        weights=given["weights"],
+        settings=tuple(given["settings"] or ()),
+        store=store,
+        probe=given["probe"],
+    )
 
 
 def attach(

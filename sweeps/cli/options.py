@@ -2,10 +2,11 @@
 
 import atexit
 import gc
+import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -100,6 +101,14 @@ Probe = Annotated[
         "how much memory, and what will the plan cost; keeps nothing",
     ),
 ]  # fmt: skip
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CMD",
+        help="shell command to run once at the end, however that is; $SWEEP_STATE is done, failed "
+        "or interrupted, $SWEEP_TEXT says more (docs/using.md)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
 AsCsv = Annotated[
     bool,
@@ -109,6 +118,41 @@ AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
 ]
+
+
+def with_options_of(command: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Give a command the arguments and options of another one, but for those it has itself.
+
+    It gets their values as `**given`, by name.
+    """
+    more = inspect.signature(command).parameters
+
+    def extend(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(function).parameters
+        mine = {n: p for n, p in own.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        both = {n: p for n, p in more.items() if n not in mine} | mine
+        by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in both.values()]
+        function.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
+        function.__annotations__ |= {name: each.annotation for name, each in both.items()}
+        return function
+
+    return extend
+
+
+def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
+    """Return the words that give a command these values by name, without those at their default.
+
+    command: as `typer.Context.command` has it.
+    """
+    words = list[str]()
+    for parameter in command.params:
+        value = given.get(parameter.name, parameter.default)
+        if value == parameter.default:
+            continue
+        option = parameter.opts[:1] if parameter.param_type_name == "option" else []
+        for each in value if isinstance(value, list) else [value]:
+            words += option if each is True else [*option, str(each)]
+    return words
 
 
 def opened(place: str) -> "Store":

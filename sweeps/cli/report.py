@@ -1,6 +1,5 @@
 """The command `sweeps report`."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ from sweeps.cli.options import StoreOption, SweepName, opened, say
 from wsss.errors import explained
 
 if TYPE_CHECKING:
-    from sweeps.plan.sweep import Sweep
     from sweeps.report.tables.model import Report
     from sweeps.store.store import Store
 
@@ -59,7 +57,7 @@ def report(
     """
     from rich.console import Console
 
-    from sweeps.plan.sweep import load_sweep, report_folder
+    from sweeps.plan.sweep import load_sweep, report_folder, with_tables
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.model import Measure
@@ -73,7 +71,7 @@ def report(
             raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
         results = opened(store)
         found = load_sweep(results, sweep)
-        chosen = _with_tables(found, tables, seeds)
+        chosen = with_tables(found, tables or (), seeds)
         built = build_report(
             chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
         )
@@ -92,15 +90,6 @@ def report(
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
             _log(results, built, folder)
-
-
-def _with_tables(sweep: "Sweep", tables: list[str] | None, seeds: int | None) -> "Sweep":
-    from sweeps.tables.find import find_tables
-
-    names = tuple(
-        table.name for table in find_tables(tables or sweep.table_names, sweep.own_tables)
-    )
-    return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
 
 
 def _log(store: "Store", report: "Report", folder: Path) -> None:

@@ -27,6 +27,7 @@ from wsss.config import RunConfig
 from wsss.data.classes import CLASS_LIST
 from wsss.identity import cam_id, canonical_json
 from wsss.overrides import ConfigError, validate
+from wsss.printable import first_of
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.execution import Execution
 
@@ -70,7 +71,7 @@ class Run:
         if changed:
             raise ConfigError(
                 f"{self.data}: images or labels of {own} have changed since {self.folder} was "
-                f"trained ({_some(changed)}); put them back, or train with another --run"
+                f"trained ({first_of(changed, 3)}); put them back, or train with another --run"
             )
         others = set(dataset.image_ids(split)) - now.keys()
         now |= sources_of(dataset, sorted(others))
@@ -187,11 +188,6 @@ def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     pairs = zip_longest(before, now, fillvalue="missing")
     number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
     return f"class {number} was {old}, now it is {new}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:

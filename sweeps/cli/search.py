@@ -9,6 +9,7 @@ from sweeps.cli.options import (
     Data,
     FailsAfter,
     MaxConcurrent,
+    Notify,
     Preset,
     Recheck,
     Recipe,
@@ -59,6 +60,7 @@ def search(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
+    notify: Notify = None,
 ) -> None:
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
@@ -68,6 +70,7 @@ def search(
     """
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
@@ -93,4 +96,6 @@ def search(
         say_idle(overrides, [planned.base], run_id)
         say_labels_from_masks(report, planned.base.data.train_split)
         limits = PriorLimits(warns_after, fails_after)
-        raise typer.Exit(drive(DrivenSearch(planned, results, samples, limits), resources))
+        subject = DrivenSearch(planned, results, samples, limits)
+        started = Started(results, subject.path)
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))

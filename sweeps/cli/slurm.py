@@ -6,21 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps.cli.sweep import chosen_tables, planned
+from sweeps.cli.options import with_options_of, words_of
+from sweeps.cli.sweep import checked_tables, planned, run
 from wsss.commands import command
 from wsss.errors import explained
-from wsss.program import HELP
-
-WORDS_OF_OTHERS = HELP | {"ignore_unknown_options": True}
-"""The options of `sweeps run` are not this command's own, and passed on."""
 
 
+@with_options_of(run)
 def slurm(
     ctx: typer.Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(help="as for `sweeps run`", metavar="TABLE... [OPTION OF SWEEPS RUN]..."),
-    ],
     nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")] = 0,
     cpus_per_node: Annotated[
@@ -32,12 +26,14 @@ def slurm(
     partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
     account: Annotated[str | None, typer.Option(help="who pays for it, where SLURM asks")] = None,
     out: Annotated[Path, typer.Option(help="the job script")] = Path("wsss.sbatch"),
+    **given: Any,
 ) -> None:
     """Write a job script that runs tables on a SLURM cluster; `sbatch FILE` submits it.
 
     The job starts Ray on its nodes, runs the sweep, lets the trials write a checkpoint before the
     time limit, goes back into the queue, and goes on from the store. All nodes must see the
-    project's folder, the data and the store. What would be refused by `sweeps run` is refused here.
+    project's folder, the data and the store. The other options are those of `sweeps run`; what it
+    would refuse is refused here.
 
         sweeps slurm V --nodes 2 --gpus-per-node 4 --hours 24 --partition gpu \\
             --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
@@ -48,29 +44,21 @@ def slurm(
 
         cpus = cpus_per_node or 4 * max(1, gpus_per_node)
         wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-        given = _checked(ctx, words)
+        _check(given)
         asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
         check_fits(wanted, asked.demand)
-        write_job(out, sbatch_script(wanted, ["run", *words]))
+        write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
         print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
         follow = command("sweeps", "status", "--store", given["store"], "--watch")
         print(f"then follow it with: squeue --me, and {follow}")
 
 
-def _checked(ctx: typer.Context, words: list[str]) -> dict[str, Any]:
-    """Parse the words of `sweeps run` and plan its sweep; return the value of each parameter.
-
-    Raises what `sweeps run` would raise for them.
-    """
+def _check(given: dict[str, Any]) -> None:
+    """Raise what `sweeps run` would raise for these values of its options."""
     from wsss.overrides import ConfigError
 
-    program: Any = ctx.find_root().command
-    run = program.commands["run"]
-    with run.make_context("sweeps run", list(words)) as parsed:
-        given = parsed.params
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
-    tables = chosen_tables(*(given[key] for key in ("tables", "table_files", "grid", "settings")))
+    tables = checked_tables(given)
     names = ("preset", "recipe", "data", "weights", "seeds", "settings")
     planned(tables, *(given[name] for name in names), recheck=given["recheck"])
-    return given

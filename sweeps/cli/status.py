@@ -20,6 +20,7 @@ from wsss.errors import explained
 
 
 def status(
+    ctx: typer.Context,
     store: StoreOption = "results",
     sweep: SweepName = None,
     by_trial: Annotated[
@@ -35,7 +36,10 @@ def status(
     as_csv: AsCsv = False,
     address: Annotated[
         str | None,
-        typer.Option(help="job server of a cluster: ask its head, about the store there"),
+        typer.Option(
+            help="job server of a cluster: ask its head, about --store there; default: its "
+            "WSSS_STORE"
+        ),
     ] = None,
 ) -> None:
     """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
@@ -49,8 +53,12 @@ def status(
         require_one_of(watch=watch, json=as_json, csv=as_csv)
         require_one_of(watch=watch, address=bool(address))
         if address:
+            words = ["--sweep", sweep] if sweep else []
             shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
-            raise typer.Exit(_status_there(address, sweep, [word for word in shown if shown[word]]))
+            words += [word for word, wanted in shown.items() if wanted]
+            named = ctx.get_parameter_source("store")  # WSSS_STORE here is this machine's
+            there = store if named and named.name == "COMMANDLINE" else None
+            raise typer.Exit(_status_there(address, there, words))
         leave_memory_to_the_system()
         results = opened(store)
         found = load_sweep(results, sweep)
@@ -60,13 +68,17 @@ def status(
         show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
 
 
-def _status_there(address: str, sweep: str | None, options: list[str]) -> int:
-    """Print what `sweeps status` prints on a cluster's head; return its exit code."""
-    from sweeps.cluster.job_server import JobServer
-    from sweeps.cluster.jobs import run_tool
+def _status_there(address: str, store: str | None, words: list[str]) -> int:
+    """Print what `sweeps status` prints on a cluster's head; return its exit code.
 
-    words = ["sweeps", "status", *(["--sweep", sweep] if sweep else []), *options]
-    python = os.environ.get("WSSS_CLUSTER_PYTHON", "python")
-    done = run_tool(JobServer(address), words, root=Path.cwd(), store=None, python=python)
+    store: None: the cluster's own. Raises ConfigError for a relative path.
+    """
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import require_on_cluster, run_tool
+
+    if store:
+        require_on_cluster("--store", store)
+    python, asked = os.environ.get("WSSS_CLUSTER_PYTHON", "python"), ["sweeps", "status", *words]
+    done = run_tool(JobServer(address), asked, root=Path.cwd(), store=store, python=python)
     print(done.text, end="")
     return done.exit_code

@@ -1,8 +1,9 @@
 """The commands plan, run and table: a sweep of the paper's tables."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from sweeps.cli.options import (
     FailsAfter,
     Gpus,
     MaxConcurrent,
+    Notify,
     Preset,
     Probe,
     Recheck,
@@ -138,6 +140,7 @@ def run(
     warns_after: WarnsAfter = 100,
     fails_after: FailsAfter = 500,
     probe: Probe = None,
+    notify: Notify = None,
 ) -> None:
     """Run what is missing of the tables, then print them. Give it again to resume.
 
@@ -153,6 +156,7 @@ def run(
     over within them without having learnt.
     """
     from sweeps.run.driver import drive
+    from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
@@ -160,6 +164,7 @@ def run(
     from wsss.training.prior import PriorLimits
 
     with explained():
+        require_one_of(probe=probe is not None, notify=notify is not None)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         chosen = chosen_tables(tables, table_files, grid, settings)
         resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
@@ -170,7 +175,9 @@ def run(
             raise typer.Exit(_probe(sweep, store, resources, probe, limits))
         conduct = Conduct(hang_after, accept_changes, limits)
         wishes = Wishes(conduct, retry_failed, budget)
-        raise typer.Exit(drive(Tables(sweep, open_store(store), wishes), resources))
+        subject = Tables(sweep, open_store(store), wishes)
+        started = Started(subject.store, subject.path)
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
 
 
 def table(
@@ -228,6 +235,17 @@ def chosen_tables(
         own.append(grid_table(parse_grid(grid), parse_assignments(settings or [])))
     find_tables([*(names or []), *(table.name for table in own)], own)
     return [*(names or []), *own]
+
+
+def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":
+    """Return the tables that the options of `run` name; another command has been given them.
+
+    given: by name. Raises ConfigError for what `run` would refuse before it plans.
+    """
+    require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
+    execution(given["loader_workers"], given["micro_batch"], given["checkpoint_minutes"])
+    keys = ("tables", "table_files", "grid", "settings")
+    return chosen_tables(*(given[key] for key in keys))
 
 
 def _say_idle_grid(sweep: "Sweep", grid: list[str] | None) -> None:

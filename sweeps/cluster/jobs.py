@@ -1,12 +1,13 @@
 """Submits sweeps to a cluster as Ray jobs, finds them again and stops them."""
 
 import hashlib
+import json
 import re
 import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,10 +21,12 @@ from sweeps.plan.trials import make_plan
 from sweeps.run.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.find import find_tables
+from sweeps.tables.own import definition
+from sweeps.tables.table import Table
 from wsss.commands import command
 from wsss.data.drawn import DRAWN, draw_voc
 from wsss.overrides import ConfigError, parse_assignments, settle
-from wsss.recipes import named_config, preset_and_recipe
+from wsss.recipes import named_config
 from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
@@ -54,25 +57,35 @@ RAYS_LINE = "Running entrypoint for job"
 """Begins the last of Ray's own lines in a job's log."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to run on the cluster; paths are the cluster's."""
+    """A sweep to run on the cluster; paths are the cluster's."""
 
-    tables: tuple[str, ...]
+    words: tuple[str, ...]
+    """Of `sweeps run`, without --store and --address."""
+    tables: tuple[str, ...] = ()
+    """Names or aliases of the project's."""
+    own_tables: tuple[Table, ...] = ()
+    files: tuple[str, ...] = ()
+    """Of own tables: paths within the project."""
     preset: str
+    """With its recipe."""
     data: str = "drawn"
     weights: str | None = None
     settings: tuple[str, ...] = ()
     store: str | None = None
     """Absolute path or URL; None: what the cluster's WSSS_STORE says."""
-    more: tuple[str, ...] = field(default=(), compare=False)
-    """Further options of `sweeps run`: seeds, GPUs, workers; not part of a sweep's identity."""
     probe: int | None = None
     """Steps of a probe, which is no sweep and never taken for one."""
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all tables."""
+        return [*self.tables, *(table.name for table in self.own_tables)]
+
     def check(self) -> None:
         """Raise ConfigError for what the cluster would refuse only after the upload."""
-        tables = find_tables(self.tables)
+        tables = find_tables(self.names, self.own_tables)
         asked = parse_assignments(list(self.settings))
         weights = self.weights if self.weights in NAMES else None  # a file is read on the cluster
         settled = settle(named_config(self.preset), asked, weights=weights)
@@ -83,28 +96,43 @@ class Request:
             ("--weights", self.weights, {None, *NAMES}),
             ("--store", self.store, {None}),
         ):
-            if value not in words and not _is_on_cluster(value or ""):
-                raise ConfigError(
-                    f"{option} {value}: give an absolute path, the same on every node of the "
-                    "cluster, or for the store a URL; a relative path means the job's own folder, "
-                    "which goes when the cluster does"
-                )
+            if value not in words:
+                require_on_cluster(option, value or "")
 
     def digest(self) -> str:
         """Return equal text for equal sweeps: tables, settings, data and store."""
-        known = (sorted(self.tables), self.preset, self.data, self.weights, sorted(self.settings))
-        probe = () if self.probe is None else (self.probe,)
-        return hashlib.sha256(repr((*known, self.store, *probe)).encode()).hexdigest()[:16]
+        own = [json.dumps(definition(table), sort_keys=True) for table in self.own_tables]
+        names = [table.name for table in find_tables(self.names, self.own_tables)]
+        known = (names, sorted(own), self.preset, self.data, self.weights, sorted(self.settings),
+                 self.store, self.probe)  # fmt: skip
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def arguments(self) -> list[str]:
         """Return module and arguments of the command on the head."""
-        preset, recipe = preset_and_recipe(self.preset)
-        words = ["sweeps", "run", *self.tables, "--preset", preset, "--data", self.data]
-        words += ["--recipe", recipe] if recipe != "default" else []
-        words += ["--weights", self.weights] if self.weights else []
-        words += [word for setting in self.settings for word in ("--set", setting)]
-        words += [] if self.probe is None else ["--probe", str(self.probe)]
-        return [*words, *self.more, "--address", "auto"]
+        return ["sweeps", "run", *self.words, "--address", "auto"]
+
+
+def require_on_cluster(option: str, path: str) -> None:
+    """Raise ConfigError for a path that does not mean the same on every node."""
+    if not (PurePosixPath(path).is_absolute() or "://" in path):
+        raise ConfigError(
+            f"{option} {path}: give an absolute path, the same on every node of the cluster, or "
+            "for the store a URL; a relative path means the job's own folder, which goes when the "
+            "cluster does"
+        )
+
+
+def in_project(root: Path, path: Path) -> str:
+    """Return the path of a file within the project, whose files alone go to the cluster.
+
+    Raises ConfigError for one that lies elsewhere.
+    """
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        raise ConfigError(
+            f"{path}: is not in {root}, whose files alone go to the cluster; copy it there"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -130,10 +158,10 @@ def submit(
         if same or (job_id is not None and job.submission_id == job_id):
             return Submitted(job.submission_id, job.entrypoint)
     chosen = job_id or _new_id(request)
-    also = ""
+    also = list(request.files)
     if request.data in DRAWN:  # the small data set travels with the code: so every node has it
         drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
-        also = drawn.relative_to(root).as_posix()
+        also.append(drawn.relative_to(root).as_posix())
     command = entry_point(request.arguments(), store=request.store, python=python)
     start(server, chosen, command, root, {KIND: SWEEP, SAME: request.digest()}, also=also)
     return Submitted(chosen)
@@ -146,11 +174,11 @@ def start(
     root: Path,
     metadata: dict[str, str],
     *,
-    also: str = "",
+    also: Sequence[str] = (),
 ) -> None:
     """Upload the project unless the cluster has it, and start a command in it on the head.
 
-    also: a folder in the project that goes along though git ignores it. Raises JobError.
+    also: paths in the project that go along even if git ignores them. Raises JobError.
     """
     if not (root / "sweeps" / "__main__.py").is_file():
         raise JobError(
@@ -183,11 +211,11 @@ def start(
             ) from None
 
 
-def excludes(root: Path, also: str) -> list[str]:
-    """Return what stays on this machine, as patterns of .gitignore, except the folder `also`."""
+def excludes(root: Path, also: Sequence[str]) -> list[str]:
+    """Return what stays on this machine, as patterns of .gitignore, except the paths `also`."""
     ignore = root / ".gitignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
-    kept = [f"!/{also}", f"!/{also}/**"] if also else []
+    kept = [pattern for path in also for pattern in (f"!/{path}", f"!/{path}/**")]
     return [*lines, *kept, *LEFT_OUT]
 
 
@@ -315,9 +343,5 @@ def is_running(job: JobDetails) -> bool:
 
 
 def _new_id(request: Request) -> str:
-    tables = re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(request.tables))[:60]
+    tables = re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(request.names))[:60]
     return f"sweep-{tables}-{request.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _is_on_cluster(value: str) -> bool:
-    return PurePosixPath(value).is_absolute() or "://" in value

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from sweeps.evidence.images import ImageCounts
-from sweeps.store.store import RunFolder, StoreError
+from sweeps.plan.chain import counts_id
+from sweeps.store.store import RunFolder, Store, StoreError
+from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.json_files import whole_or_absent
 from wsss.labels.cam_files import BROKEN
 
+COUNTS = "counts.npz"
+"""All counted pixels of a training, in a folder of their own."""
 FILE_NAME = "image_counts.npz"
 THRESHOLDS = ("fixed", "best")
 
@@ -29,6 +33,22 @@ class RunImageCounts:
     """[N, L] at the fixed background score, which saw no pixel ground truth."""
     best: ImageCounts
     """[N, L] at the best threshold, whose choice saw the pixel ground truth of all these images."""
+
+
+def load_threshold_counts(store: Store, config: RunConfig) -> ThresholdCounts:
+    """Read the counted pixels behind a score, brought here if need be.
+
+    Raises StoreError if they are missing or broken.
+    """
+    folder = store.folder(f"counts/{counts_id(config)}")
+    folder.pull()
+    path = folder.path / COUNTS
+    try:
+        return ThresholdCounts.load(path)
+    except BROKEN as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}); delete {folder.path} and run its table again"
+        ) from None
 
 
 def count_images(counts: ThresholdCounts, *, fixed: float, best: float) -> RunImageCounts:

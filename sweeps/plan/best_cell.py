@@ -15,6 +15,7 @@ from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError
+from wsss.printable import mean_of_seeds
 
 BEST = "best"
 """What the command line calls it."""
@@ -42,10 +43,9 @@ class BestCell:
 
     def describe(self) -> str:
         """Return what was chosen, why, and which pixel masks the choice saw."""
-        seeds = "1 seed" if self.num_seeds == 1 else f"mean of {self.num_seeds} seeds"
         return (
             f"CAMs of {self.cell}: the best held-out pseudo-label mIoU ({self.miou_held_out:.2f}, "
-            f"{seeds}) of {self.num_configs} finished configurations in "
+            f"{mean_of_seeds(self.num_seeds)}) of {self.num_configs} finished configurations in "
             f"{', '.join(self.sweeps)}. The choice saw the pixel masks of the "
             f"{self.num_eval_images} scored images ({self.eval_split}), and the best of several "
             "noisy figures is too high on average"

@@ -4,13 +4,13 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from sweeps.plan.headline import load_headline
 from sweeps.plan.search import History, best_trials
 from sweeps.plan.states import Metrics, folder_names, read_metrics
 from sweeps.plan.sweep import load_sweep
+from sweeps.plan.trials import best_configuration
 from sweeps.store.store import Store, StoreError, read_json
 from wsss.identity import cam_id
 from wsss.printable import printable
@@ -46,7 +46,7 @@ class Entry:
     best: str = ""
     """The best cell, trial, or source of labels."""
     best_miou: float | None = None
-    """Percent: of a cell at the fixed score, mean over finished seeds; of a search, its objective;
+    """Percent: of a cell at the fixed score, mean over all its seeds; of a search, its objective;
     of a headline, the segmentation network's."""
     problem: str = ""
     """Why it cannot be read."""
@@ -101,17 +101,13 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
 def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     sweep = load_sweep(store, name)
     preset, recipe = preset_and_recipe(sweep.preset)
-    cells = {
-        cell: fmean(found)
-        for cell, trials in sweep.plan.cell_trials.items()
-        if (found := [metrics[t.run_id]["miou_fixed"] for t in trials if t.run_id in metrics])
-    }
-    best = max(cells, key=cells.__getitem__, default="")
     trials = sweep.plan.trials
+    done = {t.run_id: metrics[t.run_id]["miou_fixed"] for t in trials if t.run_id in metrics}
+    best, miou = best_configuration(sweep.plan, done) or ((), None)
     return {
         "tables": sweep.table_names, "data": sweep.base.data.name, "preset": preset,
-        "recipe": recipe, "done": sum(t.run_id in metrics for t in trials),
-        "total": len(trials), "best": best, "best_miou": cells.get(best),
+        "recipe": recipe, "done": len(done), "total": len(trials),
+        "best": best[0].cells[0] if best else "", "best_miou": miou,
         "trainings": frozenset(t.cam_id for t in trials),
         "scores": {t.run_id: t.cam_id for t in trials},
     }  # fmt: skip

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,19 @@ def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
         "eval_images": sweep.num_eval_images,
         SWEEP_KEY: [definition(table) for table in sweep.own_tables],
     }
+
+
+def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None) -> Sweep:
+    """Return a sweep of other tables, by default its own, under the same settings.
+
+    num_seeds: default: the sweep's. Raises ConfigError for an unknown table.
+    """
+    tables = find_tables(names or sweep.table_names, sweep.own_tables)
+    return replace(
+        sweep,
+        table_names=tuple(table.name for table in tables),
+        num_seeds=num_seeds or sweep.num_seeds,
+    )
 
 
 def report_folder(store: Store, sweep: Sweep) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from pydantic import ValidationError
@@ -68,6 +69,22 @@ class _Configuration:
                     config = config.model_copy(update={"rng_seed": seed})
                 trials.append(Trial(config, ids.run_id, ids.cam_id, names))
         return tuple(trials)
+
+
+def best_configuration(
+    plan: Plan, mious: Mapping[str, float]
+) -> tuple[tuple[Trial, ...], float] | None:
+    """Return the trials and the mean of the configuration of the highest mean over its seeds.
+
+    mious: run id -> percent, of finished trials. Configurations with a seed missing do not count;
+    of equals, the one planned first wins. None without any.
+    """
+    means = [
+        (trials, fmean(mious[trial.run_id] for trial in trials))
+        for trials in plan.configs
+        if all(trial.run_id in mious for trial in trials)
+    ]
+    return max(means, key=lambda mean: mean[1], default=None)
 
 
 def groups_of(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], ...]:

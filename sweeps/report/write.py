@@ -1,6 +1,6 @@
 """Writes a report in all its formats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -36,10 +36,16 @@ def write_document(document: Document, folder: Path, name: str) -> list[Path]:
     Each whole or not at all. Returns their paths.
     """
     written = []
-    files = {f"{name}.{ending}": render for ending, render in FORMATS.items()}
-    for file, render in (files | {"table.tex": latex_tables}).items():
+    for file, text in rendered(document, name):
         path = folder / file
         with whole_or_absent(path) as partial:
-            partial.write_text(render(document), encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
         written.append(path)
     return written
+
+
+def rendered(document: Document, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each of these files."""
+    files = {f"{name}.{ending}": render for ending, render in FORMATS.items()}
+    for file, render in (files | {"table.tex": latex_tables}).items():
+        yield file, render(document)

@@ -26,7 +26,7 @@ from sweeps.plan.trials import Trial
 from sweeps.store.code_version import source_digest, sources_of
 from sweeps.store.store import Folder, Store
 from wsss.errors import ForeseenError
-from wsss.printable import counted
+from wsss.printable import counted, first_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Those which a number can depend on. Ray and MLflow carry numbers and make none."""
@@ -130,13 +130,17 @@ def mixture_notes(sweep: Sweep, store: Store) -> list[str]:
     if len(groups) > 1:
         differing = [key for key, n in _values_per_key(groups).items() if n > 1]
         parts = [
-            f"{', '.join(f'{key} {dict(kind)[key]}' for key in differing)}: {_names(names)}"
+            f"{', '.join(f'{key} {dict(kind)[key]}' for key in differing)}: {_named(names)}"
             for kind, names in sorted(groups.items(), key=lambda item: -len(item[1]))
         ]
         notes.append("MIXED: these results were not computed with the same. " + "; ".join(parts))
     if continued:
-        notes.append(f"MIXED: trained across a change of code or packages: {_names(continued)}")
+        notes.append(f"MIXED: trained across a change of code or packages: {_named(continued)}")
     return notes
+
+
+def _named(trials: list[str]) -> str:
+    return first_of(trials, 4)
 
 
 def _kind(environment: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -150,11 +154,6 @@ def _kind(environment: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 def _values_per_key(groups: Iterable[tuple[tuple[str, str], ...]]) -> dict[str, int]:
     distinct = {pair for kind in groups for pair in kind}
     return Counter(key for key, _ in distinct)
-
-
-def _names(names: list[str], shown: int = 4) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 HANG_AFTER_SECONDS = 1800.0

@@ -13,7 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.evidence.image_counts import count_images, save_image_counts
+from sweeps.evidence.image_counts import (
+    COUNTS,
+    count_images,
+    load_threshold_counts,
+    save_image_counts,
+)
 from sweeps.plan.chain import counts_id
 from sweeps.stages.stage import Place, Record, Stage, Steps
 from sweeps.stages.train_cam import TrainCam, trained_cam
@@ -21,7 +26,7 @@ from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
+from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
 from wsss.evaluation.score import Score as Figures
 from wsss.evaluation.score import score_counts
@@ -31,7 +36,6 @@ from wsss.networks.cam_net import CamNet
 
 NUM_GALLERY_IMAGES = 6
 NUM_INFERENCE_REPORTS = 5
-COUNTS = "counts.npz"
 
 CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
 """Image id, codes and counts, as `count_image` gives them."""
@@ -135,9 +139,7 @@ class Score(Stage):
         yield from ()
         started, config, path = time.time(), self.config, folder.path
         write_config(path / "config.json", config)
-        known = place.store.folder(Count(config).rel)
-        known.pull()
-        counts = ThresholdCounts.load(known.path / COUNTS)
+        counts = load_threshold_counts(place.store, config)
         figures = score_counts(counts, config.labels)
         save_image_counts(
             path, count_images(counts, fixed=figures.fixed_threshold, best=figures.best_threshold)

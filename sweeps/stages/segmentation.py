@@ -18,6 +18,7 @@ from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_g
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
+from wsss.printable import first_of
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained, train_segmentation
 
@@ -152,11 +153,11 @@ def true_masks(dataset: VocDataset, samples: list[Sample]) -> Path:
     """Return the one folder which holds a mask of every image. Raises StoreError."""
     folder = dataset.root / "SegmentationClassAug"
     there = {path.stem for path in folder.glob("*.png")}
-    lacking = [sample for sample in samples if sample.image_id not in there]
+    lacking = [sample.image_id for sample in samples if sample.image_id not in there]
     if lacking:
         raise StoreError(
-            f"{folder}: no mask of {lacking[0].image_id} and {len(lacking) - 1} more; the "
-            "supervised bound needs one of every training image"
+            f"{folder}: no mask of {first_of(lacking, 1)}; the supervised bound needs one of "
+            "every training image"
         )
     return folder
 

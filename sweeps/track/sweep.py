@@ -1,20 +1,19 @@
 """The runs of a sweep: a parent, and a child per trial."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, partial
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sweeps.evidence import calibration
 from sweeps.evidence.verdict import Word
 from sweeps.plan.sweep import Sweep, report_folder
-from sweeps.plan.trials import Trial
+from sweeps.plan.trials import Trial, best_configuration
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.model import Report
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
-from sweeps.tables.studies import TABLES
+from sweeps.tables.table import Table
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary, Values
 from wsss.evaluation.auc import area_under_curve
@@ -93,7 +92,7 @@ class SweepRuns(Subject):
         Of a complete sweep, the first trial of the best cell has its network.
         """
         kept = None
-        if wanted is None and self.is_complete() and (best := self._best()):
+        if wanted is None and self.is_complete() and (best := self._best):
             kept = best[0][0]
         for run_id in self._trials if wanted is None else wanted:
             trial = self._trials[run_id]
@@ -107,7 +106,7 @@ class SweepRuns(Subject):
         """Return the tables, the best cell, and a calibration's outcome, as they stand."""
         values: dict[str, float | None] = {"finished_trials": len(self._finished())}
         tags = {}
-        if best := self._best():
+        if best := self._best:
             trials, values["miou/best_cell"] = best
             tags[BEST_CELL] = ", ".join(trials[0].cells)
         if verdict := calibration.read(self.store, self.sweep.name):
@@ -121,18 +120,9 @@ class SweepRuns(Subject):
         found = {run_id: self.store.run(run_id).metrics() for run_id in self._trials}
         return {run_id: metrics["miou_fixed"] for run_id, metrics in found.items() if metrics}
 
+    @property
     def _best(self) -> tuple[tuple[Trial, ...], float] | None:
-        """Return the best configuration's trials and mean mIoU, of those with all seeds finished.
-
-        Of equals, the one planned first wins.
-        """
-        mious = self._finished()
-        means = [
-            (trials, fmean(mious[trial.run_id] for trial in trials))
-            for trials in self.sweep.plan.configs
-            if all(trial.run_id in mious for trial in trials)
-        ]
-        return max(means, key=lambda mean: mean[1], default=None)
+        return best_configuration(self.sweep.plan, self._finished())
 
     @cached_property
     def _trials(self) -> dict[str, Trial]:
@@ -184,7 +174,7 @@ class SweepRuns(Subject):
         environment, num_classes = metrics["environment"], len(metrics["classes"])
         return view.Outcome(
             mark=MIOU,
-            values=result_values(trial, metrics),
+            values=_result_values(trial, metrics, self.sweep.plan.tables),
             tags={
                 f"wsss.{key if key == 'code_version' else f'env.{key}'}": str(value)
                 for key, value in environment.items()
@@ -217,17 +207,19 @@ def verdict_counts(report: Report) -> Summary:
     return Summary({f"verdicts/{word.replace(' ', '_')}": found[word] for word in Word})
 
 
-def result_values(trial: Trial, metrics: dict[str, Any]) -> Values:
+def _result_values(trial: Trial, metrics: dict[str, Any], tables: Sequence[Table]) -> Values:
     """Return the figures of a trial's done.json by metric name; None where there is none.
 
     mIoU and per-class IoU in percent. Runs scored by an older version lack some.
     """
+    cells = {reference: cell.paper for table in tables for reference, cell in table.cells()}
+    printed = (cells[name] for name in trial.cells if cells[name] is not None)
     values = {
         MIOU: metrics["miou_fixed"],
         "miou/best_saw_gt": metrics["miou_best"],
         "miou/held_out": metrics.get("miou_held_out"),
         "miou/auc": area_under_curve(metrics["curve"], trial.config.labels),
-        "miou/paper_as_printed": paper_miou(trial),
+        "miou/paper_as_printed": next(printed, None),
         "score/threshold_best_saw_gt": metrics["best_threshold"],
         "score/precision_fixed": metrics["precision_fixed"],
         "score/recall_fixed": metrics["recall_fixed"],
@@ -237,15 +229,6 @@ def result_values(trial: Trial, metrics: dict[str, Any]) -> Values:
     names = ("background", *metrics["classes"])
     ious = zip(names, metrics["iou_fixed"], strict=True)
     return values | {f"per_class_iou_fixed/{name}": iou for name, iou in ious}
-
-
-def paper_miou(trial: Trial) -> float | None:
-    """Return the mIoU which the paper printed for a trial's configuration, if it did."""
-    for table in TABLES.values():
-        for reference, cell in table.cells():
-            if reference in trial.cells and cell.paper is not None:
-                return cell.paper
-    return None
 
 
 def _figures(record: dict[str, Any]) -> Values:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsss.commands import command
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import DataError, VocDataset, files_of
-from wsss.printable import one_line
+from wsss.printable import first_of, one_line
 
 
 class OfficialSplit(NamedTuple):
@@ -184,7 +184,4 @@ def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
 
 
 def _named(ids: list[str]) -> str:
-    rest = len(ids) - SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
-    shown = ", ".join(one_line(image_id) for image_id in ids[:SHOWN])
-    return f"{len(ids)} images ({shown}{more})"
+    return f"{len(ids)} images ({first_of([one_line(image_id) for image_id in ids], SHOWN)})"

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from wsss.json_files import whole_or_absent, write_json
-from wsss.printable import printable
+from wsss.printable import first_of, printable
 
 WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"
@@ -138,9 +138,8 @@ class Section:
         found = list(self.said)
         for why in dict.fromkeys(self.skipped.values()):
             names = [what for what, reason in self.skipped.items() if reason == why]
-            rest = len(names) - MOST_NAMED
-            what = ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-            found.append(Line("SKIP", what, why, "", MORE_TIME if why == OUT_OF_TIME else ""))
+            remedy = MORE_TIME if why == OUT_OF_TIME else ""
+            found.append(Line("SKIP", first_of(names, MOST_NAMED), why, "", remedy))
         return found
 
 

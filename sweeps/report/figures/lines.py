@@ -21,10 +21,10 @@ from sweeps.report.figures.svg import (
     draw_svg,
     legend_below,
     line_style,
-    mean_of_seeds,
     num_lines,
     wrapped,
 )
+from wsss.printable import mean_of_seeds
 from wsss.training.dead_maps import MAX_DEAD
 
 WIDTH = 560

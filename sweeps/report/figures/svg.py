@@ -17,7 +17,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from sweeps.report.words import greek
-from wsss.printable import counted
 
 INK = "#010203"
 """The sentinel; used for nothing else, because it is replaced in every attribute of the SVG."""
@@ -134,11 +133,6 @@ def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]
             *axes.get_legend_handles_labels(), loc="outside lower left", handlelength=3.6,
             title=explanation, alignment="left", title_fontsize=FONT_SIZE - 1,
         )  # fmt: skip
-
-
-def mean_of_seeds(count: int) -> str:
-    """Return what a line stands for: `1 seed` or `mean of 3 seeds`."""
-    return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
 
 
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:

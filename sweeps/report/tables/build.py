@@ -1,7 +1,7 @@
 """Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,21 +41,26 @@ def build_report(
     measure: Measure = Measure.fixed,
     margin: float = DEFAULT_MARGIN,
     mlflow_url: str | None = None,
+    portable: bool = False,
 ) -> Report:
     """Read a sweep's results and weigh them. Missing and failed cells are part of the report.
 
     margin: how far, in percentage points, a measured difference may be from the paper's and still
-    count as reproduced. mlflow_url: address of the MLflow server, for links to runs.
+    count as reproduced. mlflow_url: address of the MLflow server, for links to runs. portable: for
+    an archive: without date, links and the store's place, so that equal results give equal text.
     """
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
-    links = _Links(store, mlflow_url)
+    links = _Links(() if portable else store.sweep_names(), store, mlflow_url)
     scale = scale_of(sweep, scored_classes(sweep, store))
 
     def command(num_seeds: int) -> str:
-        return run_command(sweep, store, num_seeds=num_seeds)
+        return run_command(sweep, None if portable else store, num_seeds=num_seeds)
 
-    provenance = _provenance(sweep, store, results)
+    provenance = _provenance(sweep, results)
+    if not portable:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        provenance = (*provenance, ("store", store.root.name), ("report written", now))
     tables = []
     for table in plan.tables:
         cells = _Weighed(table, plan, results, margin, scale).cells(links)
@@ -76,7 +81,6 @@ def build_report(
         sweep=sweep,
         measure=measure,
         margin=margin,
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scale=scale,
         command=command(sweep.num_seeds),
         about=_about(provenance),
@@ -224,9 +228,9 @@ def _bounds(values: list[float]) -> tuple[float, float] | None:
 class _Links:
     """Addresses of MLflow runs, from what the tracker wrote down when it logged them."""
 
-    def __init__(self, store: Store, url: str | None) -> None:
+    def __init__(self, sweeps: Iterable[str], store: Store, url: str | None) -> None:
         self.addresses: dict[str, str] = {}
-        for name in store.sweep_names():
+        for name in sweeps:
             known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
             server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
             self.addresses |= {
@@ -239,13 +243,12 @@ class _Links:
         return self.addresses.get(run_id)
 
 
-def _provenance(sweep: Sweep, store: Store, results: Results) -> tuple[tuple[str, str], ...]:
+def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
     """Return what the results rest on; where trials differ, every value with its number."""
     data = sweep.base.data
     found: list[tuple[str, str]] = [
         ("data", f"{data.name}, fingerprint {data.fingerprint}"),
         ("weights", sweep.base.network.weights),
-        ("store", store.root.name),
         ("sweep", sweep.name),
     ]
     environments: list[dict[str, Any]] = [

@@ -397,8 +397,7 @@ def _provenance_section(report: Report) -> Section:
         ("Warnings", ("trial", "warning"), report.warnings),
         ("Costs", ("what", "how much"), report.costs),
         (
-            "Provenance", ("what", "value"),
-            (*report.provenance, ("report written", report.created)),
+            "Provenance", ("what", "value"), report.provenance,
         ),
     )  # fmt: skip
     blocks: list[Block] = [] if report.failures else [Text("No trial failed.")]

@@ -157,7 +157,6 @@ class Report:
     sweep: Sweep
     measure: Measure
     margin: float
-    created: str
     scale: Scale
     command: str
     """What runs the sweep, or goes on with it."""

@@ -1,0 +1,53 @@
+"""What an archive says of itself.
+
+    manifest.json                       this
+    README.txt  requirements.lock       in words; the packages' exact versions
+    report/report.html .md .csv .tex .txt  table.tex     the tables, weighed
+    trials.csv                          a row per trial
+    sweeps/<name>/sweep.json            tables and settings
+    runs/<id>/  counts/<id>/  cams/<id>/    of each trial, as the store has them: configuration,
+                                        figures, counted pixels, losses; networks only if asked for
+
+Unpacked, it is a store, which `sweeps report`, `table` and `sweeps.api` read.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FILE = "manifest.json"
+REPORT = "report"
+TRIALS = "trials.csv"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrialEntry(_Strict):
+    """One trial of the sweep's plan."""
+
+    run_id: str
+    cam_id: str
+    cells: tuple[str, ...]
+    seed: int
+    state: str
+
+
+class Manifest(_Strict):
+    """What is in an archive, and where it comes from."""
+
+    format: Literal[1] = 1
+    sweep: str
+    """Its name."""
+    written_by: str
+    """Version of the code that wrote the archive, with its commit."""
+    trained_by: tuple[str, ...]
+    """The same of the code that made the results."""
+    command: str
+    """What repeats it, in the unpacked folder; data and weights are named as they were."""
+    data: str
+    """Fingerprint of the lists, pictures, labels and masks."""
+    trials: tuple[TrialEntry, ...]
+    files: dict[str, str]
+    """Path of every other file -> its SHA-256."""

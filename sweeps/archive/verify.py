@@ -1,0 +1,292 @@
+"""Checks an archive of a sweep by this code: files, ids, figures, tables, data.
+
+Each check says what it found. What no check can tell is said as well.
+"""
+
+import csv
+import hashlib
+import math
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from pydantic import ValidationError
+
+from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest
+from sweeps.evidence.image_counts import (
+    THRESHOLDS,
+    count_images,
+    load_image_counts,
+    load_threshold_counts,
+)
+from sweeps.plan.chain import counts_id
+from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.trials import Trial
+from sweeps.report.csv_file import records_text
+from sweeps.report.latex import latex_tables
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.trials import trial_records, trial_rows
+from sweeps.store.code_version import code_version, sources_of
+from sweeps.store.store import Store, StoreError, read_json
+from wsss.errors import ForeseenError
+from wsss.evaluation.score import Score, score_counts
+from wsss.identity import cam_id, run_id
+from wsss.overrides import validate
+from wsss.printable import counted, first_of
+
+MOST_BYTES = 8 << 30
+"""Of the files that are unpacked: more than any sweep has, and less than a trap would."""
+NETWORKS = ".pt"
+"""Ending of files that are not unpacked, as nothing here reads them."""
+TOLERANCE = 1e-6
+"""Of a figure, relative: another machine may round its last digits otherwise."""
+SHOWN = 3
+"""Names that a finding gives."""
+
+Kind = Literal["ok", "wrong", "open"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. open: it could not be checked."""
+
+    kind: Kind
+    text: str
+
+
+def verify(path: Path, data: Path | None) -> Iterator[Finding]:
+    """Yield what each check finds. data: the folder of the data set; None: it is not looked at.
+
+    Files that are altered are not looked into. Raises StoreError for what is no archive of
+    `sweeps export`, or one of other code whose settings are not known here.
+    """
+    with tempfile.TemporaryDirectory(prefix="wsss-verify-") as name:
+        root = Path(name)
+        try:
+            with ZipFile(path) as archive:
+                manifest = Manifest.model_validate_json(archive.read(FILE))
+                files = _check_files(archive, manifest, root)
+        except FileNotFoundError:
+            raise StoreError(f"{path}: no such file; `sweeps export` writes one") from None
+        except (BadZipFile, zlib.error, KeyError, ValidationError) as error:
+            raise StoreError(
+                f"{path}: not an archive of `sweeps export`, or cut ({type(error).__name__}); get "
+                "it again, or export the sweep again"
+            ) from None
+        yield files
+        if files.kind == "wrong":
+            return
+        try:
+            yield from _check_content(Store(root), manifest, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ForeseenError):
+                raise
+            raise StoreError(
+                f"{path}: its results are not what this version writes ({type(error).__name__}: "
+                f"{error}); verify it with the code that wrote it: {manifest.written_by}"
+            ) from None
+
+
+def _check_files(archive: ZipFile, manifest: Manifest, root: Path) -> Finding:
+    """Unpack the files whose digests are right. Raises StoreError for a path that leads out."""
+    there = {info.filename: info for info in archive.infolist() if info.filename != FILE}
+    if sum(i.file_size for i in there.values() if not i.filename.endswith(NETWORKS)) > MOST_BYTES:
+        raise StoreError(f"{archive.filename}: larger than any sweep; get it from whom you trust")
+    problems = [f"{name} is missing" for name in manifest.files.keys() - there.keys()]
+    problems += [f"{name} is not listed" for name in there.keys() - manifest.files.keys()]
+    for name in sorted(there.keys() & manifest.files.keys()):
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
+            raise StoreError(f"{archive.filename}: {name} leads out of it; nothing of it is used")
+        if _unpacked(archive, name, root.joinpath(*parts)) != manifest.files[name]:
+            problems.append(f"{name} is altered")
+    num_files = counted(len(manifest.files), "file")
+    return _finding(f"{num_files}: each is as the manifest's SHA-256 says", sorted(problems))
+
+
+def _unpacked(archive: ZipFile, name: str, target: Path) -> str:
+    """Write a file, unless it is a network; return its SHA-256, "" for one that is damaged."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with archive.open(name) as source, target.open("wb") as file:
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                if not name.endswith(NETWORKS):
+                    file.write(chunk)
+    except (BadZipFile, zlib.error, EOFError):
+        return ""
+    return digest.hexdigest()
+
+
+def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Iterator[Finding]:
+    sweep = load_sweep(store, manifest.sweep)
+    yield _check_ids(sweep, store, manifest)
+    yield from _check_figures(sweep, store)
+    yield _check_tables(sweep, store)
+    yield (
+        _check_data(sweep, data)
+        if data
+        else Finding(
+            "open", f"data: not looked at; with --data FOLDER, those of {sweep.base.data.name} are"
+        )
+    )
+    yield from _what_is_open(sweep, store, manifest)
+
+
+def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
+    """Compute every id again: of the sweep, of what its plan needs, of each configuration."""
+    problems = [] if sweep.name == manifest.sweep else [f"the sweep is {sweep.name}"]
+    planned = {t.run_id: (t.cam_id, t.cells, t.config.rng_seed) for t in sweep.plan.trials}
+    listed = {t.run_id: (t.cam_id, t.cells, t.seed) for t in manifest.trials}
+    problems += [
+        f"trial {name} is not the plan's"
+        for name in sorted(planned.keys() | listed.keys())
+        if planned.get(name) != listed.get(name)
+    ]
+    for room, id_of in (("runs", run_id), ("cams", cam_id)):
+        for path in sorted(store.root.glob(f"{room}/*/config.json")):
+            if path.parent.name != id_of(validate(read_json(path))):
+                problems.append(f"{room}/{path.parent.name} has another configuration")
+    wanted = {
+        "runs": planned.keys(), "cams": {t.cam_id for t in sweep.plan.trials},
+        "counts": {counts_id(t.config) for t in sweep.plan.trials},
+    }  # fmt: skip
+    for room, ids in wanted.items():
+        there = {path.name for path in store.root.glob(f"{room}/*")}
+        problems += [f"{room}/{name} is no part of the sweep" for name in sorted(there - ids)]
+    trials = counted(len(planned), "trial")
+    return _finding(f"ids: each of {trials} follows from its configuration", problems)
+
+
+def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
+    """Score the counted pixels of each finished trial again."""
+    problems, done, lacking = list[str](), 0, list[str]()
+    for trial in sweep.plan.trials:
+        metrics = store.run(trial.run_id).metrics()
+        if metrics is None:
+            continue
+        if not (store.root / "counts" / counts_id(trial.config)).exists():
+            lacking.append(trial.name)
+            continue
+        done += 1
+        wrong = list(_wrong_figures(trial, store, metrics))
+        problems += [f"{trial.name}: {name}" for name in wrong]
+    if done:
+        yield _finding(
+            f"figures: those of {counted(done, 'trial')} follow from the counted pixels", problems
+        )
+    if lacking:
+        yield Finding("open", f"figures: no counted pixels of {first_of(lacking, SHOWN)}")
+
+
+def _wrong_figures(trial: Trial, store: Store, metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of a trial's figures that its counted pixels do not give."""
+    counts = load_threshold_counts(store, trial.config)
+    score = score_counts(counts, trial.config.labels)
+    for field in fields(Score):
+        if not _same(getattr(score, field.name), metrics[field.name]):
+            yield field.name
+    cut = count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
+    kept = load_image_counts(store.run(trial.run_id))
+    for name in THRESHOLDS:
+        ours, theirs = getattr(cut, name), getattr(kept, name)
+        if cut.image_ids != kept.image_ids or not (
+            np.array_equal(ours.intersection, theirs.intersection)
+            and np.array_equal(ours.union, theirs.union)
+        ):
+            yield f"pixels per image at the {name} threshold"
+
+
+def _check_tables(sweep: Sweep, store: Store) -> Finding:
+    """Weigh the trials again: means, SDs, intervals, verdicts, and a row per trial."""
+    document = sweep_document(build_report(sweep, store, portable=True))
+    records = {
+        f"{REPORT}/report.csv": document.records,
+        TRIALS: trial_records(trial_rows(sweep, store)),
+    }
+    problems = []
+    for name, found in records.items():
+        wrong = list(_differences(store.root / name, records_text(found)))
+        problems += [f"{name}: {first_of(wrong, 1)}"] if wrong else []
+    if _text(store.root / REPORT / "table.tex") != latex_tables(document):
+        problems.append(f"{REPORT}/table.tex")
+    return _finding(
+        "tables: means, SDs, intervals and verdicts of report.csv and table.tex follow from the "
+        "trials' figures",
+        problems,
+    )
+
+
+def _differences(path: Path, text: str) -> Iterator[str]:
+    """Yield where a CSV file has other values than a text has."""
+    there, ours = (list(csv.reader(each.splitlines())) for each in (_text(path), text))
+    lines = zip_longest(there, ours, fillvalue=list[str]())
+    for line, (left, right) in enumerate(lines, start=1):
+        for column, (a, b) in enumerate(zip_longest(left, right, fillvalue="")):
+            if not _same(a, b):
+                name = ours[0][column] if column < len(ours[0]) else f"column {column + 1}"
+                yield f"line {line}, {name}"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether values are equal, numbers within TOLERANCE."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    try:
+        return math.isclose(float(a), float(b), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    except (TypeError, ValueError):
+        return a == b
+
+
+def _check_data(sweep: Sweep, data: Path) -> Finding:
+    """Read the data here from end to end. Raises DataError for a broken data set."""
+    from wsss.data.check import check_data_once
+    from wsss.data.voc import VocDataset
+
+    base = sweep.base.data
+    dataset = VocDataset(data.absolute())
+    splits = sorted({base.train_split, base.eval_split})
+    report = check_data_once(dataset, splits, scored=[base.eval_split])
+    report.raise_if_broken()
+    problems = []
+    if report.fingerprint != base.fingerprint:
+        problems.append(f"its fingerprint is {report.fingerprint}, not {base.fingerprint}")
+    if report.training_fingerprints[base.train_split] != base.train_fingerprint:
+        problems.append(f"{base.train_split} has other images or labels")
+    return _finding(f"data: {data} is what was trained on and scored", problems)
+
+
+def _what_is_open(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Finding]:
+    """Yield what no check here can tell."""
+    states = [store.run(trial.run_id).metrics() is not None for trial in sweep.plan.trials]
+    if not all(states):
+        missing = f"{states.count(False)} of {counted(len(states), 'trial')}"
+        yield Finding("open", f"{missing} have no result; the report says which cells lack them")
+    here = code_version()
+    others = [each for each in manifest.trained_by if sources_of(each) != sources_of(here)]
+    if others:
+        yield Finding("open", f"code: trained by {first_of(others, SHOWN)}, checked by {here}")
+    yield Finding(
+        "open",
+        "the trainings: that they give these pixels, only training again can tell, with: "
+        f"{manifest.command}",
+    )
+    yield Finding("open", "who wrote it: the archive is not signed")
+
+
+def _finding(text: str, problems: Iterable[str]) -> Finding:
+    if found := list(problems):
+        return Finding("wrong", f"{text}? No: {first_of(found, SHOWN)}")
+    return Finding("ok", text)

@@ -1,0 +1,171 @@
+"""Writes a sweep as one zip archive; equal results under equal code give equal bytes."""
+
+import hashlib
+import json
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest, TrialEntry
+from sweeps.evidence.image_counts import COUNTS, FILE_NAME
+from sweeps.plan.chain import counts_id
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import Sweep, sweep_to_json
+from sweeps.plan.trials import Trial
+from sweeps.report.csv_file import records_text
+from sweeps.report.tables.build import build_report
+from sweeps.report.tables.document import sweep_document
+from sweeps.report.trials import TrialRow, trial_records, trial_rows
+from sweeps.report.write import rendered
+from sweeps.store.code_version import ROOT, code_version
+from sweeps.store.store import Store, StoreError
+from wsss.identity import canonical_json
+from wsss.json_files import whole_or_absent
+
+DATE = (1980, 1, 1, 0, 0, 0)
+"""Of every file: the earliest that a zip archive knows."""
+PACKED = (".npz", ".pt")
+"""Endings of files that are compressed already."""
+RECORDS = ("*.json", "epochs/*.json", "attempts/*.json")
+"""Of a training's folder."""
+LOCK = "requirements.lock"
+CHUNK = 1 << 20
+"""Bytes read at a time."""
+
+README = """\
+The sweep {name}, as `sweeps export` wrote it.
+
+report/report.html has the tables beside the paper's, with verdicts; trials.csv has a row per trial,
+mIoU and IoU in percent. runs/<id>/ has each trial's configuration and figures, counts/<id>/ the
+counted pixels that the figures are made of, cams/<id>/ the training with its losses.
+requirements.lock has the exact versions of all packages.
+
+Check it with:   sweeps verify FILE --data FOLDER
+Repeat it with:  {command}
+Code:            {code}
+"""
+
+Members = dict[str, bytes | Path]
+"""Path in the archive -> the file's content, or where it is."""
+
+
+class Exported(NamedTuple):
+    """What an archive holds."""
+
+    num_files: int
+    num_bytes: int
+    """Of the archive."""
+    states: Counter[str]
+    """State -> number of trials."""
+
+
+def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -> Exported:
+    """Write the archive of a sweep as far as it is.
+
+    checkpoints: also the networks, which are large. Raises StoreError for a path that holds
+    something else, and for results that cannot be read.
+    """
+    _check_replaceable(path)
+    rows = trial_rows(sweep, store)
+    members = _documents(sweep, store, rows)
+    for trial in sweep.plan.trials:
+        members |= _results(trial, store, checkpoints=checkpoints)
+    manifest = Manifest(
+        sweep=sweep.name,
+        written_by=code_version(),
+        trained_by=_trained_by(rows),
+        command=run_command(sweep, None),
+        data=sweep.base.data.fingerprint,
+        trials=tuple(
+            TrialEntry(
+                run_id=row.run_id, cam_id=row.cam_id, cells=row.cells, seed=row.seed,
+                state=row.state,
+            )
+            for row in rows
+        ),
+        files={},
+    )  # fmt: skip
+    with whole_or_absent(path) as partial, ZipFile(partial, "w") as archive:
+        files = {name: _add(archive, name, members[name]) for name in sorted(members)}
+        whole = manifest.model_copy(update={"files": files})
+        _add(archive, FILE, f"{whole.model_dump_json(indent=1)}\n".encode())
+        if trial_rows(sweep, store) != rows:
+            raise StoreError(
+                f"{sweep.name}: results came in while it was exported; give the same command again"
+            )
+    return Exported(len(members) + 1, path.stat().st_size, Counter(row.state for row in rows))
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise StoreError for a path that is no zip file's, or holds anything but such an archive."""
+    if path.suffix != ".zip":  # a table's name, perhaps
+        raise StoreError(f"{path}: name the archive first, a file that ends in .zip")
+    try:
+        with ZipFile(path) as archive:
+            archive.getinfo(FILE)
+    except FileNotFoundError:
+        pass
+    except (BadZipFile, KeyError):
+        raise StoreError(
+            f"{path}: is there, and no archive of `sweeps export`; name another file"
+        ) from None
+
+
+def _documents(sweep: Sweep, store: Store, rows: list[TrialRow]) -> Members:
+    """Return what is written for the archive: the report, the trials' rows, the sweep, in words."""
+    document = sweep_document(build_report(sweep, store, portable=True))
+    texts = {f"{REPORT}/{name}": text for name, text in rendered(document, "report")}
+    texts[TRIALS] = records_text(trial_records(rows))
+    texts[f"sweeps/{sweep.name}/sweep.json"] = f"{json.dumps(sweep_to_json(sweep), indent=1)}\n"
+    code = ", ".join(_trained_by(rows)) or "nothing is trained yet"
+    texts["README.txt"] = README.format(
+        name=sweep.name, command=run_command(sweep, None), code=code
+    )
+    members: Members = {name: text.encode() for name, text in texts.items()}
+    files = {
+        LOCK: ROOT / LOCK,  # an installed package has none
+        f"sweeps/{sweep.name}/calibration.json": store.sweep(sweep.name) / "calibration.json",
+    }
+    return members | {name: path for name, path in files.items() if path.exists()}
+
+
+def _trained_by(rows: list[TrialRow]) -> tuple[str, ...]:
+    return tuple(sorted({row.code_version for row in rows if row.code_version}))
+
+
+def _results(trial: Trial, store: Store, *, checkpoints: bool) -> Members:
+    """Return the files of a trial in the store, and its configuration if it has none there yet."""
+    run, cam = store.run(trial.run_id), store.cam(trial.cam_id)
+    counts = store.folder(f"counts/{counts_id(trial.config)}")
+    counts.pull()
+    if checkpoints:
+        cam.pull_training()
+    kept = {
+        run.path: ("*.json", FILE_NAME),
+        counts.path: ("done.json", COUNTS),
+        cam.path: (*RECORDS, "checkpoints/epoch_*.pt") if checkpoints else RECORDS,
+    }
+    config = f"{json.dumps(json.loads(canonical_json(trial.config)), indent=1)}\n".encode()
+    members: Members = {f"runs/{trial.run_id}/config.json": config}
+    for folder, patterns in kept.items():
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
+            members[path.relative_to(store.root).as_posix()] = path
+    return members
+
+
+def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
+    """Put a file into an archive; return its SHA-256."""
+    info = ZipInfo(name, DATE)
+    info.compress_type = ZIP_STORED if name.endswith(PACKED) else ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    digest = hashlib.sha256()
+    with (
+        content.open("rb") if isinstance(content, Path) else BytesIO(content) as source,
+        archive.open(info, "w", force_zip64=True) as target,
+    ):
+        while chunk := source.read(CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""The results of a sweep in a script: rows, a DataFrame, counts; docs/using.md's own example."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import fill, finished_sweep
+
+from sweeps.api import open_results
+from sweeps.store.failures import write_failure
+from sweeps.store.store import Store, StoreError
+
+REPO = Path(__file__).parents[1]
+SWEEP = finished_sweep(("V",), 2)
+FAILED, MISSING, *OTHERS = SWEEP.plan.trials
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Table V with two seeds; one trial failed, one is missing."""
+    root = tmp_path_factory.mktemp("lab") / "results"
+    done = {trial.run_id: 0.5 + 0.01 * at for at, trial in enumerate(OTHERS)}
+    fill(Store(root), SWEEP, lambda trial: done.get(trial.run_id), num_images=6)
+    write_failure(Store(root).run(FAILED.run_id).path, "diverged", "loss is NaN", "")
+    return root
+
+
+def test_the_frame_has_what_the_store_has_a_row_per_trial(root: Path) -> None:
+    results = open_results(root)
+    frame = results.to_pandas().set_index("run_id")
+    assert list(frame.index) == [trial.run_id for trial in SWEEP.plan.trials]
+    assert frame["state"].to_dict() == {
+        t.run_id: "failed" if t is FAILED else "missing" if t is MISSING else "finished"
+        for t in SWEEP.plan.trials
+    }
+    assert frame.loc[FAILED.run_id, "failure"] == "diverged: loss is NaN"
+    assert np.isnan(frame.loc[MISSING.run_id, "miou_fixed"])
+    for trial in OTHERS:
+        row, stored = frame.loc[trial.run_id], Store(root).run(trial.run_id).metrics() or {}
+        assert (row["cells"], row["seed"]) == (", ".join(trial.cells), trial.config.rng_seed)
+        assert row["transfer.lambda_bs"] == trial.config.transfer.lambda_bs
+        for name in ("miou_fixed", "miou_held_out", "miou_best"):
+            assert row[name] == stored[name]
+        assert row["iou_fixed/background"] == stored["iou_fixed"][0]
+        assert row["iou_fixed/tvmonitor"] == pytest.approx(stored["iou_fixed"][20], nan_ok=True)
+        assert (row["train_seconds"], row["device"]) == (60.0, "cpu")
+    assert "network.backbone" not in frame  # equal in all trials
+
+
+def test_counts_give_the_figures_again(root: Path) -> None:
+    results, trial = open_results(str(root), SWEEP.name), OTHERS[0]
+    stored = results.store.run(trial.run_id).metrics() or {}
+    assert results.image_counts(trial.run_id).fixed.miou() == pytest.approx(stored["miou_fixed"])
+    assert len(results.threshold_counts(trial.run_id).image_ids) == 6
+    with pytest.raises(StoreError, match="not a finished trial"):
+        results.threshold_counts(MISSING.run_id)
+
+
+def test_the_example_on_the_page_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPO / "docs" / "using.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(root.parent)
+    exec(example, {})
+    said = capsys.readouterr().out
+    assert "V[0.5,0.1] 0 finished" in said
+    assert "transfer.lambda_s" in said

@@ -1,0 +1,89 @@
+"""A command of one's own at the end of a run: what it is told, and that it changes nothing."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from finished import fill, finished_sweep
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.run import notify
+from sweeps.run.notify import Started, then_notify
+from sweeps.store.store import Store, StoreError
+
+SWEEP = finished_sweep(("VI",), 1)
+TELL = 'printf "%s|%s|%s|%s" "$SWEEP_STATE" "$SWEEP_NAME" "$SWEEP_TABLES" "$SWEEP_TEXT" > '
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Three of four trials of VI are done, the second best."""
+    store = Store(tmp_path / "results")
+    qualities = dict(zip((t.run_id for t in SWEEP.plan.trials), (0.5, 0.8, 0.6, None), strict=True))
+    fill(store, SWEEP, lambda trial: qualities[trial.run_id])
+    return store
+
+
+def raises(error: BaseException) -> Callable[[], int]:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "state", "more"),
+    [
+        (lambda: 0, "done", ""),
+        (lambda: 1, "failed", ""),
+        (lambda: 130, "interrupted", ""),
+        (raises(KeyboardInterrupt()), "interrupted", ""),
+        (raises(StoreError("the bucket is gone")), "failed", "; the bucket is gone"),
+    ],
+)
+def test_a_command_is_told_how_a_run_ended_and_how_far_it_is(
+    store: Store, tmp_path: Path, work: Callable[[], int], state: str, more: str
+) -> None:
+    with suppress(KeyboardInterrupt, StoreError):
+        then_notify(f"{TELL}{tmp_path}/told", Started(store, f"sweeps/{SWEEP.name}"), work)
+    best = SWEEP.plan.trials[1]
+    miou = (store.run(best.run_id).metrics() or {})["miou_fixed"]
+    text = f"sweep {SWEEP.name}: 3 of 4 done, best {best.cells[0]} {miou:.2f} %{more}"
+    assert (tmp_path / "told").read_text() == f"{state}|{SWEEP.name}|VI|{text}"
+
+
+def test_a_command_that_fails_or_hangs_is_a_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(notify, "LIMIT_S", 0.2)
+    started = Started(store, "sweeps/none")
+    for command, why in (("exit 3", "ended with exit code 3"), ("sleep 9", "ended after 0.2 s")):
+        assert then_notify(command, started, lambda: 1) == 1
+        assert f"--notify {command}: " in (said := capfd.readouterr().err)
+        assert why in said
+    with pytest.raises(StoreError, match="gone"):
+        then_notify("exit 3", started, raises(StoreError("gone")))
+
+
+@pytest.mark.parametrize(
+    ("words", "replaced"),
+    [
+        (("run", "VI"), "sweeps.run.driver.drive"),
+        (("search",), "sweeps.run.driver.drive"),
+        (("headline", "none"), "sweeps.cli.headline._work"),
+    ],
+)
+def test_every_command_that_trains_has_it_and_one_that_is_refused_tells_nobody(
+    words: tuple[str, ...], replaced: str, drawn: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(replaced, lambda *_, **__: 130)
+    common = ("--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "results"))
+    asked = [*words, *common, "--notify", f"{TELL}{tmp_path}/told"]
+    assert CliRunner().invoke(app, [*asked, "--set", "train.epochz=1"]).exit_code == 2
+    assert not (tmp_path / "told").exists()
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 130, done.output
+    assert (tmp_path / "told").read_text().startswith("interrupted|")

@@ -1,0 +1,165 @@
+"""An archive of a sweep, checked: what is right, and what each kind of change is found by."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from finished import fill
+from typer.testing import CliRunner
+
+from sweeps.archive.manifest import FILE
+from sweeps.archive.write import export_sweep
+from sweeps.cli import app
+from sweeps.plan.chain import counts_id
+from sweeps.plan.sweep import Sweep, make_sweep
+from sweeps.store.store import Store, write_config
+from wsss.data.drawn import draw_voc
+
+
+@pytest.fixture(scope="module")
+def sweep(drawn: Path) -> Sweep:
+    return make_sweep(
+        ["VI"], preset="tiny", data=drawn, weights=None, num_seeds=2, overrides={}
+    )[0]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Path:
+    """Table VI of two seeds."""
+    folder = tmp_path_factory.mktemp("lab")
+    qualities = {t.run_id: 0.5 + 0.02 * at for at, t in enumerate(sweep.plan.trials)}
+    store, first = Store(folder / "results"), sweep.plan.trials[0]
+    fill(store, sweep, lambda t: qualities[t.run_id], num_images=6)
+    write_config(store.cam(first.cam_id).path / "config.json", first.config)
+    export_sweep(sweep, store, folder / "a.zip", checkpoints=False)
+    return folder / "a.zip"
+
+
+def verify(path: Path, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["verify", str(path), *words])
+    return done.exit_code, done.output
+
+
+def found(output: str) -> dict[str, str]:
+    """What was checked -> ok, wrong or open."""
+    return {what: kind for kind, what in re.findall(r"^(ok|wrong|open) +(.*?):", output, re.M)}
+
+
+def changed(path: Path, out: Path, change: Callable[[str, bytes], bytes], *, forged: bool) -> Path:
+    """Copy an archive with other files in it. forged: whose manifest knows them."""
+    with ZipFile(path) as old, ZipFile(out, "w") as new:
+        files = {name: change(name, old.read(name)) for name in old.namelist() if name != FILE}
+        manifest = json.loads(old.read(FILE))
+        if forged:
+            manifest["files"] = {n: hashlib.sha256(f).hexdigest() for n, f in files.items()}
+        for name, content in files.items():
+            new.writestr(name, content)
+        new.writestr(FILE, json.dumps(manifest))
+    return out
+
+
+def test_a_whole_archive_is_right_and_what_cannot_be_told_is_said(
+    archive: Path, drawn: Path
+) -> None:
+    code, said = verify(archive, "--data", str(drawn))
+    assert code == 0, said
+    kinds = found(said)
+    assert {what for what, kind in kinds.items() if kind == "ok"} == {
+        re.search(r"\d+ files", said)[0], "ids", "figures", "tables", "data",  # type: ignore[index]
+    }  # fmt: skip
+    assert "only training again can tell" in said
+    assert "not signed" in said
+    code, said = verify(archive)
+    assert (code, found(said)["data"]) == (0, "open")
+
+
+def test_other_data_are_told(archive: Path, tmp_path: Path) -> None:
+    other = draw_voc(tmp_path / "voc", num_train=9, num_extra=6, num_val=3)
+    code, said = verify(archive, "--data", str(other))
+    assert (code, found(said)["data"]) == (1, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "changes"),
+    [
+        ("figures", {"runs/{run}/done.json": ('"miou_fixed": ', '"miou_fixed": 1')}),
+        ("ids", {"runs/{run}/config.json": ('"lr": ', '"lr": 1'),
+                 "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1')}),
+        ("ids", {"sweeps/{sweep}/sweep.json": ('"seeds": 2', '"seeds": 1')}),
+        ("tables", {"report/report.csv": (",fixed,", ",fixed,1"), "trials.csv": ("finis", "fam"),
+                    "report/table.tex": ("&", "& 1")}),
+    ],
+)  # fmt: skip
+def test_a_forged_file_contradicts_the_others(
+    archive: Path, sweep: Sweep, tmp_path: Path, wrong: str, changes: dict[str, tuple[str, str]]
+) -> None:
+    first = sweep.plan.trials[0]
+    named = {
+        name.format(run=first.run_id, cam=first.cam_id, sweep=sweep.name): change
+        for name, change in changes.items()
+    }
+
+    def forge(name: str, content: bytes) -> bytes:
+        before, after = (part.encode() for part in named.get(name, ("", "")))
+        assert before in content
+        return content.replace(before, after, 1)
+
+    code, said = verify(changed(archive, tmp_path / "b.zip", forge, forged=True))
+    assert (code, found(said)[wrong]) == (1, "wrong"), said
+    for name in named:
+        told = {"figures": "miou_fixed", "ids": "/".join(name.split("/")[:2]), "tables": name}
+        assert told[wrong] in said or name.endswith("sweep.json"), said
+
+
+def test_pixels_of_another_training_give_other_figures(
+    archive: Path, sweep: Sweep, tmp_path: Path
+) -> None:
+    one, other = (f"counts/{counts_id(t.config)}/counts.npz" for t in sweep.plan.trials[:2])
+    with ZipFile(archive) as file:
+        pixels = file.read(other)
+    path = changed(
+        archive, tmp_path / "b.zip", lambda n, c: pixels if n == one else c, forged=True
+    )  # fmt: skip
+    code, said = verify(path)
+    assert (code, found(said)["figures"]) == (1, "wrong")
+    assert "miou_fixed" in said
+
+
+def test_an_altered_file_is_named_and_nothing_else_is_looked_into(
+    archive: Path, tmp_path: Path
+) -> None:
+    path = changed(
+        archive, tmp_path / "b.zip", lambda n, c: b"{" if n.endswith("sweep.json") else c,
+        forged=False,
+    )  # fmt: skip
+    code, said = verify(path)
+    assert (code, len(found(said))) == (1, 1)
+    assert "sweep.json is altered" in said
+    damaged = bytearray(archive.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "c.zip").write_bytes(damaged)
+    code, said = verify(tmp_path / "c.zip")
+    assert (code, "is altered" in said) == (1, True)
+
+
+def test_what_is_no_archive_is_refused_in_a_line(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:-1000])
+    (tmp_path / "text.zip").write_text("mine")
+    shutil.make_archive(str(tmp_path / "other"), "zip", Path(__file__).parent, "chaos")
+    with ZipFile(tmp_path / "out.zip", "w") as file:
+        file.writestr(FILE, json.dumps(_manifest(archive) | {"files": {"../x": "0"}}))
+        file.writestr("../x", "out")
+    for name in ("cut", "text", "other", "out", "missing"):
+        code, said = verify(tmp_path / f"{name}.zip")
+        assert (code, said.count("\n")) == (2, 1), said
+    assert not (tmp_path.parent / "x").exists()
+
+
+def _manifest(archive: Path) -> dict[str, object]:
+    with ZipFile(archive) as file:
+        return dict(json.loads(file.read(FILE)))
