@@ -324,7 +324,7 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     for crops in (
         CropDataset([sample], 2, train, rng_seed=0),
         AffinityCrops([sample], lambda _: mask, train, rng_seed=0),
-        LabelledCrops([sample], tmp_path, 2, deeplab),
+        LabelledCrops([sample], [tmp_path / "a.png"], 2, deeplab),
     ):
         pixels, box, _ = crops[0, 0]
         top, left, bottom, right = box.tolist()

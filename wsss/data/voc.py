@@ -165,6 +165,17 @@ class VocDataset:
             "as PNG"
         )
 
+    def mask_paths(self, image_ids: list[str]) -> list[Path]:
+        """Return `mask_path` of each image, all of which need a mask."""
+        lacking = [image_id for image_id in image_ids if not self.has_mask(image_id)]
+        if lacking:
+            raise DataError(
+                f"{self.root}: {len(lacking)} of {len(image_ids)} images have no mask, first "
+                f"{lacking[0]}; add SegmentationClass/{lacking[0]}.png and the others, or leave "
+                "out what trains on masks"
+            )
+        return [self.mask_path(image_id) for image_id in image_ids]
+
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
         from wsss.data.mask import read_mask
