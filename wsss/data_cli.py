@@ -135,7 +135,7 @@ def prepare(
             digests[name] = digest
         local = {"voc": voc, "sbd": sbd, "test": test}
         request = PrepareRequest(
-            root=root, archives={step: path for step, path in local.items() if path},
+            root=root.absolute(), archives={step: path for step, path in local.items() if path},
             mirrors=tuple(mirror or ()), downloads=downloads, sha256=digests,
             with_test=with_test, allow_partial=allow_partial, num_workers=workers,
         )  # fmt: skip
