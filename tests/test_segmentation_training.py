@@ -22,9 +22,10 @@ from wsss.data.loading import (
     Loader,
     plan_labelled_crop,
 )
+from wsss.data.mask import write_label_png
 from wsss.data.transforms import CropPlan
 from wsss.data.voc import DataError, Sample, VocDataset
-from wsss.labels.segment import write_label_png, write_segmentation
+from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
 from wsss.presets import PRESETS
