@@ -250,7 +250,8 @@ def _configure(
     settled = settle(start, given, weights=weights, file=config)
     wanted = settled.config.data
     splits = sorted({wanted.train_split, wanted.eval_split})
-    report = check_data_once(dataset, splits, scored=[wanted.eval_split])
+    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
+    report = check_data_once(dataset, splits, scored=scored)
     report.raise_if_broken()
     chosen = with_data(settled, report, data)
     require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)

@@ -151,6 +151,11 @@ class VocDataset:
         """Return the image's path: <id>.jpg, or as it is spelled; it need not exist."""
         return self._file("JPEGImages", image_id) or self.root / f"JPEGImages/{image_id}.jpg"
 
+    def has_masks(self) -> bool:
+        """Return whether there is any mask at all."""
+        folders = ("SegmentationClass", "SegmentationClassAug")
+        return any(files_of(self.root, folder) for folder in folders)
+
     def has_mask(self, image_id: str) -> bool:
         """Return whether there is a mask, or what was meant to be one."""
         return self._mask_path(image_id) is not None

@@ -1,0 +1,322 @@
+"""Makes a data set in VOC layout of pictures and labels in another one.
+
+It is built in a hidden folder beside its place and put there by one rename, with a record of what
+it was made from: given again, the same import does nothing, and another one is refused.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ValidationError
+from rich.progress import Progress
+
+from wsss.data.building import alone, is_vacant, put_in_place, temporary
+from wsss.data.classes import CLASS_LIST, require_class_names
+from wsss.data.coco import draw_mask, read_coco, require_outlines
+from wsss.data.foreign import (
+    Foreign,
+    ForeignImage,
+    Pictures,
+    TableOptions,
+    read_folders,
+    read_table,
+    some,
+)
+from wsss.data.image import image_size
+from wsss.data.mask import write_label_png
+from wsss.data.voc import DataError, labels_of_mask
+from wsss.json_files import write_json
+from wsss.printable import counted, one_line
+
+RECORD, VERSION = "imported.json", 1
+DEFAULT_VAL = 0.2
+MAX_ID = 120
+MAX_PROBLEMS = 20
+"""Pictures and outlines named in one error; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import, and to where."""
+
+    source: Path
+    """COCO's JSON, a CSV of labels, or a folder that holds one per class."""
+    root: Path
+    images: Path | None = None
+    """Folder of the pictures; None: the one in which the source lies."""
+    val: str | None = None
+    """Share of the images, or a second source; None: DEFAULT_VAL, unless the source has splits."""
+    masks: bool = False
+    copy: bool = False
+    """Copy pictures; else they are linked where the disk allows it."""
+    table: TableOptions = field(default_factory=TableOptions)
+
+
+class Record(BaseModel):
+    """What a data set was made of, as `imported.json` keeps it."""
+
+    source: str
+    digest: str
+    """Of classes, labels, splits, names and sizes of the pictures, and of what masks are made of.
+    """
+    num_images: dict[str, int] = {}
+    """By split."""
+    notes: list[str] = []
+    """What was left out or named otherwise, one line each."""
+    pictures: dict[str, str] = {}
+    """Id -> path below the source's folder of pictures."""
+
+
+def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, bool]:
+    """Make the data set; return what it was made of, and whether that was done just now.
+
+    Raises DataError or ClassListError, with file and remedy, for a source that cannot be used, and
+    for a `root` that holds something else; nothing is left behind then.
+    """
+    foreign, notes = _usable(_read(request))
+    if request.masks:
+        require_outlines(foreign)
+    _divide(foreign, request)
+    ids = image_ids([image.name for image in foreign.images])
+    digest = _digest(foreign, request)
+    root = request.root
+    with alone(root, "wsss data import"):
+        if not is_vacant(root):
+            return _require_same(root, digest), False
+        with temporary(root.with_name(f".{root.name}.part")) as building:
+            made = _write(building, foreign, ids, request, progress)
+            made = made.model_copy(
+                update={
+                    "source": str(request.source),
+                    "digest": digest,
+                    "notes": notes + made.notes,
+                }
+            )
+            write_json(building / RECORD, made.model_dump())
+            put_in_place(building, root)
+    return made, True
+
+
+def _require_same(root: Path, digest: str) -> Record:
+    try:
+        record = Record.model_validate_json((root / RECORD).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        raise DataError(f"{root}: holds other files; name a folder that is not there yet") from None
+    if record.digest != digest:
+        raise DataError(
+            f"{root}: holds an import of other pictures, labels or options, of {record.source}; "
+            "remove it, or name another folder"
+        )
+    return record
+
+
+def _read(request: ImportRequest) -> Foreign:
+    first = _read_one(request.source, request)
+    if request.val is None or _share(request.val) is not None:
+        return first
+    second = _read_one(Path(request.val), request)
+    own = {image.name for image in first.images}
+    if both := [image.name for image in second.images if image.name in own]:
+        raise DataError(
+            f"{second.path}: has {some(both)} of {first.path} as well; keep each picture in one"
+        )
+    for part, split in ((first, "train"), (second, "val")):
+        for image in part.images:
+            if image.split:
+                raise DataError(f"{part.path}: has splits of its own; leave --val out")
+            image.split = split
+    classes = list(dict.fromkeys([*first.classes, *second.classes]))
+    return Foreign(first.path, first.pictures, classes, first.images + second.images)
+
+
+def _read_one(source: Path, request: ImportRequest) -> Foreign:
+    ending = source.suffix.lower()
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; give COCO's JSON, a CSV or a folder")
+    if source.is_dir():
+        return read_folders(source, Pictures(source, without=request.root.resolve()))
+    if ending not in (".json", ".csv", ".tsv", ".txt"):
+        raise DataError(f"{source}: not .json, .csv or .tsv; give COCO's JSON or a CSV of labels")
+    pictures = Pictures(request.images or source.parent, without=request.root.resolve())
+    if ending == ".json":
+        return read_coco(source, pictures)
+    return read_table(source, pictures, request.table)
+
+
+def _share(text: str) -> float | None:
+    """Return the share that `--val` gives; None for a path."""
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise DataError(f"--val {text}: no share of the images; give 0 to less than 1, e.g. 0.2")
+    return share
+
+
+def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
+    """Return the images that have a label and the classes that have an image, and what is left out.
+
+    Raises ClassListError for a class that no data set has.
+    """
+    images = sorted((i for i in foreign.images if i.labels), key=lambda image: image.name)
+    held = {name for image in images for name in image.labels}
+    classes = [name for name in foreign.classes if name in held]
+    named = {image.name for image in foreign.images}
+    left_out = {
+        "without a label": [image.name for image in foreign.images if not image.labels],
+        f"not in {foreign.path.name}": [i for i in foreign.pictures.names if i not in named],
+        "not of a kind that is read": [
+            name for name in foreign.pictures.others
+            if PurePosixPath(name).suffix.lower() in (".gif", ".tif", ".tiff", ".heic", ".avif")
+        ],
+    }  # fmt: skip
+    notes = [
+        f"{counted(len(names), 'picture')} {why}, left out: {some(names)}"
+        for why, names in left_out.items() if names
+    ]  # fmt: skip
+    if unused := [name for name in foreign.classes if name not in held]:
+        notes.append(f"{len(unused)} classes in no image, left out: {some(unused)}")
+    if not images:
+        raise DataError(f"{foreign.path}: no image has a label; give at least one of each class")
+    require_class_names(classes, foreign.path)
+    return Foreign(foreign.path, foreign.pictures, classes, images), notes
+
+
+def _divide(foreign: Foreign, request: ImportRequest) -> None:
+    """Fill in the splits where the source has none: val by a digest of the names."""
+    images, share = foreign.images, None if request.val is None else _share(request.val)
+    if all(image.split for image in images):
+        if share is not None:
+            raise DataError(f"{foreign.path}: has splits of its own; leave --val out")
+    else:
+        share = DEFAULT_VAL if share is None else share
+        wanted = round(share * len(images))
+        num_val = min(max(wanted, int(share > 0)), len(images) - 1)
+        by_digest = sorted(images, key=lambda i: hashlib.sha256(i.name.encode()).digest())
+        for k, image in enumerate(by_digest):
+            image.split = "val" if k < num_val else "train"
+    if not any(image.split == "train" for image in images):
+        raise DataError(f"{foreign.path}: no labelled image of train; put some into that split")
+
+
+def image_ids(names: list[str]) -> dict[str, str]:
+    """Return an id for each path: the file's name, with its folders where two have the same.
+
+    Other characters than letters, digits, '.', '_' and '-' become '_'; a digest tells apart what
+    is the same even so.
+    """
+    ids: dict[str, str] = {}
+    for with_folders, with_digest in ((False, False), (True, False), (True, True)):
+        spelled = {}
+        for name in names:
+            path = PurePosixPath(name).with_suffix("")
+            plain = _plain(str(path) if with_folders else path.name)
+            end = f"-{hashlib.sha256(name.encode()).hexdigest()[:12]}" if with_digest else ""
+            spelled[name] = plain + end
+        counts, taken = Counter(spelled.values()), {*ids.values()}
+        ids |= {n: i for n, i in spelled.items() if counts[i] == 1 and i not in taken}
+        names = [name for name in names if name not in ids]
+    return ids
+
+
+def _plain(text: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub("[^A-Za-z0-9._-]+", "_", ascii_only).lstrip("._-")[:MAX_ID] or "image"
+
+
+def _digest(foreign: Foreign, request: ImportRequest) -> str:
+    found = hashlib.sha256(f"{VERSION} {foreign.classes} {request.masks}\n".encode())
+    for image in foreign.images:
+        size = (foreign.pictures.folder / image.name).stat().st_size
+        labels = sorted(image.labels)
+        found.update(f"{image.name!r} {size} {labels} {image.split}\n".encode())
+        if request.masks:
+            found.update(json.dumps(image.regions).encode())
+    return found.hexdigest()
+
+
+def _write(
+    building: Path, foreign: Foreign, ids: dict[str, str], request: ImportRequest,
+    progress: Progress,
+) -> Record:  # fmt: skip
+    """Write all files into an empty folder. Raises DataError with all pictures that are broken."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
+        (building / folder).mkdir(parents=True)
+    lists: dict[str, list[str]] = defaultdict(list)
+    problems, lost = [], Counter[str]()
+    task = progress.add_task("import", total=len(foreign.images))
+    for image in foreign.images:
+        try:
+            shown = _write_image(building, image, ids[image.name], foreign, request)
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            lost.update(image.labels.keys() - {*shown})
+            if shown:
+                lists[image.split].append(ids[image.name])
+        progress.advance(task)
+    if problems:
+        rest = len(problems) - MAX_PROBLEMS
+        raise DataError("\n".join(problems[:MAX_PROBLEMS] + [f"... and {rest} more"] * (rest > 0)))
+    if not lists["train"]:
+        raise DataError(f"{foreign.path}: no mask of train shows an object; leave --masks out")
+    lists["train_aug"] = lists["train"]
+    for split, members in lists.items():
+        path = building / f"ImageSets/Segmentation/{split}.txt"
+        path.write_text("".join(f"{image_id}\n" for image_id in members))
+    (building / CLASS_LIST).write_text("".join(f"{n}\n" for n in foreign.classes), encoding="utf-8")
+    notes = [
+        f"{name}: {counted(count, 'image')} lost this label, of which the mask shows no pixel "
+        "(hidden, outside the picture, or a crowd)"
+        for name, count in sorted(lost.items())
+    ]
+    pictures = {image_id: name for name, image_id in ids.items()}
+    renamed = [name for name, image_id in ids.items() if PurePosixPath(name).stem != image_id]
+    if renamed:
+        notes.append(
+            f"{counted(len(renamed), 'picture')} got another name, as {one_line(renamed[0])} is "
+            f"{ids[renamed[0]]} here; {RECORD} lists all"
+        )
+    num_images = {split: len(members) for split, members in lists.items()}
+    return Record(source="", digest="", num_images=num_images, notes=notes, pictures=pictures)
+
+
+def _write_image(
+    building: Path, image: ForeignImage, image_id: str, foreign: Foreign, request: ImportRequest
+) -> list[str]:
+    """Write an image's files, if there is a class in it; return its classes in label order."""
+    picture = foreign.pictures.folder / image.name
+    size, classes = image_size(picture), foreign.classes
+    shown = [name for name in classes if name in image.labels]
+    if request.masks:
+        if image.size != (None, None) and image.size != size:
+            raise DataError(
+                f"{picture}: {size[0]}x{size[1]} pixels upright, {foreign.path.name} says "
+                f"{image.size[0]}x{image.size[1]}; save the picture that was annotated, turned as "
+                "it was then, without an EXIF tag"
+            )
+        mask = draw_mask(image, size, classes)
+        shown = [classes[k] for k in labels_of_mask(mask)]
+    if not shown:
+        return []
+    if request.masks:
+        write_label_png(building / f"SegmentationClass/{image_id}.png", mask)
+    objects = "".join(f"  <object><name>{name}</name></object>\n" for name in shown)
+    text = f"<annotation>\n{objects}</annotation>\n"
+    (building / f"Annotations/{image_id}.xml").write_text(text, encoding="utf-8")
+    target = building / f"JPEGImages/{image_id}{picture.suffix.lower()}"
+    if not request.copy:
+        with suppress(OSError):  # another disk, or one without links: the picture is copied
+            os.link(picture.resolve(), target)
+            return shown
+    shutil.copyfile(picture, target)
+    return shown
