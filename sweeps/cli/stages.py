@@ -382,9 +382,13 @@ def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...
 
 def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
     """Return the score of label maps in words, or why there is none."""
+    from wsss.data.voc import VocDataset
+
     if score:
         over = _of_labels(list(score.iou.values()))
         return f"mIoU {score.miou:.2f} % on {score.num_images} images, over {over}"
+    if not VocDataset(run.data).has_masks():
+        return "not scored, as the data set has no masks"
     if labels.background == "fixed":
         return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
     return "not scored, as `confident` labels leave pixels out"

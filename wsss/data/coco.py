@@ -83,7 +83,7 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         found.labels[name] = None
         found.regions.append(Region(name, annotation.segmentation, annotation.iscrowd))
     classes = list(dict.fromkeys(names.values()))
-    return Foreign(path, pictures, classes, pictures.found(by_name, path))
+    return pictures.labelled(path, classes, by_name)
 
 
 def _first(error: ValidationError) -> str:
@@ -93,20 +93,23 @@ def _first(error: ValidationError) -> str:
 
 
 def require_outlines(foreign: Foreign) -> None:
-    """Raise DataError if an object has but a box: masks would call it background."""
-    boxes = [i.name for i in foreign.images for region in i.regions if not region.outline]
-    if boxes or not any(image.regions for image in foreign.images):
+    """Raise DataError if an object has no outline: a mask would call it background."""
+    lacking = [
+        image.name for image in foreign.images
+        if not image.regions or not all(region.outline for region in image.regions)
+    ]  # fmt: skip
+    if lacking:
         raise DataError(
-            f"{foreign.path}: {len(boxes):,} annotations have no segmentation (of "
-            f"{some(list(dict.fromkeys(boxes)))}); add them, or leave --masks out"
+            f"{foreign.path}: no segmentation of some objects in {some(lacking)}; add it, or leave "
+            "--masks out"
         )
 
 
-def draw_mask(image: ForeignImage, size: tuple[int, int], classes: list[str]) -> NDArray[np.uint8]:
+def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> NDArray[np.uint8]:
     """Return the mask [H, W] of an image's objects: 0 background, 1..K classes, 255 crowds.
 
-    size: (width, height). Crowds lie below, smaller objects above larger ones. Raises DataError for
-    an outline that is none, or that belongs to another size.
+    size: (width, height); foreign: what the image is of. Crowds lie below, smaller objects above
+    larger ones. Raises DataError for an outline that is none, or that belongs to another size.
     """
     drawn = []
     for region in image.regions:
@@ -114,13 +117,14 @@ def draw_mask(image: ForeignImage, size: tuple[int, int], classes: list[str]) ->
             corner, shape = _shape(region.outline, size)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError(
-                f"{image.name}: the segmentation of {quoted(region.name)} is neither polygons nor "
-                f"run lengths of {size[0]}x{size[1]} pixels ({error}); correct it"
+                f"{foreign.path}: {image.name}: the segmentation of {quoted(region.name)} is "
+                f"neither polygons nor run lengths of {size[0]}x{size[1]} pixels ({error}); "
+                "correct it"
             ) from None
         drawn.append((not region.is_crowd, -shape.histogram()[255], region, corner, shape))
     canvas = Image.new("L", size)
     for _, _, region, corner, shape in sorted(drawn, key=lambda each: each[:2]):
-        label = IGNORE_INDEX if region.is_crowd else classes.index(region.name) + 1
+        label = IGNORE_INDEX if region.is_crowd else foreign.classes.index(region.name) + 1
         canvas.paste(label, (*corner, corner[0] + shape.width, corner[1] + shape.height), shape)
     return np.array(canvas)
 

@@ -1,6 +1,6 @@
-"""Pictures and image-level labels as other layouts hold them: a table, or a folder per class.
+"""Pictures and image-level labels in other layouts: a table, or a folder per class.
 
-COCO's JSON is read in coco.py. Nothing here writes; import_voc.py makes a data set of what is read.
+coco.py reads COCO's JSON; import_voc.py makes a data set of what was read.
 """
 
 import csv
@@ -35,9 +35,10 @@ SPLITS = {
 DELIMITERS = (",", ";", "\t")
 SEPARATORS = (";", "|", ",", " ")
 """Between the labels of one field, the surest first."""
-WORDS = {"space": " ", "none": "", "tab": "\t"}
-"""How `--separator` writes what a shell makes hard to type."""
+WORDS = {"space": " ", "none": ""}
+"""What `--separator` takes beside a character."""
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+UNREAD = (".gif", ".tif", ".tiff", ".heic", ".avif")
 SHOWN = 3
 """Names in a message; the rest is counted."""
 
@@ -71,10 +72,13 @@ class Foreign:
     """What a source holds: all pictures that it names, also those without a label."""
 
     path: Path
-    pictures: "Pictures"
+    folder: Path
+    """Of the pictures."""
     classes: list[str]
     """In the order of the labels; also those that no picture has."""
     images: list[ForeignImage]
+    notes: list[str]
+    """What is in the folder, but not used, one line each."""
 
 
 def some(names: list[str]) -> str:
@@ -94,7 +98,7 @@ class Pictures:
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
-        for top, folders, files in os.walk(folder):
+        for top, folders, files in os.walk(folder, onerror=_raise):
             folders[:] = [
                 name for name in folders
                 if not name.startswith((".", "__MACOSX")) and Path(top, name).resolve() != without
@@ -106,22 +110,24 @@ class Pictures:
                     found = self.names if taken else self.others
                     found.append(path.relative_to(folder).as_posix())
         self.names.sort()
+        self._whole: dict[str, list[str]] = defaultdict(list)
         self._by_end: dict[str, list[str]] = defaultdict(list)
         for name in self.names:
-            for end in _ends(name):
-                self._by_end[end].append(name)
-                self._by_end[str(PurePosixPath(end).with_suffix(""))].append(name)
+            for place, end in enumerate(_ends(name)):
+                for key in (end, str(PurePosixPath(end).with_suffix(""))):
+                    self._by_end[key].append(name)
+                    if place == 0:
+                        self._whole[key].append(name)
 
     def find(self, named: str, path: Path) -> str | None:
         """Return the picture that `named` means: one of the two paths is the end of the other.
 
         Raises DataError, naming `path`, if several may be meant.
         """
-        whole, *ends = _ends(named.replace("\\", "/").removeprefix("./").lstrip("/")) or [""]
-        found = self._by_end.get(whole, [])
-        found = [name for name in found if _composed(name) == whole] or found
-        for end in () if found else ends:
-            found = found or [name for name in self._by_end.get(end, []) if _is(name, end)]
+        ends = _ends(named.replace("\\", "/").removeprefix("./").lstrip("/"))
+        found = self._by_end.get(ends[0], []) if ends else []
+        exact = [self._whole[end] for end in (ends[:1] if found else ends) if end in self._whole]
+        found = exact[0] if exact else found
         if len(found) > 1:
             raise DataError(
                 f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; write the "
@@ -129,8 +135,8 @@ class Pictures:
             )
         return found[0] if found else None
 
-    def found(self, images: dict[str, ForeignImage], path: Path) -> list[ForeignImage]:
-        """Return the images, whose keys are names as `path` has them, under their pictures' names.
+    def labelled(self, path: Path, classes: list[str], images: dict[str, ForeignImage]) -> Foreign:
+        """Return what `path` holds: images by their names there, which become those of pictures.
 
         Raises DataError for missing pictures, and for one that is named in two ways.
         """
@@ -141,18 +147,34 @@ class Pictures:
                 missing.append(named)
             elif (other := of_picture.setdefault(name, named)) != named:
                 raise DataError(
-                    f"{path}: {quoted(other)} and {quoted(named)} are both {name}; name it in one "
-                    "way"
+                    f"{path}: {quoted(other)} and {quoted(named)} are both {one_line(name)}; name "
+                    "it in one way"
                 )
             else:
                 image.name = name
         if missing:
+            unread = any(named in self.others for named in missing)
             raise DataError(
                 f"{path}: {len(missing):,} of {counted(len(images), 'picture')} are not in "
-                f"{self.folder} ({some(missing)}); add them, take them off the file, or name their "
-                "folder by --images"
+                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, take them "
+                "off the file, or name their folder by --images"
             )
-        return list(images.values())
+        left_out = {
+            "without a label": [i.name for i in images.values() if not i.labels],
+            f"not in {path.name}": [name for name in self.names if name not in of_picture],
+            "of a kind that is not read": [
+                name for name in self.others if name.lower().endswith(UNREAD)
+            ],
+        }  # fmt: skip
+        notes = [
+            f"{counted(len(names), 'picture')} {why}, left out: {some(names)}"
+            for why, names in left_out.items() if names
+        ]  # fmt: skip
+        return Foreign(path, self.folder, classes, list(images.values()), notes)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _composed(name: str) -> str:
@@ -164,12 +186,6 @@ def _ends(name: str) -> list[str]:
     """Return a path, then the path without its first folder, and so on: a/b.jpg, b.jpg."""
     parts = PurePosixPath(_composed(name)).parts
     return ["/".join(parts[start:]) for start in range(len(parts))]
-
-
-def _is(name: str, end: str) -> bool:
-    """Return whether a picture's whole path is `end`, with or without its ending."""
-    path = PurePosixPath(_composed(name))
-    return end in (str(path), str(path.with_suffix("")))
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
     A column `split` is taken as well. Raises DataError, with line and remedy, for a table that can
     be read in more than one way, or in none.
     """
-    header, rows = _rows(path, options)
+    header, rows = _rows(path)
     chosen = {"--image-column": options.image_column, "--label-column": options.label_column}
     image = _column(path, header, IMAGE_COLUMNS, "--image-column", chosen)
     label = _column(path, header, LABEL_COLUMNS, "--label-column", chosen)
@@ -217,10 +233,10 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
                     f"{found.split}; keep it in one split"
                 )
             found.split = own
-    return Foreign(path, pictures, classes, pictures.found(images, path))
+    return pictures.labelled(path, classes, images)
 
 
-def _rows(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and, with their line numbers, the rows, all fields stripped."""
     text = read_text(path, MAX_LABEL_BYTES, DataError)
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -272,13 +288,15 @@ def _one_hot(
     path: Path, header: list[str], rows: list[tuple[int, list[str]]], columns: list[int]
 ) -> list[list[str]]:
     """Return the labels of each row, whose other columns are classes, 1 where the image has it."""
-    for line, row in rows:
-        for k in columns:
-            if row[k].casefold() not in (*YES, *NO):
-                raise DataError(
-                    f"{path}: no column of labels: name it by --label-column, or write 0 or 1 for "
-                    f"each class (line {line}, {one_line(header[k])}: {quoted(row[k])})"
-                )
+    other = [
+        f"line {line}, {one_line(header[k])}: {quoted(row[k])}"
+        for line, row in rows for k in columns if row[k].casefold() not in (*YES, *NO)
+    ]  # fmt: skip
+    if other or not columns:
+        raise DataError(
+            f"{path}: no column of labels: name one by --label-column, or write a column of 0 and "
+            f"1 for each class{f' ({other[0]})' if other else ''}"
+        )
     return [[header[k] for k in columns if row[k].casefold() in YES] for _, row in rows]
 
 
@@ -316,16 +334,16 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
     parts = {name: PurePosixPath(name).parts[:-1] for name in pictures.names}
     tops = {folders[0] for folders in parts.values() if folders}
     depth = int(bool(tops) and all(top.casefold() in SPLITS for top in tops))
-    images = [
-        ForeignImage(
+    images = {
+        name: ForeignImage(
             name, {" ".join(folders[depth].split()): None},
             SPLITS[folders[0].casefold()] if depth else "",
         )
         for name, folders in parts.items() if len(folders) > depth
-    ]  # fmt: skip
+    }  # fmt: skip
     if not images:
         labels = [name for name in pictures.others if name.endswith((".json", ".csv", ".tsv"))]
         hint = f"; or give {path / labels[0]}" if labels else ", or a CSV or COCO's JSON of labels"
         raise DataError(f"{path}: no folder of a class; make one per class with its pictures{hint}")
-    classes = sorted({label for image in images for label in image.labels})
-    return Foreign(path, pictures, classes, images)
+    classes = sorted({label for image in images.values() for label in image.labels})
+    return pictures.labelled(path, classes, images)

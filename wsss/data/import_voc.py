@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from rich.progress import Progress
 
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
+from wsss.data.check import MAX_PROBLEMS
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.coco import draw_mask, read_coco, require_outlines
 from wsss.data.foreign import (
@@ -39,8 +40,6 @@ from wsss.printable import counted, one_line
 RECORD, VERSION = "imported.json", 1
 DEFAULT_VAL = 0.2
 MAX_ID = 120
-MAX_PROBLEMS = 20
-"""Pictures and outlines named in one error; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,12 @@ class Record(BaseModel):
 
     source: str
     digest: str
-    """Of classes, labels, splits, names and sizes of the pictures, and of what masks are made of.
-    """
-    num_images: dict[str, int] = {}
+    """Of classes, labels, splits, outlines, and of the pictures' names and sizes."""
+    num_images: dict[str, int]
     """By split."""
-    notes: list[str] = []
+    notes: list[str]
     """What was left out or named otherwise, one line each."""
-    pictures: dict[str, str] = {}
+    pictures: dict[str, str]
     """Id -> path below the source's folder of pictures."""
 
 
@@ -81,28 +79,26 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
     Raises DataError or ClassListError, with file and remedy, for a source that cannot be used, and
     for a `root` that holds something else; nothing is left behind then.
     """
-    foreign, notes = _usable(_read(request))
+    foreign = _usable(_read(request))
     if request.masks:
         require_outlines(foreign)
     _divide(foreign, request)
-    ids = image_ids([image.name for image in foreign.images])
-    digest = _digest(foreign, request)
-    root = request.root
+    digest, root = _digest(foreign, request), request.root
     with alone(root, "wsss data import"):
         if not is_vacant(root):
             return _require_same(root, digest), False
         with temporary(root.with_name(f".{root.name}.part")) as building:
-            made = _write(building, foreign, ids, request, progress)
-            made = made.model_copy(
-                update={
-                    "source": str(request.source),
-                    "digest": digest,
-                    "notes": notes + made.notes,
-                }
-            )
-            write_json(building / RECORD, made.model_dump())
+            ids = image_ids([image.name for image in foreign.images])
+            lists, lost = _write(building, foreign, ids, request, progress)
+            record = Record(
+                source=str(request.source), digest=digest,
+                num_images={split: len(members) for split, members in sorted(lists.items())},
+                notes=[*foreign.notes, *_notes(ids, lost)],
+                pictures={image_id: name for name, image_id in ids.items()},
+            )  # fmt: skip
+            write_json(building / RECORD, record.model_dump())
             put_in_place(building, root)
-    return made, True
+    return record, True
 
 
 def _require_same(root: Path, digest: str) -> Record:
@@ -123,18 +119,21 @@ def _read(request: ImportRequest) -> Foreign:
     if request.val is None or _share(request.val) is not None:
         return first
     second = _read_one(Path(request.val), request)
+    base = Path(os.path.commonpath([first.folder.resolve(), second.folder.resolve()]))
+    for part, split in ((first, "train"), (second, "val")):
+        for image in part.images:
+            if image.split:
+                raise DataError(f"{part.path}: has splits of its own; leave --val out")
+            image.name = (part.folder.resolve() / image.name).relative_to(base).as_posix()
+            image.split = split
     own = {image.name for image in first.images}
     if both := [image.name for image in second.images if image.name in own]:
         raise DataError(
             f"{second.path}: has {some(both)} of {first.path} as well; keep each picture in one"
         )
-    for part, split in ((first, "train"), (second, "val")):
-        for image in part.images:
-            if image.split:
-                raise DataError(f"{part.path}: has splits of its own; leave --val out")
-            image.split = split
-    classes = list(dict.fromkeys([*first.classes, *second.classes]))
-    return Foreign(first.path, first.pictures, classes, first.images + second.images)
+    classes, images = [*first.classes, *second.classes], first.images + second.images
+    notes = first.notes + second.notes if first.folder != second.folder else []
+    return Foreign(first.path, base, list(dict.fromkeys(classes)), images, notes)
 
 
 def _read_one(source: Path, request: ImportRequest) -> Foreign:
@@ -162,33 +161,20 @@ def _share(text: str) -> float | None:
     return share
 
 
-def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
-    """Return the images that have a label and the classes that have an image, and what is left out.
+def _usable(foreign: Foreign) -> Foreign:
+    """Return the images that have a label, and the classes that have an image.
 
     Raises ClassListError for a class that no data set has.
     """
     images = sorted((i for i in foreign.images if i.labels), key=lambda image: image.name)
-    held = {name for image in images for name in image.labels}
-    classes = [name for name in foreign.classes if name in held]
-    named = {image.name for image in foreign.images}
-    left_out = {
-        "without a label": [image.name for image in foreign.images if not image.labels],
-        f"not in {foreign.path.name}": [i for i in foreign.pictures.names if i not in named],
-        "not of a kind that is read": [
-            name for name in foreign.pictures.others
-            if PurePosixPath(name).suffix.lower() in (".gif", ".tif", ".tiff", ".heic", ".avif")
-        ],
-    }  # fmt: skip
-    notes = [
-        f"{counted(len(names), 'picture')} {why}, left out: {some(names)}"
-        for why, names in left_out.items() if names
-    ]  # fmt: skip
-    if unused := [name for name in foreign.classes if name not in held]:
-        notes.append(f"{len(unused)} classes in no image, left out: {some(unused)}")
     if not images:
         raise DataError(f"{foreign.path}: no image has a label; give at least one of each class")
+    held = {name for image in images for name in image.labels}
+    classes = [name for name in foreign.classes if name in held]
     require_class_names(classes, foreign.path)
-    return Foreign(foreign.path, foreign.pictures, classes, images), notes
+    unused = [name for name in foreign.classes if name not in held]
+    notes = [*foreign.notes, *([f"classes in no image, left out: {some(unused)}"] * bool(unused))]
+    return Foreign(foreign.path, foreign.folder, classes, images, notes)
 
 
 def _divide(foreign: Foreign, request: ImportRequest) -> None:
@@ -236,7 +222,7 @@ def _plain(text: str) -> str:
 def _digest(foreign: Foreign, request: ImportRequest) -> str:
     found = hashlib.sha256(f"{VERSION} {foreign.classes} {request.masks}\n".encode())
     for image in foreign.images:
-        size = (foreign.pictures.folder / image.name).stat().st_size
+        size = (foreign.folder / image.name).stat().st_size
         labels = sorted(image.labels)
         found.update(f"{image.name!r} {size} {labels} {image.split}\n".encode())
         if request.masks:
@@ -247,8 +233,11 @@ def _digest(foreign: Foreign, request: ImportRequest) -> str:
 def _write(
     building: Path, foreign: Foreign, ids: dict[str, str], request: ImportRequest,
     progress: Progress,
-) -> Record:  # fmt: skip
-    """Write all files into an empty folder. Raises DataError with all pictures that are broken."""
+) -> tuple[dict[str, list[str]], Counter[str]]:  # fmt: skip
+    """Write all files but the record; return the ids by split, and how often a class was lost.
+
+    Raises DataError that names all pictures that are broken.
+    """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         (building / folder).mkdir(parents=True)
     lists: dict[str, list[str]] = defaultdict(list)
@@ -270,41 +259,42 @@ def _write(
     if not lists["train"]:
         raise DataError(f"{foreign.path}: no mask of train shows an object; leave --masks out")
     lists["train_aug"] = lists["train"]
-    for split, members in lists.items():
-        path = building / f"ImageSets/Segmentation/{split}.txt"
-        path.write_text("".join(f"{image_id}\n" for image_id in members))
-    (building / CLASS_LIST).write_text("".join(f"{n}\n" for n in foreign.classes), encoding="utf-8")
+    texts = {f"ImageSets/Segmentation/{split}.txt": members for split, members in lists.items()}
+    for path, lines in {**texts, CLASS_LIST: foreign.classes}.items():
+        (building / path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return lists, lost
+
+
+def _notes(ids: dict[str, str], lost: Counter[str]) -> list[str]:
     notes = [
-        f"{name}: {counted(count, 'image')} lost this label, of which the mask shows no pixel "
+        f"{name}: {counted(count, 'image')} lost this label, as no pixel of the mask shows it "
         "(hidden, outside the picture, or a crowd)"
         for name, count in sorted(lost.items())
     ]
-    pictures = {image_id: name for name, image_id in ids.items()}
     renamed = [name for name, image_id in ids.items() if PurePosixPath(name).stem != image_id]
     if renamed:
         notes.append(
             f"{counted(len(renamed), 'picture')} got another name, as {one_line(renamed[0])} is "
             f"{ids[renamed[0]]} here; {RECORD} lists all"
         )
-    num_images = {split: len(members) for split, members in lists.items()}
-    return Record(source="", digest="", num_images=num_images, notes=notes, pictures=pictures)
+    return notes
 
 
 def _write_image(
     building: Path, image: ForeignImage, image_id: str, foreign: Foreign, request: ImportRequest
 ) -> list[str]:
     """Write an image's files, if there is a class in it; return its classes in label order."""
-    picture = foreign.pictures.folder / image.name
+    picture = foreign.folder / image.name
     size, classes = image_size(picture), foreign.classes
     shown = [name for name in classes if name in image.labels]
     if request.masks:
-        if image.size != (None, None) and image.size != size:
+        if None not in image.size and image.size != size:
             raise DataError(
                 f"{picture}: {size[0]}x{size[1]} pixels upright, {foreign.path.name} says "
                 f"{image.size[0]}x{image.size[1]}; save the picture that was annotated, turned as "
                 "it was then, without an EXIF tag"
             )
-        mask = draw_mask(image, size, classes)
+        mask = draw_mask(image, size, foreign)
         shown = [classes[k] for k in labels_of_mask(mask)]
     if not shown:
         return []
