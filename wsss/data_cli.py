@@ -195,7 +195,7 @@ def import_(
 ) -> None:
     """Make a data set in VOC layout of your pictures and labels, and check it.
 
-    wsss data import labels.csv data/mine --images photos
+    wsss data import photos.csv data/mine --images photos
 
     A CSV has a row per image (image,labels and x.jpg,dog;cat), a row per image and label, or a
     column of 0 and 1 per class. With --masks, crowds are 255 (ignored), and where objects overlap
@@ -214,8 +214,7 @@ def import_(
             source=source, root=dest.absolute(), images=images, val=val, masks=masks, copy=copy,
             table=TableOptions(image_column, label_column, separator),
         )  # fmt: skip
-        with Progress(console=Console(stderr=True)) as progress:
-            made, is_new = import_voc(request, progress=progress)
+        made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
         counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
         print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")
         for note in made.notes:

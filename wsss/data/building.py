@@ -1,6 +1,5 @@
 """A folder that appears whole or not at all, made by one process at a time."""
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,17 +47,22 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 
 def is_vacant(root: Path) -> bool:
-    """Return whether nothing is there, or an empty folder."""
-    return not root.exists() or (root.is_dir() and not any(root.iterdir()))
+    """Return whether nothing is there, or an empty folder that `put_in_place` can replace.
+
+    Raises DataError for an empty one that it cannot.
+    """
+    if not root.exists():
+        return True
+    if not root.is_dir() or any(root.iterdir()):
+        return False
+    if root.is_mount() or root.samefile(Path.cwd()):
+        what = "a drive is mounted here" if root.is_mount() else "the folder that you are in"
+        raise DataError(f"{root}: {what}, which cannot be replaced; name a folder inside it")
+    return True
 
 
 def put_in_place(building: Path, root: Path) -> None:
-    """Rename a finished folder to `root`, which is vacant. Raises DataError for a mount point."""
+    """Rename a finished folder to `root`, which is vacant."""
     if root.exists():
-        try:
-            root.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            raise DataError(f"{root}: a drive is mounted here; name a folder inside it") from None
+        root.rmdir()
     building.rename(root)

@@ -38,6 +38,8 @@ SEPARATORS = (";", "|", ",", " ")
 WORDS = {"space": " ", "none": ""}
 """What `--separator` takes beside a character."""
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+RECORD = "imported.json"
+"""In an imported data set: what it was made of."""
 UNREAD = (".gif", ".tif", ".tiff", ".heic", ".avif")
 SHOWN = 3
 """Names in a message; the rest is counted."""
@@ -91,24 +93,22 @@ def some(names: list[str]) -> str:
 class Pictures:
     """The pictures below a folder, found by path, by name, and by name without ending."""
 
-    def __init__(self, folder: Path, *, without: Path) -> None:
-        """`without`: a folder that is left out, as hidden ones are."""
+    def __init__(self, folder: Path) -> None:
+        """List them, but for those of hidden folders and of data sets that were imported."""
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the one of the pictures by --images")
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
         for top, folders, files in os.walk(folder, onerror=_raise):
-            folders[:] = [
-                name for name in folders
-                if not name.startswith((".", "__MACOSX")) and Path(top, name).resolve() != without
-            ]  # fmt: skip
-            for file in files:
-                path = Path(top, file)
-                if not file.startswith("."):
-                    taken = path.suffix.lower() in ENDINGS["JPEGImages"]
-                    found = self.names if taken else self.others
-                    found.append(path.relative_to(folder).as_posix())
+            if RECORD in files:
+                folders.clear()
+                continue
+            folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+            for path in (Path(top, file) for file in files if not file.startswith(".")):
+                is_taken = path.suffix.lower() in ENDINGS["JPEGImages"]
+                found = self.names if is_taken else self.others
+                found.append(path.relative_to(folder).as_posix())
         self.names.sort()
         self._whole: dict[str, list[str]] = defaultdict(list)
         self._by_end: dict[str, list[str]] = defaultdict(list)

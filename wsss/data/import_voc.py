@@ -23,6 +23,7 @@ from wsss.data.check import MAX_PROBLEMS
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.coco import draw_mask, read_coco, require_outlines
 from wsss.data.foreign import (
+    RECORD,
     Foreign,
     ForeignImage,
     Pictures,
@@ -37,7 +38,7 @@ from wsss.data.voc import DataError, labels_of_mask
 from wsss.json_files import write_json
 from wsss.printable import counted, one_line
 
-RECORD, VERSION = "imported.json", 1
+VERSION = 1
 DEFAULT_VAL = 0.2
 MAX_ID = 120
 
@@ -76,8 +77,9 @@ class Record(BaseModel):
 def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, bool]:
     """Make the data set; return what it was made of, and whether that was done just now.
 
-    Raises DataError or ClassListError, with file and remedy, for a source that cannot be used, and
-    for a `root` that holds something else; nothing is left behind then.
+    `progress` is shown while files are written. Raises DataError or ClassListError, with file
+    and remedy, for a source that cannot be used, and for a `root` that holds something else;
+    nothing is left behind then.
     """
     foreign = _usable(_read(request))
     if request.masks:
@@ -87,7 +89,7 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
     with alone(root, "wsss data import"):
         if not is_vacant(root):
             return _require_same(root, digest), False
-        with temporary(root.with_name(f".{root.name}.part")) as building:
+        with progress, temporary(root.with_name(f".{root.name}.part")) as building:
             ids = image_ids([image.name for image in foreign.images])
             lists, lost = _write(building, foreign, ids, request, progress)
             record = Record(
@@ -140,11 +142,13 @@ def _read_one(source: Path, request: ImportRequest) -> Foreign:
     ending = source.suffix.lower()
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give COCO's JSON, a CSV or a folder")
+    if request.masks and ending != ".json":
+        raise DataError(f"{source}: only COCO's JSON has outlines; leave --masks out")
     if source.is_dir():
-        return read_folders(source, Pictures(source, without=request.root.resolve()))
+        return read_folders(source, Pictures(source))
     if ending not in (".json", ".csv", ".tsv", ".txt"):
         raise DataError(f"{source}: not .json, .csv or .tsv; give COCO's JSON or a CSV of labels")
-    pictures = Pictures(request.images or source.parent, without=request.root.resolve())
+    pictures = Pictures(request.images or source.parent)
     if ending == ".json":
         return read_coco(source, pictures)
     return read_table(source, pictures, request.table)
