@@ -125,7 +125,7 @@ def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
     assert result.exit_code == 0, result.output
     dataset = VocDataset(pictures.with_name("made"))
     assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "y_a": ("a",)}
-    assert "note: 3 pictures not in pictures, left out: 1.jpg, 2.png, 3.JPG" in result.stdout
+    assert "note: 3 pictures in no class's folder, left out: 1.jpg, 2.png, 3.JPG" in result.stdout
     again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
     assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
     assert len(set(again.values())) == 6
@@ -194,6 +194,8 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         ("[" * 100_000, "not COCO's instances"),
         (coco(DOG, images=[]), "annotations[0] is of image 10, which is not listed"),
         (coco(DOG, categories=[]), "annotations[0] is of category 90, which is not listed"),
+        (coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
+         "two categories have the same id"),
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is label 0"),
         (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
         (coco(DOG | {"segmentation": [1, 2, 3, 4]}), "is neither polygons nor run lengths of 8x6"),

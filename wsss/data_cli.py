@@ -1,4 +1,4 @@
-"""The commands `wsss data ...`: a data set in VOC layout, prepared, drawn or checked."""
+"""The commands `wsss data ...`: a data set in VOC layout, prepared, imported, drawn or checked."""
 
 import os
 from pathlib import Path

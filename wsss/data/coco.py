@@ -59,6 +59,8 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
             "images, annotations and categories"
         ) from None
     names = {category.id: " ".join(category.name.split()) for category in coco.categories}
+    if len(names) < len(coco.categories):
+        raise DataError(f"{path}: two categories have the same id; give each its own")
     by_id = {image.id: image for image in coco.images}
     by_name: dict[str, ForeignImage] = {}
     for image in coco.images:

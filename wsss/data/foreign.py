@@ -110,6 +110,7 @@ class Pictures:
                 found = self.names if is_taken else self.others
                 found.append(path.relative_to(folder).as_posix())
         self.names.sort()
+        self._own = {*self.names}
         self._whole: dict[str, list[str]] = defaultdict(list)
         self._by_end: dict[str, list[str]] = defaultdict(list)
         for name in self.names:
@@ -124,6 +125,8 @@ class Pictures:
 
         Raises DataError, naming `path`, if several may be meant.
         """
+        if named in self._own:
+            return named
         ends = _ends(named.replace("\\", "/").removeprefix("./").lstrip("/"))
         found = self._by_end.get(ends[0], []) if ends else []
         exact = [self._whole[end] for end in (ends[:1] if found else ends) if end in self._whole]
@@ -159,9 +162,10 @@ class Pictures:
                 f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, take them "
                 "off the file, or name their folder by --images"
             )
+        unnamed = "in no class's folder" if path.is_dir() else f"not in {path.name}"
         left_out = {
             "without a label": [i.name for i in images.values() if not i.labels],
-            f"not in {path.name}": [name for name in self.names if name not in of_picture],
+            unnamed: [name for name in self.names if name not in of_picture],
             "of a kind that is not read": [
                 name for name in self.others if name.lower().endswith(UNREAD)
             ],
