@@ -79,8 +79,10 @@ class Foreign:
     classes: list[str]
     """In the order of the labels; also those that no picture has."""
     images: list[ForeignImage]
-    notes: list[str]
-    """What is in the folder, but not used, one line each."""
+    unnamed: list[str]
+    """Pictures of the folder that the source does not name."""
+    unread: list[str]
+    """Pictures of the folder in formats that are not read."""
 
 
 def some(names: list[str]) -> str:
@@ -162,19 +164,11 @@ class Pictures:
                 f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, take them "
                 "off the file, or name their folder by --images"
             )
-        unnamed = "in no class's folder" if path.is_dir() else f"not in {path.name}"
-        left_out = {
-            "without a label": [i.name for i in images.values() if not i.labels],
-            unnamed: [name for name in self.names if name not in of_picture],
-            "of a kind that is not read": [
-                name for name in self.others if name.lower().endswith(UNREAD)
-            ],
-        }  # fmt: skip
-        notes = [
-            f"{counted(len(names), 'picture')} {why}, left out: {some(names)}"
-            for why, names in left_out.items() if names
-        ]  # fmt: skip
-        return Foreign(path, self.folder, classes, list(images.values()), notes)
+        return Foreign(
+            path, self.folder, classes, list(images.values()),
+            unnamed=[name for name in self.names if name not in of_picture],
+            unread=[name for name in self.others if name.lower().endswith(UNREAD)],
+        )  # fmt: skip
 
 
 def _raise(error: OSError) -> None:

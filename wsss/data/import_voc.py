@@ -12,7 +12,7 @@ import shutil
 import unicodedata
 from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ValidationError
@@ -81,7 +81,7 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
     and remedy, for a source that cannot be used, and for a `root` that holds something else;
     nothing is left behind then.
     """
-    foreign = _usable(_read(request))
+    foreign, notes = _usable(_read(request))
     if request.masks:
         require_outlines(foreign)
     _divide(foreign, request)
@@ -95,7 +95,7 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
             record = Record(
                 source=str(request.source), digest=digest,
                 num_images={split: len(members) for split, members in sorted(lists.items())},
-                notes=[*foreign.notes, *_notes(ids, lost)],
+                notes=notes + _notes(ids, lost),
                 pictures={image_id: name for name, image_id in ids.items()},
             )  # fmt: skip
             write_json(building / RECORD, record.model_dump())
@@ -134,24 +134,34 @@ def _read(request: ImportRequest) -> Foreign:
             f"{second.path}: has {some(both)} of {first.path} as well; keep each picture in one"
         )
     classes, images = [*first.classes, *second.classes], first.images + second.images
-    notes = first.notes + second.notes if first.folder != second.folder else []
-    return Foreign(first.path, base, list(dict.fromkeys(classes)), images, notes)
+    if first.folder == second.folder:
+        first.unnamed = sorted({*first.unnamed} & {*second.unnamed})
+    else:
+        first.unnamed += second.unnamed
+        first.unread += second.unread
+    return replace(first, folder=base, classes=list(dict.fromkeys(classes)), images=images)
 
 
 def _read_one(source: Path, request: ImportRequest) -> Foreign:
-    ending = source.suffix.lower()
+    """Return what a source holds. Raises DataError for an option that it has no use for."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give COCO's JSON, a CSV or a folder")
-    if request.masks and ending != ".json":
-        raise DataError(f"{source}: only COCO's JSON has outlines; leave --masks out")
-    if source.is_dir():
-        return read_folders(source, Pictures(source))
-    if ending not in (".json", ".csv", ".tsv", ".txt"):
+    ending = "" if source.is_dir() else source.suffix.lower()
+    if ending not in ("", ".json", ".csv", ".tsv", ".txt"):
         raise DataError(f"{source}: not .json, .csv or .tsv; give COCO's JSON or a CSV of labels")
-    pictures = Pictures(request.images or source.parent)
+    idle = {
+        "--masks": request.masks and ending != ".json",
+        "--images": request.images and not ending,
+        "--image-column, --label-column, --separator":
+            request.table != TableOptions() and ending in ("", ".json"),
+    }  # fmt: skip
+    for option, is_idle in idle.items():
+        if is_idle:
+            raise DataError(f"{option}: of no use with {source}; leave it out")
+    pictures = Pictures(request.images or (source.parent if ending else source))
     if ending == ".json":
         return read_coco(source, pictures)
-    return read_table(source, pictures, request.table)
+    return read_table(source, pictures, request.table) if ending else read_folders(source, pictures)
 
 
 def _share(text: str) -> float | None:
@@ -165,8 +175,8 @@ def _share(text: str) -> float | None:
     return share
 
 
-def _usable(foreign: Foreign) -> Foreign:
-    """Return the images that have a label, and the classes that have an image.
+def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
+    """Return the images that have a label with the classes that have an image; and what is left.
 
     Raises ClassListError for a class that no data set has.
     """
@@ -176,9 +186,17 @@ def _usable(foreign: Foreign) -> Foreign:
     held = {name for image in images for name in image.labels}
     classes = [name for name in foreign.classes if name in held]
     require_class_names(classes, foreign.path)
-    unused = [name for name in foreign.classes if name not in held]
-    notes = [*foreign.notes, *([f"classes in no image, left out: {some(unused)}"] * bool(unused))]
-    return Foreign(foreign.path, foreign.folder, classes, images, notes)
+    left_out = {
+        "pictures without a label": [i.name for i in foreign.images if not i.labels],
+        f"pictures that {foreign.path.name} does not label": foreign.unnamed,
+        "pictures of a kind that is not read": foreign.unread,
+        "classes in no image": [name for name in foreign.classes if name not in held],
+    }
+    notes = [
+        f"left out: {len(names):,} {what} ({some(names)})"
+        for what, names in left_out.items() if names
+    ]  # fmt: skip
+    return replace(foreign, classes=classes, images=images), notes
 
 
 def _divide(foreign: Foreign, request: ImportRequest) -> None:
