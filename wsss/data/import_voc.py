@@ -193,7 +193,7 @@ def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
         "classes in no image": [name for name in foreign.classes if name not in held],
     }
     notes = [
-        f"left out: {len(names):,} {what} ({some(names)})"
+        f"left out, {what}: {some(names)}"
         for what, names in left_out.items() if names
     ]  # fmt: skip
     return replace(foreign, classes=classes, images=images), notes
