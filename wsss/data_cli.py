@@ -197,10 +197,12 @@ def import_(
 
     wsss data import photos.csv data/mine --images photos
 
-    A CSV has a row per image (image,labels and x.jpg,dog;cat), a row per image and label, or a
-    column of 0 and 1 per class. With --masks, crowds are 255 (ignored), and where objects overlap
-    the smaller one lies on top. Images without a label and classes without an image are left out,
-    and named. Give the same command again after a failure; if all is there, it only checks.
+    A CSV has a row per image (image,labels above x.jpg,dog;cat), a row per
+    image and label, or a column of 0 and 1 per class. With --masks, crowds
+    are 255 (ignored), and of objects that overlap the smaller lies on top.
+    What is left out, such as images without a label, is named.
+
+    Give the same command again after a failure; if all is there, it checks.
     """
     with explained():
         from rich.console import Console
@@ -211,7 +213,7 @@ def import_(
         from wsss.data.voc import VocDataset
 
         request = ImportRequest(
-            source=source, root=dest.absolute(), images=images, val=val, masks=masks, copy=copy,
+            source=source, root=dest.resolve(), images=images, val=val, masks=masks, copy=copy,
             table=TableOptions(image_column, label_column, separator),
         )  # fmt: skip
         made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
