@@ -103,7 +103,8 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
     config = DEEPLAB_PRESETS[preset].model_copy(update=few)
     data = made_up_data(folder / "data", NUM_ITERATIONS * batch_size, VOC_SIZE)
     samples, model = VocDataset(data).samples("train_aug"), build_deeplab(config, 20)
-    for _ in train_segmentation(model, config, samples, data / "SegmentationClass", 20):
+    masks = [data / f"SegmentationClass/{sample.image_id}.png" for sample in samples]
+    for _ in train_segmentation(model, config, samples, masks, 20):
         pass
 
 

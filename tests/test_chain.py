@@ -1,6 +1,7 @@
 """From CAMs to a segmentation network: ids that cover what a stage depends on, and whole chains."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +270,13 @@ def test_what_is_missing_is_done_and_nothing_else(
 
 
 def test_the_supervised_bound_trains_on_the_masks_alone(
-    store: Path, drawn: Path, tiny_chain: ChainConfig
+    store: Path, drawn: Path, tiny_chain: ChainConfig, tmp_path: Path
 ) -> None:
     bound = tiny_chain.model_copy(update={"labels": None})
-    assert run_all(bound, store, drawn) == ["train DeepLab", "predict"]
+    own = Path(shutil.copytree(drawn, tmp_path / "own"))  # without SBD's folder
+    shutil.rmtree(own / "SegmentationClass")
+    (own / "SegmentationClassAug").rename(own / "SegmentationClass")
+    assert run_all(bound, store, own) == ["train DeepLab", "predict"]
     metrics = json.loads((ChainFolders(store, bound).predictions / "done.json").read_text())
     assert metrics["labels"] == "true masks (supervised bound)"
     assert metrics["labels_score"] is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli import app
 from wsss.data.drawn import draw_voc
+from wsss.data.voc import VocDataset
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -185,4 +187,17 @@ def test_wrong_requests_are_refused_before_compute(
     done = CliRunner().invoke(app, [*words(killed["data"], tmp_path / "store")[3:], *more])
     assert done.exit_code == 2
     assert expected in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_supervised_bound_is_refused_before_compute_if_a_mask_is_missing(
+    drawn: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(drawn, tmp_path / "own"))
+    extra = VocDataset(data).image_ids("train_aug")[-1]
+    (data / f"SegmentationClassAug/{extra}.png").unlink()
+    (data / f"Annotations/{extra}.xml").write_text("<a><object><name>cat</name></object></a>")
+    done = CliRunner().invoke(app, words(data, tmp_path / "store", "none", "masks")[3:])
+    assert done.exit_code == 2
+    assert f"1 of 16 images have no mask, first {extra}; add" in done.stderr
     assert not (tmp_path / "store").exists()

@@ -25,8 +25,8 @@ from sweeps.report.markdown import markdown
 from sweeps.report.write import FORMATS
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.mask import write_label_png
 from wsss.data.voc import VocDataset
-from wsss.labels.segment import write_label_png
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.segmentation_presets import TINY_DEEPLAB
 

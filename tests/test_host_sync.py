@@ -210,15 +210,15 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
     walk = TINY_LABELS.random_walk.model_copy(
         update={"batch_size": 4, "crop_size": 48, "min_long_side": 48, "max_long_side": 80}
     )
-    masks = folder / "SegmentationClassAug"
+    masks = {s.image_id: folder / f"SegmentationClassAug/{s.image_id}.png" for s in samples}
     return {
         "cam": cam_training(build_cam_net(config, samples, 20), config, samples, 20),
         "deeplab": segmentation_training(
-            build_deeplab(segmentation, 20), segmentation, samples, masks, 20
+            build_deeplab(segmentation, 20), segmentation, samples, [*masks.values()], 20
         ),
         "affinity": affinity_training(
             build_affinity_net(small.network, walk), samples,
-            lambda s: read_mask(masks / f"{s.image_id}.png", 20),
+            lambda s: read_mask(masks[s.image_id], 20),
             walk, device=CPU,
         ),
     }  # fmt: skip

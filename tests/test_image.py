@@ -17,10 +17,11 @@ from PIL import Image, ImageOps
 from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
 from wsss.data.loading import CropDataset, LabelledCrops
+from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, Sample
 from wsss.labels.infer import infer_cams
 from wsss.labels.random_walk import image_features
-from wsss.labels.segment import segment_images, write_label_png
+from wsss.labels.segment import segment_images
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.predict import predict_images
 from wsss.segmentation_config import DeepLabConfig
@@ -324,7 +325,7 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     for crops in (
         CropDataset([sample], 2, train, rng_seed=0),
         AffinityCrops([sample], lambda _: mask, train, rng_seed=0),
-        LabelledCrops([sample], tmp_path, 2, deeplab),
+        LabelledCrops([sample], [tmp_path / "a.png"], 2, deeplab),
     ):
         pixels, box, _ = crops[0, 0]
         top, left, bottom, right = box.tolist()

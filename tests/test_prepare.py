@@ -1,8 +1,10 @@
 """From small archives in the original layouts to a data set in VOC layout, and back again."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -396,6 +398,17 @@ def test_masks_and_lists_of_another_origin_are_not_overwritten(
 def test_two_calls_at_a_time_are_one_too_many(tmp_path: Path, archives: Archives) -> None:
     with FileLock(tmp_path / ".voc.lock"):
         assert "another `wsss data prepare` is at work" in refused(tmp_path / "voc", archives)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_drive_without_locks_is_refused_with_the_remedy(
+    tmp_path: Path, archives: Archives, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(_file: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert "this drive has no locks" in refused(tmp_path / "voc", archives)
 
 
 def test_a_damaged_marker_is_told(tmp_path: Path, archives: Archives, official: None) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.evaluation.segmentation_score import score_folder
 from wsss.labels.segment import (
@@ -16,7 +17,6 @@ from wsss.labels.segment import (
     label_colours,
     segment_images,
     strongest_label,
-    write_label_png,
     write_segmentation,
 )
 from wsss.networks.deeplab import DeepLab, build_deeplab

@@ -1,7 +1,6 @@
 """The segmentation trainer: aligned crops, loss, learning, resuming, and two processes as one."""
 
 import math
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ from torch import multiprocessing
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
+from wsss.data.image import image_size
 from wsss.data.loading import (
     CropBatch,
     LabelledCrops,
     Loader,
     plan_labelled_crop,
 )
+from wsss.data.mask import write_label_png
 from wsss.data.transforms import CropPlan
 from wsss.data.voc import DataError, Sample, VocDataset
-from wsss.labels.segment import write_label_png, write_segmentation
+from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
 from wsss.presets import PRESETS
@@ -64,13 +65,17 @@ def samples(drawn: Path) -> list[Sample]:
     return VocDataset(drawn).samples("train_aug")
 
 
+def in_folder(folder: Path, samples: list[Sample]) -> list[Path]:
+    return [folder / f"{sample.image_id}.png" for sample in samples]
+
+
 @pytest.fixture(scope="module")
-def labels(drawn: Path) -> Path:
-    return drawn / "SegmentationClassAug"
+def labels(drawn: Path, samples: list[Sample]) -> list[Path]:
+    return in_folder(drawn / "SegmentationClassAug", samples)
 
 
 def train(
-    config: DeepLabConfig, samples: list[Sample], labels: Path, **options: Any
+    config: DeepLabConfig, samples: list[Sample], labels: list[Path], **options: Any
 ) -> tuple[DeepLab, list[SegmentationRecord]]:
     model = build_deeplab(config, K)
     return model, list(train_segmentation(model, config, samples, labels, K, **options))
@@ -91,7 +96,7 @@ def test_image_and_label_map_are_cut_alike(tmp_path: Path) -> None:
     write_label_png(tmp_path / "a.png", truth)
     sample = Sample("a", tmp_path / "a.bmp", (0,), "mask")
     config = SMALL.model_copy(update={"crop_size": 64, "scale_jitter": (0.5, 1.5)})
-    crops = LabelledCrops([sample], tmp_path, K, config)
+    crops = LabelledCrops([sample], [tmp_path / "a.png"], K, config)
     padded, agreeing = 0, []
     for epoch in range(20):
         pixels, box, cut = crops[epoch, 0]
@@ -132,7 +137,9 @@ def test_a_number_of_scales_draws_one_of_so_many_factors_each_as_often() -> None
     assert 900 < sum(plan.flip for plan in plans) < 1100
 
 
-def test_a_crop_depends_on_seed_epoch_and_index_alone(samples: list[Sample], labels: Path) -> None:
+def test_a_crop_depends_on_seed_epoch_and_index_alone(
+    samples: list[Sample], labels: list[Path]
+) -> None:
     crops = LabelledCrops(samples, labels, K, SMALL)
     first = crops[3, 5]
     assert all(torch.equal(a, b) for a, b in zip(first, crops[3, 5], strict=True))
@@ -142,13 +149,12 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(samples: list[Sample], lab
 
 
 def test_unfit_label_maps_are_refused_by_name(
-    samples: list[Sample], labels: Path, tmp_path: Path
+    samples: list[Sample], labels: list[Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"16 of 16 label maps are missing, first .*\.png; write"):
-        LabelledCrops(samples, tmp_path, K, SMALL)
-    shutil.copytree(labels, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(DataError, match=r"\.png: missing, 16 of 16 label maps in all; write"):
+        LabelledCrops(samples, in_folder(tmp_path, samples), K, SMALL)
     path = tmp_path / f"{samples[0].image_id}.png"
-    size = VocDataset(labels.parent).image_size(samples[0].image_id)
+    unfit, size = [path, *labels[1:]], image_size(samples[0].image_path)
     wrong = (
         (Image.new("P", (9, 9)), r"9x9 pixels, its image has"),
         (Image.new("RGB", size, (1, 1, 1)), r"colour \(1, 1, 1\) is not in VOC's palette"),
@@ -157,13 +163,13 @@ def test_unfit_label_maps_are_refused_by_name(
     for image, message in wrong:
         image.save(path)
         with pytest.raises(DataError, match=rf"{samples[0].image_id}\.png: {message}"):
-            LabelledCrops(samples, tmp_path, K, SMALL)[0, 0]
+            LabelledCrops(samples, unfit, K, SMALL)[0, 0]
     path.write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be decoded"):
-        LabelledCrops(samples, tmp_path, K, SMALL)[0, 0]
+        LabelledCrops(samples, unfit, K, SMALL)[0, 0]
 
 
-def test_batches_that_cannot_be_made_are_refused(samples: list[Sample], labels: Path) -> None:
+def test_batches_that_cannot_be_made_are_refused(samples: list[Sample], labels: list[Path]) -> None:
     crops = LabelledCrops(samples, labels, K, SMALL)
     with pytest.raises(DataError, match=r"batch 4 is not divisible by 3 workers; use 1, 2, 4 "):
         Loader(crops, 4, setting="batch_size", world_size=3)
@@ -331,7 +337,7 @@ def test_the_rate_follows_the_poly_schedule_in_steps() -> None:
 # The loop
 
 
-def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: Path) -> None:
+def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: list[Path]) -> None:
     _, records = train(SMALL, samples, labels)
     assert [record.epoch for record in records] == [1, 2, 3]
     assert [record.iteration for record in records] == [4, 8, 10]  # iterations end it, not epochs
@@ -350,7 +356,7 @@ def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: Pa
 
 
 def test_an_interrupted_training_ends_at_the_same_bits(
-    samples: list[Sample], labels: Path, tmp_path: Path
+    samples: list[Sample], labels: list[Path], tmp_path: Path
 ) -> None:
     straight, records = train(SMALL, samples, labels)
     model = build_deeplab(SMALL, K)
@@ -378,7 +384,7 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_an_absurd_rate_ends_with_the_step_and_the_rate(
-    samples: list[Sample], labels: Path
+    samples: list[Sample], labels: list[Path]
 ) -> None:
     config = FROZEN.model_copy(update={"lr": 1e12, "clip_norm": None})
     with pytest.raises(
@@ -394,7 +400,7 @@ def test_a_few_drawn_images_are_learnt_by_heart(drawn: Path, tmp_path: Path) -> 
     config = TINY_DEEPLAB.model_copy(
         update={"iterations": 60, "batch_size": 4, "output_stride": 8, **halved}
     )
-    model, records = train(config, samples, drawn / "SegmentationClassAug")
+    model, records = train(config, samples, in_folder(drawn / "SegmentationClassAug", samples))
     assert records[-1].loss < 0.5 * records[0].loss
     metric = MulticlassJaccardIndex(K + 1, ignore_index=255)
     paths = write_segmentation(model, samples, config, tmp_path, device=CPU)
@@ -425,7 +431,7 @@ def work(rank: int, world_size: int, data: str, folder: str) -> None:
             dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)
         samples = VocDataset(Path(data)).samples("train_aug")
         model, records = train(
-            FROZEN, samples, Path(data) / "SegmentationClassAug",
+            FROZEN, samples, in_folder(Path(data) / "SegmentationClassAug", samples),
             process=Process(rank, world_size), checkpoints=CheckpointFolder(root / "checkpoints"),
         )  # fmt: skip
         if world_size > 1:

@@ -282,6 +282,7 @@ def test_a_class_name_with_a_meaning_elsewhere_is_refused(tmp_path: Path, name: 
         ("\n".join(f"c{i}" for i in range(255)), "255 classes; write 1 to 254 names"),
         ("0 bg\n1: cat\n", "'0 bg' is a number and a name; write the names alone"),
         ("cat\ndog\n cat\n", "listed twice: cat; keep each name once"),
+        ("cup\ndog\nCup\n", "'cup' and 'Cup' differ in upper and lower case alone"),
     ],
 )
 def test_an_unusable_class_list_is_refused(tmp_path: Path, text: str, fault: str) -> None:

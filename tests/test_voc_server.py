@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.data.mask import write_label_png
 from wsss.data.voc import VocDataset
 from wsss.evaluation.voc_server import ServerTarError, check_server_tar, write_server_tar
-from wsss.labels.segment import write_label_png
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 SIZES = {"2008_000006": (40, 30), "2008_000011": (25, 50), "2012_004330": (33, 33)}

@@ -182,6 +182,23 @@ def test_training_prints_a_line_per_epoch_and_what_comes_next(trained: tuple[Pat
     assert (folder / "checkpoints" / "epoch_0003.pt").exists()
 
 
+def test_labels_without_any_mask_are_enough_to_train_on(
+    drawn: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    root, run = Path(shutil.copytree(drawn, tmp_path / "own")), tmp_path / "run"
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        shutil.rmtree(root / folder)
+    lists = root / "ImageSets/Segmentation"
+    shutil.copyfile(lists / "train.txt", lists / "train_aug.txt")
+    assert "no problem found" in succeed("data", "check", root)
+    options = ("--preset", "tiny", "--config", settings_file, "--set", "train.epochs=1")
+    succeed("train-cam", "--run", run, "--data", root, *options)
+    succeed("infer", "--run", run)
+    assert "10 label maps" in (told := succeed("pseudo-label", "--run", run))
+    assert "not scored, as the data set has no masks" in told
+    assert "no mask here" in fail("evaluate", "--run", run)
+
+
 def test_training_again_does_nothing_more(
     trained: tuple[Path, str], drawn: Path, settings_file: Path
 ) -> None:

@@ -1,15 +1,21 @@
-"""The commands `wsss data ...`: a data set in VOC layout, prepared, drawn or checked."""
+"""The commands `wsss data ...`: a data set in VOC layout, prepared, imported, drawn or checked."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss.errors import explained
+from wsss.printable import one_line
 from wsss.program import Command
 
-data_app = typer.Typer(no_args_is_help=True, help="Get, draw or check a data set in VOC layout.")
+if TYPE_CHECKING:
+    from wsss.data.voc import VocDataset
+
+data_app = typer.Typer(
+    no_args_is_help=True, help="Get, import, draw or check a data set in VOC layout."
+)
 
 WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
@@ -51,7 +57,10 @@ def check(
     split: Annotated[list[str] | None, typer.Option(help="splits; default: all")] = None,
     scored: Annotated[
         list[str] | None,
-        typer.Option(help="splits to be scored, of whose images each needs a mask; default: train"),
+        typer.Option(
+            help="splits to be scored, of whose images each needs a mask; default: train, if the "
+            "data set has masks at all"
+        ),
     ] = None,
     decode: Annotated[
         bool, typer.Option("--decode", help="decode every picture: finds truncated ones")
@@ -60,30 +69,39 @@ def check(
 ) -> None:
     """Name every missing, broken or contradictory file, count classes, and compare the splits."""
     with explained():
-        from wsss.config import DataConfig
-        from wsss.data import check_page
-        from wsss.data.check import check_data, in_few_lines
-        from wsss.data.check_splits import split_report
         from wsss.data.voc import DataError, VocDataset
 
         if (root is None) == (data is None):
             raise DataError("give one data set: wsss data check --data FOLDER")
         dataset = VocDataset(root or data or Path())
-        names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
-        names = list(dict.fromkeys([*names, *(scored or [])]))
-        if not names:
-            raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
-        judged = scored or [DataConfig().eval_split]
-        report = check_data(dataset, names, scored=judged, decode=decode)
-        against = split_report(dataset, names if split else dataset.split_names())
-        problems = check_page.problems(report, against)
-        if as_json:
-            print(check_page.as_json(report, against))
-            raise typer.Exit(2 if problems else 0)
-        print(check_page.page(report, against), flush=True)
-        if problems:
-            raise DataError(in_few_lines(problems, dataset.root))
-        print("no problem found")
+        _check(dataset, split or [], scored or [], decode=decode, as_json=as_json)
+
+
+def _check(
+    dataset: "VocDataset", split: list[str], scored: list[str], *, decode: bool, as_json: bool
+) -> None:
+    """Check a data set and print its page. Raises DataError, or exits with 2, for problems."""
+    from wsss.config import DataConfig
+    from wsss.data import check_page
+    from wsss.data.check import check_data, in_few_lines
+    from wsss.data.check_splits import split_report
+    from wsss.data.voc import DataError
+
+    names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
+    names = list(dict.fromkeys([*names, *scored]))
+    if not names:
+        raise DataError(f"{dataset.root}: no lists in ImageSets/Segmentation; write train.txt")
+    judged = scored or ([DataConfig().eval_split] if dataset.has_masks() else [])
+    report = check_data(dataset, names, scored=judged, decode=decode)
+    against = split_report(dataset, names if split else dataset.split_names())
+    problems = check_page.problems(report, against)
+    if as_json:
+        print(check_page.as_json(report, against))
+        raise typer.Exit(2 if problems else 0)
+    print(check_page.page(report, against), flush=True)
+    if problems:
+        raise DataError(in_few_lines(problems, dataset.root))
+    print("no problem found")
 
 
 @data_app.command(cls=Command)
@@ -135,9 +153,84 @@ def prepare(
             digests[name] = digest
         local = {"voc": voc, "sbd": sbd, "test": test}
         request = PrepareRequest(
-            root=root, archives={step: path for step, path in local.items() if path},
+            root=root.absolute(), archives={step: path for step, path in local.items() if path},
             mirrors=tuple(mirror or ()), downloads=downloads, sha256=digests,
             with_test=with_test, allow_partial=allow_partial, num_workers=workers,
         )  # fmt: skip
         with Progress(console=Console(stderr=True)) as progress:
             print(prepare_voc(request, progress=progress).describe())
+
+
+@data_app.command("import", cls=Command)
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="COCO's JSON, a CSV of labels, or a folder of class folders")
+    ],
+    dest: Annotated[Path, typer.Argument(help="folder to write")],
+    images: Annotated[
+        Path | None, typer.Option(help="folder of the pictures; default: where SOURCE lies")
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|SOURCE",
+            help="share of the images for val, or a second source of val; default: 0.2, unless "
+            "SOURCE has splits (a column `split`, folders train and val)",
+        ),
+    ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="write masks of COCO's segmentations, too")
+    ] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="copy pictures; default: hard links where they can be")
+    ] = False,
+    image_column: Annotated[
+        str | None, typer.Option(help="column of a CSV that names the pictures")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="column of the labels")] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(help="between labels in a field: ';', ',', space, or none for one label"),
+    ] = None,
+) -> None:
+    """Make a data set in VOC layout of your pictures and labels, and check it.
+
+    wsss data import photos.csv data/mine --images photos
+
+    A CSV has a row per image (image,labels above x.jpg,dog;cat), a row per
+    image and label, or a column of 0 and 1 per class. With --masks, crowds
+    are 255 (ignored), and of objects that overlap the smaller lies on top.
+    What is left out, such as images without a label, is named.
+
+    Give the same command again after a failure; if all is there, it checks.
+    """
+    with explained():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from wsss.data.foreign import TableOptions
+        from wsss.data.import_voc import ImportRequest, import_voc
+        from wsss.data.voc import VocDataset
+
+        request = ImportRequest(
+            source=source, root=dest.resolve(), images=images, val=val, masks=masks, copy=copy,
+            table=TableOptions(image_column, label_column, separator),
+        )  # fmt: skip
+        made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
+        counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
+        print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")
+        for note in made.notes:
+            print(f"note: {one_line(note)}")
+        _check(VocDataset(dest), [], [], decode=False, as_json=False)
+        print(f"next: {_first_training(dest, made.num_images['train_aug'])}")
+
+
+def _first_training(data: Path, num_images: int) -> str:
+    """Return the command that trains on real pictures, its batch no larger than the data set."""
+    from wsss.commands import command
+    from wsss.presets import SHORT
+
+    words = ["train-cam", "--run", f"runs/{data.name}", "--data", data, "--preset", "short"]
+    if num_images < SHORT.train.batch_size:
+        words += ["--set", f"train.batch_size={num_images}"]
+    return command("wsss", *words)

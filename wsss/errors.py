@@ -16,6 +16,13 @@ OF_A_PATH = {
 }  # fmt: skip
 """What the system says of a path that cannot be used, however often one tries."""
 
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""What a network drive answers whose mount has no flock, never with a file's name."""
+NO_LOCKS_REMEDY = (
+    "this drive has no locks, which keep two processes apart: name a folder on another one, or "
+    "have it mounted with flock"
+)
+
 
 class ForeseenError(Exception):
     """Base of errors whose message names the fault, the rule and the remedy, one a line."""

@@ -310,9 +310,13 @@ def _check_trainings(planned: "Headline") -> None:
     """Raise DataError or WeightsError, before the CAMs are trained, for what cannot be trained."""
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
+    from wsss.data.voc import VocDataset
     from wsss.weights import check_initial_weights
 
     sweep, network = planned.sweep, planned.chains[0].segmentation
+    if any(chain.labels is None for chain in planned.chains):
+        dataset = VocDataset(sweep.data)
+        dataset.mask_paths(dataset.image_ids(sweep.base.data.train_split))
     require_batch(
         sweep.num_train_images, network.batch_size, setting="--set-segmentation batch_size"
     )

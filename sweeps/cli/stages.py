@@ -250,7 +250,8 @@ def _configure(
     settled = settle(start, given, weights=weights, file=config)
     wanted = settled.config.data
     splits = sorted({wanted.train_split, wanted.eval_split})
-    report = check_data_once(dataset, splits, scored=[wanted.eval_split])
+    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
+    report = check_data_once(dataset, splits, scored=scored)
     report.raise_if_broken()
     chosen = with_data(settled, report, data)
     require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
@@ -381,9 +382,13 @@ def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...
 
 def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
     """Return the score of label maps in words, or why there is none."""
+    from wsss.data.voc import VocDataset
+
     if score:
         over = _of_labels(list(score.iou.values()))
         return f"mIoU {score.miou:.2f} % on {score.num_images} images, over {over}"
+    if not VocDataset(run.data).has_masks():
+        return "not scored, as the data set has no masks"
     if labels.background == "fixed":
         return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
     return "not scored, as `confident` labels leave pixels out"

@@ -223,12 +223,15 @@ class WriteLabels(PerImage):
 def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
     """Score the label maps of the evaluation split (VOC's own `train`) against its masks of now.
 
-    None if there are none or they are gone, and for labels that leave pixels out.
+    None if there are none or they are gone, for labels that leave pixels out, and for a data set
+    without any mask.
     """
     stage, dataset = WriteLabels(chain), VocDataset(place.data)
     written = set(stage.image_ids(place))
     scored = [i for i in dataset.image_ids(chain.run.data.eval_split) if i in written]
-    if not scored or labels_of(chain).background != "fixed" or not stage.is_done(place):
+    if not (scored and dataset.has_masks() and stage.is_done(place)):
+        return None
+    if labels_of(chain).background != "fixed":
         return None
     images = place.store.folder(stage.images_rel)
     images.pull({f"{image_id}{stage.suffix}" for image_id in scored})

@@ -9,7 +9,7 @@ from sweeps.plan.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
-from sweeps.store.store import Folder, StoreError, write_json
+from sweeps.store.store import Folder, write_json
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.mask import read_mask
@@ -18,7 +18,6 @@ from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_g
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
-from wsss.printable import first_of
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained, train_segmentation
 
@@ -56,10 +55,10 @@ class TrainDeepLab(Training):
             dataset.samples(self.chain.run.data.train_split),
             len(dataset.classes),
         )
-        labels = self.label_maps(place) if self.chain.labels else true_masks(dataset, samples)
+        label_maps = self.label_maps(place, [sample.image_id for sample in samples])
         for record in train_segmentation(
             build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
-            labels, num_classes, process=place.process, execution=place.execution,
+            label_maps, num_classes, process=place.process, execution=place.execution,
             checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
         ):  # fmt: skip
             if first:
@@ -67,11 +66,13 @@ class TrainDeepLab(Training):
             yield Record(self, record.iteration / config.iterations, record.metrics())
         return trained(folder, place)
 
-    def label_maps(self, place: Place) -> Path:
-        """Return the folder of the label maps, brought here if need be."""
+    def label_maps(self, place: Place, image_ids: list[str]) -> list[Path]:
+        """Return the label map of each image, brought here if need be, or its true mask."""
+        if not self.chain.labels:
+            return VocDataset(place.data).mask_paths(image_ids)
         images = place.store.folder(WriteLabels(self.chain).images_rel)
         images.pull()
-        return images.path
+        return [images.path / f"{image_id}.png" for image_id in image_ids]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,19 +148,6 @@ class Predict(PerImage):
             train_seconds=training["train_seconds"],
             environment=training["environment"],
         )
-
-
-def true_masks(dataset: VocDataset, samples: list[Sample]) -> Path:
-    """Return the one folder which holds a mask of every image. Raises StoreError."""
-    folder = dataset.root / "SegmentationClassAug"
-    there = {path.stem for path in folder.glob("*.png")}
-    lacking = [sample.image_id for sample in samples if sample.image_id not in there]
-    if lacking:
-        raise StoreError(
-            f"{folder}: no mask of {first_of(lacking, 1)}; the supervised bound needs one of "
-            "every training image"
-        )
-    return folder
 
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsss.errors import FULL, ForeseenError
+from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, ForeseenError
 
 FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What a network drive answers whose mount has no flock."""
 
 
 class StoreError(ForeseenError, RuntimeError):
@@ -47,10 +45,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         elif error.errno in FORBIDDEN:
             remedy = "name a folder that you may write to, or have this one made writable for you"
         elif error.errno in NO_LOCKS:
-            remedy = (
-                "this drive has no locks, which keep two processes apart: name a folder on another "
-                "one, or have it mounted with flock"
-            )
+            remedy = NO_LOCKS_REMEDY
         else:
             raise
         where = error.filename or path

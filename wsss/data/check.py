@@ -96,6 +96,12 @@ def check_data(
         except DataError as error:
             report.problems.append(str(error))
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
+    if need_mask and not dataset.has_masks():  # said once, not of each image
+        report.problems.append(
+            f"{dataset.root}: has no masks, but {' and '.join(scored)} is to be scored; write "
+            "SegmentationClass/<id>.png of its images, or train without a score: wsss train-cam"
+        )
+        need_mask = set()
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
         try:

@@ -1,6 +1,8 @@
 """The class list, palette and label values of PASCAL VOC, and of custom data sets in its layout."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsss.data.files import read_text
@@ -67,8 +69,8 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     """Return the foreground class names of the data set at `root`, in label order.
 
     A data set with a `classes.txt` (one name a line, background left out) uses it; any other
-    is taken to be VOC. Raises ClassListError for an empty, duplicate or unusable name, and where
-    another tool's list says that it is not VOC.
+    is taken to be VOC. Raises ClassListError as `require_class_names`, and where another tool's
+    list says that it is not VOC.
     """
     if not has_class_list(root):
         if foreign := next((name for name in FOREIGN_LISTS if (root / name).is_file()), None):
@@ -79,7 +81,17 @@ def read_class_list(root: Path) -> tuple[str, ...]:
         return VOC_CLASSES
     path = root / CLASS_LIST
     lines = read_text(path, MAX_LIST_BYTES, ClassListError).splitlines()
-    names = [line.strip() for line in lines if line.strip()]
+    names = [" ".join(line.split()) for line in lines if line.strip()]
+    require_class_names(names, path)
+    return tuple(names)
+
+
+def require_class_names(names: Sequence[str], path: Path) -> None:
+    """Raise ClassListError, naming the file that they come from, for names that no data set has.
+
+    1 to 254 of CLASS_NAME, without background. Those that differ in upper and lower case alone are
+    one class that somebody has spelled in two ways.
+    """
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
             f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one a line"
@@ -94,14 +106,21 @@ def read_class_list(root: Path) -> tuple[str, ...]:
         if reserved is not None:
             raise ClassListError(
                 f"{path}: {quoted(name)} is label {reserved} of every data set and no class; "
-                "remove the line: the first name is label 1"
+                "remove the name: the first class is label 1"
             )
         if not CLASS_NAME.fullmatch(name):
             raise ClassListError(
                 f"{path}: class name {quoted(name)} is not allowed; use letters, digits, spaces, "
                 "'-' and '_', 80 at most"
             )
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise ClassListError(f"{path}: listed twice: {', '.join(duplicates)}; keep each name once")
-    return tuple(names)
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ClassListError(
+                f"{path}: {quoted(other)} and {quoted(name)} differ in upper and lower case alone; "
+                "write one class in one way, or give two classes two names"
+            )
+    if len(seen) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise ClassListError(f"{path}: listed twice: {', '.join(twice)}; keep each name once")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from wsss.data.classes import IGNORE_INDEX, voc_palette
+from wsss.data.classes import IGNORE_INDEX
 from wsss.errors import ForeseenError
 
 if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
@@ -71,11 +71,11 @@ def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool
     # As in VOC and SBD: an extra picture has one mask, without borders, and no annotation.
     from PIL import Image
 
+    from wsss.data.mask import write_label_png
+
     Image.fromarray(drawing.image).save(root / "JPEGImages" / f"{image_id}.jpg", quality=95)
-    mask = Image.fromarray(drawing.labels if extra else _with_border(drawing))
-    mask.putpalette(voc_palette())
     mask_path = root / "SegmentationClassAug" / f"{image_id}.png"
-    mask.save(mask_path)
+    write_label_png(mask_path, drawing.labels if extra else _with_border(drawing))
     if not extra:
         shutil.copyfile(mask_path, root / "SegmentationClass" / mask_path.name)
         (root / "Annotations" / f"{image_id}.xml").write_text(_annotation(image_id, drawing))

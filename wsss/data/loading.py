@@ -68,31 +68,28 @@ class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training crops with labels from `labels_folder`/<id>.png, indexed by (epoch, image index).
+    """Training crops with their label maps, indexed by (epoch, image index).
 
-    Image and label map are cut by one plan, so that they stay aligned.
+    label_maps: the PNG of each sample. It is cut by the plan of its image, so that they stay
+    aligned.
     Raises DataError at once if a label file is missing, and when one is read that does not fit.
     """
 
     def __init__(
-        self, samples: list[Sample], labels_folder: Path, num_classes: int, config: DeepLabConfig
+        self, samples: list[Sample], label_maps: list[Path], num_classes: int, config: DeepLabConfig
     ) -> None:
-        self.samples, self.labels_folder = samples, labels_folder
+        self.samples, self.label_maps = samples, label_maps
         self.num_classes, self.config = num_classes, config
         self.rng_seed = config.rng_seed
-        missing = [s.image_id for s in samples if not self.label_path(s).is_file()]
+        missing = [path for path in label_maps if not path.is_file()]
         if missing:
             raise DataError(
-                f"{labels_folder}: {len(missing)} of {len(samples)} label maps are missing, first "
-                f"{missing[0]}.png; write one for every image of the split"
+                f"{missing[0]}: missing, {len(missing)} of {len(label_maps)} label maps in all; "
+                "write one for every image of the split"
             )
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def label_path(self, sample: Sample) -> Path:
-        """Return where an image's label map lies."""
-        return self.labels_folder / f"{sample.image_id}.png"
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return pixels uint8 [3, S, S], the content's box [4] and labels uint8 [S, S]."""
@@ -101,7 +98,7 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
         image = read_rgb(sample)
         height, width = image.shape[1:]
-        path = self.label_path(sample)
+        path = self.label_maps[index]
         labels = read_mask(path, self.num_classes)
         require_size(path, labels, (width, height))
         plan = plan_labelled_crop(width, height, self.config, rng)

@@ -1,4 +1,4 @@
-"""Masks and label maps, which are PNGs of class numbers: nowhere else is one decoded.
+"""Masks and label maps, which are PNGs of class numbers: nowhere else is one decoded or written.
 
 Legend: H W image size, K classes. Values: 0 background, 1..K classes, 255 ignored.
 """
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from wsss.data.classes import IGNORE_INDEX, voc_palette
 from wsss.data.image import opened, orientation
 from wsss.data.voc import DataError
+from wsss.json_files import whole_or_absent
 
 _PALETTE = np.array(voc_palette()).reshape(256, 3)
 _INDEX_OF = {tuple(colour): index for index, colour in enumerate(_PALETTE.tolist())}
@@ -54,6 +55,20 @@ def require_size(path: Path, mask: NDArray[np.uint8], size: tuple[int, int]) -> 
         f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; a mask has "
         "its image's size"
     )
+
+
+def write_label_png(path: Path, label: NDArray[np.uint8], *, source: str = "") -> None:
+    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all.
+
+    source: what it was made from, as wsss/labels/sources.py has it; "": the file does not say.
+    """
+    image = Image.fromarray(label)
+    image.putpalette(voc_palette())
+    text = PngImagePlugin.PngInfo()
+    if source:
+        text.add_text("source", source)
+    with whole_or_absent(path) as partial:
+        image.save(partial, format="PNG", pnginfo=text)
 
 
 def _values(path: Path, image: ImageFile.ImageFile) -> NDArray[np.generic]:

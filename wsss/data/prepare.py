@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.progress import Progress
 
 from wsss.data.archives import (
@@ -27,6 +26,7 @@ from wsss.data.archives import (
     public_sources,
     require_space,
 )
+from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
 from wsss.data.voc import DataError, VocDataset
@@ -81,7 +81,7 @@ def prepare_voc(
     if not (request.with_test or "test" in request.archives):
         del steps["test"]
     root, result = request.root, Prepared(request.root)
-    with _alone(root):
+    with alone(root, "wsss data prepare"):
         finished = _read_marker(root)
         if (root / "JPEGImages").is_dir():
             finished.setdefault("voc", "unpacked by hand")
@@ -106,9 +106,9 @@ def prepare_voc(
 
 def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+    if not is_vacant(root):
         raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
-    with _temporary(root.with_name(f".{root.name}.part"), archive) as building:
+    with _unpacking(root.with_name(f".{root.name}.part"), archive) as building:
         extract(archive, building, _chooser(VOC_MEMBER), progress=progress)
         if not (building / LISTS / "train.txt").is_file():
             raise DataError(f"{archive}: no VOC2012/{LISTS}/train.txt; get the trainval archive")
@@ -120,9 +120,7 @@ def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> 
             _require_files([building / f"SegmentationClass/{i}.png" for i in ids], archive)
         # The marker rides along: the folder appears whole and marked in one rename.
         _write_marker(building, {"voc": archive.name})
-        if root.exists():
-            root.rmdir()
-        building.rename(root)
+        put_in_place(building, root)
 
 
 def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> None:
@@ -132,7 +130,7 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
     _require_official("train", train, request)
     _require_official("val", val, request)
     own = {path.stem: path for path in (root / "SegmentationClass").glob("*.png")}
-    with _temporary(root / ".sbd.part", archive) as building:
+    with _unpacking(root / ".sbd.part", archive) as building:
         extract(archive, building, _chooser(SBD_MEMBER), progress=progress)
         sbd_train, sbd_val = (read_id_list(building / f"{name}.txt") for name in ("train", "val"))
         ids = train_aug_ids(sbd_train, sbd_val, train, val)
@@ -159,7 +157,7 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
-    with _temporary(root / ".test.part", archive) as building:
+    with _unpacking(root / ".test.part", archive) as building:
         extract(archive, building, _chooser(TEST_MEMBER), progress=progress)
         if not (building / LISTS / "test.txt").is_file():
             raise DataError(f"{archive}: no VOC2012/{LISTS}/test.txt; get the test archive")
@@ -214,28 +212,11 @@ def _place_folder(masks: Path, target: Path) -> None:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second call out while one is at work on `root`."""
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f".{root.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise DataError(f"{root}: another `wsss data prepare` is at work; wait for it") from None
-    except OSError as error:
-        raise DataError(f"{error.filename or root}: {error.strerror or error}") from None
-
-
-@contextmanager
-def _temporary(folder: Path, archive: Path) -> Iterator[Path]:
-    """Make an empty folder that is gone afterwards, and was left behind by nobody before."""
-    shutil.rmtree(folder, ignore_errors=True)
-    require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _unpacking(folder: Path, archive: Path) -> Iterator[Path]:
+    """Make a temporary folder, on a disk that has room for the archive's content."""
+    with temporary(folder) as building:
+        require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
+        yield building
 
 
 def _read_marker(root: Path) -> dict[str, str]:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import Progress
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
-from wsss.data.classes import VOC_CLASSES, voc_palette
+from wsss.data.classes import VOC_CLASSES
 from wsss.data.image import image_size
+from wsss.data.mask import write_label_png
 from wsss.data.voc import IMAGE_ID, DataError
 from wsss.pool import pool_map
 from wsss.printable import quoted
@@ -92,13 +92,6 @@ def read_sbd_mask(path: Path) -> NDArray[np.uint8]:
     return mask.astype(np.uint8)
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Write a mask [H, W] as a PNG with VOC's palette, whose indices are the labels."""
-    image = Image.fromarray(mask)
-    image.putpalette(voc_palette())
-    image.save(path)
-
-
 def convert_masks(jobs: Collection[MaskJob], *, num_workers: int, progress: Progress) -> None:
     """Write every job's PNG, in `num_workers` processes; 1 means in this one.
 
@@ -118,7 +111,7 @@ def _convert(job: MaskJob) -> None:
             f"{job.mat}: {mask.shape[1]}x{mask.shape[0]} pixels, its image has {size[0]}x{size[1]}"
             "; the archives do not belong together"
         )
-    write_mask(job.png, mask)
+    write_label_png(job.png, mask)
 
 
 def _refuse_bomb(path: Path) -> None:

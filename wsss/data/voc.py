@@ -151,6 +151,11 @@ class VocDataset:
         """Return the image's path: <id>.jpg, or as it is spelled; it need not exist."""
         return self._file("JPEGImages", image_id) or self.root / f"JPEGImages/{image_id}.jpg"
 
+    def has_masks(self) -> bool:
+        """Return whether there is any mask at all."""
+        folders = ("SegmentationClass", "SegmentationClassAug")
+        return any(files_of(self.root, folder) for folder in folders)
+
     def has_mask(self, image_id: str) -> bool:
         """Return whether there is a mask, or what was meant to be one."""
         return self._mask_path(image_id) is not None
@@ -164,6 +169,17 @@ class VocDataset:
             f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug; add one "
             "as PNG"
         )
+
+    def mask_paths(self, image_ids: list[str]) -> list[Path]:
+        """Return `mask_path` of each image, all of which need a mask."""
+        lacking = [image_id for image_id in image_ids if not self.has_mask(image_id)]
+        if lacking:
+            raise DataError(
+                f"{self.root}: {len(lacking)} of {len(image_ids)} images have no mask, first "
+                f"{lacking[0]}; add SegmentationClass/{lacking[0]}.png and the others, or leave "
+                "out what trains on masks"
+            )
+        return [self.mask_path(image_id) for image_id in image_ids]
 
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
+from wsss.data.mask import write_label_png
 from wsss.data.voc import Sample
 from wsss.labels.cam_files import cams_of
 from wsss.labels.crf import crf_label
 from wsss.labels.pamr import pamr_label
 from wsss.labels.pseudo_label import pseudo_label
-from wsss.labels.segment import write_label_png
 from wsss.segmentation_config import PseudoLabelConfig
 
 LabelOf = Callable[[float], NDArray[np.uint8]]

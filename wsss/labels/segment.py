@@ -10,15 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
+from wsss.data.mask import write_label_png
 from wsss.data.transforms import resized
 from wsss.data.voc import Sample
-from wsss.json_files import whole_or_absent
 from wsss.method.views import normalise
 from wsss.networks.deeplab import DeepLab, upsample
 from wsss.networks.precision import forward_in
@@ -113,20 +112,6 @@ def write_segmentation(
 def strongest_label(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """[L, H, W] -> the most probable label of each pixel [H, W]; of equals, the lower."""
     return probs.argmax(0).astype(np.uint8)
-
-
-def write_label_png(path: Path, label: NDArray[np.uint8], *, source: str = "") -> None:
-    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all.
-
-    source: what it was made from, as sources.py has it; "": the file does not say.
-    """
-    image = Image.fromarray(label)
-    image.putpalette(voc_palette())
-    text = PngImagePlugin.PngInfo()
-    if source:
-        text.add_text("source", source)
-    with whole_or_absent(path) as partial:
-        image.save(partial, format="PNG", pnginfo=text)
 
 
 def label_colours(label: NDArray[np.uint8]) -> NDArray[np.uint8]:

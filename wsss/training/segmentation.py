@@ -64,7 +64,7 @@ def train_segmentation(
     model: DeepLab,
     config: DeepLabConfig,
     samples: list[Sample],
-    labels_folder: Path,
+    label_maps: list[Path],
     num_classes: int,
     *,
     process: Process | None = None,
@@ -73,12 +73,12 @@ def train_segmentation(
 ) -> Iterator[SegmentationRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    The schedule counts iterations, so that the last epoch may be a part of one. Every rank of a
-    distributed run calls this with its own Process and an equal model. Raises DataError for label
-    maps that do not fit, and what `Training.run` raises.
+    label_maps: the PNG of each sample. The schedule counts iterations, so that the last epoch may
+    be a part of one. Every rank of a distributed run calls this with its own Process and an equal
+    model. Raises DataError for label maps that do not fit, and what `Training.run` raises.
     """
     training = segmentation_training(
-        model, config, samples, labels_folder, num_classes, process=process,
+        model, config, samples, label_maps, num_classes, process=process,
         checkpoints=checkpoints, execution=execution,
     )  # fmt: skip
     for found in training.run():
@@ -100,7 +100,7 @@ def segmentation_training(
     model: DeepLab,
     config: DeepLabConfig,
     samples: list[Sample],
-    labels_folder: Path,
+    label_maps: list[Path],
     num_classes: int,
     *,
     process: Process | None = None,
@@ -112,7 +112,7 @@ def segmentation_training(
     The terms of its steps are the loss and the pixel accuracy.
     """
     step = segmentation_step(model, config, process=process, execution=execution)
-    crops = LabelledCrops(samples, labels_folder, num_classes, config)
+    crops = LabelledCrops(samples, label_maps, num_classes, config)
     loader = loader_for(step, crops, config.batch_size, setting="batch_size")
     return Training(
         step, model, loader, config.iterations, lambda iteration: poly_factor(iteration, config),

@@ -171,14 +171,14 @@ def check_limits(shm: Path = Path("/dev/shm")) -> list[Check]:
 
 def check_data(root: Path, splits: list[str]) -> Check:
     """Check a data set from end to end, unless that was done before, and name its fingerprint."""
+    scored = DataConfig().eval_split
     try:
-        report = check_data_once(
-            VocDataset(root.absolute()), splits, scored=[DataConfig().eval_split]
-        )
+        report = check_data_once(VocDataset(root.absolute()), splits, scored=[scored])
         report.raise_if_broken()
     except (DataError, OSError) as error:
         first = str(error).splitlines()[0]
-        return Check("data", "problem", first, f"see `{command('wsss', 'data', 'check', root)}`")
+        see = command("wsss", "data", "check", root, "--scored", scored)
+        return Check("data", "problem", first, f"see `{see}`")
     counts = ", ".join(f"{split} {count}" for split, count in report.num_images.items())
     return Check("data", "ok", f"{root} [{report.fingerprint}]: {counts}")
 

@@ -1,0 +1,275 @@
+"""`wsss data import`: COCO's JSON, tables and class folders become a data set in VOC layout."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsss.data import import_voc as importing
+from wsss.data.import_voc import image_ids
+from wsss.data.voc import VocDataset
+from wsss.data_cli import data_app
+
+WIDTH, HEIGHT = 8, 6
+PICTURES = ("1.jpg", "2.png", "3.JPG", "a/x.jpg", "b/x.jpg", "a/y \u00e4.jpg")
+LABELS = {"1": ("cat", "dog"), "2": ("dog",), "3": ("cat",)}
+SHORT_FORM = "=33000`0N"
+"""What pycocotools 2.0.11 makes of rows 1..3 of columns 2..4, and of the last pixel."""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for number, name in enumerate(PICTURES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = "PNG" if name.endswith("png") else "JPEG"
+        Image.new("RGB", (WIDTH, HEIGHT), (40 * number, 99, 9)).save(folder / name, kind)
+    return folder
+
+
+def run(source: Path, *more: str | Path) -> Result:
+    words = ["import", source, source.parent / "made", *more]
+    return CliRunner().invoke(data_app, [str(word) for word in words])
+
+
+def imported(pictures: Path, text: str | bytes, *more: str, name: str = "labels.csv") -> VocDataset:
+    source = pictures.with_name(name)
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = run(source, "--images", pictures, *more)
+    assert result.exit_code == 0, result.output
+    return VocDataset(pictures.with_name("made"))
+
+
+def refused(pictures: Path, text: str | bytes, *more: str, name: str = "labels.csv") -> str:
+    source = pictures.with_name(name)
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = run(source, "--images", pictures, *more)
+    assert result.exit_code == 2, f"{result.exception!r}\n{result.output}"
+    assert sorted(path.name for path in pictures.parent.iterdir() if path.is_dir()) == ["pictures"]
+    return next(line for line in result.stderr.splitlines() if line.startswith("error: "))
+
+
+def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
+    splits = (split for split in ("train", "val") if split in dataset.split_names())
+    samples = [sample for split in splits for sample in dataset.samples(split)]
+    return {s.image_id: tuple(dataset.classes[k] for k in s.labels) for s in samples}
+
+
+# Tables and folders
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("image,labels\n1.jpg,cat;dog\n2.png,dog\n3.JPG,cat\n", ()),
+        ("\ufefffile_name;classes\r\n1.jpg;cat,dog\r\n2.png;dog\r\n3.JPG;cat\r\n", ()),
+        ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
+        ("id,class,x\n1,cat,7\n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
+        ("filename, cat, dog\n1.jpg,1,1\n2.png,0,1.0\n3.JPG,True,\n", ()),
+        ("name,x,y\nu,1.jpg,cat;dog\nu,2.png,dog\nu,3.JPG,cat\n",
+         ("--image-column", "x", "--label-column", "y")),
+    ],
+)  # fmt: skip
+def test_a_table_is_read_in_each_of_its_forms(
+    pictures: Path, text: str, more: tuple[str, ...]
+) -> None:
+    dataset = imported(pictures, text, *more)
+    assert dataset.classes == ("cat", "dog")
+    assert labels(dataset) == LABELS
+    assert dataset.image_ids("train_aug") == dataset.image_ids("train")
+    assert len(dataset.image_ids("val")) == 1  # a fifth of three, but one at least
+    assert dataset.image_path("3").read_bytes() == (pictures / "3.JPG").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("image,labels\n1.jpg,traffic light\n", "'traffic light': one label or several?"),
+        ("image,labels\n1.jpg,\"a,b\"\n2.png,a;b\n", "one label or several?"),
+        ("image,labels\n1.jpg,cat,dog\n", "line 2 has 3 fields, the header 2"),
+        ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? name it by --image-column"),
+        ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
+        ("image,width\n1.jpg,20\n", "no column of labels"),
+        ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures are not in"),
+        ("image,labels\nx.jpg,cat\n", "'x.jpg' may be a/x.jpg, b/x.jpg"),
+        ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ in upper and lower"),
+        ("image,labels\n1.jpg,background\n", "'background' is label 0"),
+        ("image,labels\n1.jpg,\n", "no image has a label"),
+        ("image,labels,split\n1.jpg,cat,spring\n", "line 2: no split 'spring'"),
+        ("image,labels,split\n1.jpg,cat,val\n", "no labelled image of train"),
+        ("image,labels\n1.jpg,K\u00e4se\n".encode("latin-1"), "not UTF-8 text"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_unclear_is_refused(
+    pictures: Path, text: str | bytes, expected: str
+) -> None:
+    assert expected in refused(pictures, text)
+
+
+def test_the_splits_of_a_table_are_kept(pictures: Path) -> None:
+    text = "image,labels,split\n1.jpg,cat,Train\n2.png,dog,validation\n3.JPG,dog,test\n"
+    dataset = imported(pictures, text)
+    found = [dataset.image_ids(split) for split in ("train", "train_aug", "val", "test")]
+    assert found == [["1"], ["1"], ["2"], ["3"]]
+
+
+def test_a_folder_is_a_class_and_names_are_made_ids(pictures: Path) -> None:
+    result = run(pictures, "--val", "0")
+    assert result.exit_code == 0, result.output
+    dataset = VocDataset(pictures.with_name("made"))
+    assert labels(dataset) == {"a_x": ("a",), "b_x": ("b",), "y_a": ("a",)}
+    assert "left out, pictures that pictures does not label: 1.jpg, 2.png, 3.JPG" in result.stdout
+    again = image_ids(["a.jpg", "a.png", "\u732b.jpg", "x/a b.jpg", "y/a b.jpg", ".b.jpg"])
+    assert [again[name] for name in ("x/a b.jpg", "y/a b.jpg", ".b.jpg")] == ["x_a_b", "y_a_b", "b"]
+    assert len(set(again.values())) == 6
+    assert all(re.fullmatch(r"a-[0-9a-f]{12}", again[name]) for name in ("a.jpg", "a.png"))
+
+
+# COCO
+
+
+def coco(*annotations: dict[str, Any], **changes: Any) -> str:
+    images = [
+        {"id": 10 + k, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for k, name in enumerate(PICTURES[:2])
+    ]
+    categories = [{"id": 0, "name": "_background_"}, {"id": 90, "name": "dog"},
+                  {"id": 7, "name": "cat"}]  # fmt: skip
+    tree = {"images": images, "categories": categories, "annotations": annotations}
+    return json.dumps(tree | changes)
+
+
+def box(image: int, category: int, left: int, top: int, right: int, bottom: int) -> dict[str, Any]:
+    polygon = [left, top, right, top, right, bottom, left, bottom]
+    return {"image_id": image, "category_id": category, "segmentation": [polygon]}
+
+
+DOG, CAT = box(10, 90, 0, 0, 6, 4), box(11, 7, 1, 1, 3, 3)
+
+
+def test_a_mask_has_small_objects_above_large_ones_and_crowds_below(pictures: Path) -> None:
+    small = {"image_id": 10, "category_id": 7,
+             "segmentation": {"size": [HEIGHT, WIDTH], "counts": SHORT_FORM}}  # fmt: skip
+    runs = [0, 6, 40, 2]  # the first column, and the last two pixels of the last one
+    crowd = {"image_id": 10, "category_id": 7, "iscrowd": 1,
+             "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs}}  # fmt: skip
+    text = coco(small, DOG, crowd, CAT)
+    dataset = imported(pictures, text, "--masks", "--val", "0", name="instances.json")
+    assert dataset.classes == ("dog", "cat")
+    expected = np.zeros((HEIGHT, WIDTH), int)
+    expected[:, 0] = 255
+    expected[4:, 7] = 255
+    expected[:4, :6] = 1
+    expected[1:4, 2:5] = 2
+    expected[5, 7] = 2
+    np.testing.assert_array_equal(dataset.mask("1"), expected)
+    assert dataset.mask("2").sum() == 2 * 4
+    with Image.open(dataset.mask_path("1")) as image:
+        assert (image.getpalette() or [])[3:6] == [128, 0, 0]
+    assert labels(dataset) == {"1": ("dog", "cat"), "2": ("cat",)}
+
+
+def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None:
+    crowd = box(11, 90, 4, 0, 8, 6) | {"iscrowd": 1}
+    source = pictures.with_name("instances.json")
+    source.write_text(coco(DOG, CAT, crowd, box(11, 90, 50, 50, 60, 60)))
+    result = run(source, "--images", pictures, "--masks")
+    assert "note: dog: 1 image lost this label" in result.stdout
+    assert "no problem found" in result.stdout
+    assert labels(VocDataset(pictures.with_name("made")))["2"] == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[1]", "not COCO's instances (Input should be an object)"),
+        ('{"shapes": []}', "not COCO's instances (images: Field required)"),
+        ("[" * 100_000, "not COCO's instances"),
+        (coco(DOG, images=[]), "annotations[0] is of image 10, which is not listed"),
+        (coco(DOG, categories=[]), "annotations[0] is of category 90, which is not listed"),
+        (coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
+         "two categories have the same id"),
+        (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is label 0"),
+        (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
+        (coco(DOG | {"segmentation": [1, 2, 3, 4]}), "is neither polygons nor run lengths of 8x6"),
+        (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
+        (coco(DOG, images=[{"id": 10, "file_name": "1.jpg", "width": HEIGHT, "height": WIDTH}]),
+         "8x6 pixels upright, instances.json says 6x8"),
+    ],
+)  # fmt: skip
+def test_coco_s_json_that_cannot_be_used_is_refused(
+    pictures: Path, text: str, expected: str
+) -> None:
+    assert expected in refused(pictures, text, "--masks", name="instances.json")
+
+
+def test_a_second_source_is_val(pictures: Path) -> None:
+    for folder, category in (("a", "dog"), ("b", "cat")):
+        images = [{"id": 1, "file_name": "x.jpg"}]
+        annotations = [{"image_id": 1, "category_id": "c"}]
+        tree = {"images": images, "annotations": annotations,
+                "categories": [{"id": "c", "name": category}]}  # fmt: skip
+        (pictures / folder / "labels.json").write_text(json.dumps(tree))
+    result = CliRunner().invoke(
+        data_app,
+        ["import", str(pictures / "a/labels.json"), str(pictures.with_name("made")),
+         "--val", str(pictures / "b/labels.json")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    dataset = VocDataset(pictures.with_name("made"))
+    assert labels(dataset) == {"a_x": ("dog",), "b_x": ("cat",)}
+    assert dataset.image_ids("val") == ["b_x"]
+
+
+# The folder
+
+
+def test_an_import_is_whole_or_absent_and_done_once(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, made = pictures.with_name("labels.csv"), pictures.with_name("made")
+    source.write_text("image,labels\n1.jpg,cat\n2.png,dog\n3.JPG,dog\n")
+    write = importing._write_image
+
+    def interrupted(*arguments: Any) -> list[str]:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "_write_image", interrupted)
+        assert run(source, "--images", pictures).exit_code != 0
+    assert [path for path in pictures.parent.iterdir() if path.is_dir()] == [pictures]
+
+    first = run(source, "--images", pictures)
+    assert f"{made}: imported (train 2, train_aug 2, val 1)" in first.stdout
+    assert "no problem found" in first.stdout
+    words = shlex.split(first.stdout.splitlines()[-1])
+    assert words[0] == "next:"
+    assert words[words.index("train-cam") :] == [
+        "train-cam", "--run", "runs/made", "--data", str(made), "--preset", "short", "--set",
+        "train.batch_size=2",
+    ]  # fmt: skip
+    before = (made / "imported.json").stat().st_mtime_ns
+    assert f"{made}: there already" in run(source, "--images", pictures).stdout
+    assert (made / "imported.json").stat().st_mtime_ns == before
+    other = run(source, "--images", pictures, "--val", "0")
+    assert (other.exit_code, "an import of other pictures" in other.stderr) == (2, True)
+    (made / "imported.json").unlink()
+    assert "holds other files; name a folder" in run(source, "--images", pictures).stderr
+
+
+def test_broken_pictures_are_named_together_and_nothing_is_left(pictures: Path) -> None:
+    for name in ("1.jpg", "2.png"):
+        (pictures / name).write_bytes(b"no picture")
+    source = pictures.with_name("labels.csv")
+    source.write_text("image,labels\n1.jpg,cat\n2.png,dog\n3.JPG,dog\n")
+    told = run(source, "--images", pictures).stderr
+    assert [name in told for name in ("1.jpg: cannot be", "2.png: cannot be")] == [True, True]
+    assert not pictures.with_name("made").exists()

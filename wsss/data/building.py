@@ -1,0 +1,68 @@
+"""A folder that appears whole or not at all, made by one process at a time."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from wsss.data.voc import DataError
+from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
+
+
+@contextmanager
+def alone(root: Path, program: str) -> Iterator[None]:
+    """Keep a second call out while one is at work on `root`.
+
+    What the disk refuses is a DataError.
+
+    program: the command, for the message to the second.
+    """
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        # A lock by the file's existence alone would outlive a killed process.
+        lock = FileLock(root.with_name(f".{root.name}.lock"), timeout=0, fallback_to_soft=False)
+        with lock:
+            yield
+    except Timeout:
+        raise DataError(f"{root}: another `{program}` is at work; wait for it") from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise  # has its own remedy
+        remedy = f"; {NO_LOCKS_REMEDY}" if error.errno in NO_LOCKS else ""
+        where = error.filename or root
+        raise DataError(f"{where}: {error.strerror or error}{remedy}") from None
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """Make an empty folder that is gone afterwards, and was left behind by nobody before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_vacant(root: Path) -> bool:
+    """Return whether nothing is there, or an empty folder that `put_in_place` can replace.
+
+    Raises DataError for an empty one that it cannot.
+    """
+    if not root.exists():
+        return True
+    if not root.is_dir() or any(root.iterdir()):
+        return False
+    if root.is_mount() or root.samefile(Path.cwd()):
+        what = "a drive is mounted here" if root.is_mount() else "the folder that you are in"
+        raise DataError(f"{root}: {what}, which cannot be replaced; name a folder inside it")
+    return True
+
+
+def put_in_place(building: Path, root: Path) -> None:
+    """Rename a finished folder to `root`, which is vacant."""
+    if root.exists():
+        root.rmdir()
+    building.rename(root)
