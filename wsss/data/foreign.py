@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wsss.data.files import read_text
 from wsss.data.voc import ENDINGS, DataError
-from wsss.printable import counted, one_line, quoted
+from wsss.printable import counted, first_of, one_line, quoted
 
 MAX_LABEL_BYTES = 4 << 30
 """Of a table or JSON; COCO's own instances have 0.5 GB."""
@@ -87,9 +87,7 @@ class Foreign:
 
 def some(names: list[str]) -> str:
     """Return names for a message, those after SHOWN counted."""
-    rest = len(names) - SHOWN
-    more = f" and {rest:,} more" if rest > 0 else ""
-    return ", ".join(one_line(name) for name in names[:SHOWN]) + more
+    return first_of([one_line(name) for name in names], SHOWN)
 
 
 class Pictures:
