@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from bucket_server import BUCKET, client, moto_server
 from mlflow_file import mlflow_runs
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
@@ -29,10 +31,6 @@ from wsss.training.process import Process
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 REPO = Path(__file__).parents[1]
-COMMAND = (
-    "import typer; from sweeps.cli.search import search;"
-    "app = typer.Typer(pretty_exceptions_enable=False); app.command()(search); app()"
-)
 DRAWS = "2"
 """A seed of which the second draw is by .9 points better than the first after an epoch, so that
 nothing stops it early, and the third by .9 points worse than the second, so that it is stopped."""
@@ -53,8 +51,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(data: Path, store: str | Path, *more: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
-        sys.executable, "-c", COMMAND, "--preset", "tiny", "--data", str(data), "--store",
-        str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
+        sys.executable, "-m", "sweeps", "search", "--preset", "tiny", "--data", str(data),
+        "--store", str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
         *more,
     ]  # fmt: skip
 
@@ -282,8 +280,8 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
 def test_a_wrong_search_is_refused_before_anything_is_written(
     pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
 ) -> None:
-    refused = run(command(pictures, tmp_path / "store", *more), tmp_path)
-    assert refused.returncode == 2
+    refused = CliRunner().invoke(app, command(pictures, tmp_path / "store", *more)[3:])
+    assert refused.exit_code == 2
     assert refused.stderr.startswith("error: ")
     assert named in refused.stderr
     assert not (tmp_path / "store").exists()

@@ -623,13 +623,3 @@ def test_a_hangup_that_is_ignored_stays_ignored(run: Path, monkeypatch: pytest.M
     finally:
         signal.signal(signal.SIGHUP, before)
     assert reached == [signal.SIG_IGN]
-
-
-@pytest.mark.cluster
-def test_ray_tasks_write_the_labels_that_one_process_writes(run: Path, tmp_path: Path) -> None:
-    succeed("pseudo-label", "--run", run, "--workers", 0)
-    other = Path(shutil.copytree(run, tmp_path / "other"))
-    shutil.rmtree(other / "cams")
-    shutil.rmtree(other / "pseudo_labels")
-    succeed("pseudo-label", "--run", other, "--address", "local")
-    assert labels_in(other / "pseudo_labels/none") == labels_in(run / "pseudo_labels/none")
