@@ -52,8 +52,8 @@ def command(data: Path, store: str | Path, *more: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
         sys.executable, "-m", "sweeps", "search", "--preset", "tiny", "--data", str(data),
-        "--store", str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS, *settings,
-        *more,
+        "--store", str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS,
+        *settings, *more,
     ]  # fmt: skip
 
 
