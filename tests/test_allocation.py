@@ -9,11 +9,11 @@ import pytest
 
 from sweeps.run.resources import Resources, start_ray
 from wsss.training import process
-from wsss.training.allocation import let_children_keep_memory
+from wsss.training.execution import let_children_keep_memory
 
 MEASURE = """
 import resource, sys, threading
-from wsss.training.allocation import keep_freed_memory
+from wsss.training.execution import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -68,7 +68,7 @@ def test_another_c_library_is_left_alone() -> None:
     code = (
         "import platform; platform.libc_ver = lambda *_: ('', '')\n"
         "import ctypes; ctypes.CDLL = None\n"
-        "from wsss.training.allocation import keep_freed_memory\n"
+        "from wsss.training.execution import keep_freed_memory\n"
         "assert keep_freed_memory() is False"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,14 +27,14 @@ from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_label_png, write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
-from wsss.presets import PRESETS
-from wsss.segmentation_config import DeepLabConfig
-from wsss.segmentation_presets import (
+from wsss.presets import (
     DEEPLAB_PRESETS,
     LABEL_PRESETS,
     PAPER_DEEPLAB,
+    PRESETS,
     TINY_DEEPLAB,
 )
+from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Step
 from wsss.training.process import Process

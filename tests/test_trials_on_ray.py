@@ -26,6 +26,7 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
+from sweeps.run.ray_here import started
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
 from sweeps.run.signals import Interrupts
@@ -49,15 +50,16 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Three nodes, of which the first is the head."""
-    sizes = [(2, 2), (2, 2), (1, 1)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": sizes[0][0], "num_gpus": sizes[0][1]}
-        )
-        for cpus, gpus in sizes[1:]:
-            cluster.add_node(num_cpus=cpus, num_gpus=gpus)
-        ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+        cluster = Cluster()
+
+        def start() -> None:
+            for cpus, gpus in ((2, 2), (2, 2), (1, 1)):
+                cluster.add_node(num_cpus=cpus, num_gpus=gpus)
+            ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+
+        started(start, end=cluster.shutdown)
         for name in (__name__, "two_ranks"):  # workers cannot import tests
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])
         handler = signal.getsignal(signal.SIGINT)
