@@ -2,13 +2,18 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.run.ray_here import TOKEN
+from sweeps.stages.segmentation import Predict
+from sweeps.stages.stage import Place, complete
+from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
@@ -61,18 +66,57 @@ def small() -> RunConfig:
 
 @pytest.fixture(scope="session")
 def tiny_chain(small: RunConfig) -> ChainConfig:
-    """Return a chain of all stages that takes a quarter of a minute on the drawn tree."""
+    """Return a chain of all stages that takes a quarter of a minute on the drawn tree.
+
+    Two workers train its DeepLab as one does: statistics of a batch would differ.
+    """
     run = apply_overrides(small, F3 | {"train.epochs": 1})
     walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
             "max_long_side": 96, "log_steps": 2}  # fmt: skip
     labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
     segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
-                    "test_flip": False}  # fmt: skip
+                    "test_flip": False, "batch_norm": "frozen"}  # fmt: skip
     return ChainConfig(
         run=run,
         labels=apply_overrides(PseudoLabelConfig(), labels),
         segmentation=apply_overrides(TINY_DEEPLAB, segmentation),
     )
+
+
+@pytest.fixture(scope="session")
+def finished_chain(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig
+) -> Path:
+    """A store with the chain done in one go, once for all processes of the tests. To read."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished_chain"
+    with FileLock(f"{root}.lock"):
+        stage, place = Predict(tiny_chain), Place(Store(root), drawn)
+        if not stage.is_done(place):
+            list(complete(stage, place))
+    return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of an empty object store, to which AWS_ENDPOINT_URL points."""
+    from bucket_server import moto_server
+
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's mirror of a bucket; a test which deletes it has another machine."""
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    return tmp_path / "mirror"
 
 
 @pytest.fixture(scope="session")

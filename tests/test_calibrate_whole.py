@@ -4,7 +4,6 @@ On drawn pictures, so it calibrates nothing, and on a machine where nothing is a
 tracking server is away the second time, as it may be from any sweep.
 """
 
-import io
 import re
 import shlex
 import shutil
@@ -14,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finished import status_of
 from machines import Machine, environment, stranger
 from mlflow_file import MlflowRun, mlflow_runs
-from rich.console import Console
 
 from sweeps.evidence.calibration import Outcome, read
 from sweeps.plan.sweep import load_sweep
-from sweeps.report.live.status import show_status
 from sweeps.store.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -61,13 +59,6 @@ def calibrate(machine: Machine, *more: str, code: int = 0, **extra: str) -> tupl
     return printed, errors
 
 
-def status_of(store: Store) -> str:
-    console = Console(file=io.StringIO(), width=300, color_system=None)
-    show_status(console, store, load_sweep(store), by_trial=False, every=None)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
 def report_of(store: Path) -> str:
     (report,) = store.glob("sweeps/*/report/report.txt")
     return " ".join(report.read_text().split())
@@ -88,7 +79,9 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     store = machine.store
     printed, _ = calibrate(machine, "--prior-fails-after", "10", code=1)
     check_what_is_said_of_a_failure(printed.splitlines())
-    assert f"failed: {CELL}: not learning: not clearly below" in status_of(Store(store))
+    assert f"failed: {CELL}: not learning: not clearly below" in status_of(
+        Store(store), load_sweep(Store(store))
+    )
     meaning = "What the failures mean not learning: L_cls was still that of the label"
     assert meaning in report_of(store)
     trial = tracked(store)["trial"]
@@ -102,7 +95,7 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     assert "at the label prior" in on, "the table marks the figure"
     assert {len(list(path.iterdir())) for path in store.glob("cams/*/epochs")} == {3}
     warning = f"{CELL}: not clearly below the label prior after 5 iterations"
-    shown = status_of(Store(store))
+    shown = status_of(Store(store), load_sweep(Store(store)))
     assert "at the prior" in shown
     assert f"warning: {warning}" in shown
     assert warning in report_of(store)

@@ -3,13 +3,14 @@
 import json
 import shutil
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, client, faulty_proxy, keys
+from threaded_ranks import Ranks
 from typer.testing import CliRunner
 
 from sweeps.cli import app
@@ -23,7 +24,6 @@ from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
-from wsss.training.process import Process
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -35,26 +35,8 @@ TIMES = {"train_seconds", "environment"}
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's mirror; a test which deletes it has another machine."""
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    return tmp_path / "mirror"
-
-
-@pytest.fixture(scope="module")
-def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig
-) -> Path:
-    """A local store with the chain done in one go."""
-    store = tmp_path_factory.mktemp("unbroken")
-    list(complete(Predict(tiny_chain), Place(Store(store), drawn)))
-    return store
+def unbroken(tmp_path_factory: pytest.TempPathFactory, finished_chain: Path) -> Path:
+    return Path(shutil.copytree(finished_chain, tmp_path_factory.mktemp("unbroken") / "store"))
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +65,6 @@ def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> 
             s3.copy_object(
                 Bucket=BUCKET, Key=f"{prefix}/{rel}", CopySource=f"{BUCKET}/{item['Key']}"
             )
-
-
-def keys(port: int, prefix: str) -> set[str]:
-    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
-    return {item["Key"][len(prefix) + 1 :] for item in found}
 
 
 def outcome(root: Path, chain: ChainConfig) -> dict[str, Any]:
@@ -200,27 +177,6 @@ def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_agai
     assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
     there = {key.rpartition("/")[2] for key in keys(port, "refused") if "predictions" in key}
     assert {"done.json", "gallery.png"} < there
-
-
-class Ranks:
-    """Two ranks as threads: `gather` exchanges items through a list."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = [None, None]
-        self.barrier = threading.Barrier(2, timeout=60)
-
-    def rank(self, number: int) -> Process:
-        ranks = self
-
-        class Rank(Process):
-            def gather(self, item: Any) -> list[Any]:
-                ranks.items[number] = item
-                ranks.barrier.wait()
-                found = list(ranks.items)
-                ranks.barrier.wait()
-                return found
-
-        return Rank(number, 2)
 
 
 @dataclass(frozen=True)

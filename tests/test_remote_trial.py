@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, client, faulty_proxy, keys
+from threaded_ranks import Ranks
 
 from sweeps.stages.stage import Conduct, Place, Steps, attempt
 from sweeps.stages.train_cam import TrainCam, trained
@@ -29,7 +30,6 @@ from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.prior import PriorLimits
-from wsss.training.process import Process
 
 EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
 
@@ -46,22 +46,8 @@ for record in run_trial(*pickle.load(sys.stdin.buffer)):
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
 def config(small: RunConfig) -> RunConfig:
     return apply_overrides(small, {"views.enhanced": True})
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's mirror; a test which deletes it has another machine."""
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
-    return tmp_path / "mirror"
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +74,6 @@ def figures(store: Store, config: RunConfig) -> dict[str, Any]:
 
 def losses(store: Store, config: RunConfig) -> list[list[float]]:
     return [record["step_losses"] for record in store.cam(cam_id(config)).epochs()]
-
-
-def keys(port: int, prefix: str) -> dict[str, str]:
-    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")
-    start = len(prefix) + 1
-    return {item["Key"][start:]: item["ETag"] for item in found.get("Contents", [])}
 
 
 def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -> None:
@@ -245,27 +225,6 @@ def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inferen
     metrics = open_store(f"s3://{BUCKET}/counts").run(run_id(other)).metrics()
     assert metrics
     assert metrics["fixed_threshold"] == 0.3
-
-
-class Ranks:
-    """Two ranks as threads: `gather` exchanges items through a list."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = [None, None]
-        self.barrier = threading.Barrier(2, timeout=60)
-
-    def rank(self, number: int) -> Process:
-        ranks = self
-
-        class Rank(Process):
-            def gather(self, item: Any) -> list[Any]:
-                ranks.items[number] = item
-                ranks.barrier.wait()
-                found = list(ranks.items)
-                ranks.barrier.wait()
-                return found
-
-        return Rank(number, 2)
 
 
 @dataclass(frozen=True)

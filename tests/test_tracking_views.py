@@ -42,11 +42,6 @@ KEY = DEFAULT_SPACE.ranges[0].key
 CELL = "III[yes,yes]"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
 def views(subject: Subject, *running: str) -> dict[str, RunView]:
     return {view.id: view for view in subject.children(None, set(running))}
 
