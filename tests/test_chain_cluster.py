@@ -98,16 +98,11 @@ def test_on_a_store_without_a_bucket_tasks_and_two_workers_do_what_one_process_d
         shutil.rmtree(tmp_path / kind)
     crew = Cluster(Resources(workers=2))
     assert run(tiny_chain, Store(tmp_path), drawn, crew) == STAGES[-3:]
-    assert_equal_pictures(
-        ChainFolders(tmp_path, tiny_chain), ChainFolders(finished_chain, tiny_chain), "labels"
-    )
+    folders = [ChainFolders(root, tiny_chain) for root in (tmp_path, finished_chain)]
+    assert_equal_pictures(*folders, "labels")
     assert run(tiny_chain, Store(tmp_path), drawn, crew) == []
-    ours, theirs = (
-        torch.load(max((each.segmentation / "checkpoints").glob("*.pt")), weights_only=True)[
-            "model"
-        ]
-        for each in folders
-    )
+    newest = (max((each.segmentation / "checkpoints").glob("*.pt")) for each in folders)
+    ours, theirs = (torch.load(path, weights_only=True)["model"] for path in newest)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
