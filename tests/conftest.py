@@ -29,10 +29,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 """Beside the checkout: pictures and weights that may not be copied into the project."""
 
 
+LONG = (
+    "test_known_answer.py", "test_drawn_difficulty.py", "test_headline.py", "test_remote_chain.py",
+    "test_wsss_cli.py",
+)  # fmt: skip
+"""Files that start no Ray and take half a minute all the same."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that start Ray first: long, they would leave one of two workers idle at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("cluster")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Put long files first: they would leave one of two workers idle at the end."""
+    long = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in long and item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, keys
-from threaded_ranks import Ranks
 from typer.testing import CliRunner
 
 from sweeps.cli import app
@@ -24,6 +23,8 @@ from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
+from wsss.training.checkpoint_names import checkpoint_name
+from wsss.training.process import Process
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -179,6 +180,27 @@ def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_agai
     assert {"done.json", "gallery.png"} < there
 
 
+class Ranks:
+    """Two ranks as threads, whose `gather` exchanges items through a list."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = [None, None]
+        self.barrier = threading.Barrier(2, timeout=60)
+
+    def rank(self, number: int) -> Process:
+        ranks = self
+
+        class Rank(Process):
+            def gather(self, item: Any) -> list[Any]:
+                ranks.items[number] = item
+                ranks.barrier.wait()
+                found = list(ranks.items)
+                ranks.barrier.wait()
+                return found
+
+        return Rank(number, 2)
+
+
 @dataclass(frozen=True)
 class _Started(TrainDeepLab):
     """A training that is done as soon as it has brought what it starts from."""
@@ -195,10 +217,13 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
     copied(port, in_bucket, "ranks", without=("segmentations", "predictions"))
     rel = f"segmentations/{tiny_chain.segmentation_id}/checkpoints"
     mirrors, ranks = [tmp_path / "first", tmp_path / "second"], Ranks()
-    held = [{"epoch_0001.pt": b"1"}, {"epoch_0002.pt": b"never uploaded"}]
+    held = [
+        {checkpoint_name(3): b"3", checkpoint_name(3, 70): b"3 and a part"},
+        {checkpoint_name(3, 80): b"never uploaded"},
+    ]
     for mirror, files in zip(mirrors, held, strict=True):
+        (mirror / rel).mkdir(parents=True)
         for name, content in files.items():
-            (mirror / rel).mkdir(parents=True)
             (mirror / rel / name).write_bytes(content)
 
     def start(number: int) -> None:

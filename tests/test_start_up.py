@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import sweeps.cli
@@ -67,6 +68,23 @@ def test_the_help_has_a_line_per_command_below_the_headings(name: str) -> None:
             line = " ".join((command.__doc__ or "").split("\n\n")[0].split())
             assert f" {word} " in result.output
             assert line in result.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_help_of_every_command_names_all_of_its_options(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(variable, "200")
+    commands = dict(get_command(APPS[name].app).commands)
+    data = commands.pop("data", None)
+    commands |= {f"data {word}": command for word, command in data.commands.items()} if data else {}
+    for words, command in commands.items():
+        result = CliRunner().invoke(APPS[name].app, [*words.split(), "--help"])
+        assert result.exit_code == 0
+        for parameter in command.params:
+            long = [option for option in parameter.opts if option.startswith("--")]
+            assert all(option in result.output for option in long), words
 
 
 @pytest.mark.parametrize("name", APPS)

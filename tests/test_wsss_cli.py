@@ -373,25 +373,6 @@ def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
     assert "wsss train-cam --run" in told
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        ([], "train-cam"), (["data"], "draw"), (["data", "draw"], "--extra"),
-        (["data", "check"], "--split"), (["train-cam"], "--preset"), (["infer"], "--out"),
-        (["evaluate"], "--cams"),
-    ],
-)  # fmt: skip
-def test_every_command_explains_itself(
-    words: list[str], part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("COLUMNS", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(name, "120")
-    monkeypatch.setenv("NO_COLOR", "1")
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", succeed(*words, "--help"))
-    assert "Usage:" in printed
-    assert part in printed
-
-
 def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Path) -> None:
     saved = json.loads((trained[0] / "run.json").read_text())
     assert saved["data"] == str(drawn)
