@@ -71,11 +71,11 @@ def test_a_process_without_progress_ends_and_steps_of_an_optimiser_are_progress(
     for folder in (idle, busy):
         folder.mkdir()
     at_work, hanging = watched(busy, "steps", limit=6), watched(idle, "hang", limit=1)
-    output, _ = hanging.communicate(timeout=60)
+    output, _ = hanging.communicate(timeout=120)
     assert (hanging.returncode, output) == (1, "")
     assert "in forever" in (idle / "stack.txt").read_text()
     assert num_hangs(idle) == 1
-    output, _ = at_work.communicate(timeout=60)
+    output, _ = at_work.communicate(timeout=120)
     assert (at_work.returncode, output) == (0, "came to its end\n")
     assert not (busy / "stack.txt").exists(), "an empty file stays"
     assert num_hangs(busy) == 0

@@ -125,7 +125,7 @@ def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
     killed: dict[str, Any],
 ) -> None:
     store: Path = killed["store"]
-    networks = [path.parent for path in store.glob("mlartifacts/*/models/*/artifacts/MLmodel")]
+    networks = [path.parent for path in store.glob("mlartifacts/**/MLmodel")]
     assert len(networks) == 2
     for path in networks:
         network = mlflow.pytorch.load_model(str(path))
