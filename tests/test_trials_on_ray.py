@@ -56,7 +56,7 @@ def address() -> Iterator[str]:
 
         def start() -> None:
             for cpus, gpus in ((2, 2), (2, 2), (1, 1)):
-                cluster.add_node(num_cpus=cpus, num_gpus=gpus)
+                cluster.add_node(num_cpus=cpus, num_gpus=gpus, include_dashboard=False)
             ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
 
         started(start, end=cluster.shutdown)
