@@ -18,22 +18,6 @@ EPSILON = 1e-5
 """Bounds the loss of a negative pair with affinity 1, and divides by no pair at all (PSA)."""
 
 
-def score_of_power(power: float) -> float:
-    """Return the CAM value s with s = (1 - s)^power, by bisection: in (0, 1) for power > 0.
-
-    PSA weighs the strongest CAM s against a background of (1 - s)^power: the foreground wins where
-    it is above this value, so that PSA's powers 4 and 32 are the scores .275 and .077. Raises
-    ValueError for a power of 0 or less.
-    """
-    if power <= 0:
-        raise ValueError(f"power {power} is not above 0; PSA's are 4 and 32")
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if middle < (1 - middle) ** power else (low, middle)
-    return (low + high) / 2
-
-
 def confident_labels(
     cams: NDArray[np.float32],
     labels: tuple[int, ...],
@@ -45,8 +29,11 @@ def confident_labels(
 
     cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`. Returns [H, W]: the strongest class
     k as k + 1 where it is above `foreground_score`, 0 where no CAM is above `background_score`,
-    else 255 (IRN's rule; PSA's with `score_of_power`). Without any class, all is background. Raises
-    ValueError if the scores are out of order.
+    else 255 (IRN's rule). Without any class, all is background. Raises ValueError if the scores are
+    out of order.
+
+    It is PSA's rule, too: CAMs s against a background of (1 - s)^power, with powers 4 and 32, are
+    the scores .275 and .077.
     """
     if background_score > foreground_score:
         raise ValueError(
