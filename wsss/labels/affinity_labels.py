@@ -33,7 +33,7 @@ def confident_labels(
     out of order.
 
     It is PSA's rule, too: CAMs s against a background of (1 - s)^power, with powers 4 and 32, are
-    the scores .275 and .077.
+    the scores .276 and .077.
     """
     if background_score > foreground_score:
         raise ValueError(
