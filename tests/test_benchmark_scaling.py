@@ -21,8 +21,8 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "scaling.py"
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Figures:
     """Run the benchmark in this process; return the figures of its last line."""
-    for name in ("RAY_worker_niceness", "MLFLOW_TRACKING_URI"):
-        monkeypatch.setenv(name, "")  # it sets them
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # it sets both
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.syspath_prepend(SCRIPT.parent)
 
     def run(*options: str) -> dict[str, float]:
