@@ -19,7 +19,10 @@ from typer.testing import CliRunner
 from sweeps.cli import app
 from wsss.data.drawn import draw_voc
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore"),  # MLflow's and torch's own: commands run here
+]
 
 REPO = Path(__file__).parents[1]
 SHRUNK = (
@@ -120,7 +123,6 @@ def test_a_finished_headline_only_prints(killed: dict[str, Any]) -> None:
     assert [p for p in before if p.stat().st_mtime > started] == []
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's and torch's own
 def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
     killed: dict[str, Any],
 ) -> None:

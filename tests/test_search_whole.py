@@ -31,9 +31,7 @@ from wsss.training.process import Process
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's and Ray's own
-    # Ray's own sockets, left to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore"),  # MLflow's and Ray's own: commands run here
 ]
 
 REPO = Path(__file__).parents[1]
