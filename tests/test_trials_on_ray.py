@@ -90,12 +90,12 @@ def hold_two_gpus(space: dict[str, Any]) -> None:
     group = placement_group([{"CPU": 1, "GPU": 1}] * 2, strategy="PACK")
     ray.get(group.ready(), timeout=60)
     begun = time.time()
-    work = ray.remote(num_cpus=1, num_gpus=1)(time.sleep)
+    work = ray.remote(num_cpus=1, num_gpus=1)(lambda: time.sleep(0.5))
     places = [
         PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         for index in range(2)
     ]
-    ray.get([work.options(scheduling_strategy=place).remote(0.5) for place in places], timeout=60)
+    ray.get([work.options(scheduling_strategy=place).remote() for place in places], timeout=60)
     span = f"{begun} {time.time()}"
     remove_placement_group(group)
     (Path(space["folder"]) / str(space["number"])).write_text(span)
