@@ -181,16 +181,16 @@ def pump(one: socket.socket, other: socket.socket) -> None:
     one.close()
 
 
-def test_a_project_goes_along_and_is_followed_over_a_cut_line_to_its_exit_code(
+def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
     head: dict[str, str], tmp_path: Path
 ) -> None:
     line = BadLine(int(head["WSSS_ADDRESS"].rpartition(":")[2]))
     laptop = head | {"WSSS_ADDRESS": f"http://127.0.0.1:{line.port}"}
     project = fake_project(tmp_path / "p", 30)
     words = ("VI", "--no-follow", "--id", "one")
-    started = submit(laptop, project, *words, data="drawn")
+    started = submit(laptop, project, *words)
     assert started.returncode == 0, started.stderr
-    again = submit(laptop, project, "VI", "--no-follow", "--seeds", "2", data="drawn")
+    again = submit(laptop, project, "VI", "--no-follow", "--seeds", "2")
     assert "one is there already" in again.stderr
     command = [sys.executable, "-m", "sweeps", "attach", "one"]
     with subprocess.Popen(
@@ -201,7 +201,7 @@ def test_a_project_goes_along_and_is_followed_over_a_cut_line_to_its_exit_code(
         lines = []
         for text in process.stdout:
             lines.append(text.strip())
-            if text.startswith("files "):
+            if text.startswith("files"):
                 (project / "go").touch()
             if text.strip() == "line 5":
                 line.cut()
@@ -212,18 +212,6 @@ def test_a_project_goes_along_and_is_followed_over_a_cut_line_to_its_exit_code(
     assert "connection lost" in said
     assert process.returncode == 7
     assert '"VI"' in next(text for text in lines if text.startswith("arguments"))
-    check_what_came_along(next(text for text in lines if text.startswith("files ")))
-
-
-def check_what_came_along(line: str) -> None:
-    """The project with drawn data, without secrets and ignored files."""
-    names, _, commit = line.removeprefix("files ").rpartition(" ")
-    came = set(json.loads(names))
-    assert {name for name in came if "/data/" not in name and "__pycache__" not in name} == {
-        "./.gitignore", "./notes.txt", "./sweeps/__init__.py", "./sweeps/__main__.py",
-    }  # fmt: skip
-    assert "./data/drawn/ImageSets/Segmentation/train.txt" in came
-    assert commit == commit_here()
 
 
 def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
@@ -244,14 +232,25 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     assert "STOPPED exit 130" in sweeps(head, "jobs").stdout
 
 
-def test_a_job_is_followed_from_the_start_and_a_fetch_asks_for_its_store_and_the_cluster_file(
+def test_the_project_goes_along_and_a_fetch_asks_for_the_store_and_for_the_cluster_file(
     head: dict[str, str], tmp_path: Path
 ) -> None:
     project = fake_project(tmp_path / "p", 1)
     (project / "go").touch()
-    done = submit(head, project, "V", "--id", "three", "--store", "/shared/some store")
+    done = submit(
+        head, project, "V", "--id", "three", "--store", "/shared/some store", data="drawn"
+    )
     assert done.returncode == 7, done.stderr
     assert "line 0\n" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("files "))
+    names, _, commit = line.removeprefix("files ").rpartition(" ")
+    came = set(json.loads(names))
+    # Drawn data, and neither secrets nor ignored files.
+    assert {name for name in came if "/data/" not in name and "__pycache__" not in name} == {
+        "./.gitignore", "./go", "./notes.txt", "./sweeps/__init__.py", "./sweeps/__main__.py",
+    }  # fmt: skip
+    assert "./data/drawn/ImageSets/Segmentation/train.txt" in came
+    assert commit == commit_here()
     fetched = sweeps(head, "fetch", "--to", str(tmp_path / "here"), "--cluster", "no.yaml")
     assert fetched.returncode == 2
     assert "/shared/some store: by `ray rsync-down no.yaml`" in fetched.stderr
