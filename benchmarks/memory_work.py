@@ -96,7 +96,7 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
     """Train two batches of DeepLabv2 on the made-up masks."""
     from wsss.data.voc import VocDataset
     from wsss.networks.deeplab import build_deeplab
-    from wsss.segmentation_presets import DEEPLAB_PRESETS
+    from wsss.presets import DEEPLAB_PRESETS
     from wsss.training.segmentation import train_segmentation
 
     few = {"weights": "none", "iterations": NUM_ITERATIONS, "batch_size": batch_size, "lr": 1e-6}

@@ -16,7 +16,7 @@ from train_step import NUM_CLASSES, SIZES, config_of, training
 
 from sweeps.tables.studies import F3
 from wsss.networks.cam_net import CamNet
-from wsss.training.allocation import SWITCH_VARIABLE
+from wsss.training.execution import SWITCH_VARIABLE
 from wsss.training.process import pick_device
 
 

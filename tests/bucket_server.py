@@ -47,6 +47,12 @@ def client(port: int) -> Any:
     return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
 
 
+def keys(port: int, prefix: str) -> dict[str, str]:
+    """Return the objects below a prefix: name within it -> ETag."""
+    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
+    return {item["Key"][len(prefix) + 1 :]: item["ETag"] for item in found}
+
+
 class FaultyProxy(ThreadingHTTPServer):
     """Passes requests on, but for those for which `faults` has an entry.
 

@@ -2,20 +2,24 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.run.ray_here import TOKEN
+from sweeps.stages.segmentation import Predict
+from sweeps.stages.stage import Place, complete
+from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn import draw_voc
 from wsss.overrides import apply_overrides
-from wsss.presets import TINY
+from wsss.presets import TINY, TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 
 torch.set_num_threads(1)
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
@@ -25,10 +29,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 """Beside the checkout: pictures and weights that may not be copied into the project."""
 
 
+LONG = (
+    "test_known_answer.py", "test_drawn_difficulty.py", "test_headline.py", "test_remote_chain.py",
+    "test_wsss_cli.py",
+)  # fmt: skip
+"""Files that start no Ray and take half a minute all the same."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that start Ray first: long, they would leave one of two workers idle at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("cluster")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Put long files first: they would leave one of two workers idle at the end."""
+    long = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in long and item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
@@ -62,18 +73,57 @@ def small() -> RunConfig:
 
 @pytest.fixture(scope="session")
 def tiny_chain(small: RunConfig) -> ChainConfig:
-    """Return a chain of all stages that takes a quarter of a minute on the drawn tree."""
+    """Return a chain of all stages that takes a quarter of a minute on the drawn tree.
+
+    Two workers train its DeepLab as one does: statistics of a batch would differ.
+    """
     run = apply_overrides(small, F3 | {"train.epochs": 1})
     walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
             "max_long_side": 96, "log_steps": 2}  # fmt: skip
     labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
     segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
-                    "test_flip": False}  # fmt: skip
+                    "test_flip": False, "batch_norm": "frozen"}  # fmt: skip
     return ChainConfig(
         run=run,
         labels=apply_overrides(PseudoLabelConfig(), labels),
         segmentation=apply_overrides(TINY_DEEPLAB, segmentation),
     )
+
+
+@pytest.fixture(scope="session")
+def finished_chain(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig
+) -> Path:
+    """A store with the chain done in one go, once for all processes of the tests. To read."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished_chain"
+    with FileLock(f"{root}.lock"):
+        stage, place = Predict(tiny_chain), Place(Store(root), drawn)
+        if not stage.is_done(place):
+            list(complete(stage, place))
+    return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of an empty object store, to which AWS_ENDPOINT_URL points."""
+    from bucket_server import moto_server
+
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's mirror of a bucket; a test which deletes it has another machine."""
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
+    return tmp_path / "mirror"
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
 """Finished trials without training: a store filled with counted pixels of chosen quality."""
 
+import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from sweeps.evidence.image_counts import count_images, save_image_counts
 from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.live.status import show_status
 from sweeps.store.store import Store, write_config, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.evaluation.confusion import ThresholdCounts, collect, threshold_grid
@@ -73,6 +76,21 @@ def finish(
             "environment": {"code_version": "1.2.3", "device": "cpu", "processes": 1},
         },
     )
+
+
+def status_of(
+    store: Store,
+    sweep: Sweep,
+    *,
+    width: int = 300,
+    by_trial: bool = False,
+    every: float | None = None,
+) -> str:
+    """What `sweeps status` prints."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show_status(console, store, sweep, by_trial=by_trial, every=every)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def epoch_record(epoch: int, share: float) -> dict[str, object]:

@@ -223,8 +223,8 @@ def keep_ids(golden: Golden) -> None:
     from sweeps.plan.trials import make_plan
     from sweeps.tables.studies import TABLES
     from wsss.overrides import apply_overrides
+    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import named_config, with_recipe
-    from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 
     data = {"data.name": "golden", "data.fingerprint": "0" * 16, "data.train_fingerprint": "1" * 16}
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.optimize import brentq
 
 from wsss.config import NetworkConfig
 from wsss.data.loading import CropBatch
@@ -140,7 +141,9 @@ def test_two_scores_give_the_labels_of_psa_with_its_powers_4_and_32() -> None:
             else:
                 expected[y, x] = 0 if few >= scores.max() else 255
     assert len(np.unique(expected)) == 5
-    found = confident_labels(cams, labels, foreground_score=0.27551, background_score=0.07700)
+    many, few = (brentq(lambda s, power=power: s - (1 - s) ** power, 0, 1) for power in (4, 32))
+    assert (many, few) == pytest.approx((0.276, 0.077), abs=5e-4)
+    found = confident_labels(cams, labels, foreground_score=many, background_score=few)
     np.testing.assert_array_equal(found, expected)
 
 

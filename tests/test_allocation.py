@@ -9,11 +9,11 @@ import pytest
 
 from sweeps.run.resources import Resources, start_ray
 from wsss.training import process
-from wsss.training.allocation import let_children_keep_memory
+from wsss.training.execution import keep_freed_memory, let_children_keep_memory
 
 MEASURE = """
 import resource, sys, threading
-from wsss.training.allocation import keep_freed_memory
+from wsss.training.execution import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -64,14 +64,11 @@ def test_tunables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 
 
-def test_another_c_library_is_left_alone() -> None:
-    code = (
-        "import platform; platform.libc_ver = lambda *_: ('', '')\n"
-        "import ctypes; ctypes.CDLL = None\n"
-        "from wsss.training.allocation import keep_freed_memory\n"
-        "assert keep_freed_memory() is False"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WSSS_KEEP_MEMORY", raising=False)
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", None)
+    assert keep_freed_memory.__wrapped__() is False
 
 
 def test_the_device_of_a_training_on_the_cpu_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,13 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from finished import fill, finished_sweep
+from machines import Machine, environment, stranger
 from typer.testing import CliRunner
 
 from sweeps.cli import app
@@ -21,58 +19,8 @@ from wsss.errors import explained
 from wsss.paths import NO_HOME, PathError, cache_folder, expanded
 from wsss.program import reach_local_servers
 
-REPO = Path(__file__).parents[1]
-STRANGER = (
-    "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
-    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
-)  # fmt: skip
-"""A user without a name, a home or anything of its own; it may read all, so that Python starts."""
 SMALL = ("train.epochs=1", "train.batch_size=4", "train.crop_size=48", "train.min_long_side=48",
          "train.max_long_side=80", "labels.scales=[0.5]")  # fmt: skip
-
-
-@dataclass
-class Machine:
-    """Where commands run, how, and with which paths."""
-
-    folder: Path
-    store: Path
-    data: Path
-    environment: dict[str, str]
-    encoding: str
-    prefix: tuple[str, ...] = ()
-
-    def run(self, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
-        """Run a command to its end; no traceback, whatever comes of it."""
-        done = subprocess.run(
-            [*self.prefix, sys.executable, "-m", *map(str, words)], cwd=self.folder, umask=0o077,
-            env=self.environment, capture_output=True, timeout=500, check=False,
-        )  # fmt: skip
-        assert b"Traceback" not in done.stderr, done.stderr.decode(self.encoding)
-        return done
-
-    def text(self, *words: str | Path) -> str:
-        """Return what a command prints that must succeed, in the terminal's encoding."""
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr.decode(self.encoding)
-        return done.stdout.decode(self.encoding)
-
-    def refusal(self, *words: str | Path) -> str:
-        """Return the line with which a command is refused, its last one."""
-        done = self.run(*words)
-        (*_, line) = done.stderr.decode(self.encoding).splitlines()
-        assert done.returncode == 2
-        assert line.startswith("error: ")
-        return line
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Ours without a home, caches or a user's name."""
-    gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "WSSS_CACHE", "WSSS_STORE", "LC_ALL",
-            "RAY_AUTH_TOKEN"}  # fmt: skip
-    kept = {name: value for name, value in os.environ.items() if name not in gone}
-    paths = {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    return kept | paths | {"http_proxy": "http://127.0.0.1:9", "COLUMNS": "100"} | changes
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +31,8 @@ def container(drawn: Path) -> Iterator[Machine]:
     store = _with_a_sweep(folder / "store")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    prefix = STRANGER if os.geteuid() == 0 else ()
     changes = environment(PYTHONIOENCODING="ascii", COLUMNS="0", LINES="0")
-    yield Machine(folder, store, folder / "voc", changes, "ascii", prefix)
+    yield Machine(folder, store, folder / "voc", changes, "ascii", stranger())
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)
     shutil.rmtree(folder)
@@ -100,20 +47,6 @@ def odd(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     changes = {"HOME": str(home), "PYTHONIOENCODING": "latin-1", "TMPDIR": str(home)}
     paths = (home, Path("~/my store"), Path("~/voc é"))
     return Machine(*paths, environment(**changes), "latin-1")
-
-
-@pytest.fixture
-def nothing_as_usual(drawn: Path) -> Iterator[Machine]:
-    """A stranger without a home in an odd folder of its own, a long TMPDIR, a Ray elsewhere."""
-    folder = Path(tempfile.mkdtemp(prefix="it's odd #?%41&=é, and too long for sockets "))
-    shutil.copytree(drawn, folder / "voc")
-    folder.chmod(0o777)
-    changes = {"TMPDIR": str(folder), "RAY_ADDRESS": "10.255.255.1:6379", "LC_ALL": "C",
-               "PYTHONIOENCODING": "latin-1"}  # fmt: skip
-    prefix = STRANGER if os.geteuid() == 0 else ()
-    paths = (folder, folder / "st", folder / "voc")
-    yield Machine(*paths, environment(**changes), "latin-1", prefix)
-    shutil.rmtree(folder)
 
 
 def _with_a_sweep(root: Path) -> Path:
@@ -180,19 +113,6 @@ def test_a_network_is_trained_and_a_sweep_is_reported_and_logged_in_odd_paths(od
     assert "is up to date" in odd.text("sweeps", "sync", "--store", odd.store)
     assert (odd.folder / "my store" / "mlflow.db").is_file()
     assert not list(odd.folder.glob("~*"))
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(600)
-def test_a_sweep_runs_where_nothing_is_as_usual(nothing_as_usual: Machine) -> None:
-    settings = [word for setting in SMALL for word in ("--set", setting)]
-    words = ("calibrate", "--data", "voc", "--preset", "tiny", "--store", "st", *settings)
-    printed = nothing_as_usual.text("sweeps", "run", *words)
-    assert "1 finished of 1 trial" in " ".join(printed.split())
-    assert "mlflow.db is up to date" in printed
-    left = {path.name for path in nothing_as_usual.folder.iterdir()}
-    assert {"st", "voc"} <= left
-    assert not [name for name in left if name.startswith(("~", "%", "ray"))]
 
 
 def test_a_home_is_that_of_the_user_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:

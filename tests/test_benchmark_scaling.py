@@ -1,29 +1,44 @@
 """The scaling benchmark runs, on few trials, and counts what it should. Times are not asserted."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+
+from sweeps.tables.studies import TABLES
+
+Figures = Callable[..., dict[str, float]]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own
+    # Ray's own sockets, left to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "scaling.py"
 
 
-def figures(*options: str) -> dict[str, float]:
-    """Run the benchmark in a process of its own; return the figures of its last line."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *options],
-        capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Figures:
+    """Run the benchmark in this process; return the figures of its last line."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # it sets both
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+
+    def run(*options: str) -> dict[str, float]:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+        with patch.dict(TABLES):  # it adds one
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        found: dict[str, float] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return found
+
+    return run
 
 
-def test_a_replay_tells_every_event_and_logs_every_trial_once() -> None:
+def test_a_replay_tells_every_event_and_logs_every_trial_once(figures: Figures) -> None:
     found = figures("replay", "--trials", "20", "--gpus", "16")
     assert found["events"] == 20 * (1 + 8 + 1)  # start, epochs, end
     assert found["trials_done"] == 20
@@ -31,14 +46,14 @@ def test_a_replay_tells_every_event_and_logs_every_trial_once() -> None:
     assert found["runs_with_params"] == 20 + 1
 
 
-def test_a_store_of_finished_runs_is_listed_and_shown() -> None:
+def test_a_store_of_finished_runs_is_listed_and_shown(figures: Figures) -> None:
     found = figures("store", "--trials", "100")
     assert {"list_names", "read_metrics", "status", "table", "plan"} <= found.keys()
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(280)
-def test_a_sweep_over_logical_gpus_ends_every_trial() -> None:
+def test_a_sweep_over_logical_gpus_ends_every_trial(figures: Figures) -> None:
     found = figures("sweep", "--trials", "10", "--gpus", "4", "--nodes", "2", "--no-tracking")
     assert found["trials_done"] == 10
     assert found["events"] == 10 * (1 + 8 + 1)

@@ -1,24 +1,24 @@
 """`sweeps calibrate` as a person runs it: its training does not learn, and then is trained on.
 
-On drawn pictures, so it calibrates nothing. The tracking server is away the second time, as it may
-be from any sweep.
+On drawn pictures, so it calibrates nothing, and on a machine where nothing is as usual. The
+tracking server is away the second time, as it may be from any sweep.
 """
 
-import io
-import os
 import re
 import shlex
-import subprocess
-import sys
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finished import status_of
+from machines import Machine, environment, stranger
 from mlflow_file import MlflowRun, mlflow_runs
-from rich.console import Console
 
 from sweeps.evidence.calibration import Outcome, read
 from sweeps.plan.sweep import load_sweep
-from sweeps.report.live.status import show_status
 from sweeps.store.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -32,33 +32,31 @@ AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 """The discard port: nobody listens."""
 
 
-def run(*words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=240, check=False,
-        env=clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"} | extra,
+@pytest.fixture
+def machine(drawn: Path) -> Iterator[Machine]:
+    """A stranger without a home in an odd folder of its own, a long TMPDIR, a Ray elsewhere."""
+    folder = Path(tempfile.mkdtemp(prefix="it's odd #?%41&=é, and too long for sockets "))
+    shutil.copytree(drawn, folder / "voc")
+    folder.chmod(0o777)
+    changes = environment(
+        TMPDIR=str(folder), RAY_ADDRESS="10.255.255.1:6379", LC_ALL="C", COLUMNS="400",
+        PYTHONIOENCODING="latin-1",
     )  # fmt: skip
+    changes.pop("MLFLOW_TRACKING_URI", None)
+    yield Machine(folder, folder / "st", folder / "voc", changes, "latin-1", stranger())
+    shutil.rmtree(folder)
 
 
-def calibrate(
-    drawn: Path, store: Path, *more: str, **extra: str
-) -> subprocess.CompletedProcess[str]:
+def calibrate(machine: Machine, *more: str, code: int = 0, **extra: str) -> tuple[str, str]:
+    """Return what the command prints to standard output and error."""
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return run(
-        "-X", "importtime", "-m", "sweeps", "calibrate", "--preset", "tiny", "--data", str(drawn),
-        "--store", str(store), *settings, "--prior-warns-after", "5", *more, **extra,
+    done = replace(machine, environment=machine.environment | extra).run(
+        "sweeps", "calibrate", "--preset", "tiny", "--data", "voc", "--store", "st", *settings,
+        "--prior-warns-after", "5", *more,
     )  # fmt: skip
-
-
-def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
-    return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-
-
-def status_of(store: Store) -> str:
-    console = Console(file=io.StringIO(), width=300, color_system=None)
-    show_status(console, store, load_sweep(store), by_trial=False, every=None)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    printed, errors = (said.decode(machine.encoding) for said in (done.stdout, done.stderr))
+    assert done.returncode == code, printed + errors[-2000:]
+    return printed, errors
 
 
 def report_of(store: Path) -> str:
@@ -75,14 +73,15 @@ def tracked(store: Path) -> dict[str, MlflowRun]:
 
 
 def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on_if_asked(
-    drawn: Path, tmp_path: Path
+    machine: Machine,
 ) -> None:
     # Twelve iterations: three epochs of four batches. Ended at the tenth, after two checkpoints.
-    store = tmp_path / "store"
-    failed = calibrate(drawn, store, "--prior-fails-after", "10")
-    assert failed.returncode == 1, failed.stdout + failed.stderr[-2000:]
-    check_what_is_said_of_a_failure(failed.stdout.splitlines())
-    assert f"failed: {CELL}: not learning: not clearly below" in status_of(Store(store))
+    store = machine.store
+    printed, _ = calibrate(machine, "--prior-fails-after", "10", code=1)
+    check_what_is_said_of_a_failure(printed.splitlines())
+    assert f"failed: {CELL}: not learning: not clearly below" in status_of(
+        Store(store), load_sweep(Store(store))
+    )
     meaning = "What the failures mean not learning: L_cls was still that of the label"
     assert meaning in report_of(store)
     trial = tracked(store)["trial"]
@@ -92,23 +91,21 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     )
     assert "wsss.warning" not in trial.tags
 
-    on = calibrate(drawn, store, "--retry-failed", "--prior-fails-after", "0", **AWAY)
-    assert on.returncode == 0, on.stdout + on.stderr[-2000:]
-    assert "at the label prior" in on.stdout, "the table marks the figure"
+    on, _ = calibrate(machine, "--retry-failed", "--prior-fails-after", "0", **AWAY)
+    assert "at the label prior" in on, "the table marks the figure"
     assert {len(list(path.iterdir())) for path in store.glob("cams/*/epochs")} == {3}
     warning = f"{CELL}: not clearly below the label prior after 5 iterations"
-    shown = status_of(Store(store))
+    shown = status_of(Store(store), load_sweep(Store(store)))
     assert "at the prior" in shown
     assert f"warning: {warning}" in shown
     assert warning in report_of(store)
-    check_that_it_calibrates_nothing(on.stdout, store)
+    check_that_it_calibrates_nothing(on, store)
 
-    assert "not up to date" in on.stdout
-    given = re.search(r"; then give `(\S+) (.* sync .*)`", on.stdout)
-    assert given, on.stdout
+    assert "not up to date" in on
+    given = re.search(r"; then give `\S+ -m (.* sync .*)`", on)
+    assert given, on
     assert tracked(store)["trial"] == trial
-    synced = run(*shlex.split(given[2]))
-    assert synced.returncode == 0, synced.stderr
+    assert "mlflow.db is up to date" in machine.text(*shlex.split(given[1]))
     found = tracked(store)
     assert found.keys() == {"sweep", "trial"}
     assert found["sweep"].tags["wsss.calibration"] == "calibrates nothing here"
@@ -120,11 +117,15 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     )
     assert "wsss.failure" not in found["trial"].tags
 
-    again = calibrate(drawn, store)
-    assert again.returncode == 0
-    assert "1 of 1 trial done, 0 to run" in again.stdout
-    assert "CALIBRATES NOTHING HERE" in again.stdout
-    assert not imported(again) & {"ray", "torch"}
+    again, imports = calibrate(machine, PYTHONPROFILEIMPORTTIME="1")
+    assert "1 of 1 trial done, 0 to run" in again
+    assert "CALIBRATES NOTHING HERE" in again
+    imported = {line.rsplit("|", 1)[-1].strip() for line in imports.splitlines()}
+    assert "sweeps.cli.calibrate" in imported
+    assert not imported & {"ray", "torch"}
+    left = {path.name for path in machine.folder.iterdir()}
+    assert {"st", "voc"} <= left
+    assert not [name for name in left if name.startswith(("~", "%", "ray"))]
 
 
 def check_what_is_said_of_a_failure(lines: list[str]) -> None:

@@ -9,21 +9,24 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import ray
 import torch
-from bucket_server import BUCKET, moto_server
+import yaml
+from bucket_server import BUCKET
+from typer.testing import CliRunner
 
+from sweeps.cli.method import app
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.run.crew import Cluster, TaskNeeds, map_shards, split_shards
 from sweeps.run.resources import Resources, start_ray
 from sweeps.stages.segmentation import Predict
-from sweeps.stages.stage import Crew, Here, Place, complete
+from sweeps.stages.stage import Crew, Place, complete
 from sweeps.store.store import Store, open_store
 from wsss.errors import ForeseenError
-from wsss.overrides import apply_overrides
 
 pytestmark = [
     pytest.mark.cluster,
@@ -45,24 +48,10 @@ def run(chain: ChainConfig, store: Store, data: Path, crew: Crew) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def even(tiny_chain: ChainConfig) -> ChainConfig:
-    """A chain whose network two workers train as one does: statistics of a batch would differ."""
-    segmentation = apply_overrides(tiny_chain.segmentation, {"batch_norm": "frozen"})
-    return tiny_chain.model_copy(update={"segmentation": segmentation})
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, drawn: Path, even: ChainConfig) -> Path:
-    store = tmp_path_factory.mktemp("alone")
-    run(even, Store(store), drawn, Here())
-    return store
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cluster(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Ray whose tasks have the mirror `node` in this folder, the driver `driver`: two machines."""
     mirrors = tmp_path_factory.mktemp("mirrors")
-    with moto_server(), pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setenv("WSSS_MIRROR", str(mirrors / "node"))
         start_ray(Resources(workers=2))
         patched.setenv("WSSS_MIRROR", str(mirrors / "driver"))
@@ -82,44 +71,66 @@ def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders, *kinds: str)
 
 
 def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
-    cluster: Path, drawn: Path, even: ChainConfig, alone: Path
+    cluster: Path, drawn: Path, tiny_chain: ChainConfig, finished_chain: Path
 ) -> None:
     store, crew = open_store(f"s3://{BUCKET}/cluster"), Cluster(Resources(cpus=1))
-    assert run(even, store, drawn, crew) == STAGES
+    assert run(tiny_chain, store, drawn, crew) == STAGES
     assert len(list((cluster / "node" / "maps").rglob("*.npz"))) == 16
     driver = cluster / "driver"
     assert not list(driver.rglob("*.npz"))  # it needs none
-    ours, theirs = ChainFolders(driver, even), ChainFolders(alone, even)
+    ours, theirs = ChainFolders(driver, tiny_chain), ChainFolders(finished_chain, tiny_chain)
     assert_equal_pictures(ours, theirs, "predictions")
-    assert_equal_pictures(ChainFolders(cluster / "node", even), theirs, "labels")
+    assert_equal_pictures(ChainFolders(cluster / "node", tiny_chain), theirs, "labels")
     one, other = (
         json.loads((folders.predictions / "done.json").read_text()) for folders in (ours, theirs)
     )
     assert (one["miou"], one["labels_score"]) == (other["miou"], other["labels_score"])
     assert one["train_seconds"] > 0
-    assert run(even, store, drawn, crew) == []
+    assert run(tiny_chain, store, drawn, crew) == []
 
 
 @pytest.mark.usefixtures("cluster")
 def test_on_a_store_without_a_bucket_tasks_and_two_workers_do_what_one_process_does(
-    tmp_path: Path, drawn: Path, even: ChainConfig, alone: Path
+    tmp_path: Path, drawn: Path, tiny_chain: ChainConfig, finished_chain: Path
 ) -> None:
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(finished_chain, tmp_path, dirs_exist_ok=True)
     for kind in ("labels", "segmentations", "predictions"):
         shutil.rmtree(tmp_path / kind)
     crew = Cluster(Resources(workers=2))
-    assert run(even, Store(tmp_path), drawn, crew) == STAGES[-3:]
-    assert_equal_pictures(ChainFolders(tmp_path, even), ChainFolders(alone, even), "labels")
-    assert run(even, Store(tmp_path), drawn, crew) == []
-    ours, theirs = (
-        torch.load(
-            sorted((ChainFolders(root, even).segmentation / "checkpoints").glob("*.pt"))[-1],
-            weights_only=True,
-        )["model"]
-        for root in (tmp_path, alone)
-    )
+    assert run(tiny_chain, Store(tmp_path), drawn, crew) == STAGES[-3:]
+    folders = [ChainFolders(root, tiny_chain) for root in (tmp_path, finished_chain)]
+    assert_equal_pictures(*folders, "labels")
+    assert run(tiny_chain, Store(tmp_path), drawn, crew) == []
+    newest = (max((each.segmentation / "checkpoints").glob("*.pt")) for each in folders)
+    ours, theirs = (torch.load(path, weights_only=True)["model"] for path in newest)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_write_the_labels_of_a_training_on_the_command_line_as_one_process_does(
+    tmp_path: Path, drawn: Path, tiny_chain: ChainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def succeed(*words: str | Path) -> None:
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+
+    settings = tiny_chain.run.model_dump(mode="json", include={"network", "train", "labels"})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(settings))
+    one, other = tmp_path / "one", tmp_path / "other"
+    words = ("--data", drawn, "--preset", "tiny", "--config", tmp_path / "small.yaml")
+    succeed("train-cam", "--run", one, *words)
+    shutil.copytree(one, other)
+    # Ray runs already.
+    monkeypatch.setattr("sweeps.run.resources.running_ray", lambda resources: nullcontext())
+    succeed("pseudo-label", "--run", one, "--workers", "0")
+    succeed("pseudo-label", "--run", other, "--address", "local")
+    found, expected = (
+        {path.name: path.read_bytes() for path in (run / "pseudo_labels/none/png").iterdir()}
+        for run in (other, one)
+    )
+    assert found == expected
+    assert len(found) == 16
 
 
 IDS = [f"picture{number}" for number in range(40)]

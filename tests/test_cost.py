@@ -4,7 +4,6 @@ A made-up finished trial trains 60 s (8 epochs) and infers 12 s, see finished.py
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +18,6 @@ from sweeps.tables.table import Cell, Row, Table
 from wsss.overrides import apply_overrides
 
 BASE = finished_sweep(("V",), 1).base
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
 
 
 def plan_of(*names: str, seeds: int = 1, **settings: Any) -> Plan:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep
+from finished import finish, finished_sweep, status_of
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -17,7 +17,6 @@ from sweeps.report.figures.lines import DeadCurve, dead_curves
 from sweeps.report.html import html
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
-from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
 from sweeps.report.tables import pictures
 from sweeps.report.tables.build import build_report
@@ -104,11 +103,6 @@ def test_records_of_older_stores_are_not_judged() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-@pytest.fixture
 def sweep() -> Sweep:
     """Table III, one seed: 4 trials of 8 epochs."""
     return finished_sweep(("III",), 1)
@@ -125,13 +119,6 @@ def train(store: Store, trial: Trial, *dead: float) -> None:
     for epoch, share in enumerate([dead[0]] * others + list(dead), start=1):
         record = {"epoch": epoch, "seconds": 1.0, "loss": 1.0, "step_losses": [1.0] * 5}
         store.cam(trial.cam_id).add_epoch(record | {"dead": dict.fromkeys(views, share)})
-
-
-def status_of(store: Store, sweep: Sweep) -> str:
-    console = Console(file=io.StringIO(), width=300, color_system=None)
-    show_status(console, store, sweep, by_trial=False, every=None)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from sweeps.stages.stage import Place
+from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_group
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -21,12 +21,22 @@ from wsss.data.loading import CropBatch, CropDataset, Loader
 from wsss.data.voc import Sample, VocDataset
 from wsss.identity import cam_id, run_id
 from wsss.networks.cam_net import CamNet
+from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
+from wsss.presets import TINY_DEEPLAB
 from wsss.training.cam import build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.prior import PriorLimits
 from wsss.training.process import Process
+from wsss.training.segmentation import train_segmentation
 
 WORLD_SIZE, K = 2, 20
+DEEPLAB = TINY_DEEPLAB.model_copy(
+    update={"crop_size": 48, "batch_size": 4, "iterations": 5, "scale_jitter": (0.4, 0.7),
+            "batch_norm": "frozen", "lr": 0.01}
+)  # fmt: skip
+TRAININGS = pytest.mark.parametrize(("kind", "rel"), [("epochs", 1e-4), ("deeplab", 1e-3)])
+"""Of CAMs and of a segmentation network, and how near the numbers of their records are."""
 
 
 def gradients(config: RunConfig, samples: list[Sample], process: Process) -> dict[str, Any]:
@@ -51,6 +61,32 @@ def epochs(
     loop = train_cam(model, config, samples, K, process=process, checkpoints=checkpoints)
     records = [record.metrics() | {"steps": record.step_losses} for record in loop]
     return {"weights": model.state_dict(), "records": records}
+
+
+def deeplab(samples: list[Sample], data: Path, process: Process, folder: Path) -> dict[str, Any]:
+    """Weights and records of a whole training of a segmentation network on its masks."""
+    model, masks = build_deeplab(DEEPLAB, K), data / "SegmentationClassAug"
+    labels = [masks / f"{sample.image_id}.png" for sample in samples]
+    loop = train_segmentation(
+        model, DEEPLAB, samples, labels, K, process=process, checkpoints=CheckpointFolder(folder)
+    )
+    records = [record.metrics() | {"steps": record.step_losses} for record in loop]
+    return {"weights": model.state_dict(), "records": records}
+
+
+def at_the_prior(
+    config: RunConfig, data: Path, process: Process, store: Store
+) -> list[dict[str, float]]:
+    """Records of a training that learns nothing: its rate is too small."""
+    stuck = apply_overrides(config, {"train.lr": 1e-12})
+    conduct = Conduct(limits=PriorLimits(5, 6))
+    records = list(run_group([stuck], Place(store, data, conduct=conduct, rank=process)))
+    process.barrier()
+    failure = store.run(run_id(stuck)).failure()
+    assert failure is not None
+    assert failure["kind"] == "not learning"
+    assert "after 6 iterations" in failure["message"]
+    return records
 
 
 def trial(config: RunConfig, data: Path, process: Process, store: Store) -> dict[str, Any]:
@@ -97,6 +133,8 @@ def run_all(
     process.barrier()
     result["again"] = epochs(config, samples, process, root / "checkpoints")
     result["trial"] = trial(config, data, process, Store(root / "store"))
+    result["deeplab"] = deeplab(samples, data, process, root / "deeplab")
+    result["stuck"] = at_the_prior(config, data, process, Store(root / "store"))
     if world_size > 1:
         dist.destroy_process_group()
     return result
@@ -149,35 +187,21 @@ def test_the_gradient_of_one_step_is_that_of_the_whole_batch(
             torch.testing.assert_close(part["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_two_epochs_end_at_the_weights_of_one_process(
-    alone: dict[str, Any], ranks: list[dict[str, Any]]
+@TRAININGS
+def test_two_epochs_end_at_the_weights_and_records_of_one_process(
+    alone: dict[str, Any], ranks: list[dict[str, Any]], kind: str, rel: float
 ) -> None:
-    whole = alone["epochs"]["weights"]
+    whole, timed = alone[kind], {"seconds", "images_per_second"}
     for rank in ranks:
-        assert rank["epochs"]["weights"].keys() == whole.keys()
-        for name, weight in whole.items():
-            torch.testing.assert_close(
-                rank["epochs"]["weights"][name], weight, rtol=1e-4, atol=1e-5
-            )
-
-
-def test_both_ranks_end_at_the_very_same_weights(ranks: list[dict[str, Any]]) -> None:
-    for name, weight in ranks[0]["epochs"]["weights"].items():
-        assert torch.equal(weight, ranks[1]["epochs"]["weights"][name])
-
-
-def test_every_rank_reports_the_losses_of_the_whole_batch(
-    alone: dict[str, Any], ranks: list[dict[str, Any]]
-) -> None:
-    timed = {"seconds", "images_per_second"}
-    for rank in ranks:
-        assert len(rank["epochs"]["records"]) == len(alone["epochs"]["records"]) == 2
-        for record, expected in zip(
-            rank["epochs"]["records"], alone["epochs"]["records"], strict=True
-        ):
+        assert rank[kind]["weights"].keys() == whole["weights"].keys()
+        for name, weight in whole["weights"].items():
+            torch.testing.assert_close(rank[kind]["weights"][name], weight, rtol=1e-4, atol=1e-5)
+            assert torch.equal(rank[kind]["weights"][name], ranks[0][kind]["weights"][name])
+        assert len(rank[kind]["records"]) == len(whole["records"]) == 2
+        for record, expected in zip(rank[kind]["records"], whole["records"], strict=True):
             assert record.keys() == expected.keys()
             for key in record.keys() - timed:
-                assert record[key] == pytest.approx(expected[key], rel=1e-4), key
+                assert record[key] == pytest.approx(expected[key], rel=rel), key
 
 
 def test_a_finished_training_is_found_finished_by_every_rank(
@@ -198,6 +222,13 @@ def test_a_trial_of_two_ranks_leaves_the_losses_and_the_score_of_one(
     assert len(two["losses"]) == 2
     assert two["losses"] == [pytest.approx(epoch, rel=1e-3) for epoch in one["losses"]]
     assert two["miou"] == pytest.approx(one["miou"], abs=0.5)
+
+
+def test_two_ranks_at_the_label_prior_warn_and_end_together(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["stuck"] for rank in ranks)
+    assert first[1:] == second[1:]  # an epoch's seconds are each rank's own
+    assert [record.get("warned_at") for record in first] == [None, 5, None]
+    assert first[-1]["failed"] == 1
 
 
 def test_gathered_items_come_in_rank_order_on_every_rank(ranks: list[dict[str, Any]]) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from ray.train.torch import TorchConfig
 from typer.testing import CliRunner
 
 import sweeps.cli
 from sweeps.cli import method
 from sweeps.cli.run_folder import Run
 from sweeps.plan.chain import ChainConfig
+from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
 from sweeps.stages.labels import LearnAffinity
 from sweeps.stages.segmentation import TrainDeepLab
@@ -207,20 +209,35 @@ def test_gpus_on_a_machine_without_one_are_refused_with_the_remedy_before_any_wo
     assert not list(tmp_path.glob("cams/*"))
 
 
-@pytest.mark.parametrize(("whole", "sees"), [(True, True), (True, False), (False, True)])
-def test_ranks_talk_by_nccl_only_where_each_sees_a_gpu_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, whole: bool, sees: bool
-) -> None:
-    from ray.train.torch import TorchConfig
+@pytest.mark.parametrize(
+    ("gpus", "see_a_device", "backend"),
+    [
+        (1.0, [True, True], "nccl"),
+        (1.0, [True, False], "gloo"),
+        (0.5, [True, True], "gloo"),
+        (0.0, [False, False], "gloo"),
+    ],
+)
+def test_workers_talk_by_nccl_only_where_each_of_them_sees_a_whole_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, see_a_device: list[bool],
+    backend: str,
+) -> None:  # fmt: skip
+    started: list[str] = []
 
-    from sweeps.run.ray_train import _torch_config
+    def on_start(self: Any, group: Any, config: Any) -> None:
+        started.append(config.backend)
 
-    chosen: list[str] = []
-    ray_backend = TorchConfig().backend_cls
-    monkeypatch.setattr(
-        ray_backend, "on_start", lambda _, __, config: chosen.append(config.backend)
-    )
-    config = _torch_config(whole_gpus=whole)
-    group = SimpleNamespace(execute=lambda function: [True, sees])
-    config.backend_cls().on_start(group, config)
-    assert chosen == ["nccl" if whole and sees else "gloo"]
+    class Trainer:
+        """Starts the process group as Ray Train does, of made-up workers."""
+
+        def __init__(self, loop: Any, *, torch_config: Any, **others: Any) -> None:
+            self.config = torch_config
+
+        def fit(self) -> None:
+            group = SimpleNamespace(execute=lambda function: see_a_device)
+            self.config.backend_cls().on_start(group, self.config)
+
+    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", on_start)
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
+    fit(lambda item, process: iter(()), None, Workers(2, gpus), name="talk", storage=tmp_path)
+    assert started == [backend]

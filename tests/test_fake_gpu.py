@@ -48,10 +48,9 @@ from wsss.method.losses import classification_loss
 from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
-from wsss.presets import PRESETS, TINY
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS, TINY, TINY_DEEPLAB, TINY_LABELS
 from wsss.recipes import RECIPES, named_config, with_recipe
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
-from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS, TINY_DEEPLAB, TINY_LABELS
 from wsss.training.optim import build_sgd, clip_gradients
 
 

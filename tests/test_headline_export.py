@@ -17,8 +17,8 @@ from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import ConfigError, apply_overrides
+from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.segmentation import build_optimizer
 

@@ -27,8 +27,8 @@ from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.mask import write_label_png
 from wsss.data.voc import VocDataset
+from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 
 NAMES = ("background", *VOC_CLASSES)
 MIOUS = {"none": 40.25, "pamr": 43.5, "masks": 60.0}

@@ -39,9 +39,8 @@ from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
-from wsss.presets import TINY
+from wsss.presets import TINY, TINY_DEEPLAB, TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
-from wsss.segmentation_presets import TINY_DEEPLAB, TINY_LABELS
 from wsss.training import affinity, loop
 from wsss.training.affinity import affinity_training, build_affinity_net
 from wsss.training.cam import build_cam_net, cam_training

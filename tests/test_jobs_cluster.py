@@ -186,11 +186,12 @@ def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
 ) -> None:
     line = BadLine(int(head["WSSS_ADDRESS"].rpartition(":")[2]))
     laptop = head | {"WSSS_ADDRESS": f"http://127.0.0.1:{line.port}"}
-    started = submit(laptop, fake_project(tmp_path / "p", 60), "VI", "--no-follow", "--id", "one")
+    project = fake_project(tmp_path / "p", 30)
+    words = ("VI", "--no-follow", "--id", "one")
+    started = submit(laptop, project, *words)
     assert started.returncode == 0, started.stderr
-    again = submit(laptop, tmp_path / "p", "VI", "--no-follow", "--seeds", "2")
+    again = submit(laptop, project, "VI", "--no-follow", "--seeds", "2")
     assert "one is there already" in again.stderr
-    (tmp_path / "p" / "go").touch()
     command = [sys.executable, "-m", "sweeps", "attach", "one"]
     with subprocess.Popen(
         command, env=laptop, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -200,10 +201,12 @@ def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
         lines = []
         for text in process.stdout:
             lines.append(text.strip())
+            if text.startswith("files"):
+                (project / "go").touch()
             if text.strip() == "line 5":
                 line.cut()
         said = process.stderr.read()
-    assert [s for s in lines if s.startswith("line ")] == [f"line {i}" for i in range(60)]
+    assert [s for s in lines if s.startswith("line ")] == [f"line {i}" for i in range(30)]
     line.listener.close()
     assert line.cuts == 1
     assert "connection lost" in said
@@ -229,30 +232,25 @@ def test_a_stopped_job_has_time_to_checkpoint_and_says_how_to_resume(
     assert "STOPPED exit 130" in sweeps(head, "jobs").stdout
 
 
-def test_the_project_goes_along_with_drawn_data_without_secrets_and_ignored_files(
+def test_the_project_goes_along_and_a_fetch_asks_for_the_store_and_for_the_cluster_file(
     head: dict[str, str], tmp_path: Path
 ) -> None:
     project = fake_project(tmp_path / "p", 1)
     (project / "go").touch()
-    done = submit(head, project, "VI", "--id", "three", data="drawn")
+    done = submit(
+        head, project, "V", "--id", "three", "--store", "/shared/some store", data="drawn"
+    )
     assert done.returncode == 7, done.stderr
+    assert "line 0\n" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("files "))
     names, _, commit = line.removeprefix("files ").rpartition(" ")
     came = set(json.loads(names))
+    # Drawn data, and neither secrets nor ignored files.
     assert {name for name in came if "/data/" not in name and "__pycache__" not in name} == {
         "./.gitignore", "./go", "./notes.txt", "./sweeps/__init__.py", "./sweeps/__main__.py",
     }  # fmt: skip
     assert "./data/drawn/ImageSets/Segmentation/train.txt" in came
     assert commit == commit_here()
-
-
-def test_a_fetch_asks_for_the_store_of_the_last_sweep_and_for_the_cluster_file(
-    head: dict[str, str], tmp_path: Path
-) -> None:
-    project = fake_project(tmp_path / "p", 1)
-    (project / "go").touch()
-    done = submit(head, project, "V", "--no-follow", "--store", "/shared/some store")
-    assert done.returncode == 0, done.stderr
     fetched = sweeps(head, "fetch", "--to", str(tmp_path / "here"), "--cluster", "no.yaml")
     assert fetched.returncode == 2
     assert "/shared/some store: by `ray rsync-down no.yaml`" in fetched.stderr

@@ -69,9 +69,8 @@ def test_no_module_of_the_method_loads_ray_or_mlflow_or_the_sweeps() -> None:
     assert not loaded & {"ray", "mlflow", "sweeps"}
 
 
-@pytest.mark.parametrize("command", ["sweeps.cli", "sweeps.cli.method"])
-def test_a_command_starts_without_its_heavy_packages(command: str) -> None:
-    loaded = loaded_by(command)
+def test_the_programs_start_without_their_heavy_packages() -> None:
+    loaded = loaded_by("sweeps.cli", "sweeps.cli.method")
     assert "typer" in loaded
     assert not loaded & {"torch", "torchvision", "ray", "mlflow", "matplotlib"}
 
@@ -88,27 +87,11 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
     assert not loaded & {"torch", "ray", "mlflow", "statsmodels"}
 
 
-@pytest.mark.parametrize(
-    "driver",
-    [
-        (
-            "sweeps.run.subjects.tables",
-            "sweeps.run.tune",
-            "sweeps.track.tracker",
-            "sweeps.track.thread",
-        ),
-        (
-            "sweeps.run.subjects.search",
-            "sweeps.run.tune",
-            "sweeps.track.search",
-            "sweeps.track.tracker",
-        ),
-    ],
-)
-def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials(
-    driver: tuple[str, ...],
-) -> None:
-    loaded = loaded_by(*driver)
+def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials() -> None:
+    loaded = loaded_by(
+        "sweeps.run.subjects.tables", "sweeps.run.subjects.search", "sweeps.run.tune",
+        "sweeps.track.search", "sweeps.track.tracker", "sweeps.track.thread",
+    )  # fmt: skip
     assert {"ray", "mlflow"} <= loaded
     assert not loaded & {"torch", "torchvision", "matplotlib"}
 

@@ -2,18 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
-import torch.distributed as dist
 from torch import multiprocessing, nn
 
-from sweeps.run.ray_train import Workers, fit
 from wsss.config import NetworkConfig, Precision, RunConfig
 from wsss.data.loading import CropBatch, CropDataset
 from wsss.data.voc import Sample, VocDataset
@@ -28,7 +24,6 @@ from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.loop import (
     LAG,
-    EpochSummary,
     MicroBatchError,
     Moment,
     Reading,
@@ -41,7 +36,6 @@ from wsss.training.loop import (
     num_loader_workers,
     split,
 )
-from wsss.training.process import Process
 from wsss.training.segmentation import segmentation_step
 
 K = 20
@@ -327,75 +321,6 @@ def test_zero_minutes_leave_checkpoints_between_epochs(
         model, small, samples, K, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
     ))  # fmt: skip
     assert saved == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
-
-
-def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
-    """A loop for Ray Train, in which one rank kills itself once within the second epoch."""
-    config, folder = item["config"], Path(item["folder"])
-    samples = VocDataset(Path(item["data"])).samples("train_aug")
-    model = build_cam_net(config, samples, K)
-    training = cam_training(
-        model, config, samples, K, process=process, execution=EACH_STEP,
-        checkpoints=CheckpointFolder(folder / "checkpoints"),
-    )  # fmt: skip
-    (folder / f"started_{process.rank}_{training.iteration}").touch()
-
-    def look(reading: Reading) -> None:
-        once = folder / "killed"
-        if item["kill"] and process.rank == 1 and reading.iteration == 7 and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    for found in training.run(look):
-        if isinstance(found, EpochSummary):
-            (folder / f"losses_{found.epoch}").write_text(str(found.losses()))
-            yield {"epoch": float(found.epoch)}
-    if process.is_first:
-        torch.save(model.state_dict(), folder / "weights.pt")
-
-
-def unbroken_rank(rank: int, item: dict[str, Any]) -> None:
-    """One of two ranks without Ray."""
-    torch.set_num_threads(1)
-    rendezvous = (item["folder"] / "rendezvous").as_uri()
-    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
-    list(train_on_two(item, Process(rank, 2)))
-    dist.destroy_process_group()
-
-
-@pytest.mark.cluster
-@pytest.mark.filterwarnings("ignore:`use_.* is deprecated:DeprecationWarning")  # Ray's own
-def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
-    frozen: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    folders = [tmp_path / name for name in ("unbroken", "killed")]
-    for folder in folders:
-        folder.mkdir()
-    items = [
-        {"config": frozen, "data": drawn, "folder": folder, "kill": False} for folder in folders
-    ]
-    multiprocessing.spawn(unbroken_rank, (items[0],), nprocs=2)
-    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
-    ray.init(
-        "local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
-        runtime_env=here,
-    )  # fmt: skip
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        fit(train_on_two, items[1] | {"kill": True}, Workers(2), name="k", storage=tmp_path / "ray")
-    finally:
-        ray.shutdown()
-        signal.signal(signal.SIGINT, handler)  # Ray Train has put its own there
-    started = {path.name for path in folders[1].glob("started_0_*")}
-    assert len(started) == 2
-    assert started <= {f"started_0_{iteration}" for iteration in (0, 5, 6, 7)}
-    weights = [torch.load(folder / "weights.pt") for folder in folders]
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
-    for epoch in (1, 2, 3):
-        losses = [(folder / f"losses_{epoch}").read_text() for folder in folders]
-        assert losses[0] == losses[1]
 
 
 # What the host reads

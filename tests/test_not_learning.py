@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep
+from finished import finish, finished_sweep, status_of
 from rich.console import Console
 
 from sweeps.plan.search import History, SearchTrial, make_search, parse_space, ranking
@@ -16,7 +16,6 @@ from sweeps.plan.trials import Trial
 from sweeps.report.html import html
 from sweeps.report.live.progress import Board
 from sweeps.report.live.search_render import render_search
-from sweeps.report.live.status import show_status
 from sweeps.report.markdown import markdown
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
@@ -40,18 +39,6 @@ from wsss.training.prior import NotLearningError, PriorLimits, PriorWarning
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)
 WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456"
-
-
-def status_of(store: Store, sweep: Sweep) -> str:
-    console = Console(file=io.StringIO(), width=300, color_system=None)
-    show_status(console, store, sweep, by_trial=False, every=None)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
 
 
 @pytest.fixture

@@ -1,21 +1,17 @@
-"""A training at the label prior: warned of and ended at stated iterations, on every rank."""
+"""A training at the label prior: warned of and ended at stated iterations."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.distributed as dist
-from torch import multiprocessing
 
 from sweeps.stages.stage import Conduct, Place
-from sweeps.stages.trial import run_group, run_trial
+from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import Sample, VocDataset
-from wsss.identity import cam_id, run_id
+from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
@@ -145,31 +141,6 @@ def test_a_training_resumed_behind_a_limit_is_judged_all_the_same(
     warning, *epochs = told(stuck, drawn, PriorLimits(3, 0), folder=tmp_path)
     assert warning.iteration == 7
     assert epochs == [2, 3]
-
-
-def work(rank: int, config: RunConfig, data: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    rendezvous = (Path(folder) / "rendezvous").as_uri()
-    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
-    conduct = Conduct(limits=PriorLimits(5, 6))
-    place = Place(Store(Path(folder)), Path(data), conduct=conduct, rank=Process(rank, 2))
-    records = list(run_group([config], place))
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(records))
-    dist.destroy_process_group()
-
-
-def test_two_ranks_warn_and_end_together_and_the_first_records_it(
-    stuck: RunConfig, drawn: Path, tmp_path: Path
-) -> None:
-    multiprocessing.spawn(work, (stuck, str(drawn), str(tmp_path)), nprocs=2)
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first[1:] == second[1:]  # an epoch's seconds are each rank's own
-    assert [record.get("warned_at") for record in first] == [None, 5, None]
-    assert first[-1]["failed"] == 1
-    failure = Store(tmp_path).run(run_id(stuck)).failure()
-    assert failure is not None
-    assert failure["kind"] == "not learning"
-    assert "after 6 iterations" in failure["message"]
 
 
 # What the store keeps of it

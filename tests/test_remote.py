@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy
 from filelock import FileLock, Timeout
 
 from sweeps.store import bucket as remote_bucket
@@ -19,12 +19,6 @@ from sweeps.store.lease import LocalLock
 from sweeps.store.no_bucket import NoBucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store, write_json
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
 
 
 @pytest.fixture

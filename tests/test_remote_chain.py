@@ -3,13 +3,13 @@
 import json
 import shutil
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, client, faulty_proxy, keys
 from typer.testing import CliRunner
 
 from sweeps.cli import app
@@ -23,6 +23,7 @@ from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
+from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.process import Process
 
 pytestmark = pytest.mark.timeout(600)
@@ -35,26 +36,8 @@ TIMES = {"train_seconds", "environment"}
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's mirror; a test which deletes it has another machine."""
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    return tmp_path / "mirror"
-
-
-@pytest.fixture(scope="module")
-def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny_chain: ChainConfig
-) -> Path:
-    """A local store with the chain done in one go."""
-    store = tmp_path_factory.mktemp("unbroken")
-    list(complete(Predict(tiny_chain), Place(Store(store), drawn)))
-    return store
+def unbroken(tmp_path_factory: pytest.TempPathFactory, finished_chain: Path) -> Path:
+    return Path(shutil.copytree(finished_chain, tmp_path_factory.mktemp("unbroken") / "store"))
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +66,6 @@ def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> 
             s3.copy_object(
                 Bucket=BUCKET, Key=f"{prefix}/{rel}", CopySource=f"{BUCKET}/{item['Key']}"
             )
-
-
-def keys(port: int, prefix: str) -> set[str]:
-    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
-    return {item["Key"][len(prefix) + 1 :] for item in found}
 
 
 def outcome(root: Path, chain: ChainConfig) -> dict[str, Any]:
@@ -203,7 +181,7 @@ def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_agai
 
 
 class Ranks:
-    """Two ranks as threads: `gather` exchanges items through a list."""
+    """Two ranks as threads, whose `gather` exchanges items through a list."""
 
     def __init__(self) -> None:
         self.items: list[Any] = [None, None]
@@ -239,10 +217,13 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
     copied(port, in_bucket, "ranks", without=("segmentations", "predictions"))
     rel = f"segmentations/{tiny_chain.segmentation_id}/checkpoints"
     mirrors, ranks = [tmp_path / "first", tmp_path / "second"], Ranks()
-    held = [{"epoch_0001.pt": b"1"}, {"epoch_0002.pt": b"never uploaded"}]
+    held = [
+        {checkpoint_name(3): b"3", checkpoint_name(3, 70): b"3 and a part"},
+        {checkpoint_name(3, 80): b"never uploaded"},
+    ]
     for mirror, files in zip(mirrors, held, strict=True):
+        (mirror / rel).mkdir(parents=True)
         for name, content in files.items():
-            (mirror / rel).mkdir(parents=True)
             (mirror / rel / name).write_bytes(content)
 
     def start(number: int) -> None:

@@ -3,12 +3,11 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, client, faulty_proxy
 from filelock import FileLock, Timeout
 
 from sweeps.store import bucket as remote_bucket
@@ -18,12 +17,6 @@ from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError
 
 KEY = "x/leases/sweeps/s"
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,7 @@
-"""A search in a bucket: trials on an empty machine, and what of its history goes up when."""
+"""A search in a bucket: what of its history goes up when, and who may drive it.
+
+How a trial goes on elsewhere is in test_remote_trial.py, a whole search in test_search_whole.py.
+"""
 
 import json
 import logging
@@ -9,45 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, moto_server
+from bucket_server import BUCKET, client, faulty_proxy, keys
 
 from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
-from sweeps.stages.stage import Place
-from sweeps.stages.trial import held_out_trial, search_trial
 from sweeps.store import bucket as remote_bucket
 from sweeps.store import lease as lease_module
 from sweeps.store.lease import Lease
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store
-from sweeps.tables.studies import F3
-from wsss.config import RunConfig
-from wsss.identity import cam_id
-from wsss.overrides import apply_overrides
 from wsss.training.prior import PriorLimits
-from wsss.training.process import Process
 
 REPO = Path(__file__).parents[1]
-ONE = Process()
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with moto_server() as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
-def full(small: RunConfig) -> RunConfig:
-    return apply_overrides(small, F3)
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's mirror; a test which deletes it has another machine."""
-    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-    return tmp_path / "mirror"
 
 
 @pytest.fixture(scope="module")
@@ -57,79 +34,9 @@ def search(drawn: Path) -> Search:
     )[0]
 
 
-Task = tuple[RunConfig, str, Place]
-
-
-def task_of(config: RunConfig, data: Path, store: Store) -> Task:
-    return config, "best", Place(store, data, rank=ONE)
-
-
-def remote_task(config: RunConfig, data: Path, prefix: str) -> Task:
-    return task_of(config, data, open_store(f"s3://{BUCKET}/{prefix}"))
-
-
-def keys(port: int, prefix: str) -> set[str]:
-    found = client(port).list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
-    return {item["Key"][len(prefix) + 1 :] for item in found}
-
-
 def content(port: int, key: str) -> str:
     body: bytes = client(port).get_object(Bucket=BUCKET, Key=key)["Body"].read()
     return body.decode()
-
-
-# One trial
-
-
-def test_a_trial_goes_on_on_an_empty_machine_as_if_it_had_never_stopped(
-    port: int, drawn: Path, full: RunConfig, mirror: Path, tmp_path: Path
-) -> None:
-    local = task_of(full, drawn, Store(tmp_path / "local"))
-    whole = list(held_out_trial(*local))
-    task, cam = remote_task(full, drawn, "trial"), f"cams/{cam_id(full)}"
-    begun = search_trial(*task)
-    seen = [next(begun), next(begun)]
-    held = keys(port, "trial")
-    begun.close()
-    assert {f"{cam}/checkpoints/epoch_0001.pt", f"{cam}/epochs/0001.json", f"leases/{cam}"} <= held
-    shutil.rmtree(mirror)
-    # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
-    seen += list(held_out_trial(*task))
-    assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
-    plain = [{key: row[key] for key in ("epoch", "objective", "threshold")} for row in whole]
-    assert [*seen[:2], seen[3]] == [*plain[:2], whole[2]]
-    ours, theirs = (s.cam(cam_id(full)) for s in (task[2].store, Store(tmp_path / "local")))
-    assert [e["step_losses"] for e in ours.epochs()] == [e["step_losses"] for e in theirs.epochs()]
-    assert keys(port, "trial") == {
-        f"{cam}/{name}"
-        for name in (
-            "config.json", "attempts/0001.json", "attempts/0002.json",
-            "epochs/0001.json", "epochs/0002.json", "epochs/0003.json",
-            "checkpoints/epoch_0002.pt", "checkpoints/epoch_0003.pt", "done.json",
-        )
-    }  # fmt: skip
-    shutil.rmtree(mirror)  # a third machine finds it trained
-    assert list(held_out_trial(*task)) == whole[-1:]
-
-
-def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
-    port: int, drawn: Path, full: RunConfig, mirror: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
-    task, checkpoint = remote_task(full, drawn, "away"), "checkpoints/epoch_0001.pt"
-    with faulty_proxy(port) as proxy:
-        begun = search_trial(*task)
-        next(begun)
-        proxy.faults = [("PUT", "cut")] * 2
-        with pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/away/cams/.*2 times"):
-            next(begun)
-    assert not [key for key in keys(port, "away") if key.endswith(checkpoint)]
-    assert next(search_trial(*task))["epoch"] == 2  # from the local checkpoint
-    assert [key for key in keys(port, "away") if key.endswith(checkpoint)]
-
-
-# The history
 
 
 def trial(number: int, status: Any, *objectives: float) -> SearchTrial:

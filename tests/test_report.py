@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.chain import counts_id
-from sweeps.plan.run_command import run_command
-from sweeps.plan.sweep import Sweep, make_sweep
+from sweeps.plan.sweep import Sweep, make_sweep, run_command
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document

@@ -1,7 +1,6 @@
-"""The segmentation trainer: aligned crops, loss, learning, resuming, and two processes as one."""
+"""The segmentation trainer: aligned crops, loss, learning and resuming."""
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-import torch.distributed as dist
 from PIL import Image
-from torch import multiprocessing
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
@@ -28,17 +25,16 @@ from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
-from wsss.presets import PRESETS
-from wsss.segmentation_config import DeepLabConfig
-from wsss.segmentation_presets import (
+from wsss.presets import (
     DEEPLAB_PRESETS,
     LABEL_PRESETS,
     PAPER_DEEPLAB,
+    PRESETS,
     TINY_DEEPLAB,
 )
+from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Step
-from wsss.training.process import Process
 from wsss.training.segmentation import (
     NotTrainedError,
     SegmentationRecord,
@@ -51,7 +47,7 @@ from wsss.training.segmentation import (
     train_segmentation,
 )
 
-K, WORLD_SIZE = 20, 2
+K = 20
 CPU = torch.device("cpu")
 SMALL = TINY_DEEPLAB.model_copy(
     update={"crop_size": 48, "batch_size": 4, "iterations": 10, "scale_jitter": (0.4, 0.7)}
@@ -414,54 +410,3 @@ def test_every_preset_names_settings_that_are_allowed() -> None:
     assert set(DEEPLAB_PRESETS) == set(LABEL_PRESETS) == set(PRESETS)
     for config in DEEPLAB_PRESETS.values():
         assert DeepLabConfig.model_validate(config.model_dump()) == config
-
-
-# Two processes as one
-
-
-def work(rank: int, world_size: int, data: str, folder: str) -> None:
-    """Write what one rank comes to, and what it was warned of."""
-    torch.set_num_threads(1)
-    root = Path(folder)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of Torch")
-        if world_size > 1:
-            rendezvous = (root / "rendezvous").as_uri()
-            dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size)
-        samples = VocDataset(Path(data)).samples("train_aug")
-        model, records = train(
-            FROZEN, samples, in_folder(Path(data) / "SegmentationClassAug", samples),
-            process=Process(rank, world_size), checkpoints=CheckpointFolder(root / "checkpoints"),
-        )  # fmt: skip
-        if world_size > 1:
-            dist.destroy_process_group()
-    result = {
-        "weights": model.state_dict(),
-        "records": [record.metrics() | {"steps": record.step_losses} for record in records],
-        "warnings": [str(warning.message) for warning in caught],
-    }
-    torch.save(result, root / f"rank{rank}.pt")
-
-
-def test_two_processes_train_what_one_trains(drawn: Path, tmp_path: Path) -> None:
-    for name in ("alone", "together"):
-        (tmp_path / name).mkdir()
-    work(0, 1, str(drawn), str(tmp_path / "alone"))
-    multiprocessing.spawn(
-        work, (WORLD_SIZE, str(drawn), str(tmp_path / "together")), nprocs=WORLD_SIZE, join=True
-    )
-    alone = torch.load(tmp_path / "alone/rank0.pt", weights_only=True)
-    ranks = [
-        torch.load(tmp_path / f"together/rank{r}.pt", weights_only=True) for r in range(WORLD_SIZE)
-    ]
-    for result in (alone, *ranks):
-        assert result["warnings"] == []
-        assert len(result["records"]) == 2
-    for rank in ranks:
-        for name, weight in alone["weights"].items():
-            torch.testing.assert_close(rank["weights"][name], weight, rtol=1e-4, atol=1e-5)
-            assert torch.equal(rank["weights"][name], ranks[0]["weights"][name])
-        for record, expected in zip(rank["records"], alone["records"], strict=True):
-            for key in record.keys() - {"seconds", "images_per_second"}:
-                assert record[key] == pytest.approx(expected[key], rel=1e-3), key

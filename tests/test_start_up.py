@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import sweeps.cli
@@ -31,22 +32,28 @@ NEEDED = {
 """The installed packages which those may load: Pillow, PyYAML or filelock would take long."""
 
 
-def at_the_end(shown: str, code: str, *words: str, folder: Path = REPO) -> Any:
-    """The value of an expression in a new interpreter when some code has ended."""
+class Ended(NamedTuple):
+    """What a command leaves in its process."""
+
+    modules: set[str]
+    """Names of those that it has imported."""
+    num_frozen: int
+    """Objects that it leaves to the system instead of taking them apart."""
+
+
+def run_by(name: str, *words: str, folder: Path = REPO) -> Ended:
+    """Run a command in a new interpreter."""
     code = (
-        f"import atexit, json, sys\nsys.path.insert(0, {str(REPO)!r})\n"
-        f"atexit.register(lambda: print('', json.dumps({shown}), sep='\\n'))\n{code}"
+        f"import atexit, gc, json, sys\nsys.path.insert(0, {str(REPO)!r})\n"
+        "atexit.register(lambda: "
+        "print('', json.dumps([sorted(sys.modules), gc.get_freeze_count()]), sep='\\n'))\n"
+        f"from {APPS[name].__name__} import app\napp()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=True
     )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def run_by(name: str, *words: str, folder: Path = REPO) -> set[str]:
-    """The modules that a command has imported when it ends."""
-    code = f"from {APPS[name].__name__} import app\napp()"
-    return set(at_the_end("sorted(sys.modules)", code, *words, folder=folder))
+    modules, num_frozen = json.loads(done.stdout.splitlines()[-1])
+    return Ended(set(modules), num_frozen)
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -61,6 +68,23 @@ def test_the_help_has_a_line_per_command_below_the_headings(name: str) -> None:
             line = " ".join((command.__doc__ or "").split("\n\n")[0].split())
             assert f" {word} " in result.output
             assert line in result.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_help_of_every_command_names_all_of_its_options(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(variable, "200")
+    commands = dict(get_command(APPS[name].app).commands)
+    data = commands.pop("data", None)
+    commands |= {f"data {word}": command for word, command in data.commands.items()} if data else {}
+    for words, command in commands.items():
+        result = CliRunner().invoke(APPS[name].app, [*words.split(), "--help"])
+        assert result.exit_code == 0
+        for parameter in command.params:
+            long = [option for option in parameter.opts if option.startswith("--")]
+            assert all(option in result.output for option in long), words
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -89,7 +113,8 @@ def test_a_shell_completes_commands() -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("plan", "--help"), ("submit", "--help")])
 def test_the_help_imports_nothing_for_the_work(words: tuple[str, ...]) -> None:
-    loaded = run_by("sweeps", *words)
+    loaded, num_frozen = run_by("sweeps", *words)
+    assert num_frozen < 1_000
     assert {"sweeps.cli.headline", "typer"} <= loaded
     # Typer itself asks pydantic about the types of a command's options, where it is installed.
     assert not loaded & (SLOW if words == ("--help",) else SLOW - {"pydantic"})
@@ -97,7 +122,7 @@ def test_the_help_imports_nothing_for_the_work(words: tuple[str, ...]) -> None:
 
 
 def test_the_help_of_the_method_imports_nothing_for_the_work() -> None:
-    loaded = run_by("wsss", "--help")
+    loaded = run_by("wsss", "--help").modules
     assert {"sweeps.cli.stages", "typer"} <= loaded
     assert not loaded & SLOW
 
@@ -118,10 +143,11 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("words", SHORT)
-def test_a_command_that_only_reads_loads_what_it_needs_and_no_more(
+def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_system(
     planned: Path, words: tuple[str, ...]
 ) -> None:
-    loaded = run_by("sweeps", *words, folder=planned)
+    loaded, num_frozen = run_by("sweeps", *words, folder=planned)
+    assert num_frozen > 10_000
     assert {"sweeps.store.store", "sweeps.plan.sweep", "wsss.config", "rich.console"} <= loaded
     installed = {name for name in packages_distributions() if not name.startswith("_")}
     assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
@@ -129,12 +155,3 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_no_more(
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
     lists = {f"wsss.data.{name}" for name in ("classes", "files", "voc", "check", "drawn")}
     assert of_data == (lists if words[0] == "plan" else set())
-
-
-@pytest.mark.parametrize("words", [*SHORT, ("sync", "--help")])
-def test_only_a_command_that_only_reads_leaves_its_modules_to_the_system(
-    planned: Path, words: tuple[str, ...]
-) -> None:
-    code = "import gc\nfrom sweeps.cli import app\napp()"
-    frozen = at_the_end("gc.get_freeze_count()", code, *words, folder=planned)
-    assert frozen > 10_000 if words in SHORT else frozen < 1_000

@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import time
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep
+from finished import finish, finished_sweep, status_of
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -27,13 +27,8 @@ from sweeps.report.live.cost_lines import (
     time_left,
 )
 from sweeps.report.live.progress import Board, mark_finished
-from sweeps.report.live.status import Status, cell_text, show_status
+from sweeps.report.live.status import Status, cell_text
 from sweeps.store.store import Store, write_json
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
 
 
 @pytest.fixture
@@ -74,13 +69,7 @@ def mixed(store: Store, sweep: Sweep) -> Store:
     return store
 
 
-def printed(
-    store: Store, sweep: Sweep, *, by_trial: bool = False, every: float | None = None
-) -> str:
-    console = Console(file=io.StringIO(), width=160, color_system=None)
-    show_status(console, store, sweep, by_trial=by_trial, every=every)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+printed = partial(status_of, width=160)
 
 
 # For scripts

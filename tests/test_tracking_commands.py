@@ -16,8 +16,8 @@ from sweeps.store.store import Store, write_json
 from sweeps.tables.studies import F3
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
+from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 

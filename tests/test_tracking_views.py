@@ -30,8 +30,8 @@ from sweeps.track.sweep import SweepRuns
 from sweeps.track.view import RunView, Subject, git_tags
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
+from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
-from wsss.segmentation_presets import TINY_DEEPLAB
 from wsss.training.checkpoint_names import checkpoint_name
 
 SWEEP = finished_sweep(("VI",), 1)
@@ -42,11 +42,6 @@ SEARCH = Search(
 )  # fmt: skip
 KEY = DEFAULT_SPACE.ranges[0].key
 CELL = "III[yes,yes]"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
 
 
 def views(subject: Subject, *running: str) -> dict[str, RunView]:

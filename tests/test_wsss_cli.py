@@ -390,25 +390,6 @@ def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
     assert "wsss train-cam --run" in told
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        ([], "train-cam"), (["data"], "draw"), (["data", "draw"], "--extra"),
-        (["data", "check"], "--split"), (["train-cam"], "--preset"), (["infer"], "--out"),
-        (["evaluate"], "--cams"),
-    ],
-)  # fmt: skip
-def test_every_command_explains_itself(
-    words: list[str], part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("COLUMNS", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(name, "120")
-    monkeypatch.setenv("NO_COLOR", "1")
-    printed = re.sub(r"\x1b\[[0-9;]*m", "", succeed(*words, "--help"))
-    assert "Usage:" in printed
-    assert part in printed
-
-
 def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Path) -> None:
     saved = json.loads((trained[0] / "run.json").read_text())
     assert saved["data"] == str(drawn)
@@ -640,13 +621,3 @@ def test_a_hangup_that_is_ignored_stays_ignored(run: Path, monkeypatch: pytest.M
     finally:
         signal.signal(signal.SIGHUP, before)
     assert reached == [signal.SIG_IGN]
-
-
-@pytest.mark.cluster
-def test_ray_tasks_write_the_labels_that_one_process_writes(run: Path, tmp_path: Path) -> None:
-    succeed("pseudo-label", "--run", run, "--workers", 0)
-    other = Path(shutil.copytree(run, tmp_path / "other"))
-    shutil.rmtree(other / "cams")
-    shutil.rmtree(other / "pseudo_labels")
-    succeed("pseudo-label", "--run", other, "--address", "local")
-    assert labels_in(other / "pseudo_labels/none") == labels_in(run / "pseudo_labels/none")

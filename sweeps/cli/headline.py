@@ -124,8 +124,8 @@ def headline(
     from sweeps.run.resources import Resources
     from sweeps.stages.stage import Conduct
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
-    from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.training.prior import PriorLimits
 
     with explained():

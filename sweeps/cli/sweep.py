@@ -230,7 +230,7 @@ def chosen_tables(
 
         own += [table for path in files for table in read_tables(path)]
     if grid:
-        from sweeps.tables.grid import grid_table, parse_grid
+        from sweeps.tables.own import grid_table, parse_grid
 
         own.append(grid_table(parse_grid(grid), parse_assignments(settings or [])))
     find_tables([*(names or []), *(table.name for table in own)], own)

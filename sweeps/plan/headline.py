@@ -12,9 +12,9 @@ from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.overrides import ConfigError
+from wsss.presets import PAPER_DEEPLAB
 from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
-from wsss.segmentation_presets import PAPER_DEEPLAB
 
 REFINEMENTS = ("none", "crf", "pamr", "random_walk", "random_walk_crf")
 SUPERVISED = "masks"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from wsss.training.allocation import keep_freed_memory
+from wsss.training.execution import keep_freed_memory
 from wsss.training.process import Process
 
 Loop = Callable[[Any, Process], Iterator[dict[str, float]]]

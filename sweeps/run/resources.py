@@ -22,8 +22,7 @@ from sweeps.run.ray_here import prepare_machine, started
 from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.printable import counted
-from wsss.training.allocation import let_children_keep_memory
-from wsss.training.execution import Execution
+from wsss.training.execution import Execution, let_children_keep_memory
 
 HEAD_NODE = "node:__internal_head__"
 """Ray's resource of the head node, 1.0 of it."""

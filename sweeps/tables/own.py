@@ -4,15 +4,18 @@ A sweep keeps their definitions, in the same form as a file has, so that whateve
 later knows them. docs/tables.md shows a file.
 """
 
-from collections.abc import Mapping
+import itertools
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sweeps.tables.studies import ALIASES, TABLES
+from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
-from wsss.overrides import ConfigError, read_tree
+from wsss.overrides import ConfigError, parse_assignments, read_tree
 from wsss.printable import one_line, quoted
 
 MAX_CELLS = 1000
@@ -162,3 +165,74 @@ def _allowed(settings: Changes) -> Changes:
             raise ValueError(f"{quoted(key)}: a sweep has one data set; give it with --data, and "
                              "its splits with --set")  # fmt: skip
     return settings
+
+
+GRID_NOTE = (
+    "All cells have the full module and both views (as III[yes,yes]), except for what the grid or "
+    "--set says otherwise."
+)
+GRID_EXAMPLE = "write it as transfer.lambda_s=.1,.5"
+
+
+def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
+    """Return setting -> values of `setting=value,value,...` words. Raises ConfigError."""
+    axes: dict[str, list[Any]] = {}
+    for word in words:
+        key, separator, values = word.partition("=")
+        key = key.strip()
+        if not separator or not values.strip(", "):
+            raise ConfigError(f"--grid {quoted(word)} names no values; {GRID_EXAMPLE}")
+        if key in axes:
+            raise ConfigError(f"--grid gives {quoted(key)} twice; put all its values into one")
+        axes[key] = parse_assignments([f"{key}=[{values}]"], option="--grid")[key]
+        labels = [_label(value) for value in axes[key]]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"--grid {quoted(word)} gives {label} twice; give it once")
+    return axes
+
+
+def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
+    """Return the table of all combinations: two axes as rows and columns, else a row for each.
+
+    axes: setting -> values. asked: the settings that the user has set for all cells. Raises
+    ConfigError.
+    """
+    common = {key: v for key, v in F3.items() if key not in asked and key not in axes}
+    names = _short_names(axes)
+    as_matrix = len(axes) == 2
+    num_cells = math.prod(len(values) for values in axes.values())
+    if num_cells > MAX_CELLS:
+        raise ConfigError(f"--grid: {num_cells:,} cells; at most {MAX_CELLS:,}, give fewer values")
+    *row_keys, last = axes
+    if not as_matrix:
+        row_keys.append(last)
+    columns = {_label(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
+    rows = [
+        {
+            "labels": [_label(v) for v in values],
+            "settings": dict(zip(row_keys, values, strict=True)),
+        }
+        for values in itertools.product(*(axes[key] for key in row_keys))
+    ]
+    table = {
+        "name": f"grid-{'-'.join(names.values())}"[:60].rstrip("-._"),
+        "title": f"Grid of {' and '.join(axes)}"[:400],
+        "row_names": [names[key] for key in row_keys],
+        "column_name": names[last] if as_matrix else "mIoU",
+        "columns": columns, "rows": rows, "settings": common,
+        "notes": [GRID_NOTE] if common else [],
+    }  # fmt: skip
+    return define_tables([table], "--grid")[0]
+
+
+def _short_names(axes: Collection[str]) -> dict[str, str]:
+    """Return setting -> its name without the section, unless another has the same."""
+    short = [key.rpartition(".")[2] for key in axes]
+    return {
+        key: name if short.count(name) == 1 else key for key, name in zip(axes, short, strict=True)
+    }
+
+
+def _label(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

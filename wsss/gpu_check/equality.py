@@ -35,9 +35,8 @@ from wsss.labels.segment import multi_scale_probs
 from wsss.networks.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
-from wsss.presets import PRESETS
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
 from wsss.segmentation_config import DeepLabConfig, PamrConfig
-from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")

@@ -31,8 +31,7 @@ from wsss.gpu_check.subjects import (
 )
 from wsss.labels.infer import infer_cams
 from wsss.overrides import apply_overrides
-from wsss.presets import PRESETS
-from wsss.segmentation_presets import DEEPLAB_PRESETS, LABEL_PRESETS
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS
 from wsss.training.execution import Execution
 from wsss.training.loop import num_loader_workers
 

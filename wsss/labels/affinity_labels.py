@@ -29,9 +29,11 @@ def confident_labels(
 
     cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`. Returns [H, W]: the strongest class
     k as k + 1 where it is above `foreground_score`, 0 where no CAM is above `background_score`,
-    else 255. Without any class, all is background. Raises ValueError if the scores are out of
-    order. (IRN; PSA's rule with .27551 and .07700, where a CAM s equals PSA's background of
-    (1 - s)^4 and (1 - s)^32.)
+    else 255 (IRN's rule). Without any class, all is background. Raises ValueError if the scores are
+    out of order.
+
+    It is PSA's rule, too: CAMs s against a background of (1 - s)^power, with powers 4 and 32, are
+    the scores .276 and .077.
     """
     if background_score > foreground_score:
         raise ValueError(

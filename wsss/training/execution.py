@@ -1,5 +1,15 @@
-"""How a training is carried out on the machine at hand. Nothing here is part of an id."""
+"""How a training is carried out on the machine at hand. Nothing here is part of an id.
 
+What becomes of memory that a training on the CPU frees is part of it. A step allocates and frees
+the same large arrays again and again. By default glibc returns each to the system, which then
+clears its pages for the next step, a tenth of the time of a step of MobileNetV2
+(docs/performance.md). Kept, a process stands at its peak until it ends.
+"""
+
+import ctypes
+import functools
+import os
+import platform
 from dataclasses import dataclass
 
 
@@ -15,3 +25,51 @@ class Execution:
     """A checkpoint within an epoch after so many minutes without one; 0: only between epochs."""
     gpu_share: float = 1.0
     """Share of a GPU's memory that this process may fill, in (0, 1]."""
+
+
+SWITCH_VARIABLE = "WSSS_KEEP_MEMORY"
+"""Environment variable: 0 lets freed memory go back to the system, as glibc does by default."""
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Parameters of mallopt(3), from <malloc.h>."""
+NEVER = -1
+TOP_PAD_BYTES = 64 * 2**20
+"""How much more than needed is asked of the system at a time."""
+
+TUNABLES_VARIABLE = "GLIBC_TUNABLES"
+TUNABLES = {
+    "arena_max": 1,  # else a thread's large arrays are mapped, and unmapped, one by one
+    "mmap_max": 0,
+    "trim_threshold": 2**62,
+    "top_pad": TOP_PAD_BYTES,
+    "hugetlb": 1,  # pages of 2 MiB where the system grants them
+}
+"""For processes to come, glibc.malloc.*: like mallopt, and for threads other than the first."""
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Make this process keep what its first thread frees; return whether it does.
+
+    It does with glibc, that is on most Linux systems, unless SWITCH_VARIABLE is 0.
+    """
+    if not _wanted():
+        return False
+    libc = ctypes.CDLL(None)
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: TOP_PAD_BYTES}
+    done = [libc.mallopt(name, value) for name, value in settings.items()]
+    return all(done)
+
+
+def let_children_keep_memory() -> None:
+    """Make processes that are started from now on keep what any of their threads frees.
+
+    Left alone if TUNABLES_VARIABLE is set already.
+    """
+    if _wanted():
+        settings = (f"glibc.malloc.{name}={value}" for name, value in TUNABLES.items())
+        os.environ.setdefault(TUNABLES_VARIABLE, ":".join(settings))
+
+
+def _wanted() -> bool:
+    return os.environ.get(SWITCH_VARIABLE) != "0" and platform.libc_ver()[0] == "glibc"

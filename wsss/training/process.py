@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsss.training.allocation import keep_freed_memory
+from wsss.training.execution import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def pick_device(cpus: float | None = None) -> torch.device:
     """Return the first GPU if torch sees one, else the CPU; settle this process's use of the CPU.
 
     cpus: how many threads torch may use, at least one; None: as many as it likes. On the CPU, freed
-    memory is kept (allocation.py).
+    memory is kept (execution.py).
     """
     if cpus is not None:
         torch.set_num_threads(max(1, int(cpus)))

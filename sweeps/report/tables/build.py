@@ -10,9 +10,8 @@ from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
-from sweeps.plan.sweep import Sweep
+from sweeps.plan.sweep import Sweep, run_command
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.mlflow_pages import run_page, server_of

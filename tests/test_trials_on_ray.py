@@ -1,0 +1,228 @@
+"""Trials and their workers on Ray itself: three nodes with 2, 2 and 1 logical GPUs.
+
+There is no device behind them.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+from ray import tune
+from ray.cluster_utils import Cluster
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from targets import Piece, Pieces
+from torch import multiprocessing
+from two_ranks import train_on_two, unbroken_rank
+
+from sweeps.run.dispatch import Dispatch
+from sweeps.run.ray_here import started
+from sweeps.run.ray_train import Workers, fit
+from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
+from sweeps.run.signals import Interrupts
+from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.tune import Round, run_trials
+from sweeps.store.store import Store
+from wsss.config import RunConfig
+from wsss.overrides import apply_overrides
+from wsss.training.process import Process
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray Train's own imports
+    pytest.mark.filterwarnings("ignore:`use_.* is deprecated:DeprecationWarning"),  # Ray's own
+    # Ray's own sockets, left to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Three nodes, of which the first is the head."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        cluster = Cluster()
+
+        def start() -> None:
+            for cpus, gpus in ((2, 2), (2, 2), (1, 1)):
+                cluster.add_node(num_cpus=cpus, num_gpus=gpus, include_dashboard=False)
+            ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+
+        started(start, end=cluster.shutdown)
+        for name in (__name__, "two_ranks"):  # workers cannot import tests
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+        handler = signal.getsignal(signal.SIGINT)
+        yield cluster.address
+        signal.signal(signal.SIGINT, handler)  # Ray Train has put its own there
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "fits"),
+    [(2, 1.0, 1.0, 2), (0, 1.0, 2.0, 2), (1, 0.3, 0.6, 5), (3, 0.5, 0.5, 3), (5, 1.0, 0.0, 1)],
+)
+def test_the_nodes_of_a_cluster_are_counted(
+    address: str, workers: int, cpus: float, gpus: float, fits: int
+) -> None:
+    resources = Resources(address=address, workers=workers, cpus=cpus, gpus=gpus)
+    assert concurrency(resources) == fits
+
+
+def test_a_trial_larger_than_the_cluster_is_refused(address: str) -> None:
+    with pytest.raises(CapacityError, match="5 such workers fit"):
+        concurrency(Resources(address=address, workers=6, gpus=1.0))
+
+
+def hold_two_gpus(space: dict[str, Any]) -> None:
+    """A trial which holds two whole GPUs for a moment, as a Ray Train run does; notes when."""
+    group = placement_group([{"CPU": 1, "GPU": 1}] * 2, strategy="PACK")
+    ray.get(group.ready(), timeout=60)
+    begun = time.time()
+    work = ray.remote(num_cpus=1, num_gpus=1)(lambda: time.sleep(0.5))
+    places = [
+        PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        for index in range(2)
+    ]
+    ray.get([work.options(scheduling_strategy=place).remote() for place in places], timeout=60)
+    span = f"{begun} {time.time()}"
+    remove_placement_group(group)
+    (Path(space["folder"]) / str(space["number"])).write_text(span)
+    tune.report({"epoch": 1.0})
+
+
+def run(resources: Resources, folder: Path, num_trials: int, shut: Any) -> int:
+    """Run trials as a sweep does; return how many were given to Tune."""
+    spans = folder / "spans"
+    spans.mkdir()
+    source = Pieces(folder, [f"{number}" for number in range(num_trials)])
+    end: Any = SimpleNamespace(
+        reason=lambda: "enough" if shut() else None, is_due=lambda at_work, epochs: False
+    )
+    dispatch = Dispatch[Piece](source, [], end, print)
+    each = Round[Piece](
+        "pairs", source, hold_two_gpus,
+        lambda piece: {"number": piece.run_id, "folder": str(spans)},
+    )  # fmt: skip
+    run_trials(each, dispatch, Store(folder), resources, concurrency(resources))
+    assert not dispatch.breaks
+    return num_trials - len(source.waiting)
+
+
+def spans_in(folder: Path) -> list[tuple[float, float]]:
+    lines = [path.read_text().split() for path in (folder / "spans").iterdir()]
+    return [(float(begun), float(ended)) for begun, ended in lines]
+
+
+def test_trials_of_two_workers_end_as_many_at_once_as_fit_and_none_after_the_gate_is_shut(
+    address: str, tmp_path: Path
+) -> None:
+    def shut() -> bool:
+        return len(list((tmp_path / "spans").iterdir())) >= 3
+
+    started = run(Resources(address=address, workers=2, gpus=1.0), tmp_path, 7, shut)
+    spans = spans_in(tmp_path)
+    assert 3 <= started == len(spans) <= 4  # the fourth was at work when the third ended
+    overlaps = [sum(b <= begun < e for b, e in spans) for begun, _ in spans]
+    assert max(overlaps) == 2  # on 5 GPUs: a third would have waited for its second worker
+
+
+def note(folder: str, name: str, **facts: Any) -> None:
+    held = ray.get_runtime_context().get_assigned_resources()
+    (Path(folder) / f"{name}.json").write_text(json.dumps({"held": held} | facts))
+
+
+def work(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
+    """Wait until `at_once` workers have begun; note what this one holds."""
+    begun, folder = time.time(), Path(space["folder"])
+    (folder / f"{space['number']}.begun").touch()
+    while len(list(folder.glob("*.begun"))) < space["at_once"]:
+        assert time.time() < begun + 90, "the others have not begun"
+        time.sleep(0.1)
+    time.sleep(0.5)
+    note(
+        space["folder"], f"worker{space['number']}", begun=begun, ended=time.time(),
+        backend=dist.get_backend(), device=process.device.type,
+    )  # fmt: skip
+    yield {"epoch": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
+
+
+def trial_of_one_worker(space: dict[str, Any]) -> None:
+    note(space["folder"], f"driver{space['number']}")
+    fit(
+        work, space, Workers(1, space["gpus"], 0.5), name=f"trial{space['number']}",
+        storage=Path(space["folder"]), callbacks=[TuneReportCallback()],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def _one_gpu_left(address: str) -> Iterator[None]:
+    """Take all but the smallest node."""
+    group = placement_group([{"CPU": 2, "GPU": 2}] * 2, strategy="STRICT_SPREAD")
+    assert group.wait(60)
+    yield
+    remove_placement_group(group)
+
+
+@pytest.mark.usefixtures("_one_gpu_left")
+def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_it(
+    address: str, tmp_path: Path
+) -> None:
+    numbers, store = range(2), Store(tmp_path)
+    resources = Resources(address=address, cpus=0.5, gpus=0.5)
+    source = Pieces(tmp_path, [f"{number}" for number in numbers])
+    dispatch = Dispatch[Piece](source, [], OrderlyEnd(store, Interrupts(), None, print), print)
+    space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
+    each = Round[Piece](
+        "trials", source, trial_of_one_worker, lambda piece: {"number": piece.run_id, **space}
+    )
+    run_trials(each, dispatch, store, resources, len(numbers))
+    assert not dispatch.breaks
+    workers, drivers = (
+        [json.loads((tmp_path / f"{kind}{number}.json").read_text()) for number in numbers]
+        for kind in ("worker", "driver")
+    )
+    assert all(driver["held"] == {HEAD_NODE: 0.001} for driver in drivers)
+    assert all(worker["held"] == {"CPU": 0.5, "GPU": 0.5} for worker in workers)
+    assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
+    one, other = workers
+    assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
+
+
+@pytest.mark.usefixtures("address")
+def test_two_workers_of_ray_train_go_on_within_an_epoch_and_end_at_the_same_bits(
+    small: RunConfig, drawn: Path, tmp_path: Path
+) -> None:
+    both_views = {"views.enhanced": True, "views.decreased": True}
+    frozen = {"network.batch_norm": "frozen", "network.spatial_attention": True}
+    config = apply_overrides(
+        small, both_views | frozen | {"train.lr": 0.01, "train.clip_norm": None}
+    )
+    folders = [tmp_path / name for name in ("unbroken", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    items = [
+        {"config": config, "data": drawn, "folder": folder, "kill": False} for folder in folders
+    ]
+    multiprocessing.spawn(unbroken_rank, (items[0],), nprocs=2)
+    fit(train_on_two, items[1] | {"kill": True}, Workers(2), name="k", storage=tmp_path / "ray")
+    started = {path.name for path in folders[1].glob("started_0_*")}
+    assert len(started) == 2
+    assert started <= {f"started_0_{iteration}" for iteration in (0, 5, 6, 7)}
+    weights = [torch.load(folder / "weights.pt") for folder in folders]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    for epoch in (1, 2, 3):
+        losses = [(folder / f"losses_{epoch}").read_text() for folder in folders]
+        assert losses[0] == losses[1]

@@ -1,0 +1,52 @@
+"""A training by two ranks, of which one may kill itself. Light to import, as each rank does."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from wsss.data.voc import VocDataset
+from wsss.training.cam import build_cam_net, cam_training
+from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.execution import Execution
+from wsss.training.loop import EpochSummary, Reading
+from wsss.training.process import Process
+
+
+def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
+    """A loop for Ray Train, in which one rank kills itself once within the second epoch."""
+    config, folder = item["config"], Path(item["folder"])
+    samples = VocDataset(Path(item["data"])).samples("train_aug")
+    model = build_cam_net(config, samples, 20)
+    training = cam_training(
+        model, config, samples, 20, process=process,
+        execution=Execution(checkpoint_minutes=1e-9),  # a checkpoint after every step
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+    )  # fmt: skip
+    (folder / f"started_{process.rank}_{training.iteration}").touch()
+
+    def look(reading: Reading) -> None:
+        once = folder / "killed"
+        if item["kill"] and process.rank == 1 and reading.iteration == 7 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for found in training.run(look):
+        if isinstance(found, EpochSummary):
+            (folder / f"losses_{found.epoch}").write_text(str(found.losses()))
+            yield {"epoch": float(found.epoch)}
+    if process.is_first:
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+
+def unbroken_rank(rank: int, item: dict[str, Any]) -> None:
+    """One of two ranks without Ray."""
+    torch.set_num_threads(1)
+    rendezvous = (item["folder"] / "rendezvous").as_uri()
+    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
+    list(train_on_two(item, Process(rank, 2)))
+    dist.destroy_process_group()
