@@ -322,3 +322,7 @@ def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) 
     done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
     assert done.exit_code == 2
     assert "config.json: missing; give a folder" in " ".join(done.output.split())
+    write_json(tmp_path / "config.json", {"network": {}, "train": {}})
+    done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "of a CAM network, which gives no masks by itself" in " ".join(done.output.split())

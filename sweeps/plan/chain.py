@@ -121,7 +121,7 @@ def inference_key(config: RunConfig) -> str:
     A score off the .01 grid has a grid of its own.
     """
     data = config.data
-    settings = {"data": data.fingerprint, "eval_split": data.eval_split}
+    settings: dict[str, Any] = {"data": data.fingerprint, "eval_split": data.eval_split}
     settings |= _inference(config.labels)
     if not _is_on_grid(config.labels.background_score):
         settings["off_grid"] = config.labels.background_score

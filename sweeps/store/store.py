@@ -365,7 +365,15 @@ def open_store(place: str | Path) -> Store:
 
 def _check_label(path: Path, rel: str) -> None:
     """Raise StoreError if a folder says that it holds another stage than `rel`."""
-    held = (read_json(path / LABEL) or {}).get("stage", rel)
+    label = path / LABEL
+    if not label.exists():
+        return
+    try:
+        held = json_files.read_json(label)["stage"]
+    except (ValueError, TypeError, KeyError):
+        raise StoreError(
+            f"{label}: damaged, so nothing says what the folder holds; choose another folder"
+        ) from None
     if held != rel:
         room = rel.partition("/")[0]
         raise StoreError(
