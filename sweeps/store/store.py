@@ -340,13 +340,16 @@ def open_store(place: str | Path) -> Store:
     """Return the store at a folder or at s3://bucket/prefix: the one setting of where things are.
 
     A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
-    any other kind of URL, or without a folder for the mirror.
+    any other kind of URL, a path that is no folder, or without a folder for the mirror.
     """
     text = str(place)
     if "://" not in text:
         if text.startswith("s3:"):  # s3://bucket as a Path
             raise StoreError(f"{text}: not an object store; write s3://bucket/prefix")
-        return Store(Path(text))
+        path = Path(text)
+        if not path.is_dir() and (path.exists() or path.is_symlink()):
+            raise StoreError(f"{path}: a file or broken link; give a folder with --store")
+        return Store(path)
     from sweeps.store.remote import Remote
 
     url = text.rstrip("/")
