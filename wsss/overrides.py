@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
-from wsss.printable import MAX_QUOTED, printable, quoted
+from wsss.printable import MAX_QUOTED, as_word, printable, quoted
 from wsss.weights import resolve_weights
 
 S = TypeVar("S", bound=Settings)
@@ -305,7 +305,7 @@ def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
             lines.append(f"{path}: {rule}")  # of two settings that do not go together
             continue
         near = [name for name in usual if f"{path}.".startswith(f"{name}.")]
-        remedy = f"; the default is {usual[near[0]]}" if near else ""
+        remedy = f"; the default is {as_word(usual[near[0]])}" if near else ""
         key = printable(path)[:MAX_QUOTED]
         lines.append(f"{key} = {quoted(problem['input'])}: {rule}{remedy}")
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """A table from the command line: every combination of some values of some settings."""
 
 import itertools
-import json
 import math
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from sweeps.tables.own import MAX_CELLS, define_tables
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Table
 from wsss.overrides import ConfigError, parse_assignments
-from wsss.printable import quoted
+from wsss.printable import as_word, quoted
 
 NOTE = (
     "All cells have the full module and both views (as III[yes,yes]), except for what the grid or "
@@ -30,7 +29,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
         if key in axes:
             raise ConfigError(f"--grid gives {quoted(key)} twice; put all its values into one")
         axes[key] = parse_assignments([f"{key}=[{values}]"], option="--grid")[key]
-        labels = [_label(value) for value in axes[key]]
+        labels = [as_word(value) for value in axes[key]]
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"--grid {quoted(word)} gives {label} twice; give it once")
@@ -52,10 +51,10 @@ def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
     *row_keys, last = axes
     if not as_matrix:
         row_keys.append(last)
-    columns = {_label(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
+    columns = {as_word(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
     rows = [
         {
-            "labels": [_label(v) for v in values],
+            "labels": [as_word(v) for v in values],
             "settings": dict(zip(row_keys, values, strict=True)),
         }
         for values in itertools.product(*(axes[key] for key in row_keys))
@@ -77,7 +76,3 @@ def _short_names(axes: Collection[str]) -> dict[str, str]:
     return {
         key: name if short.count(name) == 1 else key for key, name in zip(axes, short, strict=True)
     }
-
-
-def _label(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
