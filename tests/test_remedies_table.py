@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeps.stages.segmentation import true_masks
 from sweeps.tables.grid import parse_grid
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.classes import ClassListError
-from wsss.data.voc import VocDataset
+from wsss.data.voc import DataError, VocDataset
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
@@ -121,6 +122,17 @@ def test_a_data_set_is_whole_once_it_is_mended_as_told(
     assert told in problem_of(root)
     mended(root)
     assert problem_of(root) == ""
+
+
+def test_the_masks_of_the_supervised_bound_are_found_once_they_lie_as_told(root: Path) -> None:
+    dataset, aug = VocDataset(root), root / "SegmentationClassAug"
+    assert true_masks(dataset, ["a", "b"]) == root / "SegmentationClass"
+    aug.mkdir()
+    (root / MASK).rename(aug / "b.png")
+    with pytest.raises(DataError, match=r"1 of 2 training .* put all masks into SegmentationClassA"):
+        true_masks(dataset, ["a", "b"])
+    (root / "SegmentationClass/a.png").rename(aug / "a.png")
+    assert true_masks(dataset, ["a", "b"]) == aug
 
 
 @pytest.mark.parametrize("settings", [RunConfig(), PseudoLabelConfig(), DeepLabConfig()])

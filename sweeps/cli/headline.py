@@ -299,8 +299,10 @@ def _check_splits(
 
 def _check_trainings(planned: "Headline") -> None:
     """Raise DataError or WeightsError, before the CAMs are trained, for what cannot be trained."""
+    from sweeps.stages.segmentation import true_masks
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
+    from wsss.data.voc import VocDataset
     from wsss.weights import check_initial_weights
 
     sweep, network = planned.sweep, planned.chains[0].segmentation
@@ -308,7 +310,10 @@ def _check_trainings(planned: "Headline") -> None:
         sweep.num_train_images, network.batch_size, setting="--set-segmentation batch_size"
     )
     for chain in planned.chains:
-        if chain.labels and chain.labels.walks:
+        if chain.labels is None:
+            dataset = VocDataset(sweep.data)
+            true_masks(dataset, dataset.image_ids(sweep.base.data.train_split))
+        elif chain.labels.walks:
             require_batch(
                 sweep.num_train_images, chain.labels.random_walk.batch_size,
                 setting="--set-labels random_walk.batch_size",

@@ -1,6 +1,6 @@
 """From label maps to a scored segmentation network, as stages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,11 +9,11 @@ from sweeps.plan.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
-from sweeps.store.store import Folder, StoreError, write_json
+from sweeps.store.store import Folder, write_json
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.mask import read_mask
-from wsss.data.voc import Sample, VocDataset
+from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
@@ -53,11 +53,9 @@ class TrainDeepLab(Training):
                 "classes": dataset.classes,
             }  # fmt: skip
             write_json(folder.path / "config.json", saved)
-        samples, num_classes = (
-            dataset.samples(self.chain.run.data.train_split),
-            len(dataset.classes),
-        )
-        labels = self.label_maps(place) if self.chain.labels else true_masks(dataset, samples)
+        samples = dataset.samples(self.chain.run.data.train_split)
+        num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
+        labels = self.label_maps(place) if self.chain.labels else true_masks(dataset, ids)
         for record in train_segmentation(
             build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
             labels, num_classes, process=place.process, execution=place.execution,
@@ -151,17 +149,20 @@ class Predict(PerImage):
         )
 
 
-def true_masks(dataset: VocDataset, samples: list[Sample]) -> Path:
-    """Return the one folder which holds a mask of every image. Raises StoreError."""
-    folder = dataset.root / "SegmentationClassAug"
-    there = {path.stem for path in folder.glob("*.png")}
-    lacking = [sample for sample in samples if sample.image_id not in there]
-    if lacking:
-        raise StoreError(
-            f"{folder}: no mask of {lacking[0].image_id} and {len(lacking) - 1} more; the "
-            "supervised bound needs one of every training image"
-        )
-    return folder
+def true_masks(dataset: VocDataset, image_ids: Sequence[str]) -> Path:
+    """Return the one folder which holds a mask of every image. Raises DataError."""
+    lacking = list(image_ids)
+    for folder in (dataset.root / "SegmentationClassAug", dataset.root / "SegmentationClass"):
+        there = {path.stem for path in folder.glob("*.png")}
+        without = [image_id for image_id in image_ids if image_id not in there]
+        if not without:
+            return folder
+        lacking = min(lacking, without, key=len)
+    raise DataError(
+        f"{dataset.root}: {len(lacking)} of {len(image_ids)} training images have no mask beside "
+        f"the others, first {lacking[0]}; put all masks into SegmentationClassAug, or leave the "
+        "labels `masks` (the supervised bound) out, as in `sweeps headline none random_walk`"
+    )
 
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
