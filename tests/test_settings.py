@@ -121,6 +121,11 @@ def test_a_word_is_the_number_that_it_looks_like_or_no_number(word: str, value: 
     assert parse_assignments([f"x={word}"]) == {"x": value}
 
 
+def test_a_wrong_part_of_a_list_is_named_once() -> None:
+    with pytest.raises(ConfigError, match=r"^labels\.scales\.0 = nan: must be a finite .*\]$"):
+        apply_overrides(TINY, {"labels.scales": [math.nan]})
+
+
 def test_two_settings_that_do_not_go_together_are_named_without_all_others() -> None:
     told = r"labels: threshold_range starts at 0\.8 above its end 0\.1; swap them"
     with pytest.raises(ConfigError, match=f"^{told}$"):

@@ -294,9 +294,12 @@ def _validated(kind: type[S], tree: Mapping[str, Any]) -> S:
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
     """Return a line per problem: the setting, its value, the rule, and a value that fits."""
-    lines = []
+    lines, wrong_inside = [], set[str]()
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "too_short" and path in wrong_inside:
+            continue  # its wrong parts were left out when they were counted
+        wrong_inside.add(path.rpartition(".")[0])
         rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if not path:
             lines.append(rule)
