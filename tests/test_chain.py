@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chain import ChainConfig, ChainFolders, counts_id
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
@@ -108,9 +108,25 @@ def test_changed_data_is_predicted_and_scored_again() -> None:
     assert "segmentation_id" in changed(bound, bound.model_copy(update={"run": masks}))
 
 
-def test_another_cam_training_changes_everything() -> None:
-    other = chain().model_copy(update={"run": apply_overrides(RunConfig(), {"train.lr": 0.03})})
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"train.lr": 0.03},
+        {"labels.scales": (1.0,)},
+        {"labels.flip": False},
+        {"labels.resize": "bilinear"},
+        {"labels.upsampling": "direct"},
+        {"labels.precision": "bf16"},
+    ],
+)
+def test_another_cam_training_or_inference_changes_everything(setting: dict[str, Any]) -> None:
+    other = chain().model_copy(update={"run": apply_overrides(RunConfig(), setting)})
     assert changed(chain(), other) == set(IDS)
+
+
+def test_ids_of_cams_and_counts_in_stores_stay() -> None:
+    assert chain().maps_id == "82cb5fcbb769"
+    assert counts_id(RunConfig()) == "c49b762cd927"
 
 
 # Label maps
@@ -305,3 +321,7 @@ def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) 
     done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
     assert done.exit_code == 2
     assert "config.json: missing; give a folder" in " ".join(done.output.split())
+    write_json(tmp_path / "config.json", {"network": {}, "train": {}})
+    done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "of a CAM network, which gives no masks by itself" in " ".join(done.output.split())

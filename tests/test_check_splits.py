@@ -76,7 +76,7 @@ def test_the_page_shows_images_and_shares_of_scored_pixels(root: Path) -> None:
     assert ["tvmonitor", "1", "16.67", "%", "1", "7.14", "%", "0", "0.00", "%"] in lines
     assert ["background", "50.00", "%", "50.00", "%", "75.00", "%"] in lines
     assert ["pixels", "ignored", "2", "2", "0"] in lines
-    assert ["note:", "train:", "1", "images,", "VOC", "2012", "has", "1464"] in lines
+    assert ["note:", "train:", "1", "image,", "VOC", "2012", "has", "1,464"] in lines
 
 
 @pytest.mark.parametrize("split", ["train", "train_aug"])
@@ -85,7 +85,7 @@ def test_an_image_both_trained_on_and_scored_is_a_problem(root: Path, split: str
     write_split(root, split, [A, B, C] if split == "train_aug" else [A, C])
     problems = report_of(root).problems
     assert problems == [
-        f"{split} and val share 1 images ({C}); take them off one of the two"
+        f"{split} and val share 1 image ({C}); take them off one of the two"
     ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_train_and_train_aug_may_share_and_what_is_missing_is_noted(root: Path) 
     write_split(root, "train_aug", [B])
     report = report_of(root)
     assert report.problems == []
-    assert f"train has 1 images ({A}) that train_aug lacks" in report.notes
+    assert f"train has 1 image ({A}) that train_aug lacks" in report.notes
 
 
 def test_files_that_no_split_uses_and_masks_without_a_picture_are_noted(root: Path) -> None:
@@ -105,9 +105,9 @@ def test_files_that_no_split_uses_and_masks_without_a_picture_are_noted(root: Pa
     assert (
         "JPEGImages: 5 images (2007_000004, 2007_000005, 2007_000006 and 2 more) in no split"
     ) in notes
-    assert "SegmentationClass: 1 images (x) in no split" in notes
-    assert "SegmentationClass: 1 images (x) without a picture" in notes
-    assert f"SegmentationClassAug: 1 images ({B}) without a picture" in notes
+    assert "SegmentationClass: 1 image (x) in no split" in notes
+    assert "SegmentationClass: 1 image (x) without a picture" in notes
+    assert f"SegmentationClassAug: 1 image ({B}) without a picture" in notes
 
 
 def test_a_split_without_masks_is_no_problem_and_is_counted(root: Path) -> None:

@@ -188,6 +188,17 @@ def test_a_whole_checkpoint_of_another_network_is_refused_and_kept(
     assert names(folder) == ["epoch_0001.pt"]
 
 
+def test_a_checkpoint_says_of_which_training_it_is(tmp_path: Path) -> None:
+    one, other = (CheckpointFolder(tmp_path, owner=f"cams/{name}") for name in ("a", "b"))
+    save_epochs(one, 1)
+    assert one.restore(*make()) == Position(1, 7)
+    with pytest.raises(OtherNetworkError, match=r"of another training \(cams/a, not cams/b\)"):
+        other.restore(*make())
+    assert CheckpointFolder(tmp_path).restore(*make()) == Position(1, 7)
+    save_epochs(CheckpointFolder(tmp_path), 2)  # one from before checkpoints said it
+    assert other.restore(*make()) == Position(2, 14)
+
+
 def test_a_rank_which_finds_the_broken_file_already_renamed_falls_back_too(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

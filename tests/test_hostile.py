@@ -139,8 +139,8 @@ def test_any_folder_gives_a_name_that_the_configuration_takes(folder: str, name:
 @pytest.mark.parametrize(
     "value",
     [
-        "2001-99-99", "!!bool x", "!!int x", "!!float x", "!!timestamp x", "0x_", "9" * 5000,
-        "0x" + "f" * 5000, "[" * 5000, "&a [*a]", "!!python/object/apply:os.system [id]", "\ud800",
+        "!!bool x", "!!int x", "!!int 0x10", "!!float x", "!!timestamp x", "9" * 5000, "[" * 5000,
+        "&a [*a]", "!!python/object/apply:os.system [id]", "\ud800",
         "!!binary x", "[1" + ESCAPE, "{[1]: 2}",
     ],
 )  # fmt: skip

@@ -600,7 +600,7 @@ def saved(value: Any) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "`git lfs pull`"),
         (b"\n<!DOCTYPE html><html></html>", "is a web page"),
         (b"<HTML><body>404</body>", "is a web page"),
-        (pickle.dumps({"model": 1}), "a pickle that torch.save did not write"),
+        (pickle.dumps({"model": 1}), "it is not what torch.save writes"),
         (saved(nn.Linear(1, 1)), "needs code to be run: torch.nn.modules.linear.Linear"),
     ],
 )

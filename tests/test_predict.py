@@ -141,19 +141,24 @@ def test_a_network_beside_other_settings_is_refused_and_kept(
     for name, classes, fault in (
         ("fewer", ("cat",), "classifiers.0.bias is (3,), and (2,)"),
         ("twice", ("cat", "cat"), "a class is named twice"),
+        ("swapped", CLASSES, "of another training (segmentations/a, not segmentations/b)"),
     ):
-        save_network(tmp_path / name, classes)
+        save_network(tmp_path / name, classes, "b" if name == "swapped" else "a")
         result = predict(tmp_path / name, tmp_path / "out", *pictures)
         assert result.exit_code == 2
         assert fault in result.stderr
         assert (tmp_path / name / "checkpoints" / "epoch_0001.pt").exists()
 
 
-def save_network(folder: Path, classes: tuple[str, ...]) -> None:
+def save_network(folder: Path, classes: tuple[str, ...], owner: str = "a") -> None:
     fresh = build_deeplab(CONFIG, len(CLASSES))
     optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
-    CheckpointFolder(folder / "checkpoints").save(Position(1, 1), fresh, optimizer)
-    settings = {"segmentation": CONFIG.model_dump(mode="json"), "classes": classes}
+    checkpoints = CheckpointFolder(folder / "checkpoints", owner="segmentations/a")
+    checkpoints.save(Position(1, 1), fresh, optimizer)
+    settings = {
+        "stage": f"segmentations/{owner}", "segmentation": CONFIG.model_dump(mode="json"),
+        "classes": classes,
+    }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(settings))
 
 

@@ -1,6 +1,7 @@
 """What is asked for is done or refused: who wins, what is in range, what fits table and data."""
 
 import json
+import math
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -105,6 +106,30 @@ def test_a_key_given_twice_on_the_command_line_is_refused() -> None:
         parse_assignments(["train.lr=1", "train.lr =2"])
     with pytest.raises(ConfigError, match="'a' is given twice"):
         parse_assignments(["x={a: 1, a: 2}"])
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("010", 10), ("1e-3", 0.001), ("-.5", -0.5), (".inf", math.inf), ("true", True), ("", None),
+        ("1:30", "1:30"), ("0x10", "0x10"), ("1_0", "1_0"), ("off", "off"), ("no", "no"),
+        ("2001-01-01", "2001-01-01"), ("[1, off, 010]", [1, "off", 10]),
+    ],
+)  # fmt: skip
+def test_a_word_is_the_number_that_it_looks_like_or_no_number(word: str, value: Any) -> None:
+    # By YAML 1.1, 010 is 8, 1:30 is 90, 1e-3 is a word, and off is false.
+    assert parse_assignments([f"x={word}"]) == {"x": value}
+
+
+def test_a_wrong_part_of_a_list_is_named_once() -> None:
+    with pytest.raises(ConfigError, match=r"^labels\.scales\.0 = nan: must be a finite .*\]$"):
+        apply_overrides(TINY, {"labels.scales": [math.nan]})
+
+
+def test_two_settings_that_do_not_go_together_are_named_without_all_others() -> None:
+    told = r"labels: threshold_range starts at 0\.8 above its end 0\.1; swap them"
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        apply_overrides(TINY, {"labels.threshold_range": [0.8, 0.1]})
 
 
 def test_what_is_wrong_in_a_file_is_refused_by_the_file(tmp_path: Path) -> None:

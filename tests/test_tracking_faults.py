@@ -9,10 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from sweeps.store.store import Store
 from sweeps.track import database as sqlite_files
 from sweeps.track.address import tracking_uri, without_password
+from sweeps.track.database import check_server
 from sweeps.track.faults import Problem, TrackingError, check_address, diagnose
 from sweeps.track.sweep import SweepRuns
 from sweeps.track.tracker import Tracker, open_client
@@ -80,6 +82,14 @@ def test_an_address_that_mlflow_takes_is_taken(uri: str) -> None:
     check_address(uri)
 
 
+def test_a_database_that_lets_nobody_in_is_asked_once(tmp_path: Path) -> None:
+    # MLflow asks ten times, for two minutes.
+    uri = f"sqlite:///{tmp_path}/none/mlflow.db"
+    with pytest.raises(OperationalError) as caught:
+        check_server(uri)
+    assert "cannot be opened" in diagnose(caught.value, uri).what
+
+
 def test_a_password_is_not_shown() -> None:
     assert without_password("http://me:secret@host:1") == "http://host:1"
     error = ConnectionError("API request to http://me:secret@host:1/api failed")
@@ -107,6 +117,8 @@ def test_a_password_is_not_shown() -> None:
         ("Caused by ProxyError('Unable to connect')", "proxy", "no_proxy"),
         ("Failed to resolve 'hst' ([Errno -2] ...)", "no host of this name", "names"),
         ("failed with timeout exception: Read timed out.", "no answer", "start the server"),
+        ("Exceeded 30 redirects.", "other than MLflow", "log in where a proxy"),
+        ("consuming input failed: server closed the connection", "nobody answers", "start the"),
         ("Param value 'x' had length 700, which exceeded length limit of 500", "length", "upgrade"),
         (
             "403. Response body: 'Invalid Host header - possible DNS'",

@@ -413,6 +413,9 @@ def test_a_training_that_diverges_fails_every_run_of_its_group_once(
     [
         {"labels.scales": (1.0,)},
         {"labels.flip": False},
+        {"labels.resize": "bilinear"},
+        {"labels.upsampling": "direct"},
+        {"labels.precision": "bf16"},
         {"data.eval_split": "val"},
         {"data.fingerprint": "corrected"},
         {"labels.background_score": 0.155},  # off the grid: its curve has a point more

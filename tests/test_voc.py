@@ -400,7 +400,7 @@ def test_line_breaks_within_a_name_and_a_byte_order_mark_mean_nothing(root: Path
     assert VocDataset(root).sample("a").labels == (0, 1)
 
 
-@pytest.mark.parametrize("name", ["class_names.txt", "labelmap.txt"])
+@pytest.mark.parametrize("name", ["class_names.txt", "labelmap.txt", "Classes.txt", "obj.names"])
 def test_the_class_list_of_another_tool_is_not_taken_for_voc(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("_background_\ncup\n")
     with pytest.raises(ClassListError, match=rf"classes.txt: missing, but there is {name}; write"):
@@ -409,9 +409,10 @@ def test_the_class_list_of_another_tool_is_not_taken_for_voc(tmp_path: Path, nam
     assert read_class_list(tmp_path) == ("cup",)
 
 
-@pytest.mark.parametrize("name", ["background", "_background_", "__background__", "BG", "Void"])
+@pytest.mark.parametrize(
+    "name", ["background", "_background_", "__background__", "BG", "Void", "unlabeled"]
+)
 def test_background_and_ignore_have_no_line_in_a_class_list(tmp_path: Path, name: str) -> None:
     (tmp_path / "classes.txt").write_text(f"{name}\ncup\n")
-    label = 255 if name == "Void" else 0
-    with pytest.raises(ClassListError, match=rf"'{name}' is label {label} of every.*remove the"):
+    with pytest.raises(ClassListError, match=rf"'{name}' is no class.*remove the line"):
         read_class_list(tmp_path)

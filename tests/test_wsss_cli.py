@@ -162,7 +162,7 @@ def test_check_as_json_says_the_same_and_no_name_moves_the_cursor(
 ) -> None:
     root = Path(shutil.copytree(drawn, tmp_path / "voc"))
     (root / "JPEGImages/\x1b[2J\n.jpg").write_bytes(b"")
-    assert "note: JPEGImages: 1 images (\\x1b[2J\\n) in no split" in succeed("data", "check", root)
+    assert "note: JPEGImages: 1 image (\\x1b[2J\\n) in no split" in succeed("data", "check", root)
     found = json.loads(succeed("data", "check", "--data", root, "--json"))
     assert (found["num_images"]["val"], found["problems"]) == (3, [])
     (root / "SegmentationClass/drawn_000001.png").write_bytes(b"")
@@ -297,13 +297,13 @@ def test_a_broken_cam_file_is_refused_by_name(run: Path, content: bytes) -> None
     assert "drawn_000000.npz" in fail("evaluate", "--run", run)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"classes": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"classes": 3}', '{"config": 3}'])
 def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
     run: Path, drawn: Path, settings_file: Path, content: str
 ) -> None:
     (run / "run.json").write_text(content)
     told = fail("infer", "--run", run)
-    assert "run.json: damaged; delete it" in told
+    assert "run.json: damaged (" in told
     assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
     (run / "run.json").unlink()
     succeed("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config",
@@ -313,7 +313,13 @@ def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
 
 def test_a_run_file_of_an_earlier_version_is_refused_as_such(run: Path) -> None:
     saved = json.loads((run / "run.json").read_text())
-    del saved["trained_on"]
+    for key, value in (("data", 5), ("weights_file", 3), ("trained_on", []), ("classes", "cat")):
+        (run / "run.json").write_text(json.dumps(saved | {key: value}))
+        assert f"run.json: damaged ({key}); delete it" in fail("infer", "--run", run)
+    saved["config"]["train"]["lr"] = -1
+    (run / "run.json").write_text(json.dumps(saved))
+    assert "run.json: damaged (config.train.lr); delete it" in fail("infer", "--run", run)
+    del saved["trained_on"], saved["config"]["train"]["lr"]
     (run / "run.json").write_text(json.dumps(saved))
     assert "does not say trained_on, as it is of an earlier version" in fail("infer", "--run", run)
 
@@ -531,6 +537,24 @@ def test_cams_of_another_network_are_not_taken(run: Path, tmp_path: Path) -> Non
     assert path.read_bytes() == content
 
 
+def test_the_checkpoint_of_another_training_is_not_taken(
+    run: Path, drawn: Path, settings_file: Path
+) -> None:
+    other = run.with_name("other")
+    train = ("--data", drawn, "--preset", "tiny", "--config", settings_file)
+    succeed("train-cam", "--run", other, *train, "--set", "rng_seed=7")
+    own = run / "checkpoints" / "epoch_0003.pt"
+    shutil.copy(other / "checkpoints" / own.name, own)
+    shutil.rmtree(run / "cams", ignore_errors=True)
+    told = fail("infer", "--run", run)
+    assert f"{own}: of another training (cams/" in told
+    own.unlink()  # as the message says
+    (again,) = re.findall("finish it with: (.*)", fail("infer", "--run", run))
+    assert "epoch 3" in succeed(*shlex.split(again)[3:])
+    (run / "stage.json").write_text("[]")
+    assert "stage.json: damaged, so nothing says what the folder" in fail("infer", "--run", run)
+
+
 def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: Path) -> None:
     first = succeed("pseudo-label", "--run", run, "--workers", 0)
     assert "none: not scored, as no image of the split train is among them" in succeed(
@@ -572,13 +596,11 @@ def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
         assert "class 1 was aeroplane, now it is bicycle; restore them in classes.txt" in told
 
 
-def test_a_data_set_may_lie_elsewhere(
-    run: Path, voc: Path, settings_file: Path, tmp_path: Path
-) -> None:
+def test_a_data_set_may_lie_elsewhere(run: Path, voc: Path, tmp_path: Path) -> None:
     moved = Path(shutil.move(voc, tmp_path / "elsewhere" / voc.name))
-    assert "no folder JPEGImages" in fail("infer", "--run", run)
-    words = ("train-cam", "--run", run, "--data", moved, "--preset", "tiny", "--config")
-    succeed(*words, settings_file)
+    (say,) = re.findall("where a folder of this name lies now with: (.*)",
+                        fail("infer", "--run", run))  # fmt: skip
+    succeed(*shlex.split(say.replace("FOLDER", str(moved)))[3:])
     assert "CAMs of 10 images" in succeed("infer", "--run", run)
 
 

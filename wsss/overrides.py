@@ -4,7 +4,9 @@ The more specific wins: the command line over a file, a file over the preset and
 """
 
 import difflib
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
-from wsss.printable import MAX_QUOTED, printable, quoted
+from wsss.printable import MAX_QUOTED, as_word, printable, quoted
 from wsss.weights import resolve_weights
 
 S = TypeVar("S", bound=Settings)
@@ -189,16 +191,16 @@ def _plain_yaml(text: str) -> Any:
     """
     import yaml  # here, because most command lines have no value to read
 
-    depth = 0
+    depth, kind = 0, _core_loader()
     try:
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, kind):
             if isinstance(event, yaml.AliasEvent):
                 raise _UnreadableError("aliases such as *x are refused")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise _UnreadableError(f"nested over {MAX_DEPTH} levels deep")
-        loader = yaml.SafeLoader(text)
+        loader = kind(text)
         node = loader.get_single_node()
         _refuse_repeated_keys(node)
         tree = loader.construct_document(node) if node else None
@@ -209,6 +211,32 @@ def _plain_yaml(text: str) -> Any:
         raise _UnreadableError(f"{type(error).__name__}: {error}"[:160]) from None
     _refuse_huge_integers(tree)
     return tree
+
+
+@cache
+def _core_loader() -> Any:
+    """Return a YAML loader that takes plain words for numbers and switches as YAML 1.2 does.
+
+    By YAML 1.1, which PyYAML has, `off` is false, 010 is 8, 1:30 is 90 and 1e-3 a word.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """With resolvers of its own."""
+
+    Loader.yaml_implicit_resolvers = {}
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?\d+", "-+0123456789"),
+        ("float", r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+         "-+.0123456789"),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("merge", r"<<", "<"),
+    ):  # fmt: skip
+        whole = re.compile(rf"(?:{pattern})\Z", re.ASCII)
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, list(first))
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+    return Loader
 
 
 def _plain_toml(text: str) -> Any:
@@ -266,15 +294,21 @@ def _validated(kind: type[S], tree: Mapping[str, Any]) -> S:
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
     """Return a line per problem: the setting, its value, the rule, and a value that fits."""
-    lines = []
+    lines, wrong_inside = [], set[str]()
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "too_short" and path in wrong_inside:
+            continue  # its wrong parts were left out when they were counted
+        wrong_inside.add(path.rpartition(".")[0])
         rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if not path:
             lines.append(rule)
             continue
+        if isinstance(problem["input"], dict) and problem["type"] == "value_error":
+            lines.append(f"{path}: {rule}")  # of two settings that do not go together
+            continue
         near = [name for name in usual if f"{path}.".startswith(f"{name}.")]
-        remedy = f"; the default is {usual[near[0]]}" if near else ""
+        remedy = f"; the default is {as_word(usual[near[0]])}" if near else ""
         key = printable(path)[:MAX_QUOTED]
         lines.append(f"{key} = {quoted(problem['input'])}: {rule}{remedy}")
     return "\n".join(lines)

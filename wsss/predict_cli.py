@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -12,6 +12,19 @@ from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:
     from wsss.segmentation_config import DeepLabConfig
+
+
+OWN_FOLDER = "give a folder that `sweeps headline` trained in: <store>/segmentations/<id>"
+
+
+class Network(NamedTuple):
+    """A trained segmentation network."""
+
+    config: "DeepLabConfig"
+    classes: tuple[str, ...]
+    """Without the background."""
+    stage: str
+    """The training that its checkpoints are of; "" if the folder does not say."""
 
 
 class NetworkFolderError(ForeseenError, RuntimeError):
@@ -39,8 +52,9 @@ def predict(
 
     bad = []
     with explained():
-        config, classes = read_network(network / "config.json")
-        model = load_trained(CheckpointFolder(network / "checkpoints"), config, len(classes))
+        config, classes, stage = read_network(network / "config.json")
+        checkpoints = CheckpointFolder(network / "checkpoints", owner=stage)
+        model = load_trained(checkpoints, config, len(classes))
         for found in predict_images(model, images, out, config, classes):
             if not isinstance(found, Prediction):
                 bad.append(found)
@@ -53,19 +67,20 @@ def predict(
         raise SystemExit(1)
 
 
-def read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
-    """Return a network's settings and class names. Raises NetworkFolderError."""
+def read_network(path: Path) -> Network:
+    """Return what a network's config.json says. Raises NetworkFolderError."""
     from wsss.data.classes import CLASS_NAME, MAX_CLASSES
     from wsss.segmentation_config import DeepLabConfig
 
     if not path.is_file():
-        raise NetworkFolderError(
-            f"{path}: missing; give a folder that `sweeps headline` trained in, "
-            "<store>/segmentations/<id>"
-        )
+        raise NetworkFolderError(f"{path}: missing; {OWN_FOLDER}")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         # A network from before this setting was built the half way: no default may change it.
+        if "network" in saved:
+            raise NetworkFolderError(
+                f"{path}: of a CAM network, which gives no masks by itself; {OWN_FOLDER}"
+            )
         settings = {"first_block_dilation": "half"} | saved["segmentation"]
         config, classes = DeepLabConfig.model_validate(settings), saved["classes"]
         if not isinstance(classes, list) or not 1 <= len(classes) <= MAX_CLASSES:
@@ -75,9 +90,12 @@ def read_network(path: Path) -> tuple["DeepLabConfig", tuple[str, ...]]:
                 raise ValueError(f"{quoted(name)} is no name of a class")
         if len(set(classes)) < len(classes):
             raise ValueError("a class is named twice")
+        stage = saved.get("stage", "")
+        if not isinstance(stage, str):
+            raise TypeError(f"stage is {quoted(stage)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise NetworkFolderError(
             f"{path}: not what `sweeps headline` writes ({reason}); get the folder again"
         ) from None
-    return config, tuple(classes)
+    return Network(config, tuple(classes), stage)

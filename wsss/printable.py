@@ -1,6 +1,7 @@
 """Text as an error message, a terminal or a report may show it."""
 
 import codecs
+import json
 import re
 from collections.abc import Sequence
 
@@ -68,6 +69,11 @@ def quoted(value: object) -> str:
     """Return a value as Python writes it, cut after MAX_QUOTED characters."""
     text = repr(value)
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text):,} characters)"
+
+
+def as_word(value: object) -> str:
+    """Return a setting's value as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def web_address(url: str) -> str:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss.errors import explained
+from wsss.printable import as_word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,9 +54,9 @@ def _print_one(console: "Console", setting: "Setting") -> None:
     facts = [("meaning", setting.meaning or "as its name says")]
     facts += [("section", sections()[section])] if section else []
     facts += [("the paper", "leaves it open")] if setting.is_open else []
-    facts += [("range", setting.range), ("default", _value(setting.default))]
-    facts += [(f"preset {name}", _value(value)) for name, value in setting.presets.items()]
-    facts += [(f"recipe {name}", _value(value)) for name, value in setting.recipes.items()]
+    facts += [("range", setting.range), ("default", as_word(setting.default))]
+    facts += [(f"preset {name}", as_word(value)) for name, value in setting.presets.items()]
+    facts += [(f"recipe {name}", as_word(value)) for name, value in setting.recipes.items()]
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for fact in facts:
         grid.add_row(*map(Text, fact))
@@ -81,7 +82,7 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
             continue
         for setting in members:
             changes = f"; {_changes(setting)}" if _changes(setting) else ""
-            console.print(Text(f"{setting.name} = {_value(setting.default)}{changes}"))
+            console.print(Text(f"{setting.name} = {as_word(setting.default)}{changes}"))
             lines = [setting.meaning, f"{setting.range}{'; open' if setting.is_open else ''}"]
             text = Text("\n".join(filter(None, lines)), style="dim")
             console.print(Padding(text, (0, 0, 0, 4)))
@@ -98,7 +99,7 @@ def _table(members: "list[Setting]") -> "Table":
     for head in ("setting", "default", "range", "changed by"):
         grid.add_column(head, overflow="fold", no_wrap=head == "setting")
     for setting in members:
-        cells = (setting.name, _value(setting.default), setting.range, _changes(setting))
+        cells = (setting.name, as_word(setting.default), setting.range, _changes(setting))
         grid.add_row(*map(Text, cells))
     return grid
 
@@ -106,9 +107,4 @@ def _table(members: "list[Setting]") -> "Table":
 def _changes(setting: "Setting") -> str:
     """Return which presets and recipes change a setting, with their values."""
     changed = {**setting.changed, **{f"recipe {n}": v for n, v in setting.recipes.items()}}
-    return ", ".join(f"{name} {_value(value)}" for name, value in changed.items())
-
-
-def _value(value: Any) -> str:
-    """Return a value as --set takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return ", ".join(f"{name} {as_word(value)}" for name, value in changed.items())

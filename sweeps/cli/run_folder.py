@@ -8,16 +8,15 @@ Each folder's stage.json says what it holds, and each file which picture and lab
 from, so that nothing else gets mixed with it.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from filelock import Timeout
+from pydantic import BaseModel, ValidationError
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
@@ -25,14 +24,38 @@ from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
 from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.data.classes import CLASS_LIST
-from wsss.identity import cam_id, canonical_json
-from wsss.overrides import ConfigError, validate
+from wsss.identity import cam_id, canonical
+from wsss.overrides import ConfigError
 from wsss.printable import first_of
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.execution import Execution
 
-KEYS = "config", "data", "weights_file", "classes", "trained_on"
-"""Of run.json."""
+
+class Saved(BaseModel):
+    """What run.json says of a training."""
+
+    config: RunConfig
+    data: Path
+    weights_file: Path | None
+    classes: tuple[str, ...]
+    trained_on: dict[str, str]
+
+    def difference(self, asked: "Saved") -> str:
+        """Return in words how this training differs from the one asked for; "" if not.
+
+        Where the data set lies makes no difference.
+        """
+
+        def settings(saved: Saved) -> object:
+            contents = {"fingerprint": "unknown", "train_fingerprint": "unknown"}
+            data = saved.config.data.model_copy(update=contents)
+            return saved.config.model_copy(update={"data": data}), saved.weights_file
+
+        if settings(self) != settings(asked):
+            return "with other settings"
+        if self.config.data.train_fingerprint != asked.config.data.train_fingerprint:
+            return "from before its classes, images or labels changed"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,12 @@ class Run:
         from wsss.data.voc import VocDataset
         from wsss.labels.sources import sources_of
 
+        if not self.data.is_dir():
+            elsewhere = replace(self, data=Path("FOLDER")).training_command()
+            raise ConfigError(
+                f"{self.data}: missing, and {self.folder} was trained on it; put it back, or say "
+                f"where a folder of this name lies now with: {elsewhere}"
+            )
         dataset, own = VocDataset(self.data), self.config.data.train_split
         if dataset.classes != self.classes:
             raise ConfigError(
@@ -114,10 +143,14 @@ class Run:
 
     def remember(self) -> None:
         """Write what the folder holds. Raises ConfigError for one that holds another training."""
-        path, saved = self.folder / "run.json", self._saved()
-        if path.exists() and (difference := _difference(_read(path), saved)):
+        path = self.folder / "run.json"
+        asked = Saved(
+            config=canonical(self.config), data=self.data, weights_file=self.weights_file,
+            classes=self.classes, trained_on=dict(self.trained_on),
+        )  # fmt: skip
+        if path.exists() and (difference := _read(path).difference(asked)):
             self._clear_refused_start(difference)
-        write_json(path, saved)
+        write_json(path, asked.model_dump(mode="json"))
         write_config(self.folder / "config.json", self.config)
 
     def training_command(self) -> str:
@@ -140,47 +173,38 @@ class Run:
                 return
         raise ConfigError(f"{self.folder}: holds a training {difference}; choose another --run")
 
-    def _saved(self) -> dict[str, Any]:
-        return {
-            "config": json.loads(canonical_json(self.config)),
-            "data": str(self.data),
-            "weights_file": str(self.weights_file) if self.weights_file else None,
-            "classes": list(self.classes),
-            "trained_on": dict(self.trained_on),
-        }
-
 
 def recall(folder: Path) -> Run:
     """Return what a training's folder holds. Raises ConfigError if there is none."""
     path = folder / "run.json"
+    if folder.is_file():
+        raise ConfigError(f"{folder}: a file; give the folder of a training with --run")
     if not path.exists():
         train = command("wsss", "train-cam", "--run", folder)
         raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
     saved = _read(path)
-    weights = saved["weights_file"]
     return Run(
-        folder, validate(saved["config"]), Path(saved["data"]),
-        Path(weights) if weights else None, tuple(saved["classes"]), saved["trained_on"],
-    )  # fmt: skip
+        folder, saved.config, saved.data, saved.weights_file, saved.classes, saved.trained_on
+    )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Saved:
     """Return what run.json says. Raises ConfigError for a damaged or an old one."""
     try:
-        saved = dict(json.loads(path.read_text(encoding="utf-8")))
-        dict(saved.get("trained_on", {})), tuple(saved.get("classes", ()))
-    except (ValueError, TypeError):
-        train = command("wsss", "train-cam", "--run", path.parent)
+        return Saved.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = max(error.errors(), key=lambda each: each["type"] != "missing")
+    what = ".".join(map(str, problem["loc"])) or "not JSON"
+    if problem["type"] == "missing":
         raise ConfigError(
-            f"{path}: damaged; delete it, and give the command that trained it again: {train} "
-            "--data FOLDER and its other options"
-        ) from None
-    if lacking := [key for key in KEYS if key not in saved]:
-        raise ConfigError(
-            f"{path}: does not say {lacking[0]}, as it is of an earlier version, whose trainings "
-            "are not gone on with; train again with another --run"
+            f"{path}: does not say {what}, as it is of an earlier version, whose trainings are not "
+            "gone on with; train again with another --run"
         )
-    return saved
+    train = command("wsss", "train-cam", "--run", path.parent)
+    raise ConfigError(
+        f"{path}: damaged ({what}); delete it, and give the command that trained it again: {train} "
+        "--data FOLDER and its other options"
+    )
 
 
 def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
@@ -188,26 +212,3 @@ def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     pairs = zip_longest(before, now, fillvalue="missing")
     number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
     return f"class {number} was {old}, now it is {new}"
-
-
-def _difference(known: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Return in words how a training that is there differs from the one asked for; "" if not.
-
-    Where the data set lies makes no difference.
-    """
-    contents = {"fingerprint", "train_fingerprint"}
-
-    def settings(saved: dict[str, Any]) -> dict[str, Any]:
-        images = {key: v for key, v in saved["config"]["data"].items() if key not in contents}
-        return {**saved["config"], "data": images, "weights_file": saved["weights_file"]}
-
-    def images(saved: dict[str, Any]) -> object:
-        return saved["config"]["data"]["train_fingerprint"]
-
-    if settings(known) != settings(asked):
-        return "with other settings"
-    return (
-        ""
-        if images(known) == images(asked)
-        else "from before its classes, images or labels changed"
-    )

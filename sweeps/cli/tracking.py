@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, opened
+from sweeps.cli.options import StoreOption, opened, say
 from wsss.errors import explained
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
         with driving(store, each.path, each.title, "it logs its results itself"):
             runs = each.describe()
             tracker = Tracker(store, runs)
+            say(f"{each.title}: to {tracker.address}")  # a server that is silent takes a minute
             status = "FINISHED" if runs.is_complete() else "KILLED"
             logged = tracker.sync() and tracker.finish(status=status)
             if logged and runs.report and runs.report.is_dir():

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from wsss.config import FileName, RunConfig, Settings
+from wsss.config import FileName, LabelsConfig, RunConfig, Settings
 from wsss.identity import ID_LENGTH, cam_id
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWalkConfig
 
@@ -51,8 +51,7 @@ class ChainConfig(Settings):
     @property
     def maps_id(self) -> str:
         """Id of the CAMs of the training images."""
-        labels = self.run.labels
-        return _digest({"cam": cam_id(self.run), "scales": labels.scales, "flip": labels.flip})
+        return _digest({"cam": cam_id(self.run)} | _inference(self.run.labels))
 
     @property
     def walk_id(self) -> str:
@@ -121,15 +120,23 @@ def inference_key(config: RunConfig) -> str:
 
     A score off the .01 grid has a grid of its own.
     """
-    settings: dict[str, Any] = {
-        "data": config.data.fingerprint,
-        "eval_split": config.data.eval_split,
-        "scales": config.labels.scales,
-        "flip": config.labels.flip,
-    }
+    data = config.data
+    settings: dict[str, Any] = {"data": data.fingerprint, "eval_split": data.eval_split}
+    settings |= _inference(config.labels)
     if not _is_on_grid(config.labels.background_score):
         settings["off_grid"] = config.labels.background_score
     return json.dumps(settings, sort_keys=True)
+
+
+def _inference(labels: LabelsConfig) -> dict[str, Any]:
+    """Return the settings that have an effect on CAMs of a given network.
+
+    All but `scales` and `flip` count where they are not at their defaults: so ids from before they
+    did stay.
+    """
+    cut = {"background_score", "threshold_range"}  # what is done with CAMs that are there
+    other = labels.model_dump(mode="json", exclude_defaults=True, exclude=cut)
+    return other | {"scales": labels.scales, "flip": labels.flip}
 
 
 @cache

@@ -25,7 +25,6 @@ from wsss.networks.affinity_net import AffinityNet
 from wsss.pool import pool_map
 from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
-from wsss.training.checkpoint import CheckpointFolder
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class LearnAffinity(Training):
         for record in train_affinity(
             affinity_net(self.chain, place), dataset.samples(self.chain.label_split),
             confident, walk, device=place.process.device,
-            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
+            checkpoints=self.own_checkpoints(folder),
             execution=place.execution,
         ):  # fmt: skip
             folder.add_epoch(asdict(record))
@@ -143,7 +142,7 @@ class Walk(PerImage):
         network.pull_training()
         maps.pull({f"{image_id}.npz" for image_id in image_ids})
         model = affinity_net(self.chain, place)
-        if CheckpointFolder(network.checkpoints).restore(model).epoch == 0:
+        if LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch == 0:
             raise LostNetworkError(
                 f"{network.checkpoints}: no readable checkpoint; give the same command again, and "
                 "the affinity network is trained anew"

@@ -18,7 +18,6 @@ from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_g
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab
-from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.segmentation import load_trained, train_segmentation
 
 NUM_GALLERY_IMAGES = 6
@@ -49,17 +48,17 @@ class TrainDeepLab(Training):
             place.process.is_first,
         )
         if first:
-            saved = {"segmentation": config.model_dump(mode="json"), "classes": dataset.classes}
+            saved = {
+                "stage": self.rel, "segmentation": config.model_dump(mode="json"),
+                "classes": dataset.classes,
+            }  # fmt: skip
             write_json(folder.path / "config.json", saved)
-        samples, num_classes = (
-            dataset.samples(self.chain.run.data.train_split),
-            len(dataset.classes),
-        )
-        label_maps = self.label_maps(place, [sample.image_id for sample in samples])
+        samples = dataset.samples(self.chain.run.data.train_split)
+        num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
         for record in train_segmentation(
             build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
-            label_maps, num_classes, process=place.process, execution=place.execution,
-            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
+            self.label_maps(place, ids), num_classes, process=place.process,
+            execution=place.execution, checkpoints=self.own_checkpoints(folder),
         ):  # fmt: skip
             if first:
                 folder.add_epoch(asdict(record))
@@ -122,7 +121,8 @@ class Predict(PerImage):
         config, dataset = self.chain.segmentation, VocDataset(place.data)
         network = place.store.folder(TrainDeepLab(self.chain).rel)
         network.pull_training()
-        model = load_trained(CheckpointFolder(network.checkpoints), config, len(dataset.classes))
+        checkpoints = TrainDeepLab(self.chain).own_checkpoints(network)
+        model = load_trained(checkpoints, config, len(dataset.classes))
         target = place.store.folder(self.images_rel).path
         for path in write_segmentation(
             model, unlabelled(dataset, image_ids), config, target, device=place.process.device

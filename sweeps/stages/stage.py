@@ -22,6 +22,7 @@ from wsss.training.execution import Execution
 from wsss.training.prior import PriorLimits
 
 if TYPE_CHECKING:
+    from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.process import Process
 
 T = TypeVar("T")
@@ -159,6 +160,14 @@ class Stage(ABC):
 
 class Training(Stage):
     """A stage with epochs and checkpoints. Its result names its last one as `checkpoint`."""
+
+    def own_checkpoints(self, folder: Folder) -> "CheckpointFolder":
+        """Return its checkpoints, which say that they are its own, and are shared as they come."""
+        from wsss.training.checkpoint import CheckpointFolder
+
+        return CheckpointFolder(
+            folder.checkpoints, owner=self.rel, after_save=lambda _: folder.share()
+        )
 
     def is_done(self, place: Place) -> bool:
         """Whether it is trained to its end, and its network is whole."""

@@ -15,7 +15,6 @@ from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.dead_maps import find_dead_maps
 from wsss.training.prior import PriorWarning
 
@@ -67,7 +66,7 @@ class TrainCam(Training):
         epoch = 0.0
         for record in train_cam(
             model, config, samples, num_classes, process=place.process,
-            checkpoints=CheckpointFolder(folder.checkpoints, after_save=lambda _: folder.share()),
+            checkpoints=self.own_checkpoints(folder),
             execution=place.execution, limits=place.conduct.limits,
         ):  # fmt: skip
             if isinstance(record, PriorWarning):
@@ -128,7 +127,7 @@ def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
     # Of a checkpoint, no initial weights or statistics are left.
     network = config.network.model_copy(update={"weights": "none"})
     model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
-    epochs = CheckpointFolder(folder.checkpoints).restore(model).epoch
+    epochs = TrainCam(config).own_checkpoints(folder).restore(model).epoch
     if epochs < config.train.epochs:
         raise LostNetworkError(
             f"{folder.checkpoints}: {epochs} of {config.train.epochs} epochs can be read"

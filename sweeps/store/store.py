@@ -340,13 +340,16 @@ def open_store(place: str | Path) -> Store:
     """Return the store at a folder or at s3://bucket/prefix: the one setting of where things are.
 
     A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
-    any other kind of URL, or without a folder for the mirror.
+    any other kind of URL, a path that is no folder, or without a folder for the mirror.
     """
     text = str(place)
     if "://" not in text:
         if text.startswith("s3:"):  # s3://bucket as a Path
             raise StoreError(f"{text}: not an object store; write s3://bucket/prefix")
-        return Store(Path(text))
+        path = Path(text)
+        if not path.is_dir() and (path.exists() or path.is_symlink()):
+            raise StoreError(f"{path}: a file or broken link; give a folder with --store")
+        return Store(path)
     from sweeps.store.remote import Remote
 
     url = text.rstrip("/")
@@ -365,7 +368,15 @@ def open_store(place: str | Path) -> Store:
 
 def _check_label(path: Path, rel: str) -> None:
     """Raise StoreError if a folder says that it holds another stage than `rel`."""
-    held = (read_json(path / LABEL) or {}).get("stage", rel)
+    label = path / LABEL
+    if not label.exists():
+        return
+    try:
+        held = json_files.read_json(label)["stage"]
+    except (ValueError, TypeError, KeyError):
+        raise StoreError(
+            f"{label}: damaged, so nothing says what the folder holds; choose another folder"
+        ) from None
     if held != rel:
         room = rel.partition("/")[0]
         raise StoreError(

@@ -5,7 +5,6 @@ later knows them. docs/tables.md shows a file.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
 from wsss.overrides import ConfigError, parse_assignments, read_tree
-from wsss.printable import one_line, quoted
+from wsss.printable import as_word, one_line, quoted
 
 MAX_CELLS = 1000
 SWEEP_KEY = "own_tables"
@@ -185,7 +184,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
         if key in axes:
             raise ConfigError(f"--grid gives {quoted(key)} twice; put all its values into one")
         axes[key] = parse_assignments([f"{key}=[{values}]"], option="--grid")[key]
-        labels = [_label(value) for value in axes[key]]
+        labels = [as_word(value) for value in axes[key]]
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"--grid {quoted(word)} gives {label} twice; give it once")
@@ -207,10 +206,10 @@ def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
     *row_keys, last = axes
     if not as_matrix:
         row_keys.append(last)
-    columns = {_label(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
+    columns = {as_word(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
     rows = [
         {
-            "labels": [_label(v) for v in values],
+            "labels": [as_word(v) for v in values],
             "settings": dict(zip(row_keys, values, strict=True)),
         }
         for values in itertools.product(*(axes[key] for key in row_keys))
@@ -232,7 +231,3 @@ def _short_names(axes: Collection[str]) -> dict[str, str]:
     return {
         key: name if short.count(name) == 1 else key for key, name in zip(axes, short, strict=True)
     }
-
-
-def _label(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""A SQLite file of MLflow, looked at and put right without MLflow."""
+"""A database of MLflow, looked at and, if it is a SQLite file, put right without MLflow."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -27,6 +27,20 @@ def check_file(path: Path) -> None:
     """
     with _locked(path):
         pass
+
+
+def check_server(uri: str) -> None:
+    """Raise what its driver raises if a database does not let this process in.
+
+    MLflow would try for two minutes, and say nothing meanwhile.
+    """
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def move_artifacts(path: Path, before: str, now: str) -> None:

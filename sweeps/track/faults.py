@@ -106,7 +106,8 @@ FAULTS = (
           f"correct {VARIABLE}: it is the address under which the browser shows MLflow, up to `#`"),
     Fault(r"HTTP request was sent to (?:an )?HTTPS", "the server speaks https",
           f"write https:// in {VARIABLE}"),
-    Fault(r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:",
+    Fault(r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:"
+          r"|Exceeded \d+ redirects",
           r"something other than MLflow answers \1",
           f"correct {VARIABLE}, or log in where a proxy asks for it"),
     # The way to a server
@@ -128,7 +129,9 @@ FAULTS = (
           f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
     Fault(r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
           r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
-          r"|could not connect|connection to server|ConnectionError", "nobody answers",
+          r"|could not connect|connection to server|ConnectionError"
+          r"|server closed the connection|terminating connection|Lost connection|has gone away",
+          "nobody answers",
           f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
     # What is in MLflow
     Fault(r"maintenance mode", "MLflow keeps no runs in plain folders any more",

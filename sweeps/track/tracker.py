@@ -419,7 +419,7 @@ def open_client(uri: str) -> MlflowClient:
     """Return a client; a SQLite file that does not exist is made first, whole, by one process.
 
     Raises TrackingError for an address that cannot be one, sqlite3.Error for a file that cannot be
-    written to, and what MLflow raises.
+    written to, and what MLflow or a database's driver raises.
 
     MLflow makes the tables of a new file in many steps, over seconds. A process killed meanwhile
     leaves a file which MLflow refuses for ever, so it is made under another name.
@@ -428,6 +428,8 @@ def open_client(uri: str) -> MlflowClient:
     if path := sqlite_file(uri):
         _make_whole(path)
         database.check_file(path)
+    elif is_database(uri):
+        database.check_server(uri)
     return MlflowClient(uri)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsss.commands import command
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import DataError, VocDataset, files_of
-from wsss.printable import first_of, one_line
+from wsss.printable import counted, first_of, one_line
 
 
 class OfficialSplit(NamedTuple):
@@ -152,7 +152,8 @@ def _compare_with_official(report: SplitReport, root: Path, split: str, ids: lis
             f"{command('wsss', 'data', 'prepare', anew)}"
         )
     else:
-        report.notes.append(f"{split}: {len(ids)} images, VOC 2012 has {official.num_images}")
+        have = counted(len(ids), "image")
+        report.notes.append(f"{split}: {have}, VOC 2012 has {official.num_images:,}")
 
 
 def _find_overlaps(report: SplitReport, ids: dict[str, list[str]]) -> None:
@@ -184,4 +185,5 @@ def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
 
 
 def _named(ids: list[str]) -> str:
-    return f"{len(ids)} images ({first_of([one_line(image_id) for image_id in ids], SHOWN)})"
+    shown = first_of([one_line(image_id) for image_id in ids], SHOWN)
+    return f"{counted(len(ids), 'image')} ({shown})"

@@ -19,16 +19,17 @@ VOC_CLASSES: tuple[str, ...] = (
 IGNORE_INDEX = 255
 """Mask value of object borders and difficult regions; such pixels are never scored."""
 
-RESERVED = {"background": 0, "bg": 0, "ignore": IGNORE_INDEX, "void": IGNORE_INDEX}
-"""Names that other tools list among the classes, without '_' -> their label, which has no line."""
+RESERVED = {"background", "bg", "ignore", "void", "unlabeled", "unlabelled", "none", "nothing"}
+"""Names, without '_', that other tools list among the classes, and which are none of ours."""
 
 CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 
 NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
 
 CLASS_LIST = "classes.txt"
-FOREIGN_LISTS = ("class_names.txt", "label_names.txt", "labels.txt", "labelmap.txt")
-"""Where labelme and CVAT write the classes. VOC's own data set has none of them."""
+FOREIGN_LIST = re.compile(r"(class(es)?|categories|label(s|map)?|obj)([_-]?names)?\.(txt|names)",
+                          re.IGNORECASE)  # fmt: skip
+"""As labelme, CVAT and YOLO call their lists of classes. VOC's own data set has none."""
 MAX_LIST_BYTES = 1 << 20
 """Of classes.txt; 254 names of 80 characters are far below."""
 
@@ -73,7 +74,8 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     list says that it is not VOC.
     """
     if not has_class_list(root):
-        if foreign := next((name for name in FOREIGN_LISTS if (root / name).is_file()), None):
+        names = sorted(path.name for path in root.glob("*.*") if path.is_file())
+        if foreign := next(filter(FOREIGN_LIST.fullmatch, names), None):
             raise ClassListError(
                 f"{root / CLASS_LIST}: missing, but there is {foreign}; write its names there, one "
                 "a line in the order of the labels, without background (label 0)"
@@ -102,11 +104,10 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
             "line, without background"
         )
     for name in names:
-        reserved = RESERVED.get(re.sub(r"[\W_]", "", name).casefold())
-        if reserved is not None:
+        if re.sub(r"[\W_]", "", name).casefold() in RESERVED:
             raise ClassListError(
-                f"{path}: {quoted(name)} is label {reserved} of every data set and no class; "
-                "remove the name: the first class is label 1"
+                f"{path}: {quoted(name)} is no class, as background is label 0 of every data set "
+                f"and what is ignored {IGNORE_INDEX}; remove the line: the first name is label 1"
             )
         if not CLASS_NAME.fullmatch(name):
             raise ClassListError(

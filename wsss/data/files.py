@@ -42,7 +42,7 @@ def read_text(path: Path, limit: int, refusal: type[ForeseenError]) -> str:
 
 
 def what_is_there(path: Path) -> str:
-    """Say in a few words what stands in a file's place, or beside it under another ending."""
+    """Say in a few words what stands in a file's place, or beside it under another spelling."""
     if path.is_dir():
         return "a folder"
     if path.exists():
@@ -51,6 +51,8 @@ def what_is_there(path: Path) -> str:
         return "a broken link"
     if not path.parent.exists():
         return f"no folder {path.parent.name}"
-    beside = (f"{path.stem}{e}" for ending in OTHER_ENDINGS for e in (ending, ending.upper()))
+    stems = dict.fromkeys((path.stem, path.stem.lower(), path.stem.upper()))
+    endings = [e for ending in OTHER_ENDINGS for e in (ending, ending.upper())]
+    beside = (f"{stem}{ending}" for stem in stems for ending in endings)
     found = next((name for name in beside if path.with_name(name).exists()), None)
     return f"no file, but {found}" if found else "no file"

@@ -50,7 +50,7 @@ def require_size(path: Path, mask: NDArray[np.uint8], size: tuple[int, int]) -> 
     height, width = mask.shape
     if (width, height) == size:
         return
-    turned = "; the image is turned by an EXIF tag, so turn the mask" * ((height, width) == size)
+    turned = "; turn the mask, or the image if its EXIF tag is wrong" * ((height, width) == size)
     raise DataError(
         f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; a mask has "
         "its image's size"

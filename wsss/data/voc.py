@@ -177,7 +177,7 @@ class VocDataset:
             raise DataError(
                 f"{self.root}: {len(lacking)} of {len(image_ids)} images have no mask, first "
                 f"{lacking[0]}; add SegmentationClass/{lacking[0]}.png and the others, or leave "
-                "out what trains on masks"
+                "out the labels `masks` (the supervised bound), as in `sweeps headline none`"
             )
         return [self.mask_path(image_id) for image_id in image_ids]
 

@@ -132,10 +132,12 @@ def _is_safetensors(path: Path) -> bool:
 def _reason(error: Exception) -> str:
     """Return in a few words why torch refuses a file."""
     text = str(error)
-    if "pickle protocol" in text:
-        return "it is a pickle that torch.save did not write"
     if code := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it is a pickle that needs code to be run: {code[1]}"
+    if "PytorchStreamReader" in text:
+        return "it is cut off or damaged; get it again"
+    if "pickle protocol" in text or text.startswith("Weights only load failed"):
+        return "it is not what torch.save writes"
     return printable((text.splitlines() or [type(error).__name__])[0])[:120]
 
 

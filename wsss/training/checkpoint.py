@@ -36,17 +36,20 @@ class Position(NamedTuple):
 
 
 class OtherNetworkError(ForeseenError, RuntimeError):
-    """A whole checkpoint of a network with other parts or sizes."""
+    """A whole checkpoint of another training, or of a network with other parts or sizes."""
 
 
 class CheckpointFolder:
     """Checkpoints in one folder, newest last, named as checkpoint_names.py says.
 
+    owner: the training that they are of, which each says itself; "": any.
     after_save: called with each checkpoint that is whole on disk, as to copy it elsewhere.
     """
 
-    def __init__(self, folder: Path, *, after_save: Callable[[Path], None] | None = None) -> None:
-        self.folder, self.after_save = folder, after_save
+    def __init__(
+        self, folder: Path, *, owner: str = "", after_save: Callable[[Path], None] | None = None
+    ) -> None:
+        self.folder, self.owner, self.after_save = folder, owner, after_save
 
     def paths(self) -> list[Path]:
         """Return the checkpoints on disk, oldest first."""
@@ -60,6 +63,7 @@ class CheckpointFolder:
         within = position.iteration if position.rows else None
         path = self.folder / checkpoint_name(position.epoch, within)
         state = {
+            "owner": self.owner,
             "position": list(position),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -85,7 +89,7 @@ class CheckpointFolder:
         """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
 
         A broken file is reported and renamed to `*.broken`; the one before it is used instead.
-        Raises OtherNetworkError for one that is whole and does not fit the model.
+        Raises OtherNetworkError for one that is whole and of another training.
         """
         model_before = copy.deepcopy(model.state_dict())
         optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
@@ -94,6 +98,7 @@ class CheckpointFolder:
                 _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 position = Position(*state["position"])
+                self._require_own(path, state.get("owner", ""))
                 _require_fitting(path, state["model"], model_before)
                 model.load_state_dict(state["model"])
                 if optimizer is not None:
@@ -114,6 +119,14 @@ class CheckpointFolder:
                 continue
             return position
         return Position(0, 0)
+
+    def _require_own(self, path: Path, owner: str) -> None:
+        """Raise OtherNetworkError for a checkpoint that says that it is of another training."""
+        if owner and self.owner and owner != self.owner:
+            raise OtherNetworkError(
+                f"{path}: of another training ({owner}, not {self.owner}); put this training's own "
+                "checkpoint back, or delete the file to train from the one before it"
+            )
 
 
 def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
