@@ -171,7 +171,9 @@ class _Weighed:
         mine, theirs = values[reference], values[self.table.baseline]
         mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
         common = sorted(mine.keys() & theirs.keys())
-        of_images = results.image_difference([own[s] for s in common], [base[s] for s in common])
+        against = None
+        if own != base:
+            against = results.against([own[s] for s in common], [base[s] for s in common])
         trials = self.plan.cell_trials[reference]
         return CellReport(
             reference=reference,
@@ -187,13 +189,9 @@ class _Weighed:
             seed_interval=_bounds(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
-            image_difference=None if own == base else of_images,
+            image_difference=against[0] if against else None,
             better_over_seeds=None if own == base else _better(mine, theirs),
-            better_over_images=(
-                None
-                if own == base
-                else results.better([own[s] for s in common], [base[s] for s in common])
-            ),
+            better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
                 f"seed {seed}: {failure['kind']}: {failure['message']}"
