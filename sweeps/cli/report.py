@@ -100,7 +100,8 @@ def _with_tables(sweep: "Sweep", tables: list[str] | None, seeds: int | None) ->
     names = tuple(
         table.name for table in find_tables(tables or sweep.table_names, sweep.own_tables)
     )
-    return dataclasses.replace(sweep, table_names=names, num_seeds=seeds or sweep.num_seeds)
+    num_seeds = seeds or sweep.num_seeds
+    return dataclasses.replace(sweep, table_names=names, num_seeds=num_seeds, part_of=sweep.name)
 
 
 def _log(store: "Store", report: "Report", folder: Path) -> None:

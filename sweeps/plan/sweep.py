@@ -42,6 +42,8 @@ class Sweep:
     num_eval_images: int
     own_tables: tuple[Table, ...] = ()
     """Those that are none of the project's."""
+    part_of: str = ""
+    """The sweep in the store whose tables these are some of; empty for one of its own."""
 
     @property
     def name(self) -> str:

@@ -198,6 +198,7 @@ class _Weighed:
                 for seed, run in own.items()
                 if (failure := results.by_id[run].failure)
             ),
+            dead={seed: dead for seed, run in own.items() if (dead := results.by_id[run].dead)},
             seconds=sum(results.by_id[run].seconds for run in own.values()),
             links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
         )
