@@ -37,8 +37,8 @@ _AS_WRITTEN = {
     "alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
 }  # fmt: skip
 _LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
-_LAMBDA = re.compile(r"(?<![\w.])lambda\\_(b?s)(?!\w)")
-"""In words, after escaping; not in the name of a setting such as transfer.lambda_s."""
+_LAMBDA = re.compile(r"(?<![\w./-])lambda\\_(b?s)(?![\w-])")
+"""In words, after escaping; not in names: of a setting (transfer.lambda_s), a table, a path."""
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 

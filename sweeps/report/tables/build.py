@@ -252,7 +252,7 @@ def _provenance(sweep: Sweep, store: Store, results: Results) -> tuple[tuple[str
     ]
     for key in dict.fromkeys(key for env in environments for key in env):
         counts = Counter(str(env.get(key)) for env in environments)
-        mixed = ", ".join(f"{value} ({n} trials)" for value, n in counts.most_common())
+        mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
 

@@ -128,7 +128,7 @@ def _levels(cells: Cells) -> list[str]:
     ]
     if not found:
         reasons = [level.reason.partition(": ")[0] for level in judged.values()]
-        return [f"Level or shape: {listed(list(dict.fromkeys(reasons)))}."]
+        return [f"Level or shape: {'; '.join(dict.fromkeys(reasons))}."]
     return [f"Level or shape, of {counted(len(judged), 'difference')}. {' '.join(found)}"]
 
 

@@ -187,8 +187,9 @@ class Report:
     def title(self) -> str:
         """The heading."""
         names = self.sweep.table_names
-        return (
-            f"Table {names[0]}: does it hold?"
-            if len(names) == 1
-            else (f"Tables {', '.join(names)}: do they hold?")
-        )
+        cells = [cell for table in self.tables for cell in table.cells.values()]
+        if not any(cell.comparable and cell.paper is not None for cell in cells):
+            question = "does any cell differ?"
+        else:
+            question = "does it hold?" if len(names) == 1 else "do they hold?"
+        return f"{'Table' if len(names) == 1 else 'Tables'} {', '.join(names)}: {question}"
