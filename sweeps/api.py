@@ -55,7 +55,9 @@ class SweepResults:
 
         Raises StoreError if the trial is not finished.
         """
-        return load_image_counts(self.store.run(run_id))
+        run = self.store.run(run_id)
+        image_ids, fixed = load_image_counts(run, "fixed")
+        return RunImageCounts(image_ids, fixed, load_image_counts(run, "best")[1])
 
     def threshold_counts(self, run_id: str) -> ThresholdCounts:
         """Return the confusion counts of each image at every threshold, which all figures come of.

@@ -8,7 +8,8 @@ import pytest
 from finished import finished_sweep
 
 from sweeps.plan.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
-from sweeps.plan.sweep import Sweep, run_command, save_sweep
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, write_json
 from wsss.overrides import apply_overrides

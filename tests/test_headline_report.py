@@ -5,7 +5,9 @@ import csv
 import io
 import json
 import re
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from PIL import Image
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, make_chains
+from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import make_sweep
 from sweeps.report.csv_file import csv_text
 from sweeps.report.document import Document
+from sweeps.report.headline.answer import answer
 from sweeps.report.headline.build import HeadlineReport, build_headline_report
 from sweeps.report.headline.document import headline_document
 from sweeps.report.html import html
@@ -27,6 +31,7 @@ from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.mask import write_label_png
 from wsss.data.voc import VocDataset
+from wsss.overrides import parse_assignments
 from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 
@@ -81,6 +86,27 @@ def report(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> HeadlineRep
 @pytest.fixture(scope="module")
 def document(report: HeadlineReport) -> Document:
     return headline_document(report)
+
+
+def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
+    drawn: Path, report: HeadlineReport, tmp_path: Path
+) -> None:
+    found = answer(report)
+    assert found.question == "Does the paper's headline hold on this data and at this scale?"
+    assert found.answer.startswith("Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU")
+    full = answer(replace(report, scale=Scale((), other_classes=False)))
+    assert "-23.80 to the paper's 67.3, in one training" in full.answer
+    headline = planned(drawn, "none", "masks")
+    one = build_headline_report(headline, Store(tmp_path))
+    assert answer(one).answer.endswith("image labels is finished. 2 networks missing.")
+    words = shlex.split(found.command)
+    words = words[words.index("headline") + 1 :]
+    assert words[:5] == ["none", "pamr", "masks", "--cell", "best"]
+    asked = parse_assignments(
+        [word for at, word in enumerate(words) if words[at - 1] == "--set-segmentation"]
+    )
+    assert asked == {"rng_seed": 1}
+    assert words[-4:-1] == ["--eval-split", "val", "--store"]
 
 
 def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -> None:

@@ -8,7 +8,13 @@ import pytest
 import reference
 from finished import finish, finished_sweep, made_up_counts
 
-from sweeps.evidence.image_counts import count_images, load_image_counts, save_image_counts
+from sweeps.evidence.image_counts import (
+    PARTS,
+    THRESHOLDS,
+    count_images,
+    load_image_counts,
+    save_image_counts,
+)
 from sweeps.plan.trials import Trial
 from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.evaluation.confusion import ThresholdCounts
@@ -55,28 +61,28 @@ def test_intersection_and_union_are_those_of_a_slow_count() -> None:
 
 
 def test_they_sum_to_the_miou_of_the_run(run: RunFolder) -> None:
-    saved, found = run.metrics(), load_image_counts(run)
+    saved = run.metrics()
+    fixed, best = (load_image_counts(run, threshold)[1] for threshold in THRESHOLDS)
     assert saved is not None
-    assert found.fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
-    assert found.best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
+    assert fixed.miou() == pytest.approx(saved["miou_fixed"], abs=1e-9)
+    assert best.miou() == pytest.approx(saved["miou_best"], abs=1e-9)
     counts = made_up_counts(6, 0.7, rng_seed=0)
     total = counts.image_confusions(0.15).sum(0)
-    assert found.fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
+    assert fixed.miou() == pytest.approx(100 * reference.miou(total), abs=1e-9)
 
 
 def test_what_is_written_is_what_is_read(run: RunFolder) -> None:
     computed = count_images(made_up_counts(9, 0.6, rng_seed=1), fixed=0.15, best=0.4)
     save_image_counts(run.path, computed)
-    read = load_image_counts(run)
-    assert read.image_ids == computed.image_ids
-    for name in ("fixed", "best"):
-        for part in ("intersection", "union"):
-            first, other = (getattr(getattr(found, name), part) for found in (computed, read))
+    for name in THRESHOLDS:
+        image_ids, read = load_image_counts(run, name)
+        assert image_ids == computed.image_ids
+        for part in PARTS:
+            first, other = (getattr(found, part) for found in (getattr(computed, name), read))
             np.testing.assert_array_equal(first, other)
 
 
 def test_the_file_is_small_compressed_and_without_pickle(run: RunFolder) -> None:
-    save_image_counts(run.path, load_image_counts(run))
     path = run.path / "image_counts.npz"
     with np.load(path, allow_pickle=False) as data:
         assert set(data.files) == {
@@ -92,10 +98,10 @@ def test_broken_or_missing_counts_are_refused_by_file_with_the_remedy(
     run: RunFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="not finished; run its table"):
-        load_image_counts(RunFolder(tmp_path / "runs" / "nothing"))
+        load_image_counts(RunFolder(tmp_path / "runs" / "nothing"), "fixed")
     (run.path / "image_counts.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"image_counts\.npz: cannot be read .* delete"):
-        load_image_counts(run)
+        load_image_counts(run, "fixed")
     (run.path / "image_counts.npz").unlink()
     with pytest.raises(StoreError, match=r"counts\.npz: cannot be read"):
-        load_image_counts(run)
+        load_image_counts(run, "best")

@@ -13,7 +13,8 @@ from torchvision.models import mobilenet_v2
 from typer.testing import CliRunner
 
 from sweeps.cli import app, method
-from sweeps.plan.sweep import make_sweep, run_command
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import make_sweep
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from wsss.commands import command, own_command, own_words

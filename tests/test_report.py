@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from sweeps.cli.report import report as report_command
 from sweeps.plan.chain import counts_id
-from sweeps.plan.sweep import Sweep, make_sweep, run_command
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
@@ -29,6 +30,7 @@ from sweeps.report.tables.model import Measure, Report
 from sweeps.report.write import FORMATS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
+from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
@@ -211,15 +213,18 @@ def test_classes_are_compared_as_the_stored_counts_have_them(
         total = counts.image_confusions(0.15).sum(0)
         ious.append(100 * np.diag(total) / (total.sum(0) + total.sum(1) - np.diag(total)))
     assert classes.ours == pytest.approx(np.mean(ious, axis=0))
+    assert classes.absent == ()
     for name in ("html", "md"):
         assert "IoU per class: III" in outputs[name].replace("\\", "")
+        assert "In no scored image" not in outputs[name]
 
 
 def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("III",), 3)
     fill(store, sweep, share)
     for path in store.root.glob("runs/*/done.json"):
-        path.write_text(path.read_text().replace("tvmonitor", "screen"))
+        done = json.loads(path.read_text().replace("tvmonitor", "screen"))
+        path.write_text(json.dumps(done | {"miou_held_out": done["miou_best"] + 1}))
     found = build_report(sweep, store)
     (table,) = found.tables
     assert table.answer.question == "Does any cell of Table III differ from III[no,no]?"
@@ -231,6 +236,7 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert '<td class="right faint">49.12</td>' in page
     assert "printed in the paper" not in page
     assert "neither confirm nor refute" in text
+    assert "Held-out can be above best, as here" in " ".join(text.split())
 
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:
@@ -458,6 +464,17 @@ def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> 
     lines = csv_lines((store.root / "both" / "report.csv").read_text())
     assert lines["IV[yes,yes,yes]"]["mean_miou"] == lines["III[no,no]"]["mean_miou"] != ""
     assert lines["IV[no,no,no]"]["mean_miou"] == ""
+
+
+def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_path: Path) -> None:
+    store, table = Store(tmp_path), replace(TABLES["VI"], name="mine", baseline="mine[no,no]")
+    sweep = replace(finished_sweep(("III",), 1), table_names=("III", "mine"), own_tables=(table,))
+    save_sweep(store, sweep)
+    code, output = reported("mine", "--store", str(tmp_path), "--no-log")
+    assert code == 0
+    words = output.split()
+    (own,) = read_tables(Path(words[words.index("--table") + 1]))
+    assert own == table
 
 
 @pytest.mark.parametrize(

@@ -115,9 +115,9 @@ def test_symbols_of_the_paper_stand_in_heads_and_labels_alone() -> None:
     grid = Grid("t", ("M_e", "lambda_bs"), (Column("M_d"),), (RowGroup("", (row,)),))
     text = latex(document(grid, number="III"))
     assert r"$M_e$ & $\lambda_{bs}$ & $M_d$ \\" in text
-    words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s"))
-    assert r"$\lambda_s$ = $\lambda_{bs}$, by transfer.lambda\_s" in latex(words)
-    assert "λ_s = λ_bs, by transfer.lambda_s" in html(words)
+    words = document(Text("lambda_s = lambda_bs, by transfer.lambda_s, grid-lambda_s"))
+    assert r"$\lambda_s$ = $\lambda_{bs}$, by transfer.lambda\_s, grid-lambda\_s" in latex(words)
+    assert "λ_s = λ_bs, by transfer.lambda_s, grid-lambda_s" in html(words)
     assert "lambda_s = lambda_bs" in as_text(words)
     assert r"\checkmark &  & yes \\" in text
 
@@ -141,7 +141,7 @@ def test_the_tables_alone_are_what_the_latex_document_holds_without_its_words() 
 
 
 def test_a_question_has_its_answer_and_a_command_that_survives_copying() -> None:
-    command = "sweeps run V --seeds 3 --store " + "long/" * 20
+    command = "sweeps run V --table lambda_s --store " + "long/" * 20
     found = rendered(document(Strip("Does V hold?", "Cannot tell.", "open", command)))
     for form, text in found.items():
         assert "Does V hold?" in text

@@ -12,10 +12,10 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
+from sweeps.evidence.noise_range import range_of_noise
 from sweeps.evidence.seeds import (
     holm,
     mean_sd,
-    range_of_noise,
     seed_differences,
     seed_interval,
     tost,
@@ -279,6 +279,9 @@ def test_an_estimated_sd_widens_the_range_as_in_the_published_table() -> None:
     # Studentised range, upper 5 %: 3.77 for 3 groups and 12 degrees of freedom, 3.31 for infinite.
     assert range_of_noise(1.0, 3, df=12).upper == pytest.approx(3.77, abs=0.005)
     assert range_of_noise(1.0, 3).upper == pytest.approx(3.31, abs=0.005)
+    for k, df in ((16, 1), (4, 4), (100, 891)):
+        expected = scipy_stats.studentized_range.ppf(0.95, k, df)
+        assert range_of_noise(1.0, k, df=df).upper == pytest.approx(expected, rel=1e-5)
 
 
 def test_range_without_noise_or_with_one_cell_is_zero() -> None:

@@ -9,7 +9,8 @@ from finished import fill, finished_sweep
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from sweeps.plan.sweep import Sweep, load_sweep, run_command
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.store.store import Store
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import define_tables, definition, grid_table, parse_grid, read_tables

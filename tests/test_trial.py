@@ -14,7 +14,7 @@ import pytest
 import reference
 from PIL import Image
 
-from sweeps.evidence.image_counts import load_image_counts
+from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
 from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import make_plan
@@ -351,11 +351,13 @@ def test_another_score_trains_nothing_and_infers_the_gallery_alone_with_figures_
             root / "runs" / run_id(other) / name for root in (store, tmp_path / "anew")
         )
         assert first.read_bytes() == second.read_bytes()
-    one, two = (
-        load_image_counts(Store(root).run(run_id(other))) for root in (store, tmp_path / "anew")
-    )
-    assert (one.fixed.union == two.fixed.union).all()
-    assert (one.best.intersection == two.best.intersection).all()
+    for threshold in THRESHOLDS:
+        (_, one), (_, two) = (
+            load_image_counts(Store(root).run(run_id(other)), threshold)
+            for root in (store, tmp_path / "anew")
+        )
+        assert (one.union == two.union).all()
+        assert (one.intersection == two.intersection).all()
 
 
 def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(

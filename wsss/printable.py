@@ -39,6 +39,8 @@ def printable(text: str) -> str:
 
     They move a terminal's cursor or clear it, and marks of direction make text read as another.
     """
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c in KEPT else c.encode("unicode_escape").decode() for c in text
     )

@@ -195,10 +195,10 @@ def _wrong_figures(trial: Trial, store: Store, metrics: dict[str, Any]) -> Itera
         if not _same(getattr(score, field.name), metrics[field.name]):
             yield field.name
     cut = count_images(counts, fixed=score.fixed_threshold, best=score.best_threshold)
-    kept = load_image_counts(store.run(trial.run_id))
     for name in THRESHOLDS:
-        ours, theirs = getattr(cut, name), getattr(kept, name)
-        if cut.image_ids != kept.image_ids or not (
+        ours = getattr(cut, name)
+        image_ids, theirs = load_image_counts(store.run(trial.run_id), name)
+        if cut.image_ids != image_ids or not (
             np.array_equal(ours.intersection, theirs.intersection)
             and np.array_equal(ours.union, theirs.union)
         ):

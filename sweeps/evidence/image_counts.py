@@ -6,6 +6,7 @@ counting it again from all thresholds does. Legend: N images, L labels.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from wsss.labels.cam_files import BROKEN
 COUNTS = "counts.npz"
 """All counted pixels of a training, in a folder of their own."""
 FILE_NAME = "image_counts.npz"
-THRESHOLDS = ("fixed", "best")
+Threshold = Literal["fixed", "best"]
+THRESHOLDS: tuple[Threshold, ...] = ("fixed", "best")
+PARTS = ("intersection", "union")
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ def save_image_counts(folder: Path, counts: RunImageCounts) -> None:
     arrays = {
         f"{name}_{part}": getattr(getattr(counts, name), part)
         for name in THRESHOLDS
-        for part in ("intersection", "union")
+        for part in PARTS
     }
     with whole_or_absent(folder / FILE_NAME) as partial, partial.open("wb") as file:
         np.savez_compressed(file, image_ids=np.array(counts.image_ids), **arrays)
 
 
-def load_image_counts(run: RunFolder) -> RunImageCounts:
-    """Read a finished run's image_counts.npz.
+def load_image_counts(run: RunFolder, threshold: Threshold) -> tuple[tuple[str, ...], ImageCounts]:
+    """Read (image ids [N], counts [N, L]) of a finished run at one of its thresholds.
 
     Raises StoreError if the run is not finished, or its file is missing or broken.
     """
@@ -80,16 +83,10 @@ def load_image_counts(run: RunFolder) -> RunImageCounts:
     if not path.exists() and run.metrics() is None:
         raise StoreError(f"{run.path}: not finished; run its table first")
     try:
-        return _read(path)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
+            return tuple(data["image_ids"].tolist()), counts
     except BROKEN as error:
         raise StoreError(
             f"{path}: cannot be read ({error}); delete {run.path} and run its table again"
         ) from None
-
-
-def _read(path: Path) -> RunImageCounts:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        fixed, best = (
-            ImageCounts(data[f"{name}_intersection"], data[f"{name}_union"]) for name in THRESHOLDS
-        )
-        return RunImageCounts(tuple(str(name) for name in data["image_ids"]), fixed, best)

@@ -5,7 +5,7 @@ are resamples. What another training would change is seed noise, see `sweeps.evi
 two are never added up or mixed. `argmax_stability`, at the end, is the one function that draws
 seeds.
 
-Legend: N images, L labels (21), R resamples, S seeds.
+Legend: N images, L labels (21), R resamples, S seeds, M runs.
 """
 
 from collections.abc import Sequence
@@ -59,8 +59,8 @@ class ImageCounts:
 
     def miou(self) -> float:
         """Return the mIoU of all images in percent, over the labels that occur."""
-        every_image = np.ones((1, self.num_images))
-        return float(_mious(every_image, self.intersection, self.union)[0])
+        every_image = np.ones((self.num_images, 1))
+        return float(_mious(every_image, [self])[0, 0])
 
 
 class Resamples:
@@ -81,27 +81,31 @@ class Resamples:
 
         Raises ValueError for another number of images, or a resample without labelled pixels.
         """
-        if run.num_images != self.counts.shape[1]:
-            raise ValueError(
-                f"a run over {run.num_images} images, resamples of {self.counts.shape[1]}: "
-                "score all runs on the same images"
-            )
-        if run not in self._known:
-            size = max(1, CHUNK_WEIGHTS // run.num_images)
-            chunks = [
-                _mious(self.counts[at : at + size], run.intersection, run.union)
-                for at in range(0, len(self.counts), size)
-            ]
-            mious = np.concatenate(chunks)
-            mious.setflags(write=False)
-            self._known[run] = mious
-        return self._known[run]
+        return self._all_mious([run])[0]
 
     def mean_mious(self, runs: Sequence[ImageCounts]) -> FloatArray:
         """Return the mean-over-seeds mIoU in each resample, the same images for all: [R]."""
         if not runs:
             raise ValueError("no runs to average; leave cells without results out")
-        return np.mean([self.mious(run) for run in runs], axis=0)
+        return np.mean(self._all_mious(runs), axis=0)
+
+    def _all_mious(self, runs: Sequence[ImageCounts]) -> list[FloatArray]:
+        """Return each run's mIoU in each resample: [R] each, worked out together."""
+        num_images = self.counts.shape[1]
+        for run in runs:
+            if run.num_images != num_images:
+                raise ValueError(
+                    f"a run over {run.num_images} images, resamples of {num_images}: "
+                    "score all runs on the same images"
+                )
+        new = [run for run in dict.fromkeys(runs) if run not in self._known]
+        if new:
+            size = max(1, CHUNK_WEIGHTS // num_images)
+            chunks = (self.counts[at : at + size].T for at in range(0, len(self.counts), size))
+            found = np.hstack([_mious(chunk.astype(np.float64, "C"), new) for chunk in chunks])
+            found.setflags(write=False)
+            self._known.update(zip(new, found, strict=True))
+        return [self._known[run] for run in runs]
 
 
 def percentiles(resampled: ArrayLike, level: float = 0.95) -> Interval:
@@ -156,18 +160,25 @@ def resample_counts(num_items: int, num_resamples: int, rng_seed: int) -> NDArra
     return counts
 
 
-def _mious(
-    weights: NDArray[Any], intersection: NDArray[np.int64], union: NDArray[np.int64]
-) -> FloatArray:
-    """[R, N] image weights, [N, L] pixels -> [R] percent. Sums below 2^53 are exact in float64."""
-    occurs = union.any(0)
-    pixels = np.concatenate([intersection[:, occurs], union[:, occurs]], axis=1, dtype=np.float64)
-    inside, either = np.split(weights.astype(np.float64) @ pixels, 2, axis=1)  # [R, L] each
-    num_labels = np.count_nonzero(either, axis=1)  # a resample may lack a rare label
+def _mious(weights: FloatArray, runs: Sequence[ImageCounts]) -> FloatArray:
+    """[N, R] image weights -> [M, R] percent, for M runs. Sums below 2^53 are exact in float64.
+
+    Label by label over the images that show it: most images show two or three of all labels.
+    """
+    inside = np.stack([run.intersection for run in runs], dtype=np.float64)  # [M, N, L]
+    either = np.stack([run.union for run in runs], dtype=np.float64)
+    ious, num_labels = np.zeros((2, len(runs), weights.shape[1]))  # [M, R] each
+    occurs = np.any(either, axis=0)  # [N, L]
+    for label in np.flatnonzero(occurs.any(0)):
+        shown = occurs[:, label]
+        drawn = weights[shown]  # [images that show it, R]
+        union = either[:, shown, label] @ drawn
+        ious += inside[:, shown, label] @ drawn / np.maximum(union, 1)  # 0 / 1 where it is absent
+        num_labels += union > 0  # a resample may lack a rare label
     if (num_labels == 0).any():
         raise ValueError("images without a labelled pixel; leave those images out")
-    iou = inside / np.maximum(either, 1)  # 0 / 1 where a label is absent
-    return 100 * iou.sum(1) / num_labels
+    mious: FloatArray = 100 * ious / num_labels
+    return mious
 
 
 def _frozen_counts(values: Any, name: str) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> fl
     shift = abs(effect) / sd * math.sqrt(n)
     critical = float(stdtrit(n - 1, 1 - alpha / 2))
     turn, width = shift / critical, 9 / critical  # rejected nearly always below, never above
-    return _over_sample_sds(
+    return over_sample_sds(
         lambda s: ndtr(shift - critical * s) + ndtr(-shift - critical * s),
         n - 1,
         (turn - width, turn, turn + width),
@@ -93,13 +93,13 @@ def tost_power(margin: float, sd: float, n: int, *, alpha: float = 0.05) -> floa
     reach = margin / sd * math.sqrt(n)
     critical = float(stdtrit(n - 1, 1 - alpha))
     turn, width = reach / critical, 9 / critical
-    return _over_sample_sds(
+    return over_sample_sds(
         lambda s: np.maximum(2 * ndtr(reach - critical * s) - 1, 0), n - 1, (turn - width, turn)
     )
 
 
-def _over_sample_sds(
-    share: Callable[[FloatArray], FloatArray], df: int, breaks: tuple[float, ...]
+def over_sample_sds(
+    share: Callable[[FloatArray], FloatArray], df: float, breaks: tuple[float, ...]
 ) -> float:
     """Return the expectation of share(s) over the sample SD s, in units of the true SD.
 

@@ -10,7 +10,6 @@ Legend: S = n seeds.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -156,42 +155,6 @@ def tost(differences: ArrayLike, *, centre: float, margin: float) -> float | Non
     if array.size < 2:
         return None
     return _upper_tail(margin - abs(float(array.mean()) - centre), array)
-
-
-class NoiseRange(NamedTuple):
-    """Largest minus smallest of cells that differ by noise alone, percent."""
-
-    expected: float
-    upper: float
-    """Exceeded with probability 1 - level only."""
-
-
-def range_of_noise(sd: float, k: int, *, level: float = 0.95, df: float = math.inf) -> NoiseRange:
-    """Return the range (max - min) that k equal cells span by independent normal noise.
-
-    sd: percent, of one cell's number as printed (for a mean over n seeds: SD / √n). df: degrees of
-    freedom behind an SD that was estimated; they widen the upper bound. A seed's effect on all
-    cells alike is no part of this noise. (studentised range)
-    """
-    check_share(level, "level")
-    if k < 1 or not (math.isfinite(sd) and sd >= 0) or not df > 0:
-        raise ValueError(f"k {k}, SD {sd}, df {df}: need k >= 1, SD >= 0, df > 0")
-    if k == 1 or sd == 0:
-        return NoiseRange(0.0, 0.0)
-    expected, upper = _range_in_sds(k, level, df)
-    return NoiseRange(expected * sd, upper * sd)
-
-
-@lru_cache(maxsize=64)
-def _range_in_sds(k: int, level: float, df: float) -> tuple[float, float]:
-    """Return expectation and upper bound of the range for an SD of 1; a tenth of a second each."""
-    from scipy.integrate import quad
-    from scipy.special import ndtr
-    from scipy.stats import studentized_range
-
-    # E[max - min] = integral of P(min < x <= max)
-    expected, _ = quad(lambda x: 1 - ndtr(x) ** k - ndtr(-x) ** k, -12, 12)
-    return float(expected), float(studentized_range.ppf(level, k, df))
 
 
 def finite_vector(values: ArrayLike) -> FloatArray:

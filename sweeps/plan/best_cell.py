@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from sweeps.plan.sweep import Sweep, load_sweep, run_command
+from sweeps.plan.run_command import run_command
+from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig

@@ -1,9 +1,7 @@
 """A sweep: which tables, from which preset, on which data. Written down before anything runs."""
 
 import hashlib
-import json
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,14 +19,11 @@ from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
 from wsss.printable import counted, printable, quoted
-from wsss.recipes import named_config, preset_and_recipe
+from wsss.recipes import named_config
 from wsss.weights import check_initial_weights
 
 if TYPE_CHECKING:
     from wsss.data.check import DataReport
-
-OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
-"""Settings that come from the data set."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Sweep:
     num_eval_images: int
     own_tables: tuple[Table, ...] = ()
     """Those that are none of the project's."""
+    part_of: str = ""
+    """The sweep in the store whose tables these are some of; empty for one of its own."""
 
     @property
     def name(self) -> str:
@@ -225,6 +222,7 @@ def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None
         sweep,
         table_names=tuple(table.name for table in tables),
         num_seeds=num_seeds or sweep.num_seeds,
+        part_of=sweep.name,
     )
 
 
@@ -283,32 +281,3 @@ def sweep_from_json(saved: Any) -> Sweep:
         num_eval_images=counts[2],
         own_tables=own_tables,
     )
-
-
-def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | None = None) -> str:
-    """Return the `sweeps run` that starts or resumes a sweep, and further options.
-
-    How it is carried out (GPUs, workers) is not among them: no result depends on it.
-    store: None: for another machine, in the folder of an unpacked archive.
-    num_seeds: default: the sweep's.
-    """
-    num_seeds = num_seeds or sweep.num_seeds
-    usual, base = named_config(sweep.preset), sweep.base
-    preset, recipe = preset_and_recipe(sweep.preset)
-    own = {table.name for table in sweep.own_tables} & {*sweep.table_names}
-    words = [name for name in sweep.table_names if name not in own]
-    folder = store.sweep(sweep.name) if store else Path("sweeps") / sweep.name
-    words += ["--table", str(folder / "sweep.json")] if own else []
-    words += ["--preset", preset, "--data", str(sweep.data)]
-    words += ["--recipe", recipe] if recipe != "default" else []
-    if base.network.weights != usual.network.weights:
-        words += ["--weights", str(sweep.weights_file or base.network.weights)]
-    known = usual.flat()
-    for key, value in base.flat().items():
-        if value != known.get(key) and key not in (*OF_THE_DATA, "network.weights"):
-            words += ["--set", f"{key}={json.dumps(value)}"]
-    words += ["--store", store.address] if store else []
-    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
-    if store is None:
-        return shlex.join(["sweeps", "run", *words, *more])
-    return command("sweeps", "run", *words, *more)

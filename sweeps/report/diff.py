@@ -99,8 +99,8 @@ def compare(
     for measure in Measure:
         means = (_mean([fixed.miou(run, measure) for run in ids]) for ids in (ids_a, ids_b))
         counted_at = by_measure.get(measure)
-        ends = counted_at.image_difference(ids_b, ids_a) if counted_at else None
-        measures[measure.value] = Figure(*means, *(ends or (None, None)))
+        against = counted_at.against(ids_b, ids_a) if counted_at else None
+        measures[measure.value] = Figure(*means, *(against[0] if against else (None, None)))
     flat_a, flat_b = (canonical(trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
     return Difference(
         a[0], b[0], tuple(ids_a), tuple(ids_b), bool(common),

@@ -25,12 +25,17 @@ def html(document: Document) -> str:
         "blocks": _blocks,
         "column_groups": _column_groups,
         "svg": Markup,
+        "verbatim": lambda text: _Verbatim(printable(text)),
         "web_address": web_address,
     }
     return environment.get_template("page.html").render(
         document=document,
         sections=document.sections_in(Format.html),
     )
+
+
+class _Verbatim(str):
+    """Text without symbols, since it is to be copied."""
 
 
 def _printable(value: object) -> object:

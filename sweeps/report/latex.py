@@ -37,8 +37,8 @@ _AS_WRITTEN = {
     "alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
 }  # fmt: skip
 _LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
-_LAMBDA = re.compile(r"(?<![\w.])lambda\\_(b?s)(?!\w)")
-"""In words, after escaping; not in the name of a setting such as transfer.lambda_s."""
+_LAMBDA = re.compile(r"(?<![\w./-])lambda\\_(b?s)(?![\w-])")
+"""In words, after escaping; not in names: of a setting (transfer.lambda_s), a table, a path."""
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 
@@ -102,7 +102,7 @@ def _float(section: Section, mark: str) -> str:
             r"\centering",
             rf"\caption{{{escape(section.caption)}{marked}}}",
             tabulars,
-            *(rf"\par\smallskip\small {words}" for words in _words(section.blocks)),
+            *(rf"\par\smallskip\raggedright\small {words}" for words in _words(section.blocks)),
             r"\end{table}",
         ]
     )
@@ -119,7 +119,8 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
             case Strip(question, answer):
                 yield rf"{escape(question)} \textbf{{{escape(answer)}}}"
             case Command(lead, command):
-                yield rf"{escape(lead)}: \texttt{{{escape(command)}}}"
+                unbroken = escape(command).replace("/", r"/\allowbreak{}")
+                yield rf"{{\raggedright {escape(lead)}: \texttt{{{unbroken}}}\par}}"
             case Facts(_, rows):
                 yield from (escape(f"{name}: {value}") for name, value in rows)
             case Details(_, inner):

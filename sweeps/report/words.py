@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
 from sweeps.tables.notes import PaperNote
 
-_LAMBDA = re.compile(r"(?<![\w.])lambda_(?=b?s(?!\w))")
-"""In words, and not in the name of a setting such as transfer.lambda_s."""
+_LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
+"""In words; not in names: of a setting (transfer.lambda_s), a table (grid-lambda_s), a path."""
 MISSING = "missing"
 HOW_TO_READ = "How to read this"
 """Heads the legend of a report."""

@@ -93,7 +93,8 @@ class Folder:
 
     def failure(self) -> dict[str, Any] | None:
         """Return why the stage failed ({kind, message, ...}), or None."""
-        return None if self.result() else read_json(self.path / "failure.json")
+        found: dict[str, Any] | None = read_json(self.path / "failure.json")
+        return found if found and not self.result() else None
 
     def clear_failure(self) -> None:
         """Forget a failure, so that the stage may be tried again."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from wsss.config import LabelsConfig
 
 
@@ -13,10 +15,8 @@ def area_under_curve(curve: Sequence[Sequence[float]], labels: LabelsConfig) -> 
     the curve's thresholds nearest to both ends of the range, over their distance; for a range of
     one threshold, the mIoU there. Pixel ground truth scores it, and no threshold is chosen.
     """
-    low, high = (
-        min(range(len(curve)), key=lambda at: abs(curve[at][0] - end))
-        for end in labels.threshold_range
-    )
+    thresholds = np.array([threshold for threshold, _ in curve])
+    low, high = (int(np.abs(thresholds - end).argmin()) for end in labels.threshold_range)
     if low == high:
         return float(curve[low][1])
     area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(curve[low : high + 1]))

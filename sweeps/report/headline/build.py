@@ -15,6 +15,7 @@ from sweeps.plan.headline import (
     headline_scale,
     source_of,
 )
+from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.stages.export import read_export
@@ -61,6 +62,11 @@ class NetworkRow:
     tar_miou: float | None
     """mIoU of the exported split, where it has masks."""
 
+    @property
+    def finds_background_alone(self) -> bool:
+        """Whether a finished network has no right pixel of any class but the background."""
+        return not any(self.ious[name] for name in list(self.ious)[1:])
+
 
 @dataclass(frozen=True)
 class LabelRow:
@@ -83,6 +89,8 @@ class HeadlineReport:
     headline: Headline
     created: str
     scale: Scale
+    command: str
+    """What goes on with it; or trains once more, with another seed, if all are finished."""
     findings: tuple[str, ...]
     """What came out, in sentences."""
     networks: tuple[NetworkRow, ...]
@@ -118,10 +126,13 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
     cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
+    is_finished = all(row.miou is not None for row in networks)
+    next_seed = headline.chains[0].segmentation.rng_seed + 1 if is_finished else None
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         scale=headline_scale(headline, class_names[1:]),
+        command=headline_command(headline, store, next_seed),
         findings=_findings(networks, labels, headline.chains[0].eval_split),
         networks=networks,
         labels=labels,
@@ -285,13 +296,13 @@ def _findings(
     Empty if no network is finished.
     """
     finished = [row for row in networks if row.miou is not None]
-    done = [row for row in finished if not _background_alone(row)]
+    done = [row for row in finished if not row.finds_background_alone]
     weak = [row for row in done if row.source != SUPERVISED]
     sentences = [
         f"The network on {row.name} finds no class but the background ({_miou(row):.2f} mIoU), so "
         "it is compared with nothing."
         for row in finished
-        if _background_alone(row)
+        if row.finds_background_alone
     ]
     if weak:
         best = max(weak, key=_miou)
@@ -320,11 +331,6 @@ def _findings(
             "Each network is one training: differences of a point or two may be seed noise."
         )
     return tuple(sentences)
-
-
-def _background_alone(row: NetworkRow) -> bool:
-    """Whether a finished network has no right pixel of any class but the background."""
-    return not any(row.ious[name] for name in list(row.ious)[1:])
 
 
 def _miou(row: NetworkRow) -> float:

@@ -26,6 +26,7 @@ from sweeps.report.document import (
     Text,
     in_one_group,
 )
+from sweeps.report.headline.answer import answer
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
 from sweeps.report.words import HOW_TO_READ, MISSING, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
@@ -64,6 +65,7 @@ _RECORD = (
 def headline_document(report: HeadlineReport) -> Document:
     """Return what the report says, in every format."""
     head: list[Block] = [
+        answer(report),
         Only(_FILES, (Text(report.network_scale),)),
         Only(_TERMINAL, tuple(map(Text, describe(report.headline).splitlines()))),
     ]
@@ -115,6 +117,10 @@ def _legend(headline: Headline) -> tuple[str, ...]:
             "Where the random walk's settings are not the published values, they were tried on "
             "real pictures at small scale, which saw pixel masks."
         )
+    lines.append(
+        "In Table II, a dash: the class is in no scored image and in no prediction, so that it has "
+        "no IoU and no part in the mean. 0.0: the class occurs, and not one pixel of it is right."
+    )
     if any(chain.segmentation.test_crf for chain in headline.chains):
         lines.append("A dense CRF refines the networks' predictions (test_crf).")
     return tuple(lines)

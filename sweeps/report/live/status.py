@@ -12,8 +12,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sweeps.plan.cost import estimate_cost
+from sweeps.plan.run_command import run_command
 from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
-from sweeps.plan.sweep import Sweep, run_command
+from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.fitted import Fitted
 from sweeps.report.live.cost_lines import time_left

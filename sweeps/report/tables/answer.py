@@ -60,6 +60,9 @@ def answer(
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
     start = "Cannot tell: " if tone == "open" else ""
     lacking = f" {counted(missing, 'cell')} missing." if 0 < missing < len(cells) else ""
+    died = {c.run_ids[seed]: seed in c.dead for c in cells.values() for seed in c.values}
+    if any(died.values()):
+        lacking += f" Maps died in {sum(died.values())} of {counted(len(died), 'trial')}."
     next_step = _next(list(cells.values()), judged, margin, command)
     return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
 

@@ -10,8 +10,9 @@ from sweeps.evidence.images import argmax_stability
 from sweeps.evidence.level import LevelOrShape, level_or_shape
 from sweeps.evidence.seeds import mean_sd, seed_interval
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
+from sweeps.plan.run_command import run_command
 from sweeps.plan.scale import Scale, changed_settings, readings, scale_of, scored_classes
-from sweeps.plan.sweep import Sweep, run_command
+from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.mlflow_pages import run_page, server_of
@@ -174,7 +175,9 @@ class _Weighed:
         mine, theirs = values[reference], values[self.table.baseline]
         mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
         common = sorted(mine.keys() & theirs.keys())
-        of_images = results.image_difference([own[s] for s in common], [base[s] for s in common])
+        against = None
+        if own != base:
+            against = results.against([own[s] for s in common], [base[s] for s in common])
         trials = self.plan.cell_trials[reference]
         return CellReport(
             reference=reference,
@@ -190,19 +193,16 @@ class _Weighed:
             seed_interval=_bounds(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
-            image_difference=None if own == base else of_images,
+            image_difference=against[0] if against else None,
             better_over_seeds=None if own == base else _better(mine, theirs),
-            better_over_images=(
-                None
-                if own == base
-                else results.better([own[s] for s in common], [base[s] for s in common])
-            ),
+            better_over_images=against[1] if against else None,
             also=tuple(sorted({cell for t in trials for cell in t.cells} - {reference})),
             failures=tuple(
                 f"seed {seed}: {failure['kind']}: {failure['message']}"
                 for seed, run in own.items()
                 if (failure := results.by_id[run].failure)
             ),
+            dead={seed: dead for seed, run in own.items() if (dead := results.by_id[run].dead)},
             seconds=sum(results.by_id[run].seconds for run in own.values()),
             links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
         )
@@ -255,7 +255,7 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
     ]
     for key in dict.fromkeys(key for env in environments for key in env):
         counts = Counter(str(env.get(key)) for env in environments)
-        mixed = ", ".join(f"{value} ({n} trials)" for value, n in counts.most_common())
+        mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
 

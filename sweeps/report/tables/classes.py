@@ -36,8 +36,9 @@ def compare_classes(
     low, high = np.nanpercentile(
         differences[1:, occurs], [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0
     )
-    names = np.array(["background", *metrics["classes"]])[occurs]
+    names = np.array(["background", *metrics["classes"]])
     return ClassComparison(
-        best=best.reference, baseline=baseline, num_seeds=len(seeds), names=tuple(names.tolist()),
+        best=best.reference, baseline=baseline, num_seeds=len(seeds),
+        names=tuple(names[occurs].tolist()), absent=tuple(names[~occurs].tolist()),
         ours=ours[0, occurs], theirs=theirs[0, occurs], low=low, high=high,
     )  # fmt: skip

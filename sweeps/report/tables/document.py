@@ -151,13 +151,38 @@ def _legend(report: Report) -> tuple[str, ...]:
         f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
         "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
         "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "
-        "be another; not resolvable if the seeds cannot tell.",
-        f"Level or shape: fixed is the mIoU at the background score {labels.background_score:g}; "
-        "held-out, at a threshold chosen on the other half of the images; best, at each training's "
-        f"best threshold; AUC, the mean over all thresholds from {low:g} to {high:g}, with none "
-        "chosen. A difference that is significant (Holm) at the fixed score and, with the same "
-        "sign, in the three others is one of shape; in none of them, of level, which another "
-        "threshold would undo; else partly.",
+        "be another one, even if that cannot be told from 0.",
+        "Not resolvable: at the noise of these seeds, the paper's difference and quite another one "
+        "are both possible. It says nothing against the paper; more seeds may decide.",
+        "Holm's correction: of twenty cells without any effect, one would differ at 5 % by chance. "
+        "The p-values of a table are therefore raised, until all of its cells together have a "
+        "chance of 5 % at most that one is wrongly said to differ.",
+        f"Choice of the threshold: fixed is the mIoU at the background score "
+        f"{labels.background_score:g}; held-out, at a threshold chosen on the other half of the "
+        "images; best, at each training's best threshold.",
+        "AUC, the area under the threshold curve, is the mean mIoU over all thresholds from "
+        f"{low:g} to {high:g}, so that none has to be chosen.",
+        *_held_out_above_best(report),
+        "Level or shape: maps that are brighter or darker as a whole do better at one fixed "
+        "threshold only (level; another threshold would undo it), better maps do so at any "
+        "threshold (shape). A difference is one of shape if it is significant (Holm) at the fixed "
+        "score and, with the same sign, in the three other columns; of level if in none of them; "
+        "else partly.",
+    )
+
+
+def _held_out_above_best(report: Report) -> tuple[str, ...]:
+    """Explain it where a training's held-out mIoU is above its best one."""
+    found = (cell.mious for table in report.tables for cell in table.cells.values())
+    if not any(
+        value > mious[Measure.best][seed]
+        for mious in found
+        for seed, value in mious[Measure.held_out].items()
+    ):
+        return ()
+    return (
+        "Held-out can be above best, as here: it is the mean of the mIoU of two halves of the "
+        "images, best that of all images at once, and classes weigh differently in a half.",
     )
 
 
@@ -329,7 +354,9 @@ def _classes(found: TableReport) -> tuple[Block, ...]:
         f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
     )
     figure = Picture("Differences by class", caption, svg)
-    return (Only(ON_PAGES, (Heading(title), grid)), Only(_HTML, (figure,)))
+    absent = (Text(f"In no scored image: {', '.join(classes.absent)}.", "soft"),)
+    shown = (Heading(title), grid, *(absent if classes.absent else ()))
+    return (Only(ON_PAGES, shown), Only(_HTML, (figure,)))
 
 
 def _pictures(found: TableReport) -> tuple[Block, ...]:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import KIND_WORDS, Kind
+from sweeps.evidence.noise_range import range_of_noise
 from sweeps.evidence.power import minimum_detectable, seeds_needed
-from sweeps.evidence.seeds import holm, range_of_noise, two_way_anova
+from sweeps.evidence.seeds import holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -43,7 +44,7 @@ def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
         *_paper_span(cells),
         *(_factors(table, values) if values is not None and len(values) > 1 else ()),
         *(_winner(cells, values, results) if values is not None and len(cells) > 2 else ()),
-        *_dead_maps(cells, results),
+        *_dead_maps(cells),
     )
 
 
@@ -80,7 +81,7 @@ def table_summary(
     if is_grid and (effects := _effects(table, values)):
         return f"{start}: {listed(effects)}."
     if span > noise.upper:
-        but = "" if differing else ", though none is shown to differ from the baseline"
+        but = "" if differing else ", though no single one is shown to differ from the baseline"
         return f"{start}: the cells differ by more than seeds do{but}."
     if differing:
         return (
@@ -127,7 +128,7 @@ def _levels(cells: Cells) -> list[str]:
     ]
     if not found:
         reasons = [level.reason.partition(": ")[0] for level in judged.values()]
-        return [f"Level or shape: {listed(list(dict.fromkeys(reasons)))}."]
+        return [f"Level or shape: {'; '.join(dict.fromkeys(reasons))}."]
     return [f"Level or shape, of {counted(len(judged), 'difference')}. {' '.join(found)}"]
 
 
@@ -273,13 +274,20 @@ def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list
     again = []
     if len(values) > 1:
         share = argmax_stability(values.reshape(len(values), -1))[best]
-        again.append(f"{100 * share:.0f} % of resamples of seeds")
+        again.append(f"{100 * share:.0f} % of resamples of seeds{_few(len(values))}")
     if over_images is not None:
         again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
     if not again:
         return [start]
     caveat = "" if len(values) > 1 else ", which say nothing of another training"
     return [f"{start} It is the highest in {listed(again)}{caveat}."]
+
+
+def _few(num_seeds: int) -> str:
+    """Say how many different resamples so few seeds have; nothing for four and more."""
+    if num_seeds > 3:
+        return ""
+    return f" (of {num_seeds} seeds there are only {3 if num_seeds == 2 else 10} different ones)"
 
 
 def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
@@ -290,13 +298,13 @@ def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
     return argmax_stability_over_images(np.array(rows))
 
 
-def _dead_maps(cells: Cells, results: Results) -> list[str]:
-    """Name the cells whose trainings ended with dead maps, with the seed that has most of them."""
-    sentences = []
-    for cell in cells.values():
-        found = [(s, d) for s, run in cell.run_ids.items() if (d := results.by_id[run].dead)]
-        if found:
-            seed, worst = max(found, key=lambda pair: pair[1].share)
-            of = f"{len(found)} of {counted(cell.num_planned, 'seed')}"
-            sentences.append(f"{cell.reference}: maps died in {of}; seed {seed}: {worst}.")
-    return sentences
+def _dead_maps(cells: Cells) -> list[str]:
+    """Name the cells whose trainings ended with dead maps, and the worst of these trainings."""
+    found = [cell for cell in cells.values() if cell.dead]
+    if not found:
+        return []
+    parts = [f"{c.reference} in {len(c.dead)} of {counted(c.num_planned, 'seed')}" for c in found]
+    cell = max(found, key=lambda one: max(dead.share for dead in one.dead.values()))
+    seed = max(cell.dead, key=lambda at: cell.dead[at].share)
+    worst = f"{cell.reference} seed {seed}: {cell.dead[seed]}"
+    return [f"Maps died: {listed(parts)}; the most in {worst}."]

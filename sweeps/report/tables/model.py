@@ -18,6 +18,7 @@ from sweeps.report.document import Picture, Strip
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
+from wsss.training.dead_maps import DeadMaps
 
 
 class Measure(StrEnum):
@@ -84,6 +85,8 @@ class CellReport:
     also: tuple[str, ...]
     """Other cells that are the same trials."""
     failures: tuple[str, ...]
+    dead: dict[int, DeadMaps]
+    """Seed -> that its training ended with dead maps; only of those that did."""
     seconds: float
     """Training and inference time of its finished trials."""
     links: tuple[tuple[str, str], ...]
@@ -114,6 +117,8 @@ class ClassComparison:
     num_seeds: int
     names: tuple[str, ...]
     """[L], background first."""
+    absent: tuple[str, ...]
+    """Classes in no scored image; they have no IoU."""
     ours: NDArray[np.float64]
     """[L] of the best cell."""
     theirs: NDArray[np.float64]
@@ -181,8 +186,9 @@ class Report:
     def title(self) -> str:
         """The heading."""
         names = self.sweep.table_names
-        return (
-            f"Table {names[0]}: does it hold?"
-            if len(names) == 1
-            else (f"Tables {', '.join(names)}: do they hold?")
-        )
+        cells = [cell for table in self.tables for cell in table.cells.values()]
+        if not any(cell.comparable and cell.paper is not None for cell in cells):
+            question = "does any cell differ?"
+        else:
+            question = "does it hold?" if len(names) == 1 else "do they hold?"
+        return f"{'Table' if len(names) == 1 else 'Tables'} {', '.join(names)}: {question}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.evidence.image_counts import load_image_counts
+from sweeps.evidence.image_counts import Threshold, load_image_counts
 from sweeps.evidence.images import (
     ImageCounts,
     Resamples,
@@ -56,12 +56,13 @@ class Results:
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self.configs = {trial.run_id: trial.config for trial in trials}
         self._resamples: dict[int, Resamples] = {}
-        self._counts: dict[str, tuple[tuple[str, ...], ImageCounts] | None] = {}
+        self._counts: dict[str, tuple[int, ImageCounts]] = {}
+        self._image_sets: dict[tuple[str, ...], int] = {}
+        """Image ids of a scored trial -> their number, by which sets are compared."""
 
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
-        failure = folder.failure()
-        metrics = folder.metrics()
+        failure, metrics = folder.failure(), folder.metrics()
         mious = _mious(metrics, trial.config.labels)
         if failure:
             return Result(metrics, failure, mious=mious)
@@ -73,17 +74,19 @@ class Results:
         """Return a trial's figure in percent, or None if it is not finished."""
         return self.by_id[run_id].mious.get(measure)
 
-    def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
-        """Return (image ids, counts per image) of a finished trial at the measure's threshold.
+    def counts(self, run_id: str) -> tuple[int, ImageCounts] | None:
+        """Return (number of the set of images, counts per image) of a finished trial.
 
-        None for the held-out measure and for the AUC, which have no one threshold.
+        At the measure's threshold; None for the held-out measure and for the AUC, which have no
+        one threshold.
         """
         if self.measure in (Measure.held_out, Measure.auc) or self.by_id[run_id].metrics is None:
             return None
         if run_id not in self._counts:
-            loaded = load_image_counts(self.store.run(run_id))
-            counts = loaded.fixed if self.measure is Measure.fixed else loaded.best
-            self._counts[run_id] = (loaded.image_ids, counts)
+            threshold: Threshold = "fixed" if self.measure is Measure.fixed else "best"
+            image_ids, counts = load_image_counts(self.store.run(run_id), threshold)
+            images = self._image_sets.setdefault(image_ids, len(self._image_sets))
+            self._counts[run_id] = (images, counts)
         return self._counts[run_id]
 
     def resampled(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
@@ -92,34 +95,31 @@ class Results:
         None if a trial has no counts or scored other images than the rest, or just one image.
         """
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
-        images = {image_ids for image_ids, _ in found}
-        if len(found) < len(run_ids) or len(images) != 1:
+        if len(found) < len(run_ids) or len({images for images, _ in found}) != 1:
             return None
-        num_images = len(images.pop())
+        num_images = found[0][1].num_images
         if num_images < 2:
             return None
-        return self.resamples(num_images).mean_mious([counts for _, counts in found])
+        return self.resamples(num_images).mean_mious([run for _, run in found])
 
     def image_interval(self, run_ids: Sequence[str]) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval over images of the trials' mean mIoU."""
         found = self.resampled(run_ids)
         return None if found is None else percentiles(found, LEVEL)
 
-    def image_difference(
+    def against(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
-    ) -> tuple[float, float] | None:
-        """Return the 95 % bootstrap interval over images of the difference of two means."""
-        if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
-            return None
-        ours, theirs = self.resampled(run_ids), self.resampled(baseline_ids)
-        return None if ours is None or theirs is None else percentiles(ours - theirs, LEVEL)
+    ) -> tuple[tuple[float, float], float] | None:
+        """Return how the mean of the first trials compares with that of the others.
 
-    def better(self, run_ids: Sequence[str], baseline_ids: Sequence[str]) -> float | None:
-        """Return the share of resamples of images in which the first trials' mean is higher."""
+        The 95 % bootstrap interval over images of their difference, and the share of resamples in
+        which the first is higher. None as for `resampled`.
+        """
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
         pair = np.array([self.resampled(run_ids), self.resampled(baseline_ids)])
-        return float(argmax_stability_over_images(pair)[0])
+        share = float(argmax_stability_over_images(pair)[0])
+        return percentiles(pair[0] - pair[1], LEVEL), share
 
     def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
@@ -130,7 +130,7 @@ class Results:
         if self.resampled(run_ids) is None:
             return None
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
-        drawn = self.resamples(len(found[0][0])).counts
+        drawn = self.resamples(found[0][1].num_images).counts
         weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
         ious = []
         for _, images in found:

@@ -1,0 +1,84 @@
+"""The commands that run a sweep and a headline, from what the store says of them."""
+
+import json
+import shlex
+from pathlib import Path
+
+from sweeps.plan.headline import Headline, source_of
+from sweeps.plan.sweep import Sweep
+from sweeps.store.store import Store
+from wsss.commands import command
+from wsss.config import Settings
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
+from wsss.recipes import named_config, preset_and_recipe
+
+OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
+
+
+def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | None = None) -> str:
+    """Return the `sweeps run` that starts or resumes a sweep, and further options.
+
+    How it is carried out (GPUs, workers) is not among them: no result depends on it. Own tables
+    are taken from the sweep's file, all that it has.
+    store: None: for another machine, in the folder of an unpacked archive.
+    num_seeds: default: the sweep's.
+    """
+    num_seeds = num_seeds or sweep.num_seeds
+    own = {table.name for table in sweep.own_tables} & {*sweep.table_names}
+    words = [name for name in sweep.table_names if name not in own]
+    folder = store.sweep(sweep.part_of or sweep.name) if store else Path("sweeps") / sweep.name
+    words += ["--table", str(folder / "sweep.json")] if own else []
+    words += _of_settings(sweep) + (["--store", store.address] if store else [])
+    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
+    if store is None:
+        return shlex.join(["sweeps", "run", *words, *more])
+    return command("sweeps", "run", *words, *more)
+
+
+def headline_command(headline: Headline, store: Store, rng_seed: int | None = None) -> str:
+    """Return the `sweeps headline` that makes a headline or goes on with it.
+
+    rng_seed: of the segmentation networks; default: the headline's.
+    """
+    sweep, chains = headline.sweep, headline.chains
+    preset, _ = preset_and_recipe(sweep.preset)
+    cell = "best" if headline.chosen_by_masks else headline.cell
+    words = [*map(source_of, chains), "--cell", cell, *_of_settings(sweep)]
+    network = chains[0].segmentation
+    if rng_seed is not None:
+        network = network.model_copy(update={"rng_seed": rng_seed})
+    start = {"weights": sweep.base.network.weights}
+    usual = DEEPLAB_PRESETS[preset].model_copy(update=start)
+    words += _assignments("--set-segmentation", network, usual)
+    for labels in [chain.labels for chain in chains if chain.labels][:1]:
+        named = LABEL_PRESETS[preset].model_copy(update={"refinement": labels.refinement})
+        words += _assignments("--set-labels", labels, named)
+    words += ["--eval-split", chains[0].eval_split, "--store", store.address]
+    if headline.export:
+        words += ["--export", headline.export]
+        words += [word for name in headline.export_from for word in ("--export-from", name)]
+    return command("sweeps", "headline", *words)
+
+
+def _of_settings(sweep: Sweep) -> list[str]:
+    """Return the options that say preset, data, weights and settings."""
+    usual, base = named_config(sweep.preset), sweep.base
+    preset, recipe = preset_and_recipe(sweep.preset)
+    words = ["--preset", preset, "--data", str(sweep.data)]
+    words += ["--recipe", recipe] if recipe != "default" else []
+    if base.network.weights != usual.network.weights:
+        words += ["--weights", str(sweep.weights_file or base.network.weights)]
+    return words + _assignments("--set", base, usual, (*OF_THE_DATA, "network.weights"))
+
+
+def _assignments(
+    option: str, ours: Settings, usual: Settings, left_out: tuple[str, ...] = ()
+) -> list[str]:
+    """Return an option for each setting that is not the usual one."""
+    known = usual.flat()
+    return [
+        word
+        for key, value in ours.flat().items()
+        if value != known.get(key) and key not in left_out
+        for word in (option, f"{key}={json.dumps(value)}")
+    ]
