@@ -115,10 +115,3 @@ def test_the_command_plans_a_table_and_a_study_without_a_store(
     assert found["totals"]["trials"] == 4 * 2 + 2 + 2
     assert not (tmp_path / "none").exists()
     assert len(list((tmp_path / "cache" / "checks").iterdir())) == 1
-
-
-@pytest.mark.parametrize("command", ["plan", "run", "status", "table", "sync", "report", "search"])
-def test_every_command_has_help(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "--help"])
-    assert done.exit_code == 0
-    assert "Usage" in done.output

@@ -1,5 +1,6 @@
 """The commands start fast: what each of them imports."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import sweeps.cli
@@ -61,6 +63,17 @@ def test_the_help_has_a_line_per_command_below_the_headings(name: str) -> None:
             line = " ".join((command.__doc__ or "").split("\n\n")[0].split())
             assert f" {word} " in result.output
             assert line in result.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_help_of_each_command_has_all_its_words_on_a_narrow_terminal(name: str) -> None:
+    program, runner = get_command(APPS[name].app), CliRunner(env={"COLUMNS": "80"})
+    for word, command in getattr(program, "commands", {}).items():
+        output = runner.invoke(APPS[name].app, [word, "--help"]).output
+        shown = " ".join(output.replace("│", " ").split())
+        texts = [inspect.getdoc(command.callback), *(each.help for each in command.params)]
+        for text in filter(None, texts):
+            assert " ".join(text.replace("\\[", "[").split()) in shown, word
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -52,9 +52,7 @@ ClusterStore = Annotated[
 
 
 def submit(
-    tables: Annotated[
-        list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE...")
-    ],
+    tables: Annotated[list[str], typer.Argument(help="III IV V VI, or a study", metavar="TABLE")],
     preset: Annotated[str | None, typer.Option(help="tiny | short | paper | irn")] = None,
     recipe: Recipe = "default",
     data: Annotated[

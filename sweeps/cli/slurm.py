@@ -19,7 +19,7 @@ def slurm(
     ctx: typer.Context,
     words: Annotated[
         list[str],
-        typer.Argument(help="as for `sweeps run`", metavar="TABLE... [OPTION OF SWEEPS RUN]..."),
+        typer.Argument(help="tables, and options of `sweeps run`", metavar="WORD"),
     ],
     nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")] = 0,

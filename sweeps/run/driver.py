@@ -232,8 +232,9 @@ def run_missing(
 ) -> Ending:
     """Run all rounds of a subject to their end; raises as `drive` does.
 
-    say: prints a line for a person: of Ray, and of each restart. Ends early, in order, after a signal, a spent
-    budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
+    say: prints a line for a person: of Ray, and of each restart. Ends early, in order, after a
+    signal, a spent budget, or an error that trial after trial met; a second signal raises
+    KeyboardInterrupt.
     """
     from sweeps.run.tune import run_trials
 
