@@ -59,7 +59,7 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings recipes \
 	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
-	report mlflow gpu-check test chaos cluster-test check bench bench-more clean
+	report mlflow gpu-check test first-page pictures chaos cluster-test check bench bench-more clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s:\n", substr($$0, 5)} \
@@ -168,6 +168,12 @@ check: $(STAMP) ## format, lint and types
 
 test: $(STAMP) ## all tests but those of `make chaos`; 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"
+
+first-page: $(STAMP) ## the README's commands, one epoch each, as a newcomer gives them; 10 min
+	$(BIN)/python .ci/first_page.py
+
+pictures: $(STAMP) ## the README's pictures, from the last sweep; needs Chromium
+	$(BIN)/python docs/pictures.py --store $(call quote,$(STORE))
 
 chaos: $(STAMP) ## kill processes, nodes and servers of whole sweeps; 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
