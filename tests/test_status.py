@@ -299,6 +299,7 @@ def test_a_low_terminal_cuts_off_tables_on_which_nothing_is_at_work() -> None:
     board.console.print(board.view())
     shown = [file.getvalue().index(part) for part in (" of 8 trials", "Table VI", "Table III")]
     assert shown == sorted(shown)
+    assert not any("━ " in line and "Table" in line for line in file.getvalue().splitlines())
 
 
 def test_the_time_left_follows_from_the_progress_since_the_start(

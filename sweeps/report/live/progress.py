@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -94,7 +95,8 @@ class Board:
         """
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
         header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
-        return Group(header, totals, bar, *matrices(self.plan, self.states))
+        whole_line = Padding(bar, 0)  # the bar itself does not end its line
+        return Group(header, totals, whole_line, *matrices(self.plan, self.states))
 
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)
