@@ -103,7 +103,8 @@ PROGRAMS = {
     "hostname": "echo 10.0.0.1 ",
     "scontrol": '[ "$1" = show ] && echo node0 || { echo "$@" >> scontrol.log; kill -9 "$PPID"; }',
     "python": "{before}",
-    "sweeps": "echo began > began; trap 'exit 130' TERM; {during}; sleep 5 > /dev/null 2>&1 & wait; exit 1",
+    "sweeps": "echo began > began; trap 'exit 130' TERM; {during}; "
+    "sleep 5 > /dev/null 2>&1 & wait; exit 1",
 }
 """SLURM, Ray's start and the sweep as a job sees them. They are the script's children."""
 
