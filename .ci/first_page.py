@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
@@ -48,20 +49,24 @@ class Newcomer:
         self.environment["PYTHONPATH"] = str(self.clone)  # the packages' own is the checkout
         self.results = self.clone / "results"
 
-    def starts(self, command: str) -> "subprocess.Popen[str]":
-        """Start a command in a process group of its own."""
-        return subprocess.Popen(
+    @contextmanager
+    def starts(self, command: str) -> Iterator["subprocess.Popen[str]"]:
+        """Start a command in a process group of its own, which is killed in the end (-9)."""
+        process = subprocess.Popen(
             ["bash", "-c", f"{ACTIVATE}\n{command}"], cwd=self.clone, env=self.environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def gives(self, command: str) -> str:
         """Give a command and return what it prints. Raises UnlikeError if it fails."""
-        process = self.starts(command)
-        try:
+        with self.starts(command) as process:
             said, _ = process.communicate(timeout=LIMIT_SECONDS)
-        finally:
-            end(process)
         require(process.returncode == 0, f"`{command}` ended with {process.returncode}:\n{said}")
         return said
 
@@ -69,15 +74,6 @@ class Newcomer:
         """Return each finished training, and when it ended."""
         done = self.results.glob("cams/*/done.json")
         return {path.parent.name: path.stat().st_mtime for path in done}
-
-
-def end(process: "subprocess.Popen[str]") -> None:
-    """End what is left of a command, by kill -9."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
 
 
 def require(holds: object, words: str) -> None:
@@ -89,11 +85,12 @@ def require(holds: object, words: str) -> None:
 def sweep_lambdas(me: Newcomer) -> str:
     """Kill the sweep in the middle, give it again, and again."""
     command = f"make sweep-lambdas {SHORT}"
-    process, until = me.starts(command), time.monotonic() + LIMIT_SECONDS
-    while len(me.trained()) < 2:
-        require(process.poll() is None and time.monotonic() < until, "the sweep does not come on")
-        time.sleep(0.5)
-    end(process)
+    until = time.monotonic() + LIMIT_SECONDS
+    with me.starts(command) as process:
+        while len(me.trained()) < 2:
+            is_at_work = process.poll() is None and time.monotonic() < until
+            require(is_at_work, "the sweep does not come on")
+            time.sleep(0.5)
     before = me.trained()
     said = me.gives(command)
     after = me.trained()
@@ -116,16 +113,13 @@ def sweep_lambdas(me: Newcomer) -> str:
 
 def mlflow(me: Newcomer) -> str:
     """Open the page that is printed."""
-    process = me.starts(f"make mlflow MLFLOW_PORT={PORT}")
-    try:
+    with me.starts(f"make mlflow MLFLOW_PORT={PORT}") as process:
         for line in process.stdout or ():
             if found := re.search(rf"http://127\.0\.0\.1:{PORT}\S*", line):
                 page = found[0].partition("#")[0]
                 with urllib.request.urlopen(page, timeout=60) as answer:
                     require(answer.status == 200, f"{page}: {answer.status}")
                 return f"{page} answers"
-    finally:
-        end(process)
     raise UnlikeError("no link to MLflow's pages")
 
 
