@@ -88,8 +88,9 @@ def sweep_lambdas(me: Newcomer) -> str:
     until = time.monotonic() + LIMIT_SECONDS
     with me.starts(command) as process:
         while len(me.trained()) < 2:
-            is_at_work = process.poll() is None and time.monotonic() < until
-            require(is_at_work, "the sweep does not come on")
+            if process.poll() is not None:
+                raise UnlikeError(f"the sweep ended:\n{process.communicate()[0]}")
+            require(time.monotonic() < until, "the sweep does not come on")
             time.sleep(0.5)
     before = me.trained()
     said = me.gives(command)
