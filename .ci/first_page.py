@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 REPO = Path(__file__).parents[1]
 ACTIVATE = ". .venv/bin/activate"
@@ -27,6 +27,7 @@ SHORT = "SET=train.epochs=1"
 PORT = 5137
 AGAIN_SECONDS = 20
 """Within which a finished sweep is printed again; a second on an idle machine."""
+SERVER_SECONDS = 180
 LIMIT_SECONDS = 3600
 NO_VOC = "needs all of VOC and a GPU"
 NO_SLURM = "needs a SLURM cluster"
@@ -117,11 +118,22 @@ def mlflow(me: Newcomer) -> str:
     with me.starts(f"make mlflow MLFLOW_PORT={PORT}") as process:
         for line in process.stdout or ():
             if found := re.search(rf"http://127\.0\.0\.1:{PORT}\S*", line):
-                page = found[0].partition("#")[0]
-                with urllib.request.urlopen(page, timeout=60) as answer:
-                    require(answer.status == 200, f"{page}: {answer.status}")
+                page, start = found[0].partition("#")[0], time.monotonic()
+                while not answers(page):
+                    waited = time.monotonic() - start
+                    require(waited < SERVER_SECONDS, f"{page} is printed, and does not answer")
+                    time.sleep(1)
                 return f"{page} answers"
     raise UnlikeError("no link to MLflow's pages")
+
+
+def answers(page: str) -> bool:
+    """Whether a server of this machine gives a page."""
+    try:
+        build_opener(ProxyHandler({})).open(page, timeout=60).close()
+    except OSError:
+        return False
+    return True
 
 
 def prints(command: str, words: str) -> Callable[[Newcomer], str]:
