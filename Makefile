@@ -62,34 +62,49 @@ each-benchmark = for name in $(1); do OMP_NUM_THREADS=1 $(BIN)/python benchmarks
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep-lambdas sweep-alpha-beta ablate-modules tables controls readings recipes \
 	noise-floor background-score calibrate search headline crf secrets doctor plan probe status table \
-	report mlflow gpu-check test chaos cluster-test check bench bench-more clean
+	report mlflow gpu-check test first-page pictures chaos cluster-test check bench bench-more clean
 
-help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s:\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-16s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables, as in: make tables DATA=/data/mine SEEDS=3"
+	@echo "  DATA PRESET RECIPE SEEDS WEIGHTS SET STORE GPUS CPUS WORKERS CONCURRENT ADDRESS TABLES"
+	@echo "  PROBE SAMPLES LABELS EXPORT; docs/using.md says what each means"
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; give another with PYTHON=python3.11"; exit 2; }
+	@echo "making $(VENV): 6 GB of packages, most of it torch; some minutes, the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
-setup: $(STAMP) ## make .venv with the tested versions (the other targets do it when needed)
+##@ The paper's tables; each command, given again, goes on where it was
 
-sweep-lambdas: $(STAMP) ## Table V: lambda_s x lambda_bs, 16 cells; again: resumes
+sweep-lambdas: $(STAMP) ## Table V: lambda_s x lambda_bs, 16 trainings
 	$(RUN) V $(RUN_OPTIONS)
 
-sweep-alpha-beta: $(STAMP) ## alpha and beta of both views, and the readings of Eq. 2
-	$(RUN) alpha-beta-enhanced alpha-beta-decreased eq2-readings $(RUN_OPTIONS)
-
-ablate-modules: $(STAMP) ## Tables III, IV and VI: views, module parts, attention
+ablate-modules: $(STAMP) ## Tables III, IV and VI: views, parts of the module, attention
 	$(RUN) III IV VI $(RUN_OPTIONS)
 
 tables: $(STAMP) ## Tables III to VI, then the report on them
 	$(RUN) III IV V VI $(RUN_OPTIONS)
 	$(if $(filter http%,$(ADDRESS)),,$(BIN)/sweeps report --store $(call quote,$(STORE)))
+
+headline: $(STAMP) ## Tables I and II: refined LABELS, and DeepLabv2 trained on them
+	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \
+		$(if $(EXPORT),--export $(EXPORT))
+
+calibrate: $(STAMP) ## does IRN's published CAM score come out here? needs all of VOC
+	$(BIN)/sweeps calibrate $(RUN_OPTIONS)
+
+##@ Studies that the paper lacks
+
+sweep-alpha-beta: $(STAMP) ## alpha and beta of both views, and the readings of Eq. 2
+	$(RUN) alpha-beta-enhanced alpha-beta-decreased eq2-readings $(RUN_OPTIONS)
 
 controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations of parts
 	$(RUN) controls controls-late controls-summed factorial $(RUN_OPTIONS)
@@ -97,25 +112,24 @@ controls: $(STAMP) ## where a gain comes from: controls, and all 16 combinations
 readings: $(STAMP) ## the open points of the paper, one at a time
 	$(RUN) readings $(RUN_OPTIONS)
 
-recipes: $(STAMP) ## Table III under each joint set of readings: default, literal, irn, seam, puzzle_cam
+recipes: $(STAMP) ## Table III under each joint set of readings, see RECIPE
 	$(RUN) recipes $(RUN_OPTIONS)
 
 noise-floor: $(STAMP) ## how far mIoU moves when nothing but the seed changes
 	$(RUN) noise-floor $(RUN_OPTIONS)
 
-background-score: $(STAMP) ## the fixed background score; one training per row
+background-score: $(STAMP) ## the fixed background score, from one training a row
 	$(RUN) background-score $(RUN_OPTIONS)
 
 search: $(STAMP) ## look for better alpha, beta and lambda; SAMPLES trials
 	$(BIN)/sweeps search $(DATA_OPTIONS) $(MACHINE_OPTIONS) $(if $(SAMPLES),--samples $(SAMPLES))
 
-calibrate: $(STAMP) ## does IRN's published CAM score come out here? DATA=/data/VOC2012 GPUS=1 [SEEDS=3]
-	$(BIN)/sweeps calibrate $(RUN_OPTIONS)
+##@ Before, meanwhile and after
 
-plan: $(STAMP) ## what TABLES need, what is finished, and what the rest costs
+plan: $(STAMP) ## what TABLES need, what of it is done, and how long the rest takes
 	$(BIN)/sweeps plan $(TABLES) $(PLAN_OPTIONS) $(if $(CONCURRENT),--concurrent $(CONCURRENT))
 
-probe: $(STAMP) ## the first PROBE steps of each training of TABLES: does it train, how fast, at what cost
+probe: $(STAMP) ## the first PROBE steps of each training: does it train, how fast?
 	$(RUN) $(TABLES) $(RUN_OPTIONS) --probe $(PROBE)
 
 status: $(STAMP) ## how far the last sweep is, cell by cell
@@ -124,34 +138,30 @@ status: $(STAMP) ## how far the last sweep is, cell by cell
 table: $(STAMP) ## print the tables of the last sweep
 	$(BIN)/sweeps table --store $(call quote,$(STORE))
 
-report: $(STAMP) ## weigh the last sweep against the paper: verdicts, intervals, figures
+report: $(STAMP) ## does it hold? verdicts, intervals and figures of the last sweep
 	$(BIN)/sweeps report --store $(call quote,$(STORE))
 
-mlflow: $(STAMP) ## serve MLflow's pages on the results, and print where their charts are
+mlflow: $(STAMP) ## serve MLflow's pages on the results, and print their address
 	$(BIN)/sweeps mlflow --store $(call quote,$(STORE)) --port $(MLFLOW_PORT)
 
-headline: $(STAMP) ## Tables I and II: refined labels, DeepLabv2; LABELS="none random_walk masks"
-	$(BIN)/sweeps headline $(LABELS) $(DATA_OPTIONS) $(TRAINING_OPTIONS) $(WORKERS_OPTION) \
-		$(if $(EXPORT),--export $(EXPORT))
+##@ Machines
+
+setup: $(STAMP) ## make .venv with the tested versions (all targets do it first)
 
 crf: $(STAMP) ## add the dense CRF (optional; needs a C++ compiler)
 	$(BIN)/python -m pip install --quiet "pydensecrf2==1.1"
 
-gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes; DATA, WEIGHTS=file
+gpu-check: $(STAMP) ## is everything right and fast on this GPU? eight minutes
 	$(BIN)/python -m wsss.gpu_check $(if $(filter-out drawn,$(DATA)),--data $(call quote,$(DATA))) \
 		$(if $(WEIGHTS),--weights $(call quote,$(WEIGHTS))) $(if $(PRESET),--preset $(PRESET))
 
-test: $(STAMP) ## all tests but those of `make chaos`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"
-
-chaos: $(STAMP) ## break whole sweeps by killing their processes, nodes and servers; a quarter of an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
-
-cluster-test: $(STAMP) ## a cluster for real, on two hosts in namespaces of this machine (Linux, root; 10-25 min)
-	$(BIN)/python cluster/test/two_hosts.py
-
-doctor: $(STAMP) ## say what is missing, open or mismatched here, or on the cluster at ADDRESS
+doctor: $(STAMP) ## what is missing, open or mismatched here, or at ADDRESS
 	$(BIN)/sweeps doctor $(if $(ADDRESS),--address $(ADDRESS))
+
+secrets: $(STAMP) ## Ray's token and MLflow's password for a cluster, never printed
+	$(BIN)/python -m sweeps.cluster.secrets
+
+##@ Work on the code
 
 check: $(STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -159,15 +169,27 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/mypy
 	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
 
-secrets: $(STAMP) ## Ray token and MLflow password of a cluster, mode 600, never printed
-	$(BIN)/python -m sweeps.cluster.secrets
+test: $(STAMP) ## all tests but those of `make chaos`; 15 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"
 
-bench: $(STAMP) ## ratios against stated peers; a quarter of an hour on two idle cores
+first-page: $(STAMP) ## the README's commands, one epoch each, as a newcomer gives them; 5-15 min
+	$(BIN)/python .ci/first_page.py
+
+pictures: $(STAMP) ## the README's pictures, from the last sweep; needs Chromium
+	$(BIN)/python docs/pictures.py --store $(call quote,$(STORE))
+
+chaos: $(STAMP) ## kill processes, nodes and servers of whole sweeps; 15 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos tests/chaos
+
+cluster-test: $(STAMP) ## a cluster of two hosts on this machine; Linux, root, 10-25 min
+	$(BIN)/python cluster/test/two_hosts.py
+
+bench: $(STAMP) ## speed as ratios to stated peers; 15 minutes on two idle cores
 	@$(call each-benchmark,$(BENCHMARKS))
 	@if $(BIN)/python -c 'import pydensecrf' 2> /dev/null; then $(call each-benchmark,crf crf_processes); \
 		else echo "the dense CRF is left out: it needs 'make crf'"; fi
 
-bench-more: $(STAMP) ## the choices behind the rules of docs/performance.md, and slower measurements
+bench-more: $(STAMP) ## the choices behind docs/performance.md, and slower measurements
 	@$(call each-benchmark,$(MORE_BENCHMARKS))
 	@$(BIN)/python benchmarks/inference.py --four
 	@$(BIN)/python benchmarks/memory.py --large

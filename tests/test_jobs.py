@@ -37,7 +37,7 @@ from sweeps.cluster.jobs import (
     sweep_command,
 )
 from sweeps.store.store import Store, StoreError, open_store
-from sweeps.tables.grid import grid_table
+from sweeps.tables.own import grid_table
 from wsss.commands import command
 from wsss.overrides import ConfigError
 

@@ -138,7 +138,7 @@ def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path:
     words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *settings)
     refused("wsss", *words, "--weights", wrong_weights(tmp_path / "w.pt"))
     told = refused("wsss", *words, "--set", "train.batch_size=64")
-    (remedy,) = re.findall(r"lower (train\.batch_size) to 16 or less", told)
+    (remedy,) = re.findall(r"lower --set (train\.batch_size) to 16 or less", told)
     line = command("wsss", *words, "--set", f"{remedy}=16")
     (infer,) = re.findall("trained; now: (.*)", give(line))
     assert "CAMs of 10 images (10 new)" in give(infer)

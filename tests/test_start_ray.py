@@ -53,7 +53,9 @@ def test_gpus_are_refused_where_torch_finds_none_before_ray_is_started(
 
 
 @pytest.mark.parametrize("slow", [0, 2, 3])
-def test_a_ray_that_is_too_slow_for_itself_is_started_again_and_then_explained(slow: int) -> None:
+def test_a_ray_that_is_too_slow_for_itself_is_started_again_and_then_explained(
+    slow: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = iter([Exception("The current node timed out during startup.")] * slow)
     ended: list[None] = []
 
@@ -67,6 +69,7 @@ def test_a_ray_that_is_too_slow_for_itself_is_started_again_and_then_explained(s
         with pytest.raises(StoreError, match="too busy; give the same command again"):
             started(start, lambda: ended.append(None))
     assert len(ended) == slow
+    assert capsys.readouterr().err.count("too slow to start") == slow
 
 
 def test_another_error_of_rays_start_is_let_through() -> None:

@@ -1,5 +1,6 @@
 """The commands start fast: what each of them imports."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -85,6 +86,17 @@ def test_the_help_of_every_command_names_all_of_its_options(
         for parameter in command.params:
             long = [option for option in parameter.opts if option.startswith("--")]
             assert all(option in result.output for option in long), words
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_help_of_each_command_has_all_its_words_on_a_narrow_terminal(name: str) -> None:
+    program, runner = get_command(APPS[name].app), CliRunner(env={"COLUMNS": "80"})
+    for word, command in getattr(program, "commands", {}).items():
+        output = runner.invoke(APPS[name].app, [word, "--help"]).output
+        shown = " ".join(output.replace("│", " ").split())
+        texts = [inspect.getdoc(command.callback), *(each.help for each in command.params)]
+        for text in filter(None, texts):
+            assert " ".join(text.replace("\\[", "[").split()) in shown, word
 
 
 @pytest.mark.parametrize("name", APPS)

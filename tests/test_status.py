@@ -226,7 +226,9 @@ def test_watching_ends_when_every_trial_is_finished_or_failed(
     monkeypatch.setattr(status_module.time, "sleep", work)
     text = printed(mixed, sweep, every=0.5)
     assert waited == [0.5] * 4
-    assert "7 finished, 1 failed of 8 trials; nothing left to run" in text
+    counts = [line for line in text.splitlines() if " of 8 trials; " in line]
+    assert [line.split()[0] for line in counts] == ["3", "4", "5", "6", "7"]  # also into a file
+    assert counts[-1] == "7 finished, 1 failed of 8 trials; nothing left to run"
 
 
 def test_watching_stops_at_ctrl_c_with_the_last_view(
@@ -242,13 +244,20 @@ def test_watching_stops_at_ctrl_c_with_the_last_view(
 # The board of a running sweep
 
 
-def board_of(sweep: Sweep) -> tuple[Board, io.StringIO]:
+def board_of(sweep: Sweep, terminal: str | None = None) -> tuple[Board, io.StringIO]:
     file = io.StringIO()
-    return Board(sweep, Console(file=file, width=160, color_system=None)), file
+    kind = {} if terminal is None else {"TERM": terminal}
+    console = Console(
+        file=file, width=160, color_system=None, force_terminal=bool(kind), _environ=kind
+    )
+    return Board(sweep, console), file
 
 
-def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(sweep: Sweep) -> None:
-    board, file = board_of(sweep)
+@pytest.mark.parametrize("terminal", [None, "dumb"])
+def test_a_board_prints_a_line_for_each_end_and_none_for_each_step(
+    sweep: Sweep, terminal: str | None
+) -> None:
+    board, file = board_of(sweep, terminal)
     board.last_line = time.monotonic()
     first, second = cell(sweep, "no,no"), cell(sweep, "yes,no")
     with board:
@@ -273,6 +282,15 @@ def test_a_boards_view_holds_the_same_matrix_as_the_status(sweep: Sweep) -> None
     assert "25% ep 2/8" in text
     assert "44.00 (1/2)" in text
     assert "1 finished, 1 running, 6 missing of 8 trials" in text
+
+
+def test_a_low_terminal_cuts_off_tables_on_which_nothing_is_at_work() -> None:
+    board, file = board_of(sweep := finished_sweep(("III", "VI"), 1))
+    board.update(cell(sweep, "no,no"), status="running", record={"epoch": 2, "progress": 0.25})
+    board.console.print(board.view())
+    shown = [file.getvalue().index(part) for part in (" of 8 trials", "Table VI", "Table III")]
+    assert shown == sorted(shown)
+    assert not any("━ " in line and "Table" in line for line in file.getvalue().splitlines())
 
 
 def test_the_time_left_follows_from_the_progress_since_the_start(

@@ -114,6 +114,9 @@ def test_a_killed_sweep_is_finished_by_the_same_command(killed: Any) -> None:
     assert 1 <= len(written) < 3
     assert len(results(store)) == 3
     assert "missing" not in again.stdout.split(f"Table {TABLE}")[-1]
+    said = [" left one trial", "starting Ray on this machine", "Ray is ready: ", "finished:"]
+    assert sorted(said, key=again.stdout.index) == said
+    assert "\x1b" not in again.stdout  # a file
 
 
 def test_the_process_that_drives_a_sweep_loads_torch_only_when_all_is_done(killed: Any) -> None:

@@ -356,7 +356,7 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
         (["--set", "train.lr=-1"], ["train.lr = -1", "greater than 0"]),
         (["--set", "train.lr"], ["no '='"]),
         (["--set", "data.train_split=nope"], ["nope.txt: no such split", "train_aug"]),
-        (["--set", "train.batch_size=64"], ["16 training images", "lower train.batch_size"]),
+        (["--set", "train.batch_size=64"], ["16 training images", "lower --set train.batch_size"]),
         (
             ["--weights", "no/such/file.pt"],
             ["no/such/file.pt: No such file", "imagenet_v1, imagenet_v2, none"],

@@ -32,7 +32,7 @@ class NetworkFolderError(ForeseenError, RuntimeError):
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="pictures to segment", metavar="IMAGE...")],
+    images: Annotated[list[Path], typer.Argument(help="pictures to segment", metavar="IMAGE")],
     network: Annotated[
         Path,
         typer.Option(help="folder of a trained network: <store>/segmentations/<id>"),

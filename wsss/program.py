@@ -1,12 +1,14 @@
 """What the two programs have in common before any command of theirs begins."""
 
+import inspect
 import os
+import re
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from wsss.errors import ForeseenError, explained
 from wsss.paths import NO_HOME, expanded
@@ -22,8 +24,37 @@ class EmptyTextError(ForeseenError):
     """An option or argument without text, as a shell makes it of an unset variable."""
 
 
+KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+"""What the help calls an option's value: shorter than its type, so that its words have room."""
+
+
+PANELS = {
+    "How it is carried out": (
+        "address", "workers", "label_workers", "cpus", "gpus", "max_concurrent", "loader_workers",
+        "micro_batch", "checkpoint_minutes",
+    ),
+    "Faults and limits": (
+        "retry_failed", "budget", "hang_after", "accept_changes", "warns_after", "fails_after",
+    ),
+}  # fmt: skip
+"""Heading in the help -> the options below it; the others come first."""
+
+
 class Command(TyperCommand):
     """A command in all of whose options and arguments `~` is a home, and none is empty."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = _plain(_reflowed(self.help or ""))
+        headings = {name: heading for heading, names in PANELS.items() for name in names}
+        for option in self.params:
+            if not isinstance(option, TyperOption):
+                continue
+            option.rich_help_panel = headings.get(option.name)
+            option.help = _plain(option.help or "")
+            if option.metavar is None:
+                kind = option.type_descriptor.annotation
+                option.metavar = KINDS[(*get_args(kind), kind)[0]]  # of a list, its items'
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse them; exit with 2 for a home that is not there, and for an empty word.
@@ -91,6 +122,17 @@ def reach_local_servers() -> None:
         return  # nothing goes to the proxy
     both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def _reflowed(text: str) -> str:
+    """Return a docstring with each paragraph in one line, but for what is indented."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
+
+
+def _plain(text: str) -> str:
+    """Return a text for the help in which no [word] is markup, which would not be shown."""
+    return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
 
 
 def _expanded(value: Any) -> Any:

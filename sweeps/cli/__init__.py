@@ -47,8 +47,9 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings=HELP,
     pretty_exceptions_enable=False,
-    help="Plan, run and read the tables of a weakly-supervised segmentation paper. "
-    "The same `sweeps run` command starts, resumes and extends a sweep.",
+    help="Plan, run and read the tables of a paper on weakly-supervised segmentation. First: "
+    "`sweeps run V`, Table V on small drawn pictures, then `sweeps report`. The same `sweeps run` "
+    "starts, resumes and extends a sweep.",
 )
 app.callback()(before_any_command)
 for panel, commands in PANELS.items():

@@ -45,7 +45,7 @@ def headline(
             help="labels to train on, one network each: none (plain CAM) | crf | pamr | "
             "random_walk | random_walk_crf | masks (supervised bound); default: none, "
             "random_walk, masks",
-            metavar="[LABELS...]",
+            metavar="LABELS",
         ),
     ] = None,
     cell: Annotated[

@@ -226,8 +226,14 @@ def say_idle(
 
 
 def say_labels_from_masks(report: "DataReport", split: str) -> None:
-    """Tell a person how many images of a split have image-level labels from their masks alone."""
-    if from_mask := report.labels_from_mask[split]:
+    """Tell a person how many images of a split have image-level labels from their masks alone.
+
+    Of a data set that was drawn nothing is said, as it is so on purpose.
+    """
+    from wsss.data.drawn import RECORD
+
+    from_mask = report.labels_from_mask[split]
+    if from_mask and not (report.root / RECORD).exists():
         say(
             f"{split}: {from_mask} of {report.num_images[split]} images have no XML; their "
             "image-level labels come from their masks"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def report(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(help="tables to report; default: those of the sweep", metavar="[TABLE...]"),
+        typer.Argument(help="tables to report; default: those of the sweep", metavar="TABLE"),
     ] = None,
     store: StoreOption = "results",
     sweep: SweepName = None,

@@ -21,7 +21,7 @@ def slurm(
         int | None, typer.Option(min=1, help="CPUs of each node; default: 4, or 4 a GPU")
     ] = None,
     hours: Annotated[
-        float, typer.Option(min=0.1, help="time limit; the job goes back into the queue before it")
+        float, typer.Option(min=0.5, help="time limit; the job goes back into the queue before it")
     ] = 24.0,
     partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
     account: Annotated[str | None, typer.Option(help="who pays for it, where SLURM asks")] = None,

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 Tables = Annotated[
     list[str] | None,
     typer.Argument(
-        help="III IV V VI, or views, modules, lambdas, attention; or a study", metavar="[TABLE]..."
+        help="III IV V VI, also called views, modules, lambdas, attention; or a study of "
+        "docs/tables.md",
+        metavar="TABLE",
     ),
 ]
 TableFiles = Annotated[

@@ -100,6 +100,7 @@ def mlflow(
             ids = experiment_ids(file)
         except sqlite3.Error as error:
             raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
+    print("the server takes some seconds to start; then there are:")
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]

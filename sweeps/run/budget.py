@@ -123,11 +123,10 @@ def with_budget(command: Sequence[str], hours: float) -> str:
     return shlex.join([*words, "--budget", f"{hours:g}"])
 
 
-def forecast(sweep: Sweep, budget: Budget, resources: Resources) -> list[str]:
+def forecast(cost: CostEstimate, budget: Budget, resources: Resources) -> list[str]:
     """Say before a sweep starts what it may spend, has spent, and if that will do; [] without."""
     if budget.hours is None:
         return []
-    cost = _cost(sweep, budget.ledger.store)
     spent, left = budget.ledger.book().hours(budget.unit), hours_left(cost, resources)
     return budget_lines(budget, spent, left, cost.num_unknown)
 
@@ -135,7 +134,7 @@ def forecast(sweep: Sweep, budget: Budget, resources: Resources) -> list[str]:
 def way_on(sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]) -> list[str]:
     """Return the words before, and the command line, with which a sweep goes on; once spent."""
     spent = budget.ledger.book().hours(budget.unit)
-    left = hours_left(_cost(sweep, budget.ledger.store), resources)
+    left = hours_left(cost_of(sweep, budget.ledger.store), resources)
     hours = budget.hours or spent
     return [
         f"{format_hours(spent)} of {format_hours(hours)} {budget.unit}-hours are spent; what is "
@@ -144,7 +143,8 @@ def way_on(sweep: Sweep, budget: Budget, resources: Resources, command: Sequence
     ]
 
 
-def _cost(sweep: Sweep, store: Store) -> CostEstimate:
+def cost_of(sweep: Sweep, store: Store) -> CostEstimate:
+    """Estimate what is left of a sweep from what the store holds now."""
     metrics = read_metrics(store, {})
     states = read_states(store, sweep.plan.trials, metrics)
     return estimate_cost(sweep.plan, store, states, metrics)

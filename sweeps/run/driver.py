@@ -30,6 +30,7 @@ from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.commands import command, own_command
 from wsss.config import NetworkConfig
+from wsss.printable import counted
 from wsss.weights import NAMES
 
 if TYPE_CHECKING:  # those load Ray, or boto3
@@ -231,8 +232,9 @@ def run_missing(
 ) -> Ending:
     """Run all rounds of a subject to their end; raises as `drive` does.
 
-    say: prints a line for a person at each restart. Ends early, in order, after a signal, a spent
-    budget, or an error that trial after trial met; a second signal raises KeyboardInterrupt.
+    say: prints a line for a person: of Ray, and of each restart. Ends early, in order, after a
+    signal, a spent budget, or an error that trial after trial met; a second signal raises
+    KeyboardInterrupt.
     """
     from sweeps.run.tune import run_trials
 
@@ -246,9 +248,11 @@ def run_missing(
             return Ending(over_budget=True)
         for line in subject.held(lock):
             say(line)
+        say(resources.first_words)
         stack.enter_context(running_ray(resources))
         interrupts = stack.enter_context(Interrupts())
         at_once, ledger = concurrency(resources), budget.ledger if budget else None
+        say(f"Ray is ready: {counted(at_once, 'trial')} at a time")
         subject.write_down()
         if ledger:
             ledger.room(at_once)

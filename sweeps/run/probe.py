@@ -174,6 +174,7 @@ def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: Probe
         f"probe: the first {options.num_steps} steps of "
         f"{counted(len(targets), 'distinct training')}; nothing of them is kept",
     )
+    _print(console, resources.first_words)
     try:
         for probed in run_probes(targets, resources, options):
             found.append(probed)

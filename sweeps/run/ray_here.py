@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,17 +47,18 @@ def prepare_machine() -> None:
 
 
 def started(start: Callable[[], object], end: Callable[[], object]) -> None:
-    """Start Ray; where it was too slow for itself, end what it left and start it again.
+    """Start Ray; where it was too slow for itself, say so, end what it left, start it again.
 
     Raises StoreError if it is so STARTS times. Any other error is let through.
     """
-    for _ in range(STARTS):
+    for attempt in range(1, STARTS + 1):
         try:
             start()
             return
         except Exception as error:  # Ray raises no kind of its own here
             if not any(words in str(error) for words in TOO_SLOW):
                 raise
+            print(f"Ray was too slow to start, {attempt} of {STARTS} times", file=sys.stderr)
             end()
     raise StoreError(
         f"Ray was too slow for its own time limit, {STARTS} times: this machine is too busy; give "

@@ -101,6 +101,11 @@ class Resources:
         return int(self.gpus > 0) if self.workers is None else self.workers
 
     @property
+    def first_words(self) -> str:
+        """What a person is told who waits for Ray."""
+        return f"joining Ray at {self.address}" if self.address else "starting Ray on this machine"
+
+    @property
     def inline(self) -> bool:
         """Whether a trial trains in its own Tune process."""
         return self.num_workers == 0

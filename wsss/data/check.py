@@ -288,7 +288,9 @@ def check_data_once(
     return report
 
 
-def require_batch(num_images: int, batch_size: int, *, setting: str = "train.batch_size") -> None:
+def require_batch(
+    num_images: int, batch_size: int, *, setting: str = "--set train.batch_size"
+) -> None:
     """Raise DataError unless so many training images give a full batch.
 
     setting: what the user knows the batch size as.

@@ -23,6 +23,8 @@ DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 parts: objects with a telling part; glare, dim: positive and negative control of the enhanced view
 (drawing.py).
 """
+RECORD = "drawn.json"
+"""File of a drawn data set that says how it was drawn."""
 DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
 
 
@@ -86,7 +88,7 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
         return False
     found: Any = "something else"
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        found = json.loads((root / "drawn.json").read_text(encoding="utf-8"))
+        found = json.loads((root / RECORD).read_text(encoding="utf-8"))
     if found != record:
         raise DrawnError(f"{root} holds {found}, not {record}; remove it or name another")
     return True
@@ -152,7 +154,7 @@ def draw_voc(
     building = root.with_name(f".{root.name}.{uuid4().hex}.part")
     try:
         _write_tree(building, kind, counts, rng_seed, progress or (lambda done, total: None))
-        (building / "drawn.json").write_text(json.dumps(record, indent=2) + "\n")
+        (building / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         building.rename(root)
     except BaseException as error:  # also an interrupt: no half tree is left behind
         shutil.rmtree(building, ignore_errors=True)

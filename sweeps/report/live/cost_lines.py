@@ -4,6 +4,7 @@ from sweeps.plan.cost import CostEstimate
 from wsss.printable import counted
 
 NOTHING_MEASURED = "no trial has ended yet"
+UNKNOWN_TIME = "time left: not known yet"
 
 
 def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:
@@ -37,7 +38,7 @@ def time_left(cost: CostEstimate) -> str:
     if not cost.trials:
         return "nothing left to run"
     if cost.num_unknown == len(cost.trials):
-        return "time left: not known yet"
+        return UNKNOWN_TIME
     more = f", and {counted(cost.num_unknown, 'trial')} of unknown time" if cost.num_unknown else ""
     return f"about {format_seconds(cost.seconds)} left one trial at a time{more}"
 

@@ -1,22 +1,26 @@
-"""What a person sees while a sweep runs: the tables filling in; plain lines without a terminal."""
+"""What a person sees while a sweep runs: the tables filling in, or plain lines.
+
+Lines are for files, and for terminals without cursor control.
+"""
 
 import time
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from sweeps.plan.states import TrialState, count_statuses
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.live.cost_lines import format_seconds
+from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
 from wsss.printable import counted
 
 PLAIN_EVERY_SECONDS = 30.0
-"""Without a terminal: at most one line of running totals in this time."""
+"""At most one line of running totals in this time, where lines are printed."""
 
 
 class Board:
@@ -33,7 +37,7 @@ class Board:
     def __enter__(self) -> "Board":
         self.started = time.monotonic()
         self.progress_at_start = self.total_progress()
-        if self.console.is_terminal:
+        if self.console.is_interactive:  # a dumb terminal is none
             self.live = Live(
                 get_renderable=self.view, console=self.console, refresh_per_second=2,
                 transient=True,
@@ -61,12 +65,12 @@ class Board:
         """Print a warning at once, and show it while it holds."""
         if warning := from_record(record):
             state.warning = str(warning)
-            self.console.print(Text(f"warning: {trial.name}: {warning}", style="yellow"))
+            self._print(f"warning: {trial.name}: {warning}", style="yellow")
         elif state.status == "failed" or record.get("collapsed") == 0:
             state.warning = ""
         if dead := dead_from_record(record):
             if not state.dead:
-                self.console.print(Text(f"warning: {trial.name}: {dead}", style="yellow"))
+                self._print(f"warning: {trial.name}: {dead}", style="yellow")
             state.dead = str(dead)
         elif state.status == "failed" or "collapsed" in record:  # an epoch without dead maps
             state.dead = ""
@@ -80,15 +84,19 @@ class Board:
         """Return the time left, as far as the progress made since the start tells."""
         made = self.total_progress() - self.progress_at_start
         if made < 0.01:
-            return "time left: not known yet"
+            return UNKNOWN_TIME
         seconds = (time.monotonic() - self.started) * (1 - self.total_progress()) / made
         return f"about {format_seconds(seconds)} left"
 
     def view(self) -> Group:
-        """Return the tables with every cell's state, and the totals."""
+        """Return the totals, and the tables with every cell's state.
+
+        A low terminal cuts off the end: tables on which nothing is at work.
+        """
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
         header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
-        return Group(header, *matrices(self.plan, self.states), totals, bar)
+        whole_line = Padding(bar, 0)  # the bar itself does not end its line
+        return Group(header, totals, whole_line, *matrices(self.plan, self.states))
 
     def _totals(self) -> str:
         spent = format_seconds(time.monotonic() - self.started)
@@ -101,12 +109,15 @@ class Board:
         now = time.monotonic()
         if changed and state.status in ("finished", "failed"):
             figure = "" if state.miou_fixed is None else f" mIoU {state.miou_fixed:.2f} (fixed)"
-            self.console.print(Text(f"{state.status}: {trial.name}{figure}; {self._totals()}"))
+            self._print(f"{state.status}: {trial.name}{figure}; {self._totals()}")
         elif now - self.last_line > PLAIN_EVERY_SECONDS:
-            self.console.print(Text(self._totals()))
+            self._print(self._totals())
         else:
             return
         self.last_line = now
+
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)  # a line of a log stays one
 
 
 def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:

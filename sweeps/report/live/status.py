@@ -24,8 +24,13 @@ from wsss.printable import counted
 
 
 def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[Fitted]:
-    """Return each table of a plan with the state of its cells."""
-    return [_matrix(table, plan, states) for table in plan.tables]
+    """Return each table of a plan with the state of its cells, those at work first."""
+
+    def rests(table: Table) -> bool:
+        trials = (trial for cell, _ in table.cells() for trial in plan.cell_trials[cell])
+        return all(states[trial.run_id].status != "running" for trial in trials)
+
+    return [_matrix(table, plan, states) for table in sorted(plan.tables, key=rests)]
 
 
 def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> Fitted:
@@ -115,33 +120,42 @@ class Status:
         text.append(f"{counts} of {counted(len(self.states), 'trial')}; {time_left(self.cost)}")
         return text
 
-    def view(self) -> Group:
-        """Return the tables as matrices of states, and the totals."""
-        return Group(self.header(), *matrices(self.plan, self.states), self.totals())
+    def view(self, *, by_trial: bool, totals_first: bool = False) -> Group:
+        """Return the tables as matrices of states, or one line per trial, and the totals."""
+        found = self._trial_lines() if by_trial else matrices(self.plan, self.states)
+        parts = [self.totals(), *found] if totals_first else [*found, self.totals()]
+        return Group(self.header(), *parts)
 
-    def trial_lines(self) -> Group:
-        """Return one line per trial, and the totals."""
+    def _trial_lines(self) -> list[Text]:
         lines = []
         for trial in self.plan.trials:
             state = self.states[trial.run_id]
             done = f"{state.epoch}/{trial.config.train.epochs} epochs"
             lines.append(Text(f"  {trial.run_id}  {state.status:9} {done:14} {trial.name}"))
-        return Group(self.header(), *lines, self.totals())
+        return lines
 
 
 def show_status(
     console: Console, store: Store, sweep: Sweep, *, by_trial: bool, every: float | None
 ) -> None:
-    """Print how far a sweep is; with `every` seconds, again and again in place until it is over."""
+    """Print how far a sweep is; with `every` seconds, again and again in place until it is over.
+
+    Into a file, or on a terminal without cursor control, the totals alone are printed again.
+    """
     status = Status(store, sweep)
     if every is not None:
         try:
             with Live(console=console, auto_refresh=False, transient=True) as live:
                 while not status.is_over:
-                    live.update(status.trial_lines() if by_trial else status.view(), refresh=True)
+                    if console.is_interactive:
+                        # What is higher than the terminal is cut off at its end.
+                        view = status.view(by_trial=by_trial, totals_first=True)
+                        live.update(view, refresh=True)
+                    else:
+                        console.print(status.totals(), soft_wrap=True)
                     time.sleep(every)
                     store.pull_results()
                     status.read()
         except KeyboardInterrupt:
             pass  # a person has seen enough; the last view is printed below
-    console.print(status.trial_lines() if by_trial else status.view())
+    console.print(status.view(by_trial=by_trial))

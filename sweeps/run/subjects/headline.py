@@ -37,7 +37,7 @@ def run_headline(
     Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
-    with _crew(resources, label_workers) as crew:
+    with _crew(resources, console, label_workers) as crew:
         place = Place(
             store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
             conduct, crew, Process(device=pick_device()),
@@ -69,10 +69,11 @@ def bring_results(store: Store, chain: ChainConfig) -> None:
 
 
 @contextmanager
-def _crew(resources: Resources, label_workers: int) -> Iterator[Crew]:
+def _crew(resources: Resources, console: Console, label_workers: int) -> Iterator[Crew]:
     if resources.address is None and resources.inline and not resources.gpus:
         yield Here(label_workers)
         return
+    console.print(Text(resources.first_words))
     with running_ray(resources):
         from sweeps.run.crew import Cluster
 

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from sweeps.plan.sweep import Sweep, report_folder, save_sweep
 from sweeps.plan.trials import Trial, groups_of
+from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
-from sweeps.run.budget import Budget, forecast, size_of, way_on
+from sweeps.run.budget import Budget, cost_of, forecast, hours_left, size_of, way_on
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
@@ -64,7 +65,10 @@ class Tables(Subject):
         )
         if not missing:
             return [done]
-        return [done, *forecast(self.sweep, self._budget(resources), resources)]
+        cost = cost_of(self.sweep, self.store)
+        is_known = cost.trials and hours_left(cost, resources) is not None
+        left = time_left(cost) if is_known else UNKNOWN_TIME
+        return [f"{done}; {left}", *forecast(cost, self._budget(resources), resources)]
 
     def write_down(self) -> None:
         """Write the sweep's description."""
