@@ -147,6 +147,20 @@ def prints(command: str, words: str) -> Callable[[Newcomer], str]:
     return play
 
 
+def data_import(me: Newcomer) -> str:
+    """Make a data set of the drawn one's pictures and a CSV of their labels."""
+    me.gives("wsss data draw drawn")
+    shutil.copytree(me.clone / "drawn/JPEGImages", me.clone / "photos")
+    rows = ["image,labels"]
+    for path in sorted(me.clone.glob("drawn/Annotations/*.xml")):
+        names = sorted({*re.findall("<name>(.*?)</name>", path.read_text(encoding="utf-8"))})
+        rows.append(f"{path.stem}.jpg,{';'.join(names)}")
+    (me.clone / "photos.csv").write_text("\n".join(rows), encoding="utf-8")
+    said = me.gives("wsss data import photos.csv imported --images photos")
+    require("no problem found" in said, f"a fault in what was imported:\n{said}")
+    return f"makes a data set of {len(rows) - 1} labelled pictures"
+
+
 DRAWN = "wsss data draw mine > /dev/null && wsss data check --data mine"
 PLAYS: dict[str, Callable[[Newcomer], str] | str] = {
     "make sweep-lambdas": sweep_lambdas,
@@ -154,6 +168,7 @@ PLAYS: dict[str, Callable[[Newcomer], str] | str] = {
     "sweeps status --watch": prints("sweeps status --watch", "16 finished of 16 trials"),
     "sweeps report": prints("sweeps report", "Does Table V hold"),
     "sweeps list": prints("sweeps list", "16/16"),
+    "wsss data import photos.csv /data/mine --images photos": data_import,
     "wsss data check --data /data/mine": prints(DRAWN, "no problem found"),
     ACTIVATE: "given before each of the others",
     "make test": "takes a quarter of an hour",
