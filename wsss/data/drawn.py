@@ -86,12 +86,20 @@ def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool
 def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists():
         return False
-    found: Any = "something else"
+    found: Any = None
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         found = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    if found != record:
-        raise DrawnError(f"{root} holds {found}, not {record}; remove it or name another")
-    return True
+    if found == record:
+        return True
+    what = "something else"
+    if isinstance(found, dict):
+        there, asked = ({"kind": "parts"} | each for each in (found, record))
+        what = "pictures drawn with " + ", ".join(
+            f"{key} {there.get(key)}, not {asked.get(key)}"
+            for key in sorted(there.keys() | asked.keys())
+            if there.get(key) != asked.get(key)
+        )
+    raise DrawnError(f"{root}: holds {what}; remove it or name another folder")
 
 
 def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
