@@ -43,7 +43,7 @@ def time_store(store: Store, num_trials: int) -> dict[str, float]:
     loaded = timed("load_sweep", lambda: load_sweep(store))
     status = timed("status", lambda: Status(store, loaded))
     timed("status_again", status.read)
-    timed("status_print", lambda: _console().print(status.view()))
+    timed("status_print", lambda: _console().print(status.view(by_trial=False)))
     timed("table", lambda: render_tables(sweep, store))
     view = timed("plan", lambda: PlanView(sweep, store))
     timed("plan_print", lambda: view.print(_console(), concurrent=8, show_all=False))

@@ -23,6 +23,7 @@ from sweeps.stages.train_cam import trained
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
+from wsss.data.voc import VocDataset
 from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.process import Process
 
@@ -206,7 +207,7 @@ class _Started(TrainDeepLab):
     """A training that is done as soon as it has brought what it starts from."""
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        self.label_maps(place)
+        self.label_maps(place, VocDataset(place.data).image_ids("train_aug"))
         yield from ()
         return trained(folder, place)
 
