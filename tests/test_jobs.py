@@ -267,7 +267,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a store with FILES, which another machine's mirror has uploaded."""
     with moto_server():
         monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-        url = f"s3://{BUCKET}/lab"
+        url = f"s3://{BUCKET}/fetched"
         store = open_store(url)
         write(store.root, FILES)
         for folder in ("cams", "runs", "sweeps"):
@@ -302,7 +302,7 @@ def test_a_bucket_is_fetched_without_weights_and_finished_results_stay(
     write(target, {"runs/a/done.json": '{"from": "here"}'})
     check_fetched(target, fetch_from_bucket(bucket, target, checkpoints=False))
     port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
-    client(port).put_object(Bucket=BUCKET, Key="lab/leases/x", Body=b"no result")
+    client(port).put_object(Bucket=BUCKET, Key="fetched/leases/x", Body=b"no result")
     assert fetch_from_bucket(bucket, target, checkpoints=False).num_files == 0
 
 

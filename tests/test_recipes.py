@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typer.main import get_command
 
-from sweeps.cluster.jobs import Request
+from sweeps.cli import app
+from sweeps.cli.options import words_of
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.identity import run_id
@@ -105,7 +107,7 @@ def test_the_study_is_table_iii_under_each_recipe() -> None:
 
 
 def test_a_submitted_sweep_is_told_its_recipe() -> None:
-    words = Request(("III",), "short-seam", "/data").arguments()
-    assert words[words.index("--preset") + 1] == "short"
-    assert words[words.index("--recipe") + 1] == "seam"
-    assert "--recipe" not in Request(("III",), "short", "/data").arguments()
+    run = get_command(app).commands["run"]
+    given = {"tables": ["III"], "preset": "short", "recipe": "seam"}
+    assert words_of(run, given) == ["III", "--preset", "short", "--recipe", "seam"]
+    assert words_of(run, given | {"recipe": "default"}) == ["III", "--preset", "short"]

@@ -121,18 +121,6 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
 
 
-def test_masks_that_the_supervised_bound_lacks_are_missed_before_anything_is_trained(
-    drawn: Path, tmp_path: Path
-) -> None:
-    root = Path(shutil.copytree(drawn, tmp_path / drawn.name))
-    (root / "SegmentationClassAug/drawn_000000.png").unlink()  # beside the one of its own folder
-    told = refused("sweeps", "headline", "--data", root, "--preset", "tiny", "--store",
-                   tmp_path / "st", "--set", "train.batch_size=4", "--set-segmentation",
-                   "batch_size=4", "--set-labels", "random_walk.batch_size=4")  # fmt: skip
-    assert "first drawn_000000; put all masks into SegmentationClassAug" in told
-    assert not (tmp_path / "st/cams").exists()
-
-
 def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:
     run, settings = tmp_path / "a run", [word for each in SMALL for word in ("--set", each)]
     words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *settings)

@@ -257,7 +257,9 @@ def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> No
     )
     assert sweep.plan.num_configs == 4
     with pytest.raises(ConfigError, match="table VI varies it"):
-        Request(("VI",), "tiny", settings=("network.channel_attention=true",)).check()
+        Request(
+            words=(), tables=("VI",), preset="tiny", settings=("network.channel_attention=true",)
+        ).check()
 
 
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:
