@@ -37,11 +37,17 @@ def assert_nothing_lost(store: Path, unbroken: Path) -> None:
 
 
 def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
-    cluster: Any, pictures: Path, unbroken: Path, tmp_path: Path
+    cluster: Any, pictures: Path, tmp_path: Path
 ) -> None:
-    """Three nodes are lost under one trial, more than the restarts it has for failures."""
-    store, node = tmp_path / "store", cluster.add_node(num_cpus=1)
-    words = command(pictures, store, "--address", cluster.address)
+    """Three nodes are lost under one trial, more than the restarts it has for failures.
+
+    Larger crops, so that the trial outlasts its nodes.
+    """
+    store, alone = tmp_path / "store", tmp_path / "alone"
+    done = run(larger(command(pictures, alone)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    node = cluster.add_node(num_cpus=1)
+    words = larger(command(pictures, store, "--address", cluster.address))
     with started(words, tmp_path / "log") as driver:
         for epoch in (1, 2, 3):
             driver.until(in_mid_training(store, epoch), "a checkpoint")
@@ -51,7 +57,7 @@ def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
         assert driver.wait(200) == 0, driver.output()
     assert driver.output().count("its node went away") >= 2
     assert "restart 1 of" not in driver.output()
-    assert_nothing_lost(store, unbroken)
+    assert_nothing_lost(store, alone)
 
 
 def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
