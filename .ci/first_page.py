@@ -54,9 +54,14 @@ class Newcomer:
     def starts(self, command: str) -> Iterator["subprocess.Popen[str]"]:
         """Start a command in a process group of its own, which is killed in the end (-9)."""
         process = subprocess.Popen(
-            ["bash", "-c", f"{ACTIVATE}\n{command}"], cwd=self.clone, env=self.environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+            ["bash", "-c", f"{ACTIVATE}\n{command}"],
+            cwd=self.clone,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         try:
             yield process
         finally:

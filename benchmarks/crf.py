@@ -98,8 +98,9 @@ def pamr_neighbours(job: Job) -> None:
         return masks[0].numpy()
 
     ours = partial(pamr_label, image, cams, LABELS, SCORE, config)
-    assert (ours() == np.where((best := peer()).max(0) > SCORE,
-            np.array(LABELS)[best.argmax(0)] + 1, 0)).mean() > 0.999  # fmt: skip
+    assert (
+        ours() == np.where((best := peer()).max(0) > SCORE, np.array(LABELS)[best.argmax(0)] + 1, 0)
+    ).mean() > 0.999
     compare("PAMR: neighbours one by one against stacked", ours, peer)
 
 

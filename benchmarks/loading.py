@@ -130,9 +130,11 @@ def crops_against_irn(samples: list[Sample]) -> None:
     faster(f"{name.format(512)}, normalised", ready, partial(peer, train), rounds=ROUNDS)
     small = CropDataset(samples, 20, SHORT.train, rng_seed=0)
     faster(
-        f"{name.format(SHORT.train.crop_size)} (short)", partial(batch, small),
-        partial(peer, SHORT.train), rounds=ROUNDS,
-    )  # fmt: skip
+        f"{name.format(SHORT.train.crop_size)} (short)",
+        partial(batch, small),
+        partial(peer, SHORT.train),
+        rounds=ROUNDS,
+    )
 
 
 def assert_equal_crops(crops: CropDataset) -> None:
@@ -172,9 +174,11 @@ def steps_against_cached(
 
     overhead(
         f"{name}: steps with loading against the same on batches in memory",
-        partial(epoch, partial(loader.epoch, 0)), partial(epoch, partial(iter, cached)),
-        goal=1.05, rounds=STEP_ROUNDS[name],
-    )  # fmt: skip
+        partial(epoch, partial(loader.epoch, 0)),
+        partial(epoch, partial(iter, cached)),
+        goal=1.05,
+        rounds=STEP_ROUNDS[name],
+    )
 
 
 def main() -> None:

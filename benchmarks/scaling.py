@@ -177,10 +177,12 @@ def group_figures(num_groups: int, gpus: int, nodes: int) -> Figures:
         ray.shutdown()
     cycles = num_groups - gpus
     return {
-        "groups": num_groups, "gpus": gpus, "nodes": nodes,
+        "groups": num_groups,
+        "gpus": gpus,
+        "nodes": nodes,
         "ms_per_group_filling": 1000 * (full - begun) / gpus,
         "ms_per_group_cycling": 1000 * (ended - full) / cycles,
-    }  # fmt: skip
+    }
 
 
 @contextmanager
@@ -188,9 +190,11 @@ def fake_nodes(gpus: int, nodes: int) -> Iterator[str]:
     """Start a Ray cluster on this machine with so many logical GPUs, spread evenly over nodes."""
     assert gpus % nodes == 0, f"{gpus} GPUs do not spread evenly over {nodes} nodes"
     args = {
-        "num_cpus": 4 if nodes == 1 else 1, "num_gpus": gpus // nodes,
-        "object_store_memory": 80 * 2**20, "include_dashboard": False,
-    }  # fmt: skip
+        "num_cpus": 4 if nodes == 1 else 1,
+        "num_gpus": gpus // nodes,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=args)
     try:
         for _ in range(nodes - 1):

@@ -23,9 +23,11 @@ from wsss.training.checkpoint_names import checkpoint_name
 
 NUM_EPOCHS, NUM_COLUMNS, NUM_SEEDS = 8, 10, 10
 SIZES = {
-    "counts.npz": 162_000, "threshold_curve.png": 33_000, "cam_gallery.png": 662_000,
+    "counts.npz": 162_000,
+    "threshold_curve.png": 33_000,
+    "cam_gallery.png": 662_000,
     "checkpoint": 1_000_000,
-}  # fmt: skip
+}
 
 
 def made_up_sweep(num_trials: int) -> Sweep:
@@ -38,17 +40,22 @@ def made_up_sweep(num_trials: int) -> Sweep:
     columns = [step / num_columns for step in range(1, num_columns + 1)]
     rows = [step / num_rows for step in range(1, num_rows + 1)]
     table = Table(
-        f"grid-{num_trials}", "a grid", ("lambda_s",), "lambda_bs",
+        f"grid-{num_trials}",
+        "a grid",
+        ("lambda_s",),
+        "lambda_bs",
         tuple(f"{value:g}" for value in columns),
         tuple(
             Row((f"{s:.6g}",), tuple(Cell(F3 | _lambdas(s, bs), None) for bs in columns))
             for s in rows
         ),
-    )  # fmt: skip
+    )
     TABLES[table.name] = table
     settings = {
-        "data.name": "made-up", "data.fingerprint": "0123456789abcdef", "train.epochs": NUM_EPOCHS,
-    }  # fmt: skip
+        "data.name": "made-up",
+        "data.fingerprint": "0123456789abcdef",
+        "train.epochs": NUM_EPOCHS,
+    }
     base = apply_overrides(TINY, settings)
     return Sweep((table.name,), "tiny", base, NUM_SEEDS, Path("/nowhere"), None, 411, 311)
 
@@ -71,17 +78,28 @@ def made_up_metrics() -> dict[str, Any]:
     """Return the figures of a finished trial, as long as real ones."""
     ious = [round(10 + 2.3337 * label, 4) for label in range(21)]
     return {
-        "miou_fixed": 21.677070975246338, "miou_best": 21.73053454977416, "best_threshold": 0.21,
-        "fixed_threshold": 0.15, "precision_fixed": 42.277162604857836,
-        "recall_fixed": 62.82666078304955, "iou_fixed": ious, "iou_best": ious,
-        "curve": [[step / 100, 21.2471] for step in range(100)], "classes": list(VOC_CLASSES),
-        "data": {"train_images": 411, "eval_images": 311}, "train_seconds": 60.0,
-        "inference_seconds": 12.0, "score_seconds": 3.0,
+        "miou_fixed": 21.677070975246338,
+        "miou_best": 21.73053454977416,
+        "best_threshold": 0.21,
+        "fixed_threshold": 0.15,
+        "precision_fixed": 42.277162604857836,
+        "recall_fixed": 62.82666078304955,
+        "iou_fixed": ious,
+        "iou_best": ious,
+        "curve": [[step / 100, 21.2471] for step in range(100)],
+        "classes": list(VOC_CLASSES),
+        "data": {"train_images": 411, "eval_images": 311},
+        "train_seconds": 60.0,
+        "inference_seconds": 12.0,
+        "score_seconds": 3.0,
         "environment": {
-            "code_version": "0.1.0", "python": "3.11.7", "device": "cpu", "processes": 1,
+            "code_version": "0.1.0",
+            "python": "3.11.7",
+            "device": "cpu",
+            "processes": 1,
             **dict.fromkeys(("torch", "torchvision", "numpy", "pillow", "ray", "mlflow"), "1.2.3"),
         },
-    }  # fmt: skip
+    }
 
 
 def write_template(folder: Path) -> Path:

@@ -50,9 +50,12 @@ def start(name: str, folder: Path) -> str:
     cache = str(folder / "cache")
     compiled = str(folder / "compiled")  # by the first round, as by a user's first command
     environment = {
-        **os.environ, "PYTHONPATH": str(REPO), "PYTHONPYCACHEPREFIX": compiled,
-        "WSSS_CACHE": cache, "COLUMNS": "100",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(REPO),
+        "PYTHONPYCACHEPREFIX": compiled,
+        "WSSS_CACHE": cache,
+        "COLUMNS": "100",
+    }
     for variable in ("WSSS_STORE", "PYTHONDONTWRITEBYTECODE"):
         environment.pop(variable, None)
     done = subprocess.run(

@@ -35,10 +35,15 @@ def config_of(preset: str, overrides: dict[str, object]) -> RunConfig:
     """Return a preset with random weights, every layer trained, frozen batch norm."""
     batch, crop = SIZES[preset]
     settings = {
-        "network.weights": "none", "network.batch_norm": "frozen", "network.frozen_stages": 0,
-        "train.batch_size": batch, "train.crop_size": crop, "train.lr": 1e-6,
-        "train.min_long_side": crop, "train.max_long_side": crop,
-    }  # fmt: skip
+        "network.weights": "none",
+        "network.batch_norm": "frozen",
+        "network.frozen_stages": 0,
+        "train.batch_size": batch,
+        "train.crop_size": crop,
+        "train.lr": 1e-6,
+        "train.min_long_side": crop,
+        "train.max_long_side": crop,
+    }
     return apply_overrides(PRESETS[preset], settings | overrides)
 
 

@@ -35,8 +35,12 @@ NUM_TRIALS, NUM_SHELL_TRIALS = 16, 2
 NUM_SECOND_RUNS = 3
 BARE_LOOP = Path(__file__).with_name("bare_loop.py")
 NOT_PASSED_ON = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "WSSS_STORE",
-)  # fmt: skip
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MLFLOW_TRACKING_URI",
+    "RAY_ADDRESS",
+    "WSSS_STORE",
+)
 """Variables which would handicap a peer, or lead a sweep away from this machine."""
 
 
@@ -83,10 +87,28 @@ def busy_seconds() -> float:
 def sweep_command(data: Path, store: Path, epochs: int) -> list[str | Path]:
     """Return `sweeps run` as `make sweep-lambdas` gives it, with few epochs."""
     return [
-        sys.executable, "-m", "sweeps", "run", "V", "--data", data, "--store", store,
-        "--preset", "tiny", "--set", f"train.epochs={epochs}", "--seeds", "1",
-        "--gpus", "0", "--cpus", "1", "--workers", "0",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "sweeps",
+        "run",
+        "V",
+        "--data",
+        data,
+        "--store",
+        store,
+        "--preset",
+        "tiny",
+        "--set",
+        f"train.epochs={epochs}",
+        "--seeds",
+        "1",
+        "--gpus",
+        "0",
+        "--cpus",
+        "1",
+        "--workers",
+        "0",
+    ]
 
 
 def loop_command(configs: Path, data: Path, *options: str) -> list[str | Path]:
@@ -174,12 +196,20 @@ def compare(folder: Path, epochs: int) -> None:
     shell = timed(shell_loop(configs, data), folder)
     say_command(f"a process per trial from a shell loop, {NUM_SHELL_TRIALS} trials", shell)
     whole_shell = shell.seconds * NUM_TRIALS / NUM_SHELL_TRIALS
-    print("largest difference of an mIoU to the bare loop, whose thread count rounds otherwise: "
-          f"{largest_gap(metrics, bare.records):.3f} points")  # fmt: skip
-    show("sweep of 16 tiny trials: ours / one bare loop", [ours.seconds / bare.seconds],
-         "at most 1.15")  # fmt: skip
-    show("sweep of 16 tiny trials: a process per trial / ours", [whole_shell / ours.seconds],
-         "at least 1")  # fmt: skip
+    print(
+        "largest difference of an mIoU to the bare loop, whose thread count rounds otherwise: "
+        f"{largest_gap(metrics, bare.records):.3f} points"
+    )
+    show(
+        "sweep of 16 tiny trials: ours / one bare loop",
+        [ours.seconds / bare.seconds],
+        "at most 1.15",
+    )
+    show(
+        "sweep of 16 tiny trials: a process per trial / ours",
+        [whole_shell / ours.seconds],
+        "at least 1",
+    )
 
 
 def main() -> None:

@@ -60,8 +60,10 @@ def report_top(store: Store, sweep: Sweep) -> Image.Image:
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--screenshot={shot}"]
         subprocess.run(
             [browser, *options, f"--window-size={WIDTH},{HEIGHT}", page.as_uri()],
-            check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
         with Image.open(shot) as image:
             return image.convert("RGB")
 

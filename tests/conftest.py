@@ -30,9 +30,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 LONG = (
-    "test_known_answer.py", "test_drawn_difficulty.py", "test_headline.py", "test_remote_chain.py",
+    "test_known_answer.py",
+    "test_drawn_difficulty.py",
+    "test_headline.py",
+    "test_remote_chain.py",
     "test_wsss_cli.py",
-)  # fmt: skip
+)
 """Files that start no Ray and take half a minute all the same."""
 
 
@@ -78,11 +81,23 @@ def tiny_chain(small: RunConfig) -> ChainConfig:
     Two workers train its DeepLab as one does: statistics of a batch would differ.
     """
     run = apply_overrides(small, F3 | {"train.epochs": 1})
-    walk = {"epochs": 1, "batch_size": 4, "crop_size": 64, "min_long_side": 64,
-            "max_long_side": 96, "log_steps": 2}  # fmt: skip
+    walk = {
+        "epochs": 1,
+        "batch_size": 4,
+        "crop_size": 64,
+        "min_long_side": 64,
+        "max_long_side": 96,
+        "log_steps": 2,
+    }
     labels = {"refinement": "random_walk"} | {f"random_walk.{k}": v for k, v in walk.items()}
-    segmentation = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": (0.5,),
-                    "test_flip": False, "batch_norm": "frozen"}  # fmt: skip
+    segmentation = {
+        "iterations": 8,
+        "batch_size": 4,
+        "crop_size": 49,
+        "test_scales": (0.5,),
+        "test_flip": False,
+        "batch_norm": "frozen",
+    }
     return ChainConfig(
         run=run,
         labels=apply_overrides(PseudoLabelConfig(), labels),

@@ -35,10 +35,20 @@ aten = torch.ops.aten
 
 COPIES = {aten._to_copy, aten.copy_}
 WAITING = {
-    aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.allclose, aten.nonzero,
-    aten.masked_select, aten.unique_dim, aten._unique, aten._unique2, aten.unique_consecutive,
-    aten.unique_dim_consecutive, aten.bincount, aten.repeat_interleave,
-}  # fmt: skip
+    aten._local_scalar_dense,
+    aten.is_nonzero,
+    aten.equal,
+    aten.allclose,
+    aten.nonzero,
+    aten.masked_select,
+    aten.unique_dim,
+    aten._unique,
+    aten._unique2,
+    aten.unique_consecutive,
+    aten.unique_dim_consecutive,
+    aten.bincount,
+    aten.repeat_interleave,
+}
 """A value, or a shape which depends on values: the host waits until the device has computed it."""
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 """With a mask as index, they ask for its nonzero elements."""

@@ -115,6 +115,11 @@ def made_up_counts(num_images: int, share: float, rng_seed: int) -> ThresholdCou
             (0, label, high): 6000 - round(6000 * right),
         }
         codes = [(t * NUM_LABELS + p) * (len(thresholds) + 1) + b for t, p, b in pixels]
-        images.append((f"image_{index:04}", np.array(codes, np.uint32),
-                       np.array(list(pixels.values()), np.uint32)))  # fmt: skip
+        images.append(
+            (
+                f"image_{index:04}",
+                np.array(codes, np.uint32),
+                np.array(list(pixels.values()), np.uint32),
+            )
+        )
     return collect(images, thresholds, NUM_LABELS)

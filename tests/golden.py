@@ -33,35 +33,61 @@ SOURCES = ("none", "crf", "pamr", "random_walk", "random_walk_crf", "masks")
 SEEDS = 3
 
 LABEL_CHANGES: tuple[dict[str, Any], ...] = (
-    {}, {"background": "confident"}, {"background": "confident", "confident_foreground": 0.4},
-    {"background_score": 0.3}, {"walked_background_score": 0.4}, {"crf.preset": "psa"},
-    {"pamr.iterations": 5}, {"random_walk.radius": 4},
-)  # fmt: skip
+    {},
+    {"background": "confident"},
+    {"background": "confident", "confident_foreground": 0.4},
+    {"background_score": 0.3},
+    {"walked_background_score": 0.4},
+    {"crf.preset": "psa"},
+    {"pamr.iterations": 5},
+    {"random_walk.radius": 4},
+)
 SEGMENTATION_CHANGES: tuple[dict[str, Any], ...] = (
-    {"test_crf": True}, {"test_scales": (1.0,)}, {"rng_seed": 1}, {"weight_decay": 0.0},
-    {"lr_step": 10**6}, {"lr_step": 10**6, "poly_power": 0.5}, {"first_block_dilation": "full"},
+    {"test_crf": True},
+    {"test_scales": (1.0,)},
+    {"rng_seed": 1},
+    {"weight_decay": 0.0},
+    {"lr_step": 10**6},
+    {"lr_step": 10**6, "poly_power": 0.5},
+    {"first_block_dilation": "full"},
     {"weight_decay": 0.0, "head_bias_decay": False},
-)  # fmt: skip
+)
 
 TRAINED = {"train.epochs": 2, "train.batch_size": 4, "labels.scales": [0.5, 1.0]}
 """Laid over `tiny` for the trainings whose steps are compared one by one."""
 SHRUNK = {
-    "train.epochs": 2, "train.batch_size": 4, "train.crop_size": 48, "train.min_long_side": 48,
-    "train.max_long_side": 80, "network.fpn_channels": 16, "network.atrous_channels": 16,
+    "train.epochs": 2,
+    "train.batch_size": 4,
+    "train.crop_size": 48,
+    "train.min_long_side": 48,
+    "train.max_long_side": 80,
+    "network.fpn_channels": 16,
+    "network.atrous_channels": 16,
     "labels.scales": [0.5],
-}  # fmt: skip
+}
 F3 = {
-    "network.channel_attention": "true", "network.spatial_attention": "true",
-    "network.multi_scale_atrous": "true", "network.context_association": "true",
-    "views.enhanced": "true", "views.decreased": "true",
-}  # fmt: skip
+    "network.channel_attention": "true",
+    "network.spatial_attention": "true",
+    "network.multi_scale_atrous": "true",
+    "network.context_association": "true",
+    "views.enhanced": "true",
+    "views.decreased": "true",
+}
 DEEPLAB = {
-    "iterations": 60, "batch_size": 4, "crop_size": 49, "test_scales": [0.5], "test_flip": "false",
-}  # fmt: skip
+    "iterations": 60,
+    "batch_size": 4,
+    "crop_size": 49,
+    "test_scales": [0.5],
+    "test_flip": "false",
+}
 WALK = {
-    "random_walk.epochs": 1, "random_walk.batch_size": 4, "random_walk.crop_size": 64,
-    "random_walk.min_long_side": 64, "random_walk.max_long_side": 96, "random_walk.log_steps": 2,
-}  # fmt: skip
+    "random_walk.epochs": 1,
+    "random_walk.batch_size": 4,
+    "random_walk.crop_size": 64,
+    "random_walk.min_long_side": 64,
+    "random_walk.max_long_side": 96,
+    "random_walk.log_steps": 2,
+}
 
 TIMED = re.compile(r"(^|[_/])seconds($|[_/])|per_second|environment|code_version")
 """Keys and metrics that are about a run's time, machine or code, and not about its result."""
@@ -107,9 +133,14 @@ class Golden:
         """Run a command of the product in the work folder; return its output. Ends if it fails."""
         command = [sys.executable, "-m", package, *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=600, cwd=self.work, check=False,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            cwd=self.work,
+            check=False,
             env=self.environment(),
-        )  # fmt: skip
+        )
         if done.returncode != 0:
             raise SystemExit(
                 f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -121,9 +152,12 @@ class Golden:
         outside = ("WSSS_", "MLFLOW_", "RAY_")
         clean = {key: v for key, v in os.environ.items() if not key.startswith(outside)}
         return clean | {
-            "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "COLUMNS": "120", "NO_COLOR": "1",
+            "PYTHONPATH": str(REPO),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "120",
+            "NO_COLOR": "1",
             "WSSS_CACHE": str(self.work / "cache"),
-        }  # fmt: skip
+        }
 
 
 class Stored:
@@ -511,9 +545,16 @@ def main() -> None:
     golden = Golden(Path(sys.argv[1]).absolute(), work)
     try:
         for part in (
-            keep_ids, keep_help, draw_data, keep_training, keep_single_commands, keep_sweep,
-            keep_search, keep_headline, keep_mlflow,
-        ):  # fmt: skip
+            keep_ids,
+            keep_help,
+            draw_data,
+            keep_training,
+            keep_single_commands,
+            keep_sweep,
+            keep_search,
+            keep_headline,
+            keep_mlflow,
+        ):
             started = time.monotonic()
             part(golden)
             print(f"{part.__name__}: {time.monotonic() - started:.0f} s", flush=True)

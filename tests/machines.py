@@ -23,9 +23,14 @@ class Machine:
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
         """Run a command to its end; no traceback, whatever comes of it."""
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-m", *map(str, words)], cwd=self.folder, umask=0o077,
-            env=self.environment, capture_output=True, timeout=500, check=False,
-        )  # fmt: skip
+            [*self.prefix, sys.executable, "-m", *map(str, words)],
+            cwd=self.folder,
+            umask=0o077,
+            env=self.environment,
+            capture_output=True,
+            timeout=500,
+            check=False,
+        )
         assert b"Traceback" not in done.stderr, done.stderr.decode(self.encoding)
         return done
 
@@ -46,8 +51,16 @@ class Machine:
 
 def environment(**changes: str) -> dict[str, str]:
     """Ours without a home, caches or a user's name."""
-    gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "WSSS_CACHE", "WSSS_STORE", "LC_ALL",
-            "RAY_AUTH_TOKEN"}  # fmt: skip
+    gone = {
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "XDG_CACHE_HOME",
+        "WSSS_CACHE",
+        "WSSS_STORE",
+        "LC_ALL",
+        "RAY_AUTH_TOKEN",
+    }
     kept = {name: value for name, value in os.environ.items() if name not in gone}
     paths = {"PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     return kept | paths | {"http_proxy": "http://127.0.0.1:9", "COLUMNS": "100"} | changes
@@ -61,6 +74,10 @@ def stranger() -> tuple[str, ...]:
     if os.geteuid() != 0:
         return ()
     return (
-        "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
-        "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
-    )  # fmt: skip
+        "setpriv",
+        "--reuid=12345",
+        "--regid=12345",
+        "--clear-groups",
+        "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    )

@@ -124,8 +124,9 @@ def test_without_a_class_all_pixels_are_confident_background() -> None:
 
 def test_scores_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match=r"0\.4 is above foreground score 0\.3; swap them"):
-        confident_labels(np.zeros((1, 2, 2), np.float32), (0,),
-                         foreground_score=0.3, background_score=0.4)  # fmt: skip
+        confident_labels(
+            np.zeros((1, 2, 2), np.float32), (0,), foreground_score=0.3, background_score=0.4
+        )
 
 
 def test_two_scores_give_the_labels_of_psa_with_its_powers_4_and_32() -> None:

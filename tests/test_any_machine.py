@@ -19,8 +19,14 @@ from wsss.errors import explained
 from wsss.paths import NO_HOME, PathError, cache_folder, expanded
 from wsss.program import reach_local_servers
 
-SMALL = ("train.epochs=1", "train.batch_size=4", "train.crop_size=48", "train.min_long_side=48",
-         "train.max_long_side=80", "labels.scales=[0.5]")  # fmt: skip
+SMALL = (
+    "train.epochs=1",
+    "train.batch_size=4",
+    "train.crop_size=48",
+    "train.min_long_side=48",
+    "train.max_long_side=80",
+    "labels.scales=[0.5]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +59,10 @@ def _with_a_sweep(root: Path) -> Path:
     store, sweep = Store(root), finished_sweep(("calibrate",), 1)
     fill(store, sweep, lambda trial: 0.5, gallery=True)
     for trial in sweep.plan.trials:  # MLflow gets it; any file will do
-        shutil.copy(store.run(trial.run_id).path / "cam_gallery.png",
-                    store.run(trial.run_id).path / "threshold_curve.png")  # fmt: skip
+        shutil.copy(
+            store.run(trial.run_id).path / "cam_gallery.png",
+            store.run(trial.run_id).path / "threshold_curve.png",
+        )
     return root
 
 

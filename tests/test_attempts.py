@@ -227,9 +227,19 @@ def test_the_driver_gives_a_sign_of_life_no_oftener_than_every_half_minute(tmp_p
 
 def test_a_clock_that_is_set_back_takes_no_hours_away() -> None:
     attempt = Attempt(
-        name="a", session="s", run="r", cam="c", title="n", workers=0, gpus=1, cpus=1,
-        start=5 * HOUR, from_epoch=0, end=4 * HOUR, why="finished",
-    )  # fmt: skip
+        name="a",
+        session="s",
+        run="r",
+        cam="c",
+        title="n",
+        workers=0,
+        gpus=1,
+        cpus=1,
+        start=5 * HOUR,
+        from_epoch=0,
+        end=4 * HOUR,
+        why="finished",
+    )
     session = Session(name="s", start=5 * HOUR, last=4 * HOUR)
     assert add_up(Book([attempt], [session])).spent == 0.0
 

@@ -154,11 +154,10 @@ def test_a_budget_to_go_on_with_is_more_than_was_spent_and_is_needed(
     ("command", "more"),
     [
         (["sweeps", "run", "V", "--budget", "2"], "sweeps run V --budget 8.5"),
-        (["sweeps", "run", "V", "--budget=2", "--gpus", "1"],
-         "sweeps run V --budget=8.5 --gpus 1"),
+        (["sweeps", "run", "V", "--budget=2", "--gpus", "1"], "sweeps run V --budget=8.5 --gpus 1"),
         (["sweeps", "run", "a b"], "sweeps run 'a b' --budget 8.5"),
     ],
-)  # fmt: skip
+)
 def test_the_command_to_go_on_is_the_same_with_a_larger_budget(
     command: list[str], more: str
 ) -> None:

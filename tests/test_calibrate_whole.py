@@ -24,9 +24,14 @@ from sweeps.store.store import Store
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SETTINGS = (
-    "train.epochs=3", "train.crop_size=48", "train.batch_size=4", "train.min_long_side=48",
-    "train.max_long_side=80", "train.lr=1e-12", "labels.scales=[0.5]",
-)  # fmt: skip
+    "train.epochs=3",
+    "train.crop_size=48",
+    "train.batch_size=4",
+    "train.min_long_side=48",
+    "train.max_long_side=80",
+    "train.lr=1e-12",
+    "labels.scales=[0.5]",
+)
 CELL = "calibrate[B0] seed 0"
 AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 """The discard port: nobody listens."""
@@ -39,9 +44,12 @@ def machine(drawn: Path) -> Iterator[Machine]:
     shutil.copytree(drawn, folder / "voc")
     folder.chmod(0o777)
     changes = environment(
-        TMPDIR=str(folder), RAY_ADDRESS="10.255.255.1:6379", LC_ALL="C", COLUMNS="400",
+        TMPDIR=str(folder),
+        RAY_ADDRESS="10.255.255.1:6379",
+        LC_ALL="C",
+        COLUMNS="400",
         PYTHONIOENCODING="latin-1",
-    )  # fmt: skip
+    )
     changes.pop("MLFLOW_TRACKING_URI", None)
     yield Machine(folder, folder / "st", folder / "voc", changes, "latin-1", stranger())
     shutil.rmtree(folder)
@@ -51,9 +59,19 @@ def calibrate(machine: Machine, *more: str, code: int = 0, **extra: str) -> tupl
     """Return what the command prints to standard output and error."""
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     done = replace(machine, environment=machine.environment | extra).run(
-        "sweeps", "calibrate", "--preset", "tiny", "--data", "voc", "--store", "st", *settings,
-        "--prior-warns-after", "5", *more,
-    )  # fmt: skip
+        "sweeps",
+        "calibrate",
+        "--preset",
+        "tiny",
+        "--data",
+        "voc",
+        "--store",
+        "st",
+        *settings,
+        "--prior-warns-after",
+        "5",
+        *more,
+    )
     printed, errors = (said.decode(machine.encoding) for said in (done.stdout, done.stderr))
     assert done.returncode == code, printed + errors[-2000:]
     return printed, errors

@@ -32,15 +32,17 @@ from wsss.presets import IRN, PAPER
 
 VOC = DataFacts(
     trained=ListFacts(
-        split="train_aug", num_images=10_582,
+        split="train_aug",
+        num_images=10_582,
         sha256="d1326bd532648d73bc4b1bd275434eba81930982dc7401a65a8cecb26c028e24",
     ),
     scored=ListFacts(
-        split="train", num_images=1_464,
+        split="train",
+        num_images=1_464,
         sha256="aa623bd2c8ce4443a8aaae51c524c0eb165e8e44caf6aa9e3ad33d7b75a3ef20",
     ),
     labels_from_mask=0,
-)  # fmt: skip
+)
 """The full VOC 2012, by what is known of it."""
 
 
@@ -175,10 +177,20 @@ def test_the_text_of_another_score_says_on_which_side_it_is_and_lists_all_points
     assert text.startswith("Calibration: DOES NOT REPRODUCE")
     assert "below the interval" in text
     names = [
-        "initial weights", "training images", "scored images", "image-level labels",
-        "background score", "scales and flip", "epochs", "iterations", "precision", "batch size",
-        "other settings", "losses", "versions",
-    ]  # fmt: skip
+        "initial weights",
+        "training images",
+        "scored images",
+        "image-level labels",
+        "background score",
+        "scales and flip",
+        "epochs",
+        "iterations",
+        "precision",
+        "batch size",
+        "other settings",
+        "losses",
+        "versions",
+    ]
     assert [check.name for check in verdict.checks] == names
     at = [text.index(f"{number:2}. {name}") for number, name in enumerate(names, 1)]
     assert at == sorted(at)
@@ -387,9 +399,13 @@ def test_the_facts_are_those_of_the_data_on_disk(drawn: Path) -> None:
 
 
 SHRUNK = (
-    "train.epochs=1", "train.crop_size=48", "train.batch_size=4", "train.min_long_side=48",
-    "train.max_long_side=80", "labels.scales=[0.5]",
-)  # fmt: skip
+    "train.epochs=1",
+    "train.crop_size=48",
+    "train.batch_size=4",
+    "train.min_long_side=48",
+    "train.max_long_side=80",
+    "labels.scales=[0.5]",
+)
 
 
 def command(drawn: Path, store: Path, *more: str) -> Any:
@@ -401,11 +417,7 @@ def command(drawn: Path, store: Path, *more: str) -> Any:
 
 @pytest.mark.parametrize(
     ("outcome", "code"),
-    [
-        (Outcome.reproduces, 0),
-        (Outcome.does_not_reproduce, 1),
-        (Outcome.calibrates_nothing, 0),
-    ],
+    [(Outcome.reproduces, 0), (Outcome.does_not_reproduce, 1), (Outcome.calibrates_nothing, 0)],
 )
 def test_the_exit_code_is_1_for_a_score_that_does_not_come_out(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, code: int
@@ -448,6 +460,17 @@ def test_the_help_says_what_the_exit_codes_mean() -> None:
     assert done.exit_code == 0
     text = " ".join(done.output.split())
     assert "Exit code 0: reproduces, or calibrates nothing; 1: does not reproduce" in text
-    for option in ("--data", "--preset", "--weights", "--seeds", "--set", "--store", "--address",
-                   "--workers", "--cpus", "--gpus", "--loader-workers"):  # fmt: skip
+    for option in (
+        "--data",
+        "--preset",
+        "--weights",
+        "--seeds",
+        "--set",
+        "--store",
+        "--address",
+        "--workers",
+        "--cpus",
+        "--gpus",
+        "--loader-workers",
+    ):
         assert option in text

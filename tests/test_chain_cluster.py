@@ -36,9 +36,14 @@ pytestmark = [
 
 
 STAGES = [
-    "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels", "train DeepLab",
+    "train CAM",
+    "infer CAMs",
+    "learn affinity",
+    "random walk",
+    "write labels",
+    "train DeepLab",
     "predict",
-]  # fmt: skip
+]
 
 
 def run(chain: ChainConfig, store: Store, data: Path, crew: Crew) -> list[str]:

@@ -84,9 +84,7 @@ def test_an_image_both_trained_on_and_scored_is_a_problem(root: Path, split: str
     assert report_of(root).problems == []
     write_split(root, split, [A, B, C] if split == "train_aug" else [A, C])
     problems = report_of(root).problems
-    assert problems == [
-        f"{split} and val share 1 image ({C}); take them off one of the two"
-    ]  # fmt: skip
+    assert problems == [f"{split} and val share 1 image ({C}); take them off one of the two"]
 
 
 def test_train_and_train_aug_may_share_and_what_is_missing_is_noted(root: Path) -> None:
@@ -177,8 +175,11 @@ def test_real_pictures_have_no_problem_and_the_known_numbers(shared_voc: Path) -
     report = report_of(shared_voc)
     assert report.problems == []
     assert {split: counts.num_masks for split, counts in report.counts.items()} == {
-        "train": 311, "train_aug": 411, "trainval": 632, "val": 321,
-    }  # fmt: skip
+        "train": 311,
+        "train_aug": 411,
+        "trainval": 632,
+        "val": 321,
+    }
     assert report.official == {"train": False, "train_aug": False, "val": False}
     assert not any("no split" in note or "without" in note for note in report.notes)
     expected = np.zeros(256, np.int64)

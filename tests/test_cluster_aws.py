@@ -33,9 +33,23 @@ class Prepared(NamedTuple):
 def prepare(output: Path, address: str = ADDRESS, bucket: str = "lab") -> int:
     image = boto3.client("ec2", REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     return aws_prepare.main(
-        ["--bucket", bucket, "--prefix", "wsss/qin", "--address", address, "--output", str(output),
-         "--file", str(ROOT / "cluster.yaml"), "--head-image", image, "--gpu-image", image]
-    )  # fmt: skip
+        [
+            "--bucket",
+            bucket,
+            "--prefix",
+            "wsss/qin",
+            "--address",
+            address,
+            "--output",
+            str(output),
+            "--file",
+            str(ROOT / "cluster.yaml"),
+            "--head-image",
+            image,
+            "--gpu-image",
+            image,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +228,9 @@ def test_a_role_names_its_actions_and_reaches_only_this_cluster(
                 )
             if action == "s3:ListBucket":
                 assert set(statement["Condition"]["StringLike"]["s3:prefix"]) == {
-                    "wsss/qin", "wsss/qin/*",
-                }  # fmt: skip
+                    "wsss/qin",
+                    "wsss/qin/*",
+                }
             if action in ("ec2:TerminateInstances", "ec2:CreateTags"):
                 assert "Condition" in statement
     if name == "worker":
@@ -256,16 +271,23 @@ def test_ray_up_without_credentials_fails_for_credentials_alone(tmp_path: Path) 
     """The true command on the file as it is in the repository."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
-        "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", "RAY_TMPDIR": str(tmp_path),
+        "HOME": str(tmp_path),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "RAY_TMPDIR": str(tmp_path),
         "RAY_AUTH_MODE": "token",
-    }  # fmt: skip
+    }
     subprocess.run(
         [sys.executable, "-m", "sweeps.cluster.secrets"], cwd=ROOT, env=environment, check=True
     )
     up = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "cluster.yaml"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     said = up.stdout + up.stderr
     assert up.returncode != 0
     assert re.search(r"NoCredentials|[Uu]nable to locate credentials|credentials", said), said
@@ -275,5 +297,7 @@ def test_ray_up_without_credentials_fails_for_credentials_alone(tmp_path: Path) 
 
 def test_the_file_in_the_repository_is_the_one_these_tests_fill() -> None:
     assert set(load("cluster.yaml")["available_node_types"]) == {
-        "head", "gpu_spot", "gpu_on_demand",
-    }  # fmt: skip
+        "head",
+        "gpu_spot",
+        "gpu_on_demand",
+    }

@@ -90,7 +90,9 @@ def test_a_folder_with_files_in_it_is_never_taken_as_scratch(tmp_path: Path) -> 
     (tmp_path / "mine").write_text("precious")
     done = subprocess.run(
         [sys.executable, str(TEST / "two_hosts.py"), "--scratch", str(tmp_path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert (tmp_path / "mine").read_text() == "precious"

@@ -135,9 +135,12 @@ def test_a_label_that_is_predicted_and_never_true_counts_as_zero() -> None:
 def test_cams_and_a_mask_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4, 5\) pixels, mask of \(5, 4\)"):
         count_image(
-            np.zeros((1, 4, 5), np.float32), (0,), np.zeros((5, 4), np.uint8),
-            threshold_grid(0.15), 3,
-        )  # fmt: skip
+            np.zeros((1, 4, 5), np.float32),
+            (0,),
+            np.zeros((5, 4), np.uint8),
+            threshold_grid(0.15),
+            3,
+        )
 
 
 def test_an_image_without_any_class_is_background_at_every_threshold() -> None:

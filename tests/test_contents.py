@@ -102,10 +102,7 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
-    [
-        (("--dry-run", "--results"), 0, "to delete"),
-        ((), 2, "give --yes to delete it"),
-    ],
+    [(("--dry-run", "--results"), 0, "to delete"), ((), 2, "give --yes to delete it")],
 )
 def test_nothing_goes_unasked(
     store: Store, vi: Sweep, words: tuple[str, ...], code: int, said: str

@@ -57,9 +57,8 @@ def test_another_seed_costs_the_mean_of_the_measured_seeds(store: Store) -> None
     for seed, training, scoring in ((0, 60.0, 12.0), (1, 100.0, 20.0)):
         finish(store, cell(plan, reference, seed), 0.5)
         change_metrics(
-            store, cell(plan, reference, seed), train_seconds=training,
-            inference_seconds=scoring,
-        )  # fmt: skip
+            store, cell(plan, reference, seed), train_seconds=training, inference_seconds=scoring
+        )
     cost = estimate(plan, store).trials[cell(plan, reference, 2).run_id]
     assert cost.seconds == pytest.approx(80 + 16)
     assert (cost.basis, cost.num_measured) == ("same", 2)
@@ -104,10 +103,12 @@ def test_epochs_and_scales_of_another_preset_are_scaled(store: Store) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("data.fingerprint", "other"), ("network.backbone", "resnet18"), ("train.crop_size", 64),
+        ("data.fingerprint", "other"),
+        ("network.backbone", "resnet18"),
+        ("train.crop_size", 64),
         ("train.batch_size", 4),
     ],
-)  # fmt: skip
+)
 def test_other_data_backbone_crop_or_batch_tell_nothing(store: Store, key: str, value: Any) -> None:
     finish(store, cell(plan_of("VI"), "VI[no,no]"), 0.5)
     cost = estimate(plan_of("VI", **{key.replace(".", "__"): value}), store)
@@ -142,8 +143,9 @@ def test_a_training_and_an_inference_are_counted_once(store: Store) -> None:
     assert cost.trials[second.run_id].seconds == pytest.approx(0)  # a score alone takes no time
     change_metrics(store, first, inference_seconds=9.0, score_seconds=3.0)
     cost = estimate(plan, store)
-    by_cell = {t.cells[0]: cost.trials[t.run_id].seconds for t in plan.trials
-               if t.run_id in cost.trials}  # fmt: skip
+    by_cell = {
+        t.cells[0]: cost.trials[t.run_id].seconds for t in plan.trials if t.run_id in cost.trials
+    }
     assert len(by_cell) == 23
     assert by_cell["background-score[F0,0.05]"] == pytest.approx(60 + 12)
     assert by_cell["background-score[F3,0.05]"] == pytest.approx(180 + 12)
@@ -192,8 +194,10 @@ def test_a_repeat_of_a_seed_costs_what_the_seed_does(store: Store) -> None:
 
 
 def test_times_at_several_at_once_are_bounded_by_the_longest_trial() -> None:
-    costs = {name: TrialCost(seconds, 0.0, "same", 1) for name, seconds in
-             (("a", 100.0), ("b", 20.0), ("c", 30.0), ("d", None))}  # fmt: skip
+    costs = {
+        name: TrialCost(seconds, 0.0, "same", 1)
+        for name, seconds in (("a", 100.0), ("b", 20.0), ("c", 30.0), ("d", None))
+    }
     cost = CostEstimate(costs, 3, "cpu", 1)
     assert cost.seconds == 150
     assert [cost.seconds_at(n) for n in (1, 2, 3)] == [150, 100, 100]

@@ -14,13 +14,7 @@ from PIL import Image
 
 from wsss.commands import command
 from wsss.data import check as checking
-from wsss.data.check import (
-    MAX_PROBLEMS,
-    DataReport,
-    check_data,
-    check_data_once,
-    checks_folder,
-)
+from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
 from wsss.data.voc import DataError, VocDataset
 
 SPLITS = ["train", "train_aug", "val"]
@@ -128,11 +122,14 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     report = report_of(copy)
     expected = [
         "val.txt: the split is empty",
-        "JPEGImages/drawn_000000.jpg: missing", "a mask has its image's size",
-        "drawn_000002.png: value 77 is no class", "drawn_000003.png: colour (1, 2, 3) is not in",
-        "drawn_000004.xml: unknown class 'dragon'", "drawn_000005.xml: not well-formed XML",
+        "JPEGImages/drawn_000000.jpg: missing",
+        "a mask has its image's size",
+        "drawn_000002.png: value 77 is no class",
+        "drawn_000003.png: colour (1, 2, 3) is not in",
+        "drawn_000004.xml: unknown class 'dragon'",
+        "drawn_000005.xml: not well-formed XML",
         "drawn_000006.png: cannot be decoded",
-    ]  # fmt: skip
+    ]
     assert len(report.problems) == len(expected)  # an image of two splits is told once
     with pytest.raises(DataError) as caught:
         report.raise_if_broken()
@@ -330,9 +327,15 @@ def change(root: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["mask of equal size, later", "longer image", "XML gone", "XML added", "split shorter",
-     "class list"],
-)  # fmt: skip
+    [
+        "mask of equal size, later",
+        "longer image",
+        "XML gone",
+        "XML added",
+        "split shorter",
+        "class list",
+    ],
+)
 def test_any_change_of_a_file_is_seen(copy: Path, full_checks: list[list[str]], what: str) -> None:
     check_data_once(VocDataset(copy), CHECKED, scored=CHECKED)
     change(copy, what)

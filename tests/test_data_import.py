@@ -73,10 +73,12 @@ def labels(dataset: VocDataset) -> dict[str, tuple[str, ...]]:
         ("image,labels\n1.jpg,cat dog\n2.png,dog\n3.JPG,cat\n", ("--separator", "space")),
         ("id,class,x\n1,cat,7\n1,dog,8\n2,dog,9\npictures/3,cat,1\n", ()),
         ("filename, cat, dog\n1.jpg,1,1\n2.png,0,1.0\n3.JPG,True,\n", ()),
-        ("name,x,y\nu,1.jpg,cat;dog\nu,2.png,dog\nu,3.JPG,cat\n",
-         ("--image-column", "x", "--label-column", "y")),
+        (
+            "name,x,y\nu,1.jpg,cat;dog\nu,2.png,dog\nu,3.JPG,cat\n",
+            ("--image-column", "x", "--label-column", "y"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_is_read_in_each_of_its_forms(
     pictures: Path, text: str, more: tuple[str, ...]
 ) -> None:
@@ -92,7 +94,7 @@ def test_a_table_is_read_in_each_of_its_forms(
     ("text", "expected"),
     [
         ("image,labels\n1.jpg,traffic light\n", "'traffic light': one label or several?"),
-        ("image,labels\n1.jpg,\"a,b\"\n2.png,a;b\n", "one label or several?"),
+        ('image,labels\n1.jpg,"a,b"\n2.png,a;b\n', "one label or several?"),
         ("image,labels\n1.jpg,cat,dog\n", "line 2 has 3 fields, the header 2"),
         ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? name it by --image-column"),
         ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
@@ -106,7 +108,7 @@ def test_a_table_is_read_in_each_of_its_forms(
         ("image,labels,split\n1.jpg,cat,val\n", "no labelled image of train"),
         ("image,labels\n1.jpg,K\u00e4se\n".encode("latin-1"), "not UTF-8 text"),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_is_unclear_is_refused(
     pictures: Path, text: str | bytes, expected: str
 ) -> None:
@@ -140,8 +142,11 @@ def coco(*annotations: dict[str, Any], **changes: Any) -> str:
         {"id": 10 + k, "file_name": name, "width": WIDTH, "height": HEIGHT}
         for k, name in enumerate(PICTURES[:2])
     ]
-    categories = [{"id": 0, "name": "_background_"}, {"id": 90, "name": "dog"},
-                  {"id": 7, "name": "cat"}]  # fmt: skip
+    categories = [
+        {"id": 0, "name": "_background_"},
+        {"id": 90, "name": "dog"},
+        {"id": 7, "name": "cat"},
+    ]
     tree = {"images": images, "categories": categories, "annotations": annotations}
     return json.dumps(tree | changes)
 
@@ -155,11 +160,18 @@ DOG, CAT = box(10, 90, 0, 0, 6, 4), box(11, 7, 1, 1, 3, 3)
 
 
 def test_a_mask_has_small_objects_above_large_ones_and_crowds_below(pictures: Path) -> None:
-    small = {"image_id": 10, "category_id": 7,
-             "segmentation": {"size": [HEIGHT, WIDTH], "counts": SHORT_FORM}}  # fmt: skip
+    small = {
+        "image_id": 10,
+        "category_id": 7,
+        "segmentation": {"size": [HEIGHT, WIDTH], "counts": SHORT_FORM},
+    }
     runs = [0, 6, 40, 2]  # the first column, and the last two pixels of the last one
-    crowd = {"image_id": 10, "category_id": 7, "iscrowd": 1,
-             "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs}}  # fmt: skip
+    crowd = {
+        "image_id": 10,
+        "category_id": 7,
+        "iscrowd": 1,
+        "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs},
+    }
     text = coco(small, DOG, crowd, CAT)
     dataset = imported(pictures, text, "--masks", "--val", "0", name="instances.json")
     assert dataset.classes == ("dog", "cat")
@@ -194,16 +206,20 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         ("[" * 100_000, "not COCO's instances"),
         (coco(DOG, images=[]), "annotations[0] is of image 10, which is not listed"),
         (coco(DOG, categories=[]), "annotations[0] is of category 90, which is not listed"),
-        (coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
-         "two categories have the same id"),
+        (
+            coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
+            "two categories have the same id",
+        ),
         (coco(box(10, 0, 0, 0, 6, 4)), "'_background_' is no class"),
         (coco(DOG | {"segmentation": []}), "no segmentation of some objects in 1.jpg"),
         (coco(DOG | {"segmentation": [1, 2, 3, 4]}), "is neither polygons nor run lengths of 8x6"),
         (coco(DOG | {"segmentation": {"size": [6, 8], "counts": [3]}}), "(3 pixels of [6, 8])"),
-        (coco(DOG, images=[{"id": 10, "file_name": "1.jpg", "width": HEIGHT, "height": WIDTH}]),
-         "8x6 pixels upright, instances.json says 6x8"),
+        (
+            coco(DOG, images=[{"id": 10, "file_name": "1.jpg", "width": HEIGHT, "height": WIDTH}]),
+            "8x6 pixels upright, instances.json says 6x8",
+        ),
     ],
-)  # fmt: skip
+)
 def test_coco_s_json_that_cannot_be_used_is_refused(
     pictures: Path, text: str, expected: str
 ) -> None:
@@ -214,14 +230,22 @@ def test_a_second_source_is_val(pictures: Path) -> None:
     for folder, category in (("a", "dog"), ("b", "cat")):
         images = [{"id": 1, "file_name": "x.jpg"}]
         annotations = [{"image_id": 1, "category_id": "c"}]
-        tree = {"images": images, "annotations": annotations,
-                "categories": [{"id": "c", "name": category}]}  # fmt: skip
+        tree = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": "c", "name": category}],
+        }
         (pictures / folder / "labels.json").write_text(json.dumps(tree))
     result = CliRunner().invoke(
         data_app,
-        ["import", str(pictures / "a/labels.json"), str(pictures.with_name("made")),
-         "--val", str(pictures / "b/labels.json")],
-    )  # fmt: skip
+        [
+            "import",
+            str(pictures / "a/labels.json"),
+            str(pictures.with_name("made")),
+            "--val",
+            str(pictures / "b/labels.json"),
+        ],
+    )
     assert result.exit_code == 0, result.output
     dataset = VocDataset(pictures.with_name("made"))
     assert labels(dataset) == {"a_x": ("dog",), "b_x": ("cat",)}
@@ -253,9 +277,16 @@ def test_an_import_is_whole_or_absent_and_done_once(
     words = shlex.split(first.stdout.splitlines()[-1])
     assert words[0] == "next:"
     assert words[words.index("train-cam") :] == [
-        "train-cam", "--run", "runs/made", "--data", str(made), "--preset", "short", "--set",
+        "train-cam",
+        "--run",
+        "runs/made",
+        "--data",
+        str(made),
+        "--preset",
+        "short",
+        "--set",
         "train.batch_size=2",
-    ]  # fmt: skip
+    ]
     before = (made / "imported.json").stat().st_mtime_ns
     assert f"{made}: there already" in run(source, "--images", pictures).stdout
     assert (made / "imported.json").stat().st_mtime_ns == before

@@ -72,9 +72,14 @@ def records(small: RunConfig, drawn: Path) -> dict[int | None, list[EpochRecord]
     """Of a training with whole batches, and with parts of two images."""
     config = apply_overrides(
         small,
-        {"views.enhanced": True, "views.decreased": True, "network.batch_norm": "frozen",
-         "train.lr": 0.01, "transfer.ramp": 0.0},
-    )  # fmt: skip
+        {
+            "views.enhanced": True,
+            "views.decreased": True,
+            "network.batch_norm": "frozen",
+            "train.lr": 0.01,
+            "transfer.ramp": 0.0,
+        },
+    )
     samples, found = VocDataset(drawn).samples("train_aug"), {}
     for micro_batch in (None, 2):
         model = build_cam_net(config, samples, 20)

@@ -32,9 +32,12 @@ class Scene:
         self.ends: list[tuple[str, str]] = []
         end = OrderlyEnd(Store(root), self.interrupts, None, self.said.append)
         self.dispatch: Dispatch[Piece] = Dispatch(
-            self.source, [self.ear], end, self.said.append,
+            self.source,
+            [self.ear],
+            end,
+            self.said.append,
             lambda run_id, why: self.ends.append((run_id, why)),
-        )  # fmt: skip
+        )
 
     def start(self) -> str:
         target = self.dispatch.next()
@@ -81,12 +84,15 @@ def test_one_that_breaks_off_comes_before_the_others_twice_and_then_has_failed(
         scene.fail("a", "out of range")
     assert scene.start() == "b"
     assert [line.split(" (at")[0] for line in scene.said] == [
-        "trial a: IndexError: out of range", "trial a: IndexError: out of range",
         "trial a: IndexError: out of range",
-    ]  # fmt: skip
+        "trial a: IndexError: out of range",
+        "trial a: IndexError: out of range",
+    ]
     assert [line.partition("; ")[2] for line in scene.said] == [
-        "restart 1 of 2, from its last checkpoint", "restart 2 of 2, from its last checkpoint", "",
-    ]  # fmt: skip
+        "restart 1 of 2, from its last checkpoint",
+        "restart 2 of 2, from its last checkpoint",
+        "",
+    ]
     (broke,) = scene.source.given_up
     assert (broke.kind, broke.message) == ("IndexError", "out of range")
     assert "Traceback" in broke.traceback

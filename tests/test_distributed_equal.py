@@ -32,9 +32,15 @@ from wsss.training.segmentation import train_segmentation
 
 WORLD_SIZE, K = 2, 20
 DEEPLAB = TINY_DEEPLAB.model_copy(
-    update={"crop_size": 48, "batch_size": 4, "iterations": 5, "scale_jitter": (0.4, 0.7),
-            "batch_norm": "frozen", "lr": 0.01}
-)  # fmt: skip
+    update={
+        "crop_size": 48,
+        "batch_size": 4,
+        "iterations": 5,
+        "scale_jitter": (0.4, 0.7),
+        "batch_norm": "frozen",
+        "lr": 0.01,
+    }
+)
 TRAININGS = pytest.mark.parametrize(("kind", "rel"), [("epochs", 1e-4), ("deeplab", 1e-3)])
 """Of CAMs and of a segmentation network, and how near the numbers of their records are."""
 
@@ -146,10 +152,14 @@ def config(small: RunConfig) -> RunConfig:
     return apply_overrides(
         small,
         {
-            "network.batch_norm": "frozen", "train.epochs": 2, "train.lr": 0.01,
-            "views.enhanced": True, "views.decreased": True, "network.spatial_attention": True,
+            "network.batch_norm": "frozen",
+            "train.epochs": 2,
+            "train.lr": 0.01,
+            "views.enhanced": True,
+            "views.decreased": True,
+            "network.spatial_attention": True,
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +214,7 @@ def test_two_epochs_end_at_the_weights_and_records_of_one_process(
                 assert record[key] == pytest.approx(expected[key], rel=rel), key
 
 
-def test_a_finished_training_is_found_finished_by_every_rank(
-    ranks: list[dict[str, Any]],
-) -> None:
+def test_a_finished_training_is_found_finished_by_every_rank(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert rank["again"]["records"] == []
         for name, weight in rank["epochs"]["weights"].items():

@@ -197,9 +197,13 @@ def test_mlflow_is_asked_and_its_password_not_shown(status: int, state: str) -> 
 
 def report(**change: Any) -> NodeReport:
     same: dict[str, Any] = {
-        "versions": {"torch": "2"}, "data": "", "free_bytes": 100 * 2**30, "gpus": 0,
-        "clock": 10.0, "written": "",
-    }  # fmt: skip
+        "versions": {"torch": "2"},
+        "data": "",
+        "free_bytes": 100 * 2**30,
+        "gpus": 0,
+        "clock": 10.0,
+        "written": "",
+    }
     return NodeReport(**(same | change))
 
 

@@ -119,9 +119,22 @@ def test_every_option_that_make_passes_exists() -> None:
         for name in parameter.opts
     }
     assert {"--data", "--seeds"} <= known
-    foreign = {"--quiet", "--upgrade", "--requirement", "--no-deps", "--editable", "--dist",
-               "--no-loadscope-reorder", "--host", "--port", "--backend-store-uri", "--check",
-               "--artifacts-destination", "--four", "--large"}  # fmt: skip
+    foreign = {
+        "--quiet",
+        "--upgrade",
+        "--requirement",
+        "--no-deps",
+        "--editable",
+        "--dist",
+        "--no-loadscope-reorder",
+        "--host",
+        "--port",
+        "--backend-store-uri",
+        "--check",
+        "--artifacts-destination",
+        "--four",
+        "--large",
+    }
     assert options - foreign <= known
 
 

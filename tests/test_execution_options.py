@@ -32,9 +32,12 @@ from wsss.training_options import execution
 OPTIONS = ("--loader-workers", "2", "--micro-batch", "4", "--checkpoint-minutes", "1.5")
 ASKED = Execution(num_loader_workers=2, micro_batch=4, checkpoint_minutes=1.5)
 COMMANDS = {
-    "run": ("run", "VI"), "probe": ("run", "VI", "--probe", "10"), "calibrate": ("calibrate",),
-    "search": ("search",), "headline": ("headline",),
-}  # fmt: skip
+    "run": ("run", "VI"),
+    "probe": ("run", "VI", "--probe", "10"),
+    "calibrate": ("calibrate",),
+    "search": ("search",),
+    "headline": ("headline",),
+}
 
 
 def sweeps_command(name: str, data: Path, store: Path, *more: str) -> Result:
@@ -114,9 +117,19 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     table = tmp_path / "mine.yaml"
     table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")
     more = (
-        "--table", str(table), "--grid", "transfer.lambda_s=0,1", "--workers", "2", *OPTIONS,
-        "--budget", "8.0", "--hang-after", "60.0", "--accept-changes",
-    )  # fmt: skip
+        "--table",
+        str(table),
+        "--grid",
+        "transfer.lambda_s=0,1",
+        "--workers",
+        "2",
+        *OPTIONS,
+        "--budget",
+        "8.0",
+        "--hang-after",
+        "60.0",
+        "--accept-changes",
+    )
     project = ("--working-dir", str(tmp_path))
     for words in ((), more):
         CliRunner().invoke(sweeps.cli.app, ["submit", "VI", "--gpus", "1", *project, *words])
@@ -140,9 +153,12 @@ def test_one_training_on_the_command_line_is_carried_out_so(
 
 
 def test_pseudo_labels_learn_their_affinities_so(
-    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, small: RunConfig,
+    given: Callable[[str], list[Any]],
+    drawn: Path,
+    tmp_path: Path,
+    small: RunConfig,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     dataset = VocDataset(drawn)
     trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
     run = Run(tmp_path, small, drawn, None, dataset.classes, trained_on)
@@ -219,9 +235,12 @@ def test_gpus_on_a_machine_without_one_are_refused_with_the_remedy_before_any_wo
     ],
 )
 def test_workers_talk_by_nccl_only_where_each_of_them_sees_a_whole_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, see_a_device: list[bool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: float,
+    see_a_device: list[bool],
     backend: str,
-) -> None:  # fmt: skip
+) -> None:
     started: list[str] = []
 
     def on_start(self: Any, group: Any, config: Any) -> None:

@@ -31,13 +31,7 @@ from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from wsss.config import (
-    LabelsConfig,
-    NetworkConfig,
-    Settings,
-    TrainConfig,
-    ViewsConfig,
-)
+from wsss.config import LabelsConfig, NetworkConfig, Settings, TrainConfig, ViewsConfig
 from wsss.data.voc import Sample
 from wsss.labels import infer, random_walk, segment
 from wsss.labels.infer import ImageCams, infer_cams, multi_scale_cams

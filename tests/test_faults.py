@@ -60,8 +60,10 @@ print("came to its end")
 def watched(folder: Path, what: str, *, limit: float) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", HANGS, str(folder), what, str(limit)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
 
 
 def test_a_process_without_progress_ends_and_steps_of_an_optimiser_are_progress(
@@ -141,10 +143,13 @@ def lost(run_id: str) -> Break:
         # and equal messages from other lines, or other messages, are other errors.
         ([error("a", "no"), error("b", "no", elsewhere=True)], error("c", "no"), Decision.RESTART),
         ([error("a", "no"), error("b", "never")], error("c", "no"), Decision.RESTART),
-        ([error("a", "no"), error("b", "never"), error("c", "no")], error("d", "no"),
-         Decision.STOP_ALL),
+        (
+            [error("a", "no"), error("b", "never"), error("c", "no")],
+            error("d", "no"),
+            Decision.STOP_ALL,
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_follows_when_an_attempt_breaks_off(
     history: list[Break], broke: Break, decision: Decision
 ) -> None:

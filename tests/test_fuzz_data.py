@@ -31,16 +31,21 @@ from wsss.printable import printable
 T = TypeVar("T")
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzz = settings(
-    max_examples=EXAMPLES or 60, deadline=None, derandomize=not EXAMPLES, database=None,
+    max_examples=EXAMPLES or 60,
+    deadline=None,
+    derandomize=not EXAMPLES,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 @pytest.fixture
 def root(drawn: Path, tmp_path: Path) -> Path:
     """A picture `a` with mask and XML, in `train`, and `b` of SBD's kind, in `train_aug` too."""
-    ids = [(drawn / f"ImageSets/Segmentation/{s}.txt").read_text().split()[-1]
-           for s in ("train", "train_aug")]  # fmt: skip
+    ids = [
+        (drawn / f"ImageSets/Segmentation/{s}.txt").read_text().split()[-1]
+        for s in ("train", "train_aug")
+    ]
     for folder in ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug"):
         (tmp_path / folder).mkdir()
         for source, name in zip(ids, "ab", strict=True):
@@ -82,10 +87,31 @@ XML = st.builds(
     st.sampled_from(["", "\n", "<!-- -->", "</annotation>"]),
 )
 WORD = st.sampled_from(
-    ["a", "b", "1", "-1", "0.5", "cat", "a.jpg", "b.JPEG", "a.png", "/", "..", "é", "\ufeff", ",",
-     "/JPEGImages/a.jpg", "JPEGImages/../x.jpg", "/SegmentationClass/a.png", "\\", "\x1b[2J",
-     "/SegmentationClassAug/b.png", ".jpg", "-"]
-)  # fmt: skip
+    [
+        "a",
+        "b",
+        "1",
+        "-1",
+        "0.5",
+        "cat",
+        "a.jpg",
+        "b.JPEG",
+        "a.png",
+        "/",
+        "..",
+        "é",
+        "\ufeff",
+        ",",
+        "/JPEGImages/a.jpg",
+        "JPEGImages/../x.jpg",
+        "/SegmentationClass/a.png",
+        "\\",
+        "\x1b[2J",
+        "/SegmentationClassAug/b.png",
+        ".jpg",
+        "-",
+    ]
+)
 LIST = st.lists(st.lists(WORD, max_size=3).map(" ".join), max_size=4).map(
     lambda lines: "\r\n".join(lines).encode()
 )
@@ -142,9 +168,12 @@ VALUES = arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5)), eleme
 
 @fuzz
 @given(
-    VALUES, st.sampled_from(["P", "L", "LA", "1", "RGB", "RGBA", "I;16"]),
-    st.sampled_from([1, 3, 20, 254]), st.integers(0, 99), st.sampled_from([1, 2, 4, 8]),
-)  # fmt: skip
+    VALUES,
+    st.sampled_from(["P", "L", "LA", "1", "RGB", "RGBA", "I;16"]),
+    st.sampled_from([1, 3, 20, 254]),
+    st.integers(0, 99),
+    st.sampled_from([1, 2, 4, 8]),
+)
 def test_any_mask_is_the_numbers_it_was_made_of_or_refused(
     root: Path, values: np.ndarray, mode: str, num_classes: int, seed: int, bits: int
 ) -> None:
@@ -189,9 +218,11 @@ def encoded(form: str, **options: object) -> bytes:
 
 
 FILES = {
-    "a.jpg": encoded("JPEG", comment=b"c", dpi=(72, 72)), "a.png": encoded("PNG"),
-    "a.webp": encoded("WEBP"), "mask.png": encoded("mask"),
-}  # fmt: skip
+    "a.jpg": encoded("JPEG", comment=b"c", dpi=(72, 72)),
+    "a.png": encoded("PNG"),
+    "a.webp": encoded("WEBP"),
+    "mask.png": encoded("mask"),
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -214,16 +245,21 @@ def test_damaged_pictures_and_masks_are_read_or_refused(
 
 
 SPOILED = (
-    "JPEGImages/a.jpg", "Annotations/a.xml", "SegmentationClass/a.png", "classes.txt",
-    "ImageSets/Segmentation/train.txt", "SegmentationClassAug/b.png",
-)  # fmt: skip
+    "JPEGImages/a.jpg",
+    "Annotations/a.xml",
+    "SegmentationClass/a.png",
+    "classes.txt",
+    "ImageSets/Segmentation/train.txt",
+    "SegmentationClassAug/b.png",
+)
 
 
 @settings(fuzz, max_examples=EXAMPLES or 40)
 @given(
-    st.sampled_from(SPOILED), st.integers(0, 2**32),
+    st.sampled_from(SPOILED),
+    st.integers(0, 2**32),
     st.sampled_from(["damage", "damage", "empty", "folder", "broken link", "gone", "swapped"]),
-)  # fmt: skip
+)
 def test_what_the_check_finds_whole_can_be_used(root: Path, name: str, seed: int, how: str) -> None:
     path = root / name
     whole = path.read_bytes()

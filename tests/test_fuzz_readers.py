@@ -25,27 +25,54 @@ from wsss.data.archives import ArchiveError, extract
 from wsss.data.sbd import read_id_list
 from wsss.data.voc import DataError
 from wsss.identity import cam_id, config_id, run_id
-from wsss.overrides import (
-    ConfigError,
-    apply_overrides,
-    parse_assignments,
-    read_config_file,
-)
+from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
 from wsss.printable import printable
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 fuzz = settings(
-    max_examples=100, deadline=None, derandomize=True, database=None,
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 ANY_TEXT = st.text(max_size=60)
 YAML_LIKE = st.lists(
     st.sampled_from(
-        ["[", "]", "{", "}", ":", ",", "-", "&a", "*a", "!!", "int", "bool", "timestamp", "x", "<<",
-         "0x", "1e9", "2001-99-99", "~", "'", '"', "\n", " ", "|", "?", "%", "!!set", "!!omap"]
-    ), max_size=12,
-).map("".join)  # fmt: skip
+        [
+            "[",
+            "]",
+            "{",
+            "}",
+            ":",
+            ",",
+            "-",
+            "&a",
+            "*a",
+            "!!",
+            "int",
+            "bool",
+            "timestamp",
+            "x",
+            "<<",
+            "0x",
+            "1e9",
+            "2001-99-99",
+            "~",
+            "'",
+            '"',
+            "\n",
+            " ",
+            "|",
+            "?",
+            "%",
+            "!!set",
+            "!!omap",
+        ]
+    ),
+    max_size=12,
+).map("".join)
 ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -65,18 +92,23 @@ def own_refusal(call: Callable[[], object], *kinds: type[Exception]) -> str:
 
 SHARE = st.integers(0, 100).map(lambda n: n / 100)
 OVERRIDES: dict[str, st.SearchStrategy[Any]] = {
-    "network.channel_attention": st.booleans(), "network.context_association": st.booleans(),
+    "network.channel_attention": st.booleans(),
+    "network.context_association": st.booleans(),
     "network.affinity": st.sampled_from(["relu_row_sum", "softmax"]),
-    "views.enhanced": st.booleans(), "views.decreased": st.booleans(),
+    "views.enhanced": st.booleans(),
+    "views.decreased": st.booleans(),
     "views.alpha_enhanced": st.sampled_from([1, 1.0, 1.5, 2]),
     "views.beta_decreased": st.sampled_from([-150, 0, -0.0, 150.0]),
     "transfer.lambda_s": st.sampled_from([0, 0.0, -0.0, 0.5, 1, 1.0]),
     "transfer.lambda_bs": st.sampled_from([0, 0.5, 1]),
     "transfer.similarity_pairs": st.sampled_from(["eq5", "prose"]),
-    "train.lr": st.sampled_from([1, 0.1, 0.01]), "train.epochs": st.integers(1, 9),
-    "labels.background_score": SHARE, "labels.scales": st.sampled_from([[1], [1.0], [0.5, 2]]),
-    "rng_seed": st.integers(0, 2**31 - 1), "data.name": ANY_TEXT.map(lambda t: data_name(Path(t))),
-}  # fmt: skip
+    "train.lr": st.sampled_from([1, 0.1, 0.01]),
+    "train.epochs": st.integers(1, 9),
+    "labels.background_score": SHARE,
+    "labels.scales": st.sampled_from([[1], [1.0], [0.5, 2]]),
+    "rng_seed": st.integers(0, 2**31 - 1),
+    "data.name": ANY_TEXT.map(lambda t: data_name(Path(t))),
+}
 CONFIGS = st.fixed_dictionaries({}, optional=OVERRIDES).map(
     lambda chosen: apply_overrides(RunConfig(), chosen)
 )
@@ -202,8 +234,15 @@ JSON = st.recursive(
 
 
 SAVED_KEYS = (
-    "tables", "preset", "base", "seeds", "data", "weights_file", "train_images", "eval_images",
-)  # fmt: skip
+    "tables",
+    "preset",
+    "base",
+    "seeds",
+    "data",
+    "weights_file",
+    "train_images",
+    "eval_images",
+)
 
 
 @fuzz
@@ -265,8 +304,12 @@ def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> Non
 @example("\r=cmd()")
 def test_any_text_is_text_in_every_format(text: str) -> None:
     tex = latex_escape(text)
-    rest = re.sub(r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar)"
-                  r"\{\}|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}", "", tex)  # fmt: skip
+    rest = re.sub(
+        r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar)"
+        r"\{\}|\\[{}$&#%_]|\$\\pm\$|\{[\[\]*]\}",
+        "",
+        tex,
+    )
     assert not set(rest) & set("\\{}$&#%^~*[]"), tex
     assert not re.search(r"(?<!\\)[`*_{}\[\]<>|#~$]", markdown_escape(text).replace("\\\\", ""))
     cell = str(safe(text))

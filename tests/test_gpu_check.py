@@ -82,17 +82,21 @@ def test_all_differences_of_equal_computations_are_nearly_zero(
     checked: tuple[int, dict[str, Any], str],
 ) -> None:
     found = checked[1]["sections"]["equality"]["differences"]
-    assert {d["case"] for d in found} >= {"tiny F3", "PAMR", "DeepLab tiny", "CAMs of tiny F3",
-                                          "affinity network tiny", "tiny F3, reading"}  # fmt: skip
+    assert {d["case"] for d in found} >= {
+        "tiny F3",
+        "PAMR",
+        "DeepLab tiny",
+        "CAMs of tiny F3",
+        "affinity network tiny",
+        "tiny F3, reading",
+    }
     for one in found:
         assert one["loss"] < 1e-6
         if one["tensor"]:
             assert max(one["gradient"], one["update"]) < 1e-5
 
 
-def test_every_figure_that_was_measured_is_there(
-    checked: tuple[int, dict[str, Any], str],
-) -> None:
+def test_every_figure_that_was_measured_is_there(checked: tuple[int, dict[str, Any], str]) -> None:
     sections = checked[1]["sections"]
     steps = {(step["cell"], step["precision"]): step for step in sections["speed"]["steps"]}
     assert set(steps) == {(c, p) for c in ("B0", "F0", "F3") for p in ("fp32", "tf32", "bf16")}
@@ -414,10 +418,7 @@ def test_a_training_is_judged_by_its_loss_and_by_the_label_prior() -> None:
 def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
     plan = make_plan([TABLES[name] for name in ("III", "IV", "V", "VI")], PAPER, 1)
     found = Counter(
-        (
-            len(trial.config.views.names),
-            sum(getattr(trial.config.network, part) for part in PARTS),
-        )
+        (len(trial.config.views.names), sum(getattr(trial.config.network, part) for part in PARTS))
         for trial in plan.trials
     )
     assert dict(found) == speed.TRAININGS
@@ -428,8 +429,10 @@ def test_the_trainings_behind_the_hours_are_those_of_the_plan() -> None:
 
 def measured() -> Speeds:
     """A card on which B0 takes .1 s, F0 .2 and F3 .6, and which infers 10 images a second."""
-    steps = [StepSpeed(cell, "tf32", 16, 16, seconds)
-             for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))]  # fmt: skip
+    steps = [
+        StepSpeed(cell, "tf32", 16, 16, seconds)
+        for cell, seconds in (("B0", 0.1), ("F0", 0.2), ("F3", 0.6))
+    ]
     inferred = [InferenceSpeed("tf32", 8, 10.0, 0.0, 0.0)]
     return Speeds(full_size=True, steps=steps, loaded={4: 1600.0}, inferred=inferred)
 

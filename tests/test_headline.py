@@ -28,10 +28,15 @@ pytestmark = [
 
 REPO = Path(__file__).parents[1]
 SHRUNK = (
-    "train.epochs=1", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
-    "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
+    "train.epochs=1",
+    "train.crop_size=48",
+    "train.min_long_side=48",
+    "train.max_long_side=80",
+    "train.batch_size=4",
+    "network.fpn_channels=16",
+    "network.atrous_channels=16",
     "labels.scales=[0.5]",
-)  # fmt: skip
+)
 SEGMENTATION = ("iterations=16", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
 
 
@@ -39,9 +44,19 @@ def words(data: Path, store: Path, *sources: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     settings += [word for setting in SEGMENTATION for word in ("--set-segmentation", setting)]
     return [
-        sys.executable, "-m", "sweeps", "headline", *sources, "--preset", "tiny", "--data",
-        str(data), "--store", str(store), *settings,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "sweeps",
+        "headline",
+        *sources,
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--store",
+        str(store),
+        *settings,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -63,18 +78,21 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     store = tmp_path_factory.mktemp("headline")
     command = [*words(data, store, "none", "masks"), "--export", "train"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
-        cwd=REPO, start_new_session=True,
-    ) as process:  # fmt: skip
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        cwd=REPO,
+        start_new_session=True,
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "train DeepLab" in line:
                 break
         os.killpg(process.pid, signal.SIGKILL)
     kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz") if "maps" in p.parts}
-    return {
-        "data": data, "store": store, "command": command, "kept": kept, "again": run(command),
-    }  # fmt: skip
+    return {"data": data, "store": store, "command": command, "kept": kept, "again": run(command)}
 
 
 def test_a_killed_headline_goes_on_where_it_was(killed: dict[str, Any]) -> None:
@@ -106,9 +124,15 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
     output = killed["again"].stdout
     page = Path(output.split("report: ")[1].splitlines()[0])
     assert {path.name for path in page.parent.iterdir()} == {
-        "headline.html", "headline.md", "headline.csv", "headline.tex", "headline.txt", "table.tex",
-        "headline.json", "gallery.png",
-    }  # fmt: skip
+        "headline.html",
+        "headline.md",
+        "headline.csv",
+        "headline.tex",
+        "headline.txt",
+        "table.tex",
+        "headline.json",
+        "gallery.png",
+    }
     (line,) = [line for line in output.splitlines() if "checked archive" in line]
     assert line.startswith("CAM: 10 predictions of train")
     assert Path(line.split("checked archive ")[1]).is_file()
@@ -139,8 +163,10 @@ def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
     (parent,) = (run for run in found if run.tags["wsss.role"] == "headline")
     assert len(runs) == 2
     (cam,) = (path.name for path in (store / "cams").iterdir())
-    by_id = {path.parent.name: json.loads(path.read_text())
-             for path in (store / "predictions").glob("*/done.json")}  # fmt: skip
+    by_id = {
+        path.parent.name: json.loads(path.read_text())
+        for path in (store / "predictions").glob("*/done.json")
+    }
     for run in runs:
         refinement = run.tags["wsss.refinement"]
         assert run.status == "FINISHED"

@@ -45,9 +45,11 @@ def test_the_highest_held_out_miou_wins(tmp_path: Path) -> None:
 
 def test_the_mean_over_seeds_decides_and_not_the_luckiest_seed(tmp_path: Path) -> None:
     mious: dict[str, list[float | None]] = {
-        "III[no,no]": [40.0, 41.0], "III[yes,no]": [50.0, 38.0], "III[no,yes]": [44.0, 46.0],
+        "III[no,no]": [40.0, 41.0],
+        "III[yes,no]": [50.0, 38.0],
+        "III[no,yes]": [44.0, 46.0],
         "III[yes,yes]": [41.0, 41.0],
-    }  # fmt: skip
+    }
     best = best_cell(store_with(tmp_path, mious, seeds=2), ASKED)
     assert (best.cell, best.miou_held_out, best.num_seeds) == ("III[no,yes]", 45.0, 2)
 
@@ -69,10 +71,12 @@ def test_a_sweep_with_trials_to_do_is_not_chosen_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"data.fingerprint": "another"}, {"train.epochs": 9}, {"network.backbone": "resnet18"},
+        {"data.fingerprint": "another"},
+        {"train.epochs": 9},
+        {"network.backbone": "resnet18"},
         {"network.atrous_start": "random"},
     ],
-)  # fmt: skip
+)
 def test_sweeps_of_other_data_or_settings_do_not_count(
     tmp_path: Path, change: dict[str, object]
 ) -> None:

@@ -118,16 +118,26 @@ def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -
     assert [row["percent"] for row in printed if row["method"] == "Ours"] == ["67.3", "67.5"]
     measured = {row["method"]: row["percent"] for row in table_i if row not in printed}
     assert measured == {
-        "CAM": "40.25", "CAM + PAMR": "43.5", "true masks (supervised bound)": "60.0",
-    }  # fmt: skip
+        "CAM": "40.25",
+        "CAM + PAMR": "43.5",
+        "true masks (supervised bound)": "60.0",
+    }
 
 
 def test_classes_stand_beside_the_papers_in_the_same_order(document: Document) -> None:
     text = markdown(document)
     (line,) = [line for line in text.splitlines() if line.startswith("| sheep |")]
     assert re.findall(r"[\d.]+", line) == [
-        "55.4", "62.6", "69.1", "70.0", "79.8", "81.3", "17.0", "17.0", "17.0",
-    ]  # fmt: skip
+        "55.4",
+        "62.6",
+        "69.1",
+        "70.0",
+        "79.8",
+        "81.3",
+        "17.0",
+        "17.0",
+        "17.0",
+    ]
     (absent,) = [line for line in text.splitlines() if line.startswith("| person |")]
     assert absent.count("–") == 3
 

@@ -216,11 +216,13 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
             build_deeplab(segmentation, 20), segmentation, samples, [*masks.values()], 20
         ),
         "affinity": affinity_training(
-            build_affinity_net(small.network, walk), samples,
+            build_affinity_net(small.network, walk),
+            samples,
             lambda s: read_mask(masks[s.image_id], 20),
-            walk, device=CPU,
+            walk,
+            device=CPU,
         ),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])

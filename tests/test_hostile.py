@@ -121,13 +121,18 @@ def test_a_class_list_that_cannot_be_read_is_refused_and_not_taken_for_none(root
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("/data/VOC2012", "VOC2012"), ("/data/../..", "data"), ("/", "data"),
+        ("/data/VOC2012", "VOC2012"),
+        ("/data/../..", "data"),
+        ("/", "data"),
         ("/x/.hidden", "hidden"),
-        ("/x/<script>alert(1)</script>", "script"), ("/x/=cmd()", "cmd"), ("/x/-rf", "rf"),
-        ("/x/a|b\nc" + ESCAPE, "a-b-c-2J-0-owned"), ("/x/" + "y" * 200, "y" * 80),
+        ("/x/<script>alert(1)</script>", "script"),
+        ("/x/=cmd()", "cmd"),
+        ("/x/-rf", "rf"),
+        ("/x/a|b\nc" + ESCAPE, "a-b-c-2J-0-owned"),
+        ("/x/" + "y" * 200, "y" * 80),
         ("/x/日本", "data"),
     ],
-)  # fmt: skip
+)
 def test_any_folder_gives_a_name_that_the_configuration_takes(folder: str, name: str) -> None:
     assert data_name(Path(folder)) == name
     assert apply_overrides(RunConfig(), {"data.name": name}).data.name == name
@@ -139,11 +144,21 @@ def test_any_folder_gives_a_name_that_the_configuration_takes(folder: str, name:
 @pytest.mark.parametrize(
     "value",
     [
-        "!!bool x", "!!int x", "!!int 0x10", "!!float x", "!!timestamp x", "9" * 5000, "[" * 5000,
-        "&a [*a]", "!!python/object/apply:os.system [id]", "\ud800",
-        "!!binary x", "[1" + ESCAPE, "{[1]: 2}",
+        "!!bool x",
+        "!!int x",
+        "!!int 0x10",
+        "!!float x",
+        "!!timestamp x",
+        "9" * 5000,
+        "[" * 5000,
+        "&a [*a]",
+        "!!python/object/apply:os.system [id]",
+        "\ud800",
+        "!!binary x",
+        "[1" + ESCAPE,
+        "{[1]: 2}",
     ],
-)  # fmt: skip
+)
 def test_a_value_that_yaml_stumbles_over_is_refused(value: str, tmp_path: Path) -> None:
     message = refusal(lambda: parse_assignments([f"train.lr={value}"]), ConfigError)
     assert "is not a YAML value" in message
@@ -188,10 +203,17 @@ def test_a_sweep_that_is_not_in_the_store_is_refused(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"tables": ["../x"]}, {"tables": [ESCAPE]}, {"tables": []}, {"tables": 3}, {"seeds": "9"},
-        {"seeds": 0}, {"base": {"data": {"name": "../x"}}}, {"base": 3}, {"data": None},
+        {"tables": ["../x"]},
+        {"tables": [ESCAPE]},
+        {"tables": []},
+        {"tables": 3},
+        {"seeds": "9"},
+        {"seeds": 0},
+        {"base": {"data": {"name": "../x"}}},
+        {"base": 3},
+        {"data": None},
     ],
-)  # fmt: skip
+)
 def test_an_altered_description_of_a_sweep_is_refused_by_file(
     change: dict[str, object], tmp_path: Path
 ) -> None:
@@ -206,11 +228,17 @@ def test_an_altered_description_of_a_sweep_is_refused_by_file(
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[]", '{"segmentation": 3, "classes": ["cat"]}', "[" * 100_000, '{"segmentation": {}}',
-        '{"segmentation": {}, "classes": ["\\u001b[2J"]}', '{"segmentation": {}, "classes": "cat"}',
-        '{"segmentation": {"lr": -1}, "classes": ["cat"]}', "\x00",
+        "{",
+        "[]",
+        '{"segmentation": 3, "classes": ["cat"]}',
+        "[" * 100_000,
+        '{"segmentation": {}}',
+        '{"segmentation": {}, "classes": ["\\u001b[2J"]}',
+        '{"segmentation": {}, "classes": "cat"}',
+        '{"segmentation": {"lr": -1}, "classes": ["cat"]}',
+        "\x00",
     ],
-)  # fmt: skip
+)
 def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
     ran = CliRunner().invoke(app, ["predict", "x.jpg", "--network", str(tmp_path)])
@@ -249,10 +277,13 @@ def test_a_time_that_no_clock_knows_does_not_stop_an_archive(tmp_path: Path, mti
 @pytest.mark.parametrize(
     "headers",
     [
-        {"size": "-512"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
-        {"GNU.sparse.map": "0,x"}, {"path": "../" * 9000 + "x"}, {"path": ESCAPE + "/../x"},
+        {"size": "-512"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"GNU.sparse.map": "0,x"},
+        {"path": "../" * 9000 + "x"},
+        {"path": ESCAPE + "/../x"},
     ],
-)  # fmt: skip
+)
 def test_senseless_headers_refuse_the_archive_by_name(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
@@ -270,11 +301,15 @@ def test_senseless_headers_refuse_the_archive_by_name(
 @pytest.mark.parametrize(
     ("url", "link"),
     [
-        ("http://h:5000/#/runs/1", "http://h:5000/#/runs/1"), ("https://h", "https://h"),
-        ("javascript:alert(1)", "#"), ("data:text/html,x", "#"), ("http://h/a b", "#"), ("", "#"),
+        ("http://h:5000/#/runs/1", "http://h:5000/#/runs/1"),
+        ("https://h", "https://h"),
+        ("javascript:alert(1)", "#"),
+        ("data:text/html,x", "#"),
+        ("http://h/a b", "#"),
+        ("", "#"),
         ('http://h/">', "http://h/%22%3E"),
     ],
-)  # fmt: skip
+)
 def test_only_web_addresses_become_links(url: str, link: str) -> None:
     assert web_address(url) == link
 
@@ -282,11 +317,14 @@ def test_only_web_addresses_become_links(url: str, link: str) -> None:
 @pytest.mark.parametrize(
     ("value", "classes", "size", "fault"),
     [
-        (0.5, (3,), (2, 3), "of 1 classes"), (0.5, (3, 3), (2, 2), "expected different ones"),
-        (0.5, (-1, 3), (2, 2), "0..19"), (0.5, (3, 20), (2, 2), "0..19"),
-        (float("nan"), (1, 2), (2, 2), "between 0 and 1"), (1.5, (1, 2), (2, 2), "between 0 and 1"),
+        (0.5, (3,), (2, 3), "of 1 classes"),
+        (0.5, (3, 3), (2, 2), "expected different ones"),
+        (0.5, (-1, 3), (2, 2), "0..19"),
+        (0.5, (3, 20), (2, 2), "0..19"),
+        (float("nan"), (1, 2), (2, 2), "between 0 and 1"),
+        (1.5, (1, 2), (2, 2), "between 0 and 1"),
     ],
-)  # fmt: skip
+)
 def test_cams_from_outside_that_do_not_fit_are_refused_by_file(
     value: float, classes: tuple[int, ...], size: tuple[int, int], fault: str
 ) -> None:

@@ -34,54 +34,100 @@ BOTH = ENHANCED | DECREASED
 PARTS = {
     f"network.{name}": True
     for name in (
-        "channel_attention", "spatial_attention", "multi_scale_atrous", "context_association",
+        "channel_attention",
+        "spatial_attention",
+        "multi_scale_atrous",
+        "context_association",
     )
-}  # fmt: skip
+}
 LIVE = apply_overrides(
-    RunConfig(),
-    BOTH | PARTS | {"network.affinity": "softmax", "network.pixel_correlation": "both"},
+    RunConfig(), BOTH | PARTS | {"network.affinity": "softmax", "network.pixel_correlation": "both"}
 )
 """A configuration in which every setting has an effect."""
 
 OTHER_VALUES: dict[str, Any] = {
-    "data.name": "drawn", "data.fingerprint": "abc", "data.train_fingerprint": "abc",
+    "data.name": "drawn",
+    "data.fingerprint": "abc",
+    "data.train_fingerprint": "abc",
     "data.train_split": "train",
     "data.eval_split": "train_aug",
-    "network.backbone": "resnet18", "network.weights": "none", "network.feature_map": "fpn_p3",
-    "network.fpn_channels": 128, "network.frozen_stages": 1, "network.last_stage_dilation": 2,
+    "network.backbone": "resnet18",
+    "network.weights": "none",
+    "network.feature_map": "fpn_p3",
+    "network.fpn_channels": 128,
+    "network.frozen_stages": 1,
+    "network.last_stage_dilation": 2,
     "network.batch_norm": "train",
-    "network.channel_attention": False, "network.spatial_attention": False,
-    "network.multi_scale_atrous": False, "network.context_association": False,
-    "network.se_ratio": 8, "network.module_placement": "remaining",
-    "network.atrous": "parallel", "network.atrous_channels": 64,
-    "network.atrous_start": "identity", "network.affinity": "relu_row_sum",
-    "network.affinity_temperature": 0.2, "network.association_values": "input",
-    "network.affinity_residual": True, "network.pixel_correlation": "module",
+    "network.channel_attention": False,
+    "network.spatial_attention": False,
+    "network.multi_scale_atrous": False,
+    "network.context_association": False,
+    "network.se_ratio": 8,
+    "network.module_placement": "remaining",
+    "network.atrous": "parallel",
+    "network.atrous_channels": 64,
+    "network.atrous_start": "identity",
+    "network.affinity": "relu_row_sum",
+    "network.affinity_temperature": 0.2,
+    "network.association_values": "input",
+    "network.affinity_residual": True,
+    "network.pixel_correlation": "module",
     "network.correlation_channels": 64,
-    "views.enhanced": False, "views.decreased": False, "views.alpha_enhanced": 1.4,
-    "views.beta_enhanced": 30.0, "views.alpha_decreased": 0.7, "views.beta_decreased": -15.0,
-    "views.reading": "about_mean", "views.padding": "after",
-    "transfer.lambda_s": 0.1, "transfer.lambda_bs": 0.0, "transfer.start": 0.5,
-    "transfer.ramp": 0.0, "transfer.empty_maps": "compare", "transfer.single_view": "full",
+    "views.enhanced": False,
+    "views.decreased": False,
+    "views.alpha_enhanced": 1.4,
+    "views.beta_enhanced": 30.0,
+    "views.alpha_decreased": 0.7,
+    "views.beta_decreased": -15.0,
+    "views.reading": "about_mean",
+    "views.padding": "after",
+    "transfer.lambda_s": 0.1,
+    "transfer.lambda_bs": 0.0,
+    "transfer.start": 0.5,
+    "transfer.ramp": 0.0,
+    "transfer.empty_maps": "compare",
+    "transfer.single_view": "full",
     "transfer.similarity_pairs": "prose",
-    "transfer.cam_activation": "raw", "transfer.l1_reduction": "sum",
-    "transfer.merged_gradient": "flow", "transfer.belongs": "threshold",
-    "transfer.belongs_score": 0.2, "transfer.half_of": "sigmoid",
+    "transfer.cam_activation": "raw",
+    "transfer.l1_reduction": "sum",
+    "transfer.merged_gradient": "flow",
+    "transfer.belongs": "threshold",
+    "transfer.belongs_score": 0.2,
+    "transfer.half_of": "sigmoid",
     "transfer.background_map": "fixed_score",
-    "train.epochs": 15, "train.batch_size": 32, "train.crop_size": 448,
-    "train.min_long_side": 300, "train.max_long_side": 700, "train.resize": "bilinear",
-    "train.horizontal_flip": False, "train.color_jitter": 0.3,
-    "train.lr": 0.01, "train.head_lr_multiplier": 1.0, "train.pyramid_lr_multiplier": 10.0,
-    "train.parts_lr_multiplier": 5.0, "train.momentum": "standard",
-    "train.weight_decay": 0.0, "train.bias_decay": False, "train.nesterov": True,
-    "train.poly_power": 1.0, "train.warmup_iterations": 25,
-    "train.clip_norm": 5.0, "train.cls_reduction": "sum", "train.cls_over_views": "sum",
-    "train.lambda_pc": 1.0, "train.precision": "bf16",
-    "labels.scales": (1.0,), "labels.flip": False, "labels.resize": "bilinear",
-    "labels.upsampling": "direct", "labels.precision": "bf16", "labels.background_score": 0.2,
+    "train.epochs": 15,
+    "train.batch_size": 32,
+    "train.crop_size": 448,
+    "train.min_long_side": 300,
+    "train.max_long_side": 700,
+    "train.resize": "bilinear",
+    "train.horizontal_flip": False,
+    "train.color_jitter": 0.3,
+    "train.lr": 0.01,
+    "train.head_lr_multiplier": 1.0,
+    "train.pyramid_lr_multiplier": 10.0,
+    "train.parts_lr_multiplier": 5.0,
+    "train.momentum": "standard",
+    "train.weight_decay": 0.0,
+    "train.bias_decay": False,
+    "train.nesterov": True,
+    "train.poly_power": 1.0,
+    "train.warmup_iterations": 25,
+    "train.clip_norm": 5.0,
+    "train.cls_reduction": "sum",
+    "train.cls_over_views": "sum",
+    "train.lambda_pc": 1.0,
+    "train.precision": "bf16",
+    "labels.scales": (1.0,),
+    "labels.flip": False,
+    "labels.resize": "bilinear",
+    "labels.upsampling": "direct",
+    "labels.precision": "bf16",
+    "labels.background_score": 0.2,
     "labels.threshold_range": (0.1, 0.5),
-    "rng_seed": 1, "repeat": 1,
-}  # fmt: skip
+    "rng_seed": 1,
+    "repeat": 1,
+}
 SCORING = {key for key in OTHER_VALUES if key.startswith("labels.")} | {
     "data.eval_split",
     "data.fingerprint",
@@ -97,13 +143,24 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "no decreased view, so no merge rule": (
         ENHANCED,
-        ["views.alpha_decreased", "views.beta_decreased", "transfer.belongs", "transfer.half_of",
-         "transfer.belongs_score"],
+        [
+            "views.alpha_decreased",
+            "views.beta_decreased",
+            "transfer.belongs",
+            "transfer.half_of",
+            "transfer.belongs_score",
+        ],
     ),
     "no enhanced view, so no merge rule": (
         DECREASED,
-        ["views.alpha_enhanced", "views.beta_enhanced", "transfer.belongs", "transfer.half_of",
-         "transfer.belongs_score", "transfer.similarity_pairs"],
+        [
+            "views.alpha_enhanced",
+            "views.beta_enhanced",
+            "transfer.belongs",
+            "transfer.half_of",
+            "transfer.belongs_score",
+            "transfer.similarity_pairs",
+        ],
     ),
     "two views": (BOTH, ["transfer.single_view"]),
     "focused parts alone": (
@@ -117,8 +174,13 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no similarity loss": (BOTH | {"transfer.lambda_s": 0}, ["transfer.similarity_pairs"]),
     "no background loss, the merged CAM unused": (
         BOTH | {"transfer.lambda_bs": 0},
-        ["transfer.background_map", "transfer.merged_gradient", "transfer.belongs",
-         "transfer.half_of", "transfer.belongs_score"],
+        [
+            "transfer.background_map",
+            "transfer.merged_gradient",
+            "transfer.belongs",
+            "transfer.half_of",
+            "transfer.belongs_score",
+        ],
     ),
     "no background loss, the merged CAM used": (
         BOTH | {"transfer.lambda_bs": 0, "transfer.similarity_pairs": "prose"},
@@ -126,31 +188,45 @@ INERT: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "classification loss alone": (
         BOTH | {"transfer.lambda_s": 0, "transfer.lambda_bs": 0},
-        [key for key in OTHER_VALUES
-         if key.startswith("transfer.") and not key.startswith("transfer.lambda")],
+        [
+            key
+            for key in OTHER_VALUES
+            if key.startswith("transfer.") and not key.startswith("transfer.lambda")
+        ],
     ),
     "no pyramid": (
-        {"network.feature_map": "plain"}, ["network.fpn_channels", "train.pyramid_lr_multiplier"],
+        {"network.feature_map": "plain"},
+        ["network.fpn_channels", "train.pyramid_lr_multiplier"],
     ),
     "no part": (
         {},
-        ["network.se_ratio", "network.atrous", "network.atrous_channels", "network.atrous_start",
-         "network.affinity_residual", "network.affinity_temperature", "network.module_placement",
-         "network.association_values", "train.parts_lr_multiplier"],
+        [
+            "network.se_ratio",
+            "network.atrous",
+            "network.atrous_channels",
+            "network.atrous_start",
+            "network.affinity_residual",
+            "network.affinity_temperature",
+            "network.module_placement",
+            "network.association_values",
+            "train.parts_lr_multiplier",
+        ],
     ),
     "no pixel correlation": ({}, ["network.correlation_channels", "train.lambda_pc"]),
     "pixel correlation without its loss": (
-        {"network.pixel_correlation": "module"}, ["train.lambda_pc"],
+        {"network.pixel_correlation": "module"},
+        ["train.lambda_pc"],
     ),
     "pixel correlation in the loss alone": (
-        {"network.pixel_correlation": "loss"}, ["network.correlation_channels"],
+        {"network.pixel_correlation": "loss"},
+        ["network.correlation_channels"],
     ),
     "no softmax": (PARTS, ["network.affinity_temperature"]),
     "parallel layers as wide as their residual": (
         PARTS | {"network.atrous": "parallel", "network.atrous_start": "identity"},
         ["network.atrous_channels"],
     ),
-}  # fmt: skip
+}
 INERT_CASES = [(name, key) for name, (_, keys) in INERT.items() for key in keys]
 
 
@@ -191,21 +267,29 @@ def test_settings_come_alive_with_the_part_or_loss_that_reads_them() -> None:
     prose = BOTH | {"transfer.lambda_bs": 0, "transfer.similarity_pairs": "prose"}
     lives: list[tuple[dict[str, Any], str]] = [
         (fixed_score, "transfer.belongs_score"),
-        (prose, "transfer.belongs"), (prose, "transfer.belongs_score"),
-        (prose, "transfer.half_of"), (prose, "transfer.merged_gradient"),
+        (prose, "transfer.belongs"),
+        (prose, "transfer.belongs_score"),
+        (prose, "transfer.half_of"),
+        (prose, "transfer.merged_gradient"),
         (BOTH | {"transfer.lambda_s": 0}, "transfer.l1_reduction"),
         (BOTH | {"transfer.lambda_s": 0}, "transfer.cam_activation"),
         (BOTH | {"transfer.lambda_bs": 0}, "transfer.cam_activation"),
-        (ENHANCED, "views.reading"), (DECREASED, "views.padding"),
-        (ENHANCED, "transfer.merged_gradient"), (ENHANCED, "train.cls_over_views"),
+        (ENHANCED, "views.reading"),
+        (DECREASED, "views.padding"),
+        (ENHANCED, "transfer.merged_gradient"),
+        (ENHANCED, "train.cls_over_views"),
         ({"network.context_association": True}, "network.affinity"),
-        ({"network.multi_scale_atrous": True, "network.atrous": "parallel"},
-         "network.atrous_channels"),
-        ({"network.multi_scale_atrous": True, "network.atrous_start": "identity"},
-         "network.atrous_channels"),
+        (
+            {"network.multi_scale_atrous": True, "network.atrous": "parallel"},
+            "network.atrous_channels",
+        ),
+        (
+            {"network.multi_scale_atrous": True, "network.atrous_start": "identity"},
+            "network.atrous_channels",
+        ),
         ({"network.channel_attention": True}, "network.se_ratio"),
         ({"network.feature_map": "fpn_p3"}, "network.fpn_channels"),
-    ]  # fmt: skip
+    ]
     for overrides, key in lives:
         config = apply_overrides(RunConfig(), overrides)
         assert cam_id(change(config, key)) != cam_id(config), (overrides, key)
@@ -373,14 +457,25 @@ def test_a_section_is_not_a_setting(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("train.epochs", 0), ("train.epochs", 2.5), ("train.lr", -1), ("train.lr", float("nan")),
-        ("train.lr", float("inf")), ("train.batch_size", "many"), ("views.reading", "gamma"),
-        ("network.backbone", "vgg16"), ("network.weights", "sha256:12"),
-        ("network.frozen_stages", 6), ("labels.background_score", 1.5), ("labels.scales", []),
-        ("labels.scales", [0.5, 0]), ("transfer.lambda_s", -0.1), ("rng_seed", -1),
-        ("data.name", "../etc"), ("data.name", ""),
+        ("train.epochs", 0),
+        ("train.epochs", 2.5),
+        ("train.lr", -1),
+        ("train.lr", float("nan")),
+        ("train.lr", float("inf")),
+        ("train.batch_size", "many"),
+        ("views.reading", "gamma"),
+        ("network.backbone", "vgg16"),
+        ("network.weights", "sha256:12"),
+        ("network.frozen_stages", 6),
+        ("labels.background_score", 1.5),
+        ("labels.scales", []),
+        ("labels.scales", [0.5, 0]),
+        ("transfer.lambda_s", -0.1),
+        ("rng_seed", -1),
+        ("data.name", "../etc"),
+        ("data.name", ""),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_range_is_refused_by_key_and_value(key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides(RunConfig(), {key: value})
@@ -422,9 +517,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
 
 def test_assignments_of_the_command_line_are_yaml_values() -> None:
     words = ["train.lr=0.02", "views.enhanced=true", "labels.scales=[0.5, 1]", "a = b=c"]
-    expected = {
-        "train.lr": 0.02, "views.enhanced": True, "labels.scales": [0.5, 1], "a": "b=c",
-    }  # fmt: skip
+    expected = {"train.lr": 0.02, "views.enhanced": True, "labels.scales": [0.5, 1], "a": "b=c"}
     assert parse_assignments(words) == expected
     with pytest.raises(ConfigError, match=r"'train\.lr' has no '='; write it as train\.lr=0\.02"):
         parse_assignments(["train.lr"])
@@ -474,11 +567,18 @@ def test_the_default_transfer_settings_are_those_of_the_paper() -> None:
 def test_what_a_single_view_is_compared_with_matters_where_its_loss_does() -> None:
     def ids(**transfer: Any) -> int:
         found = {
-            cam_id(apply_overrides(RunConfig(), ENHANCED | {
-                f"transfer.{key}": value for key, value in {**transfer, "single_view": kind}.items()
-            }))
+            cam_id(
+                apply_overrides(
+                    RunConfig(),
+                    ENHANCED
+                    | {
+                        f"transfer.{key}": value
+                        for key, value in {**transfer, "single_view": kind}.items()
+                    },
+                )
+            )
             for kind in ("half", "full", "merged")
-        }  # fmt: skip
+        }
         return len(found)
 
     assert ids() == 3

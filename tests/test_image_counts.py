@@ -86,8 +86,12 @@ def test_the_file_is_small_compressed_and_without_pickle(run: RunFolder) -> None
     path = run.path / "image_counts.npz"
     with np.load(path, allow_pickle=False) as data:
         assert set(data.files) == {
-            "image_ids", "fixed_intersection", "fixed_union", "best_intersection", "best_union",
-        }  # fmt: skip
+            "image_ids",
+            "fixed_intersection",
+            "fixed_union",
+            "best_intersection",
+            "best_union",
+        }
         assert data["fixed_union"].shape == (6, 21)
     with zipfile.ZipFile(path) as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}

@@ -103,9 +103,14 @@ def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
-    [("SUCCEEDED", 0, 0), ("FAILED", 7, 7), ("FAILED", -9, 137), ("FAILED", None, 1),
-     ("STOPPED", None, 130)],
-)  # fmt: skip
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 7, 7),
+        ("FAILED", -9, 137),
+        ("FAILED", None, 1),
+        ("STOPPED", None, 130),
+    ],
+)
 def test_an_exit_code_is_the_commands(status: str, code: int | None, expected: int) -> None:
     job: Any = SimpleNamespace(status=JobStatus(status), driver_exit_code=code)
     assert exit_code(job) == expected

@@ -68,29 +68,42 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     token.chmod(0o600)
     ports = free_ports(9)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WSSS_STORE"))}
-    environment = clean | {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
-    }  # fmt: skip
+    environment = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     names = (
-        "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port",
-        "dashboard-agent-grpc-port", "metrics-export-port", "node-manager-port",
-        "object-manager-port", "runtime-env-agent-port",
-    )  # fmt: skip
+        "port",
+        "dashboard-port",
+        "ray-client-server-port",
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "metrics-export-port",
+        "node-manager-port",
+        "object-manager-port",
+        "runtime-env-agent-port",
+    )
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0",
-        "--dashboard-host=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats",
-        "--min-worker-port=33000", "--max-worker-port=33999",
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=0",
+        "--dashboard-host=127.0.0.1",
+        f"--temp-dir={folder}",
+        "--disable-usage-stats",
+        "--min-worker-port=33000",
+        "--max-worker-port=33999",
         *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
-    ]  # fmt: skip
+    ]
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     address = f"http://127.0.0.1:{ports[1]}"
     laptop = environment | {
-        "WSSS_ADDRESS": address, "WSSS_CLUSTER_PYTHON": sys.executable,
-        "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        "WSSS_ADDRESS": address,
+        "WSSS_CLUSTER_PYTHON": sys.executable,
+        "PYTHONPATH": str(HERE),
+        "OMP_NUM_THREADS": "1",
+    }
     try:
         deadline = time.monotonic() + 120
         while (
@@ -117,9 +130,14 @@ def is_open(port: int) -> bool:
 
 def sweeps(laptop: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sweeps", *words], env=laptop, cwd=HERE,
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "sweeps", *words],
+        env=laptop,
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def fake_project(folder: Path, num_lines: int) -> Path:
@@ -247,8 +265,12 @@ def test_the_project_goes_along_and_a_fetch_asks_for_the_store_and_for_the_clust
     came = set(json.loads(names))
     # Drawn data, and neither secrets nor ignored files.
     assert {name for name in came if "/data/" not in name and "__pycache__" not in name} == {
-        "./.gitignore", "./go", "./notes.txt", "./sweeps/__init__.py", "./sweeps/__main__.py",
-    }  # fmt: skip
+        "./.gitignore",
+        "./go",
+        "./notes.txt",
+        "./sweeps/__init__.py",
+        "./sweeps/__main__.py",
+    }
     assert "./data/drawn/ImageSets/Segmentation/train.txt" in came
     assert commit == commit_here()
     fetched = sweeps(head, "fetch", "--to", str(tmp_path / "here"), "--cluster", "no.yaml")

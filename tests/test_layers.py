@@ -10,9 +10,18 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 ROOMS = (
-    "tables", "store", "plan", "evidence", "stages", "report", "archive", "track", "run",
-    "cluster", "cli",
-)  # fmt: skip
+    "tables",
+    "store",
+    "plan",
+    "evidence",
+    "stages",
+    "report",
+    "archive",
+    "track",
+    "run",
+    "cluster",
+    "cli",
+)
 """The folders of sweeps/, the lowest floor first."""
 
 METHOD = sorted(
@@ -89,9 +98,13 @@ def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
 
 def test_the_driver_of_a_sweep_or_search_leaves_torch_to_the_trials() -> None:
     loaded = loaded_by(
-        "sweeps.run.subjects.tables", "sweeps.run.subjects.search", "sweeps.run.tune",
-        "sweeps.track.search", "sweeps.track.tracker", "sweeps.track.thread",
-    )  # fmt: skip
+        "sweeps.run.subjects.tables",
+        "sweeps.run.subjects.search",
+        "sweeps.run.tune",
+        "sweeps.track.search",
+        "sweeps.track.tracker",
+        "sweeps.track.thread",
+    )
     assert {"ray", "mlflow"} <= loaded
     assert not loaded & {"torch", "torchvision", "matplotlib"}
 

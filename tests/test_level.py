@@ -108,9 +108,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     fill(store, sweep, lambda trial: 0.5 + float(noise.normal(0, 0.005)))
     for trial in sweep.plan.cell_trials[MOVED]:
         (base,) = (
-            t for t in sweep.plan.cell_trials["III[no,no]"]
+            t
+            for t in sweep.plan.cell_trials["III[no,no]"]
             if t.config.rng_seed == trial.config.rng_seed
-        )  # fmt: skip
+        )
         path = store.run(trial.run_id).path / "done.json"
         theirs = store.run(base.run_id).metrics()
         assert theirs is not None
@@ -137,9 +138,11 @@ def test_the_sentence_on_the_whole_table_comes_first_and_level_or_shape_second(
 def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
     document = sweep_document(report)
     texts = {
-        "txt": as_text(document, width=80), "md": markdown(document).replace("\\", ""),
-        "tex": latex(document).replace("{[}", "[").replace("{]}", "]"), "html": html(document),
-    }  # fmt: skip
+        "txt": as_text(document, width=80),
+        "md": markdown(document).replace("\\", ""),
+        "tex": latex(document).replace("{[}", "[").replace("{]}", "]"),
+        "html": html(document),
+    }
     for name, text in texts.items():
         plain = " ".join(text.split())
         assert f"{MOVED}: level: at the fixed score only; it would vanish" in plain, name

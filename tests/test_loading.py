@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.loading import (
-    CropBatch,
-    CropDataset,
-    Loader,
-    epoch_order,
-    read_rgb,
-)
+from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order, read_rgb
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
 from wsss.data.voc import DataError, Sample, VocDataset
 
@@ -168,9 +162,14 @@ def test_an_error_reads_alike_wherever_a_picture_is_loaded(
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(
-    st.integers(1, 700), st.integers(1, 700), st.integers(1, 300), st.integers(1, 300),
-    st.integers(0, 200), st.booleans(), st.integers(0, 2**32),
-)  # fmt: skip
+    st.integers(1, 700),
+    st.integers(1, 700),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(0, 200),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
 def test_a_crop_plan_keeps_to_the_image_and_the_crop_and_to_one_scale(
     width: int, height: int, crop: int, low: int, more: int, flip: bool, seed: int
 ) -> None:

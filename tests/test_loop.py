@@ -56,10 +56,14 @@ def frozen(small: RunConfig) -> RunConfig:
     return apply_overrides(
         small,
         {
-            "views.enhanced": True, "views.decreased": True, "network.batch_norm": "frozen",
-            "network.spatial_attention": True, "train.lr": 0.01, "train.clip_norm": None,
+            "views.enhanced": True,
+            "views.decreased": True,
+            "network.batch_norm": "frozen",
+            "network.spatial_attention": True,
+            "train.lr": 0.01,
+            "train.clip_norm": None,
         },
-    )  # fmt: skip
+    )
 
 
 # Parts of a batch
@@ -276,8 +280,9 @@ def test_a_training_killed_within_an_epoch_ends_at_the_weights_and_losses_of_an_
     assert killed.exitcode == -signal.SIGKILL
     # The reading of iteration 7 came before its checkpoint.
     assert [path.name for path in CheckpointFolder(folder).paths()] == [
-        "epoch_0001_0000005.pt", "epoch_0001_0000006.pt",
-    ]  # fmt: skip
+        "epoch_0001_0000005.pt",
+        "epoch_0001_0000006.pt",
+    ]
     model = build_cam_net(frozen, samples, K)
     after = list(train_cam(model, frozen, samples, K, checkpoints=CheckpointFolder(folder)))
     assert [record.epoch for record in after] == [2, 3]
@@ -286,8 +291,9 @@ def test_a_training_killed_within_an_epoch_ends_at_the_weights_and_losses_of_an_
     for name, value in whole.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     assert [path.name for path in CheckpointFolder(folder).paths()] == [
-        "epoch_0002.pt", "epoch_0003.pt",
-    ]  # fmt: skip
+        "epoch_0002.pt",
+        "epoch_0003.pt",
+    ]
 
 
 def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
@@ -306,9 +312,13 @@ def test_within_an_epoch_a_checkpoint_comes_only_after_the_minutes(
 
     list(training.run(a_step_takes_four_minutes))
     assert saved == [
-        "epoch_0000_0000003.pt", "epoch_0001.pt", "epoch_0001_0000007.pt", "epoch_0002.pt",
-        "epoch_0002_0000011.pt", "epoch_0003.pt",
-    ]  # fmt: skip
+        "epoch_0000_0000003.pt",
+        "epoch_0001.pt",
+        "epoch_0001_0000007.pt",
+        "epoch_0002.pt",
+        "epoch_0002_0000011.pt",
+        "epoch_0003.pt",
+    ]
 
 
 def test_zero_minutes_leave_checkpoints_between_epochs(
@@ -317,9 +327,11 @@ def test_zero_minutes_leave_checkpoints_between_epochs(
     saved: list[str] = []
     model = build_cam_net(small, samples, K)
     folder = CheckpointFolder(tmp_path, after_save=lambda path: saved.append(path.name))
-    list(train_cam(
-        model, small, samples, K, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
-    ))  # fmt: skip
+    list(
+        train_cam(
+            model, small, samples, K, checkpoints=folder, execution=Execution(checkpoint_minutes=0)
+        )
+    )
     assert saved == ["epoch_0001.pt", "epoch_0002.pt", "epoch_0003.pt"]
 
 

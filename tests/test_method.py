@@ -24,9 +24,15 @@ from wsss.training.optim import build_sgd, clip_gradients, lr_factor, set_lr
 torch.set_num_threads(1)
 
 READINGS = (
-    "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
-    "decreased_negative", "about_mean", "slider",
-)  # fmt: skip
+    "beta_tenth",
+    "literal_clip",
+    "literal_unclipped",
+    "wrap",
+    "beta_thousandth",
+    "decreased_negative",
+    "about_mean",
+    "slider",
+)
 VIEWS = {
     "enhanced": ViewsConfig(enhanced=True),
     "decreased": ViewsConfig(decreased=True),
@@ -54,18 +60,26 @@ TRANSFERS: dict[str, dict[str, Any]] = {
     "peaks": {"background_map": "peaks"},
     "background": {"background_map": "background"},
     "prose_flow_threshold": {
-        "similarity_pairs": "prose", "merged_gradient": "flow", "belongs": "threshold",
-        "belongs_score": 0.4, "half_of": "sigmoid",
+        "similarity_pairs": "prose",
+        "merged_gradient": "flow",
+        "belongs": "threshold",
+        "belongs_score": 0.4,
+        "half_of": "sigmoid",
     },
     "raw_fixed_sum": {
-        "cam_activation": "raw", "background_map": "fixed_score", "l1_reduction": "sum",
+        "cam_activation": "raw",
+        "background_map": "fixed_score",
+        "l1_reduction": "sum",
         "belongs_score": 0.25,
     },
     "sigmoid_prose_all": {
-        "cam_activation": "sigmoid", "similarity_pairs": "prose", "l1_reduction": "all",
-        "half_of": "sigmoid", "belongs": "threshold",
+        "cam_activation": "sigmoid",
+        "similarity_pairs": "prose",
+        "l1_reduction": "all",
+        "half_of": "sigmoid",
+        "belongs": "threshold",
     },
-}  # fmt: skip
+}
 PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
 
 

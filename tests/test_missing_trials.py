@@ -33,9 +33,12 @@ class Scene:
         self.ends: list[tuple[int, str]] = []
         end = OrderlyEnd(self.store, Interrupts(), None, self.said.append)
         self.dispatch: Dispatch[Training] = Dispatch(
-            MissingTrials(self.store, list(scores)), [self], end, self.said.append,
+            MissingTrials(self.store, list(scores)),
+            [self],
+            end,
+            self.said.append,
             lambda run_id, why: self.ends.append((self.number(run_id), why)),
-        )  # fmt: skip
+        )
 
     def number(self, run_id: str) -> int:
         return [score.run_id for score in SCORES].index(run_id)
@@ -68,10 +71,15 @@ def test_listeners_hear_of_each_score_as_of_a_trial_of_its_own(tmp_path: Path) -
     scene.report(2, 4)
     scene.finish(2)
     assert scene.heard == [
-        (0, "running", None), (0, "running", 1), (0, "done", 1),
-        (1, "running", None), (1, "running", 3), (1, "failed", 3),
-        (2, "running", None), (2, "running", 4),
-    ]  # fmt: skip
+        (0, "running", None),
+        (0, "running", 1),
+        (0, "done", 1),
+        (1, "running", None),
+        (1, "running", 3),
+        (1, "failed", 3),
+        (2, "running", None),
+        (2, "running", 4),
+    ]
     scene.dispatch.ended(KEY)
     assert scene.heard[-1] == (2, "done", 4)
     assert scene.said == [f"{SCORES[1].name}: diverged: too fast"]

@@ -35,9 +35,7 @@ from wsss.weights import IMAGENET_FILES, WeightsError, file_digest
 
 torch.set_num_threads(1)
 
-PART_NAMES = (
-    "channel_attention", "spatial_attention", "multi_scale_atrous", "context_association",
-)  # fmt: skip
+PART_NAMES = ("channel_attention", "spatial_attention", "multi_scale_atrous", "context_association")
 ALL_PARTS = dict.fromkeys(PART_NAMES, True)
 CHANNELS = {
     "resnet50": (256, 512, 1024, 2048),
@@ -49,9 +47,11 @@ CHANNELS = {
 
 def network(**settings: Any) -> NetworkConfig:
     small = {
-        "backbone": "resnet10_narrow", "weights": "none", "feature_map": "plain",
+        "backbone": "resnet10_narrow",
+        "weights": "none",
+        "feature_map": "plain",
         "frozen_stages": 0,
-    }  # fmt: skip
+    }
     widths = {"fpn_channels": 32, "atrous_channels": 16}
     return NetworkConfig.model_validate(small | widths | settings)
 
@@ -68,9 +68,11 @@ def scramble_norms(module: nn.Module) -> None:
         assert norm.running_mean is not None
         assert norm.running_var is not None
         for tensor, low, high in (
-            (norm.running_mean, -0.2, 0.2), (norm.running_var, 0.6, 1.6),
-            (norm.weight.data, 0.5, 1.2), (norm.bias.data, -0.2, 0.4),
-        ):  # fmt: skip
+            (norm.running_mean, -0.2, 0.2),
+            (norm.running_var, 0.6, 1.6),
+            (norm.weight.data, 0.5, 1.2),
+            (norm.bias.data, -0.2, 0.4),
+        ):
             tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
 
 
@@ -198,11 +200,14 @@ def test_every_trainable_parameter_trains_once_at_the_rate_of_its_place() -> Non
         RunConfig(),
         {f"network.{name}": True for name in PART_NAMES}
         | {
-            "network.backbone": "resnet10_narrow", "network.weights": "none", "train.lr": 0.1,
-            "train.head_lr_multiplier": 10.0, "train.pyramid_lr_multiplier": 2.0,
+            "network.backbone": "resnet10_narrow",
+            "network.weights": "none",
+            "train.lr": 0.1,
+            "train.head_lr_multiplier": 10.0,
+            "train.pyramid_lr_multiplier": 2.0,
             "train.parts_lr_multiplier": 3.0,
         },
-    )  # fmt: skip
+    )
     model = CamNet(config.network, 5)
     found = {
         id(parameter): group["lr"]
@@ -409,9 +414,13 @@ def test_the_atrous_stack_reaches_as_far_as_its_dilations_say(
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"affinity_residual": True}, {"affinity": "softmax", "affinity_temperature": 0.5},
-     {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True}],
-)  # fmt: skip
+    [
+        {},
+        {"affinity_residual": True},
+        {"affinity": "softmax", "affinity_temperature": 0.5},
+        {"affinity": "softmax", "affinity_temperature": 0.2, "affinity_residual": True},
+    ],
+)
 def test_context_association_equals_eq3_pixel_by_pixel(settings: dict[str, Any]) -> None:
     part = ContextAssociation(network(**settings))
     x = picture(2, 6, 3, 4).double()
@@ -466,11 +475,10 @@ def test_an_identity_start_gives_exactly_the_output_of_the_plain_network(atrous:
     plain = build(network(channel_attention=True))
     started = build(
         network(
-            channel_attention=True, multi_scale_atrous=True, atrous=atrous,
-            atrous_start="identity",
+            channel_attention=True, multi_scale_atrous=True, atrous=atrous, atrous_start="identity"
         ),
         rng_seed=1,
-    )  # fmt: skip
+    )
     loaded = started.load_state_dict(plain.state_dict(), strict=False)
     assert loaded.unexpected_keys == []
     assert all(key.startswith("parts.multi_scale_atrous.") for key in loaded.missing_keys)
@@ -752,20 +760,24 @@ def planned() -> dict[str, RunConfig]:
         "plain": {"network.feature_map": "plain"},
         "identity start": {"network.atrous_start": "identity"},
         "identity start, plain, batch norm in training mode": {
-            "network.atrous_start": "identity", "network.feature_map": "plain",
+            "network.atrous_start": "identity",
+            "network.feature_map": "plain",
             "network.batch_norm": "train",
         },
         "parallel, softmax, residual": {
-            "network.atrous": "parallel", "network.affinity": "softmax",
+            "network.atrous": "parallel",
+            "network.affinity": "softmax",
             "network.affinity_residual": True,
         },
         "one to four, frozen stages": {"network.atrous": "one_to_four", "network.frozen_stages": 2},
         "raw, sum, flow": {
-            "transfer.cam_activation": "raw", "transfer.l1_reduction": "sum",
-            "transfer.merged_gradient": "flow", "train.clip_norm": 5.0,
+            "transfer.cam_activation": "raw",
+            "transfer.l1_reduction": "sum",
+            "transfer.merged_gradient": "flow",
+            "train.clip_norm": 5.0,
         },
         "bf16": {"train.precision": "bf16"},
-    }  # fmt: skip
+    }
     return configs | {f"full, {k}": apply_overrides(full, change) for k, change in changes.items()}
 
 

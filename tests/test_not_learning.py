@@ -210,9 +210,12 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     drawn: Path, tmp_path: Path
 ) -> None:
     search, _ = make_search(
-        parse_space(["transfer.lambda_s=0.1:1"]), preset="tiny", data=drawn, weights=None,
+        parse_space(["transfer.lambda_s=0.1:1"]),
+        preset="tiny",
+        data=drawn,
+        weights=None,
         overrides={},
-    )  # fmt: skip
+    )
     store, heard = Store(tmp_path), list[str]()
 
     def share(trial: SearchTrial | None) -> None:

@@ -76,9 +76,12 @@ def test_a_command_that_fails_or_hangs_is_a_warning(
     ],
 )
 def test_every_command_that_trains_has_it_and_one_that_is_refused_tells_nobody(
-    words: tuple[str, ...], replaced: str, drawn: Path, tmp_path: Path,
+    words: tuple[str, ...],
+    replaced: str,
+    drawn: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(replaced, lambda *_, **__: 130)
     common = ("--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "results"))
     asked = [*words, *common, "--notify", f"{TELL}{tmp_path}/told"]

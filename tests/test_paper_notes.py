@@ -27,10 +27,19 @@ STANDS_IN = {
     "Here each weight changes tenfold": {"V"},
 }
 LOOKED_AT = {
-    "III", "IV", "V", "VI", "views-alone", "eq2-readings", "alpha-beta-enhanced",
-    "alpha-beta-decreased", "factorial", "controls", "controls-summed",
+    "III",
+    "IV",
+    "V",
+    "VI",
+    "views-alone",
+    "eq2-readings",
+    "alpha-beta-enhanced",
+    "alpha-beta-decreased",
+    "factorial",
+    "controls",
+    "controls-summed",
     "noise-floor",
-}  # fmt: skip
+}
 
 
 def test_every_table_of_the_paper_has_a_note_and_every_note_its_tables() -> None:

@@ -23,8 +23,11 @@ torch.set_num_threads(1)
 
 NUM_CLASSES = 4
 CAM_IDS = {
-    "tiny": "b4a01a90dd5c", "short": "042ba20ee1e5", "paper": "71c85091c664", "irn": "3230d683812f",
-}  # fmt: skip
+    "tiny": "b4a01a90dd5c",
+    "short": "042ba20ee1e5",
+    "paper": "71c85091c664",
+    "irn": "3230d683812f",
+}
 """Of the presets, from before the settings were added."""
 
 
@@ -90,12 +93,15 @@ def test_the_loss_is_the_distance_of_the_normalised_maps_without_empty_and_absen
     loss = correlation_loss(Refinement(plain, refined), present)
     losses = [
         reference.l1(
-            *(reference.normalise(cams[image].detach().numpy(), compared[image].numpy())
-              for cams in (plain, refined)),
-            compared[image].numpy(), "present",
+            *(
+                reference.normalise(cams[image].detach().numpy(), compared[image].numpy())
+                for cams in (plain, refined)
+            ),
+            compared[image].numpy(),
+            "present",
         )
         for image in range(3)
-    ]  # fmt: skip
+    ]
     assert losses[2] == 0
     assert loss.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
     loss.backward()
@@ -133,9 +139,8 @@ def test_the_classification_trains_theta_and_the_loss_what_is_before_the_refinem
     assert model.correlation is not None
     theta, backbone = model.correlation.parameters, model.backbone.parameters
     of_theta, of_classifier, *of_backbone = torch.autograd.grad(
-        terms["L_pc"], [*theta(), model.classifier.weight, *backbone()],
-        retain_graph=True,
-    )  # fmt: skip
+        terms["L_pc"], [*theta(), model.classifier.weight, *backbone()], retain_graph=True
+    )
     assert not of_theta.any()  # terms are in one tensor, hence 0 rather than None
     assert of_classifier.any()
     assert any(gradient.any() for gradient in of_backbone)

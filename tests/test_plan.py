@@ -36,27 +36,44 @@ def printed(name: str) -> dict[str, float | None]:
 def test_table_iii_is_as_printed() -> None:
     assert TABLES["III"].row_names == ("M_e", "M_d")
     assert printed("III") == {
-        "III[no,no]": 49.12, "III[yes,no]": 49.80, "III[no,yes]": 49.54, "III[yes,yes]": 50.86,
-    }  # fmt: skip
+        "III[no,no]": 49.12,
+        "III[yes,no]": 49.80,
+        "III[no,yes]": 49.54,
+        "III[yes,yes]": 50.86,
+    }
 
 
 def test_table_iv_is_as_printed() -> None:
     assert TABLES["IV"].row_names == ("multi-scale atrous", "context association", "attention")
     assert printed("IV") == {
-        "IV[no,no,no]": 47.82, "IV[yes,no,no]": 48.50, "IV[no,yes,no]": 48.64,
+        "IV[no,no,no]": 47.82,
+        "IV[yes,no,no]": 48.50,
+        "IV[no,yes,no]": 48.64,
         "IV[yes,yes,yes]": 49.12,
-    }  # fmt: skip
+    }
 
 
 def test_table_v_is_as_printed_with_lambda_s_in_rows_and_lambda_bs_in_columns() -> None:
     table = TABLES["V"]
     assert (table.row_names, table.column_name) == (("lambda_s",), "lambda_bs")
     assert printed("V") == {
-        "V[0.1,0.1]": 50.79, "V[0.1,0.2]": 50.79, "V[0.1,0.5]": 50.81, "V[0.1,1]": 50.78,
-        "V[0.2,0.1]": 50.79, "V[0.2,0.2]": 50.82, "V[0.2,0.5]": 50.83, "V[0.2,1]": 50.80,
-        "V[0.5,0.1]": 50.81, "V[0.5,0.2]": 50.84, "V[0.5,0.5]": 50.86, "V[0.5,1]": 50.83,
-        "V[1,0.1]": 50.79, "V[1,0.2]": 50.81, "V[1,0.5]": 50.84, "V[1,1]": 50.85,
-    }  # fmt: skip
+        "V[0.1,0.1]": 50.79,
+        "V[0.1,0.2]": 50.79,
+        "V[0.1,0.5]": 50.81,
+        "V[0.1,1]": 50.78,
+        "V[0.2,0.1]": 50.79,
+        "V[0.2,0.2]": 50.82,
+        "V[0.2,0.5]": 50.83,
+        "V[0.2,1]": 50.80,
+        "V[0.5,0.1]": 50.81,
+        "V[0.5,0.2]": 50.84,
+        "V[0.5,0.5]": 50.86,
+        "V[0.5,1]": 50.83,
+        "V[1,0.1]": 50.79,
+        "V[1,0.2]": 50.81,
+        "V[1,0.5]": 50.84,
+        "V[1,1]": 50.85,
+    }
     for reference, cell in table.cells():
         lambdas = (cell.overrides["transfer.lambda_s"], cell.overrides["transfer.lambda_bs"])
         assert reference == "V[{:g},{:g}]".format(*lambdas)
@@ -65,17 +82,22 @@ def test_table_v_is_as_printed_with_lambda_s_in_rows_and_lambda_bs_in_columns() 
 def test_table_vi_is_as_printed() -> None:
     assert TABLES["VI"].row_names == ("channel attention", "spatial attention")
     assert printed("VI") == {
-        "VI[no,no]": 47.82, "VI[yes,no]": 48.69, "VI[no,yes]": 48.12, "VI[yes,yes]": 48.90,
-    }  # fmt: skip
+        "VI[no,no]": 47.82,
+        "VI[yes,no]": 48.69,
+        "VI[no,yes]": 48.12,
+        "VI[yes,yes]": 48.90,
+    }
 
 
 def built(config: RunConfig) -> tuple[str, str]:
     """Which parts and views are on: c s m a (channel, spatial, multi-scale, association), e d."""
     network = config.network
     parts = (
-        network.channel_attention, network.spatial_attention, network.multi_scale_atrous,
+        network.channel_attention,
+        network.spatial_attention,
+        network.multi_scale_atrous,
         network.context_association,
-    )  # fmt: skip
+    )
     views = (config.views.enhanced, config.views.decreased)
     return tuple(
         "".join(letter for letter, on in zip(letters, switches, strict=True) if on)
@@ -85,13 +107,19 @@ def built(config: RunConfig) -> tuple[str, str]:
 
 def test_each_cell_switches_on_what_its_row_names() -> None:
     expected = {
-        "III[no,no]": ("csma", ""), "III[yes,no]": ("csma", "e"), "III[no,yes]": ("csma", "d"),
+        "III[no,no]": ("csma", ""),
+        "III[yes,no]": ("csma", "e"),
+        "III[no,yes]": ("csma", "d"),
         "III[yes,yes]": ("csma", "ed"),
-        "IV[no,no,no]": ("", ""), "IV[yes,no,no]": ("m", ""), "IV[no,yes,no]": ("a", ""),
+        "IV[no,no,no]": ("", ""),
+        "IV[yes,no,no]": ("m", ""),
+        "IV[no,yes,no]": ("a", ""),
         "IV[yes,yes,yes]": ("csma", ""),
-        "VI[no,no]": ("", ""), "VI[yes,no]": ("c", ""), "VI[no,yes]": ("s", ""),
+        "VI[no,no]": ("", ""),
+        "VI[yes,no]": ("c", ""),
+        "VI[no,yes]": ("s", ""),
         "VI[yes,yes]": ("cs", ""),
-    }  # fmt: skip
+    }
     found = {
         reference: built(apply_overrides(PAPER, cell.overrides))
         for table in PAPER_TABLES
@@ -109,9 +137,10 @@ def test_the_28_cells_of_the_four_tables_are_25_configurations(plan: Plan) -> No
     assert len({config_id(trial.config) for trial in plan.trials}) == 25
     shared = {trial.cells for trial in plan.trials if len(trial.cells) > 1}
     assert shared == {
-        ("III[no,no]", "IV[yes,yes,yes]"), ("III[yes,yes]", "V[0.5,0.5]"),
+        ("III[no,no]", "IV[yes,yes,yes]"),
+        ("III[yes,yes]", "V[0.5,0.5]"),
         ("IV[no,no,no]", "VI[no,no]"),
-    }  # fmt: skip
+    }
 
 
 def test_shared_cells_print_one_number_in_the_paper(plan: Plan) -> None:
@@ -237,9 +266,7 @@ def test_planned_configurations_and_ids_are_those_of_each_cell_on_its_own(preset
 
 def test_a_number_that_is_written_otherwise_is_the_same_configuration() -> None:
     on = {"views.enhanced": True}
-    values: list[tuple[str, Any]] = [
-        ("minus", -0.0), ("zero", 0.0), ("whole", 0), ("again", -0.0)
-    ]  # fmt: skip
+    values: list[tuple[str, Any]] = [("minus", -0.0), ("zero", 0.0), ("whole", 0), ("again", -0.0)]
     rows = [Row((name,), (Cell(on | {"views.beta_enhanced": v}, None),)) for name, v in values]
     plan = make_plan([small_table("T", *rows)], TINY, 1)
     for name, value in values:
@@ -258,11 +285,16 @@ def test_a_cell_that_wants_seed_0_alone_adds_no_trial_of_another_seed() -> None:
     )
     plan = make_plan([table], TINY, 3)
     assert [(trial.cells, trial.config.rng_seed) for trial in plan.trials] == [
-        (("T[every]",), 0), (("T[once]",), 0), (("T[every]", "T[shared]"), 1), (("T[every]",), 2),
-    ]  # fmt: skip
+        (("T[every]",), 0),
+        (("T[once]",), 0),
+        (("T[every]", "T[shared]"), 1),
+        (("T[every]",), 2),
+    ]
     assert {name: len(trials) for name, trials in plan.cell_trials.items()} == {
-        "T[every]": 3, "T[once]": 1, "T[shared]": 1,
-    }  # fmt: skip
+        "T[every]": 3,
+        "T[once]": 1,
+        "T[shared]": 1,
+    }
     assert [len(trials) for trials in plan.configs] == [3, 1]
 
 
@@ -323,15 +355,14 @@ def test_the_factorial_has_16_configurations_and_seven_of_the_paper() -> None:
     factorial = [t for t in joint.trials if any(c.startswith("factorial") for c in t.cells)]
     assert len({trial.run_id for trial in factorial}) == 16
     assert {built(trial.config) for trial in factorial} == {
-        ("".join(parts), "")
-        for size in range(5)
-        for parts in itertools.combinations("csma", size)
-    }  # fmt: skip
+        ("".join(parts), "") for size in range(5) for parts in itertools.combinations("csma", size)
+    }
     shared = [trial for trial in factorial if len(trial.cells) > 1]
     assert len(shared) == 7
     assert joint.num_configs == 16
-    papers = {name: value for table in ("IV", "VI", "factorial") for name, value in
-              printed(table).items()}  # fmt: skip
+    papers = {
+        name: value for table in ("IV", "VI", "factorial") for name, value in printed(table).items()
+    }
     for trial in factorial:
         assert len({papers[cell] for cell in trial.cells}) == 1
         assert (papers[trial.cells[-1]] is not None) == (trial in shared)
@@ -379,10 +410,12 @@ def test_under_the_papers_preset_every_reading_that_acts_is_a_configuration_of_i
     already = {cell for cell in of_default if cell != "readings[default]"}
     assert already == {
         "readings[network.feature_map = fpn]",
-        "readings[network.atrous_start = random]", "readings[network.affinity_residual = False]",
-        "readings[network.last_stage_dilation = 1]", "readings[network.batch_norm = frozen]",
+        "readings[network.atrous_start = random]",
+        "readings[network.affinity_residual = False]",
+        "readings[network.last_stage_dilation = 1]",
+        "readings[network.batch_norm = frozen]",
         "readings[train.momentum = legacy]",
-    }  # fmt: skip
+    }
     assert plan.num_configs == len(TABLES["readings"].rows) - len(already)
 
 
@@ -408,10 +441,14 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
         for name, (trial,) in controls.cell_trials.items()
     }
     found = {
-        row: (*built(config), config.transfer.lambda_s, config.transfer.lambda_bs,
-              config.train.color_jitter)
+        row: (
+            *built(config),
+            config.transfer.lambda_s,
+            config.transfer.lambda_bs,
+            config.train.color_jitter,
+        )
         for row, config in by_row.items()
-    }  # fmt: skip
+    }
     assert found == {
         "full module, no view": ("csma", "", 0.5, 0.5, 0),
         "full module, both views": ("csma", "ed", 0.5, 0.5, 0),
@@ -420,7 +457,7 @@ def test_the_controls_are_what_their_rows_say(plan: Plan) -> None:
         "views, L_bs alone": ("csma", "ed", 0, 0.5, 0),
         "colour jitter instead of views": ("csma", "", 0.5, 0.5, 0.3),
         "attention transfer without the module": ("", "ed", 0.5, 0.5, 0),
-    }  # fmt: skip
+    }
     assert controls.num_configs == 7
     for row, cell in (("no view", "III[no,no]"), ("both views", "III[yes,yes]")):
         (trial,) = controls.cell_trials[f"controls[full module, {row}]"]
@@ -432,11 +469,16 @@ def test_late_and_summed_controls_stand_beside_their_own_rows_without_views() ->
     plan = make_plan([TABLES[name] for name in names], TINY, 1)
     assert [TABLES[name].baseline for name in names] == [f"{name}[no view]" for name in names]
     found = {
-        name: (*built(config), config.train.cls_reduction, config.transfer.start,
-               config.transfer.lambda_s, config.transfer.lambda_bs)
+        name: (
+            *built(config),
+            config.train.cls_reduction,
+            config.transfer.start,
+            config.transfer.lambda_s,
+            config.transfer.lambda_bs,
+        )
         for name, (trial,) in plan.cell_trials.items()
         for config in (trial.config,)
-    }  # fmt: skip
+    }
     assert found == {
         "controls-late[no view]": ("csma", "", "mean", 0, 0.5, 0.5),
         "controls-late[both views, late]": ("csma", "ed", "mean", 0.5, 0.5, 0.5),

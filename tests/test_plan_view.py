@@ -94,11 +94,16 @@ def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> No
     assert [t["estimated_from"] for t in shared] == ["", "same", ""]
     totals = found["totals"]
     assert {key: totals[key] for key in ("cells", "configurations", "trials")} == {
-        "cells": 8, "configurations": 7, "trials": 21,
-    }  # fmt: skip
+        "cells": 8,
+        "configurations": 7,
+        "trials": 21,
+    }
     assert (totals["finished"], totals["started"], totals["missing"], totals["failed"]) == (
-        1, 1, 18, 1,
-    )  # fmt: skip
+        1,
+        1,
+        18,
+        1,
+    )
     assert totals["estimated_seconds"] == pytest.approx(64.5 + 18 * 72)
 
 

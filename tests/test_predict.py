@@ -68,8 +68,11 @@ def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
     )
     assert [prediction.picture for prediction in found] == pictures
     assert sorted(path.name for path in out.iterdir()) == [
-        "large.png", "large_overlay.png", "small.png", "small_overlay.png",
-    ]  # fmt: skip
+        "large.png",
+        "large_overlay.png",
+        "small.png",
+        "small_overlay.png",
+    ]
     for prediction, (width, height) in zip(found, [(40, 24), (120, 60)], strict=True):
         assert isinstance(prediction, Prediction)
         expected = np.zeros((height, width), dtype=np.uint8)
@@ -130,8 +133,9 @@ def test_bad_pictures_are_named_and_the_others_are_segmented(
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [str(absent), str(words)]
     assert re.search(r"words\.jpg: cannot be decoded .*; replace the file", result.stderr)
     assert {path.name for path in out.glob("*_overlay.png")} == {
-        "small_overlay.png", "large_overlay.png",
-    }  # fmt: skip
+        "small_overlay.png",
+        "large_overlay.png",
+    }
     assert predict(network, out, *pictures).exit_code == 0
 
 
@@ -156,9 +160,10 @@ def save_network(folder: Path, classes: tuple[str, ...], owner: str = "a") -> No
     checkpoints = CheckpointFolder(folder / "checkpoints", owner="segmentations/a")
     checkpoints.save(Position(1, 1), fresh, optimizer)
     settings = {
-        "stage": f"segmentations/{owner}", "segmentation": CONFIG.model_dump(mode="json"),
+        "stage": f"segmentations/{owner}",
+        "segmentation": CONFIG.model_dump(mode="json"),
         "classes": classes,
-    }  # fmt: skip
+    }
     (folder / "config.json").write_text(json.dumps(settings))
 
 

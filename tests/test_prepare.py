@@ -161,8 +161,9 @@ def prepare(
     with Progress(disable=True) as progress:
         return prepare_voc(
             PrepareRequest(root, **settings),  # type: ignore[arg-type]
-            progress=progress, sources=archives.sources(url),
-        )  # fmt: skip
+            progress=progress,
+            sources=archives.sources(url),
+        )
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -340,9 +341,7 @@ def test_a_local_archive_with_another_digest_is_refused(tmp_path: Path, archives
 
 def test_a_sha256_is_checked_even_for_partial_archives(tmp_path: Path, archives: Archives) -> None:
     digest = hashlib.sha256(archives.local()["voc"].read_bytes()).hexdigest()
-    wrong = refused(
-        tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": "0" * 64}
-    )  # fmt: skip
+    wrong = refused(tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": "0" * 64})
     assert f"sha256 expected {'0' * 64}, found {digest}" in wrong
     prepare(tmp_path / "voc", archives, allow_partial=True, sha256={"VOC.tar": digest})
 

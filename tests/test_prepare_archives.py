@@ -174,17 +174,23 @@ def take(archive: Path, folder: Path, limits: Limits = Limits()) -> set[str]:  #
     folder.mkdir(exist_ok=True)
     with Progress(disable=True) as progress:
         return extract(
-            archive, folder, lambda name: name[5:] if name.startswith("data/") else None,
-            progress=progress, limits=limits,
-        )  # fmt: skip
+            archive,
+            folder,
+            lambda name: name[5:] if name.startswith("data/") else None,
+            progress=progress,
+            limits=limits,
+        )
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_chosen_files_come_out_at_their_place_and_others_do_not(tmp_path: Path, mode: str) -> None:
     members = [
-        other("data", tarfile.DIRTYPE), other("data/cls", tarfile.DIRTYPE),
-        file("data/cls/a.mat", b"first"), file("code/run.sh"), file("data/b.txt", b""),
-    ]  # fmt: skip
+        other("data", tarfile.DIRTYPE),
+        other("data/cls", tarfile.DIRTYPE),
+        file("data/cls/a.mat", b"first"),
+        file("code/run.sh"),
+        file("data/b.txt", b""),
+    ]
     written = take(pack(tmp_path / "a.tar", members, mode), tmp_path / "out")
     assert written == {"cls/a.mat", "b.txt"}
     found = {

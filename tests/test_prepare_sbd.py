@@ -36,8 +36,10 @@ def save_sbd(path: Path, mask: np.ndarray) -> None:
 def jobs_of(folder: Path, num_masks: int) -> tuple[list[MaskJob], list[np.ndarray]]:
     rng = np.random.default_rng(0)
     masks = [rng.integers(0, 21, (5, 7), np.uint8) for _ in range(num_masks)]
-    jobs = [MaskJob(*(folder / f"{n}.{kind}" for kind in ("mat", "jpg", "png")))
-            for n in range(num_masks)]  # fmt: skip
+    jobs = [
+        MaskJob(*(folder / f"{n}.{kind}" for kind in ("mat", "jpg", "png")))
+        for n in range(num_masks)
+    ]
     for job, mask in zip(jobs, masks, strict=True):
         save_sbd(job.mat, mask)
         Image.new("RGB", (7, 5)).save(job.image)
@@ -80,10 +82,13 @@ def test_a_value_that_is_no_class_is_refused(tmp_path: Path, value: float) -> No
 
 def test_a_mat_without_the_mask_is_refused_by_name(tmp_path: Path) -> None:
     contents: list[dict[str, object]] = [
-        {"other": 1}, {"GTcls": 3}, {"GTcls": {"Boundaries": 1}}, {"GTcls": {"Segmentation": "x"}},
+        {"other": 1},
+        {"GTcls": 3},
+        {"GTcls": {"Boundaries": 1}},
+        {"GTcls": {"Segmentation": "x"}},
         {"GTcls": {"Segmentation": np.zeros((2, 2, 2))}},
         {"GTcls": {"Segmentation": np.zeros((0, 0))}},
-    ]  # fmt: skip
+    ]
     for content in contents:
         savemat(tmp_path / "a.mat", content)
         with pytest.raises(DataError, match=r"a\.mat: .*GTcls\.Segmentation"):
@@ -150,8 +155,11 @@ def test_train_aug_is_all_of_sbd_and_train_without_val_sorted_and_once_each() ->
     sbd_train, sbd_val = ["2008_000005", "2008_000001", "2007_000033"], ["2008_000003"]
     voc_train, voc_val = ["2007_000032", "2008_000001"], ["2007_000033", "2009_000009"]
     assert train_aug_ids(sbd_train, sbd_val, voc_train, voc_val) == [
-        "2007_000032", "2008_000001", "2008_000003", "2008_000005",
-    ]  # fmt: skip
+        "2007_000032",
+        "2008_000001",
+        "2008_000003",
+        "2008_000005",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"../../etc/passwd\n", b"\xff\xfe"])

@@ -39,9 +39,13 @@ def stuck(small: RunConfig) -> RunConfig:
 
 
 def told(
-    config: RunConfig, data: Path, limits: PriorLimits, *, folder: Path | None = None,
+    config: RunConfig,
+    data: Path,
+    limits: PriorLimits,
+    *,
+    folder: Path | None = None,
     process: Process | None = None,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """Epochs' numbers, warnings, and the error's message, in the order in which they come."""
     samples = VocDataset(data).samples("train_aug")
     model, found = build_cam_net(config, samples, K), list[Any]()

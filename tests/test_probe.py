@@ -151,22 +151,28 @@ def probed(result: ProbeResult | None, small: RunConfig, cell: str = "III[no,no]
 CASES = [
     ({}, False, "looks fine, L_cls is 50% below the label prior", "look fine"),
     (
-        {"loss_last": 0.3}, False, "not clearly below the label prior after 100 steps",
+        {"loss_last": 0.3},
+        False,
+        "not clearly below the label prior after 100 steps",
         "not clearly below the label prior yet",
     ),
     (
-        {"loss_last": 0.3, "total_steps": 100}, True,
-        "not clearly below the label prior at its end", "ended without learning",
+        {"loss_last": 0.3, "total_steps": 100},
+        True,
+        "not clearly below the label prior at its end",
+        "ended without learning",
     ),
     ({"total_steps": 100}, False, "looks fine, L_cls is 50% below", "look fine"),
     ({"loss_last": 0.595}, True, "L_cls does not fall; try another", "L_cls does not fall"),
     ({"loss_last": math.nan}, True, "L_cls does not fall", "L_cls does not fall"),
     (
-        {"failure": "diverged at iteration 7", "diverged": True}, True, "diverged at iteration 7",
+        {"failure": "diverged at iteration 7", "diverged": True},
+        True,
+        "diverged at iteration 7",
         "would diverge",
     ),
     ({"failure": "still at"}, True, "still at", "would be ended as not learning"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "bad", "words", "group"), CASES)
@@ -221,9 +227,21 @@ def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
 
 def command(data: Path, store: Path, *more: str, table: str = "noise-floor") -> Result:
     words = [
-        "run", table, "--preset", "tiny", "--data", str(data), "--store", str(store),
-        "--set", "train.crop_size=48", "--set", "train.batch_size=4", "--set", "train.epochs=8",
-    ]  # fmt: skip
+        "run",
+        table,
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--store",
+        str(store),
+        "--set",
+        "train.crop_size=48",
+        "--set",
+        "train.batch_size=4",
+        "--set",
+        "train.epochs=8",
+    ]
     return CliRunner().invoke(app, [*words, *more])
 
 

@@ -19,9 +19,12 @@ def test_table_i_has_20_published_methods_and_the_papers_own() -> None:
 
 def test_five_rows_of_table_i_are_printed_with_saliency() -> None:
     assert [(row.method, row.publication) for row in TABLE_I if row.saliency] == [
-        ("DSRG", "CVPR18"), ("SeeNet", "NeurIPS18"), ("CIAN", "AAAI20"),
-        ("Zhang et al.", "ECCV20"), ("Sun et al.", "ECCV20"),
-    ]  # fmt: skip
+        ("DSRG", "CVPR18"),
+        ("SeeNet", "NeurIPS18"),
+        ("CIAN", "AAAI20"),
+        ("Zhang et al.", "ECCV20"),
+        ("Sun et al.", "ECCV20"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +49,13 @@ def test_rows_of_table_i_are_as_printed(
 
 def test_table_ii_has_six_methods_and_the_21_labels_in_vocs_order() -> None:
     assert [row.method for row in TABLE_II] == [
-        "MIL+seg", "SEC", "AdvErasing", "AffinityNet", "SEAM", "Ours",
-    ]  # fmt: skip
+        "MIL+seg",
+        "SEC",
+        "AdvErasing",
+        "AffinityNet",
+        "SEAM",
+        "Ours",
+    ]
     assert all(len(row.ious) == len(TABLE_II_CLASSES) == 21 for row in TABLE_II)
     short = {"mbk": "motorbike", "bike": "bicycle"}
     for head, full in zip(TABLE_II_CLASSES[1:], VOC_CLASSES, strict=True):
@@ -57,11 +65,17 @@ def test_table_ii_has_six_methods_and_the_21_labels_in_vocs_order() -> None:
 @pytest.mark.parametrize(
     ("method", "name", "iou"),
     [
-        ("MIL+seg", "table", 11.6), ("SEC", "person", 52.5), ("AdvErasing", "chair", 18.0),
-        ("AffinityNet", "train", 68.1), ("SEAM", "bird", 85.7), ("SEAM", "bottle", 67.3),
-        ("Ours", "bkg", 89.0), ("Ours", "sofa", 57.6), ("Ours", "tv", 55.0),
+        ("MIL+seg", "table", 11.6),
+        ("SEC", "person", 52.5),
+        ("AdvErasing", "chair", 18.0),
+        ("AffinityNet", "train", 68.1),
+        ("SEAM", "bird", 85.7),
+        ("SEAM", "bottle", 67.3),
+        ("Ours", "bkg", 89.0),
+        ("Ours", "sofa", 57.6),
+        ("Ours", "tv", 55.0),
     ],
-)  # fmt: skip
+)
 def test_single_ious_of_table_ii_are_as_printed(method: str, name: str, iou: float) -> None:
     assert class_row(method).ious[TABLE_II_CLASSES.index(name)] == iou
 

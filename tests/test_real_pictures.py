@@ -29,9 +29,14 @@ from wsss.weights import file_digest
 pytestmark = pytest.mark.shared
 
 READINGS = (
-    "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
-    "decreased_negative", "about_mean",
-)  # fmt: skip
+    "beta_tenth",
+    "literal_clip",
+    "literal_unclipped",
+    "wrap",
+    "beta_thousandth",
+    "decreased_negative",
+    "about_mean",
+)
 EASY = ("aeroplane", "bird", "bus", "cat", "sheep", "train")
 """Classes with enough pictures of their own to learn from in seconds."""
 
@@ -145,13 +150,22 @@ def test_a_short_training_beats_an_untrained_head_and_plain_background(
     config = apply_overrides(
         SHORT,
         {
-            "network.weights": file_digest(shared_weights), "network.frozen_stages": 4,
-            "train.crop_size": 112, "train.min_long_side": 112, "train.max_long_side": 168,
-            "train.epochs": 4, "train.batch_size": 4, "train.lr": 0.05, "train.momentum": "legacy",
-            "train.head_lr_multiplier": 10.0, "train.warmup_iterations": 0,
-            "train.clip_norm": None, "labels.scales": (0.5,), "labels.flip": False,
+            "network.weights": file_digest(shared_weights),
+            "network.frozen_stages": 4,
+            "train.crop_size": 112,
+            "train.min_long_side": 112,
+            "train.max_long_side": 168,
+            "train.epochs": 4,
+            "train.batch_size": 4,
+            "train.lr": 0.05,
+            "train.momentum": "legacy",
+            "train.head_lr_multiplier": 10.0,
+            "train.warmup_iterations": 0,
+            "train.clip_norm": None,
+            "labels.scales": (0.5,),
+            "labels.flip": False,
         },
-    )  # fmt: skip
+    )
     samples = pictures_of_one_class(dataset)
     model = build_cam_net(config, samples, 20, weights_file=shared_weights)
     untrained = pseudo_label_miou(dataset, model, config)

@@ -50,9 +50,15 @@ def total_loss(
     config = apply_overrides(named_config(with_recipe("paper", recipe)), one_pair)
     over_classes, over_views = config.train.cls_reduction, config.train.cls_over_views
     return cam_losses(
-        logits, cams, targets, config.views, config.transfer, over_classes=over_classes,
-        over_views=over_views, progress=progress,
-    ).total  # fmt: skip
+        logits,
+        cams,
+        targets,
+        config.views,
+        config.transfer,
+        over_classes=over_classes,
+        over_views=over_views,
+        progress=progress,
+    ).total
 
 
 @pytest.fixture
@@ -69,8 +75,10 @@ def test_under_seam_the_loss_of_a_pair_is_seams(pair: tuple[Tensor, Tensor, Tens
     logits, cams, targets = pair
     low, high = cams.relu().amin((3, 4), keepdim=True), cams.relu().amax((3, 4), keepdim=True)
     maps = (cams.relu() - low) / (high - low + 1e-12) * targets[:, :, None, None]
-    cls = (F.multilabel_soft_margin_loss(logits[0], targets)
-           + F.multilabel_soft_margin_loss(logits[1], targets)) / 2  # fmt: skip
+    cls = (
+        F.multilabel_soft_margin_loss(logits[0], targets)
+        + F.multilabel_soft_margin_loss(logits[1], targets)
+    ) / 2
     expected = cls + (maps[0] - maps[1]).abs().mean()
     found = total_loss("seam", logits, cams, targets, progress=0.0)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

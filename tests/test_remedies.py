@@ -34,8 +34,9 @@ def give(line: str) -> str:
 
 def refused(*words: str | Path) -> str:
     """Return what a command of `sweeps` or `wsss` says that must be refused."""
-    result = CliRunner().invoke({"sweeps": app, "wsss": method.app}[str(words[0])],
-                                [str(word) for word in words[1:]])  # fmt: skip
+    result = CliRunner().invoke(
+        {"sweeps": app, "wsss": method.app}[str(words[0])], [str(word) for word in words[1:]]
+    )
     assert result.exit_code == 2, result.output
     return result.stderr
 
@@ -94,9 +95,13 @@ def test_a_failed_sweep_is_run_again_by_the_command_that_its_status_prints(
     if weights:
         torch.save(mobilenet_v2().state_dict(), weights)
     sweep, _ = make_sweep(
-        ["V", "modules"], preset=preset, data=drawn, weights=weights, num_seeds=seeds,
+        ["V", "modules"],
+        preset=preset,
+        data=drawn,
+        weights=weights,
+        num_seeds=seeds,
         overrides=parse_assignments(list(settings)),
-    )  # fmt: skip
+    )
     store = Store(tmp_path / "st")
     fill(store, sweep, lambda trial: None)
     write_failure(store.run(sweep.plan.trials[0].run_id).path, "died", "no memory", "")

@@ -81,7 +81,8 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (write(CLASSES, "1 cup\n"), "write the names alone", write(CLASSES, "cup\n")),
         (write(CLASSES, ""), "write 1 to 254 names, one a line", write(CLASSES, "cup\n")),
         (
-            renamed(CLASSES, "Classes.names"), "there is Classes.names; write its names there",
+            renamed(CLASSES, "Classes.names"),
+            "there is Classes.names; write its names there",
             write(CLASSES, "cup\n"),
         ),
         (write(LIST, "a 1 0\nb 0 1\n"), "keep the id alone, one a line", write(LIST, "a\nb\n")),
@@ -105,16 +106,14 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (masked(BLANK[:2]), "a mask has its image's size", masked(BLANK)),
         (masked(BLANK, kind="JPEG"), "not PNG); replace the file", masked(BLANK)),
         (
-            masked(np.dstack([BLANK] * 3)), "save class numbers as a palette or 8-bit grey PNG",
+            masked(np.dstack([BLANK] * 3)),
+            "save class numbers as a palette or 8-bit grey PNG",
             masked(BLANK),
         ),
     ],
-)  # fmt: skip
+)
 def test_a_data_set_is_whole_once_it_is_mended_as_told(
-    root: Path,
-    broken: Callable[[Path], object],
-    told: str,
-    mended: Callable[[Path], object],
+    root: Path, broken: Callable[[Path], object], told: str, mended: Callable[[Path], object]
 ) -> None:
     assert problem_of(root) == ""
     broken(root)

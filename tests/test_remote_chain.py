@@ -30,9 +30,14 @@ from wsss.training.process import Process
 pytestmark = pytest.mark.timeout(600)
 
 STAGES = [
-    "train CAM", "infer CAMs", "learn affinity", "random walk", "write labels", "train DeepLab",
+    "train CAM",
+    "infer CAMs",
+    "learn affinity",
+    "random walk",
+    "write labels",
+    "train DeepLab",
     "predict",
-]  # fmt: skip
+]
 TIMES = {"train_seconds", "environment"}
 
 
@@ -111,9 +116,14 @@ def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
 
 
 def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
-    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path,
-    unbroken: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    port: int,
+    in_bucket: str,
+    drawn: Path,
+    tiny_chain: ChainConfig,
+    mirror: Path,
+    unbroken: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stage_module, "SHARE_EVERY", 5)
     later = ("labels", "segmentations", "predictions", "walks")
     copied(port, in_bucket, "images", without=("maps", *later))
@@ -159,9 +169,14 @@ def test_deeplab_goes_on_from_its_last_checkpoint_on_an_empty_machine(
 
 
 def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_again(
-    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path,
-    unbroken: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    port: int,
+    in_bucket: str,
+    drawn: Path,
+    tiny_chain: ChainConfig,
+    mirror: Path,
+    unbroken: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     copied(port, in_bucket, "refused", without=("predictions",))
     place = place_in(drawn, "refused")
@@ -248,10 +263,20 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
 def headline(data: Path, mirror: Path) -> str:
     settings = ("iterations=8", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
     words = [
-        "headline", "masks", "--preset", "tiny", "--data", str(data), "--store",
-        f"s3://{BUCKET}/headline", "--export", "train", "--export-from", "masks",
+        "headline",
+        "masks",
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--store",
+        f"s3://{BUCKET}/headline",
+        "--export",
+        "train",
+        "--export-from",
+        "masks",
         *(word for setting in settings for word in ("--set-segmentation", setting)),
-    ]  # fmt: skip
+    ]
     env = {"COLUMNS": "160", "WSSS_MIRROR": str(mirror), "MLFLOW_TRACKING_URI": None}
     done = CliRunner(env=env).invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -266,9 +291,12 @@ def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_mac
     there = keys(port, "headline")
     names = {key.split("/")[0] + "/" + key.rpartition("/")[2] for key in there}
     assert names > {
-        "headline/headline.html", "headline/headline.csv", "predictions/comp6_test_cls.tar",
-        "predictions/done.json", "segmentations/done.json",
-    }  # fmt: skip
+        "headline/headline.html",
+        "headline/headline.csv",
+        "predictions/comp6_test_cls.tar",
+        "predictions/done.json",
+        "segmentations/done.json",
+    }
     assert [key for key in there if key.startswith("mlartifacts/")]
     assert not [key for key in there if key.startswith("leases/")]
     assert "100 %" not in headline(drawn, tmp_path / "second")

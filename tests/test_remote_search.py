@@ -40,8 +40,9 @@ def content(port: int, key: str) -> str:
 
 
 def trial(number: int, status: Any, *objectives: float) -> SearchTrial:
-    epochs = [{"epoch": float(e), "objective": v, "threshold": 0.3}
-              for e, v in enumerate(objectives, 1)]  # fmt: skip
+    epochs = [
+        {"epoch": float(e), "objective": v, "threshold": 0.3} for e, v in enumerate(objectives, 1)
+    ]
     return SearchTrial(number, f"cam{number}", {"a": 0.5}, status, epochs)
 
 
@@ -77,9 +78,12 @@ def test_the_history_goes_up_with_every_epoch_and_to_the_next_machine(
 
 
 def test_a_bucket_that_is_away_does_not_end_the_search(
-    port: int, search: Search, mirror: Path, monkeypatch: pytest.MonkeyPatch,
+    port: int,
+    search: Search,
+    mirror: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
     store, known = open_store(f"s3://{BUCKET}/refusing"), trial(0, "running", 10.0)

@@ -86,9 +86,8 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
 ) -> None:
     asked = place(drawn, "killed")
     with subprocess.Popen(
-        [sys.executable, "-c", IN_A_PROCESS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", IN_A_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin
         assert process.stdout
         pickle.dump((config, asked), process.stdin)
@@ -122,9 +121,14 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
 
 @pytest.mark.parametrize("damage", ["cut", "all"])
 def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
-    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store,
-    caplog: pytest.LogCaptureFixture, damage: str,
-) -> None:  # fmt: skip
+    port: int,
+    config: RunConfig,
+    drawn: Path,
+    mirror: Path,
+    unbroken: Store,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
     stopped_after(config, drawn, damage, epochs=2)
     s3, folder = client(port), f"{damage}/cams/{cam_id(config)}/checkpoints"
     for name in ("epoch_0001.pt", "epoch_0002.pt")[0 if damage == "all" else 1 :]:
@@ -149,9 +153,13 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
 
 
 def test_a_trial_whose_uploads_fail_says_so_and_the_next_attempt_makes_up_for_it(
-    port: int, config: RunConfig, drawn: Path, mirror: Path, unbroken: Store,
+    port: int,
+    config: RunConfig,
+    drawn: Path,
+    mirror: Path,
+    unbroken: Store,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr(lease_module, "BEAT_SECONDS", 1000.0)
     with faulty_proxy(port) as proxy:
@@ -265,9 +273,13 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
 
 
 def test_a_full_disk_under_the_mirror_is_named_and_no_half_download_stays(
-    port: int, config: RunConfig, drawn: Path, mirror: Path, small_disk: Path,
+    port: int,
+    config: RunConfig,
+    drawn: Path,
+    mirror: Path,
+    small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     stopped_after(config, drawn, "full", epochs=2)
     monkeypatch.setenv("WSSS_MIRROR", str(small_disk / "mirror"))
     filler = fill(small_disk, 200_000)

@@ -363,10 +363,16 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
     for name in ("txt", "md", "tex", "html"):
         plain = re.sub(r"[\\{}]", "", " ".join(outputs[name].split()))
         for part in (
-            "data made-up", "160 images trained", "30 scored", "backbone resnet10_narrow",
-            "8 epochs", "seeds 0-2", "SMALL SCALE", "neither confirm nor refute",
+            "data made-up",
+            "160 images trained",
+            "30 scored",
+            "backbone resnet10_narrow",
+            "8 epochs",
+            "seeds 0-2",
+            "SMALL SCALE",
+            "neither confirm nor refute",
             "as printed by Qin et al.",
-        ):  # fmt: skip
+        ):
             assert part in plain, (name, part)
     assert "paper 50.86" in outputs["html"]
     line = csv_lines(outputs["csv"])["III[no,no]"]
@@ -387,10 +393,13 @@ def test_the_command_of_a_report_plans_the_same_sweep_again(drawn: Path, tmp_pat
     settings = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
     assert options["--store"] == str(tmp_path / "store")
     again, _ = make_sweep(
-        words[:2], preset=f"{options['--preset']}-{options['--recipe']}",
-        data=Path(options["--data"]), weights=options.get("--weights"),
-        num_seeds=int(options["--seeds"]), overrides=parse_assignments(settings),
-    )  # fmt: skip
+        words[:2],
+        preset=f"{options['--preset']}-{options['--recipe']}",
+        data=Path(options["--data"]),
+        weights=options.get("--weights"),
+        num_seeds=int(options["--seeds"]),
+        overrides=parse_assignments(settings),
+    )
     assert again == replace(sweep, num_seeds=5)
 
 

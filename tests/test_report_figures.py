@@ -80,9 +80,16 @@ def draw_shares(label: str, name: str) -> str:
 
 
 DRAWINGS = [
-    draw_losses, draw_thresholds, draw_bars, draw_heatmap, draw_classes, draw_dots, draw_forest,
-    draw_parallel, draw_shares,
-]  # fmt: skip
+    draw_losses,
+    draw_thresholds,
+    draw_bars,
+    draw_heatmap,
+    draw_classes,
+    draw_dots,
+    draw_forest,
+    draw_parallel,
+    draw_shares,
+]
 every_figure = pytest.mark.parametrize("draw", [pytest.param(d, id=d.__name__) for d in DRAWINGS])
 Draw = Callable[[str, str], str]
 
@@ -143,9 +150,10 @@ def test_text_takes_the_pages_colour_and_nothing_hides_its_background(draw: Draw
     inks = {
         re.search(r"fill: ([^;]+)", element.attrib["style"])[1]
         for element in elements(svg)
-        if element.tag == f"{SVG}text" and element.text != "24.00"  # stands on a coloured cell
+        if element.tag == f"{SVG}text"
+        and element.text != "24.00"  # stands on a coloured cell
         and element.text not in ("50.00", "51.00")
-    }  # fmt: skip
+    }
     assert inks == {"currentColor"}
     view = [float(v) for v in ElementTree.fromstring(svg).attrib["viewBox"].split()]
     for points in paths(svg, "fill: #"):
@@ -420,9 +428,13 @@ def test_a_map_whose_shape_does_not_fit_its_labels_is_refused() -> None:
 
 def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero() -> None:
     svg = per_class_differences(
-        ["cat", "dog", "cow", "car"], [4.0, -2.0, NAN, 1.0], [3.0, -4.0, NAN, NAN],
-        [5.0, 0.0, NAN, NAN], name="c", title="t",
-    )  # fmt: skip
+        ["cat", "dog", "cow", "car"],
+        [4.0, -2.0, NAN, 1.0],
+        [3.0, -4.0, NAN, NAN],
+        [5.0, 0.0, NAN, NAN],
+        name="c",
+        title="t",
+    )
     zero, two = text_x(svg, "0"), text_x(svg, "2")
     (up, small), (down,) = (paths(svg, f"fill: {PALETTE[sign]}") for sign in (0, 1))
     unit = (two - zero) / 2
@@ -447,8 +459,10 @@ def test_paper_numbers_far_from_the_measured_get_a_scale_of_their_own(
     papers: tuple[float, float], apart: bool
 ) -> None:
     rows = [
-        DotRow("a", [24.0, 25.0], papers[0]), DotRow("b", [24.5], papers[1]), DotRow("c", [24.0])
-    ]  # fmt: skip
+        DotRow("a", [24.0, 25.0], papers[0]),
+        DotRow("b", [24.5], papers[1]),
+        DotRow("c", [24.0]),
+    ]
     found = texts(cell_dots(rows, name="d", title="t"))
     assert ("paper (own scale)" in found) == apart
     assert "printed in the paper" in found
@@ -461,9 +475,10 @@ def test_dots_stand_at_their_values_and_a_row_without_any_says_so() -> None:
     dots = {
         round(24 + 2 * (float(e.attrib["x"]) - left) / (right - left), 2)
         for e in elements(svg)
-        if e.tag == f"{SVG}use" and f"fill: {PALETTE[0]}" in e.attrib["style"]
+        if e.tag == f"{SVG}use"
+        and f"fill: {PALETTE[0]}" in e.attrib["style"]
         and float(e.attrib["y"]) < 150  # the legend's is below
-    }  # fmt: skip
+    }
     assert {24.0, 26.0, 27.0} <= dots
     found = texts(svg)
     assert found.count("missing") == 1
@@ -477,9 +492,10 @@ def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() 
     marks = {
         round((float(e.attrib["x"]) - zero) / (one - zero), 2)
         for e in elements(svg)
-        if e.tag == f"{SVG}use" and f"stroke: {PALETTE[1]}" in e.attrib["style"]
+        if e.tag == f"{SVG}use"
+        and f"stroke: {PALETTE[1]}" in e.attrib["style"]
         and float(e.attrib["y"]) < 60
-    }  # fmt: skip
+    }
     assert marks == {1.5}
     ends = [p[:, 0] for p in paths(svg, "stroke-width: 1.6") if len(p) == 2]
     assert ends[0] == pytest.approx([zero - 0.5 * (one - zero), zero + 2.5 * (one - zero)], abs=0.1)
@@ -487,17 +503,7 @@ def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() 
 
 
 def test_lines_go_through_their_settings_to_their_score() -> None:
-    settings = [
-        Setting("a", [0, 1], ["low", "high"]),
-        Setting(
-            "b",
-            [
-                1,
-                100,
-            ],
-            log=True,
-        ),
-    ]
+    settings = [Setting("a", [0, 1], ["low", "high"]), Setting("b", [1, 100], log=True)]
     svg = parallel_coordinates(settings, [30.0, 20.0], score="mIoU", name="p", title="t")
     best = paths(svg, "stroke-width: 2.6")[0]  # from low, low to the higher score, at the top
     assert len(best) == 3

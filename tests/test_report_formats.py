@@ -49,15 +49,19 @@ def document(*blocks: object, number: str = "", head: tuple[object, ...] = ()) -
 
 def rendered(report: Document) -> dict[Format, str]:
     return {
-        Format.html: html(report), Format.markdown: markdown(report), Format.latex: latex(report),
+        Format.html: html(report),
+        Format.markdown: markdown(report),
+        Format.latex: latex(report),
         Format.terminal: as_text(report),
-    }  # fmt: skip
+    }
 
 
 GRID = Grid(
-    "numbers", ("method",),
+    "numbers",
+    ("method",),
     (
-        Column("val", short="v"), Column("SEAM", group="printed", formats=ON_PAGES),
+        Column("val", short="v"),
+        Column("SEAM", group="printed", formats=ON_PAGES),
         Column("ours", group="measured"),
     ),
     (
@@ -65,7 +69,7 @@ GRID = Grid(
         RowGroup("new ones", (Row(("b",), ("4.0", "5.0", "6.0"), strong=True),)),
     ),
     group_name="origin",
-)  # fmt: skip
+)
 
 
 def test_a_format_shows_the_blocks_rows_and_columns_that_it_has_room_for() -> None:
@@ -100,11 +104,17 @@ def test_a_numbered_section_is_a_latex_table_with_its_words_in_small_print() -> 
     strip = Strip("Holds?", "Yes.", "good", "sweeps run III")
     text = latex(document(strip, Bullets(("Because.",)), GRID, number="III"))
     order = [
-        r"\begin{table}", r"\renewcommand{\thetable}{III}", r"\caption{Caption. \textbf{Small",
+        r"\begin{table}",
+        r"\renewcommand{\thetable}{III}",
+        r"\caption{Caption. \textbf{Small",
         r" &  & \multicolumn{1}{c}{} & \multicolumn{1}{c}{measured} \\",
-        r"method & origin & v & ours \\", r"\midrule", r"b & new ones & 4.0 & 6.0 \\",
-        r"\small Holds? \textbf{Yes.}", r"\small Because.", r"\end{table}",
-    ]  # fmt: skip
+        r"method & origin & v & ours \\",
+        r"\midrule",
+        r"b & new ones & 4.0 & 6.0 \\",
+        r"\small Holds? \textbf{Yes.}",
+        r"\small Because.",
+        r"\end{table}",
+    ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert r"\begin{table}" not in latex(document(Text("words")))
@@ -207,17 +217,26 @@ def hostile() -> Document:
     """Every block, made of hostile text."""
     two = (HOSTILE, HOSTILE)
     grid = Grid(
-        HOSTILE, two, (Column(HOSTILE, group=HOSTILE), Column(HOSTILE, wraps=True)),
-        (RowGroup(HOSTILE, (Row(two, two),)),), group_name=HOSTILE,
-    )  # fmt: skip
+        HOSTILE,
+        two,
+        (Column(HOSTILE, group=HOSTILE), Column(HOSTILE, wraps=True)),
+        (RowGroup(HOSTILE, (Row(two, two),)),),
+        group_name=HOSTILE,
+    )
     entry = Measured(HOSTILE, HOSTILE, (Badge(HOSTILE),), ((HOSTILE, "javascript:alert(1)"),))
     blocks = (
-        Text(HOSTILE), Heading(HOSTILE), Bullets(two), Strip(HOSTILE, HOSTILE, "bad", HOSTILE),
-        Command(HOSTILE, HOSTILE), Facts(two, (two,)),
-        Links(HOSTILE, ((HOSTILE, "http://h/<script>x)"), (HOSTILE, "data:text/html,x"))), grid,
+        Text(HOSTILE),
+        Heading(HOSTILE),
+        Bullets(two),
+        Strip(HOSTILE, HOSTILE, "bad", HOSTILE),
+        Command(HOSTILE, HOSTILE),
+        Facts(two, (two,)),
+        Links(HOSTILE, ((HOSTILE, "http://h/<script>x)"), (HOSTILE, "data:text/html,x"))),
+        grid,
         Grid("", ("",), (Column(""),), (RowGroup("", (Row(("",), (entry,)),)),)),
-        Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"), Details(HOSTILE, (Text(HOSTILE),)),
-    )  # fmt: skip
+        Picture(HOSTILE, HOSTILE, image=PIXEL, file="a.png"),
+        Details(HOSTILE, (Text(HOSTILE),)),
+    )
     section = Section(HOSTILE, HOSTILE, HOSTILE, blocks, number=HOSTILE, caption=HOSTILE)
     return Document(HOSTILE, blocks, (section,), Records((HOSTILE,), (two,)), HOSTILE)
 
@@ -271,5 +290,8 @@ def test_records_are_unrounded_and_no_cell_is_a_formula() -> None:
     rows = (("=1+1", 0.1 + 0.2), ("\uff1dx\ry", None), ("-5", -5.0))
     report = Document("", (), (), Records(("name", "value"), rows))
     assert list(csv.reader(io.StringIO(csv_text(report)))) == [
-        ["name", "value"], ["'=1+1", "0.30000000000000004"], ["'\uff1dx y", ""], ["'-5", "-5.0"],
-    ]  # fmt: skip
+        ["name", "value"],
+        ["'=1+1", "0.30000000000000004"],
+        ["'\uff1dx y", ""],
+        ["'-5", "-5.0"],
+    ]

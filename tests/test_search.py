@@ -244,8 +244,9 @@ def test_objective_and_held_out_score_are_those_of_a_slow_count(
     model = build_cam_net(config, samples, len(dataset.classes))
     CheckpointFolder(Store(tmp_path).cam(cam_id(config)).checkpoints).restore(model)
     halves = split_halves(dataset.image_ids("train"))
-    curve = {t / 100: slow_miou(model, dataset, halves.search, config, t / 100)
-             for t in range(5, 81)}  # fmt: skip
+    curve = {
+        t / 100: slow_miou(model, dataset, halves.search, config, t / 100) for t in range(5, 81)
+    }
     best = max(curve, key=lambda t: curve[t]) if objective == "best" else 0.15
     assert record["threshold"] == pytest.approx(best)
     assert record["objective"] == pytest.approx(curve[best])
@@ -275,9 +276,13 @@ def slow_miou(
 
 def test_a_finished_trial_ranks_before_a_stopped_one_with_a_higher_score() -> None:
     trials = [
-        trial(0, "stopped", 60.0), trial(1, "finished", 20.0, 30.0), trial(2, "diverged", 50.0),
-        trial(3, "finished", 50.0, 40.0), trial(4, "stopped", 70.0), trial(5, "running"),
-    ]  # fmt: skip
+        trial(0, "stopped", 60.0),
+        trial(1, "finished", 20.0, 30.0),
+        trial(2, "diverged", 50.0),
+        trial(3, "finished", 50.0, 40.0),
+        trial(4, "stopped", 70.0),
+        trial(5, "running"),
+    ]
     assert [t.number for t in ranking(trials)] == [3, 1, 4, 0, 2]
     assert [t.number for t in best_trials(trials, 3)] == [3, 1]
     assert trials[2].objective == 0.0
@@ -438,11 +443,14 @@ def test_a_damaged_trial_that_was_deleted_is_drawn_again_under_its_number(
         ([[30.0] * 9], {1: 20.0, 2: 40.0, 6: 31.0}, False),
         ([[30.0] * 9], {1: 20.0, 2: 40.0, 3: 1.0}, False),  # nor between two of them
     ],
-)  # fmt: skip
+)
 def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
-    two_ranges: Search, tmp_path: Path, known: list[list[float]],
-    scores: dict[int, float], stopped: bool,
-) -> None:  # fmt: skip
+    two_ranges: Search,
+    tmp_path: Path,
+    known: list[list[float]],
+    scores: dict[int, float],
+    stopped: bool,
+) -> None:
     made_up = MadeUpSearch(two_ranges, tmp_path, 5)
     for objectives in known:
         found = made_up.draws.next()

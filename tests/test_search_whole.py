@@ -40,9 +40,14 @@ DRAWS = "2"
 nothing stops it early, and the third by .9 points worse than the second, so that it is stopped."""
 STORE = f"s3://{BUCKET}/whole"
 SHRUNK = (
-    "train.epochs=3", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80",
-    "train.batch_size=4", "network.fpn_channels=16", "network.atrous_channels=16",
-)  # fmt: skip
+    "train.epochs=3",
+    "train.crop_size=48",
+    "train.min_long_side=48",
+    "train.max_long_side=80",
+    "train.batch_size=4",
+    "network.fpn_channels=16",
+    "network.atrous_channels=16",
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +60,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(data: Path, store: str | Path, *more: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
-        sys.executable, "-m", "sweeps", "search", "--preset", "tiny", "--data", str(data),
-        "--store", str(store), "--samples", "3", "--max-concurrent", "1", "--rng-seed", DRAWS,
-        *settings, *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "sweeps",
+        "search",
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--store",
+        str(store),
+        "--samples",
+        "3",
+        "--max-concurrent",
+        "1",
+        "--rng-seed",
+        DRAWS,
+        *settings,
+        *more,
+    ]
 
 
 def environment(mirror: Path) -> dict[str, str]:
@@ -74,8 +94,11 @@ def invoke(words: list[str], mirror: Path) -> Result:
 
 
 def history(store: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(store.glob("searches/*/trials/*"))
-            if path.suffix == ".json"]  # fmt: skip
+    return [
+        json.loads(path.read_text())
+        for path in sorted(store.glob("searches/*/trials/*"))
+        if path.suffix == ".json"
+    ]
 
 
 def trained(store: Path) -> dict[str, list[int]]:
@@ -88,9 +111,13 @@ def trained(store: Path) -> dict[str, list[int]]:
 def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     """Return what this search comes to in one process, without Ray: draw, train, score."""
     search, _ = make_search(
-        parse_space([]), preset="tiny", data=data, weights=None,
-        overrides=parse_assignments(list(SHRUNK)), rng_seed=int(DRAWS),
-    )  # fmt: skip
+        parse_space([]),
+        preset="tiny",
+        data=data,
+        weights=None,
+        overrides=parse_assignments(list(SHRUNK)),
+        rng_seed=int(DRAWS),
+    )
     draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
     for _ in range(4):
         known = draws.next()  # None: and the paper's own
@@ -121,9 +148,13 @@ def interrupted(
     first, second = root / "first", root / "second"
     words = command(pictures, STORE)
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=environment(first), cwd=REPO,
-    ) as driver:  # fmt: skip
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(first),
+        cwd=REPO,
+    ) as driver:
         deadline = time.monotonic() + 200
         while len(known := history(first)) < 2 or not known[1]["epochs"]:
             assert driver.poll() is None, "the search ended before it could be interrupted"
@@ -255,9 +286,14 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
     words = command(pictures, STORE)
     again = subprocess.run(
-        [words[0], "-X", "importtime", *words[1:]], capture_output=True, text=True, timeout=300,
-        env=environment(store), cwd=REPO, check=False,
-    )  # fmt: skip
+        [words[0], "-X", "importtime", *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(store),
+        cwd=REPO,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     assert "3 of 3 trials done, 0 to run" in again.stdout
     loaded = {line.split("|")[-1].strip() for line in again.stderr.splitlines()}

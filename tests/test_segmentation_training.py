@@ -13,25 +13,14 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
 from wsss.data.image import image_size
-from wsss.data.loading import (
-    CropBatch,
-    LabelledCrops,
-    Loader,
-    plan_labelled_crop,
-)
+from wsss.data.loading import CropBatch, LabelledCrops, Loader, plan_labelled_crop
 from wsss.data.mask import write_label_png
 from wsss.data.transforms import CropPlan
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
-from wsss.presets import (
-    DEEPLAB_PRESETS,
-    LABEL_PRESETS,
-    PAPER_DEEPLAB,
-    PRESETS,
-    TINY_DEEPLAB,
-)
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER_DEEPLAB, PRESETS, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Step
@@ -272,10 +261,13 @@ def test_an_unlabelled_image_does_not_weaken_the_others() -> None:
 def test_one_step_moves_the_head_ten_times_as_fast_as_the_backbone() -> None:
     config = FROZEN.model_copy(
         update={
-            "head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 10.0, "weight_decay": 0.0,
-            "clip_norm": None, "lr": 0.002,
+            "head_lr_multiplier": 10.0,
+            "head_bias_lr_multiplier": 10.0,
+            "weight_decay": 0.0,
+            "clip_norm": None,
+            "lr": 0.002,
         }
-    )  # fmt: skip
+    )
     model, step = make_step(config)
     before = weights(model)
     step(formula_batch([1, 2]))
@@ -290,10 +282,14 @@ def test_one_step_moves_the_head_ten_times_as_fast_as_the_backbone() -> None:
 def test_biases_move_twice_as_fast_as_weights_and_decay_only_where_asked(decays: bool) -> None:
     config = FROZEN.model_copy(
         update={
-            "head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 20.0, "head_bias_decay": decays,
-            "weight_decay": 0.5, "clip_norm": None, "lr": 0.001,
+            "head_lr_multiplier": 10.0,
+            "head_bias_lr_multiplier": 20.0,
+            "head_bias_decay": decays,
+            "weight_decay": 0.5,
+            "clip_norm": None,
+            "lr": 0.001,
         }
-    )  # fmt: skip
+    )
     model, step = make_step(config)
     with torch.no_grad():
         for bias in model.parameter_groups().head_biases:
@@ -346,9 +342,15 @@ def test_a_record_holds_what_the_epoch_came_to(samples: list[Sample], labels: li
         assert 0 <= record.pixel_accuracy <= 1
         assert record.grad_norm > 0
         assert set(record.metrics()) == {
-            "epoch", "iteration", "loss", "pixel_accuracy", "grad_norm", "lr",
-            "images_per_second", "seconds",
-        }  # fmt: skip
+            "epoch",
+            "iteration",
+            "loss",
+            "pixel_accuracy",
+            "grad_norm",
+            "lr",
+            "images_per_second",
+            "seconds",
+        }
 
 
 def test_an_interrupted_training_ends_at_the_same_bits(

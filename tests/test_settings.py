@@ -37,10 +37,13 @@ MODELS = (RunConfig(), PseudoLabelConfig(), DeepLabConfig())
 @pytest.mark.parametrize(
     ("key", "of_file", "of_line"),
     [
-        ("network.weights", "imagenet_v2", "none"), ("train.lr", 0.5, 0.25),
-        ("views.enhanced", True, False), ("labels.scales", [1.0], [0.5, 2.0]), ("rng_seed", 3, 4),
+        ("network.weights", "imagenet_v2", "none"),
+        ("train.lr", 0.5, 0.25),
+        ("views.enhanced", True, False),
+        ("labels.scales", [1.0], [0.5, 2.0]),
+        ("rng_seed", 3, 4),
     ],
-)  # fmt: skip
+)
 def test_the_more_specific_wins(
     key: str, of_file: Any, of_line: Any, form: Any, tmp_path: Path
 ) -> None:
@@ -72,10 +75,11 @@ def test_the_option_and_the_setting_of_weights_have_to_agree(tmp_path: Path) -> 
     "text",
     [
         "train: {lr: 1, lr: 2}",
-        "train: {lr: 1}\ntrain: {epochs: 2}", "train: {lr: 1}\ntrain.lr: 1",
+        "train: {lr: 1}\ntrain: {epochs: 2}",
+        "train: {lr: 1}\ntrain.lr: 1",
         '{"rng_seed": 1, "rng_seed": 2}',
     ],
-)  # fmt: skip
+)
 def test_a_key_given_twice_in_a_file_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
@@ -111,11 +115,21 @@ def test_a_key_given_twice_on_the_command_line_is_refused() -> None:
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("010", 10), ("1e-3", 0.001), ("-.5", -0.5), (".inf", math.inf), ("true", True), ("", None),
-        ("1:30", "1:30"), ("0x10", "0x10"), ("1_0", "1_0"), ("off", "off"), ("no", "no"),
-        ("2001-01-01", "2001-01-01"), ("[1, off, 010]", [1, "off", 10]),
+        ("010", 10),
+        ("1e-3", 0.001),
+        ("-.5", -0.5),
+        (".inf", math.inf),
+        ("true", True),
+        ("", None),
+        ("1:30", "1:30"),
+        ("0x10", "0x10"),
+        ("1_0", "1_0"),
+        ("off", "off"),
+        ("no", "no"),
+        ("2001-01-01", "2001-01-01"),
+        ("[1, off, 010]", [1, "off", 10]),
     ],
-)  # fmt: skip
+)
 def test_a_word_is_the_number_that_it_looks_like_or_no_number(word: str, value: Any) -> None:
     # By YAML 1.1, 010 is 8, 1:30 is 90, 1e-3 is a word, and off is false.
     assert parse_assignments([f"x={word}"]) == {"x": value}
@@ -244,9 +258,13 @@ def test_what_a_sweep_cannot_do_is_refused_while_it_is_planned(
 ) -> None:
     with pytest.raises((ConfigError, WeightsError, ValueError)) as caught:
         make_sweep(
-            [table], preset="tiny", data=drawn, weights=None, num_seeds=1,
+            [table],
+            preset="tiny",
+            data=drawn,
+            weights=None,
+            num_seeds=1,
             overrides={"train.batch_size": 4} | asked,
-        )  # fmt: skip
+        )
     assert named in str(caught.value)
 
 
@@ -265,18 +283,30 @@ def test_what_a_table_sets_to_the_same_value_may_be_asked_for(drawn: Path) -> No
 def test_what_a_search_draws_cannot_be_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--set transfer\.lambda_s: it is drawn from --space"):
         make_search(
-            parse_space([]), preset="tiny", data=tmp_path, weights=None,
+            parse_space([]),
+            preset="tiny",
+            data=tmp_path,
+            weights=None,
             overrides={"transfer.lambda_s": 0.2},
-        )  # fmt: skip
+        )
 
 
 def test_settings_without_effect_are_known() -> None:
     start = apply_overrides(TINY, {"views.enhanced": True, "network.feature_map": "plain"})
     asked = [
-        "network.se_ratio", "network.affinity", "network.fpn_channels", "views.beta_decreased",
-        "views.alpha_enhanced", "transfer.lambda_s", "train.lr", "labels.scales", "train.clip_norm",
-        "transfer.similarity_pairs", "rng_seed", "data.train_split",
-    ]  # fmt: skip
+        "network.se_ratio",
+        "network.affinity",
+        "network.fpn_channels",
+        "views.beta_decreased",
+        "views.alpha_enhanced",
+        "transfer.lambda_s",
+        "train.lr",
+        "labels.scales",
+        "train.clip_norm",
+        "transfer.similarity_pairs",
+        "rng_seed",
+        "data.train_split",
+    ]
     assert idle(start, asked, run_id) == [*asked[:4], "transfer.similarity_pairs"]
     # Also with the default, which would be taken for "not given".
     default = apply_overrides(TINY, {"network.atrous_channels": 256})
@@ -340,10 +370,7 @@ def mutated(text: str, seed: int) -> bytes:
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=4), st.sampled_from(WHOLE), st.integers(0))
 def test_any_settings_are_used_or_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-    pairs: list[tuple[str, str]],
-    text: str,
-    seed: int,
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], text: str, seed: int
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
     file.write_bytes(mutated(text, seed))

@@ -24,10 +24,27 @@ def give(*words: object) -> tuple[int, str]:
 def job(drawn: Path, tmp_path: Path) -> Path:
     path = tmp_path / "a job.sbatch"
     code, said = give(
-        "V", "VI", "--nodes", 3, "--gpus-per-node", 4, "--hours", 1.5, "--partition", "gpu",
-        "--out", path, "--data", drawn, "--gpus", 1, "--set", "labels.scales=[0.5, 1]",
-        "--store", tmp_path / "the store",
-    )  # fmt: skip
+        "V",
+        "VI",
+        "--nodes",
+        3,
+        "--gpus-per-node",
+        4,
+        "--hours",
+        1.5,
+        "--partition",
+        "gpu",
+        "--out",
+        path,
+        "--data",
+        drawn,
+        "--gpus",
+        1,
+        "--set",
+        "labels.scales=[0.5, 1]",
+        "--store",
+        tmp_path / "the store",
+    )
     assert code == 0, said
     assert f"sbatch '{path}'" in said
     assert f"sweeps status --store '{tmp_path / 'the store'}' --watch" in said
@@ -36,10 +53,19 @@ def job(drawn: Path, tmp_path: Path) -> Path:
 
 def test_a_job_asks_slurm_for_what_was_asked_for(job: Path) -> None:
     wishes = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", job.read_text(), re.MULTILINE))
-    assert wishes | {
-        "nodes": "3", "gpus-per-node": "4", "cpus-per-task": "16", "time": "1:30:00",
-        "partition": "gpu", "ntasks-per-node": "1", "requeue": "",
-    } == wishes  # fmt: skip
+    assert (
+        wishes
+        | {
+            "nodes": "3",
+            "gpus-per-node": "4",
+            "cpus-per-task": "16",
+            "time": "1:30:00",
+            "partition": "gpu",
+            "ntasks-per-node": "1",
+            "requeue": "",
+        }
+        == wishes
+    )
     seconds = int(wishes["signal"].removeprefix("B:USR1@"))
     assert seconds > 60 * Execution().checkpoint_minutes  # else the limit comes first
     numbers = [n for n, line in enumerate(job.read_text().splitlines()) if "#SBATCH" in line]
@@ -50,9 +76,18 @@ def test_a_job_asks_slurm_for_what_was_asked_for(job: Path) -> None:
 def test_a_job_runs_what_was_asked_for(job: Path, drawn: Path) -> None:
     (line,) = re.findall(r"^set -- (.*)$", job.read_text(), re.MULTILINE)
     assert shlex.split(line) == [
-        "run", "V", "VI", "--data", str(drawn), "--set", "labels.scales=[0.5, 1]",
-        "--store", str(job.with_name("the store")), "--gpus", "1.0",
-    ]  # fmt: skip
+        "run",
+        "V",
+        "VI",
+        "--data",
+        str(drawn),
+        "--set",
+        "labels.scales=[0.5, 1]",
+        "--store",
+        str(job.with_name("the store")),
+        "--gpus",
+        "1.0",
+    ]
 
 
 @pytest.mark.parametrize("path", ["job", "template"])
@@ -133,13 +168,20 @@ def test_a_job_goes_back_into_the_queue_only_when_its_time_is_over_and_the_sweep
         (programs / name).write_text(f"#!/bin/bash\n{code}\n")
         (programs / name).chmod(0o755)
     environment = {
-        "PATH": f"{programs}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node0",
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node0",
         "SLURM_CPUS_ON_NODE": "2",
-    }  # fmt: skip
+    }
     done = subprocess.run(
-        ["bash", JOB, "run", "V"], cwd=tmp_path, env=environment, timeout=60, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        ["bash", JOB, "run", "V"],
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0, done.stdout
     assert (tmp_path / "began").exists() == begins
     log = tmp_path / "scontrol.log"

@@ -147,9 +147,13 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.setenv("WSSS_CACHE", str(folder / "cache"))
         patched.delenv("WSSS_STORE", raising=False)
         sweep, _ = make_sweep(
-            ["V"], preset="tiny", data=draw_voc(folder / "data/drawn"), weights=None, num_seeds=1,
+            ["V"],
+            preset="tiny",
+            data=draw_voc(folder / "data/drawn"),
+            weights=None,
+            num_seeds=1,
             overrides={},
-        )  # fmt: skip
+        )
         save_sweep(Store(folder / "results"), sweep)
         yield folder
 

@@ -91,11 +91,17 @@ def test_status_and_table_give_a_row_per_cell_as_json_and_as_csv(
     first, second, third, fourth = said["cells"]
     mious = [miou(mixed, cell(sweep, "no,no", seed)) for seed in (0, 1)]
     assert first == {
-        "table": "VI", "cell": "VI[no,no]", "labels": "no, no", "measure": "fixed",
-        "paper_miou": 47.82, "mean_miou": pytest.approx(sum(mious) / 2),
-        "sd_over_seeds": pytest.approx(abs(mious[0] - mious[1]) / 2**0.5), "seeds": 2,
-        "planned_seeds": 2, "state": "finished",
-    }  # fmt: skip
+        "table": "VI",
+        "cell": "VI[no,no]",
+        "labels": "no, no",
+        "measure": "fixed",
+        "paper_miou": 47.82,
+        "mean_miou": pytest.approx(sum(mious) / 2),
+        "sd_over_seeds": pytest.approx(abs(mious[0] - mious[1]) / 2**0.5),
+        "seeds": 2,
+        "planned_seeds": 2,
+        "state": "finished",
+    }
     assert [c["state"] for c in (second, third, fourth)] == ["failed", "started", "missing"]
     assert (second["seeds"], second["sd_over_seeds"]) == (1, None)
     rows = list(csv.DictReader(io.StringIO(given("table", "--csv"))))
@@ -125,10 +131,15 @@ def test_each_trial_is_in_the_state_that_its_files_tell(mixed: Store, sweep: Swe
         for seed in (0, 1)
     }
     assert found == {
-        ("no,no", 0): "finished", ("no,no", 1): "finished", ("yes,no", 0): "finished",
-        ("yes,no", 1): "failed", ("no,yes", 0): "started", ("no,yes", 1): "missing",
-        ("yes,yes", 0): "missing", ("yes,yes", 1): "missing",
-    }  # fmt: skip
+        ("no,no", 0): "finished",
+        ("no,no", 1): "finished",
+        ("yes,no", 0): "finished",
+        ("yes,no", 1): "failed",
+        ("no,yes", 0): "started",
+        ("no,yes", 1): "missing",
+        ("yes,yes", 0): "missing",
+        ("yes,yes", 1): "missing",
+    }
     assert states[cell(sweep, "no,yes").run_id].epoch == 3
     assert states[cell(sweep, "yes,no", 1).run_id].failure == "diverged: loss is not finite"
     first = cell(sweep, "no,no")
@@ -181,7 +192,7 @@ def test_known_figures_are_not_read_again_and_removed_runs_are_forgotten(
         ([TrialState("failed"), TrialState("failed")], "2 failed"),
         ([TrialState("finished", 1, 8, 41.0), TrialState("failed")], "41.00 (1/2) failed"),
     ],
-)  # fmt: skip
+)
 def test_a_cell_says_its_mean_its_seeds_its_epoch_and_its_failures(
     sweep: Sweep, states: list[TrialState], text: str
 ) -> None:
@@ -215,8 +226,11 @@ def test_by_trial_there_is_a_line_for_each(mixed: Store, sweep: Sweep) -> None:
 def test_watching_ends_when_every_trial_is_finished_or_failed(
     mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = [t for t in sweep.plan.trials if not Status(mixed, sweep).states[t.run_id].failure
-            and not mixed.run(t.run_id).metrics()]  # fmt: skip
+    left = [
+        t
+        for t in sweep.plan.trials
+        if not Status(mixed, sweep).states[t.run_id].failure and not mixed.run(t.run_id).metrics()
+    ]
     waited = []
 
     def work(seconds: float) -> None:
@@ -331,8 +345,12 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
 
 
 def cost_of(*seconds: float | None, device: str = "cpu", measured: int = 2) -> CostEstimate:
-    trials = {str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled", 2) if s is not None
-              else TrialCost(None, 0, "", 0) for i, s in enumerate(seconds)}  # fmt: skip
+    trials = {
+        str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled", 2)
+        if s is not None
+        else TrialCost(None, 0, "", 0)
+        for i, s in enumerate(seconds)
+    }
     return CostEstimate(trials, measured, device, 2)
 
 

@@ -37,8 +37,11 @@ def test_epochs_come_back_in_order_and_a_repeated_one_replaces_the_first(cam: Ca
     for epoch, loss in ((1, 0.9), (2, 0.8), (2, 0.7), (10, 0.1), (3, None)):
         cam.add_epoch({"epoch": epoch, "loss": loss})
     assert [(r["epoch"], r["loss"]) for r in cam.epochs()] == [
-        (1, 0.9), (2, 0.7), (3, None), (10, 0.1),
-    ]  # fmt: skip
+        (1, 0.9),
+        (2, 0.7),
+        (3, None),
+        (10, 0.1),
+    ]
     (cam.path / "epochs" / "0011.json.partial7").write_text('{"epoch": 11, "lo')  # of a killed one
     assert len(cam.epochs()) == 4
 
@@ -63,8 +66,9 @@ def test_attempts_are_kept_one_after_the_other(cam: CamFolder) -> None:
         cam.add_attempt({"host": host})
     assert [attempt["host"] for attempt in cam.attempts()] == ["a", "b"]
     assert sorted(path.name for path in (cam.path / "attempts").iterdir()) == [
-        "0001.json", "0002.json",
-    ]  # fmt: skip
+        "0001.json",
+        "0002.json",
+    ]
 
 
 def test_a_stage_is_finished_by_its_result_which_ends_a_failure(cam: CamFolder) -> None:

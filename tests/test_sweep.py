@@ -27,9 +27,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 TABLE = "controls-summed"
 """Of three trials."""
 SHRUNK = (
-    "train.epochs=3", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
-    "network.batch_norm=frozen", "train.lr=0.05",
-)  # fmt: skip
+    "train.epochs=3",
+    "train.crop_size=64",
+    "train.batch_size=4",
+    "labels.scales=[1.0]",
+    "network.batch_norm=frozen",
+    "train.lr=0.05",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +46,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweep_command(data: Path, store: Path, *more: str) -> list[str]:
     settings = [word for setting in SHRUNK for word in ("--set", setting)]
     return [
-        sys.executable, "-m", "sweeps", "run", TABLE, "--preset", "tiny", "--data", str(data),
-        "--store", str(store), *settings, *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "sweeps",
+        "run",
+        TABLE,
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--store",
+        str(store),
+        *settings,
+        *more,
+    ]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -95,8 +110,9 @@ def killed(
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     before = epochs(store)
-    written = {name: (store / "runs" / name / "done.json").stat().st_mtime_ns
-               for name in results(store)}  # fmt: skip
+    written = {
+        name: (store / "runs" / name / "done.json").stat().st_mtime_ns for name in results(store)
+    }
     return store, before, written, run(with_imports(command))
 
 
@@ -231,9 +247,13 @@ def test_a_weights_file_of_another_backbone_is_refused_before_a_trial_starts(
     wrong = tmp_path / "resnet18.pt"
     torch.save(resnet18().state_dict(), wrong)
     command = sweep_command(
-        pictures, tmp_path / "store", "--weights", str(wrong), "--set",
+        pictures,
+        tmp_path / "store",
+        "--weights",
+        str(wrong),
+        "--set",
         "network.backbone=mobilenet_v2",
-    )  # fmt: skip
+    )
     refused = invoke(command)
     assert refused.exit_code == 2
     assert "resnet18.pt: no weights of mobilenet_v2" in refused.stderr

@@ -125,8 +125,9 @@ def test_a_grid_of_three_settings_has_a_row_for_each_combination() -> None:
     assert table.columns == ("mIoU",)
     assert [row.labels for row in table.rows] == [
         (enhanced, "bicubic", resize)
-        for enhanced in ("true", "false") for resize in ("bilinear", "bicubic")
-    ]  # fmt: skip
+        for enhanced in ("true", "false")
+        for resize in ("bilinear", "bicubic")
+    ]
     _, cell = next(table.cells())
     assert cell.overrides["views.enhanced"] is True
     assert "views.decreased" not in cell.overrides

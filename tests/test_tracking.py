@@ -294,9 +294,7 @@ def test_a_warning_comes_and_goes_and_other_tags_stay_with_the_first_owner(store
     assert "warning" not in the_run(store).data.tags
 
 
-def test_a_shared_run_lists_its_owners_and_is_linked_when_the_other_is_there(
-    store: Store,
-) -> None:
+def test_a_shared_run_lists_its_owners_and_is_linked_when_the_other_is_there(store: Store) -> None:
     link = RunLink("made", ({"id": "nowhere"}, {"id": "b"}))
     other = RunView("b", {"id": "b"}, "run b")
     for name, runs in {"one": (), "two": (other,), "three": ()}.items():
@@ -316,9 +314,11 @@ def test_an_outcome_is_logged_once_and_what_an_older_version_left_out_is_added(
     file.write_text("{}")
     gone = store.root / "gone.png"
     outcome = Outcome(
-        "miou", {"miou": 50.0}, {"code": "1.2"},
+        "miou",
+        {"miou": 50.0},
+        {"code": "1.2"},
         artifacts=((gone, ""), (file, ""), (file, "checkpoint")),
-    )  # fmt: skip
+    )
     done = replace(AT_WORK, status="FINISHED", outcome=outcome)
     for notes in ([f"run a is logged without {gone}, which is gone"], []):
         tracker = Tracker(store, Made(done))

@@ -27,9 +27,16 @@ def whole_store(store: Store) -> None:
     sweep = finished_sweep(("VI",), 1)
     fill(store, sweep, lambda trial: 0.5)
     search = Search(
-        "tiny", apply_overrides(sweep.base, F3), DEFAULT_SPACE, "best", 0, Path("/nowhere"), None,
-        160, Halves(["a"], ["b"]),
-    )  # fmt: skip
+        "tiny",
+        apply_overrides(sweep.base, F3),
+        DEFAULT_SPACE,
+        "best",
+        0,
+        Path("/nowhere"),
+        None,
+        160,
+        Halves(["a"], ["b"]),
+    )
     write_json(search.folder(store) / "search.json", search.to_json())
     settings = {DEFAULT_SPACE.ranges[0].key: 0.5}
     drawn = SearchTrial(0, cam_id(search.config(settings)), settings, "finished")
@@ -91,11 +98,14 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
             (3, "wsss-segmentation", "segmentation", "miou/val"),
         )
         for kind, query in (
-            ("charts", f"searchFilter=tags.`wsss.role` = '{role}'&orderByKey=metrics.`{metric}`"
-             "&orderByAsc=false&compareRunsMode=CHART"),
+            (
+                "charts",
+                f"searchFilter=tags.`wsss.role` = '{role}'&orderByKey=metrics.`{metric}`"
+                "&orderByAsc=false&compareRunsMode=CHART",
+            ),
             ("table", "viewStateShareKey=table"),
         )
-    ]  # fmt: skip
+    ]
     (words,) = started
     assert f"sqlite:///{store.root}/mlflow.db" in words
 

@@ -74,10 +74,14 @@ def test_an_address_says_what_is_wrong_with_it(uri: str, what: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "https://me:secret@host/mlflow", "sqlite:///mlflow.db", "sqlite:////a/b.db?timeout=3",
-        "postgresql+psycopg2://me@/mlflow?host=/run", "databricks", "databricks://profile",
+        "https://me:secret@host/mlflow",
+        "sqlite:///mlflow.db",
+        "sqlite:////a/b.db?timeout=3",
+        "postgresql+psycopg2://me@/mlflow?host=/run",
+        "databricks",
+        "databricks://profile",
     ],
-)  # fmt: skip
+)
 def test_an_address_that_mlflow_takes_is_taken(uri: str) -> None:
     check_address(uri)
 
@@ -108,11 +112,7 @@ def test_a_password_is_not_shown() -> None:
         ("unable to open database file", "cannot be opened", "right to read and write"),
         ("No module named 'psycopg2'", "module psycopg2", "install"),
         ("[Errno 13] Permission denied: '/mnt/x'", "write to /mnt/x", "--artifacts-destination"),
-        (
-            "SSLError('certificate verify failed: self-signed (_ssl.c:1)'",
-            "self-signed",
-            "_CERT_",
-        ),
+        ("SSLError('certificate verify failed: self-signed (_ssl.c:1)'", "self-signed", "_CERT_"),
         ("invalid path: /etc/ca.pem", "no certificate file /etc/ca.pem", "SERVER_CERT_PATH"),
         ("Caused by ProxyError('Unable to connect')", "proxy", "no_proxy"),
         ("Failed to resolve 'hst' ([Errno -2] ...)", "no host of this name", "names"),

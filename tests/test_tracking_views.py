@@ -10,14 +10,7 @@ from finished import finish, finished_sweep
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, load_headline, make_chains, save_headline
-from sweeps.plan.search import (
-    DEFAULT_SPACE,
-    Halves,
-    History,
-    Search,
-    SearchTrial,
-    load_search,
-)
+from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store, StoreError, read_json, write_json
@@ -37,9 +30,16 @@ from wsss.training.checkpoint_names import checkpoint_name
 SWEEP = finished_sweep(("VI",), 1)
 TRIAL = SWEEP.plan.trials[0]
 SEARCH = Search(
-    "tiny", apply_overrides(SWEEP.base, F3), DEFAULT_SPACE, "best", 0, Path("/nowhere"), None, 160,
+    "tiny",
+    apply_overrides(SWEEP.base, F3),
+    DEFAULT_SPACE,
+    "best",
+    0,
+    Path("/nowhere"),
+    None,
+    160,
     Halves(["a"], ["b"]),
-)  # fmt: skip
+)
 KEY = DEFAULT_SPACE.ranges[0].key
 CELL = "III[yes,yes]"
 
@@ -57,10 +57,14 @@ def train(store: Store, cam: str, *dead: float) -> None:
     for epoch, share in enumerate(dead, 1):
         store.cam(cam).add_epoch(
             {
-                "epoch": epoch, "loss": 1 / epoch, "loss_cls": None, "seconds": 2.0,
-                "step_losses": [1.0], "dead": {"original": share},
+                "epoch": epoch,
+                "loss": 1 / epoch,
+                "loss_cls": None,
+                "seconds": 2.0,
+                "step_losses": [1.0],
+                "dead": {"original": share},
             }
-        )  # fmt: skip
+        )
 
 
 def fail(store: Store) -> None:
@@ -110,10 +114,14 @@ def test_a_trial_says_what_it_is_and_which_cells_show_it(store: Store) -> None:
     assert view.key == {"wsss.run_id": TRIAL.run_id}
     assert view.name == TRIAL.name
     expected = {
-        "wsss.cells": ", ".join(TRIAL.cells), "wsss.sweep": SWEEP.name, "wsss.role": "trial",
-        "wsss.cam_id": TRIAL.cam_id, "wsss.data": "made-up:0123456789abcdef",
-        "mlflow.source.name": "sweeps run VI", "mlflow.note.content": SWEEP.describe(),
-    }  # fmt: skip
+        "wsss.cells": ", ".join(TRIAL.cells),
+        "wsss.sweep": SWEEP.name,
+        "wsss.role": "trial",
+        "wsss.cam_id": TRIAL.cam_id,
+        "wsss.data": "made-up:0123456789abcdef",
+        "mlflow.source.name": "sweeps run VI",
+        "mlflow.note.content": SWEEP.describe(),
+    }
     assert expected.items() <= view.tags.items()
     assert view.params == TRIAL.config.flat()
 
@@ -139,10 +147,12 @@ def test_a_result_has_its_figures_its_files_and_the_newest_checkpoint(store: Sto
     assert outcome.network is None
     assert outcome.tags["wsss.env.device"] == "cpu"
     assert outcome.artifacts == (
-        *((run.path / name, "") for name in
-          ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")),
+        *(
+            (run.path / name, "")
+            for name in ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
+        ),
         (folder / checkpoint_name(3), "checkpoint"),
-    )  # fmt: skip
+    )
 
 
 def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> None:
@@ -209,8 +219,10 @@ def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Sto
     save_sweep(store, SWEEP)
     known = known_subjects(store)
     assert [each.title for each in known] == [
-        f"sweep {SWEEP.name}", f"search {SEARCH.name}", f"headline {headline.name}",
-    ]  # fmt: skip
+        f"sweep {SWEEP.name}",
+        f"search {SEARCH.name}",
+        f"headline {headline.name}",
+    ]
     assert load_headline(store, headline.name) == headline
     assert load_search(store, SEARCH.name) == SEARCH
     for each in known:
@@ -244,8 +256,13 @@ def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
         runs.history.save(trial)
     found = views(runs, "4")
     assert [view.status for view in found.values()] == [
-        "FINISHED", "FINISHED", "FAILED", "KILLED", "RUNNING", "FAILED",
-    ]  # fmt: skip
+        "FINISHED",
+        "FINISHED",
+        "FAILED",
+        "KILLED",
+        "RUNNING",
+        "FAILED",
+    ]
     early = [view.current_tags.get("wsss.stopped_early") for view in found.values()]
     assert early == ["false", "true", "false", None, None, None]
     assert found["2"].current_tags["wsss.failure"] == "at 3"
@@ -256,20 +273,20 @@ def test_a_drawn_trial_says_how_it_ended(store: Store) -> None:
     assert one == found["1"]
 
 
-def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(
-    store: Store,
-) -> None:
+def test_a_drawn_trial_has_objective_and_losses_and_is_warned_as_any_training(store: Store) -> None:
     runs, trial = SearchRuns(store, SEARCH), drawn(0, "running", 2, warning="at the prior")
     runs.history.save(trial)
     train(store, trial.cam_id, 0.1, 0.1, 0.8)
     view = views(runs)["0"]
     assert view.epochs == {
         epoch: {
-            "objective/search_half": epoch, "objective/threshold": 0.3,
-            "train/loss": 1 / epoch, "train/loss_cls": None,
+            "objective/search_half": epoch,
+            "objective/threshold": 0.3,
+            "train/loss": 1 / epoch,
+            "train/loss_cls": None,
         }
         for epoch in (1, 2)
-    }  # fmt: skip
+    }
     warning = view.current_tags["wsss.warning"]
     assert warning is not None
     assert warning.startswith("at the prior; 80 % of the maps of present classes are empty")
@@ -296,16 +313,19 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
     history.add_held_out(trials[1].cam_id, row)
     history.add_held_out(cam_id(SEARCH.base), row | {"held_out": 12.5})
     assert runs.closing().values == {
-        "objective/held_out_best": 11.5, "objective/held_out_paper_setting": 12.5,
-    }  # fmt: skip
+        "objective/held_out_best": 11.5,
+        "objective/held_out_paper_setting": 12.5,
+    }
     found = views(runs)
     outcomes = {key: view.outcome.values for key, view in found.items() if view.outcome}
     assert outcomes == {
         "1": {"objective/held_out": 11.5},
         "reference": {
-            "objective/search_half": 13.0, "objective/threshold": 0.2, "objective/held_out": 12.5,
+            "objective/search_half": 13.0,
+            "objective/threshold": 0.2,
+            "objective/held_out": 12.5,
         },
-    }  # fmt: skip
+    }
     assert found["reference"].params == SEARCH.base.flat()
     assert found["reference"].tags["wsss.role"] == "reference"
 
@@ -335,15 +355,21 @@ def test_a_network_waits_for_its_figures_and_then_has_all_of_them(store: Store) 
     assert (view.status, view.name) == ("FINISHED", "CAM + dense CRF -> DeepLabv2")
     assert view.outcome is not None
     assert view.outcome.values == {
-        "miou/val": 40.0, "miou/pixel_accuracy": 80.0, "miou/labels_train": 45.0,
-        "per_class_iou/background": 80.0, "per_class_iou/person": None, "per_class_iou/sheep": 17.0,
-    }  # fmt: skip
+        "miou/val": 40.0,
+        "miou/pixel_accuracy": 80.0,
+        "miou/labels_train": 45.0,
+        "per_class_iou/background": 80.0,
+        "per_class_iou/person": None,
+        "per_class_iou/sheep": 17.0,
+    }
     assert view.outcome.artifacts == ((folder / "done.json", ""), (folder / "gallery.png", ""))
     predicted(store, masks, None)
     assert runs.closing().values == {
-        "miou_val/crf": 40.0, "miou_labels_train/crf": 45.0,
-        "miou_val/masks": 40.0, "miou_labels_train/masks": None,
-    }  # fmt: skip
+        "miou_val/crf": 40.0,
+        "miou_labels_train/crf": 45.0,
+        "miou_val/masks": 40.0,
+        "miou_labels_train/masks": None,
+    }
     (one,) = runs.children([masks.prediction_id], ())
     assert one.id == masks.prediction_id
 

@@ -18,12 +18,7 @@ from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
-from wsss.training.cam import (
-    EpochRecord,
-    build_cam_net,
-    cam_step,
-    train_cam,
-)
+from wsss.training.cam import EpochRecord, build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Step
 from wsss.training.optim import lr_factor, set_lr
@@ -113,12 +108,30 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         assert record.lr == pytest.approx(0.2 * (1 - (4 * record.epoch - 1) / 12) ** 0.9)
         assert record.prior_gap == pytest.approx(1 - record.loss_cls / prior_loss(samples, K))
         assert set(record.metrics()) == {
-            "epoch", "loss", "loss_cls", "loss_s", "loss_bs", "grad_norm", "lr", "prior_gap",
-            "collapsed", "images_per_second", "seconds",
-            "dead_original", "dead_enhanced", "dead_decreased",
-            "area_original", "area_enhanced", "area_decreased",
-            "pull_cls", "pull_s", "pull_bs", "pull_cls_s", "pull_cls_bs", "pull_s_bs",
-        }  # fmt: skip
+            "epoch",
+            "loss",
+            "loss_cls",
+            "loss_s",
+            "loss_bs",
+            "grad_norm",
+            "lr",
+            "prior_gap",
+            "collapsed",
+            "images_per_second",
+            "seconds",
+            "dead_original",
+            "dead_enhanced",
+            "dead_decreased",
+            "area_original",
+            "area_enhanced",
+            "area_decreased",
+            "pull_cls",
+            "pull_s",
+            "pull_bs",
+            "pull_cls_s",
+            "pull_cls_bs",
+            "pull_s_bs",
+        }
 
 
 def test_without_an_adjusted_view_the_transfer_terms_are_left_out(
@@ -146,12 +159,8 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not(
 # Whether it learnt anything at all
 
 
-def test_the_prior_loss_is_the_mean_entropy_of_the_label_frequencies(
-    samples: list[Sample],
-) -> None:
-    four = [
-        samples[0]._replace(labels=labels) for labels in [(0,), (0, 1), (0, 2), (0, 1)]
-    ]  # fmt: skip
+def test_the_prior_loss_is_the_mean_entropy_of_the_label_frequencies(samples: list[Sample]) -> None:
+    four = [samples[0]._replace(labels=labels) for labels in [(0,), (0, 1), (0, 2), (0, 1)]]
     entropies = [0, math.log(2), 0.25 * math.log(4) + 0.75 * math.log(4 / 3), 0]
     assert prior_loss(four, 4) == pytest.approx(sum(entropies) / 4, abs=1e-9)
 
@@ -159,10 +168,12 @@ def test_the_prior_loss_is_the_mean_entropy_of_the_label_frequencies(
 @pytest.mark.parametrize(
     ("settings", "factor"),
     [
-        ({}, 1), ({"train.cls_reduction": "sum"}, K), (BOTH, 1),
+        ({}, 1),
+        ({"train.cls_reduction": "sum"}, K),
+        (BOTH, 1),
         ({"train.cls_reduction": "sum", "train.cls_over_views": "sum", **BOTH}, 3 * K),
     ],
-)  # fmt: skip
+)
 def test_a_network_which_says_the_label_frequencies_counts_as_collapsed(
     small: RunConfig, samples: list[Sample], settings: dict[str, Any], factor: int
 ) -> None:
@@ -318,9 +329,12 @@ def test_ten_steps_of_the_preset_irn_are_those_of_irns_optimiser_and_loss() -> N
             if parameter.grad is not None:
                 lr = 10 * rate if name.startswith("classifier") else rate
                 moved, speeds[name] = reference.irn_update(
-                    parameter.detach().double().numpy(), parameter.grad.double().numpy(),
-                    speeds[name], lr=lr, decay=1e-4,
-                )  # fmt: skip
+                    parameter.detach().double().numpy(),
+                    parameter.grad.double().numpy(),
+                    speeds[name],
+                    lr=lr,
+                    decay=1e-4,
+                )
                 parameter.data.copy_(torch.from_numpy(moved))
     frozen = {name for name, _ in model.named_parameters() if name.startswith(FIRST_THREE)}
     for (name, found), expected, first in zip(
@@ -335,14 +349,24 @@ def test_ten_steps_of_the_preset_irn_are_those_of_irns_optimiser_and_loss() -> N
 # neither a picture decoder nor a preset moves them; torch's generator seeds the weights.
 
 GOLDEN_BASE: dict[str, Any] = {
-    "network.backbone": "resnet10_narrow", "network.weights": "none", "network.feature_map": "fpn",
-    "network.fpn_channels": 16, "network.batch_norm": "train", "train.batch_size": 4,
-    "train.lr": 0.001, "train.head_lr_multiplier": 1.0, "train.momentum": "standard",
-    "train.clip_norm": 1.0, "train.weight_decay": 1e-4,
-    "network.frozen_stages": 0, "network.last_stage_dilation": 2,
-    "transfer.l1_reduction": "present", "transfer.ramp": 0.0, "transfer.empty_maps": "compare",
+    "network.backbone": "resnet10_narrow",
+    "network.weights": "none",
+    "network.feature_map": "fpn",
+    "network.fpn_channels": 16,
+    "network.batch_norm": "train",
+    "train.batch_size": 4,
+    "train.lr": 0.001,
+    "train.head_lr_multiplier": 1.0,
+    "train.momentum": "standard",
+    "train.clip_norm": 1.0,
+    "train.weight_decay": 1e-4,
+    "network.frozen_stages": 0,
+    "network.last_stage_dilation": 2,
+    "transfer.l1_reduction": "present",
+    "transfer.ramp": 0.0,
+    "transfer.empty_maps": "compare",
     "network.atrous": "zero_is_1x1",
-}  # fmt: skip
+}
 GOLDEN: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     "plain": ({}, [[0.690530, 0.690530], [0.688376, 0.688376], [0.684457, 0.684457]]),
     "frozen statistics, both views": (
@@ -355,10 +379,14 @@ GOLDEN: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     ),
     "full module, both views": (
         {
-            "network.channel_attention": True, "network.spatial_attention": True,
-            "network.multi_scale_atrous": True, "network.context_association": True,
-            "network.atrous_channels": 16, "network.atrous_start": "identity",
-            "network.affinity_residual": True, **BOTH,
+            "network.channel_attention": True,
+            "network.spatial_attention": True,
+            "network.multi_scale_atrous": True,
+            "network.context_association": True,
+            "network.atrous_channels": 16,
+            "network.atrous_start": "identity",
+            "network.affinity_residual": True,
+            **BOTH,
         },
         [
             [0.8693513, 0.6867685, 0.1859105, 0.1792551],
@@ -366,7 +394,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
             [0.8107892, 0.6866214, 0.1674164, 0.0809193],
         ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -100,14 +100,20 @@ def test_a_trial_writes_what_the_store_promises(
     counts = f"counts/{counts_id(config)}"
     files = {name for name in ages(finished[0]) if not name.endswith("stage.lock")}
     assert files == {
-        f"{cam}/config.json", f"{cam}/done.json", f"{cam}/attempts/0001.json",
+        f"{cam}/config.json",
+        f"{cam}/done.json",
+        f"{cam}/attempts/0001.json",
         *(f"{cam}/epochs/{epoch:04}.json" for epoch in (1, 2, 3)),
-        f"{cam}/checkpoints/epoch_0002.pt", f"{cam}/checkpoints/epoch_0003.pt",
-        f"{counts}/counts.npz", f"{counts}/done.json",
-        f"{scored}/config.json", f"{scored}/done.json",
+        f"{cam}/checkpoints/epoch_0002.pt",
+        f"{cam}/checkpoints/epoch_0003.pt",
+        f"{counts}/counts.npz",
+        f"{counts}/done.json",
+        f"{scored}/config.json",
+        f"{scored}/done.json",
         f"{scored}/image_counts.npz",
-        f"{scored}/threshold_curve.png", f"{scored}/cam_gallery.png",
-    }  # fmt: skip
+        f"{scored}/threshold_curve.png",
+        f"{scored}/cam_gallery.png",
+    }
     for name in ("threshold_curve.png", "cam_gallery.png"):
         with Image.open(finished[0] / scored / name) as picture:
             assert min(picture.size) > 100
@@ -266,9 +272,12 @@ def test_a_failure_is_forgotten_once_the_trial_succeeds(
 
 
 def test_a_second_process_on_one_training_waits_until_the_first_ends(
-    store: Path, config: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch,
+    store: Path,
+    config: RunConfig,
+    drawn: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(store_module, "SAY_WAITING_AFTER", 0.1)
     cam = Store(store).cam(cam_id(config))
     (store / "runs" / run_id(config) / "done.json").unlink()
@@ -397,8 +406,7 @@ def test_a_training_that_diverges_fails_every_run_of_its_group_once(
     small: RunConfig, tmp_path: Path, drawn: Path
 ) -> None:
     hot = apply_overrides(
-        small,
-        {"train.lr": 1e12, "train.clip_norm": None, "network.batch_norm": "frozen"},
+        small, {"train.lr": 1e12, "train.clip_norm": None, "network.batch_norm": "frozen"}
     )
     row, store = [with_score(hot, score) for score in (0.1, 0.2)], Store(tmp_path)
     place = Place(store, drawn)
@@ -464,9 +472,13 @@ def test_scoring_another_split_or_corrected_masks_of_it_is_the_same_training(
 
     def ids(root: Path, split: str) -> tuple[str, str]:
         sweep, _ = make_sweep(
-            ["III"], preset="tiny", data=root, weights=None, num_seeds=1,
+            ["III"],
+            preset="tiny",
+            data=root,
+            weights=None,
+            num_seeds=1,
             overrides={"data.eval_split": split},
-        )  # fmt: skip
+        )
         trial = sweep.plan.trials[0]
         return trial.cam_id, trial.run_id
 

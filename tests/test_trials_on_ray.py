@@ -112,9 +112,8 @@ def run(resources: Resources, folder: Path, num_trials: int, shut: Any) -> int:
     )
     dispatch = Dispatch[Piece](source, [], end, print)
     each = Round[Piece](
-        "pairs", source, hold_two_gpus,
-        lambda piece: {"number": piece.run_id, "folder": str(spans)},
-    )  # fmt: skip
+        "pairs", source, hold_two_gpus, lambda piece: {"number": piece.run_id, "folder": str(spans)}
+    )
     run_trials(each, dispatch, Store(folder), resources, concurrency(resources))
     assert not dispatch.breaks
     return num_trials - len(source.waiting)
@@ -152,18 +151,26 @@ def work(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
         time.sleep(0.1)
     time.sleep(0.5)
     note(
-        space["folder"], f"worker{space['number']}", begun=begun, ended=time.time(),
-        backend=dist.get_backend(), device=process.device.type,
-    )  # fmt: skip
+        space["folder"],
+        f"worker{space['number']}",
+        begun=begun,
+        ended=time.time(),
+        backend=dist.get_backend(),
+        device=process.device.type,
+    )
     yield {"epoch": 1.0}  # Tune kills a trial that reports `done`, in the middle of its end
 
 
 def trial_of_one_worker(space: dict[str, Any]) -> None:
     note(space["folder"], f"driver{space['number']}")
     fit(
-        work, space, Workers(1, space["gpus"], 0.5), name=f"trial{space['number']}",
-        storage=Path(space["folder"]), callbacks=[TuneReportCallback()],
-    )  # fmt: skip
+        work,
+        space,
+        Workers(1, space["gpus"], 0.5),
+        name=f"trial{space['number']}",
+        storage=Path(space["folder"]),
+        callbacks=[TuneReportCallback()],
+    )
 
 
 @pytest.fixture

@@ -23,9 +23,7 @@ from wsss.data.drawn import draw_voc
 
 @pytest.fixture(scope="module")
 def sweep(drawn: Path) -> Sweep:
-    return make_sweep(
-        ["VI"], preset="tiny", data=drawn, weights=None, num_seeds=2, overrides={}
-    )[0]  # fmt: skip
+    return make_sweep(["VI"], preset="tiny", data=drawn, weights=None, num_seeds=2, overrides={})[0]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +68,12 @@ def test_a_whole_archive_is_right_and_what_cannot_be_told_is_said(
     assert code == 0, said
     kinds = found(said)
     assert {what for what, kind in kinds.items() if kind == "ok"} == {
-        re.search(r"\d+ files", said)[0], "ids", "figures", "tables", "data",  # type: ignore[index]
-    }  # fmt: skip
+        re.search(r"\d+ files", said)[0],
+        "ids",
+        "figures",
+        "tables",
+        "data",  # type: ignore[index]
+    }
     assert "only training again can tell" in said
     assert "not signed" in said
     code, said = verify(archive)
@@ -88,13 +90,24 @@ def test_other_data_are_told(archive: Path, tmp_path: Path) -> None:
     ("wrong", "changes"),
     [
         ("figures", {"runs/{run}/done.json": ('"miou_fixed": ', '"miou_fixed": 1')}),
-        ("ids", {"runs/{run}/config.json": ('"lr": ', '"lr": 1'),
-                 "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1')}),
+        (
+            "ids",
+            {
+                "runs/{run}/config.json": ('"lr": ', '"lr": 1'),
+                "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1'),
+            },
+        ),
         ("ids", {"sweeps/{sweep}/sweep.json": ('"seeds": 2', '"seeds": 1')}),
-        ("tables", {"report/report.csv": (",fixed,", ",fixed,1"), "trials.csv": ("finis", "fam"),
-                    "report/table.tex": ("&", "& 1")}),
+        (
+            "tables",
+            {
+                "report/report.csv": (",fixed,", ",fixed,1"),
+                "trials.csv": ("finis", "fam"),
+                "report/table.tex": ("&", "& 1"),
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_forged_file_contradicts_the_others(
     archive: Path, sweep: Sweep, tmp_path: Path, wrong: str, changes: dict[str, tuple[str, str]]
 ) -> None:
@@ -122,9 +135,7 @@ def test_pixels_of_another_training_give_other_figures(
     one, other = (f"counts/{counts_id(t.config)}/counts.npz" for t in sweep.plan.trials[:2])
     with ZipFile(archive) as file:
         pixels = file.read(other)
-    path = changed(
-        archive, tmp_path / "b.zip", lambda n, c: pixels if n == one else c, forged=True
-    )  # fmt: skip
+    path = changed(archive, tmp_path / "b.zip", lambda n, c: pixels if n == one else c, forged=True)
     code, said = verify(path)
     assert (code, found(said)["figures"]) == (1, "wrong")
     assert "miou_fixed" in said
@@ -134,9 +145,11 @@ def test_an_altered_file_is_named_and_nothing_else_is_looked_into(
     archive: Path, tmp_path: Path
 ) -> None:
     path = changed(
-        archive, tmp_path / "b.zip", lambda n, c: b"{" if n.endswith("sweep.json") else c,
+        archive,
+        tmp_path / "b.zip",
+        lambda n, c: b"{" if n.endswith("sweep.json") else c,
         forged=False,
-    )  # fmt: skip
+    )
     code, said = verify(path)
     assert (code, len(found(said))) == (1, 1)
     assert "sweep.json is altered" in said

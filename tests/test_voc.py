@@ -117,8 +117,11 @@ def test_the_twenty_classes_of_voc_are_the_default(root: Path) -> None:
     classes = VocDataset(root).classes
     assert len(classes) == 20
     assert (classes[0], classes[7], classes[14], classes[19]) == (
-        "aeroplane", "cat", "person", "tvmonitor",
-    )  # fmt: skip
+        "aeroplane",
+        "cat",
+        "person",
+        "tvmonitor",
+    )
 
 
 def test_a_custom_class_list_renames_and_bounds_the_labels(root: Path) -> None:
@@ -262,10 +265,28 @@ def test_an_id_which_could_leave_its_folder_is_refused(root: Path, image_id: str
 
 @pytest.mark.parametrize(
     "name",
-    ["<script>", "=cmd()", "\\input", "a/b", '"', "'", "`ls`", "$x", "a&b", "a\x00b",
-     "@SUM(A1)", "+1+cmd|x", "-2+3", "[/bold]", "[red]x", "{{x}}", "cat|dog", "\u202etac",
-     "x" * 81],
-)  # fmt: skip
+    [
+        "<script>",
+        "=cmd()",
+        "\\input",
+        "a/b",
+        '"',
+        "'",
+        "`ls`",
+        "$x",
+        "a&b",
+        "a\x00b",
+        "@SUM(A1)",
+        "+1+cmd|x",
+        "-2+3",
+        "[/bold]",
+        "[red]x",
+        "{{x}}",
+        "cat|dog",
+        "\u202etac",
+        "x" * 81,
+    ],
+)
 def test_a_class_name_with_a_meaning_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "classes.txt").write_text(f"cat\n{name}\n", encoding="utf-8")
     with pytest.raises(ClassListError) as caught:
@@ -340,9 +361,14 @@ def test_a_pipe_is_refused_and_not_waited_for(root: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["a.jpg", "a.JPG", "JPEGImages/a.jpg", "/JPEGImages/a.jpg /SegmentationClass/a.png",
-     "/x/VOC2012/JPEGImages/a.jpg  /x/SegmentationClassAug/a.png"],
-)  # fmt: skip
+    [
+        "a.jpg",
+        "a.JPG",
+        "JPEGImages/a.jpg",
+        "/JPEGImages/a.jpg /SegmentationClass/a.png",
+        "/x/VOC2012/JPEGImages/a.jpg  /x/SegmentationClassAug/a.png",
+    ],
+)
 def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None:
     path = root / "ImageSets/Segmentation/train.txt"
     path.write_text(f"\ufeff{line}\r\n2007.png_b\r\n", encoding="utf-8")
@@ -352,12 +378,14 @@ def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("a 1", "'a 1' is an id with labels behind it"), ("a -1 0.0", "an id with labels behind"),
+        ("a 1", "'a 1' is an id with labels behind it"),
+        ("a -1 0.0", "an id with labels behind"),
         ("a,1,0", "'a,1,0' is an id with labels behind it"),
-        ("a cat dog", "'a cat dog' is more than an id"), ("x/a.jpg", "a path outside JPEGImages"),
+        ("a cat dog", "'a cat dog' is more than an id"),
+        ("x/a.jpg", "a path outside JPEGImages"),
         ("/JPEGImages/a.jpg /SegmentationClass/b.png", "names two images"),
     ],
-)  # fmt: skip
+)
 def test_a_line_of_another_format_is_named_for_what_it_is(root: Path, line: str, what: str) -> None:
     (root / "ImageSets/Segmentation/train.txt").write_text(f"{line}\n")
     with refused("Segmentation/train.txt", what):

@@ -139,10 +139,12 @@ def test_check_demands_masks_of_the_splits_that_are_to_be_scored(
     first = VocDataset(root).image_ids("val")[0]
     for path in root.glob(f"SegmentationClass*/{first}.png"):
         path.unlink()
-    assert "val: 1 of 3 images have no mask" in succeed("data", "check", root, "--split", "train",
-                                                        "--split", "val")  # fmt: skip
-    assert f"{first}.png: no mask here" in fail("data", "check", root, "--split", "train",
-                                                "--scored", "val")  # fmt: skip
+    assert "val: 1 of 3 images have no mask" in succeed(
+        "data", "check", root, "--split", "train", "--split", "val"
+    )
+    assert f"{first}.png: no mask here" in fail(
+        "data", "check", root, "--split", "train", "--scored", "val"
+    )
 
 
 def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: Path) -> None:
@@ -227,9 +229,12 @@ def test_cam_files_hold_the_present_classes_in_the_size_of_the_image(
 
 
 def test_evaluate_gives_the_figures_of_a_trial_of_the_same_settings(
-    trained: tuple[Path, str], evaluated: tuple[str, str], slow: RunConfig, drawn: Path,
+    trained: tuple[Path, str],
+    evaluated: tuple[str, str],
+    slow: RunConfig,
+    drawn: Path,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     # CAM files are float16: a pixel within 2**-11 of a threshold may fall on its other side.
     list(run_trial(slow, Place(Store(tmp_path), drawn)))
     expected = Store(tmp_path).run(run_id(slow)).metrics()
@@ -306,8 +311,9 @@ def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
     assert "run.json: damaged (" in told
     assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
     (run / "run.json").unlink()
-    succeed("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config",
-            settings_file)  # fmt: skip
+    succeed(
+        "train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config", settings_file
+    )
     assert "CAMs of 10 images" in succeed("infer", "--run", run)
 
 
@@ -328,10 +334,22 @@ def test_a_diverged_training_names_the_rate(
     drawn: Path, settings_file: Path, tmp_path: Path
 ) -> None:
     told = fail(
-        "train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny",
-        "--config", settings_file, "--set", "train.lr=1e12", "--set", "train.clip_norm=null",
-        "--set", "network.batch_norm=frozen",
-    )  # fmt: skip
+        "train-cam",
+        "--run",
+        tmp_path / "run",
+        "--data",
+        drawn,
+        "--preset",
+        "tiny",
+        "--config",
+        settings_file,
+        "--set",
+        "train.lr=1e12",
+        "--set",
+        "train.clip_norm=null",
+        "--set",
+        "network.batch_norm=frozen",
+    )
     assert "lower train.lr (now 1" in told
 
 
@@ -339,9 +357,20 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
     drawn: Path, settings_file: Path, tmp_path: Path
 ) -> None:
     words = (
-        "train-cam", "--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", "--config",
-        settings_file, "--set", "train.lr=1e-12", "--prior-warns-after", "1",
-    )  # fmt: skip
+        "train-cam",
+        "--run",
+        tmp_path / "run",
+        "--data",
+        drawn,
+        "--preset",
+        "tiny",
+        "--config",
+        settings_file,
+        "--set",
+        "train.lr=1e-12",
+        "--prior-warns-after",
+        "1",
+    )
     assert "after 2 iterations" in fail(*words, "--prior-fails-after", "2")
     assert "warning: not clearly below the label prior after 1 iterations" in succeed(
         *words, "--prior-fails-after", "0"
@@ -409,10 +438,16 @@ def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Pa
 
 SMALL_WALK = [
     word
-    for setting in ("epochs=1", "batch_size=4", "crop_size=64", "min_long_side=64",
-                    "max_long_side=96", "log_steps=2")
+    for setting in (
+        "epochs=1",
+        "batch_size=4",
+        "crop_size=64",
+        "min_long_side=64",
+        "max_long_side=96",
+        "log_steps=2",
+    )
     for word in ("--set", f"random_walk.{setting}")
-]  # fmt: skip
+]
 
 
 def labels_in(folder: Path) -> dict[str, bytes]:
@@ -438,8 +473,9 @@ def test_a_refinement_is_scored_before_and_after_on_the_same_cams(run: Path) -> 
     lost = sorted((run / "pseudo_labels" / "random_walk" / "png").iterdir())[3]
     content = lost.read_bytes()
     lost.unlink()
-    succeed("pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0,
-            *SMALL_WALK)  # fmt: skip
+    succeed(
+        "pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0, *SMALL_WALK
+    )
     assert lost.read_bytes() == content
     assert cams == {path: path.stat().st_mtime_ns for path in (run / "cams").glob("*.npz")}
 
@@ -452,9 +488,21 @@ def test_labels_with_other_settings_are_not_mixed_in_one_folder(run: Path) -> No
 
 
 def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> None:
-    told = succeed("pseudo-label", "--run", run, "--workers", 0, "--out", tmp_path / "sure",
-                   "--set", "background=confident", "--set", "confident_foreground=0.6",
-                   "--set", "confident_background=0.2")  # fmt: skip
+    told = succeed(
+        "pseudo-label",
+        "--run",
+        run,
+        "--workers",
+        0,
+        "--out",
+        tmp_path / "sure",
+        "--set",
+        "background=confident",
+        "--set",
+        "confident_foreground=0.6",
+        "--set",
+        "confident_background=0.2",
+    )
     assert "not scored, as `confident` labels leave pixels out" in told
     values = set()
     for path in (tmp_path / "sure" / "png").iterdir():
@@ -564,8 +612,9 @@ def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: P
     written = labels_in(run / "pseudo_labels/none")
     scored = VocDataset(voc).image_ids("train")
     for image_id in scored:  # masks that agree with every label
-        shutil.copy(run / f"pseudo_labels/none/png/{image_id}.png",
-                    VocDataset(voc).mask_path(image_id))  # fmt: skip
+        shutil.copy(
+            run / f"pseudo_labels/none/png/{image_id}.png", VocDataset(voc).mask_path(image_id)
+        )
     told = succeed("pseudo-label", "--run", run, "--workers", 0)
     assert "none: mIoU 100.00 % on 10 images" in told
     assert labels_in(run / "pseudo_labels/none") == written
@@ -598,8 +647,9 @@ def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
 
 def test_a_data_set_may_lie_elsewhere(run: Path, voc: Path, tmp_path: Path) -> None:
     moved = Path(shutil.move(voc, tmp_path / "elsewhere" / voc.name))
-    (say,) = re.findall("where a folder of this name lies now with: (.*)",
-                        fail("infer", "--run", run))  # fmt: skip
+    (say,) = re.findall(
+        "where a folder of this name lies now with: (.*)", fail("infer", "--run", run)
+    )
     succeed(*shlex.split(say.replace("FOLDER", str(moved)))[3:])
     assert "CAMs of 10 images" in succeed("infer", "--run", run)
 

@@ -23,10 +23,14 @@ def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, f
     samples = VocDataset(Path(item["data"])).samples("train_aug")
     model = build_cam_net(config, samples, 20)
     training = cam_training(
-        model, config, samples, 20, process=process,
+        model,
+        config,
+        samples,
+        20,
+        process=process,
         execution=Execution(checkpoint_minutes=1e-9),  # a checkpoint after every step
         checkpoints=CheckpointFolder(folder / "checkpoints"),
-    )  # fmt: skip
+    )
     (folder / f"started_{process.rank}_{training.iteration}").touch()
 
     def look(reading: Reading) -> None:

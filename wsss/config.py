@@ -10,14 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _no_switch(value: Any) -> Any:
@@ -205,13 +198,19 @@ class ViewsConfig(Settings):
     alpha_decreased: Weight = Field(0.8, description="IV-B")
     beta_decreased: Offset = Field(150.0, description="IV-B, as printed; see `reading`")
     reading: Literal[
-        "beta_tenth", "literal_clip", "literal_unclipped", "wrap", "beta_thousandth",
-        "decreased_negative", "about_mean", "slider",
+        "beta_tenth",
+        "literal_clip",
+        "literal_unclipped",
+        "wrap",
+        "beta_thousandth",
+        "decreased_negative",
+        "about_mean",
+        "slider",
     ] = Field(
         "beta_tenth",
         description="(open) what Eq. 2 does to 8-bit pixels; read literally, the enhanced view is "
         "all white. method/views.py defines each reading",
-    )  # fmt: skip
+    )
     padding: Literal["before", "after"] = Field(
         "before", description="(open) Eq. 2 before the crop is padded, or after"
     )

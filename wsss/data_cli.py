@@ -153,10 +153,15 @@ def prepare(
             digests[name] = digest
         local = {"voc": voc, "sbd": sbd, "test": test}
         request = PrepareRequest(
-            root=root.absolute(), archives={step: path for step, path in local.items() if path},
-            mirrors=tuple(mirror or ()), downloads=downloads, sha256=digests,
-            with_test=with_test, allow_partial=allow_partial, num_workers=workers,
-        )  # fmt: skip
+            root=root.absolute(),
+            archives={step: path for step, path in local.items() if path},
+            mirrors=tuple(mirror or ()),
+            downloads=downloads,
+            sha256=digests,
+            with_test=with_test,
+            allow_partial=allow_partial,
+            num_workers=workers,
+        )
         with Progress(console=Console(stderr=True)) as progress:
             print(prepare_voc(request, progress=progress).describe())
 
@@ -213,9 +218,14 @@ def import_(
         from wsss.data.voc import VocDataset
 
         request = ImportRequest(
-            source=source, root=dest.resolve(), images=images, val=val, masks=masks, copy=copy,
+            source=source,
+            root=dest.resolve(),
+            images=images,
+            val=val,
+            masks=masks,
+            copy=copy,
             table=TableOptions(image_column, label_column, separator),
-        )  # fmt: skip
+        )
         made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
         counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
         print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")

@@ -11,9 +11,15 @@ from wsss.printable import printable
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What the system says of a disk that takes no more, seldom with a file's name."""
 OF_A_PATH = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
-    errno.ENAMETOOLONG, errno.ELOOP,
-}  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 """What the system says of a path that cannot be used, however often one tries."""
 
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}

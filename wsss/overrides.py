@@ -228,11 +228,14 @@ def _core_loader() -> Any:
     for tag, pattern, first in (
         ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
         ("int", r"[-+]?\d+", "-+0123456789"),
-        ("float", r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-         "-+.0123456789"),
+        (
+            "float",
+            r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            "-+.0123456789",
+        ),
         ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
         ("merge", r"<<", "<"),
-    ):  # fmt: skip
+    ):
         whole = re.compile(rf"(?:{pattern})\Z", re.ASCII)
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, list(first))
     Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))

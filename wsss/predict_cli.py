@@ -34,8 +34,7 @@ class NetworkFolderError(ForeseenError, RuntimeError):
 def predict(
     images: Annotated[list[Path], typer.Argument(help="pictures to segment", metavar="IMAGE")],
     network: Annotated[
-        Path,
-        typer.Option(help="folder of a trained network: <store>/segmentations/<id>"),
+        Path, typer.Option(help="folder of a trained network: <store>/segmentations/<id>")
     ],
     out: Annotated[Path, typer.Option(help="folder to write masks and overlays to")] = Path(
         "predictions"

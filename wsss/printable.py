@@ -16,10 +16,24 @@ WEB_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 SPELLED_OUT = "spelled_out"
 """Name of the `errors=` with which a stream writes what its encoding lacks as other characters."""
 SPELLINGS = {
-    "±": "+-", "–": "-", "…": "...", "·": "-", "√": "sqrt", "▸": ">", "✓": "ok", "✗": "x",
-    "λ": "lambda", "α": "alpha", "β": "beta", "×": "x", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
+    "±": "+-",
+    "–": "-",
+    "…": "...",
+    "·": "-",
+    "√": "sqrt",
+    "▸": ">",
+    "✓": "ok",
+    "✗": "x",
+    "λ": "lambda",
+    "α": "alpha",
+    "β": "beta",
+    "×": "x",
+    "−": "-",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
     **dict.fromkeys("\u00a0\u2009\u202f", " "),
-}  # fmt: skip
+}
 """Of characters in our own output; any other is written as an escape."""
 
 

@@ -30,13 +30,25 @@ KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 PANELS = {
     "How it is carried out": (
-        "address", "workers", "label_workers", "cpus", "gpus", "max_concurrent", "loader_workers",
-        "micro_batch", "checkpoint_minutes",
+        "address",
+        "workers",
+        "label_workers",
+        "cpus",
+        "gpus",
+        "max_concurrent",
+        "loader_workers",
+        "micro_batch",
+        "checkpoint_minutes",
     ),
     "Faults and limits": (
-        "retry_failed", "budget", "hang_after", "accept_changes", "warns_after", "fails_after",
+        "retry_failed",
+        "budget",
+        "hang_after",
+        "accept_changes",
+        "warns_after",
+        "fails_after",
     ),
-}  # fmt: skip
+}
 """Heading in the help -> the options below it; the others come first."""
 
 
@@ -113,8 +125,11 @@ def have_a_home() -> None:
 
 def reach_local_servers() -> None:
     """Keep what is for this machine from the proxy, if one is set."""
-    if not any(os.environ.get(name) for kind in ("http", "https", "all")
-               for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")):  # fmt: skip
+    if not any(
+        os.environ.get(name)
+        for kind in ("http", "https", "all")
+        for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")
+    ):
         return
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in known.split(",") if host.strip()]

@@ -45,10 +45,12 @@ def find_settings(name: str | None = None) -> list[Setting]:
     if name is None:
         return known
     found = [
-        setting for setting in known
-        if setting.name == name or setting.name.startswith(f"{name}.")
+        setting
+        for setting in known
+        if setting.name == name
+        or setting.name.startswith(f"{name}.")
         or setting.name.endswith(f".{name}")
-    ]  # fmt: skip
+    ]
     if not found:
         apply_overrides(RunConfig(), {name: None})  # which refuses it
     return found
@@ -75,10 +77,14 @@ def _settings() -> Iterator[Setting]:
         schema = schemas[section][name]
         meaning = schema.get("description", "")
         yield Setting(
-            key, meaning.removeprefix(OPEN), meaning.startswith(OPEN), _range(schema), value,
+            key,
+            meaning.removeprefix(OPEN),
+            meaning.startswith(OPEN),
+            _range(schema),
+            value,
             {preset: values[key] for preset, values in presets.items()},
             {recipe: values[key] for recipe, values in RECIPES.items() if key in values},
-        )  # fmt: skip
+        )
 
 
 def _properties(kind: type[Settings]) -> dict[str, Any]:

@@ -25,11 +25,12 @@ MicroBatch = Annotated[
 CheckpointMinutes = Annotated[
     float,
     typer.Option(
-        min=0, metavar="M",
+        min=0,
+        metavar="M",
         help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
         "epochs",
     ),
-]  # fmt: skip
+]
 
 
 def execution(loader_workers: int | None, micro_batch: str, checkpoint_minutes: float) -> Execution:

@@ -24,9 +24,15 @@ LAPTOP = "10.77.0.1"
 SPACES = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
 """Options of unshare: what is new. With the first process of a process space, all in it end."""
 PACKAGES = {
-    "unshare": "util-linux", "ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client", "rsync": "rsync", "make": "make", "runuser": "util-linux",
-}  # fmt: skip
+    "unshare": "util-linux",
+    "ip": "iproute2",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "rsync": "rsync",
+    "make": "make",
+    "runuser": "util-linux",
+}
 SSHD = """\
 Port 22
 ListenAddress {address}
@@ -157,8 +163,11 @@ class Host:
         script = Path(__file__).with_name("host.sh")
         self.process = subprocess.Popen(
             ["unshare", *SPACES, "bash", str(script), *map(str, words)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         log.close()
         inner = wait(self._first_process, f"{self.name}: its first process", seconds=20)
         run("ip", "link", "add", self.link, "type", "veth", "peer", "eth0", "netns", inner)

@@ -27,9 +27,13 @@ class Background:
         self.log, self.words = log, words
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env,
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=env,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def text(self) -> str:
         """Return what it has printed so far."""
@@ -79,9 +83,15 @@ class Laptop:
         with log.open("w+") as file:
             try:
                 done = subprocess.run(
-                    words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True,
-                    env=self.env | (more or {}), timeout=seconds, check=False,
-                )  # fmt: skip
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                    env=self.env | (more or {}),
+                    timeout=seconds,
+                    check=False,
+                )
             except subprocess.TimeoutExpired as error:
                 said = (error.stdout or b"")[-2000:].decode(errors="replace")
                 said += log.read_text(errors="replace")[-2000:]

@@ -21,9 +21,12 @@ EPOCHS = 40
 """A training has to outlast the start of a process on the other host, 5 s of computing at least:
 Tune gives a waiting trial to the process that is free first, and drops the one it was starting."""
 SETTINGS = (
-    f"train.epochs={EPOCHS}", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
+    f"train.epochs={EPOCHS}",
+    "train.crop_size=64",
+    "train.batch_size=4",
+    "labels.scales=[1.0]",
     "network.batch_norm=frozen",
-)  # fmt: skip
+)
 SWEEP = ["V", "--preset", "tiny", *(w for s in SETTINGS for w in ("--set", s))]
 PICTURES = "pictures"
 NUM_CELLS = 16
@@ -87,13 +90,22 @@ class Test:
         lines = [f"{key}={value}\n" for key, value in (KEYS | {"WSSS_PG_DIR": "/tmp/pg"}).items()]
         node_env.write_text("".join(lines))
         values = {
-            "HEAD_HOST": HEAD, "WORKER_HOSTS": WORKER, "SSH_USER": "root",
-            "SSH_KEY": str(laptop.key), "STORE": STORE, "TMP": "/tmp/wsss",
-        }  # fmt: skip
+            "HEAD_HOST": HEAD,
+            "WORKER_HOSTS": WORKER,
+            "SSH_USER": "root",
+            "SSH_KEY": str(laptop.key),
+            "STORE": STORE,
+            "TMP": "/tmp/wsss",
+        }
         laptop.run(
-            sys.executable, "cluster/fill.py", "cluster.onprem.yaml", "--output", str(self.file),
-            *(f"{name}={value}" for name, value in values.items()), seconds=60,
-        )  # fmt: skip
+            sys.executable,
+            "cluster/fill.py",
+            "cluster.onprem.yaml",
+            "--output",
+            str(self.file),
+            *(f"{name}={value}" for name, value in values.items()),
+            seconds=60,
+        )
         # One CPU each, so that trials run on both, and can go on when the worker is gone.
         text = self.file.read_text().replace("--num-cpus=0", "--num-cpus=1")
         join = "ray start --address=$RAY_HEAD_IP:6379"
@@ -125,9 +137,16 @@ class Test:
         self.say("tunnel to the job server and MLflow")
         try:
             text = self.laptop.sweeps(
-                "doctor", "--address", ADDRESS, "--store", STORE, "--data", f"/root/{PICTURES}",
-                seconds=self.seconds(300), more=self.laptop.mlflow_access(),
-            )  # fmt: skip
+                "doctor",
+                "--address",
+                ADDRESS,
+                "--store",
+                STORE,
+                "--data",
+                f"/root/{PICTURES}",
+                seconds=self.seconds(300),
+                more=self.laptop.mlflow_access(),
+            )
         finally:
             self.tunnel.check_alive()
         self.say(f"sweeps doctor: no problem in {len(text.splitlines())} lines")
@@ -219,9 +238,16 @@ class Test:
         """Fetch the results, run the same sweep on the laptop alone, compare everything."""
         laptop = self.laptop
         laptop.sweeps(
-            "fetch", "--store", STORE, "--to", str(self.fetched), "--address", ADDRESS,
-            seconds=self.seconds(120), more=KEYS,
-        )  # fmt: skip
+            "fetch",
+            "--store",
+            STORE,
+            "--to",
+            str(self.fetched),
+            "--address",
+            ADDRESS,
+            seconds=self.seconds(120),
+            more=KEYS,
+        )
         table = laptop.sweeps("table", "--store", str(self.fetched), seconds=self.seconds(60))
         self.say(f"sweeps fetch, sweeps table:\n{table}")
         data = ["--data", str(laptop.folder / PICTURES), "--store", str(self.local)]

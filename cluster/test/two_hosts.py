@@ -59,9 +59,16 @@ def _inside(patience: float) -> int:
     try:
         test = Test(patience)
         for step in (
-            test.make_hosts, test.bring_up, test.examine, test.submit, test.cut_off,
-            test.kill_worker, test.finish, test.compare, test.take_down,
-        ):  # fmt: skip
+            test.make_hosts,
+            test.bring_up,
+            test.examine,
+            test.submit,
+            test.cut_off,
+            test.kill_worker,
+            test.finish,
+            test.compare,
+            test.take_down,
+        ):
             step()
     except HostError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -156,9 +156,10 @@ def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
             if path.parent.name != id_of(validate(read_json(path))):
                 problems.append(f"{room}/{path.parent.name} has another configuration")
     wanted = {
-        "runs": planned.keys(), "cams": {t.cam_id for t in sweep.plan.trials},
+        "runs": planned.keys(),
+        "cams": {t.cam_id for t in sweep.plan.trials},
         "counts": {counts_id(t.config) for t in sweep.plan.trials},
-    }  # fmt: skip
+    }
     for room, ids in wanted.items():
         there = {path.name for path in store.root.glob(f"{room}/*")}
         problems += [f"{room}/{name} is no part of the sweep" for name in sorted(there - ids)]

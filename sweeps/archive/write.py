@@ -80,13 +80,16 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
         data=sweep.base.data.fingerprint,
         trials=tuple(
             TrialEntry(
-                run_id=row.run_id, cam_id=row.cam_id, cells=row.cells, seed=row.seed,
+                run_id=row.run_id,
+                cam_id=row.cam_id,
+                cells=row.cells,
+                seed=row.seed,
                 state=row.state,
             )
             for row in rows
         ),
         files={},
-    )  # fmt: skip
+    )
     with whole_or_absent(path) as partial, ZipFile(partial, "w") as archive:
         files = {name: _add(archive, name, members[name]) for name in sorted(members)}
         whole = manifest.model_copy(update={"files": files})

@@ -27,19 +27,35 @@ from wsss.program import HELP, Command, Program
 
 PANELS = {
     "Tables": (
-        sweep.plan, sweep.run, calibrate.calibrate, status.status, sweep.table, report.report,
+        sweep.plan,
+        sweep.run,
+        calibrate.calibrate,
+        status.status,
+        sweep.table,
+        report.report,
         diff.diff,
     ),
     "Search and headline": (search.search, headline.headline),
     "Store": (
-        contents.list, contents.rm, archive.export, archive.verify, tracking.sync, tracking.mlflow,
+        contents.list,
+        contents.rm,
+        archive.export,
+        archive.verify,
+        tracking.sync,
+        tracking.mlflow,
         ledger.ledger,
     ),
     "Cluster": (
-        jobs.submit, jobs.attach, jobs.logs, jobs.stop, jobs.jobs, jobs.fetch, doctor.doctor,
+        jobs.submit,
+        jobs.attach,
+        jobs.logs,
+        jobs.stop,
+        jobs.jobs,
+        jobs.fetch,
+        doctor.doctor,
         slurm.slurm,
     ),
-}  # fmt: skip
+}
 """Heading in the help -> its commands, in this order."""
 
 app = typer.Typer(

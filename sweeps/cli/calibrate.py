@@ -90,9 +90,14 @@ def calibrate(
         root = data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(
-            [TABLE], preset=preset or default_preset(data, root), data=root, weights=weights,
-            num_seeds=seeds, overrides=asked, recheck=recheck,
-        )  # fmt: skip
+            [TABLE],
+            preset=preset or default_preset(data, root),
+            data=root,
+            weights=weights,
+            num_seeds=seeds,
+            overrides=asked,
+            recheck=recheck,
+        )
         say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
         facts = data_facts(sweep, report)
         results = open_store(store)

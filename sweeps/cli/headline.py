@@ -91,8 +91,7 @@ def headline(
         int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
     ] = max(1, (os.cpu_count() or 2) // 2),
     address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks"),
+        str | None, typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks")
     ] = None,
     workers: Annotated[
         int | None,
@@ -133,9 +132,13 @@ def headline(
         check_sources(wanted)
         exporting = _export_sources(export, export_from, wanted)
         resources = Resources(
-            address, workers, cpus, gpus, max_concurrent=1,  # one training after the other
+            address,
+            workers,
+            cpus,
+            gpus,
+            max_concurrent=1,  # one training after the other
             execution=execution(loader_workers, micro_batch, checkpoint_minutes),
-        )  # fmt: skip
+        )
         root = data_folder(data)
         chosen = preset or default_preset(data)
 
@@ -143,9 +146,14 @@ def headline(
 
         def planned_sweep(cell: str) -> "Sweep":
             return make_sweep(
-                [cell.split("[")[0]], preset=with_recipe(chosen, recipe), data=root,
-                weights=weights, num_seeds=1, overrides=asked, recheck=recheck,
-            )[0]  # fmt: skip
+                [cell.split("[")[0]],
+                preset=with_recipe(chosen, recipe),
+                data=root,
+                weights=weights,
+                num_seeds=1,
+                overrides=asked,
+                recheck=recheck,
+            )[0]
 
         results = opened(store)
         first = cell if cell not in (None, BEST) else DEFAULT_CELL
@@ -155,8 +163,7 @@ def headline(
             segmentation_settings or [], option="--set-segmentation"
         )
         segmentation = apply_overrides(
-            DEEPLAB_PRESETS[chosen],
-            {"weights": sweep.base.network.weights} | asked_of_segmentation,
+            DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
         )
         asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
         if "refinement" in asked_of_labels:
@@ -219,9 +226,14 @@ def _work(
             try:
                 save_headline(results, planned)
                 run_headline(
-                    planned, results, console, tracker, resources, conduct,
+                    planned,
+                    results,
+                    console,
+                    tracker,
+                    resources,
+                    conduct,
                     label_workers=label_workers,
-                )  # fmt: skip
+                )
                 _say_exports(planned, results, console)
                 report = headline_document(build_headline_report(planned, results))
                 folder = planned.folder(results)
@@ -323,9 +335,10 @@ def _check_trainings(planned: "Headline") -> None:
     for chain in planned.chains:
         if chain.labels and chain.labels.walks:
             require_batch(
-                sweep.num_train_images, chain.labels.random_walk.batch_size,
+                sweep.num_train_images,
+                chain.labels.random_walk.batch_size,
                 setting="--set-labels random_walk.batch_size",
-            )  # fmt: skip
+            )
     start = NetworkConfig(backbone=network.backbone, weights=network.weights)
     check_initial_weights([start], sweep.weights_file)
 
@@ -339,11 +352,14 @@ def _say_idle(
     chains = planned.chains
     say_idle(asked, [chains[0].run], run_id)
     say_idle(
-        of_labels, [chain.labels for chain in chains if chain.labels],
-        lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id, "--set-labels",
-    )  # fmt: skip
+        of_labels,
+        [chain.labels for chain in chains if chain.labels],
+        lambda labels: chains[0].model_copy(update={"labels": labels}).labels_id,
+        "--set-labels",
+    )
     say_idle(
-        of_network, [chains[0].segmentation],
+        of_network,
+        [chains[0].segmentation],
         lambda network: chains[0].model_copy(update={"segmentation": network}).prediction_id,
         "--set-segmentation",
-    )  # fmt: skip
+    )

@@ -31,8 +31,7 @@ Following = Annotated[bool, typer.Option("--follow/--no-follow", help="print the
 ClusterStore = Annotated[
     str | None,
     typer.Option(
-        "--store",
-        help="the cluster's store: absolute path or s3://...; default: WSSS_STORE there",
+        "--store", help="the cluster's store: absolute path or s3://...; default: WSSS_STORE there"
     ),
 ]
 

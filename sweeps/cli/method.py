@@ -36,8 +36,14 @@ def gpu_check(
     """Check that everything is right and fast on this machine's GPU, in eight minutes."""
     from wsss.gpu_check.__main__ import main
 
-    given = {"device": device, "data": data, "weights": weights, "out": out, "minutes": minutes,
-             "preset": preset}  # fmt: skip
+    given = {
+        "device": device,
+        "data": data,
+        "weights": weights,
+        "out": out,
+        "minutes": minutes,
+        "preset": preset,
+    }
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     raise typer.Exit(main([*words, *(["--small"] if small else [])]))
 

@@ -80,27 +80,32 @@ MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time
 WarnsAfter = Annotated[
     int,
     typer.Option(
-        "--prior-warns-after", min=0, metavar="N",
+        "--prior-warns-after",
+        min=0,
+        metavar="N",
         help="warn of a training whose L_cls after N iterations is not clearly below that of the "
         "label frequencies (the label prior); 0: never",
     ),
-]  # fmt: skip
+]
 FailsAfter = Annotated[
     int,
     typer.Option(
-        "--prior-fails-after", min=0, metavar="N",
+        "--prior-fails-after",
+        min=0,
+        metavar="N",
         help="end a training as failed (`not learning`) if its L_cls after N iterations is not "
         "clearly below that of the label frequencies; 0: never",
     ),
-]  # fmt: skip
+]
 Probe = Annotated[
     int | None,
     typer.Option(
-        min=10, metavar="N",
+        min=10,
+        metavar="N",
         help="only try the first N steps of each distinct training: does it train, how fast, in "
         "how much memory, and what will the plan cost; keeps nothing",
     ),
-]  # fmt: skip
+]
 Notify = Annotated[
     str | None,
     typer.Option(
@@ -111,12 +116,10 @@ Notify = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
 AsCsv = Annotated[
-    bool,
-    typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state"),
+    bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
 ]
 AcceptChanges = Annotated[
-    bool,
-    typer.Option("--accept-changes", help="go on with half-trained networks of other code"),
+    bool, typer.Option("--accept-changes", help="go on with half-trained networks of other code")
 ]
 
 

@@ -32,8 +32,7 @@ def report(
         ),
     ] = "fixed",
     margin: Annotated[
-        float,
-        typer.Option(min=0.0, help="points of mIoU within which a difference is the paper's"),
+        float, typer.Option(min=0.0, help="points of mIoU within which a difference is the paper's")
     ] = 0.5,
     out: Annotated[
         Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")

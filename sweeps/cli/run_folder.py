@@ -110,14 +110,22 @@ class Run:
         """Return the way to these labels of a split's images; None: the images trained on."""
         own = self.config.data.train_split
         return ChainConfig(
-            run=self.config, labels=labels, segmentation=DeepLabConfig(),
+            run=self.config,
+            labels=labels,
+            segmentation=DeepLabConfig(),
             labelled_split=None if split in (None, own) else split,
-        )  # fmt: skip
+        )
 
     def place(
-        self, chain: ChainConfig, *, crew: Crew | None = None, conduct: Conduct | None = None,
-        execution: Execution | None = None, cams: Path | None = None, labels: Path | None = None,
-    ) -> Place:  # fmt: skip
+        self,
+        chain: ChainConfig,
+        *,
+        crew: Crew | None = None,
+        conduct: Conduct | None = None,
+        execution: Execution | None = None,
+        cams: Path | None = None,
+        labels: Path | None = None,
+    ) -> Place:
         """Return where the stages of a chain are done.
 
         cams, labels: folders in place of RUN/cams and RUN/labels/<id>.
@@ -136,18 +144,26 @@ class Run:
         if labels:
             named[f"labels/{chain.labels_id}"] = labels.absolute()
         return Place(
-            Store(folder, named=named), self.data, self.weights_file, execution or Execution(),
-            conduct or Conduct(accept_changes=True), crew or Here(),
-            Process(device=pick_device()), sources=self.sources,
-        )  # fmt: skip
+            Store(folder, named=named),
+            self.data,
+            self.weights_file,
+            execution or Execution(),
+            conduct or Conduct(accept_changes=True),
+            crew or Here(),
+            Process(device=pick_device()),
+            sources=self.sources,
+        )
 
     def remember(self) -> None:
         """Write what the folder holds. Raises ConfigError for one that holds another training."""
         path = self.folder / "run.json"
         asked = Saved(
-            config=canonical(self.config), data=self.data, weights_file=self.weights_file,
-            classes=self.classes, trained_on=dict(self.trained_on),
-        )  # fmt: skip
+            config=canonical(self.config),
+            data=self.data,
+            weights_file=self.weights_file,
+            classes=self.classes,
+            trained_on=dict(self.trained_on),
+        )
         if path.exists() and (difference := _read(path).difference(asked)):
             self._clear_refused_start(difference)
         write_json(path, asked.model_dump(mode="json"))

@@ -31,8 +31,9 @@ class EndedBySignals(Program):
                     print(
                         f"ended by {came[0].name}: what is finished is kept; give the same "
                         "command again to go on",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 raise SystemExit(128 + came[0]) from None
 
 

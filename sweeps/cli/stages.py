@@ -50,7 +50,9 @@ def train_cam(
     warns_after: Annotated[
         int,
         typer.Option(
-            "--prior-warns-after", min=0, metavar="N",
+            "--prior-warns-after",
+            min=0,
+            metavar="N",
             help="warn if, after N iterations, it is still no better than the label frequencies; "
             "0: never",
         ),
@@ -58,11 +60,13 @@ def train_cam(
     fails_after: Annotated[
         int,
         typer.Option(
-            "--prior-fails-after", min=0, metavar="N",
+            "--prior-fails-after",
+            min=0,
+            metavar="N",
             help="end with an error if it is so after N iterations; 0: never",
         ),
     ] = 500,
-) -> None:  # fmt: skip
+) -> None:
     """Train a CAM network; given again, it continues from its last checkpoint."""
     with explained():
         from sweeps.stages.stage import Conduct, complete
@@ -75,9 +79,10 @@ def train_cam(
         chosen.remember()
         limits = PriorLimits(warns_after, fails_after)
         place = chosen.place(
-            chosen.chain(PseudoLabelConfig()), execution=how,
+            chosen.chain(PseudoLabelConfig()),
+            execution=how,
             conduct=Conduct(accept_changes=True, limits=limits),
-        )  # fmt: skip
+        )
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
@@ -147,8 +152,7 @@ def pseudo_label(
         Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
     ],
     refinement: Annotated[
-        str | None,
-        typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf"),
+        str | None, typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -191,14 +195,16 @@ def pseudo_label(
         plain = labels.model_copy(update={"refinement": "none"})
         chain = known.chain(labels, split)
         say_idle(
-            parse_assignments(settings or []), [labels],
+            parse_assignments(settings or []),
+            [labels],
             lambda each: chain.model_copy(update={"labels": each}).labels_id,
-        )  # fmt: skip
+        )
         if labels.walks:
             require_batch(
                 len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
-                labels.random_walk.batch_size, setting="--set random_walk.batch_size",
-            )  # fmt: skip
+                labels.random_walk.batch_size,
+                setting="--set random_walk.batch_size",
+            )
         found: dict[str, SegmentationScore | None] = {}
         with _crew(workers, address, cpus, gpus) as crew:
             for each in [plain, labels] if labels != plain else [labels]:
@@ -231,9 +237,14 @@ def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
 
 
 def _configure(
-    run: Path, data: Path, preset: str, recipe: str, config: Path | None,
-    settings: list[str] | None, weights: str | None,
-) -> "Run":  # fmt: skip
+    run: Path,
+    data: Path,
+    preset: str,
+    recipe: str,
+    config: Path | None,
+    settings: list[str] | None,
+    weights: str | None,
+) -> "Run":
     """Return the training that the options name, its data set checked and named by its content."""
     from sweeps.cli.run_folder import Run
     from sweeps.plan.sweep import with_data

@@ -18,9 +18,7 @@ from sweeps.store.store import StoreError
 
 FINISHED = {"runs": "done.json", "cams": "done.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
-NOT_RESULTS = (
-    "/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*",
-)  # fmt: skip
+NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
 """Patterns of rsync for what stays on the cluster: Tune's state, MLflow's files, and notes which
 mean something only there."""
 RAY = Path(sys.executable).with_name("ray")

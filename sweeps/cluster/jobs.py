@@ -103,8 +103,16 @@ class Request:
         """Return equal text for equal sweeps: tables, settings, data and store."""
         own = [json.dumps(definition(table), sort_keys=True) for table in self.own_tables]
         names = [table.name for table in find_tables(self.names, self.own_tables)]
-        known = (names, sorted(own), self.preset, self.data, self.weights, sorted(self.settings),
-                 self.store, self.probe)  # fmt: skip
+        known = (
+            names,
+            sorted(own),
+            self.preset,
+            self.data,
+            self.weights,
+            sorted(self.settings),
+            self.store,
+            self.probe,
+        )
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def arguments(self) -> list[str]:
@@ -185,8 +193,11 @@ def start(
             f"{root}: no sweeps/__main__.py here; give the command in the project's folder, or "
             "name it with --working-dir"
         )
-    environment = {"working_dir": str(root), "excludes": excludes(root, also),
-                   "env_vars": ENVIRONMENT | {COMMIT: commit()}}  # fmt: skip
+    environment = {
+        "working_dir": str(root),
+        "excludes": excludes(root, also),
+        "env_vars": ENVIRONMENT | {COMMIT: commit()},
+    }
     # Ray itself would leave out what .gitignore names, so that `also` could not go along.
     ours = {
         "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",

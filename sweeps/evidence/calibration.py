@@ -81,9 +81,13 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
         inside = interval[0] <= fmean(values.values()) <= interval[1]
         outcome = Outcome.reproduces if inside else Outcome.does_not_reproduce
     return Calibration(
-        outcome=outcome, description=sweep.describe(), values=values, interval=interval,
-        facts=facts, checks=checks,
-    )  # fmt: skip
+        outcome=outcome,
+        description=sweep.describe(),
+        values=values,
+        interval=interval,
+        facts=facts,
+        checks=checks,
+    )
 
 
 def expected(num_seeds: int) -> tuple[float, float]:

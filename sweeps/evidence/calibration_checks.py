@@ -23,14 +23,25 @@ V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.
 """Start of the SHA-256 -> file. The same tensors; IRN loads the second, older container."""
 
 IMPORTANT = (
-    "network.backbone", "network.feature_map", "train.crop_size", "train.lr",
-    "network.frozen_stages", "network.batch_norm", "train.momentum",
-)  # fmt: skip
+    "network.backbone",
+    "network.feature_map",
+    "train.crop_size",
+    "train.lr",
+    "network.frozen_stages",
+    "network.batch_norm",
+    "train.momentum",
+)
 """Named first among the settings that differ."""
 NOT_COMPARED = (
-    "network.weights", "data.name", "data.fingerprint", "data.train_split", "data.eval_split",
-    "labels.threshold_range", "rng_seed", "repeat",
-)  # fmt: skip
+    "network.weights",
+    "data.name",
+    "data.fingerprint",
+    "data.train_split",
+    "data.eval_split",
+    "labels.threshold_range",
+    "rng_seed",
+    "repeat",
+)
 """Settings which the lists and weights stand for, or which do not move the score at .15."""
 
 

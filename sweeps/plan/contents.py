@@ -20,8 +20,10 @@ Kind = Literal["sweep", "search", "headline"]
 ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
 """Folder of the store for each kind."""
 FILES: dict[Kind, str] = {
-    "sweep": "sweep.json", "search": "search.json", "headline": "headline.json"
-}  # fmt: skip
+    "sweep": "sweep.json",
+    "search": "search.json",
+    "headline": "headline.json",
+}
 """The file that each of its folders has."""
 MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
 """Rooms whose results need a training beyond its score."""
@@ -105,12 +107,17 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     done = {t.run_id: metrics[t.run_id]["miou_fixed"] for t in trials if t.run_id in metrics}
     best, miou = best_configuration(sweep.plan, done) or ((), None)
     return {
-        "tables": sweep.table_names, "data": sweep.base.data.name, "preset": preset,
-        "recipe": recipe, "done": len(done), "total": len(trials),
-        "best": best[0].cells[0] if best else "", "best_miou": miou,
+        "tables": sweep.table_names,
+        "data": sweep.base.data.name,
+        "preset": preset,
+        "recipe": recipe,
+        "done": len(done),
+        "total": len(trials),
+        "best": best[0].cells[0] if best else "",
+        "best_miou": miou,
         "trainings": frozenset(t.cam_id for t in trials),
         "scores": {t.run_id: t.cam_id for t in trials},
-    }  # fmt: skip
+    }
 
 
 def _of_search(path: Path) -> dict[str, Any]:
@@ -119,11 +126,14 @@ def _of_search(path: Path) -> dict[str, Any]:
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {
-        "data": saved["base"]["data"]["name"], "preset": preset, "recipe": recipe,
+        "data": saved["base"]["data"]["name"],
+        "preset": preset,
+        "recipe": recipe,
         "done": sum(trial.ended for trial in trials),
-        "best": best.name if best else "", "best_miou": best.objective if best else None,
+        "best": best.name if best else "",
+        "best_miou": best.objective if best else None,
         "trainings": frozenset(trial.cam_id for trial in trials) | history.held_out().keys(),
-    }  # fmt: skip
+    }
 
 
 def _of_headline(store: Store, path: Path) -> dict[str, Any]:
@@ -132,11 +142,16 @@ def _of_headline(store: Store, path: Path) -> dict[str, Any]:
     mious = _reported_mious(path.with_name("headline.csv"))
     best = max(mious, key=mious.__getitem__, default="")
     return {
-        "tables": (headline.cell,), "data": headline.sweep.base.data.name, "preset": preset,
-        "recipe": recipe, "done": len(mious), "total": len(headline.chains),
-        "best": best, "best_miou": mious.get(best),
+        "tables": (headline.cell,),
+        "data": headline.sweep.base.data.name,
+        "preset": preset,
+        "recipe": recipe,
+        "done": len(mious),
+        "total": len(headline.chains),
+        "best": best,
+        "best_miou": mious.get(best),
         "trainings": frozenset(cam_id(chain.run) for chain in headline.chains if chain.labels),
-    }  # fmt: skip
+    }
 
 
 def _reported_mious(path: Path) -> dict[str, float]:
@@ -148,10 +163,12 @@ def _reported_mious(path: Path) -> dict[str, float]:
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         return {
-            line["method"]: float(line["percent"]) for line in csv.DictReader(file)
-            if line["origin"].startswith("measured") and line["percent"]
+            line["method"]: float(line["percent"])
+            for line in csv.DictReader(file)
+            if line["origin"].startswith("measured")
+            and line["percent"]
             and (line["table"], line["quantity"]) == ("I", "mIoU")
-        }  # fmt: skip
+        }
 
 
 # Removing
@@ -204,9 +221,10 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     scores = {run for run, cam in entry.scores.items() if cam not in made_of}
     scores = scores.difference(*(other.scores for other in others))
     counts = {
-        name for name in folder_names(store.root / "counts")
+        name
+        for name in folder_names(store.root / "counts")
         if _need(store, f"counts/{name}", "cams") in trainings
-    }  # fmt: skip
+    }
     wanted = (("runs", scores), ("counts", counts), ("cams", trainings))
     here = {room: folder_names(store.root / room) for room, _ in wanted}
     found = tuple(f"{room}/{id_}" for room, ids in wanted for id_ in sorted(ids & here[room]))

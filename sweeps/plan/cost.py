@@ -221,9 +221,14 @@ def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
     """
     data, train = config.data, config.train
     key = (
-        data.name, data.fingerprint, data.train_split, data.eval_split, config.network.backbone,
-        train.crop_size, train.batch_size,
-    )  # fmt: skip
+        data.name,
+        data.fingerprint,
+        data.train_split,
+        data.eval_split,
+        config.network.backbone,
+        train.crop_size,
+        train.batch_size,
+    )
     return (*key, _num_views(config)), key
 
 

@@ -339,10 +339,16 @@ def make_search(
             f"{len(halves.held_out)} held out; each half needs one, so give more images"
         )
     search = Search(
-        preset=preset, base=base, space=space, objective=known[0], rng_seed=rng_seed,
-        data=dataset.root, weights_file=settled.weights_file,
-        num_train_images=report.num_images[base.data.train_split], halves=halves,
-    )  # fmt: skip
+        preset=preset,
+        base=base,
+        space=space,
+        objective=known[0],
+        rng_seed=rng_seed,
+        data=dataset.root,
+        weights_file=settled.weights_file,
+        num_train_images=report.num_images[base.data.train_split],
+        halves=halves,
+    )
     return search, report
 
 

@@ -103,10 +103,16 @@ def compare(
         measures[measure.value] = Figure(*means, *(against[0] if against else (None, None)))
     flat_a, flat_b = (canonical(trials[ids[0]].config).flat() for ids in (ids_a, ids_b))
     return Difference(
-        a[0], b[0], tuple(ids_a), tuple(ids_b), bool(common),
+        a[0],
+        b[0],
+        tuple(ids_a),
+        tuple(ids_b),
+        bool(common),
         tuple((key, v, flat_b[key]) for key, v in flat_a.items() if flat_b[key] != v),
-        measures, _classes(fixed, ids_a, ids_b), fixed.resampled([*ids_a, *ids_b]) is not None,
-    )  # fmt: skip
+        measures,
+        _classes(fixed, ids_a, ids_b),
+        fixed.resampled([*ids_a, *ids_b]) is not None,
+    )
 
 
 def print_difference(console: Console, found: Difference) -> None:

@@ -38,9 +38,13 @@ class Fitted:
         """Return the table with these columns alone, of these widths."""
         table = self.table
         part = Table(
-            title=table.title, title_style=table.title_style, box=table.box,
-            show_lines=table.show_lines, pad_edge=table.pad_edge, padding=table.padding,
-        )  # fmt: skip
+            title=table.title,
+            title_style=table.title_style,
+            box=table.box,
+            show_lines=table.show_lines,
+            pad_edge=table.pad_edge,
+            padding=table.padding,
+        )
         part.columns = [
             replace(table.columns[index], width=width, overflow="fold", _index=at)
             for at, (index, width) in enumerate(zip(kept, widths, strict=True))

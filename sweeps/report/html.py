@@ -29,8 +29,7 @@ def html(document: Document) -> str:
         "web_address": web_address,
     }
     return environment.get_template("page.html").render(
-        document=document,
-        sections=document.sections_in(Format.html),
+        document=document, sections=document.sections_in(Format.html)
     )
 
 

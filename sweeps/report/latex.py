@@ -27,15 +27,28 @@ from sweeps.report.document import (
 from sweeps.tables.paper import NO, YES
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
-    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "–": "--",
-    "[": "{[}", "]": "{]}", "*": "{*}", '"': "''",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    '"': "''",
+}
 _SYMBOLS = {YES: r"\checkmark", NO: ""}
-_AS_WRITTEN = {
-    "alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$",
-}  # fmt: skip
+_AS_WRITTEN = {"alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$"}
 _LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
 _LAMBDA = re.compile(r"(?<![\w./-])lambda\\_(b?s)(?![\w-])")
 """In words, after escaping; not in names: of a setting (transfer.lambda_s), a table, a path."""

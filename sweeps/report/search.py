@@ -36,9 +36,11 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
     )
     correlations = [(s.name, _rank_correlation(s.values, scores)) for s in settings]
     bars = explained_bars(
-        correlations, axis="rank correlation with mIoU (%)", name="importance",
+        correlations,
+        axis="rank correlation with mIoU (%)",
+        name="importance",
         title="What goes with a high score",
-    )  # fmt: skip
+    )
     pictures = (
         Picture(
             "Settings and their score",

@@ -26,8 +26,12 @@ def as_text(document: Document, width: int = TERMINAL_WIDTH) -> str:
 
 
 FORMATS: dict[str, Callable[[Document], str]] = {
-    "html": html, "md": markdown, "tex": latex, "csv": csv_text, "txt": as_text,
-}  # fmt: skip
+    "html": html,
+    "md": markdown,
+    "tex": latex,
+    "csv": csv_text,
+    "txt": as_text,
+}
 
 
 def write_document(document: Document, folder: Path, name: str) -> list[Path]:

@@ -158,11 +158,13 @@ class Cluster:
         def work() -> None:
             try:
                 fit(
-                    _train_rank, sent,
+                    _train_rank,
+                    sent,
                     Workers(self.resources.num_workers, self.resources.gpus, self.resources.cpus),
-                    name=sent.stage.id(), storage=sent.place.store.root / "ray_train",
+                    name=sent.stage.id(),
+                    storage=sent.place.store.root / "ray_train",
                     callbacks=[_progress_callback(progress)],
-                )  # fmt: skip
+                )
             except BaseException as error:
                 failure.append(error)
 

@@ -54,9 +54,13 @@ def check_cluster(address: str) -> None:
     command = [sys.executable, "-c", TRY, meant]
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=JOIN_LIMIT_S, check=False,
-        )  # fmt: skip
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=JOIN_LIMIT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as late:
         raise ClusterError(refusal(given, (late.stderr or b"").decode(errors="replace"))) from None
     if done.returncode:

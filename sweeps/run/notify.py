@@ -80,9 +80,13 @@ def _run(command: str, told: dict[str, str]) -> None:
     """Run a command; say on stderr if it fails or takes too long."""
     try:
         done = subprocess.run(
-            command, shell=True, env=os.environ | told, stdin=subprocess.DEVNULL, timeout=LIMIT_S,
+            command,
+            shell=True,
+            env=os.environ | told,
+            stdin=subprocess.DEVNULL,
+            timeout=LIMIT_S,
             check=False,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         why = f"was ended after {LIMIT_S} s"
     else:

@@ -96,17 +96,21 @@ class LearnAffinity(Training):
 
         def confident(sample: Sample) -> NDArray[np.uint8]:
             return confident_labels(
-                _read_cams(maps, dataset, sample), sample.labels,
+                _read_cams(maps, dataset, sample),
+                sample.labels,
                 foreground_score=walk.confident_foreground,
                 background_score=walk.confident_background,
-            )  # fmt: skip
+            )
 
         for record in train_affinity(
-            affinity_net(self.chain, place), dataset.samples(self.chain.label_split),
-            confident, walk, device=place.process.device,
+            affinity_net(self.chain, place),
+            dataset.samples(self.chain.label_split),
+            confident,
+            walk,
+            device=place.process.device,
             checkpoints=self.own_checkpoints(folder),
             execution=place.execution,
-        ):  # fmt: skip
+        ):
             folder.add_epoch(asdict(record))
             numbers = {key: float(value) for key, value in asdict(record).items()}
             yield Record(self, record.epoch / walk.epochs, numbers)
@@ -196,9 +200,12 @@ class WriteLabels(PerImage):
         def job(sample: Sample) -> LabelJob:
             name = sample.image_id
             return LabelJob(
-                sample, source.path / f"{name}.npz", target / f"{name}.png", labels,
+                sample,
+                source.path / f"{name}.npz",
+                target / f"{name}.png",
+                labels,
                 self.source(place, name),
-            )  # fmt: skip
+            )
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
         for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):

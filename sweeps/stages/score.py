@@ -148,10 +148,13 @@ class Score(Stage):
         dataset = VocDataset(place.data)
         samples = dataset.samples(config.data.eval_split)
         draw_gallery(
-            path / "cam_gallery.png", trained_cam(config, place), dataset,
-            samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES], config,
+            path / "cam_gallery.png",
+            trained_cam(config, place),
+            dataset,
+            samples[:: max(1, len(samples) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES],
+            config,
             device=place.process.device,
-        )  # fmt: skip
+        )
         return Scored(
             **asdict(figures),
             classes=dataset.classes,

@@ -49,17 +49,23 @@ class TrainDeepLab(Training):
         )
         if first:
             saved = {
-                "stage": self.rel, "segmentation": config.model_dump(mode="json"),
+                "stage": self.rel,
+                "segmentation": config.model_dump(mode="json"),
                 "classes": dataset.classes,
-            }  # fmt: skip
+            }
             write_json(folder.path / "config.json", saved)
         samples = dataset.samples(self.chain.run.data.train_split)
         num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
         for record in train_segmentation(
-            build_deeplab(config, num_classes, weights_file=place.weights_file), config, samples,
-            self.label_maps(place, ids), num_classes, process=place.process,
-            execution=place.execution, checkpoints=self.own_checkpoints(folder),
-        ):  # fmt: skip
+            build_deeplab(config, num_classes, weights_file=place.weights_file),
+            config,
+            samples,
+            self.label_maps(place, ids),
+            num_classes,
+            process=place.process,
+            execution=place.execution,
+            checkpoints=self.own_checkpoints(folder),
+        ):
             if first:
                 folder.add_epoch(asdict(record))
             yield Record(self, record.iteration / config.iterations, record.metrics())
@@ -156,9 +162,14 @@ def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
 
 
 def draw_gallery(
-    path: Path, predictions: Path, dataset: VocDataset, image_ids: list[str], *,
-    with_truth: bool = True, legend: bool = False,
-) -> None:  # fmt: skip
+    path: Path,
+    predictions: Path,
+    dataset: VocDataset,
+    image_ids: list[str],
+    *,
+    with_truth: bool = True,
+    legend: bool = False,
+) -> None:
     """Draw some images beside their predictions, and beside their masks if they have any."""
     shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
     rows = [

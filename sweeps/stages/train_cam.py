@@ -65,10 +65,15 @@ class TrainCam(Training):
                 cam.clear_warning()
         epoch = 0.0
         for record in train_cam(
-            model, config, samples, num_classes, process=place.process,
+            model,
+            config,
+            samples,
+            num_classes,
+            process=place.process,
             checkpoints=self.own_checkpoints(folder),
-            execution=place.execution, limits=place.conduct.limits,
-        ):  # fmt: skip
+            execution=place.execution,
+            limits=place.conduct.limits,
+        ):
             if isinstance(record, PriorWarning):
                 if first:
                     cam.warn(asdict(record) | {"message": str(record)})

@@ -198,9 +198,11 @@ class Ledger:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for run_id in list(self.open):
             self.ended(run_id, "interrupted")
         for attempt in self.stopped.values():
@@ -265,11 +267,17 @@ class Ledger:
     def _start(self, trial: Work) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
         attempt = Attempt(
-            name=uuid.uuid4().hex[:8], session=self.session.name, run=trial.run_id,
-            cam=trial.cam_id, title=trial.name, workers=self.size.workers, gpus=self.size.gpus,
-            cpus=self.size.cpus, start=self.clock(),
+            name=uuid.uuid4().hex[:8],
+            session=self.session.name,
+            run=trial.run_id,
+            cam=trial.cam_id,
+            title=trial.name,
+            workers=self.size.workers,
+            gpus=self.size.gpus,
+            cpus=self.size.cpus,
+            start=self.clock(),
             from_epoch=max(map(epochs_of, checkpoints), default=0),
-        )  # fmt: skip
+        )
         self.open[trial.run_id] = attempt
         self._write(attempt)
 

@@ -92,11 +92,12 @@ class Bucket:
                 file.seek(0)
                 # Files go out with `Expect: 100-continue`, and some servers answer that late.
                 answer = self._client.put_object(
-                    Bucket=self.name, Key=key,
+                    Bucket=self.name,
+                    Key=key,
                     Body=file.read() if stat.st_size <= SMALL else file,
                     Metadata={"sha256": sha256.hexdigest(), "mtime": repr(stat.st_mtime)},
                     ChecksumSHA256=base64.b64encode(sha256.digest()).decode(),
-                )  # fmt: skip
+                )
             if answer["ETag"].strip('"') != md5.hexdigest():
                 # Encrypted, or cut: some servers and proxies take a cut upload for a whole one.
                 size = self._client.head_object(Bucket=self.name, Key=key)["ContentLength"]
@@ -166,8 +167,9 @@ class Bucket:
         """Delete an object, if it is there."""
         self._try(
             lambda: self._client.delete_object(Bucket=self.name, Key=key),
-            f"delete {self.url(key)}", absent=None,
-        )  # fmt: skip
+            f"delete {self.url(key)}",
+            absent=None,
+        )
 
     def url(self, key: str) -> str:
         """Return s3://bucket/key."""
@@ -209,9 +211,13 @@ def _info(key: str, answer: dict[str, Any]) -> ObjectInfo:
     now = parsedate_to_datetime(headers["date"]) if "date" in headers else written
     mtime = metadata.get("mtime")
     return ObjectInfo(
-        key, answer["ContentLength"], answer["ETag"], metadata.get("sha256"),
-        float(mtime) if mtime else None, (now - written).total_seconds(),
-    )  # fmt: skip
+        key,
+        answer["ContentLength"],
+        answer["ETag"],
+        metadata.get("sha256"),
+        float(mtime) if mtime else None,
+        (now - written).total_seconds(),
+    )
 
 
 ErrorKind = Literal["absent", "condition", "bucket", "refused", "passing", "unknown"]
@@ -225,9 +231,14 @@ _REMEDIES = {
 }
 
 _PASSING_CODES = {
-    "RequestTimeout", "SlowDown", "Throttling", "BadDigest", "IncompleteBody",
-    "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch",
-}  # fmt: skip
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "BadDigest",
+    "IncompleteBody",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+}
 """Refusals that another try may not meet: mostly, that data was cut on the way."""
 
 
@@ -246,9 +257,13 @@ def _kind(error: Exception) -> ErrorKind:
             return "absent"
         return "passing" if status >= 500 or status == 429 or code in _PASSING_CODES else "refused"
     passing = (
-        boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError,
-        boto.FlexibleChecksumError, CutError, ConnectionError,
-    )  # fmt: skip
+        boto.HTTPClientError,
+        boto.ConnectionError,
+        boto.IncompleteReadError,
+        boto.FlexibleChecksumError,
+        CutError,
+        ConnectionError,
+    )
     from_body = type(error).__module__.startswith("urllib3")
     if isinstance(error, passing) or from_body or type(error).__name__ == "ResponseParserError":
         return "passing"

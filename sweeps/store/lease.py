@@ -82,18 +82,27 @@ class Lease:
     """
 
     def __init__(
-        self, remote: Remote, rel: str, file_lock: FileLock, *, note: str = "",
+        self,
+        remote: Remote,
+        rel: str,
+        file_lock: FileLock,
+        *,
+        note: str = "",
         on_lost: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.remote, self.key, self.file_lock = remote, remote.key(rel), file_lock
         self.url = remote.bucket.url(self.key)
         self.lost = False
         """Whether somebody has taken it over: then stop, and write nothing more."""
         self._on_lost = on_lost
         self._body = {
-            "token": uuid.uuid4().hex, "note": note, "host": platform.node(), "pid": os.getpid(),
-            "machine": "", "beat": 0,
-        }  # fmt: skip
+            "token": uuid.uuid4().hex,
+            "note": note,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "machine": "",
+            "beat": 0,
+        }
         self._etag = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -151,9 +160,11 @@ class Lease:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.release()
 
     def _try_once(self) -> LeaseHeldError | None:
@@ -166,8 +177,10 @@ class Lease:
         elif self._is_abandoned(found):
             logger.warning(
                 "%s: left by process %s on %s; taken over",
-                self.url, found.holder.get("pid"), found.holder.get("host"),
-            )  # fmt: skip
+                self.url,
+                found.holder.get("pid"),
+                found.holder.get("host"),
+            )
             etag = self._write(only_if_etag=found.info.etag)
         else:
             return LeaseHeldError(self.url, found.holder, found.info.age_seconds)

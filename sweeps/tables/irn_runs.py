@@ -32,8 +32,14 @@ RUNS = (
 
 AUTHOR_LOG = "github.com/jiwoon-ahn/irn/issues/13"
 AUTHOR_LOSSES = {
-    100: 0.1896, 200: 0.1140, 300: 0.0935, 400: 0.0898, 500: 0.0826, 1000: 0.0715, 1500: 0.0570,
-}  # fmt: skip
+    100: 0.1896,
+    200: 0.1140,
+    300: 0.0935,
+    400: 0.0898,
+    500: 0.0826,
+    1000: 0.0715,
+    1500: 0.0570,
+}
 """Step (the first is 0) -> mean L_cls of the 100 steps up to it, from the author's training log."""
 AUTHOR_STEPS = 3305
 """Steps of that training: 5 epochs of 10,582 // 16."""

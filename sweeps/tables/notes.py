@@ -37,10 +37,21 @@ EXPECTED_RANGE_OF_16 = 3.532
 def paper_notes() -> tuple[PaperNote, ...]:
     """Return all notes."""
     return (
-        _mean_of_classes(), _person(), _span_of_lambdas(), _parts(), _views(), _all_white(),
-        _both_brighten(), _dilation(), _pairs(), _sum_over_classes(), _training_images(),
-        _one_in_eight(), _refinement(), _citations(),
-    )  # fmt: skip
+        _mean_of_classes(),
+        _person(),
+        _span_of_lambdas(),
+        _parts(),
+        _views(),
+        _all_white(),
+        _both_brighten(),
+        _dilation(),
+        _pairs(),
+        _sum_over_classes(),
+        _training_images(),
+        _one_in_eight(),
+        _refinement(),
+        _citations(),
+    )
 
 
 def notes_on(tables: Collection[str]) -> tuple[PaperNote, ...]:

@@ -93,11 +93,15 @@ class _TableDefinition(_Strict):
         inside = f"{self.name}[{self.baseline}]"
         named = self.baseline.startswith(f"{self.name}[") or not self.baseline
         return Table(
-            name=self.name, title=self.title, row_names=self.row_names,
-            column_name=self.column_name, columns=tuple(self.columns),
+            name=self.name,
+            title=self.title,
+            row_names=self.row_names,
+            column_name=self.column_name,
+            columns=tuple(self.columns),
             rows=tuple(Row(row.labels, tuple(self._cells(row))) for row in self.rows),
-            notes=self.notes, baseline=self.baseline if named else inside,
-        )  # fmt: skip
+            notes=self.notes,
+            baseline=self.baseline if named else inside,
+        )
 
     def _cells(self, row: _RowDefinition) -> list[Cell]:
         cells = row.cells or tuple(_CellDefinition() for _ in self.columns)
@@ -148,21 +152,30 @@ def definition(table: Table) -> dict[str, Any]:
         for row in table.rows
     ]
     return {
-        "name": table.name, "title": table.title, "row_names": list(table.row_names),
-        "column_name": table.column_name, "columns": list(table.columns), "rows": rows,
-        "baseline": table.baseline, "notes": list(table.notes),
-    }  # fmt: skip
+        "name": table.name,
+        "title": table.title,
+        "row_names": list(table.row_names),
+        "column_name": table.column_name,
+        "columns": list(table.columns),
+        "rows": rows,
+        "baseline": table.baseline,
+        "notes": list(table.notes),
+    }
 
 
 def _allowed(settings: Changes) -> Changes:
     """Return the settings of a cell. Raises ValueError for one that a table cannot vary."""
     for key in settings:
         if key == "rng_seed":
-            raise ValueError("rng_seed: the seeds of a table are 0, 1, ...; give their number with "
-                             "--seeds instead")  # fmt: skip
+            raise ValueError(
+                "rng_seed: the seeds of a table are 0, 1, ...; give their number with "
+                "--seeds instead"
+            )
         if key.startswith("data."):
-            raise ValueError(f"{quoted(key)}: a sweep has one data set; give it with --data, and "
-                             "its splits with --set")  # fmt: skip
+            raise ValueError(
+                f"{quoted(key)}: a sweep has one data set; give it with --data, and "
+                "its splits with --set"
+            )
     return settings
 
 
@@ -219,9 +232,11 @@ def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
         "title": f"Grid of {' and '.join(axes)}"[:400],
         "row_names": [names[key] for key in row_keys],
         "column_name": names[last] if as_matrix else "mIoU",
-        "columns": columns, "rows": rows, "settings": common,
+        "columns": columns,
+        "rows": rows,
+        "settings": common,
         "notes": [GRID_NOTE] if common else [],
-    }  # fmt: skip
+    }
     return define_tables([table], "--grid")[0]
 
 

@@ -51,11 +51,7 @@ CONTROLS = Table(
     rows=(
         row(("full module, no view",), F0, 49.12),
         row(("full module, both views",), F3, 50.86),
-        row(
-            ("views, but lambda_s = lambda_bs = 0",),
-            F3 | NO_TRANSFER,
-            None,
-        ),
+        row(("views, but lambda_s = lambda_bs = 0",), F3 | NO_TRANSFER, None),
         row(("views, L_s alone",), F3 | {"transfer.lambda_bs": 0.0}, None),
         row(("views, L_bs alone",), F3 | {"transfer.lambda_s": 0.0}, None),
         row(("colour jitter instead of views",), F0 | {"train.color_jitter": 0.3}, None),
@@ -71,10 +67,7 @@ CONTROLS_LATE = Table(
     row_names=("configuration",),
     column_name="mIoU",
     columns=("mIoU",),
-    rows=(
-        row(("no view",), F0, 49.12),
-        row(("both views, late",), F3 | LATE, None),
-    ),
+    rows=(row(("no view",), F0, 49.12), row(("both views, late",), F3 | LATE, None)),
 )
 
 CONTROLS_SUMMED = Table(
@@ -91,10 +84,14 @@ CONTROLS_SUMMED = Table(
 )
 
 _FACTORIAL_PAPER = {
-    (NO, NO, NO, NO): 47.82, (YES, NO, NO, NO): 48.50, (NO, YES, NO, NO): 48.64,
-    (NO, NO, YES, NO): 48.69, (NO, NO, NO, YES): 48.12, (NO, NO, YES, YES): 48.90,
+    (NO, NO, NO, NO): 47.82,
+    (YES, NO, NO, NO): 48.50,
+    (NO, YES, NO, NO): 48.64,
+    (NO, NO, YES, NO): 48.69,
+    (NO, NO, NO, YES): 48.12,
+    (NO, NO, YES, YES): 48.90,
     (YES, YES, YES, YES): 49.12,
-}  # fmt: skip
+}
 
 FACTORIAL = Table(
     name="factorial",
@@ -167,11 +164,17 @@ EQ2_READINGS = _readings(
     tuple(
         {"views.reading": reading}
         for reading in (
-            "literal_unclipped", "literal_clip", "wrap", "beta_tenth", "beta_thousandth",
-            "decreased_negative", "about_mean", "slider",
+            "literal_unclipped",
+            "literal_clip",
+            "wrap",
+            "beta_tenth",
+            "beta_thousandth",
+            "decreased_negative",
+            "about_mean",
+            "slider",
         )
     ),
-)  # fmt: skip
+)
 
 READINGS = _readings(
     "readings",
@@ -320,11 +323,21 @@ PIXEL_CORRELATION = Table(
 )
 
 STUDIES = (
-    NOISE_FLOOR, CONTROLS, CONTROLS_LATE, CONTROLS_SUMMED, FACTORIAL,
-    ALPHA_BETA_ENHANCED, ALPHA_BETA_DECREASED, EQ2_READINGS,
-    READINGS, RECIPES_TABLE, VIEWS_ALONE, BACKGROUND_SCORE, CALIBRATE,
+    NOISE_FLOOR,
+    CONTROLS,
+    CONTROLS_LATE,
+    CONTROLS_SUMMED,
+    FACTORIAL,
+    ALPHA_BETA_ENHANCED,
+    ALPHA_BETA_DECREASED,
+    EQ2_READINGS,
+    READINGS,
+    RECIPES_TABLE,
+    VIEWS_ALONE,
+    BACKGROUND_SCORE,
+    CALIBRATE,
     PIXEL_CORRELATION,
-)  # fmt: skip
+)
 
 TABLES = {table.name: table for table in (*PAPER_TABLES, *STUDIES)}
 

@@ -68,83 +68,161 @@ class Fault:
 
 FAULTS = (
     # The database. A server passes its own database's words on, so these come first.
-    Fault(r"database is locked|deadlock detected", "another process holds the database",
-          "wait for it, or end it", heals=True),
-    Fault(r"database or disk is full|No space left on device|Disk quota exceeded",
-          "the disk is full", "free space on the disk of {file}"),
-    Fault(r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
-          r"|Read-only file system", r"it cannot be written to: read-only \1",
-          "make {file} and its folder writable, or set " + VARIABLE + " to another place"),
-    Fault(r"file is not a database|database disk image is malformed|file is encrypted",
-          "the file is no SQLite database, or a broken one",
-          "move {file} away; `sweeps sync` makes a new one from the store"),
-    Fault(r"unable to open database file", "the database file cannot be opened",
-          "give this user the right to read and write {file} and its folder"),
-    Fault(r"No module named '([\w.]+)'", r"the module \1 is missing here",
-          f"install the package that has it for {sys.executable}"),
-    Fault(r"password authentication failed|Access denied for user",
-          "the database refuses the user or the password",
-          f"correct them in {VARIABLE}"),
-    Fault(r'database "([^"]+)" does not exist|Unknown database \'([^\']+)\'',
-          r"the server has no database \1\2", f"create it, or correct {VARIABLE}"),
+    Fault(
+        r"database is locked|deadlock detected",
+        "another process holds the database",
+        "wait for it, or end it",
+        heals=True,
+    ),
+    Fault(
+        r"database or disk is full|No space left on device|Disk quota exceeded",
+        "the disk is full",
+        "free space on the disk of {file}",
+    ),
+    Fault(
+        r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
+        r"|Read-only file system",
+        r"it cannot be written to: read-only \1",
+        "make {file} and its folder writable, or set " + VARIABLE + " to another place",
+    ),
+    Fault(
+        r"file is not a database|database disk image is malformed|file is encrypted",
+        "the file is no SQLite database, or a broken one",
+        "move {file} away; `sweeps sync` makes a new one from the store",
+    ),
+    Fault(
+        r"unable to open database file",
+        "the database file cannot be opened",
+        "give this user the right to read and write {file} and its folder",
+    ),
+    Fault(
+        r"No module named '([\w.]+)'",
+        r"the module \1 is missing here",
+        f"install the package that has it for {sys.executable}",
+    ),
+    Fault(
+        r"password authentication failed|Access denied for user",
+        "the database refuses the user or the password",
+        f"correct them in {VARIABLE}",
+    ),
+    Fault(
+        r'database "([^"]+)" does not exist|Unknown database \'([^\']+)\'',
+        r"the server has no database \1\2",
+        f"create it, or correct {VARIABLE}",
+    ),
     # What a server answers
-    Fault(r"Invalid Host header", "the server refuses this host name (403)",
-          "start it with --allowed-hosts {host}, or use a name and port that it knows"),
-    Fault(r"error code 401|UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED",
-          "the server refuses this user or password (401)",
-          "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
-    Fault(r"error code 403|PERMISSION_DENIED", "the server does not let this user write (403)",
-          "ask its administrator for the right, or set MLFLOW_TRACKING_USERNAME and "
-          "MLFLOW_TRACKING_PASSWORD to a user who has it"),
-    Fault(r"(?:too many |error code )(429)", r"the server is asked too often (\1)",
-          "wait a little", heals=True),
-    Fault(r"(?:too many |error code )(5\d\d)|(?:TEMPORARILY_UNAVAILABLE|INTERNAL_ERROR): "
-          r"(?!Response:)(.{1,300})", r"the server is in trouble (\1\2)",
-          "read its log; restart it if it does not recover", heals=True),
-    Fault(r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']",
-          "there is a server, but no MLflow of this age at this path (404)",
-          f"correct {VARIABLE}: it is the address under which the browser shows MLflow, up to `#`"),
-    Fault(r"HTTP request was sent to (?:an )?HTTPS", "the server speaks https",
-          f"write https:// in {VARIABLE}"),
-    Fault(r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:"
-          r"|Exceeded \d+ redirects",
-          r"something other than MLflow answers \1",
-          f"correct {VARIABLE}, or log in where a proxy asks for it"),
+    Fault(
+        r"Invalid Host header",
+        "the server refuses this host name (403)",
+        "start it with --allowed-hosts {host}, or use a name and port that it knows",
+    ),
+    Fault(
+        r"error code 401|UNAUTHENTICATED|CUSTOMER_UNAUTHORIZED",
+        "the server refuses this user or password (401)",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    ),
+    Fault(
+        r"error code 403|PERMISSION_DENIED",
+        "the server does not let this user write (403)",
+        "ask its administrator for the right, or set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD to a user who has it",
+    ),
+    Fault(
+        r"(?:too many |error code )(429)",
+        r"the server is asked too often (\1)",
+        "wait a little",
+        heals=True,
+    ),
+    Fault(
+        r"(?:too many |error code )(5\d\d)|(?:TEMPORARILY_UNAVAILABLE|INTERNAL_ERROR): "
+        r"(?!Response:)(.{1,300})",
+        r"the server is in trouble (\1\2)",
+        "read its log; restart it if it does not recover",
+        heals=True,
+    ),
+    Fault(
+        r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']",
+        "there is a server, but no MLflow of this age at this path (404)",
+        f"correct {VARIABLE}: it is the address under which the browser shows MLflow, up to `#`",
+    ),
+    Fault(
+        r"HTTP request was sent to (?:an )?HTTPS",
+        "the server speaks https",
+        f"write https:// in {VARIABLE}",
+    ),
+    Fault(
+        r"error code (\d\d\d)|not in a valid JSON format|INTERNAL_ERROR: Response:|no MLflow:"
+        r"|Exceeded \d+ redirects",
+        r"something other than MLflow answers \1",
+        f"correct {VARIABLE}, or log in where a proxy asks for it",
+    ),
     # The way to a server
-    Fault(r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST\]",
-          "the server does not speak https", f"write http:// in {VARIABLE}"),
-    Fault(r"(?:invalid path: |TLS key file, invalid path: )([^\s)]+)",
-          r"there is no certificate file \1",
-          "correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or "
-          "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
-    Fault(r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
-          r"no trusted https connection: \1\2",
-          "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate file of its authority"),
-    Fault(r"ProxyError|Unable to connect to proxy", "the proxy does not let this through",
-          "correct http_proxy and https_proxy, or name {host} in no_proxy"),
-    Fault(r"NameResolutionError|Failed to resolve|Name or service not known|could not translate "
-          r"host name|getaddrinfo failed|label too long", "no host of this name is known",
-          f"correct {VARIABLE}, or the network's names"),
-    Fault(r"timed out|timeout", "no answer in time",
-          f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
-    Fault(r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
-          r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
-          r"|could not connect|connection to server|ConnectionError"
-          r"|server closed the connection|terminating connection|Lost connection|has gone away",
-          "nobody answers",
-          f"start the server, open its tunnel, or set {VARIABLE} to one that answers", heals=True),
+    Fault(
+        r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST\]",
+        "the server does not speak https",
+        f"write http:// in {VARIABLE}",
+    ),
+    Fault(
+        r"(?:invalid path: |TLS key file, invalid path: )([^\s)]+)",
+        r"there is no certificate file \1",
+        "correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or "
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    ),
+    Fault(
+        r"SSLError.*?(certificate verify failed[^'\"()]*)|SSLError|SSL: (\w+)",
+        r"no trusted https connection: \1\2",
+        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate file of its authority",
+    ),
+    Fault(
+        r"ProxyError|Unable to connect to proxy",
+        "the proxy does not let this through",
+        "correct http_proxy and https_proxy, or name {host} in no_proxy",
+    ),
+    Fault(
+        r"NameResolutionError|Failed to resolve|Name or service not known|could not translate "
+        r"host name|getaddrinfo failed|label too long",
+        "no host of this name is known",
+        f"correct {VARIABLE}, or the network's names",
+    ),
+    Fault(
+        r"timed out|timeout",
+        "no answer in time",
+        f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
+        heals=True,
+    ),
+    Fault(
+        r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
+        r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
+        r"|could not connect|connection to server|ConnectionError"
+        r"|server closed the connection|terminating connection|Lost connection|has gone away",
+        "nobody answers",
+        f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
+        heals=True,
+    ),
     # What is in MLflow
-    Fault(r"maintenance mode", "MLflow keeps no runs in plain folders any more",
-          f"set {VARIABLE} to a database"),
-    Fault(r"exceed[^.]*length|length limit|too long for type|Data too long",
-          "the server's MLflow takes no values of this length", "upgrade the server's MLflow"),
-    Fault(r"Run .*not found|must be in.{1,12}active|No Experiment with id",
-          "a run or the experiment was deleted meanwhile",
-          "give the same command again, which restores it", heals=True),
-    Fault(r"Permission denied: '([^']+)'", r"this user may not write to \1",
-          "give this user the right to write there; a server on another machine must be started "
-          "with --artifacts-destination"),
-)  # fmt: skip
+    Fault(
+        r"maintenance mode",
+        "MLflow keeps no runs in plain folders any more",
+        f"set {VARIABLE} to a database",
+    ),
+    Fault(
+        r"exceed[^.]*length|length limit|too long for type|Data too long",
+        "the server's MLflow takes no values of this length",
+        "upgrade the server's MLflow",
+    ),
+    Fault(
+        r"Run .*not found|must be in.{1,12}active|No Experiment with id",
+        "a run or the experiment was deleted meanwhile",
+        "give the same command again, which restores it",
+        heals=True,
+    ),
+    Fault(
+        r"Permission denied: '([^']+)'",
+        r"this user may not write to \1",
+        "give this user the right to write there; a server on another machine must be started "
+        "with --artifacts-destination",
+    ),
+)
 """The first whose signs are found is meant."""
 
 SCHEMA = re.compile(
@@ -199,9 +277,10 @@ def _wrong_address(uri: str) -> Problem | None:
         )
     return Problem(
         f"{VARIABLE} has a scheme that MLflow does not know: {scheme}",
-        "write postgresql:// instead" if name == "postgres"
+        "write postgresql:// instead"
+        if name == "postgres"
         else f"write one of {', '.join(f'{known}://' for known in ('http', *DATABASES))}",
-    )  # fmt: skip
+    )
 
 
 def _no_scheme(text: str) -> Problem:

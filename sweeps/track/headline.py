@@ -149,8 +149,11 @@ def _label_settings(chain: ChainConfig) -> dict[str, Any]:
     """Return the label settings with dotted names, without the groups that are not used."""
     if chain.labels is None:
         return {}
-    used = {"crf": "crf" in chain.labels.refinement, "random_walk": chain.walks,
-            "pamr": chain.labels.refinement == "pamr"}  # fmt: skip
+    used = {
+        "crf": "crf" in chain.labels.refinement,
+        "random_walk": chain.walks,
+        "pamr": chain.labels.refinement == "pamr",
+    }
     settings: dict[str, Any] = {}
     for key, value in chain.labels.model_dump(exclude={"refinement"}).items():
         if not isinstance(value, dict):

@@ -20,9 +20,12 @@ REFERENCE = "reference"
 """The paper's setting, which is trained and scored like a trial but not drawn."""
 
 STATUSES = {
-    "finished": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "not learning": "FAILED",
+    "finished": "FINISHED",
+    "stopped": "FINISHED",
+    "diverged": "FAILED",
+    "not learning": "FAILED",
     "error": "FAILED",
-}  # fmt: skip
+}
 
 
 NOTE = """\

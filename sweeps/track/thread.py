@@ -42,9 +42,11 @@ class TrackingThread:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.ending.set()
         self.notices.put(None)  # wakes it
         if self.checked.is_set():  # else it has written nothing, and will not

@@ -146,10 +146,7 @@ def git_tags(recorded: str) -> dict[str, str]:
     if known is None:
         return {}
     commit, is_dirty = known
-    return {
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.git.dirty": str(is_dirty).lower(),
-    }
+    return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": str(is_dirty).lower()}
 
 
 def message_tags(warnings: Iterable[object], failure: str) -> dict[str, str | None]:

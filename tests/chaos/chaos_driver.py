@@ -45,9 +45,13 @@ def main() -> int:
         rows=tuple(row((rate,), {"train.lr": float(rate)}, None) for rate in given.cells),
     )
     sweep, _ = make_sweep(
-        ["chaos"], preset="tiny", data=given.data, weights=None, num_seeds=1,
+        ["chaos"],
+        preset="tiny",
+        data=given.data,
+        weights=None,
+        num_seeds=1,
         overrides=parse_assignments(given.set),
-    )  # fmt: skip
+    )
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
     wishes = Wishes(Conduct(given.hang_after, given.accept_changes), given.retry_failed)
     return drive(Tables(sweep, Store(given.store), wishes), resources)

@@ -18,9 +18,12 @@ from wsss.training.checkpoint_names import checkpoint_name
 
 HERE = Path(__file__).parent
 SHRUNK = (
-    "train.epochs=8", "train.crop_size=64", "train.batch_size=4", "labels.scales=[1.0]",
+    "train.epochs=8",
+    "train.crop_size=64",
+    "train.batch_size=4",
+    "labels.scales=[1.0]",
     "network.batch_norm=frozen",
-)  # fmt: skip
+)
 TWO_CELLS = ("0.05", "0.04")
 
 
@@ -31,9 +34,18 @@ def environment(**extra: str) -> dict[str, str]:
 
 def command(data: Path, store: Path, *more: str, cells: tuple[str, ...] = TWO_CELLS) -> list[str]:
     return [
-        sys.executable, str(HERE / "chaos_driver.py"), "--store", str(store), "--data", str(data),
-        "--set", *SHRUNK, "--cells", *cells, *more,
-    ]  # fmt: skip
+        sys.executable,
+        str(HERE / "chaos_driver.py"),
+        "--store",
+        str(store),
+        "--data",
+        str(data),
+        "--set",
+        *SHRUNK,
+        "--cells",
+        *cells,
+        *more,
+    ]
 
 
 def run(
@@ -41,9 +53,14 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     # Elsewhere than in a checkout, since Ray's workers import from the folder first.
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=timeout, env=environment(**extra),
-        cwd=tempfile.gettempdir(), check=False,
-    )  # fmt: skip
+        words,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(**extra),
+        cwd=tempfile.gettempdir(),
+        check=False,
+    )
 
 
 class Driver:
@@ -53,9 +70,13 @@ class Driver:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                words, stdout=file, stderr=subprocess.STDOUT, env=environment(**extra),
-                cwd=tempfile.gettempdir(), start_new_session=True,
-            )  # fmt: skip
+                words,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment(**extra),
+                cwd=tempfile.gettempdir(),
+                start_new_session=True,
+            )
 
     def output(self) -> str:
         return self.log.read_text()

@@ -31,15 +31,29 @@ def server(folder: Path, port: int) -> Iterator[int]:
     """An MLflow server on loopback; yields its pid once it answers."""
     folder.mkdir(exist_ok=True)
     words = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            words,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
-        )  # fmt: skip
+        )
     try:
         deadline = time.monotonic() + 120
         while not answers(port):

@@ -162,9 +162,14 @@ def download(
     finally:
         part.unlink(missing_ok=True)
     raise ArchiveError(
-        "\n".join([*faults, f"{path.name}: no address has it; give a local file or a --mirror, or "
-                   f"fetch it in as many tries as it takes: curl -L -C - -o {path} ADDRESS"])
-    )  # fmt: skip
+        "\n".join(
+            [
+                *faults,
+                f"{path.name}: no address has it; give a local file or a --mirror, or "
+                f"fetch it in as many tries as it takes: curl -L -C - -o {path} ADDRESS",
+            ]
+        )
+    )
 
 
 def _transfer(url: str, part: Path, progress: Progress) -> None:
@@ -213,9 +218,16 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
 
 
 DAMAGED = (
-    tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile,
-    ValueError, OverflowError, IndexError, KeyError, RecursionError,
-)  # fmt: skip
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    ValueError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    RecursionError,
+)
 """The second line is what tarfile lets out of itself for senseless numbers in headers."""
 
 

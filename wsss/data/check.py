@@ -163,9 +163,14 @@ def _check_image(
             contradiction = _contradiction(dataset, sample, mask)
             is_sbd = dataset.mask_path(image_id).parent.name == "SegmentationClassAug"
     return CheckedImage(
-        sample.labels, sample.label_source, digest.digest(), mask_digest, has_mask,
-        contradiction, is_sbd,
-    )  # fmt: skip
+        sample.labels,
+        sample.label_source,
+        digest.digest(),
+        mask_digest,
+        has_mask,
+        contradiction,
+        is_sbd,
+    )
 
 
 def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]") -> str:
@@ -336,9 +341,11 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
         ids |= {split, *image_ids}
         for image_id in image_ids:
             paths |= {
-                f"JPEGImages/{image_id}.jpg", f"Annotations/{image_id}.xml",
-                f"SegmentationClass/{image_id}.png", f"SegmentationClassAug/{image_id}.png",
-            }  # fmt: skip
+                f"JPEGImages/{image_id}.jpg",
+                f"Annotations/{image_id}.xml",
+                f"SegmentationClass/{image_id}.png",
+                f"SegmentationClassAug/{image_id}.png",
+            }
     for folder in ENDINGS:
         unusual = dataset.unusual(folder).items()
         paths |= {f"{folder}/{file}" for name, found in unusual if name in ids for file in found}

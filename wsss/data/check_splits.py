@@ -35,9 +35,12 @@ OFFICIAL_SPLITS = {
     "test": OfficialSplit(1456, "5e8fe0c14b2e6633fb2e3a0f5db65fb6b8f5217b574478bb21127a48fd33010f"),
 }
 DISJOINT = (
-    ("train", "val"), ("train_aug", "val"), ("train", "test"), ("train_aug", "test"),
+    ("train", "val"),
+    ("train_aug", "val"),
+    ("train", "test"),
+    ("train_aug", "test"),
     ("val", "test"),
-)  # fmt: skip
+)
 """Pairs of splits that may not share an image: one is trained on, the other is scored."""
 TRAINED = "train_aug"
 VOC_ID = re.compile(r"\d{4}_\d{6}")
@@ -130,11 +133,13 @@ def _counts(histograms: list[NDArray[np.int64]], num_images: int, num_classes: i
     pixels = stacked.sum(axis=0)
     foreground = slice(1, num_classes + 1)
     return SplitCounts(
-        num_images, len(histograms),
+        num_images,
+        len(histograms),
         images=[int(n) for n in (stacked[:, foreground] > 0).sum(axis=0)],
         pixels=[int(n) for n in pixels[foreground]],
-        background_pixels=int(pixels[0]), ignored_pixels=int(pixels[255]),
-    )  # fmt: skip
+        background_pixels=int(pixels[0]),
+        ignored_pixels=int(pixels[255]),
+    )
 
 
 def _compare_with_official(report: SplitReport, root: Path, split: str, ids: list[str]) -> None:

@@ -10,10 +10,27 @@ from wsss.errors import ForeseenError
 from wsss.printable import quoted
 
 VOC_CLASSES: tuple[str, ...] = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 """The 20 foreground classes; class k of a CAM is label k + 1 of a mask (label 0 is background)."""
 
 IGNORE_INDEX = 255
@@ -27,8 +44,9 @@ CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 NUMBERED = re.compile(r"\d+[\s:.,;=-]+\S")
 
 CLASS_LIST = "classes.txt"
-FOREIGN_LIST = re.compile(r"(class(es)?|categories|label(s|map)?|obj)([_-]?names)?\.(txt|names)",
-                          re.IGNORECASE)  # fmt: skip
+FOREIGN_LIST = re.compile(
+    r"(class(es)?|categories|label(s|map)?|obj)([_-]?names)?\.(txt|names)", re.IGNORECASE
+)
 """As labelme, CVAT and YOLO call their lists of classes. VOC's own data set has none."""
 MAX_LIST_BYTES = 1 << 20
 """Of classes.txt; 254 names of 80 characters are far below."""

@@ -73,8 +73,9 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         by_name[image.file_name] = ForeignImage(image.file_name, size=size)
     for k, annotation in enumerate(coco.annotations):
         for kind, key, known in (
-            ("image", annotation.image_id, by_id), ("category", annotation.category_id, names),
-        ):  # fmt: skip
+            ("image", annotation.image_id, by_id),
+            ("category", annotation.category_id, names),
+        ):
             if key not in known:
                 raise DataError(
                     f"{path}: annotations[{k}] is of {kind} {quoted(key)}, which is not listed; "
@@ -97,9 +98,10 @@ def _first(error: ValidationError) -> str:
 def require_outlines(foreign: Foreign) -> None:
     """Raise DataError if an object has no outline: a mask would call it background."""
     lacking = [
-        image.name for image in foreign.images
+        image.name
+        for image in foreign.images
         if not image.regions or not all(region.outline for region in image.regions)
-    ]  # fmt: skip
+    ]
     if lacking:
         raise DataError(
             f"{foreign.path}: no segmentation of some objects in {some(lacking)}; add it, or leave "

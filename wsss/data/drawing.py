@@ -275,9 +275,14 @@ def _add_plain_object(
     body, part = (coverage(blobs, *pose) for blobs in (family.body, family.part))
     for cover in (body, part):
         paint(
-            rng, canvas, cover, hue=hue, saturation=saturation, grain=family.grain,
+            rng,
+            canvas,
+            cover,
+            hue=hue,
+            saturation=saturation,
+            grain=family.grain,
             values=BODY_VALUES,
-        )  # fmt: skip
+        )
     return in_front(name, body, part, earlier)
 
 

@@ -21,16 +21,22 @@ MAX_LABEL_BYTES = 4 << 30
 IMAGE_COLUMNS = (
     ("file_name", "filename", "file", "path", "image", "image_path", "image_name", "picture"),
     ("image_id", "id", "name"),
-)  # fmt: skip
+)
 """Columns that name pictures; the second group counts where a table has none of the first."""
 LABEL_COLUMNS = (
     ("labels", "label", "classes", "class", "class_name", "categories", "category", "tags", "tag"),
-)  # fmt: skip
+)
 SPLIT_COLUMNS = (("split", "subset", "set"),)
 SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 """What other data sets call a split -> its name here."""
 DELIMITERS = (",", ";", "\t")
 SEPARATORS = (";", "|", ",", " ")
@@ -163,10 +169,13 @@ class Pictures:
                 "off the file, or name their folder by --images"
             )
         return Foreign(
-            path, self.folder, classes, list(images.values()),
+            path,
+            self.folder,
+            classes,
+            list(images.values()),
             unnamed=[name for name in self.names if name not in of_picture],
             unread=[name for name in self.others if name.lower().endswith(UNREAD)],
-        )  # fmt: skip
+        )
 
 
 def _raise(error: OSError) -> None:
@@ -240,9 +249,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     delimiter = max(counts, key=lambda each: counts[each])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = [
-            (reader.line_num, [value.strip() for value in row]) for row in reader if any(row)
-        ]  # fmt: skip
+        rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)]
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV anew") from None
     if len(rows) < 2:
@@ -260,9 +267,12 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _column(
-    path: Path, header: list[str], known: tuple[tuple[str, ...], ...], option: str,
+    path: Path,
+    header: list[str],
+    known: tuple[tuple[str, ...], ...],
+    option: str,
     chosen: dict[str, str | None],
-) -> int | None:  # fmt: skip
+) -> int | None:
     """Return the place of the column that was chosen by `option`, or the one of a known name."""
     if name := chosen.get(option):
         if name not in header:
@@ -286,8 +296,10 @@ def _one_hot(
     """Return the labels of each row, whose other columns are classes, 1 where the image has it."""
     other = [
         f"line {line}, {one_line(header[k])}: {quoted(row[k])}"
-        for line, row in rows for k in columns if row[k].casefold() not in (*YES, *NO)
-    ]  # fmt: skip
+        for line, row in rows
+        for k in columns
+        if row[k].casefold() not in (*YES, *NO)
+    ]
     if other or not columns:
         raise DataError(
             f"{path}: no column of labels: name one by --label-column, or write a column of 0 and "
@@ -332,11 +344,13 @@ def read_folders(path: Path, pictures: Pictures) -> Foreign:
     depth = int(bool(tops) and all(top.casefold() in SPLITS for top in tops))
     images = {
         name: ForeignImage(
-            name, {" ".join(folders[depth].split()): None},
+            name,
+            {" ".join(folders[depth].split()): None},
             SPLITS[folders[0].casefold()] if depth else "",
         )
-        for name, folders in parts.items() if len(folders) > depth
-    }  # fmt: skip
+        for name, folders in parts.items()
+        if len(folders) > depth
+    }
     if not images:
         labels = [name for name in pictures.others if name.endswith((".json", ".csv", ".tsv"))]
         hint = f"; or give {path / labels[0]}" if labels else ", or a CSV or COCO's JSON of labels"

@@ -27,9 +27,14 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
 """Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
 BROKEN_IMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, struct_error, zlib_error,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct_error,
+    zlib_error,
     Image.DecompressionBombError,
-)  # fmt: skip
+)
 """What Pillow raises for damaged files."""
 
 FLIPPED_AXES = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}

@@ -93,11 +93,12 @@ def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, b
             ids = image_ids([image.name for image in foreign.images])
             lists, lost = _write(building, foreign, ids, request, progress)
             record = Record(
-                source=str(request.source), digest=digest,
+                source=str(request.source),
+                digest=digest,
                 num_images={split: len(members) for split, members in sorted(lists.items())},
                 notes=notes + _notes(ids, lost),
                 pictures={image_id: name for name, image_id in ids.items()},
-            )  # fmt: skip
+            )
             write_json(building / RECORD, record.model_dump())
             put_in_place(building, root)
     return record, True
@@ -152,9 +153,9 @@ def _read_one(source: Path, request: ImportRequest) -> Foreign:
     idle = {
         "--masks": request.masks and ending != ".json",
         "--images": request.images and not ending,
-        "--image-column, --label-column, --separator":
-            request.table != TableOptions() and ending in ("", ".json"),
-    }  # fmt: skip
+        "--image-column, --label-column, --separator": request.table != TableOptions()
+        and ending in ("", ".json"),
+    }
     for option, is_idle in idle.items():
         if is_idle:
             raise DataError(f"{option}: of no use with {source}; leave it out")
@@ -192,10 +193,7 @@ def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
         "pictures of a kind that is not read": foreign.unread,
         "classes in no image": [name for name in foreign.classes if name not in held],
     }
-    notes = [
-        f"left out, {what}: {some(names)}"
-        for what, names in left_out.items() if names
-    ]  # fmt: skip
+    notes = [f"left out, {what}: {some(names)}" for what, names in left_out.items() if names]
     return replace(foreign, classes=classes, images=images), notes
 
 
@@ -253,9 +251,12 @@ def _digest(foreign: Foreign, request: ImportRequest) -> str:
 
 
 def _write(
-    building: Path, foreign: Foreign, ids: dict[str, str], request: ImportRequest,
+    building: Path,
+    foreign: Foreign,
+    ids: dict[str, str],
+    request: ImportRequest,
     progress: Progress,
-) -> tuple[dict[str, list[str]], Counter[str]]:  # fmt: skip
+) -> tuple[dict[str, list[str]], Counter[str]]:
     """Write all files but the record; return the ids by split, and how often a class was lost.
 
     Raises DataError that names all pictures that are broken.

@@ -161,9 +161,16 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: Crops, batch_size: int, *, setting: str = "train.batch_size", rank: int = 0,
-        world_size: int = 1, num_workers: int = 0, pin: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        dataset: Crops,
+        batch_size: int,
+        *,
+        setting: str = "train.batch_size",
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin: bool = False,
+    ) -> None:
         if batch_size % world_size:
             divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
             raise DataError(
@@ -184,9 +191,12 @@ class Loader:
             first = iteration * self.batch_size + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[first : first + self.local_batch]])
         loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset), batch_sampler=batches,
-            num_workers=self.num_workers, pin_memory=self.pin, collate_fn=collate,
-        )  # fmt: skip
+            cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset),
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            pin_memory=self.pin,
+            collate_fn=collate,
+        )
         try:
             for pixels, boxes, targets in loader:
                 yield CropBatch(pixels, boxes, targets)

@@ -76,8 +76,10 @@ def prepare_voc(
     unsafe or incomplete, and for a folder that holds something else. Downloaded parts are kept.
     """
     steps: dict[str, Callable[[PrepareRequest, Path, Progress], None]] = {
-        "voc": _prepare_voc, "sbd": _prepare_sbd, "test": _prepare_test,
-    }  # fmt: skip
+        "voc": _prepare_voc,
+        "sbd": _prepare_sbd,
+        "test": _prepare_test,
+    }
     if not (request.with_test or "test" in request.archives):
         del steps["test"]
     root, result = request.root, Prepared(request.root)

@@ -40,9 +40,11 @@ class MaskJob(NamedTuple):
 
 
 def train_aug_ids(
-    sbd_train: Iterable[str], sbd_val: Iterable[str],
-    voc_train: Iterable[str], voc_val: Iterable[str],
-) -> list[str]:  # fmt: skip
+    sbd_train: Iterable[str],
+    sbd_val: Iterable[str],
+    voc_train: Iterable[str],
+    voc_val: Iterable[str],
+) -> list[str]:
     """Return (SBD train + SBD val + VOC train) - VOC val, sorted: 10,582 ids of the full sets."""
     return sorted({*sbd_train, *sbd_val, *voc_train} - {*voc_val})
 

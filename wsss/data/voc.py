@@ -33,10 +33,12 @@ IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 MAX_LIST_BYTES = 16 << 20
 """Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
 ENDINGS = {
-    "JPEGImages": (".jpg", ".jpeg", ".png", ".webp", ".bmp"), "Annotations": (".xml",),
-    "SegmentationClass": (".png",), "SegmentationClassAug": (".png",),
+    "JPEGImages": (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
+    "Annotations": (".xml",),
+    "SegmentationClass": (".png",),
+    "SegmentationClassAug": (".png",),
     "ImageSets/Segmentation": (".txt",),
-}  # fmt: skip
+}
 """Folder -> endings of its files in lower case, VOC's own first."""
 PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
 MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)

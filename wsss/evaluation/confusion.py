@@ -161,20 +161,27 @@ class ThresholdCounts:
     def save(self, path: Path) -> None:
         """Write a compressed .npz, without pickle."""
         np.savez_compressed(
-            path, thresholds=self.thresholds, num_labels=self.num_labels,
-            image_ids=np.array(self.image_ids), image_index=self.image_index, codes=self.codes,
+            path,
+            thresholds=self.thresholds,
+            num_labels=self.num_labels,
+            image_ids=np.array(self.image_ids),
+            image_index=self.image_index,
+            codes=self.codes,
             counts=self.counts,
-        )  # fmt: skip
+        )
 
     @classmethod
     def load(cls, path: Path) -> "ThresholdCounts":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
             return cls(
-                data["thresholds"], int(data["num_labels"]),
+                data["thresholds"],
+                int(data["num_labels"]),
                 tuple(str(name) for name in data["image_ids"]),
-                data["image_index"], data["codes"], data["counts"],
-            )  # fmt: skip
+                data["image_index"],
+                data["codes"],
+                data["counts"],
+            )
 
     def _cut(self, histogram: Counts) -> Counts:
         """[..., L, L, T + 1] by bucket -> [..., T, L, L] by threshold."""

@@ -37,13 +37,19 @@ def draw_threshold_curve(path: Path, score: Score) -> None:
     thresholds, values = zip(*score.curve, strict=True)
     axes.plot(thresholds, values, color="#1f4e79")
     axes.plot(
-        score.fixed_threshold, score.miou_fixed, "o", color="#c00000",
+        score.fixed_threshold,
+        score.miou_fixed,
+        "o",
+        color="#c00000",
         label=f"fixed {score.fixed_threshold:g}: {score.miou_fixed:.2f}",
-    )  # fmt: skip
+    )
     axes.plot(
-        score.best_threshold, score.miou_best, "s", color="#7f7f7f",
+        score.best_threshold,
+        score.miou_best,
+        "s",
+        color="#7f7f7f",
         label=f"best {score.best_threshold:g}: {score.miou_best:.2f} (chosen with ground truth)",
-    )  # fmt: skip
+    )
     axes.set_xlabel("background threshold on the normalised CAM")
     axes.set_ylabel("pseudo-label mIoU (%)")
     axes.set_ylim(bottom=0)

@@ -77,7 +77,9 @@ def _legend(
     return [
         Patch(
             facecolor=label_colours(np.full((1, 1), value, np.uint8))[0, 0] / 255,
-            edgecolor="0.4", linewidth=0.4, label=names[value],
+            edgecolor="0.4",
+            linewidth=0.4,
+            label=names[value],
         )
         for value in sorted(shown)
-    ]  # fmt: skip
+    ]

@@ -56,9 +56,14 @@ def draw_mosaic(
     def write(text: str, column: int, line: int, size: int) -> None:
         x, y = (column + 0.5) * width, line * height + above
         figure.text(
-            x / shape[1], 1 - y / shape[0], text, ha="center", va="bottom", size=size,
+            x / shape[1],
+            1 - y / shape[0],
+            text,
+            ha="center",
+            va="bottom",
+            size=size,
             parse_math=False,
-        )  # fmt: skip
+        )
 
     box = width - 2 * margin, height - above - margin
     for number, (title, pictures) in enumerate(lines):
@@ -72,9 +77,13 @@ def draw_mosaic(
         write(title, column, 0, 8)
     if legend:
         figure.legend(
-            handles=list(legend), loc="lower center", ncols=entries_a_row, fontsize=7,
-            frameon=False, borderaxespad=0,
-        )  # fmt: skip
+            handles=list(legend),
+            loc="lower center",
+            ncols=entries_a_row,
+            fontsize=7,
+            frameon=False,
+            borderaxespad=0,
+        )
     figure.figimage(np.asarray(canvas))
     figure.savefig(path, dpi=dots_per_inch)
 

@@ -75,11 +75,17 @@ def check_server_tar(
                     continue
                 if member.name not in members:
                     raise _error(
-                        tar_path, member.name, "is no image of the list",
+                        tar_path,
+                        member.name,
+                        "is no image of the list",
                         f"keep only {FOLDER}/<id>.png of the split",
-                    )  # fmt: skip
-                _check_png(tar_path, member, _read(tar_path, archive, member, members),
-                           members[member.name])  # fmt: skip
+                    )
+                _check_png(
+                    tar_path,
+                    member,
+                    _read(tar_path, archive, member, members),
+                    members[member.name],
+                )
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         if isinstance(error, ServerTarError):
             raise
@@ -90,9 +96,11 @@ def check_server_tar(
     absent = sorted(members.keys() - seen)
     if absent:
         raise _error(
-            tar_path, absent[0], f"is missing, with {len(absent)} of {len(members)} images in all",
+            tar_path,
+            absent[0],
+            f"is missing, with {len(absent)} of {len(members)} images in all",
             "predict the whole split",
-        )  # fmt: skip
+        )
 
 
 def _read(
@@ -108,9 +116,11 @@ def _read(
     limit = (width + 1) * height + MAX_OVERHEAD
     if member.size > limit:
         raise _error(
-            tar_path, member.name, f"has {member.size} bytes, a label map at most {limit}",
+            tar_path,
+            member.name,
+            f"has {member.size} bytes, a label map at most {limit}",
             "write an 8-bit palette PNG",
-        )  # fmt: skip
+        )
     file = archive.extractfile(member)
     assert file is not None  # it is a regular file
     return file.read()
@@ -122,24 +132,29 @@ def _check_png(tar_path: Path, member: tarfile.TarInfo, data: bytes, size: tuple
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != size:  # known from the header: nothing has been decoded yet
                 raise _error(
-                    tar_path, member.name,
+                    tar_path,
+                    member.name,
                     f"has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}",
                     "predict at the image's size",
-                )  # fmt: skip
+                )
             if image.mode != "P":
                 raise _error(
-                    tar_path, member.name, f"has mode {image.mode}, the server takes P",
+                    tar_path,
+                    member.name,
+                    f"has mode {image.mode}, the server takes P",
                     "write an 8-bit palette PNG",
-                )  # fmt: skip
+                )
             labels = np.array(image)
             palette = image.getpalette("RGB") or []
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _error(tar_path, member.name, f"is no PNG ({error})", "write it anew") from None
     if labels.max() >= NUM_LABELS:
         raise _error(
-            tar_path, member.name, f"holds value {labels.max()}, labels are 0..{NUM_LABELS - 1}",
+            tar_path,
+            member.name,
+            f"holds value {labels.max()}, labels are 0..{NUM_LABELS - 1}",
             "predict a label for every pixel",
-        )  # fmt: skip
+        )
     used = 3 * (int(labels.max()) + 1)  # a writer may leave out colours that no pixel uses
     if len(palette) < used or palette != voc_palette()[: len(palette)]:
         raise _error(

@@ -32,8 +32,15 @@ from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weigh
 from wsss.paths import expanded
 from wsss.presets import PRESETS
 
-SHARES = {"machine": 1, "equality": 45, "speed": 36, "loading": 8, "inference": 9,
-          "real_training": 20, "projection": 1}  # fmt: skip
+SHARES = {
+    "machine": 1,
+    "equality": 45,
+    "speed": 36,
+    "loading": 8,
+    "inference": 9,
+    "real_training": 20,
+    "projection": 1,
+}
 """Of the time left, a section gets its share among those still to come."""
 PLANNED = 0.94
 """Share of --minutes that is planned with; the rest is for the start, and for late parts."""
@@ -65,10 +72,14 @@ def main(words: Sequence[str] | None = None) -> int:
     with explained():
         given = parser().parse_args(words)
         options = Options(
-            device=pick(given.device, small=given.small), out=given.out, data=given.data,
-            weights=given.weights, minutes=given.minutes, small=given.small,
+            device=pick(given.device, small=given.small),
+            out=given.out,
+            data=given.data,
+            weights=given.weights,
+            minutes=given.minutes,
+            small=given.small,
             preset=given.preset or ("tiny" if given.small else "paper"),
-        )  # fmt: skip
+        )
         return check(options, read_weights(options.weights), find_pictures(options))
 
 
@@ -109,10 +120,12 @@ def check(options: Options, weights: Weights, pictures: Pictures) -> int:
             measure(own)
         except Exception as error:  # the other sections still say something
             own.say(
-                "FAIL", "this section", f"ended by an error: {first_line(error)}",
+                "FAIL",
+                "this section",
+                f"ended by an error: {first_line(error)}",
                 "Nothing of it can be trusted, and a sweep may meet the same error.",
                 "run the check again; if it comes again, report it with gpu_check.json",
-            )  # fmt: skip
+            )
         for line in own.lines():
             print(page.line_text(line), flush=True)
         page.write(options, found, time.monotonic() - started)
@@ -131,16 +144,19 @@ def look_at_machine(options: Options, section: Section) -> None:
     if options.on_gpu:
         _look_at_card(options.device, num_cpus, section)
         software |= {
-            "driver": _driver(), "CUDA": torch.version.cuda or "none",
+            "driver": _driver(),
+            "CUDA": torch.version.cuda or "none",
             "cuDNN": str(torch.backends.cudnn.version()),
             "kernels of this torch": " ".join(torch.cuda.get_arch_list()),
-        }  # fmt: skip
+        }
     else:
         cpu = platform.processor() or platform.machine()
         section.say(
-            "INFO", "device", f"the CPU ({cpu}), {num_cpus} to use",
+            "INFO",
+            "device",
+            f"the CPU ({cpu}), {num_cpus} to use",
             "The check tries itself here. Speeds of this run say nothing about a GPU.",
-        )  # fmt: skip
+        )
     section.numbers |= {"num_cpus": num_cpus, "software": software}
     section.tables.append(Table(("software", "version"), list(software.items())))
 
@@ -149,28 +165,38 @@ def _look_at_card(device: torch.device, num_cpus: int, section: Section) -> None
     card, num_gpus = torch.cuda.get_device_properties(device), torch.cuda.device_count()
     free, memory = torch.cuda.mem_get_info(device)
     torch.ones(8, 8, device=device).matmul(torch.ones(8, 8, device=device)).sum().item()
-    section.numbers |= {"device": card.name, "capability": (card.major, card.minor),
-                        "memory": memory, "free_memory": free, "num_gpus": num_gpus}  # fmt: skip
+    section.numbers |= {
+        "device": card.name,
+        "capability": (card.major, card.minor),
+        "memory": memory,
+        "free_memory": free,
+        "num_gpus": num_gpus,
+    }
     section.say("INFO", "card", f"{card.name}, {memory / GIB:.1f} GiB")
     section.say(
-        "PASS" if free > 0.9 * memory else "LOOK", "free memory", f"{free / memory:.0%} of it",
+        "PASS" if free > 0.9 * memory else "LOOK",
+        "free memory",
+        f"{free / memory:.0%} of it",
         "What others hold, a training cannot use; `auto` then takes a smaller micro-batch.",
         "see with nvidia-smi who holds the rest, and end it",
-    )  # fmt: skip
+    )
     ampere = card.major >= 8
     section.say(
-        "PASS" if ampere else "LOOK", "numbers",
+        "PASS" if ampere else "LOOK",
+        "numbers",
         f"tf32 and bf16: {'yes' if ampere else 'no'} (compute capability {card.major}."
         f"{card.minor})",
         "Cards from Ampere (8.0) on multiply fast in both. An older one computes tf32 as fp32, and "
         "bf16 slowly.",
         "leave the precision at its default; docs/gpu.md says what fits this card",
-    )  # fmt: skip
+    )
     section.say(
-        "PASS" if num_cpus >= 4 * num_gpus else "LOOK", "CPUs", f"{num_cpus} for {num_gpus} GPU(s)",
+        "PASS" if num_cpus >= 4 * num_gpus else "LOOK",
+        "CPUs",
+        f"{num_cpus} for {num_gpus} GPU(s)",
         "Pictures are decoded and cut by CPUs while the GPU trains.",
         "ask for more CPUs a GPU; section 4 says how many this card needs",
-    )  # fmt: skip
+    )
 
 
 def _driver() -> str:

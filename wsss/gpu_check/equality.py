@@ -141,24 +141,29 @@ def judge(differences: list[Difference], section: Section) -> None:
     if passed:
         worst = max(passed, key=lambda one: one.largest)
         section.say(
-            "PASS", f"{len(passed)} of {len(differences)} cases",
+            "PASS",
+            f"{len(passed)} of {len(differences)} cases",
             f"differ by at most {worst.largest:.1e} ({worst.case}); allowed: {TOLERANCE:.0e}",
             "Losses, gradients and the optimiser's step come out as on the CPU, in fp32.",
-        )  # fmt: skip
+        )
     for one in sorted(differences, key=lambda one: one.verdict, reverse=True):
         if one.verdict == "LOOK":
             section.say(
-                "LOOK", one.case, one.said,
+                "LOOK",
+                one.case,
+                one.said,
                 "This network is sensitive: the last digit of a weight does as much.",
                 "nothing, unless a case of every preset is here",
-            )  # fmt: skip
+            )
         elif one.verdict == "FAIL":
             section.say(
-                "FAIL", one.case, one.said,
+                "FAIL",
+                one.case,
+                one.said,
                 "The device computes something else than the CPU: its results would be wrong.",
                 "do not train here; try another version of torch or of the driver, and report it "
                 "with gpu_check.json",
-            )  # fmt: skip
+            )
 
 
 def all_cases(options: Options, weights: Weights) -> list[Case]:

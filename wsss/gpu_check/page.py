@@ -152,10 +152,11 @@ def first_line(error: BaseException) -> str:
 def write(options: Options, sections: dict[str, Section], seconds: float) -> None:
     """Write gpu_check.txt and gpu_check.json, with the sections done so far."""
     found = {
-        "options": options, "seconds": round(seconds, 1),
+        "options": options,
+        "seconds": round(seconds, 1),
         "lines": {n: [line._asdict() for line in one.lines()] for n, one in sections.items()},
         "sections": {n: one.numbers | {"skipped": one.skipped} for n, one in sections.items()},
-    }  # fmt: skip
+    }
     write_json(options.out / "gpu_check.json", plain(found))
     with whole_or_absent(options.out / "gpu_check.txt") as partial:
         partial.write_text(render(options, sections, seconds), encoding="utf-8")
@@ -180,12 +181,14 @@ def render(options: Options, sections: dict[str, Section], seconds: float) -> st
     judged = ", ".join(f"{counted[v]} {v}" for v in ("FAIL", "LOOK", "PASS", "SKIP"))
     numbers = {name: number for number, name in enumerate(TITLES, start=1)}
     attention = [
-        "  " + textwrap.shorten(f"{line.verdict}  section {numbers[name]}, {line.what}: "
-                                f"{line.found}", WIDTH - 2)
+        "  "
+        + textwrap.shorten(
+            f"{line.verdict}  section {numbers[name]}, {line.what}: {line.found}", WIDTH - 2
+        )
         for name, one in sections.items()
         for line in one.lines()
         if line.verdict in ("FAIL", "LOOK")
-    ]  # fmt: skip
+    ]
     parts = [
         f"Is all right and fast on this device? ({options.device})",
         f"{judged}; {len(sections)} of {len(TITLES)} sections, {seconds / 60:.1f} minutes",
@@ -226,6 +229,9 @@ def table_text(table: Table) -> str:
 
 def _wrapped(start: str, text: str) -> str:
     return textwrap.fill(
-        text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start),
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
         break_long_words=False,
-    )  # fmt: skip
+    )

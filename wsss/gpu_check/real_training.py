@@ -42,9 +42,12 @@ TIMES_REPEAT = 10
 """A resumed training may differ by so many times what two equal trainings differ by."""
 MOST_IMAGES = 480
 SMALLER: dict[str, Any] = {
-    "train.epochs": 2, "train.warmup_iterations": 5, "train.crop_size": 64, "train.batch_size": 4,
+    "train.epochs": 2,
+    "train.warmup_iterations": 5,
+    "train.crop_size": 64,
+    "train.batch_size": 4,
     "labels.scales": (1.0,),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,13 @@ def train_for_real(
 def judge_training(one: Trained, section: Section, *, small: bool, source: str) -> None:
     """Say whether a training's loss falls, and below that of the label frequencies."""
     if one.failure:
-        section.say("FAIL", one.cell, one.failure, "The training came to an end.",
-                    "if section 2 passes, try --device cpu: does it fail there, too?")  # fmt: skip
+        section.say(
+            "FAIL",
+            one.cell,
+            one.failure,
+            "The training came to an end.",
+            "if section 2 passes, try --device cpu: does it fail there, too?",
+        )
         return
     what = f"{one.cell} learns"
     told = (
@@ -140,18 +148,21 @@ def judge_training(one: Trained, section: Section, *, small: bool, source: str) 
         section.say("INFO", what, told, "The loss falls; so few steps need not get further.")
     else:
         section.say(
-            "LOOK", what, told,
+            "LOOK",
+            what,
+            told,
             "A network that answers with the label frequencies has not learnt from the pictures. "
             "From random weights that may take longer than this; from ImageNet's it should not.",
             "give --weights, --data and more --minutes; else compare with --device cpu",
-        )  # fmt: skip
+        )
     if one.miou is not None:
         section.say(
-            "INFO", f"{one.cell}, small-scale score",
+            "INFO",
+            f"{one.cell}, small-scale score",
             f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {source} after {one.num_steps} steps",
             "It shows that training, inference and scoring work together. It is no result: it "
             "reproduces nothing and compares with no published number.",
-        )  # fmt: skip
+        )
 
 
 def judge_resumed(own: Resumed, section: Section) -> None:
@@ -162,16 +173,20 @@ def judge_resumed(own: Resumed, section: Section) -> None:
     )
     if own.after and own.change <= TIMES_REPEAT * own.repeat:
         section.say(
-            "PASS", "resumed within an epoch", told,
+            "PASS",
+            "resumed within an epoch",
+            told,
             "An interrupted training ends as if it had not been: it differs no more than equal "
             "trainings do where a GPU adds up in no fixed order.",
-        )  # fmt: skip
+        )
         return
     section.say(
-        "FAIL", "resumed within an epoch", told,
+        "FAIL",
+        "resumed within an epoch",
+        told,
         "An interrupted training ends elsewhere: a checkpoint does not hold all of its state.",
         "let no sweep be interrupted here, and report it with gpu_check.json",
-    )  # fmt: skip
+    )
 
 
 class Bench:
@@ -189,9 +204,14 @@ class Bench:
         """Return a training at its start, or at its last checkpoint."""
         model = build_cam_net(config, samples, self.num_classes, weights_file=self.file)
         return cam_training(
-            model, config, samples, self.num_classes, process=self.process,
-            checkpoints=checkpoints, execution=Execution(checkpoint_minutes=EVERY_STEP),
-        )  # fmt: skip
+            model,
+            config,
+            samples,
+            self.num_classes,
+            process=self.process,
+            checkpoints=checkpoints,
+            execution=Execution(checkpoint_minutes=EVERY_STEP),
+        )
 
     def trained(self, cell: str, config: RunConfig, section: Section) -> tuple[CamNet, Trained]:
         """Train to the end, or as long as time allows."""
@@ -211,10 +231,14 @@ class Bench:
         assert isinstance(model, CamNet)
         last = losses[-max(1, len(losses) // 4) :] or [float("nan")]
         return model, Trained(
-            cell, len(losses), time.perf_counter() - started,
-            fmean(losses[:NUM_FIRST] or [float("nan")]), fmean(last),
-            configured_prior(config, self.samples, self.num_classes), failure=failure,
-        )  # fmt: skip
+            cell,
+            len(losses),
+            time.perf_counter() - started,
+            fmean(losses[:NUM_FIRST] or [float("nan")]),
+            fmean(last),
+            configured_prior(config, self.samples, self.num_classes),
+            failure=failure,
+        )
 
     def resumed(self, config: RunConfig) -> Resumed:
         """Train one epoch twice in a piece, and once in two."""

@@ -82,11 +82,14 @@ class StepSpeed:
     def row(self) -> tuple[str, ...]:
         """Return it as a table has it."""
         return (
-            self.cell, self.precision, f"{self.images_per_second:,.1f}",
+            self.cell,
+            self.precision,
+            f"{self.images_per_second:,.1f}",
             f"{1000 * self.seconds:,.0f}",
-            f"{self.peak_bytes / GIB:.1f}" if self.peak_bytes else "-", str(self.micro_batch),
+            f"{self.peak_bytes / GIB:.1f}" if self.peak_bytes else "-",
+            str(self.micro_batch),
             f"{self.first_seconds:.1f}",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,11 @@ class Speeds:
 
 def measure_steps(options: Options, weights: Weights, speeds: Speeds, section: Section) -> None:
     """Measure steps of B0, F0 and F3, most important ones first."""
-    section.numbers |= {"steps": speeds.steps, "by_micro_batch": speeds.by_micro_batch,
-                        "waits": speeds.waits}  # fmt: skip
+    section.numbers |= {
+        "steps": speeds.steps,
+        "by_micro_batch": speeds.by_micro_batch,
+        "waits": speeds.waits,
+    }
     preset = PRESETS[options.preset]
     if options.small:
         size = {"train.crop_size": min(96, preset.train.crop_size), "train.batch_size": 2}
@@ -167,8 +173,15 @@ def measure_steps(options: Options, weights: Weights, speeds: Speeds, section: S
         for count in (n for n in range(1, batch + 1) if batch % n == 0):
             speeds.by_micro_batch += measure("F3", precision, Execution(micro_batch=count))
     judge_steps(speeds, section, on_gpu=options.on_gpu)
-    columns = ("cell", "numbers", "images/s", "ms a step", "peak GiB", "micro-batch",
-               "first step s")  # fmt: skip
+    columns = (
+        "cell",
+        "numbers",
+        "images/s",
+        "ms a step",
+        "peak GiB",
+        "micro-batch",
+        "first step s",
+    )
     note = (
         f"{batch} images of {preset.train.crop_size} px a step, preset {options.preset}"
         f"{', made SMALLER: no figure of that preset' if options.small else ''}. B0: bare network, "
@@ -185,45 +198,62 @@ def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
     for step in (*speeds.steps, *speeds.by_micro_batch):
         if step.failure:
             section.say(
-                "FAIL", f"{step.cell} in {step.precision}", step.failure,
+                "FAIL",
+                f"{step.cell} in {step.precision}",
+                step.failure,
                 "This training cannot run here at the preset's size.",
                 'use a larger card, a smaller --micro-batch or SET="train.crop_size=..."; if it is '
                 "not for memory, report it with gpu_check.json",
-            )  # fmt: skip
+            )
     tf32, bf16 = speeds.step("F3", "tf32"), speeds.step("F3", "bf16")
     if on_gpu and tf32 and bf16:
         gain = tf32.seconds / bf16.seconds
         section.say(
-            "INFO", "bf16 against tf32", f"{gain:.2f} x as fast (F3)",
+            "INFO",
+            "bf16 against tf32",
+            f"{gain:.2f} x as fast (F3)",
             "bf16 is a setting of the experiment: it moves results and has ids of its own.",
             "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
-        )  # fmt: skip
+        )
     if on_gpu and tf32:
         whole = tf32.micro_batch == tf32.batch
         section.say(
-            "PASS" if whole else "LOOK", "micro-batch `auto`, F3 in tf32",
+            "PASS" if whole else "LOOK",
+            "micro-batch `auto`, F3 in tf32",
             f"{tf32.micro_batch} of {tf32.batch} images a forward",
-            "The whole batch fits." if whole else "The batch does not fit at once; its parts' "
+            "The whole batch fits."
+            if whole
+            else "The batch does not fit at once; its parts' "
             "gradients are added up, which gives the same result a little slower.",
             "nothing; bf16 or a larger card fits more",
-        )  # fmt: skip
+        )
     for name, places in speeds.waits.items():
         if places:
             section.say(
-                "LOOK", f"waiting, {name}", f"{len(places)} place(s): {'; '.join(places)}",
+                "LOOK",
+                f"waiting, {name}",
+                f"{len(places)} place(s): {'; '.join(places)}",
                 "There the host stops until the GPU is idle, at every step. Results are right; the "
                 "GPU stands still while the next step is prepared.",
                 "worth mending in the code named; matters most for small, fast steps",
-            )  # fmt: skip
+            )
     if speeds.waits and not any(speeds.waits.values()):
-        section.say("PASS", "waiting", f"none in a step of {', '.join(speeds.waits)}",
-                    "The host runs ahead of the GPU, which always has work.")  # fmt: skip
+        section.say(
+            "PASS",
+            "waiting",
+            f"none in a step of {', '.join(speeds.waits)}",
+            "The host runs ahead of the GPU, which always has work.",
+        )
 
 
 def measured_step(
-    cell: str, precision: Precision, subject: Subject, device: torch.device, how: Execution,
+    cell: str,
+    precision: Precision,
+    subject: Subject,
+    device: torch.device,
+    how: Execution,
     seconds: float,
-) -> StepSpeed:  # fmt: skip
+) -> StepSpeed:
     """Measure the steps of one network for about so many seconds."""
     found = StepSpeed(cell, precision, len(subject.batch.pixels))
     try:
@@ -243,8 +273,13 @@ def measured_step(
         count = max(1, min(MAX_STEPS, round(seconds / ROUNDS / run(1))))
         median = statistics.median(run(count) for _ in range(ROUNDS))
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-        return replace(found, micro_batch=step.micro_batch or 0, seconds=median, peak_bytes=peak,
-                       first_seconds=first)  # fmt: skip
+        return replace(
+            found,
+            micro_batch=step.micro_batch or 0,
+            seconds=median,
+            peak_bytes=peak,
+            first_seconds=first,
+        )
     except ForeseenError as error:  # too little memory
         return replace(found, failure=str(error))
     except Exception as error:  # whatever a driver may do
@@ -360,18 +395,21 @@ def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> Non
     )
     if not enough:
         section.say(
-            "LOOK", "the loader feeds this device: NO", found,
+            "LOOK",
+            "the loader feeds this device: NO",
+            found,
             "The GPU waits for pictures in its fastest trainings (one view, bare network); three "
             "views need a third of that.",
             "give the job more CPUs a GPU, or several trials no GPU each; --loader-workers N",
-        )  # fmt: skip
+        )
         return
     section.say(
         "PASS" if min(enough) <= default_workers else "LOOK",
         f"the loader feeds this device: yes, with {min(enough)} worker(s)",
-        f"{found}; by default there are {default_workers}", "Training is as fast as the GPU.",
+        f"{found}; by default there are {default_workers}",
+        "Training is as fast as the GPU.",
         f"give --loader-workers {min(enough)}",
-    )  # fmt: skip
+    )
 
 
 def loading_rate(loader: Loader, seconds: float) -> float:
@@ -430,10 +468,15 @@ def measure_inference(
     judge_inference(speeds, section)
     section.numbers |= {"speeds": speeds.inferred, "host_rate": speeds.host_rate}
     rows = [
-        (s.precision, str(s.at_once), f"{s.images_per_second:,.1f}", f"{s.largest_change:.1e}",
-         f"{s.mean_change:.1e}")
+        (
+            s.precision,
+            str(s.at_once),
+            f"{s.images_per_second:,.1f}",
+            f"{s.largest_change:.1e}",
+            f"{s.mean_change:.1e}",
+        )
         for s in speeds.inferred
-    ]  # fmt: skip
+    ]
     note = (
         f"F3 of preset {options.preset}, {len(samples)} {pictures.source}, all scales and flips, "
         "decoding included. Changes are against fp32, of CAMs in 0..1."
@@ -449,23 +492,25 @@ def judge_inference(speeds: Speeds, section: Section) -> None:
         if own:
             mean = max(s.mean_change for s in own)
             section.say(
-                "PASS" if mean <= limit else "LOOK", f"CAMs in {precision}",
+                "PASS" if mean <= limit else "LOOK",
+                f"CAMs in {precision}",
                 f"mean change {mean:.1e}, largest {max(s.largest_change for s in own):.1e} of a "
                 "CAM in 0..1",
                 "Maps of an untrained network; a threshold that decides pixels moves them by about "
                 "the mean.",
                 "score one training in both (labels.precision) before you use it",
-            )  # fmt: skip
+            )
     best = speeds.inference_rate(*PRECISIONS)
     if best and speeds.host_rate:
         slow = best > 0.7 * speeds.host_rate
         section.say(
-            "LOOK" if slow else "PASS", "the CPU's share of inference",
+            "LOOK" if slow else "PASS",
+            "the CPU's share of inference",
             f"decoding and scaling alone: {speeds.host_rate:,.0f} images/s; with the network: "
             f"{best:,.0f}",
             "The GPU waits for the CPU." if slow else "The network is what takes the time.",
             "run several trials a GPU; a faster precision will not help",
-        )  # fmt: skip
+        )
 
 
 def host_rate(samples: list[Sample], labels: LabelsConfig) -> float:
@@ -540,16 +585,20 @@ def _say_hours(hours: dict[str, Hours], section: Section) -> None:
     for precision, what in ((own, "as configured"), (best, "in the fastest numbers")):
         if precision in hours:
             section.say(
-                "INFO", f"Tables III to VI, {NUM_SEEDS} seeds, {what}",
+                "INFO",
+                f"Tables III to VI, {NUM_SEEDS} seeds, {what}",
                 f"{hours[precision].total:,.1f} hours on this card ({precision})",
                 "75 trainings and their scores, one after the other; no figure of the paper's "
                 "depends on it.",
-            )  # fmt: skip
+            )
     if any(found.bound_by_loading for found in hours.values()):
         section.say(
-            "LOOK", "pictures", "are loaded more slowly than some steps take them",
-            "The hours are those of the CPUs, in part.", "more CPUs a GPU; section 4",
-        )  # fmt: skip
+            "LOOK",
+            "pictures",
+            "are loaded more slowly than some steps take them",
+            "The hours are those of the CPUs, in part.",
+            "more CPUs a GPU; section 4",
+        )
     rows = [(p, f"{one.total:,.1f}", f"{one.inference:,.1f}") for p, one in hours.items()]
     note = (
         f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_SEEDS} x "

@@ -204,6 +204,10 @@ def find_pictures(options: Options) -> Pictures:
     if options.data is not None:
         return Pictures(VocDataset(options.data), are_drawn=False)
     counts = (24, 40, 4) if options.small else (60, 100, 4)
-    root = draw_voc(options.out / f"drawn_{sum(counts)}", num_train=counts[0],
-                    num_extra=counts[1], num_val=counts[2])  # fmt: skip
+    root = draw_voc(
+        options.out / f"drawn_{sum(counts)}",
+        num_train=counts[0],
+        num_extra=counts[1],
+        num_val=counts[2],
+    )
     return Pictures(VocDataset(root), are_drawn=True)

@@ -15,9 +15,17 @@ from wsss.data.voc import DataError
 from wsss.json_files import whole_or_absent
 
 BROKEN = (
-    OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, NotImplementedError,
-    RuntimeError, MemoryError, TypeError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    TypeError,
+)
 """What zipfile and NumPy raise for damaged archives of arrays."""
 
 

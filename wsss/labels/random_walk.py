@@ -88,9 +88,12 @@ def walk_cams(
 
 
 def walk_labels(
-    model: AffinityNet, images: Iterable[ImageCams], config: RandomWalkConfig, *,
+    model: AffinityNet,
+    images: Iterable[ImageCams],
+    config: RandomWalkConfig,
+    *,
     device: torch.device,
-) -> Iterator[ImageCams]:  # fmt: skip
+) -> Iterator[ImageCams]:
     """Yield each image's CAMs behind the random walk, in the form in which they came.
 
     Scoring and thresholding go on as with plain CAMs. The network sees each image once, at its own

@@ -54,9 +54,13 @@ def pull_products(
             gradients.append(torch.zeros_like(cams) if found is None else weight * found)
     cls, similarity, background = (gradient.detach().flatten() for gradient in gradients)
     pairs = (
-        (cls, cls), (similarity, similarity), (background, background),
-        (cls, similarity), (cls, background), (similarity, background),
-    )  # fmt: skip
+        (cls, cls),
+        (similarity, similarity),
+        (background, background),
+        (cls, similarity),
+        (cls, background),
+        (similarity, background),
+    )
     return torch.stack([first @ second for first, second in pairs])
 
 

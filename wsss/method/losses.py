@@ -108,9 +108,12 @@ def merged_cam(cams: Tensor, present: Tensor, transfer: TransferConfig) -> Tenso
 
 
 def similarity_loss(
-    original: Tensor, adjusted: list[Tensor], merged: Tensor, present: Tensor,
+    original: Tensor,
+    adjusted: list[Tensor],
+    merged: Tensor,
+    present: Tensor,
     transfer: TransferConfig,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """L_s: half the distances of the adjusted CAMs to M_o (Eq. 5), or to M^o (the prose of III-B).
 
     All maps [B, K, h, w], activated. One view gives its single term |M_o - M_e| or |M_o - M_d| in
@@ -135,9 +138,16 @@ def background_loss(
 
 
 def cam_losses(
-    logits: Tensor, cams: Tensor, targets: Tensor, views: ViewsConfig, transfer: TransferConfig,
-    *, over_classes: str = "mean", over_views: str = "mean", progress: float = 1.0,
-) -> CamLosses:  # fmt: skip
+    logits: Tensor,
+    cams: Tensor,
+    targets: Tensor,
+    views: ViewsConfig,
+    transfer: TransferConfig,
+    *,
+    over_classes: str = "mean",
+    over_views: str = "mean",
+    progress: float = 1.0,
+) -> CamLosses:
     """The total loss L = L_cls + lambda_s L_s + lambda_bs L_bs and its terms (Eq. 7).
 
     logits: [V, B, K] and raw cams: [V, B, K, h, w], views in the order original, enhanced,

@@ -87,9 +87,12 @@ def build_backbone(
     for stage in stages:
         fuse_conv_norm(stage)
     backbone = Backbone(
-        stages, channels, output_stride, last_stage_dilation=network.last_stage_dilation,
+        stages,
+        channels,
+        output_stride,
+        last_stage_dilation=network.last_stage_dilation,
         first_block_dilation=first_block_dilation,
-    )  # fmt: skip
+    )
     backbone.freeze(network.frozen_stages)
     return backbone
 
@@ -160,8 +163,7 @@ def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
     shortcut = None
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
         )
     return BasicBlock(in_channels, channels, stride, shortcut)
 

@@ -65,8 +65,13 @@ def conv_norm_relu(
     """Return a size-keeping (but for the stride) convolution, batch norm and ReLU."""
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(
-        in_channels, channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
+        in_channels,
+        channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
         bias=False,
-    )  # fmt: skip
+    )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(ConvNorm(conv, nn.BatchNorm2d(channels)), nn.ReLU(inplace=True))

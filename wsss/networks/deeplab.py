@@ -47,13 +47,17 @@ class DeepLab(nn.Module):
         self.num_labels = num_classes + 1
         self.frozen_norm = config.batch_norm == "frozen"
         network = NetworkConfig(
-            backbone=config.backbone, weights=config.weights, frozen_stages=config.frozen_stages,
+            backbone=config.backbone,
+            weights=config.weights,
+            frozen_stages=config.frozen_stages,
             last_stage_dilation=2,
-        )  # fmt: skip
+        )
         self.backbone = build_backbone(
-            network, weights_file, output_stride=config.output_stride,
+            network,
+            weights_file,
+            output_stride=config.output_stride,
             first_block_dilation=config.first_block_dilation,
-        )  # fmt: skip
+        )
         if self.frozen_norm:
             for norm in batch_norms(self.backbone):
                 norm.requires_grad_(requires_grad=False)

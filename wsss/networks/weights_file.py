@@ -38,15 +38,17 @@ class _Candidate:
 
     def misshapen(self, wanted: Mapping[str, Tensor]) -> list[str]:
         return [
-            key for key, tensor in wanted.items()
+            key
+            for key, tensor in wanted.items()
             if key in self.state and self.state[key].shape != tensor.shape
-        ]  # fmt: skip
+        ]
 
     def unusable(self, wanted: Mapping[str, Tensor]) -> list[str]:
         return [
-            key for key in wanted
+            key
+            for key in wanted
             if not self.state[key].is_floating_point() or not self.state[key].isfinite().all()
-        ]  # fmt: skip
+        ]
 
 
 def load_state_file(model: nn.Module, name: str, path: Path) -> None:
@@ -147,8 +149,10 @@ def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Itera
     for place, state in _dictionaries(found, (), MAX_WRAPPERS):
         prefixes = {
             key.removesuffix(anchor)
-            for key in state for anchor in (anchors[0], anchors[-1]) if _ends(key, anchor)
-        }  # fmt: skip
+            for key in state
+            for anchor in (anchors[0], anchors[-1])
+            if _ends(key, anchor)
+        }
         for prefix in sorted(prefixes):
             inside = {
                 key.removeprefix(prefix): tensor
@@ -184,8 +188,11 @@ def _difference(
     candidates: list[_Candidate], wanted: Mapping[str, Tensor], found: Mapping[Any, Any]
 ) -> str:
     """Return what keeps a file from fitting, and what it holds instead."""
-    held = [f"{' / '.join([*place, key])}" for place, tensors in
-            _dictionaries(found, (), MAX_WRAPPERS) for key in tensors]  # fmt: skip
+    held = [
+        f"{' / '.join([*place, key])}"
+        for place, tensors in _dictionaries(found, (), MAX_WRAPPERS)
+        for key in tensors
+    ]
     keys = ", ".join([*held[:NUM_NAMED], *(["..."] if len(held) > NUM_NAMED else [])])
     holds = (
         f"the file holds {len(held)} tensors: {printable(keys)[:MAX_QUOTED]}"
@@ -199,8 +206,9 @@ def _difference(
     missing, misshapen = (best.missing(wanted), best.misshapen(wanted)) if best else (wanted, [])
     faults = []
     if missing:
-        faults.append(f"{len(missing)} of {len(wanted)} tensors are missing, first "
-                      f"{next(iter(missing))}")  # fmt: skip
+        faults.append(
+            f"{len(missing)} of {len(wanted)} tensors are missing, first {next(iter(missing))}"
+        )
     if best and misshapen:
         key = misshapen[0]
         faults.append(

@@ -79,9 +79,14 @@ def train_affinity(
     `Training.run` raises.
     """
     training = affinity_training(
-        model, samples, label_maps, config, device=device, checkpoints=checkpoints,
+        model,
+        samples,
+        label_maps,
+        config,
+        device=device,
+        checkpoints=checkpoints,
         execution=execution,
-    )  # fmt: skip
+    )
     for found in training.run():
         loss, foreground, background, negative, share, _ = found.means()
         yield AffinityRecord(
@@ -116,22 +121,32 @@ def affinity_training(
     loader = loader_for(step, crops, config.batch_size, setting="random_walk.batch_size")
     num_iterations = config.epochs * loader.iterations
     return Training(
-        step, model, loader, num_iterations,
-        lambda iteration: lr_factor(iteration, num_iterations, train), checkpoints=checkpoints,
-    )  # fmt: skip
+        step,
+        model,
+        loader,
+        num_iterations,
+        lambda iteration: lr_factor(iteration, num_iterations, train),
+        checkpoints=checkpoints,
+    )
 
 
 def affinity_step(
-    model: AffinityNet, config: RandomWalkConfig, *, device: torch.device,
+    model: AffinityNet,
+    config: RandomWalkConfig,
+    *,
+    device: torch.device,
     execution: Execution | None = None,
-) -> Step:  # fmt: skip
+) -> Step:
     """Return the step of an affinity training, of AffinityObjective's terms; move `model` to it."""
     model.to(device).train()
     return Step(
-        model, AffinityObjective(config),
-        build_sgd(model.parameter_groups(), sgd_settings(config)), precision=config.precision,
-        process=Process(device=device), execution=execution,
-    )  # fmt: skip
+        model,
+        AffinityObjective(config),
+        build_sgd(model.parameter_groups(), sgd_settings(config)),
+        precision=config.precision,
+        process=Process(device=device),
+        execution=execution,
+    )
 
 
 class AffinityObjective:

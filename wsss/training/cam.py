@@ -122,9 +122,14 @@ def train_cam(
     and what `Training.run` raises.
     """
     training = cam_training(
-        model, config, samples, num_classes, process=process, checkpoints=checkpoints,
+        model,
+        config,
+        samples,
+        num_classes,
+        process=process,
+        checkpoints=checkpoints,
         execution=execution,
-    )  # fmt: skip
+    )
     prior = configured_prior(config, samples, num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
     for found in training.run(lambda step: watch.look(float(step.values[1]), step.iteration)):
@@ -176,24 +181,34 @@ def cam_training(
     loader = loader_for(step, crops, train.batch_size, setting="train.batch_size")
     num_iterations = train.epochs * loader.iterations
     return Training(
-        step, model, loader, num_iterations,
-        lambda iteration: lr_factor(iteration, num_iterations, train), checkpoints=checkpoints,
-    )  # fmt: skip
+        step,
+        model,
+        loader,
+        num_iterations,
+        lambda iteration: lr_factor(iteration, num_iterations, train),
+        checkpoints=checkpoints,
+    )
 
 
 def cam_step(
-    model: CamNet, config: RunConfig, *, process: Process | None = None,
+    model: CamNet,
+    config: RunConfig,
+    *,
+    process: Process | None = None,
     execution: Execution | None = None,
-) -> Step:  # fmt: skip
+) -> Step:
     """Return the step of a CAM training, whose terms CamObjective names; move `model` to it."""
     process = process or Process()
     model.to(process.device).train()
     return Step(
         AllViews(model),
         CamObjective(config, frozen_norm=model.frozen_norm, world_size=process.world_size),
-        build_sgd(model.parameter_groups(), config.train), precision=config.train.precision,
-        clip_norm=config.train.clip_norm, process=process, execution=execution,
-    )  # fmt: skip
+        build_sgd(model.parameter_groups(), config.train),
+        precision=config.train.precision,
+        clip_norm=config.train.clip_norm,
+        process=process,
+        execution=execution,
+    )
 
 
 class CamObjective:
@@ -245,18 +260,24 @@ class CamObjective:
     def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
         config = self.config
         return cam_losses(
-            logits, cams, targets, config.views, config.transfer,
-            over_classes=config.train.cls_reduction, over_views=config.train.cls_over_views,
+            logits,
+            cams,
+            targets,
+            config.views,
+            config.transfer,
+            over_classes=config.train.cls_reduction,
+            over_views=config.train.cls_over_views,
             progress=moment.progress,
-        )  # fmt: skip
+        )
 
     def _pull_products(self, cams: Tensor, targets: Tensor, moment: Moment) -> Tensor:
         transfer = self.config.transfer
         weight = transfer_weight(moment.progress, transfer)
         return pull_products(
-            cams, lambda given: self._losses(given.mean((3, 4)), given, targets, moment),
+            cams,
+            lambda given: self._losses(given.mean((3, 4)), given, targets, moment),
             (weight * transfer.lambda_s, weight * transfer.lambda_bs),
-        )  # fmt: skip
+        )
 
 
 class AllViews(nn.Module):
@@ -278,9 +299,10 @@ class AllViews(nn.Module):
         cams = torch.cat([part.cams for part in parts])
         pairs = [part.refinement for part in parts if part.refinement is not None]
         return CamOutput(
-            logits.unflatten(0, (num_views, batch)), cams.unflatten(0, (num_views, batch)),
+            logits.unflatten(0, (num_views, batch)),
+            cams.unflatten(0, (num_views, batch)),
             Refinement(*map(torch.cat, zip(*pairs, strict=True))) if pairs else None,
-        )  # fmt: skip
+        )
 
 
 def evenly_spread(num_items: int, count: int) -> list[int]:

@@ -109,8 +109,9 @@ class CheckpointFolder:
             except Exception as error:  # torch raises many kinds for a broken file
                 logger.warning(
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
-                    path, (str(error).splitlines() or [type(error).__name__])[0],
-                )  # fmt: skip
+                    path,
+                    (str(error).splitlines() or [type(error).__name__])[0],
+                )
                 model.load_state_dict(model_before)  # a file that fits in part leaves no trace
                 if optimizer is not None:
                     optimizer.load_state_dict(optimizer_before)

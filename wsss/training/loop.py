@@ -150,9 +150,15 @@ class Training:
     """
 
     def __init__(
-        self, step: "Step", model: nn.Module, loader: Loader, num_iterations: int,
-        lr_factor: Callable[[int], float], *, checkpoints: CheckpointFolder | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        step: "Step",
+        model: nn.Module,
+        loader: Loader,
+        num_iterations: int,
+        lr_factor: Callable[[int], float],
+        *,
+        checkpoints: CheckpointFolder | None = None,
+    ) -> None:
         self.step, self.model, self.loader, self.checkpoints = step, model, loader, checkpoints
         self.num_iterations, self.lr_factor = num_iterations, lr_factor
         self.process, self.optimizer = step.process, step.optimizer
@@ -274,10 +280,16 @@ class Step:
     """
 
     def __init__(
-        self, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, *,
-        precision: Precision, clip_norm: float | None = None, process: Process | None = None,
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision,
+        clip_norm: float | None = None,
+        process: Process | None = None,
         execution: Execution | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.process, self.execution = process or Process(), execution or Execution()
         self.network = self.process.wrap(network)
         self.objective, self.optimizer = objective, optimizer
@@ -408,10 +420,14 @@ def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Lo
     """Return the loader of a step's rank; `setting` is what the user knows the batch size as."""
     process = step.process
     return Loader(
-        crops, batch_size, setting=setting, rank=process.rank, world_size=process.world_size,
+        crops,
+        batch_size,
+        setting=setting,
+        rank=process.rank,
+        world_size=process.world_size,
         num_workers=num_loader_workers(step.execution, process.device),
         pin=process.device.type == "cuda",
-    )  # fmt: skip
+    )
 
 
 def num_loader_workers(execution: Execution, device: torch.device) -> int:

@@ -42,9 +42,12 @@ def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) 
             if parameters
         ]
     return torch.optim.SGD(
-        groups, lr=train.lr, momentum=momentum, nesterov=train.nesterov and momentum > 0,
+        groups,
+        lr=train.lr,
+        momentum=momentum,
+        nesterov=train.nesterov and momentum > 0,
         fused=True,  # one pass over each tensor; the same numbers
-    )  # fmt: skip
+    )
 
 
 def lr_factor(iteration: int, num_iterations: int, train: TrainConfig) -> float:

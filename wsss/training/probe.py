@@ -116,9 +116,8 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     samples, num_classes = dataset.samples(config.data.train_split), len(dataset.classes)
     model = build_cam_net(config, samples, num_classes, weights_file=options.weights_file)
     training = cam_training(
-        model, config, samples, num_classes, process=process,
-        execution=options.execution,
-    )  # fmt: skip
+        model, config, samples, num_classes, process=process, execution=options.execution
+    )
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
     taken = _Taken(watch)
     failure, diverged = "", False

@@ -78,9 +78,15 @@ def train_segmentation(
     model. Raises DataError for label maps that do not fit, and what `Training.run` raises.
     """
     training = segmentation_training(
-        model, config, samples, label_maps, num_classes, process=process,
-        checkpoints=checkpoints, execution=execution,
-    )  # fmt: skip
+        model,
+        config,
+        samples,
+        label_maps,
+        num_classes,
+        process=process,
+        checkpoints=checkpoints,
+        execution=execution,
+    )
     for found in training.run():
         loss, accuracy, norm = found.means()
         yield SegmentationRecord(
@@ -115,26 +121,36 @@ def segmentation_training(
     crops = LabelledCrops(samples, label_maps, num_classes, config)
     loader = loader_for(step, crops, config.batch_size, setting="batch_size")
     return Training(
-        step, model, loader, config.iterations, lambda iteration: poly_factor(iteration, config),
+        step,
+        model,
+        loader,
+        config.iterations,
+        lambda iteration: poly_factor(iteration, config),
         checkpoints=checkpoints,
-    )  # fmt: skip
+    )
 
 
 def segmentation_step(
-    model: DeepLab, config: DeepLabConfig, *, process: Process | None = None,
+    model: DeepLab,
+    config: DeepLabConfig,
+    *,
+    process: Process | None = None,
     execution: Execution | None = None,
-) -> Step:  # fmt: skip
+) -> Step:
     """Return the step of a DeepLab training, with SegmentationObjective's terms, and move `model`
     to its device.
     """
     process = process or Process()
     model.to(process.device).train()
     return Step(
-        model, SegmentationObjective(config, process, frozen_norm=model.frozen_norm),
+        model,
+        SegmentationObjective(config, process, frozen_norm=model.frozen_norm),
         build_optimizer(model, config),
-        precision=config.precision, clip_norm=config.clip_norm, process=process,
+        precision=config.precision,
+        clip_norm=config.clip_norm,
+        process=process,
         execution=execution,
-    )  # fmt: skip
+    )
 
 
 class SegmentationObjective:
@@ -226,8 +242,10 @@ def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
             for parameters, multiplier, decays in settings
             if parameters
         ],
-        lr=config.lr, momentum=config.momentum, fused=True,
-    )  # fmt: skip
+        lr=config.lr,
+        momentum=config.momentum,
+        fused=True,
+    )
 
 
 def load_trained(checkpoints: CheckpointFolder, config: DeepLabConfig, num_classes: int) -> DeepLab:

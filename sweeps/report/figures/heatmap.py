@@ -98,9 +98,12 @@ def heatmap(table: Map, *, name: str, title: str) -> str:
         figure.supxlabel(legend, x=0.01, ha="left", fontsize=FONT_SIZE - 1)
 
     return draw_svg(
-        draw, name=name, title=title, width=width,
+        draw,
+        name=name,
+        title=title,
+        width=width,
         height=layout[0] * _panel_height(rows, columns) + LINE_HEIGHT * num_lines(legend),
-    )  # fmt: skip
+    )
 
 
 def _panel_height(rows: list[str], columns: list[str]) -> float:
@@ -148,16 +151,27 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
             Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=(red, green, blue))
         )
         axes.text(
-            column, row, f"{value:.2f}", ha="center", va="center", color=ink,
-            fontsize=FONT_SIZE, fontweight="bold" if value == high else "normal",
-        )  # fmt: skip
+            column,
+            row,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=FONT_SIZE,
+            fontweight="bold" if value == high else "normal",
+        )
         if near[row, column]:
             axes.add_patch(
                 Rectangle(
-                    (column - 0.42, row - 0.39), 0.84, 0.78, facecolor="none", edgecolor=ink,
-                    linewidth=1.4, linestyle=(0, (3, 2)),
+                    (column - 0.42, row - 0.39),
+                    0.84,
+                    0.78,
+                    facecolor="none",
+                    edgecolor=ink,
+                    linewidth=1.4,
+                    linestyle=(0, (3, 2)),
                 )
-            )  # fmt: skip
+            )
 
 
 def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:

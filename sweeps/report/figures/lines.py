@@ -85,9 +85,12 @@ def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str,
         legend_below(figure, axes, explanation, labels)
 
     return draw_svg(
-        draw, name=name, title=title, width=WIDTH,
+        draw,
+        name=name,
+        title=title,
+        width=WIDTH,
         height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )  # fmt: skip
+    )
 
 
 def threshold_curves(
@@ -112,9 +115,14 @@ def threshold_curves(
             _draw_thresholds(axes, curve, line_style(index), MARKERS[index % len(MARKERS)], label)
         axes.axvline(fixed, color=INK, linewidth=1.2, dashes=(3, 3))
         axes.annotate(
-            f"fixed: {fixed:g}", (fixed, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", ha="center", va="bottom",
-        )  # fmt: skip
+            f"fixed: {fixed:g}",
+            (fixed, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+        )
         axes.set_xlabel("background threshold on the normalised CAM")
         axes.set_ylabel("pseudo-label mIoU (%)")
         axes.grid()
@@ -123,9 +131,12 @@ def threshold_curves(
         )
 
     return draw_svg(
-        draw, name=name, title=title, width=WIDTH,
+        draw,
+        name=name,
+        title=title,
+        width=WIDTH,
         height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )  # fmt: skip
+    )
 
 
 def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
@@ -149,15 +160,26 @@ def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
             common = min(map(len, curve.shares))
             mean = np.mean([seed[:common] for seed in curve.shares], axis=0)
             axes.plot(
-                _epochs(mean), _percent(mean), color=colour, dashes=dashes, linewidth=2.2,
-                marker="o", markersize=4, label=label,
-            )  # fmt: skip
+                _epochs(mean),
+                _percent(mean),
+                color=colour,
+                dashes=dashes,
+                linewidth=2.2,
+                marker="o",
+                markersize=4,
+                label=label,
+            )
         limit = [1 + longest / 2, longest + 0.5]
         axes.plot(limit, [100 * MAX_DEAD] * 2, color=INK, linewidth=1.2, dashes=(3, 3))
         axes.annotate(
-            f"limit: {100 * MAX_DEAD:g} %", (1, 100 * MAX_DEAD), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
-        )  # fmt: skip
+            f"limit: {100 * MAX_DEAD:g} %",
+            (1, 100 * MAX_DEAD),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+        )
         axes.set_xlim(0.5, longest + 0.5)
         axes.set_ylim(0, 104)  # a line at 100 % is seen
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -167,9 +189,12 @@ def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
         legend_below(figure, axes, "pale: a seed; strong: their mean", labels)
 
     return draw_svg(
-        draw, name=name, title=title, width=WIDTH,
+        draw,
+        name=name,
+        title=title,
+        width=WIDTH,
         height=300 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )  # fmt: skip
+    )
 
 
 def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
@@ -254,9 +279,16 @@ def _draw_thresholds(
     colour, dashes = style
     best = [int(np.nanargmax(curve.miou))] if np.isfinite(curve.miou).any() else []
     axes.plot(
-        curve.thresholds, curve.miou, color=colour, dashes=dashes, linewidth=2, marker=marker,
-        markersize=8, markevery=best, label=label,
-    )  # fmt: skip
+        curve.thresholds,
+        curve.miou,
+        color=colour,
+        dashes=dashes,
+        linewidth=2,
+        marker=marker,
+        markersize=8,
+        markevery=best,
+        label=label,
+    )
 
 
 def _peaks(values: NDArray[np.float64], num_points: int) -> NDArray[np.intp]:

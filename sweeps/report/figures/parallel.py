@@ -106,6 +106,11 @@ def _number(axes: Axes, at: int, setting: Setting) -> None:
     for place, value in kept.items():
         text = setting.labels[round(value)] if setting.labels else f"{value:.4g}"
         axes.annotate(
-            text, (at, place), xytext=(4 * side, 0), textcoords="offset points", va="center",
-            ha="left" if side > 0 else "right", fontsize=FONT_SIZE - 2,
-        )  # fmt: skip
+            text,
+            (at, place),
+            xytext=(4 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            fontsize=FONT_SIZE - 2,
+        )

@@ -69,9 +69,8 @@ def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(
-            1, 2 if apart else 1, sharey=True, squeeze=False,
-            width_ratios=(2, 1) if apart else (1,),
-        )[0]  # fmt: skip
+            1, 2 if apart else 1, sharey=True, squeeze=False, width_ratios=(2, 1) if apart else (1,)
+        )[0]
         label_rows(panels[0], labels)
         for index, cell in enumerate(cells):
             _dots(panels[0], index, cell.values, cell.low, cell.high)
@@ -176,9 +175,14 @@ def per_class_differences(
 
 
 _DOT: dict[str, Any] = {
-    "marker": "o", "linestyle": "none", "markersize": 6, "markerfacecolor": MEASURED,
-    "markeredgecolor": INK, "markeredgewidth": 0.7, "zorder": 3,
-}  # fmt: skip
+    "marker": "o",
+    "linestyle": "none",
+    "markersize": 6,
+    "markerfacecolor": MEASURED,
+    "markeredgecolor": INK,
+    "markeredgewidth": 0.7,
+    "zorder": 3,
+}
 _BAR: dict[str, Any] = {
     "marker": "s",
     "linestyle": "none",
@@ -187,17 +191,30 @@ _BAR: dict[str, Any] = {
     "alpha": 0.45,
 }
 _TICK: dict[str, Any] = {
-    "marker": "|", "linestyle": "none", "markersize": 15, "markeredgewidth": 2.4, "color": INK,
+    "marker": "|",
+    "linestyle": "none",
+    "markersize": 15,
+    "markeredgewidth": 2.4,
+    "color": INK,
     "zorder": 4,
-}  # fmt: skip
+}
 _DIAMOND: dict[str, Any] = {
-    "marker": "D", "linestyle": "none", "markersize": 8, "markerfacecolor": "none",
-    "markeredgecolor": PAPER, "markeredgewidth": 1.8, "zorder": 5,
-}  # fmt: skip
+    "marker": "D",
+    "linestyle": "none",
+    "markersize": 8,
+    "markerfacecolor": "none",
+    "markeredgecolor": PAPER,
+    "markeredgewidth": 1.8,
+    "zorder": 5,
+}
 _INTERVAL: dict[str, Any] = {
-    "color": INK, "linewidth": 1.6, "marker": "|", "markersize": 6, "markeredgewidth": 1.2,
+    "color": INK,
+    "linewidth": 1.6,
+    "marker": "|",
+    "markersize": 6,
+    "markeredgewidth": 1.2,
     "zorder": 2.5,
-}  # fmt: skip
+}
 
 
 def _dots(
@@ -235,9 +252,16 @@ def _interval(axes: Axes, row: int, low: float, high: float) -> None:
 def _missing(axes: Axes, row: int, word: str = "missing") -> None:
     """Say in the middle of a row that it has no value."""
     axes.text(
-        0.5, row, word, transform=axes.get_yaxis_transform(), ha="center", va="center",
-        fontsize=FONT_SIZE - 1, fontstyle="italic", alpha=0.75,
-    )  # fmt: skip
+        0.5,
+        row,
+        word,
+        transform=axes.get_yaxis_transform(),
+        ha="center",
+        va="center",
+        fontsize=FONT_SIZE - 1,
+        fontstyle="italic",
+        alpha=0.75,
+    )
 
 
 def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
@@ -262,6 +286,10 @@ def _key(style: dict[str, Any], label: str) -> Line2D:
 
 def _legend(figure: Figure, handles: list[Line2D]) -> None:
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), fontsize=FONT_SIZE - 1,
-        handletextpad=0.4, columnspacing=1.4,
-    )  # fmt: skip
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=FONT_SIZE - 1,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )

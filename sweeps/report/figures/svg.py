@@ -130,9 +130,13 @@ def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]
     """Put the legend below the axes, where it hides nothing, and a line which explains it."""
     if labels:
         figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside lower left", handlelength=3.6,
-            title=explanation, alignment="left", title_fontsize=FONT_SIZE - 1,
-        )  # fmt: skip
+            *axes.get_legend_handles_labels(),
+            loc="outside lower left",
+            handlelength=3.6,
+            title=explanation,
+            alignment="left",
+            title_fontsize=FONT_SIZE - 1,
+        )
 
 
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:

@@ -17,9 +17,11 @@ def answer(report: HeadlineReport) -> Strip:
     missing = sum(row.miou is None for row in report.networks)
     lacking = f" {counted(missing, 'network')} missing." if missing else ""
     return Strip(
-        f"Does the paper's headline hold{place}?", f"Cannot tell: {_why(report)}.{lacking}", "open",
+        f"Does the paper's headline hold{place}?",
+        f"Cannot tell: {_why(report)}.{lacking}",
+        "open",
         report.command,
-    )  # fmt: skip
+    )
 
 
 def _why(report: HeadlineReport) -> str:

@@ -56,10 +56,26 @@ _LABELS = (
     Column("pixel masks", align="left", wraps=True, formats=_FILES),
 )
 _RECORD = (
-    "table", "origin", "method", "publication", "backbone", "supervision", "split", "quantity",
-    "percent", "pixel_masks", "images", "cell", "preset", "data", "train_images", "iterations",
-    "rng_seed", "prediction_id", "small_scale",
-)  # fmt: skip
+    "table",
+    "origin",
+    "method",
+    "publication",
+    "backbone",
+    "supervision",
+    "split",
+    "quantity",
+    "percent",
+    "pixel_masks",
+    "images",
+    "cell",
+    "preset",
+    "data",
+    "train_images",
+    "iterations",
+    "rng_seed",
+    "prediction_id",
+    "small_scale",
+)
 
 
 def headline_document(report: HeadlineReport) -> Document:
@@ -94,8 +110,7 @@ def headline_document(report: HeadlineReport) -> Document:
             Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
         ),
         records=Records(
-            _RECORD,
-            tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report)),
+            _RECORD, tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report))
         ),
         mark=report.scale.word,
     )
@@ -135,33 +150,44 @@ def _table_i(report: HeadlineReport) -> Section:
         Row(
             (row.name,),
             (
-                _miou_on_split(report, row), _test_entry(row), row.backbone, row.supervision, DASH,
+                _miou_on_split(report, row),
+                _test_entry(row),
+                row.backbone,
+                row.supervision,
+                DASH,
                 row.saw,
             ),
             strong=True,
         )
         for row in report.networks
-    )  # fmt: skip
+    )
     printed = tuple(
         Row(
             (OURS_IN_FULL if row.method == OURS else row.method,),
             (
-                f"{row.val:.1f}", f"{row.test:.1f}", row.backbone,
+                f"{row.val:.1f}",
+                f"{row.test:.1f}",
+                row.backbone,
                 SALIENCY if row.saliency else IMAGE_LABELS,
-                "TCSVT24" if row.method == OURS else row.publication, "not stated",
+                "TCSVT24" if row.method == OURS else row.publication,
+                "not stated",
             ),
             strong=row.method == OURS,
             faint=report.scale.other_classes,
             formats=ALL if row.method == OURS else _FILES,
         )
         for row in TABLE_I
-    )  # fmt: skip
+    )
     groups = RowGroup(MEASURED, measured), RowGroup(PRINTED, printed)
     grid = Grid("Table I", ("method",), _TABLE_I, groups, group_name="origin", style="numbers")
     return Section(
-        "Table I. Segmentation mIoU (%)", "Table I", "table-I",
-        (grid, *_below(report, report.network_scale)), "I", "Segmentation mIoU in percent.",
-    )  # fmt: skip
+        "Table I. Segmentation mIoU (%)",
+        "Table I",
+        "table-I",
+        (grid, *_below(report, report.network_scale)),
+        "I",
+        "Segmentation mIoU in percent.",
+    )
 
 
 def _miou_on_split(report: HeadlineReport, row: NetworkRow) -> str:
@@ -204,14 +230,17 @@ def _table_ii(report: HeadlineReport) -> Section:
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
     other = "The data set has other classes than VOC, so the paper's rows have no place here."
     return Section(
-        f"Table II. IoU per class (%), {report.split}", "Table II", "table-II",
+        f"Table II. IoU per class (%), {report.split}",
+        "Table II",
+        "table-II",
         (
             grid,
             *(() if not report.scale.other_classes else (Text(other, "soft"),)),
             *_below(report, report.network_scale),
         ),
-        "II", f"IoU per class in percent, {report.split}.",
-    )  # fmt: skip
+        "II",
+        f"IoU per class in percent, {report.split}.",
+    )
 
 
 def _iou(row: NetworkRow, name: str) -> str:
@@ -225,12 +254,15 @@ def _labels(report: HeadlineReport) -> Section:
         Row(
             (row.name,),
             (
-                number(row.miou), signed(row.gain), number(row.pixel_accuracy),
-                str(row.num_images) if row.num_images else DASH, row.saw,
+                number(row.miou),
+                signed(row.gain),
+                number(row.pixel_accuracy),
+                str(row.num_images) if row.num_images else DASH,
+                row.saw,
             ),
         )
         for row in report.labels
-    ]  # fmt: skip
+    ]
     if report.labels_paper is not None:
         name = f"paper, {report.headline.cell} ({PRINTED})"
         entries = (number(report.labels_paper), DASH, DASH, DASH, "not stated")
@@ -242,10 +274,13 @@ def _labels(report: HeadlineReport) -> Section:
         f"{split}; mIoU in percent."
     )
     return Section(
-        "Labels of training images, before and behind refinement", "Labels", "labels",
-        (Text(about), grid, *_below(report, report.label_scale)), "L",
+        "Labels of training images, before and behind refinement",
+        "Labels",
+        "labels",
+        (Text(about), grid, *_below(report, report.label_scale)),
+        "L",
         "Labels of training images before and behind refinement, percent.",
-    )  # fmt: skip
+    )
 
 
 def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
@@ -275,44 +310,67 @@ def _records(report: HeadlineReport) -> Iterator[Line]:
     common = _common(report)
     for row in report.networks:
         line = common | {
-            "origin": MEASURED, "method": row.name, "backbone": row.backbone,
-            "supervision": row.supervision, "split": report.split, "pixel_masks": row.saw,
-            "images": row.num_images, "prediction_id": dict(row.ids)["prediction"],
-        }  # fmt: skip
+            "origin": MEASURED,
+            "method": row.name,
+            "backbone": row.backbone,
+            "supervision": row.supervision,
+            "split": report.split,
+            "pixel_masks": row.saw,
+            "images": row.num_images,
+            "prediction_id": dict(row.ids)["prediction"],
+        }
         yield line | {"table": "I", "quantity": "mIoU", "percent": row.miou}
         for name in report.class_names:
             yield line | {"table": "II", "quantity": name, "percent": row.ious.get(name)}
     for label in report.labels:
         yield common | {
-            "table": "labels", "origin": MEASURED, "method": label.name, "quantity": "mIoU",
-            "split": report.headline.sweep.base.data.eval_split, "percent": label.miou,
-            "supervision": IMAGE_LABELS, "pixel_masks": label.saw, "images": label.num_images,
-        }  # fmt: skip
+            "table": "labels",
+            "origin": MEASURED,
+            "method": label.name,
+            "quantity": "mIoU",
+            "split": report.headline.sweep.base.data.eval_split,
+            "percent": label.miou,
+            "supervision": IMAGE_LABELS,
+            "pixel_masks": label.saw,
+            "images": label.num_images,
+        }
 
 
 def _printed_records(report: HeadlineReport) -> Iterator[Line]:
     for row in TABLE_I:
         for split, value in (("val", row.val), ("test", row.test)):
             yield {
-                "table": "I", "origin": PRINTED, "method": row.method,
-                "publication": row.publication, "backbone": row.backbone,
-                "supervision": SALIENCY if row.saliency else IMAGE_LABELS, "split": split,
-                "quantity": "mIoU", "percent": value,
-            }  # fmt: skip
+                "table": "I",
+                "origin": PRINTED,
+                "method": row.method,
+                "publication": row.publication,
+                "backbone": row.backbone,
+                "supervision": SALIENCY if row.saliency else IMAGE_LABELS,
+                "split": split,
+                "quantity": "mIoU",
+                "percent": value,
+            }
     for classes in TABLE_II if not report.scale.other_classes else ():
         ious = zip(report.class_names, classes.ious, strict=True)
         for name, value in (*ious, ("mIoU", classes.printed_mean)):
             yield {
-                "table": "II", "origin": PRINTED, "method": classes.method, "split": "val",
-                "quantity": name, "percent": value,
-            }  # fmt: skip
+                "table": "II",
+                "origin": PRINTED,
+                "method": classes.method,
+                "split": "val",
+                "quantity": name,
+                "percent": value,
+            }
 
 
 def _common(report: HeadlineReport) -> Line:
     sweep, segmentation = report.headline.sweep, report.headline.chains[0].segmentation
     return {
-        "cell": report.headline.cell, "preset": sweep.preset,
+        "cell": report.headline.cell,
+        "preset": sweep.preset,
         "data": f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
-        "train_images": sweep.num_train_images, "iterations": segmentation.iterations,
-        "rng_seed": segmentation.rng_seed, "small_scale": "yes" if report.scale.marks else "no",
-    }  # fmt: skip
+        "train_images": sweep.num_train_images,
+        "iterations": segmentation.iterations,
+        "rng_seed": segmentation.rng_seed,
+        "small_scale": "yes" if report.scale.marks else "no",
+    }

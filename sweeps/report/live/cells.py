@@ -10,9 +10,17 @@ from sweeps.report.document import Records
 from sweeps.store.store import Store
 
 COLUMNS = (
-    "table", "cell", "labels", "measure", "paper_miou", "mean_miou", "sd_over_seeds", "seeds",
-    "planned_seeds", "state",
-)  # fmt: skip
+    "table",
+    "cell",
+    "labels",
+    "measure",
+    "paper_miou",
+    "mean_miou",
+    "sd_over_seeds",
+    "seeds",
+    "planned_seeds",
+    "state",
+)
 """As the report's CSV file names them, and the state. mIoU in percent."""
 
 
@@ -45,9 +53,12 @@ def _outcome(trials: Sequence[TrialState]) -> tuple[object, ...]:
     """Return mean and sample SD over seeds, seeds finished and planned, and the state."""
     mious = [trial.miou_fixed for trial in trials if trial.miou_fixed is not None]
     return (
-        fmean(mious) if mious else None, stdev(mious) if len(mious) > 1 else None,
-        len(mious), len(trials), _state({trial.status for trial in trials}),
-    )  # fmt: skip
+        fmean(mious) if mious else None,
+        stdev(mious) if len(mious) > 1 else None,
+        len(mious),
+        len(trials),
+        _state({trial.status for trial in trials}),
+    )
 
 
 def _state(statuses: set[str]) -> str:

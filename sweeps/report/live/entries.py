@@ -49,6 +49,11 @@ def _line(entry: Entry) -> tuple[str, ...]:
     recipe = "" if entry.recipe in ("", "default") else f" {entry.recipe}"
     done = f"{entry.done}" if entry.total is None else f"{entry.done}/{entry.total}"
     return (
-        printable(name), entry.data, f"{entry.preset}{recipe}", done, entry.best,
-        number(entry.best_miou), age,
-    )  # fmt: skip
+        printable(name),
+        entry.data,
+        f"{entry.preset}{recipe}",
+        done,
+        entry.best,
+        number(entry.best_miou),
+        age,
+    )

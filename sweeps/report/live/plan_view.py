@@ -70,10 +70,12 @@ class PlanView:
             configs = sum(any(t.run_id in trials for t in found) for found in self.plan.configs)
             counts = Counter(self.states[run_id].status for run_id in trials)
             grid.add_row(
-                table.name, str(len(references)), str(configs),
+                table.name,
+                str(len(references)),
+                str(configs),
                 *(str(counts[status] or "") for status in shown),
                 _time_left(tuple(trials.values()), self.cost),
-            )  # fmt: skip
+            )
         return Fitted(grid, num_labels=1)
 
     def totals(self) -> str:

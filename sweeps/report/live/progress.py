@@ -39,9 +39,8 @@ class Board:
         self.progress_at_start = self.total_progress()
         if self.console.is_interactive:  # a dumb terminal is none
             self.live = Live(
-                get_renderable=self.view, console=self.console, refresh_per_second=2,
-                transient=True,
-            )  # fmt: skip
+                get_renderable=self.view, console=self.console, refresh_per_second=2, transient=True
+            )
             self.live.start()
         return self
 

@@ -19,9 +19,12 @@ CAVEAT = (
 )
 
 MARKS = {
-    "finished": "", "stopped": "stopped", "diverged": "diverged", "not learning": "not learning",
+    "finished": "",
+    "stopped": "stopped",
+    "diverged": "diverged",
+    "not learning": "not learning",
     "error": "failed",
-}  # fmt: skip
+}
 
 
 def print_search(console: Console, search: Search, history: History) -> None:
@@ -50,11 +53,15 @@ def _records(search: Search, history: History) -> Records:
     held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
     rows = tuple(
         (
-            trial.number, trial.status, trial.last_epoch, trial.objective,
-            held_out.get(trial.cam_id, {}).get("held_out"), *map(trial.settings.get, keys),
+            trial.number,
+            trial.status,
+            trial.last_epoch,
+            trial.objective,
+            held_out.get(trial.cam_id, {}).get("held_out"),
+            *map(trial.settings.get, keys),
         )
         for trial in history.trials()
-    )  # fmt: skip
+    )
     columns = ("trial", "status", "epochs", "search_half_miou", "held_out_miou", *keys)
     return Records(columns, rows)
 

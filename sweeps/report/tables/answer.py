@@ -21,14 +21,18 @@ MOST_SEEDS = 20
 """More seeds than this are not proposed."""
 
 HERE = {
-    Word.REPRODUCED: "in agreement here", Word.TREND_ONLY: "same sign here",
-    Word.NOT_REPRODUCED: "in conflict here", Word.NOT_RESOLVABLE: "not resolvable",
-}  # fmt: skip
+    Word.REPRODUCED: "in agreement here",
+    Word.TREND_ONLY: "same sign here",
+    Word.NOT_REPRODUCED: "in conflict here",
+    Word.NOT_RESOLVABLE: "not resolvable",
+}
 """What verdicts are called that are no check of the paper."""
 TONES: dict[Word, BadgeTone] = {
-    Word.REPRODUCED: "good", Word.TREND_ONLY: "fair", Word.NOT_REPRODUCED: "bad",
+    Word.REPRODUCED: "good",
+    Word.TREND_ONLY: "fair",
+    Word.NOT_REPRODUCED: "bad",
     Word.NOT_RESOLVABLE: "open",
-}  # fmt: skip
+}
 
 _Said = tuple[str, BadgeTone]
 _NOTHING: _Said = ("nothing measured yet", "open")

@@ -264,10 +264,7 @@ def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ..
     """Return what the head of a report says of where its numbers come from."""
     known = dict(provenance)
     kept = (("code", "code_version"), ("device", "device"))
-    return (
-        *((name, known[key]) for name, key in kept if key in known),
-        ("paper", CITATION),
-    )
+    return (*((name, known[key]) for name, key in kept if key in known), ("paper", CITATION))
 
 
 def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:

@@ -38,7 +38,13 @@ def compare_classes(
     )
     names = np.array(["background", *metrics["classes"]])
     return ClassComparison(
-        best=best.reference, baseline=baseline, num_seeds=len(seeds),
-        names=tuple(names[occurs].tolist()), absent=tuple(names[~occurs].tolist()),
-        ours=ours[0, occurs], theirs=theirs[0, occurs], low=low, high=high,
-    )  # fmt: skip
+        best=best.reference,
+        baseline=baseline,
+        num_seeds=len(seeds),
+        names=tuple(names[occurs].tolist()),
+        absent=tuple(names[~occurs].tolist()),
+        ours=ours[0, occurs],
+        theirs=theirs[0, occurs],
+        low=low,
+        high=high,
+    )

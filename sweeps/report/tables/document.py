@@ -80,15 +80,49 @@ _NUM_OF_LEVELS = 8
 _MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
 
 _RECORD = (
-    "table", "cell", "labels", "measure", "paper_miou", "mean_miou", "sd_over_seeds", "seeds",
-    "planned_seeds", "seed_low", "seed_high", "image_low", "image_high", "difference_to_paper",
-    "baseline", "paper_difference", "difference", "difference_sd", "difference_seed_low",
-    "difference_seed_high", "difference_image_low", "difference_image_high", "p_holm",
-    "seeds_to_resolve_paper", "verdict", "reason", "values", "run_ids", "failures", "seconds",
-    "preset", "data", "backbone", "train_images", "eval_images", "epochs", "small_scale",
+    "table",
+    "cell",
+    "labels",
+    "measure",
+    "paper_miou",
+    "mean_miou",
+    "sd_over_seeds",
+    "seeds",
+    "planned_seeds",
+    "seed_low",
+    "seed_high",
+    "image_low",
+    "image_high",
+    "difference_to_paper",
+    "baseline",
+    "paper_difference",
+    "difference",
+    "difference_sd",
+    "difference_seed_low",
+    "difference_seed_high",
+    "difference_image_low",
+    "difference_image_high",
+    "p_holm",
+    "seeds_to_resolve_paper",
+    "verdict",
+    "reason",
+    "values",
+    "run_ids",
+    "failures",
+    "seconds",
+    "preset",
+    "data",
+    "backbone",
+    "train_images",
+    "eval_images",
+    "epochs",
+    "small_scale",
     *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
-    "level_or_shape", "level_or_shape_reason", "above_baseline_seeds", "above_baseline_images",
-)  # fmt: skip
+    "level_or_shape",
+    "level_or_shape_reason",
+    "above_baseline_seeds",
+    "above_baseline_images",
+)
 
 
 def write_report(sweep: Sweep, store: Store) -> Report:
@@ -338,17 +372,26 @@ def _classes(found: TableReport) -> tuple[Block, ...]:
     rows = tuple(
         Row((name,), (number(theirs), number(ours), signed(d), interval((low, high), sign=True)))
         for name, theirs, ours, d, low, high in zip(
-            classes.names, classes.theirs, classes.ours, differences, classes.low, classes.high,
+            classes.names,
+            classes.theirs,
+            classes.ours,
+            differences,
+            classes.low,
+            classes.high,
             strict=True,
         )
-    )  # fmt: skip
+    )
     columns = tuple(map(Column, (classes.baseline, classes.best, "difference", "95 % over images")))
     title = f"IoU per class: {classes.best} against {classes.baseline}"
     grid = Grid(title, ("class",), columns, in_one_group(rows), style="numbers")
     svg = per_class_differences(
-        classes.names, differences, classes.low, classes.high,
-        name=f"classes-{slug(found.table.name)}", title=title,
-    )  # fmt: skip
+        classes.names,
+        differences,
+        classes.low,
+        classes.high,
+        name=f"classes-{slug(found.table.name)}",
+        title=title,
+    )
     caption = (
         f"{classes.best}, the best measured, minus {classes.baseline}, in percentage points, mean "
         f"over {counted(classes.num_seeds, 'seed')}; bars: 95 % over images."
@@ -423,10 +466,8 @@ def _provenance_section(report: Report) -> Section:
         ("What the failures mean", ("failure", "meaning"), report.failure_meanings),
         ("Warnings", ("trial", "warning"), report.warnings),
         ("Costs", ("what", "how much"), report.costs),
-        (
-            "Provenance", ("what", "value"), report.provenance,
-        ),
-    )  # fmt: skip
+        ("Provenance", ("what", "value"), report.provenance),
+    )
     blocks: list[Block] = [] if report.failures else [Text("No trial failed.")]
     for title, header, rows in parts:
         if rows:
@@ -501,10 +542,19 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
     sweep, evidence = report.sweep, cell.evidence
     verdict = evidence.verdict if evidence else None
     return (
-        found.table.name, cell.reference, ", ".join(cell.labels), report.measure.value, cell.paper,
-        cell.mean, cell.sd, len(cell.values), cell.num_planned,
-        *(cell.seed_interval or (None, None)), *(cell.image_interval or (None, None)),
-        cell.to_paper, found.table.baseline,
+        found.table.name,
+        cell.reference,
+        ", ".join(cell.labels),
+        report.measure.value,
+        cell.paper,
+        cell.mean,
+        cell.sd,
+        len(cell.values),
+        cell.num_planned,
+        *(cell.seed_interval or (None, None)),
+        *(cell.image_interval or (None, None)),
+        cell.to_paper,
+        found.table.baseline,
         evidence.paper_difference if evidence else None,
         evidence.differences.mean if evidence else None,
         evidence.differences.sd if evidence else None,
@@ -512,17 +562,25 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         *(cell.image_difference or (None, None)),
         evidence.holm_p if evidence else None,
         evidence.seeds_needed if evidence else None,
-        verdict_word(found, cell), verdict.reason if verdict else "",
+        verdict_word(found, cell),
+        verdict.reason if verdict else "",
         _by_seed(cell.values),
         " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
-        "; ".join(cell.failures), round(cell.seconds, 1), sweep.preset,
-        f"{sweep.base.data.name} {sweep.base.data.fingerprint}", sweep.base.network.backbone,
-        sweep.num_train_images, sweep.num_eval_images, sweep.base.train.epochs,
+        "; ".join(cell.failures),
+        round(cell.seconds, 1),
+        sweep.preset,
+        f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
+        sweep.base.network.backbone,
+        sweep.num_train_images,
+        sweep.num_eval_images,
+        sweep.base.train.epochs,
         "yes" if report.scale.marks else "no",
         *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
-        level_word(found, cell), cell.level.reason if cell.level else "",
-        cell.better_over_seeds, cell.better_over_images,
-    )  # fmt: skip
+        level_word(found, cell),
+        cell.level.reason if cell.level else "",
+        cell.better_over_seeds,
+        cell.better_over_images,
+    )
 
 
 def _figures(values: dict[int, float]) -> tuple[float | None, float | None, str]:

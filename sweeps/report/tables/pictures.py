@@ -18,13 +18,7 @@ from sweeps.report.figures.lines import (
     threshold_curves,
 )
 from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
-from sweeps.report.figures.rows import (
-    DotRow,
-    OscillationRow,
-    cell_dots,
-    forest,
-    oscillation_bars,
-)
+from sweeps.report.figures.rows import DotRow, OscillationRow, cell_dots, forest, oscillation_bars
 from sweeps.report.figures.svg import slug
 from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
 from sweeps.report.tables.model import CellReport
@@ -106,17 +100,22 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
         Setting(table.column_name, columns, table.columns),
     ]
     svg = parallel_coordinates(
-        settings, means, score="mIoU (%)", name=_name(table, "parallel"),
+        settings,
+        means,
+        score="mIoU (%)",
+        name=_name(table, "parallel"),
         title=f"Table {table.name} by factor",
-    )  # fmt: skip
+    )
     caption = "A line per cell, by its mean mIoU: dark is low, yellow high, the highest is thick."
     pictures = [Picture("Cells by factor", caption, svg)]
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
         svg = explained_bars(
-            factor_shares(table, values), axis="share of the variance (%)",
-            name=_name(table, "importance"), title=f"What explains Table {table.name}",
-        )  # fmt: skip
+            factor_shares(table, values),
+            axis="share of the variance (%)",
+            name=_name(table, "importance"),
+            title=f"What explains Table {table.name}",
+        )
         caption = (
             "Sums of squares of the two-way analysis of variance, seeds as blocks. A share says "
             "nothing of chance; the first sentence under the table does."
@@ -164,11 +163,7 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
         )
         for cell in done
     ]
-    svg = cell_dots(
-        rows,
-        name=_name(table, "dots"),
-        title=f"Table {table.name}, seed by seed",
-    )
+    svg = cell_dots(rows, name=_name(table, "dots"), title=f"Table {table.name}, seed by seed")
     caption = "A dot per seed, the mean, its 95 % interval over seeds, and the paper's number."
     return Picture("Every training", caption, svg)
 
@@ -263,9 +258,11 @@ def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> P
         fixed = float(seen[0]["fixed_threshold"])
         curves.append(ThresholdCurve(label=cell.reference, thresholds=thresholds, miou=list(mean)))
     svg = threshold_curves(
-        curves, fixed=fixed, name=_name(table, "thresholds"),
+        curves,
+        fixed=fixed,
+        name=_name(table, "thresholds"),
         title=f"mIoU by background threshold, Table {table.name}",
-    )  # fmt: skip
+    )
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
         "order of rows depends on a threshold which the paper does not print."

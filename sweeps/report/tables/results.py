@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.evidence.image_counts import Threshold, load_image_counts
-from sweeps.evidence.images import (
-    ImageCounts,
-    Resamples,
-    argmax_stability_over_images,
-    percentiles,
-)
+from sweeps.evidence.images import ImageCounts, Resamples, argmax_stability_over_images, percentiles
 from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store

@@ -39,9 +39,14 @@ def run_headline(
     """
     with _crew(resources, console, label_workers) as crew:
         place = Place(
-            store, headline.sweep.data, headline.sweep.weights_file, resources.execution,
-            conduct, crew, Process(device=pick_device()),
-        )  # fmt: skip
+            store,
+            headline.sweep.data,
+            headline.sweep.weights_file,
+            resources.execution,
+            conduct,
+            crew,
+            Process(device=pick_device()),
+        )
         for chain in headline.chains:
             for target in targets(headline, chain):
                 _report(chain.name, complete(target, place), console)

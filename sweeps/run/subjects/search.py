@@ -286,9 +286,7 @@ class DrivenSearch(Subject):
         from sweeps.run.tune import Round
 
         # Not a part of the space, which Tune copies for each trial.
-        shared = {
-            "search": self.search, "place": self.place(resources), "cpus": resources.cpus,
-        }  # fmt: skip
+        shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}
         name = f"search-{self.search.name}"
         if self.history.missing(self.samples):
             draws = Draws(self.search, self.store, self.samples, self.share)
