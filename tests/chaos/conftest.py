@@ -7,6 +7,8 @@ from chaos_sweeps import command, run
 
 from wsss.data.drawn import draw_voc
 
+pytest.register_assert_rewrite("invariants")  # so that a failure shows what differs
+
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:

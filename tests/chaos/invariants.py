@@ -53,7 +53,7 @@ def assert_equal_tracking(broken: Path, unbroken: Path) -> None:
     ours, theirs = tracked(broken), tracked(unbroken)
     assert ours.keys() == theirs.keys()
     for name, run in ours.items():
-        assert run == theirs[name], name
+        assert {name: run} == {name: theirs[name]}
 
 
 def tracked(database: Path) -> dict[str, dict[str, Any]]:
