@@ -14,14 +14,14 @@ from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.figures.lines import DeadCurve, dead_curves
-from sweeps.report.html import html
+from sweeps.report.formats.html import html
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
-from sweeps.report.markdown import markdown
 from sweeps.report.tables import pictures
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
-from sweeps.report.write import as_text
 from sweeps.stages.stage import Place
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 from sweeps.cli import method
-from sweeps.cli.run_folder import Run
+from sweeps.cli.method.run_folder import Run
 from sweeps.plan.chain import ChainConfig
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
@@ -162,9 +162,9 @@ def test_pseudo_labels_learn_their_affinities_so(
     dataset = VocDataset(drawn)
     trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
     run = Run(tmp_path, small, drawn, None, dataset.classes, trained_on)
-    monkeypatch.setattr("sweeps.cli.run_folder.recall", lambda folder: run)
-    given("sweeps.cli.stages._refuse_unfinished")
-    calls = given("sweeps.cli.stages._complete")
+    monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
+    given("sweeps.cli.method.stages._refuse_unfinished")
+    calls = given("sweeps.cli.method.stages._complete")
     CliRunner().invoke(method.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
     assert calls[0][1].execution == ASKED
 

@@ -92,7 +92,7 @@ def test_a_sweep_is_planned_without_heavy_packages() -> None:
 
 
 def test_a_report_is_written_without_torch_ray_or_mlflow() -> None:
-    loaded = loaded_by("sweeps.report.tables.document", "sweeps.report.write")
+    loaded = loaded_by("sweeps.report.tables.document", "sweeps.report.formats.write")
     assert not loaded & {"torch", "ray", "mlflow", "statsmodels"}
 
 

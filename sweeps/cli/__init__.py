@@ -22,8 +22,8 @@ from sweeps.cli import (
     sweep,
     tracking,
 )
+from sweeps.cli.program import HELP, Command, Program
 from sweeps.cli.version import before_any_command
-from wsss.program import HELP, Command, Program
 
 PANELS = {
     "Tables": (

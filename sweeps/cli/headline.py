@@ -208,10 +208,10 @@ def _work(
     from rich.text import Text
 
     from sweeps.plan.headline import save_headline
+    from sweeps.report.formats.terminal import print_document
+    from sweeps.report.formats.write import write_document
     from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.document import headline_document
-    from sweeps.report.terminal import print_document
-    from sweeps.report.write import write_document
     from sweeps.run.driver import driving
     from sweeps.run.signals import as_ctrl_c, held_back
     from sweeps.run.subjects.headline import run_headline

@@ -169,7 +169,7 @@ def opened(place: str) -> "Store":
 
 def data_folder(data: str) -> Path:
     """Return the data set's folder; a drawn one is drawn first, unless it is there."""
-    from wsss.data.drawn import DRAWN, draw_voc
+    from wsss.data.drawn.folder import DRAWN, draw_voc
 
     if data not in DRAWN:
         return Path(data)
@@ -183,7 +183,7 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
     """Print a row per cell, for scripts: as JSON, or else as CSV."""
     import json
 
-    from sweeps.report.csv_file import records_text
+    from sweeps.report.formats.csv_file import records_text
     from sweeps.report.live import cells
 
     records = cells.cell_records(sweep, store)
@@ -202,7 +202,7 @@ def require_one_of(**given: bool) -> None:
 
 def default_preset(data: str) -> str:
     """Return the preset that suits a data set where none is named."""
-    from wsss.data.drawn import DRAWN
+    from wsss.data.drawn.folder import DRAWN
 
     return "tiny" if data in DRAWN else "short"
 
@@ -233,7 +233,7 @@ def say_labels_from_masks(report: "DataReport", split: str) -> None:
 
     Of a data set that was drawn nothing is said, as it is so on purpose.
     """
-    from wsss.data.drawn import RECORD
+    from wsss.data.drawn.folder import RECORD
 
     from_mask = report.labels_from_mask[split]
     if from_mask and not (report.root / RECORD).exists():

@@ -57,11 +57,11 @@ def report(
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep, report_folder, with_tables
+    from sweeps.report.formats.terminal import print_document
+    from sweeps.report.formats.write import write_document
     from sweeps.report.tables.build import build_report
     from sweeps.report.tables.document import sweep_document
     from sweeps.report.tables.model import Measure
-    from sweeps.report.terminal import print_document
-    from sweeps.report.write import write_document
     from sweeps.store.errors import FORBIDDEN
     from wsss.overrides import ConfigError
 

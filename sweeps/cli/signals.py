@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from sweeps.cli.program import Program
 from sweeps.run.signals import SIGNALS, handled
-from wsss.program import Program
 
 
 class EndedBySignals(Program):

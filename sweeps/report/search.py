@@ -7,8 +7,8 @@ from pathlib import Path
 from sweeps.plan.search import History, Search
 from sweeps.report.document import Format, Picture, Pictures, Section
 from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
+from sweeps.report.formats.write import write_document
 from sweeps.report.live.search_render import search_document
-from sweeps.report.write import write_document
 from wsss.printable import counted
 
 MIN_TRIALS = 5

@@ -11,7 +11,7 @@ from rich.text import Text
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.fitted import Fitted
+from sweeps.report.formats.fitted import Fitted
 from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store

@@ -6,9 +6,9 @@ from rich.console import Console
 
 from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
 from sweeps.report.document import DASH, Column, Document, Grid, Records, Row, RowGroup, Text
-from sweeps.report.terminal import print_document
+from sweeps.report.formats.terminal import print_document
+from sweeps.report.formats.write import as_text
 from sweeps.report.words import number
-from sweeps.report.write import as_text
 from wsss.identity import cam_id
 
 CAVEAT = (

@@ -14,7 +14,7 @@ from wsss.printable import printable, web_address
 def html(document: Document) -> str:
     """Return the page. All text from outside is escaped; only our own SVG is not."""
     environment = Environment(
-        loader=PackageLoader("sweeps.report", "."),
+        loader=PackageLoader("sweeps.report.formats", "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,

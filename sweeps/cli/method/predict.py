@@ -45,7 +45,7 @@ def predict(
     Pictures that cannot be read are named at the end, and the others are segmented. Exit code: 1 if
     there are any, 2 if nothing could be begun.
     """
-    from wsss.predict import Prediction, predict_images
+    from wsss.labels.predict import Prediction, predict_images
     from wsss.training.checkpoint import CheckpointFolder
     from wsss.training.segmentation import load_trained
 

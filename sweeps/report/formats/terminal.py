@@ -25,7 +25,7 @@ from sweeps.report.document import (
     flat,
     shown,
 )
-from sweeps.report.fitted import Fitted
+from sweeps.report.formats.fitted import Fitted
 from wsss.printable import printable
 
 GAP = (0, 1, 0, 0)

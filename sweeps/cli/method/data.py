@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.cli.program import Command
 from wsss.errors import explained
 from wsss.printable import one_line
-from wsss.program import Command
 
 if TYPE_CHECKING:
     from wsss.data.voc import VocDataset
@@ -33,7 +33,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""
-    from wsss.data.drawn import DRAWN, draw_voc
+    from wsss.data.drawn.folder import DRAWN, draw_voc
     from wsss.overrides import ConfigError
 
     with explained():
@@ -141,8 +141,8 @@ def prepare(
         from rich.console import Console
         from rich.progress import Progress
 
-        from wsss.data.archives import PrepareRequest
-        from wsss.data.prepare import prepare_voc
+        from wsss.data.prepare.archives import PrepareRequest
+        from wsss.data.prepare.assemble import prepare_voc
         from wsss.data.voc import DataError
 
         digests = {}
@@ -213,8 +213,8 @@ def import_(
         from rich.console import Console
         from rich.progress import Progress
 
-        from wsss.data.foreign import TableOptions
-        from wsss.data.import_voc import ImportRequest, import_voc
+        from wsss.data.importing.foreign import TableOptions
+        from wsss.data.importing.into_voc import ImportRequest, import_voc
         from wsss.data.voc import VocDataset
 
         request = ImportRequest(

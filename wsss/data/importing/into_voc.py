@@ -21,8 +21,9 @@ from rich.progress import Progress
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check import MAX_PROBLEMS
 from wsss.data.classes import CLASS_LIST, require_class_names
-from wsss.data.coco import draw_mask, read_coco, require_outlines
-from wsss.data.foreign import (
+from wsss.data.image import image_size
+from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
+from wsss.data.importing.foreign import (
     RECORD,
     Foreign,
     ForeignImage,
@@ -32,7 +33,6 @@ from wsss.data.foreign import (
     read_table,
     some,
 )
-from wsss.data.image import image_size
 from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, labels_of_mask
 from wsss.json_files import write_json

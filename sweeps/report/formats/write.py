@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.report.csv_file import csv_text
 from sweeps.report.document import Document
-from sweeps.report.html import html
-from sweeps.report.latex import latex, latex_tables
-from sweeps.report.markdown import markdown
-from sweeps.report.terminal import print_document
+from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.html import html
+from sweeps.report.formats.latex import latex, latex_tables
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.terminal import print_document
 from wsss.json_files import whole_or_absent
 
 TERMINAL_WIDTH = 120

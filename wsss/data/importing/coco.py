@@ -13,7 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.files import read_text
-from wsss.data.foreign import MAX_LABEL_BYTES, Foreign, ForeignImage, Pictures, Region, some
+from wsss.data.importing.foreign import (
+    MAX_LABEL_BYTES,
+    Foreign,
+    ForeignImage,
+    Pictures,
+    Region,
+    some,
+)
 from wsss.data.voc import DataError
 from wsss.printable import quoted
 

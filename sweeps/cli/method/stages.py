@@ -17,7 +17,7 @@ from wsss.printable import counted
 from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
-    from sweeps.cli.run_folder import Run
+    from sweeps.cli.method.run_folder import Run
     from sweeps.stages.labels import InferCams
     from sweeps.stages.stage import Crew, Place, Record
     from wsss.config import LabelsConfig
@@ -96,7 +96,7 @@ def infer(
 ) -> None:
     """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
     with explained():
-        from sweeps.cli.run_folder import recall
+        from sweeps.cli.method.run_folder import recall
         from sweeps.stages.labels import InferCams
         from wsss.segmentation_config import PseudoLabelConfig
 
@@ -120,7 +120,7 @@ def evaluate(
 ) -> None:
     """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
     with explained():
-        from sweeps.cli.run_folder import recall
+        from sweeps.cli.method.run_folder import recall
         from sweeps.stages.labels import InferCams
         from wsss.data.voc import VocDataset
         from wsss.evaluation.confusion import collect, threshold_grid
@@ -182,7 +182,7 @@ def pseudo_label(
     pair with 255 between -> (dense CRF or PAMR). Given again, it goes on with what is missing.
     """
     with explained():
-        from sweeps.cli.run_folder import recall
+        from sweeps.cli.method.run_folder import recall
         from sweeps.stages.labels import WriteLabels, label_score
         from wsss.data.check import require_batch
         from wsss.data.voc import VocDataset
@@ -246,7 +246,7 @@ def _configure(
     weights: str | None,
 ) -> "Run":
     """Return the training that the options name, its data set checked and named by its content."""
-    from sweeps.cli.run_folder import Run
+    from sweeps.cli.method.run_folder import Run
     from sweeps.plan.sweep import with_data
     from wsss.data.check import check_data_once, require_batch
     from wsss.data.voc import VocDataset

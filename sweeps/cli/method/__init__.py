@@ -9,13 +9,10 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli import stages
+from sweeps.cli.method import data, predict, settings, stages
+from sweeps.cli.program import HELP, Command
 from sweeps.cli.signals import EndedBySignals
 from sweeps.cli.version import before_any_command
-from wsss.data_cli import data_app
-from wsss.predict_cli import predict
-from wsss.program import HELP, Command
-from wsss.settings_cli import settings
 
 
 def gpu_check(
@@ -50,8 +47,8 @@ def gpu_check(
 
 PANELS = {
     "Training and CAMs": (stages.train_cam, stages.infer, stages.evaluate),
-    "Labels and segmentation": (stages.pseudo_label, predict),
-    "Before a run": (settings, gpu_check),
+    "Labels and segmentation": (stages.pseudo_label, predict.predict),
+    "Before a run": (settings.settings, gpu_check),
 }
 """Heading in the help -> its commands, in this order."""
 
@@ -67,4 +64,4 @@ app.callback()(before_any_command)
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(cls=Command, rich_help_panel=_panel)(_command)
-app.add_typer(data_app, name="data", rich_help_panel="Before a run")
+app.add_typer(data.data_app, name="data", rich_help_panel="Before a run")

@@ -15,7 +15,7 @@ from wsss.data.classes import IGNORE_INDEX
 from wsss.errors import ForeseenError
 
 if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
-    from wsss.data.drawing import Array, Drawing
+    from wsss.data.drawn.pictures import Array, Drawing
 
 DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 """Name of a drawn data set, as `--data` takes it -> its kind of pictures.
@@ -103,7 +103,7 @@ def _already_drawn(root: Path, record: dict[str, Any]) -> bool:
 
 
 def _draw(kind: str, rng_seed: int, image_index: int) -> "Drawing":
-    from wsss.data.drawing import draw_lamp_picture, draw_picture
+    from wsss.data.drawn.pictures import draw_lamp_picture, draw_picture
 
     if kind == "parts":
         return draw_picture(rng_seed=rng_seed, image_index=image_index)

@@ -17,7 +17,9 @@ from typing import Any
 
 from rich.progress import Progress
 
-from wsss.data.archives import (
+from wsss.data.building import alone, is_vacant, put_in_place, temporary
+from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
+from wsss.data.prepare.archives import (
     PrepareRequest,
     Source,
     check_digest_names,
@@ -26,9 +28,7 @@ from wsss.data.archives import (
     public_sources,
     require_space,
 )
-from wsss.data.building import alone, is_vacant, put_in_place, temporary
-from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
-from wsss.data.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
+from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
 from wsss.data.voc import DataError, VocDataset
 from wsss.json_files import write_json
 
