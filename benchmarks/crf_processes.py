@@ -15,7 +15,7 @@ from PIL import Image
 from ratios import faster
 
 from wsss.data.drawn.folder import draw_voc
-from wsss.labels.crf import crf_label
+from wsss.labels.refine.crf import crf_label
 from wsss.pool import pool_map
 from wsss.segmentation_config import CrfConfig
 

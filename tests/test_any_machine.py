@@ -17,7 +17,7 @@ from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray_here import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
 from wsss.errors import explained
-from wsss.paths import NO_HOME, PathError, cache_folder, expanded
+from wsss.files import NO_HOME, PathError, cache_folder, expanded
 
 SMALL = (
     "train.epochs=1",

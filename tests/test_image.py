@@ -21,7 +21,7 @@ from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, Sample
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
-from wsss.labels.random_walk import image_features
+from wsss.labels.refine.random_walk import image_features
 from wsss.labels.segment import segment_images
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.segmentation_config import DeepLabConfig

@@ -21,8 +21,8 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
 from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.store import Store, StoreError
+from wsss.files import whole_or_absent
 from wsss.identity import canonical_json
-from wsss.json_files import whole_or_absent
 
 DATE = (1980, 1, 1, 0, 0, 0)
 """Of every file: the earliest that a zip archive knows."""

@@ -6,12 +6,13 @@ import re
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from wsss.errors import ForeseenError, explained
-from wsss.paths import NO_HOME, expanded
+from wsss.files import NO_HOME, expanded
 from wsss.printable import SPELLED_OUT
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -156,3 +157,25 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
         return Path(expanded(str(value)))
     return expanded(value) if isinstance(value, str) else value
+
+
+def _show_version(context: typer.Context, wanted: bool) -> None:  # noqa: FBT001 - typer's order
+    if wanted:
+        from sweeps.store.code_version import code_version
+
+        print(f"{context.find_root().info_name} {code_version()}")
+        raise typer.Exit
+
+
+def before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="print release, commit and a digest of the sources",
+        ),
+    ] = False,
+) -> None:
+    """Take the options of the program itself."""

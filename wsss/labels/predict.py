@@ -16,7 +16,7 @@ from wsss.data.image import as_array, read_image
 from wsss.data.mask import write_label_png
 from wsss.data.transforms import resized
 from wsss.data.voc import DataError
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 from wsss.labels.segment import label_colours, segment_image, strongest_label
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig

@@ -1,6 +1,9 @@
 """The commands `wsss data ...`: a data set in VOC layout, prepared, imported, drawn or checked."""
 
+import json
 import os
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +14,8 @@ from wsss.errors import explained
 from wsss.printable import one_line
 
 if TYPE_CHECKING:
+    from wsss.data.check import DataReport
+    from wsss.data.check_splits import SplitCounts, SplitReport
     from wsss.data.voc import VocDataset
 
 data_app = typer.Typer(
@@ -19,6 +24,8 @@ data_app = typer.Typer(
 
 WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
+COLUMN = 18
+"""Characters of a column of the page."""
 
 
 @data_app.command(cls=Command)
@@ -82,7 +89,6 @@ def _check(
 ) -> None:
     """Check a data set and print its page. Raises DataError, or exits with 2, for problems."""
     from wsss.config import DataConfig
-    from wsss.data import check_page
     from wsss.data.check import check_data, in_few_lines
     from wsss.data.check_splits import split_report
     from wsss.data.voc import DataError
@@ -94,11 +100,11 @@ def _check(
     judged = scored or ([DataConfig().eval_split] if dataset.has_masks() else [])
     report = check_data(dataset, names, scored=judged, decode=decode)
     against = split_report(dataset, names if split else dataset.split_names())
-    problems = check_page.problems(report, against)
+    problems = _problems(report, against)
     if as_json:
-        print(check_page.as_json(report, against))
+        print(page_as_json(report, against))
         raise typer.Exit(2 if problems else 0)
-    print(check_page.page(report, against), flush=True)
+    print(page(report, against), flush=True)
     if problems:
         raise DataError(in_few_lines(problems, dataset.root))
     print("no problem found")
@@ -237,10 +243,60 @@ def import_(
 
 def _first_training(data: Path, num_images: int) -> str:
     """Return the command that trains on real pictures, its batch no larger than the data set."""
-    from wsss.commands import command
     from wsss.presets import SHORT
+    from wsss.printable import command
 
     words = ["train-cam", "--run", f"runs/{data.name}", "--data", data, "--preset", "short"]
     if num_images < SHORT.train.batch_size:
         words += ["--set", f"train.batch_size={num_images}"]
     return command("wsss", *words)
+
+
+def _problems(report: "DataReport", against: "SplitReport") -> list[str]:
+    """Return the problems of both checks, each once."""
+    return list(dict.fromkeys([*report.problems, *against.problems]))
+
+
+def page(report: "DataReport", against: "SplitReport") -> str:
+    """Return lines of text: classes by split, what the splits hold, and what stood out."""
+    splits = report.num_images
+    lines = [f"{one_line(str(report.root))}  [{report.fingerprint}]", ""]
+    if splits:
+        lines.append("images by their labels; share of the scored pixels by masks")
+        lines.append(_line("class", splits))
+    for index, name in enumerate(report.classes):
+        images = [counts[index] for counts in report.images_per_class.values()]
+        if any(images):
+            shares = [_share(c.pixels[index], c) for c in _counts(report, against)]
+            lines.append(_line(name, [f"{n}{s}" for n, s in zip(images, shares, strict=True)]))
+    if splits:
+        shares = [_share(c.background_pixels, c) for c in _counts(report, against)]
+        lines.append(_line("background", shares))
+        lines.append(_line("images", splits.values()))
+        lines.append(_line("with a mask", report.num_masks.values()))
+        lines.append(_line("labels from masks", report.labels_from_mask.values()))
+        lines.append(_line("pixels ignored", [c.ignored_pixels for c in _counts(report, against)]))
+    official = [split for split, whole in against.official.items() if whole]
+    lines += [f"VOC 2012's own list: {', '.join(official)}"] if official else []
+    return "\n".join([*lines, *(f"note: {note}" for note in [*report.notes, *against.notes])])
+
+
+def page_as_json(report: "DataReport", against: "SplitReport") -> str:
+    """Return what the page holds as one JSON object."""
+    found = {**asdict(report), "root": str(report.root), **asdict(against)}
+    found["notes"] = [*report.notes, *against.notes]
+    found["problems"] = _problems(report, against)
+    return json.dumps(found, indent=2)
+
+
+def _counts(report: "DataReport", against: "SplitReport") -> "list[SplitCounts]":
+    return [against.counts[split] for split in report.num_images]
+
+
+def _share(pixels: int, counts: "SplitCounts") -> str:
+    scored = counts.background_pixels + sum(counts.pixels)
+    return f" {100 * pixels / scored:6.2f} %" if scored else ""
+
+
+def _line(name: str, cells: Iterable[object]) -> str:
+    return f"{name:>{COLUMN}}" + "".join(f"{cell!s:>{COLUMN}}" for cell in cells)

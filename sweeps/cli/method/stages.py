@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import say_idle
-from wsss.commands import command
+from sweeps.cli.options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution, say_idle
 from wsss.errors import explained
-from wsss.printable import counted
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+from wsss.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.cli.method.run_folder import Run
@@ -72,7 +70,7 @@ def train_cam(
         from sweeps.stages.stage import Conduct, complete
         from sweeps.stages.train_cam import TrainCam
         from wsss.segmentation_config import PseudoLabelConfig
-        from wsss.training.prior import PriorLimits
+        from wsss.training.learning import PriorLimits
 
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         chosen = _configure(run, data, preset, recipe, config, settings, weights)

@@ -12,7 +12,7 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex, latex_tables
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.terminal import print_document
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 
 TERMINAL_WIDTH = 120
 """Characters a line of the text file: the widest table of the paper fits without a word cut."""

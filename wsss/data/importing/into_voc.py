@@ -35,7 +35,7 @@ from wsss.data.importing.foreign import (
 )
 from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, labels_of_mask
-from wsss.json_files import write_json
+from wsss.files import write_json
 from wsss.printable import counted, one_line
 
 VERSION = 1

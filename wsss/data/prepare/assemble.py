@@ -30,7 +30,7 @@ from wsss.data.prepare.archives import (
 )
 from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
 from wsss.data.voc import DataError, VocDataset
-from wsss.json_files import write_json
+from wsss.files import write_json
 
 MARKER = "prepared.json"
 VERSION = 1

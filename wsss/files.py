@@ -1,4 +1,4 @@
-"""Small JSON files, which are whole or absent."""
+"""Files which are whole or absent, and paths as a person gives them."""
 
 import json
 import os
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import ForeseenError
+
+NO_HOME = "/nonexistent"
+"""What HOME is set to where there is none, by an old custom: libraries insist on one."""
 
 
 class BrokenFileError(ForeseenError, ValueError):
@@ -45,3 +48,32 @@ def read_json(path: Path) -> Any:
         raise BrokenFileError(
             f"{path}: not JSON ({error}); delete the file to do the stage again"
         ) from None
+
+
+class PathError(ForeseenError):
+    """A path that leads nowhere; the message names it and the remedy."""
+
+
+def expanded(path: str) -> str:
+    """Return a path with `~` and `~name` replaced by the folder that they stand for.
+
+    A shell leaves `--out=~/x`, variables and quoted words as they are. Raises PathError if there is
+    no such user, or no home.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - of an unknown home, Path's raises
+    if path.startswith("~") and (found == path or found.startswith(NO_HOME)):
+        first = path.partition("/")[0]
+        why = "no home folder is known" if first == "~" else f"there is no user {first[1:]}"
+        raise PathError(f"{path}: {why}; write the folder in full, or ./{first} if it is called so")
+    return found
+
+
+def cache_folder() -> Path | None:
+    """Return the user's folder for what can be made again; None without a home.
+
+    XDG_CACHE_HOME, else ~/.cache.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
+    except PathError:
+        return None

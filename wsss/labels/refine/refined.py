@@ -16,9 +16,9 @@ from wsss.data.loading import read_rgb
 from wsss.data.mask import write_label_png
 from wsss.data.voc import Sample
 from wsss.labels.cam_files import cams_of
-from wsss.labels.crf import crf_label
-from wsss.labels.pamr import pamr_label
 from wsss.labels.pseudo_label import pseudo_label
+from wsss.labels.refine.crf import crf_label
+from wsss.labels.refine.pamr import pamr_label
 from wsss.segmentation_config import PseudoLabelConfig
 
 LabelOf = Callable[[float], NDArray[np.uint8]]

@@ -1,14 +1,22 @@
-"""The commands `sweeps list` and `sweeps rm`: what a store holds."""
+"""What a store holds: the commands list, rm, export, verify and ledger."""
 
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import StoreOption, leave_memory_to_the_system, opened, say
+from sweeps.cli.options import (
+    StoreOption,
+    SweepName,
+    data_folder,
+    leave_memory_to_the_system,
+    opened,
+    say,
+)
 from wsss.errors import explained
 
 if TYPE_CHECKING:
@@ -89,7 +97,7 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
     return tuple(busy)
 
 
-def list(
+def list_(
     store: StoreOption = "results",
     in_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
@@ -109,3 +117,78 @@ def list(
             print_entries(Console(), entries)
         else:
             print(f"{results.address}: no sweep, search or headline yet; `sweeps run` starts one")
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="the archive, e.g. V.zip", metavar="FILE")],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="tables to export; default: those of the sweep", metavar="[TABLE...]"),
+    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also the networks, which are large")
+    ] = False,
+) -> None:
+    """Write a sweep into one zip file: report, configurations, figures, counted pixels, versions.
+
+    `sweeps verify FILE` checks it on another machine. Unpacked, it is a store that `sweeps report`
+    and `sweeps table` read. It names folders and hosts as they were.
+    """
+    from sweeps.archive.write import export_sweep
+    from sweeps.plan.sweep import load_sweep, with_tables
+    from wsss.printable import counted
+
+    with explained():
+        results = opened(store)
+        found = with_tables(load_sweep(results, sweep), tables or ())
+        done = export_sweep(found, results, file, checkpoints=checkpoints)
+        size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
+        states = ", ".join(f"{count} {state}" for state, count in done.states.items())
+        print(f"{file}: {found.name}: {size}; trials: {states}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="what `sweeps export` wrote", metavar="FILE")],
+    data: Annotated[
+        str | None, typer.Option(help="folder of the data set, to see whether it is the same")
+    ] = None,
+) -> None:
+    """Check an archive of `sweeps export`: files, ids, figures, tables, and with --data the data.
+
+    Needs no store and trains nothing. Prints what was verified and what cannot be. Exit code 0: all
+    that was checked is right; 1: something is wrong; 2: not such an archive.
+    """
+    from sweeps.archive.verify import verify
+
+    with explained():
+        wrong = 0
+        for finding in verify(file, data_folder(data) if data else None):
+            print(f"{finding.kind:<6}{finding.text}", flush=True)
+            wrong += finding.kind == "wrong"
+        raise typer.Exit(1 if wrong else 0)
+
+
+def ledger(
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show what a sweep's trials have cost: useful, repeated and lost GPU-hours."""
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.live.account import as_json, print_account
+    from sweeps.store.attempts import read_book
+
+    with explained():
+        results = opened(store)
+        name = load_sweep(results, sweep).name
+        book = read_book(results, name)
+        if as_json_:
+            print(json.dumps({"sweep": name} | as_json(book)))
+        elif not book.attempts:
+            print(f"sweep {name}: no attempt is in its ledger yet")
+        else:
+            print_account(Console(), name, book)
