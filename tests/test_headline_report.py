@@ -24,9 +24,8 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import FORMATS
-from sweeps.report.headline.answer import answer
 from sweeps.report.headline.build import HeadlineReport, build_headline_report
-from sweeps.report.headline.document import headline_document
+from sweeps.report.headline.document import answer, headline_document
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.mask import write_label_png

@@ -21,7 +21,7 @@ DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 """Name of a drawn data set, as `--data` takes it -> its kind of pictures.
 
 parts: objects with a telling part; glare, dim: positive and negative control of the enhanced view
-(drawing.py).
+(pictures.py).
 """
 RECORD = "drawn.json"
 """File of a drawn data set that says how it was drawn."""

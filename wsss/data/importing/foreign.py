@@ -1,6 +1,6 @@
 """Pictures and image-level labels in other layouts: a table, or a folder per class.
 
-coco.py reads COCO's JSON; import_voc.py makes a data set of what was read.
+coco.py reads COCO's JSON; into_voc.py makes a data set of what was read.
 """
 
 import csv
