@@ -257,7 +257,7 @@ def slurm(
 
         cpus = cpus_per_node or 4 * max(1, gpus_per_node)
         wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
-        _check(given)
+        _require_runnable(given)
         asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
         check_fits(wanted, asked.demand)
         write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
@@ -266,7 +266,7 @@ def slurm(
         print(f"then follow it with: squeue --me, and {follow}")
 
 
-def _check(given: dict[str, Any]) -> None:
+def _require_runnable(given: dict[str, Any]) -> None:
     """Raise what `sweeps run` would raise for these values of its options."""
     from wsss.overrides import ConfigError
 
@@ -309,12 +309,8 @@ def doctor(
         "requirements.lock"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
-    working_dir: Annotated[
-        Path, typer.Option("--working-dir", help="the project's folder")
-    ] = Path(),
-    python: Annotated[
-        str, typer.Option(envvar="WSSS_CLUSTER_PYTHON", help="Python interpreter on the head")
-    ] = "python",
+    working_dir: WorkingDir = Path(),
+    python: Python = "python",
 ) -> None:
     """Say what is open, missing, unreachable or mismatched, with a remedy each.
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from wsss.training.execution import Execution
-
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.check import DataReport
+    from wsss.training.execution import Execution
 
 S = TypeVar("S", bound="Settings")
 
@@ -77,6 +76,31 @@ Workers = Annotated[
 ]
 Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
 Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="processes that load data, for each that trains; default: by the machine where a GPU "
+        "trains, else 0",
+    ),
+]
+MicroBatch = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="images per forward of each process, whose gradients are added up to those of the "
+        "batch; auto: as many as its memory allows",
+    ),
+]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="M",
+        help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
+        "epochs",
+    ),
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
 WarnsAfter = Annotated[
@@ -158,6 +182,25 @@ def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
         for each in value if isinstance(value, list) else [value]:
             words += option if each is True else [*option, str(each)]
     return words
+
+
+def execution(
+    loader_workers: int | None, micro_batch: str, checkpoint_minutes: float
+) -> "Execution":
+    """Return how to train, as these options say. Raises ConfigError for a wrong --micro-batch."""
+    from wsss.overrides import ConfigError
+    from wsss.printable import quoted
+    from wsss.training.execution import Execution
+
+    images = None
+    if micro_batch != "auto":
+        images = int(micro_batch) if micro_batch.isdecimal() and len(micro_batch) < 10 else 0
+        if images < 1:
+            raise ConfigError(
+                f"--micro-batch {quoted(micro_batch)}: give the number of images per forward, 1 or "
+                "more, or auto"
+            )
+    return Execution(loader_workers, images, checkpoint_minutes)
 
 
 def opened(place: str) -> "Store":
@@ -252,46 +295,3 @@ def leave_memory_to_the_system() -> None:
     in a circle are not collected at the end any more, and would not close theirs.
     """
     atexit.register(gc.freeze)
-
-
-LoaderWorkers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="processes that load data, for each that trains; default: by the machine where a GPU "
-        "trains, else 0",
-    ),
-]
-MicroBatch = Annotated[
-    str,
-    typer.Option(
-        metavar="N|auto",
-        help="images per forward of each process, whose gradients are added up to those of the "
-        "batch; auto: as many as its memory allows",
-    ),
-]
-CheckpointMinutes = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        metavar="M",
-        help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
-        "epochs",
-    ),
-]
-
-
-def execution(loader_workers: int | None, micro_batch: str, checkpoint_minutes: float) -> Execution:
-    """Return how to train, as these options say. Raises ConfigError for a wrong --micro-batch."""
-    from wsss.overrides import ConfigError
-    from wsss.printable import quoted
-
-    images = None
-    if micro_batch != "auto":
-        images = int(micro_batch) if micro_batch.isdecimal() and len(micro_batch) < 10 else 0
-        if images < 1:
-            raise ConfigError(
-                f"--micro-batch {quoted(micro_batch)}: give the number of images per forward, 1 or "
-                "more, or auto"
-            )
-    return Execution(loader_workers, images, checkpoint_minutes)

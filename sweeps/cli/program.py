@@ -20,15 +20,8 @@ HELP = {"help_option_names": ["-h", "--help"]}
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Hosts which no proxy reaches: they would be those of the proxy."""
 
-
-class EmptyTextError(ForeseenError):
-    """An option or argument without text, as a shell makes it of an unset variable."""
-
-
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 """What the help calls an option's value: shorter than its type, so that its words have room."""
-
-
 PANELS = {
     "How it is carried out": (
         "address",
@@ -51,6 +44,10 @@ PANELS = {
     ),
 }
 """Heading in the help -> the options below it; the others come first."""
+
+
+class EmptyTextError(ForeseenError):
+    """An option or argument without text, as a shell makes it of an unset variable."""
 
 
 class Command(TyperCommand):
