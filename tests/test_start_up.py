@@ -65,7 +65,7 @@ def test_the_help_has_a_line_per_command_below_the_headings(name: str) -> None:
     for panel, commands in APPS[name].PANELS.items():
         assert panel in result.output
         for command in commands:
-            word = command.__name__.replace("_", "-")
+            word = command.__name__.removesuffix("_").replace("_", "-")
             line = " ".join((command.__doc__ or "").split("\n\n")[0].split())
             assert f" {word} " in result.output
             assert line in result.output
