@@ -75,7 +75,7 @@ def test_no_module_of_the_method_loads_ray_or_mlflow_or_the_sweeps() -> None:
     assert "wsss.labels.infer" in METHOD
     loaded = loaded_by(*METHOD)
     assert {"wsss", "torch", "matplotlib"} <= loaded
-    assert not loaded & {"ray", "mlflow", "sweeps"}
+    assert not loaded & {"ray", "mlflow", "sweeps", "typer"}
 
 
 def test_the_programs_start_without_their_heavy_packages() -> None:
