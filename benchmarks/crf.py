@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.data.drawn import draw_voc
-from wsss.labels.crf import crf_label, dense_crf
-from wsss.labels.pamr import neighbour_weights, pamr_label
+from wsss.data.drawn.folder import draw_voc
 from wsss.labels.pseudo_label import score_probs
+from wsss.labels.refine.crf import crf_label, dense_crf
+from wsss.labels.refine.pamr import neighbour_weights, pamr_label
 from wsss.segmentation_config import CrfConfig, PamrConfig
 
 ROUNDS = 5

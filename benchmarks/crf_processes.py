@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from ratios import faster
 
-from wsss.data.drawn import draw_voc
-from wsss.labels.crf import crf_label
+from wsss.data.drawn.folder import draw_voc
+from wsss.labels.refine.crf import crf_label
 from wsss.pool import pool_map
 from wsss.segmentation_config import CrfConfig
 

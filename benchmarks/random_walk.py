@@ -18,7 +18,7 @@ import time
 import numpy as np
 import torch
 
-from wsss.labels.random_walk import random_walk, transition
+from wsss.labels.refine.random_walk import random_walk, transition
 from wsss.networks.affinity_net import neighbour_pairs, pair_distances
 
 ROUNDS = 3

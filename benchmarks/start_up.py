@@ -17,7 +17,7 @@ from ratios import ROUNDS, Spread, seconds, show
 
 from sweeps.plan.sweep import make_sweep, save_sweep
 from sweeps.store.store import Store
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 
 REPO = Path(__file__).parents[1]
 GOAL = 0.5
@@ -26,7 +26,7 @@ OURS = {
     "sweeps --help": "Plan, run and read",
     "sweeps plan V": "16 cells, 16 distinct configurations",
     "sweeps status": "16 missing of 16 trials",
-    "sweeps.cli.method --help": "Class activation maps",
+    "wsss --help": "Class activation maps",
 }
 """Commands and what each of them has to print."""
 

@@ -29,7 +29,7 @@ from ratios import show
 
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 
 NUM_TRIALS, NUM_SHELL_TRIALS = 16, 2
 NUM_SECOND_RUNS = 3

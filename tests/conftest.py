@@ -16,7 +16,7 @@ from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY, TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig

@@ -13,7 +13,7 @@ from wsss.config import NetworkConfig
 from wsss.data.loading import CropBatch
 from wsss.data.transforms import CropPlan, cut_labels
 from wsss.data.voc import DataError, Sample, VocDataset
-from wsss.labels.affinity_labels import (
+from wsss.labels.refine.affinity_labels import (
     PairKinds,
     affinity_losses,
     confident_labels,

@@ -13,11 +13,11 @@ from machines import Machine, environment, stranger
 from typer.testing import CliRunner
 
 from sweeps.cli import app
+from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray_here import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
 from wsss.errors import explained
-from wsss.paths import NO_HOME, PathError, cache_folder, expanded
-from wsss.program import reach_local_servers
+from wsss.files import NO_HOME, PathError, cache_folder, expanded
 
 SMALL = (
     "train.epochs=1",

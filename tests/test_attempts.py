@@ -15,7 +15,7 @@ from finished import finished_sweep
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps.cli.ledger import ledger as ledger_command
+from sweeps.cli.store import ledger as ledger_command
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.account import add_up

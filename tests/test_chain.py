@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
+from sweeps.cli.method.predict import read_network
 from sweeps.plan.chain import ChainConfig, ChainFolders, counts_id
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import Predict
@@ -19,12 +20,11 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.voc import DataError, VocDataset
+from wsss.files import write_json
 from wsss.identity import cam_id
-from wsss.json_files import write_json
 from wsss.labels.cam_files import cams_of, read_cams, write_cams
-from wsss.labels.refined import label_map
+from wsss.labels.refine.refined import label_map
 from wsss.overrides import apply_overrides
-from wsss.predict_cli import read_network
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.commands import command
+from sweeps.cli.method.data import page
 from wsss.data.check import check_data
-from wsss.data.check_page import page
 from wsss.data.check_splits import (
     OFFICIAL_SPLITS,
     OfficialSplit,
@@ -20,6 +19,7 @@ from wsss.data.check_splits import (
     split_report,
 )
 from wsss.data.voc import VocDataset
+from wsss.printable import command
 
 A, B, C = "2007_000001", "2007_000002", "2007_000003"
 

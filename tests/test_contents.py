@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from sweeps.cli import app
 from sweeps.plan.headline import Headline, make_chains, save_headline
 from sweeps.plan.sweep import Sweep
-from sweeps.report.csv_file import records_text
 from sweeps.report.document import Records
+from sweeps.report.formats.csv_file import records_text
 from sweeps.run.driver import driving
 from sweeps.store.store import Store, write_json
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig

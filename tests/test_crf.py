@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsss.labels.crf import (
+from wsss.labels.pseudo_label import pseudo_label, score_probs
+from wsss.labels.refine.crf import (
     PRESETS,
     CrfPreset,
     MissingCrfError,
@@ -14,7 +15,6 @@ from wsss.labels.crf import (
     label_probs,
     power_probs,
 )
-from wsss.labels.pseudo_label import pseudo_label, score_probs
 from wsss.segmentation_config import CrfConfig
 
 needs_crf = pytest.mark.skipif(

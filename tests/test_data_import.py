@@ -12,10 +12,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from wsss.data import import_voc as importing
-from wsss.data.import_voc import image_ids
+from sweeps.cli.method.data import data_app
+from wsss.data.importing import into_voc as importing
+from wsss.data.importing.into_voc import image_ids
 from wsss.data.voc import VocDataset
-from wsss.data_cli import data_app
 
 WIDTH, HEIGHT = 8, 6
 PICTURES = ("1.jpg", "2.png", "3.JPG", "a/x.jpg", "b/x.jpg", "a/y \u00e4.jpg")

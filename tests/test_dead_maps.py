@@ -14,14 +14,14 @@ from sweeps.cli.method import app
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.figures.lines import DeadCurve, dead_curves
-from sweeps.report.html import html
+from sweeps.report.formats.html import html
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
-from sweeps.report.markdown import markdown
 from sweeps.report.tables import pictures
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
-from sweeps.report.write import as_text
 from sweeps.stages.stage import Place
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial
@@ -29,7 +29,7 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
-from wsss.training.dead_maps import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
+from wsss.training.learning import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
 
 DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
 WORDS = "46 % of the maps of present classes are empty in the enhanced view (epoch 6)"
@@ -132,7 +132,7 @@ def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
 def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_once(
     small: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsss.training.dead_maps.MAX_DEAD", -1.0)  # whatever the share
+    monkeypatch.setattr("wsss.training.learning.MAX_DEAD", -1.0)  # whatever the share
     config = apply_overrides(small, {"train.epochs": 4, "views.enhanced": True})
     records = run_trial(config, Place(Store(tmp_path), drawn))
     epochs = [record for record in records if "loss_cls" in record]

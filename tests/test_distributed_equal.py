@@ -26,7 +26,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
 from wsss.training.cam import build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.prior import PriorLimits
+from wsss.training.learning import PriorLimits
 from wsss.training.process import Process
 from wsss.training.segmentation import train_segmentation
 

@@ -16,7 +16,7 @@ import typer
 from bucket_server import BUCKET, client, moto_server
 from typer.testing import CliRunner
 
-from sweeps.cli.doctor import doctor
+from sweeps.cli.cluster import doctor
 from sweeps.cluster.doctor.check import Check, exit_code, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,

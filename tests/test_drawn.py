@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.drawing import Drawing, draw_picture
-from wsss.data.drawn import DrawnError, draw_voc
+from wsss.data.drawn.folder import DrawnError, draw_voc
+from wsss.data.drawn.pictures import Drawing, draw_picture
 
 COUNTS: dict[str, Any] = {"num_train": 6, "num_extra": 4, "num_val": 3}
 TRAIN = [f"drawn_00000{i}" for i in range(6)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from wsss.config import RunConfig
-from wsss.data.drawing import draw_picture
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
+from wsss.data.drawn.pictures import draw_picture
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.score import Score, score_counts

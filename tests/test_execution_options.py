@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import sweeps.cli
 from sweeps.cli import method
-from sweeps.cli.run_folder import Run
+from sweeps.cli.method.run_folder import Run
+from sweeps.cli.options import execution
 from sweeps.plan.chain import ChainConfig
 from sweeps.run.ray_train import Workers, fit
 from sweeps.run.resources import Resources
@@ -27,7 +28,6 @@ from wsss.data.voc import VocDataset
 from wsss.labels.sources import sources_of
 from wsss.overrides import ConfigError
 from wsss.training.execution import Execution
-from wsss.training_options import execution
 
 OPTIONS = ("--loader-workers", "2", "--micro-batch", "4", "--checkpoint-minutes", "1.5")
 ASKED = Execution(num_loader_workers=2, micro_batch=4, checkpoint_minutes=1.5)
@@ -112,7 +112,7 @@ def test_a_headline_hands_them_to_its_stages(
 def test_a_submitted_sweep_gets_the_words_that_were_given(
     given: Callable[[str], list[Any]], tmp_path: Path
 ) -> None:
-    given("sweeps.cli.jobs._connect")
+    given("sweeps.cli.cluster._connect")
     calls = given("sweeps.cluster.jobs.submit")
     table = tmp_path / "mine.yaml"
     table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")
@@ -162,9 +162,9 @@ def test_pseudo_labels_learn_their_affinities_so(
     dataset = VocDataset(drawn)
     trained_on = sources_of(dataset, dataset.image_ids(small.data.train_split))
     run = Run(tmp_path, small, drawn, None, dataset.classes, trained_on)
-    monkeypatch.setattr("sweeps.cli.run_folder.recall", lambda folder: run)
-    given("sweeps.cli.stages._refuse_unfinished")
-    calls = given("sweeps.cli.stages._complete")
+    monkeypatch.setattr("sweeps.cli.method.run_folder.recall", lambda folder: run)
+    given("sweeps.cli.method.stages._refuse_unfinished")
+    calls = given("sweeps.cli.method.stages._complete")
     CliRunner().invoke(method.app, ["pseudo-label", "--run", str(tmp_path), *OPTIONS])
     assert calls[0][1].execution == ASKED
 

@@ -33,10 +33,11 @@ from torch.utils._pytree import tree_leaves
 
 from wsss.config import LabelsConfig, NetworkConfig, Settings, TrainConfig, ViewsConfig
 from wsss.data.voc import Sample
-from wsss.labels import infer, random_walk, segment
+from wsss.labels import infer, segment
 from wsss.labels.infer import ImageCams, infer_cams, multi_scale_cams
-from wsss.labels.pamr import pamr
-from wsss.labels.random_walk import walk_labels
+from wsss.labels.refine import random_walk
+from wsss.labels.refine.pamr import pamr
+from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.segment import multi_scale_probs, segment_images
 from wsss.method.losses import classification_loss
 from wsss.method.views import network_inputs

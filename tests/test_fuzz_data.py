@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from sweeps.cli.method.data import page, page_as_json
 from tests.test_fuzz_readers import damaged
 from wsss.data.check import check_data
-from wsss.data.check_page import as_json, page
 from wsss.data.check_splits import split_report
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
 from wsss.data.image import image_size, read_image
@@ -289,7 +289,7 @@ def _use(root: Path) -> None:
     against = split_report(dataset, dataset.split_names())
     shown = page(report, against)
     assert shown == printable(shown)
-    assert as_json(report, against)
+    assert page_as_json(report, against)
     if report.problems:
         assert all(str(root) in problem for problem in report.problems)
         return

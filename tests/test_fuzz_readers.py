@@ -16,13 +16,13 @@ from rich.progress import Progress
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.search import SearchSpace, parse_space
 from sweeps.plan.sweep import data_name, load_sweep
-from sweeps.report.csv_file import safe
-from sweeps.report.latex import escape as latex_escape
-from sweeps.report.markdown import escape as markdown_escape
+from sweeps.report.formats.csv_file import safe
+from sweeps.report.formats.latex import escape as latex_escape
+from sweeps.report.formats.markdown import escape as markdown_escape
 from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
-from wsss.data.archives import ArchiveError, extract
-from wsss.data.sbd import read_id_list
+from wsss.data.prepare.archives import ArchiveError, extract
+from wsss.data.prepare.sbd import read_id_list
 from wsss.data.voc import DataError
 from wsss.identity import cam_id, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file

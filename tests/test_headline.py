@@ -18,7 +18,7 @@ from mlflow_file import mlflow_runs
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 from wsss.data.voc import VocDataset
 
 pytestmark = [

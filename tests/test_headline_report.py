@@ -18,15 +18,14 @@ from sweeps.plan.chain import ChainConfig, ChainFolders
 from sweeps.plan.headline import Headline, make_chains
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import make_sweep
-from sweeps.report.csv_file import csv_text
 from sweeps.report.document import Document
-from sweeps.report.headline.answer import answer
+from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.html import html
+from sweeps.report.formats.latex import latex
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import FORMATS
 from sweeps.report.headline.build import HeadlineReport, build_headline_report
-from sweeps.report.headline.document import headline_document
-from sweeps.report.html import html
-from sweeps.report.latex import latex
-from sweeps.report.markdown import markdown
-from sweeps.report.write import FORMATS
+from sweeps.report.headline.document import answer, headline_document
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.mask import write_label_png

@@ -18,8 +18,8 @@ from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.store import Store, StoreError, write_json
 from tests.finished import finished_sweep
 from wsss.config import RunConfig
-from wsss.data.archives import ArchiveError, extract
 from wsss.data.classes import ClassListError, read_class_list
+from wsss.data.prepare.archives import ArchiveError, extract
 from wsss.data.voc import DataError, VocDataset
 from wsss.identity import run_id
 from wsss.labels.cam_files import CamFile, require_fitting

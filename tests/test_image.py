@@ -20,10 +20,10 @@ from wsss.data.loading import CropDataset, LabelledCrops
 from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, Sample
 from wsss.labels.infer import infer_cams
-from wsss.labels.random_walk import image_features
+from wsss.labels.predict import predict_images
+from wsss.labels.refine.random_walk import image_features
 from wsss.labels.segment import segment_images
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
-from wsss.predict import predict_images
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.affinity import AffinityCrops
 

@@ -38,8 +38,8 @@ from sweeps.cluster.jobs import (
 )
 from sweeps.store.store import Store, StoreError, open_store
 from sweeps.tables.own import grid_table
-from wsss.commands import command
 from wsss.overrides import ConfigError
+from wsss.printable import command
 
 
 def request(words: tuple[str, ...] = (), **fields: Any) -> Request:

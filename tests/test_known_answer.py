@@ -13,8 +13,8 @@ import torch
 
 from sweeps.evidence.verdict import table_verdicts
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.drawing import LOOKS, Drawing, draw_lamp_picture
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
+from wsss.data.drawn.pictures import LOOKS, Drawing, draw_lamp_picture
 from wsss.data.voc import VocDataset
 from wsss.evaluation.auc import area_under_curve
 from wsss.evaluation.confusion import collect, count_image, threshold_grid

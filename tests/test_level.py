@@ -11,14 +11,14 @@ from finished import fill, finished_sweep
 
 from sweeps.evidence.level import Kind, LevelOrShape, level_or_shape
 from sweeps.evidence.verdict import CellEvidence, table_verdicts
-from sweeps.report.csv_file import csv_text
-from sweeps.report.html import html
-from sweeps.report.latex import latex
-from sweeps.report.markdown import markdown
+from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.html import html
+from sweeps.report.formats.latex import latex
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.model import Measure, Report
-from sweeps.report.write import as_text
 from sweeps.store.store import Store
 
 UP, DOWN, NOTHING = [5.1, 4.8, 5.2], [-3.1, -2.9, -3.0], [0.3, -0.4, 0.1]

@@ -21,12 +21,17 @@ from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.method.views import network_inputs
-from wsss.networks.attention import SpatialAttention, _MeanAndMaximum, channel_attention
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
-from wsss.networks.context import ContextAssociation, MultiScaleAtrous
 from wsss.networks.conv_norm import ConvNorm, batch_norms
-from wsss.networks.focused_unfocused import FocusedUnfocused
+from wsss.networks.focused_unfocused import (
+    ContextAssociation,
+    FocusedUnfocused,
+    MultiScaleAtrous,
+    SpatialAttention,
+    _MeanAndMaximum,
+    channel_attention,
+)
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.cam import cam_step

@@ -13,13 +13,13 @@ from sweeps.plan.search import History, SearchTrial, make_search, parse_space, r
 from sweeps.plan.states import read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.html import html
+from sweeps.report.formats.html import html
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
-from sweeps.report.live.search_render import render_search
-from sweeps.report.markdown import markdown
+from sweeps.report.search import render_search
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
-from sweeps.report.write import as_text
 from sweeps.run import trainable
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
@@ -34,8 +34,8 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
+from wsss.training.learning import NotLearningError, PriorLimits, PriorWarning
 from wsss.training.loop import DivergedError
-from wsss.training.prior import NotLearningError, PriorLimits, PriorWarning
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)
 WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456"

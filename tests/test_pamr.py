@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from wsss.labels.pamr import neighbour_weights, pamr, pamr_cams, pamr_label
 from wsss.labels.pseudo_label import pseudo_label
+from wsss.labels.refine.pamr import neighbour_weights, pamr, pamr_cams, pamr_label
 from wsss.segmentation_config import PamrConfig
 
 Array = NDArray[np.float64]

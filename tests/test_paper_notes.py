@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from finished import finished_sweep
 
+from sweeps.report.formats.write import as_text
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
-from sweeps.report.write import as_text
 from sweeps.store.store import Store
 from sweeps.tables.notes import notes_on, paper_notes
 from sweeps.tables.studies import TABLES

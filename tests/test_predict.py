@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from wsss.data.voc import DataError
-from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
+from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
+from wsss.labels.predict import Prediction, overlay_labels, predict_images
 from wsss.networks.deeplab import DeepLab, build_deeplab
-from wsss.predict import Prediction, overlay_labels, predict_images
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 

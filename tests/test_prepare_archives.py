@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from wsss.data.archives import ArchiveError, Limits, download, extract, require_space, verify
+from wsss.data.prepare.archives import (
+    ArchiveError,
+    Limits,
+    download,
+    extract,
+    require_space,
+    verify,
+)
 from wsss.data.voc import DataError
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes

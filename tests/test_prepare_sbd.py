@@ -10,7 +10,7 @@ from rich.progress import Progress
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
-from wsss.data.sbd import (
+from wsss.data.prepare.sbd import (
     MAX_UNPACKED_BYTES,
     MaskJob,
     convert_masks,

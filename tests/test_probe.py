@@ -37,7 +37,7 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.prior import PriorLimits, configured_prior
+from wsss.training.learning import PriorLimits, configured_prior
 from wsss.training.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 

@@ -14,7 +14,7 @@ from wsss.config import NetworkConfig
 from wsss.data.voc import Sample
 from wsss.evaluation.confusion import count_image, threshold_grid
 from wsss.labels.infer import ImageCams
-from wsss.labels.random_walk import random_walk, transition, walk_cams, walk_labels
+from wsss.labels.refine.random_walk import random_walk, transition, walk_cams, walk_labels
 from wsss.networks.affinity_net import AffinityNet
 from wsss.segmentation_config import RandomWalkConfig
 

@@ -17,8 +17,8 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import make_sweep
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
-from wsss.commands import command, own_command, own_words
 from wsss.overrides import parse_assignments
+from wsss.printable import command, own_command, own_words
 
 SMALL = ("train.epochs=1", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80")
 

@@ -22,7 +22,7 @@ from sweeps.store import lease as lease_module
 from sweeps.store.lease import Lease
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store
-from wsss.training.prior import PriorLimits
+from wsss.training.learning import PriorLimits
 
 REPO = Path(__file__).parents[1]
 

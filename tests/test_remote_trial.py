@@ -25,7 +25,7 @@ from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.checkpoint_names import checkpoint_name
-from wsss.training.prior import PriorLimits
+from wsss.training.learning import PriorLimits
 
 EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
 

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from typer import Typer
 from typer.testing import CliRunner
 
-from sweeps.cli.report import report as report_command
+from sweeps.cli.results import report as report_command
 from sweeps.plan.chain import counts_id
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.report.formats.write import FORMATS
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
 from sweeps.report.tables.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.report.tables.model import Measure, Report
-from sweeps.report.write import FORMATS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.own import read_tables

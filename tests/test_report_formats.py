@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from sweeps.report.csv_file import csv_text
 from sweeps.report.document import (
     ON_PAGES,
     Badge,
@@ -31,11 +30,12 @@ from sweeps.report.document import (
     Strip,
     Text,
 )
-from sweeps.report.html import html
-from sweeps.report.latex import escape as latex_escape
-from sweeps.report.latex import latex, latex_tables
-from sweeps.report.markdown import markdown
-from sweeps.report.write import as_text
+from sweeps.report.formats.csv_file import csv_text
+from sweeps.report.formats.html import html
+from sweeps.report.formats.latex import escape as latex_escape
+from sweeps.report.formats.latex import latex, latex_tables
+from sweeps.report.formats.markdown import markdown
+from sweeps.report.formats.write import as_text
 
 HOSTILE = "=cmd() <script>alert(1)</script> \\input{/etc/passwd} $x_1$ | `b` & 9%\x1b]0;x\x07\r"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="

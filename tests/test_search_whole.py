@@ -23,7 +23,7 @@ from sweeps.stages.stage import Place
 from sweeps.stages.trial import held_out_trial
 from sweeps.store.remote import Remote
 from sweeps.store.store import CamFolder, Store
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 from wsss.identity import cam_id
 from wsss.overrides import parse_assignments
 from wsss.training.process import Process

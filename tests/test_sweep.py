@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli import app
 from sweeps.store.store import CamFolder
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

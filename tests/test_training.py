@@ -20,9 +20,9 @@ from wsss.overrides import apply_overrides
 from wsss.presets import IRN
 from wsss.training.cam import EpochRecord, build_cam_net, cam_step, train_cam
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.learning import prior_loss
 from wsss.training.loop import DivergedError, Step
 from wsss.training.optim import lr_factor, set_lr
-from wsss.training.prior import prior_loss
 
 BOTH = {"views.enhanced": True, "views.decreased": True}
 K = 20

@@ -18,7 +18,7 @@ from sweeps.cli import app
 from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.store.store import Store, write_config
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,13 @@ from sweeps.cli.method import app
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
-from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.overrides import apply_overrides
+from wsss.printable import command
 
 
 def wsss(*words: str | Path) -> Result:
@@ -670,7 +670,7 @@ def test_a_signal_ends_a_command_with_one_line(
             raise RuntimeError("unexpected pos 727168") from None  # as torch in mid-checkpoint
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr("sweeps.cli.stages._complete", work)
+    monkeypatch.setattr("sweeps.cli.method.stages._complete", work)
     before = signal.getsignal(number)
     result = wsss("infer", "--run", run)
     assert result.exit_code == code
@@ -686,7 +686,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(run: Path, monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGHUP)
         reached.append(signal.getsignal(signal.SIGHUP))
 
-    monkeypatch.setattr("sweeps.cli.stages._complete", hang_up)
+    monkeypatch.setattr("sweeps.cli.method.stages._complete", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
         assert wsss("infer", "--run", run).exit_code == 0

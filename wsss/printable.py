@@ -1,9 +1,13 @@
-"""Text as an error message, a terminal or a report may show it."""
+"""Text as a message, a terminal or a report may show it; also commands that can be typed again."""
 
 import codecs
 import json
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 KEPT = "\n\t\u00a0\u2009\u202f"
 """Line breaks and the spaces that are no space to `str.isprintable`."""
@@ -35,6 +39,8 @@ SPELLINGS = {
     **dict.fromkeys("\u00a0\u2009\u202f", " "),
 }
 """Of characters in our own output; any other is written as an escape."""
+
+PROGRAMS = ("sweeps", "wsss")
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:
@@ -100,3 +106,35 @@ def web_address(url: str) -> str:
     if not WEB_ADDRESS.fullmatch(url):
         return "#"
     return "".join(f"%{ord(c):02X}" if c in "<>\"'`\\" or ord(c) < 32 else c for c in url)
+
+
+def command(program: str, *words: object) -> str:
+    """Return a command of one of PROGRAMS for a message, its words quoted for a shell."""
+    return shlex.join([*_start_of(program), *map(str, words)])
+
+
+def own_words() -> list[str]:
+    """Return the words of the command that started this process."""
+    path = Path(sys.argv[0])
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    start = _start_of(name) if name in PROGRAMS else [sys.executable, sys.argv[0]]
+    return [*start, *sys.argv[1:]]
+
+
+def own_command(*more: str) -> str:
+    """Return the command that started this process, with those of these words that it lacks."""
+    words = own_words()
+    return shlex.join([*words, *(word for word in more if word not in words)])
+
+
+def _start_of(program: str) -> list[str]:
+    """Return the words that start a program in the way in which this process was started.
+
+    As a word if the shell finds it, as a path if it lies beside this process's program, else as a
+    module of this Python.
+    """
+    beside = Path(sys.argv[0]).absolute().with_name(program)
+    if Path(sys.argv[0]).name not in PROGRAMS or not beside.is_file():
+        return [sys.executable, "-m", program]
+    found = shutil.which(program)
+    return [program if found and Path(found).samefile(beside) else str(beside)]

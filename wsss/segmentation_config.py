@@ -37,8 +37,8 @@ class CrfConfig(Settings):
 
     preset: Literal["psa", "irn", "deeplab"] = Field(
         "irn",
-        description="(open) whose published kernels and unary costs, as labels/crf.py lists them: "
-        "psa (tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
+        description="(open) whose published kernels and unary costs, as labels/refine/crf.py lists "
+        "them: psa (tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
         "(DeepLabv2-ResNet101; colour kernel chosen on 100 pixel masks of VOC val)",
     )
     iterations: Rounds = Field(10, description="mean-field steps, 10 in all three")

@@ -55,7 +55,7 @@ class Test:
 
     def make_hosts(self) -> None:
         """Start two hosts with nothing on them but pictures, and wait for their sshd."""
-        from wsss.data.drawn import draw_voc
+        from wsss.data.drawn.folder import draw_voc
 
         laptop = self.laptop
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(laptop.key))

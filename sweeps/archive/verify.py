@@ -28,8 +28,8 @@ from sweeps.evidence.image_counts import (
 from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.csv_file import records_text
-from sweeps.report.latex import latex_tables
+from sweeps.report.formats.csv_file import records_text
+from sweeps.report.formats.latex import latex_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows

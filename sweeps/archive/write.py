@@ -14,15 +14,15 @@ from sweeps.plan.chain import counts_id
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, sweep_to_json
 from sweeps.plan.trials import Trial
-from sweeps.report.csv_file import records_text
+from sweeps.report.formats.csv_file import records_text
+from sweeps.report.formats.write import rendered
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
-from sweeps.report.write import rendered
 from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.store import Store, StoreError
+from wsss.files import whole_or_absent
 from wsss.identity import canonical_json
-from wsss.json_files import whole_or_absent
 
 DATE = (1980, 1, 1, 0, 0, 0)
 """Of every file: the earliest that a zip archive knows."""

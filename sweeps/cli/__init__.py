@@ -6,54 +6,38 @@ need them, so that `--help` and `plan` answer at once.
 
 import typer
 
-from sweeps.cli import (
-    archive,
-    calibrate,
-    contents,
-    diff,
-    doctor,
-    headline,
-    jobs,
-    ledger,
-    report,
-    search,
-    slurm,
-    status,
-    sweep,
-    tracking,
-)
-from sweeps.cli.version import before_any_command
-from wsss.program import HELP, Command, Program
+from sweeps.cli import calibrate, cluster, headline, results, search, store, sweep, tracking
+from sweeps.cli.program import HELP, Command, Program, before_any_command
 
 PANELS = {
     "Tables": (
         sweep.plan,
         sweep.run,
         calibrate.calibrate,
-        status.status,
+        results.status,
         sweep.table,
-        report.report,
-        diff.diff,
+        results.report,
+        results.diff,
     ),
     "Search and headline": (search.search, headline.headline),
     "Store": (
-        contents.list,
-        contents.rm,
-        archive.export,
-        archive.verify,
+        store.list_,
+        store.rm,
+        store.export,
+        store.verify,
         tracking.sync,
         tracking.mlflow,
-        ledger.ledger,
+        store.ledger,
     ),
     "Cluster": (
-        jobs.submit,
-        jobs.attach,
-        jobs.logs,
-        jobs.stop,
-        jobs.jobs,
-        jobs.fetch,
-        doctor.doctor,
-        slurm.slurm,
+        cluster.submit,
+        cluster.attach,
+        cluster.logs,
+        cluster.stop,
+        cluster.jobs,
+        cluster.fetch,
+        cluster.doctor,
+        cluster.slurm,
     ),
 }
 """Heading in the help -> its commands, in this order."""
@@ -70,4 +54,5 @@ app = typer.Typer(
 app.callback()(before_any_command)
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(cls=Command, rich_help_panel=panel)(command)
+        name = command.__name__.removesuffix("_")  # `list_` spares Python's own list
+        app.command(name, cls=Command, rich_help_panel=panel)(command)

@@ -9,11 +9,14 @@ from sweeps.cli import options
 from sweeps.cli.options import (
     AcceptChanges,
     Address,
+    CheckpointMinutes,
     Cpus,
     Data,
     FailsAfter,
     Gpus,
+    LoaderWorkers,
     MaxConcurrent,
+    MicroBatch,
     Notify,
     Recheck,
     RetryFailed,
@@ -24,11 +27,11 @@ from sweeps.cli.options import (
     Weights,
     Workers,
     data_folder,
+    execution,
     say_idle,
 )
-from wsss.commands import command
 from wsss.errors import explained
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+from wsss.printable import command
 
 if TYPE_CHECKING:
     from sweeps.evidence.calibration import Calibration
@@ -82,7 +85,7 @@ def calibrate(
     from sweeps.store.store import open_store
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
-    from wsss.training.prior import PriorLimits
+    from wsss.training.learning import PriorLimits
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import (
+    CheckpointMinutes,
     Data,
     FailsAfter,
+    LoaderWorkers,
+    MicroBatch,
     Notify,
     Preset,
     Recheck,
@@ -19,12 +22,12 @@ from sweeps.cli.options import (
     Weights,
     data_folder,
     default_preset,
+    execution,
     opened,
     say_idle,
 )
-from wsss.commands import own_command
 from wsss.errors import explained
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
+from wsss.printable import own_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +128,7 @@ def headline(
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
-    from wsss.training.prior import PriorLimits
+    from wsss.training.learning import PriorLimits
 
     with explained():
         wanted = sources or DEFAULT_SOURCES
@@ -208,10 +211,10 @@ def _work(
     from rich.text import Text
 
     from sweeps.plan.headline import save_headline
+    from sweeps.report.formats.terminal import print_document
+    from sweeps.report.formats.write import write_document
     from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.document import headline_document
-    from sweeps.report.terminal import print_document
-    from sweeps.report.write import write_document
     from sweeps.run.driver import driving
     from sweeps.run.signals import as_ctrl_c, held_back
     from sweeps.run.subjects.headline import run_headline

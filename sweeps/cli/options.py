@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.check import DataReport
+    from wsss.training.execution import Execution
 
 S = TypeVar("S", bound="Settings")
 
@@ -75,6 +76,31 @@ Workers = Annotated[
 ]
 Cpus = Annotated[float, typer.Option(min=0.1, help="CPUs per trial or worker")]
 Gpus = Annotated[float, typer.Option(min=0, help="GPUs per trial or worker, e.g. 0.5")]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="processes that load data, for each that trains; default: by the machine where a GPU "
+        "trains, else 0",
+    ),
+]
+MicroBatch = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="images per forward of each process, whose gradients are added up to those of the "
+        "batch; auto: as many as its memory allows",
+    ),
+]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="M",
+        help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
+        "epochs",
+    ),
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
 MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="trials at a time")]
 WarnsAfter = Annotated[
@@ -158,6 +184,25 @@ def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
     return words
 
 
+def execution(
+    loader_workers: int | None, micro_batch: str, checkpoint_minutes: float
+) -> "Execution":
+    """Return how to train, as these options say. Raises ConfigError for a wrong --micro-batch."""
+    from wsss.overrides import ConfigError
+    from wsss.printable import quoted
+    from wsss.training.execution import Execution
+
+    images = None
+    if micro_batch != "auto":
+        images = int(micro_batch) if micro_batch.isdecimal() and len(micro_batch) < 10 else 0
+        if images < 1:
+            raise ConfigError(
+                f"--micro-batch {quoted(micro_batch)}: give the number of images per forward, 1 or "
+                "more, or auto"
+            )
+    return Execution(loader_workers, images, checkpoint_minutes)
+
+
 def opened(place: str) -> "Store":
     """Return the store at a place, with what others have put into its bucket since."""
     from sweeps.store.store import open_store
@@ -169,7 +214,7 @@ def opened(place: str) -> "Store":
 
 def data_folder(data: str) -> Path:
     """Return the data set's folder; a drawn one is drawn first, unless it is there."""
-    from wsss.data.drawn import DRAWN, draw_voc
+    from wsss.data.drawn.folder import DRAWN, draw_voc
 
     if data not in DRAWN:
         return Path(data)
@@ -183,7 +228,7 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
     """Print a row per cell, for scripts: as JSON, or else as CSV."""
     import json
 
-    from sweeps.report.csv_file import records_text
+    from sweeps.report.formats.csv_file import records_text
     from sweeps.report.live import cells
 
     records = cells.cell_records(sweep, store)
@@ -202,7 +247,7 @@ def require_one_of(**given: bool) -> None:
 
 def default_preset(data: str) -> str:
     """Return the preset that suits a data set where none is named."""
-    from wsss.data.drawn import DRAWN
+    from wsss.data.drawn.folder import DRAWN
 
     return "tiny" if data in DRAWN else "short"
 
@@ -233,7 +278,7 @@ def say_labels_from_masks(report: "DataReport", split: str) -> None:
 
     Of a data set that was drawn nothing is said, as it is so on purpose.
     """
-    from wsss.data.drawn import RECORD
+    from wsss.data.drawn.folder import RECORD
 
     from_mask = report.labels_from_mask[split]
     if from_mask and not (report.root / RECORD).exists():

@@ -6,9 +6,12 @@ import typer
 
 from sweeps.cli.options import (
     Address,
+    CheckpointMinutes,
     Data,
     FailsAfter,
+    LoaderWorkers,
     MaxConcurrent,
+    MicroBatch,
     Notify,
     Preset,
     Recheck,
@@ -19,12 +22,12 @@ from sweeps.cli.options import (
     Weights,
     data_folder,
     default_preset,
+    execution,
     opened,
     say_idle,
     say_labels_from_masks,
 )
 from wsss.errors import explained
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 
 def search(
@@ -76,7 +79,7 @@ def search(
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
-    from wsss.training.prior import PriorLimits
+    from wsss.training.learning import PriorLimits
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)

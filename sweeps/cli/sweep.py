@@ -12,11 +12,14 @@ from sweeps.cli.options import (
     Address,
     AsCsv,
     AsJson,
+    CheckpointMinutes,
     Cpus,
     Data,
     FailsAfter,
     Gpus,
+    LoaderWorkers,
     MaxConcurrent,
+    MicroBatch,
     Notify,
     Preset,
     Probe,
@@ -32,6 +35,7 @@ from sweeps.cli.options import (
     Workers,
     data_folder,
     default_preset,
+    execution,
     leave_memory_to_the_system,
     opened,
     print_cells,
@@ -40,13 +44,12 @@ from sweeps.cli.options import (
     say_labels_from_masks,
 )
 from wsss.errors import explained
-from wsss.training_options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.run.resources import Resources
     from sweeps.tables.table import Table
-    from wsss.training.prior import PriorLimits
+    from wsss.training.learning import PriorLimits
 
 Tables = Annotated[
     list[str] | None,
@@ -163,7 +166,7 @@ def run(
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
-    from wsss.training.prior import PriorLimits
+    from wsss.training.learning import PriorLimits
 
     with explained():
         require_one_of(probe=probe is not None, notify=notify is not None)

@@ -14,8 +14,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from sweeps.run.join import token_trouble
-from wsss.commands import command
 from wsss.errors import ForeseenError
+from wsss.printable import command
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""

@@ -15,7 +15,7 @@ from sweeps.plan.chain import counts_id
 from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 from wsss.labels.cam_files import BROKEN
 
 COUNTS = "counts.npz"

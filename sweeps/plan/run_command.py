@@ -7,9 +7,9 @@ from pathlib import Path
 from sweeps.plan.headline import Headline, source_of
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
-from wsss.commands import command
 from wsss.config import Settings
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
+from wsss.printable import command
 from wsss.recipes import named_config, preset_and_recipe
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")

@@ -14,11 +14,10 @@ from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
-from wsss.commands import command
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
-from wsss.printable import counted, printable, quoted
+from wsss.printable import command, counted, printable, quoted
 from wsss.recipes import named_config
 from wsss.weights import check_initial_weights
 

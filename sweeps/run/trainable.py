@@ -86,8 +86,8 @@ def _report(
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
     from wsss.identity import cam_id
+    from wsss.training.learning import NotLearningError
     from wsss.training.loop import DivergedError
-    from wsss.training.prior import NotLearningError
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()

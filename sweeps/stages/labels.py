@@ -16,11 +16,11 @@ from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained
 from sweeps.store.store import Folder
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
-from wsss.labels.affinity_labels import confident_labels
 from wsss.labels.cam_files import cams_of, write_cams
 from wsss.labels.infer import ImageCams, infer_cams
-from wsss.labels.random_walk import walk_labels
-from wsss.labels.refined import LabelJob, write_label
+from wsss.labels.refine.affinity_labels import confident_labels
+from wsss.labels.refine.random_walk import walk_labels
+from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
 from wsss.pool import pool_map
 from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig

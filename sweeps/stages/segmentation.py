@@ -14,7 +14,7 @@ from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
-from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
+from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.segment import write_segmentation
 from wsss.networks.deeplab import build_deeplab

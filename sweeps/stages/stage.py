@@ -19,7 +19,7 @@ from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store
 from wsss.labels.sources import digest_of, source_in
 from wsss.training.execution import Execution
-from wsss.training.prior import PriorLimits
+from wsss.training.learning import PriorLimits
 
 if TYPE_CHECKING:
     from wsss.training.checkpoint import CheckpointFolder

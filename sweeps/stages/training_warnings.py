@@ -6,8 +6,7 @@ Ray Train takes no text among the numbers of a report, so the driver puts it int
 from collections.abc import Mapping
 from typing import Any
 
-from wsss.training.dead_maps import DeadMaps
-from wsss.training.prior import PriorWarning
+from wsss.training.learning import DeadMaps, PriorWarning
 
 VIEWS = ("original", "enhanced", "decreased")
 KEY, LOSS, PRIOR = "warned_at", "warned_loss_cls", "warned_prior"

@@ -34,8 +34,8 @@ from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
+from wsss.training.learning import NotLearningError
 from wsss.training.loop import DivergedError
-from wsss.training.prior import NotLearningError
 
 ON_ALL_RANKS = (DivergedError, NotLearningError)
 """Errors which all ranks of a training raise at the same iteration."""

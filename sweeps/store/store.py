@@ -26,10 +26,10 @@ from zipfile import BadZipFile, ZipFile
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
 from sweeps.store.no_bucket import NoBucket
-from wsss import json_files
+from wsss import files
 from wsss.config import RunConfig
+from wsss.files import cache_folder, expanded
 from wsss.identity import canonical_json
-from wsss.paths import cache_folder, expanded
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
     from sweeps.store.lease import Lease, LocalLock
@@ -373,7 +373,7 @@ def _check_label(path: Path, rel: str) -> None:
     if not label.exists():
         return
     try:
-        held = json_files.read_json(label)["stage"]
+        held = files.read_json(label)["stage"]
     except (ValueError, TypeError, KeyError):
         raise StoreError(
             f"{label}: damaged, so nothing says what the folder holds; choose another folder"
@@ -391,14 +391,14 @@ def write_json(path: Path, value: Any) -> None:
     Raises StoreError for a disk that is full or may not be written.
     """
     with disk_errors(path):
-        json_files.write_json(path, value)
+        files.write_json(path, value)
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; None if there is no such file. Raises StoreError if it is not JSON."""
     try:
-        return json_files.read_json(path)
-    except json_files.BrokenFileError as error:
+        return files.read_json(path)
+    except files.BrokenFileError as error:
         raise StoreError(str(error)) from None
 
 

@@ -5,13 +5,13 @@ from functools import cached_property
 from typing import Any
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
-from sweeps.report.live.search_render import render_search
+from sweeps.report.search import render_search
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RunView, Subject, Summary, Values
 from wsss.identity import cam_id
-from wsss.training.dead_maps import find_dead_maps
+from wsss.training.learning import find_dead_maps
 
 SEARCH, TRIAL = "wsss.search", "wsss.search_trial"
 OBJECTIVE, HELD_OUT, BEST = "objective/search_half", "objective/held_out", "objective/best_so_far"

@@ -47,8 +47,8 @@ from sweeps.track.address import (
 )
 from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
-from wsss.commands import command
 from wsss.errors import ForeseenError
+from wsss.printable import command
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from chaos_sweeps import command, run
 
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 
 pytest.register_assert_rewrite("invariants")  # so that a failure shows what differs
 

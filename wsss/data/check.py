@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wsss.commands import command
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.voc import ENDINGS, DataError, Sample, VocDataset, labels_of_mask
-from wsss.json_files import whole_or_absent
-from wsss.paths import cache_folder, expanded
+from wsss.files import cache_folder, expanded, whole_or_absent
+from wsss.printable import command
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.commands import command
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.voc import DataError, VocDataset, files_of
-from wsss.printable import counted, first_of, one_line
+from wsss.printable import command, counted, first_of, one_line
 
 
 class OfficialSplit(NamedTuple):

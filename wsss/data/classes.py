@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.data.files import read_text
 from wsss.errors import ForeseenError
+from wsss.files import read_text
 from wsss.printable import quoted
 
 VOC_CLASSES: tuple[str, ...] = (

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from wsss.data.classes import IGNORE_INDEX, voc_palette
 from wsss.data.image import opened, orientation
 from wsss.data.voc import DataError
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 
 _PALETTE = np.array(voc_palette()).reshape(256, 3)
 _INDEX_OF = {tuple(colour): index for index, colour in enumerate(_PALETTE.tolist())}

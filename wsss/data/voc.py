@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
 from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
-from wsss.data.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.errors import ForeseenError
+from wsss.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:

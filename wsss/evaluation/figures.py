@@ -1,19 +1,22 @@
-"""Pictures of a run: its threshold curve, and a gallery of CAMs like the paper's Figure 3.
+"""A run's threshold curve, and galleries of CAMs and segmentations like Figures 3 and 5.
 
 Legend: P present classes of one image, H W its size.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import LabelsConfig, RunConfig, ViewsConfig
-from wsss.data.classes import voc_palette
+from wsss.data.classes import IGNORE_INDEX, voc_palette
 from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.voc import Sample, VocDataset
@@ -21,6 +24,7 @@ from wsss.evaluation.mosaic import Line, draw_mosaic
 from wsss.evaluation.score import Score
 from wsss.labels.infer import infer_cams, multi_scale_cams
 from wsss.labels.pseudo_label import pseudo_label
+from wsss.labels.segment import label_colours
 from wsss.method.losses import merged_cam
 from wsss.method.views import adjust
 from wsss.networks.cam_net import CamNet
@@ -141,3 +145,75 @@ def _overlay(image: Tensor, cam: Tensor) -> NDArray[np.uint8]:
 def _coloured(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[H, W] labels -> [H, W, 3] in VOC's colours."""
     return np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)[labels]
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One image with what is known and what is predicted of it."""
+
+    title: str
+    image: NDArray[np.uint8]
+    """[H, W, 3]."""
+    ground_truth: NDArray[np.uint8] | None
+    """[H, W] labels; None, an empty cell, where there are none."""
+    predictions: tuple[NDArray[np.uint8], ...]
+    """[H, W] labels each, one a column."""
+
+
+def draw_segmentation_gallery(
+    path: Path,
+    rows: Sequence[GalleryRow],
+    *,
+    names: Sequence[str] = ("prediction",),
+    with_truth: bool = True,
+    class_names: Sequence[str] = (),
+    dots_per_inch: int = 80,
+) -> None:
+    """Draw one line per row: image, ground truth, then one column per name in `names`.
+
+    with_truth: False leaves the column of the ground truth out. class_names: of the foreground, in
+    label order; with them, a legend says which colour is which of the labels that are shown. Raises
+    ValueError if there is no row, or a row has another number of predictions than names.
+    """
+    if not rows:
+        raise ValueError("a gallery needs at least one row")
+    columns = ("image", *(("ground truth",) if with_truth else ()), *names)
+    for row in rows:
+        if len(row.predictions) != len(names):
+            raise ValueError(
+                f"{row.title}: {len(row.predictions)} predictions for {len(names)} columns "
+                f"{', '.join(names)}; give one each"
+            )
+    entries = _legend(rows, class_names, with_truth=with_truth)
+    lines = []
+    for row in rows:
+        labels = (*((row.ground_truth,) if with_truth else ()), *row.predictions)
+        maps = (None if label is None else label_colours(label) for label in labels)
+        lines.append(Line(row.title, (row.image, *maps)))
+    smooth = [True] + [False] * (len(columns) - 1)
+    draw_mosaic(
+        path, lines, columns[1:], smooth=smooth, legend=entries, dots_per_inch=dots_per_inch
+    )
+
+
+def _legend(
+    rows: Sequence[GalleryRow], class_names: Sequence[str], *, with_truth: bool
+) -> list[Patch]:
+    """Return an entry per label that a shown map holds, in label order; none without names."""
+    if not class_names:
+        return []
+    shown: set[int] = set()
+    for row in rows:
+        truth = [row.ground_truth] if with_truth and row.ground_truth is not None else []
+        for label in (*row.predictions, *truth):
+            shown.update(np.unique(label).tolist())
+    names = dict(enumerate(("background", *class_names))) | {IGNORE_INDEX: "not scored"}
+    return [
+        Patch(
+            facecolor=label_colours(np.full((1, 1), value, np.uint8))[0, 0] / 255,
+            edgecolor="0.4",
+            linewidth=0.4,
+            label=names[value],
+        )
+        for value in sorted(shown)
+    ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
 from wsss.errors import ForeseenError
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 PARENTS = frozenset(FOLDER.rsplit("/", depth)[0] for depth in range(4))

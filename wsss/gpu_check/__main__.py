@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from wsss.errors import ForeseenError, explained
+from wsss.files import expanded
 from wsss.gpu_check import page
 from wsss.gpu_check.equality import check_equality
 from wsss.gpu_check.page import Deadline, Options, Section, Table, first_line
@@ -29,7 +30,6 @@ from wsss.gpu_check.speed import (
     project,
 )
 from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weights
-from wsss.paths import expanded
 from wsss.presets import PRESETS
 
 SHARES = {

@@ -30,7 +30,7 @@ from wsss.gpu_check.subjects import (
     made_up_batch,
 )
 from wsss.labels.infer import multi_scale_cams
-from wsss.labels.pamr import pamr
+from wsss.labels.refine.pamr import pamr
 from wsss.labels.segment import multi_scale_probs
 from wsss.networks.association import associate
 from wsss.networks.precision import products

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from wsss.json_files import whole_or_absent, write_json
+from wsss.files import whole_or_absent, write_json
 from wsss.printable import first_of, printable
 
 WIDTH = 100

@@ -28,8 +28,8 @@ from wsss.presets import PRESETS
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
+from wsss.training.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.loop import DivergedError, Training
-from wsss.training.prior import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.process import Process
 
 NUM_FIRST = 5

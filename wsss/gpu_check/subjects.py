@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
-from wsss.data.drawn import draw_voc
+from wsss.data.drawn.folder import draw_voc
 from wsss.data.loading import CropBatch
 from wsss.data.voc import Sample, VocDataset
 from wsss.gpu_check.page import Options

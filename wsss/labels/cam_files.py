@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.voc import DataError
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 
 BROKEN = (
     OSError,

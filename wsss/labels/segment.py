@@ -85,7 +85,9 @@ def crf_refined(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray
     Only background and labels that are the strongest somewhere take part, as the time grows with
     their number; the others get probability 0.
     """
-    from wsss.labels.crf import dense_crf  # the optional dependency behind it, only where used
+    from wsss.labels.refine.crf import (
+        dense_crf,  # the optional dependency behind it, only where used
+    )
 
     taking_part = np.union1d(probs.argmax(0), [0])
     chosen = probs[taking_part]

@@ -18,7 +18,7 @@ from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
 from wsss.data.loading import CROP_STREAM, CropBatch, read_rgb
 from wsss.data.transforms import cut_crop, cut_labels, plan_crop
 from wsss.data.voc import DataError, Sample
-from wsss.labels.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
+from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
 from wsss.segmentation_config import RandomWalkConfig

@@ -21,9 +21,7 @@ from wsss.networks.cam_net import CamNet, CamOutput
 from wsss.networks.pixel_correlation import Refinement, correlation_loss
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.loop import Forward, Moment, Step, Training, loader_for
-from wsss.training.optim import build_sgd, lr_factor
-from wsss.training.prior import (
+from wsss.training.learning import (
     COLLAPSE_MARGIN,
     PriorLimits,
     PriorWarning,
@@ -31,6 +29,8 @@ from wsss.training.prior import (
     configured_prior,
     prior_gap,
 )
+from wsss.training.loop import Forward, Moment, Step, Training, loader_for
+from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.process import Process
 
 PULLS = ("cls", "s", "bs", "cls_s", "cls_bs", "s_bs")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from wsss.errors import ForeseenError
-from wsss.json_files import whole_or_absent
+from wsss.files import whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
 KEEP = 2

@@ -19,8 +19,7 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.execution import Execution
-from wsss.training.loop import DivergedError, Reading, Training
-from wsss.training.prior import (
+from wsss.training.learning import (
     COLLAPSE_MARGIN,
     WINDOW,
     NotLearningError,
@@ -29,6 +28,7 @@ from wsss.training.prior import (
     configured_prior,
     prior_gap,
 )
+from wsss.training.loop import DivergedError, Reading, Training
 from wsss.training.process import Process
 
 NUM_FIRST = 5

@@ -25,7 +25,7 @@ from sweeps.report.figures.svg import (
     wrapped,
 )
 from wsss.printable import mean_of_seeds
-from wsss.training.dead_maps import MAX_DEAD
+from wsss.training.learning import MAX_DEAD
 
 WIDTH = 560
 MAX_DRAWN_POINTS = 500

@@ -27,7 +27,7 @@ from wsss.data.image import as_array
 from wsss.data.loading import read_rgb
 from wsss.data.mask import read_mask
 from wsss.data.voc import VocDataset
-from wsss.evaluation.figures_segmentation import GalleryRow, draw_segmentation_gallery
+from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.identity import cam_id, run_id
 
 PLAIN = "none"

@@ -5,7 +5,7 @@ Rows marked as printed are the paper's; nothing in them was measured here.
 
 from collections.abc import Iterator
 
-from sweeps.plan.headline import Headline, describe
+from sweeps.plan.headline import SUPERVISED, Headline, describe
 from sweeps.report.document import (
     ALL,
     DASH,
@@ -23,13 +23,14 @@ from sweeps.report.document import (
     Row,
     RowGroup,
     Section,
+    Strip,
     Text,
     in_one_group,
 )
-from sweeps.report.headline.answer import answer
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
 from sweeps.report.words import HOW_TO_READ, MISSING, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
+from wsss.printable import counted
 
 PRINTED = "printed by the paper"
 MEASURED = "measured here"
@@ -374,3 +375,41 @@ def _common(report: HeadlineReport) -> Line:
         "rng_seed": segmentation.rng_seed,
         "small_scale": "yes" if report.scale.marks else "no",
     }
+
+
+def answer(report: HeadlineReport) -> Strip:
+    """Return how far the best network from image labels is from the paper's, and the next step.
+
+    Each network is one training, so that no difference can be told from seed noise: it never says
+    more than "cannot tell".
+    """
+    place = " on this data and at this scale" if report.scale.word else ""
+    missing = sum(row.miou is None for row in report.networks)
+    lacking = f" {counted(missing, 'network')} missing." if missing else ""
+    return Strip(
+        f"Does the paper's headline hold{place}?",
+        f"Cannot tell: {_why(report)}.{lacking}",
+        "open",
+        report.command,
+    )
+
+
+def _why(report: HeadlineReport) -> str:
+    """Return what came out, and why it decides nothing."""
+    weak = [(r.miou, r) for r in report.networks if r.source != SUPERVISED and r.miou is not None]
+    if not weak:
+        return "no network from image labels is finished"
+    found = [(miou, row) for miou, row in weak if not row.finds_background_alone]
+    if not found:
+        return "no network from image labels finds more than the background"
+    miou, best = max(found, key=lambda pair: pair[0])
+    paper = next(row.val for row in TABLE_I if row.method == OURS)
+    measured = f"the network on {best.name} reaches {miou:.2f} mIoU on {report.split}"
+    if report.scale.word:
+        return f"{measured}, and the paper's {paper:.1f} is of other data or another scale"
+    if report.split != "val":
+        return f"{measured}, and the paper prints {paper:.1f} for val"
+    return (
+        f"{measured}, {miou - paper:+.2f} to the paper's {paper:.1f}, in one training, whose seed "
+        "noise is unknown"
+    )

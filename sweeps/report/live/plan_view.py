@@ -12,7 +12,7 @@ from sweeps.plan.cost import CostEstimate, estimate_cost
 from sweeps.plan.states import STATUSES, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
-from sweeps.report.fitted import Fitted
+from sweeps.report.formats.terminal import Fitted
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.store.store import Store
 from wsss.printable import counted

@@ -11,14 +11,14 @@ from rich.text import Text
 from sweeps.plan.scale import scale_of, scored_classes
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.fitted import Fitted
+from sweeps.report.formats.terminal import Fitted
 from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
 from wsss.evaluation.auc import area_under_curve
 from wsss.printable import printable
-from wsss.training.dead_maps import find_dead_maps
+from wsss.training.learning import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "

@@ -16,7 +16,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.states import Metrics, TrialState, count_statuses, read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
-from sweeps.report.fitted import Fitted
+from sweeps.report.formats.terminal import Fitted
 from sweeps.report.live.cost_lines import time_left
 from sweeps.store.store import Store
 from sweeps.tables.table import Table

@@ -34,6 +34,7 @@ from sweeps.report.document import (
 )
 from sweeps.report.figures.rows import per_class_differences
 from sweeps.report.figures.svg import slug
+from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
@@ -47,7 +48,6 @@ from sweeps.report.words import (
     share,
     signed,
 )
-from sweeps.report.write import write_document
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import counted

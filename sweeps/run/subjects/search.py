@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
-from sweeps.report.live.search_render import print_search
+from sweeps.report.search import print_search
 from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
@@ -30,7 +30,7 @@ from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
 from wsss.printable import counted
-from wsss.training.prior import PriorLimits
+from wsss.training.learning import PriorLimits
 
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna

@@ -1,0 +1,395 @@
+"""Clusters: the commands submit, attach, logs, stop, jobs and fetch, slurm, and doctor."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.cli.options import default_preset, say, with_options_of, words_of
+from sweeps.cli.sweep import checked_tables, planned, run
+from wsss.errors import explained
+from wsss.printable import command
+
+if TYPE_CHECKING:
+    from sweeps.cluster.doctor.check import Check
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import Request
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+DETACHED = 130
+"""Exit code after Ctrl-C while following; the job goes on."""
+
+Address = Annotated[
+    str, typer.Option(envvar="WSSS_ADDRESS", help="job server, where `ray dashboard` tunnels to")
+]
+JobId = Annotated[str | None, typer.Argument(help="default: the sweep submitted last")]
+WorkingDir = Annotated[Path, typer.Option("--working-dir", help="the project's folder")]
+Python = Annotated[
+    str, typer.Option(envvar="WSSS_CLUSTER_PYTHON", help="Python interpreter on the head")
+]
+Following = Annotated[bool, typer.Option("--follow/--no-follow", help="print the log to its end")]
+ClusterStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="the cluster's store: absolute path or s3://...; default: WSSS_STORE there"
+    ),
+]
+
+
+@with_options_of(run)
+def submit(
+    ctx: typer.Context,
+    data: Annotated[
+        str, typer.Option(help="absolute path on every node; `drawn` travels with the code")
+    ] = "drawn",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="imagenet_v1 | imagenet_v2 | none | absolute path on every node"),
+    ] = None,
+    store: ClusterStore = None,
+    address: Address = DEFAULT_ADDRESS,
+    job_id: Annotated[str | None, typer.Option("--id", help="name of the job")] = None,
+    follow: Following = True,
+    working_dir: WorkingDir = Path(),
+    python: Python = "python",
+    **given: Any,
+) -> None:
+    """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
+
+    The project's files go along, up to 100 MiB; what the .gitignore at its root names stays here,
+    and so does what looks like a secret (.env, keys, tokens). The exit code is the sweep's. Give
+    the same command again to attach to a running sweep or to resume an ended one.
+    """
+    with explained():
+        from sweeps.cluster.jobs import submit
+
+        root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
+        request = _request(ctx, given, store, root)
+        request.check()
+        server = _connect(address)
+        done = submit(server, request, root=root, job_id=job_id, python=python)
+        if done.running:
+            say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
+        else:
+            say(f"submitted {done.job_id}")
+        if follow:
+            raise typer.Exit(_follow(server, done.job_id, tail=None))
+        say(f"follow it with: {_command('attach', server, done.job_id)}")
+
+
+def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
+    """Return what to run of the options of `sweeps run`. Raises ConfigError."""
+    from sweeps.cluster.jobs import Request, in_project
+    from sweeps.tables.table import Table
+    from wsss.recipes import with_recipe
+
+    chosen = checked_tables(given)
+    files = [in_project(root, path) for path in given["table_files"] or ()]
+    return Request(
+        words=tuple(words_of(ctx.command, given | {"table_files": files})),
+        tables=tuple(each for each in chosen if isinstance(each, str)),
+        own_tables=tuple(each for each in chosen if isinstance(each, Table)),
+        files=tuple(files),
+        preset=with_recipe(given["preset"] or default_preset(given["data"]), given["recipe"]),
+        data=given["data"],
+        weights=given["weights"],
+        settings=tuple(given["settings"] or ()),
+        store=store,
+        probe=given["probe"],
+    )
+
+
+def attach(
+    job_id: JobId = None,
+    address: Address = DEFAULT_ADDRESS,
+    tail: Annotated[
+        int | None, typer.Option(min=0, help="begin with the last lines; default: all of the log")
+    ] = None,
+) -> None:
+    """Follow a job's log to its end; the exit code is the job's."""
+    with explained():
+        from sweeps.cluster.jobs import find_job
+
+        server = _connect(address)
+        found = find_job(server, job_id).submission_id
+        raise typer.Exit(_follow(server, found, tail=tail))
+
+
+def logs(
+    job_id: JobId = None,
+    address: Address = DEFAULT_ADDRESS,
+    tail: Annotated[int | None, typer.Option(min=0, help="only the last lines")] = None,
+) -> None:
+    """Print a job's log as far as it is, and end."""
+    with explained():
+        from sweeps.cluster.jobs import find_job
+
+        server = _connect(address)
+        text = server.log(find_job(server, job_id).submission_id)
+        lines = text.splitlines(keepends=True)
+        sys.stdout.write("".join(lines if tail is None else lines[len(lines) - tail :]))
+
+
+def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
+    """Ask a sweep to checkpoint and stop, wait until it has, and say how to resume it."""
+    with explained():
+        from sweeps.cluster.jobs import find_job, is_running, resume_command, stop_and_wait
+
+        server = _connect(address)
+        job = find_job(server, job_id)
+        if is_running(job):
+            say(f"{job.submission_id}: asked to checkpoint and stop")
+            job = stop_and_wait(server, job.submission_id)
+        say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
+
+
+def jobs(address: Address = DEFAULT_ADDRESS) -> None:
+    """List the sweeps that were submitted to a cluster, the newest first."""
+    with explained():
+        from sweeps.cluster.follow import exit_code
+        from sweeps.cluster.jobs import our_jobs, sweep_command, when
+
+        server = _connect(address)
+        for job in our_jobs(server):
+            ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
+            print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
+
+
+def fetch(
+    store: ClusterStore = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="local store; finished results in it stay as they are")
+    ] = Path("results"),
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also networks' weights, which are large")
+    ] = False,
+    cluster: Annotated[
+        Path, typer.Option(help="the file given to `ray up`, for a store that is no bucket")
+    ] = Path("cluster.mine.yaml"),
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Copy a cluster's results here, for `sweeps table`, `report` and `status`.
+
+    Results in s3://... come from the bucket, which this machine has to reach with its own keys;
+    those in a folder on the head come by `ray rsync-down`. Without --store, the job server is asked
+    for the store of the sweep that was submitted last.
+    """
+    with explained():
+        from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
+        from sweeps.cluster.jobs import find_job, store_of
+        from wsss.printable import counted
+
+        if store is None:
+            server = _connect(address)
+            store = store_of(server, find_job(server, None))
+        if "://" in store:
+            say(f"{store}: from the bucket")
+            done = fetch_from_bucket(store, to, checkpoints=checkpoints)
+        else:
+            say(f"{store}: by `ray rsync-down {cluster}`")
+            done = fetch_by_rsync(store, to, cluster, checkpoints=checkpoints)
+        kept = f"; {done.num_kept} were here already" if done.num_kept else ""
+        say(f"{to}: {counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB{kept}")
+
+
+def _connect(address: str) -> "JobServer":
+    from sweeps.cluster.job_server import JobServer
+
+    return JobServer(address)
+
+
+def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
+    """Print a job's log to its end; return its exit code, or DETACHED after Ctrl-C."""
+    from sweeps.cluster.follow import Follower
+
+    follower = Follower(server, job_id)
+    try:
+        if tail is not None:
+            follower.skip_to_tail(tail)
+        code = follower.run()
+    except KeyboardInterrupt:
+        say(
+            f"\n{job_id} goes on; follow it with: {_command('attach', server, job_id)}; end it "
+            f"with: {_command('stop', server, job_id)}"
+        )
+        return DETACHED
+    say(f"{job_id} ended with exit code {code}")
+    return code
+
+
+def _command(name: str, server: "JobServer", job_id: str) -> str:
+    return command("sweeps", name, job_id, "--address", server.address)
+
+
+@with_options_of(run)
+def slurm(
+    ctx: typer.Context,
+    nodes: Annotated[int, typer.Option(min=1, help="nodes to ask for")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")] = 0,
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of each node; default: 4, or 4 a GPU")
+    ] = None,
+    hours: Annotated[
+        float, typer.Option(min=0.5, help="time limit; the job goes back into the queue before it")
+    ] = 24.0,
+    partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
+    account: Annotated[str | None, typer.Option(help="who pays for it, where SLURM asks")] = None,
+    out: Annotated[Path, typer.Option(help="the job script")] = Path("wsss.sbatch"),
+    **given: Any,
+) -> None:
+    """Write a job script that runs tables on a SLURM cluster; `sbatch FILE` submits it.
+
+    The job starts Ray on its nodes, runs the sweep, lets the trials write a checkpoint before the
+    time limit, goes back into the queue, and goes on from the store. All nodes must see the
+    project's folder, the data and the store. The other options are those of `sweeps run`; what it
+    would refuse is refused here.
+
+        sweeps slurm V --nodes 2 --gpus-per-node 4 --hours 24 --partition gpu \\
+            --preset paper --data /data/VOC2012 --gpus 1 --store /shared/results
+    """
+    with explained():
+        from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
+        from sweeps.run.resources import Resources
+
+        cpus = cpus_per_node or 4 * max(1, gpus_per_node)
+        wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
+        _require_runnable(given)
+        asked = Resources(None, given["workers"], given["cpus"], given["gpus"])
+        check_fits(wanted, asked.demand)
+        write_job(out, sbatch_script(wanted, ["run", *words_of(ctx.command, given)]))
+        print(f"{out}: submit it in this folder with: sbatch {shlex.quote(str(out))}")
+        follow = command("sweeps", "status", "--store", given["store"], "--watch")
+        print(f"then follow it with: squeue --me, and {follow}")
+
+
+def _require_runnable(given: dict[str, Any]) -> None:
+    """Raise what `sweeps run` would raise for these values of its options."""
+    from wsss.overrides import ConfigError
+
+    if given["address"]:
+        raise ConfigError("--address: the job starts a Ray of its own; leave it out")
+    tables = checked_tables(given)
+    names = ("preset", "recipe", "data", "weights", "seeds", "settings")
+    planned(tables, *(given[name] for name in names), recheck=given["recheck"])
+
+
+@dataclass(frozen=True)
+class Files:
+    """What to check beside the machine itself; paths are the cluster's if one is asked."""
+
+    store: str | None
+    data: str | None
+    weights: str | None
+
+    @property
+    def folder(self) -> Path | None:
+        """The store if it is a folder that was named."""
+        return Path(self.store) if self.store and "://" not in self.store else None
+
+
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(help="http://... of a job server, or a Ray address: check all its nodes too"),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="store to check; of a cluster: absolute path; default: results here"),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="data set to check")] = None,
+    weights: Annotated[str | None, typer.Option(help="file of initial weights to check")] = None,
+    mlflow: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="tracking server to check")
+    ] = "",
+    lock: Annotated[Path, typer.Option(help="versions to compare with")] = Path(
+        "requirements.lock"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
+    working_dir: WorkingDir = Path(),
+    python: Python = "python",
+) -> None:
+    """Say what is open, missing, unreachable or mismatched, with a remedy each.
+
+    Without --address: this machine. With it, --store, --data and --weights are the cluster's.
+    The exit code is 1 if there is any problem.
+    """
+    from rich.console import Console
+
+    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
+
+    with explained():
+        root, files = working_dir.absolute(), Files(store, data, weights)
+        checks = _this_machine(root, root / lock, mlflow, address)
+        if address is None:
+            checks += _check_files(files)
+        elif not address.startswith("http"):
+            checks += _check_files(files) + _check_nodes(address, root / lock, files)
+        elif not any(check.name == "job server" and check.state == "problem" for check in checks):
+            checks += _from_the_head(address, files, root, python)
+        print(to_json(checks)) if as_json else print_checks(Console(), checks)
+        raise typer.Exit(exit_code(checks))
+
+
+def _this_machine(root: Path, lock: Path, mlflow: str, address: str | None) -> "list[Check]":
+    from sweeps.cluster.doctor import machine
+    from sweeps.cluster.doctor.check import Check
+
+    if lock.exists():
+        checks = machine.check_versions(machine.locked_versions(lock))
+    else:
+        checks = [Check("packages", "warning", f"{lock}: missing", "name the file with --lock")]
+    checks += [*machine.check_token(os.environ), *machine.check_limits(), machine.check_gpus()]
+    checks += [machine.check_checkout(root), machine.check_mlflow(mlflow)]
+    checks += machine.check_ports(machine.listening())
+    if address and address.startswith("http"):
+        checks += machine.check_job_server(address.rstrip("/"))
+    return checks
+
+
+def _check_files(files: Files) -> "list[Check]":
+    from sweeps.cluster.doctor import machine
+    from wsss.weights import NAMES
+
+    if files.store and "://" in files.store:
+        checks = [machine.check_bucket(files.store)]
+    else:
+        checks = machine.check_store((files.folder or Path("results")).absolute())
+    if files.data:
+        checks.append(machine.check_data(Path(files.data), ["train", "train_aug"]))
+    if files.weights and files.weights not in NAMES:
+        checks.append(machine.check_weights(Path(files.weights)))
+    return checks
+
+
+def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
+    from sweeps.cluster.doctor.machine import locked_versions
+    from sweeps.cluster.doctor.nodes import check_nodes
+    from sweeps.run.resources import Resources, running_ray
+
+    locked = locked_versions(lock) if lock.exists() else {}
+    with running_ray(Resources(address)):
+        return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
+
+
+def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list[Check]":
+    """Run this command on the head, which reaches all nodes, and mark its checks as the head's."""
+    from dataclasses import replace
+
+    from sweeps.cluster.doctor.check import Check, from_json
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import run_tool
+
+    words = ["sweeps", "doctor", "--address", "auto", "--json"]
+    named = {"--store": files.store, "--data": files.data, "--weights": files.weights}
+    words += [word for option, value in named.items() if value for word in (option, value)]
+    done = run_tool(JobServer(address), words, root=root, store=files.store, python=python)
+    lines = [line for line in done.text.splitlines() if line.startswith("[{")]
+    if not lines:
+        text = f"no report from the head: {done.text.strip()[-500:]}"
+        remedy = f"is the project's environment there, at {python} (--python)?"
+        return [Check("cluster", "problem", text, remedy)]
+    return [check if check.node else replace(check, node="head") for check in from_json(lines[-1])]

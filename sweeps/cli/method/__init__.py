@@ -1,0 +1,117 @@
+"""The `wsss` program: one stage of the method at a time. Tables are filled by `sweeps`.
+
+A command's module imports torch and pydantic inside the functions that need them, so that `--help`
+answers at once.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from sweeps.cli.method import data, predict, settings, stages
+from sweeps.cli.program import HELP, Command, Program, before_any_command
+from sweeps.run.signals import SIGNALS, handled
+
+
+class EndedBySignals(Program):
+    """A program whose commands Ctrl-C, SIGTERM and a lost terminal end with one line.
+
+    The exit code is 128 and the signal's number, as a shell has it: 130, 143 or 129. A signal that
+    is ignored when the command starts, as SIGHUP is under `nohup`, stays ignored.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Raises SystemExit if a signal ends it."""
+        with _signals_raise() as came:
+            try:
+                return super().invoke(ctx)
+            except BaseException:
+                if not came:
+                    raise
+                # Or what became of it: torch, for one, raises RuntimeError in mid-checkpoint.
+                with suppress(OSError):  # the terminal may be gone
+                    print(
+                        f"ended by {came[0].name}: what is finished is kept; give the same "
+                        "command again to go on",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                raise SystemExit(128 + came[0]) from None
+
+
+@contextmanager
+def _signals_raise() -> Iterator[list[signal.Signals]]:
+    """Raise KeyboardInterrupt in the main thread for each signal that is not ignored.
+
+    Yields a list to which it is added before.
+    """
+    came: list[signal.Signals] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+        # A second Ctrl-C does not wait; a terminal that is closed often sends SIGHUP twice.
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+        sys.unraisablehook = lambda _: None  # of objects that are only half built
+        raise KeyboardInterrupt
+
+    taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    with handled(taken, end):
+        yield came
+
+
+def gpu_check(
+    device: Annotated[str | None, typer.Option(help="cuda | cpu; default: cuda")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="folder in VOC layout; default: drawn pictures")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="state dict of a backbone; default: random weights")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for the page and its numbers")] = Path(
+        "gpu-check"
+    ),
+    minutes: Annotated[float, typer.Option(help="at most so many")] = 8.0,
+    small: Annotated[bool, typer.Option("--small", help="small sizes, for a CPU")] = False,
+    preset: Annotated[str | None, typer.Option(help="whose speed; default: paper")] = None,
+) -> None:
+    """Check that everything is right and fast on this machine's GPU, in eight minutes."""
+    from wsss.gpu_check.__main__ import main
+
+    given = {
+        "device": device,
+        "data": data,
+        "weights": weights,
+        "out": out,
+        "minutes": minutes,
+        "preset": preset,
+    }
+    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    raise typer.Exit(main([*words, *(["--small"] if small else [])]))
+
+
+PANELS = {
+    "Training and CAMs": (stages.train_cam, stages.infer, stages.evaluate),
+    "Labels and segmentation": (stages.pseudo_label, predict.predict),
+    "Before a run": (settings.settings, gpu_check),
+}
+"""Heading in the help -> its commands, in this order."""
+
+app = typer.Typer(
+    cls=EndedBySignals,
+    no_args_is_help=True,
+    context_settings=HELP,
+    pretty_exceptions_enable=False,
+    help="Class activation maps as pseudo-labels: check data, train, infer CAMs, "
+    "evaluate, write pseudo-labels, predict, check a GPU.",
+)
+app.callback()(before_any_command)
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
+app.add_typer(data.data_app, name="data", rich_help_panel="Before a run")

@@ -1,0 +1,229 @@
+"""The folder of one training from the command line, as a store whose stages lie at known places.
+
+    RUN/run.json  stage.json  config.json  epochs/  checkpoints/  done.json    the training
+    RUN/cams/<image>.npz                                                       its CAMs
+    RUN/random_walk/<id>/   RUN/pseudo_labels/<refinement>/png/<image>.png
+
+Each folder's stage.json says what it holds, and each file which picture and labels it was made
+from, so that nothing else gets mixed with it.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from shutil import rmtree
+
+from filelock import Timeout
+from pydantic import BaseModel, ValidationError
+
+from sweeps.plan.chain import ChainConfig
+from sweeps.stages.stage import Conduct, Crew, Here, Place
+from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
+from wsss.config import RunConfig
+from wsss.data.classes import CLASS_LIST
+from wsss.identity import cam_id, canonical
+from wsss.overrides import ConfigError
+from wsss.printable import command, first_of
+from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
+from wsss.training.execution import Execution
+
+
+class Saved(BaseModel):
+    """What run.json says of a training."""
+
+    config: RunConfig
+    data: Path
+    weights_file: Path | None
+    classes: tuple[str, ...]
+    trained_on: dict[str, str]
+
+    def difference(self, asked: "Saved") -> str:
+        """Return in words how this training differs from the one asked for; "" if not.
+
+        Where the data set lies makes no difference.
+        """
+
+        def settings(saved: Saved) -> object:
+            contents = {"fingerprint": "unknown", "train_fingerprint": "unknown"}
+            data = saved.config.data.model_copy(update=contents)
+            return saved.config.model_copy(update={"data": data}), saved.weights_file
+
+        if settings(self) != settings(asked):
+            return "with other settings"
+        if self.config.data.train_fingerprint != asked.config.data.train_fingerprint:
+            return "from before its classes, images or labels changed"
+        return ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's folder, and what it is."""
+
+    folder: Path
+    config: RunConfig
+    data: Path
+    weights_file: Path | None
+    classes: tuple[str, ...]
+    """Those of the data set when it was trained on, in their order."""
+    trained_on: Mapping[str, str]
+    """What each image held that it was trained on, as sources.py has it."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The same of the images at hand, as they are now."""
+
+    def with_images(self, split: str) -> "Run":
+        """Return this training with the images of a split at hand.
+
+        Raises ConfigError if the classes or images that it was trained on have changed since.
+        """
+        from wsss.data.voc import VocDataset
+        from wsss.labels.sources import sources_of
+
+        if not self.data.is_dir():
+            elsewhere = replace(self, data=Path("FOLDER")).training_command()
+            raise ConfigError(
+                f"{self.data}: missing, and {self.folder} was trained on it; put it back, or say "
+                f"where a folder of this name lies now with: {elsewhere}"
+            )
+        dataset, own = VocDataset(self.data), self.config.data.train_split
+        if dataset.classes != self.classes:
+            raise ConfigError(
+                f"{self.data}: its classes have changed since {self.folder} was trained: "
+                f"{_first_difference(self.classes, dataset.classes)}; restore them in "
+                f"{CLASS_LIST}, or train with another --run"
+            )
+        now = sources_of(dataset, dataset.image_ids(own))
+        both = [*now, *(self.trained_on.keys() - now.keys())]
+        changed = [name for name in both if now.get(name) != self.trained_on.get(name)]
+        if changed:
+            raise ConfigError(
+                f"{self.data}: images or labels of {own} have changed since {self.folder} was "
+                f"trained ({first_of(changed, 3)}); put them back, or train with another --run"
+            )
+        others = set(dataset.image_ids(split)) - now.keys()
+        now |= sources_of(dataset, sorted(others))
+        return replace(self, sources={name: now[name] for name in dataset.image_ids(split)})
+
+    def chain(self, labels: PseudoLabelConfig, split: str | None = None) -> ChainConfig:
+        """Return the way to these labels of a split's images; None: the images trained on."""
+        own = self.config.data.train_split
+        return ChainConfig(
+            run=self.config,
+            labels=labels,
+            segmentation=DeepLabConfig(),
+            labelled_split=None if split in (None, own) else split,
+        )
+
+    def place(
+        self,
+        chain: ChainConfig,
+        *,
+        crew: Crew | None = None,
+        conduct: Conduct | None = None,
+        execution: Execution | None = None,
+        cams: Path | None = None,
+        labels: Path | None = None,
+    ) -> Place:
+        """Return where the stages of a chain are done.
+
+        cams, labels: folders in place of RUN/cams and RUN/labels/<id>.
+        """
+        from wsss.labels.sources import digest_of
+        from wsss.training.process import Process, pick_device
+
+        folder = self.folder.absolute()
+        named = {
+            f"cams/{cam_id(self.config)}": folder,
+            f"maps/{chain.maps_id}": (cams or folder / "cams").absolute(),
+        }
+        # Its id names the split that the affinity network learned from, not what the split holds.
+        data = f"-{digest_of(self.sources)}" if chain.labelled_split else ""
+        named[f"walks/{chain.walk_id}"] = folder / "random_walk" / f"{chain.walk_id}{data}"
+        if labels:
+            named[f"labels/{chain.labels_id}"] = labels.absolute()
+        return Place(
+            Store(folder, named=named),
+            self.data,
+            self.weights_file,
+            execution or Execution(),
+            conduct or Conduct(accept_changes=True),
+            crew or Here(),
+            Process(device=pick_device()),
+            sources=self.sources,
+        )
+
+    def remember(self) -> None:
+        """Write what the folder holds. Raises ConfigError for one that holds another training."""
+        path = self.folder / "run.json"
+        asked = Saved(
+            config=canonical(self.config),
+            data=self.data,
+            weights_file=self.weights_file,
+            classes=self.classes,
+            trained_on=dict(self.trained_on),
+        )
+        if path.exists() and (difference := _read(path).difference(asked)):
+            self._clear_refused_start(difference)
+        write_json(path, asked.model_dump(mode="json"))
+        write_config(self.folder / "config.json", self.config)
+
+    def training_command(self) -> str:
+        """Return the command that goes on with this training."""
+        words = ["--run", self.folder, "--data", self.data, "--config", self.folder / "config.json"]
+        words += ["--weights", self.weights_file] if self.weights_file else []
+        return command("wsss", "train-cam", *words)
+
+    def _clear_refused_start(self, difference: str) -> None:
+        """Remove what a start of another training left that was refused, so that nothing is lost.
+
+        difference: in words. Raises ConfigError if that training has come any further, or is at
+        work.
+        """
+        folder = Folder(self.folder)
+        with suppress(Timeout), folder.lock().acquire(timeout=0):
+            if not (folder.checkpoint_names() or folder.epochs() or folder.result()):
+                (self.folder / LABEL).unlink(missing_ok=True)
+                rmtree(self.folder / "attempts", ignore_errors=True)
+                return
+        raise ConfigError(f"{self.folder}: holds a training {difference}; choose another --run")
+
+
+def recall(folder: Path) -> Run:
+    """Return what a training's folder holds. Raises ConfigError if there is none."""
+    path = folder / "run.json"
+    if folder.is_file():
+        raise ConfigError(f"{folder}: a file; give the folder of a training with --run")
+    if not path.exists():
+        train = command("wsss", "train-cam", "--run", folder)
+        raise ConfigError(f"{path}: missing; train first with: {train} --data FOLDER")
+    saved = _read(path)
+    return Run(
+        folder, saved.config, saved.data, saved.weights_file, saved.classes, saved.trained_on
+    )
+
+
+def _read(path: Path) -> Saved:
+    """Return what run.json says. Raises ConfigError for a damaged or an old one."""
+    try:
+        return Saved.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = max(error.errors(), key=lambda each: each["type"] != "missing")
+    what = ".".join(map(str, problem["loc"])) or "not JSON"
+    if problem["type"] == "missing":
+        raise ConfigError(
+            f"{path}: does not say {what}, as it is of an earlier version, whose trainings are not "
+            "gone on with; train again with another --run"
+        )
+    train = command("wsss", "train-cam", "--run", path.parent)
+    raise ConfigError(
+        f"{path}: damaged ({what}); delete it, and give the command that trained it again: {train} "
+        "--data FOLDER and its other options"
+    )
+
+
+def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """Say how two lists of classes differ, which are not equal."""
+    pairs = zip_longest(before, now, fillvalue="missing")
+    number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
+    return f"class {number} was {old}, now it is {new}"

@@ -1,0 +1,110 @@
+"""The command `wsss settings`: what can be set, and what it means."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsss.errors import explained
+from wsss.printable import as_word
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sweeps.cli.method.settings_list import Setting
+
+
+def settings(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="a section, e.g. transfer, or a setting, e.g. transfer.lambda_s; default: all"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Say what each setting means, its range, its default, and what changes it.
+
+    Change one with --set: wsss train-cam --set train.lr=0.01.
+    """
+    from rich.console import Console
+
+    from sweeps.cli.method.settings_list import find_settings
+
+    with explained():
+        found = find_settings(name)
+        if as_json:
+            print(json.dumps([dataclasses.asdict(setting) for setting in found]))
+        elif len(found) == 1:
+            _print_one(Console(), found[0])
+        else:
+            _print_sections(Console(), found, with_meaning=name is not None)
+
+
+def _print_one(console: "Console", setting: "Setting") -> None:
+    """Print everything about a setting, a line for each fact."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sweeps.cli.method.settings_list import sections
+
+    section = setting.name.rpartition(".")[0]
+    facts = [("meaning", setting.meaning or "as its name says")]
+    facts += [("section", sections()[section])] if section else []
+    facts += [("the paper", "leaves it open")] if setting.is_open else []
+    facts += [("range", setting.range), ("default", as_word(setting.default))]
+    facts += [(f"preset {name}", as_word(value)) for name, value in setting.presets.items()]
+    facts += [(f"recipe {name}", as_word(value)) for name, value in setting.recipes.items()]
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for fact in facts:
+        grid.add_row(*map(Text, fact))
+    console.print(Text(setting.name, style="bold"), grid, sep="\n")
+
+
+def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning: bool) -> None:
+    """Print settings below the names of their sections: a line each, or what they mean as well."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from sweeps.cli.method.settings_list import sections
+
+    about = sections()
+    by_section: dict[str, list[Setting]] = {}
+    for setting in found:
+        by_section.setdefault(setting.name.rpartition(".")[0], []).append(setting)
+    for section, members in by_section.items():
+        title = f"{section}: {about[section]}" if section else "In no section"
+        console.print(Text(title, style="bold"))
+        if not with_meaning:
+            console.print(_table(members), Text())
+            continue
+        for setting in members:
+            changes = f"; {_changes(setting)}" if _changes(setting) else ""
+            console.print(Text(f"{setting.name} = {as_word(setting.default)}{changes}"))
+            lines = [setting.meaning, f"{setting.range}{'; open' if setting.is_open else ''}"]
+            text = Text("\n".join(filter(None, lines)), style="dim")
+            console.print(Padding(text, (0, 0, 0, 4)))
+        console.print()
+    console.print(Text("open: the paper leaves it open. `wsss settings NAME` says more of one."))
+
+
+def _table(members: "list[Setting]") -> "Table":
+    """Return a line per setting."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for head in ("setting", "default", "range", "changed by"):
+        grid.add_column(head, overflow="fold", no_wrap=head == "setting")
+    for setting in members:
+        cells = (setting.name, as_word(setting.default), setting.range, _changes(setting))
+        grid.add_row(*map(Text, cells))
+    return grid
+
+
+def _changes(setting: "Setting") -> str:
+    """Return which presets and recipes change a setting, with their values."""
+    changed = {**setting.changed, **{f"recipe {n}": v for n, v in setting.recipes.items()}}
+    return ", ".join(f"{name} {as_word(value)}" for name, value in changed.items())

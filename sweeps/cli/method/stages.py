@@ -1,0 +1,410 @@
+"""The commands train-cam, infer, evaluate and pseudo-label: one stage of the method at a time.
+
+Heavy packages are imported by the functions that need them, so that `wsss --help` answers at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.cli.options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution, say_idle
+from wsss.errors import explained
+from wsss.printable import command, counted
+
+if TYPE_CHECKING:
+    from sweeps.cli.method.run_folder import Run
+    from sweeps.stages.labels import InferCams
+    from sweeps.stages.stage import Crew, Place, Record
+    from wsss.config import LabelsConfig
+    from wsss.evaluation.score import Score
+    from wsss.evaluation.segmentation_score import SegmentationScore
+    from wsss.labels.cam_files import CamFile
+    from wsss.segmentation_config import PseudoLabelConfig
+
+Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, ImageSets, ...")]
+RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
+
+
+def train_cam(
+    run: RunDir,
+    data: Data,
+    preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
+    recipe: Annotated[
+        str, typer.Option(help="default | literal | irn | seam | puzzle_cam, over the preset")
+    ] = "default",
+    config: Annotated[Path | None, typer.Option(help="YAML, JSON or TOML file of settings")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a setting, e.g. --set train.lr=0.01")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
+    ] = None,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    warns_after: Annotated[
+        int,
+        typer.Option(
+            "--prior-warns-after",
+            min=0,
+            metavar="N",
+            help="warn if, after N iterations, it is still no better than the label frequencies; "
+            "0: never",
+        ),
+    ] = 100,
+    fails_after: Annotated[
+        int,
+        typer.Option(
+            "--prior-fails-after",
+            min=0,
+            metavar="N",
+            help="end with an error if it is so after N iterations; 0: never",
+        ),
+    ] = 500,
+) -> None:
+    """Train a CAM network; given again, it continues from its last checkpoint."""
+    with explained():
+        from sweeps.stages.stage import Conduct, complete
+        from sweeps.stages.train_cam import TrainCam
+        from wsss.segmentation_config import PseudoLabelConfig
+        from wsss.training.learning import PriorLimits
+
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        chosen = _configure(run, data, preset, recipe, config, settings, weights)
+        chosen.remember()
+        limits = PriorLimits(warns_after, fails_after)
+        place = chosen.place(
+            chosen.chain(PseudoLabelConfig()),
+            execution=how,
+            conduct=Conduct(accept_changes=True, limits=limits),
+        )
+        warned = False
+        for record in complete(TrainCam(chosen.config), place):
+            warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
+        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
+
+
+def infer(
+    run: RunDir,
+    split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")] = None,
+) -> None:
+    """Write multi-scale CAMs as <id>.npz: `classes` [P], `cams` [P, H, W] in [0, 1]."""
+    with explained():
+        from sweeps.cli.method.run_folder import recall
+        from sweeps.stages.labels import InferCams
+        from wsss.segmentation_config import PseudoLabelConfig
+
+        known = recall(run)
+        split = split or known.config.data.eval_split
+        chain, known = known.chain(PseudoLabelConfig()), known.with_images(split)
+        place = known.place(chain, cams=out)
+        _refuse_unfinished(known, place)
+        stage = InferCams(chain, split)
+        new = len(stage.missing(place))
+        _complete(stage, place)
+        print(f"{out or run / 'cams'}: CAMs of {len(stage.image_ids(place))} images ({new} new)")
+
+
+def evaluate(
+    run: RunDir,
+    split: Annotated[str | None, typer.Option(help="default: the configured eval split")] = None,
+    cams: Annotated[
+        Path | None, typer.Option(help="folder of CAM files; default: RUN/cams")
+    ] = None,
+) -> None:
+    """Score CAM files against pixel masks: mIoU at the fixed and at the best threshold."""
+    with explained():
+        from sweeps.cli.method.run_folder import recall
+        from sweeps.stages.labels import InferCams
+        from wsss.data.voc import VocDataset
+        from wsss.evaluation.confusion import collect, threshold_grid
+        from wsss.evaluation.score import score_counts
+        from wsss.segmentation_config import PseudoLabelConfig
+
+        known = recall(run)
+        config, split = known.config, split or known.config.data.eval_split
+        place = known.with_images(split).place(known.chain(PseudoLabelConfig()), cams=cams)
+        stage = InferCams(known.chain(PseudoLabelConfig()), split)
+        again = ["infer", "--run", run, "--split", split]
+        dataset = VocDataset(known.data)
+        thresholds = threshold_grid(config.labels.background_score)
+        images, unknown = [], 0
+        for image_id in stage.image_ids(place):
+            found = _own_cams(stage, place, image_id, again, cams)
+            unknown += not found.source
+            images.append(_counted(found, dataset, image_id, thresholds))
+        counts = collect(images, thresholds, len(dataset.classes) + 1)
+        score = score_counts(counts, config.labels)
+        print(f"{len(images)} images of {dataset.root}")
+        if unknown:
+            print(f"note: {unknown} of these CAM files do not say what they were made from")
+        _print_score(score, config.labels, dataset.classes)
+
+
+def pseudo_label(
+    run: Annotated[
+        Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
+    ],
+    refinement: Annotated[
+        str | None, typer.Option(help="none (default) | crf | pamr | random_walk | random_walk_crf")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="a label setting, e.g. background_score=0.3, background=confident, crf.preset=psa",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="default: the split trained on")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of labels; default: RUN/pseudo_labels/REFINEMENT")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that refine labels")] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(help="share the images among Ray tasks of this cluster; `local` starts one"),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+) -> None:
+    """Write palette PNGs of pseudo-labels at image size, and score them before and after.
+
+    CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
+    pair with 255 between -> (dense CRF or PAMR). Given again, it goes on with what is missing.
+    """
+    with explained():
+        from sweeps.cli.method.run_folder import recall
+        from sweeps.stages.labels import WriteLabels, label_score
+        from wsss.data.check import require_batch
+        from wsss.data.voc import VocDataset
+        from wsss.overrides import parse_assignments
+
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        known = recall(run)
+        known = known.with_images(split or known.config.data.train_split)
+        labels = _labels(refinement, settings or [])
+        plain = labels.model_copy(update={"refinement": "none"})
+        chain = known.chain(labels, split)
+        say_idle(
+            parse_assignments(settings or []),
+            [labels],
+            lambda each: chain.model_copy(update={"labels": each}).labels_id,
+        )
+        if labels.walks:
+            require_batch(
+                len(VocDataset(known.data).image_ids(split or known.config.data.train_split)),
+                labels.random_walk.batch_size,
+                setting="--set random_walk.batch_size",
+            )
+        found: dict[str, SegmentationScore | None] = {}
+        with _crew(workers, address, cpus, gpus) as crew:
+            for each in [plain, labels] if labels != plain else [labels]:
+                chain = known.chain(each, split)
+                own = run / "pseudo_labels" / each.refinement
+                target = out if out and each == labels else own
+                place = known.place(chain, crew=crew, execution=how, labels=target)
+                _refuse_unfinished(known, place)
+                stage = WriteLabels(chain)
+                _complete(stage, place)
+                found[each.refinement] = label_score(chain, place)
+                print(f"{target / 'png'}: {place.result(stage)['num_images']} label maps")
+        for name, score in found.items():
+            print(f"{name}: {_told(score, labels, known)}")
+
+
+def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
+    """Return the label settings asked for. Raises ConfigError, also for two refinements."""
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.segmentation_config import PseudoLabelConfig
+
+    asked = parse_assignments(settings)
+    if refinement is not None and asked.get("refinement", refinement) != refinement:
+        raise ConfigError(
+            f"--refinement {refinement} and --set refinement={asked['refinement']} contradict each "
+            "other; give one of them"
+        )
+    named = {} if refinement is None else {"refinement": refinement}
+    return apply_overrides(PseudoLabelConfig(), named | asked)
+
+
+def _configure(
+    run: Path,
+    data: Path,
+    preset: str,
+    recipe: str,
+    config: Path | None,
+    settings: list[str] | None,
+    weights: str | None,
+) -> "Run":
+    """Return the training that the options name, its data set checked and named by its content."""
+    from sweeps.cli.method.run_folder import Run
+    from sweeps.plan.sweep import with_data
+    from wsss.data.check import check_data_once, require_batch
+    from wsss.data.voc import VocDataset
+    from wsss.identity import run_id
+    from wsss.labels.sources import sources_of
+    from wsss.overrides import parse_assignments, settle
+    from wsss.recipes import named_config, with_recipe
+    from wsss.weights import check_initial_weights
+
+    dataset = VocDataset(data.absolute())
+    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
+    settled = settle(start, given, weights=weights, file=config)
+    wanted = settled.config.data
+    splits = sorted({wanted.train_split, wanted.eval_split})
+    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
+    report = check_data_once(dataset, splits, scored=scored)
+    report.raise_if_broken()
+    chosen = with_data(settled, report, data)
+    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
+    check_initial_weights([chosen.network], settled.weights_file)
+    say_idle(given, [chosen], run_id)
+    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
+    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
+
+
+def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
+    """Print a line of an epoch or warning; return whether dead maps are warned of by now."""
+    from sweeps.stages.training_warnings import dead_from_record, from_record, without_warnings
+
+    if warning := from_record(record.numbers):
+        print(f"warning: {warning}", flush=True)
+        return warned
+    shown = without_warnings(record.numbers)
+    numbers = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    print(f"{numbers} of {counted(epochs, 'epoch')}", flush=True)
+    dead = dead_from_record(record.numbers)
+    if dead and not warned:
+        print(f"warning: {dead}", flush=True)
+    return dead is not None
+
+
+def _complete(stage: Any, place: "Place") -> None:
+    """Complete a stage, with a bar of progress for it and for each that it needs."""
+    from rich.progress import Progress
+
+    from sweeps.stages.stage import complete
+
+    with Progress() as bars:
+        tasks: dict[str, Any] = {}
+        for record in complete(stage, place):
+            title = record.stage.title
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=1.0)
+            bars.update(tasks[title], completed=record.progress)
+
+
+def _refuse_unfinished(run: "Run", place: "Place") -> None:
+    """Raise ConfigError if the network is not trained to its end, before anything is written."""
+    from sweeps.stages.train_cam import TrainCam
+    from wsss.overrides import ConfigError
+    from wsss.training.checkpoint_names import epochs_of
+
+    stage = TrainCam(run.config)
+    if not stage.is_done(place):
+        names = place.store.folder(stage.rel).checkpoint_names()
+        whole = counted(run.config.train.epochs, "epoch")
+        raise ConfigError(
+            f"{run.folder}: {epochs_of(names[-1]) if names else 0} of {whole} trained; finish it "
+            f"with: {run.training_command()}"
+        )
+
+
+@contextmanager
+def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterator["Crew"]:
+    """This process and `workers` more, or the Ray cluster at an address; `local` starts one."""
+    if address is None:
+        from sweeps.stages.stage import Here
+
+        yield Here(workers)
+        return
+    from sweeps.run.resources import Resources, running_ray
+
+    joined = None if address == "local" else address
+    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    with running_ray(resources):
+        from sweeps.run.crew import Cluster
+
+        yield Cluster(resources)
+
+
+def _own_cams(
+    stage: "InferCams", place: "Place", image_id: str, again: Sequence[object], cams: Path | None
+) -> "CamFile":
+    """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
+
+    again: the words of `wsss` that infer into the training's own folder; cams: the folder given
+    instead.
+    """
+    from wsss.data.voc import DataError
+    from wsss.labels.cam_files import read_cams
+
+    path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"
+    if not path.exists():
+        write = command("wsss", *again, *(["--out", cams] if cams else []))
+        raise DataError(f"{path}: missing; write it with: {write}")
+    found = read_cams(path)
+    if found.source not in ("", stage.source(place, image_id)):
+        other = " --out OTHER, and evaluate with --cams OTHER" if cams else ""
+        raise DataError(
+            f"{path}: made by another network, or when its picture or labels were others; "
+            f"infer again: {command('wsss', *again)}{other}"
+        )
+    return found
+
+
+def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
+    """Count CAMs against their image's mask. Raises DataError if they do not fit."""
+    from wsss.data.mask import require_size
+    from wsss.evaluation.confusion import count_image
+    from wsss.labels.cam_files import require_fitting
+
+    mask = dataset.mask(image_id)
+    require_size(dataset.mask_path(image_id), mask, dataset.image_size(image_id))
+    require_fitting(found, mask.shape, len(dataset.classes))
+    num_labels = len(dataset.classes) + 1
+    return image_id, *count_image(found.cams, found.classes, mask, thresholds, num_labels)
+
+
+def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...]) -> None:
+    from wsss.evaluation.auc import area_under_curve
+
+    print(f"mIoU {score.miou_fixed:.2f} % at the fixed threshold {score.fixed_threshold:g}")
+    print(
+        f"mIoU {score.miou_best:.2f} % at the best threshold {score.best_threshold:g} "
+        "(chosen with pixel ground truth)"
+    )
+    low, high = labels.threshold_range
+    area = area_under_curve(score.curve, labels)
+    print(f"mIoU {area:.2f} % on average over thresholds {low:g} to {high:g} (AUC)")
+    print(f"IoU at the fixed threshold; mIoU is the mean over {_of_labels(score.iou_fixed)}:")
+    for name, value in zip(("background", *classes), score.iou_fixed, strict=True):
+        print(f"  {name:14} {'absent' if value is None else f'{value:.2f}':>6}")
+
+
+def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
+    """Return the score of label maps in words, or why there is none."""
+    from wsss.data.voc import VocDataset
+
+    if score:
+        over = _of_labels(list(score.iou.values()))
+        return f"mIoU {score.miou:.2f} % on {score.num_images} images, over {over}"
+    if not VocDataset(run.data).has_masks():
+        return "not scored, as the data set has no masks"
+    if labels.background == "fixed":
+        return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
+    return "not scored, as `confident` labels leave pixels out"
+
+
+def _of_labels(ious: list[float | None]) -> str:
+    """Say over how many labels a mean is: those that are absent everywhere have no IoU."""
+    absent = ious.count(None)
+    note = f", as {absent} are in no mask and no label map" if absent else ""
+    return f"{len(ious) - absent} of {len(ious)} labels{note}"

@@ -1,0 +1,178 @@
+"""What the two programs have in common before any command of theirs begins."""
+
+import inspect
+import os
+import re
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from wsss.errors import ForeseenError, explained
+from wsss.files import NO_HOME, expanded
+from wsss.printable import SPELLED_OUT
+
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of a program: what asks for its help, and for that of each of its commands."""
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""Hosts which no proxy reaches: they would be those of the proxy."""
+
+KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+"""What the help calls an option's value: shorter than its type, so that its words have room."""
+PANELS = {
+    "How it is carried out": (
+        "address",
+        "workers",
+        "label_workers",
+        "cpus",
+        "gpus",
+        "max_concurrent",
+        "loader_workers",
+        "micro_batch",
+        "checkpoint_minutes",
+    ),
+    "Faults and limits": (
+        "retry_failed",
+        "budget",
+        "hang_after",
+        "accept_changes",
+        "warns_after",
+        "fails_after",
+    ),
+}
+"""Heading in the help -> the options below it; the others come first."""
+
+
+class EmptyTextError(ForeseenError):
+    """An option or argument without text, as a shell makes it of an unset variable."""
+
+
+class Command(TyperCommand):
+    """A command in all of whose options and arguments `~` is a home, and none is empty."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = _plain(_reflowed(self.help or ""))
+        headings = {name: heading for heading, names in PANELS.items() for name in names}
+        for option in self.params:
+            if not isinstance(option, TyperOption):
+                continue
+            option.rich_help_panel = headings.get(option.name)
+            option.help = _plain(option.help or "")
+            if option.metavar is None:
+                kind = option.type_descriptor.annotation
+                option.metavar = KINDS[(*get_args(kind), kind)[0]]  # of a list, its items'
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse them; exit with 2 for a home that is not there, and for an empty word.
+
+        The latter would be the folder here, as a path.
+        """
+        with explained():
+            for before, arg in zip(["", *args], args, strict=False):
+                name, equals, text = arg.partition("=")
+                if not arg or (name.startswith("--") and equals and not text):
+                    named = name or (before if before.startswith("-") else "an argument")
+                    raise EmptyTextError(
+                        f"{named}: empty, perhaps of an unset variable; give it a value or leave "
+                        "it out"
+                    )
+        rest = super().parse_args(ctx, args)
+        with explained():
+            ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
+        return rest
+
+
+class Program(TyperGroup):
+    """A program, which first makes up for what is unusual about the machine."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program."""
+        print_anywhere()
+        have_a_width()
+        have_a_home()
+        reach_local_servers()
+        return super().main(*args, **options)
+
+
+def print_anywhere() -> None:
+    """Let what is printed spell out the characters that its encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, TextIOWrapper):
+            continue
+        if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
+            continue  # so names of files in another encoding come out as they are
+        stream.reconfigure(errors=SPELLED_OUT)
+
+
+def have_a_width() -> None:
+    """Forget a terminal of no size, as `docker exec -t` reports it: Rich would print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name) == "0":
+            del os.environ[name]
+
+
+def have_a_home() -> None:
+    """Name a home that is not there where none is known: MLflow cannot be imported without one."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path's raises
+        os.environ["HOME"] = NO_HOME
+
+
+def reach_local_servers() -> None:
+    """Keep what is for this machine from the proxy, if one is set."""
+    if not any(
+        os.environ.get(name)
+        for kind in ("http", "https", "all")
+        for name in (f"{kind}_proxy", f"{kind.upper()}_PROXY")
+    ):
+        return
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" in hosts:
+        return  # nothing goes to the proxy
+    both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
+
+
+def _reflowed(text: str) -> str:
+    """Return a docstring with each paragraph in one line, but for what is indented."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
+
+
+def _plain(text: str) -> str:
+    """Return a text for the help in which no [word] is markup, which would not be shown."""
+    return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    if isinstance(value, Path):
+        return Path(expanded(str(value)))
+    return expanded(value) if isinstance(value, str) else value
+
+
+def _show_version(context: typer.Context, wanted: bool) -> None:  # noqa: FBT001 - typer's order
+    if wanted:
+        from sweeps.store.code_version import code_version
+
+        print(f"{context.find_root().info_name} {code_version()}")
+        raise typer.Exit
+
+
+def before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="print release, commit and a digest of the sources",
+        ),
+    ] = False,
+) -> None:
+    """Take the options of the program itself."""

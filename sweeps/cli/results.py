@@ -1,0 +1,211 @@
+"""What a sweep came to so far: the commands status, report and diff."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.options import (
+    AsCsv,
+    AsJson,
+    StoreOption,
+    SweepName,
+    leave_memory_to_the_system,
+    opened,
+    print_cells,
+    require_one_of,
+    say,
+)
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.report.tables.model import Report
+    from sweeps.store.store import Store
+
+
+def status(
+    ctx: typer.Context,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    by_trial: Annotated[
+        bool, typer.Option("--trials", help="a line per trial instead of the tables")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again and again, until all is done or Ctrl-C")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.2, help="seconds between two looks of --watch")
+    ] = 5.0,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="job server of a cluster: ask its head, about --store there; default: its "
+            "WSSS_STORE"
+        ),
+    ] = None,
+) -> None:
+    """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.live.status import show_status
+
+    with explained():
+        require_one_of(trials=by_trial, json=as_json, csv=as_csv)
+        require_one_of(watch=watch, json=as_json, csv=as_csv)
+        require_one_of(watch=watch, address=bool(address))
+        if address:
+            words = ["--sweep", sweep] if sweep else []
+            shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
+            words += [word for word, wanted in shown.items() if wanted]
+            named = ctx.get_parameter_source("store")  # WSSS_STORE here is this machine's
+            there = store if named and named.name == "COMMANDLINE" else None
+            raise typer.Exit(_status_there(address, there, words))
+        leave_memory_to_the_system()
+        results = opened(store)
+        found = load_sweep(results, sweep)
+        if as_json or as_csv:
+            print_cells(results, found, as_json=as_json)
+            return
+        show_status(Console(), results, found, by_trial=by_trial, every=every if watch else None)
+
+
+def _status_there(address: str, store: str | None, words: list[str]) -> int:
+    """Print what `sweeps status` prints on a cluster's head; return its exit code.
+
+    store: None: the cluster's own. Raises ConfigError for a relative path.
+    """
+    from sweeps.cluster.job_server import JobServer
+    from sweeps.cluster.jobs import require_on_cluster, run_tool
+
+    if store:
+        require_on_cluster("--store", store)
+    python, asked = os.environ.get("WSSS_CLUSTER_PYTHON", "python"), ["sweeps", "status", *words]
+    done = run_tool(JobServer(address), asked, root=Path.cwd(), store=store, python=python)
+    print(done.text, end="")
+    return done.exit_code
+
+
+def report(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="tables to report; default: those of the sweep", metavar="TABLE"),
+    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="seeds per cell; default: the sweep's")
+    ] = None,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="fixed (background score; saw no pixel ground truth) | held-out (threshold chosen "
+            "on other images) | best (threshold chosen on the scored images) | auc (mean over all "
+            "thresholds)"
+        ),
+    ] = "fixed",
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="points of mIoU within which a difference is the paper's")
+    ] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")
+    ] = None,
+    mlflow_url: Annotated[
+        str | None,
+        typer.Option(
+            help="address of the MLflow server, for links; default: where runs were logged"
+        ),
+    ] = None,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="do not attach the report to the sweep's MLflow run")
+    ] = False,
+) -> None:
+    """Does the table hold? Weigh a sweep's results against the paper.
+
+    Prints the report and writes report.html (self-contained), .md, .tex, .csv and .txt, and
+    table.tex with the tables alone. Needs no data set, trains nothing, and may be given while the
+    sweep runs. Tables of other sweeps with the same settings can be named: what the store holds of
+    them is shown.
+    """
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep, report_folder, with_tables
+    from sweeps.report.formats.terminal import print_document
+    from sweeps.report.formats.write import write_document
+    from sweeps.report.tables.build import build_report
+    from sweeps.report.tables.document import sweep_document
+    from sweeps.report.tables.model import Measure
+    from sweeps.store.errors import FORBIDDEN
+    from wsss.overrides import ConfigError
+
+    with explained():
+        if measure not in {m.value for m in Measure}:
+            raise ConfigError(f"no measure {measure!r}; there are: {', '.join(Measure)}")
+        results = opened(store)
+        found = load_sweep(results, sweep)
+        chosen = with_tables(found, tables or (), seeds)
+        built = build_report(
+            chosen, results, measure=Measure(measure), margin=margin, mlflow_url=mlflow_url
+        )
+        document, folder = sweep_document(built), out or report_folder(results, chosen)
+        refused = ""
+        try:
+            written = write_document(document, folder, "report")
+        except OSError as error:
+            if out or error.errno not in FORBIDDEN:
+                raise
+            refused = error.strerror or ""
+        print_document(Console(), document)  # after the files: `| head` may end it
+        if refused:
+            say(f"{folder}: not yours to write ({refused}); for files, name a folder: --out")
+            return
+        print("\n".join(map(str, written)))
+        if not no_log and chosen.name == found.name:
+            _log(results, built, folder)
+
+
+def _log(store: "Store", report: "Report", folder: Path) -> None:
+    from sweeps.track.sweep import SweepRuns, verdict_counts
+    from sweeps.track.tracker import Tracker
+
+    tracker = Tracker(store, SweepRuns(store, report.sweep))
+    tracker.log_report(folder, verdict_counts(report))
+    for line in tracker.remarks("the report", "the same command"):
+        print(line)
+
+
+def diff(
+    a: Annotated[
+        str, typer.Argument(help="a cell of the sweep, e.g. 'V[0.5,0.1]', or a run id", metavar="A")
+    ],
+    b: Annotated[str, typer.Argument(help="the same", metavar="B")],
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Compare two cells or runs: settings, mIoU under the four measures, and classes.
+
+    B - A is the mean over the finished seeds that both have, with an interval over images where
+    each run has counts per image: at the fixed and at the best threshold. `sweeps status --trials`
+    shows run ids; quote a cell, as a shell reads brackets.
+    """
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.diff import compare, find_trials, print_difference
+
+    with explained():
+        results = opened(store)
+        asked = sweep is not None or results.sweep_names()
+        found = load_sweep(results, sweep) if asked else None
+        sides = [(name, find_trials(results, found, name)) for name in (a, b)]
+        difference = compare(results, *sides)
+        if as_json:
+            print(json.dumps(dataclasses.asdict(difference)))
+        else:
+            print_difference(Console(), difference)

@@ -1,0 +1,194 @@
+"""What a store holds: the commands list, rm, export, verify and ledger."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeps.cli.options import (
+    StoreOption,
+    SweepName,
+    data_folder,
+    leave_memory_to_the_system,
+    opened,
+    say,
+)
+from wsss.errors import explained
+
+if TYPE_CHECKING:
+    from sweeps.plan.contents import Removal
+    from sweeps.store.store import Store
+
+
+def rm(
+    name: Annotated[str, typer.Argument(help="as `sweeps list` shows it", metavar="NAME")],
+    store: StoreOption = "results",
+    with_results: Annotated[
+        bool, typer.Option("--results", help="also its trainings and scores that nothing else uses")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be deleted, and delete nothing")
+    ] = False,
+) -> None:
+    """Delete a sweep, search or headline from the store, here and in the bucket.
+
+    Without --results, its trainings and scores stay, and the same `sweeps run` finds them again.
+    MLflow keeps its runs.
+    """
+    from sweeps.plan.contents import plan_removal
+    from sweeps.store.store import StoreError
+
+    with explained():
+        results = opened(store)
+        removal = plan_removal(results, name, results=with_results)
+        print("\n".join(_what_goes(results, removal)))
+        if dry_run:
+            return
+        if not yes and not sys.stdin.isatty():
+            raise StoreError(f"{name}: nobody is here to be asked; give --yes to delete it")
+        if not yes and not typer.confirm("Delete this?"):
+            say("nothing was deleted")
+            raise typer.Exit(1)
+        results.check_writable()
+        busy = _remove(results, name, with_results=with_results)
+        for rel in busy:
+            say(f"{rel}: kept, as a process is at work on it")
+        print(f"deleted {name}")
+
+
+def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
+    """Yield what a removal deletes, in words: its folders by name, with their size here."""
+    paths = [path for rel in removal.folders for path in (store.root / rel).rglob("*")]
+    megabytes = sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
+    yield f"{removal.entry.title}: {megabytes:,.1f} MB to delete"
+    yield from (f"  {store.root / rel}" for rel in removal.folders)
+    if removal.num_kept:
+        yield f"kept: {removal.num_kept} of its trainings, which something else uses"
+
+
+def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]:
+    """Delete an entry as its only driver; return the results at which a process is at work.
+
+    What goes is planned again under the lock: a sweep may have been started since.
+    """
+    from filelock import Timeout
+
+    from sweeps.plan.contents import driver_folder, plan_removal
+    from sweeps.run.driver import driving
+
+    removal, busy = plan_removal(store, name, results=with_results), []
+    entry = removal.entry
+    folder = driver_folder(entry.kind, name)
+    with driving(store, folder, entry.title, "wait for its end or end it, then remove it"):
+        for rel in removal.results:
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(store.folder(rel).lock().acquire(timeout=0))
+                except Timeout:
+                    busy.append(rel)
+                    continue
+                store.remove(rel)
+        store.remove(entry.path)
+    return tuple(busy)
+
+
+def list_(
+    store: StoreOption = "results",
+    in_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """List the store's sweeps, searches and headlines, the newest first."""
+    from rich.console import Console
+
+    from sweeps.plan.contents import read_entries
+    from sweeps.report.live.entries import as_json, print_entries
+
+    leave_memory_to_the_system()
+    with explained():
+        results = opened(store)
+        entries = read_entries(results)
+        if in_json:
+            print(json.dumps([as_json(entry) for entry in entries]))
+        elif entries:
+            print_entries(Console(), entries)
+        else:
+            print(f"{results.address}: no sweep, search or headline yet; `sweeps run` starts one")
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="the archive, e.g. V.zip", metavar="FILE")],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="tables to export; default: those of the sweep", metavar="[TABLE...]"),
+    ] = None,
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="also the networks, which are large")
+    ] = False,
+) -> None:
+    """Write a sweep into one zip file: report, configurations, figures, counted pixels, versions.
+
+    `sweeps verify FILE` checks it on another machine. Unpacked, it is a store that `sweeps report`
+    and `sweeps table` read. It names folders and hosts as they were.
+    """
+    from sweeps.archive.write import export_sweep
+    from sweeps.plan.sweep import load_sweep, with_tables
+    from wsss.printable import counted
+
+    with explained():
+        results = opened(store)
+        found = with_tables(load_sweep(results, sweep), tables or ())
+        done = export_sweep(found, results, file, checkpoints=checkpoints)
+        size = f"{counted(done.num_files, 'file')}, {done.num_bytes / 2**20:.1f} MiB"
+        states = ", ".join(f"{count} {state}" for state, count in done.states.items())
+        print(f"{file}: {found.name}: {size}; trials: {states}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="what `sweeps export` wrote", metavar="FILE")],
+    data: Annotated[
+        str | None, typer.Option(help="folder of the data set, to see whether it is the same")
+    ] = None,
+) -> None:
+    """Check an archive of `sweeps export`: files, ids, figures, tables, and with --data the data.
+
+    Needs no store and trains nothing. Prints what was verified and what cannot be. Exit code 0: all
+    that was checked is right; 1: something is wrong; 2: not such an archive.
+    """
+    from sweeps.archive.verify import verify
+
+    with explained():
+        wrong = 0
+        for finding in verify(file, data_folder(data) if data else None):
+            print(f"{finding.kind:<6}{finding.text}", flush=True)
+            wrong += finding.kind == "wrong"
+        raise typer.Exit(1 if wrong else 0)
+
+
+def ledger(
+    store: StoreOption = "results",
+    sweep: SweepName = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show what a sweep's trials have cost: useful, repeated and lost GPU-hours."""
+    from rich.console import Console
+
+    from sweeps.plan.sweep import load_sweep
+    from sweeps.report.live.account import as_json, print_account
+    from sweeps.store.attempts import read_book
+
+    with explained():
+        results = opened(store)
+        name = load_sweep(results, sweep).name
+        book = read_book(results, name)
+        if as_json_:
+            print(json.dumps({"sweep": name} | as_json(book)))
+        elif not book.attempts:
+            print(f"sweep {name}: no attempt is in its ledger yet")
+        else:
+            print_account(Console(), name, book)

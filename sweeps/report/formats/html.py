@@ -1,0 +1,56 @@
+"""A report as one self-contained HTML page: no script, no font, no picture from elsewhere."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sweeps.report.document import Block, Document, Format, Grid, shown
+from sweeps.report.words import greek
+from wsss.printable import printable, web_address
+
+
+def html(document: Document) -> str:
+    """Return the page. All text from outside is escaped; only our own SVG is not."""
+    environment = Environment(
+        loader=PackageLoader("sweeps.report.formats", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "blocks": _blocks,
+        "column_groups": _column_groups,
+        "svg": Markup,
+        "verbatim": lambda text: _Verbatim(printable(text)),
+        "web_address": web_address,
+    }
+    return environment.get_template("page.html").render(
+        document=document, sections=document.sections_in(Format.html)
+    )
+
+
+class _Verbatim(str):
+    """Text without symbols, since it is to be copied."""
+
+
+def _printable(value: object) -> object:
+    """Write out control characters, and symbols as symbols; markup of our own stays as it is."""
+    return greek(printable(value)) if type(value) is str else value
+
+
+def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:
+    """Yield (kind, block) of the blocks of a page."""
+    for block in shown(blocks, Format.html):
+        yield type(block).__name__, block
+
+
+def _column_groups(grid: Grid) -> list[tuple[str, int]]:
+    """Return (name, number of columns) of what stands above the columns; empty if nothing does."""
+    groups = [
+        (name, len(list(columns))) for name, columns in groupby(c.group for c in grid.columns)
+    ]
+    return groups if any(name for name, _ in groups) else []

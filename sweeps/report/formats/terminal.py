@@ -1,0 +1,184 @@
+"""Reports in a terminal, and tables for one of any width: no word and no number is ever cut."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text as RichText
+
+from sweeps.report.document import (
+    Badge,
+    Block,
+    Bullets,
+    Command,
+    Details,
+    Document,
+    Facts,
+    Format,
+    Grid,
+    Heading,
+    Strip,
+    Text,
+    flat,
+    shown,
+)
+from wsss.printable import printable
+
+GAP = (0, 1, 0, 0)
+"""Padding of a table's cells: the least, so that one of four measures fits 80 columns."""
+MAX_UNBROKEN = 16
+"""Characters of the widest number, an interval; columns of longer entries may wrap."""
+SHORT_HEAD = 12
+"""Characters up to which the head of a column is not wrapped, even above short entries."""
+TONES = {"plain": "", "soft": "dim", "mark": "bold yellow"}
+TONE_STYLES = {"good": "green", "fair": "yellow", "bad": "red", "open": "cyan", "plain": ""}
+
+
+class Fitted:
+    """A table which, where it is too wide, is shown as several with the same labels.
+
+    A column is never narrower than the longest word in it, or line if it is not to be wrapped.
+    """
+
+    def __init__(self, table: Table, num_labels: int) -> None:
+        self.table, self.num_labels = table, num_labels
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        padding = self.table.padding[1] + self.table.padding[3] + 1  # and a border
+        least, most = zip(*map(_widths, self.table.columns), strict=True)
+        labels = list(range(self.num_labels))
+        parts: list[list[int]] = [labels]
+        for index in range(self.num_labels, len(least)):
+            wanted = [*parts[-1], index]
+            used = sum(least[at] + padding for at in wanted) + 1
+            if used > options.max_width and len(parts[-1]) > self.num_labels:
+                wanted = [*labels, index]
+                parts.append(wanted)
+            parts[-1] = wanted
+        for part in parts:
+            widths = [least[at] for at in part], [most[at] for at in part]
+            room = options.max_width - 1 - padding * len(part)
+            yield self._part(part, _shared(*widths, room))
+
+    def _part(self, kept: Sequence[int], widths: Sequence[int]) -> Table:
+        """Return the table with these columns alone, of these widths."""
+        table = self.table
+        part = Table(
+            title=table.title,
+            title_style=table.title_style,
+            box=table.box,
+            show_lines=table.show_lines,
+            pad_edge=table.pad_edge,
+            padding=table.padding,
+        )
+        part.columns = [
+            replace(table.columns[index], width=width, overflow="fold", _index=at)
+            for at, (index, width) in enumerate(zip(kept, widths, strict=True))
+        ]
+        part.rows = table.rows
+        return part
+
+
+def _widths(column: Column) -> tuple[int, int]:
+    """Return the lengths of a column's longest word and of its longest line."""
+    texts = [str(text) for text in (column.header, *column.cells)]
+    word = max((cell_len(word) for text in texts for word in text.split()), default=1)
+    line = max((cell_len(line) for text in texts for line in text.splitlines()), default=1)
+    return (line if column.no_wrap else word), line
+
+
+def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    """Return widths between least and most that use the room, the narrowest columns first."""
+    widths = list(least)
+    while sum(widths) < room and widths != list(most):
+        growing = [at for at, width in enumerate(widths) if width < most[at]]
+        widths[min(growing, key=lambda at: widths[at])] += 1
+    return widths
+
+
+def print_document(console: Console, document: Document) -> None:
+    """Print a report; wide tables wrap at the terminal's width."""
+    console.print(_text(document.title, style="bold"))
+    _print(console, document.head)
+    for section in document.sections_in(Format.terminal):
+        console.print(_text(f"\n{section.title}", style="bold"))
+        _print(console, section.blocks)
+
+
+def _print(console: Console, blocks: tuple[Block, ...]) -> None:
+    for found in _renderables(blocks):
+        is_whole = isinstance(found, RichText) and bool(found.no_wrap)
+        console.print(found, soft_wrap=is_whole)  # a command must survive copying
+
+
+def _renderables(blocks: tuple[Block, ...]) -> Iterator[RenderableType]:
+    for block in shown(blocks, Format.terminal):
+        yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[RenderableType]:
+    match block:
+        case Text(text, tone):
+            yield _text(text, style=TONES[tone])
+        case Heading(text):
+            yield _text(text, style="bold")
+        case Bullets(items):
+            yield from map(_item, items)
+        case Strip(question, answer, tone, command):
+            yield _text(f"{question} ") + _text(answer, style=f"bold {TONE_STYLES[tone]}")
+            if command:
+                yield from _block(Command("Next", command))
+        case Command(lead, command):
+            line = _text(f"{lead}: {command}")
+            line.no_wrap = True
+            yield line
+        case Facts(_, rows):
+            yield from (_text(f"  {name}: {value}") for name, value in rows)
+        case Grid():
+            yield _table(block)
+        case Details(summary, inner):
+            yield _text(summary, style="bold")
+            yield from _renderables(inner)
+        case _:
+            pass  # pictures and links
+
+
+def _item(text: str) -> Padding:
+    return Padding(_text(text), (0, 0, 0, 2))
+
+
+def _table(grid: Grid) -> Fitted:
+    """Return a table whose numbers are never broken."""
+    head, groups = flat(grid, short=True, folded=False)
+    groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
+    num_labels = len(head) - len(grid.columns)
+    faint = [column.faint for column in grid.columns]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=GAP)
+    for index, name in enumerate(head):
+        is_number = index >= num_labels and grid.columns[index - num_labels].align == "right"
+        longest = max((len(line[index]) for group in groups for line in group), default=0)
+        words = textwrap.wrap(name, max(longest, SHORT_HEAD), break_long_words=False)
+        table.add_column(
+            _text("\n".join(words)),
+            style="bold" if index < num_labels else "dim" if faint[index - num_labels] else "",
+            justify="right" if is_number else "left",
+            no_wrap=is_number and longest <= MAX_UNBROKEN,
+            overflow="fold",
+        )
+    for lines, group in zip(groups, grid.groups, strict=True):
+        for line, row in zip(lines, group.rows, strict=True):
+            tones = [TONE_STYLES[e.tone] if isinstance(e, Badge) else "" for e in row.entries]
+            styles = ["dim"] * len(line) if row.faint else [*([""] * num_labels), *tones]
+            table.add_row(*(_text(*cell) for cell in zip(line, styles, strict=True)))
+        table.add_section()
+    return Fitted(table, num_labels)
+
+
+def _text(text: str, style: str = "") -> RichText:
+    """Return text that is neither markup nor, by its control characters, a command."""
+    return RichText(printable(text), style=style)

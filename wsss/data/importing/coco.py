@@ -1,0 +1,187 @@
+"""COCO's instances: image-level labels, and masks of its polygons and run lengths.
+
+Legend: H W image size.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from pydantic import BaseModel, ValidationError
+
+from wsss.data.classes import IGNORE_INDEX
+from wsss.data.importing.foreign import (
+    MAX_LABEL_BYTES,
+    Foreign,
+    ForeignImage,
+    Pictures,
+    Region,
+    some,
+)
+from wsss.data.voc import DataError
+from wsss.files import read_text
+from wsss.printable import quoted
+
+FINEST, MAX_FINE_PIXELS = 8, 1 << 24
+"""A polygon is drawn so much larger and scaled down, as Pillow alone draws its whole outline: small
+objects would come out a quarter too large. Fewer times for a large one."""
+
+Id = int | str
+
+
+class _Image(BaseModel):
+    id: Id
+    file_name: str
+    width: int | None = None
+    height: int | None = None
+
+
+class _Annotation(BaseModel):
+    image_id: Id
+    category_id: Id
+    segmentation: Any = None
+    iscrowd: bool = False
+
+
+class _Category(BaseModel):
+    id: Id
+    name: str
+
+
+class _Coco(BaseModel):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def read_coco(path: Path, pictures: Pictures) -> Foreign:
+    """Read COCO's JSON of instances. Raises DataError for other JSON and for dangling ids."""
+    try:
+        coco = _Coco.model_validate_json(read_text(path, MAX_LABEL_BYTES, DataError))
+    except ValidationError as error:
+        raise DataError(
+            f"{path}: not COCO's instances ({_first(error)}); give the JSON that has the lists "
+            "images, annotations and categories"
+        ) from None
+    names = {category.id: " ".join(category.name.split()) for category in coco.categories}
+    if len(names) < len(coco.categories):
+        raise DataError(f"{path}: two categories have the same id; give each its own")
+    by_id = {image.id: image for image in coco.images}
+    by_name: dict[str, ForeignImage] = {}
+    for image in coco.images:
+        if by_id[image.id] is not image or image.file_name in by_name:
+            raise DataError(
+                f"{path}: image {image.id} ({quoted(image.file_name)}): its id or name is listed "
+                "twice; keep it once"
+            )
+        size = (image.width, image.height)
+        by_name[image.file_name] = ForeignImage(image.file_name, size=size)
+    for k, annotation in enumerate(coco.annotations):
+        for kind, key, known in (
+            ("image", annotation.image_id, by_id),
+            ("category", annotation.category_id, names),
+        ):
+            if key not in known:
+                raise DataError(
+                    f"{path}: annotations[{k}] is of {kind} {quoted(key)}, which is not listed; "
+                    "list it or remove the annotation"
+                )
+        found = by_name[by_id[annotation.image_id].file_name]
+        name = names[annotation.category_id]
+        found.labels[name] = None
+        found.regions.append(Region(name, annotation.segmentation, annotation.iscrowd))
+    classes = list(dict.fromkeys(names.values()))
+    return pictures.labelled(path, classes, by_name)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def require_outlines(foreign: Foreign) -> None:
+    """Raise DataError if an object has no outline: a mask would call it background."""
+    lacking = [
+        image.name
+        for image in foreign.images
+        if not image.regions or not all(region.outline for region in image.regions)
+    ]
+    if lacking:
+        raise DataError(
+            f"{foreign.path}: no segmentation of some objects in {some(lacking)}; add it, or leave "
+            "--masks out"
+        )
+
+
+def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> NDArray[np.uint8]:
+    """Return the mask [H, W] of an image's objects: 0 background, 1..K classes, 255 crowds.
+
+    size: (width, height); foreign: what the image is of. Crowds lie below, smaller objects above
+    larger ones. Raises DataError for an outline that is none, or that belongs to another size.
+    """
+    drawn = []
+    for region in image.regions:
+        try:
+            corner, shape = _shape(region.outline, size)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise DataError(
+                f"{foreign.path}: {image.name}: the segmentation of {quoted(region.name)} is "
+                f"neither polygons nor run lengths of {size[0]}x{size[1]} pixels ({error}); "
+                "correct it"
+            ) from None
+        drawn.append((not region.is_crowd, -shape.histogram()[255], region, corner, shape))
+    canvas = Image.new("L", size)
+    for _, _, region, corner, shape in sorted(drawn, key=lambda each: each[:2]):
+        label = IGNORE_INDEX if region.is_crowd else foreign.classes.index(region.name) + 1
+        canvas.paste(label, (*corner, corner[0] + shape.width, corner[1] + shape.height), shape)
+    return np.array(canvas)
+
+
+def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.Image]:
+    """Return where an object's box begins, (x, y), and the object in it: 255, 0 outside."""
+    if isinstance(outline, dict):
+        return (0, 0), Image.fromarray(_decoded(outline["counts"], outline["size"], size))
+    polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in outline]
+    points = np.concatenate(polygons)
+    if min(map(len, polygons)) < 2 or not np.isfinite(points).all():
+        raise ValueError("a polygon of fewer than two points, or of numbers without end")
+    low = np.clip(np.floor(points.min(0)), 0, np.array(size) - 1).astype(int)
+    high = np.clip(np.ceil(points.max(0)), low + 1, size).astype(int)
+    width, height = (high - low).tolist()
+    finer = int(np.clip((MAX_FINE_PIXELS / (width * height)) ** 0.5, 1, FINEST))
+    fine = Image.new("L", (width * finer, height * finer))
+    for polygon in polygons:
+        ImageDraw.Draw(fine).polygon([*map(tuple, (polygon - low) * finer)], fill=255)
+    shape = fine.reduce(finer)
+    half = min(128, max(1, shape.getextrema()[1]))  # of an object thinner than a pixel, the most
+    return (int(low[0]), int(low[1])), shape.point(lambda share: 255 * (share >= half))
+
+
+def _decoded(
+    counts: list[int] | str, stored: list[int], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return an object [H, W], 255 inside, of the counts outside, inside, ... down the columns."""
+    runs = np.array(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
+    if [*stored] != [size[1], size[0]] or runs.sum() != size[0] * size[1]:
+        raise ValueError(f"{runs.sum()} pixels of {stored}")
+    inside = np.repeat(np.arange(len(runs)) % 2, runs)
+    return (255 * inside).astype(np.uint8).reshape(size).T.copy()
+
+
+def _unpacked(text: str) -> list[int]:
+    """Return the counts of COCO's short form: 5 bits a character, most as difference to the last
+    but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for code in (ord(char) - 48 for char in text):
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            value -= (code & 16) << (shift - 4)
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts

@@ -1,0 +1,238 @@
+"""Turns the public archives of VOC 2012 and SBD into one folder in VOC layout, with train_aug.
+
+Three steps: `voc` (pictures, masks, lists), `sbd` (SegmentationClassAug, train_aug.txt) and, if
+asked for, `test`. Each works in a temporary folder on the same disk, moves its result in place by
+rename, and enters itself into `prepared.json` last; a step that stands there is not done again.
+"""
+
+import filecmp
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from wsss.data.building import alone, is_vacant, put_in_place, temporary
+from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
+from wsss.data.prepare.archives import (
+    PrepareRequest,
+    Source,
+    check_digest_names,
+    extract,
+    obtain,
+    public_sources,
+    require_space,
+)
+from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
+from wsss.data.voc import DataError, VocDataset
+from wsss.files import write_json
+
+MARKER = "prepared.json"
+VERSION = 1
+LISTS = "ImageSets/Segmentation"
+ID = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+VOC_MEMBER = re.compile(
+    rf"(?:.*/)?VOC2012/(JPEGImages/{ID}\.jpg|Annotations/{ID}\.xml|SegmentationClass/{ID}\.png"
+    rf"|{LISTS}/(?:train|val|trainval)\.txt)"
+)
+TEST_MEMBER = re.compile(rf"(?:.*/)?VOC2012/(JPEGImages/{ID}\.jpg|{LISTS}/test\.txt)")
+"""Without Annotations: those of test name other objects than the ones to be segmented."""
+SBD_MEMBER = re.compile(rf"(?:.*/)?dataset/(cls/{ID}\.mat|(?:train|val)\.txt)")
+
+
+@dataclass
+class Prepared:
+    """What a call did."""
+
+    root: Path
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """Steps that an earlier call had finished."""
+    num_images: dict[str, int] = field(default_factory=dict)
+    official: dict[str, bool] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Return the splits, one a line, and what was done."""
+        lines = [
+            f"{split}: {count} images, "
+            + ("VOC 2012's list" if self.official[split] else "not VOC 2012's full list")
+            for split, count in self.num_images.items()
+        ]
+        done, kept = (", ".join(steps) or "nothing" for steps in (self.done, self.kept))
+        return "\n".join([*lines, f"{self.root}: prepared {done}; there already: {kept}"])
+
+
+def prepare_voc(
+    request: PrepareRequest, *, progress: Progress, sources: Mapping[str, Source] | None = None
+) -> Prepared:
+    """Do the steps that are not done yet; return what was done and which splits there are.
+
+    Raises DataError, with file and remedy, for an archive that cannot be had, is not the known one,
+    unsafe or incomplete, and for a folder that holds something else. Downloaded parts are kept.
+    """
+    steps: dict[str, Callable[[PrepareRequest, Path, Progress], None]] = {
+        "voc": _prepare_voc,
+        "sbd": _prepare_sbd,
+        "test": _prepare_test,
+    }
+    if not (request.with_test or "test" in request.archives):
+        del steps["test"]
+    root, result = request.root, Prepared(request.root)
+    with alone(root, "wsss data prepare"):
+        finished = _read_marker(root)
+        if (root / "JPEGImages").is_dir():
+            finished.setdefault("voc", "unpacked by hand")
+        result.kept = [name for name in steps if name in finished]
+        todo = {name: step for name, step in steps.items() if name not in finished}
+        if todo:
+            sources = sources or public_sources()  # imports torchvision, which takes seconds
+            check_digest_names(request, sources)
+        for name, step in todo.items():
+            archive = obtain(name, (sources or {})[name], request, progress)
+            step(request, archive, progress)
+            finished[name] = archive.name
+            _write_marker(root, finished)
+            result.done.append(name)
+        dataset = VocDataset(root)
+        for split in [split for split in OFFICIAL_SPLITS if split in dataset.split_names()]:
+            ids = dataset.image_ids(split)
+            result.num_images[split] = len(ids)
+            result.official[split] = is_official(split, ids)
+    return result
+
+
+def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> None:
+    root = request.root
+    if not is_vacant(root):
+        raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
+    with _unpacking(root.with_name(f".{root.name}.part"), archive) as building:
+        extract(archive, building, _chooser(VOC_MEMBER), progress=progress)
+        if not (building / LISTS / "train.txt").is_file():
+            raise DataError(f"{archive}: no VOC2012/{LISTS}/train.txt; get the trainval archive")
+        dataset = VocDataset(building)
+        for split in ("train", "val"):
+            ids = dataset.image_ids(split)
+            _require_official(split, ids, request)
+            _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
+            _require_files([building / f"SegmentationClass/{i}.png" for i in ids], archive)
+        # The marker rides along: the folder appears whole and marked in one rename.
+        _write_marker(building, {"voc": archive.name})
+        put_in_place(building, root)
+
+
+def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> None:
+    root, dataset = request.root, VocDataset(request.root)
+    target, list_path = root / "SegmentationClassAug", root / LISTS / "train_aug.txt"
+    train, val = dataset.image_ids("train"), dataset.image_ids("val")
+    _require_official("train", train, request)
+    _require_official("val", val, request)
+    own = {path.stem: path for path in (root / "SegmentationClass").glob("*.png")}
+    with _unpacking(root / ".sbd.part", archive) as building:
+        extract(archive, building, _chooser(SBD_MEMBER), progress=progress)
+        sbd_train, sbd_val = (read_id_list(building / f"{name}.txt") for name in ("train", "val"))
+        ids = train_aug_ids(sbd_train, sbd_val, train, val)
+        _require_official("train_aug", ids, request)
+        if list_path.exists() and sorted(dataset.image_ids("train_aug")) != ids:
+            raise DataError(f"{list_path}: is another list; move it away, it is derived here")
+        masks = building / "SegmentationClassAug"
+        masks.mkdir()
+        jobs = [
+            MaskJob(building / f"cls/{i}.mat", root / f"JPEGImages/{i}.jpg", masks / f"{i}.png")
+            for i in ids
+            if i not in own
+        ]
+        _require_files([job.mat for job in jobs], archive)
+        convert_masks(jobs, num_workers=request.num_workers, progress=progress)
+        for image_id, path in own.items():
+            shutil.copyfile(path, masks / f"{image_id}.png")
+        _place_folder(masks, target)
+        if not list_path.exists():
+            partial = building / "train_aug.txt"
+            partial.write_text("".join(f"{image_id}\n" for image_id in ids))
+            partial.replace(list_path)
+
+
+def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
+    root = request.root
+    with _unpacking(root / ".test.part", archive) as building:
+        extract(archive, building, _chooser(TEST_MEMBER), progress=progress)
+        if not (building / LISTS / "test.txt").is_file():
+            raise DataError(f"{archive}: no VOC2012/{LISTS}/test.txt; get the test archive")
+        ids = VocDataset(building).image_ids("test")
+        _require_official("test", ids, request)
+        _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
+        for image_id in ids:  # other pictures of the archive belong to other tasks of VOC
+            name = f"JPEGImages/{image_id}.jpg"
+            if not (root / name).exists():
+                (building / name).replace(root / name)
+        (building / LISTS / "test.txt").replace(root / LISTS / "test.txt")
+
+
+def _chooser(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    def choose(name: str) -> str | None:
+        found = pattern.fullmatch(name)
+        return found[1] if found else None
+
+    return choose
+
+
+def _require_official(split: str, ids: Iterable[str], request: PrepareRequest) -> None:
+    ids = list(ids)
+    if request.allow_partial or is_official(split, ids):
+        return
+    official = OFFICIAL_SPLITS[split]
+    raise DataError(
+        f"{split}: {len(ids)} ids with SHA-256 {split_digest(ids)}; VOC 2012 has "
+        f"{official.num_images} with {official.sha256}; use the official archives, or "
+        "--allow-partial for others"
+    )
+
+
+def _require_files(paths: list[Path], archive: Path) -> None:
+    missing = [f"{path.parent.name}/{path.name}" for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{archive}: {missing[0]} is missing, {len(missing)} files in all; the lists name more "
+            "than the archive holds, get it again"
+        )
+
+
+def _place_folder(masks: Path, target: Path) -> None:
+    """Move the masks to their place; the same files there already are those of a killed call."""
+    if not target.exists():
+        masks.rename(target)
+        return
+    names = sorted(path.name for path in masks.iterdir())
+    same, _, _ = filecmp.cmpfiles(masks, target, names, shallow=False)
+    if sorted(same) != names or sorted(path.name for path in target.iterdir()) != names:
+        raise DataError(f"{target}: holds other masks; move it away, it is derived here")
+
+
+@contextmanager
+def _unpacking(folder: Path, archive: Path) -> Iterator[Path]:
+    """Make a temporary folder, on a disk that has room for the archive's content."""
+    with temporary(folder) as building:
+        require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
+        yield building
+
+
+def _read_marker(root: Path) -> dict[str, str]:
+    path = root / MARKER
+    if not path.exists():
+        return {}
+    try:
+        saved: Any = json.loads(path.read_text(encoding="utf-8"))
+        if saved["version"] != VERSION:
+            raise ValueError(f"version {saved['version']}, expected {VERSION}")
+        return dict(saved["steps"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error}); delete it and prepare again") from None
+
+
+def _write_marker(root: Path, steps: Mapping[str, str]) -> None:
+    write_json(root / MARKER, {"version": VERSION, "steps": dict(steps)})

@@ -1,0 +1,131 @@
+"""Small files from outside, read bounded or refused by name; our own, whole or absent; paths."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wsss.errors import ForeseenError
+
+OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".json")
+"""In which pictures, masks and labels come from other tools."""
+NO_HOME = "/nonexistent"
+"""What HOME is set to where there is none, by an old custom: libraries insist on one."""
+
+
+def refuse_pipe(path: Path, refusal: type[ForeseenError]) -> None:
+    """Raise `refusal` for a pipe, socket or device, where reading might never end."""
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise refusal(f"{path}: a pipe, socket or device; put a file there")
+
+
+def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
+    """Return a file's content. Raises `refusal` if it cannot be read or is over `limit` bytes."""
+    refuse_pipe(path, refusal)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        reason = f"{error.strerror} ({what_is_there(path)})"
+        raise refusal(f"{path}: {reason}; put a readable file there") from None
+    if len(content) > limit:
+        raise refusal(f"{path}: over {limit:,} bytes; replace it")
+    return content
+
+
+def read_text(path: Path, limit: int, refusal: type[ForeseenError]) -> str:
+    """Return a UTF-8 file's text without its byte order mark. Raises `refusal` as `read_bytes`."""
+    content = read_bytes(path, limit, refusal)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[1:4:2] == b"\0\0":
+        raise refusal(f"{path}: UTF-16 text, not UTF-8 text; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise refusal(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, not as Latin-1"
+        ) from None
+
+
+def what_is_there(path: Path) -> str:
+    """Say in a few words what stands in a file's place, or beside it under another spelling."""
+    if path.is_dir():
+        return "a folder"
+    if path.exists():
+        return "not readable"
+    if path.is_symlink():
+        return "a broken link"
+    if not path.parent.exists():
+        return f"no folder {path.parent.name}"
+    stems = dict.fromkeys((path.stem, path.stem.lower(), path.stem.upper()))
+    endings = [e for ending in OTHER_ENDINGS for e in (ending, ending.upper())]
+    beside = (f"{stem}{ending}" for stem in stems for ending in endings)
+    found = next((name for name in beside if path.with_name(name).exists()), None)
+    return f"no file, but {found}" if found else "no file"
+
+
+class BrokenFileError(ForeseenError, ValueError):
+    """A file that is not what we wrote; the message names it and the remedy."""
+
+
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[Path]:
+    """Give a path to write to: it becomes `path` at the end, and is removed on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by atomic rename; the file is on disk when this returns."""
+    with whole_or_absent(path) as partial, partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None if there is no such file. Raises BrokenFileError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:  # also too deep, and numbers too long
+        raise BrokenFileError(
+            f"{path}: not JSON ({error}); delete the file to do the stage again"
+        ) from None
+
+
+class PathError(ForeseenError):
+    """A path that leads nowhere; the message names it and the remedy."""
+
+
+def expanded(path: str) -> str:
+    """Return a path with `~` and `~name` replaced by the folder that they stand for.
+
+    A shell leaves `--out=~/x`, variables and quoted words as they are. Raises PathError if there is
+    no such user, or no home.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - of an unknown home, Path's raises
+    if path.startswith("~") and (found == path or found.startswith(NO_HOME)):
+        first = path.partition("/")[0]
+        why = "no home folder is known" if first == "~" else f"there is no user {first[1:]}"
+        raise PathError(f"{path}: {why}; write the folder in full, or ./{first} if it is called so")
+    return found
+
+
+def cache_folder() -> Path | None:
+    """Return the user's folder for what can be made again; None without a home.
+
+    XDG_CACHE_HOME, else ~/.cache.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
+    except PathError:
+        return None

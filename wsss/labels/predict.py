@@ -1,0 +1,129 @@
+"""Segments pictures of one's own: a mask and an overlay each. Legend: L labels, H W image size."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from wsss.data.image import as_array, read_image
+from wsss.data.mask import write_label_png
+from wsss.data.transforms import resized
+from wsss.data.voc import DataError
+from wsss.files import whole_or_absent
+from wsss.labels.segment import label_colours, segment_image, strongest_label
+from wsss.networks.deeplab import DeepLab
+from wsss.segmentation_config import DeepLabConfig
+from wsss.training.process import pick_device
+
+MAX_LONG_SIDE = 1000
+"""Pixels at which larger pictures are segmented: the network saw VOC's 500 pixels."""
+
+
+class Prediction(NamedTuple):
+    """What was written for one picture."""
+
+    picture: Path
+    mask: Path
+    """Palette PNG of the picture's size: 0 background, 1..K classes."""
+    overlay: Path
+    """The picture with the found objects tinted, PNG."""
+    shares: dict[str, float]
+    """Part of the pixels by label in [0, 1], the largest first; absent labels are left out."""
+
+
+class Unreadable(NamedTuple):
+    """A picture of which nothing was written."""
+
+    picture: Path
+    error: DataError
+    """Names the picture, and says why."""
+
+
+def predict_images(
+    model: DeepLab,
+    paths: Sequence[Path],
+    out: Path,
+    config: DeepLabConfig,
+    classes: Sequence[str],
+    *,
+    device: torch.device | None = None,
+    max_long_side: int = MAX_LONG_SIDE,
+) -> Iterator[Prediction | Unreadable]:
+    """Write `out`/<name>.png and `out`/<name>_overlay.png of each picture; yield once written.
+
+    A picture that is missing or cannot be decoded is yielded as such, and the others go on.
+
+    Pictures turned by an EXIF tag are turned upright first, and so are their masks. A picture
+    whose long side exceeds `max_long_side` is segmented at that size and its mask enlarged. Raises
+    ValueError if `classes` are not the network's, and DataError, before anything is written, if
+    two pictures share a name or one would be replaced by a mask.
+    """
+    names = ("background", *classes)
+    if len(names) != model.num_labels:
+        raise ValueError(
+            f"{len(classes)} class names for a network of {model.num_labels - 1} classes"
+        )
+    _check_paths(paths, out)
+    device = device or pick_device()
+    model.to(device).eval()
+    for path in paths:
+        try:
+            image = read_image(path)
+        except DataError as error:
+            yield Unreadable(path, error)
+            continue
+        label = _label_map(model, image, config, device=device, max_long_side=max_long_side)
+        mask, overlay = out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"
+        write_label_png(mask, label)
+        with whole_or_absent(overlay) as partial:
+            tinted = overlay_labels(as_array(image), label)
+            Image.fromarray(tinted).save(partial, format="PNG")
+        counts = np.bincount(label.ravel(), minlength=len(names))
+        order = np.argsort(-counts, kind="stable")
+        shares = {names[k]: float(counts[k] / label.size) for k in order if counts[k]}
+        yield Prediction(path, mask, overlay, shares)
+
+
+def overlay_labels(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tint the foreground of an image [H, W, 3] half in the colours of its labels [H, W]."""
+    tinted = (image.astype(np.uint16) + label_colours(label)) // 2
+    return np.where((label > 0)[..., None], tinted, image).astype(np.uint8)
+
+
+def _label_map(
+    model: DeepLab,
+    image: Tensor,
+    config: DeepLabConfig,
+    *,
+    device: torch.device,
+    max_long_side: int,
+) -> NDArray[np.uint8]:
+    """Return an RGB image's labels [H, W], found at `max_long_side` if it is larger."""
+    height, width = image.shape[1:]
+    scale = min(1.0, max_long_side / max(height, width))
+    small = resized(
+        image, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear"
+    )
+    found = torch.from_numpy(strongest_label(segment_image(model, small, config, device=device)))
+    whole = functional.resize(found[None], [height, width], InterpolationMode.NEAREST_EXACT)
+    return whole[0].numpy()
+
+
+def _check_paths(paths: Sequence[Path], out: Path) -> None:
+    written = Counter(name for path in paths for name in (path.stem, f"{path.stem}_overlay"))
+    twice = [name for name, count in written.items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{twice[0]}.png would be written for two pictures; rename one or use two folders"
+        )
+    given = {path.resolve() for path in paths}
+    for path in paths:
+        if given & {(out / f"{path.stem}{end}.png").resolve() for end in ("", "_overlay")}:
+            raise DataError(f"{path}: its mask would replace a picture; write to another folder")

@@ -1,0 +1,190 @@
+"""Whether a CAM training learns, and whether it keeps its maps.
+
+A collapsed network answers every image with the label frequencies. Its maps say nothing, whatever
+is thresholded later, and the epochs that it still has to train are lost. So its L_cls is held
+against that of the best constant prediction, the label prior.
+
+A map is dead where no pixel is positive (method/diagnostics.py). Nothing can be thresholded out of
+it, and two dead maps agree: L_s falls while the maps are lost. So the dead share of the epochs is
+held against two limits.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from wsss.config import RunConfig
+from wsss.errors import ForeseenError
+
+if TYPE_CHECKING:
+    from wsss.data.voc import Sample
+
+COLLAPSE_MARGIN = 0.05
+"""A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
+
+MIN_PRIOR = 0.01
+"""Below this entropy there is nothing to learn, as where every picture holds the one class: no
+training is judged by it."""
+
+WINDOW = 50
+"""Iterations over which L_cls is averaged: 800 images at IRN's batch of 16."""
+
+MAX_DEAD = 0.4
+"""Dead share above which an epoch wholly in the training's second half is warned of.
+
+Real pictures: at most .34 there in trainings that went well, .43 to .55 in those that did not
+(docs/paper.md).
+"""
+
+MAX_RISE = 0.2
+"""Rise of the dead share above its lowest value so far after which an epoch is warned of.
+
+The first epoch counts for neither limit: it begins with maps that are alive by chance, most of
+which then die in every training, while the classifier learns how frequent the classes are.
+"""
+
+
+class NotLearningError(ForeseenError, RuntimeError):
+    """L_cls is not clearly below the label prior after `PriorLimits.fail_after` iterations."""
+
+
+@dataclass(frozen=True)
+class PriorLimits:
+    """After how many iterations L_cls has to be clearly below the label prior's; 0: never.
+
+    IRN's public log of VOC has L_cls at half the prior's after 200 iterations. A training of fewer
+    iterations than `fail_after` is warned of, never ended.
+    """
+
+    warn_after: int = 100
+    fail_after: int = 500
+
+
+@dataclass(frozen=True)
+class PriorWarning:
+    """A training whose L_cls is not clearly below the label prior's, while it goes on."""
+
+    iteration: int
+    """Iterations done."""
+    loss_cls: float
+    """Mean of L_cls over the last WINDOW iterations and all ranks."""
+    prior: float
+    """L_cls of the label frequencies."""
+
+    def __str__(self) -> str:
+        return (
+            f"not clearly below the label prior after {self.iteration} iterations: L_cls is "
+            f"{self.loss_cls:.4g}, and the label frequencies alone give {self.prior:.4g}"
+        )
+
+
+class PriorWatch:
+    """Looks at L_cls once for each limit: at its iteration, or later in a resumed training.
+
+    A resumed training is judged once it has as many losses as `WINDOW`, or as the limit allows.
+    """
+
+    def __init__(self, limits: PriorLimits, prior: float) -> None:
+        self.prior, self.limits = prior, limits
+        self.pending = {limit for limit in (limits.warn_after, limits.fail_after) if limit}
+        self.recent: deque[float] = deque(maxlen=WINDOW)
+        """The last values of L_cls."""
+
+    def look(self, loss_cls: float, iteration: int) -> PriorWarning | None:
+        """Take note of an iteration's L_cls; return a warning if it is not clearly below the prior.
+
+        loss_cls: mean over all ranks. iteration: how many are done. Raises NotLearningError where
+        `fail_after` is due.
+        """
+        self.recent.append(loss_cls)
+        due = {n for n in self.pending if iteration >= n and len(self.recent) >= min(WINDOW, n)}
+        self.pending -= due
+        if not due:
+            return None
+        loss_cls = fmean(self.recent)
+        if prior_gap(loss_cls, self.prior) >= COLLAPSE_MARGIN:
+            return None
+        warning = PriorWarning(iteration, loss_cls, self.prior)
+        if self.limits.fail_after in due:
+            raise NotLearningError(
+                f"{warning}; try another train.lr or train.parts_lr_multiplier (lower if L_cls "
+                "rose, higher if it hardly moved), or set train.clip_norm and "
+                "train.warmup_iterations; if it only needs longer, raise --prior-fails-after (now "
+                f"{self.limits.fail_after} iterations; 0: never)"
+            )
+        return warning
+
+
+def prior_loss(samples: "list[Sample]", num_classes: int) -> float:
+    """Return L_cls of the best constant prediction: the mean entropy of the label frequencies."""
+    import numpy as np  # `sweeps status`, which reads warnings, starts fast
+
+    counts = np.bincount([k for s in samples for k in s.labels], minlength=num_classes)
+    rate = np.clip(counts / len(samples), 1e-12, 1 - 1e-12)
+    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean())
+
+
+def configured_prior(config: RunConfig, samples: "list[Sample]", num_classes: int) -> float:
+    """Return `prior_loss` in the units of the configured L_cls, which may sum classes and views."""
+    scale = num_classes if config.train.cls_reduction == "sum" else 1
+    scale *= 1 + len(config.views.names) if config.train.cls_over_views == "sum" else 1
+    return prior_loss(samples, num_classes) * scale
+
+
+def prior_gap(loss_cls: float, prior: float) -> float:
+    """Return 1 - L_cls / prior: the share of the label entropy that the images explain.
+
+    1 where there is none to explain (MIN_PRIOR).
+    """
+    return 1 - loss_cls / prior if prior >= MIN_PRIOR else 1.0
+
+
+@dataclass(frozen=True)
+class DeadMaps:
+    """An epoch after which too many maps are dead, in the view which has most of them."""
+
+    epoch: int
+    view: str
+    """original, enhanced or decreased."""
+    share: float
+    """Of the maps of present classes, in [0, 1]."""
+    compared: bool
+    """Whether L_s is part of the loss."""
+
+    def __str__(self) -> str:
+        effect = (
+            "L_s is satisfied by nothing; see transfer.empty_maps, transfer.ramp, "
+            "transfer.l1_reduction, train.lr"
+            if self.compared
+            else "no threshold finds anything in them; see train.lr, train.epochs"
+        )
+        return (
+            f"{100 * self.share:.0f} % of the maps of present classes are empty in the {self.view} "
+            f"view (epoch {self.epoch}): {effect}"
+        )
+
+
+def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> DeadMaps | None:
+    """Judge a training by its last epoch; None if all is well.
+
+    epochs: `epoch` and `dead` (share by view, see EpochRecord) of each so far, in order. Records of
+    older stores have no `dead`, and are not judged.
+    """
+    judged = [epoch for epoch in epochs if epoch["epoch"] > 1 and epoch.get("dead")]
+    if not judged or judged[-1] is not epochs[-1]:
+        return None
+    last, shares = epochs[-1], epochs[-1]["dead"]
+    late = 2 * (last["epoch"] - 1) >= config.train.epochs
+    found = [
+        view
+        for view, share in shares.items()
+        if (late and share > MAX_DEAD)
+        or share > MAX_RISE + min(epoch["dead"][view] for epoch in judged)
+    ]
+    if not found:
+        return None
+    view = max(found, key=lambda name: shares[name])
+    compared = bool(config.views.names) and config.transfer.lambda_s > 0
+    return DeadMaps(int(last["epoch"]), view, shares[view], compared)
