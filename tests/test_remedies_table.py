@@ -96,6 +96,16 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (copied(PICTURE, "b.PNG"), "keep one of them", removed("JPEGImages/b.PNG")),
         (write(PICTURE, "<html>"), "replace the file", copied("JPEGImages/a.jpg", "b.jpg")),
         (write(XML, ANNOTATION.format("Cup")), "correct it", write(XML, ANNOTATION.format("cup"))),
+        (
+            write(XML, ANNOTATION.format("Background")),
+            "remove the object",
+            write(XML, ANNOTATION.format("cup")),
+        ),
+        (
+            write(XML, f'<?xml version="1.0" encoding="gb2312"?>{ANNOTATION.format("cup")}'),
+            "save it as UTF-8",
+            write(XML, f'<?xml version="1.0" encoding="utf-8"?>{ANNOTATION.format("cup")}'),
+        ),
         (write(XML, "<annotation/>"), "needs at least one", write(XML, ANNOTATION.format("cup"))),
         (write(XML, "<annotation>"), "replace it", write(XML, ANNOTATION.format("cup"))),
         (removed(MASK), "add one as PNG", masked(BLANK)),

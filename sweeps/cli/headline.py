@@ -20,6 +20,7 @@ from sweeps.cli.options import (
     data_folder,
     default_preset,
     opened,
+    say,
     say_idle,
 )
 from wsss.commands import own_command
@@ -307,11 +308,17 @@ def _check_splits(
     """
     from sweeps.stages.export import check_exportable
     from wsss.data.check import check_data_once
-    from wsss.data.voc import VocDataset
+    from wsss.data.check_splits import overlaps
+    from wsss.data.voc import DataError, VocDataset
 
-    dataset = VocDataset(sweep.data)
+    dataset, trained = VocDataset(sweep.data), sweep.base.data.train_split
     report = check_data_once(dataset, [scored], scored=[scored], may_be_empty=True, recheck=recheck)
     report.raise_if_broken()
+    ids = {split: dataset.image_ids(split) for split in (trained, scored)}
+    if shared := overlaps(ids):
+        raise DataError(f"{dataset.root}: {shared[0]}")
+    if seen := {*ids[trained]} & {*ids[scored]}:
+        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are trained on as well")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, ValidationError
 
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.files import read_text
 from wsss.data.foreign import MAX_LABEL_BYTES, Foreign, ForeignImage, Pictures, Region, some
 from wsss.data.voc import DataError
+from wsss.files import read_text
 from wsss.printable import quoted
 
 FINEST, MAX_FINE_PIXELS = 8, 1 << 24

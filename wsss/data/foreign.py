@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from wsss.data.files import read_text
 from wsss.data.voc import ENDINGS, DataError
+from wsss.files import read_text
 from wsss.printable import counted, first_of, one_line, quoted
 
 MAX_LABEL_BYTES = 4 << 30

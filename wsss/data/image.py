@@ -14,8 +14,8 @@ from zlib import error as zlib_error
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from wsss.data.files import refuse_pipe, what_is_there
 from wsss.data.voc import DataError
+from wsss.files import refuse_pipe, what_is_there
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
     import numpy as np

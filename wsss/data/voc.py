@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
-from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
-from wsss.data.files import read_bytes, read_text, refuse_pipe, what_is_there
+from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
 from wsss.errors import ForeseenError
+from wsss.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class VocDataset:
             names = printable(", ".join(self.split_names()))
             raise DataError(
                 f"{folder / split}.txt: no such split; there are: {names or 'none'}; write this "
-                "one, an image id a line"
+                "one, an image id a line, or name another"
             )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
@@ -223,8 +223,12 @@ class VocDataset:
             root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES, DataError), parser)
         except DataError:
             raise
-        except (ElementTree.ParseError, LookupError, ValueError) as error:
+        except ElementTree.ParseError as error:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
+        except (LookupError, ValueError) as error:
+            raise DataError(
+                f"{path}: XML that is not read ({error}); save it as UTF-8, without a document type"
+            ) from None
         labels = set()
         for node in root.findall("object"):
             names = node.findall("name")
@@ -232,6 +236,8 @@ class VocDataset:
             if len(names) != 1 or not name:
                 what = "of several names" if len(names) > 1 else "without a name"
                 raise DataError(f"{path}: an object {what}; name its one class or remove it")
+            if is_reserved(name):
+                raise DataError(f"{path}: {quoted(name)} is no class; remove the object")
             if name not in self.classes:
                 assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
                 raise DataError(
