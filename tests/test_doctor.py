@@ -230,13 +230,26 @@ def test_gpus_that_torch_does_not_see_are_a_problem() -> None:
     assert states(checks)["GPUs"] == "problem"
 
 
-def test_a_changed_picture_list_or_size_changes_the_quick_fingerprint(
-    drawn: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "JPEGImages/*.jpg",
+        "Annotations/*.xml",
+        "SegmentationClass/*.png",
+        "ImageSets/Segmentation/*.txt",
+        "classes.txt",
+    ],
+)
+def test_any_changed_part_of_a_data_set_changes_the_quick_fingerprint(
+    drawn: Path, tmp_path: Path, changed: str
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(drawn, copy)
+    (copy / "JPEGImages/._of_macos.jpg").touch()
     assert quick_fingerprint(copy) == quick_fingerprint(drawn)
-    next((copy / "JPEGImages").iterdir()).unlink()
+    path = [copy / changed, *sorted(copy.glob(changed))][-1]
+    with path.open("ab") as file:
+        file.write(b"\n")
     assert quick_fingerprint(copy) != quick_fingerprint(drawn)
     assert quick_fingerprint(tmp_path / "none") == "missing"
 
