@@ -1,4 +1,4 @@
-"""Bytes and text of a data set's small files, read whole and bounded, or refused by name."""
+"""Bytes and text of small files from outside, read whole and bounded, or refused by name."""
 
 from pathlib import Path
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wsss.config import NetworkConfig
 from wsss.errors import ForeseenError
+from wsss.files import refuse_pipe
 
 NAMES = ("imagenet_v1", "imagenet_v2", "none")
 """Initial weights that need no file of the user's."""
@@ -31,8 +32,6 @@ def file_digest(path: Path) -> str:
 
     Raises WeightsError if the file cannot be read.
     """
-    from wsss.data.files import refuse_pipe  # a sweep that is read needs nothing of data
-
     refuse_pipe(path, WeightsError)
     try:
         with path.open("rb") as file:
