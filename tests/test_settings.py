@@ -321,7 +321,7 @@ def test_settings_without_effect_are_known() -> None:
     # Also with the default, which would be taken for "not given".
     default = apply_overrides(TINY, {"network.atrous_channels": 256})
     assert idle(default, ["network.atrous_channels"], run_id) == ["network.atrous_channels"]
-    huge = apply_overrides(default, {"train.lr": 1e30})
+    huge = apply_overrides(default, {"train.lr": 10})
     assert idle(huge, ["train.lr"], run_id) == []
 
 

@@ -344,13 +344,15 @@ def test_a_diverged_training_names_the_rate(
         "--config",
         settings_file,
         "--set",
-        "train.lr=1e12",
+        "train.lr=10",
+        "--set",
+        "train.head_lr_multiplier=1e6",
         "--set",
         "train.clip_norm=null",
         "--set",
         "network.batch_norm=frozen",
     )
-    assert "lower train.lr (now 1" in told
+    assert "lower train.lr (now 10.0)" in told
 
 
 def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_say(
