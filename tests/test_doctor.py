@@ -135,6 +135,9 @@ def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(
     assert found.state == "ok"
     assert "train 10, train_aug 16" in found.found
     assert check_data(tmp_path, ["train"]).state == "problem"
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "classes.txt").write_text("background\n")
+    assert "remove the line" in check_data(tmp_path, ["train"]).found
 
 
 def test_listening_ports_are_found_with_their_addresses() -> None:

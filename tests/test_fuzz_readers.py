@@ -1,7 +1,11 @@
-"""Any text or bytes: readers give a value or their own error with the file's name, ids hold."""
+"""Any text or bytes: readers give a value or their own error with the file's name, ids hold.
+
+FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
+"""
 
 import io
 import json
+import os
 import random
 import re
 import tarfile
@@ -29,10 +33,11 @@ from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read
 from wsss.printable import printable
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzz = settings(
-    max_examples=100,
+    max_examples=EXAMPLES or 100,
     deadline=None,
-    derandomize=True,
+    derandomize=not EXAMPLES,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

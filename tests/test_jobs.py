@@ -394,3 +394,12 @@ def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
         fetch_by_rsync("/there", tmp_path / "here", tmp_path / "none.yaml", checkpoints=False)
     with pytest.raises(JobError, match=r"(?s)rsync-down.*No such file or directory: '/there/'"):
         fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)
+
+
+@pytest.mark.parametrize("content", ["- no\n", "a: [", ""])
+def test_a_file_that_is_none_of_ray_up_is_refused(
+    cluster_file: Path, tmp_path: Path, content: str
+) -> None:
+    cluster_file.write_text(content)
+    with pytest.raises(JobError, match=r"mine\.yaml: no settings of a cluster.*with --cluster"):
+        fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)

@@ -103,9 +103,11 @@ def check_data(
     report.problems += overlaps(ids)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
     if need_mask and not dataset.has_masks():  # said once, not of each image
+        other = dataset.elsewhere("SegmentationClass", min(need_mask))
         report.problems.append(
-            f"{dataset.root}: has no masks, but {' and '.join(scored)} is to be scored; write "
-            "SegmentationClass/<id>.png of its images, or train without a score: wsss train-cam"
+            f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; "
+            "write SegmentationClass/<id>.png of its images, or train without a score: wsss "
+            "train-cam"
         )
         need_mask = set()
     seen: dict[str, CheckedImage] = {}

@@ -97,10 +97,11 @@ class VocDataset:
             )
         path = self._file("ImageSets/Segmentation", split)
         if path is None:
-            names = printable(", ".join(self.split_names()))
+            names = printable(", ".join(self.split_names())) or "none"
+            other = self.elsewhere("ImageSets/Segmentation", split)
             raise DataError(
-                f"{folder / split}.txt: no such split; there are: {names or 'none'}; write this "
-                "one, an image id a line, or name another"
+                f"{folder / split}.txt: no such split{other}; there are: {names}; write this one, "
+                "an image id a line, or name another"
             )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
@@ -168,8 +169,8 @@ class VocDataset:
             return path
         path = self.root / f"SegmentationClass/{image_id}.png"
         raise DataError(
-            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug; add one "
-            "as PNG"
+            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug"
+            f"{self.elsewhere('SegmentationClass', image_id)}; add one as PNG"
         )
 
     def mask_paths(self, image_ids: list[str]) -> list[Path]:
@@ -216,6 +217,16 @@ class VocDataset:
     def samples(self, split: str) -> list[Sample]:
         """Return a split's images with their image-level labels, in file order."""
         return [self.sample(image_id) for image_id in self.image_ids(split)]
+
+    def elsewhere(self, folder: str, name: str) -> str:
+        """Return ` (there is <file>)` if another folder has what this one lacks, else "".
+
+        labelme's own masks lie in SegmentationClassPNG, VOC's other lists in ImageSets/Main.
+        """
+        found = sorted((self.root / folder).parent.glob(f"*/{name}{ENDINGS[folder][0]}"))
+        others = [path.relative_to(self.root) for path in found]
+        others = [path for path in others if path.parent.as_posix() not in ENDINGS]
+        return f" (there is {others[0]})" if others else ""
 
     def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
         try:

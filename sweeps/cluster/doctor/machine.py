@@ -26,7 +26,8 @@ from sweeps.track.faults import TrackingError, check_address
 from wsss.commands import command
 from wsss.config import DataConfig
 from wsss.data.check import check_data_once
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import VocDataset
+from wsss.errors import ForeseenError
 
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
@@ -175,7 +176,7 @@ def check_data(root: Path, splits: list[str]) -> Check:
     try:
         report = check_data_once(VocDataset(root.absolute()), splits, scored=[scored])
         report.raise_if_broken()
-    except (DataError, OSError) as error:
+    except (ForeseenError, OSError) as error:
         first = str(error).splitlines()[0]
         see = command("wsss", "data", "check", root, "--scored", scored)
         return Check("data", "problem", first, f"see `{see}`")
