@@ -208,7 +208,6 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.plan.headline import save_headline
     from sweeps.report.headline.build import build_headline_report
     from sweeps.report.headline.document import headline_document
     from sweeps.report.terminal import print_document
@@ -225,7 +224,6 @@ def _work(
     try:
         with driving(results, "headline", "a headline", "wait for it or end it"), as_ctrl_c():
             try:
-                save_headline(results, planned)
                 run_headline(
                     planned,
                     results,
