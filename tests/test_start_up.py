@@ -169,5 +169,5 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
     assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
     assert not loaded & {"sweeps.store.remote", "sweeps.store.bucket", "sweeps.store.lease"}
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
-    lists = {f"wsss.data.{name}" for name in ("classes", "files", "voc", "check", "drawn")}
+    lists = {f"wsss.data.{name}" for name in ("classes", "voc", "check", "drawn")}
     assert of_data == (lists if words[0] == "plan" else set())
