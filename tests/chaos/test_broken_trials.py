@@ -89,7 +89,7 @@ def test_a_trial_that_diverges_fails_alone_and_the_table_says_so(
     assert figures(store) == figures(unbroken)
     (failure,) = failures(store).values()
     assert failure["kind"] == "diverged"
-    assert "│ 10   │   diverged    │" in done.stdout
+    assert "│  10  │   diverged    │" in done.stdout
     assert "lower train.lr (now 10.0)" in done.stdout
 
 
