@@ -54,6 +54,9 @@ RUN_OPTIONS = $(PLAN_OPTIONS) $(MACHINE_OPTIONS) $(WORKERS_OPTION)
 RUN = $(if $(filter http%,$(ADDRESS)),$(BIN)/sweeps submit,$(BIN)/sweeps run)
 STORE_OPTION = $(if $(filter http%,$(ADDRESS)),$(if $(filter-out results,$(STORE)),--store $(call quote,$(STORE))),--store $(call quote,$(STORE)))
 
+# For targets that read STORE on this machine, where a cluster's results are not.
+HERE = $(if $(filter http%,$(ADDRESS)),$(error this reads STORE here: first give `sweeps fetch --address $(ADDRESS)`, then this without ADDRESS))
+
 BENCHMARKS ?= threshold_curve context train_step inference loading start_up memory whole_sweep paper_cost
 MORE_BENCHMARKS ?= step_choices planning random_walk
 
@@ -133,15 +136,18 @@ probe: $(STAMP) ## the first PROBE steps of each training: does it train, how fa
 	$(RUN) $(TABLES) $(RUN_OPTIONS) --probe $(PROBE)
 
 status: $(STAMP) ## how far the last sweep is, cell by cell
-	$(BIN)/sweeps status --store $(call quote,$(STORE))
+	$(BIN)/sweeps status $(STORE_OPTION) $(if $(filter http%,$(ADDRESS)),--address $(ADDRESS))
 
 table: $(STAMP) ## print the tables of the last sweep
+	$(HERE)
 	$(BIN)/sweeps table --store $(call quote,$(STORE))
 
 report: $(STAMP) ## does it hold? verdicts, intervals and figures of the last sweep
+	$(HERE)
 	$(BIN)/sweeps report --store $(call quote,$(STORE))
 
 mlflow: $(STAMP) ## serve MLflow's pages on the results, and print their address
+	$(HERE)
 	$(BIN)/sweeps mlflow --store $(call quote,$(STORE)) --port $(MLFLOW_PORT)
 
 ##@ Machines

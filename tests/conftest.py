@@ -75,6 +75,21 @@ def small() -> RunConfig:
 
 
 @pytest.fixture(scope="session")
+def wild(small: RunConfig) -> RunConfig:
+    """`small` at rates at which it diverges in its first steps."""
+    return apply_overrides(
+        small,
+        {
+            "train.lr": 10,
+            "train.head_lr_multiplier": 1e6,
+            "train.pyramid_lr_multiplier": 1e6,
+            "train.clip_norm": None,
+            "network.batch_norm": "frozen",
+        },
+    )
+
+
+@pytest.fixture(scope="session")
 def tiny_chain(small: RunConfig) -> ChainConfig:
     """Return a chain of all stages that takes a quarter of a minute on the drawn tree.
 

@@ -157,31 +157,50 @@ def test_what_is_for_this_machine_does_not_go_to_a_proxy(
     assert os.environ["no_proxy"].split(",") == os.environ["NO_PROXY"].split(",") == hosts
 
 
-def test_ray_gets_a_short_folder_and_a_token_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a short path, no folder named for Ray, and no token."""
     for name in ("RAY_TMPDIR", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv("TMPDIR", "/" + "x" * (MAX_BYTES - 1))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_ray_gets_a_short_folder_and_a_token_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, short: Path
+) -> None:
+    longest = f"{short}/{'x' * (MAX_BYTES - len(str(short)) - 1)}"
+    monkeypatch.setenv("TMPDIR", longest)
     prepare_machine()
     assert "RAY_TMPDIR" not in os.environ
     assert len(token := os.environ["RAY_AUTH_TOKEN"]) == 64
     monkeypatch.delenv("RAY_AUTH_TOKEN")  # as if a start came after another's end
-    monkeypatch.setenv("TMPDIR", "/" + "x" * MAX_BYTES)
+    monkeypatch.setenv("TMPDIR", f"{longest}x")
     prepare_machine()
     assert os.environ["RAY_TMPDIR"] == "/tmp"
     assert os.environ["RAY_AUTH_TOKEN"] == token  # Ray has read it, and reads it once
-    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * MAX_BYTES)
-    with pytest.raises(StoreError, match=r"RAY_TMPDIR=/x+: too long .* at most 40 bytes"):
-        prepare_machine()
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        prepare_machine()
-        (Path(folder) / "ray").mkdir()
-        monkeypatch.setattr(os, "access", lambda path, _mode: path != Path(folder) / "ray")
-        with pytest.raises(StoreError, match=r"/ray: another user's.* folder of your own"):
+
+
+def test_a_folder_in_which_ray_cannot_write_is_refused(
+    monkeypatch: pytest.MonkeyPatch, short: Path
+) -> None:
+    def told(folder: object) -> str:
+        monkeypatch.setenv("RAY_TMPDIR", str(folder))
+        with pytest.raises(StoreError, match="set RAY_TMPDIR to a folder") as error:
             prepare_machine()
+        return str(error.value)
+
+    assert "too long" in told("/" + "x" * MAX_BYTES)
+    (short / "file").touch()
+    assert "File exists" in told(short / "file")
+    assert "Not a directory" in told(short / "file/below")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != short)
+    assert "not writable" in told(short)
+    (short / "ray").mkdir()
+    prepare_machine()
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != short / "ray")
+    assert "/ray: another user's" in told(short)
 
 
 def test_a_full_disk_is_one_line_and_a_failing_one_is_not_foreseen(

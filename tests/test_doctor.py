@@ -135,6 +135,9 @@ def test_a_data_set_is_named_by_its_fingerprint_and_a_missing_one_is_a_problem(
     assert found.state == "ok"
     assert "train 10, train_aug 16" in found.found
     assert check_data(tmp_path, ["train"]).state == "problem"
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "classes.txt").write_text("background\n")
+    assert "remove the line" in check_data(tmp_path, ["train"]).found
 
 
 def test_listening_ports_are_found_with_their_addresses() -> None:
@@ -230,13 +233,26 @@ def test_gpus_that_torch_does_not_see_are_a_problem() -> None:
     assert states(checks)["GPUs"] == "problem"
 
 
-def test_a_changed_picture_list_or_size_changes_the_quick_fingerprint(
-    drawn: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "JPEGImages/*.jpg",
+        "Annotations/*.xml",
+        "SegmentationClass/*.png",
+        "ImageSets/Segmentation/*.txt",
+        "classes.txt",
+    ],
+)
+def test_any_changed_part_of_a_data_set_changes_the_quick_fingerprint(
+    drawn: Path, tmp_path: Path, changed: str
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(drawn, copy)
+    (copy / "JPEGImages/._of_macos.jpg").touch()
     assert quick_fingerprint(copy) == quick_fingerprint(drawn)
-    next((copy / "JPEGImages").iterdir()).unlink()
+    path = [copy / changed, *sorted(copy.glob(changed))][-1]
+    with path.open("ab") as file:
+        file.write(b"\n")
     assert quick_fingerprint(copy) != quick_fingerprint(drawn)
     assert quick_fingerprint(tmp_path / "none") == "missing"
 

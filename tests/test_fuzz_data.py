@@ -1,10 +1,6 @@
-"""Any content of a data set's files: read, or refused by the readers' own error with its name.
-
-FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
-"""
+"""Any content of a data set's files: read, or refused by the readers' own error with its name."""
 
 import io
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -13,13 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sweeps.cli.method.data import page, page_as_json
-from tests.test_fuzz_readers import damaged
+from tests.test_fuzz_readers import EXAMPLES, damaged, fuzz
 from wsss.data.check import check_data
 from wsss.data.check_splits import split_report
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
@@ -29,14 +25,6 @@ from wsss.data.voc import DataError, VocDataset
 from wsss.printable import printable
 
 T = TypeVar("T")
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-fuzz = settings(
-    max_examples=EXAMPLES or 60,
-    deadline=None,
-    derandomize=not EXAMPLES,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 @pytest.fixture

@@ -539,7 +539,7 @@ def test_a_configuration_file_gives_dotted_overrides(tmp_path: Path) -> None:
         ("", "expected sections"),
         ("train: {lr: 1\n", "not YAML"),
         ("train: !!python/object/apply:os.getcwd []\n", "not YAML"),
-        (b"\xff\xfe\xfa", "not YAML"),
+        (b"\xff\xfe\xfa", "not UTF-8 text"),
         (None, "No such file"),
     ],
 )

@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import yaml
 from bucket_server import BUCKET, client, moto_server
+from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
 from sweeps.cluster import fetch, follow, job_server
@@ -30,6 +32,7 @@ from sweeps.cluster.job_server import (
 from sweeps.cluster.jobs import (
     Request,
     entry_point,
+    excludes,
     printed,
     resume_command,
     start,
@@ -94,6 +97,23 @@ def test_resuming_gives_the_same_sweep_to_submit() -> None:
     again = resume_command(job, "http://h:1")
     told = command("sweeps", "submit", *words, "--store", "/a b", "--address", "http://h:1")
     assert again == told
+
+
+@pytest.mark.parametrize("ignored", ["notes", "/notes/", "notes/mine/*", "*.yaml", "!x\nnotes/m*"])
+def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
+    tmp_path: Path, ignored: str
+) -> None:
+    root, package = tmp_path / "project", tmp_path / "project.zip"
+    (root / "notes/mine").mkdir(parents=True)
+    for name in ("a.yaml", "b.yaml", "c d.yaml"):
+        (root / "notes/mine" / name).write_text("name: x")
+    (root / "code.py").touch()
+    (root / ".gitignore").write_text(f"{ignored}\n")
+    also = ["notes/mine/a.yaml", "notes/mine/c d.yaml"]
+    create_package(str(root), package, excludes=excludes(root, also), include_gitignore=False)
+    with ZipFile(package) as sent:
+        names = {name for name in sent.namelist() if not name.endswith("/")}
+    assert names == {".gitignore", "code.py", *also}
 
 
 def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
@@ -166,6 +186,7 @@ def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, st
     parts: list[str] = []
     said: list[str] = []
     code = Follower(cluster, "job", write=parts.append, say=said.append).run()
+    assert all(part.endswith("\n") for part in parts), "a message would come within a line"
     return code, "".join(parts), said
 
 
@@ -372,4 +393,13 @@ def test_why_a_folder_on_the_head_cannot_be_fetched_is_said(
     with pytest.raises(JobError, match="give the file of `ray up` with --cluster"):
         fetch_by_rsync("/there", tmp_path / "here", tmp_path / "none.yaml", checkpoints=False)
     with pytest.raises(JobError, match=r"(?s)rsync-down.*No such file or directory: '/there/'"):
+        fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)
+
+
+@pytest.mark.parametrize("content", ["- no\n", "a: [", ""])
+def test_a_file_that_is_none_of_ray_up_is_refused(
+    cluster_file: Path, tmp_path: Path, content: str
+) -> None:
+    cluster_file.write_text(content)
+    with pytest.raises(JobError, match=r"mine\.yaml: no settings of a cluster.*with --cluster"):
         fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)

@@ -78,7 +78,9 @@ def test_without_another_measure_nothing_is_said() -> None:
 
 def test_the_reason_has_each_difference_and_which_of_them_hold() -> None:
     partly = rule(UP, NOTHING, UP, UP)
-    assert partly.reason.startswith("partly: at the fixed score and best and AUC only: fixed +5.03")
+    assert partly.reason.startswith(
+        "partly of shape (at the fixed score and best and AUC only): fixed +5.03"
+    )
     assert "held-out +0.00 (p 1.000)" in partly.reason
 
 
@@ -132,7 +134,7 @@ def test_the_sentence_on_the_whole_table_comes_first_and_level_or_shape_second(
 ) -> None:
     first, second, *_ = report.tables[0].findings
     assert first.startswith("The 4 cells span ")
-    assert second.startswith("Level or shape, of 3 differences. III[yes,yes]: level: ")
+    assert second.startswith("Level or shape, of 3 differences. III[yes,yes] is of level (")
 
 
 def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report) -> None:
@@ -145,7 +147,10 @@ def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report
     }
     for name, text in texts.items():
         plain = " ".join(text.split())
-        assert f"{MOVED}: level: at the fixed score only; it would vanish" in plain, name
+        assert (
+            f"{MOVED} is of level (at the fixed score only; another threshold would undo it)"
+            in plain
+        ), name
         assert "AUC" in plain, name
     lines = {line["cell"]: line for line in csv.DictReader(io.StringIO(csv_text(document)))}
     assert lines[MOVED]["level_or_shape"] == "level"

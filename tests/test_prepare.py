@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -379,21 +379,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(
     assert tree(tmp_path / "voc") == {"letter.txt": b"dear"}
 
 
-def test_masks_and_lists_of_another_origin_are_not_overwritten(
-    tmp_path: Path, archives: Archives, official: None
-) -> None:
-    with tarfile.open(archives.local("voc")["voc"]) as tar:
-        tar.extractall(tmp_path, filter="data")
-    root = tmp_path / "VOCdevkit/VOC2012"
-    (root / "SegmentationClassAug").mkdir()
-    (root / f"SegmentationClassAug/{E}.png").write_bytes(b"other")
-    assert "SegmentationClassAug: holds other masks" in refused(root, archives, "sbd")
-    assert tree(root)[f"SegmentationClassAug/{E}.png"] == b"other"
-    (root / "ImageSets/Segmentation/train_aug.txt").write_bytes(lines(A, C))
-    assert "train_aug.txt: is another list" in refused(root, archives, "sbd")
-    assert (root / "ImageSets/Segmentation/train_aug.txt").read_bytes() == lines(A, C)
-
-
 def test_two_calls_at_a_time_are_one_too_many(tmp_path: Path, archives: Archives) -> None:
     with FileLock(tmp_path / ".voc.lock"):
         assert "another `wsss data prepare` is at work" in refused(tmp_path / "voc", archives)
@@ -415,6 +400,82 @@ def test_a_damaged_marker_is_told(tmp_path: Path, archives: Archives, official: 
     for text in ("", "[]", json.dumps({"version": 99, "steps": {}})):
         (tmp_path / "voc/prepared.json").write_text(text)
         assert "prepared.json: damaged" in refused(tmp_path / "voc", archives)
+
+
+# What a refusal tells one to do
+
+Change = Callable[[Path, Archives], object]
+
+
+def removed(rel: str) -> Change:
+    return lambda root, _: (root / rel).unlink()
+
+
+def written(rel: str, content: bytes) -> Change:
+    def write(root: Path, _: Archives) -> None:
+        (root / rel).parent.mkdir(parents=True, exist_ok=True)
+        (root / rel).write_bytes(content)
+
+    return write
+
+
+def moved_away(rel: str) -> Change:
+    return lambda root, archives: (root / rel).rename(archives.folder / "away")
+
+
+def repacked(_root: Path, archives: Archives) -> None:
+    archives.pack()
+
+
+def cut(_root: Path, archives: Archives) -> None:
+    path = archives.folder / "SBD.tgz"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+OTHER_LIST = "ImageSets/Segmentation/train_aug.txt"
+
+
+@pytest.mark.parametrize(
+    ("broken", "told", "mended"),
+    [
+        (written("letter.txt", b"dear"), "name an empty folder", removed("letter.txt")),
+        (cut, "delete it and get it again", repacked),
+        (lambda _, a: (a.folder / "SBD.tgz").unlink(), "give the path of SBD.tgz", repacked),
+        (written("prepared.json", b"[]"), "delete it and prepare again", removed("prepared.json")),
+    ],
+)
+def test_a_data_set_is_prepared_once_it_is_mended_as_told(
+    tmp_path: Path, archives: Archives, official: None, broken: Change, told: str, mended: Change
+) -> None:
+    root, known = tmp_path / "voc", archives.sources()
+    broken(root, archives)
+    local = archives.local()
+    with pytest.raises(ForeseenError, match=told), Progress(disable=True) as progress:
+        prepare_voc(PrepareRequest(root, archives=local), progress=progress, sources=known)
+    mended(root, archives)
+    assert prepare(root, archives).done[-1] == "sbd"
+    assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
+
+
+@pytest.mark.parametrize(
+    ("rel", "told"),
+    [
+        (f"SegmentationClassAug/{E}.png", "SegmentationClassAug: holds other masks; move it away"),
+        (OTHER_LIST, "train_aug.txt: is another list; move it away"),
+    ],
+)
+def test_what_is_derived_is_made_once_another_is_moved_away_as_told(
+    tmp_path: Path, archives: Archives, official: None, rel: str, told: str
+) -> None:
+    with tarfile.open(archives.local("voc")["voc"]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    root = tmp_path / "VOCdevkit/VOC2012"
+    written(rel, b"2007_000001\n")(root, archives)
+    before = tree(root)
+    assert told in refused(root, archives, "sbd")
+    assert {name: content for name, content in tree(root).items() if name in before} == before
+    moved_away(rel.partition("/")[0] if rel.endswith(".png") else rel)(root, archives)
+    assert prepare(root, archives, "sbd").done == ["sbd"]
 
 
 # Addresses, the command, and real pictures

@@ -91,8 +91,7 @@ def test_time_memory_and_norm_are_positive_numbers(small: RunConfig, drawn: Path
     assert not found.on_gpu
 
 
-def test_a_probe_ends_where_the_training_would_diverge(small: RunConfig, drawn: Path) -> None:
-    wild = apply_overrides(small, {"train.lr": 1e30, "train.clip_norm": None})
+def test_a_probe_ends_where_the_training_would_diverge(wild: RunConfig, drawn: Path) -> None:
     found = probe(wild, ProbeOptions(10, drawn), Process())
     assert found.diverged
     assert "diverged at iteration 1" in found.failure
@@ -270,8 +269,15 @@ def test_each_training_is_probed_and_ctrl_c_ends_the_command_in_order_with_nothi
 def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
     drawn: Path, tmp_path: Path
 ) -> None:
-    wild = ("--set", "train.lr=1e30", "--set", "train.clip_norm=null", "--workers", "2")
-    more = ("--probe", "10", "--cpus", "0.5", *wild)
+    changes = (
+        "train.lr=10",
+        "train.head_lr_multiplier=1e6",
+        "train.pyramid_lr_multiplier=1e6",
+        "train.clip_norm=null",
+        "network.batch_norm=frozen",
+    )
+    wild = [word for change in changes for word in ("--set", change)]
+    more = ("--probe", "10", "--cpus", "0.5", "--workers", "2", *wild)
     done = command(drawn, tmp_path / "store", *more, table="calibrate")
     assert done.exit_code == 1, done.output
     assert done.stdout.count("diverged at iteration 1: gradient norm") == 1

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     none = refused("sweeps", "status", "--store", tmp_path / "none")
     (line,) = re.findall("e.g. with: (.*)", none)
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
+
+
+def test_a_headline_whose_cluster_is_away_is_not_in_the_store(drawn: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    words = ("none", "--data", drawn, "--preset", "tiny", "--store", tmp_path / "st")
+    assert "nothing listens" in refused("sweeps", "headline", *words, "--address", address)
+    listing = CliRunner().invoke(app, ["list", "--store", str(tmp_path / "st")])
+    assert "no sweep, search or headline yet" in listing.stdout
 
 
 def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:

@@ -64,6 +64,14 @@ def renamed(rel: str, name: str) -> Callable[[Path], object]:
     return lambda root: (root / rel).rename((root / rel).with_name(name))
 
 
+def moved(rel: str, to: str) -> Callable[[Path], object]:
+    def move(root: Path) -> None:
+        (root / to).parent.mkdir(exist_ok=True)
+        (root / rel).rename(root / to)
+
+    return move
+
+
 def removed(rel: str) -> Callable[[Path], object]:
     return lambda root: (root / rel).unlink()
 
@@ -91,11 +99,31 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (write(LIST, "a\n/x/b.jpg\n"), "JPEGImages/<id>.jpg", write(LIST, "a\nJPEGImages/b.jpg")),
         (write(LIST, "a\nb\n", "utf-16"), "save it as UTF-8", write(LIST, "a\nb\n")),
         (renamed(LIST, "all.txt"), "there are: all; write this one", write(LIST, "a\nb\n")),
+        (
+            moved(LIST, "ImageSets/Main/train.txt"),
+            "there is ImageSets/Main/train.txt",
+            moved("ImageSets/Main/train.txt", LIST),
+        ),
+        (
+            moved("SegmentationClass", "SegmentationClassPNG"),
+            "there is SegmentationClassPNG/a.png",
+            moved("SegmentationClassPNG", "SegmentationClass"),
+        ),
         (write(LIST, "a\nB\n"), "missing (no file, but b.jpg)", write(LIST, "a\nb\n")),
         (removed(PICTURE), "take the image off its splits", write(LIST, "a\n")),
         (copied(PICTURE, "b.PNG"), "keep one of them", removed("JPEGImages/b.PNG")),
         (write(PICTURE, "<html>"), "replace the file", copied("JPEGImages/a.jpg", "b.jpg")),
         (write(XML, ANNOTATION.format("Cup")), "correct it", write(XML, ANNOTATION.format("cup"))),
+        (
+            write(XML, ANNOTATION.format("Background")),
+            "remove the object",
+            write(XML, ANNOTATION.format("cup")),
+        ),
+        (
+            write(XML, f'<?xml version="1.0" encoding="gb2312"?>{ANNOTATION.format("cup")}'),
+            "save it as UTF-8",
+            write(XML, f'<?xml version="1.0" encoding="utf-8"?>{ANNOTATION.format("cup")}'),
+        ),
         (write(XML, "<annotation/>"), "needs at least one", write(XML, ANNOTATION.format("cup"))),
         (write(XML, "<annotation>"), "replace it", write(XML, ANNOTATION.format("cup"))),
         (removed(MASK), "add one as PNG", masked(BLANK)),

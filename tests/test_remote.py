@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from sweeps.store import bucket as remote_bucket
 from sweeps.store.errors import AlteredError
-from sweeps.store.lease import LocalLock
+from sweeps.store.local_lock import LocalLock
 from sweeps.store.no_bucket import NoBucket
 from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store, write_json

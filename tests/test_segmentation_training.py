@@ -381,13 +381,11 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
         load_trained(CheckpointFolder(tmp_path / "absent"), SMALL, K)
 
 
-def test_an_absurd_rate_ends_with_the_step_and_the_rate(
+def test_a_rate_that_is_too_high_ends_with_the_step_and_the_rate(
     samples: list[Sample], labels: list[Path]
 ) -> None:
-    config = FROZEN.model_copy(update={"lr": 1e12, "clip_norm": None})
-    with pytest.raises(
-        DivergedError, match=r"diverged at iteration 1: .*lower lr \(now 10{12}\.0\)"
-    ):
+    config = FROZEN.model_copy(update={"lr": 10, "head_lr_multiplier": 1e6, "clip_norm": None})
+    with pytest.raises(DivergedError, match=r"diverged at iteration \d: .*lower lr \(now 10\)"):
         train(config, samples, labels)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,15 @@ def test_what_is_wrong_in_a_file_is_refused_by_the_file(tmp_path: Path) -> None:
     assert settle(TINY, {"train.max_long_side": 600}, file=path).config.train.min_long_side == 500
 
 
+def test_a_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    with pytest.raises(ConfigError, match=r"run\.yaml: No such file .*put a readable file there"):
+        read_config_file(path)
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"run\.yaml: a pipe, .*put a file there"):
+        read_config_file(path)
+
+
 # Ranges
 
 
@@ -311,7 +321,7 @@ def test_settings_without_effect_are_known() -> None:
     # Also with the default, which would be taken for "not given".
     default = apply_overrides(TINY, {"network.atrous_channels": 256})
     assert idle(default, ["network.atrous_channels"], run_id) == ["network.atrous_channels"]
-    huge = apply_overrides(default, {"train.lr": 1e30})
+    huge = apply_overrides(default, {"train.lr": 10})
     assert idle(huge, ["train.lr"], run_id) == []
 
 

@@ -1,5 +1,7 @@
 """Each fault of tracking says what is wrong and has its own remedy."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import threading
@@ -109,6 +111,8 @@ def test_a_password_is_not_shown() -> None:
         ("[Errno 28] No space left on device", "disk is full", "free space"),
         ("attempt to write a readonly database", "read-only", "/st/mlflow.db"),
         ("[Errno 30] Read-only file system: '/st/a'", "read-only /st/a", "writable"),
+        ("[Errno 37] No locks available", "drive has no locks", "mounted with flock"),
+        ("(sqlite3.OperationalError) disk I/O error", "does not read or write", "local disk"),
         ("unable to open database file", "cannot be opened", "right to read and write"),
         ("No module named 'psycopg2'", "module psycopg2", "install"),
         ("[Errno 13] Permission denied: '/mnt/x'", "write to /mnt/x", "--artifacts-destination"),
@@ -259,6 +263,20 @@ def test_a_database_that_is_none_is_moved_away_and_made_anew(file: Path) -> None
     assert f"move {file} away; `sweeps sync`" in of_file(file).remedy
     file.unlink()
     assert Tracker(Store(file.parent), SweepRuns.__new__(SweepRuns)).check()
+
+
+def test_a_database_on_a_drive_without_locks_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    problem = of_file(tmp_path / "mlflow.db")
+    assert "no locks" in problem.what
+    assert "on another drive" in problem.remedy
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_database_that_another_process_holds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,15 +237,12 @@ def test_a_finished_training_yields_nothing_more_and_brings_its_weights(
 # The optimiser
 
 
-def test_an_absurd_rate_ends_with_an_error_that_names_it(
-    small: RunConfig, samples: list[Sample]
+def test_a_rate_that_is_too_high_ends_with_an_error_that_names_it(
+    wild: RunConfig, samples: list[Sample]
 ) -> None:
-    config = apply_overrides(
-        small, {"train.lr": 1e12, "train.clip_norm": None, "network.batch_norm": "frozen"}
-    )
     with pytest.raises(DivergedError, match=r"diverged at iteration \d+: .*lower train\.lr") as e:
-        train(config, samples)
-    assert "1000000000000" in str(e.value)
+        train(wild, samples)
+    assert "train.lr (now 10.0)" in str(e.value)
     assert "cls" in str(e.value)
 
 

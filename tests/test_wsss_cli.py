@@ -269,6 +269,22 @@ def test_another_split_can_be_inferred_and_evaluated(run: Path, tmp_path: Path) 
 # Refusals
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--data", "x", "--data", "y"), "--data: given twice; give it once"),
+        (("--data=x", "--split", "a", "--data", "y"), "--data: given twice"),
+        (("--data", ""), "--data: empty, perhaps of an unset variable"),
+        (("--data=",), "--data: empty"),
+        (("--split", "--data", "--split", "b", "--data", "x"), "x: no folder JPEGImages"),
+    ],
+)
+def test_no_option_is_empty_and_none_that_takes_one_value_is_given_twice(
+    words: tuple[str, ...], told: str
+) -> None:
+    assert told in fail("data", "check", *words)
+
+
 def test_a_folder_that_holds_other_settings_is_refused(
     run: Path, drawn: Path, settings_file: Path
 ) -> None:
@@ -344,13 +360,15 @@ def test_a_diverged_training_names_the_rate(
         "--config",
         settings_file,
         "--set",
-        "train.lr=1e12",
+        "train.lr=10",
+        "--set",
+        "train.head_lr_multiplier=1e6",
         "--set",
         "train.clip_norm=null",
         "--set",
         "network.batch_norm=frozen",
     )
-    assert "lower train.lr (now 1" in told
+    assert "lower train.lr (now 10.0)" in told
 
 
 def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_say(

@@ -38,9 +38,8 @@ UnitFloat = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
 Scale = Annotated[float, Field(ge=0.01, le=16), NUMBER]
 """Times an image's own size."""
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=32)]
-Rate = Annotated[float, Field(gt=0, le=1e36), NUMBER]
-"""A learning rate that a weight of fp32 can still be moved by. One that is only far too high is
-left to the training, which ends as diverged."""
+Rate = Annotated[float, Field(gt=0, le=10), NUMBER]
+"""A learning rate. Usual are 0.0001 to 1; one above 10 is a slip of the hand."""
 Positive = Annotated[float, Field(gt=0, le=1e6), NUMBER]
 """A factor, power or norm."""
 Weight = Annotated[float, Field(ge=0, le=1e6), NUMBER, NO_MINUS_ZERO]

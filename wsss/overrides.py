@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from wsss.config import RunConfig, Settings
 from wsss.errors import ForeseenError
+from wsss.files import read_text
 from wsss.printable import MAX_QUOTED, as_word, printable, quoted
 from wsss.weights import resolve_weights
 
@@ -144,23 +145,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
 def read_tree(path: Path, *, example: str) -> Any:
     """Return what a YAML, JSON or TOML file holds; example: of its content, for messages.
 
-    A file is TOML if its name says so. Raises ConfigError if it is missing, too large, cannot be
-    parsed, or gives a key twice.
+    A file is TOML if its name says so. Raises ConfigError if it is missing, a pipe, too large,
+    cannot be parsed, or gives a key twice.
     """
     kind, parse = "YAML", _plain_yaml
     if path.suffix.lower() == ".toml":
         kind, parse = "TOML", _plain_toml
+    text = read_text(path, MAX_FILE_BYTES, ConfigError)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: over {MAX_FILE_BYTES:,} bytes; give a file of settings")
-        return parse(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give an existing {kind} file") from None
+        return parse(text)
     except _RepeatedKeyError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (_UnreadableError, UnicodeDecodeError) as error:
+    except _UnreadableError as error:
         raise ConfigError(f"{path}: not {kind}: {error}; write {example}") from None
 
 

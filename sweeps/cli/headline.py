@@ -24,6 +24,7 @@ from sweeps.cli.options import (
     default_preset,
     execution,
     opened,
+    say,
     say_idle,
 )
 from wsss.errors import explained
@@ -210,7 +211,6 @@ def _work(
     from rich.console import Console
     from rich.text import Text
 
-    from sweeps.plan.headline import save_headline
     from sweeps.report.formats.terminal import print_document
     from sweeps.report.formats.write import write_document
     from sweeps.report.headline.build import build_headline_report
@@ -227,7 +227,6 @@ def _work(
     try:
         with driving(results, "headline", "a headline", "wait for it or end it"), as_ctrl_c():
             try:
-                save_headline(results, planned)
                 run_headline(
                     planned,
                     results,
@@ -310,11 +309,17 @@ def _check_splits(
     """
     from sweeps.stages.export import check_exportable
     from wsss.data.check import check_data_once
-    from wsss.data.voc import VocDataset
+    from wsss.data.check_splits import overlaps
+    from wsss.data.voc import DataError, VocDataset
 
-    dataset = VocDataset(sweep.data)
+    dataset, trained = VocDataset(sweep.data), sweep.base.data.train_split
     report = check_data_once(dataset, [scored], scored=[scored], may_be_empty=True, recheck=recheck)
     report.raise_if_broken()
+    ids = {split: dataset.image_ids(split) for split in (trained, scored)}
+    if shared := overlaps(ids):
+        raise DataError(f"{dataset.root}: {shared[0]}")
+    if seen := {*ids[trained]} & {*ids[scored]}:
+        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are trained on as well")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))

@@ -20,6 +20,15 @@ HELP = {"help_option_names": ["-h", "--help"]}
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Hosts which no proxy reaches: they would be those of the proxy."""
 
+
+class EmptyTextError(ForeseenError):
+    """An option or argument without text, as a shell makes it of an unset variable."""
+
+
+class GivenTwiceError(ForeseenError):
+    """An option that takes one value and was given two."""
+
+
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 """What the help calls an option's value: shorter than its type, so that its words have room."""
 PANELS = {
@@ -46,12 +55,8 @@ PANELS = {
 """Heading in the help -> the options below it; the others come first."""
 
 
-class EmptyTextError(ForeseenError):
-    """An option or argument without text, as a shell makes it of an unset variable."""
-
-
 class Command(TyperCommand):
-    """A command in all of whose options and arguments `~` is a home, and none is empty."""
+    """A command in whose options and arguments `~` is a home; none is empty, none given twice."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -67,9 +72,9 @@ class Command(TyperCommand):
                 option.metavar = KINDS[(*get_args(kind), kind)[0]]  # of a list, its items'
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse them; exit with 2 for a home that is not there, and for an empty word.
+        """Parse them; exit with 2 for a home that is not there, an empty word, a repeated option.
 
-        The latter would be the folder here, as a path.
+        The empty one would be the folder here, as a path; of a repeated one, the last would count.
         """
         with explained():
             for before, arg in zip(["", *args], args, strict=False):
@@ -80,10 +85,27 @@ class Command(TyperCommand):
                         f"{named}: empty, perhaps of an unset variable; give it a value or leave "
                         "it out"
                     )
+            self._refuse_repeated(args)
         rest = super().parse_args(ctx, args)
         with explained():
             ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
+
+    def _refuse_repeated(self, args: list[str]) -> None:
+        options = (each for each in self.params if isinstance(each, TyperOption))
+        valued = {name: each for each in options if not each.is_flag for name in each.opts}
+        seen, words = set[str](), iter(args)
+        for word in words:
+            name, equals, _ = word.partition("=")
+            if name == "--":
+                return
+            if name not in valued:
+                continue
+            if name in seen and not valued[name].multiple:
+                raise GivenTwiceError(f"{name}: given twice; give it once")
+            seen.add(name)
+            if not equals:
+                next(words, None)  # its value, whatever it looks like
 
 
 class Program(TyperGroup):

@@ -8,19 +8,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from sweeps.cluster.job_server import JobError
 from sweeps.store.remote import CHECKPOINTS, RESULT_FOLDERS, Remote
 from sweeps.store.store import StoreError
+from wsss.files import read_text
+from wsss.printable import quoted
 
 FINISHED = {"runs": "done.json", "cams": "done.json"}
 """Folder of results -> the file that says that one is finished; it is never replaced."""
 NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
 """Patterns of rsync for what stays on the cluster: Tune's state, MLflow's files, and notes which
 mean something only there."""
+MAX_CLUSTER_BYTES = 1 << 20
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -61,7 +64,7 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
             f"{cluster}: no such file; {store} is a folder on the cluster, which comes by `ray "
             "rsync-down`: give the file of `ray up` with --cluster, in the folder where you gave it"
         )
-    config = yaml.safe_load(cluster.read_text(encoding="utf-8"))
+    config = _settings_of(cluster)
     config["rsync_exclude"] = [*NOT_RESULTS, *([] if checkpoints else ["checkpoints"])]
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target) as name:
@@ -81,6 +84,20 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
             said = [line for line in lines if not line.startswith((" ", "Traceback"))]
             raise JobError("\n".join([f"{store}: `ray rsync-down {cluster}` failed:", *said[-3:]]))
         return take_over(folder / "store", target)
+
+
+def _settings_of(cluster: Path) -> dict[str, Any]:
+    """Return what the file given to `ray up` holds. Raises JobError for another file."""
+    try:
+        found = yaml.safe_load(read_text(cluster, MAX_CLUSTER_BYTES, JobError))
+    except yaml.YAMLError as error:
+        found = str(error).splitlines()[0]
+    if not isinstance(found, dict):
+        raise JobError(
+            f"{cluster}: no settings of a cluster in YAML ({quoted(found)}); give the file of `ray "
+            "up` with --cluster"
+        )
+    return found
 
 
 def take_over(came: Path, target: Path) -> Fetched:

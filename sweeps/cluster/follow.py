@@ -88,15 +88,17 @@ class Follower:
             delay = min(2 * delay, LONGEST_DELAY_S)
 
     async def _stream(self) -> str:
-        """Print the log as it grows, until the connection ends; return why it did."""
-        received = 0
+        """Print the log's lines as they come, until the connection ends; return why it did."""
+        received, begun = 0, ""
         try:
             async for text in self._parts():
                 if self.lost_at is not None:
                     self.lost_at = None
                     self.say(f"connected to {self.server.address} again")
-                self._print_from(received, text)
-                received += len(text)
+                begun += text  # a part may end within a line
+                end = begun.rfind("\n") + 1
+                self._print_from(received, begun[:end])
+                received, begun = received + end, begun[end:]
         except JobError:
             raise
         except (aiohttp.ClientError, OSError, RuntimeError) as error:  # the last is Ray's own

@@ -20,8 +20,8 @@ from wsss.printable import command
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
-TIMEOUT_S = 20.0
-"""Longest wait for an answer."""
+TIMEOUT_S = 15.0
+"""Longest wait for an answer, so that with this program's own start it takes half a minute."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",

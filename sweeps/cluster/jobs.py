@@ -224,10 +224,18 @@ def start(
 
 def excludes(root: Path, also: Sequence[str]) -> list[str]:
     """Return what stays on this machine, as patterns of .gitignore, except the paths `also`."""
+    from pathspec import PathSpec
+
     ignore = root / ".gitignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
-    kept = [pattern for path in also for pattern in (f"!/{path}", f"!/{path}/**")]
-    return [*lines, *kept, *LEFT_OUT]
+    patterns = [*lines, *LEFT_OUT]
+    for path in also:
+        # Nothing is looked for in a folder that stays: so it goes, without what else is in it.
+        for folder in reversed(PurePosixPath(path).parents[:-1]):
+            if PathSpec.from_lines("gitignore", patterns).match_file(folder):
+                patterns += [f"!/{folder}", f"/{folder}/*"]
+        patterns += [f"!/{path}", f"!/{path}/**"]
+    return patterns
 
 
 def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> str:

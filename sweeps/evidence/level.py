@@ -29,9 +29,9 @@ class LevelOrShape(NamedTuple):
 
 
 KIND_WORDS = {
-    Kind.SHAPE: "shape: of the same sign however the threshold is chosen",
-    Kind.LEVEL: "level: at the fixed score only; it would vanish with another threshold",
-    Kind.PARTLY: "partly: with some choices of the threshold only",
+    Kind.SHAPE: "of shape (of the same sign however the threshold is chosen)",
+    Kind.LEVEL: "of level (at the fixed score only; another threshold would undo it)",
+    Kind.PARTLY: "partly of shape (with some choices of the threshold only)",
 }
 
 
@@ -60,11 +60,13 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
     if not fixed.differs and len(same) < len(others):
         return LevelOrShape(None, f"no difference shown at the fixed score: {figures}")
     if not fixed.differs:
-        kind, words = Kind.PARTLY, f"partly: not at the fixed score, but {' and '.join(same)}"
+        kind = Kind.PARTLY
+        words = f"partly of shape (not at the fixed score, but {' and '.join(same)})"
     elif len(same) == len(others):
         kind, words = Kind.SHAPE, KIND_WORDS[Kind.SHAPE]
     elif same:
-        kind, words = Kind.PARTLY, f"partly: at the fixed score and {' and '.join(same)} only"
+        kind = Kind.PARTLY
+        words = f"partly of shape (at the fixed score and {' and '.join(same)} only)"
     else:
         kind, words = Kind.LEVEL, KIND_WORDS[Kind.LEVEL]
         if turned := [name for name, other in others.items() if other.differs]:

@@ -34,7 +34,8 @@ from wsss.weights import NAMES
 
 if TYPE_CHECKING:  # those load Ray, or boto3
     from sweeps.run.tune import Round
-    from sweeps.store.lease import Lease, LocalLock
+    from sweeps.store.lease import Lease
+    from sweeps.store.local_lock import LocalLock
     from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
 

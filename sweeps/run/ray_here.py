@@ -20,14 +20,17 @@ TOKEN = secrets.token_hex(32)
 MAX_BYTES = 40
 """A socket's path may have 107 bytes. Ray appends up to 67, as in
 /ray/session_2026-01-31_12-00-00_123456_1234567/sockets/plasma_store."""
+REMEDY = (
+    f"set RAY_TMPDIR to a folder that you may write to, whose path has at most {MAX_BYTES} bytes"
+)
 SHORT = "/tmp"
 
 
 def prepare_machine() -> None:
     """Let Ray keep its sockets where their paths are short, and write no token into the home.
 
-    For this process and those that it starts. Raises StoreError if no short folder is to be had,
-    or if Ray's folder in it is another user's.
+    For this process and those that it starts. Raises StoreError if there is no short folder in
+    which Ray can write.
     """
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
     # `ray start` of this user would ask for that token.
@@ -35,14 +38,11 @@ def prepare_machine() -> None:
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name) or SHORT
     if len(os.fsencode(Path(folder).absolute())) <= MAX_BYTES:
-        _require_own(Path(folder))
+        _require_writable(Path(folder), name)
         return
     if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
-        raise StoreError(
-            f"{name}={folder}: too long for Ray's sockets; set RAY_TMPDIR to a folder that you may "
-            f"write to, whose path has at most {MAX_BYTES} bytes"
-        )
-    _require_own(Path(SHORT))
+        raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
+    _require_writable(Path(SHORT), name)
     os.environ["RAY_TMPDIR"] = SHORT
 
 
@@ -66,10 +66,17 @@ def started(start: Callable[[], object], end: Callable[[], object]) -> None:
     )
 
 
-def _require_own(folder: Path) -> None:
+def _require_writable(folder: Path, name: str) -> None:
+    """Raise StoreError unless Ray can write in a folder, which is made, and in its own one there.
+
+    name: the variable that the folder comes from.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{name}={folder}: {error.strerror}; {REMEDY}") from None
     rays = folder / "ray"
     if rays.is_dir() and not os.access(rays, os.W_OK | os.X_OK):
-        raise StoreError(
-            f"{rays}: another user's, and Ray keeps its sockets there; set RAY_TMPDIR to a folder "
-            f"of your own, whose path has at most {MAX_BYTES} bytes"
-        )
+        raise StoreError(f"{rays}: another user's, and Ray keeps its sockets there; {REMEDY}")
+    if not rays.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"{name}={folder}: not writable; {REMEDY}")

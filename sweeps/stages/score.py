@@ -72,7 +72,7 @@ class Count(Stage):
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Infer and count, each rank its part of the images; report five times."""
-        started, images = time.time(), list[CountedImage]()
+        started, images = time.monotonic(), list[CountedImage]()
         for done in self._count(trained_cam(self.config, place), place, images):
             yield Record(self, done)
         gathered = [image for part in place.process.gather(images) for image in part]
@@ -81,7 +81,7 @@ class Count(Stage):
             folder.path.mkdir(parents=True, exist_ok=True)
             counts = collect(gathered, thresholds, len(VocDataset(place.data).classes) + 1)
             counts.save(folder.path / COUNTS)
-        return Counted(len(gathered), time.time() - started)
+        return Counted(len(gathered), time.monotonic() - started)
 
     def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
@@ -137,7 +137,7 @@ class Score(Stage):
         if not place.process.is_first:
             return None
         yield from ()
-        started, config, path = time.time(), self.config, folder.path
+        started, config, path = time.monotonic(), self.config, folder.path
         write_config(path / "config.json", config)
         counts = load_threshold_counts(place.store, config)
         figures = score_counts(counts, config.labels)
@@ -164,6 +164,6 @@ class Score(Stage):
             },
             train_seconds=place.result(TrainCam(config))["train_seconds"],
             inference_seconds=place.result(Count(config))["inference_seconds"],
-            score_seconds=time.time() - started,
+            score_seconds=time.monotonic() - started,
             environment=environment(place.process),
         )

@@ -15,14 +15,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from sweeps.store.bucket import ObjectInfo
-from sweeps.store.errors import ConditionError, StoreError, disk_errors
+from sweeps.store.errors import ConditionError, StoreError
 from sweeps.store.remote import Remote
 
 BEAT_SECONDS = 10.0
@@ -31,26 +30,6 @@ STALE_SECONDS = 60.0
 POLL_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
-
-
-class LocalLock(FileLock):
-    """The lock of a file, with the further methods of a Lease. It ends with its process."""
-
-    def acquire(self, *args: Any, **options: Any) -> Any:
-        """Take it as a FileLock does. Raises StoreError on a drive that has no locks."""
-        with disk_errors(Path(self.lock_file)):
-            return super().acquire(*args, **options)
-
-    def check(self) -> None:
-        """Do nothing: nobody can take it over."""
-
-
-def local_lock(path: Path) -> LocalLock:
-    """Return the lock of a file, whose folder is made."""
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    # A lock by the file's existence alone would outlive a killed process.
-    return LocalLock(path, fallback_to_soft=False)
 
 
 class LeaseHeldError(Timeout):

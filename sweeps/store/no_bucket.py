@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # locks are for those who write: reading starts fast
     from sweeps.store.bucket import ObjectInfo
-    from sweeps.store.lease import LocalLock
+    from sweeps.store.local_lock import LocalLock
 
 
 class NoBucket:
@@ -26,7 +26,7 @@ class NoBucket:
         self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
     ) -> "LocalLock":
         """Return the lock of a file, whose folder is made; nobody can take it over."""
-        from sweeps.store.lease import local_lock
+        from sweeps.store.local_lock import local_lock
 
         return local_lock(path)
 

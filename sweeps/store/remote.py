@@ -23,10 +23,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sweeps.store.bucket import Bucket, ObjectInfo
 from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
+from sweeps.store.local_lock import local_lock
 
 if TYPE_CHECKING:  # it imports this module
     from sweeps.store.lease import Lease
@@ -103,7 +104,7 @@ class Remote:
         path: a file to lock among the processes of this machine; its folder is made. note: for
         others to read. on_lost: called once, in another thread, should somebody take it over.
         """
-        from sweeps.store.lease import Lease, local_lock
+        from sweeps.store.lease import Lease
 
         return Lease(self, f"leases/{name}", local_lock(path), note=note, on_lost=on_lost)
 
@@ -162,8 +163,7 @@ class Remote:
 
     def one_at_a_time(self) -> AbstractContextManager[Any]:
         """Return what keeps the processes of one machine from downloading the same twice."""
-        self.mirror.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.mirror / "pull.lock")
+        return local_lock(self.mirror / "pull.lock")
 
     def delete(self, file: str | Path) -> None:
         """Delete an object if it is there, so that no pull brings the file back."""
@@ -352,7 +352,7 @@ class Remote:
                 if (path.parent / "done.json").exists():
                     continue
                 try:
-                    with FileLock(path).acquire(timeout=0):
+                    with local_lock(path).acquire(timeout=0):
                         pass
                 except Timeout:
                     busy.append(self._rel(path.parent))

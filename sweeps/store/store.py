@@ -32,7 +32,8 @@ from wsss.files import cache_folder, expanded
 from wsss.identity import canonical_json
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
-    from sweeps.store.lease import Lease, LocalLock
+    from sweeps.store.lease import Lease
+    from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote import Remote
 
 DONE, LABEL = "done.json", "stage.json"

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from sweeps.store.errors import StoreError
 from sweeps.track.address import (
     DATABASES,
     VARIABLE,
@@ -78,6 +79,16 @@ FAULTS = (
         r"database or disk is full|No space left on device|Disk quota exceeded",
         "the disk is full",
         "free space on the disk of {file}",
+    ),
+    Fault(
+        r"No locks available|Function not implemented|Operation not supported|locking protocol",
+        "its drive has no locks, which keep two processes apart",
+        "set " + VARIABLE + " to a database on another drive, or have this one mounted with flock",
+    ),
+    Fault(
+        r"disk I/O error",
+        "the drive does not read or write it as a database needs",
+        "move {file} to a local disk, and set " + VARIABLE + " to it there",
     ),
     Fault(
         r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
@@ -234,6 +245,8 @@ def diagnose(error: BaseException, uri: str) -> Problem:
     """Return what is wrong, as read from an exception that MLflow or SQLite raised."""
     if isinstance(error, TrackingError):
         return error.problem
+    if isinstance(error, StoreError):
+        error = error.__cause__ or error  # the remedies of a store are none of MLflow's
     words = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
     if schema := SCHEMA.search(words):
         return _other_schema(schema[1] or schema[2], uri)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-from filelock import FileLock
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -34,6 +33,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sweeps.report.mlflow_pages import charts_page, server_of, table_view
+from sweeps.store.local_lock import local_lock
 from sweeps.store.store import Store, write_json
 from sweeps.track import database
 from sweeps.track.address import (
@@ -436,8 +436,7 @@ def open_client(uri: str) -> MlflowClient:
 def _make_whole(path: Path) -> None:
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    with local_lock(path.with_name(f"{path.name}.lock")):
         if path.exists():
             return
         for old in path.parent.glob(f"{path.name}.partial*"):

@@ -2,7 +2,8 @@
 
     python chaos_driver.py --store S --data D --cells 0.05 0.04
 
-A cell is a learning rate. What `drive` does is the product's; only the table is made up here.
+A cell is a learning rate; above 1, gradients are not clipped, so that it diverges. What `drive`
+does is the product's; only the table is made up here.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main() -> int:
         row_names=("lr",),
         column_name="mIoU",
         columns=("mIoU",),
-        rows=tuple(row((rate,), {"train.lr": float(rate)}, None) for rate in given.cells),
+        rows=tuple(row((rate,), _settings(float(rate)), None) for rate in given.cells),
     )
     sweep, _ = make_sweep(
         ["chaos"],
@@ -55,6 +56,10 @@ def main() -> int:
     resources = Resources(given.address, given.workers, max_concurrent=given.max_concurrent)
     wishes = Wishes(Conduct(given.hang_after, given.accept_changes), given.retry_failed)
     return drive(Tables(sweep, Store(given.store), wishes), resources)
+
+
+def _settings(rate: float) -> dict[str, float | None]:
+    return {"train.lr": rate} | ({"train.clip_norm": None} if rate > 1 else {})
 
 
 if __name__ == "__main__":

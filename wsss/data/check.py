@@ -32,7 +32,7 @@ MAX_ODD = 0.3
 
 Of 632 of VOC's own none does. In 14 % of these pictures the XML names a class for difficult objects
 alone, which SBD's annotators may have left out: so twice that."""
-VERSION = 5
+VERSION = 6
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -85,10 +85,13 @@ def check_data(
     """Read every label, mask and image header of the given splits.
 
     A mask is needed by the images of `scored` splits and by those without XML; where an image has
-    both, they are compared. Problems are collected, not raised: see `DataReport.raise_if_broken`.
+    both, they are compared, and so are splits that may not share an image. Problems are collected,
+    not raised: see `DataReport.raise_if_broken`.
     may_be_empty: allow images without any class, which can be segmented, but not be trained on.
     decode: decode the pictures as well, which alone finds a truncated JPEG.
     """
+    from wsss.data.check_splits import overlaps  # a remembered check needs neither torch nor NumPy
+
     report = DataReport(dataset.root, dataset.classes)
     ids: dict[str, list[str]] = {}
     for split in splits:
@@ -96,11 +99,14 @@ def check_data(
             ids[split] = dataset.image_ids(split)
         except DataError as error:
             report.problems.append(str(error))
+    report.problems += overlaps(ids)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
     if need_mask and not dataset.has_masks():  # said once, not of each image
+        other = dataset.elsewhere("SegmentationClass", min(need_mask))
         report.problems.append(
-            f"{dataset.root}: has no masks, but {' and '.join(scored)} is to be scored; write "
-            "SegmentationClass/<id>.png of its images, or train without a score: wsss train-cam"
+            f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; "
+            "write SegmentationClass/<id>.png of its images, or train without a score: wsss "
+            "train-cam"
         )
         need_mask = set()
     seen: dict[str, CheckedImage] = {}
@@ -146,7 +152,7 @@ def _check_image(
     dataset: VocDataset, image_id: str, *, needs_mask: bool, may_be_empty: bool
 ) -> CheckedImage:
     """Check one image against its labels and its mask."""
-    from wsss.data.mask import require_size  # a remembered check needs neither torch nor NumPy
+    from wsss.data.mask import require_size
 
     size = dataset.image_size(image_id)
     has_mask = needs_mask or dataset.has_mask(image_id)

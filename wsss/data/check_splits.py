@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +98,10 @@ def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
         histograms = [h for image_id in ids[split] if (h := seen[image_id]) is not None]
         report.counts[split] = _counts(histograms, len(ids[split]), len(dataset.classes))
         _compare_with_official(report, dataset.root, split, ids[split])
-    _find_overlaps(report, ids)
+    report.problems += overlaps(ids)
+    outside = sorted({*ids.get("train", ())} - {*ids.get(TRAINED, ids.get("train", ()))})
+    if outside:
+        report.notes.append(f"train has {_named(outside)} that {TRAINED} lacks")
     if TRAINED not in dataset.split_names():
         report.notes.append(
             f"no {TRAINED}.txt, the list that trains by default; write one, or train on another "
@@ -106,6 +109,21 @@ def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
         )
     _find_orphans(report, dataset)
     return report
+
+
+def overlaps(ids: Mapping[str, list[str]]) -> list[str]:
+    """Return a problem for each of the DISJOINT pairs of splits that shares images.
+
+    ids: split -> its image ids; other splits may share what they like.
+    """
+    problems = []
+    for first, second in DISJOINT:
+        shared = sorted({*ids.get(first, ())} & {*ids.get(second, ())})
+        if shared:
+            problems.append(
+                f"{first} and {second} share {_named(shared)}; take them off one of the two"
+            )
+    return problems
 
 
 def split_digest(image_ids: Iterable[str]) -> str:
@@ -158,18 +176,6 @@ def _compare_with_official(report: SplitReport, root: Path, split: str, ids: lis
     else:
         have = counted(len(ids), "image")
         report.notes.append(f"{split}: {have}, VOC 2012 has {official.num_images:,}")
-
-
-def _find_overlaps(report: SplitReport, ids: dict[str, list[str]]) -> None:
-    for first, second in DISJOINT:
-        shared = sorted({*ids.get(first, ())} & {*ids.get(second, ())})
-        if shared:
-            report.problems.append(
-                f"{first} and {second} share {_named(shared)}; take them off one of the two"
-            )
-    outside = sorted({*ids.get("train", ())} - {*ids.get("train_aug", ids.get("train", ()))})
-    if outside:
-        report.notes.append(f"train has {_named(outside)} that train_aug lacks")
 
 
 def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:

@@ -106,6 +106,11 @@ def read_class_list(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def is_reserved(name: str) -> bool:
+    """Return whether a name is one of RESERVED, in any spelling."""
+    return re.sub(r"[\W_]", "", name).casefold() in RESERVED
+
+
 def require_class_names(names: Sequence[str], path: Path) -> None:
     """Raise ClassListError, naming the file that they come from, for names that no data set has.
 
@@ -122,7 +127,7 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
             "line, without background"
         )
     for name in names:
-        if re.sub(r"[\W_]", "", name).casefold() in RESERVED:
+        if is_reserved(name):
             raise ClassListError(
                 f"{path}: {quoted(name)} is no class, as background is label 0 of every data set "
                 f"and what is ignored {IGNORE_INDEX}; remove the line: the first name is label 1"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
-from wsss.data.classes import IGNORE_INDEX, voc_palette
+from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, voc_palette
 from wsss.data.image import opened, orientation
 from wsss.data.voc import DataError
 from wsss.files import whole_or_absent
@@ -38,7 +38,7 @@ def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
         if wrong.size:
             raise DataError(
                 f"{path}: value {wrong[0]} is no class; allowed are 0..{num_classes} and "
-                f"{IGNORE_INDEX}"
+                f"{IGNORE_INDEX}: correct the mask, or add the class to {CLASS_LIST}"
             )
         if image.mode == "P":
             _require_own_numbers(path, image, used, num_classes)

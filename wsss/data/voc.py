@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
-from wsss.data.classes import IGNORE_INDEX, has_class_list, read_class_list
+from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
 from wsss.errors import ForeseenError
 from wsss.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.printable import printable, quoted
@@ -97,10 +97,11 @@ class VocDataset:
             )
         path = self._file("ImageSets/Segmentation", split)
         if path is None:
-            names = printable(", ".join(self.split_names()))
+            names = printable(", ".join(self.split_names())) or "none"
+            other = self.elsewhere("ImageSets/Segmentation", split)
             raise DataError(
-                f"{folder / split}.txt: no such split; there are: {names or 'none'}; write this "
-                "one, an image id a line"
+                f"{folder / split}.txt: no such split{other}; there are: {names}; write this one, "
+                "an image id a line, or name another"
             )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
@@ -168,8 +169,8 @@ class VocDataset:
             return path
         path = self.root / f"SegmentationClass/{image_id}.png"
         raise DataError(
-            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug; add one "
-            "as PNG"
+            f"{path}: no mask here ({what_is_there(path)}), nor in SegmentationClassAug"
+            f"{self.elsewhere('SegmentationClass', image_id)}; add one as PNG"
         )
 
     def mask_paths(self, image_ids: list[str]) -> list[Path]:
@@ -217,14 +218,28 @@ class VocDataset:
         """Return a split's images with their image-level labels, in file order."""
         return [self.sample(image_id) for image_id in self.image_ids(split)]
 
+    def elsewhere(self, folder: str, name: str) -> str:
+        """Return ` (there is <file>)` if another folder has what this one lacks, else "".
+
+        labelme's own masks lie in SegmentationClassPNG, VOC's other lists in ImageSets/Main.
+        """
+        found = sorted((self.root / folder).parent.glob(f"*/{name}{ENDINGS[folder][0]}"))
+        others = [path.relative_to(self.root) for path in found]
+        others = [path for path in others if path.parent.as_posix() not in ENDINGS]
+        return f" (there is {others[0]})" if others else ""
+
     def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
         try:
             parser = ElementTree.XMLParser(target=_PlainTree())
             root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES, DataError), parser)
         except DataError:
             raise
-        except (ElementTree.ParseError, LookupError, ValueError) as error:
+        except ElementTree.ParseError as error:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
+        except (LookupError, ValueError) as error:
+            raise DataError(
+                f"{path}: XML that is not read ({error}); save it as UTF-8, without a document type"
+            ) from None
         labels = set()
         for node in root.findall("object"):
             names = node.findall("name")
@@ -232,6 +247,8 @@ class VocDataset:
             if len(names) != 1 or not name:
                 what = "of several names" if len(names) > 1 else "without a name"
                 raise DataError(f"{path}: an object {what}; name its one class or remove it")
+            if is_reserved(name):
+                raise DataError(f"{path}: {quoted(name)} is no class; remove the object")
             if name not in self.classes:
                 assumed = "" if has_class_list(self.root) else "; no classes.txt, so VOC's"
                 raise DataError(

@@ -25,7 +25,8 @@ from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
 from wsss.config import DataConfig
 from wsss.data.check import check_data_once
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import VocDataset
+from wsss.errors import ForeseenError
 from wsss.printable import command
 
 GIB = 2**30
@@ -175,7 +176,7 @@ def check_data(root: Path, splits: list[str]) -> Check:
     try:
         report = check_data_once(VocDataset(root.absolute()), splits, scored=[scored])
         report.raise_if_broken()
-    except (DataError, OSError) as error:
+    except (ForeseenError, OSError) as error:
         first = str(error).splitlines()[0]
         see = command("wsss", "data", "check", root, "--scored", scored)
         return Check("data", "problem", first, f"see `{see}`")

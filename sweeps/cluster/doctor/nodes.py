@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.cluster.doctor.machine import GIB, LITTLE_DISK, NO_DISK, installed
+from wsss.data.classes import CLASS_LIST
+from wsss.data.voc import ENDINGS, files_of
 
 NODE_TIMEOUT_S = 180.0
 MAX_SKEW_S = 2.0
@@ -35,13 +37,14 @@ class NodeReport(NamedTuple):
 
 
 def quick_fingerprint(root: Path) -> str:
-    """Digest split lists, names and sizes of all images and masks, and every 50th file's bytes.
+    """Digest names and sizes of all files that the layout has, the lists, and every 50th file.
 
     Tells copies of a data set apart in seconds. Not the fingerprint of results, which reads every
-    mask. Returns "missing" if there is nothing at `root`.
+    file. Returns "missing" if there is nothing at `root`.
     """
-    folders = ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationClassAug")
-    files = sorted(p for folder in folders for p in (root / folder).glob("*") if p.is_file())
+    found = {folder: files_of(root, folder).values() for folder in ENDINGS}
+    layout = (f"{folder}/{name}" for folder in found for same in found[folder] for name in same)
+    files = sorted(path for name in (CLASS_LIST, *layout) if (path := root / name).is_file())
     if not files:
         return "missing"
     digest = hashlib.sha256()

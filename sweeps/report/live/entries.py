@@ -24,7 +24,12 @@ def as_json(entry: Entry) -> dict[str, object]:
     """Return what a script wants to know of an entry."""
     known = dataclasses.asdict(entry)
     del known["trainings"], known["scores"]
-    return known | {"age_seconds": round(time.time() - entry.changed)}
+    return known | {"age_seconds": round(_age(entry))}
+
+
+def _age(entry: Entry) -> float:
+    """Return how many seconds ago an entry was changed; 0 where the clock has gone back since."""
+    return max(0.0, time.time() - entry.changed)
 
 
 def print_entries(console: Console, entries: Sequence[Entry]) -> None:
@@ -43,7 +48,7 @@ def print_entries(console: Console, entries: Sequence[Entry]) -> None:
 
 def _line(entry: Entry) -> tuple[str, ...]:
     name = entry.name if entry.kind == "sweep" else entry.title
-    age = format_seconds(time.time() - entry.changed)
+    age = format_seconds(_age(entry))
     if entry.problem:
         return printable(name), "", "", "unreadable", "", "", age
     recipe = "" if entry.recipe in ("", "default") else f" {entry.recipe}"

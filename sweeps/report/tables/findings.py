@@ -122,7 +122,8 @@ def _levels(cells: Cells) -> list[str]:
     if not judged:
         return []
     found = [
-        f"{'All' if len(names) == len(judged) > 1 else listed(names)}: {KIND_WORDS[kind]}."
+        f"{'All' if len(names) == len(judged) > 1 else listed(names)} "
+        f"{'are' if len(names) > 1 else 'is'} {KIND_WORDS[kind]}."
         for kind in Kind
         if (names := [name for name, level in judged.items() if level.kind is kind])
     ]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan.chain import ChainConfig
-from sweeps.plan.headline import Headline
+from sweeps.plan.headline import Headline, save_headline
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.resources import Resources, concurrency, running_ray
 from sweeps.stages.export import export_of
@@ -34,10 +34,12 @@ def run_headline(
 ) -> None:
     """Run what is missing of every chain; print a line per stage and every 20 seconds.
 
+    The headline is entered into the store once Ray has started: a refused start leaves none.
     Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
     `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
     """
     with _crew(resources, console, label_workers) as crew:
+        save_headline(store, headline)
         place = Place(
             store,
             headline.sweep.data,

@@ -1,0 +1,28 @@
+"""The lock of a file among the processes of one machine."""
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sweeps.store.errors import disk_errors
+
+
+class LocalLock(FileLock):
+    """The lock of a file, with the further methods of a Lease. It ends with its process."""
+
+    def acquire(self, *args: Any, **options: Any) -> Any:
+        """Take it as a FileLock does. Raises StoreError on a drive that has no locks."""
+        with disk_errors(Path(self.lock_file)):
+            return super().acquire(*args, **options)
+
+    def check(self) -> None:
+        """Do nothing: nobody can take it over."""
+
+
+def local_lock(path: Path) -> LocalLock:
+    """Return the lock of a file, whose folder is made."""
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # A lock by the file's existence alone would outlive a killed process.
+    return LocalLock(path, fallback_to_soft=False)

@@ -1,0 +1,247 @@
+"""What a bucket, a job server or Ray refuses is taken once it is given as told."""
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bucket_server import BUCKET, client
+from ray.job_submission import JobStatus
+from typer.testing import CliRunner
+
+from sweeps.cli import app
+from sweeps.cluster import job_server
+from sweeps.cluster.fetch import fetch_from_bucket
+from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
+from sweeps.run.resources import CapacityError, Demand, Machine, Resources, number_at_once
+from sweeps.store.errors import StoreError
+from sweeps.store.remote import Remote
+from sweeps.store.store import open_store
+from wsss.errors import ForeseenError
+
+
+def told(call: Callable[[], object], pattern: str) -> list[str]:
+    """Return what the groups of a pattern find in the error that a call ends with."""
+    with pytest.raises(ForeseenError) as caught:
+        call()
+    found = re.search(pattern, str(caught.value))
+    assert found, str(caught.value)
+    return list(found.groups())
+
+
+# Buckets
+
+
+@pytest.fixture
+def remote(port: int, tmp_path: Path) -> Remote:
+    """A store in the bucket with one object, as uploaded from another machine."""
+    there = Remote(f"s3://{BUCKET}/{tmp_path.name}", tmp_path / "there")
+    (there.mirror / "runs/a").mkdir(parents=True)
+    (there.mirror / "runs/a/done.json").write_text("{}")
+    there.push_folder("runs/a")
+    return Remote(there.url, tmp_path / "here")
+
+
+def test_a_bucket_is_used_once_it_is_made_as_told(port: int, tmp_path: Path) -> None:
+    bucket = Remote("s3://not-made-yet/x", tmp_path)
+    told(bucket.check_writable, "create the bucket, or give another with --store")
+    client(port).create_bucket(Bucket="not-made-yet")
+    bucket.check_writable()
+
+
+def test_keys_are_found_once_they_are_set_as_told(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    for name in keys:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    told(remote.check_writable, "check the credentials")
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    Remote(remote.url, remote.mirror).check_writable()
+
+
+@pytest.mark.parametrize("mended", ["delete the object", "upload the right file"])
+def test_an_altered_object_is_no_hindrance_once_it_is_mended_as_told(
+    port: int, remote: Remote, tmp_path: Path, mended: str
+) -> None:
+    key = remote.key("runs/a/done.json")
+    client(port).put_object(Bucket=BUCKET, Key=key, Body=b"[]")
+    (url,) = told(lambda: remote.pull_folder("runs/a"), rf"(s3://\S+): altered.*{mended}")
+    assert url == f"s3://{BUCKET}/{key}"
+    if mended == "delete the object":
+        client(port).delete_object(Bucket=BUCKET, Key=key)
+        assert remote.pull_folder("runs/a") == []
+    else:
+        (tmp_path / "there/.synced/runs/a/done.json").unlink()
+        assert Remote(remote.url, tmp_path / "there").push_folder("runs/a") == ["runs/a/done.json"]
+        assert remote.pull_folder("runs/a") == ["runs/a/done.json"]
+
+
+def test_a_place_is_opened_once_it_is_given_as_told(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (form,) = told(lambda: open_store("gs://results/x"), "write (s3://bucket/prefix)")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("WSSS_MIRROR", raising=False)
+    (name,) = told(lambda: open_store(form), "name a folder with (WSSS_MIRROR)")
+    monkeypatch.setenv(name, str(tmp_path / "mirror"))
+    assert open_store(form).root == tmp_path / "mirror"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(name, str(tmp_path / "file"))
+    told(open_store(remote.url).check_writable, "give another folder with WSSS_MIRROR")
+    monkeypatch.setenv(name, str(tmp_path / "mirror"))
+    open_store(remote.url).check_writable()
+
+
+def test_results_are_fetched_once_their_store_is_named_as_told(
+    remote: Remote, tmp_path: Path
+) -> None:
+    def fetch(url: str) -> int:
+        return fetch_from_bucket(url, tmp_path / "to", checkpoints=False).num_files
+
+    told(lambda: fetch(f"s3://{BUCKET}/elsewhere"), "name the sweep's own store with --store")
+    assert fetch(remote.url) == 1
+
+
+# Jobs
+
+
+class Client:
+    """Stands for Ray's client of a job server that knows no job, until one is submitted."""
+
+    def __init__(self, address: str) -> None:
+        self.jobs: list[Any] = []
+
+    def list_jobs(self) -> list[Any]:
+        return self.jobs
+
+    def get_job_info(self, job_id: str) -> Any:
+        for job in self.jobs:
+            if job.submission_id == job_id:
+                return job
+        raise RuntimeError("Request failed with status code 404")
+
+    def get_job_logs(self, job_id: str) -> str:
+        return "[sweeps] store /results\n"
+
+    def submit_job(self, *, entrypoint: str, submission_id: str, **more: Any) -> None:
+        self.jobs.append(
+            SimpleNamespace(
+                submission_id=submission_id,
+                entrypoint=entrypoint,
+                metadata=more["metadata"],
+                status=JobStatus.SUCCEEDED,
+                start_time=1,
+            )
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a project, and a job server at every address that can be one."""
+    client = Client("")
+    monkeypatch.setattr(job_server, "JobSubmissionClient", lambda address: client)
+    (tmp_path / "project/sweeps").mkdir(parents=True)
+    (tmp_path / "project/sweeps/__main__.py").touch()
+    return tmp_path / "project"
+
+
+def test_an_address_of_a_job_server_is_taken_as_told(project: Path) -> None:
+    for wrong in ("auto", "head", "head:8265", "ray://head:10001", "http://"):
+        (address,) = told(lambda wrong=wrong: job_server.JobServer(wrong), r"e\.g\. (\S+),")  # type: ignore[misc]
+        assert job_server.JobServer(address).jobs() == []
+
+
+def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path) -> None:
+    def give(line: str, *more: str) -> Any:
+        words = [*shlex.split(line)[3:], *more]  # after `python -m sweeps`
+        return CliRunner().invoke(app, words)
+
+    server = job_server.JobServer("http://head:8265")
+    (submit,) = told(lambda: find_job(server, None), "submit one, e.g.: (.*)")
+    outside = give(submit, "--no-follow", "--working-dir", str(project.parent))
+    assert outside.exit_code == 2
+    assert "name it with --working-dir" in outside.stderr
+    done = give(submit, "--no-follow", "--working-dir", str(project))
+    assert done.exit_code == 0, done.output
+    (attach,) = re.findall("follow it with: (.*)", done.stderr)
+    job_id = shlex.split(attach)[4]
+    assert find_job(server, None).submission_id == job_id
+    (listing,) = told(lambda: server.job("gone"), r"\(`(.*)` lists those it has\)")
+    assert job_id in give(listing).stdout
+    (resume,) = re.findall(
+        "go on with: (.*)",
+        give(f"python -m sweeps stop {shlex.join(['--address', server.address])}").stderr,
+    )
+    again = give(resume, "--no-follow", "--working-dir", str(project))
+    assert again.exit_code == 0, again.output
+    first, second = (job.entrypoint for job in server.jobs())
+    assert first == second
+
+
+def test_what_goes_to_a_cluster_is_taken_once_it_lies_as_told(project: Path) -> None:
+    table = project.parent / "mine.yaml"
+    table.write_text("name: mine")
+    told(lambda: in_project(project, table), "copy it there")
+    assert in_project(project, table.rename(project / "mine.yaml")) == "mine.yaml"
+    told(lambda: require_on_cluster("--store", "results"), "give an absolute path, .* or .* a URL")
+    require_on_cluster("--store", "/results")
+    require_on_cluster("--store", "s3://bucket/results")
+    server = job_server.JobServer("http://head:8265")
+    told(lambda: start(server, "x", "true", project.parent, {}), "name it with --working-dir")
+    start(server, "x", "true", project, {})
+
+
+# Ray
+
+
+@pytest.mark.parametrize("wrong", ["http://head:8265", "ray://head:10001", "head", ""])
+def test_a_cluster_is_named_as_told(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    auto, port = told(lambda: Resources(address=wrong), r"`--address (\w+)`.*e\.g\. (\S+:\d+)")
+    for right in (auto, port):
+        assert Resources(address=right).address == right
+    monkeypatch.setenv("RAY_ADDRESS", wrong or "x")
+    (name, port) = told(lambda: Resources(address="auto"), r"unset (\w+), .* e\.g\. (\S+:\d+)")
+    monkeypatch.setenv(name, port)
+    Resources(address="auto")
+    monkeypatch.delenv(name)
+    Resources(address="auto")
+
+
+LAB = [Machine(8, 2, 2), Machine(8, 1)]
+
+
+@pytest.mark.parametrize(
+    ("demand", "pattern", "mended"),
+    [
+        (Demand(9, 1, 1), r"--workers (\d+)", lambda n: Demand(int(n), 1, 1)),
+        (Demand(1, 9, 1), r"lower (--cpus) or --gpus", lambda _: Demand(1, 8, 1)),
+        (Demand(1, 1, 3), r"lower --cpus or (--gpus)", lambda _: Demand(1, 1, 2)),
+        (
+            Demand(1, 1, 1.5),
+            r"a whole number, or a part of one such as (\S+)",
+            lambda n: Demand(1, 1, float(n)),
+        ),
+        (Demand(1, 1, 1e-5), r"parts down to (\S+)", lambda n: Demand(1, 1, float(n))),
+    ],
+)
+def test_a_trial_fits_once_it_asks_for_what_it_is_told(
+    demand: Demand, pattern: str, mended: Callable[[str], Demand]
+) -> None:
+    (value,) = told(lambda: number_at_once(LAB, demand), pattern)
+    assert number_at_once(LAB, mended(value)) >= 1
+
+
+def test_a_cluster_of_unknown_size_is_used_once_the_number_is_given_as_told() -> None:
+    empty = [Machine(0, 0, is_head=True)]
+    told(lambda: number_at_once(empty, Demand(1, 1, 0), joined=True), "with --max-concurrent")
+    assert number_at_once(empty, Demand(1, 1, 0), joined=True, max_concurrent=3) == 3
+    assert issubclass(CapacityError, StoreError)
