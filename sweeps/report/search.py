@@ -4,20 +4,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.plan.search import History, Search
+from sweeps.plan.search import History, Search, best_trials, comparison, comparison_file
 from sweeps.report.document import Format, Picture, Pictures, Section
 from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
 from sweeps.report.live.search_render import search_document
 from sweeps.report.write import write_document
+from sweeps.store.store import Store, write_json
+from sweeps.tables.own import definition
 from wsss.printable import counted
 
 MIN_TRIALS = 5
 """Finished ones; fewer show nothing of what a setting does."""
 
 
-def write_search(search: Search, history: History) -> Path:
-    """Write the report into the search's folder; return the page."""
-    document = replace(search_document(search, history), sections=_sections(search, history))
+def write_search(search: Search, store: Store) -> Path:
+    """Write the report into the search's folder, and the table of its best; return the page."""
+    history = History(search.folder(store))
+    for best in best_trials(history.trials(), 1):
+        write_json(comparison_file(search, store), definition(comparison(search, best)))
+    document = replace(search_document(search, store), sections=_sections(search, history))
     return write_document(document, history.folder / "report", "report")[0]
 
 
