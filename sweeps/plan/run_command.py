@@ -22,13 +22,14 @@ def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | 
     """Return the `sweeps run` that starts or resumes a sweep, and further options.
 
     How it is carried out (GPUs, workers) is not among them: no result depends on it. Own tables
-    are taken from the sweep's file, all that it has.
+    are taken from the sweep's file, by name where they are not all that it has.
     store: None: for another machine, in the folder of an unpacked archive.
     num_seeds: default: the sweep's.
     """
     num_seeds = num_seeds or sweep.num_seeds
-    own = {table.name for table in sweep.own_tables} & {*sweep.table_names}
-    words = [name for name in sweep.table_names if name not in own]
+    kept = {table.name for table in sweep.own_tables}
+    own = kept & {*sweep.table_names}
+    words = [name for name in sweep.table_names if name not in own or own < kept]
     folder = store.sweep(sweep.part_of or sweep.name) if store else Path("sweeps") / sweep.name
     words += ["--table", str(folder / "sweep.json")] if own else []
     words += _of_settings(sweep) + (["--store", store.address] if store else [])

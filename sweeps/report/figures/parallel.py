@@ -17,7 +17,7 @@ from sweeps.report.figures.rows import HEADROOM, LINE_HEIGHT, MEASURED, NEGATIVE
 from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, label_rows, num_lines, wrapped
 
 WIDTH = 560
-CHARACTER = 8
+CHARACTER = 7
 """Width of one in the head of an axis, in pixels."""
 NUM_TICKS = 5
 """Numbers on an axis of values that were drawn from a range."""
@@ -89,7 +89,7 @@ def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str,
 def _head(name: str, width: float) -> str:
     """Return a setting's name in lines of this width, broken between its words."""
     room = max(8, int(width / CHARACTER))
-    return wrapped(name if len(name) <= room else name.replace("_", " "), room)
+    return wrapped(name.replace("_", " ") if len(name) > room and " " not in name else name, room)
 
 
 def _places(setting: Setting) -> NDArray[np.float64]:
