@@ -121,7 +121,7 @@ def _legend(headline: Headline) -> tuple[str, ...]:
     lines = [
         "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
         "nothing in them was measured here. Measured rows are one training each: another seed may "
-        "move them by a point or more, and no spread is known.",
+        "move them by a point or more.",
         f"{headline.choice}.",
         "Pixel masks train the supervised bound alone. All other networks saw image-level labels; "
         "masks scored their labels and predictions.",
