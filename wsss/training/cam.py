@@ -253,8 +253,9 @@ class CamObjective:
         config, (num_images, moment) = self.config, whole
         inputs = network_inputs(part.pixels, part.boxes, config.views)
         logits, cams, refinement = forward(inputs)
+        own = self._own_losses(cams, refinement, part.targets)
         losses = self._losses(logits, cams, part.targets, moment)
-        own, total = self._own_losses(cams, refinement, part.targets), losses.total
+        total = losses.total
         for name, weight in self.own.items():
             total = total + weight * own[name]
         zero, share = total.new_zeros(()), len(part.pixels) / num_images
