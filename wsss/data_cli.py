@@ -232,15 +232,20 @@ def import_(
         for note in made.notes:
             print(f"note: {one_line(note)}")
         _check(VocDataset(dest), [], [], decode=False, as_json=False)
-        print(f"next: {_first_training(dest, made.num_images['train_aug'])}")
+        print(f"next: {_next(dest, made.num_images['train_aug'], with_masks=masks)}")
 
 
-def _first_training(data: Path, num_images: int) -> str:
-    """Return the command that trains on real pictures, its batch no larger than the data set."""
+def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
+    """Return the command that plans a table, or without masks trains without a score.
+
+    Its batch is no larger than the data set.
+    """
     from wsss.commands import command
     from wsss.presets import SHORT
 
-    words = ["train-cam", "--run", f"runs/{data.name}", "--data", data, "--preset", "short"]
+    words = ["--data", data, "--preset", "short"]
     if num_images < SHORT.train.batch_size:
         words += ["--set", f"train.batch_size={num_images}"]
-    return command("wsss", *words)
+    if with_masks:
+        return command("sweeps", "plan", "V", *words)
+    return command("wsss", "train-cam", "--run", f"runs/{data.name}", *words)
