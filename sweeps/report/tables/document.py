@@ -136,15 +136,16 @@ def sweep_document(report: Report) -> Document:
     """Return what the report says, in every format."""
     legend = tuple(Text(line, "soft") for line in _legend(report))
     warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
-    about = Facts(("about", "this report"), report.about)
+    one = len(report.tables) == 1
+    answers = (t.answer if one else replace(t.answer, command="") for t in report.tables)
     return Document(
         title=report.title,
         head=(
-            Only(ON_PAGES, tuple(replace(table.answer, command="") for table in report.tables)),
+            Only(ON_PAGES, tuple(answers)),
             *warning,
             Text(report.sweep.describe()),
             Command("Command", report.command),
-            about,
+            Only(_LATEX, (Facts(("about", "this report"), report.about),)),
             Only(_HTML, (Details(HOW_TO_READ, legend),)),
         ),
         sections=(
@@ -238,7 +239,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
         caption=f"{table.title}: {what}; mean ± SD over seeds."
         + ("" if single else " In parentheses, the paper."),
         blocks=(
-            found.answer,
+            Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
             Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
