@@ -245,8 +245,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
             *_evidence_blocks(found),
-            Heading("Level or shape: mIoU by choice of the threshold"),
-            _measures(found),
+            *_measures(found),
             *_reasons(found),
             *_links(found),
             *_classes(found),
@@ -325,32 +324,42 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
     )
 
 
-def _measures(found: TableReport) -> Grid:
-    """Return a line per cell: mean and SD over seeds of each measure, and level or shape."""
+def _measures(found: TableReport) -> tuple[Block, ...]:
+    """Return a line per cell: mean and SD over seeds of each measure, and level or shape.
+
+    Nothing where nothing is measured yet.
+    """
+    if not any(cell.values for cell in found.cells.values()):
+        return ()
     rows = []
     for cell in found.cells.values():
         figures = [mean_sd(list(v.values())) if v else (None, None) for v in cell.mious.values()]
         entries = (*(mean_and_sd(*values) for values in figures), level_word(found, cell))
         rows.append(Row(cell.labels, entries))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
-    return Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+    grid = Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+    return Heading("Level or shape: mIoU by choice of the threshold"), grid
 
 
 def _reasons(found: TableReport) -> tuple[Block, ...]:
-    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape."""
-    reasons = []
+    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape.
+
+    Cells with the same reason share a line.
+    """
+    cells_of: dict[str, list[str]] = {}
     for cell in found.cells.values():
         verdict = cell.evidence.verdict if cell.evidence else None
         parts = [f"{named(verdict.word, found.scale)}: {verdict.reason}"] if verdict else []
         parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
         if parts:
-            reasons.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
+            cells_of.setdefault(". ".join(parts), []).append(", ".join(cell.labels))
+    reasons = [f"{'; '.join(cells)}: {reason}" for reason, cells in cells_of.items()]
     if not reasons:
         return ()
     all_of_them = Details("Reasons of the verdicts", (Bullets(tuple(reasons)),))
     if len(reasons) <= MAX_REASONS:
         return (Only(ALL - _LATEX, (all_of_them,)),)
-    told = f"The reasons of {len(reasons)} verdicts are in report.md and report.html."
+    told = "The reasons of the verdicts are in report.md and report.html."
     return Only(ON_PAGES, (all_of_them,)), Only(_TERMINAL, (Bullets((told,)),))
 
 
