@@ -52,6 +52,7 @@ from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import counted
 
+LEGEND_ELSEWHERE = "report.html explains intervals and verdicts, as does docs/tables.md."
 MAX_REASONS = 8
 """In a terminal, more reasons of verdicts than this are left to the files."""
 
@@ -135,6 +136,7 @@ def write_report(sweep: Sweep, store: Store) -> Report:
 def sweep_document(report: Report) -> Document:
     """Return what the report says, in every format."""
     legend = tuple(Text(line, "soft") for line in _legend(report))
+    short = tuple(Text(line, "soft") for line in (*_held_out_above_best(report), LEGEND_ELSEWHERE))
     warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
     one = len(report.tables) == 1
     answers = (t.answer if one else replace(t.answer, command="") for t in report.tables)
@@ -157,7 +159,13 @@ def sweep_document(report: Report) -> Document:
             ),
             _settings_section(report),
             _provenance_section(report),
-            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+            Section(
+                HOW_TO_READ,
+                HOW_TO_READ,
+                "legend",
+                (legend[0], Only(ALL - _TERMINAL, legend[1:]), Only(_TERMINAL, short)),
+                formats=ALL - _HTML,
+            ),
         ),
         records=Records(
             _RECORD,
