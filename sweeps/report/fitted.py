@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Column, Table
+from rich.text import Text
 
 
 class Fitted:
-    """A table which, where it is too wide, is shown as several with the same labels.
+    """A table under its title which, where too wide, is shown as several with the same labels.
 
     A column is never narrower than the longest word in it, or line if it is not to be wrapped.
     """
@@ -17,7 +18,11 @@ class Fitted:
     def __init__(self, table: Table, num_labels: int) -> None:
         self.table, self.num_labels = table, num_labels
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        if self.table.title:  # as wide as the terminal; Rich's own is as narrow as the table
+            yield Text(str(self.table.title), style=self.table.title_style or "italic")
         padding = self.table.padding[1] + self.table.padding[3] + 1  # and a border
         least, most = zip(*map(_widths, self.table.columns), strict=True)
         labels = list(range(self.num_labels))
@@ -38,8 +43,6 @@ class Fitted:
         """Return the table with these columns alone, of these widths."""
         table = self.table
         part = Table(
-            title=table.title,
-            title_style=table.title_style,
             box=table.box,
             show_lines=table.show_lines,
             pad_edge=table.pad_edge,
