@@ -231,8 +231,10 @@ def import_(
         print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")
         for note in made.notes:
             print(f"note: {one_line(note)}")
-        _check(VocDataset(dest), [], [], decode=False, as_json=False)
-        print(f"next: {_next(dest, made.num_images['train_aug'], with_masks=masks)}")
+        dataset = VocDataset(dest)
+        _check(dataset, [], [], decode=False, as_json=False)
+        num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
+        print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
 
 
 def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
