@@ -73,11 +73,15 @@ class EpochRecord:
     own: dict[str, float] = field(default_factory=dict)
     """`loss_<name>` of each loss of `own_terms`."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what a training keeps of it, each `loss_<name>` beside the paper's losses."""
+        values = asdict(self)
+        return values | values.pop("own")
+
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps and without unused terms."""
-        values: dict[str, Any] = asdict(self)
+        values = self.to_json()
         del values["step_losses"]
-        values |= values.pop("own")
         for group in ("dead", "area", "pulls"):
             found = values.pop(group)
             values |= {f"{group.removesuffix('s')}_{name}": value for name, value in found.items()}
