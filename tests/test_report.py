@@ -238,7 +238,7 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "printed in the paper" not in page
     assert "neither confirm nor refute" in text
     assert "Held-out can be above best, as here" in " ".join(text.split())
-    assert "paper, on VOC 49.12" in render_tables(sweep, store)
+    assert "VOC 49.12" in render_tables(sweep, store)
 
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:

@@ -23,7 +23,8 @@ from wsss.training.dead_maps import find_dead_maps
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
-    "over all thresholds from {low:g} to {high:g}, none chosen; the number which the paper printed."
+    "over all thresholds from {low:g} to {high:g}, none chosen; {printed}: the number which the paper "
+    "printed."
 )
 """What stands above the tables."""
 
@@ -60,10 +61,10 @@ def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     plan, labels = sweep.plan, sweep.base.labels
     scale = scale_of(sweep, scored_classes(sweep, store))
     low, high = labels.threshold_range
-    legend = LEGEND.format(score=labels.background_score, low=low, high=high)
+    printed = "VOC" if scale.other_classes else "paper"
+    legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
     for line in filter(None, (sweep.describe(), scale.warning, legend)):
         console.print(Text(line))
-    printed = "paper, on VOC" if scale.other_classes else "paper"
     for table in plan.tables:
         console.print(result_table(table, plan, store, printed=printed))
         for note in table.notes:
