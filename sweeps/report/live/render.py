@@ -23,8 +23,7 @@ from wsss.training.dead_maps import find_dead_maps
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
-    "over all thresholds from {low:g} to {high:g}, none chosen; {printed}: the number which the paper "
-    "printed."
+    "over all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
 """What stands above the tables."""
 
