@@ -7,6 +7,7 @@ first sweep killed in the middle. Prints what was seen of each command, or why i
 ends with 1 at the first thing which is not as the page says.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
+
+import numpy as np
+from PIL import Image
 
 REPO = Path(__file__).parents[1]
 ACTIVATE = ". .venv/bin/activate"
@@ -153,31 +157,63 @@ def prints(command: str, words: str) -> Callable[[Newcomer], str]:
 
 
 def data_import(me: Newcomer) -> str:
-    """Make a data set of the drawn one's pictures and a CSV of their labels."""
+    """Make a data set of the drawn one's pictures and their masks as COCO has them; plan on it."""
     me.gives("wsss data draw drawn")
     shutil.copytree(me.clone / "drawn/JPEGImages", me.clone / "photos")
-    rows = ["image,labels"]
-    for path in sorted(me.clone.glob("drawn/Annotations/*.xml")):
-        names = sorted({*re.findall("<name>(.*?)</name>", path.read_text(encoding="utf-8"))})
-        rows.append(f"{path.stem}.jpg,{';'.join(names)}")
-    (me.clone / "photos.csv").write_text("\n".join(rows), encoding="utf-8")
-    said = me.gives("wsss data import photos.csv imported --images photos")
+    masks = sorted(me.clone.glob("drawn/SegmentationClass/*.png"))
+    (me.clone / "photos.json").write_text(json.dumps(coco(masks)), encoding="utf-8")
+    said = me.gives("wsss data import photos.json imported --images photos --masks")
     require("no problem found" in said, f"a fault in what was imported:\n{said}")
-    return f"makes a data set of {len(rows) - 1} labelled pictures"
+    following = re.search(r"^next: (sweeps plan .*)", said, re.MULTILINE)
+    require(following, f"nothing to do next:\n{said}")
+    assert following
+    planned = me.gives(following[1])
+    require("16 trials to run" in planned, f"no plan of Table V:\n{planned}")
+    return f"makes a data set of {len(masks)} pictures with masks, on which Table V can be planned"
 
 
-DRAWN = "wsss data draw mine > /dev/null && wsss data check --data mine"
+def coco(masks: list[Path]) -> dict[str, list[dict[str, object]]]:
+    """Return masks of class numbers as COCO's instances, each class an uncompressed run length."""
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    classes = set[int]()
+    for path in masks:
+        with Image.open(path) as opened:
+            mask = np.asarray(opened)
+        height, width = mask.shape
+        images.append(
+            {"id": path.stem, "file_name": f"{path.stem}.jpg", "height": height, "width": width}
+        )
+        for number in {*mask.flat} - {0, 255}:
+            inside = np.concatenate([[False], (mask == number).T.ravel(), [False]])
+            changes = np.flatnonzero(np.diff(inside))
+            runs = np.diff([0, *changes, mask.size])
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": path.stem,
+                    "category_id": int(number),
+                    "segmentation": {"counts": runs.tolist(), "size": [height, width]},
+                    "iscrowd": 0,
+                }
+            )
+            classes.add(int(number))
+    categories: list[dict[str, object]] = [
+        {"id": number, "name": f"class {number}"} for number in sorted(classes)
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 PLAYS: dict[str, Callable[[Newcomer], str] | str] = {
     "make sweep-lambdas": sweep_lambdas,
     "make mlflow": mlflow,
     "sweeps status --watch": prints("sweeps status --watch", "16 finished of 16 trials"),
     "sweeps report": prints("sweeps report", "Does Table V hold"),
     "sweeps list": prints("sweeps list", "16/16"),
-    "wsss data import photos.csv /data/mine --images photos": data_import,
-    "wsss data check --data /data/mine": prints(DRAWN, "no problem found"),
+    "wsss data import photos.json /data/mine --images photos --masks": data_import,
     ACTIVATE: "given before each of the others",
     "make test": "takes a quarter of an hour",
-    "make sweep-lambdas DATA=/data/mine PRESET=short WEIGHTS=imagenet_v1": "downloads weights",
+    "make sweep-lambdas DATA=/data/mine": "downloads weights",
     "sweeps run III --data drawn-glare --seeds 5": "20 trainings; the page shows what came of them",
     "make calibrate DATA=/data/VOC2012 GPUS=1": NO_VOC,
     "make probe DATA=/data/VOC2012 PRESET=paper GPUS=1": NO_VOC,

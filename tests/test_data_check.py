@@ -187,6 +187,7 @@ def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> 
     assert (
         f"{ids[0]}.png: no mask here" in check_data(dataset, SPLITS, scored=["train"]).problems[0]
     )
+    assert check_data(dataset, ["train"], scored=[]).notes[-1].startswith("no image has a mask")
     (copy / f"Annotations/{ids[0]}.xml").unlink()
     (problem,) = check_data(dataset, SPLITS, scored=["val"]).problems
     assert f"{ids[0]}.xml: no annotation here, and no mask" in problem

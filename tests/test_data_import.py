@@ -195,6 +195,7 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
     result = run(source, "--images", pictures, "--masks")
     assert "note: dog: 1 image lost this label" in result.stdout
     assert "no problem found" in result.stdout
+    assert "sweeps plan V --data" in result.stdout.splitlines()[-1]
     assert labels(VocDataset(pictures.with_name("made")))["2"] == ("cat",)
 
 

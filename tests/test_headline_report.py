@@ -92,9 +92,10 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
 ) -> None:
     found = answer(report)
     assert found.question == "Does the paper's headline hold on this data and at this scale?"
-    assert found.answer.startswith("Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU")
+    start = "Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU on val with one seed"
+    assert found.answer.startswith(start)
     full = answer(replace(report, scale=Scale((), other_classes=False)))
-    assert "-23.80 to the paper's 67.3, in one training" in full.answer
+    assert "-23.80 to the paper's 67.3, which comes without a spread" in full.answer
     headline = planned(drawn, "none", "masks")
     one = build_headline_report(headline, Store(tmp_path))
     assert answer(one).answer.endswith("image labels is finished. 2 networks missing.")
@@ -106,6 +107,20 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
     )
     assert asked == {"rng_seed": 1}
     assert words[-4:-1] == ["--eval-split", "val", "--store"]
+
+
+def test_the_strip_has_the_spread_of_the_seeds_in_the_store_and_asks_for_the_next(
+    drawn: Path, tmp_path: Path
+) -> None:
+    headline, store = planned(drawn, "none"), Store(tmp_path)
+    (chain,) = headline.chains
+    for seed, miou in enumerate((40.0, 42.0)):
+        network = chain.segmentation.model_copy(update={"rng_seed": seed})
+        other = chain.model_copy(update={"segmentation": network})
+        finish(store, drawn, other, miou, None)
+    found = answer(build_headline_report(headline, store))
+    assert "CAM reaches 41.00 ± 1.41 mIoU on val over 2 seeds" in found.answer
+    assert "--set-segmentation rng_seed=2" in found.command
 
 
 def test_every_printed_row_stands_beside_the_measured_ones(document: Document) -> None:

@@ -226,7 +226,7 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
     draws.told(trial, judged | to_record(WARNING))
-    assert "1 interrupted at the prior" in render_search(search, history)
+    assert "1 interrupted at the prior" in render_search(search, store)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
     draws.told(trial, failed)
     assert heard == [
@@ -236,4 +236,4 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     ]
     (known,) = ranking(history.trials())
     assert (known.ended, known.objective, known.message) == (True, 0.0, "still there")
-    assert "1 not learning" in render_search(search, history)
+    assert "1 not learning" in render_search(search, store)

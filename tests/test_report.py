@@ -23,6 +23,7 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.write import FORMATS
+from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
@@ -237,6 +238,7 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "printed in the paper" not in page
     assert "neither confirm nor refute" in text
     assert "Held-out can be above best, as here" in " ".join(text.split())
+    assert "VOC 49.12" in render_tables(sweep, store)
 
 
 def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> None:

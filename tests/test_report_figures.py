@@ -510,6 +510,9 @@ def test_lines_go_through_their_settings_to_their_score() -> None:
     assert best[0][1] == pytest.approx(best[1][1])
     assert best[2][1] < best[1][1]
     assert {"a", "b", "mIoU", "low", "high", "1", "100", "20", "30"} <= set(texts(svg))
+    many = [Setting("alpha_decreased", [0, 1])] * 6
+    svg = parallel_coordinates(many, [30.0, 20.0], score="mIoU", name="p", title="t")
+    assert texts(svg).count("decreased") == 6  # in two lines, lest they lie on each other
 
 
 def test_the_legend_of_dots_names_only_what_is_there() -> None:

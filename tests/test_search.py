@@ -1,14 +1,19 @@
 """What a search draws, what it judges by, and that judging does not disturb the training."""
 
 import csv
+import json
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.plan.search import (
     DEFAULT_SPACE,
     History,
@@ -23,7 +28,8 @@ from sweeps.plan.search import (
     ranking,
     split_halves,
 )
-from sweeps.report.search import write_search
+from sweeps.report.document import Strip
+from sweeps.report.search import search_document, write_search
 from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
@@ -32,9 +38,10 @@ from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
-from wsss.identity import cam_id
+from wsss.identity import cam_id, run_id
 from wsss.labels.infer import infer_cams
 from wsss.overrides import ConfigError, apply_overrides
+from wsss.presets import TINY
 from wsss.training.cam import build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.process import Process
@@ -308,17 +315,47 @@ def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> 
 def test_the_report_draws_what_the_settings_of_finished_trials_do(
     drawn: Path, tmp_path: Path
 ) -> None:
-    search, history = planned(drawn, "transfer.lambda_s=0.1:1"), History(tmp_path)
+    search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
+    history = History(search.folder(store))
     for number in range(6):
         share = 0.1 * (number + 1)
         history.save(trial(number, "finished", 20.0 + number, **{"transfer.lambda_s": share}))
     history.save(trial(6, "stopped", 50.0, **{"transfer.lambda_s": 0.9}))
-    page = write_search(search, history).read_text()
+    page = write_search(search, store)
+    rows = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
+    page = page.read_text()
     assert "rank correlation over 6 finished trials" in page
     assert page.count("<svg") == 2
-    rows = list(csv.DictReader((tmp_path / "report/report.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["finished"] * 6 + ["stopped"]
     assert [float(row["search_half_miou"]) for row in rows[:2]] == [20.0, 21.0]
+    assert "the held-out half is not scored yet" in page
+
+
+def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_base(
+    drawn: Path, tmp_path: Path
+) -> None:
+    search, store = planned(drawn, "transfer.lambda_s=0.1:1"), Store(tmp_path)
+    history = History(search.folder(store))
+    draws = {"transfer.lambda_s": 0.25}, {"transfer.lambda_s": 0.75}
+    for number, settings in enumerate(draws):
+        best = cam_id(search.config(settings))
+        history.save(replace(trial(number, "finished", 20.0 + number, **settings), cam_id=best))
+    for cam, held_out in ((best, 22.5), (cam_id(search.base), 21.25)):
+        history.add_held_out(cam, {"objective": 20.0, "threshold": 0.3, "held_out": held_out})
+    write_search(search, store)
+    answer = search_document(search, store).head[0]
+    assert isinstance(answer, Strip)
+    assert "trial 1 is the best on the search half with 21.00" in answer.answer
+    assert "it has 22.50, +1.25 to the base's 21.25" in answer.answer
+    words = answer.command[answer.command.index("--table") :]
+    plan = CliRunner().invoke(app, ["plan", *shlex.split(words), "--json"])
+    assert plan.exit_code == 0, plan.output
+    trials = json.loads(plan.stdout)["trials"]
+    assert [t["seed"] for t in trials] == [0, 0, 1, 1, 2, 2]
+    as_table = {"labels.scales": TINY.labels.scales, "labels.flip": TINY.labels.flip}
+    for found, cell, settings in zip(trials, ("base", "trial 1"), ({}, draws[1]), strict=False):
+        config = apply_overrides(search.base, settings | as_table)
+        assert (found["cells"], found["run_id"]) == ([f"best-draw[{cell}]"], run_id(config))
 
 
 def test_a_repeated_epoch_counts_once() -> None:

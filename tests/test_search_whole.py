@@ -120,7 +120,7 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
     )
     draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
     for _ in range(4):
-        known = draws.next()  # None: and the paper's own
+        known = draws.next()  # None: and the base
         config = search.config(known.settings if known else {})
         last: dict[str, float] = {}
         for record in held_out_trial(config, "best", Place(Store(store), data, rank=Process())):
@@ -223,7 +223,7 @@ def test_every_judged_epoch_is_kept_with_settings_of_four_digits(interrupted: An
             assert value == float(f"{value:.4g}")
 
 
-def test_the_best_and_the_papers_setting_are_scored_on_the_held_out_half(
+def test_the_best_and_the_base_are_scored_on_the_held_out_half(
     interrupted: Any, pictures: Path
 ) -> None:
     store, again = interrupted["store"], interrupted["again"]
@@ -259,7 +259,7 @@ def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any, port: int
     finished = [k for k in history(store) if k["status"] == "finished"]
     best = max(known["epochs"][-1]["objective"] for known in finished)
     assert parent.last("objective/best_so_far") == pytest.approx(best)
-    assert "objective/held_out_paper_setting" in parent.metrics
+    assert "objective/held_out_base" in parent.metrics
     artifacts = parent.artifact_uri.removeprefix(f"{STORE}/")
     logged = {
         key.removeprefix(f"{artifacts}/").split("/")[0]

@@ -9,8 +9,9 @@ from finished import fill, finished_sweep
 from typer.testing import CliRunner
 
 from sweeps.cli import app
+from sweeps.cli.sweep import chosen_tables
 from sweeps.plan.run_command import run_command
-from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.sweep import Sweep, load_sweep, with_tables
 from sweeps.store.store import Store
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import define_tables, definition, grid_table, parse_grid, read_tables
@@ -142,6 +143,9 @@ def test_a_sweep_keeps_its_own_tables_for_later_commands(tmp_path: Path, jitter:
     assert f"--table {path}" in run_command(sweep, store)
     again = own_sweep(*read_tables(path))
     assert again.name == sweep.name
+    some = with_tables(sweep, ["jitter"])
+    assert f"run jitter --table {path}" in run_command(some, store)
+    assert chosen_tables(["jitter"], [path], None, None) == [*read_tables(jitter)]
     shown = CliRunner().invoke(app, ["status", "--json", "--store", str(store.root)])
     cells = [cell["cell"] for cell in json.loads(shown.output)["cells"]]
     assert cells[0] == "jitter[none,none]"

@@ -314,7 +314,7 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
     history.add_held_out(cam_id(SEARCH.base), row | {"held_out": 12.5})
     assert runs.closing().values == {
         "objective/held_out_best": 11.5,
-        "objective/held_out_paper_setting": 12.5,
+        "objective/held_out_base": 12.5,
     }
     found = views(runs)
     outcomes = {key: view.outcome.values for key, view in found.items() if view.outcome}

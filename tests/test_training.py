@@ -91,7 +91,8 @@ def test_the_loss_falls_below_the_label_prior_on_the_drawn_data(
 
 
 def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sample]) -> None:
-    config = apply_overrides(both, {"transfer.lambda_s": 0.3, "transfer.lambda_bs": 0.7})
+    lambdas = {"transfer.lambda_s": 0.3, "transfer.lambda_bs": 0.7, "train.lambda_pc": 0.2}
+    config = apply_overrides(both, lambdas | {"network.pixel_correlation": "loss"})
     _, records = train(config, samples)
     assert [record.epoch for record in records] == [1, 2, 3]
     for record in records:
@@ -99,6 +100,7 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
         assert record.loss_bs is not None
         if record.epoch == 3:  # the ramp over the first half is over
             expected = record.loss_cls + 0.3 * record.loss_s + 0.7 * record.loss_bs  # Eq. 7
+            expected += 0.2 * record.to_json()["loss_pc"]
             assert record.loss == pytest.approx(expected, rel=1e-5)
         assert len(record.step_losses) == 4  # 16 images in batches of 4
         assert record.loss == pytest.approx(sum(record.step_losses) / 4, abs=1e-5)
@@ -113,6 +115,7 @@ def test_a_record_holds_what_the_epoch_came_to(both: RunConfig, samples: list[Sa
             "loss_cls",
             "loss_s",
             "loss_bs",
+            "loss_pc",
             "grad_norm",
             "lr",
             "prior_gap",

@@ -44,7 +44,10 @@ Weights = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="replace a setting of the preset, e.g. --set train.lr=0.01"),
+    typer.Option(
+        "--set",
+        help="replace a setting of the preset, e.g. train.lr=0.01; `wsss settings` lists all",
+    ),
 ]
 StoreOption = Annotated[
     str,

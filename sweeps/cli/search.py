@@ -68,7 +68,7 @@ def search(
     """Search alpha, beta and lambda; a search is no table. Give it again to resume.
 
     Optuna draws, ASHA stops poor trials early, one half of the scored images gives the objective,
-    and the best three and the paper's setting are scored on the other half at the end. A trial
+    and the best three and the base (nothing drawn) are scored on the other half at the end. A trial
     trains in one process, without Ray Train.
     """
     from sweeps.plan.search import make_search, parse_space

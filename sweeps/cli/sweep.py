@@ -229,17 +229,20 @@ def chosen_tables(
     from sweeps.tables.find import find_tables
     from wsss.overrides import parse_assignments
 
+    names = names or []
     own: list[Table] = []
     if files:
         from sweeps.tables.own import read_tables
 
-        own += [table for path in files for table in read_tables(path)]
+        for path in files:
+            found = read_tables(path)  # several if it is a sweep.json: those named, or all
+            own += [table for table in found if table.name in names] or found
     if grid:
         from sweeps.tables.own import grid_table, parse_grid
 
         own.append(grid_table(parse_grid(grid), parse_assignments(settings or [])))
-    find_tables([*(names or []), *(table.name for table in own)], own)
-    return [*(names or []), *own]
+    find_tables([*names, *(table.name for table in own)], own)
+    return [*(name for name in names if name not in {table.name for table in own}), *own]
 
 
 def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":

@@ -5,9 +5,12 @@ import shlex
 from pathlib import Path
 
 from sweeps.plan.headline import Headline, source_of
+from sweeps.plan.search import CHEAP_LABELS, Search, comparison_file
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
-from wsss.config import Settings
+from sweeps.tables.studies import F3
+from wsss.config import RunConfig, Settings
+from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.printable import command
 from wsss.recipes import named_config, preset_and_recipe
@@ -19,13 +22,14 @@ def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | 
     """Return the `sweeps run` that starts or resumes a sweep, and further options.
 
     How it is carried out (GPUs, workers) is not among them: no result depends on it. Own tables
-    are taken from the sweep's file, all that it has.
+    are taken from the sweep's file, by name where they are not all that it has.
     store: None: for another machine, in the folder of an unpacked archive.
     num_seeds: default: the sweep's.
     """
     num_seeds = num_seeds or sweep.num_seeds
-    own = {table.name for table in sweep.own_tables} & {*sweep.table_names}
-    words = [name for name in sweep.table_names if name not in own]
+    kept = {table.name for table in sweep.own_tables}
+    own = kept & {*sweep.table_names}
+    words = [name for name in sweep.table_names if name not in own or own < kept]
     folder = store.sweep(sweep.part_of or sweep.name) if store else Path("sweeps") / sweep.name
     words += ["--table", str(folder / "sweep.json")] if own else []
     words += _of_settings(sweep) + (["--store", store.address] if store else [])
@@ -33,6 +37,15 @@ def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | 
     if store is None:
         return shlex.join(["sweeps", "run", *words, *more])
     return command("sweeps", "run", *words, *more)
+
+
+def comparison_command(search: Search, store: Store, num_seeds: int) -> str:
+    """Return the `sweeps run` of a search's best draw and its base, scored as tables are."""
+    shared = CHEAP_LABELS | {key: search.base.flat()[key] for key in F3}
+    usual = apply_overrides(named_config(search.preset), shared)
+    words = ["--table", str(comparison_file(search, store)), *_of_settings(search, usual)]
+    words += ["--store", store.address, "--seeds", str(num_seeds)]
+    return command("sweeps", "run", *words)
 
 
 def headline_command(headline: Headline, store: Store, rng_seed: int | None = None) -> str:
@@ -60,9 +73,12 @@ def headline_command(headline: Headline, store: Store, rng_seed: int | None = No
     return command("sweeps", "headline", *words)
 
 
-def _of_settings(sweep: Sweep) -> list[str]:
-    """Return the options that say preset, data, weights and settings."""
-    usual, base = named_config(sweep.preset), sweep.base
+def _of_settings(sweep: Sweep | Search, usual: RunConfig | None = None) -> list[str]:
+    """Return the options that say preset, data, weights and settings.
+
+    usual: the settings which need no word; default: the preset's.
+    """
+    usual, base = usual or named_config(sweep.preset), sweep.base
     preset, recipe = preset_and_recipe(sweep.preset)
     words = ["--preset", preset, "--data", str(sweep.data)]
     words += ["--recipe", recipe] if recipe != "default" else []

@@ -4,7 +4,7 @@ A search is no table. It has a folder and an MLflow experiment of its own, stops
 trains one seed, and its settings are chosen with pixel ground truth. To keep its result honest, the
 scored images are divided once and for all into two halves: the **search half**, whose pixel masks
 give the objective, and the **held-out half**, whose pixel masks no trial ever sees. At the end the
-best trials and the paper's setting are scored on the held-out half.
+best trials and the base are scored on the held-out half.
 
     <store>/searches/<name>/  search.json        what is searched
                               trials/0003.json   a trial, with its epochs; only the driver writes it
@@ -32,6 +32,7 @@ from pydantic import BaseModel
 from sweeps.plan.sweep import with_data
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
+from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, check_data_once, require_batch
 from wsss.data.voc import VocDataset
@@ -233,7 +234,8 @@ class Search:
 
     preset: str
     base: RunConfig
-    """The paper's full method (F3) in a preset with data, weights and the user's settings."""
+    """The full method (F3) in a preset with data, weights and the user's settings: the trials are
+    drawn on top of it, and compared with it."""
     space: SearchSpace
     objective: Objective
     rng_seed: int
@@ -256,7 +258,7 @@ class Search:
         return f"{self.preset}-{self.base.data.name}-{digest}"
 
     def config(self, settings: dict[str, float]) -> RunConfig:
-        """Return the configuration of a trial; no settings give the reference, the paper's own."""
+        """Return the configuration of a trial; no settings give the base."""
         return apply_overrides(self.base, settings)
 
     def folder(self, store: Store) -> Path:
@@ -458,12 +460,12 @@ class History:
         """Return how many of so many trials have still to come to an end."""
         return max(0, samples - sum(trial.ended for trial in self.trials()))
 
-    def missing_held_out(self, reference: str) -> dict[str, dict[str, float]]:
+    def missing_held_out(self, base: str) -> dict[str, dict[str, float]]:
         """Return cam_id -> drawn settings of what lacks its closing score.
 
-        reference: the cam_id of the paper's setting, which has no drawn settings.
+        base: the cam_id of the search's base, which has no drawn settings.
         """
-        wanted: dict[str, dict[str, float]] = {reference: {}}
+        wanted: dict[str, dict[str, float]] = {base: {}}
         for trial in best_trials(self.trials(), NUM_HELD_OUT):
             wanted.setdefault(trial.cam_id, trial.settings)
         known = self.held_out()
@@ -509,3 +511,26 @@ def best_trials(trials: list[SearchTrial], count: int) -> list[SearchTrial]:
         if trial.status == "finished":
             best.setdefault(trial.cam_id, trial)
     return list(best.values())[:count]
+
+
+def comparison(search: Search, best: SearchTrial) -> Table:
+    """Return the table of the base and of a trial, which more seeds can tell apart."""
+    flat = search.base.flat()
+    common = {key: flat[key] for key in F3}
+    return Table(
+        name="best-draw",
+        title=f"The best draw of search {search.name} beside its base",
+        row_names=("settings",),
+        column_name="mIoU",
+        columns=("mIoU",),
+        rows=(
+            Row(("base",), (Cell(common, None),)),
+            Row((best.name,), (Cell(common | best.settings, None),)),
+        ),
+        notes=("The draw was chosen on half of the scored images: its score here is optimistic.",),
+    )
+
+
+def comparison_file(search: Search, store: Store) -> Path:
+    """Return where that table lies, for `sweeps run --table`."""
+    return search.folder(store) / "report" / "best.json"

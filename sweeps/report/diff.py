@@ -132,7 +132,10 @@ def print_difference(console: Console, found: Difference) -> None:
     console.print(Text(), _figures("mIoU", found.measures, PAIRED))
     if not found.same_images:
         console.print(Text("no interval: they are not scored on the same two images or more"))
-    console.print(Text(), _figures("IoU at the fixed score", found.classes))
+    met = {name: f for name, f in found.classes.items() if f.a is not None or f.b is not None}
+    console.print(Text(), _figures("IoU at the fixed score", met))
+    if absent := [name for name in found.classes if name not in met]:
+        console.print(Text(f"in no scored image: {', '.join(absent)}", style="dim"))
 
 
 def _finished(results: Results, name: str, trials: Sequence[Trial]) -> dict[int, str]:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.plan.search import WORTHLESS, History, Search, SearchTrial, ranking
+from sweeps.plan.run_command import comparison_command
+from sweeps.plan.search import (
+    WORTHLESS,
+    History,
+    Search,
+    SearchTrial,
+    best_trials,
+    comparison,
+    comparison_file,
+    ranking,
+)
 from sweeps.report.document import (
     DASH,
     Column,
@@ -22,11 +32,14 @@ from sweeps.report.document import (
     Row,
     RowGroup,
     Section,
+    Strip,
     Text,
 )
 from sweeps.report.formats.terminal import print_document
 from sweeps.report.formats.write import as_text, write_document
-from sweeps.report.words import number
+from sweeps.report.words import number, signed
+from sweeps.store.store import Store, write_json
+from sweeps.tables.own import definition
 from wsss.identity import cam_id
 from wsss.printable import counted
 
@@ -37,8 +50,10 @@ CAVEAT = (
     "This is a search, not a table: a single training seed per setting, settings chosen with pixel "
     "masks of the search half, poor trials stopped early, CAMs inferred more cheaply than a "
     "table's. The held-out half had no part in the choice; differences of the size of the seed "
-    "noise mean nothing. To compare a setting with the paper's, train both with several seeds."
+    "noise mean nothing. Base is the full method under the preset with nothing drawn."
 )
+
+SEEDS_TO_COMPARE = 3
 
 MARKS = {
     "finished": "",
@@ -49,9 +64,12 @@ MARKS = {
 }
 
 
-def write_search(search: Search, history: History) -> Path:
-    """Write the report into the search's folder; return the page."""
-    document = replace(search_document(search, history), sections=_sections(search, history))
+def write_search(search: Search, store: Store) -> Path:
+    """Write the report into the search's folder, and the table of its best; return the page."""
+    history = History(search.folder(store))
+    for best in best_trials(history.trials(), 1):
+        write_json(comparison_file(search, store), definition(comparison(search, best)))
+    document = replace(search_document(search, store), sections=_sections(search, history))
     return write_document(document, history.folder / "report", "report")[0]
 
 
@@ -109,25 +127,51 @@ def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float
     return float(spearmanr(values, scores).statistic)
 
 
-def print_search(console: Console, search: Search, history: History) -> None:
-    """Print the trials, best first, under the paper's setting."""
-    print_document(console, search_document(search, history))
+def print_search(console: Console, search: Search, store: Store) -> None:
+    """Print the answer, and the trials, best first, under the base."""
+    print_document(console, search_document(search, store))
 
 
-def render_search(search: Search, history: History) -> str:
+def render_search(search: Search, store: Store) -> str:
     """Return the same as plain text."""
-    return as_text(search_document(search, history), width=200)
+    return as_text(search_document(search, store), width=200)
 
 
-def search_document(search: Search, history: History) -> Document:
-    """Return the search's description, its trials and what their numbers mean."""
+def search_document(search: Search, store: Store) -> Document:
+    """Return the search's answer and description, its trials and what their numbers mean."""
+    history = History(search.folder(store))
     names = ("rank", "search half mIoU", "held-out mIoU", "epochs")
     rank, *numbers = (Column(name) for name in names)
     columns = (rank, Column("settings", align="left", wraps=True), *numbers)
-    groups = RowGroup("", (_paper_row(search, history),)), RowGroup("", _rows(history))
+    groups = RowGroup("", (_base_row(search, history),)), RowGroup("", _rows(history))
     grid = Grid("trials", (), columns, groups)
-    head = Text(search.describe()), grid, Text(CAVEAT)
+    head = _answer(search, history, store), Text(search.describe()), grid, Text(CAVEAT)
     return Document(f"Search {search.name}", head, (), _records(search, history))
+
+
+def _answer(search: Search, history: History, store: Store) -> Strip:
+    """Return what the best draw came to beside the base, and the command that compares them.
+
+    One training each, so no more than "cannot tell".
+    """
+    question = "Is a drawn setting better than the base?"
+    best, held_out = best_trials(history.trials(), 1), history.held_out()
+    if not best:
+        return Strip(question, "Cannot tell: no trial is finished yet.", "open")
+    found, base = held_out.get(best[0].cam_id), held_out.get(cam_id(search.base))
+    leads = f"{best[0].name} is the best on the search half with {number(best[0].objective)}"
+    if found is None or base is None:
+        waits = f"Cannot tell: {leads}, which chose it; the held-out half is not scored yet."
+        return Strip(question, waits, "open")
+    gain = signed(found["held_out"] - base["held_out"])
+    return Strip(
+        question,
+        f"Cannot tell, with one seed each: {leads}. On the held-out half it has "
+        f"{number(found['held_out'])}, {gain} to the base's {number(base['held_out'])}. "
+        f"{counted(SEEDS_TO_COMPARE, 'seed')} of both tell more.",
+        "open",
+        comparison_command(search, store, SEEDS_TO_COMPARE),
+    )
 
 
 def _records(search: Search, history: History) -> Records:
@@ -148,12 +192,12 @@ def _records(search: Search, history: History) -> Records:
     return Records(columns, rows)
 
 
-def _paper_row(search: Search, history: History) -> Row:
-    """Return the paper's setting with what it came to, if it was trained."""
+def _base_row(search: Search, history: History) -> Row:
+    """Return the base with what it came to, if it was trained."""
     flat = search.base.flat()
     found = history.held_out().get(cam_id(search.base), {})
     entries = (
-        "paper",
+        "base",
         _settings({r.key: flat[r.key] for r in search.space.ranges}),
         number(found.get("objective")),
         number(found.get("held_out")),

@@ -82,7 +82,7 @@ class TrainCam(Training):
                 epoch = float(record.epoch)
                 numbers = {key: float(value) for key, value in record.metrics().items()}
                 if first:
-                    folder.add_epoch(asdict(record))
+                    folder.add_epoch(record.to_json())
                     if dead := find_dead_maps(folder.epochs(), config):
                         numbers |= to_record(dead)
                 numbers |= self._judged(model, record)

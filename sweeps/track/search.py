@@ -1,4 +1,4 @@
-"""The runs of a search: a parent, a child per trial, and one for the paper's own setting."""
+"""The runs of a search: a parent, a child per trial, and one for the base."""
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -17,7 +17,7 @@ SEARCH, TRIAL = "wsss.search", "wsss.search_trial"
 OBJECTIVE, HELD_OUT, BEST = "objective/search_half", "objective/held_out", "objective/best_so_far"
 THRESHOLD = "objective/threshold"
 REFERENCE = "reference"
-"""The paper's setting, which is trained and scored like a trial but not drawn."""
+"""Of the search's base, which is trained and scored like a trial but not drawn."""
 
 STATUSES = {
     "finished": "FINISHED",
@@ -29,15 +29,15 @@ STATUSES = {
 
 
 NOTE = """\
-Searches: a run with the tag `wsss.role` = `trial` is one draw of settings, `reference` the paper's
-own setting, `search` the run above those of one `sweeps search`.
+Searches: a run with the tag `wsss.role` = `trial` is one draw of settings, `reference` the base,
+which has nothing drawn, `search` the run above those of one `sweeps search`.
 
 `objective/...` is mIoU of pseudo-labels in percent, at one scale unless the search says otherwise:
 not comparable with a table's.
 
 - `objective/search_half`: on the half of the scored images whose pixel masks the search sees, per
   epoch
-- `objective/held_out`: on the other half, of the best trials and the paper's setting
+- `objective/held_out`: on the other half, of the best trials and the base
 - `objective/threshold`: the threshold between object and background, from 0 to 1
 
 `search.txt` among the artifacts of the search's run is the table of its trials.
@@ -87,9 +87,8 @@ class SearchRuns(Subject):
 
     def is_complete(self) -> bool:
         """Whether all trials that were drawn have ended, and the closing scores are there."""
-        reference = cam_id(self.search.base)
         ended = all(trial.ended for trial in self.history.trials())
-        return ended and not self.history.missing_held_out(reference)
+        return ended and not self.history.missing_held_out(cam_id(self.search.base))
 
     def progress(self) -> Summary | None:
         """Return the best finished trial so far; the step counts ended trials."""
@@ -104,18 +103,18 @@ class SearchRuns(Subject):
         )
 
     def closing(self) -> Summary:
-        """Return the held-out scores of the best trial and the paper's setting, and the table."""
+        """Return the held-out scores of the best trial and the base, and the table."""
         held_out = self.history.held_out()
         best = best_trials(self.history.trials(), 1)
         compared = {
             "objective/held_out_best": best[0].cam_id if best else "",
-            "objective/held_out_paper_setting": cam_id(self.search.base),
+            "objective/held_out_base": cam_id(self.search.base),
         }
         return Summary(
             values={
                 name: held_out[cam]["held_out"] for name, cam in compared.items() if cam in held_out
             },
-            texts={"search.txt": render_search(self.search, self.history)},
+            texts={"search.txt": render_search(self.search, self.store)},
         )
 
     @cached_property
@@ -164,7 +163,7 @@ class SearchRuns(Subject):
         return RunView(
             id=REFERENCE,
             key={SEARCH: self.search.name, TRIAL: REFERENCE},
-            name="reference: the paper's setting",
+            name="base: nothing drawn",
             status="FINISHED",
             tags=self._tags | {ROLE: REFERENCE, CAM_ID: cam_id(self.search.base)},
             params=self.search.base.flat(),

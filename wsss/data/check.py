@@ -264,6 +264,12 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
     absent = [name for k, name in enumerate(report.classes) if k not in held]
     if absent and held and not assumed:
         report.notes.append(f"in no image: {', '.join(absent)}")
+    if seen and not any(image.has_mask for image in seen.values()):
+        report.notes.append(
+            "no image has a mask: their XML is enough to train on; a table needs the masks of the "
+            "images that it scores"
+        )
+        return
     for split in ids:
         if lacking := sum(bool(seen[i].labels) and not seen[i].has_mask for i in ids[split]):
             report.notes.append(

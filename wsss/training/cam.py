@@ -45,7 +45,7 @@ class EpochRecord:
     epoch: int
     """1-based, out of config.train.epochs."""
     loss: float
-    """L of Eq. 7, and lambda_pc L_pc where that is in use."""
+    """L of Eq. 7, and the terms of `own_terms` under their weights."""
     loss_cls: float
     loss_s: float | None
     """None without an adjusted view."""
@@ -70,12 +70,17 @@ class EpochRecord:
     """On the epoch's first batch, norms of the gradients on the CAMs of L_cls, lambda_s L_s and
     lambda_bs L_bs (`cls`, `s`, `bs`) and their cosines (`cls_s`, `cls_bs`, `s_bs`); without an
     adjusted view {}."""
-    loss_pc: float | None = None
-    """L_pc (networks/pixel_correlation.py); None if it is not in use."""
+    own: dict[str, float] = field(default_factory=dict)
+    """`loss_<name>` of each loss of `own_terms`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a training keeps of it, each `loss_<name>` beside the paper's losses."""
+        values = asdict(self)
+        return values | values.pop("own")
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the epoch, without the steps and without unused terms."""
-        values: dict[str, Any] = asdict(self)
+        values = self.to_json()
         del values["step_losses"]
         for group in ("dead", "area", "pulls"):
             found = values.pop(group)
@@ -147,7 +152,7 @@ def train_cam(
             loss_cls=means["L_cls"],
             loss_s=means["L_s"] if adjusted else None,
             loss_bs=means["L_bs"] if adjusted else None,
-            loss_pc=means.get("L_pc"),
+            own={f"loss_{name}": means[f"L_{name}"] for name in own_terms(config)},
             grad_norm=means["norm"],
             lr=found.lr,
             prior_gap=gap,
@@ -211,12 +216,23 @@ def cam_step(
     )
 
 
+def own_terms(config: RunConfig) -> dict[str, float]:
+    """Return the losses in use that are not the paper's, by name, with their weights.
+
+    A loss that is added goes last, and in only where it is on: so half-trained networks of before
+    go on.
+    """
+    terms = {}
+    if config.network.pixel_correlation in ("loss", "both"):
+        terms["pc"] = config.train.lambda_pc
+    return terms
+
+
 class CamObjective:
     """The losses as means over a batch's images, and what diagnostics.py looks at.
 
-    The paper's (Eq. 4 to 7) have a term each, 0 where it is not in use. One that is not the
-    paper's has a term where it is in use, the last, so that a half-trained network of before it
-    was added goes on.
+    The paper's (Eq. 4 to 7) have a term each, 0 where it is not in use; those of `own_terms` are
+    the last.
     """
 
     def __init__(self, config: RunConfig, *, frozen_norm: bool, world_size: int = 1) -> None:
@@ -224,7 +240,8 @@ class CamObjective:
         views = ("original", *config.views.names)
         shares = (f"{kind} {view}" for kind in ("dead", "area") for view in views)
         products = PRODUCTS if config.views.names else ()
-        own = ("L_pc",) if config.network.pixel_correlation in ("loss", "both") else ()
+        self.own = own_terms(config)
+        own = (f"L_{name}" for name in self.own)
         self.names: tuple[str, ...] = ("total", "L_cls", "L_s", "L_bs", *shares, *products, *own)
         self.remedy = (
             f"lower train.lr (now {config.train.lr}), or set train.clip_norm and "
@@ -240,9 +257,13 @@ class CamObjective:
         config, (num_images, moment) = self.config, whole
         inputs = network_inputs(part.pixels, part.boxes, config.views)
         logits, cams, refinement = forward(inputs)
+        own = self._own_losses(cams, refinement, part.targets)
         losses = self._losses(logits, cams, part.targets, moment)
-        zero, share = losses.total.new_zeros(()), len(part.pixels) / num_images
-        found = [torch.stack([zero if term is None else term for term in losses])]
+        total = losses.total
+        for name, weight in self.own.items():
+            total = total + weight * own[name]
+        zero, share = total.new_zeros(()), len(part.pixels) / num_images
+        found = [torch.stack([zero if t is None else t for t in (total, *losses[1:])])]
         found.append(map_shares(cams, part.targets).flatten())
         if config.views.names:
             found.append(zero.expand(len(PRODUCTS)))
@@ -251,11 +272,17 @@ class CamObjective:
                 # squared, summed over parts and ranks, of which the step takes the mean.
                 products = self._pull_products(cams, part.targets, moment)
                 found[-1] = products * (share / self.world_size)
-        if refinement is not None:
-            loss = correlation_loss(refinement, part.targets.repeat(len(inputs), 1))
-            found[0] = torch.cat([found[0][:1] + config.train.lambda_pc * loss, found[0][1:]])
-            found.append(loss[None])
+        found += [own[name][None] for name in self.own]
         return torch.cat(found) * share
+
+    def _own_losses(
+        self, cams: Tensor, refinement: Refinement | None, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses of `own_terms` by name, scalars. cams: raw [V, B, K, h, w]."""
+        losses = {}
+        if refinement is not None:
+            losses["pc"] = correlation_loss(refinement, targets.repeat(len(cams), 1))
+        return losses
 
     def _losses(self, logits: Tensor, cams: Tensor, targets: Tensor, moment: Moment) -> CamLosses:
         config = self.config

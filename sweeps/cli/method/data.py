@@ -237,19 +237,26 @@ def import_(
         print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")
         for note in made.notes:
             print(f"note: {one_line(note)}")
-        _check(VocDataset(dest), [], [], decode=False, as_json=False)
-        print(f"next: {_first_training(dest, made.num_images['train_aug'])}")
+        dataset = VocDataset(dest)
+        _check(dataset, [], [], decode=False, as_json=False)
+        num_images, with_masks = made.num_images["train_aug"], dataset.has_masks()
+        print(f"next: {_next(dest, num_images, with_masks=with_masks)}")
 
 
-def _first_training(data: Path, num_images: int) -> str:
-    """Return the command that trains on real pictures, its batch no larger than the data set."""
+def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
+    """Return the command that plans a table, or without masks trains without a score.
+
+    Its batch is no larger than the data set.
+    """
     from wsss.presets import SHORT
     from wsss.printable import command
 
-    words = ["train-cam", "--run", f"runs/{data.name}", "--data", data, "--preset", "short"]
+    words = ["--data", data, "--preset", "short"]
     if num_images < SHORT.train.batch_size:
         words += ["--set", f"train.batch_size={num_images}"]
-    return command("wsss", *words)
+    if with_masks:
+        return command("sweeps", "plan", "V", *words)
+    return command("wsss", "train-cam", "--run", f"runs/{data.name}", *words)
 
 
 def _problems(report: "DataReport", against: "SplitReport") -> list[str]:

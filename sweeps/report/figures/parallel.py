@@ -17,7 +17,8 @@ from sweeps.report.figures.rows import HEADROOM, LINE_HEIGHT, MEASURED, NEGATIVE
 from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, label_rows, num_lines, wrapped
 
 WIDTH = 560
-AXIS_CHARACTERS = 26
+CHARACTER = 7
+"""Width of one in the head of an axis, in pixels."""
 NUM_TICKS = 5
 """Numbers on an axis of values that were drawn from a range."""
 
@@ -42,7 +43,7 @@ def parallel_coordinates(
     """
     axes_shown = [*settings, Setting(score, scores)]
     places = np.array([_places(setting) for setting in axes_shown])  # [k + 1, n] in [0, 1]
-    heads = [wrapped(setting.name, AXIS_CHARACTERS) for setting in axes_shown]
+    heads = [_head(setting.name, WIDTH // len(axes_shown)) for setting in axes_shown]
     colour_of = Normalize(min(scores), max(scores))
 
     def draw(figure: Figure) -> None:
@@ -83,6 +84,12 @@ def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str,
 
     height = (LINE_HEIGHT + 12) * max(len(labels), 2) + HEADROOM
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
+
+
+def _head(name: str, width: float) -> str:
+    """Return a setting's name in lines of this width, broken between its words."""
+    room = max(8, int(width / CHARACTER))
+    return wrapped(name.replace("_", " ") if len(name) > room and " " not in name else name, room)
 
 
 def _places(setting: Setting) -> NDArray[np.float64]:

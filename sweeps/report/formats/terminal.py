@@ -40,7 +40,7 @@ TONE_STYLES = {"good": "green", "fair": "yellow", "bad": "red", "open": "cyan", 
 
 
 class Fitted:
-    """A table which, where it is too wide, is shown as several with the same labels.
+    """A table under its title which, where too wide, is shown as several with the same labels.
 
     A column is never narrower than the longest word in it, or line if it is not to be wrapped.
     """
@@ -48,7 +48,11 @@ class Fitted:
     def __init__(self, table: Table, num_labels: int) -> None:
         self.table, self.num_labels = table, num_labels
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        if self.table.title:  # as wide as the terminal; Rich's own is as narrow as the table
+            yield RichText(str(self.table.title), style=self.table.title_style or "italic")
         padding = self.table.padding[1] + self.table.padding[3] + 1  # and a border
         least, most = zip(*map(_widths, self.table.columns), strict=True)
         labels = list(range(self.num_labels))
@@ -69,8 +73,6 @@ class Fitted:
         """Return the table with these columns alone, of these widths."""
         table = self.table
         part = Table(
-            title=table.title,
-            title_style=table.title_style,
             box=table.box,
             show_lines=table.show_lines,
             pad_edge=table.pad_edge,

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from sweeps.plan.chain import ChainConfig, ChainFolders
@@ -34,6 +35,8 @@ PLAIN = "none"
 NUM_IMAGES = 6
 """Lines of the gallery."""
 DOTS_PER_INCH = 110
+MOST_SEEDS = 20
+"""Seeds of a network that are looked for in the store: 0, 1, ..."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class NetworkRow:
     """What pixel masks were used for, from the CAMs to this figure."""
     miou: float | None
     """On the evaluation split; None for a chain that is not finished."""
+    by_seed: dict[int, float]
+    """mIoU of this network and of those in the store which differ in their seed alone."""
     ious: dict[str, float | None]
     """By label, background first; None for a label that does not occur."""
     num_images: int
@@ -127,7 +132,8 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
     cells = dict(cell for table in headline.sweep.plan.tables for cell in table.cells())
     is_finished = all(row.miou is not None for row in networks)
-    next_seed = headline.chains[0].segmentation.rng_seed + 1 if is_finished else None
+    known = set.intersection(*(set(row.by_seed) for row in networks))
+    next_seed = next(seed for seed in count() if seed not in known) if is_finished else None
     return HeadlineReport(
         headline=headline,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -160,6 +166,7 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow
         backbone=chain.segmentation.backbone,
         saw=_saw_masks(source, headline),
         miou=metrics.get("miou"),
+        by_seed=_by_seed(store, chain),
         ious=metrics.get("iou", {}),
         num_images=metrics.get("eval_images", 0),
         ids=chain_ids(chain),
@@ -167,6 +174,16 @@ def _network(headline: Headline, store: Store, chain: ChainConfig) -> NetworkRow
         tar_split=export.split if export else None,
         tar_miou=export.miou if export else None,
     )
+
+
+def _by_seed(store: Store, chain: ChainConfig) -> dict[int, float]:
+    found = dict[int, float]()
+    for seed in {*range(MOST_SEEDS), chain.segmentation.rng_seed}:
+        network = chain.segmentation.model_copy(update={"rng_seed": seed})
+        metrics = chain_metrics(store, chain.model_copy(update={"segmentation": network}))
+        if metrics:
+            found[seed] = metrics["miou"]
+    return found
 
 
 def chain_ids(chain: ChainConfig) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,7 @@
 from sweeps.plan.cost import CostEstimate
 from wsss.printable import counted
 
-NOTHING_MEASURED = "no trial has ended yet"
+NOTHING_MEASURED = "no trial has ended yet; `sweeps run --probe 20` measures it"
 UNKNOWN_TIME = "time left: not known yet"
 
 

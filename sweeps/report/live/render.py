@@ -23,23 +23,13 @@ from wsss.training.learning import find_dead_maps
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
     "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
-    "over all thresholds from {low:g} to {high:g}, none chosen; the number which the paper printed."
+    "over all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
+"""What stands above the tables."""
 
 
-def header_lines(sweep: Sweep, store: Store) -> list[str]:
-    """Return what stands above the tables of a sweep."""
-    lines = [sweep.describe()]
-    if warning := scale_of(sweep, scored_classes(sweep, store)).warning:
-        lines.append(warning)
-    labels = sweep.base.labels
-    low, high = labels.threshold_range
-    lines.append(LEGEND.format(score=labels.background_score, low=low, high=high))
-    return lines
-
-
-def result_table(table: Table, plan: Plan, store: Store) -> Fitted:
-    """Return one table with what the store holds so far."""
+def result_table(table: Table, plan: Plan, store: Store, *, printed: str = "paper") -> Fitted:
+    """Return one table with what the store holds so far. printed: what the paper's numbers are."""
     grid = RichTable(
         title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
     )
@@ -50,7 +40,7 @@ def result_table(table: Table, plan: Plan, store: Store) -> Fitted:
         grid.add_column(Text(label), justify="center")
     for row in table.rows:
         cells = [
-            _cell(cell, plan.cell_trials[table.reference(row, column)], store)
+            _cell(cell, plan.cell_trials[table.reference(row, column)], store, printed)
             for column, cell in zip(table.columns, row.cells, strict=True)
         ]
         grid.add_row(*map(Text, row.labels), *cells)
@@ -67,18 +57,22 @@ def render_tables(sweep: Sweep, store: Store) -> str:
 
 def print_tables(console: Console, sweep: Sweep, store: Store) -> None:
     """Print all tables of a sweep with their header."""
-    plan = sweep.plan
-    for line in header_lines(sweep, store):
+    plan, labels = sweep.plan, sweep.base.labels
+    scale = scale_of(sweep, scored_classes(sweep, store))
+    low, high = labels.threshold_range
+    printed = "VOC" if scale.other_classes else "paper"
+    legend = LEGEND.format(score=labels.background_score, low=low, high=high, printed=printed)
+    for line in filter(None, (sweep.describe(), scale.warning, legend)):
         console.print(Text(line))
     for table in plan.tables:
-        console.print(result_table(table, plan, store))
+        console.print(result_table(table, plan, store, printed=printed))
         for note in table.notes:
             console.print(Text(f"Note: {note}"))
     for note in mixture_notes(sweep, store):
         console.print(Text(note, style="yellow"))
 
 
-def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
+def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Text:
     labels = trials[0].config.labels
     runs = [store.run(trial.run_id) for trial in trials]
     metrics = [found for found in (run.metrics() for run in runs) if found]
@@ -100,7 +94,7 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store) -> Text:
     elif not metrics:
         text.append("missing")
     if cell.paper is not None:
-        text.append(f"\npaper {cell.paper:.2f}", style="dim")
+        text.append(f"\n{printed} {cell.paper:.2f}", style="dim")
     return text
 
 

@@ -246,6 +246,7 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
     """Return what the results rest on; where trials differ, every value with its number."""
     data = sweep.base.data
     found: list[tuple[str, str]] = [
+        ("paper", CITATION),
         ("data", f"{data.name}, fingerprint {data.fingerprint}"),
         ("weights", sweep.base.network.weights),
         ("sweep", sweep.name),

@@ -38,6 +38,7 @@ from sweeps.report.formats.write import write_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.tables.answer import TONES, named
 from sweeps.report.tables.build import build_report
+from sweeps.report.tables.legend import legend, legend_section
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
     HOW_TO_READ,
@@ -134,18 +135,18 @@ def write_report(sweep: Sweep, store: Store) -> Report:
 
 def sweep_document(report: Report) -> Document:
     """Return what the report says, in every format."""
-    legend = tuple(Text(line, "soft") for line in _legend(report))
     warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
-    about = Facts(("about", "this report"), report.about)
+    one = len(report.tables) == 1
+    answers = (t.answer if one else replace(t.answer, command="") for t in report.tables)
     return Document(
         title=report.title,
         head=(
-            Only(ON_PAGES, tuple(replace(table.answer, command="") for table in report.tables)),
+            Only(ON_PAGES, tuple(answers)),
             *warning,
             Text(report.sweep.describe()),
             Command("Command", report.command),
-            about,
-            Only(_HTML, (Details(HOW_TO_READ, legend),)),
+            Only(_LATEX, (Facts(("about", "this report"), report.about),)),
+            Only(_HTML, (Details(HOW_TO_READ, legend(report)),)),
         ),
         sections=(
             *(_table_section(report, table) for table in report.tables),
@@ -156,67 +157,13 @@ def sweep_document(report: Report) -> Document:
             ),
             _settings_section(report),
             _provenance_section(report),
-            Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
+            legend_section(report),
         ),
         records=Records(
             _RECORD,
             tuple(_record(report, t, cell) for t in report.tables for cell in t.cells.values()),
         ),
         mark=report.scale.word,
-    )
-
-
-def _legend(report: Report) -> tuple[str, ...]:
-    """Return how to read the tables."""
-    labels = report.sweep.base.labels
-    low, high = labels.threshold_range
-    return (
-        f"Measured: {report.measure.describe(labels)}. "
-        "Paper: as printed by Qin et al., TCSVT 2024.",
-        "Small-scale runs check nothing of the paper. There, reproduced is called in agreement, "
-        "trend only same sign, and not reproduced in conflict.",
-        "Intervals over seeds say what another training would give on the same images; intervals "
-        "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
-        "images of this kind. They are never added up.",
-        "Above baseline: in which share of those resamples, or of resamples of the seeds, the cell "
-        "is above the baseline, and so how probable it is that it is better. Of two or three seeds "
-        "there are few different resamples: such shares are coarse and too confident.",
-        "A verdict compares the measured difference to the table's baseline, paired by seed, with "
-        f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
-        "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
-        "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "
-        "be another one, even if that cannot be told from 0.",
-        "Not resolvable: at the noise of these seeds, the paper's difference and quite another one "
-        "are both possible. It says nothing against the paper; more seeds may decide.",
-        "Holm's correction: of twenty cells without any effect, one would differ at 5 % by chance. "
-        "The p-values of a table are therefore raised, until all of its cells together have a "
-        "chance of 5 % at most that one is wrongly said to differ.",
-        f"Choice of the threshold: fixed is the mIoU at the background score "
-        f"{labels.background_score:g}; held-out, at a threshold chosen on the other half of the "
-        "images; best, at each training's best threshold.",
-        "AUC, the area under the threshold curve, is the mean mIoU over all thresholds from "
-        f"{low:g} to {high:g}, so that none has to be chosen.",
-        *_held_out_above_best(report),
-        "Level or shape: maps that are brighter or darker as a whole do better at one fixed "
-        "threshold only (level; another threshold would undo it), better maps do so at any "
-        "threshold (shape). A difference is one of shape if it is significant (Holm) at the fixed "
-        "score and, with the same sign, in the three other columns; of level if in none of them; "
-        "else partly.",
-    )
-
-
-def _held_out_above_best(report: Report) -> tuple[str, ...]:
-    """Explain it where a training's held-out mIoU is above its best one."""
-    found = (cell.mious for table in report.tables for cell in table.cells.values())
-    if not any(
-        value > mious[Measure.best][seed]
-        for mious in found
-        for seed, value in mious[Measure.held_out].items()
-    ):
-        return ()
-    return (
-        "Held-out can be above best, as here: it is the mean of the mIoU of two halves of the "
-        "images, best that of all images at once, and classes weigh differently in a half.",
     )
 
 
@@ -238,14 +185,13 @@ def _table_section(report: Report, found: TableReport) -> Section:
         caption=f"{table.title}: {what}; mean ± SD over seeds."
         + ("" if single else " In parentheses, the paper."),
         blocks=(
-            found.answer,
+            Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
             Only(_HTML if single else _HTML | _LATEX, (_as_printed(found),)),
             Only(ALL - _LATEX, tuple(Text(f"Note: {note}", "soft") for note in found.notes)),
             Heading("Evidence"),
             *_evidence_blocks(found),
-            Heading("Level or shape: mIoU by choice of the threshold"),
-            _measures(found),
+            *_measures(found),
             *_reasons(found),
             *_links(found),
             *_classes(found),
@@ -324,32 +270,42 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
     )
 
 
-def _measures(found: TableReport) -> Grid:
-    """Return a line per cell: mean and SD over seeds of each measure, and level or shape."""
+def _measures(found: TableReport) -> tuple[Block, ...]:
+    """Return a line per cell: mean and SD over seeds of each measure, and level or shape.
+
+    Nothing where nothing is measured yet.
+    """
+    if not any(cell.values for cell in found.cells.values()):
+        return ()
     rows = []
     for cell in found.cells.values():
         figures = [mean_sd(list(v.values())) if v else (None, None) for v in cell.mious.values()]
         entries = (*(mean_and_sd(*values) for values in figures), level_word(found, cell))
         rows.append(Row(cell.labels, entries))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
-    return Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+    grid = Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+    return Heading("Level or shape: mIoU by choice of the threshold"), grid
 
 
 def _reasons(found: TableReport) -> tuple[Block, ...]:
-    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape."""
-    reasons = []
+    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape.
+
+    Cells with the same reason share a line.
+    """
+    cells_of: dict[str, list[str]] = {}
     for cell in found.cells.values():
         verdict = cell.evidence.verdict if cell.evidence else None
         parts = [f"{named(verdict.word, found.scale)}: {verdict.reason}"] if verdict else []
         parts += [f"Level or shape: {cell.level.reason}"] if cell.level else []
         if parts:
-            reasons.append(f"{', '.join(cell.labels)}: {'. '.join(parts)}")
+            cells_of.setdefault(". ".join(parts), []).append(", ".join(cell.labels))
+    reasons = [f"{'; '.join(cells)}: {reason}" for reason, cells in cells_of.items()]
     if not reasons:
         return ()
     all_of_them = Details("Reasons of the verdicts", (Bullets(tuple(reasons)),))
     if len(reasons) <= MAX_REASONS:
         return (Only(ALL - _LATEX, (all_of_them,)),)
-    told = f"The reasons of {len(reasons)} verdicts are in report.md and report.html."
+    told = "The reasons of the verdicts are in report.md and report.html."
     return Only(ON_PAGES, (all_of_them,)), Only(_TERMINAL, (Bullets((told,)),))
 
 

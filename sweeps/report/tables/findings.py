@@ -21,6 +21,8 @@ TARGET = 0.05
 """The difference, in percentage points, whose price in seeds is always stated."""
 
 ALPHA = 0.05
+MAX_NAMED = 8
+"""More cells than this are not all named in a sentence: the table has them."""
 
 Cells = Mapping[str, CellReport]
 
@@ -85,7 +87,7 @@ def table_summary(
         return f"{start}: the cells differ by more than seeds do{but}."
     if differing:
         return (
-            f"{start}: within noise as a whole, but {listed(differing)} differs from the baseline."
+            f"{start}: within noise as a whole, but {_named(differing)} differs from the baseline."
         )
     names = (*table.row_names, table.column_name) if is_grid else ("cell",)
     return f"{start}: no {' or '.join(names)} can be told from another here."
@@ -122,7 +124,7 @@ def _levels(cells: Cells) -> list[str]:
     if not judged:
         return []
     found = [
-        f"{'All' if len(names) == len(judged) > 1 else listed(names)} "
+        f"{'All' if len(names) == len(judged) > 1 else _named(names)} "
         f"{'are' if len(names) > 1 else 'is'} {KIND_WORDS[kind]}."
         for kind in Kind
         if (names := [name for name, level in judged.items() if level.kind is kind])
@@ -308,4 +310,11 @@ def _dead_maps(cells: Cells) -> list[str]:
     cell = max(found, key=lambda one: max(dead.share for dead in one.dead.values()))
     seed = max(cell.dead, key=lambda at: cell.dead[at].share)
     worst = f"{cell.reference} seed {seed}: {cell.dead[seed]}"
-    return [f"Maps died: {listed(parts)}; the most in {worst}."]
+    return [f"Maps died: {_named(parts)}; the most in {worst}."]
+
+
+def _named(items: Sequence[str]) -> str:
+    """Return items in words; of many the first, and how many more there are."""
+    if len(items) <= MAX_NAMED:
+        return listed(items)
+    return f"{', '.join(items[: MAX_NAMED - 1])} and {len(items) - MAX_NAMED + 1} more"

@@ -200,7 +200,7 @@ class Closing:
 
     cam_id: str
     settings: dict[str, float]
-    """Of the search's draws; the paper's setting has none."""
+    """Of the search's draws; the base has none."""
 
     @property
     def run_id(self) -> str:
@@ -211,7 +211,7 @@ class Closing:
     def name(self) -> str:
         """What is scored, for a person."""
         drawn = ", ".join(f"{key}={value:g}" for key, value in self.settings.items())
-        return "held-out score of " + (drawn or "the paper's setting")
+        return "held-out score of " + (drawn or "the base")
 
 
 class Closings(Source[Closing]):
@@ -338,14 +338,14 @@ class DrivenSearch(Subject):
         return [*trials, *sorted(self.history.held_out())]
 
     def show(self, console: Console) -> None:
-        """Print the trials, best first, under the paper's setting."""
-        print_search(console, self.search, self.history)
+        """Print the trials, best first, under the base."""
+        print_search(console, self.search, self.store)
 
     def report(self) -> list[str]:
         """Write the report, and attach it to the search's MLflow run."""
         from sweeps.report.search import write_search
 
-        page, tracker = write_search(self.search, self.history), self.tracker()
+        page, tracker = write_search(self.search, self.store), self.tracker()
         tracker.log_report(page.parent)
         return [*tracker.remarks("the report", "the same command"), f"report: {page}"]
 

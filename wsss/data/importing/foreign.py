@@ -139,8 +139,8 @@ class Pictures:
         found = exact[0] if exact else found
         if len(found) > 1:
             raise DataError(
-                f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; write the "
-                "picture's path below that folder"
+                f"{path}: {quoted(named)} may be {some(found)} in {self.folder}; name the "
+                "pictures' folder with --images, or write the picture's path below that folder"
             )
         return found[0] if found else None
 
