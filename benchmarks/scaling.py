@@ -35,8 +35,7 @@ from sweeps.report.live.progress import Board
 from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import Notices, run_missing
 from sweeps.run.resources import Resources
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
 from sweeps.track.sweep import SweepRuns

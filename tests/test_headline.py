@@ -130,7 +130,6 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
         "headline.tex",
         "headline.txt",
         "table.tex",
-        "headline.json",
         "gallery.png",
     }
     (line,) = [line for line in output.splitlines() if "checked archive" in line]

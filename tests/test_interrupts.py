@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.run.resources import Resources, running_ray
-from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
+from sweeps.run.stopping import Interrupts, as_ctrl_c, handled, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
 
 GOES_ON = """
 import sys, time
-from sweeps.run.signals import Interrupts
+from sweeps.run.stopping import Interrupts
 with Interrupts() as interrupts:
     print("ready", flush=True)
     while interrupts.requested is None:

@@ -23,8 +23,7 @@ from sweeps.report.write import as_text
 from sweeps.run import trainable
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.search import Draws
 from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from sweeps.run.signals import SIGNALS, handled
+from sweeps.run.stopping import SIGNALS, handled
 from wsss.program import Program
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from sweeps.run.join import check_address, check_cluster
 from sweeps.run.ray_here import prepare_machine, started
-from sweeps.run.signals import as_ctrl_c, handled, held_back
+from sweeps.run.stopping import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.printable import counted
 from wsss.training.execution import Execution, let_children_keep_memory

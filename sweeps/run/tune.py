@@ -17,46 +17,43 @@ from ray.tune.search import Searcher
 
 from sweeps.run.dispatch import Dispatch, Source, T
 from sweeps.run.resources import Resources
-from sweeps.store.store import Store
 
 
-@dataclass(frozen=True)
-class Round(Generic[T]):
+@dataclass
+class TuneRound(Generic[T]):
     """Targets that are run together, and what Tune runs for each."""
 
-    name: str
-    """Of Tune's own folder in the store, from which nothing is ever read again."""
     source: Source[T]
     trainable: Callable[..., None]
     """What runs in a process of its own, called with a target's `space`."""
     space: Callable[[T], dict[str, Any]]
     """What that process is told; small, as Tune copies it with every report."""
+    folder: Path
+    """Tune's own, from which nothing is ever read again."""
+    resources: Resources
 
-
-def run_trials(
-    each: Round[T], dispatch: Dispatch[T], store: Store, resources: Resources, at_once: int
-) -> None:
-    """Run a dispatch's targets, `at_once` at a time, until there are none or it says stop."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-    # It would name every attempt that broke off as a trial that failed.
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    targets = _Targets(dispatch, each.space)
-    tune.Tuner(
-        tune.with_resources(each.trainable, resources.of_a_trial()),
-        tune_config=tune.TuneConfig(
-            search_alg=targets,
-            num_samples=-1,  # as many as `targets` gives
-            max_concurrent_trials=at_once,
-            reuse_actors=resources.inline,
-        ),
-        run_config=tune.RunConfig(
-            name=each.name,
-            storage_path=str(store.root / "ray"),
-            callbacks=[_Events(dispatch, targets)],
-            stop=_Stopper(dispatch, targets),
-            verbose=0,
-        ),
-    ).fit()
+    def run(self, dispatch: Dispatch[T], at_once: int) -> None:
+        """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
+        # It would name every attempt that broke off as a trial that failed.
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        targets = _Targets(dispatch, self.space)
+        tune.Tuner(
+            tune.with_resources(self.trainable, self.resources.of_a_trial()),
+            tune_config=tune.TuneConfig(
+                search_alg=targets,
+                num_samples=-1,  # as many as `targets` gives
+                max_concurrent_trials=at_once,
+                reuse_actors=self.resources.inline,
+            ),
+            run_config=tune.RunConfig(
+                name=self.folder.name,
+                storage_path=str(self.folder.parent),
+                callbacks=[_Events(dispatch, targets)],
+                stop=_Stopper(dispatch, targets),
+                verbose=0,
+            ),
+        ).fit()
 
 
 class _NotKept:

@@ -359,7 +359,7 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
     ids = dataset.image_ids(split)
     shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
-    path = headline.folder(store) / "gallery.png"
+    path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [_column(chain) for chain in finished]
     draw_segmentation_gallery(
