@@ -124,7 +124,7 @@ def sweep_figures(
         save_sweep(store, sweep)
         resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
         with (
-            patch("sweeps.run.trainable.sweep_trial", short_trial(sweep, store, seconds)),
+            patch("sweeps.run.tune.sweep_trial", short_trial(sweep, store, seconds)),
             watched(sweep, store, track=track) as found,
             ProcessMeter() as process,
             profiled(profile),

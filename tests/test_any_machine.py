@@ -13,7 +13,7 @@ from machines import Machine, environment, stranger
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from sweeps.run.ray_here import MAX_BYTES, prepare_machine
+from sweeps.run.start_ray import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
 from wsss.errors import explained
 from wsss.paths import NO_HOME, PathError, cache_folder, expanded

@@ -11,9 +11,8 @@ import torch
 from sweeps.run import join
 from sweeps.run import resources as run
 from sweeps.run.driver import download_weights
-from sweeps.run.join import ClusterError, check_cluster, refusal
-from sweeps.run.ray_here import started
-from sweeps.run.resources import CapacityError, Resources
+from sweeps.run.resources import Resources
+from sweeps.run.start_ray import CapacityError, ClusterError, check_cluster, refusal, started
 from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone

@@ -26,9 +26,9 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.ray_here import started
 from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
+from sweeps.run.resources import HEAD_NODE, Resources, concurrency
+from sweeps.run.start_ray import CapacityError, started
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.tune import TuneRound
 from sweeps.store.store import Store

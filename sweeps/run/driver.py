@@ -22,8 +22,9 @@ from rich.text import Text
 
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round, Target
-from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.run.stopping import Interrupts, OrderlyEnd, held_back
+from sweeps.run.resources import Resources, concurrency
+from sweeps.run.start_ray import running_ray
+from sweeps.run.stopping import Interrupts, OrderlyEnd, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
@@ -316,7 +317,7 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console) -> En
     from sweeps.track.thread import TrackingThread
 
     say = _printer(console)
-    with TrackingThread(subject.tracker(), say) as thread:
+    with as_ctrl_c(), TrackingThread(subject.tracker(), say) as thread:
         try:
             with subject.watched(console) as listeners:
                 return run_missing(subject, resources, [*listeners, Notices(thread)], say)

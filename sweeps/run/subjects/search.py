@@ -282,8 +282,7 @@ class DrivenSearch(Subject):
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.trainable import closing_trial, drawn_trial
-        from sweeps.run.tune import TuneRound
+        from sweeps.run.tune import TuneRound, closing_trial, drawn_trial
 
         # Not a part of the space, which Tune copies for each trial.
         shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}

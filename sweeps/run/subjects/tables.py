@@ -111,8 +111,7 @@ class Tables(Subject):
         """Yield the missing trials, those of one training together."""
         from ray import tune
 
-        from sweeps.run.trainable import sweep_trial
-        from sweeps.run.tune import TuneRound
+        from sweeps.run.tune import TuneRound, sweep_trial
 
         trials = self.missing()
         for trial in trials:
