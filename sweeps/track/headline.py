@@ -91,8 +91,10 @@ class HeadlineRuns(Subject):
         return Summary(values)
 
     def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
-        folder = self.store.folder(f"predictions/{chain.prediction_id}")
-        metrics, failure = folder.result(), folder.failure()
+        rel = f"predictions/{chain.prediction_id}"
+        ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
+        failures = [self.store.folder(end).failure() for end in ends]
+        metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain_ids(chain)}
         links = {}
         if chain.labels is not None:

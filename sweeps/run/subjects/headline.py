@@ -56,17 +56,18 @@ class DrivenHeadline(Subject):
     ) -> None:
         super().__init__(store, f"headline/{headline.name}", f"headline {headline.name}")
         self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
-        chains, network = headline.chains, headline.chains[0].segmentation
-        self.networks = [chain.run.network for chain in chains if chain.labels]
+        self.chains = [Chain(config, targets(headline, config)) for config in headline.chains]
+        network = headline.chains[0].segmentation
+        self.networks = [chain.run.network for chain in headline.chains if chain.labels]
         self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
 
     def prepare(self, resources: Resources) -> list[str]:
         """Bring here what the report shows of finished chains."""
         self.store.pull_results()
-        missing, total = self.missing(), len(self.headline.chains)
-        for chain in self.headline.chains:
+        missing, total = self.missing(), len(self.chains)
+        for chain in self.chains:
             if chain not in missing:
-                bring_results(self.store, chain)
+                bring_results(self.store, chain.config)
         done = f"{total - len(missing)} of {counted(total, 'network')} done"
         return [f"{self.headline.choice}.", f"{self.title}: {done}, {len(missing)} to run"]
 
@@ -74,11 +75,10 @@ class DrivenHeadline(Subject):
         """Write the headline's description."""
         save_headline(self.store, self.headline)
 
-    def missing(self) -> list[ChainConfig]:
+    def missing(self) -> "list[Chain]":
         """Return the chains that have not come to their end, or whose files have been lost."""
         place = Place(self.store, self.headline.sweep.data)
-        chains = self.headline.chains
-        return [c for c in chains if not all(t.is_done(place) for t in targets(self.headline, c))]
+        return [chain for chain in self.chains if not chain.is_done(place)]
 
     def is_missing(self) -> bool:
         """Whether a chain is left to run."""
@@ -90,8 +90,7 @@ class DrivenHeadline(Subject):
 
     def rounds(self, resources: Resources) -> "Iterator[ChainRound]":
         """Yield the missing chains."""
-        sweep, missing = self.headline.sweep, self.missing()
-        chains = [Chain(config, targets(self.headline, config)) for config in missing]
+        sweep, chains = self.headline.sweep, self.missing()
         for chain in chains:
             chain.folder(self.store).clear_failure()
         place = Place(self.store, sweep.data, sweep.weights_file, resources.execution, self.conduct)
@@ -147,10 +146,9 @@ class DrivenHeadline(Subject):
     def failures(self) -> list[str]:
         """Return a line per chain that has failed, and what to do."""
         lines = []
-        for config in self.headline.chains:
-            folder = Chain(config, targets(self.headline, config)).folder(self.store)
-            if failure := folder.failure():
-                lines.append(f"failed: {config.name}: {failure['kind']}: {failure['message']}")
+        for chain in self.chains:
+            if failure := chain.folder(self.store).failure():
+                lines.append(f"failed: {chain.name}: {failure['kind']}: {failure['message']}")
         if self.is_missing():
             lines.append("not complete; give the same command again to try what failed")
         return lines
@@ -201,6 +199,10 @@ class Chain:
         """Return the folder of its end, which also says why it has failed."""
         return store.folder(self.targets[-1].rel)
 
+    def is_done(self, place: Place) -> bool:
+        """Whether it has come to its end, and no file has been lost since."""
+        return all(target.is_done(place) for target in self.targets)
+
 
 class Chains(Source[Chain]):
     """Chains as the driver's targets; none of them is stopped early."""
@@ -222,7 +224,7 @@ class Chains(Source[Chain]):
         self.store.pull_results()
         if failure := target.folder(self.store).failure():
             return Outcome("failed", f"{failure['kind']}: {failure['message']}")
-        if not all(stage.is_done(self.place) for stage in target.targets):
+        if not target.is_done(self.place):
             return Outcome("started")
         bring_results(self.store, target.config)
         return Outcome("done")
