@@ -148,12 +148,26 @@ def drive(subject: Subject, resources: Resources) -> int:
     """
     console = Console()
     say = _printer(console)
+    with as_ctrl_c():
+        try:
+            code = _drive(subject, resources, console, say)
+        except KeyboardInterrupt:
+            code = None
+    if code is None:
+        say("interrupted; the same command goes on from here:")
+        say(own_command())
+        return INTERRUPTED
+    return code
+
+
+def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int | None:
+    """Return the exit code; None if it was interrupted."""
     subject.store.check_writable()
     for line in subject.prepare(resources):
         say(line)
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
-        ending = _run_tracked(subject, resources, console)
+        ending = _run_tracked(subject, resources, console, say)
     else:
         subject.write_down()
     page = "" if was_missing else _tracked_page(subject)
@@ -169,9 +183,7 @@ def drive(subject: Subject, resources: Resources) -> int:
     subject.show(console)
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
-        say("interrupted; the same command goes on from here:")
-        say(own_command())
-        return INTERRUPTED
+        return None
     if not was_tracked:
         for line in subject.report():
             say(line)
@@ -312,12 +324,11 @@ class Notices:
         self.thread.notice(run_id, running=status == "running")
 
 
-def _run_tracked(subject: Subject, resources: Resources, console: Console) -> Ending:
+def _run_tracked(subject: Subject, resources: Resources, console: Console, say: Say) -> Ending:
     """Run what is missing, watched by a person and logged to MLflow meanwhile."""
     from sweeps.track.thread import TrackingThread
 
-    say = _printer(console)
-    with as_ctrl_c(), TrackingThread(subject.tracker(), say) as thread:
+    with TrackingThread(subject.tracker(), say) as thread:
         try:
             with subject.watched(console) as listeners:
                 return run_missing(subject, resources, [*listeners, Notices(thread)], say)
