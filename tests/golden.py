@@ -408,7 +408,7 @@ def keep_headline(golden: Golden) -> None:
     golden.run("sweeps", "headline", *words)
     golden.keep("store/headline.txt", golden.run("sweeps", "headline", *words))
     (headline,) = golden.store.folders("headline")
-    keep_report(golden, headline, "store/headline")
+    keep_report(golden, headline / "report", "store/headline")
     keep_trainings(golden, golden.store, "store")
     for stage in ("maps", "walks", "labels", "segmentations", "predictions"):
         for folder in golden.store.folders(stage):

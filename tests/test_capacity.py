@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sweeps.run.resources import (
     DRIVER_SHARE,
     HEAD_NODE,
-    CapacityError,
     Demand,
     Machine,
     Resources,
@@ -20,6 +19,7 @@ from sweeps.run.resources import (
     read_limits,
     trials_at_once,
 )
+from sweeps.run.start_ray import CapacityError
 from sweeps.store.store import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]

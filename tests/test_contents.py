@@ -126,7 +126,9 @@ def test_a_headline_is_listed_from_its_start_and_its_training_is_kept_for_it(
     assert (entry["done"], entry["total"], entry["best_miou"]) == (0, 2, None)
     columns = ("origin", "table", "quantity", "method", "percent")
     rows = (("measured here", "I", "mIoU", "CAM", 61.5), ("measured here", "I", "mIoU", "x", None))
-    (headline.folder(store) / "headline.csv").write_text(records_text(Records(columns, rows)))
+    report = headline.report_folder(store)
+    report.mkdir()
+    (report / "headline.csv").write_text(records_text(Records(columns, rows)))
     output = sweeps(store, "list").output
     assert re.search(r"1/2 +CAM +61\.50", output)
     assert sweeps(store, "rm", vi.name, "--results", "--yes").exit_code == 0

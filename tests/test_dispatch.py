@@ -7,8 +7,7 @@ import pytest
 from targets import Piece, Pieces
 
 from sweeps.run.dispatch import Dispatch, Record
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
 

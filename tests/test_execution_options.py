@@ -79,8 +79,8 @@ def test_each_command_refuses_a_wrong_micro_batch_before_anything_else(
     assert done.stderr.startswith("error: --micro-batch 'none': give the number of images")
 
 
-@pytest.mark.parametrize("name", ["run", "calibrate", "search"])
-def test_a_sweep_and_a_search_hand_them_to_their_driver(
+@pytest.mark.parametrize("name", ["run", "calibrate", "search", "headline"])
+def test_each_command_hands_them_to_the_driver(
     given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path, name: str
 ) -> None:
     calls = given("sweeps.run.driver.drive")
@@ -97,16 +97,6 @@ def test_a_probe_trains_as_the_sweep_would(
     sweeps_command("probe", drawn, tmp_path, *OPTIONS)
     ((_, _, resources, probe, _),) = calls
     assert resources.execution == probe.execution == Execution(2, 4, 1.5)
-
-
-def test_a_headline_hands_them_to_its_stages(
-    given: Callable[[str], list[Any]], drawn: Path, tmp_path: Path
-) -> None:
-    calls = given("sweeps.run.subjects.headline.run_headline")
-    sweeps_command("headline", drawn, tmp_path, *OPTIONS, "--gpus", "0.5")
-    resources = calls[0][4]
-    assert resources.execution == Execution(2, 4, 1.5, gpu_share=0.5)
-    assert resources.num_workers == 1
 
 
 def test_a_submitted_sweep_gets_the_words_that_were_given(

@@ -10,8 +10,7 @@ import pytest
 from finished import fill, finished_sweep
 
 from sweeps.run.faults import Break, Decision, decide
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,
@@ -190,8 +189,8 @@ def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_e
     tmp_path: Path, progress: tuple[int, int | None]
 ) -> None:
     store, said, interrupts = Store(tmp_path), list[str](), Interrupts()
-    at_work = {"a": "cam-a", "b": "cam-b"}
-    folders = [store.cam(cam_id).checkpoints for cam_id in at_work.values()]
+    at_work = {"a": "cams/a", "b": "cams/b"}
+    folders = [store.folder(rel).checkpoints for rel in at_work.values()]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / checkpoint_name(1)).touch()
@@ -216,10 +215,10 @@ def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_els
     store, interrupts = Store(tmp_path), Interrupts()
     end = OrderlyEnd(store, interrupts, None, lambda line: None)
     interrupts.requested = "SIGTERM"
-    assert not end.is_due({"a": "cam-a", "b": "cam-b", "c": "cam-c"}, {"c": 3.0})
-    store.cam("cam-b").finish({"epochs": 4})
-    assert not end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 4.0})
-    assert end.is_due({"b": "cam-b", "c": "cam-c"}, {"c": 5.0})
+    assert not end.is_due({"a": "cams/a", "b": "cams/b", "c": "cams/c"}, {"c": 3.0})
+    store.cam("b").finish({"epochs": 4})
+    assert not end.is_due({"b": "cams/b", "c": "cams/c"}, {"c": 4.0})
+    assert end.is_due({"b": "cams/b", "c": "cams/c"}, {"c": 5.0})
 
 
 def test_a_half_trained_network_of_other_packages_needs_a_persons_word(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -69,14 +70,9 @@ def run(command: list[str]) -> Result:
     return CliRunner(env={"MLFLOW_TRACKING_URI": None, "COLUMNS": "160"}).invoke(app, command[3:])
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Kill a headline while DeepLab trains on plain CAMs, then give the same command again."""
-    data = draw_voc(
-        tmp_path_factory.mktemp("data") / "pictures", num_train=10, num_extra=6, num_val=3
-    )
-    store = tmp_path_factory.mktemp("headline")
-    command = [*words(data, store, "none", "masks"), "--export", "train"]
+def broken_off(command: list[str], line_with: str, how: signal.Signals) -> tuple[int, str]:
+    """Send a signal to a command once it has printed such a line; return exit code and output."""
+    output = ""
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -88,11 +84,48 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "train DeepLab" in line:
-                break
-        os.killpg(process.pid, signal.SIGKILL)
+            if line_with in line and line_with not in output:
+                os.killpg(process.pid, how)
+            output += line
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Give the same command three times: Ctrl-C ends it, it is killed, it comes to its end.
+
+    The one after the CAMs are trained, the other while DeepLab trains on plain CAMs.
+    """
+    data = draw_voc(
+        tmp_path_factory.mktemp("data") / "pictures", num_train=10, num_extra=6, num_val=3
+    )
+    store = tmp_path_factory.mktemp("headline")
+    command = [*words(data, store, "none", "masks"), "--export", "train"]
+    interrupted = broken_off(command, "train CAM", signal.SIGINT)
+    statuses = {run.status for run in mlflow_runs(store / "mlflow.db")}
+    broken_off(command, "train DeepLab", signal.SIGKILL)
     kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz") if "maps" in p.parts}
-    return {"data": data, "store": store, "command": command, "kept": kept, "again": run(command)}
+    return {
+        "data": data,
+        "store": store,
+        "command": command,
+        "interrupted": interrupted,
+        "statuses": statuses,
+        "kept": kept,
+        "again": run(command),
+    }
+
+
+def test_ctrl_c_ends_a_headline_in_order_and_names_the_command_that_goes_on(
+    killed: dict[str, Any],
+) -> None:
+    code, output = killed["interrupted"]
+    assert code == 130
+    assert "SIGINT: starting no more trials" in output
+    printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
+    assert shlex.split(printed)[3:] == killed["command"][3:]
+    assert "infer CAMs" not in output
+    assert killed["statuses"] == {"KILLED"}
 
 
 def test_a_killed_headline_goes_on_where_it_was(killed: dict[str, Any]) -> None:
@@ -130,7 +163,6 @@ def test_the_report_and_the_archive_are_where_the_command_says(killed: dict[str,
         "headline.tex",
         "headline.txt",
         "table.tex",
-        "headline.json",
         "gallery.png",
     }
     (line,) = [line for line in output.splitlines() if "checked archive" in line]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.run.resources import Resources, running_ray
-from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
+from sweeps.run.resources import Resources
+from sweeps.run.start_ray import running_ray
+from sweeps.run.stopping import Interrupts, as_ctrl_c, handled, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def while_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch, done: list[str]) 
         press_ctrl_c()
         done.append(step)
 
-    monkeypatch.setattr("sweeps.run.resources.start_ray", lambda resources: slowly("started"))
+    monkeypatch.setattr("sweeps.run.start_ray.start_ray", lambda resources: slowly("started"))
     monkeypatch.setattr("ray.shutdown", lambda: slowly("ended"))
     with running_ray(Resources()):
         done.append("work")
@@ -119,7 +120,7 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
 
 GOES_ON = """
 import sys, time
-from sweeps.run.signals import Interrupts
+from sweeps.run.stopping import Interrupts
 with Interrupts() as interrupts:
     print("ready", flush=True)
     while interrupts.requested is None:

@@ -7,8 +7,7 @@ from finished import finished_sweep
 
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch, Record
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.tables import MissingTrials, Training
 from sweeps.store.failures import note_of, write_failure, write_note
 from sweeps.store.store import Store, write_json

@@ -20,11 +20,10 @@ from sweeps.report.live.progress import Board
 from sweeps.report.search import render_search
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
-from sweeps.run import trainable
+from sweeps.run import tune as trials
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.search import Draws
 from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place
@@ -182,10 +181,10 @@ def test_a_searchs_trial_carries_its_warning_with_its_epochs_until_it_ends(
     stuck: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(trainable.tune, "report", told.append)
+    monkeypatch.setattr(trials.tune, "report", told.append)
     place = Place(Store(tmp_path), drawn, conduct=Conduct(limits=PriorLimits(5, 9)))
     search: Any = SimpleNamespace(config=lambda settings: stuck, objective="best")
-    trainable.drawn_trial({"settings": {}}, search, place, 1.0)
+    trials.drawn_trial({"settings": {}}, search, place, 1.0)
     assert [record["epoch"] for record in told] == [1, 2, 3]
     assert [record.get("warned_at") for record in told] == [None, 5, None]
     assert (told[-1]["objective"], told[-1]["failed"]) == (0, "not learning")
@@ -197,9 +196,9 @@ def test_a_searchs_trial_that_diverges_is_worth_nothing_and_no_error(
     wild: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(trainable.tune, "report", told.append)
+    monkeypatch.setattr(trials.tune, "report", told.append)
     search: Any = SimpleNamespace(config=lambda settings: wild, objective="best")
-    trainable.drawn_trial({"settings": {}}, search, Place(Store(tmp_path), drawn), 1.0)
+    trials.drawn_trial({"settings": {}}, search, Place(Store(tmp_path), drawn), 1.0)
     (record,) = told
     assert (record["epoch"], record["objective"], record["failed"]) == (1, 0, DIVERGED)
     assert "lower train.lr" in record["message"]

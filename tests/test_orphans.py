@@ -16,7 +16,7 @@ import torch
 from sweeps.run import ray_train
 from sweeps.run.ray_train import end_with_raylet
 from sweeps.run.resources import Resources
-from sweeps.run.trainable import closing_trial, sweep_trial
+from sweeps.run.tune import closing_trial, sweep_trial
 from sweeps.stages import trial
 from sweeps.stages.stage import Place
 from sweeps.store.store import Store

@@ -301,6 +301,7 @@ def test_the_command_leaves_report_archive_and_network_in_the_bucket_for_any_mac
     assert not [key for key in there if key.startswith("leases/")]
     assert "100 %" not in headline(drawn, tmp_path / "second")
     one, other = (
-        next((tmp_path / name / "headline").glob("*/headline.csv")) for name in ("first", "second")
+        next((tmp_path / name / "headline").glob("*/report/headline.csv"))
+        for name in ("first", "second")
     )
     assert one.read_text() == other.read_text()

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.run import join
-from sweeps.run import resources as run
+from sweeps.run import start_ray as run
 from sweeps.run.driver import download_weights
-from sweeps.run.join import ClusterError, check_cluster, refusal
-from sweeps.run.ray_here import started
-from sweeps.run.resources import CapacityError, Resources
+from sweeps.run.resources import Resources
+from sweeps.run.start_ray import CapacityError, ClusterError, check_cluster, refusal, started
 from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone
@@ -132,7 +130,7 @@ def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(join, "JOIN_LIMIT_S", 3.0)
+    monkeypatch.setattr(run, "JOIN_LIMIT_S", 3.0)
     begun = time.monotonic()
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,

@@ -13,6 +13,7 @@ from sweeps.plan.headline import Headline, load_headline, make_chains, save_head
 from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
@@ -346,10 +347,16 @@ def predicted(store: Store, chain: ChainConfig, labels: float | None) -> Path:
     return path.parent
 
 
-def test_a_network_waits_for_its_figures_and_then_has_all_of_them(store: Store) -> None:
+def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(store: Store) -> None:
     headline = planned("crf", "masks")
     runs, (crf, masks) = HeadlineRuns(store, headline), headline.chains
     assert [view.started for view in views(runs).values()] == [False, False]
+    (view,) = runs.children([crf.prediction_id], {crf.prediction_id})
+    assert (view.started, view.status, view.outcome) == (True, "RUNNING", None)
+    write_failure(ChainFolders(store.root, crf).predictions, "diverged", "too fast", "")
+    view = views(runs)[crf.prediction_id]
+    assert (view.started, view.status) == (True, "FAILED")
+    assert view.current_tags["wsss.failure"] == "diverged: too fast"
     folder = predicted(store, crf, 45.0)
     view = views(runs)[crf.prediction_id]
     assert (view.status, view.name) == ("FINISHED", "CAM + dense CRF -> DeepLabv2")

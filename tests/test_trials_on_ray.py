@@ -26,12 +26,11 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.ray_here import started
 from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import HEAD_NODE, CapacityError, Resources, concurrency
-from sweeps.run.signals import Interrupts
-from sweeps.run.stopping import OrderlyEnd
-from sweeps.run.tune import Round, run_trials
+from sweeps.run.resources import HEAD_NODE, Resources, concurrency
+from sweeps.run.start_ray import CapacityError, started
+from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.tune import TuneRound
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
@@ -111,10 +110,13 @@ def run(resources: Resources, folder: Path, num_trials: int, shut: Any) -> int:
         reason=lambda: "enough" if shut() else None, is_due=lambda at_work, epochs: False
     )
     dispatch = Dispatch[Piece](source, [], end, print)
-    each = Round[Piece](
-        "pairs", source, hold_two_gpus, lambda piece: {"number": piece.run_id, "folder": str(spans)}
-    )
-    run_trials(each, dispatch, Store(folder), resources, concurrency(resources))
+    TuneRound[Piece](
+        source,
+        hold_two_gpus,
+        lambda piece: {"number": piece.run_id, "folder": str(spans)},
+        folder / "ray/pairs",
+        resources,
+    ).run(dispatch, concurrency(resources))
     assert not dispatch.breaks
     return num_trials - len(source.waiting)
 
@@ -191,10 +193,13 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     source = Pieces(tmp_path, [f"{number}" for number in numbers])
     dispatch = Dispatch[Piece](source, [], OrderlyEnd(store, Interrupts(), None, print), print)
     space = {"folder": str(tmp_path), "gpus": resources.gpus, "at_once": len(numbers)}
-    each = Round[Piece](
-        "trials", source, trial_of_one_worker, lambda piece: {"number": piece.run_id, **space}
-    )
-    run_trials(each, dispatch, store, resources, len(numbers))
+    TuneRound[Piece](
+        source,
+        trial_of_one_worker,
+        lambda piece: {"number": piece.run_id, **space},
+        tmp_path / "ray/trials",
+        resources,
+    ).run(dispatch, len(numbers))
     assert not dispatch.breaks
     workers, drivers = (
         [json.loads((tmp_path / f"{kind}{number}.json").read_text()) for number in numbers]

@@ -368,7 +368,8 @@ def _check_files(files: Files) -> "list[Check]":
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.resources import Resources, running_ray
+    from sweeps.run.resources import Resources
+    from sweeps.run.start_ray import running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
     with running_ray(Resources(address)):

@@ -28,16 +28,10 @@ from sweeps.cli.options import (
     say_idle,
 )
 from wsss.errors import explained
-from wsss.printable import own_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sweeps.plan.headline import Headline
     from sweeps.plan.sweep import Sweep
-    from sweeps.run.resources import Resources
-    from sweeps.stages.stage import Conduct
-    from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
@@ -123,8 +117,10 @@ def headline(
     from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
+    from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
     from sweeps.run.resources import Resources
+    from sweeps.run.subjects.headline import DrivenHeadline
     from sweeps.stages.stage import Conduct
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
@@ -188,95 +184,10 @@ def headline(
         )
         _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
         _check_trainings(planned)
-        results.check_writable()
         conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
-        started = Started(results, f"headline/{planned.name}")
-        code = then_notify(
-            notify,
-            started,
-            lambda: _work(planned, results, resources, conduct, label_workers=label_workers),
-        )
-        raise typer.Exit(code)
-
-
-def _work(
-    planned: "Headline",
-    results: "Store",
-    resources: "Resources",
-    conduct: "Conduct",
-    *,
-    label_workers: int,
-) -> int:
-    """Run what is missing, export, write the report and show it; return the exit code."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from sweeps.report.formats.terminal import print_document
-    from sweeps.report.formats.write import write_document
-    from sweeps.report.headline.build import build_headline_report
-    from sweeps.report.headline.document import headline_document
-    from sweeps.run.driver import driving
-    from sweeps.run.signals import as_ctrl_c, held_back
-    from sweeps.run.subjects.headline import run_headline
-    from sweeps.track.headline import HeadlineRuns
-    from sweeps.track.tracker import Tracker
-
-    console = Console()
-    tracker = Tracker(results, HeadlineRuns(results, planned))
-    console.print(Text(f"{planned.choice}."))
-    try:
-        with driving(results, "headline", "a headline", "wait for it or end it"), as_ctrl_c():
-            try:
-                run_headline(
-                    planned,
-                    results,
-                    console,
-                    tracker,
-                    resources,
-                    conduct,
-                    label_workers=label_workers,
-                )
-                _say_exports(planned, results, console)
-                report = headline_document(build_headline_report(planned, results))
-                folder = planned.folder(results)
-                written = write_document(report, folder, "headline")
-                results.push_folder(folder)
-                print_document(console, report)
-                logged = tracker.sync() and tracker.finish(status="FINISHED")
-            except BaseException:
-                with held_back():
-                    tracker.abandon()
-                raise
-    except KeyboardInterrupt:
-        console.print(Text("interrupted; the same command goes on from here:"))
-        console.print(Text(own_command()), soft_wrap=True)
-        return 130
-    if logged and tracker.log_report(folder):
-        console.print(Text(f"MLflow: {tracker.page}"), soft_wrap=True)
-    for line in tracker.remarks("all of it", "the same command"):
-        console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"report: {written[0]}"), soft_wrap=True)
-    return 0
-
-
-def _say_exports(planned: "Headline", results: "Store", console: "Console") -> None:
-    """Say where the archives are."""
-    from rich.text import Text
-
-    from sweeps.stages.export import export_of, read_export
-
-    for chain in planned.exported:
-        assert planned.export is not None
-        results.folder(export_of(chain, planned.export).rel).pull()
-        export = read_export(results, chain, planned.export)
-        assert export is not None
-        console.print(
-            Text(
-                f"{chain.name}: {export.num_images} predictions of {export.split} in the checked "
-                f"archive {export.tar}"
-            ),
-            soft_wrap=True,
-        )
+        subject = DrivenHeadline(planned, results, conduct, label_workers)
+        started = Started(results, subject.path)
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
 
 
 def _export_sources(

@@ -78,13 +78,12 @@ def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]
     """
     from filelock import Timeout
 
-    from sweeps.plan.contents import driver_folder, plan_removal
+    from sweeps.plan.contents import plan_removal
     from sweeps.run.driver import driving
 
     removal, busy = plan_removal(store, name, results=with_results), []
     entry = removal.entry
-    folder = driver_folder(entry.kind, name)
-    with driving(store, folder, entry.title, "wait for its end or end it, then remove it"):
+    with driving(store, entry.path, entry.title, "wait for its end or end it, then remove it"):
         for rel in removal.results:
             with ExitStack() as stack:
                 try:

@@ -68,11 +68,6 @@ class Entry:
         return f"{ROOMS[self.kind]}/{self.name}"
 
 
-def driver_folder(kind: Kind, name: str) -> str:
-    """Return the folder of the store that its driver holds; all headlines have one driver."""
-    return ROOMS[kind] if kind == "headline" else f"{ROOMS[kind]}/{name}"
-
-
 def read_entries(store: Store) -> list[Entry]:
     """Return everything in a store that was started by name, the newest first."""
     metrics, entries = read_metrics(store), []
@@ -139,7 +134,7 @@ def _of_search(path: Path) -> dict[str, Any]:
 def _of_headline(store: Store, path: Path) -> dict[str, Any]:
     headline = load_headline(store, path.parent.name)
     preset, recipe = preset_and_recipe(headline.sweep.preset)
-    mious = _reported_mious(path.with_name("headline.csv"))
+    mious = _reported_mious(headline.report_folder(store) / "headline.csv")
     best = max(mious, key=mious.__getitem__, default="")
     return {
         "tables": (headline.cell,),

@@ -48,8 +48,12 @@ class Headline:
         return f"{cell}-{self.sweep.preset}-{self.sweep.base.data.name}-{digest}"
 
     def folder(self, store: Store) -> Path:
-        """Return where its description and its report lie."""
+        """Return where its description lies."""
         return store.root / "headline" / self.name
+
+    def report_folder(self, store: Store) -> Path:
+        """Return where its report lies."""
+        return self.folder(store) / "report"
 
     @property
     def exported(self) -> tuple[ChainConfig, ...]:

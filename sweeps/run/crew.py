@@ -1,22 +1,26 @@
 """Who works on stages on a Ray cluster: images in tasks, trainings in one or by Ray Train."""
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayTaskError
+from ray.util.queue import Empty, Queue
 
 from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import Resources
+from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt
+from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, go_on
 from sweeps.stages.train_cam import TrainCam
+from wsss.errors import ForeseenError
 from wsss.training.process import Process, pick_device
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+
+POLL_SECONDS = 1.0
+"""Between two signs that a task is still at work."""
 
 MIN_SHARD = 8
 """Images of a task at least, as each loads its network anew."""
@@ -51,32 +55,40 @@ def map_shards(
     first error ends the map and is raised here; tasks that still wait or run are cancelled.
     """
     task = _streaming(function, needs)
-    pending = [task.remote(item, shard) for shard in split_shards(image_ids, _num_slots(needs))]
+    shards = split_shards(image_ids, _num_slots(needs))
+    for image_id in _answers([task.remote(item, shard) for shard in shards]):
+        if image_id is not None:
+            yield image_id
+
+
+def _answers(streams: list[Any]) -> Iterator[Any]:
+    """Yield what these tasks yield, as it comes; None after each second in which nothing did.
+
+    Raises the first error of a task as what it is; the tasks that still run are cancelled.
+    """
+    pending = list(streams)
     try:
         while pending:
-            (ready,), _ = ray.wait(pending, num_returns=1)
+            ready, _ = ray.wait(pending, timeout=POLL_SECONDS)
+            if not ready:
+                yield None
+                continue
             try:
-                yield ray.get(next(ready))
+                yield _answer(next(ready[0]))
             except StopIteration:
-                pending.remove(ready)
+                pending.remove(ready[0])
     finally:
         for stream in pending:
             ray.cancel(stream)
 
 
-def run_remotely(
-    function: Callable[[Item], Iterator[Answer]], item: Item, needs: TaskNeeds
-) -> Iterator[Answer]:
-    """Yield what function(item) yields in one Ray task; its error is raised here."""
-    stream = _streaming(function, needs).remote(item)
-    finished = False
+def _answer(reference: Any) -> Any:
     try:
-        for reference in stream:
-            yield ray.get(reference)
-        finished = True
-    finally:
-        if not finished:
-            ray.cancel(stream)
+        return ray.get(reference)
+    except RayTaskError as error:  # whose message is the whole traceback
+        of_workers = getattr(error.cause, "worker_failures", {}).values()  # those of Ray Train
+        foreseen = (each for each in of_workers if isinstance(each, ForeseenError))
+        raise next(foreseen, error.cause) from error
 
 
 def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:
@@ -92,9 +104,6 @@ def _num_slots(needs: TaskNeeds) -> int:
     return max(1, int(slots))
 
 
-POLL_SECONDS = 1.0
-
-
 @dataclass(frozen=True)
 class _Sent:
     """A stage, as it travels to a worker."""
@@ -105,7 +114,7 @@ class _Sent:
 
     def on(self, process: Process) -> Place:
         """Return the place as it is there."""
-        return replace(self.place, crew=Here(), rank=process)
+        return replace(self.place, rank=process)
 
     def alone(self) -> Place:
         """Return the place as it is in a task."""
@@ -124,19 +133,27 @@ class Cluster:
     def work(self, stage: Stage, place: Place) -> Iterator[Record]:
         """Do a stage: images in shards, networks on `num_workers` Ray Train workers.
 
-        Without workers a training is one task, and so is always what is small.
+        Without workers a training is one task, and so is always what is small. Where nothing is new
+        for a second, the last progress is yielded again.
         """
         if isinstance(stage, PerImage):
-            return attempt(stage, place)
-        sent = _Sent(stage, place, self.resources.cpus)
+            yield from attempt(stage, place)
+            return
+        sent, progress = self._sent(stage, place), 0.0
         if isinstance(stage, TrainCam | TrainDeepLab) and not self.resources.inline:
-            return self._fit(sent)
-        return run_remotely(_attempt, sent, self._needs(stage))
+            records = self._fit(sent)
+        else:
+            records = _answers([_streaming(_attempt, self._needs(stage)).remote(sent)])
+        for record in records:
+            progress = record.progress if record else progress
+            yield record or Record(stage, progress)
 
     def images(self, stage: PerImage, place: Place, image_ids: list[str]) -> Iterator[str]:
         """Do the images in shards, a Ray task each."""
-        sent = _Sent(stage, place, self.resources.cpus)
-        return map_shards(_do_images, sent, image_ids, self._needs(stage))
+        return map_shards(_do_images, self._sent(stage, place), image_ids, self._needs(stage))
+
+    def _sent(self, stage: Stage, place: Place) -> _Sent:
+        return _Sent(stage, replace(place, crew=Here(), at_rest=go_on), self.resources.cpus)
 
     def _needs(self, stage: Stage) -> TaskNeeds:
         """Labels are written on CPUs, unless PAMR refines them."""
@@ -145,56 +162,56 @@ class Cluster:
         )
         return TaskNeeds(self.resources.cpus, 0.0 if on_cpu else self.resources.gpus)
 
-    def _fit(self, sent: _Sent) -> Iterator[Record]:
-        """Run Ray Train in a thread, and yield the progress that its callback sends.
+    def _fit(self, sent: _Sent) -> Iterator[Record | None]:
+        """Run Ray Train in a task, as `fit` blocks; yield as `_answers` does.
 
-        `fit` blocks, and outside of a Tune trial nobody else takes what the workers report.
+        Outside of a Tune trial only Ray Train's own callbacks, in a process of Ray's, are told what
+        the workers report: hence the queue.
         """
-        from ray.util.queue import Empty, Queue
-
-        progress = Queue(actor_options={"num_cpus": 0})
-        failure: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                fit(
-                    _train_rank,
-                    sent,
-                    Workers(self.resources.num_workers, self.resources.gpus, self.resources.cpus),
-                    name=sent.stage.id(),
-                    storage=sent.place.store.root / "ray_train",
-                    callbacks=[_progress_callback(progress)],
-                )
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while thread.is_alive() or not progress.empty():
-            try:
-                yield Record(sent.stage, progress.get(timeout=POLL_SECONDS))
-            except Empty:
-                continue
-        thread.join()
-        progress.shutdown()
-        if failure:
-            raise failure[0]
+        reports, where = Queue(actor_options={"num_cpus": 0}), {HEAD_NODE: DRIVER_SHARE}
+        task = ray.remote(num_cpus=0, max_retries=0, resources=where)(_fit)
+        training = task.remote(sent, self.resources, reports)
+        is_over = False
+        try:
+            while not is_over:
+                is_over = bool(ray.wait([training], timeout=0)[0])
+                try:
+                    while True:
+                        yield Record(sent.stage, **reports.get(timeout=POLL_SECONDS))
+                except Empty:
+                    yield None
+            _answer(training)
+        finally:
+            ray.cancel(training)
+            reports.shutdown()
 
 
-def _progress_callback(progress: Any) -> Any:
-    """Return a Ray Train callback that sends rank 0's progress to a queue."""
+def _fit(sent: _Sent, resources: Resources, reports: Queue) -> None:
+    fit(
+        _train_rank,
+        sent,
+        Workers(resources.num_workers, resources.gpus, resources.cpus),
+        name=sent.stage.id(),
+        storage=sent.place.store.root / "ray_train",
+        callbacks=[_sender(reports)],
+    )
+
+
+def _sender(reports: Queue) -> Any:
+    """Return a Ray Train callback that puts what rank 0 reports into a queue."""
     from ray.train import UserCallback
 
     class Sender(UserCallback):  # type: ignore[misc]  # ray is untyped
         def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-            progress.put(float(metrics[0]["progress"]))
+            numbers = {key: float(value) for key, value in metrics[0].items()}
+            reports.put({"progress": numbers.pop("progress"), "numbers": numbers})
 
     return Sender()
 
 
 def _train_rank(sent: _Sent, process: Process) -> Iterator[dict[str, float]]:
     for record in attempt(sent.stage, sent.on(process)):
-        yield {"progress": record.progress}
+        yield {"progress": record.progress, **record.numbers}
 
 
 def _attempt(sent: _Sent) -> Iterator[Record]:

@@ -1,9 +1,10 @@
 """Hands out what is to be done, hears what becomes of it, and decides what follows; without Ray.
 
-A `Source` says what is to be done: the missing trials of a table, the points that a search draws.
-A `Dispatch` gives its targets to Tune, one attempt after the other, listens, and acts on what
-`faults.decide` says. A target whose attempt broke off is handed out again: for Tune, each attempt
-is a trial of its own, so no attempt is made only to end it.
+A `Source` says what is to be done: the missing trials of a table, the points that a search draws,
+the chains of a headline. A `Dispatch` hands out its targets, to Tune or to a plain loop, one
+attempt after the other, listens, and acts on what `faults.decide` says. A target whose attempt
+broke off is handed out again: for Tune, each attempt is a trial of its own, so no attempt is made
+only to end it.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +34,7 @@ Record = dict[str, Any]
 
 
 class Target(Protocol):
-    """A piece of work: a trial of a table or of a search."""
+    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
 
     @property
     def run_id(self) -> str:
@@ -41,7 +42,7 @@ class Target(Protocol):
 
     @property
     def cam_id(self) -> str:
-        """The training which it trains or waits for."""
+        """Id of its CAM training."""
 
     @property
     def name(self) -> str:
@@ -94,6 +95,10 @@ class Source(ABC, Generic[T]):
         """Return what listeners are told of a target; by itself, just this."""
         yield Event(target, status, record)
 
+    def training(self, target: T) -> str:
+        """Return the path in the store of what it trains or waits for."""
+        return f"cams/{target.cam_id}"
+
     @abstractmethod
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
@@ -109,6 +114,17 @@ class Source(ABC, Generic[T]):
     @abstractmethod
     def gave_up(self, target: T, broke: Break) -> None:
         """Keep that it failed for good."""
+
+
+class Round(Protocol[T]):
+    """Targets that are run together, and how."""
+
+    @property
+    def source(self) -> Source[T]:
+        """What is run."""
+
+    def run(self, dispatch: "Dispatch[T]", at_once: int) -> None:
+        """Run what is handed out, so many at a time, until there is nothing or it is to stop."""
 
 
 class CommonError(NamedTuple):
@@ -149,7 +165,7 @@ class Dispatch(Generic[T]):
 
     def next(self) -> T | None:
         """Return the next target; None if none may start now. With none `out`, all is over."""
-        if self.end.reason() is not None:
+        if self.common_error is not None or self.end.reason() is not None:
             return None
         target = self.again.pop(0) if self.again else self.source.next()
         if target is not None:
@@ -162,7 +178,7 @@ class Dispatch(Generic[T]):
             return True
         if self.end.reason() is None:
             return False
-        at_work = {run_id: self.out[run_id].cam_id for run_id in self.running}
+        at_work = {run_id: self.source.training(self.out[run_id]) for run_id in self.running}
         epochs = {run_id: record.get("epoch", 0.0) for run_id, record in self.last.items()}
         return self.end.is_due(at_work, epochs)
 
@@ -192,10 +208,15 @@ class Dispatch(Generic[T]):
 
         words: what Ray says of it, in a line; its own note of an error says it better.
         """
-        if (target := self.out.pop(run_id, None)) is None:
-            return  # told before
-        self.running.discard(run_id)
-        broke = self._why(target, words, details, lost_node=lost_node)
+        if (target := self.out.pop(run_id, None)) is not None:  # else told before
+            self._decide(target, self._why(target, words, details, lost_node=lost_node))
+
+    def raised(self, run_id: str, note: ErrorNote) -> None:
+        """The attempt at a target has met an error in this process."""
+        self._decide(self.out.pop(run_id), Break(run_id, "error", str(note), note))
+
+    def _decide(self, target: T, broke: Break) -> None:
+        self.running.discard(target.run_id)
         self.note_end(self.source.at_work(target).run_id, LEDGER_REASONS[broke.cause])
         if self.common_error is not None:  # all are being ended
             return
@@ -228,6 +249,7 @@ class Dispatch(Generic[T]):
 
     def _stop_all_for(self, target: T, note: ErrorNote) -> None:
         path = self.source.folder(target) / "traceback.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(note.traceback, encoding="utf-8")
         self.common_error = CommonError(note, path)
 

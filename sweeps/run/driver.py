@@ -1,6 +1,6 @@
-"""Drives the tables of a sweep, or a search, from the command line: one start, one end.
+"""Drives the tables of a sweep, a search, or a headline, from the command line: one start, one end.
 
-Both are a `Subject`. What they share is here: the one driver at a time, Ray, what is watched and
+Each is a `Subject`. What they share is here: the one driver at a time, Ray, what is watched and
 tracked meanwhile, the ways in which all may end, and the command that goes on. Ray and MLflow are
 imported only when something is missing.
 """
@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Target
-from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.run.signals import Interrupts, held_back
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round, Target
+from sweeps.run.resources import Resources, concurrency
+from sweeps.run.start_ray import running_ray
+from sweeps.run.stopping import Interrupts, OrderlyEnd, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
@@ -32,8 +32,7 @@ from wsss.config import NetworkConfig
 from wsss.printable import command, counted, own_command
 from wsss.weights import NAMES
 
-if TYPE_CHECKING:  # those load Ray, or boto3
-    from sweeps.run.tune import Round
+if TYPE_CHECKING:  # those load MLflow, or boto3
     from sweeps.store.lease import Lease
     from sweeps.store.local_lock import LocalLock
     from sweeps.track.thread import TrackingThread
@@ -99,9 +98,13 @@ class Subject(ABC):
         """
         return []
 
+    def needs_ray(self, resources: Resources) -> bool:
+        """Whether Ray does the work, and not this process."""
+        return True
+
     @abstractmethod
-    def rounds(self, resources: Resources) -> "Iterator[Round[Any]]":
-        """Yield what is to run, one round after the other; Ray is running by now."""
+    def rounds(self, resources: Resources) -> Iterator[Round[Any]]:
+        """Yield what is to run, one round after the other; Ray is running by now, if needed."""
 
     @abstractmethod
     def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
@@ -123,9 +126,12 @@ class Subject(ABC):
         """Return, once the budget is spent, some words and the command with a larger one."""
         return []
 
+    @abstractmethod
     def report(self) -> list[str]:
-        """Write a report of what came out, and say where; not asked for after an interruption."""
-        return []
+        """Write a report of what came out, attach it to the MLflow run, and say where it is.
+
+        Not asked for after an interruption, nor where MLflow knows all results already.
+        """
 
     @abstractmethod
     def failures(self) -> list[str]:
@@ -142,16 +148,31 @@ def drive(subject: Subject, resources: Resources) -> int:
     """
     console = Console()
     say = _printer(console)
+    with as_ctrl_c():
+        try:
+            code = _drive(subject, resources, console, say)
+        except KeyboardInterrupt:
+            code = None
+    if code is None:
+        say("interrupted; the same command goes on from here:")
+        say(own_command())
+        return INTERRUPTED
+    return code
+
+
+def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -> int | None:
+    """Return the exit code; None if it was interrupted."""
     subject.store.check_writable()
     for line in subject.prepare(resources):
         say(line)
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
-        ending = _run_tracked(subject, resources, console)
+        ending = _run_tracked(subject, resources, console, say)
     else:
         subject.write_down()
     page = "" if was_missing else _tracked_page(subject)
-    if not page:
+    was_tracked = bool(page)
+    if not was_tracked:
         with held_back():  # else a run would seem to be running for ever
             page = _track(subject, say)
     _say_common_error(ending, say)
@@ -162,10 +183,8 @@ def drive(subject: Subject, resources: Resources) -> int:
     subject.show(console)
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
-        say("interrupted; the same command goes on from here:")
-        say(own_command())
-        return INTERRUPTED
-    if was_missing:
+        return None
+    if not was_tracked:
         for line in subject.report():
             say(line)
         subject.store.push_folder(subject.folder)
@@ -236,8 +255,6 @@ def run_missing(
     signal, a spent budget, or an error that trial after trial met; a second signal raises
     KeyboardInterrupt.
     """
-    from sweeps.run.tune import run_trials
-
     download_weights(subject.networks)
     with ExitStack() as stack:
         lock = stack.enter_context(
@@ -248,11 +265,13 @@ def run_missing(
             return Ending(over_budget=True)
         for line in subject.held(lock):
             say(line)
-        say(resources.first_words)
-        stack.enter_context(running_ray(resources))
+        at_once, ledger = 1, budget.ledger if budget else None
+        if subject.needs_ray(resources):
+            say(resources.first_words)
+            stack.enter_context(running_ray(resources))
+            at_once = concurrency(resources)
+            say(f"Ray is ready: {counted(at_once, 'trial')} at a time")
         interrupts = stack.enter_context(Interrupts())
-        at_once, ledger = concurrency(resources), budget.ledger if budget else None
-        say(f"Ray is ready: {counted(at_once, 'trial')} at a time")
         subject.write_down()
         if ledger:
             ledger.room(at_once)
@@ -260,7 +279,7 @@ def run_missing(
         end, common_error = OrderlyEnd(subject.store, interrupts, budget, say), None
         for each in subject.rounds(resources):
             dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)
-            run_trials(each, dispatch, subject.store, resources, at_once)
+            each.run(dispatch, at_once)
             common_error = dispatch.common_error
             if common_error or end.reason():
                 break
@@ -305,11 +324,10 @@ class Notices:
         self.thread.notice(run_id, running=status == "running")
 
 
-def _run_tracked(subject: Subject, resources: Resources, console: Console) -> Ending:
+def _run_tracked(subject: Subject, resources: Resources, console: Console, say: Say) -> Ending:
     """Run what is missing, watched by a person and logged to MLflow meanwhile."""
     from sweeps.track.thread import TrackingThread
 
-    say = _printer(console)
     with TrackingThread(subject.tracker(), say) as thread:
         try:
             with subject.watched(console) as listeners:
@@ -328,7 +346,7 @@ def _track(subject: Subject, say: Say) -> str:
     if not (tracker.sync() and tracker.finish(status=status)):
         say(
             f"MLflow: {tracker.address} is not up to date: {tracker.problem}; then give "
-            f"`{command('sweeps', 'sync', '--store', subject.store.address)}`"
+            f"{sync_command(subject.store)}"
         )
         return ""
     if is_complete:
@@ -338,6 +356,11 @@ def _track(subject: Subject, say: Say) -> str:
         say(f"MLflow: {note}")
     say(f"MLflow: {tracker.address} is up to date")
     return tracker.page
+
+
+def sync_command(store: Store) -> str:
+    """Return the command that logs what MLflow lacks of a store, reports included."""
+    return f"`{command('sweeps', 'sync', '--store', store.address)}`"
 
 
 def _tracked_page(subject: Subject) -> str:

@@ -21,7 +21,8 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_bytes, format_seconds
 from sweeps.run.driver import INTERRUPTED, download_weights
-from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency, running_ray
+from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
+from sweeps.run.start_ray import running_ray
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id

@@ -1,4 +1,4 @@
-"""What trials may use of a machine or a cluster, how many run at once, and how Ray is started.
+"""What trials may use of a machine or a cluster, and how many run at once.
 
 Trials are counted in whole workers on whole machines. A trial of several workers gets all of them
 or none (Ray reserves its placement group as a whole), and its driver takes no worker's resources.
@@ -7,22 +7,16 @@ a part of a GPU never straddles two GPUs.
 """
 
 import math
-import os
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.join import check_address, check_cluster
-from sweeps.run.ray_here import prepare_machine, started
-from sweeps.run.signals import as_ctrl_c, handled, held_back
-from sweeps.store.errors import StoreError
+from sweeps.run.start_ray import CapacityError, check_address
 from wsss.printable import counted
-from wsss.training.execution import Execution, let_children_keep_memory
+from wsss.training.execution import Execution
 
 HEAD_NODE = "node:__internal_head__"
 """Ray's resource of the head node, 1.0 of it."""
@@ -39,10 +33,6 @@ RAY_STEPS = 10_000
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` puts the cluster's configuration on the head."""
-
-
-class CapacityError(StoreError):
-    """A trial asks for what the cluster can never give it."""
 
 
 @dataclass(frozen=True)
@@ -274,66 +264,3 @@ def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
             return None
         machines.append(Machine(resources.get("CPU", 0), resources.get("GPU", 0), count))
     return machines, most
-
-
-@contextmanager
-def running_ray(resources: Resources) -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Signals wait until either is done.
-
-    Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
-    """
-    import ray
-
-    if resources.address is not None:
-        check_cluster(resources.address)
-    try:
-        with held_back():
-            start_ray(resources)
-        with as_ctrl_c():  # instead of Ray's own handler
-            yield
-    finally:
-        with held_back():
-            ray.shutdown()
-
-
-def start_ray(resources: Resources) -> None:
-    """Join the cluster at resources.address, or start Ray on this machine.
-
-    Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
-    folder for its sockets or the machine is too busy for Ray to start.
-    """
-    import ray
-
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if resources.address is not None:
-        ray.init(resources.address, **quiet)
-        return
-    let_children_keep_memory()
-    prepare_machine()
-    # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
-    num_gpus = _gpus_here(resources.gpus) if resources.gpus else None
-    # A terminal that closes sends SIGHUP to Ray's processes too, which still have work to end.
-    with handled([signal.SIGHUP], signal.SIG_IGN):
-        started(
-            lambda: ray.init(
-                "local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet
-            ),
-            end=ray.shutdown,
-        )
-
-
-def _gpus_here(asked: float) -> int:
-    """Return how many GPUs torch can use on this machine; refuse if there are none."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
-    built = torch.version.cuda or torch.version.hip
-    hint = "see `nvidia-smi` and CUDA_VISIBLE_DEVICES" if built else "it is built without CUDA"
-    raise CapacityError(
-        f"--gpus {asked:g}: torch {torch.__version__} finds no GPU on this machine ({hint}); leave "
-        "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
-        "with --address"
-    )

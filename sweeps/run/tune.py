@@ -1,62 +1,67 @@
 """Ray Tune under a `Dispatch`: it is asked what to start next, and told what happened.
 
 Each attempt at a target is a trial of Tune's, which Tune itself never restarts, stops or remembers.
+At the end: what it runs for each.
 """
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import ray
 from ray import cloudpickle, tune
 from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
+from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
 from sweeps.run.resources import Resources
-from sweeps.store.store import Store
+from sweeps.stages.stage import Place
+from wsss.config import RunConfig
+
+if TYPE_CHECKING:  # it loads torch
+    from wsss.training.process import Process
 
 
-@dataclass(frozen=True)
-class Round(Generic[T]):
+@dataclass
+class TuneRound(Generic[T]):
     """Targets that are run together, and what Tune runs for each."""
 
-    name: str
-    """Of Tune's own folder in the store, from which nothing is ever read again."""
     source: Source[T]
     trainable: Callable[..., None]
     """What runs in a process of its own, called with a target's `space`."""
     space: Callable[[T], dict[str, Any]]
     """What that process is told; small, as Tune copies it with every report."""
+    folder: Path
+    """Tune's own, from which nothing is ever read again."""
+    resources: Resources
 
-
-def run_trials(
-    each: Round[T], dispatch: Dispatch[T], store: Store, resources: Resources, at_once: int
-) -> None:
-    """Run a dispatch's targets, `at_once` at a time, until there are none or it says stop."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-    # It would name every attempt that broke off as a trial that failed.
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    targets = _Targets(dispatch, each.space)
-    tune.Tuner(
-        tune.with_resources(each.trainable, resources.of_a_trial()),
-        tune_config=tune.TuneConfig(
-            search_alg=targets,
-            num_samples=-1,  # as many as `targets` gives
-            max_concurrent_trials=at_once,
-            reuse_actors=resources.inline,
-        ),
-        run_config=tune.RunConfig(
-            name=each.name,
-            storage_path=str(store.root / "ray"),
-            callbacks=[_Events(dispatch, targets)],
-            stop=_Stopper(dispatch, targets),
-            verbose=0,
-        ),
-    ).fit()
+    def run(self, dispatch: Dispatch[T], at_once: int) -> None:
+        """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
+        # It would name every attempt that broke off as a trial that failed.
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        targets = _Targets(dispatch, self.space)
+        tune.Tuner(
+            tune.with_resources(self.trainable, self.resources.of_a_trial()),
+            tune_config=tune.TuneConfig(
+                search_alg=targets,
+                num_samples=-1,  # as many as `targets` gives
+                max_concurrent_trials=at_once,
+                reuse_actors=self.resources.inline,
+            ),
+            run_config=tune.RunConfig(
+                name=self.folder.name,
+                storage_path=str(self.folder.parent),
+                callbacks=[_Events(dispatch, targets)],
+                stop=_Stopper(dispatch, targets),
+                verbose=0,
+            ),
+        ).fit()
 
 
 class _NotKept:
@@ -156,3 +161,95 @@ def lost_its_node(error: BaseException | None) -> bool:
         # minute to call it dead. A process that dies on a host that lives is reported as dead.
         return len(ray.nodes()) > 1
     return bool(error.preempted) or "node has died" in str(error)
+
+
+# In a trial's process. What loads torch is imported there: the driver starts seconds earlier
+
+Records = Iterator[dict[str, float]]
+
+
+def sweep_trial(
+    space: dict[str, Any],
+    groups: dict[str, tuple[RunConfig, ...]],
+    place: Place,
+    resources: Resources,
+) -> None:
+    """Train `space["cam_id"]` and bring its scores to their end, inline or under Ray Train."""
+    from sweeps.run.ray_train import Workers, end_with_raylet, fit
+    from wsss.training.process import Process, pick_device
+
+    end_with_raylet()
+    cam_id = space["cam_id"]
+    item = groups[cam_id], place
+    if resources.inline:
+        for record in on_one_rank(item, Process(device=pick_device(resources.cpus))):
+            tune.report(record)
+        return
+    fit(
+        on_one_rank,
+        item,
+        Workers(resources.num_workers, resources.gpus, resources.cpus),
+        name=cam_id,
+        storage=place.store.root / "ray_train",
+        callbacks=[TuneReportCallback()],
+    )
+
+
+def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
+    """Do this rank's part in a training and its scores; item: their configurations, where."""
+    from sweeps.stages.trial import run_group
+
+    configs, place = item
+    return run_group(configs, replace(place, rank=process))
+
+
+def drawn_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
+    """Run a trial of a search with the drawn `space["settings"]`."""
+    from sweeps.stages.trial import search_trial
+
+    _report(search_trial, search, space["settings"], place, cpus)
+
+
+def closing_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
+    """Finish a trial with `space["settings"]`, and score it on the held-out half."""
+    from sweeps.stages.trial import held_out_trial
+
+    _report(held_out_trial, search, space["settings"], place, cpus)
+
+
+def _report(
+    run: Callable[[RunConfig, str, Place], Records],
+    search: Search,
+    settings: dict[str, float],
+    place: Place,
+    cpus: float,
+) -> None:
+    """Report the records of a search's trial to Tune.
+
+    A training that diverged or does not learn is worth 0 % and is not repeated. Of an unforeseen
+    error, a note is left for the driver.
+    """
+    from sweeps.run.ray_train import end_with_raylet
+    from sweeps.store.errors import StoreError
+    from sweeps.store.failures import failure_kind, note_of, write_note
+    from wsss.identity import cam_id
+    from wsss.training.learning import NotLearningError
+    from wsss.training.loop import DivergedError
+    from wsss.training.process import Process, pick_device
+
+    end_with_raylet()
+    config, epoch = search.config(settings), 0.0
+    folder = place.store.cam(cam_id(config)).path
+    place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
+    try:
+        for record in run(config, search.objective, place):
+            epoch = record["epoch"]
+            tune.report(record)
+    except (DivergedError, NotLearningError) as error:
+        worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
+        tune.report({**worth, "failed": failure_kind(error), "message": str(error)})
+    except StoreError:
+        raise  # as of a training that somebody else holds, who will let go
+    except Exception as error:
+        write_note(folder, note_of(error))
+        raise

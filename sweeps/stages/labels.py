@@ -108,7 +108,7 @@ class LearnAffinity(Training):
             confident,
             walk,
             device=place.process.device,
-            checkpoints=self.own_checkpoints(folder),
+            checkpoints=self.own_checkpoints(folder, place.at_rest),
             execution=place.execution,
         ):
             folder.add_epoch(asdict(record))

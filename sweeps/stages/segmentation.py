@@ -64,7 +64,7 @@ class TrainDeepLab(Training):
             num_classes,
             process=place.process,
             execution=place.execution,
-            checkpoints=self.own_checkpoints(folder),
+            checkpoints=self.own_checkpoints(folder, place.at_rest),
         ):
             if first:
                 folder.add_epoch(asdict(record))

@@ -84,6 +84,10 @@ class Here:
         return stage.do_shared(place, image_ids, num_workers=self.num_workers)
 
 
+def go_on() -> None:
+    """End nothing."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where work is done, and how: what no result depends on. It can be sent to a worker."""
@@ -99,6 +103,8 @@ class Place:
     """The process at work; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
     """Where a process that hangs leaves its stacks; None: it is not watched."""
+    at_rest: Callable[[], None] = go_on
+    """Called after each checkpoint; may raise, and the work ends without loss."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """What each image now holds, as sources.py has it; {}: the ids of stages name the data."""
 
@@ -161,13 +167,17 @@ class Stage(ABC):
 class Training(Stage):
     """A stage with epochs and checkpoints. Its result names its last one as `checkpoint`."""
 
-    def own_checkpoints(self, folder: Folder) -> "CheckpointFolder":
+    def own_checkpoints(
+        self, folder: Folder, at_rest: Callable[[], None] = go_on
+    ) -> "CheckpointFolder":
         """Return its checkpoints, which say that they are its own, and are shared as they come."""
         from wsss.training.checkpoint import CheckpointFolder
 
-        return CheckpointFolder(
-            folder.checkpoints, owner=self.rel, after_save=lambda _: folder.share()
-        )
+        def after_save(path: Path) -> None:
+            folder.share()
+            at_rest()
+
+        return CheckpointFolder(folder.checkpoints, owner=self.rel, after_save=after_save)
 
     def is_done(self, place: Place) -> bool:
         """Whether it is trained to its end, and its network is whole."""
@@ -246,7 +256,7 @@ class PerImage(Stage):
         folder.push(waiting)
 
 
-def complete(stage: Stage, place: Place) -> Iterator[Record]:
+def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
     """Bring a stage to its end, and first what it needs; yield records. Nothing is done twice.
 
     Every rank of several calls this, and all yield equally often: the first holds, writes and

@@ -69,7 +69,7 @@ class TrainCam(Training):
             samples,
             num_classes,
             process=place.process,
-            checkpoints=self.own_checkpoints(folder),
+            checkpoints=self.own_checkpoints(folder, place.at_rest),
             execution=place.execution,
             limits=place.conduct.limits,
         ):

@@ -51,7 +51,12 @@ KEPT_CHECKPOINTS = 2
 TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
 """The folders within a training's folder that belong to it; not its maps, for example."""
 
-AT_WORK = {"cams": "stage.lock", "sweeps": "driver.lock", "searches": "driver.lock"}
+AT_WORK = {
+    "cams": "stage.lock",
+    "sweeps": "driver.lock",
+    "searches": "driver.lock",
+    "headline": "driver.lock",
+}
 """Folder of results -> the lock that a process holds while it works in one."""
 
 logger = logging.getLogger(__name__)

@@ -49,7 +49,7 @@ class HeadlineRuns(Subject):
 
     def __init__(self, store: Store, headline: Headline) -> None:
         self.store, self.headline = store, headline
-        self.report = headline.folder(store)
+        self.report = headline.report_folder(store)
 
     def parent(self) -> RunView:
         """Return the headline's own run."""
@@ -71,10 +71,10 @@ class HeadlineRuns(Subject):
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
-        """Yield the runs of these networks, by prediction id, or of all; unfinished ones wait."""
+        """Yield the runs of these networks, by prediction id, or of all; not started ones wait."""
         for chain in self.headline.chains:
             if wanted is None or chain.prediction_id in wanted:
-                yield self._child(chain)
+                yield self._child(chain, running=chain.prediction_id in running)
 
     def is_complete(self) -> bool:
         """Whether all networks have their figures."""
@@ -90,8 +90,11 @@ class HeadlineRuns(Subject):
             values[f"miou_labels_train/{source_of(chain)}"] = labels.get("miou")
         return Summary(values)
 
-    def _child(self, chain: ChainConfig) -> RunView:
-        metrics = chain_metrics(self.store, chain)
+    def _child(self, chain: ChainConfig, *, running: bool) -> RunView:
+        rel = f"predictions/{chain.prediction_id}"
+        ends = [rel, f"{rel}/export"] if chain in self.headline.exported else [rel]
+        failures = [self.store.folder(end).failure() for end in ends]
+        metrics, failure = chain_metrics(self.store, chain), next(filter(None, failures), None)
         lineage = {f"wsss.{stage}_id": stage_id for stage, stage_id in chain_ids(chain)}
         links = {}
         if chain.labels is not None:
@@ -102,14 +105,17 @@ class HeadlineRuns(Subject):
             id=chain.prediction_id,
             key={PREDICTION_ID: chain.prediction_id},
             name=f"{chain.name} -> DeepLabv2",
-            status="FINISHED" if metrics else "KILLED",
-            started=bool(metrics),
+            status=view.status(metrics, failure, running=running),
+            started=bool(running or metrics or failure),
             tags={
                 **lineage,
                 ROLE: self.role,
                 "wsss.refinement": source_of(chain),
                 "mlflow.note.content": describe(self.headline),
             },
+            current_tags=view.message_tags(
+                (), f"{failure['kind']}: {failure['message']}" if failure else ""
+            ),
             list_tags={HEADLINES: self.headline.name},
             links=links,
             params={

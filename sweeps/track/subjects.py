@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sweeps.plan.contents import FILES, ROOMS, Kind, driver_folder
+from sweeps.plan.contents import FILES, ROOMS, Kind
 from sweeps.plan.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
@@ -31,7 +31,7 @@ class Known:
     @property
     def path(self) -> str:
         """The folder in the store whose driver logs it."""
-        return driver_folder(self.kind, self.name)
+        return f"{ROOMS[self.kind]}/{self.name}"
 
     def describe(self) -> Subject:
         """Read it. Raises StoreError or ConfigError for what this version cannot read."""

@@ -148,7 +148,7 @@ class SweepRuns(Subject):
             id=trial.run_id,
             key={RUN_ID: trial.run_id},
             name=trial.name,
-            status=_status(metrics, failure, running=running),
+            status=view.status(metrics, failure, running=running),
             started=bool(running or metrics or failure or epochs),
             tags={
                 **self._tags,
@@ -238,13 +238,3 @@ def _figures(record: dict[str, Any]) -> Values:
         for key, value in record.items()
         if isinstance(value, (int, float)) and key != "epoch"
     }
-
-
-def _status(
-    metrics: dict[str, Any] | None, failure: dict[str, Any] | None, *, running: bool
-) -> str:
-    if metrics:
-        return "FINISHED"
-    if running:
-        return "RUNNING"
-    return "FAILED" if failure else "KILLED"

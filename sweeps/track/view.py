@@ -159,3 +159,12 @@ def message_tags(warnings: Iterable[object], failure: str) -> dict[str, str | No
         WARNING: warning[:MAX_MESSAGE_LENGTH] or None,
         FAILURE: failure[:MAX_MESSAGE_LENGTH] or None,
     }
+
+
+def status(result: dict[str, Any] | None, failure: dict[str, Any] | None, *, running: bool) -> str:
+    """Return MLflow's status of a run, from what its folder in the store holds."""
+    if result:
+        return "FINISHED"
+    if running:
+        return "RUNNING"
+    return "FAILED" if failure else "KILLED"

@@ -325,7 +325,8 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
         yield Here(workers)
         return
-    from sweeps.run.resources import Resources, running_ray
+    from sweeps.run.resources import Resources
+    from sweeps.run.start_ray import running_ray
 
     joined = None if address == "local" else address
     resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)

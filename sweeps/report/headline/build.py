@@ -364,19 +364,24 @@ def _label_gain(name: str, labels: Sequence[LabelRow]) -> str:
 
 
 def _gallery(headline: Headline, store: Store) -> Picture | None:
-    """Draw the same images under every finished network; None if there is none.
+    """Draw the same images under every network whose predictions are here; None if there is none.
 
     The images are evenly spaced over the split, so nobody picked them. The picture also lies beside
     the report, as gallery.png.
     """
-    finished = [chain for chain in headline.chains if chain_metrics(store, chain)]
+    dataset, split = VocDataset(headline.sweep.data), headline.chains[0].eval_split
+    ids = dataset.image_ids(split)
+    shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
+    finished = [
+        chain
+        for chain in headline.chains
+        if chain_metrics(store, chain)
+        and all(_prediction(store, chain, image_id).exists() for image_id in shown)
+    ]
     if not finished:
         return None
     finished.sort(key=lambda chain: chain.labels is None)  # the bound last, beside nothing better
-    dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
-    ids = dataset.image_ids(split)
-    shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
-    path = headline.folder(store) / "gallery.png"
+    path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [_column(chain) for chain in finished]
     draw_segmentation_gallery(
@@ -406,10 +411,13 @@ def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id:
         as_array(read_rgb(*unlabelled(dataset, [image_id]))),
         dataset.mask(image_id),
         tuple(
-            read_mask(folder / "png" / f"{image_id}.png", len(dataset.classes))
-            for folder in (ChainFolders(store.root, chain).predictions for chain in chains)
+            read_mask(_prediction(store, chain, image_id), len(dataset.classes)) for chain in chains
         ),
     )
+
+
+def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:
+    return ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png"
 
 
 def _column(chain: ChainConfig) -> str:

@@ -1,72 +1,166 @@
-"""Runs the chains of a headline one after the other, with progress, and logs them to MLflow."""
+"""A headline as what the driver drives: its chains, in this process or on a Ray cluster.
+
+Chains share stages, which hold their own locks, so they are done one after the other. A chain that
+has failed is tried again at the next start.
+"""
 
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.headline import Headline, save_headline
+from sweeps.report.document import Document
+from sweeps.report.formats.terminal import print_document
+from sweeps.report.formats.write import write_document
+from sweeps.report.headline.build import build_headline_report
+from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
-from sweeps.run.resources import Resources, concurrency, running_ray
-from sweeps.stages.export import export_of
+from sweeps.run.dispatch import Dispatch, Listener, Outcome, Record, Source
+from sweeps.run.driver import Subject, sync_command
+from sweeps.run.faults import Break
+from sweeps.run.resources import Resources
+from sweeps.stages.export import export_of, read_export
 from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
-from sweeps.stages.stage import Conduct, Crew, Here, Place, Record, Stage, complete
-from sweeps.store.store import Store
-from sweeps.track.tracker import Tracker
+from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
+from sweeps.stages.training_warnings import dead_from_record, from_record
+from sweeps.store.failures import failure_kind, note_of, write_failure
+from sweeps.store.store import Folder, Store, StoreError
+from wsss.config import NetworkConfig
+from wsss.errors import ForeseenError
+from wsss.identity import cam_id
+from wsss.printable import counted
 from wsss.training.process import Process, pick_device
 
+if TYPE_CHECKING:  # it loads MLflow
+    from sweeps.track.tracker import Tracker
+
 EVERY_SECONDS = 20.0
+"""Between two lines on one stage."""
 
 
-def run_headline(
-    headline: Headline,
-    store: Store,
-    console: Console,
-    tracker: Tracker,
-    resources: Resources,
-    conduct: Conduct,
-    *,
-    label_workers: int,
-) -> None:
-    """Run what is missing of every chain; print a line per stage and every 20 seconds.
+class DrivenHeadline(Subject):
+    """A headline."""
 
-    The headline is entered into the store once Ray has started: a refused start leaves none.
-    Ray does the work if a cluster, workers or GPUs are asked for, else this process, with
-    `label_workers` more to refine labels. Raises CapacityError if no training can ever run.
-    """
-    with _crew(resources, console, label_workers) as crew:
-        save_headline(store, headline)
-        place = Place(
-            store,
-            headline.sweep.data,
-            headline.sweep.weights_file,
-            resources.execution,
-            conduct,
-            crew,
-            Process(device=pick_device()),
-        )
-        for chain in headline.chains:
-            for target in targets(headline, chain):
-                _report(chain.name, complete(target, place), console)
-            bring_results(store, chain)
-            if not tracker.sync([chain.prediction_id]):
-                console.print(
-                    Text(f"MLflow at {tracker.address} lacks {chain.name}: {tracker.problem}")
-                )
-    store.pull_results()  # the CAMs' own scores, from the nodes that made them
+    def __init__(
+        self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
+    ) -> None:
+        super().__init__(store, f"headline/{headline.name}", f"headline {headline.name}")
+        self.headline, self.conduct, self.label_workers = headline, conduct, label_workers
+        self.chains = [Chain(config, targets(headline, config)) for config in headline.chains]
+        network = headline.chains[0].segmentation
+        self.networks = [chain.run.network for chain in headline.chains if chain.labels]
+        self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
+
+    def prepare(self, resources: Resources) -> list[str]:
+        """Bring here what the report shows of finished chains."""
+        self.store.pull_results()
+        missing, total = self.missing(), len(self.chains)
+        for chain in self.chains:
+            if chain not in missing:
+                bring_results(self.store, chain.config)
+        done = f"{total - len(missing)} of {counted(total, 'network')} done"
+        return [f"{self.headline.choice}.", f"{self.title}: {done}, {len(missing)} to run"]
+
+    def write_down(self) -> None:
+        """Write the headline's description."""
+        save_headline(self.store, self.headline)
+
+    def missing(self) -> "list[Chain]":
+        """Return the chains that have not come to their end, or whose files have been lost."""
+        place = Place(self.store, self.headline.sweep.data)
+        return [chain for chain in self.chains if not chain.is_done(place)]
+
+    def is_missing(self) -> bool:
+        """Whether a chain is left to run."""
+        return bool(self.missing())
+
+    def needs_ray(self, resources: Resources) -> bool:
+        """Whether a cluster, workers or GPUs are asked for."""
+        return bool(resources.address or resources.gpus or not resources.inline)
+
+    def rounds(self, resources: Resources) -> "Iterator[ChainRound]":
+        """Yield the missing chains."""
+        sweep, chains = self.headline.sweep, self.missing()
+        for chain in chains:
+            chain.folder(self.store).clear_failure()
+        place = Place(self.store, sweep.data, sweep.weights_file, resources.execution, self.conduct)
+        if self.needs_ray(resources):
+            from sweeps.run.crew import Cluster
+
+            place = replace(place, crew=Cluster(resources))
+        else:
+            here = Process(device=pick_device())
+            place = replace(place, crew=Here(self.label_workers), rank=here)
+        yield ChainRound(Chains(chains, place), place)
+
+    @contextmanager
+    def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
+        """Print lines."""
+        yield [_Lines(console)]
+
+    def tracker(self) -> "Tracker":
+        """Return the tracker of a headline."""
+        from sweeps.track.headline import HeadlineRuns
+        from sweeps.track.tracker import Tracker
+
+        return Tracker(self.store, HeadlineRuns(self.store, self.headline))
+
+    def results(self) -> list[str]:
+        """Return the ids of the predictions."""
+        return [chain.prediction_id for chain in self.headline.chains]
+
+    @cached_property
+    def document(self) -> Document:
+        """The report; asked for once the work has ended."""
+        return headline_document(build_headline_report(self.headline, self.store))
+
+    def show(self, console: Console) -> None:
+        """Print where the archives are, and the report."""
+        for chain in self.headline.exported:
+            assert self.headline.export is not None
+            self.store.folder(export_of(chain, self.headline.export).rel).pull()
+            if export := read_export(self.store, chain, self.headline.export):
+                told = f"{export.num_images} predictions of {export.split}"
+                line = f"{chain.name}: {told} in the checked archive {export.tar}"
+                console.print(Text(line), soft_wrap=True)
+        print_document(console, self.document)
+
+    def report(self) -> list[str]:
+        """Write the report, and attach it to the headline's MLflow run."""
+        folder, tracker = self.headline.report_folder(self.store), self.tracker()
+        written = write_document(self.document, folder, "headline")
+        tracker.log_report(folder)
+        remarks = tracker.remarks("the report", sync_command(self.store))
+        return [*remarks, f"report: {written[0]}"]
+
+    def failures(self) -> list[str]:
+        """Return a line per chain that has failed, and what to do."""
+        lines = []
+        for chain in self.chains:
+            if failure := chain.folder(self.store).failure():
+                lines.append(f"failed: {chain.name}: {failure['kind']}: {failure['message']}")
+        if self.is_missing():
+            lines.append("not complete; give the same command again to try what failed")
+        return lines
 
 
-def targets(headline: Headline, chain: ChainConfig) -> list[Stage]:
+def targets(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
     """Return the stages which a chain is to end with; what they need comes first."""
     found: list[Stage] = [Score(chain.run)] if chain.labels else []
     found.append(Predict(chain))
     if headline.export and chain in headline.exported:
         found.append(export_of(chain, headline.export))
-    return found
+    return tuple(found)
 
 
 def bring_results(store: Store, chain: ChainConfig) -> None:
@@ -75,26 +169,161 @@ def bring_results(store: Store, chain: ChainConfig) -> None:
     store.folder(TrainDeepLab(chain).rel).pull_training()
 
 
-@contextmanager
-def _crew(resources: Resources, console: Console, label_workers: int) -> Iterator[Crew]:
-    if resources.address is None and resources.inline and not resources.gpus:
-        yield Here(label_workers)
-        return
-    console.print(Text(resources.first_words))
-    with running_ray(resources):
-        from sweeps.run.crew import Cluster
+@dataclass
+class Chain:
+    """A chain as the driver's target."""
 
-        concurrency(resources)  # refuses what would wait for ever
-        yield Cluster(resources)
+    config: ChainConfig
+    targets: tuple[Stage, ...]
+    at_work: Stage | None = None
+    """The stage that has reported last."""
+    epoch: float = 0.0
+    """Its last epoch."""
+
+    @property
+    def run_id(self) -> str:
+        """The id of its predictions."""
+        return self.config.prediction_id
+
+    @property
+    def cam_id(self) -> str:
+        """Id of its CAM training."""
+        return cam_id(self.config.run)
+
+    @property
+    def name(self) -> str:
+        """What its labels come from."""
+        return self.config.name
+
+    def folder(self, store: Store) -> Folder:
+        """Return the folder of its end, which also says why it has failed."""
+        return store.folder(self.targets[-1].rel)
+
+    def is_done(self, place: Place) -> bool:
+        """Whether it has come to its end, and no file has been lost since."""
+        return all(target.is_done(place) for target in self.targets)
 
 
-def _report(name: str, records: Iterator[Record], console: Console) -> None:
-    title, started, told = "", time.monotonic(), 0.0
-    for record in records:
-        now = time.monotonic()
-        if record.stage.title != title:
-            title, started, told = record.stage.title, now, now
-        if now - told > EVERY_SECONDS or record.progress == 1:
-            told = now
-            spent = format_seconds(now - started)
-            console.print(Text(f"{name}: {title} {100 * record.progress:.0f} % ({spent})"))
+class Chains(Source[Chain]):
+    """Chains as the driver's targets; none of them is stopped early."""
+
+    def __init__(self, chains: list[Chain], place: Place) -> None:
+        super().__init__(chains)
+        self.store, self.place = place.store, place
+
+    def training(self, target: Chain) -> str:
+        """Return the path of the stage at work."""
+        return (target.at_work or target.targets[0]).rel
+
+    def folder(self, target: Chain) -> Path:
+        """Return the folder of its end."""
+        return target.folder(self.store).path
+
+    def ended(self, target: Chain) -> Outcome:
+        """Look for its results."""
+        self.store.pull_results()
+        if failure := target.folder(self.store).failure():
+            return Outcome("failed", f"{failure['kind']}: {failure['message']}")
+        if not target.is_done(self.place):
+            return Outcome("started")
+        bring_results(self.store, target.config)
+        return Outcome("done")
+
+    def gave_up(self, target: Chain, broke: Break) -> None:
+        """Write down why it has failed."""
+        self.failed(target, broke.kind, broke.message, broke.traceback)
+
+    def failed(self, target: Chain, kind: str, message: str, details: str) -> None:
+        """Write down why it has failed, for everybody."""
+        folder = target.folder(self.store)
+        write_failure(folder.path, kind, message, details)
+        folder.push()
+
+
+class _EnoughError(Exception):
+    """A training has saved a checkpoint, and is asked to end."""
+
+
+@dataclass
+class ChainRound:
+    """Chains that are done in this process, or from it by a crew."""
+
+    source: Chains
+    place: Place
+
+    def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
+        """Do a dispatch's chains one after the other, until there are none or it says stop.
+
+        A foreseen error would come again, so the chain has failed; a disk that is full or a bucket
+        that is away may be mended.
+        """
+        while (chain := dispatch.next()) is not None:
+            dispatch.begun(chain.run_id)
+            try:
+                self._advance(chain, dispatch)
+            except _EnoughError:
+                pass
+            except Exception as error:
+                if isinstance(error, StoreError) or not isinstance(error, ForeseenError):
+                    dispatch.raised(chain.run_id, note_of(error))
+                    continue
+                trace = "".join(traceback.format_exception(error))
+                self.source.failed(chain, failure_kind(error), str(error), trace)
+            dispatch.ended(chain.run_id)
+
+    def _advance(self, chain: Chain, dispatch: Dispatch[Chain]) -> None:
+        """Complete a chain, or end where nothing of it is lost once that is asked for.
+
+        Raises _EnoughError from a training in this process, and what the stages raise.
+        """
+
+        def at_rest() -> None:
+            if dispatch.end.reason():
+                raise _EnoughError
+
+        place = replace(self.place, at_rest=at_rest)
+        for target in chain.targets:
+            with closing(complete(target, place)) as records:
+                for record in records:
+                    stage = chain.at_work = record.stage
+                    chain.epoch = record.numbers.get("epoch", chain.epoch)
+                    told = {"stage": stage.title, "epoch": chain.epoch, "progress": record.progress}
+                    dispatch.reported(chain.run_id, told | dict(record.numbers))
+                    if isinstance(stage, Training):  # its checkpoint comes after the record
+                        if dispatch.stop_all():
+                            return
+                    elif dispatch.end.reason():
+                        return
+
+
+class _Lines:
+    """Prints how far each stage is, and warnings: a listener."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stage = ("", "")
+        """Of which chain, and its title."""
+        self.progress = self.started = self.told = 0.0
+        self.warned = set[tuple[str, type]]()
+
+    def update(self, trial: Chain, *, status: str, record: Record | None = None) -> None:
+        """Say what is new, a stage's progress every EVERY_SECONDS and at its end."""
+        if status != "running" or record is None:
+            return
+        for warning in (from_record(record), dead_from_record(record)):
+            if warning and (trial.run_id, type(warning)) not in self.warned:
+                self.warned.add((trial.run_id, type(warning)))
+                self._print(f"warning: {trial.name}: {warning}")
+        now, stage = time.monotonic(), (trial.name, record["stage"])
+        if stage != self.stage:
+            self.stage, self.started, self.told, self.progress = stage, now, now, -1.0
+        if record["progress"] == self.progress:
+            return
+        self.progress = record["progress"]
+        if now - self.told > EVERY_SECONDS or self.progress == 1:
+            self.told = now
+            spent = format_seconds(now - self.started)
+            self._print(f"{trial.name}: {stage[1]} {100 * self.progress:.0f} % ({spent})")
+
+    def _print(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)

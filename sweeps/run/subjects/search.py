@@ -22,7 +22,7 @@ from rich.text import Text
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import print_search
 from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
-from sweeps.run.driver import Subject
+from sweeps.run.driver import Subject, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.resources import Resources
 from sweeps.stages.stage import Conduct, Place
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna
 
     from sweeps.run.driver import Held
-    from sweeps.run.tune import Round
+    from sweeps.run.tune import TuneRound
     from sweeps.track.tracker import Tracker
 
 REDUCTION_FACTOR = 3
@@ -278,25 +278,26 @@ class DrivenSearch(Subject):
         self.store.pull_folder(self.folder)
         return []
 
-    def rounds(self, resources: Resources) -> "Iterator[Round[Any]]":
+    def rounds(self, resources: Resources) -> "Iterator[TuneRound[Any]]":
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.trainable import closing_trial, drawn_trial
-        from sweeps.run.tune import Round
+        from sweeps.run.tune import TuneRound, closing_trial, drawn_trial
 
         # Not a part of the space, which Tune copies for each trial.
         shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}
-        name = f"search-{self.search.name}"
+        folder = self.store.root / "ray" / f"search-{self.search.name}"
         if self.history.missing(self.samples):
             draws = Draws(self.search, self.store, self.samples, self.share)
-            yield Round(name, draws, tune.with_parameters(drawn_trial, **shared), _settings_of)
+            trainable = tune.with_parameters(drawn_trial, **shared)
+            yield TuneRound(draws, trainable, _settings_of, folder, resources)
         if self.history.missing(self.samples):  # failed: what is best is not known yet
             return
         if self._missing_held_out():
             closings = Closings(self.search, self.store, self.share)
             trainable = tune.with_parameters(closing_trial, **shared)
-            yield Round(f"{name}-held-out", closings, trainable, _settings_of)
+            folder = folder.with_name(f"{folder.name}-held-out")
+            yield TuneRound(closings, trainable, _settings_of, folder, resources)
 
     def place(self, resources: Resources) -> Place:
         """Return where trials work; a search goes on with what was trained by other code."""
@@ -347,7 +348,7 @@ class DrivenSearch(Subject):
 
         page, tracker = write_search(self.search, self.store), self.tracker()
         tracker.log_report(page.parent)
-        return [*tracker.remarks("the report", "the same command"), f"report: {page}"]
+        return [*tracker.remarks("the report", sync_command(self.store)), f"report: {page}"]
 
     def failures(self) -> list[str]:
         """Return a line per trial that was given up, and what to do."""

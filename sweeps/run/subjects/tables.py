@@ -27,7 +27,7 @@ from wsss.printable import command, counted, own_command, own_words
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
-    from sweeps.run.tune import Round
+    from sweeps.run.tune import TuneRound
     from sweeps.track.tracker import Tracker
 
 
@@ -106,12 +106,11 @@ class Tables(Subject):
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
         return [f"{each}; it goes on all the same (--accept-changes)" for each in changed]
 
-    def rounds(self, resources: Resources) -> "Iterator[Round[Training]]":
+    def rounds(self, resources: Resources) -> "Iterator[TuneRound[Training]]":
         """Yield the missing trials, those of one training together."""
         from ray import tune
 
-        from sweeps.run.trainable import sweep_trial
-        from sweeps.run.tune import Round
+        from sweeps.run.tune import TuneRound, sweep_trial
 
         trials = self.missing()
         for trial in trials:
@@ -123,7 +122,8 @@ class Tables(Subject):
         shared = tune.with_parameters(
             sweep_trial, groups=groups, place=self.place(resources), resources=resources
         )
-        yield Round(self.sweep.name, source, shared, lambda each: {"cam_id": each.cam_id})
+        folder = self.store.root / "ray" / self.sweep.name
+        yield TuneRound(source, shared, lambda each: {"cam_id": each.cam_id}, folder, resources)
 
     def place(self, resources: Resources) -> Place:
         """Return where trials work."""

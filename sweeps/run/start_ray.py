@@ -1,16 +1,181 @@
-"""Whether a Ray cluster can be joined: `check_cluster` says so within half a minute, with a remedy.
+"""Ray is started on this machine, or a cluster is joined; with a remedy where neither can be.
 
 `ray.init` itself waits for minutes where no cluster is, says little of the reason, and leaves
-threads behind. So a process of its own tries it first, and is ended when it takes too long.
+threads behind. So `check_cluster` lets a process of its own try it first, which is ended when it
+takes too long.
 """
 
 import os
 import re
+import secrets
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from sweeps.run.stopping import as_ctrl_c, handled, held_back
+from sweeps.store.errors import StoreError
 from wsss.errors import ForeseenError
+from wsss.training.execution import let_children_keep_memory
+
+if TYPE_CHECKING:  # it checks addresses here
+    from sweeps.run.resources import Resources
+
+
+class CapacityError(StoreError):
+    """A trial asks for what the cluster can never give it."""
+
+
+class ClusterError(ForeseenError):
+    """A Ray cluster that cannot be joined."""
+
+
+@contextmanager
+def running_ray(resources: "Resources") -> Iterator[None]:
+    """Join or start Ray (`start_ray`), and leave or end it. Signals wait until either is done.
+
+    Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
+    """
+    import ray
+
+    if resources.address is not None:
+        check_cluster(resources.address)
+    try:
+        with held_back():
+            start_ray(resources)
+        with as_ctrl_c():  # instead of Ray's own handler
+            yield
+    finally:
+        with held_back():
+            ray.shutdown()
+
+
+def start_ray(resources: "Resources") -> None:
+    """Join the cluster at resources.address, or start Ray on this machine.
+
+    Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
+    folder for its sockets or the machine is too busy for Ray to start.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if resources.address is not None:
+        ray.init(resources.address, **quiet)
+        return
+    let_children_keep_memory()
+    prepare_machine()
+    # A bare ray.init() may join somebody else's cluster. The dashboard is only for Train's cleaner.
+    num_gpus = _gpus_here(resources.gpus) if resources.gpus else None
+    # A terminal that closes sends SIGHUP to Ray's processes too, which still have work to end.
+    with handled([signal.SIGHUP], signal.SIG_IGN):
+        started(
+            lambda: ray.init(
+                "local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet
+            ),
+            end=ray.shutdown,
+        )
+
+
+def _gpus_here(asked: float) -> int:
+    """Return how many GPUs torch can use on this machine; refuse if there are none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    built = torch.version.cuda or torch.version.hip
+    hint = "see `nvidia-smi` and CUDA_VISIBLE_DEVICES" if built else "it is built without CUDA"
+    raise CapacityError(
+        f"--gpus {asked:g}: torch {torch.__version__} finds no GPU on this machine ({hint}); leave "
+        "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
+        "with --address"
+    )
+
+
+# On this machine
+
+
+STARTS = 3
+"""Attempts to start Ray, which gives a part of itself 15 seconds that no setting lengthens (Ray's
+issue 65983): too few on a machine with much other work."""
+TOO_SLOW = ("timed out during startup", "Failed to start GCS")
+"""What Ray's bare exceptions then say, one of them."""
+TOKEN = secrets.token_hex(32)
+"""One for the life of the process: Ray reads it once, and a second start with another would end in
+"Failed to start GCS"."""
+
+MAX_BYTES = 40
+"""A socket's path may have 107 bytes. Ray appends up to 67, as in
+/ray/session_2026-01-31_12-00-00_123456_1234567/sockets/plasma_store."""
+REMEDY = (
+    f"set RAY_TMPDIR to a folder that you may write to, whose path has at most {MAX_BYTES} bytes"
+)
+SHORT = "/tmp"
+
+
+def prepare_machine() -> None:
+    """Let Ray keep its sockets where their paths are short, and write no token into the home.
+
+    For this process and those that it starts. Raises StoreError if there is no short folder in
+    which Ray can write.
+    """
+    # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
+    # `ray start` of this user would ask for that token.
+    os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(name) or SHORT
+    if len(os.fsencode(Path(folder).absolute())) <= MAX_BYTES:
+        _require_writable(Path(folder), name)
+        return
+    if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
+        raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
+    _require_writable(Path(SHORT), name)
+    os.environ["RAY_TMPDIR"] = SHORT
+
+
+def started(start: Callable[[], object], end: Callable[[], object]) -> None:
+    """Start Ray; where it was too slow for itself, say so, end what it left, start it again.
+
+    Raises StoreError if it is so STARTS times. Any other error is let through.
+    """
+    for attempt in range(1, STARTS + 1):
+        try:
+            start()
+            return
+        except Exception as error:  # Ray raises no kind of its own here
+            if not any(words in str(error) for words in TOO_SLOW):
+                raise
+            print(f"Ray was too slow to start, {attempt} of {STARTS} times", file=sys.stderr)
+            end()
+    raise StoreError(
+        f"Ray was too slow for its own time limit, {STARTS} times: this machine is too busy; give "
+        "the same command again when it has less to do, or join a cluster with --address"
+    )
+
+
+def _require_writable(folder: Path, name: str) -> None:
+    """Raise StoreError unless Ray can write in a folder, which is made, and in its own one there.
+
+    name: the variable that the folder comes from.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{name}={folder}: {error.strerror}; {REMEDY}") from None
+    rays = folder / "ray"
+    if rays.is_dir() and not os.access(rays, os.W_OK | os.X_OK):
+        raise StoreError(f"{rays}: another user's, and Ray keeps its sockets there; {REMEDY}")
+    if not rays.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"{name}={folder}: not writable; {REMEDY}")
+
+
+# A cluster
+
 
 CONNECT_LIMIT_S = 5.0
 """Longest wait for a host to accept a connection."""
@@ -25,10 +190,6 @@ OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 TOKEN_PLACES = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
-
-
-class ClusterError(ForeseenError):
-    """A Ray cluster that cannot be joined."""
 
 
 def check_address(address: str) -> None:
