@@ -7,11 +7,14 @@ from urllib.parse import unquote
 
 import pytest
 from finished import fill, finished_sweep
+from mlflow_file import mlflow_runs
 from typer.testing import CliRunner
 
 from sweeps.cli import app
 from sweeps.plan.headline import Headline, make_chains, save_headline
 from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
+from sweeps.plan.sweep import load_sweep
+from sweeps.report.tables.document import write_report
 from sweeps.store.store import Store, write_json
 from sweeps.tables.studies import F3
 from wsss.identity import cam_id
@@ -57,12 +60,17 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     store = Store(tmp_path)
     whole_store(store)
     place = ["--store", str(store.root)]
+    write_report(load_sweep(store, None), store)
     done = CliRunner().invoke(app, ["sync", *place])
     assert done.exit_code == 0, done.output
     for kind in ("sweep VI-tiny", "search tiny-made-up", "headline III-yes-yes-tiny"):
         assert f"is up to date with {kind}" in done.output
     assert "cam_gallery.png, which is gone" in done.output
     assert "is logged without its network" in done.output
+    (sweep,) = [
+        run for run in mlflow_runs(store.root / "mlflow.db") if run.tags.get("wsss.role") == "sweep"
+    ]
+    assert "verdicts/not_resolvable" in sweep.metrics  # which the report comes to
     pages = [line.partition("/#/experiments/")[2] for line in done.output.splitlines()]
     assert [page[:7] for page in pages if page] == ["1/runs?", "2/runs?", "3/runs?"]
 

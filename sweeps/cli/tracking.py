@@ -66,7 +66,7 @@ def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
             status = "FINISHED" if runs.is_complete() else "KILLED"
             logged = tracker.sync() and tracker.finish(status=status)
             if logged and runs.report and runs.report.is_dir():
-                logged = tracker.log_report(runs.report)
+                logged = tracker.log_report(runs.report, runs.report_says())
     except ForeseenError as error:
         return str(error)
     if not logged:

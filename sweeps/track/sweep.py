@@ -69,6 +69,12 @@ class SweepRuns(Subject):
         self.addresses = store.sweep(sweep.name) / "mlflow.json"
         self.report = report_folder(store, sweep)
 
+    def report_says(self) -> Summary:
+        """Return the number of cells per verdict."""
+        from sweeps.report.tables.build import build_report
+
+        return verdict_counts(build_report(self.sweep, self.store))
+
     def parent(self) -> RunView:
         """Return the sweep's own run."""
         return RunView(

@@ -118,6 +118,10 @@ class Subject(ABC):
     ) -> Iterable[RunView]:
         """Return the runs of these ids, or all of them; `running` holds the ids now at work."""
 
+    def report_says(self) -> Summary | None:
+        """Return what the report comes to, if its kind of report comes to numbers."""
+        return None
+
     def progress(self) -> Summary | None:
         """Return what the parent says while the children run, if anything."""
         return None
