@@ -369,18 +369,16 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
     The images are evenly spaced over the split, so nobody picked them. The picture also lies beside
     the report, as gallery.png.
     """
-    dataset, split = VocDataset(headline.sweep.data), headline.chains[0].eval_split
-    ids = dataset.image_ids(split)
-    shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
-    finished = [
-        chain
-        for chain in headline.chains
-        if chain_metrics(store, chain)
-        and all(_prediction(store, chain, image_id).exists() for image_id in shown)
-    ]
+    finished = [chain for chain in headline.chains if chain_metrics(store, chain)]
     if not finished:
         return None
     finished.sort(key=lambda chain: chain.labels is None)  # the bound last, beside nothing better
+    dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
+    ids = dataset.image_ids(split)
+    shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
+    finished = [c for c in finished if all(_prediction(store, c, name).exists() for name in shown)]
+    if not finished:
+        return None
     path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [_column(chain) for chain in finished]
