@@ -93,7 +93,7 @@ def test_other_data_are_told(archive: Path, tmp_path: Path) -> None:
         (
             "ids",
             {
-                "runs/{run}/config.json": ('"lr": ', '"lr": 1'),
+                "runs/{run}/config.json": ('"lr": 0', '"lr": 1'),
                 "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1'),
             },
         ),
