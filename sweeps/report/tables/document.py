@@ -43,6 +43,7 @@ from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.words import (
     HOW_TO_READ,
     interval,
+    listed,
     mean_and_sd,
     number,
     paper_section,
@@ -474,11 +475,14 @@ def verdict_word(found: TableReport, cell: CellReport) -> str:
 
 def remarks(found: TableReport) -> list[str]:
     """Return which cells share their trials with others, and which failed."""
-    shared = [
-        f"{cell.reference} is the same {counted(cell.num_planned, 'trial')} as "
-        f"{', '.join(cell.also)}."
+    sets = {
+        tuple(sorted([cell.reference, *cell.also])): cell.num_planned
         for cell in found.cells.values()
         if cell.also
+    }
+    shared = [
+        f"{listed(names)} are the same {counted(num_trials, 'trial')}."
+        for names, num_trials in sets.items()
     ]
     failed = [f"{c.reference} failed: {f}" for c in found.cells.values() for f in c.failures]
     return shared + failed
