@@ -236,6 +236,7 @@ def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path:
     assert "SMALL SCALE" not in page + text
     assert '<td class="right faint">49.12</td>' in page
     assert "printed in the paper" not in page
+    assert "paper 49.12" not in page
     assert "neither confirm nor refute" in text
     assert "Held-out can be above best, as here" in " ".join(text.split())
     assert "VOC 49.12" in render_tables(sweep, store)

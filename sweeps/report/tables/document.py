@@ -184,7 +184,7 @@ def _table_section(report: Report, found: TableReport) -> Section:
         anchor=f"table-{table.name}",
         number=table.name,
         caption=f"{table.title}: {what}; mean ± SD over seeds."
-        + ("" if single else " In parentheses, the paper."),
+        + ("" if single or found.scale.other_classes else " In parentheses, the paper."),
         blocks=(
             Only(ALL - ON_PAGES if len(report.tables) == 1 else ALL, (found.answer,)),
             Bullets((*found.findings, *remarks(found))),
@@ -218,7 +218,7 @@ def _entry(found: TableReport, reference: str) -> Measured:
     badges = [_badge(found, cell)]
     if cell.level and cell.level.kind:
         badges.append(Badge(level_word(found, cell)))
-    printed = "" if cell.paper is None else number(cell.paper)
+    printed = "" if cell.paper is None or found.scale.other_classes else number(cell.paper)
     return Measured(measured(cell), printed, tuple(badges), cell.links)
 
 
