@@ -34,7 +34,7 @@ from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
 from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import Notices, run_missing
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
@@ -124,7 +124,7 @@ def sweep_figures(
         save_sweep(store, sweep)
         resources = Resources(where, workers=0, cpus=CPUS, gpus=1.0)
         with (
-            patch("sweeps.run.tune.sweep_trial", short_trial(sweep, store, seconds)),
+            patch("sweeps.run.ray.tune.sweep_trial", short_trial(sweep, store, seconds)),
             watched(sweep, store, track=track) as found,
             ProcessMeter() as process,
             profiled(profile),

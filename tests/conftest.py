@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 
 from sweeps.plan.chain import ChainConfig
-from sweeps.run.start_ray import TOKEN
+from sweeps.run.ray.start import TOKEN
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sweeps.run.resources import Resources
-from sweeps.run.start_ray import start_ray
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.start import start_ray
 from wsss.training import process
 from wsss.training.execution import keep_freed_memory, let_children_keep_memory
 

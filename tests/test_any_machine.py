@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli import app
 from sweeps.cli.program import reach_local_servers
-from sweeps.run.start_ray import MAX_BYTES, prepare_machine
+from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
 from wsss.errors import explained
 from wsss.files import NO_HOME, PathError, cache_folder, expanded

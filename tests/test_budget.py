@@ -15,7 +15,7 @@ from sweeps.run.budget import (
     size_of,
     with_budget,
 )
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.store.attempts import Ledger, Size
 from sweeps.store.store import Store
 

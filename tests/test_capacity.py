@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.run.resources import (
+from sweeps.run.ray.resources import (
     DRIVER_SHARE,
     HEAD_NODE,
     Demand,
@@ -19,7 +19,7 @@ from sweeps.run.resources import (
     read_limits,
     trials_at_once,
 )
-from sweeps.run.start_ray import CapacityError
+from sweeps.run.ray.start import CapacityError
 from sweeps.store.store import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]

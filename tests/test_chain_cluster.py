@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.run.crew import Cluster, TaskNeeds, map_shards, split_shards
-from sweeps.run.resources import Resources
-from sweeps.run.start_ray import start_ray
+from sweeps.run.ray.crew import Cluster, TaskNeeds, map_shards, split_shards
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.start import start_ray
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Crew, Place, complete
 from sweeps.store.store import Store, open_store
@@ -128,7 +128,7 @@ def test_tasks_write_the_labels_of_a_training_on_the_command_line_as_one_process
     succeed("train-cam", "--run", one, *words)
     shutil.copytree(one, other)
     # Ray runs already.
-    monkeypatch.setattr("sweeps.run.start_ray.running_ray", lambda resources: nullcontext())
+    monkeypatch.setattr("sweeps.run.ray.start.running_ray", lambda resources: nullcontext())
     succeed("pseudo-label", "--run", one, "--workers", "0")
     succeed("pseudo-label", "--run", other, "--address", "local")
     found, expected = (

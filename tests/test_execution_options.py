@@ -16,8 +16,8 @@ from sweeps.cli import method
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
 from sweeps.plan.chain import ChainConfig
-from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.train import Workers, fit
 from sweeps.stages.labels import LearnAffinity
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Place

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.run.resources import Resources
-from sweeps.run.start_ray import running_ray
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.start import running_ray
 from sweeps.run.stopping import Interrupts, as_ctrl_c, handled, held_back
 
 
@@ -64,7 +64,7 @@ def while_ray_starts_and_ends(monkeypatch: pytest.MonkeyPatch, done: list[str]) 
         press_ctrl_c()
         done.append(step)
 
-    monkeypatch.setattr("sweeps.run.start_ray.start_ray", lambda resources: slowly("started"))
+    monkeypatch.setattr("sweeps.run.ray.start.start_ray", lambda resources: slowly("started"))
     monkeypatch.setattr("ray.shutdown", lambda: slowly("ended"))
     with running_ray(Resources()):
         done.append("work")

@@ -20,9 +20,9 @@ from sweeps.report.live.progress import Board
 from sweeps.report.search import render_search
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
-from sweeps.run import tune as trials
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
+from sweeps.run.ray import tune as trials
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.search import Draws
 from sweeps.run.subjects.tables import MissingTrials

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.run import ray_train
-from sweeps.run.ray_train import end_with_raylet
-from sweeps.run.resources import Resources
-from sweeps.run.tune import closing_trial, sweep_trial
+from sweeps.run.ray import train as ray_train
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.train import end_with_raylet
+from sweeps.run.ray.tune import closing_trial, sweep_trial
 from sweeps.stages import trial
 from sweeps.stages.stage import Place
 from sweeps.store.store import Store
@@ -34,7 +34,7 @@ time.sleep(60)
 
 WORKER = """
 import threading, time
-from sweeps.run.ray_train import end_with_raylet
+from sweeps.run.ray.train import end_with_raylet
 print(end_with_raylet(), end_with_raylet(), threading.active_count(), flush=True)
 time.sleep(8)
 print("went on", flush=True)

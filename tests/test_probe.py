@@ -30,7 +30,7 @@ from sweeps.run.probe import (
     probe_targets,
     verdict,
 )
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.run.stopping import handled
 from sweeps.store.store import Store
 from wsss.config import RunConfig

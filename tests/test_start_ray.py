@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.run import start_ray as run
 from sweeps.run.driver import download_weights
-from sweeps.run.resources import Resources
-from sweeps.run.start_ray import CapacityError, ClusterError, check_cluster, refusal, started
+from sweeps.run.ray import start as run
+from sweeps.run.ray.resources import Resources
+from sweeps.run.ray.start import CapacityError, ClusterError, check_cluster, refusal, started
 from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone

@@ -18,7 +18,7 @@ from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
 from sweeps.plan.chain import counts_id
 from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import make_plan
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables, Wishes
 from sweeps.stages import score as score_module
 from sweeps.stages import train_cam as train_module

@@ -26,11 +26,11 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import HEAD_NODE, Resources, concurrency
-from sweeps.run.start_ray import CapacityError, started
+from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
+from sweeps.run.ray.start import CapacityError, started
+from sweeps.run.ray.train import Workers, fit
+from sweeps.run.ray.tune import TuneRound
 from sweeps.run.stopping import Interrupts, OrderlyEnd
-from sweeps.run.tune import TuneRound
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides

@@ -79,7 +79,7 @@ def calibrate(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store

@@ -253,7 +253,7 @@ def slurm(
     """
     with explained():
         from sweeps.cluster.slurm import Allocation, check_fits, sbatch_script, write_job
-        from sweeps.run.resources import Resources
+        from sweeps.run.ray.resources import Resources
 
         cpus = cpus_per_node or 4 * max(1, gpus_per_node)
         wanted = Allocation(nodes, gpus_per_node, cpus, hours, partition, account)
@@ -368,8 +368,8 @@ def _check_files(files: Files) -> "list[Check]":
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.resources import Resources
-    from sweeps.run.start_ray import running_ray
+    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.start import running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
     with running_ray(Resources(address)):

@@ -119,7 +119,7 @@ def headline(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.headline import DrivenHeadline
     from sweeps.stages.stage import Conduct
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments

@@ -74,7 +74,7 @@ def search(
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments

@@ -47,7 +47,7 @@ from wsss.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
     from sweeps.tables.table import Table
     from wsss.training.learning import PriorLimits
 
@@ -162,7 +162,7 @@ def run(
     """
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store

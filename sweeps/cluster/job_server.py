@@ -13,7 +13,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from sweeps.run.start_ray import token_trouble
+from sweeps.run.ray.start import token_trouble
 from wsss.errors import ForeseenError
 from wsss.printable import command
 

@@ -18,7 +18,7 @@ from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_server import JobError, JobServer, variables
 from sweeps.plan.sweep import require_left_to_settings
 from sweeps.plan.trials import make_plan
-from sweeps.run.resources import HEAD_NODE
+from sweeps.run.ray.resources import HEAD_NODE
 from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import definition

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.run.resources import Demand, Machine, number_at_once
+from sweeps.run.ray.resources import Demand, Machine, number_at_once
 from sweeps.store.errors import StoreError
 
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"

@@ -14,7 +14,7 @@ from sweeps.plan.cost import CostEstimate, estimate_cost
 from sweeps.plan.states import read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.report.live.cost_lines import format_hours
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.store.attempts import Ledger, Size, Unit
 from sweeps.store.store import Store
 from wsss.errors import ForeseenError

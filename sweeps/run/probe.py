@@ -21,8 +21,8 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_bytes, format_seconds
 from sweeps.run.driver import INTERRUPTED, download_weights
-from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
-from sweeps.run.start_ray import running_ray
+from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
+from sweeps.run.ray.start import running_ray
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
@@ -130,7 +130,7 @@ def _collect(target: ProbeTarget, reference: Any) -> Probed:
 
 def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -> ProbeResult:
     """Probe one configuration where a trial would train it; runs in a Ray task."""
-    from sweeps.run.ray_train import Workers, end_with_raylet, fit
+    from sweeps.run.ray.train import Workers, end_with_raylet, fit
     from wsss.training.process import pick_device
 
     end_with_raylet()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeps.plan.sweep import make_sweep
 from sweeps.run.driver import drive
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables, Wishes
 from sweeps.stages.guard import HANG_AFTER_SECONDS
 from sweeps.stages.stage import Conduct

@@ -325,13 +325,13 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
         yield Here(workers)
         return
-    from sweeps.run.resources import Resources
-    from sweeps.run.start_ray import running_ray
+    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.start import running_ray
 
     joined = None if address == "local" else address
     resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
     with running_ray(resources):
-        from sweeps.run.crew import Cluster
+        from sweeps.run.ray.crew import Cluster
 
         yield Cluster(resources)
 

@@ -27,7 +27,7 @@ from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.dispatch import Dispatch, Listener, Outcome, Record, Source
 from sweeps.run.driver import Subject, sync_command
 from sweeps.run.faults import Break
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import export_of, read_export
 from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
@@ -95,7 +95,7 @@ class DrivenHeadline(Subject):
             chain.folder(self.store).clear_failure()
         place = Place(self.store, sweep.data, sweep.weights_file, resources.execution, self.conduct)
         if self.needs_ray(resources):
-            from sweeps.run.crew import Cluster
+            from sweeps.run.ray.crew import Cluster
 
             place = replace(place, crew=Cluster(resources))
         else:

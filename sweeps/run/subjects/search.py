@@ -24,7 +24,7 @@ from sweeps.report.search import print_search
 from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
 from sweeps.run.driver import Subject, sync_command
 from sweeps.run.faults import Break
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.store import Store, StoreError, write_json
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna
 
     from sweeps.run.driver import Held
-    from sweeps.run.tune import TuneRound
+    from sweeps.run.ray.tune import TuneRound
     from sweeps.track.tracker import Tracker
 
 REDUCTION_FACTOR = 3
@@ -282,7 +282,7 @@ class DrivenSearch(Subject):
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.tune import TuneRound, closing_trial, drawn_trial
+        from sweeps.run.ray.tune import TuneRound, closing_trial, drawn_trial
 
         # Not a part of the space, which Tune copies for each trial.
         shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}

@@ -17,7 +17,7 @@ from sweeps.run.budget import Budget, cost_of, forecast, hours_left, size_of, wa
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
@@ -27,7 +27,7 @@ from wsss.printable import command, counted, own_command, own_words
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held
-    from sweeps.run.tune import TuneRound
+    from sweeps.run.ray.tune import TuneRound
     from sweeps.track.tracker import Tracker
 
 
@@ -110,7 +110,7 @@ class Tables(Subject):
         """Yield the missing trials, those of one training together."""
         from ray import tune
 
-        from sweeps.run.tune import TuneRound, sweep_trial
+        from sweeps.run.ray.tune import TuneRound, sweep_trial
 
         trials = self.missing()
         for trial in trials:

@@ -23,7 +23,7 @@ from wsss.errors import ForeseenError
 from wsss.training.execution import let_children_keep_memory
 
 if TYPE_CHECKING:  # it checks addresses here
-    from sweeps.run.resources import Resources
+    from sweeps.run.ray.resources import Resources
 
 
 class CapacityError(StoreError):

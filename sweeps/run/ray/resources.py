@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.start_ray import CapacityError, check_address
+from sweeps.run.ray.start import CapacityError, check_address
 from wsss.printable import counted
 from wsss.training.execution import Execution
 

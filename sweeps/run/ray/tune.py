@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
-from sweeps.run.resources import Resources
+from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
 from wsss.config import RunConfig
 
@@ -175,7 +175,7 @@ def sweep_trial(
     resources: Resources,
 ) -> None:
     """Train `space["cam_id"]` and bring its scores to their end, inline or under Ray Train."""
-    from sweeps.run.ray_train import Workers, end_with_raylet, fit
+    from sweeps.run.ray.train import Workers, end_with_raylet, fit
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
@@ -229,7 +229,7 @@ def _report(
     A training that diverged or does not learn is worth 0 % and is not repeated. Of an unforeseen
     error, a note is left for the driver.
     """
-    from sweeps.run.ray_train import end_with_raylet
+    from sweeps.run.ray.train import end_with_raylet
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
     from wsss.identity import cam_id

@@ -8,8 +8,8 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
-from sweeps.run.ray_train import Workers, fit
-from sweeps.run.resources import DRIVER_SHARE, HEAD_NODE, Resources
+from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
+from sweeps.run.ray.train import Workers, fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, go_on
