@@ -97,6 +97,7 @@ def test_other_data_are_told(archive: Path, tmp_path: Path) -> None:
                 "cams/{cam}/config.json": ('"epochs": ', '"epochs": 1'),
             },
         ),
+        ("ids", {"runs/{run}/config.json": ('"lr": ', '"lr": 9')}),
         ("ids", {"sweeps/{sweep}/sweep.json": ('"seeds": 2', '"seeds": 1')}),
         (
             "tables",

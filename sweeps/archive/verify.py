@@ -38,7 +38,7 @@ from sweeps.store.store import Store, StoreError, read_json
 from wsss.errors import ForeseenError
 from wsss.evaluation.score import Score, score_counts
 from wsss.identity import cam_id, run_id
-from wsss.overrides import validate
+from wsss.overrides import ConfigError, validate
 from wsss.printable import counted, first_of
 
 MOST_BYTES = 8 << 30
@@ -153,8 +153,12 @@ def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
     ]
     for room, id_of in (("runs", run_id), ("cams", cam_id)):
         for path in sorted(store.root.glob(f"{room}/*/config.json")):
-            if path.parent.name != id_of(validate(read_json(path))):
-                problems.append(f"{room}/{path.parent.name} has another configuration")
+            name = f"{room}/{path.parent.name}"
+            try:
+                if path.parent.name != id_of(validate(read_json(path))):
+                    problems.append(f"{name} has another configuration")
+            except ConfigError as error:
+                problems.append(f"{name} has no configuration that this version knows ({error})")
     wanted = {
         "runs": planned.keys(),
         "cams": {t.cam_id for t in sweep.plan.trials},
