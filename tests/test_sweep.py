@@ -131,6 +131,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(killed: Any) -> None:
     assert len(results(store)) == 3
     assert "missing" not in again.stdout.split(f"Table {TABLE}")[-1]
     said = [" left one trial", "starting Ray on this machine", "Ray is ready: ", "finished:"]
+    said += [f"Table {TABLE}", "Cannot tell", "report: "]
     assert sorted(said, key=again.stdout.index) == said
     assert "\x1b" not in again.stdout  # a file
 

@@ -164,6 +164,7 @@ class Tables(Subject):
         tracker.log_report(folder, verdict_counts(report))
         again = command("sweeps", "report", *self.named)
         return [
+            *(f"{table.answer.question} {table.answer.answer}" for table in report.tables),
             *tracker.remarks("the report", f"`{again}`"),
             f"report: {folder / 'report.html'}; `{again}` prints it",
         ]
