@@ -3,9 +3,9 @@
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeps.plan.headline import Headline, source_of
-from sweeps.plan.search import CHEAP_LABELS, Search, comparison_file
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3
@@ -14,6 +14,9 @@ from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.printable import command
 from wsss.recipes import named_config, preset_and_recipe
+
+if TYPE_CHECKING:  # it reads data sets: a status has no need of it
+    from sweeps.plan.search import Search
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 
@@ -39,8 +42,10 @@ def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | 
     return command("sweeps", "run", *words, *more)
 
 
-def comparison_command(search: Search, store: Store, num_seeds: int) -> str:
+def comparison_command(search: "Search", store: Store, num_seeds: int) -> str:
     """Return the `sweeps run` of a search's best draw and its base, scored as tables are."""
+    from sweeps.plan.search import CHEAP_LABELS, comparison_file
+
     shared = CHEAP_LABELS | {key: search.base.flat()[key] for key in F3}
     usual = apply_overrides(named_config(search.preset), shared)
     words = ["--table", str(comparison_file(search, store)), *_of_settings(search, usual)]
@@ -73,7 +78,7 @@ def headline_command(headline: Headline, store: Store, rng_seed: int | None = No
     return command("sweeps", "headline", *words)
 
 
-def _of_settings(sweep: Sweep | Search, usual: RunConfig | None = None) -> list[str]:
+def _of_settings(sweep: "Sweep | Search", usual: RunConfig | None = None) -> list[str]:
     """Return the options that say preset, data, weights and settings.
 
     usual: the settings which need no word; default: the preset's.
