@@ -16,7 +16,11 @@ BUCKET = "results"
 
 @contextmanager
 def moto_server() -> Iterator[int]:
-    """Run an empty object store with one bucket; give its port. Points AWS_ENDPOINT_URL at it."""
+    """Run an empty object store with one bucket; give its port. Points AWS_ENDPOINT_URL at it.
+
+    MLflow keeps a client for minutes, and by the address in its own variable alone: without it, the
+    second server of a process would get no artifacts.
+    """
     settings = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -25,12 +29,13 @@ def moto_server() -> Iterator[int]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "NO_PROXY": "127.0.0.1",
     }
-    before = {name: os.environ.get(name) for name in [*settings, "AWS_ENDPOINT_URL"]}
+    addresses = ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+    before = {name: os.environ.get(name) for name in [*settings, *addresses]}
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         port = server.get_host_and_port()[1]
-        os.environ.update(settings, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+        os.environ.update(settings, **dict.fromkeys(addresses, f"http://127.0.0.1:{port}"))
         client(port).create_bucket(Bucket=BUCKET)
         yield port
     finally:

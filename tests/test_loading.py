@@ -1,5 +1,9 @@
 """Training crops: what is in them, and that no worker or rank count changes what is trained on."""
 
+import multiprocessing
+import os
+import tempfile
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +85,42 @@ def test_global_randomness_leaves_the_crops_alone(crops: CropDataset) -> None:
 
 def test_the_number_of_loading_processes_changes_nothing(crops: CropDataset) -> None:
     assert_equal(batches(crops, epoch=1), batches(crops, epoch=1, num_workers=2))
+
+
+class Parents:
+    """A data set whose boxes tell which process made the one that loads."""
+
+    rng_seed = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        parent = torch.full((4,), os.getppid())
+        return torch.zeros(3, 8, 8, dtype=torch.uint8), parent, torch.zeros(1)
+
+
+def test_no_loading_process_is_a_copy_of_one_with_threads() -> None:
+    (own,) = Loader(Parents(), 4).epoch(0)
+    (found,) = Loader(Parents(), 4, num_workers=2).epoch(0)
+    assert set(own.boxes.flatten().tolist()) == {os.getppid()}
+    (maker,) = set(found.boxes.flatten().tolist())
+    assert maker != os.getpid()
+    status = Path(f"/proc/{maker}/status").read_text()
+    assert "Threads:\t1\n" in status
+
+
+def test_loading_processes_meet_in_a_short_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    assert len(list(Loader(Parents(), 4, num_workers=1).epoch(0))) == 1
+    assert Path(get_temp_dir()).parent == Path("/tmp")
+    assert tempfile.gettempdir() == str(long)
+    assert not list(long.iterdir())
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -5,7 +5,12 @@ nothing else. Rank r of R takes the r-th slice of every global batch, so that a 
 sees what a run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
+import multiprocessing
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -194,6 +199,7 @@ class Loader:
             cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset),
             batch_sampler=batches,
             num_workers=self.num_workers,
+            multiprocessing_context=_context() if self.num_workers else None,
             pin_memory=self.pin,
             collate_fn=collate,
         )
@@ -204,3 +210,26 @@ class Loader:
             # torch sends a worker's traceback as the message, whose end is the error's own.
             own = str(error).rpartition(f"{DataError.__module__}.{DataError.__qualname__}: ")[2]
             raise DataError(own.rstrip()) from None
+
+
+MAX_BYTES = 64
+"""Of the folder for temporary files: a socket's path may have 107, and Python appends up to 35."""
+SHORT = "/tmp"
+
+
+def _context() -> BaseContext:
+    """Return how processes that load are made: by a process without threads, which has torch.
+
+    Copies of this process would have locks and memory as another thread, of Ray or MLflow, left
+    them at that moment: now and then one hangs, or dies of a broken heap. They meet in a folder
+    with a short path.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) > MAX_BYTES:
+        usual, tempfile.tempdir = tempfile.tempdir, SHORT
+        try:
+            get_temp_dir()  # remembers what it is now
+        finally:
+            tempfile.tempdir = usual
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
