@@ -30,7 +30,7 @@ def evidence(differences: list[float]) -> CellEvidence:
         "base": dict.fromkeys(range(len(differences)), 40.0),
         "cell": {seed: 40 + d for seed, d in enumerate(differences)},
     }
-    return table_verdicts({}, measured, "base", 0.5)["cell"]
+    return table_verdicts({}, measured, {"cell": "base"}, 0.5)["cell"]
 
 
 def rule(

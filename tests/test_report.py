@@ -111,6 +111,33 @@ def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
     assert float(lines["III[yes,yes]"]["paper_difference"]) == pytest.approx(50.86 - 49.12)
 
 
+def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("recipes",), 2)
+
+    def quality(trial: Trial) -> float:
+        return 0.4 + 0.3 * ("literal" in trial.cells[0]) + 0.1 * ("[yes,yes" in trial.cells[0])
+
+    fill(store, sweep, quality, gallery=True)
+    report = build_report(sweep, store)
+    lines = csv_lines(FORMATS["csv"](sweep_document(report)))
+    for recipe in TABLES["recipes"].columns:
+        base, best = (f"recipes[{labels},{recipe}]" for labels in ("no,no", "yes,yes"))
+        assert (lines[base]["verdict"], lines[best]["baseline"]) == ("baseline", base)
+        ours, theirs = stored_mious(store, sweep, best), stored_mious(store, sweep, base)
+        differences = [ours[seed] - theirs[seed] for seed in (0, 1)]
+        assert float(lines[best]["difference"]) == pytest.approx(np.mean(differences))
+    assert lines["recipes[yes,yes,default]"]["paper_difference"] == "1.74"
+    assert lines["recipes[yes,yes,literal]"]["paper_difference"] == ""
+    found = report.tables[0]
+    assert found.classes is not None
+    assert found.classes.best == "recipes[yes,yes,literal]"
+    assert found.classes.baseline == "recipes[no,no,literal]"
+    assert found.gallery is not None
+    assert found.gallery.pictures[1].title.startswith("Baseline: recipes[no,no,literal], seed 0")
+    page = FORMATS["html"](sweep_document(report))
+    assert "Differences to the baseline, recipes[no,no] of the same recipe" in page
+
+
 def test_the_interval_over_images_agrees_with_a_plain_bootstrap_loop(
     store: Store, sweep: Sweep, report: Report
 ) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts: does a measured difference to a table's baseline bear out the paper's?
+"""Verdicts: does a measured difference to a cell's baseline bear out the paper's?
 
 Everything here is about seed noise: differences are paired by seed, over the same images. The
 paper's numbers are taken as exact, because it gives no spread.
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class CellEvidence:
-    """What is known about one cell against the baseline of its table (seed noise)."""
+    """What is known about one cell against its baseline (seed noise)."""
 
     differences: SeedDifferences
     """Cell minus baseline, with its SD and t interval."""
@@ -64,25 +64,31 @@ class CellEvidence:
 def table_verdicts(
     paper: Mapping[str, float | None],
     measured: Mapping[str, Mapping[int, float]],
-    baseline: str,
+    baselines: Mapping[str, str],
     margin: float,
     *,
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> dict[str, CellEvidence]:
-    """Return the evidence on every cell of a table but its baseline, by cell reference.
+    """Return the evidence on cells of a table, by cell reference.
 
-    paper: reference -> percent as printed; measured: reference -> seed -> percent. The p-values of
-    all cells are adjusted together. Raises ValueError if neither mapping has the baseline.
+    paper: reference -> percent as printed; measured: reference -> seed -> percent. baselines: each
+    cell to be judged -> the one which it is compared with. The p-values of all these cells are
+    adjusted together. Raises ValueError if neither of the first two has a baseline.
     """
-    if baseline not in paper and baseline not in measured:
-        raise ValueError(f"baseline {baseline} is none of the cells {sorted({*paper, *measured})}")
-    references = [ref for ref in dict.fromkeys([*paper, *measured]) if ref != baseline]
-    base = measured.get(baseline, {})
-    found = [seed_differences(measured.get(ref, {}), base) for ref in references]
+    for baseline in baselines.values():
+        if baseline not in paper and baseline not in measured:
+            cells = sorted({*paper, *measured})
+            raise ValueError(f"baseline {baseline} is none of the cells {cells}")
+    found = [
+        seed_differences(measured.get(reference, {}), measured.get(baseline, {}))
+        for reference, baseline in baselines.items()
+    ]
     adjusted = holm([differences.p for differences in found])
     evidence = {}
-    for reference, differences, holm_p in zip(references, found, adjusted, strict=True):
+    for (reference, baseline), differences, holm_p in zip(
+        baselines.items(), found, adjusted, strict=True
+    ):
         expected = _paper_difference(paper.get(reference), paper.get(baseline))
         verdict, needed = None, None
         if expected is not None:

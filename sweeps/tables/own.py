@@ -81,7 +81,7 @@ class _TableDefinition(_Strict):
     columns: Columns = {"mIoU": {}}
     settings: Changes = {}
     baseline: str = ""
-    """A cell's labels, joined by commas, with or without the table's name around them."""
+    """Labels of a cell, or of a row, joined by commas; the table's name may stand around them."""
     notes: tuple[Note, ...] = ()
 
     def table(self) -> Table:

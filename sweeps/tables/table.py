@@ -44,7 +44,8 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
     baseline: str = ""
-    """Reference of the cell which the others are compared with; default: the first."""
+    """The cell which the others are compared with, e.g. "V[0.5,0.5]"; default: the first. A row, by
+    its labels alone, e.g. "recipes[no,no]": each cell is compared with its own column's there."""
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
@@ -63,14 +64,39 @@ class Table:
             seen.add(reference)
         if not self.baseline:
             object.__setattr__(self, "baseline", next(self.cells())[0])
-        elif self.baseline not in seen:
-            raise ValueError(f"table {self.name}: baseline {self.baseline} is none of its cells")
+        elif self.baseline not in seen and self._baseline_row is None:
+            raise ValueError(
+                f"table {self.name}: baseline {self.baseline} is none of its cells or rows"
+            )
 
     def cells(self) -> Iterator[tuple[str, Cell]]:
         """Yield (reference, cell) row by row, e.g. ("V[0.1,0.5]", cell)."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 yield self.reference(row, column), cell
+
+    @property
+    def _baseline_row(self) -> Row | None:
+        rows = {f"{self.name}[{','.join(row.labels)}]": row for row in self.rows}
+        return rows.get(self.baseline)
+
+    def baselines(self) -> dict[str, str]:
+        """Return the reference of each cell -> that of the cell which it is compared with."""
+        row = self._baseline_row
+        if row is None:
+            return {reference: self.baseline for reference, _ in self.cells()}
+        return {
+            self.reference(each, column): self.reference(row, column)
+            for each in self.rows
+            for column in self.columns
+        }
+
+    @property
+    def baseline_name(self) -> str:
+        """The baseline in words: a cell, or a row of which each column has one."""
+        if len(set(self.baselines().values())) == 1:
+            return self.baseline
+        return f"{self.baseline} of the same {self.column_name}"
 
     def labels(self, row: Row, column: str) -> tuple[str, ...]:
         """Return what names a cell within the table: the row's labels, the column's if several."""

@@ -1,6 +1,6 @@
 """The answer to a report's title, table by table: does it hold, and what comes next?
 
-It adds up the verdicts on the differences to the table's baseline (`sweeps.evidence.verdict`).
+It adds up the verdicts on the differences to the cells' baselines (`sweeps.evidence.verdict`).
 Where a table is not of the paper's scale, it speaks of the data at hand and of nothing else.
 """
 
@@ -60,7 +60,7 @@ def answer(
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
         words, tone = _against_the_paper(judged, scale)
     else:
-        question = f"Does any cell of Table {table.name} differ from {table.baseline}?"
+        question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
     start = "Cannot tell: " if tone == "open" else ""
     lacking = f" {counted(missing, 'cell')} missing." if 0 < missing < len(cells) else ""
@@ -100,7 +100,7 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
 
 
 def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
-    """Return how many cells differ from the baseline, whatever the paper says."""
+    """Return how many cells differ from their baseline, whatever the paper says."""
     tested = [evidence.differs for evidence in found if evidence.differs is not None]
     if not tested:
         return ("one seed per cell" if found else "nothing to compare yet"), "open"

@@ -73,8 +73,8 @@ def build_report(
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 figures=table_figures(table, cells, plan, results),
-                classes=compare_classes(cells, table.baseline, results),
-                gallery=gallery(cells, table.baseline, results),
+                classes=compare_classes(cells, results),
+                gallery=gallery(cells, results),
             )
         )
     return Report(
@@ -112,6 +112,7 @@ class _Weighed:
     ) -> None:
         self.table, self.plan, self.results = table, plan, results
         self.comparable = not scale.other_classes
+        self.baselines = table.baselines()
         self.run_ids = {
             reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
             for reference, _ in table.cells()
@@ -143,36 +144,39 @@ class _Weighed:
         }
 
     def _weigh(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
-        """Weigh each set of trials once, though several cells share it, lest Holm count it twice.
+        """Compare trials once, though several cells share them, lest Holm count them twice.
 
-        The baseline and cells that are its own trials have no evidence, nor have those without a
-        seed in common with it.
+        Baselines and cells that are their baseline's own trials have no evidence, nor have those
+        without a seed in common with it.
         """
         printed = {reference: cell.paper for reference, cell in self.table.cells()}
-        baseline, values = self.table.baseline, self.mious[measure]
-        first = {tuple(self.run_ids[baseline].values()): baseline}
+        first: dict[tuple[tuple[str, ...], ...], str] = {}
         of = {}
         for reference in sorted(printed, key=lambda name: printed[name] is None):
-            of[reference] = first.setdefault(tuple(self.run_ids[reference].values()), reference)
-        distinct = set(of.values())
+            pair = self._pair(reference)
+            if pair[0] != pair[1]:
+                of[reference] = first.setdefault(pair, reference)
         found = table_verdicts(
-            {ref: printed[ref] if self.comparable else None for ref in distinct},
-            {reference: values[reference] for reference in distinct},
-            baseline,
+            printed if self.comparable else {},
+            self.mious[measure],
+            {reference: self.baselines[reference] for reference in first.values()},
             margin,
         )
-        return {
-            reference: found[same]
-            for reference, same in of.items()
-            if same in found and found[same].differences.n
-        }
+        return {ref: found[same] for ref, same in of.items() if found[same].differences.n}
+
+    def _pair(self, reference: str) -> tuple[tuple[str, ...], ...]:
+        """Return the trials of a cell and those of its baseline."""
+        return tuple(
+            tuple(self.run_ids[name].values()) for name in (reference, self.baselines[reference])
+        )
 
     def _cell(
         self, reference: str, labels: tuple[str, ...], paper: float | None, links: "_Links"
     ) -> CellReport:
         results, values = self.results, self.mious[self.results.measure]
-        own, base = self.run_ids[reference], self.run_ids[self.table.baseline]
-        mine, theirs = values[reference], values[self.table.baseline]
+        baseline = self.baselines[reference]
+        own, base = self.run_ids[reference], self.run_ids[baseline]
+        mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
         common = sorted(mine.keys() & theirs.keys())
         against = None
@@ -182,6 +186,7 @@ class _Weighed:
         return CellReport(
             reference=reference,
             labels=labels,
+            baseline=baseline,
             paper=paper,
             comparable=self.comparable,
             run_ids=own,

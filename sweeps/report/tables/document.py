@@ -217,7 +217,7 @@ def _entry(found: TableReport, reference: str) -> Measured:
     cell = found.cells[reference]
     badges = [_badge(found, cell)]
     if cell.level and cell.level.kind:
-        badges.append(Badge(level_word(found, cell)))
+        badges.append(Badge(level_word(cell)))
     printed = "" if cell.paper is None or found.scale.other_classes else number(cell.paper)
     return Measured(measured(cell), printed, tuple(badges), cell.links)
 
@@ -237,7 +237,7 @@ def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
     levels = whole.cut(range(_NUM_OF_LEVELS))
     differences = whole.cut(range(_NUM_OF_LEVELS, len(whole.columns)))
     narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
-    heading = Heading(f"Differences to the baseline, {found.table.baseline}")
+    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
     return Only(narrow, (whole,)), Only(ON_PAGES, (levels, heading, differences))
 
 
@@ -281,7 +281,7 @@ def _measures(found: TableReport) -> tuple[Block, ...]:
     rows = []
     for cell in found.cells.values():
         figures = [mean_sd(list(v.values())) if v else (None, None) for v in cell.mious.values()]
-        entries = (*(mean_and_sd(*values) for values in figures), level_word(found, cell))
+        entries = (*(mean_and_sd(*values) for values in figures), level_word(cell))
         rows.append(Row(cell.labels, entries))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
     grid = Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
@@ -321,7 +321,7 @@ def _links(found: TableReport) -> tuple[Block, ...]:
 
 
 def _classes(found: TableReport) -> tuple[Block, ...]:
-    """Return the best cell against the baseline, class by class, as a table and a figure."""
+    """Return the best cell against its baseline, class by class, as a table and a figure."""
     classes = found.classes
     if classes is None:
         return ()
@@ -439,14 +439,14 @@ def _provenance_section(report: Report) -> Section:
 def _badge(found: TableReport, cell: CellReport) -> Badge:
     """Return a cell's verdict as this scale allows to put it, on its colour."""
     verdict = cell.evidence.verdict if cell.evidence else None
-    if verdict is None or cell.reference == found.table.baseline:
+    if verdict is None or cell.is_baseline:
         return Badge(verdict_word(found, cell))
     return Badge(named(verdict.word, found.scale), TONES[verdict.word])
 
 
-def level_word(found: TableReport, cell: CellReport) -> str:
+def level_word(cell: CellReport) -> str:
     """Return `level`, `shape` or `partly`; a dash where none can be said."""
-    if cell.reference == found.table.baseline:
+    if cell.is_baseline:
         return "baseline"
     return (cell.level.kind if cell.level else None) or DASH
 
@@ -461,12 +461,12 @@ def measured(cell: CellReport) -> str:
 
 def verdict_word(found: TableReport, cell: CellReport) -> str:
     """Return a cell's verdict in words."""
-    if cell.reference == found.table.baseline:
+    if cell.is_baseline:
         return "baseline"
     if cell.evidence and cell.evidence.verdict:
         return cell.evidence.verdict.word
     if cell.evidence is None:
-        shares = cell.run_ids == found.cells[found.table.baseline].run_ids
+        shares = cell.run_ids == found.cells[cell.baseline].run_ids
         return "same as baseline" if shares else DASH
     if cell.evidence.differs is None:
         return "not resolvable"
@@ -514,7 +514,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         *(cell.seed_interval or (None, None)),
         *(cell.image_interval or (None, None)),
         cell.to_paper,
-        found.table.baseline,
+        cell.baseline,
         evidence.paper_difference if evidence else None,
         evidence.differences.mean if evidence else None,
         evidence.differences.sd if evidence else None,
@@ -536,7 +536,7 @@ def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[objec
         sweep.base.train.epochs,
         "yes" if report.scale.marks else "no",
         *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
-        level_word(found, cell),
+        level_word(cell),
         cell.level.reason if cell.level else "",
         cell.better_over_seeds,
         cell.better_over_images,

@@ -1,4 +1,4 @@
-"""The baseline, the best measured and the paper's best cell side by side, on the same images.
+"""The best measured cell, its baseline and the paper's best side by side, on the same images.
 
 Pictures are cut out of the galleries that each scored training has drawn of itself.
 """
@@ -28,11 +28,12 @@ MAX_NAMED = 12
 """Cells that are left out, by name."""
 
 
-def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) -> Gallery | None:
+def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None:
     """Return the cells' pictures of the same images; None if the baseline has drawn none."""
     chosen: dict[str, list[str]] = {}
-    for cell, role in _roles(cells, baseline):
+    for cell, role in _roles(cells):
         chosen.setdefault(cell.reference, []).append(role)
+    baseline = next(iter(chosen))
     paths = {name: path for name in chosen if (path := _path(cells[name], results))}
     if baseline not in paths:
         return None
@@ -47,11 +48,13 @@ def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) ->
     return Gallery(tuple(pictures), _left_out(cells, chosen, kept))
 
 
-def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellReport, str]]:
-    """Return the cells to be shown, and why."""
-    found = [(cells[baseline], "baseline")]
-    if best := best_rival(cells, baseline):
-        is_best = (best.mean or 0) > (cells[baseline].mean or 0)
+def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
+    """Return the cells to be shown, and why; the baseline first."""
+    best = best_rival(cells)
+    shown = best or next(iter(cells.values()))
+    found = [(cells[shown.baseline], "baseline")]
+    if best:
+        is_best = all((best.mean or 0) > (c.mean or 0) for c in cells.values() if c.is_baseline)
         found.append((best, "best measured" if is_best else "best measured beside the baseline"))
     printed = [cell for cell in cells.values() if cell.paper is not None and cell.comparable]
     if printed:

@@ -34,9 +34,9 @@ def _lines(report: Report) -> tuple[str, ...]:
         "over images (bootstrap, 2,000 resamples) what the same networks would score on other "
         "images of this kind. They are never added up.",
         "Above baseline: in which share of those resamples, or of resamples of the seeds, the cell "
-        "is above the baseline, and so how probable it is that it is better. Of two or three seeds "
+        "is above its baseline, and so how probable it is that it is better. Of two or three seeds "
         "there are few different resamples: such shares are coarse and too confident.",
-        "A verdict compares the measured difference to the table's baseline, paired by seed, with "
+        "A verdict compares the measured difference to the cell's baseline, paired by seed, with "
         f"the paper's: reproduced if it is the same within ± {report.margin:g} points (two "
         "one-sided t tests at 5 %) and, where the paper claims more than that, of the same sign "
         "after Holm's correction; trend only if just the sign is; not reproduced if it is shown to "

@@ -56,6 +56,8 @@ class CellReport:
     reference: str
     labels: tuple[str, ...]
     """The row's labels, and the column's if there are several."""
+    baseline: str
+    """Reference of the cell which it is compared with; a baseline's own is itself."""
     paper: float | None
     comparable: bool
     """Whether the data allows to hold the paper's number against the measured one."""
@@ -66,7 +68,7 @@ class CellReport:
     mious: dict[Measure, dict[int, float]]
     """The same under every measure; a measure which a run lacks has no seed of it."""
     level: LevelOrShape | None
-    """What its difference to the baseline is one of; None where `evidence` is None."""
+    """What its difference to its baseline is one of; None where `evidence` is None."""
     mean: float | None
     sd: float | None
     """Sample SD over seeds: seed noise. None below two seeds."""
@@ -75,11 +77,11 @@ class CellReport:
     image_interval: tuple[float, float] | None
     """95 % bootstrap interval of the mean, under other images."""
     evidence: CellEvidence | None
-    """Against the baseline; None for the baseline itself and for what has no common seed."""
+    """Against its baseline; None for a baseline itself and for what has no common seed."""
     image_difference: tuple[float, float] | None
-    """95 % bootstrap interval of the difference to the baseline, on the same images."""
+    """95 % bootstrap interval of the difference to its baseline, on the same images."""
     better_over_seeds: float | None
-    """Share of resamples of the common seeds in which it is above the baseline."""
+    """Share of resamples of the common seeds in which it is above its baseline."""
     better_over_images: float | None
     """The same of resamples of images."""
     also: tuple[str, ...]
@@ -91,6 +93,11 @@ class CellReport:
     """Training and inference time of its finished trials."""
     links: tuple[tuple[str, str], ...]
     """(seed, address) of the MLflow runs."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is what other cells are compared with."""
+        return self.reference == self.baseline
 
     @property
     def num_planned(self) -> int:
@@ -151,7 +158,7 @@ class TableReport:
     notes: tuple[str, ...]
     figures: tuple[Picture, ...]
     classes: ClassComparison | None
-    """The best cell against the baseline."""
+    """The best cell against its baseline."""
     gallery: Gallery | None
 
 

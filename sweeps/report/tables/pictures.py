@@ -56,7 +56,7 @@ def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> t
 
 
 def _differences(table: Table, cells: Cells) -> list[Picture]:
-    """Draw each cell's difference to the baseline with the paper's."""
+    """Draw each cell's difference to its baseline with the paper's."""
     rows = []
     for cell in cells.values():
         if cell.evidence is None:
@@ -74,7 +74,7 @@ def _differences(table: Table, cells: Cells) -> list[Picture]:
     if not rows:
         return []
     title = f"Differences to the baseline, Table {table.name}"
-    svg = forest(rows, baseline=table.baseline, name=_name(table, "forest"), title=title)
+    svg = forest(rows, baseline=table.baseline_name, name=_name(table, "forest"), title=title)
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
         "interval across 0 shows no difference; one without the paper's mark speaks against the "
