@@ -97,7 +97,7 @@ def test_a_cell_of_a_file_has_the_settings_of_table_row_and_column(jitter: Path)
         ("labels: [0.3]", "labels: [none]", r"two cells are called jitter\[none,none\]"),
         ("train.color_jitter", "rng_seed", "rng_seed: .*give their number with --seeds"),
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
-        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is none of its cells"),
+        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells"),
         ("rows:", "rows: [", "not YAML"),
     ],
 )
