@@ -214,7 +214,7 @@ def test_a_damaged_configuration_is_no_measurement(store: Store) -> None:
 
 
 def test_the_base_of_an_estimate_may_be_a_cell_of_any_table(store: Store) -> None:
-    own = Table("T", "t", ("row",), "mIoU", ("mIoU",), (Row(("a",), (Cell({}, None),)),))
+    own = Table("T", "t", ("row",), (Row(("a",), (Cell({}, None),)),))
     plan = make_plan([own], BASE, 2)
     finish(store, cell(plan_of("IV"), "IV[no,no,no]"), 0.5)  # the same configuration
     cost = estimate(plan, store)

@@ -111,7 +111,7 @@ def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) 
         ("labels: [0.3]", "labels: [none]", r"two cells are called jitter\[none,none\]"),
         ("train.color_jitter", "rng_seed", "rng_seed: .*give their number with --seeds"),
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
-        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is none of its cells or rows"),
+        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells or rows"),
         ("rows:", "rows: [", "not YAML"),
     ],
 )

@@ -521,8 +521,6 @@ def comparison(search: Search, best: SearchTrial) -> Table:
         name="best-draw",
         title=f"The best draw of search {search.name} beside its base",
         row_names=("settings",),
-        column_name="mIoU",
-        columns=("mIoU",),
         rows=(
             Row(("base",), (Cell(common, None),)),
             Row((best.name,), (Cell(common | best.settings, None),)),

@@ -1,7 +1,7 @@
-"""A table of a paper as data: what each cell's configuration is, and what the paper printed."""
+"""A paper's table as data: each cell's configuration, and the number that the paper printed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -14,10 +14,10 @@ class Cell:
     paper: float | None
     """mIoU in percent as printed in the paper; None if the paper lacks the cell."""
     seeds: tuple[int, ...] | None = None
-    """The only ones of the sweep's seeds to run it with; None: all of them."""
+    """Run it with these of the sweep's seeds only; None: with all."""
 
     def wants(self, rng_seed: int) -> bool:
-        """Whether the cell is to be run with this seed."""
+        """Whether to run the cell with this seed."""
         return self.seeds is None or rng_seed in self.seeds
 
 
@@ -38,14 +38,14 @@ class Table:
     title: str
     row_names: tuple[str, ...]
     """What each row label is, e.g. ("lambda_s",)."""
-    column_name: str
-    """What the columns are, e.g. "lambda_bs"; "mIoU" for a table with one column of numbers."""
-    columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
+    column_name: str = "mIoU"
+    """What the columns are, e.g. "lambda_bs"; "mIoU" for a table with one column of numbers."""
+    columns: tuple[str, ...] = ("mIoU",)
+    notes: tuple[str, ...] = ()
     baseline: str = ""
-    """The cell which the others are compared with, e.g. "V[0.5,0.5]"; default: the first. A row, by
-    its labels alone, e.g. "recipes[no,no]": each cell is compared with its own column's there."""
+    """Reference of the cell that the others are compared with, e.g. "V[0.5,0.5]"; default: the
+    first. Or that of a row, e.g. "recipes[no,no]": each column has its own baseline there."""
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
@@ -60,13 +60,15 @@ class Table:
         seen: set[str] = set()
         for reference, _ in self.cells():
             if reference in seen:
-                raise ValueError(f"two cells are called {reference}; make row and column unique")
+                raise ValueError(
+                    f"two cells are called {reference}; give rows and columns unique labels"
+                )
             seen.add(reference)
         if not self.baseline:
             object.__setattr__(self, "baseline", next(self.cells())[0])
         elif self.baseline not in seen and self._baseline_row is None:
             raise ValueError(
-                f"table {self.name}: baseline {self.baseline} is none of its cells or rows"
+                f"table {self.name}: baseline {self.baseline} is not one of its cells or rows"
             )
 
     def cells(self) -> Iterator[tuple[str, Cell]]:
@@ -81,7 +83,7 @@ class Table:
         return rows.get(self.baseline)
 
     def baselines(self) -> dict[str, str]:
-        """Return the reference of each cell -> that of the cell which it is compared with."""
+        """Return the reference of each cell -> that of the cell it is compared with."""
         row = self._baseline_row
         if row is None:
             return {reference: self.baseline for reference, _ in self.cells()}
@@ -93,15 +95,15 @@ class Table:
 
     @property
     def baseline_name(self) -> str:
-        """The baseline in words: a cell, or a row of which each column has one."""
+        """The baseline for a person: a cell, or a row with one for each column."""
         if len(set(self.baselines().values())) == 1:
             return self.baseline
         return f"{self.baseline} of the same {self.column_name}"
 
     def labels(self, row: Row, column: str) -> tuple[str, ...]:
-        """Return what names a cell within the table: the row's labels, the column's if several."""
+        """Return a cell's labels: the row's, and the column's unless there is only one."""
         return row.labels if len(self.columns) == 1 else (*row.labels, column)
 
     def reference(self, row: Row, column: str) -> str:
-        """Return a cell's name, which is unique within the table."""
+        """Return a cell's name, unique within the table."""
         return f"{self.name}[{','.join(self.labels(row, column))}]"
