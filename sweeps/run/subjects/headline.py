@@ -49,6 +49,10 @@ EVERY_SECONDS = 20.0
 class DrivenHeadline(Subject):
     """A headline."""
 
+    noun = "chain"
+    page = Path("report/headline.html")
+    is_parallel = False
+
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
     ) -> None:
