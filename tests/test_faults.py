@@ -24,6 +24,7 @@ from sweeps.stages.guard import (
 from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
+from wsss.data.voc import DataError
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -107,6 +108,10 @@ def error(run_id: str, message: str, *, elsewhere: bool = False) -> Break:
     return Break(run_id, "error", str(note), note)
 
 
+def foreseen(run_id: str, error: Exception) -> Break:
+    return Break(run_id, "error", str(error), note_of(error))
+
+
 def died(run_id: str) -> Break:
     return Break(run_id, "death", "The actor died")
 
@@ -147,6 +152,10 @@ def lost(run_id: str) -> Break:
             error("d", "no"),
             Decision.STOP_ALL,
         ),
+        # A broken picture would be met again, by this trial; a disk may have room by then.
+        ([], foreseen("a", DataError("broken")), Decision.GIVE_UP),
+        ([foreseen(t, DataError("broken")) for t in "abc"], died("d"), Decision.RESTART),
+        ([], foreseen("a", StoreError("full")), Decision.RESTART),
     ],
 )
 def test_what_follows_when_an_attempt_breaks_off(

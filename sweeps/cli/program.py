@@ -4,16 +4,18 @@ import inspect
 import os
 import re
 import sys
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
 
 from wsss.errors import ForeseenError, explained
 from wsss.files import NO_HOME, expanded
-from wsss.printable import SPELLED_OUT
+from wsss.printable import SPELLED_OUT, command
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Settings of a program: what asks for its help, and for that of each of its commands."""
@@ -29,6 +31,12 @@ class GivenTwiceError(ForeseenError):
     """An option that takes one value and was given two."""
 
 
+class OtherProgramError(ForeseenError):
+    """A command of the other program."""
+
+
+APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
+"""Program -> the module of its commands."""
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 """What the help calls an option's value: shorter than its type, so that its words have room."""
 PANELS = {
@@ -118,6 +126,18 @@ class Program(TyperGroup):
         have_a_home()
         reach_local_servers()
         return super().main(*args, **options)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; for one of the other program, exit with 2 and say how to give it."""
+        name = args[0]
+        if name not in self.commands:
+            with explained():
+                for program, module in APPS.items():
+                    if name in get_command(import_module(module).app).commands:
+                        raise OtherProgramError(
+                            f"{name}: a command of {program}; give: {command(program, *args)}"
+                        )
+        return super().resolve_command(ctx, args)
 
 
 def print_anywhere() -> None:

@@ -16,12 +16,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from sweeps.plan.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, StoreError, read_config
 from wsss.config import RunConfig
 from wsss.identity import cam_id, config_id
 
@@ -273,8 +271,8 @@ def _finished_at(store: Store, run_id: str) -> int:
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
-        config = RunConfig.model_validate(read_json(store.run(run_id).path / "config.json"))
-    except (StoreError, ValidationError):
+        config = read_config(store.run(run_id).path / "config.json")
+    except StoreError:
         return None
     return Measured(
         config=config,

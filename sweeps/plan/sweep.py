@@ -248,8 +248,6 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
     try:
         sweep = sweep_from_json(read_json(path))
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, StoreError):
-            raise
         raise StoreError(
             f"{path}: not what `sweeps run` writes ({type(error).__name__}: {error}); give the "
             "sweep's `sweeps run` command again"

@@ -9,18 +9,11 @@ only to end it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from sweeps.run.faults import (
-    LEDGER_REASONS,
-    MAX_RESTARTS,
-    Break,
-    Cause,
-    Decision,
-    decide,
-    num_breaks,
-)
+from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
 from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason
@@ -203,13 +196,13 @@ class Dispatch(Generic[T]):
             self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
 
-    def broke(self, run_id: str, words: str, *, lost_node: bool = False, details: str = "") -> None:
+    def broke(self, broke: Break) -> None:
         """A target's process has ended as it should not.
 
-        words: what Ray says of it, in a line; its own note of an error says it better.
+        broke: what Ray says of it; the process's own note of an error says it better.
         """
-        if (target := self.out.pop(run_id, None)) is not None:  # else told before
-            self._decide(target, self._why(target, words, details, lost_node=lost_node))
+        if (target := self.out.pop(broke.run_id, None)) is not None:  # else told before
+            self._decide(target, self._why(target, broke))
 
     def raised(self, run_id: str, note: ErrorNote) -> None:
         """The attempt at a target has met an error in this process."""
@@ -253,17 +246,17 @@ class Dispatch(Generic[T]):
         path.write_text(note.traceback, encoding="utf-8")
         self.common_error = CommonError(note, path)
 
-    def _why(self, target: T, words: str, details: str, *, lost_node: bool) -> Break:
+    def _why(self, target: T, broke: Break) -> Break:
         """Find out why a target's process ended; takes its note away."""
-        if lost_node:
-            return Break(target.run_id, "lost node", "its node went away", details=details)
+        if broke.cause == "lost node":
+            return broke
         folder = self.source.folder(target)
         if note := take_note(folder):
             return Break(target.run_id, "error", str(note), note)
-        cause: Cause = "death"
         if self._hung(target):
-            cause, words = "hang", f"hung, ended by its watchdog; see {folder}/stack.txt"
-        return Break(target.run_id, cause, words, details=details)
+            words = f"hung, ended by its watchdog; see {folder}/stack.txt"
+            return replace(broke, cause="hang", words=words)
+        return broke
 
     def _hung(self, target: T) -> bool:
         """Whether a watchdog has acted since this was last asked; if so, say it."""

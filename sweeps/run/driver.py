@@ -65,6 +65,12 @@ class Subject(ABC):
 
     while_driven = "wait for it or end it"
     """What to do while another process drives it."""
+    noun = "trial"
+    """What each piece of it is called."""
+    page = Path("report/report.html")
+    """Of its report, within its folder."""
+    is_parallel = True
+    """Whether several pieces run at a time where there is room."""
     networks: list[NetworkConfig]
     """All that are trained."""
 
@@ -130,7 +136,7 @@ class Subject(ABC):
     def report(self) -> list[str]:
         """Write a report of what came out, attach it to the MLflow run, and say where it is.
 
-        Not asked for after an interruption, nor where MLflow knows all results already.
+        Not asked for after an interruption, nor where it is there and MLflow knows all results.
         """
 
     @abstractmethod
@@ -175,7 +181,8 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     if not was_tracked:
         with held_back():  # else a run would seem to be running for ever
             page = _track(subject, say)
-    _say_common_error(ending, say)
+    if ending.common_error:
+        _say_common_error(ending.common_error, subject.noun, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
     for line in subject.way_on(resources) if is_spent else ():
@@ -184,7 +191,10 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
         return None
-    if not was_tracked:
+    written = subject.folder / subject.page
+    if was_tracked and written.exists():
+        say(f"report: {written}")
+    else:
         for line in subject.report():
             say(line)
         subject.store.push_folder(subject.folder)
@@ -205,11 +215,10 @@ def _printer(console: Console) -> Say:
     return say
 
 
-def _say_common_error(ending: Ending, say: Say) -> None:
-    if error := ending.common_error:
-        say(f"stopped: trial after trial met the same error, so the others would too: {error.note}")
-        say(f"traceback: {error.traceback_file}")
-        say("mend its cause and give the same command again; what is finished stays finished")
+def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
+    say(f"stopped: {noun} after {noun} met the same error, so the others would too: {error.note}")
+    say(f"traceback: {error.traceback_file}")
+    say("mend its cause and give the same command again; what is finished stays finished")
 
 
 # Running
@@ -269,14 +278,16 @@ def run_missing(
         if subject.needs_ray(resources):
             say(resources.first_words)
             stack.enter_context(running_ray(resources))
-            at_once = concurrency(resources)
-            say(f"Ray is ready: {counted(at_once, 'trial')} at a time")
+            fit = concurrency(resources)
+            at_once = fit if subject.is_parallel else 1
+            say(f"Ray is ready: {counted(at_once, subject.noun)} at a time")
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()
         if ledger:
             ledger.room(at_once)
             listeners = [*listeners, ledger]
-        end, common_error = OrderlyEnd(subject.store, interrupts, budget, say), None
+        end = OrderlyEnd(subject.store, interrupts, budget, say, subject.noun)
+        common_error = None
         for each in subject.rounds(resources):
             dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)
             each.run(dispatch, at_once)

@@ -1,9 +1,9 @@
 """What follows when the attempt at a trial breaks off: `decide`, a pure function of what happened.
 
 A trial is restarted from its last checkpoint when its process died, hung or met an unforeseen
-error, MAX_RESTARTS times. A node that went away is nobody's fault and counts apart. An error that
-several trials meet is a fault of the code, and would meet the others too. (A foreseen error, such
-as a training that diverges, does not come here: the trial records it and ends.)
+error, MAX_RESTARTS times. A node that went away is nobody's fault and counts apart. An unforeseen
+error that several trials meet is a fault of the code, and would meet the others too. A foreseen
+one, such as a broken picture, would come again, but may be that of one trial.
 """
 
 from dataclasses import dataclass
@@ -78,6 +78,8 @@ class Decision(Enum):
 def decide(history: tuple[Break, ...], broke: Break) -> Decision:
     """Decide what follows a break; history: all earlier ones of this start, of whatever trial."""
     breaks = (*history, broke)
+    if broke.note and broke.note.comes_again:
+        return Decision.GIVE_UP
     if broke.note and len(_trials_with(breaks, broke.note)) >= SAME_ERROR_STOPS:
         return Decision.STOP_ALL
     if broke.cause == "lost node":

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, ForeseenError
 
@@ -12,6 +13,14 @@ FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 class StoreError(ForeseenError, RuntimeError):
     """The store cannot be used; the message names the path or URL and the remedy."""
+
+
+def comes_again(error: object) -> TypeGuard[ForeseenError]:
+    """Whether the same attempt would meet an error again: a foreseen one, but of the store.
+
+    A disk that is full or a bucket that is away may be mended meanwhile.
+    """
+    return isinstance(error, ForeseenError) and not isinstance(error, StoreError)
 
 
 class AlteredError(StoreError):

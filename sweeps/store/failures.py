@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sweeps.store.errors import comes_again
 from sweeps.store.store import write_json
 
 DIVERGED, NOT_LEARNING = "diverged", "not learning"
@@ -48,13 +49,15 @@ def write_failure(folder: Path, kind: str, message: str, details: str) -> None:
 
 @dataclass(frozen=True)
 class ErrorNote:
-    """An unforeseen error, as its process saw it."""
+    """The error that ended an attempt, as its process saw it."""
 
     kind: str
     message: str
     where: str
-    """File, line and function which raised it."""
+    """File, line and function which raised it; "" where that is not known."""
     traceback: str
+    comes_again: bool = False
+    """Whether a restart would meet it again."""
 
     @property
     def signature(self) -> tuple[str, str, str]:
@@ -63,7 +66,8 @@ class ErrorNote:
         return self.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", lines[-1]), self.where
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message} (at {self.where})"
+        at = f" (at {self.where})" if self.where else ""
+        return f"{self.kind}: {self.message}{at}"
 
 
 def note_of(error: BaseException) -> ErrorNote:
@@ -71,7 +75,7 @@ def note_of(error: BaseException) -> ErrorNote:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     details = "".join(traceback.format_exception(error))
-    return ErrorNote(type(error).__name__, str(error), where, details)
+    return ErrorNote(failure_kind(error), str(error), where, details, comes_again(error))
 
 
 def write_note(folder: Path, note: ErrorNote) -> None:

@@ -29,7 +29,8 @@ from sweeps.store.no_bucket import NoBucket
 from wsss import files
 from wsss.config import RunConfig
 from wsss.files import cache_folder, expanded
-from wsss.identity import canonical_json
+from wsss.identity import canonical_json, run_id
+from wsss.overrides import ConfigError, validate
 
 if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
     from sweeps.store.lease import Lease
@@ -406,6 +407,25 @@ def read_json(path: Path) -> Any:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read the configuration in a run's folder.
+
+    Raises StoreError for what is none, or not that of the run after which the folder is called.
+    """
+    try:
+        config = validate(read_json(path))
+    except (StoreError, ConfigError) as error:
+        why = f"no configuration of this version ({'; '.join(str(error).splitlines())})"
+    else:
+        if path.parent.name == run_id(config):
+            return config
+        why = f"the configuration of {run_id(config)}"
+    raise StoreError(
+        f"{path}: {why}; delete the folder {path.parent} and give the command of its table again, "
+        "which scores it anew"
+    )
 
 
 def _read_numbered(folder: Path) -> list[dict[str, Any]]:

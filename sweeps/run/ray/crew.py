@@ -14,7 +14,6 @@ from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
 from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, go_on
 from sweeps.stages.train_cam import TrainCam
-from wsss.errors import ForeseenError
 from wsss.training.process import Process, pick_device
 
 Item = TypeVar("Item")
@@ -86,9 +85,7 @@ def _answer(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:  # whose message is the whole traceback
-        of_workers = getattr(error.cause, "worker_failures", {}).values()  # those of Ray Train
-        foreseen = (each for each in of_workers if isinstance(each, ForeseenError))
-        raise next(foreseen, error.cause) from error
+        raise error.cause from error
 
 
 def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:

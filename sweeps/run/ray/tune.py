@@ -19,8 +19,11 @@ from ray.tune.search import Searcher
 
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
+from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
+from sweeps.store.errors import comes_again
+from sweeps.store.failures import note_of
 from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # it loads torch
@@ -129,14 +132,7 @@ class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process has ended as it should not."""
-        error = error_of(trial)
-        lines = str(error or "the process ended without a word").strip().splitlines()
-        self.dispatch.broke(
-            self.targets.run_ids[trial.trial_id],
-            lines[0 if isinstance(error, RayActorError) else -1],
-            lost_node=lost_its_node(error),
-            details=str(error or ""),
-        )
+        self.dispatch.broke(break_of(self.targets.run_ids[trial.trial_id], error_of(trial)))
 
 
 def error_of(trial: Any) -> BaseException | None:
@@ -150,6 +146,19 @@ def error_of(trial: Any) -> BaseException | None:
     except (OSError, TypeError):
         return None
     return found if isinstance(found, BaseException) else None
+
+
+def break_of(run_id: str, error: BaseException | None) -> Break:
+    """Return what an error of Ray's says of the end of a trial's process."""
+    details = str(error or "")
+    if lost_its_node(error):
+        return Break(run_id, "lost node", "its node went away", details=details)
+    if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
+        note = replace(note_of(cause), traceback=details)
+        return Break(run_id, "error", str(note), note)
+    lines = (details or "the process ended without a word").strip().splitlines()
+    words = lines[0 if isinstance(error, RayActorError) else -1]
+    return Break(run_id, "death", words, details=details)
 
 
 def lost_its_node(error: BaseException | None) -> bool:
@@ -226,8 +235,8 @@ def _report(
 ) -> None:
     """Report the records of a search's trial to Tune.
 
-    A training that diverged or does not learn is worth 0 % and is not repeated. Of an unforeseen
-    error, a note is left for the driver.
+    A training that diverged or does not learn is worth 0 % and is not repeated. Of any other error
+    but the store's, a note is left for the driver.
     """
     from sweeps.run.ray.train import end_with_raylet
     from sweeps.store.errors import StoreError

@@ -5,7 +5,6 @@ has failed is tried again at the next start.
 """
 
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -33,10 +32,9 @@ from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
-from sweeps.store.failures import failure_kind, note_of, write_failure
-from sweeps.store.store import Folder, Store, StoreError
+from sweeps.store.failures import note_of, write_failure
+from sweeps.store.store import Folder, Store
 from wsss.config import NetworkConfig
-from wsss.errors import ForeseenError
 from wsss.identity import cam_id
 from wsss.printable import counted
 from wsss.training.process import Process, pick_device
@@ -50,6 +48,10 @@ EVERY_SECONDS = 20.0
 
 class DrivenHeadline(Subject):
     """A headline."""
+
+    noun = "chain"
+    page = Path("report/headline.html")
+    is_parallel = False
 
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
@@ -230,13 +232,9 @@ class Chains(Source[Chain]):
         return Outcome("done")
 
     def gave_up(self, target: Chain, broke: Break) -> None:
-        """Write down why it has failed."""
-        self.failed(target, broke.kind, broke.message, broke.traceback)
-
-    def failed(self, target: Chain, kind: str, message: str, details: str) -> None:
         """Write down why it has failed, for everybody."""
         folder = target.folder(self.store)
-        write_failure(folder.path, kind, message, details)
+        write_failure(folder.path, broke.kind, broke.message, broke.traceback)
         folder.push()
 
 
@@ -252,11 +250,7 @@ class ChainRound:
     place: Place
 
     def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
-        """Do a dispatch's chains one after the other, until there are none or it says stop.
-
-        A foreseen error would come again, so the chain has failed; a disk that is full or a bucket
-        that is away may be mended.
-        """
+        """Do a dispatch's chains one after the other, until there are none or it says stop."""
         while (chain := dispatch.next()) is not None:
             dispatch.begun(chain.run_id)
             try:
@@ -264,11 +258,8 @@ class ChainRound:
             except _EnoughError:
                 pass
             except Exception as error:
-                if isinstance(error, StoreError) or not isinstance(error, ForeseenError):
-                    dispatch.raised(chain.run_id, note_of(error))
-                    continue
-                trace = "".join(traceback.format_exception(error))
-                self.source.failed(chain, failure_kind(error), str(error), trace)
+                dispatch.raised(chain.run_id, note_of(error))
+                continue
             dispatch.ended(chain.run_id)
 
     def _advance(self, chain: Chain, dispatch: Dispatch[Chain]) -> None:
