@@ -204,7 +204,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
     for name, value in plain.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    trained = cam.trained()
+    trained = cam.result()
     assert trained is not None
     assert trained["epochs"] == 3
 
