@@ -33,7 +33,7 @@ from sweeps.report.search import search_document, write_search
 from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
-from sweeps.stages.trial import held_out_trial, search_trial
+from sweeps.stages.trial import search_trial
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
@@ -204,7 +204,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
     for name, value in plain.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    trained = cam.trained()
+    trained = cam.result()
     assert trained is not None
     assert trained["epochs"] == 3
 
@@ -237,7 +237,7 @@ def test_the_search_never_reads_a_mask_of_the_held_out_half(
     task = task_of(apply_overrides(full, {"train.epochs": 1}), data, tmp_path / "store")
     assert len(list(search_trial(*task))) == 1
     with pytest.raises(DataError, match=r"\.png: no mask"):
-        list(held_out_trial(*task))
+        list(search_trial(*task, held_out=True))
 
 
 @pytest.mark.parametrize("objective", ["best", "fixed"])
@@ -245,7 +245,7 @@ def test_objective_and_held_out_score_are_those_of_a_slow_count(
     drawn: Path, full: RunConfig, tmp_path: Path, objective: str
 ) -> None:
     config = apply_overrides(full, {"train.epochs": 1})
-    (record,) = held_out_trial(*task_of(config, drawn, tmp_path, objective))
+    (record,) = search_trial(*task_of(config, drawn, tmp_path, objective), held_out=True)
     dataset = VocDataset(drawn)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, len(dataset.classes))

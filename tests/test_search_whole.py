@@ -20,7 +20,7 @@ from sweeps.cli import app
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
-from sweeps.stages.trial import held_out_trial
+from sweeps.stages.trial import search_trial
 from sweeps.store.remote import Remote
 from sweeps.store.store import CamFolder, Store
 from wsss.data.drawn.folder import draw_voc
@@ -123,7 +123,8 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
         known = draws.next()  # None: and the base
         config = search.config(known.settings if known else {})
         last: dict[str, float] = {}
-        for record in held_out_trial(config, "best", Place(Store(store), data, rank=Process())):
+        place = Place(Store(store), data, rank=Process())
+        for record in search_trial(config, "best", place, held_out=True):
             last = record
             if known and draws.told(known, record):
                 break

@@ -135,8 +135,8 @@ class _Means:
     def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
         """Average measured trials."""
 
-        views = [_num_views(m.config) if scaled else 1 for m in measured]
-        pixels = [_pixels(m.config) if scaled else 1.0 for m in measured]
+        views = [num_views(m.config) if scaled else 1 for m in measured]
+        pixels = [inferred_pixels(m.config) if scaled else 1.0 for m in measured]
         cam_bytes = [m.cam_bytes for m in measured if m.cam_bytes is not None]
         return cls(
             scaled=scaled,
@@ -200,7 +200,7 @@ def _cost(
     is_trained, is_inferred = shared.add(trial)
     if means is None:
         return TrialCost(None, 0.0, "", 0)
-    views, pixels = (_num_views(config), _pixels(config)) if means.scaled else (1, 1.0)
+    views, pixels = (num_views(config), inferred_pixels(config)) if means.scaled else (1, 1.0)
     scoring = means.rescoring if is_inferred else means.scoring * pixels
     epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
     disk = means.run_bytes
@@ -227,16 +227,16 @@ def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
         train.crop_size,
         train.batch_size,
     )
-    return (*key, _num_views(config)), key
+    return (*key, num_views(config)), key
 
 
-def _num_views(config: RunConfig) -> int:
-    """The original view and the adjusted ones: so often is each image forwarded in training."""
+def num_views(config: RunConfig) -> int:
+    """Return how often each image is forwarded in training: in the original and adjusted views."""
     return 1 + len(config.views.names)
 
 
-def _pixels(config: RunConfig) -> float:
-    """Inferred pixels per pixel of the image."""
+def inferred_pixels(config: RunConfig) -> float:
+    """Return the pixels inferred per pixel of the image, over all scales and flips."""
     return sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
 
 

@@ -82,7 +82,7 @@ def probe_targets(plan: Plan, store: Store) -> list[ProbeTarget]:
 def _missing_part(trial: Trial, store: Store) -> float:
     """Return which part of a training is still to be done, in [0, 1]."""
     cam = store.cam(trial.cam_id)
-    if cam.trained():
+    if cam.result():
         return 0.0
     return max(0.0, 1 - len(cam.epochs()) / trial.config.train.epochs)
 

@@ -12,7 +12,7 @@ from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import Workers, fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, go_on
+from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, keep_going
 from sweeps.stages.train_cam import TrainCam
 from wsss.training.process import Process, pick_device
 
@@ -150,7 +150,9 @@ class Cluster:
         return map_shards(_do_images, self._sent(stage, place), image_ids, self._needs(stage))
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
-        return _Sent(stage, replace(place, crew=Here(), at_rest=go_on), self.resources.cpus)
+        return _Sent(
+            stage, replace(place, crew=Here(), after_checkpoint=keep_going), self.resources.cpus
+        )
 
     def _needs(self, stage: Stage) -> TaskNeeds:
         """Labels are written on CPUs, unless PAMR refines them."""

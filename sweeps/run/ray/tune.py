@@ -212,33 +212,16 @@ def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -
     return run_group(configs, replace(place, rank=process))
 
 
-def drawn_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
-    """Run a trial of a search with the drawn `space["settings"]`."""
-    from sweeps.stages.trial import search_trial
-
-    _report(search_trial, search, space["settings"], place, cpus)
-
-
-def closing_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
-    """Finish a trial with `space["settings"]`, and score it on the held-out half."""
-    from sweeps.stages.trial import held_out_trial
-
-    _report(held_out_trial, search, space["settings"], place, cpus)
-
-
-def _report(
-    run: Callable[[RunConfig, str, Place], Records],
-    search: Search,
-    settings: dict[str, float],
-    place: Place,
-    cpus: float,
+def drawn_trial(
+    space: dict[str, Any], search: Search, place: Place, cpus: float, *, held_out: bool = False
 ) -> None:
-    """Report the records of a search's trial to Tune.
+    """Run a trial of a search with the drawn `space["settings"]`; report its records to Tune.
 
-    A training that diverged or does not learn is worth 0 % and is not repeated. Of any other error
-    but the store's, a note is left for the driver.
+    A training that diverged or does not learn scores 0 % and is not repeated. Any other error but
+    the store's leaves a note for the driver. held_out: also score it on the held-out half.
     """
     from sweeps.run.ray.train import end_with_raylet
+    from sweeps.stages.trial import search_trial
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
     from wsss.identity import cam_id
@@ -247,18 +230,18 @@ def _report(
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
-    config, epoch = search.config(settings), 0.0
+    config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
     place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
     try:
-        for record in run(config, search.objective, place):
+        for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]
             tune.report(record)
     except (DivergedError, NotLearningError) as error:
-        worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
-        tune.report({**worth, "failed": failure_kind(error), "message": str(error)})
+        worst = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
+        tune.report({**worst, "failed": failure_kind(error), "message": str(error)})
     except StoreError:
-        raise  # as of a training that somebody else holds, who will let go
+        raise  # e.g. another process holds the training, and will release it
     except Exception as error:
         write_note(folder, note_of(error))
         raise

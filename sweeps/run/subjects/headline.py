@@ -268,11 +268,11 @@ class ChainRound:
         Raises _EnoughError from a training in this process, and what the stages raise.
         """
 
-        def at_rest() -> None:
+        def stop_if_asked() -> None:
             if dispatch.end.reason():
                 raise _EnoughError
 
-        place = replace(self.place, at_rest=at_rest)
+        place = replace(self.place, after_checkpoint=stop_if_asked)
         for target in chain.targets:
             with closing(complete(target, place)) as records:
                 for record in records:

@@ -282,7 +282,7 @@ class DrivenSearch(Subject):
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.ray.tune import TuneRound, closing_trial, drawn_trial
+        from sweeps.run.ray.tune import TuneRound, drawn_trial
 
         # Not a part of the space, which Tune copies for each trial.
         shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}
@@ -295,7 +295,7 @@ class DrivenSearch(Subject):
             return
         if self._missing_held_out():
             closings = Closings(self.search, self.store, self.share)
-            trainable = tune.with_parameters(closing_trial, **shared)
+            trainable = tune.with_parameters(drawn_trial, **shared, held_out=True)
             folder = folder.with_name(f"{folder.name}-held-out")
             yield TuneRound(closings, trainable, _settings_of, folder, resources)
 

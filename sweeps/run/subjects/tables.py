@@ -265,7 +265,7 @@ class MissingTrials(Source[Training]):
             if self._outcome(trial).status == "started":
                 folder = self.store.run(trial.run_id).path
                 write_failure(folder, broke.kind, broke.message, broke.traceback)
-                self.store.push_run(trial.run_id)
+                self.store.run(trial.run_id).push()
 
     def _first_open(self, target: Training) -> int:
         """Return the index of the first trial that is neither scored nor failed, else the last."""
