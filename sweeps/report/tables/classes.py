@@ -12,7 +12,7 @@ from sweeps.report.tables.results import LEVEL, Results
 
 
 def best_rival(cells: Mapping[str, CellReport], baseline: str) -> CellReport | None:
-    """Return the cell measured highest that is not the baseline's own trials; None without one."""
+    """Return the best measured cell with other trials than the baseline; None without one."""
     base = cells[baseline]
     rivals = [cell for cell in cells.values() if cell.values and cell.run_ids != base.run_ids]
     return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
@@ -21,7 +21,7 @@ def best_rival(cells: Mapping[str, CellReport], baseline: str) -> CellReport | N
 def compare_classes(
     cells: Mapping[str, CellReport], baseline: str, results: Results
 ) -> ClassComparison | None:
-    """Compare the best cell with the baseline; None if they share no seed or no counted images."""
+    """Compare the best cell with the baseline; None without common seeds and counted images."""
     base, best = cells[baseline], best_rival(cells, baseline)
     seeds = sorted(best.values.keys() & base.values.keys()) if best else []
     if not best or not seeds:
