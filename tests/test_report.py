@@ -219,7 +219,7 @@ def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
     titles = [picture.title for picture in gallery.pictures]
     assert titles[1].startswith("Baseline: III[no,no], seed 0: mIoU ")
     assert titles[2].startswith("Best measured and the paper's best: III[yes,yes], seed 0: mIoU ")
-    assert gallery.left_out.startswith("Left out: III[yes,no]; their pictures are in runs/<id>/")
+    assert gallery.left_out.startswith("Not shown: III[yes,no]; their pictures are in runs/<id>/")
     assert '<div class="wide row">' in outputs["html"]
 
 
@@ -275,7 +275,9 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     metrics = store.run(trial.run_id).metrics()
     assert metrics is not None
     assert best.tables[0].cells["III[yes,yes]"].values[0] == metrics["miou_best"]
-    assert "saw the pixel ground truth that scores it" in FORMATS["md"](sweep_document(best))
+    assert "chosen with the pixel ground truth that scores it" in FORMATS["md"](
+        sweep_document(best)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -346,7 +346,7 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     answer = search_document(search, store).head[0]
     assert isinstance(answer, Strip)
     assert "trial 1 is the best on the search half with 21.00" in answer.answer
-    assert "it has 22.50, +1.25 to the base's 21.25" in answer.answer
+    assert "it has 22.50, +1.25 from the base's 21.25" in answer.answer
     words = answer.command[answer.command.index("--table") :]
     plan = CliRunner().invoke(app, ["plan", *shlex.split(words), "--json"])
     assert plan.exit_code == 0, plan.output

@@ -19,13 +19,7 @@ from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_st
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
-from sweeps.report.live.cost_lines import (
-    NOTHING_MEASURED,
-    cost_lines,
-    format_bytes,
-    format_seconds,
-    time_left,
-)
+from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.status import Status, cell_text
 from sweeps.store.store import Store, write_json
@@ -366,7 +360,7 @@ def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
     )
     assert third == "1 more trial to run, time unknown: no measured trial is like them"
     assert cost_lines(cost_of()) == ["nothing left to run"]
-    assert NOTHING_MEASURED in cost_lines(cost_of(None, measured=0))[0]
+    assert "`sweeps run --probe 20` measures it" in cost_lines(cost_of(None, measured=0))[0]
     assert "no measured trial is like them" in cost_lines(cost_of(None, None))[0]
 
 

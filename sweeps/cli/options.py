@@ -231,12 +231,16 @@ def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
     """Print a row per cell, for scripts: as JSON, or else as CSV."""
     import json
 
+    from sweeps.report.document import Records
     from sweeps.report.formats.csv_file import records_text
-    from sweeps.report.live import cells
+    from sweeps.report.live.cells import cell_rows
 
-    records = cells.cell_records(sweep, store)
-    text = json.dumps(cells.as_json(sweep, records)) + "\n" if as_json else records_text(records)
-    print(text, end="")
+    cells = cell_rows(sweep, store)
+    if as_json:
+        about = {"sweep": sweep.name, "description": sweep.describe()}
+        print(json.dumps({**about, "cells": cells}))
+    else:
+        print(records_text(Records.of(cells)), end="")
 
 
 def require_one_of(**given: bool) -> None:

@@ -91,7 +91,7 @@ def test_a_second_signal_stops_at_once(pictures: Path, tmp_path: Path) -> None:
         driver.until(driver.trial_processes, "a trial's start")
         driver.until(lambda: epochs(store) or list(store.glob("cams/*/config.json")), "a start")
         kill(driver.process.pid, signal.SIGINT)
-        driver.until(lambda: "once more stops it at once" in driver.output(), "the message")
+        driver.until(lambda: "another signal stops all at once" in driver.output(), "the message")
         kill(driver.process.pid, signal.SIGINT)
         assert driver.wait(200) == 130, driver.output()
     assert "goes on from here" in driver.output()

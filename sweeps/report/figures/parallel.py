@@ -18,9 +18,9 @@ from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, label_rows, num_
 
 WIDTH = 560
 CHARACTER = 7
-"""Width of one in the head of an axis, in pixels."""
+"""Width of a character in the heading of an axis, in pixels."""
 NUM_TICKS = 5
-"""Numbers on an axis of values that were drawn from a range."""
+"""At most so many numbers on an axis of values from a range."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Setting:
     name: str
     values: Sequence[float]
     labels: Sequence[str] = ()
-    """What the values 0, 1, ... are called; empty for numbers on a scale."""
+    """Names of the values 0, 1, ...; empty for numbers on a scale."""
     log: bool = False
 
 
@@ -39,7 +39,7 @@ def parallel_coordinates(
 ) -> str:
     """Draw a line per configuration through its settings to its score (percent mIoU), as SVG.
 
-    Colours go by the score, the highest drawn last; the best line is the thickest.
+    Lines are coloured by score; the best is the thickest and drawn last.
     """
     axes_shown = [*settings, Setting(score, scores)]
     places = np.array([_places(setting) for setting in axes_shown])  # [k + 1, n] in [0, 1]
@@ -69,7 +69,7 @@ def parallel_coordinates(
 
 
 def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str, title: str) -> str:
-    """Draw a bar per setting, in percent of what `axis` names, negative ones apart, as SVG."""
+    """Draw a bar per setting, negative ones in another colour, as SVG. shares: in [-1, 1]."""
     labels = [wrapped(label) for label, _ in shares]
 
     def draw(figure: Figure) -> None:
@@ -87,13 +87,13 @@ def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str,
 
 
 def _head(name: str, width: float) -> str:
-    """Return a setting's name in lines of this width, broken between its words."""
+    """Return a setting's name wrapped between its words. width: pixels."""
     room = max(8, int(width / CHARACTER))
     return wrapped(name.replace("_", " ") if len(name) > room and " " not in name else name, room)
 
 
 def _places(setting: Setting) -> NDArray[np.float64]:
-    """Return where the values [n] lie on their axis, from 0 to 1."""
+    """Return the positions of the values [n] on their axis, from 0 to 1."""
     values = np.asarray(setting.values, dtype=np.float64)
     values = np.log(values) if setting.log else values
     span = np.ptp(values)
@@ -101,7 +101,7 @@ def _places(setting: Setting) -> NDArray[np.float64]:
 
 
 def _number(axes: Axes, at: int, setting: Setting) -> None:
-    """Write values along an axis: each if they are few, else some, evenly spaced."""
+    """Write the values along an axis; of many, a few that are about evenly spaced."""
     values, places = np.asarray(setting.values, dtype=np.float64), _places(setting)
     kept = dict(sorted(zip(places.tolist(), values.tolist(), strict=True)))
     if not setting.labels and len(kept) > NUM_TICKS:

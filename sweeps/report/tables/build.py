@@ -1,7 +1,7 @@
-"""Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
+"""Reads a sweep's results from the store and compares them with the paper's."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ from sweeps.tables.table import Table
 from wsss.printable import counted
 
 DEFAULT_MARGIN = 0.5
-"""Percentage points of mIoU within which a difference counts as the paper's."""
+"""Percentage points; a difference within this of the paper's counts as reproduced."""
 
 
 def build_report(
@@ -43,15 +43,16 @@ def build_report(
     mlflow_url: str | None = None,
     portable: bool = False,
 ) -> Report:
-    """Read a sweep's results and weigh them. Missing and failed cells are part of the report.
+    """Read a sweep's results and compare them with the paper's. Missing and failed cells are shown.
 
     margin: how far, in percentage points, a measured difference may be from the paper's and still
-    count as reproduced. mlflow_url: address of the MLflow server, for links to runs. portable: for
-    an archive: without date, links and the store's place, so that equal results give equal text.
+    count as reproduced. mlflow_url: address of the MLflow server, for links to runs; default: where
+    they were logged. portable: leave out date, links and the store's path, so that equal results
+    give equal text.
     """
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
-    links = _Links(() if portable else store.sweep_names(), store, mlflow_url)
+    pages = {} if portable else _run_pages(store, mlflow_url)
     scale = scale_of(sweep, scored_classes(sweep, store))
 
     def command(num_seeds: int) -> str:
@@ -63,7 +64,7 @@ def build_report(
         provenance = (*provenance, ("store", store.root.name), ("report written", now))
     tables = []
     for table in plan.tables:
-        cells = _Weighed(table, plan, results, margin, scale).cells(links)
+        cells = _Weighed(table, plan, results, margin, scale).cells(pages)
         tables.append(
             TableReport(
                 table=table,
@@ -97,7 +98,7 @@ def build_report(
 
 
 def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, ...]:
-    """Return the verdict of `sweeps calibrate`, if it has given one on this sweep."""
+    """Return the verdict of `sweeps calibrate` on this sweep, if there is one."""
     if table.name != calibration.TABLE:
         return ()
     verdict = calibration.read(store, sweep.name)
@@ -105,7 +106,7 @@ def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, .
 
 
 class _Weighed:
-    """A table's trials with their mIoU under every measure, and what these are evidence of."""
+    """A table's trials with their mIoU by every measure, and the evidence they give."""
 
     def __init__(
         self, table: Table, plan: Plan, results: Results, margin: float, scale: Scale
@@ -123,14 +124,14 @@ class _Weighed:
         self.evidence = {measure: self._weigh(measure, margin) for measure in Measure}
         """Measure -> reference -> evidence."""
 
-    def cells(self, links: "_Links") -> dict[str, CellReport]:
-        """Return the table's cells by reference, in its order."""
+    def cells(self, pages: Mapping[str, str]) -> dict[str, CellReport]:
+        """Return the table's cells by reference, in its order. pages: MLflow page by run id."""
         found = {}
         for row in self.table.rows:
             for column, cell in zip(self.table.columns, row.cells, strict=True):
                 reference = self.table.reference(row, column)
                 labels = self.table.labels(row, column)
-                found[reference] = self._cell(reference, labels, cell.paper, links)
+                found[reference] = self._cell(reference, labels, cell.paper, pages)
         return found
 
     def _read(self, measure: Measure) -> dict[str, dict[int, float]]:
@@ -144,10 +145,10 @@ class _Weighed:
         }
 
     def _weigh(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
-        """Compare trials once, though several cells share them, lest Holm count them twice.
+        """Return evidence by cell. Cells that share their trials are tested once, for Holm's sake.
 
-        Baselines and cells that are their baseline's own trials have no evidence, nor have those
-        without a seed in common with it.
+        None for a baseline, for cells that share its trials, and for those without a seed in
+        common with it.
         """
         printed = {reference: cell.paper for reference, cell in self.table.cells()}
         first: dict[tuple[tuple[str, ...], ...], str] = {}
@@ -171,7 +172,7 @@ class _Weighed:
         )
 
     def _cell(
-        self, reference: str, labels: tuple[str, ...], paper: float | None, links: "_Links"
+        self, reference: str, labels: tuple[str, ...], paper: float | None, pages: Mapping[str, str]
     ) -> CellReport:
         results, values = self.results, self.mious[self.results.measure]
         baseline = self.baselines[reference]
@@ -195,7 +196,7 @@ class _Weighed:
             level=None if own == base else self._level(reference),
             mean=mean,
             sd=sd,
-            seed_interval=_bounds(list(mine.values())),
+            seed_interval=seed_interval(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
             image_difference=against[0] if against else None,
@@ -209,7 +210,7 @@ class _Weighed:
             ),
             dead={seed: dead for seed, run in own.items() if (dead := results.by_id[run].dead)},
             seconds=sum(results.by_id[run].seconds for run in own.values()),
-            links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
+            links=tuple((f"seed {s}", pages[own[s]]) for s in mine if own[s] in pages),
         )
 
     def _level(self, reference: str) -> LevelOrShape | None:
@@ -219,36 +220,23 @@ class _Weighed:
 
 
 def _better(mine: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
-    """Return the share of resamples of the common seeds in which the first is above the second."""
+    """Return the share of resamples of the common seeds in which the first mean is higher."""
     pairs = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
     return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
-def _bounds(values: list[float]) -> tuple[float, float] | None:
-    found = seed_interval(values) if values else None
-    return (found.low, found.high) if found else None
-
-
-class _Links:
-    """Addresses of MLflow runs, from what the tracker wrote down when it logged them."""
-
-    def __init__(self, sweeps: Iterable[str], store: Store, url: str | None) -> None:
-        self.addresses: dict[str, str] = {}
-        for name in sweeps:
-            known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
-            server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
-            self.addresses |= {
-                run: run_page(server, experiment, mlflow_id)
-                for run, mlflow_id in known["runs"].items()
-            }
-
-    def of(self, run_id: str) -> str | None:
-        """Return the address of a trial's MLflow run, or None if it was never logged."""
-        return self.addresses.get(run_id)
+def _run_pages(store: Store, url: str | None) -> dict[str, str]:
+    """Return the page of each trial's MLflow run, by run id, from what the tracker has saved."""
+    pages: dict[str, str] = {}
+    for name in store.sweep_names():
+        known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
+        server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
+        pages |= {run: run_page(server, experiment, id_) for run, id_ in known["runs"].items()}
+    return pages
 
 
 def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
-    """Return what the results rest on; where trials differ, every value with its number."""
+    """Return what the results were made with; if trials differ, every value with its count."""
     data = sweep.base.data
     found: list[tuple[str, str]] = [
         ("paper", CITATION),
@@ -267,7 +255,7 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
 
 
 def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Return what the head of a report says of where its numbers come from."""
+    """Return the code, the device and the paper, for the head of the report."""
     known = dict(provenance)
     kept = (("code", "code_version"), ("device", "device"))
     return (*((name, known[key]) for name, key in kept if key in known), ("paper", CITATION))

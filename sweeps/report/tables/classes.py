@@ -12,13 +12,13 @@ from sweeps.report.tables.results import LEVEL, Results
 
 
 def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
-    """Return the cell measured highest that is not its baseline's own trials; None without one."""
+    """Return the best measured cell with other trials than its baseline; None without one."""
     rivals = [c for c in cells.values() if c.values and c.run_ids != cells[c.baseline].run_ids]
     return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
 
 
 def compare_classes(cells: Mapping[str, CellReport], results: Results) -> ClassComparison | None:
-    """Compare the best cell with its baseline; None if they share no seed or no counted images."""
+    """Compare the best cell with its baseline; None without common seeds and counted images."""
     best = best_rival(cells)
     if best is None:
         return None

@@ -1,6 +1,6 @@
 """The best measured cell, its baseline and the paper's best side by side, on the same images.
 
-Pictures are cut out of the galleries that each scored training has drawn of itself.
+The pictures are cut out of the gallery that each scored trial has drawn.
 """
 
 import base64
@@ -15,21 +15,20 @@ from sweeps.report.tables.classes import best_rival
 from sweeps.report.tables.model import CellReport, Gallery
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
-from wsss.printable import counted
 
 FILE = "cam_gallery.png"
 COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
-"""Of such a file, all equally wide."""
+"""Columns of that file, all equally wide."""
 OF_IMAGES = ("image", "ground truth")
 OF_A_CELL = ("merged M^o", "pseudo-label")
 COLUMN_WIDTH = 168
 """Pixels."""
 MAX_NAMED = 12
-"""Cells that are left out, by name."""
+"""No more cells than this are named among those that are not shown."""
 
 
 def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None:
-    """Return the cells' pictures of the same images; None if the baseline has drawn none."""
+    """Return the cells' pictures of the same images; None if the baseline has none."""
     chosen: dict[str, list[str]] = {}
     for cell, role in _roles(cells):
         chosen.setdefault(cell.reference, []).append(role)
@@ -49,7 +48,7 @@ def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None
 
 
 def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
-    """Return the cells to be shown, and why; the baseline first."""
+    """Return the cells to show, each with its role; the baseline first."""
     best = best_rival(cells)
     shown = best or next(iter(cells.values()))
     found = [(cells[shown.baseline], "baseline")]
@@ -71,7 +70,7 @@ def _path(cell: CellReport, results: Results) -> Path | None:
 
 
 def _image_set(cell: CellReport, results: Results) -> tuple[str, ...]:
-    """Return what tells which images a cell was scored on."""
+    """Return what identifies the images that a cell was scored on."""
     data = results.configs[cell.run_ids[min(cell.values)]].data
     return data.eval_split, data.fingerprint
 
@@ -82,19 +81,17 @@ def _left_out(
     """Name the cells that are not shown, and where their pictures are."""
     lacking = [f"{listed(chosen[name])} ({name})" for name in chosen if name not in kept]
     others = [name for name, cell in cells.items() if cell.values and name not in chosen]
-    named = others[:MAX_NAMED]
-    if len(others) > MAX_NAMED:
-        named.append(counted(len(others) - MAX_NAMED, "more cell"))
     sentences = []
     if lacking:
         sentences.append(f"Without pictures of these images: {listed(lacking)}.")
-    if named:
-        sentences.append(f"Left out: {listed(named)}; their pictures are in runs/<id>/{FILE}.")
+    if others:
+        named = listed(others, MAX_NAMED)
+        sentences.append(f"Not shown: {named}; their pictures are in runs/<id>/{FILE}.")
     return " ".join(sentences)
 
 
 def _cut(path: Path, names: tuple[str, ...]) -> str:
-    """Return columns of a gallery beside each other as a data URI."""
+    """Return columns of a gallery side by side as a data URI."""
     with Image.open(path) as image:
         whole = image.convert("RGB")
     width = whole.width / len(COLUMNS)
