@@ -88,14 +88,14 @@ def pamr_neighbours(job: Job) -> None:
     """One image: neighbours summed one by one as views against all stacked, as the authors do."""
     image, cams = job
     config = PamrConfig()
-    pixels = torch.from_numpy(image).permute(2, 0, 1).float()[None]
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float()
 
     def peer() -> NDArray[np.float32]:
-        weights = neighbour_weights(pixels, config.dilations)[:, None]
-        masks = torch.from_numpy(cams)[None]
+        weights = neighbour_weights(pixels, config.dilations)
+        masks = torch.from_numpy(cams)
         for _ in range(config.iterations):
-            masks = (stacked(masks, config.dilations) * weights).sum(2)
-        return masks[0].numpy()
+            masks = (stacked(masks, config.dilations) * weights).sum(1)
+        return masks.numpy()
 
     ours = partial(pamr_label, image, cams, LABELS, SCORE, config)
     assert (
@@ -105,13 +105,13 @@ def pamr_neighbours(job: Job) -> None:
 
 
 def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
-    """[B, C, H, W] -> [B, C, N, H, W] by one convolution with shifting kernels a dilation."""
+    """[C, H, W] -> [C, N, H, W] by one convolution with shifting kernels for each dilation."""
     kernels = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].reshape(8, 1, 3, 3)
-    planes = x.flatten(0, 1)[:, None]  # [B * C, 1, H, W]
     shifted = [
-        F.conv2d(F.pad(planes, [d] * 4, mode="replicate"), kernels, dilation=d) for d in dilations
+        F.conv2d(F.pad(x[:, None], [d] * 4, mode="replicate"), kernels, dilation=d)
+        for d in dilations
     ]
-    return torch.cat(shifted, 1).unflatten(0, x.shape[:2])
+    return torch.cat(shifted, 1)
 
 
 if __name__ == "__main__":

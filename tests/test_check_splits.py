@@ -84,7 +84,7 @@ def test_an_image_both_trained_on_and_scored_is_a_problem(root: Path, split: str
     assert report_of(root).problems == []
     write_split(root, split, [A, B, C] if split == "train_aug" else [A, C])
     problems = report_of(root).problems
-    assert problems == [f"{split} and val share 1 image ({C}); take them off one of the two"]
+    assert problems == [f"{split} and val share 1 image ({C}); remove them from one of the two"]
 
 
 def test_train_and_train_aug_may_share_and_what_is_missing_is_noted(root: Path) -> None:

@@ -123,7 +123,7 @@ def test_all_problems_come_in_one_error_each_with_its_file(copy: Path) -> None:
     expected = [
         "val.txt: the split is empty",
         "JPEGImages/drawn_000000.jpg: missing",
-        "a mask has its image's size",
+        "save it at its image's size",
         "drawn_000002.png: value 77 is no class",
         "drawn_000003.png: colour (1, 2, 3) is not in",
         "drawn_000004.xml: unknown class 'dragon'",
@@ -182,7 +182,7 @@ def test_a_mask_is_needed_where_it_is_scored_or_gives_the_labels(copy: Path) -> 
     assert report.problems == []
     assert report.num_masks == {"train": 0, "train_aug": 6, "val": 3}
     assert (
-        "train: 10 of 10 images have no mask; their XML is enough to train on, not to be scored"
+        "train: 10 of 10 images have no mask; XML is enough for training, not for scoring"
     ) in report.notes
     assert (
         f"{ids[0]}.png: no mask here" in check_data(dataset, SPLITS, scored=["train"]).problems[0]

@@ -96,16 +96,16 @@ def test_a_table_is_read_in_each_of_its_forms(
         ("image,labels\n1.jpg,traffic light\n", "'traffic light': one label or several?"),
         ('image,labels\n1.jpg,"a,b"\n2.png,a;b\n', "one label or several?"),
         ("image,labels\n1.jpg,cat,dog\n", "line 2 has 3 fields, the header 2"),
-        ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? name it by --image-column"),
+        ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? choose one with --image-column"),
         ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
         ("image,width\n1.jpg,20\n", "no column of labels"),
         ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures are not in"),
         ("image,labels\nx.jpg,cat\n", "'x.jpg' may be a/x.jpg, b/x.jpg"),
-        ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ in upper and lower"),
+        ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ only in upper"),
         ("image,labels\n1.jpg,background\n", "'background' is no class"),
         ("image,labels\n1.jpg,\n", "no image has a label"),
         ("image,labels,split\n1.jpg,cat,spring\n", "line 2: no split 'spring'"),
-        ("image,labels,split\n1.jpg,cat,val\n", "no labelled image of train"),
+        ("image,labels,split\n1.jpg,cat,val\n", "no labelled image in train"),
         ("image,labels\n1.jpg,K\u00e4se\n".encode("latin-1"), "not UTF-8 text"),
     ],
 )
@@ -292,7 +292,7 @@ def test_an_import_is_whole_or_absent_and_done_once(
     assert f"{made}: there already" in run(source, "--images", pictures).stdout
     assert (made / "imported.json").stat().st_mtime_ns == before
     other = run(source, "--images", pictures, "--val", "0")
-    assert (other.exit_code, "an import of other pictures" in other.stderr) == (2, True)
+    assert (other.exit_code, "another import" in other.stderr) == (2, True)
     (made / "imported.json").unlink()
     assert "holds other files; name a folder" in run(source, "--images", pictures).stderr
 

@@ -198,5 +198,5 @@ def test_the_seed_gives_the_network() -> None:
 
 
 def test_an_empty_range_of_scales_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"scale_jitter 1\.5 to 0\.5 is empty; swap the two"):
+    with pytest.raises(ValueError, match=r"starts at 1\.5 above its end 0\.5; swap them"):
         config(scale_jitter=(1.5, 0.5))

@@ -76,7 +76,7 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     """Images of two sizes whose files are not read."""
     sizes = {"a": (50, 67), "b": (50, 67), "c": (40, 67)}
     for module in (infer, random_walk, segment):
-        monkeypatch.setattr(module, "read_rgb", lambda sample: picture(*sizes[sample.image_id]))
+        monkeypatch.setattr(module, "read_image", lambda path: picture(*sizes[path.name]))
     labels = {"a": (0,), "b": (1, 4), "c": (2,)}
     return [Sample(name, Path(name), labels[name], "xml") for name in sizes]
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order, read_rgb
+from wsss.data.image import read_image
+from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
 from wsss.data.voc import DataError, Sample, VocDataset
 
@@ -179,9 +180,9 @@ def test_a_truncated_picture_is_refused_by_name(samples: list[Sample], tmp_path:
     path.write_bytes(samples[0].image_path.read_bytes()[:3000])
     broken = samples[0]._replace(image_path=path)
     with pytest.raises(DataError, match=r"cut\.jpg: cannot be decoded \(.*\); replace the file"):
-        read_rgb(broken)
+        read_image(broken.image_path)
     with pytest.raises(DataError, match=r"gone\.jpg: missing"):
-        read_rgb(samples[0]._replace(image_path=tmp_path / "gone.jpg"))
+        read_image(tmp_path / "gone.jpg")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -193,7 +194,7 @@ def test_an_error_reads_alike_wherever_a_picture_is_loaded(
     with pytest.raises(DataError) as error:
         next(Loader(crops, 1, num_workers=num_workers).epoch(1))
     with pytest.raises(DataError) as own:
-        read_rgb(gone)
+        read_image(gone.image_path)
     assert str(error.value) == str(own.value)
 
 
@@ -284,7 +285,7 @@ def test_a_crop_is_what_pillow_resizes_cut_flipped_and_placed(
     samples: list[Sample], seed: int, name: str
 ) -> None:
     # As IRN does it: resize all of the image to the long side, then cut the window out.
-    image = read_rgb(samples[seed])
+    image = read_image(samples[seed].image_path)
     height, width = image.shape[1:]
     train = train_config(64, 40, 200, resize=name)
     rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -322,7 +323,7 @@ def test_channels_lie_side_by_side_from_the_decoder_to_the_batch(
     samples: list[Sample], crops: CropDataset
 ) -> None:
     # Else the speed is gone: resizing, stacking and the network all want it so.
-    assert read_rgb(samples[0]).permute(1, 2, 0).is_contiguous()
+    assert read_image(samples[0].image_path).permute(1, 2, 0).is_contiguous()
     assert crops[0, 0][0].permute(1, 2, 0).is_contiguous()
     for workers in (0, 1):
         batch = next(iter(Loader(crops, 4, num_workers=workers).epoch(0)))
@@ -349,7 +350,7 @@ def test_jitter_is_off_by_default_and_its_plan_is_otherwise_the_one_without(
 
 
 def test_a_jitter_of_nothing_leaves_the_picture_as_it_is(samples: list[Sample]) -> None:
-    image = read_rgb(samples[0])
+    image = read_image(samples[0].image_path)
     width, height = image.shape[2], image.shape[1]
     plan = plan_crop(width, height, train_config(64, 60, 90), np.random.default_rng(0))
     plain = cut_crop(image, plan, 64)

@@ -664,7 +664,7 @@ def test_an_altered_weights_file_is_refused_before_it_is_read(
     path.write_bytes(content)
     message = refusal("mobilenet_v2", path, digest)
     assert message.startswith(f"{path}: its SHA-256 is not {digest[:19]}")
-    assert "give the file which the run was planned with" in message
+    assert "give the file that the run was planned with" in message
 
 
 @pytest.mark.parametrize(

@@ -209,10 +209,3 @@ def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:
     person = (pixels == (192, 128, 128)).all(2)
     assert person.sum() > 5000
     assert np.nonzero(person)[1].min() > 2 * pixels.shape[1] // 3 - 10  # the last of three columns
-
-
-def test_a_gallery_with_a_wrong_number_of_predictions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"2007_000033: \$5: 1 predictions for 2 columns a, b"):
-        draw_segmentation_gallery(tmp_path / "a.png", rows(1), names=("a", "b"))
-    with pytest.raises(ValueError, match="at least one row"):
-        draw_segmentation_gallery(tmp_path / "a.png", [])

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def test_each_address_is_told_with_its_fault_and_nothing_is_left(
     told = refusal(tmp_path, *urls, serve(hosts, content=altered), "ftp://example.org/a.tar")
     lines = told.splitlines()
     assert lines[0] == f"{urls[0].url}/a.tar: HTTP Error 404: Not Found"
-    assert "a web page in place of the file" in lines[1]
+    assert "a web page instead of the file" in lines[1]
     assert "connection ended after 300,000 of 1,024,000 bytes" in lines[2]
     assert f"md5 expected {MD5['md5']}, found {hashlib.md5(altered).hexdigest()}" in lines[3]
     assert "1,024,000 bytes" in lines[3]
@@ -180,13 +181,8 @@ def take(archive: Path, folder: Path, limits: Limits = Limits()) -> set[str]:  #
     """Extract what lies in data/, without data/."""
     folder.mkdir(exist_ok=True)
     with Progress(disable=True) as progress:
-        return extract(
-            archive,
-            folder,
-            lambda name: name[5:] if name.startswith("data/") else None,
-            progress=progress,
-            limits=limits,
-        )
+        wanted = re.compile(r"data/(.*)")
+        return extract(archive, folder, wanted, progress=progress, limits=limits)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -235,7 +231,7 @@ def test_an_unsafe_member_refuses_the_archive(
     assert str(archive) in told
     assert member[0].name.lstrip("/") in told
     assert reason in told
-    assert "get it from a place you trust" in told
+    assert "get it from a source you trust" in told
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [archive]
 
 
@@ -296,20 +292,20 @@ def test_a_cut_archive_is_refused(tmp_path: Path, mode: str) -> None:
     whole = pack(tmp_path / "a.tar", [file("data/a", bytes(range(256)) * 40)], mode).read_bytes()
     for length in (len(whole) // 2, 100, 1):
         (tmp_path / "a.tar").write_bytes(whole[:length])
-        with pytest.raises(ArchiveError, match=r"a\.tar: not a whole \.tar or \.tar\.gz"):
+        with pytest.raises(ArchiveError, match=r"a\.tar: not a complete \.tar or \.tar\.gz"):
             take(tmp_path / "a.tar", tmp_path / "out")
 
 
 def test_something_else_than_a_tar_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"<html>404</html>" * 100, gzip.compress(b"text" * 1000)):
         (tmp_path / "a.tar").write_bytes(content)
-        with pytest.raises(ArchiveError, match="not a whole"):
+        with pytest.raises(ArchiveError, match="not a complete"):
             take(tmp_path / "a.tar", tmp_path / "out")
 
 
 def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar", [file("data/a"), file("data/a", b"other")])
-    with pytest.raises(ArchiveError, match="a is there twice"):
+    with pytest.raises(ArchiveError, match="holds a twice"):
         take(archive, tmp_path / "out")
 
 

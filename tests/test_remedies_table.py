@@ -110,7 +110,7 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
             moved("SegmentationClassPNG", "SegmentationClass"),
         ),
         (write(LIST, "a\nB\n"), "missing (no file, but b.jpg)", write(LIST, "a\nb\n")),
-        (removed(PICTURE), "take the image off its splits", write(LIST, "a\n")),
+        (removed(PICTURE), "remove the image from its splits", write(LIST, "a\n")),
         (copied(PICTURE, "b.PNG"), "keep one of them", removed("JPEGImages/b.PNG")),
         (write(PICTURE, "<html>"), "replace the file", copied("JPEGImages/a.jpg", "b.jpg")),
         (write(XML, ANNOTATION.format("Cup")), "correct it", write(XML, ANNOTATION.format("cup"))),
@@ -131,7 +131,7 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (masked(BLANK * 2), "allowed are 0..1 and 255", masked(BLANK)),
         (masked(BLANK * 255), "write class numbers, of which cup is 1", masked(BLANK)),
         (masked(BLANK.T), "turn the mask", masked(BLANK)),
-        (masked(BLANK[:2]), "a mask has its image's size", masked(BLANK)),
+        (masked(BLANK[:2]), "save it at its image's size", masked(BLANK)),
         (masked(BLANK, kind="JPEG"), "not PNG); replace the file", masked(BLANK)),
         (
             masked(np.dstack([BLANK] * 3)),

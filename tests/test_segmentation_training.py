@@ -19,7 +19,8 @@ from wsss.data.transforms import CropPlan
 from wsss.data.voc import DataError, Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
-from wsss.networks.deeplab import DeepLab, build_deeplab, upsample
+from wsss.networks.backbone import resized_map
+from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PAPER_DEEPLAB, PRESETS, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder
@@ -184,7 +185,7 @@ def test_the_cross_entropy_is_that_of_a_loop_and_ignores_255() -> None:
 
 
 def test_logits_are_upsampled_between_pixel_centres() -> None:
-    found = upsample(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+    found = resized_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
     assert found.flatten().tolist() == [0, 1, 3, 4]  # centres at -1/4, 1/4, 3/4, 5/4 of a step
 
 

@@ -142,8 +142,10 @@ def test_a_wrong_part_of_a_list_is_named_once() -> None:
 
 
 def test_two_settings_that_do_not_go_together_are_named_without_all_others() -> None:
-    told = r"labels: threshold_range starts at 0\.8 above its end 0\.1; swap them"
+    told = "train: min_long_side 200 is above max_long_side 160; swap them"
     with pytest.raises(ConfigError, match=f"^{told}$"):
+        apply_overrides(TINY, {"train.min_long_side": 200})
+    with pytest.raises(ConfigError, match=r"^labels\.threshold_range = .*: starts at 0\.8"):
         apply_overrides(TINY, {"labels.threshold_range": [0.8, 0.1]})
 
 

@@ -144,7 +144,7 @@ def test_a_folder_which_is_no_data_set_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_image_is_refused(root: Path) -> None:
     (root / "JPEGImages/a.jpg").unlink()
-    with refused("JPEGImages/a.jpg: missing", "add the file or take the image off"):
+    with refused("JPEGImages/a.jpg: missing", "add the file or remove the image from"):
         VocDataset(root).image_size("a")
 
 
@@ -303,7 +303,7 @@ def test_a_class_name_with_a_meaning_elsewhere_is_refused(tmp_path: Path, name: 
         ("\n".join(f"c{i}" for i in range(255)), "255 classes; write 1 to 254 names"),
         ("0 bg\n1: cat\n", "'0 bg' is a number and a name; write the names alone"),
         ("cat\ndog\n cat\n", "listed twice: cat; keep each name once"),
-        ("cup\ndog\nCup\n", "'cup' and 'Cup' differ in upper and lower case alone"),
+        ("cup\ndog\nCup\n", "'cup' and 'Cup' differ only in upper and lower case"),
     ],
 )
 def test_an_unusable_class_list_is_refused(tmp_path: Path, text: str, fault: str) -> None:
@@ -378,9 +378,9 @@ def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("a 1", "'a 1' is an id with labels behind it"),
-        ("a -1 0.0", "an id with labels behind"),
-        ("a,1,0", "'a,1,0' is an id with labels behind it"),
+        ("a 1", "'a 1' is an id with labels after it"),
+        ("a -1 0.0", "an id with labels after"),
+        ("a,1,0", "'a,1,0' is an id with labels after it"),
         ("a cat dog", "'a cat dog' is more than an id"),
         ("x/a.jpg", "a path outside JPEGImages"),
         ("/JPEGImages/a.jpg /SegmentationClass/b.png", "names two images"),

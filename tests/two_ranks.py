@@ -13,7 +13,7 @@ from wsss.data.voc import VocDataset
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
-from wsss.training.loop import EpochSummary, Reading
+from wsss.training.loop import Reading
 from wsss.training.process import Process
 
 
@@ -33,14 +33,13 @@ def train_on_two(item: dict[str, Any], process: Process) -> Iterator[dict[str, f
     )
     (folder / f"started_{process.rank}_{training.iteration}").touch()
 
-    def look(reading: Reading) -> None:
-        once = folder / "killed"
-        if item["kill"] and process.rank == 1 and reading.iteration == 7 and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    for found in training.run(look):
-        if isinstance(found, EpochSummary):
+    once = folder / "killed"
+    for found in training.run():
+        if isinstance(found, Reading):
+            if item["kill"] and process.rank == 1 and found.iteration == 7 and not once.exists():
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
             (folder / f"losses_{found.epoch}").write_text(str(found.losses()))
             yield {"epoch": float(found.epoch)}
     if process.is_first:

@@ -1,14 +1,14 @@
-"""Every setting that moves a result, as frozen models: what is trained, and how it is scored.
+"""Every setting that can change a result, as frozen models: what is trained, and how it is scored.
 
 A `RunConfig` holds no path, device, worker count or address: two machines that run equal
-configurations give the same experiment. Each field says why its default was chosen; "(open)" marks
-a point that the paper leaves open, whose alternatives are the field's other values.
+configurations do the same experiment. Each field says why its default was chosen; "(open)" marks a
+point that the paper leaves open, whose alternatives are the field's other values.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -22,7 +22,17 @@ def _no_switch(value: Any) -> Any:
 NUMBER = BeforeValidator(_no_switch)
 """Keeps pydantic from reading true as 1."""
 NO_MINUS_ZERO = AfterValidator(lambda value: value + 0.0)
-"""-0.0 becomes 0.0, lest it have an id of its own."""
+"""-0.0 becomes 0.0: it would have an id of its own."""
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"starts at {ends[0]} above its end {ends[1]}; swap them")
+    return ends
+
+
+ASCENDING = AfterValidator(_ascending)
+"""Of a range from a low to a high end."""
 
 Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 """Of epochs, iterations, images in a batch."""
@@ -39,7 +49,7 @@ Scale = Annotated[float, Field(ge=0.01, le=16), NUMBER]
 """Times an image's own size."""
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=32)]
 Rate = Annotated[float, Field(gt=0, le=10), NUMBER]
-"""A learning rate. Usual are 0.0001 to 1; one above 10 is a slip of the hand."""
+"""A learning rate. Usual are 0.0001 to 1; one above 10 is a typing error."""
 Positive = Annotated[float, Field(gt=0, le=1e6), NUMBER]
 """A factor, power or norm."""
 Weight = Annotated[float, Field(ge=0, le=1e6), NUMBER, NO_MINUS_ZERO]
@@ -48,7 +58,7 @@ Decay = Annotated[float, Field(ge=0, le=1), NUMBER, NO_MINUS_ZERO]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6), NUMBER, NO_MINUS_ZERO]
 """Added to pixels of 0 to 255."""
 Precision = Literal["fp32", "tf32", "bf16"]
-"""In which numbers a network computes, as networks/precision.py says."""
+"""See networks/precision.py."""
 FileName = Annotated[str, Field(max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that becomes part of a path: it cannot lead out of its folder."""
 
@@ -63,26 +73,36 @@ def _named_weights(name: str) -> str:
 
 
 WeightsName = Annotated[str, AfterValidator(_named_weights)]
-"""A name of initial weights, each of which means the same bytes for ever."""
+"""A name of initial weights, which always means the same bytes."""
 
 
 @dataclass(frozen=True)
 class Added:
     """Marks a setting of a method that is not the paper's, for `wsss/identity.py`.
 
-    At its default it is no part of an id, so that results from before it was added keep theirs.
+    At its default it is no part of an id, so results from before it was added keep their ids.
     """
 
     switch: str = ""
     """The setting of `network` without which it has no effect."""
     on: tuple[str, ...] = ()
-    """The values of that switch under which it has one."""
+    """The values of that switch with which it has one."""
 
 
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown key, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    ordered: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Pairs of settings of which the first must not be above the second."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for pair in self.ordered:
+            low, high = (getattr(self, name) for name in pair)
+            if low > high:
+                raise ValueError(f"{pair[0]} {low} is above {pair[1]} {high}; swap them")
+        return self
 
     def flat(self) -> dict[str, Any]:
         """Return the settings with dotted names, `{"train.lr": 0.1, ...}`, in field order."""
@@ -98,14 +118,14 @@ def _leaves(prefix: str, tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class DataConfig(Settings):
-    """Which images: a data set is named by its content, never by where it lies."""
+    """Which images: a data set is named by its content, never by its path."""
 
     name: FileName = "VOC2012"
     fingerprint: FileName = Field("unknown", description="digest of splits, labels and masks")
     train_fingerprint: FileName = Field(
         "unknown",
-        description="digest of the training split's list, pictures and image-level labels, which "
-        "names a training",
+        description="digest of the training split's list, pictures and image-level labels, part of "
+        "a training's id",
     )
     train_split: FileName = Field("train_aug", description="10,582 images on VOC (IV-A)")
     eval_split: FileName = Field(
@@ -151,7 +171,7 @@ class NetworkConfig(Settings):
     se_ratio: Width = Field(16, description="(open) squeeze ratio, 16 in SE; 8 in others")
     module_placement: Literal["series", "parallel", "remaining"] = Field(
         "series",
-        description="(open) unfocused parts behind the focused ones (Figure 4); beside them; or "
+        description="(open) unfocused parts after the focused ones (Figure 4); beside them; or "
         "beside them on (1 - A) x, III-C's 'remaining regions'",
     )
     atrous: Literal["one_to_four", "zero_is_1x1", "parallel"] = Field(
@@ -162,8 +182,8 @@ class NetworkConfig(Settings):
     atrous_channels: Width = Field(256, description="(open) C', width inside the stack")
     atrous_start: Literal["random", "identity"] = Field(
         "random",
-        description="(open) identity: a residual whose last scale starts at 0, so that training "
-        "starts from the plain network",
+        description="(open) identity: a residual whose scale starts at 0, so that training starts "
+        "from the plain network",
     )
     affinity: Literal["relu_row_sum", "softmax"] = Field(
         "relu_row_sum", description="(open) activation and normalisation of the affinity"
@@ -171,11 +191,11 @@ class NetworkConfig(Settings):
     affinity_temperature: Positive = Field(0.1, description="of the softmax affinity")
     association_values: Literal["own", "input"] = Field(
         "own",
-        description="(open) what the association mixes: the features that it compares; or the "
+        description="(open) what the association mixes: the features that it compares, or the "
         "module's input, H x W x C in III-C",
     )
     affinity_residual: bool = Field(
-        False, description="(open) add what is mixed to the result; the paper shows no sum"
+        False, description="(open) add the features to their mixture; the paper shows no sum"
     )
     pixel_correlation: Annotated[Literal["off", "module", "loss", "both"], Added()] = Field(
         "off",
@@ -216,7 +236,7 @@ class ViewsConfig(Settings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The adjusted views in use, in the order in which the network sees them."""
+        """The adjusted views in use, in the network's order."""
         return tuple(name for name in ("enhanced", "decreased") if getattr(self, name))
 
 
@@ -227,19 +247,19 @@ class TransferConfig(Settings):
     lambda_bs: Weight = Field(0.5, description="weight of L_bs in Eq. 7")
     start: UnitFloat = Field(
         0.0,
-        description="(open) share of the training before which L_s and L_bs do not act; .5: Figure "
-        "1's merged CAMs 'retrain' the backbone",
+        description="(open) share of the training after which L_s and L_bs start; .5: Figure 1's "
+        "merged CAMs 'retrain' the backbone",
     )
     ramp: UnitFloat = Field(
         0.5,
-        description="(open) share of the training over which their weight then rises to its full "
-        "value (Puzzle-CAM: the first half); 0: at once, when most maps are still empty",
+        description="(open) share of the training over which their weights then rise to their full "
+        "values (Puzzle-CAM: the first half); 0: at once, when most maps are still empty",
     )
     empty_maps: Literal["skip", "compare"] = Field(
         "skip",
         description="(open) a present class without a positive activation in one of the views: "
-        "skipped in L_s and L_bs; or compared as a map of zeros, which gets no gradient and pulls "
-        "the other maps to a spike",
+        "skipped in L_s and L_bs; or compared as a map of zeros, which gets no gradient and "
+        "shrinks the other maps to a spike",
     )
     single_view: Literal["half", "full", "merged"] = Field(
         "half",
@@ -257,7 +277,7 @@ class TransferConfig(Settings):
     l1_reduction: Literal["all", "present", "sum"] = Field(
         "all",
         description="(open) mean over all classes and pixels (SEAM, Puzzle-CAM); over present "
-        "classes and pixels, 13 times as strong on VOC, which empties the maps; or the sum",
+        "classes and pixels, 13 times as large on VOC, which empties the maps; or the sum",
     )
     merged_gradient: Literal["stop", "flow"] = Field(
         "stop", description="(open) M^o supervises, so no gradient goes into it"
@@ -282,6 +302,8 @@ class TransferConfig(Settings):
 class TrainConfig(Settings):
     """Optimisation of the CAM network (IV-B and, where it is silent, IRN's practice)."""
 
+    ordered = (("min_long_side", "max_long_side"),)
+
     epochs: Count = Field(5, description="(open) IRN: 5; Puzzle-CAM: 15")
     batch_size: Count = Field(16, description="(open) global batch; IRN: 16")
     crop_size: Pixels = Field(512, description="(open) pixels; IRN: 512")
@@ -293,8 +315,8 @@ class TrainConfig(Settings):
     horizontal_flip: bool = True
     color_jitter: UnitFloat = Field(
         0.0,
-        description="brightness, contrast and saturation drawn within +- this share, hue within a "
-        "third of it (PSA: .3, .1); a control which the paper lacks",
+        description="brightness, contrast and saturation vary by up to this share, hue by a third "
+        "of it (PSA: .3, .1); a control that is not in the paper",
     )
     lr: Rate = Field(0.1, description="lr0, IV-B")
     head_lr_multiplier: Positive = Field(10.0, description="(open) classifier; IRN: 10")
@@ -303,14 +325,14 @@ class TrainConfig(Settings):
     )
     parts_lr_multiplier: Positive = Field(
         1.0,
-        description="(open) focused and unfocused parts; at the classifier's rate they stay at the "
-        "label prior or diverge (docs/paper.md)",
+        description="(open) focused and unfocused parts; at the classifier's rate, trainings stay "
+        "at the label prior or diverge (docs/paper.md)",
     )
     momentum: Literal["legacy", "standard"] = Field(
         "legacy",
-        description="(open) legacy: what IRN, SEAM and Puzzle-CAM run, whose weight decay lands in "
-        "SGD's momentum place; the paper's 'momentum .9', said of Eq. 8's exponent, is a parameter "
-        "of that code. standard: .9, which diverges at this rate",
+        description="(open) legacy: as in the code of IRN, SEAM and Puzzle-CAM, which passes the "
+        "weight decay as SGD's momentum; there the paper's 'momentum .9' is the name of Eq. 8's "
+        "exponent. standard: .9, which diverges at this rate",
     )
     weight_decay: Decay = Field(1e-4, description="(open) IRN: 1e-4")
     bias_decay: bool = Field(
@@ -333,18 +355,9 @@ class TrainConfig(Settings):
     )
     precision: Precision = Field(
         "tf32",
-        description="(open) numbers of the training, networks/precision.py; tf32: what torch's "
-        "convolutions do by default on GPUs from Ampere on, and fp32 elsewhere",
+        description="(open) of the training, see networks/precision.py; tf32: torch's default for "
+        "convolutions on GPUs from Ampere on, and fp32 elsewhere",
     )
-
-    @model_validator(mode="after")
-    def _long_sides_in_order(self) -> "TrainConfig":
-        if self.min_long_side > self.max_long_side:
-            raise ValueError(
-                f"min_long_side {self.min_long_side} is above max_long_side {self.max_long_side}; "
-                "swap them"
-            )
-        return self
 
 
 class LabelsConfig(Settings):
@@ -360,22 +373,16 @@ class LabelsConfig(Settings):
         description="(open) CAMs are enlarged to the next multiple of 16 of the image's size, then "
         "cut (IRN, Puzzle-CAM); or to the image's size at once",
     )
-    precision: Precision = Field("tf32", description="numbers of the inference; as in train")
+    precision: Precision = Field("tf32", description="of the inference; as in train")
     background_score: UnitFloat = Field(0.15, description="(open) fixed threshold; IRN: .15")
-    threshold_range: tuple[UnitFloat, UnitFloat] = Field(
-        (0.05, 0.80), description="where the best threshold is sought, with pixel ground truth"
+    threshold_range: Annotated[tuple[UnitFloat, UnitFloat], ASCENDING] = Field(
+        (0.05, 0.80),
+        description="where the best threshold is searched for, with pixel ground truth",
     )
-
-    @model_validator(mode="after")
-    def _range_in_order(self) -> "LabelsConfig":
-        low, high = self.threshold_range
-        if low > high:
-            raise ValueError(f"threshold_range starts at {low} above its end {high}; swap them")
-        return self
 
 
 class RunConfig(Settings):
-    """One training and its score: the unit which tables are made of."""
+    """One training and its score: the unit that tables are made of."""
 
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -384,4 +391,6 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     labels: LabelsConfig = LabelsConfig()
     rng_seed: Seed = 0
-    repeat: Steps = Field(0, description="the same seed trained again: what differs is not seed")
+    repeat: Steps = Field(
+        0, description="number of a repeated training with the same seed, to measure noise"
+    )

@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and how the command line shows them."""
+"""Errors that the user can fix, and how the command line shows them."""
 
 import errno
 import sys
@@ -9,7 +9,7 @@ from typing import NoReturn
 from wsss.printable import printable
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-"""What the system says of a disk that takes no more, seldom with a file's name."""
+"""The system's errors for a full disk, often without a file's name."""
 OF_A_PATH = {
     errno.EACCES,
     errno.EPERM,
@@ -20,10 +20,10 @@ OF_A_PATH = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
-"""What the system says of a path that cannot be used, however often one tries."""
+"""The system's errors for a path that cannot be used, however often one tries."""
 
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What a network drive answers whose mount has no flock, never with a file's name."""
+"""A network drive's errors if it is mounted without flock, never with a file's name."""
 NO_LOCKS_REMEDY = (
     "this drive has no locks, which keep two processes apart: name a folder on another one, or "
     "have it mounted with flock"
@@ -31,15 +31,14 @@ NO_LOCKS_REMEDY = (
 
 
 class ForeseenError(Exception):
-    """Base of errors whose message names the fault, the rule and the remedy, one a line."""
+    """Base of errors whose message names fault, rule and remedy, one error per line."""
 
 
 @contextmanager
 def explained() -> Iterator[None]:
     """Print a foreseen error as `error: ...` and exit with 2; let any other error through.
 
-    A full disk, and a path that cannot be used, as it is another user's or too long, are foreseen
-    as well.
+    A full disk and a path that cannot be used (another user's, or too long) are foreseen, too.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Small files from outside, read bounded or refused by name; our own, whole or absent; paths."""
+"""Small files from outside, read up to a limit; our own files, written atomically; paths."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from typing import Any
 from wsss.errors import ForeseenError
 
 OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".json")
-"""In which pictures, masks and labels come from other tools."""
+"""Of pictures, masks and labels from other tools."""
 NO_HOME = "/nonexistent"
-"""What HOME is set to where there is none, by an old custom: libraries insist on one."""
+"""What HOME conventionally is for users without a home folder."""
 
 
 def refuse_pipe(path: Path, refusal: type[ForeseenError]) -> None:
-    """Raise `refusal` for a pipe, socket or device, where reading might never end."""
+    """Raise `refusal` for a pipe, socket or device, which might never end."""
     if not path.is_file() and path.exists() and not path.is_dir():
         raise refusal(f"{path}: a pipe, socket or device; put a file there")
 
@@ -50,7 +50,7 @@ def read_text(path: Path, limit: int, refusal: type[ForeseenError]) -> str:
 
 
 def what_is_there(path: Path) -> str:
-    """Say in a few words what stands in a file's place, or beside it under another spelling."""
+    """Say in a few words what is at a file's path, or beside it under another spelling."""
     if path.is_dir():
         return "a folder"
     if path.exists():
@@ -72,7 +72,7 @@ class BrokenFileError(ForeseenError, ValueError):
 
 @contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Give a path to write to: it becomes `path` at the end, and is removed on an error."""
+    """Yield a path to write to, which is renamed to `path` at the end and removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
@@ -97,35 +97,34 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:  # also too deep, and numbers too long
+    except (ValueError, RecursionError) as error:  # also for nesting too deep, numbers too long
         raise BrokenFileError(
             f"{path}: not JSON ({error}); delete the file to do the stage again"
         ) from None
 
 
 class PathError(ForeseenError):
-    """A path that leads nowhere; the message names it and the remedy."""
+    """A `~` that cannot be expanded; the message names the path and the remedy."""
 
 
 def expanded(path: str) -> str:
-    """Return a path with `~` and `~name` replaced by the folder that they stand for.
+    """Return a path with `~` and `~name` replaced by the home folder that they stand for.
 
-    A shell leaves `--out=~/x`, variables and quoted words as they are. Raises PathError if there is
-    no such user, or no home.
+    A shell does not expand them in `--out=~/x`, variables and quoted words. Raises PathError if
+    there is no such user, or no home.
     """
-    found = os.path.expanduser(path)  # noqa: PTH111 - of an unknown home, Path's raises
+    found = os.path.expanduser(path)  # noqa: PTH111 - for an unknown home, Path's raises
     if path.startswith("~") and (found == path or found.startswith(NO_HOME)):
         first = path.partition("/")[0]
         why = "no home folder is known" if first == "~" else f"there is no user {first[1:]}"
-        raise PathError(f"{path}: {why}; write the folder in full, or ./{first} if it is called so")
+        raise PathError(
+            f"{path}: {why}; write the folder in full, or ./{first} if it has that name"
+        )
     return found
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for what can be made again; None without a home.
-
-    XDG_CACHE_HOME, else ~/.cache.
-    """
+    """Return the user's cache folder: XDG_CACHE_HOME, else ~/.cache; None without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache"))
     except PathError:

@@ -1,8 +1,8 @@
 """Content ids of configurations: equal experiments get equal ids, wherever they run.
 
 `cam_id` covers everything that training sees, `run_id` adds the pseudo-label settings. Settings
-without effect (the lambdas when no adjusted view is used, say) are set back to their defaults
-first, so that two table cells which are the same experiment are one trial.
+without effect (such as the lambdas without an adjusted view) are first set back to their defaults,
+so that two table cells that are the same experiment are one trial.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ ID_LENGTH = 12
 """Hex digits of an id: 48 bits, so 100,000 trials collide with a chance of 2e-5."""
 
 SCHEMA = 1
-"""Part of every id. Raise it when a setting changes its meaning, so that old results rest."""
+"""Part of every id. Raise it when a setting changes its meaning, so old results are not reused."""
 
 
 class Once:
-    """Calls pure functions once per argument: the second `once(f, x)` is looked up.
+    """Remembers the results of pure functions: the second `once(f, x)` is looked up.
 
-    Arguments are known again by being the very same object. Equality would not do: -0.0 equals 0.0
-    and is another setting. Sections are frozen, so what was computed from one stays right.
+    Arguments are compared by identity, as -0.0 equals 0.0 and is another setting. Sections are
+    frozen, so a remembered result stays right.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Once:
         key = (function, *map(id, arguments))
         known = self._known.get(key)
         if known is None:
-            # The arguments are kept, since the id of a deleted object is given to another.
+            # The arguments are kept, since a deleted object's id() may be reused.
             known = self._known[key] = (arguments, function(*arguments))
         return known[1]
 
@@ -60,7 +60,7 @@ class Once:
 def canonical(config: RunConfig, once: Once | None = None) -> RunConfig:
     """Return `config` with every setting that has no effect at its default value.
 
-    Give many configurations one `once`, and a section which they share is worked on once.
+    once: shared by many configurations, so that sections in common are worked on once.
     """
     once = once or Once()
     sections: dict[str, Settings] = {
@@ -83,9 +83,9 @@ def canonical_json(config: RunConfig) -> str:
 
 
 def naming(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that names and comparisons are made of: all but unused added ones.
+    """Return the settings for ids and comparisons: all but added ones (`Added`) at their default.
 
-    Unused: at its default. So names from before a setting was added stay as they were.
+    So adding a setting does not change older ids.
     """
     unused = {n: _unused(part) for n, part in config if isinstance(part, Settings)}
     return config.model_dump(mode="json", exclude=unused)
@@ -109,15 +109,15 @@ def cam_id(config: RunConfig) -> str:
 
 
 def config_id(config: RunConfig) -> str:
-    """Return the id which all seeds of one configuration share."""
+    """Return the id that all seeds of a configuration share."""
     return ids_of_seeds(canonical(config), [0])[0].run_id
 
 
 def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = None) -> list[Ids]:
-    """Return the ids of a canonical configuration under each seed; `once` as in `canonical`.
+    """Return the ids of a canonical configuration with each seed; `once` as in `canonical`.
 
-    An id is the start of the SHA-256 of the settings (as `naming` has them) and the schema's
-    number, as JSON with sorted keys and no spaces. The settings are written once for all seeds.
+    An id is the start of the SHA-256 of the settings (those of `naming`) and the schema's number,
+    as JSON with sorted keys and no spaces. The settings are written once for all seeds.
     """
     once = once or Once()
     texts = {"schema": str(SCHEMA)} | {
@@ -135,16 +135,16 @@ def ids_of_seeds(config: RunConfig, seeds: Iterable[int], once: Once | None = No
 
 
 def idle(settings: S, keys: Iterable[str], id_of: Callable[[S], object]) -> list[str]:
-    """Return those of some dotted settings that have no effect under the others.
+    """Return those of the dotted settings `keys` that have no effect, given the others.
 
-    id_of: what would be another if one of them had an effect.
+    id_of: returns what changes with every setting that has an effect.
     """
     known = id_of(settings)
     return [key for key in keys if id_of(_with_another(settings, key)) == known]
 
 
 def _with_another(settings: S, key: str) -> S:
-    """Return the settings with another value of the same kind, not necessarily one within range."""
+    """Return the settings with another value of `key`, of its type but perhaps out of range."""
     name, _, rest = key.partition(".")
     value = getattr(settings, name)
     if rest:
@@ -162,7 +162,7 @@ def _with_another(settings: S, key: str) -> S:
 
 
 def _around_seed(texts: dict[str, str]) -> tuple["hashlib._Hash", str]:
-    """Return the digest of the JSON object up to the seed's value, and the text behind it."""
+    """Return the digest of the JSON object up to the seed's value, and the text after it."""
     items = [f'"{name}":{text}' for name, text in sorted(texts.items()) if name != "rng_seed"]
     after = sum(name > "rng_seed" for name in texts)
     head, tail = ",".join([*items[:-after], '"rng_seed":']), ",".join(items[-after:])
@@ -235,7 +235,7 @@ def _live_network(network: NetworkConfig) -> NetworkConfig:
     if not network.context_association:
         network = _reset(network, "affinity", "affinity_residual", "association_values")
     elif not network.multi_scale_atrous and (not focused or network.module_placement == "parallel"):
-        network = _reset(network, "association_values")  # its own features are the input
+        network = _reset(network, "association_values")  # its features are the module's input
     if network.affinity != "softmax":
         network = _reset(network, "affinity_temperature")
     return network
@@ -272,7 +272,7 @@ def _live_transfer(transfer: TransferConfig, views: ViewsConfig) -> TransferConf
     uses_merged = transfer.lambda_bs > 0 or transfer.similarity_pairs == "prose"
     if transfer.lambda_bs == 0:
         transfer = _reset(transfer, "background_map")
-        if transfer.single_view == "merged":  # of which L_bs alone would know
+        if transfer.single_view == "merged":  # only L_bs uses it
             transfer = _reset(transfer, "single_view")
     elif transfer.lambda_s == 0 and transfer.single_view == "full":
         transfer = _reset(transfer, "single_view")

@@ -1,6 +1,6 @@
-"""Settings from outside: dotted overrides and files, refused by name when they are wrong.
+"""Settings from outside: dotted overrides and files. Wrong ones are refused by name.
 
-The more specific wins: the command line over a file, a file over the preset and its recipe.
+The command line overrides a file, and a file overrides the preset and its recipe.
 """
 
 import difflib
@@ -21,11 +21,11 @@ from wsss.weights import resolve_weights
 S = TypeVar("S", bound=Settings)
 
 MAX_FILE_BYTES = 1 << 20
-"""Of a settings file; all settings together take some kilobytes."""
+"""Of a settings file; all settings together take a few kilobytes."""
 MAX_DEPTH = 20
-"""Of nested lists and mappings; settings have two."""
+"""Of nested lists and mappings; settings have two levels."""
 MAX_INTEGER = 2**63
-"""Greater ones neither fit a setting nor, beyond 4,300 digits, into a message."""
+"""Larger ones fit no setting, and Python refuses to print those of over 4,300 digits."""
 
 
 class ConfigError(ForeseenError, ValueError):
@@ -35,8 +35,8 @@ class ConfigError(ForeseenError, ValueError):
 def apply_overrides(settings: S, overrides: Mapping[str, Any]) -> S:
     """Return settings with dotted ones replaced, e.g. `{"transfer.lambda_s": 0.2}`.
 
-    Raises ConfigError, one line per wrong setting: for an unknown key (naming the nearest known
-    one, those of a section or the sections) or a value that the setting refuses.
+    Raises ConfigError, one line per wrong setting, for an unknown key or a value that the setting
+    refuses.
     """
     known = list(settings.flat())
     for key in overrides:
@@ -58,12 +58,12 @@ def validate(tree: Mapping[str, Any]) -> RunConfig:
 
 
 class Settled(NamedTuple):
-    """A training's settings, once all that was asked for is in."""
+    """A training's settings, with everything that was asked for."""
 
     config: RunConfig
     weights_file: Path | None
     asked: dict[str, Any]
-    """What was asked for beyond preset and recipe, by dotted setting."""
+    """What was asked for beyond preset and recipe: dotted setting -> value."""
 
 
 def settle(
@@ -73,10 +73,10 @@ def settle(
     weights: str | None = None,
     file: Path | None = None,
 ) -> Settled:
-    """Lay a settings file over a preset, and the command line over both.
+    """Apply a settings file to a preset, then the command line.
 
-    overrides: of `--set`; weights: of `--weights`. Raises ConfigError or WeightsError, also where
-    the command line contradicts itself.
+    overrides: of `--set`; weights: of `--weights`. Raises ConfigError or WeightsError, also if the
+    command line contradicts itself.
     """
     filed = read_config_file(file) if file else {}
     asked, weights_file = filed | dict(overrides), None
@@ -97,7 +97,7 @@ def settle(
 
 
 def _require_fitting(file: Path, start: RunConfig, filed: Mapping[str, Any]) -> None:
-    """Raise ConfigError, which names the file, for one that does not fit the preset."""
+    """Raise ConfigError naming the file if its settings do not fit the preset."""
     try:
         apply_overrides(start, filed)
     except ConfigError as error:
@@ -105,9 +105,10 @@ def _require_fitting(file: Path, start: RunConfig, filed: Mapping[str, Any]) -> 
 
 
 def parse_assignments(assignments: list[str], *, option: str = "--set") -> dict[str, Any]:
-    """Parse `key=value` words of a command line, each value as YAML. Raises ConfigError.
+    """Parse `key=value` words of a command line, each value as YAML.
 
-    A key that is given twice is refused. option: that they were given with.
+    option: the option that they were given with, for errors. Raises ConfigError, also for a key
+    that is given twice.
     """
     parsed: dict[str, Any] = {}
     for word in assignments:
@@ -143,9 +144,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def read_tree(path: Path, *, example: str) -> Any:
-    """Return what a YAML, JSON or TOML file holds; example: of its content, for messages.
+    """Return the content of a YAML, JSON or TOML file; example: of its content, for errors.
 
-    A file is TOML if its name says so. Raises ConfigError if it is missing, a pipe, too large,
+    A file is TOML if it ends in .toml. Raises ConfigError if it is missing, a pipe, too large,
     cannot be parsed, or gives a key twice.
     """
     kind, parse = "YAML", _plain_yaml
@@ -173,7 +174,7 @@ def _flat(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 class _UnreadableError(Exception):
-    """Text that is no YAML or TOML, or none that settings are written in."""
+    """Text that is not YAML or TOML, or uses what settings do not need."""
 
 
 class _RepeatedKeyError(Exception):
@@ -181,7 +182,7 @@ class _RepeatedKeyError(Exception):
 
 
 def _plain_yaml(text: str) -> Any:
-    """Read YAML without aliases, by which a line can stand for gigabytes, and without depths.
+    """Read YAML, but no aliases (one line can stand for gigabytes) and no deep nesting.
 
     Raises _UnreadableError or _RepeatedKeyError with the reason in one line.
     """
@@ -202,7 +203,7 @@ def _plain_yaml(text: str) -> Any:
         tree = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
         raise _UnreadableError(str(error).splitlines()[0][:160]) from None
-    # What its constructors raise for 2001-99-99, !!bool x, !!timestamp x, !!int x.
+    # PyYAML's constructors raise these for 2001-99-99, !!bool x, !!timestamp x, !!int x.
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
         raise _UnreadableError(f"{type(error).__name__}: {error}"[:160]) from None
     _refuse_huge_integers(tree)
@@ -211,14 +212,14 @@ def _plain_yaml(text: str) -> Any:
 
 @cache
 def _core_loader() -> Any:
-    """Return a YAML loader that takes plain words for numbers and switches as YAML 1.2 does.
+    """Return a YAML loader that reads plain words as YAML 1.2 does.
 
-    By YAML 1.1, which PyYAML has, `off` is false, 010 is 8, 1:30 is 90 and 1e-3 a word.
+    In YAML 1.1, which PyYAML implements, `off` is false, 010 is 8, 1:30 is 90 and 1e-3 is a word.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """With resolvers of its own."""
+        """With its own resolvers."""
 
     Loader.yaml_implicit_resolvers = {}
     for tag, pattern, first in (
@@ -251,7 +252,7 @@ def _plain_toml(text: str) -> Any:
 
 
 def _refuse_repeated_keys(node: Any) -> None:
-    """Of two equal keys, PyYAML would keep the last and say nothing."""
+    """Raise _RepeatedKeyError; of two equal keys, PyYAML would silently keep the last."""
     if not isinstance(getattr(node, "value", None), list):
         return
     pairs = [part if isinstance(part, tuple) else (part,) for part in node.value]
@@ -274,7 +275,7 @@ def _refuse_huge_integers(tree: Any) -> None:
 
 
 def _hint(key: str, known: list[str]) -> str:
-    """Name those of a section, the nearest setting, or the sections: all would fill a screen."""
+    """Name the section's settings, the nearest one, or the sections; all would fill a screen."""
     section = key.rstrip(".") + "."
     if inside := [name for name in known if name.startswith(section)]:
         return f"known: {', '.join(inside)}"
@@ -297,14 +298,14 @@ def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "too_short" and path in wrong_inside:
-            continue  # its wrong parts were left out when they were counted
+            continue  # pydantic did not count its wrong parts, which are reported themselves
         wrong_inside.add(path.rpartition(".")[0])
         rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if not path:
             lines.append(rule)
             continue
         if isinstance(problem["input"], dict) and problem["type"] == "value_error":
-            lines.append(f"{path}: {rule}")  # of two settings that do not go together
+            lines.append(f"{path}: {rule}")  # two settings that do not go together
             continue
         near = [name for name in usual if f"{path}.".startswith(f"{name}.")]
         remedy = f"; the default is {as_word(usual[near[0]])}" if near else ""

@@ -31,15 +31,15 @@ def pool_map(
     num_workers: int,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[str, Answer]]:
-    """Yield (image id, function(job)) of each (image id, job), in order, from worker processes.
+    """Yield (image id, function(job)) for each (image id, job), in order, from worker processes.
 
-    function: a function of a module (or functools.partial of one), as workers import it afresh;
+    function: a module's function (or a functools.partial of one), since workers import it;
     num_workers: 0 works in this process, with equal answers and errors. Jobs are taken as workers
-    need them, so that `jobs` may be a generator over any number of images. progress is called with
-    the number of images done. The first error ends the map and names its image: a ForeseenError
-    stays one, any other becomes a RuntimeError. When the map fails, is closed or is stopped by
-    Ctrl-C, workers end after the image they have in hand; if this process is killed, at once. Each
-    worker computes in one thread.
+    need them, so `jobs` may be a generator over any number of images. progress is called with the
+    number of images done. The first error ends the map and names its image: a ForeseenError stays
+    one, any other becomes a RuntimeError. When the map fails, is closed or is stopped by Ctrl-C,
+    workers end after their current image; if this process is killed, at once. Each worker computes
+    in one thread.
     """
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; use 0 or more")
@@ -58,7 +58,7 @@ def pool_map(
 
 
 class _Failure(NamedTuple):
-    """What went wrong in a worker, as text: not every exception survives the way back."""
+    """An error in a worker, as text: not every exception can be sent back."""
 
     kind: str
     message: str
@@ -79,19 +79,19 @@ _Pending = deque[tuple[str, Future[Answer | _Failure]]]
 def _answers_of_pool(
     function: Callable[[Job], Answer], jobs: Iterable[tuple[str, Job]], num_workers: int
 ) -> Generator[tuple[str, Answer | _Failure], None, None]:
-    context = multiprocessing.get_context("spawn")  # fork deadlocks beside the threads of torch
+    context = multiprocessing.get_context("spawn")  # fork can deadlock with torch's threads
     stop, owner = context.Pipe(duplex=False)
     pending: _Pending[Answer] = deque()
     pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stop,))
     try:
         for image_id, job in jobs:
             pending.append((image_id, _submit(pool, function, job)))
-            if len(pending) >= 2 * num_workers:  # one in hand and one in wait for each worker
+            if len(pending) >= 2 * num_workers:  # for each worker one at work and one waiting
                 yield _wait(pending)
         while pending:
             yield _wait(pending)
     finally:
-        owner.close()  # whatever still waits in the pool's queue is not begun
+        owner.close()  # jobs still in the pool's queue are not begun
         pool.shutdown(cancel_futures=True)
         stop.close()
 
@@ -99,21 +99,21 @@ def _answers_of_pool(
 def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Job], Answer], job: Job
 ) -> Future[Answer | _Failure]:
-    """Return the future of a job, of which every failure is an exception.
+    """Return the future of a job; failures to submit it are its exception.
 
-    The job is pickled here: where the pool's own thread fails to do so, Python before 3.11.9 may
-    wait for ever at the pool's end.
+    The job is pickled here: if the pool's own thread fails to do so, Python before 3.11.9 may wait
+    for ever when the pool is shut down.
     """
     try:
         return pool.submit(_attempt_in_worker, bytes(ForkingPickler.dumps((function, job))))
-    except Exception as error:  # no pickle; or a worker died on an earlier job, whose turn is first
+    except Exception as error:  # cannot be pickled; or a worker died, which an earlier job reports
         failed: Future[Answer | _Failure] = Future()
         failed.set_exception(error)
         return failed
 
 
 def _wait(pending: _Pending[Answer]) -> tuple[str, Answer | _Failure]:
-    """Return the oldest job's answer and forget the job."""
+    """Remove the oldest job; wait for its answer and return it."""
     in_work = ", ".join(image_id for image_id, _ in pending)
     image_id, future = pending.popleft()
     try:
@@ -124,7 +124,7 @@ def _wait(pending: _Pending[Answer]) -> tuple[str, Answer | _Failure]:
             'a script that calls this needs `if __name__ == "__main__":`'
         )
         return image_id, _Failure("BrokenProcessPool", message, foreseen=False, trace="")
-    except Exception as error:  # the job or its answer does not pass between processes
+    except Exception as error:  # the job or its answer cannot be pickled
         return image_id, _failure(error)
 
 
@@ -141,17 +141,17 @@ def _failure(error: Exception) -> _Failure:
 
 
 _worker_stop: Connection | None = None
-"""In a worker: at its end of file, the owner wants no more answers."""
+"""In a worker: once it is closed, the owner wants no more answers."""
 
 
 def _start_worker(stop: Connection) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C and a lost terminal, gone with its owner."""
-    global _worker_stop  # noqa: PLW0603 - an initialiser has no other way to leave something
+    """Prepare a worker: one thread, ignores Ctrl-C and a lost terminal, ends with its owner."""
+    global _worker_stop  # noqa: PLW0603 - an initialiser has no other way to store something
     _worker_stop = stop
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"  # read by libraries that are not loaded yet
+        os.environ[name] = "1"  # for libraries that are not loaded yet
     if "torch" in sys.modules:  # loaded with the main script
         sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_end_with_owner, daemon=True).start()
@@ -161,7 +161,7 @@ def _end_with_owner() -> None:
     owner = multiprocessing.parent_process()
     if owner is not None:
         owner.join()
-        os._exit(1)  # killed: a worker would wait for its next job for ever
+        os._exit(1)  # the owner was killed: the worker would wait for its next job for ever
 
 
 def _attempt_in_worker(pickled: bytes) -> Any:

@@ -12,15 +12,14 @@ from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig, RandomWal
 PAPER = RunConfig()
 """The paper's full setting: ResNet50-FPN, crop 512, 10,582 images. Needs GPUs and all of VOC.
 
-Where the paper is silent it is IRN's. docs/paper.md says which readings were tried and which train.
+Where the paper is silent, IRN's. docs/paper.md says which readings were tried and which train well.
 """
 
 IRN = apply_overrides(PAPER, {"network.feature_map": "plain"})
-"""The CAMs of IRN (Ahn et al., CVPR 2019), step for step as its public code trains and infers them.
+"""The CAMs of IRN (Ahn et al., CVPR 2019), trained and inferred as by its public code.
 
-Their published score, 48.3 mIoU on VOC's train images, is what `make calibrate` expects. IRN has no
-focused or unfocused parts; here they train at the backbone's rate, as they do not at the
-classifier's.
+`make calibrate` expects their published score, 48.3 mIoU on VOC's train images. IRN has no focused
+or unfocused parts; here they train at the backbone's rate, as they fail at the classifier's.
 """
 
 SHORT = apply_overrides(
@@ -38,7 +37,7 @@ SHORT = apply_overrides(
         "train.min_long_side": 256,
         "train.max_long_side": 448,
         "train.lr": 0.02,
-        "train.parts_lr_multiplier": 10.0,  # with warm-up and clipping, parts stand it
+        "train.parts_lr_multiplier": 10.0,  # works with warm-up and clipping
         "train.warmup_iterations": 25,
         "train.clip_norm": 5.0,
         "labels.scales": (0.5, 1.0, 1.5),
@@ -46,8 +45,8 @@ SHORT = apply_overrides(
 )
 """Real pictures on a laptop, from ImageNet weights of a MobileNetV2.
 
-Warm-up, clipping and the identity start keep three views and the full module from ending at the
-label prior; none of them is in the paper.
+Without warm-up, clipping and the identity start, three views and the full module end at the label
+prior; none of these is in the paper.
 """
 
 TINY = apply_overrides(
@@ -67,7 +66,7 @@ TINY = apply_overrides(
         "train.crop_size": 96,
         "train.min_long_side": 96,
         "train.max_long_side": 160,
-        "train.lr": 0.1,  # .2: lower and more spread in AUC, docs/results.md
+        "train.lr": 0.1,  # .2: lower AUC with more spread, docs/results.md
         "train.head_lr_multiplier": 1.0,  # all layers are new
         "train.momentum": "standard",
         "train.clip_norm": 1.0,
@@ -83,7 +82,7 @@ label prior within these few iterations.
 PRESETS = MappingProxyType({"tiny": TINY, "short": SHORT, "paper": PAPER, "irn": IRN})
 
 PAPER_DEEPLAB = DeepLabConfig()
-"""DeepLabv2-ResNet50 on 10,582 images: the paper's settings as far as it says them, the rest as in
+"""DeepLabv2-ResNet50 on 10,582 images: the paper's settings where it gives them, the rest as in
 kazuto1011/deeplab-pytorch. Needs a GPU and all of VOC.
 """
 
@@ -103,11 +102,11 @@ SHORT_DEEPLAB = DeepLabConfig(
     head_bias_lr_multiplier=10.0,
     head_bias_decay=True,
     lr_step=1,
-    clip_norm=5.0,  # first gradients have norm 60; unclipped, .001 loses 15 steps, .005 diverges
+    clip_norm=5.0,  # gradients start at norm 60; unclipped, lr .001 loses 15 steps, .005 diverges
     test_scales=(0.5, 0.75, 1.0),
 )
-"""Real pictures on a laptop, from ImageNet weights of a MobileNetV2: about a second an iteration on
-one slow core. Clipping, the scales, and how dilation, loss and rates are set are not DeepLabv2's.
+"""Real pictures on a laptop, from ImageNet weights of a MobileNetV2: about a second per iteration
+on one slow core. Clipping, scales, dilation, loss and learning rates are not DeepLabv2's.
 """
 
 TINY_DEEPLAB = DeepLabConfig(
@@ -133,7 +132,7 @@ TINY_DEEPLAB = DeepLabConfig(
 )
 """The drawn data set, from random weights, in under a minute of one slow core.
 
-Trained on the masks of its 160 pictures, it came to 66.8 mIoU on the 48 of val.
+Trained on the masks of its 160 pictures, it reached 66.8 mIoU on the 48 of val.
 """
 
 DEEPLAB_PRESETS = MappingProxyType(
@@ -145,7 +144,7 @@ PAPER_LABELS = PseudoLabelConfig()
 SHORT_LABELS = PseudoLabelConfig(
     random_walk=RandomWalkConfig(crop_size=160, min_long_side=200, max_long_side=360)
 )
-"""Affinity learned at the size of the pictures' smaller half, a minute of one slow core."""
+"""Affinity learned from small crops, in a minute on one slow core."""
 
 TINY_LABELS = PseudoLabelConfig(
     random_walk=RandomWalkConfig(
@@ -161,8 +160,8 @@ TINY_LABELS = PseudoLabelConfig(
         log_steps=5,
     )
 )
-"""The drawn data set: small pictures, and a backbone that has seen nothing else. Its affinity is as
-likely to harm as to help: rounding moves its label mIoU by five points.
+"""The drawn data set: small pictures, and a backbone trained on them alone. The affinity is as
+likely to harm as to help: rounding alone changes its label mIoU by five points.
 """
 
 LABEL_PRESETS = MappingProxyType(

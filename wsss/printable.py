@@ -1,4 +1,4 @@
-"""Text as a message, a terminal or a report may show it; also commands that can be typed again."""
+"""Text that is safe to show in a message, terminal or report; commands that can be copied."""
 
 import codecs
 import json
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KEPT = "\n\t\u00a0\u2009\u202f"
-"""Line breaks and the spaces that are no space to `str.isprintable`."""
+"""Line breaks, and spaces that `str.isprintable` does not accept."""
 
 MAX_QUOTED = 160
-"""Characters of a value in a message: enough to find it by, however long it is."""
+"""Characters of a value in a message: enough to find it."""
 
 WEB_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 
 SPELLED_OUT = "spelled_out"
-"""Name of the `errors=` with which a stream writes what its encoding lacks as other characters."""
+"""An `errors=` handler for streams, which replaces characters that the encoding lacks."""
 SPELLINGS = {
     "±": "+-",
     "–": "-",
@@ -57,7 +57,7 @@ codecs.register_error(SPELLED_OUT, _spell_out)
 def printable(text: str) -> str:
     r"""Return text whose control characters are written out, ESC as `\x1b`.
 
-    They move a terminal's cursor or clear it, and marks of direction make text read as another.
+    They can move a terminal's cursor or clear it, and direction marks can disguise text.
     """
     if text.isprintable():
         return text
@@ -67,7 +67,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return printable text whose line breaks are written out, too: a name within a line."""
+    """Return printable text whose line breaks are written out, too, for a name within a line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -77,7 +77,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def mean_of_seeds(count: int) -> str:
-    """Return what a number stands for: `1 seed` or `mean of 3 seeds`."""
+    """Return `1 seed` or `mean of 3 seeds`."""
     return f"{'' if count == 1 else 'mean of '}{counted(count, 'seed')}"
 
 
@@ -99,9 +99,9 @@ def as_word(value: object) -> str:
 
 
 def web_address(url: str) -> str:
-    """Return an http or https address that ends where it should; `#` for anything else.
+    """Return an http or https address, quoted for a link; `#` for anything else.
 
-    A `javascript:` link runs in the page; brackets and quotes could end the link around it.
+    A `javascript:` link would run in the page; brackets and quotes could end the link early.
     """
     if not WEB_ADDRESS.fullmatch(url):
         return "#"
@@ -122,15 +122,15 @@ def own_words() -> list[str]:
 
 
 def own_command(*more: str) -> str:
-    """Return the command that started this process, with those of these words that it lacks."""
+    """Return the command that started this process, plus those of the words that it lacks."""
     words = own_words()
     return shlex.join([*words, *(word for word in more if word not in words)])
 
 
 def _start_of(program: str) -> list[str]:
-    """Return the words that start a program in the way in which this process was started.
+    """Return the words that start a program as this process was started.
 
-    As a word if the shell finds it, as a path if it lies beside this process's program, else as a
+    By name if the shell finds it, by path if it lies beside this process's program, else as a
     module of this Python.
     """
     beside = Path(sys.argv[0]).absolute().with_name(program)

@@ -1,8 +1,8 @@
-"""Joint sets of settings: what a whole code base, or the paper read literally, would have run.
+"""Recipes: sets of settings as a whole code base, or the paper read literally, would use them.
 
-Single changes of a reading do not show what a recipe does, in which one setting makes up for
-another. A recipe is laid over a preset, before a table's cells: it leaves the network's backbone,
-its size of pictures and its rates to the preset. Sources are the public codes of the papers named.
+Changing one reading at a time does not show what a recipe does, in which one setting makes up for
+another. A recipe is applied to a preset, before a table's cells: backbone, picture sizes and
+learning rates are the preset's. Sources are the public code of the papers named.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ LITERAL: Mapping[str, Any] = {
 }
 """The paper's equations as they are printed: Eq. 2 on 8-bit pixels (the enhanced view is all
 white), Eq. 4 summed over the classes, the norms of Eq. 5 and 6 summed over classes and pixels,
-D = 0 as no dilation, III-C's "input features"; what is not printed is not done (ramp, empty maps).
+D = 0 as no dilation, III-C's "input features"; and nothing that is not printed (ramp, empty maps).
 """
 
 IRN: Mapping[str, Any] = {
@@ -33,8 +33,8 @@ IRN: Mapping[str, Any] = {
     "network.batch_norm": "frozen",
     "train.momentum": "legacy",
 }
-"""IRN (Ahn et al., CVPR 2019), which has no views: its plain last map, frozen statistics and its
-optimiser, under the default's transfer losses."""
+"""IRN (Ahn et al., CVPR 2019), which has no views: its plain last map, frozen statistics and
+optimiser, with the default transfer losses."""
 
 SEAM: Mapping[str, Any] = {
     "network.feature_map": "plain",
@@ -52,11 +52,11 @@ SEAM: Mapping[str, Any] = {
     "train.color_jitter": 0.3,
     "labels.upsampling": "direct",
 }
-"""SEAM (Wang et al., CVPR 2020): maps from their minimum to their maximum, compared over all
-classes from the first iteration with weight 1. Both maps of its loss_er, here L_s, take a gradient;
-the target of its loss_ecr, here M^o in L_bs, takes none. Left out: its pixel correlation, the
-choice of loss_ecr's largest fifth, its loss on the lowest activations, norms whose scale and shift
-stay."""
+"""SEAM (Wang et al., CVPR 2020): maps scaled from their minimum to their maximum, compared over all
+classes from the first iteration with weight 1. Both maps of its loss_er, here L_s, get a gradient;
+the target of its loss_ecr, here M^o in L_bs, gets none. Left out: its pixel correlation, the
+selection of loss_ecr's largest fifth, its loss on the lowest activations, and norms whose scale and
+shift are not trained."""
 
 PUZZLE_CAM: Mapping[str, Any] = {
     "network.feature_map": "plain",
@@ -77,8 +77,8 @@ PUZZLE_CAM: Mapping[str, Any] = {
 """Puzzle-CAM (Jo and Yu, ICIP 2021): raw maps compared over all classes (absent ones count 0), with
 a weight that rises to its README's 4 over the first half of the training; batch statistics, nothing
 frozen. L_bs, which it lacks, keeps its weight. Left out: the doubled rate of its biases, the decay
-of its norms' scales, and its choice of the epoch by pixel masks. Its batch of 32 and 15 epochs are
-left to the preset."""
+of its norms' scales, and its choice of the epoch by pixel masks. Batch size and epochs (there 32
+and 15) are the preset's."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"default": {}, "literal": LITERAL, "irn": IRN, "seam": SEAM, "puzzle_cam": PUZZLE_CAM}
@@ -86,18 +86,18 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def with_recipe(preset: str, recipe: str) -> str:
-    """Return the name of a preset under a recipe: `short`, or `short-seam`."""
+    """Return the name of a preset with a recipe: `short`, or `short-seam`."""
     return preset if recipe == "default" else f"{preset}-{recipe}"
 
 
 def preset_and_recipe(name: str) -> tuple[str, str]:
-    """Return what such a name is made of."""
+    """Return the preset and the recipe of such a name."""
     preset, _, recipe = name.partition("-")
     return preset, recipe or "default"
 
 
 def named_config(name: str) -> RunConfig:
-    """Return the configuration of a preset, under a recipe or as it is. Raises ConfigError."""
+    """Return the configuration of a preset with or without a recipe. Raises ConfigError."""
     preset, recipe = preset_and_recipe(name)
     if preset not in PRESETS:
         raise ConfigError(f"no preset {quoted(preset)}; there are: {', '.join(PRESETS)}")

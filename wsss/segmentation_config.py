@@ -1,14 +1,15 @@
 """Settings of the second half: pseudo-label PNGs, their refinement, and the segmentation network.
 
-Kept apart from `RunConfig`, whose ids name CAM trainings: changing anything here never retrains a
+Not in `RunConfig`, whose ids are those of CAM trainings: changing anything here never retrains a
 CAM network. Each field says why its default was chosen; "(open)" as in config.py.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from wsss.config import (
+    ASCENDING,
     NO_MINUS_ZERO,
     NUMBER,
     Count,
@@ -37,8 +38,8 @@ class CrfConfig(Settings):
 
     preset: Literal["psa", "irn", "deeplab"] = Field(
         "irn",
-        description="(open) whose published kernels and unary costs, as labels/refine/crf.py lists "
-        "them: psa (tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
+        description="(open) published kernels and unary costs, listed in labels/refine/crf.py: psa "
+        "(tool/imutils.py), irn (misc/imutils.py, from a hard label map), deeplab "
         "(DeepLabv2-ResNet101; colour kernel chosen on 100 pixel masks of VOC val)",
     )
     iterations: Rounds = Field(10, description="mean-field steps, 10 in all three")
@@ -56,9 +57,11 @@ class PamrConfig(Settings):
 class RandomWalkConfig(Settings):
     """Affinity random walk: a learned affinity of near pixels spreads CAMs (PSA, IRN).
 
-    Where a default is not the published value, it was tried on real pictures at small scale, which
-    saw pixel ground truth. The walk pays at background scores of .25 and more, not at .15.
+    Defaults that are not the published values were chosen on real pictures at small scale, with
+    pixel ground truth. The walk helps at background scores of .25 and more, not at .15.
     """
+
+    ordered = (("confident_background", "confident_foreground"), ("min_long_side", "max_long_side"))
 
     stride: Literal[4, 8, 16] = Field(8, description="of the feature map (PSA: 8, IRN: 4)")
     radius: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
@@ -70,20 +73,20 @@ class RandomWalkConfig(Settings):
     )
     walked_scale: Literal["maximum", "kept"] = Field(
         "maximum",
-        description="maximum: each class over its maximum behind the walk (IRN: over that of all "
-        "classes); kept: as it is, a weighted mean, so that a long walk floods an image less",
+        description="maximum: each class divided by its maximum after the walk (IRN: by that of "
+        "all classes); kept: unchanged, so that a long walk floods an image less",
     )
     confident_foreground: UnitFloat = Field(
-        0.50, description="a CAM above is confident foreground (IRN: .30; PSA's power 4: .28)"
+        0.50, description="above it, a CAM is confident foreground (IRN: .30; PSA's power 4: .28)"
     )
     confident_background: UnitFloat = Field(
-        0.20, description="CAMs up to here are confident background (IRN: .05; PSA's power 32: .08)"
+        0.20, description="up to it, CAMs are confident background (IRN: .05; PSA's power 32: .08)"
     )
-    frozen_backbone: bool = Field(True, description="IRN trains the heads alone; PSA trains all")
+    frozen_backbone: bool = Field(True, description="IRN trains the heads only; PSA trains all")
     epochs: Count = Field(3, description="of affinity training (IRN: 3)")
     lr: Rate = Field(0.5, description="of the new layers (IRN: 0.1, PSA: 1)")
     head_lr_multiplier: Positive = Field(
-        10.0, description="new layers over backbone (PSA: 10); idle while the backbone is frozen"
+        10.0, description="new layers over backbone (PSA: 10); no effect with a frozen backbone"
     )
     momentum: Literal["standard", "legacy"] = Field(
         "standard",
@@ -94,27 +97,15 @@ class RandomWalkConfig(Settings):
     batch_size: Count = Field(16, description="IRN: 32")
     crop_size: Pixels = Field(256, description="pixels (IRN: 512)")
     min_long_side: Pixels = Field(250, description="pixels; IRN: half the image")
-    max_long_side: Pixels = Field(750, description="pixels; IRN: one and a half of the image")
+    max_long_side: Pixels = Field(750, description="pixels; IRN: one and a half times the image")
     precision: Precision = Field("tf32", description="of training and walk; as in TrainConfig")
     rng_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "RandomWalkConfig":
-        low, high = self.confident_background, self.confident_foreground
-        if low > high:
-            raise ValueError(
-                f"confident_background {low} is above confident_foreground {high}; swap them"
-            )
-        if self.min_long_side > self.max_long_side:
-            raise ValueError(
-                f"min_long_side {self.min_long_side} is above max_long_side {self.max_long_side}; "
-                "swap them"
-            )
-        return self
 
 
 class PseudoLabelConfig(Settings):
     """From CAMs to the label PNGs that train the segmentation network."""
+
+    ordered = (("confident_background", "confident_foreground"),)
 
     background: Literal["fixed", "confident"] = Field(
         "fixed",
@@ -122,10 +113,10 @@ class PseudoLabelConfig(Settings):
         "background below another, 255 between (IRN)",
     )
     background_score: UnitFloat = Field(
-        0.15, description="(open) of `fixed`, where no random walk is part of it"
+        0.15, description="(open) of `fixed`, without a random walk"
     )
     walked_background_score: UnitFloat = Field(
-        0.25, description="of `fixed` behind a random walk, which widens CAMs (IRN: .25)"
+        0.25, description="of `fixed` after a random walk, which widens CAMs (IRN: .25)"
     )
     confident_foreground: UnitFloat = Field(0.30, description="IRN's conf_fg_thres")
     confident_background: UnitFloat = Field(0.05, description="IRN's conf_bg_thres")
@@ -138,30 +129,20 @@ class PseudoLabelConfig(Settings):
 
     @property
     def walks(self) -> bool:
-        """Whether a random walk is part of it."""
+        """Whether there is a random walk."""
         return self.refinement.startswith("random_walk")
 
     @property
     def score(self) -> float:
-        """The background score of `fixed` that counts."""
+        """The background score of `fixed`, with or without a walk."""
         return self.walked_background_score if self.walks else self.background_score
-
-    @model_validator(mode="after")
-    def _scores_in_order(self) -> "PseudoLabelConfig":
-        low, high = self.confident_background, self.confident_foreground
-        if low > high:
-            raise ValueError(
-                f"confident_background {low} is above confident_foreground {high}; swap them"
-            )
-        return self
 
 
 class DeepLabConfig(Settings):
     """DeepLabv2: a dilated backbone and a sum of four atrous classifiers (Chen et al., 2018).
 
-    "Reference" is kazuto1011/deeplab-pytorch, a usual choice of weakly supervised papers; where a
-    field names it, the default is its value. docs/segmentation.md lists what is equal and what
-    differs.
+    "Reference" is kazuto1011/deeplab-pytorch, which many weakly supervised papers use; where a
+    field names it, the default is its value. docs/segmentation.md compares the two.
     """
 
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2", "resnet10_narrow"] = Field(
@@ -171,9 +152,9 @@ class DeepLabConfig(Settings):
     output_stride: Literal[8, 16] = Field(8, description="DeepLabv2: 8; 16 for small machines")
     first_block_dilation: Literal["full", "half"] = Field(
         "full",
-        description="of a stage that lost its stride, the dilation where the stride was, in its "
-        "first block; full: that of the other blocks (reference; 2 and 4 in stages 4 and 5 at "
-        "output stride 8); half: torchvision's, the strided network's map on a finer grid",
+        description="dilation of the convolution that lost its stride, in a stage's first block; "
+        "full: that of the other blocks (reference; 2 and 4 in stages 4 and 5 at output stride 8); "
+        "half: torchvision's, the strided network's map on a finer grid",
     )
     rates: Dilations = Field((6, 12, 18, 24), description="DeepLabv2's ASPP-L, at output stride 8")
     frozen_stages: Stages = Field(0, description="as in NetworkConfig")
@@ -185,18 +166,18 @@ class DeepLabConfig(Settings):
     iterations: Count = Field(20_000, description="(open) DeepLabv2: 20,000")
     batch_size: Count = Field(10, description="DeepLabv2: 10")
     crop_size: Pixels = Field(321, description="DeepLabv2: 321")
-    scale_jitter: tuple[Scale, Scale] = Field(
+    scale_jitter: Annotated[tuple[Scale, Scale], ASCENDING] = Field(
         (0.5, 1.5), description="DeepLabv2: times the image's own size"
     )
     num_scales: Annotated[int, Field(ge=2, le=1000, strict=True)] | None = Field(
         5,
-        description="evenly spaced factors of scale_jitter, both ends among them, one drawn for "
+        description="evenly spaced factors of scale_jitter, including both ends, one drawn for "
         "each crop (reference: .5, .75, 1, 1.25, 1.5); null: any factor between the ends",
     )
     loss_size: Literal["feature_map", "image"] = Field(
         "feature_map",
-        description="where the cross entropy is taken; feature_map: logits as they are, labels by "
-        "nearest neighbour (reference; 41 x 41 of a crop of 321); image: logits upsampled to the "
+        description="where the cross entropy is taken; feature_map: logits unchanged, labels by "
+        "nearest neighbour (reference; 41 x 41 for a crop of 321); image: logits upsampled to the "
         "crop, so that every labelled pixel counts",
     )
     lr: Rate = Field(2.5e-4, description="of the backbone (DeepLabv2)")
@@ -223,10 +204,3 @@ class DeepLabConfig(Settings):
     test_flip: bool = True
     test_crf: bool = Field(False, description="(open) dense CRF over the network's output")
     rng_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _jitter_in_order(self) -> "DeepLabConfig":
-        low, high = self.scale_jitter
-        if low > high:
-            raise ValueError(f"scale_jitter {low} to {high} is empty; swap the two")
-        return self

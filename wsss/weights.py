@@ -1,4 +1,4 @@
-"""Initial weights by content: a file is named by its digest, wherever it lies."""
+"""Initial weights by content: a file is named by its digest, whatever its path."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,8 +9,7 @@ from wsss.errors import ForeseenError
 from wsss.files import refuse_pipe
 
 NAMES = ("imagenet_v1", "imagenet_v2", "none")
-"""Initial weights that need no file of the user's."""
-
+"""Initial weights that need no file from the user."""
 
 IMAGENET_FILES = {
     ("resnet50", "imagenet_v1"): "resnet50-0676ba61.pth",
@@ -19,8 +18,8 @@ IMAGENET_FILES = {
     ("mobilenet_v2", "imagenet_v1"): "mobilenet_v2-b0353104.pth",
     ("mobilenet_v2", "imagenet_v2"): "mobilenet_v2-7ebf99e0.pth",
 }
-"""What a name of weights stands for, whatever torchvision calls its default. resnet50-0676ba61 has
-the tensors of resnet50-19c8e357, which IRN, Puzzle-CAM and ReCAM load, in a newer container."""
+"""The file of each name, whatever torchvision's default is. resnet50-0676ba61 has the tensors of
+resnet50-19c8e357, which IRN, Puzzle-CAM and ReCAM load, in a newer container."""
 
 
 class WeightsError(ForeseenError, ValueError):
@@ -45,7 +44,7 @@ def file_digest(path: Path) -> str:
 def resolve_weights(weights: str) -> tuple[str, Path | None]:
     """Return a command line's weights as (name in the configuration, file if there is one).
 
-    `weights` is one of NAMES or a file. Raises WeightsError.
+    weights: one of NAMES, or a file. Raises WeightsError.
     """
     if weights in NAMES:
         return weights, None
@@ -59,9 +58,9 @@ def resolve_weights(weights: str) -> tuple[str, Path | None]:
 
 
 def require_weights(network: NetworkConfig, weights_file: Path | None) -> None:
-    """Raise WeightsError unless the configured weights exist, in the file that is named.
+    """Raise WeightsError unless the configured weights exist, if need be as `weights_file`.
 
-    Neither reads nor downloads them.
+    A file's digest is checked; nothing is loaded or downloaded.
     """
     if network.weights == "none":
         return
@@ -80,14 +79,14 @@ def require_weights(network: NetworkConfig, weights_file: Path | None) -> None:
     if file_digest(weights_file) != network.weights:
         raise WeightsError(
             f"{weights_file}: its SHA-256 is not {network.weights[:19]}... of the configuration; "
-            "give the file which the run was planned with"
+            "give the file that the run was planned with"
         )
 
 
 def check_initial_weights(networks: Iterable[NetworkConfig], weights_file: Path | None) -> None:
-    """Raise WeightsError unless all networks can start from their weights, before they are built.
+    """Raise WeightsError unless all networks can start from their weights.
 
-    A file is read, which imports torch; nothing is downloaded.
+    A file is loaded, which imports torch; nothing is downloaded.
     """
     for network in {(each.backbone, each.weights): each for each in networks}.values():
         require_weights(network, weights_file)

@@ -5,6 +5,8 @@ infer CAMs -> (learn affinity -> random walk) -> write labels
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.cam_files import cams_of, write_cams
 from wsss.labels.infer import ImageCams, infer_cams
-from wsss.labels.refine.affinity_labels import confident_labels
+from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
@@ -80,19 +82,10 @@ class LearnAffinity(Training):
         walk, maps = walk_of(self.chain), place.store.folder(InferCams(self.chain).images_rel)
         maps.pull()
         dataset = VocDataset(place.data)
-
-        def confident(sample: Sample) -> NDArray[np.uint8]:
-            return confident_labels(
-                _read_cams(maps, dataset, sample),
-                sample.labels,
-                foreground_score=walk.confident_foreground,
-                background_score=walk.confident_background,
-            )
-
         for record in train_affinity(
             affinity_net(self.chain, place),
             dataset.samples(self.chain.label_split),
-            confident,
+            partial(_confident, maps.path, dataset, walk),
             walk,
             device=place.process.device,
             checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
@@ -140,7 +133,7 @@ class Walk(PerImage):
             )
         dataset = VocDataset(place.data)
         plain = (
-            ImageCams(sample, _read_cams(maps, dataset, sample))
+            ImageCams(sample, _read_cams(maps.path, dataset, sample))
             for sample in _samples(place, image_ids)
         )
         walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
@@ -241,9 +234,21 @@ def _samples(place: Place, image_ids: list[str]) -> list[Sample]:
     return [dataset.sample(image_id) for image_id in image_ids]
 
 
-def _read_cams(maps: Folder, dataset: VocDataset, sample: Sample) -> NDArray[np.float32]:
+def _read_cams(maps: Path, dataset: VocDataset, sample: Sample) -> NDArray[np.float32]:
     width, height = dataset.image_size(sample.image_id)
-    return cams_of(maps.path / f"{sample.image_id}.npz", sample.labels, (height, width))
+    return cams_of(maps / f"{sample.image_id}.npz", sample.labels, (height, width))
+
+
+def _confident(
+    maps: Path, dataset: VocDataset, walk: RandomWalkConfig, sample: Sample
+) -> NDArray[np.uint8]:
+    """Return the labels of which an image's CAMs are sure; a function that can be pickled."""
+    cams = _read_cams(maps, dataset, sample)
+    return confident_label(
+        lambda score: pseudo_label(cams, sample.labels, score),
+        walk.confident_foreground,
+        walk.confident_background,
+    )
 
 
 def _write_cams(stage: PerImage, images: Iterable[ImageCams], place: Place) -> Iterator[str]:

@@ -10,8 +10,7 @@ from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
-from wsss.data.image import as_array
-from wsss.data.loading import read_rgb
+from wsss.data.image import as_array, read_image
 from wsss.data.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
@@ -169,7 +168,7 @@ def draw_gallery(
     rows = [
         GalleryRow(
             sample.image_id,
-            as_array(read_rgb(sample)),
+            as_array(read_image(sample.image_path)),
             dataset.mask(sample.image_id) if with_truth else None,
             (read_mask(predictions / f"{sample.image_id}.png", len(dataset.classes)),),
         )

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, made by one process at a time."""
+"""Building a folder so that it appears complete or not at all, by one process at a time."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,15 +13,13 @@ from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
 
 @contextmanager
 def alone(root: Path, program: str) -> Iterator[None]:
-    """Keep a second call out while one is at work on `root`.
+    """Hold a lock on `root`. program: the command, for the message to a second call.
 
-    What the disk refuses is a DataError.
-
-    program: the command, for the message to the second.
+    Raises DataError if another call holds the lock, and for what the system refuses meanwhile.
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        # A lock by the file's existence alone would outlive a killed process.
+        # A lock by the file's existence would outlive a killed process.
         lock = FileLock(root.with_name(f".{root.name}.lock"), timeout=0, fallback_to_soft=False)
         with lock:
             yield
@@ -29,7 +27,7 @@ def alone(root: Path, program: str) -> Iterator[None]:
         raise DataError(f"{root}: another `{program}` is at work; wait for it") from None
     except OSError as error:
         if error.errno in FULL:
-            raise  # has its own remedy
+            raise  # `errors.explained` has its own remedy
         remedy = f"; {NO_LOCKS_REMEDY}" if error.errno in NO_LOCKS else ""
         where = error.filename or root
         raise DataError(f"{where}: {error.strerror or error}{remedy}") from None
@@ -37,7 +35,7 @@ def alone(root: Path, program: str) -> Iterator[None]:
 
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
-    """Make an empty folder that is gone afterwards, and was left behind by nobody before."""
+    """Make an empty folder, which is removed afterwards, as is what a killed call left there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -49,7 +47,7 @@ def temporary(folder: Path) -> Iterator[Path]:
 def is_vacant(root: Path) -> bool:
     """Return whether nothing is there, or an empty folder that `put_in_place` can replace.
 
-    Raises DataError for an empty one that it cannot.
+    Raises DataError for an empty folder that cannot be replaced.
     """
     if not root.exists():
         return True

@@ -1,9 +1,9 @@
-"""Checks a data set before compute is spent, names it by its content, and remembers a whole one.
+"""Checks a data set before compute is spent, names it by its content, and remembers a good one.
 
-A remembered check is known again by the relative path, size and times (in nanoseconds) of every
-file that it read: of its content, and of the file itself, which no copying tool sets back. It lies
-in the user's cache folder, never in the data folder, which may be read-only. What it does not see
-are bytes that change by themselves, as on a failing disk. `recheck` reads everything again.
+A remembered check is valid while every file that it read has the same relative path, size and times
+(in nanoseconds): of modification, and of status change, which no copying tool sets back. It is in
+the user's cache folder, as the data folder may be read-only. It does not notice bytes that change
+by themselves, as on a failing disk; `recheck` reads everything again.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PROBLEMS = 20
-"""Problems listed in one error; the rest is counted."""
+"""Problems listed in one error; the others are counted."""
 MAX_ODD = 0.3
 """Share of VOC's and SBD's masks that may hold other classes than their XML.
 
-Of 632 of VOC's own none does. In 14 % of these pictures the XML names a class for difficult objects
-alone, which SBD's annotators may have left out: so twice that."""
+None of 632 of VOC's own does. In 14 % of these pictures the XML names a class only for difficult
+objects, which SBD's annotators may have left out: hence about twice that."""
 VERSION = 6
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
 @dataclass
 class DataReport:
-    """What a data set holds, as far as the asked splits go."""
+    """What the checked splits of a data set hold."""
 
     root: Path
     classes: tuple[str, ...]
@@ -53,22 +53,22 @@ class DataReport:
     images_per_class: dict[str, list[int]] = field(default_factory=dict)
     """Split -> for each class, the number of images that hold it."""
     labels_from_mask: dict[str, int] = field(default_factory=dict)
-    """Split -> images without XML, whose image-level labels come from their masks."""
+    """Split -> number of images without XML, whose image-level labels come from their masks."""
     num_masks: dict[str, int] = field(default_factory=dict)
-    """Split -> images with a mask."""
+    """Split -> number of images with a mask."""
     problems: list[str] = field(default_factory=list)
     """What keeps the data from being used, one line each."""
     notes: list[str] = field(default_factory=list)
-    """What is allowed, but may not be meant, one line each."""
+    """What is allowed, but may not be intended, one line each."""
 
     def raise_if_broken(self) -> None:
-        """Raise DataError with the problems, one a line, if there are any."""
+        """Raise DataError with the problems, one per line, if there are any."""
         if self.problems:
             raise DataError(in_few_lines(self.problems, self.root))
 
 
 def in_few_lines(problems: list[str], root: Path) -> str:
-    """Return problems one a line, those after MAX_PROBLEMS counted."""
+    """Return problems one per line; those after MAX_PROBLEMS are counted."""
     rest = len(problems) - MAX_PROBLEMS
     more = f"... and {rest} more; see: {command('wsss', 'data', 'check', '--json', '--data', root)}"
     return "\n".join([*problems[:MAX_PROBLEMS], *([more] if rest > 0 else [])])
@@ -84,11 +84,11 @@ def check_data(
 ) -> DataReport:
     """Read every label, mask and image header of the given splits.
 
-    A mask is needed by the images of `scored` splits and by those without XML; where an image has
-    both, they are compared, and so are splits that may not share an image. Problems are collected,
-    not raised: see `DataReport.raise_if_broken`.
-    may_be_empty: allow images without any class, which can be segmented, but not be trained on.
-    decode: decode the pictures as well, which alone finds a truncated JPEG.
+    Images of `scored` splits and those without XML need a mask; where an image has both, they are
+    compared, and so are splits that may not share an image. Problems are collected, not raised: see
+    `DataReport.raise_if_broken`.
+    may_be_empty: allow images without any class, which can be segmented, but not trained on.
+    decode: also decode the pictures, which is needed to find a truncated JPEG.
     """
     from wsss.data.check_splits import overlaps  # a remembered check needs neither torch nor NumPy
 
@@ -101,11 +101,11 @@ def check_data(
             report.problems.append(str(error))
     report.problems += overlaps(ids)
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
-    if need_mask and not dataset.has_masks():  # said once, not of each image
+    if need_mask and not dataset.has_masks():  # one problem, not one for each image
         other = dataset.elsewhere("SegmentationClass", min(need_mask))
         report.problems.append(
             f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; "
-            "write SegmentationClass/<id>.png of its images, or train without a score: wsss "
+            "write SegmentationClass/<id>.png for its images, or train without a score: wsss "
             "train-cam"
         )
         need_mask = set()
@@ -113,7 +113,9 @@ def check_data(
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
         try:
             if decode:
-                _decode(dataset, image_id)
+                from wsss.data.image import read_image
+
+                read_image(dataset.image_path(image_id))
             seen[image_id] = _check_image(
                 dataset, image_id, needs_mask=image_id in need_mask, may_be_empty=may_be_empty
             )
@@ -139,13 +141,7 @@ class CheckedImage(NamedTuple):
     contradiction: str = ""
     """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
     is_sbd: bool = False
-    """Whether the mask is SBD's, drawn by other people than the XML."""
-
-
-def _decode(dataset: VocDataset, image_id: str) -> None:
-    from wsss.data.image import read_image
-
-    read_image(dataset.image_path(image_id))
+    """Whether the mask is SBD's, drawn by other annotators than the XML."""
 
 
 def _check_image(
@@ -179,7 +175,7 @@ def _check_image(
 
 
 def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]") -> str:
-    """Say which classes only one of XML and mask has."""
+    """Return how mask and XML differ in their classes; "" if they do not."""
     of_mask, of_xml = {*labels_of_mask(mask)}, {*sample.labels}
     if of_mask == of_xml:
         return ""
@@ -192,7 +188,7 @@ def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]
         ignored = f" but {IGNORE_INDEX}, which is ignored" * bool((mask == IGNORE_INDEX).any())
         return (
             f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
-            f"write class numbers, of which {dataset.classes[0]} is 1"
+            f"write class numbers, where {dataset.classes[0]} is 1"
         )
     only = [f"the mask alone has {named(of_mask - of_xml)}"] if of_mask - of_xml else []
     only += [f"its XML alone has {named(of_xml - of_mask)}"] if of_xml - of_mask else []
@@ -225,9 +221,9 @@ def _count(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checke
 def _judge_contradictions(
     report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]
 ) -> None:
-    """Take a mask that contradicts its XML for a problem, but not the odd one of VOC's or SBD's.
+    """Report masks that contradict their XML as problems, but a few of VOC's or SBD's as a note.
 
-    Nobody can correct those, and SBD's masks and VOC's XML are two opinions of one picture.
+    The user cannot correct those: SBD's masks and VOC's XML are two opinions of one picture.
     """
     from wsss.data.check_splits import VOC_ID, is_official
 
@@ -241,7 +237,7 @@ def _judge_contradictions(
     if odd and len(odd) <= MAX_ODD * len(compared):
         report.notes.append(
             f"{len(odd)} of {len(compared)} masks of VOC and SBD hold other classes than their "
-            f"XML, as {odd[0]} does; training goes by the XML"
+            f"XML, such as {odd[0]}; training uses the XML"
         )
     else:
         odd = []
@@ -251,14 +247,14 @@ def _judge_contradictions(
 
 
 def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
-    """Note what is allowed, but may not be meant."""
+    """Add notes on what is allowed, but may not be intended."""
     from wsss.data.check_splits import VOC_ID
 
     assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
     if assumed:
         report.notes.append(
             f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
-            "one a line"
+            "one per line"
         )
     held = {k for image in seen.values() for k in image.labels}
     absent = [name for k, name in enumerate(report.classes) if k not in held]
@@ -266,15 +262,15 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
         report.notes.append(f"in no image: {', '.join(absent)}")
     if seen and not any(image.has_mask for image in seen.values()):
         report.notes.append(
-            "no image has a mask: their XML is enough to train on; a table needs the masks of the "
-            "images that it scores"
+            "no image has a mask: XML is enough for training; a table needs masks of the images "
+            "that it scores"
         )
         return
     for split in ids:
         if lacking := sum(bool(seen[i].labels) and not seen[i].has_mask for i in ids[split]):
             report.notes.append(
-                f"{split}: {lacking} of {len(ids[split])} images have no mask; their XML is enough "
-                "to train on, not to be scored"
+                f"{split}: {lacking} of {len(ids[split])} images have no mask; XML is enough for "
+                "training, not for scoring"
             )
 
 
@@ -286,10 +282,10 @@ def check_data_once(
     may_be_empty: bool = False,
     recheck: bool = False,
 ) -> DataReport:
-    """Return `check_data`'s report, or the one of an earlier check of the very same files.
+    """Return `check_data`'s report, or the remembered one of the same, unchanged files.
 
-    A broken data set is never remembered, nor one whose files changed while they were read. A cache
-    folder that cannot be written costs only the time of the next check.
+    A broken data set is never remembered, nor one whose files changed during the check. If the
+    cache folder cannot be written, the next check takes as long again.
     """
     listing = _listing(dataset, splits)
     folder = checks_folder()
@@ -307,9 +303,9 @@ def check_data_once(
 def require_batch(
     num_images: int, batch_size: int, *, setting: str = "--set train.batch_size"
 ) -> None:
-    """Raise DataError unless so many training images give a full batch.
+    """Raise DataError if there are fewer training images than a batch has.
 
-    setting: what the user knows the batch size as.
+    setting: the batch size's name, for the message.
     """
     if num_images < batch_size:
         raise DataError(
@@ -321,7 +317,7 @@ def require_batch(
 def checks_folder() -> Path | None:
     """Return the folder of remembered checks: in WSSS_CACHE, else in the user's cache folder.
 
-    None without a home.
+    None if there is no such folder, as without a home.
     """
     if chosen := os.environ.get("WSSS_CACHE"):
         return Path(expanded(chosen)) / "checks"
@@ -338,9 +334,9 @@ def _name(
 
 
 def _listing(dataset: VocDataset, splits: list[str]) -> str:
-    """Digest path, size and times of every file that the check reads; "" if a split is broken.
+    """Return a digest of path, size and times of every file that the check reads.
 
-    A file that is not there counts as such: an XML that is added later changes labels.
+    "" if a split is broken. Missing files count, too: an XML that is added later changes labels.
     """
     paths, ids = {CLASS_LIST}, set[str]()
     for split in splits:
@@ -361,7 +357,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
         unusual = dataset.unusual(folder).items()
         paths |= {f"{folder}/{file}" for name, found in unusual if name in ids for file in found}
     digest = hashlib.sha256()
-    # As text, in the order of Path objects: those would take longer than all the rest of a plan.
+    # Strings in the order of Path objects, which would take longer than all the rest of a plan.
     for path in sorted(paths, key=lambda path: path.split("/")):
         try:
             stat = os.stat(f"{dataset.root}/{path}")  # noqa: PTH116 - a third of the time
@@ -372,7 +368,7 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
 
 
 def _read(path: Path, listing: str, dataset: VocDataset) -> DataReport | None:
-    """Return the remembered report if it is of these files; a damaged one is as good as none."""
+    """Return the remembered report of these files; None if there is none or it is damaged."""
     try:
         saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (saved["version"], saved["listing"]) != (VERSION, listing):
@@ -384,7 +380,7 @@ def _read(path: Path, listing: str, dataset: VocDataset) -> DataReport | None:
 
 def _write(path: Path, listing: str, report: DataReport) -> None:
     kept = asdict(report)
-    del kept["root"], kept["classes"]  # as they are now, when it is read
+    del kept["root"], kept["classes"]  # `_read` takes the current ones
     text = json.dumps({"version": VERSION, "listing": listing, "report": kept})
     with suppress(OSError), whole_or_absent(path) as partial:
         partial.write_text(text, encoding="utf-8")

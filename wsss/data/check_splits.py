@@ -1,4 +1,4 @@
-"""Checks the splits of a data set against each other, its folders and VOC 2012's own lists."""
+"""Compares the splits of a data set with each other, its folders and VOC 2012's lists."""
 
 import hashlib
 import re
@@ -16,11 +16,11 @@ from wsss.printable import command, counted, first_of, one_line
 
 
 class OfficialSplit(NamedTuple):
-    """What is known of a split of the full VOC 2012."""
+    """A split of the full VOC 2012."""
 
     num_images: int
     sha256: str
-    """Of the sorted ids, a newline after each."""
+    """See `split_digest`."""
 
 
 OFFICIAL_SPLITS = {
@@ -45,7 +45,7 @@ TRAINED = "train_aug"
 VOC_ID = re.compile(r"\d{4}_\d{6}")
 FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug")
 SHOWN = 3
-"""Ids named in a line; the rest is counted."""
+"""Ids named in a line; the others are counted."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class SplitCounts:
 
 @dataclass
 class SplitReport:
-    """What the asked splits hold, and how they fit together."""
+    """What the checked splits hold, and how they fit together."""
 
     classes: tuple[str, ...]
     counts: dict[str, SplitCounts] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class SplitReport:
     problems: list[str] = field(default_factory=list)
     """What makes results wrong, one line each: shared images, an altered list."""
     notes: list[str] = field(default_factory=list)
-    """What may be meant so, one line each: files that no split uses."""
+    """What may be intended, one line each: files that no split uses."""
 
 
 def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
     """Count classes in every mask of the splits; compare splits, folders and known lists.
 
-    A split that cannot be read is a problem. A mask that is missing or broken is only left out of
-    the counts: `check_data` names it. A split without any mask, as VOC's test, is fine.
+    A split that cannot be read is a problem. Missing and broken masks are only left out of the
+    counts: `check_data` names them.
     """
     report = SplitReport(dataset.classes)
     ids: dict[str, list[str]] = {}
@@ -114,14 +114,14 @@ def split_report(dataset: VocDataset, splits: Iterable[str]) -> SplitReport:
 def overlaps(ids: Mapping[str, list[str]]) -> list[str]:
     """Return a problem for each of the DISJOINT pairs of splits that shares images.
 
-    ids: split -> its image ids; other splits may share what they like.
+    ids: split -> its image ids.
     """
     problems = []
     for first, second in DISJOINT:
         shared = sorted({*ids.get(first, ())} & {*ids.get(second, ())})
         if shared:
             problems.append(
-                f"{first} and {second} share {_named(shared)}; take them off one of the two"
+                f"{first} and {second} share {_named(shared)}; remove them from one of the two"
             )
     return problems
 
@@ -170,7 +170,7 @@ def _compare_with_official(report: SplitReport, root: Path, split: str, ids: lis
         anew = root.absolute().with_name(f"{root.absolute().name}-anew")
         report.problems.append(
             f"{split}: as many ids as VOC 2012's list ({official.num_images}), but not the same; "
-            "take the list of another copy, such as that of: "
+            "use the list of another copy, such as that of: "
             f"{command('wsss', 'data', 'prepare', anew)}"
         )
     else:
@@ -179,13 +179,13 @@ def _compare_with_official(report: SplitReport, root: Path, split: str, ids: lis
 
 
 def _find_orphans(report: SplitReport, dataset: VocDataset) -> None:
-    """Note files that no split uses, and those without a picture, over all splits on disk."""
+    """Add notes on files that no split on disk uses, and on files without a picture."""
     used: set[str] = set()
     for split in dataset.split_names():
         try:
             used |= {*dataset.image_ids(split)}
         except DataError:
-            continue  # a problem already, if it was asked for
+            continue  # a problem already, if it is one of the checked splits
     found = {folder: {*files_of(dataset.root, folder)} for folder in FOLDERS}
     for folder, stems in found.items():
         if unused := sorted(stems - used):

@@ -37,7 +37,7 @@ IGNORE_INDEX = 255
 """Mask value of object borders and difficult regions; such pixels are never scored."""
 
 RESERVED = {"background", "bg", "ignore", "void", "unlabeled", "unlabelled", "none", "nothing"}
-"""Names, without '_', that other tools list among the classes, and which are none of ours."""
+"""Names, without '_', that other tools list among the classes but that are no classes here."""
 
 CLASS_NAME = re.compile(r"\w[\w -]{0,79}")
 
@@ -47,12 +47,12 @@ CLASS_LIST = "classes.txt"
 FOREIGN_LIST = re.compile(
     r"(class(es)?|categories|label(s|map)?|obj)([_-]?names)?\.(txt|names)", re.IGNORECASE
 )
-"""As labelme, CVAT and YOLO call their lists of classes. VOC's own data set has none."""
+"""What labelme, CVAT and YOLO call their lists of classes; VOC itself has none."""
 MAX_LIST_BYTES = 1 << 20
-"""Of classes.txt; 254 names of 80 characters are far below."""
+"""Of classes.txt; 254 names of 80 characters are far fewer."""
 
 MAX_CLASSES = 254
-"""Labels live in 8-bit masks, where 0 is background and 255 is ignored."""
+"""Masks have 8 bits, where 0 is background and 255 is ignored."""
 
 
 class ClassListError(ForeseenError, ValueError):
@@ -79,7 +79,7 @@ def voc_palette() -> list[int]:
 
 
 def has_class_list(root: Path) -> bool:
-    """Return whether there is a classes.txt, if only a broken link; else VOC's are assumed."""
+    """Return whether there is a classes.txt, even as a broken link; else VOC's are assumed."""
     path = root / CLASS_LIST
     return path.exists() or path.is_symlink()
 
@@ -87,16 +87,16 @@ def has_class_list(root: Path) -> bool:
 def read_class_list(root: Path) -> tuple[str, ...]:
     """Return the foreground class names of the data set at `root`, in label order.
 
-    A data set with a `classes.txt` (one name a line, background left out) uses it; any other
-    is taken to be VOC. Raises ClassListError as `require_class_names`, and where another tool's
-    list says that it is not VOC.
+    They come from `classes.txt` (one name per line, without background); without one, they are
+    VOC's. Raises ClassListError as `require_class_names`, and if there is another tool's list
+    instead.
     """
     if not has_class_list(root):
         names = sorted(path.name for path in root.glob("*.*") if path.is_file())
         if foreign := next(filter(FOREIGN_LIST.fullmatch, names), None):
             raise ClassListError(
                 f"{root / CLASS_LIST}: missing, but there is {foreign}; write its names there, one "
-                "a line in the order of the labels, without background (label 0)"
+                "per line in the order of the labels, without background (label 0)"
             )
         return VOC_CLASSES
     path = root / CLASS_LIST
@@ -112,25 +112,25 @@ def is_reserved(name: str) -> bool:
 
 
 def require_class_names(names: Sequence[str], path: Path) -> None:
-    """Raise ClassListError, naming the file that they come from, for names that no data set has.
+    """Raise ClassListError unless these are 1 to 254 different class names, without background.
 
-    1 to 254 of CLASS_NAME, without background. Those that differ in upper and lower case alone are
-    one class that somebody has spelled in two ways.
+    path: the file they come from. Names that differ only in case are refused, as they are probably
+    one class in two spellings.
     """
     if not names or len(names) > MAX_CLASSES:
         raise ClassListError(
-            f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one a line"
+            f"{path}: {len(names)} classes; write 1 to {MAX_CLASSES} names, one per line"
         )
     if all(NUMBERED.match(name) for name in names):
         raise ClassListError(
-            f"{path}: {quoted(names[0])} is a number and a name; write the names alone, one a "
+            f"{path}: {quoted(names[0])} is a number and a name; write the names alone, one per "
             "line, without background"
         )
     for name in names:
         if is_reserved(name):
             raise ClassListError(
-                f"{path}: {quoted(name)} is no class, as background is label 0 of every data set "
-                f"and what is ignored {IGNORE_INDEX}; remove the line: the first name is label 1"
+                f"{path}: {quoted(name)} is no class, as background is always label 0 and ignored "
+                f"pixels are {IGNORE_INDEX}; remove the line: the first name is label 1"
             )
         if not CLASS_NAME.fullmatch(name):
             raise ClassListError(
@@ -142,8 +142,8 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise ClassListError(
-                f"{path}: {quoted(other)} and {quoted(name)} differ in upper and lower case alone; "
-                "write one class in one way, or give two classes two names"
+                f"{path}: {quoted(other)} and {quoted(name)} differ only in upper and lower case; "
+                "spell one class in one way, or give two classes different names"
             )
     if len(seen) < len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)

@@ -1,8 +1,8 @@
-"""Photographs as RGB tensors, upright: nowhere else is one decoded.
+"""Photographs as upright RGB tensors; only this file decodes them.
 
-Pillow reads every header: it refuses bombs and other formats, and says how an image is turned.
-torchvision decodes JPEGs, to the same pixels in half the time. The others are left to Pillow, as
-torchvision's PNG decoder ends the process at some damaged files. Legend: H W size, upright.
+Pillow reads every header: it refuses decompression bombs and other formats, and finds how an image
+is turned. torchvision decodes JPEGs, to the same pixels in half the time. Other formats are left to
+Pillow, as torchvision's PNG decoder crashes on some damaged files. Legend: H W size, upright.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts f
     from torch import Tensor
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow would take EPS, too, for which it starts another program."""
+"""Not EPS, for which Pillow would start another program."""
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1")
 """Those of 8 bits or fewer: made RGB, 16-bit pixels would be cut off at 255."""
 BROKEN_IMAGE = (
@@ -38,16 +38,16 @@ BROKEN_IMAGE = (
 """What Pillow raises for damaged files."""
 
 FLIPPED_AXES = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
-"""By EXIF orientation. From 5 on, rows and columns are exchanged before."""
+"""By EXIF orientation. From 5 on, rows and columns are exchanged first."""
 ORIENTATION_IN = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-"""Where Pillow looks for it. Without any, it would decode a PNG to find one behind the pixels."""
+"""Where Pillow looks for it. Without these it would decode a PNG to find one after the pixels."""
 
 
 def read_image(path: Path) -> "Tensor":
     """Decode an image: uint8 RGB [3, H, W], a view of [H, W, 3].
 
-    It is turned as its EXIF tag says, alpha is dropped. Raises DataError naming a file that is
-    missing, broken, too large for Pillow, or of more than 8 bits a channel.
+    It is turned as its EXIF tag says; alpha is dropped. Raises DataError for a file that is
+    missing, broken, too large for Pillow, or has more than 8 bits per channel.
     """
     with opened(path, IMAGE_FORMATS) as image:
         _require_8_bits(path, image)
@@ -55,9 +55,9 @@ def read_image(path: Path) -> "Tensor":
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) of the image as `read_image` gives it, from the file's header.
+    """Return (width, height) of the image as `read_image` returns it, from the file's header.
 
-    Raises DataError as `read_image` does, but for damage behind the header.
+    Raises DataError as `read_image` does, except for damage after the header.
     """
     with opened(path, IMAGE_FORMATS) as image:
         _require_8_bits(path, image)
@@ -67,7 +67,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture or mask; what Pillow raises then and meanwhile becomes a DataError."""
+    """Open a picture or mask; what Pillow raises within the context becomes a DataError."""
     refuse_pipe(path, DataError)
     try:
         with Image.open(path, formats=formats) as image:
@@ -78,32 +78,28 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
         found = what_is_there(path)
         there = "" if found == "no file" else f" ({found})"
         raise DataError(
-            f"{path}: missing{there}; add the file or take the image off its splits"
+            f"{path}: missing{there}; add the file or remove the image from its splits"
         ) from None
     except UnidentifiedImageError:
+        kind = "damaged or of another kind" if path.stat().st_size else "an empty file"
         raise DataError(
-            f"{path}: cannot be decoded ({_kind(path)}, not {' or '.join(formats)}); replace the "
-            "file"
+            f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); replace the file"
         ) from None
     except BROKEN_IMAGE as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from None
 
 
-def _kind(path: Path) -> str:
-    return "damaged or of another kind" if path.stat().st_size else "an empty file"
-
-
 def as_array(image: "Tensor") -> "NDArray[np.uint8]":
-    """[3, H, W] -> [H, W, 3], as Pillow and the CRF take images; shares its memory."""
+    """[3, H, W] -> [H, W, 3], as Pillow and the CRF need it, without a copy."""
     return image.permute(1, 2, 0).numpy()
 
 
 def _require_8_bits(path: Path, image: ImageFile.ImageFile) -> None:
-    # Of a PNG in colour, Pillow drops the lower 8 of 16 bits, and its mode does not say so.
+    # Pillow drops the lower 8 of 16 bits of a PNG in colour, whose mode does not show them.
     deep = image.format == "PNG" and any(str(tile.args).endswith(";16B") for tile in image.tile)
     if deep or image.mode not in IMAGE_MODES:
-        raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits a channel")
+        raise DataError(f"{path}: mode {image.mode}; save the image with 8 bits per channel")
 
 
 def _decoded(path: Path, image: Image.Image) -> "Tensor":
@@ -116,12 +112,12 @@ def _decoded(path: Path, image: Image.Image) -> "Tensor":
             data = torch.from_numpy(np.fromfile(path, np.uint8))
             return decode_jpeg(data, mode=ImageReadMode.RGB)
         except RuntimeError:
-            pass  # Pillow reads some of these, and says what is wrong with the others
+            pass  # Pillow reads some of these, and explains what is wrong with the others
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1..8; a damaged tag turns nothing, as in image viewers."""
+    """Return the EXIF orientation, 1..8; 1 for a damaged tag, as in image viewers."""
     if not ORIENTATION_IN & image.info.keys():
         return 1
     try:

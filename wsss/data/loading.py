@@ -1,8 +1,8 @@
 """Batches of training crops, with labels or label maps, equal for any number of workers and ranks.
 
-The order of an epoch depends on (rng_seed, epoch), a crop on (rng_seed, epoch, image index) and on
-nothing else. Rank r of R takes the r-th slice of every global batch, so that a run on four workers
-sees what a run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
+The order of an epoch depends on (rng_seed, epoch) only, a crop on (rng_seed, epoch, image index)
+only. Rank r of R takes the r-th slice of every global batch, so a run on four workers sees what a
+run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
 import multiprocessing
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from wsss.data.mask import read_mask, require_size
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
 from wsss.data.voc import DataError, Sample, label_vector
 from wsss.segmentation_config import DeepLabConfig
+
+Item = tuple[Tensor, Tensor, Tensor]
+"""Pixels uint8 [3, S, S], the content's box [4], and the target."""
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
@@ -43,49 +46,61 @@ class CropBatch(NamedTuple):
     1..K, 255 ignored, as is the padding."""
 
 
-def read_rgb(sample: Sample) -> Tensor:
-    """Decode an image as uint8 RGB [3, H, W]. Raises DataError for a missing or broken file."""
-    return read_image(sample.image_path)
+class Crops(Dataset[Item]):
+    """Training crops, indexed by (epoch, image index). Loading processes get a pickled copy."""
 
-
-class CropDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training crops, indexed by (epoch, image index)."""
-
-    def __init__(
-        self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int
-    ) -> None:
-        self.samples, self.num_classes, self.train = samples, num_classes, train
-        self.rng_seed = rng_seed
+    def __init__(self, samples: list[Sample], crop_size: int, rng_seed: int) -> None:
+        self.samples, self.crop_size, self.rng_seed = samples, crop_size, rng_seed
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pixels uint8 [3, S, S], the content's box [4] and the image's labels [K]."""
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """Return a crop. Raises DataError for a picture or target that cannot be used."""
         epoch, index = key
-        sample = self.samples[index]
+        image = read_image(self.samples[index].image_path)
+        height, width = image.shape[1:]
         rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        image = read_rgb(sample)
-        plan = plan_crop(image.shape[2], image.shape[1], self.train, rng)
-        pixels = cut_crop(image, plan, self.train.crop_size)
-        targets = label_vector(sample.labels, self.num_classes)
-        return pixels, torch.tensor(plan.box), torch.from_numpy(targets)
+        plan = self._plan(width, height, rng)
+        target = self._target(index, (width, height), plan)
+        return cut_crop(image, plan, self.crop_size), torch.tensor(plan.box), target
+
+    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
+        """Draw a crop of an image of this size."""
+        raise NotImplementedError
+
+    def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
+        """Return the target of the planned crop of an image of `size` (width, height)."""
+        raise NotImplementedError
 
 
-class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training crops with their label maps, indexed by (epoch, image index).
+class CropDataset(Crops):
+    """Training crops whose targets are image-level labels, float32 [K]."""
 
-    label_maps: the PNG of each sample. It is cut by the plan of its image, so that they stay
-    aligned.
-    Raises DataError at once if a label file is missing, and when one is read that does not fit.
+    def __init__(
+        self, samples: list[Sample], num_classes: int, train: TrainConfig, *, rng_seed: int
+    ) -> None:
+        super().__init__(samples, train.crop_size, rng_seed)
+        self.num_classes, self.train = num_classes, train
+
+    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
+        return plan_crop(width, height, self.train, rng)
+
+    def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
+        return torch.from_numpy(label_vector(self.samples[index].labels, self.num_classes))
+
+
+class LabelledCrops(Crops):
+    """Training crops whose targets are label maps, uint8 [S, S], cut as their images are.
+
+    label_maps: the PNG of each sample. Raises DataError if one is missing.
     """
 
     def __init__(
         self, samples: list[Sample], label_maps: list[Path], num_classes: int, config: DeepLabConfig
     ) -> None:
-        self.samples, self.label_maps = samples, label_maps
-        self.num_classes, self.config = num_classes, config
-        self.rng_seed = config.rng_seed
+        super().__init__(samples, config.crop_size, config.rng_seed)
+        self.label_maps, self.num_classes, self.config = label_maps, num_classes, config
         missing = [path for path in label_maps if not path.is_file()]
         if missing:
             raise DataError(
@@ -93,23 +108,14 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
                 "write one for every image of the split"
             )
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
+        return plan_labelled_crop(width, height, self.config, rng)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pixels uint8 [3, S, S], the content's box [4] and labels uint8 [S, S]."""
-        epoch, index = key
-        sample = self.samples[index]
-        rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        image = read_rgb(sample)
-        height, width = image.shape[1:]
+    def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
         path = self.label_maps[index]
         labels = read_mask(path, self.num_classes)
-        require_size(path, labels, (width, height))
-        plan = plan_labelled_crop(width, height, self.config, rng)
-        pixels = cut_crop(image, plan, self.config.crop_size)
-        cut = cut_labels(torch.from_numpy(labels), plan, self.config.crop_size)
-        return pixels, torch.tensor(plan.box), cut
+        require_size(path, labels, size)
+        return cut_labels(torch.from_numpy(labels), plan, self.crop_size)
 
 
 def plan_labelled_crop(
@@ -117,7 +123,7 @@ def plan_labelled_crop(
 ) -> CropPlan:
     """Draw a crop of an image scaled by a factor of `scale_jitter`, flipped half of the time.
 
-    The factor is one of `num_scales` evenly spaced ones, each as likely; without that number it is
+    The factor is one of `num_scales` evenly spaced ones, equally likely; without that number it is
     uniform, in steps of one pixel of the scaled long side. The image is resized bilinearly
     (DeepLabv2).
     """
@@ -132,10 +138,10 @@ def plan_labelled_crop(
     return plan_crop(width, height, train, rng)
 
 
-def collate(items: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Join the items of a batch, of which the first is a crop: as `default_collate`, but faster."""
-    crops, second, third = zip(*items, strict=True)
-    return stack_images(crops), torch.stack(second), torch.stack(third)
+def collate(items: Sequence[Item]) -> Item:
+    """Stack the items of a batch, as `default_collate` does, but faster."""
+    pixels, boxes, targets = zip(*items, strict=True)
+    return stack_images(pixels), torch.stack(boxes), torch.stack(targets)
 
 
 def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
@@ -144,25 +150,13 @@ def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
     return [int(index) for index in rng.permutation(num_images)]
 
 
-class Crops(Protocol):
-    """A data set of crops, indexed by (epoch, image index), which alone decide a crop."""
-
-    rng_seed: int
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pixels uint8 [3, S, S], the content's box [4] and the target."""
-
-
 class Loader:
     """Yields one rank's batches, epoch by epoch, from any iteration on.
 
-    The incomplete last batch of an epoch is dropped, as IRN does. setting: what the user knows the
-    batch size as, for errors. num_workers: processes that load; with 0 this one does. pin: in
-    memory from which a GPU copies without making the host wait. Raises DataError if there is no
-    full batch, or if it cannot be shared equally.
+    The incomplete last batch of an epoch is dropped, as IRN does. setting: the batch size's name,
+    for errors. num_workers: processes that load; 0: this one does. pin: into page-locked memory,
+    from which a GPU copies without making the host wait. Raises DataError if there is no full
+    batch, or if it cannot be divided among the ranks.
     """
 
     def __init__(
@@ -195,8 +189,8 @@ class Loader:
         for iteration in range(self.iterations)[start:stop]:
             first = iteration * self.batch_size + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[first : first + self.local_batch]])
-        loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(
-            cast("Dataset[tuple[Tensor, Tensor, Tensor]]", self.dataset),
+        loader: DataLoader[Item] = DataLoader(
+            self.dataset,
             batch_sampler=batches,
             num_workers=self.num_workers,
             multiprocessing_context=_context() if self.num_workers else None,

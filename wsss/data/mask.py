@@ -1,4 +1,4 @@
-"""Masks and label maps, which are PNGs of class numbers: nowhere else is one decoded or written.
+"""Masks and label maps, which are PNGs of class numbers; only this file reads and writes them.
 
 Legend: H W image size, K classes. Values: 0 background, 1..K classes, 255 ignored.
 """
@@ -16,18 +16,18 @@ from wsss.files import whole_or_absent
 
 _PALETTE = np.array(voc_palette()).reshape(256, 3)
 _INDEX_OF = {tuple(colour): index for index, colour in enumerate(_PALETTE.tolist())}
-"""VOC's colours -> the class number that each stands for."""
+"""VOC's colours -> the class number of each."""
 _SPREAD = {"L;2": 85, "L;4": 17}
-"""Pillow spreads grey of fewer bits over 0..255 by these factors; the numbers come before that."""
+"""Factors by which Pillow spreads grey of fewer bits over 0..255; class numbers are undone."""
 REMEDY = "save class numbers as a palette or 8-bit grey PNG"
 
 
 def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
     """Return a mask: [H, W], 0 background, 1..K classes, 255 ignored.
 
-    Taken are class numbers (palette or grey, up to 16 bits) and RGB in VOC's colours. Raises
+    Accepted are class numbers (palette or grey, up to 16 bits) and RGB in VOC's colours. Raises
     DataError for a file that is missing, damaged or turned by an EXIF tag, for colours or values
-    of no class, and for a palette whose colours contradict its numbers.
+    that are no class, and for a palette whose colours contradict its numbers.
     """
     with opened(path, ("PNG",)) as image:
         if orientation(image) != 1:
@@ -46,21 +46,21 @@ def read_mask(path: Path, num_classes: int) -> NDArray[np.uint8]:
 
 
 def require_size(path: Path, mask: NDArray[np.uint8], size: tuple[int, int]) -> None:
-    """Raise DataError if a mask [H, W] has not its image's `size` (width, height)."""
+    """Raise DataError if a mask [H, W] does not have its image's `size` (width, height)."""
     height, width = mask.shape
     if (width, height) == size:
         return
     turned = "; turn the mask, or the image if its EXIF tag is wrong" * ((height, width) == size)
     raise DataError(
-        f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; a mask has "
+        f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; save it at "
         "its image's size"
     )
 
 
 def write_label_png(path: Path, label: NDArray[np.uint8], *, source: str = "") -> None:
-    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, whole or not at all.
+    """Write a label map [H, W] as an 8-bit PNG with VOC's palette, atomically.
 
-    source: what it was made from, as wsss/labels/sources.py has it; "": the file does not say.
+    source: what it was made from (wsss/labels/sources.py), stored in the file unless "".
     """
     image = Image.fromarray(label)
     image.putpalette(voc_palette())
@@ -101,9 +101,9 @@ def _numbers_of_colours(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uin
 def _require_own_numbers(
     path: Path, image: Image.Image, used: NDArray[np.intp], num_classes: int
 ) -> None:
-    """Refuse VOC's colours at other numbers: a program has sorted the palette anew.
+    """Raise DataError for VOC's colours at other numbers: a program has reordered the palette.
 
-    A palette of other colours says nothing about the numbers.
+    A palette with other colours says nothing about the numbers.
     """
     palette = image.getpalette() or []
     meant = {

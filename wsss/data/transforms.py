@@ -1,8 +1,8 @@
 """Training crops as IRN cuts them: the whole image is resized, then a window of it is shown.
 
-Pixels stay 8-bit until they reach the device, and channels lie side by side ([S, S, 3] in memory),
-which torchvision resizes fastest. Legend: H W image size, S crop size; a box is (top, left, bottom,
-right) in crop pixels.
+Pixels stay 8-bit until they reach the device, and are stored as [S, S, 3], which torchvision
+resizes fastest. Legend: H W image size, S crop size; a box is (top, left, bottom, right) in crop
+pixels.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Filter = Literal["bicubic", "bilinear"]
 
 
 class CropPlan(NamedTuple):
-    """Where a crop comes from and where it lands, before any pixel is touched."""
+    """Where a crop comes from and where it goes, drawn before any pixel is touched."""
 
     size: tuple[int, int]
     """(height, width) of the whole image, resized."""
@@ -31,18 +31,18 @@ class CropPlan(NamedTuple):
     flip: bool
     filter: Filter = "bicubic"
     jitter: tuple[float, float, float, float] | None = None
-    """Factors of brightness, contrast and saturation, and the turn of the hue; None: off."""
+    """Factors of brightness, contrast and saturation, and the shift of the hue; None: off."""
 
 
 def plan_crop(width: int, height: int, train: TrainConfig, rng: np.random.Generator) -> CropPlan:
     """Draw a training crop of an image of `width` x `height` pixels.
 
     The long side is drawn uniformly from [min_long_side, max_long_side], then a window of
-    crop_size; an image smaller than the window lands at a random place in it (IRN practice).
+    crop_size; an image smaller than the window is put at a random place in it (IRN).
     """
     long_side = int(rng.integers(train.min_long_side, train.max_long_side + 1))
     scale = long_side / max(width, height)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = scaled_size(height, width, scale)
     first_column, left, right = _place(size[1], train.crop_size, rng)
     first_row, top, bottom = _place(size[0], train.crop_size, rng)
     flip = bool(train.horizontal_flip and rng.integers(2))
@@ -81,8 +81,13 @@ def resized(images: Tensor, size: tuple[int, int], resize_filter: Filter) -> Ten
     return functional.resize(images, list(size), InterpolationMode(resize_filter), antialias=True)
 
 
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Return (height, width) times a scale, at least one pixel each."""
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def stack_images(images: Sequence[Tensor]) -> Tensor:
-    """[3, H, W] each -> [B, 3, H, W], channels side by side in memory."""
+    """[3, H, W] each -> [B, 3, H, W] in channels-last format."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 

@@ -4,10 +4,10 @@
     root/Annotations/<id>.xml                root/classes.txt (custom class lists only)
     root/SegmentationClass/<id>.png          root/SegmentationClassAug/<id>.png (SBD's masks)
 
-Endings may be spelled otherwise (.JPG, .jpeg, .png); files of macOS (._*) are none of ours.
-Image-level labels come from the XML; an image without one takes them from its mask, as the SBD part
-of train_aug does, and each sample says which. NumPy and Pillow are imported where pixels are read:
-a plan reads lists only, and starts fast.
+Other endings are accepted (.JPG, .jpeg, .png); macOS's ._* files are ignored. Image-level labels
+come from the XML, or from the mask of an image without one, as in the SBD part of train_aug; each
+sample says which. NumPy and Pillow are imported where pixels are read: a plan only reads lists, and
+starts fast.
 """
 
 import os
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-"""Also of a split's name. A file system takes 255 bytes, our own files add an ending."""
+"""Also of a split's name. A file name may have 255 bytes, and our own files add an ending."""
 
 MAX_LIST_BYTES = 16 << 20
-"""Of a split; VOC's longest has 130 kB, a million ids of 12 characters are 13 MB."""
+"""Of a split; VOC's longest has 130 kB, a million ids of 12 characters have 13 MB."""
 ENDINGS = {
     "JPEGImages": (".jpg", ".jpeg", ".png", ".webp", ".bmp"),
     "Annotations": (".xml",),
@@ -42,7 +42,7 @@ ENDINGS = {
 """Folder -> endings of its files in lower case, VOC's own first."""
 PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
 MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)
-"""As PSA's and IRN's lists name an image: `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
+"""PSA's and IRN's lists have lines such as `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
 SEPARATOR = re.compile(r"[\s,;]+")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 LabelSource = Literal["xml", "mask"]
@@ -55,7 +55,7 @@ class DataError(ForeseenError, ValueError):
 
 
 class Sample(NamedTuple):
-    """One image: where it lies and which classes it holds."""
+    """One image: its path and its classes."""
 
     image_id: str
     image_path: Path
@@ -92,8 +92,8 @@ class VocDataset:
         folder = self.root / "ImageSets/Segmentation"
         if not IMAGE_ID.fullmatch(split):
             raise DataError(
-                f"{folder}: {quoted(split)} is no name of a split; use letters, digits, '.', '_', "
-                "'-'"
+                f"{folder}: {quoted(split)} is no valid name of a split; use letters, digits, '.', "
+                "'_', '-'"
             )
         path = self._file("ImageSets/Segmentation", split)
         if path is None:
@@ -101,19 +101,19 @@ class VocDataset:
             other = self.elsewhere("ImageSets/Segmentation", split)
             raise DataError(
                 f"{folder / split}.txt: no such split{other}; there are: {names}; write this one, "
-                "an image id a line, or name another"
+                "one image id per line, or name another"
             )
         lines = read_text(path, MAX_LIST_BYTES, DataError).splitlines()
         ids = [self._listed_id(path, line.strip()) for line in lines if line.strip()]
         if not ids:
-            raise DataError(f"{path}: the split is empty; write one image id a line")
+            raise DataError(f"{path}: the split is empty; write one image id per line")
         if len(set(ids)) < len(ids):
             twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"{path}: {twice} is listed twice; keep it once")
         return ids
 
     def _listed_id(self, path: Path, line: str) -> str:
-        """Return the id that a line of a list names, by itself or by its files."""
+        """Return the id in a line of a list, which may name the image's files instead."""
         first, *rest = SEPARATOR.split(line)
         named = PICTURE_PATH.fullmatch(first)
         name = self._without_ending(named[1] if named else first)
@@ -132,18 +132,18 @@ class VocDataset:
             raise DataError(f"{path}: {quoted(line)} names two images; give each its own line")
         if self._without_ending(line) in files_of(self.root, "JPEGImages"):
             raise DataError(
-                f"{path}: {quoted(line)} is no name of an image; rename its files and this line: "
+                f"{path}: {quoted(line)} is no valid image id; rename its files and this line: "
                 "use letters, digits, '.', '_', '-', no spaces"
             )
         labels = all(NUMBER.fullmatch(word) for word in rest)
-        what = "an id with labels behind it" if labels else "more than an id"
+        what = "an id with labels after it" if labels else "more than an id"
         raise DataError(
-            f"{path}: {quoted(line)} is {what}; keep the id alone, one a line: labels come from "
+            f"{path}: {quoted(line)} is {what}; keep the id alone, one per line: labels come from "
             "Annotations or masks"
         )
 
     def _without_ending(self, name: str) -> str:
-        """Cut off an ending of pictures, unless it is part of the id."""
+        """Remove a picture's ending, unless it is part of the id."""
         stem, dot, ending = name.rpartition(".")
         if not stem or f"{dot}{ending}".lower() not in ENDINGS["JPEGImages"]:
             return name
@@ -151,7 +151,7 @@ class VocDataset:
         return name if whole else stem
 
     def image_path(self, image_id: str) -> Path:
-        """Return the image's path: <id>.jpg, or as it is spelled; it need not exist."""
+        """Return the image's path: <id>.jpg, or with its own ending; it need not exist."""
         return self._file("JPEGImages", image_id) or self.root / f"JPEGImages/{image_id}.jpg"
 
     def has_masks(self) -> bool:
@@ -160,11 +160,11 @@ class VocDataset:
         return any(files_of(self.root, folder) for folder in folders)
 
     def has_mask(self, image_id: str) -> bool:
-        """Return whether there is a mask, or what was meant to be one."""
+        """Return whether there is a mask, even as a broken link."""
         return self._mask_path(image_id) is not None
 
     def mask_path(self, image_id: str) -> Path:
-        """Return the path of VOC's own mask, or of SBD's where VOC has none."""
+        """Return the path of VOC's own mask, or of SBD's if VOC has none."""
         if path := self._mask_path(image_id):
             return path
         path = self.root / f"SegmentationClass/{image_id}.png"
@@ -174,13 +174,13 @@ class VocDataset:
         )
 
     def mask_paths(self, image_ids: list[str]) -> list[Path]:
-        """Return `mask_path` of each image, all of which need a mask."""
+        """Return `mask_path` of each image. Raises DataError if one has no mask."""
         lacking = [image_id for image_id in image_ids if not self.has_mask(image_id)]
         if lacking:
             raise DataError(
                 f"{self.root}: {len(lacking)} of {len(image_ids)} images have no mask, first "
                 f"{lacking[0]}; add SegmentationClass/{lacking[0]}.png and the others, or leave "
-                "out the labels `masks` (the supervised bound), as in `sweeps headline none`"
+                "out `masks` (the supervised bound), for example with `sweeps headline none`"
             )
         return [self.mask_path(image_id) for image_id in image_ids]
 
@@ -197,7 +197,7 @@ class VocDataset:
         return image_size(self.image_path(image_id))
 
     def sample(self, image_id: str, *, may_be_empty: bool = False) -> Sample:
-        """Return an image with its image-level labels, of which it needs one unless it may not."""
+        """Return an image with its image-level labels: at least one, unless `may_be_empty`."""
         path, source = self._file("Annotations", image_id), "xml"
         if path is not None:
             labels = self._labels_from_xml(path)
@@ -238,7 +238,7 @@ class VocDataset:
             raise DataError(f"{path}: not well-formed XML ({error}); replace it") from None
         except (LookupError, ValueError) as error:
             raise DataError(
-                f"{path}: XML that is not read ({error}); save it as UTF-8, without a document type"
+                f"{path}: unsupported XML ({error}); save it as UTF-8, without a document type"
             ) from None
         labels = set()
         for node in root.findall("object"):
@@ -263,7 +263,7 @@ class VocDataset:
         return own or self._file("SegmentationClassAug", image_id)
 
     def _file(self, folder: str, name: str) -> Path | None:
-        """Return a file of this name in any spelling of its ending; also a broken link."""
+        """Return a file of this name with any of the folder's endings, even as a broken link."""
         usual = f"{name}{ENDINGS[folder][0]}"
         found = self.unusual(folder).get(name, [usual])
         if len(found) > 1:
@@ -275,7 +275,7 @@ class VocDataset:
         return path if path.is_symlink() or path.exists() else None
 
     def unusual(self, folder: str) -> dict[str, list[str]]:
-        """Return by id the files that are not one file with VOC's own ending; read once."""
+        """Return by name those files that are not a single file with VOC's own ending; cached."""
         if folder not in self._unusual:
             usual, files = ENDINGS[folder][0], files_of(self.root, folder)
             self._unusual[folder] = {
@@ -285,15 +285,15 @@ class VocDataset:
 
 
 class _PlainTree(ElementTree.TreeBuilder):
-    """Builds a tree without document type, whose entities can stand for gigabytes or for files."""
+    """Refuses a document type, whose entities can stand for gigabytes or for files."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Refuse it: VOC's annotations have none."""
+        """Raise ValueError: VOC's annotations have none."""
         raise ValueError("a document type (<!DOCTYPE>) is refused")
 
 
 def files_of(root: Path, folder: str) -> dict[str, list[str]]:
-    """Return the file names of a folder of the layout by name without ending, sorted."""
+    """Return a layout folder's files: name without ending -> sorted file names."""
     found: dict[str, list[str]] = {}
     try:
         names = os.listdir(root / folder)  # noqa: PTH208 - of many thousands

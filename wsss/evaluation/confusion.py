@@ -2,8 +2,8 @@
 
 For each image the pixels are counted by (ground truth, strongest class, bucket of the strongest
 CAM). A pixel is foreground at threshold t if its CAM is above t, so suffix sums over buckets give
-the confusion matrix at every threshold at once. The counts are kept per image: they are all that
-later statistics need.
+the confusion matrix at every threshold at once. The counts are kept per image, for the statistics
+over images.
 
 Legend: L labels (background and K classes), T thresholds, N images, H W image size.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 BLOCK_PIXELS = 32768
-"""Counted at once: intermediate arrays stay in the processor's cache."""
+"""Counted at a time, so that intermediate arrays stay in the processor's cache."""
 
 
 def threshold_grid(background_score: float) -> NDArray[np.float32]:
@@ -33,10 +33,10 @@ def threshold_index(thresholds: NDArray[np.float32], threshold: float) -> int:
 
 
 class _Buckets:
-    """How many thresholds lie below a value, by table instead of by search.
+    """Counts the thresholds below a value, by a table instead of a search.
 
-    [0, 1] is cut into 1,024 cells, exactly, as that is a power of two. The table gives the number
-    of thresholds below a cell; the few within it are compared with the value itself.
+    [0, 1] is cut into 1,024 cells (a power of two, so float32 holds their edges exactly). The table
+    has the number of thresholds below a cell; the few within it are compared with the value.
     """
 
     CELLS = 1024
@@ -72,14 +72,14 @@ def count_image(
     """
     if cams.shape[1:] != mask.shape:
         raise ValueError(f"CAMs of {cams.shape[1:]} pixels, mask of {mask.shape}")
-    if not labels:  # as of a class that is nowhere
+    if not labels:  # all pixels are in bucket 0, which is background at every threshold
         cams, labels = np.zeros((1, *mask.shape), np.float32), (0,)
     if not (cams.min() >= 0 and cams.max() <= 1):
         raise ValueError(f"CAMs from {cams.min()} to {cams.max()}, expected values in [0, 1]")
     num_buckets, num_classes = len(thresholds) + 1, len(labels)
     buckets = _Buckets(thresholds)
     flat = cams.reshape(num_classes, -1)
-    truth = np.minimum(mask.ravel(), np.uint8(num_labels))  # ignored pixels get a row of their own
+    truth = np.minimum(mask.ravel(), np.uint8(num_labels))  # ignored: row L, cut off below
     size = num_labels * num_classes * num_buckets
     total = np.zeros(size + num_classes * num_buckets, dtype=np.intp)
     for start in range(0, truth.size, BLOCK_PIXELS):
@@ -101,7 +101,7 @@ def count_image(
 
 
 def _strongest(cams: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return each pixel's largest CAM and its place, of equals the first. cams: [P, N], P >= 1."""
+    """Return each pixel's largest CAM and its index; the first of equals. cams: [P, N], P >= 1."""
     largest, place = cams[0], np.zeros(cams.shape[1], dtype=np.uint8)
     for index in range(1, len(cams)):
         np.maximum(place, (cams[index] > largest) * np.uint8(index), out=place)
@@ -111,7 +111,7 @@ def _strongest(cams: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[
 
 @dataclass(frozen=True)
 class ThresholdCounts:
-    """The counted pixels of an evaluation set, image by image."""
+    """The pixel counts of an evaluation set, image by image."""
 
     thresholds: NDArray[np.float32]
     """[T], ascending."""
@@ -132,7 +132,12 @@ class ThresholdCounts:
         """
         size = self.num_labels**2 * (len(self.thresholds) + 1)
         total = np.bincount(self.codes, weights=self.counts, minlength=size).astype(np.int64)
-        return self._cut(total.reshape(1, self.num_labels, self.num_labels, -1))[0]
+        histogram = total.reshape(self.num_labels, self.num_labels, -1)  # [L, L, T + 1]
+        # Bucket b is above thresholds 0..b-1, so threshold t keeps the buckets from t + 1 on.
+        above = histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # [L, L, T]
+        confusion = np.moveaxis(above, -1, 0).copy()
+        confusion[..., 0] += (histogram.sum((1, 2))[:, None] - above.sum(1)).T
+        return confusion
 
     def image_confusions(self, threshold: float) -> Counts:
         """Return each image's confusion matrix at the nearest threshold: [N, L, L]."""
@@ -182,15 +187,6 @@ class ThresholdCounts:
                 data["codes"],
                 data["counts"],
             )
-
-    def _cut(self, histogram: Counts) -> Counts:
-        """[..., L, L, T + 1] by bucket -> [..., T, L, L] by threshold."""
-        # Bucket b is above thresholds 0..b-1, so threshold t keeps the buckets from t + 1 on.
-        suffix = histogram[..., ::-1].cumsum(-1)[..., ::-1]
-        confusion = np.moveaxis(suffix[..., 1:], -1, -3).copy()
-        missed = np.moveaxis(histogram.sum((-2, -1))[..., None] - suffix[..., 1:].sum(-2), -1, -2)
-        confusion[..., 0] += missed
-        return confusion
 
 
 def collect(

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import LabelsConfig, RunConfig, ViewsConfig
-from wsss.data.classes import IGNORE_INDEX, voc_palette
-from wsss.data.image import as_array
-from wsss.data.loading import read_rgb
+from wsss.data.classes import IGNORE_INDEX
+from wsss.data.image import as_array, read_image
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.mosaic import Line, draw_mosaic
 from wsss.evaluation.score import Score
@@ -35,7 +34,7 @@ LABEL_COLUMNS = ("pseudo-label", "ground truth")
 
 
 def draw_threshold_curve(path: Path, score: Score) -> None:
-    """Draw pseudo-label mIoU by background threshold, the fixed and the best one marked."""
+    """Draw pseudo-label mIoU over the background threshold; mark the fixed and the best one."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     thresholds, values = zip(*score.curve, strict=True)
@@ -74,19 +73,19 @@ def draw_gallery(
     """Draw one line per image: image, M_o, M_e, M_d, merged, pseudo-label, ground truth.
 
     Map columns show the maximum over the present classes at a single scale. M_e and M_d are drawn
-    for untrained views too (with the default alpha and beta) and then say so. The pseudo-label is
-    the one that is scored: multi-scale, at the fixed background score.
+    even if the view was not trained, and then the title says so. The pseudo-label is the one that
+    is scored: multi-scale, at the fixed background score.
     """
     views = config.views.model_copy(update={"enhanced": True, "decreased": True})
     lines = []
     for cams in infer_cams(model, samples, config.labels, device=device):
         sample = cams.sample
-        image = read_rgb(sample)
+        image = read_image(sample.image_path)
         maps = _view_maps(model, image, sample, config, views, device=device)
         label = pseudo_label(cams.cams, sample.labels, config.labels.background_score)
         mask = dataset.mask(sample.image_id)
         names = ", ".join(dataset.classes[k] for k in sample.labels)
-        pictures = (as_array(image), *maps, _coloured(label), _coloured(mask))
+        pictures = (as_array(image), *maps, label_colours(label), label_colours(mask))
         lines.append(Line(f"{sample.image_id}\n{names}", pictures))
     smooth = [column not in LABEL_COLUMNS for column in COLUMNS]
     draw_mosaic(path, lines, _titles(config)[1:], smooth=smooth)
@@ -136,28 +135,23 @@ def _view_maps(
 
 
 def _overlay(image: Tensor, cam: Tensor) -> NDArray[np.uint8]:
-    """Blend the image with the maximum over classes of a CAM [P, H, W], each class over its own."""
+    """Blend an image with the maximum over classes of its CAM [P, H, W], each scaled to 1."""
     scaled = (cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-5)).amax(0).numpy()
     colours = matplotlib.colormaps["jet"](scaled)[..., :3] * 255
     return (0.5 * as_array(image) + 0.5 * colours).astype(np.uint8)
 
 
-def _coloured(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[H, W] labels -> [H, W, 3] in VOC's colours."""
-    return np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)[labels]
-
-
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image with what is known and what is predicted of it."""
+    """One image with its ground truth and its predictions."""
 
     title: str
     image: NDArray[np.uint8]
     """[H, W, 3]."""
     ground_truth: NDArray[np.uint8] | None
-    """[H, W] labels; None, an empty cell, where there are none."""
+    """[H, W] labels; None leaves the cell empty."""
     predictions: tuple[NDArray[np.uint8], ...]
-    """[H, W] labels each, one a column."""
+    """[H, W] labels each, one per column."""
 
 
 def draw_segmentation_gallery(
@@ -172,18 +166,9 @@ def draw_segmentation_gallery(
     """Draw one line per row: image, ground truth, then one column per name in `names`.
 
     with_truth: False leaves the column of the ground truth out. class_names: of the foreground, in
-    label order; with them, a legend says which colour is which of the labels that are shown. Raises
-    ValueError if there is no row, or a row has another number of predictions than names.
+    label order; with them, a legend explains the colours that are shown.
     """
-    if not rows:
-        raise ValueError("a gallery needs at least one row")
     columns = ("image", *(("ground truth",) if with_truth else ()), *names)
-    for row in rows:
-        if len(row.predictions) != len(names):
-            raise ValueError(
-                f"{row.title}: {len(row.predictions)} predictions for {len(names)} columns "
-                f"{', '.join(names)}; give one each"
-            )
     entries = _legend(rows, class_names, with_truth=with_truth)
     lines = []
     for row in rows:

@@ -1,7 +1,7 @@
-"""Lines of pictures under column titles, as galleries need them, in one image file.
+"""Lines of pictures under column titles, in one image file, for galleries.
 
-Pictures are put together as pixels, and only words are drawn by matplotlib: axes for each picture
-take three times as long, at the end of every trial.
+Pictures are put together as pixels, and matplotlib draws only the words: with axes for each picture
+it would take three times as long, at the end of every trial.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsss.data.transforms import scaled_size
+
 CELL_INCHES = (2.1, 1.75)
-"""Width and height of a picture with its title."""
+"""Width and height of a cell: a picture with its title."""
 TITLE_INCHES = 0.31
 MARGIN_INCHES = 0.04
 LEGEND_INCHES = (1.05, 0.22)
@@ -42,8 +44,8 @@ def draw_mosaic(
 ) -> None:
     """Draw the lines one below the other, every picture as large as its cell allows.
 
-    titles: of the columns from the second one on. smooth: for each column, whether pixels may be
-    blended (photographs), or keep their colours (label maps). legend: stands below.
+    titles: of the columns from the second one on. smooth: for each column, whether resizing may
+    blend pixels (photographs) or must keep their colours (label maps). legend: drawn below.
     """
     width, height = (round(inches * dots_per_inch) for inches in CELL_INCHES)
     above, margin = (round(i * dots_per_inch) for i in (TITLE_INCHES, MARGIN_INCHES))
@@ -89,8 +91,8 @@ def draw_mosaic(
 
 
 def _fit(picture: NDArray[np.uint8], box: tuple[int, int], *, smooth: bool) -> Image.Image:
-    """Return a picture [H, W, 3] in the largest size of its shape within (width, height)."""
+    """Return a picture [H, W, 3] as large as fits into `box` (width, height)."""
     image = Image.fromarray(picture)
     scale = min(box[0] / image.width, box[1] / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    size = scaled_size(image.width, image.height, scale)
     return image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""The figures of a set of pseudo-labels, each saying whether pixel ground truth chose it."""
+"""The figures of a set of pseudo-labels, and whether choosing each saw pixel ground truth."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ class Score:
     """
 
     miou_fixed: float
-    """At the fixed background score, which saw no pixel ground truth."""
+    """At the fixed background score: choosing it saw no pixel ground truth."""
     miou_best: float
-    """At the best threshold of the searched range: its choice saw the pixel ground truth."""
+    """At the best threshold of the searched range: choosing it saw the pixel ground truth."""
     miou_held_out: float | None
     """Two-fold cross-fitted: the threshold is chosen on one half of the images and the other half
-    scored with it, then the halves change places; the mean of the two. Choosing it saw the pixel
-    ground truth of other images only. The halves are fixed by a hash of the image id. It can be
-    above `miou_best`: the mean of two mIoUs is not the mIoU of all pixels together, and a class
-    that a half lacks does not count there. None if a half is empty or has no valid pixel."""
+    is scored with it, then the halves are swapped; the mean of the two. Choosing it saw the pixel
+    ground truth of other images only. A hash of the image id fixes the halves. It can be above
+    `miou_best`: the mean of two mIoUs is not the mIoU of all pixels together, and a class that a
+    half lacks does not count there. None if a half is empty or has no valid pixel."""
     held_out_thresholds: list[float]
-    """The two thresholds chosen so, that of the first half first; empty if there is none."""
+    """The two thresholds so chosen, that of the first half first; empty without `miou_held_out`."""
     best_threshold: float
     fixed_threshold: float
     precision_fixed: float | None
@@ -46,7 +46,7 @@ class Score:
 def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
     """Score counted pixels at the fixed and at the best threshold.
 
-    Raises DataError if there is none.
+    Raises DataError if there are no pixels.
     """
     if not counts.counts.any():
         raise DataError(
@@ -78,7 +78,7 @@ def score_counts(counts: ThresholdCounts, labels: LabelsConfig) -> Score:
 
 
 def best_index(curve: NDArray[np.float64], counts: ThresholdCounts, labels: LabelsConfig) -> int:
-    """Return where a curve [T] is highest in the range that is searched; of equals, the first."""
+    """Return where a curve [T] is highest within `threshold_range`; the first of equals."""
     low, high = (threshold_index(counts.thresholds, t) for t in labels.threshold_range)
     return low + int(curve[low : high + 1].argmax())
 
@@ -101,7 +101,7 @@ def cross_fitted(counts: ThresholdCounts, labels: LabelsConfig) -> list[tuple[fl
 
 
 def in_first_half(image_id: str) -> bool:
-    """Whether an image is in the first half: by its id alone, so in every data set alike."""
+    """Whether an image is in the first half: by its id alone, so equally in every data set."""
     return hashlib.sha256(f"threshold half:{image_id}".encode()).digest()[0] % 2 == 0
 
 

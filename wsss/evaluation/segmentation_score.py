@@ -44,8 +44,7 @@ def score_folder(folder: Path, dataset: VocDataset, image_ids: Iterable[str]) ->
         if prediction.max() >= num_labels:
             raise DataError(
                 f"{path}: value {prediction.max()} is no label; predictions are "
-                f"0..{num_labels - 1}, without {IGNORE_INDEX}; predict the image again, a class "
-                "for each pixel"
+                f"0..{num_labels - 1}, without {IGNORE_INDEX}; predict a label for every pixel"
             )
         total += confusion_matrix(prediction, mask, num_labels)
         num_images += 1

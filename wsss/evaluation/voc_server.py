@@ -1,4 +1,4 @@
-"""The archive that PASCAL VOC's evaluation server takes, written and checked.
+"""The archive that PASCAL VOC's evaluation server accepts, written and checked.
 
     results/VOC2012/Segmentation/comp6_test_cls/<id>.png
 
@@ -29,12 +29,16 @@ class ServerTarError(ForeseenError, ValueError):
     """An archive the server would refuse; the message names member, rule and remedy."""
 
 
+class _RefusedError(Exception):
+    """What is wrong with a member, and the remedy."""
+
+
 def write_server_tar(folder: Path, image_ids: Sequence[str], tar_path: Path) -> None:
-    """Write `folder`/<id>.png of every id into an archive, whole or not at all.
+    """Write `folder`/<id>.png of every id into an archive, atomically.
 
     Equal files give an equal archive, byte for byte: members are sorted, without time or owner.
-    Raises ServerTarError if there is no id or a file is missing; contents are for
-    `check_server_tar`.
+    Raises ServerTarError if there is no id or a file is missing; `check_server_tar` checks the
+    contents.
     """
     if not image_ids:
         raise ServerTarError(f"{tar_path}: no image ids; give those of the test split")
@@ -63,104 +67,71 @@ def check_server_tar(
     sizes: (width, height) of each image. Nothing is unpacked to disk, links are refused, and a
     member is read only after its size in bytes and its PNG header have been found plausible.
     """
-    members = {f"{FOLDER}/{name}.png": sizes[name] for name in image_ids}
+    expected = {f"{FOLDER}/{name}.png": sizes[name] for name in image_ids}
     seen: set[str] = set()
+    name = ""
     try:
         with tarfile.open(tar_path, "r:") as archive:
             for member in archive:
-                if member.name in seen:
-                    raise _error(tar_path, member.name, "occurs twice", "keep it once")
-                seen.add(member.name)
-                if member.isdir() and member.name in PARENTS:
+                name = member.name
+                if name in seen:
+                    raise _RefusedError("occurs twice; keep it once")
+                seen.add(name)
+                if member.isdir() and name in PARENTS:
                     continue
-                if member.name not in members:
-                    raise _error(
-                        tar_path,
-                        member.name,
-                        "is no image of the list",
-                        f"keep only {FOLDER}/<id>.png of the split",
+                if name not in expected:
+                    raise _RefusedError(
+                        f"is no image of the list; keep only {FOLDER}/<id>.png of the split"
                     )
-                _check_png(
-                    tar_path,
-                    member,
-                    _read(tar_path, archive, member, members),
-                    members[member.name],
-                )
+                _check_png(_read(archive, member, expected[name]), expected[name])
+        if absent := sorted(expected.keys() - seen):
+            name, count = absent[0], f"{len(absent)} of {len(expected)}"
+            raise _RefusedError(f"is missing, with {count} images in all; predict the whole split")
+    except _RefusedError as fault:
+        raise ServerTarError(f"{tar_path}: {name!r} {fault}") from None
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, ServerTarError):
-            raise
         raise ServerTarError(
             f"{tar_path}: cannot be read as an uncompressed tar ({error}); write it with "
             "write_server_tar"
         ) from None
-    absent = sorted(members.keys() - seen)
-    if absent:
-        raise _error(
-            tar_path,
-            absent[0],
-            f"is missing, with {len(absent)} of {len(members)} images in all",
-            "predict the whole split",
-        )
 
 
-def _read(
-    tar_path: Path,
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    members: Mapping[str, tuple[int, int]],
-) -> bytes:
-    """Return a member's bytes, if it is a plain file of plausible size."""
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, size: tuple[int, int]) -> bytes:
+    """Return a member's bytes. Raises _RefusedError unless it is a plain file of plausible size."""
     if not member.isreg() or member.issparse():
-        raise _error(tar_path, member.name, "is no plain file", "store it as a regular file")
-    width, height = members[member.name]
-    limit = (width + 1) * height + MAX_OVERHEAD
+        raise _RefusedError("is no plain file; store it as a regular file")
+    limit = (size[0] + 1) * size[1] + MAX_OVERHEAD
     if member.size > limit:
-        raise _error(
-            tar_path,
-            member.name,
-            f"has {member.size} bytes, a label map at most {limit}",
-            "write an 8-bit palette PNG",
+        raise _RefusedError(
+            f"has {member.size} bytes, a label map at most {limit}; write an 8-bit palette PNG"
         )
     file = archive.extractfile(member)
     assert file is not None  # it is a regular file
     return file.read()
 
 
-def _check_png(tar_path: Path, member: tarfile.TarInfo, data: bytes, size: tuple[int, int]) -> None:
-    """Raise ServerTarError unless `data` is a palette PNG of this size with values 0..20."""
+def _check_png(data: bytes, size: tuple[int, int]) -> None:
+    """Raise _RefusedError unless `data` is a palette PNG of this size with values 0..20."""
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != size:  # known from the header: nothing has been decoded yet
-                raise _error(
-                    tar_path,
-                    member.name,
-                    f"has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}",
-                    "predict at the image's size",
+                raise _RefusedError(
+                    f"has {image.width} x {image.height} pixels, its image {size[0]} x {size[1]}; "
+                    "predict at the image's size"
                 )
             if image.mode != "P":
-                raise _error(
-                    tar_path,
-                    member.name,
-                    f"has mode {image.mode}, the server takes P",
-                    "write an 8-bit palette PNG",
+                raise _RefusedError(
+                    f"has mode {image.mode}, the server takes P; write an 8-bit palette PNG"
                 )
             labels = np.array(image)
             palette = image.getpalette("RGB") or []
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _error(tar_path, member.name, f"is no PNG ({error})", "write it anew") from None
+        raise _RefusedError(f"is no PNG ({error}); write it again") from None
     if labels.max() >= NUM_LABELS:
-        raise _error(
-            tar_path,
-            member.name,
-            f"holds value {labels.max()}, labels are 0..{NUM_LABELS - 1}",
-            "predict a label for every pixel",
+        raise _RefusedError(
+            f"holds value {labels.max()}, labels are 0..{NUM_LABELS - 1}; predict a label for "
+            "every pixel"
         )
     used = 3 * (int(labels.max()) + 1)  # a writer may leave out colours that no pixel uses
     if len(palette) < used or palette != voc_palette()[: len(palette)]:
-        raise _error(
-            tar_path, member.name, "has another palette than VOC's", "write it with write_label_png"
-        )
-
-
-def _error(tar_path: Path, member: str, rule: str, remedy: str) -> ServerTarError:
-    return ServerTarError(f"{tar_path}: {member!r} {rule}; {remedy}")
+        raise _RefusedError("has another palette than VOC's; write it with write_label_png")

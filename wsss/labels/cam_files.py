@@ -1,7 +1,4 @@
-"""CAMs of one image in a file, so that each refinement starts from the same ones.
-
-Legend: P present classes of one image, H W its size.
-"""
+"""Files that hold one image's CAMs. Legend: P present classes of one image, H W its size."""
 
 import zlib
 from pathlib import Path
@@ -30,7 +27,7 @@ BROKEN = (
 
 
 class CamFile(NamedTuple):
-    """What a file holds."""
+    """The content of a file of CAMs."""
 
     path: Path
     cams: NDArray[np.float32]
@@ -38,15 +35,15 @@ class CamFile(NamedTuple):
     classes: tuple[int, ...]
     """The P 0-based classes."""
     source: str = ""
-    """What they were made from, as sources.py has it; "" if the file does not say."""
+    """What they were made from (sources.py); "" if the file does not say."""
 
 
 def write_cams(
     path: Path, cams: NDArray[np.float32], classes: tuple[int, ...], *, source: str = ""
 ) -> None:
-    """Write [P, H, W] in [0, 1] in half precision, and their classes, whole or not at all.
+    """Write [P, H, W] in [0, 1] in half precision, and their classes, atomically.
 
-    Raises DataError for a value that is no finite number, as of a network that has diverged.
+    Raises DataError for NaN and infinity, which a network that has diverged gives.
     """
     if not np.isfinite(cams).all():
         raise DataError(
@@ -83,7 +80,7 @@ def cams_of(path: Path, classes: tuple[int, ...], size: tuple[int, int]) -> NDAr
     found = read_cams(path)
     if found.classes != classes:
         raise DataError(
-            f"{path}: of the classes {list(found.classes)[:9]}, the image is labelled "
+            f"{path}: of the classes {list(found.classes)[:9]}, but the image is labelled "
             f"{list(classes)}; delete it to infer again"
         )
     require_fitting(found, size, max(classes) + 1)
@@ -91,9 +88,9 @@ def cams_of(path: Path, classes: tuple[int, ...], size: tuple[int, int]) -> NDAr
 
 
 def require_fitting(found: CamFile, size: tuple[int, ...], num_classes: int) -> None:
-    """Raise DataError unless maps [P, H, W] in [0, 1] are of an image of this size (H, W).
+    """Raise DataError unless the maps are [P, H, W] in [0, 1] of this size (H, W).
 
-    Their P classes are to be different ones of 0..num_classes - 1.
+    Their P classes must be different ones of 0..num_classes - 1.
     """
     maps, classes = found.cams, found.classes
     if maps.shape != (len(classes), *size) or not classes:

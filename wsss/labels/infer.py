@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import LabelsConfig
-from wsss.data.loading import read_rgb
-from wsss.data.transforms import resized, stack_images
+from wsss.data.image import read_image
+from wsss.data.transforms import resized, scaled_size, stack_images
 from wsss.data.voc import Sample
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
+from wsss.networks.backbone import resized_map
 from wsss.networks.cam_net import CamNet
 from wsss.networks.precision import forward_in
 
 WINDOW = 32
-"""Images decoded ahead, among which equal sizes are sought."""
+"""Images decoded ahead, to find some of equal size."""
 
 
 class ImageCams(NamedTuple):
@@ -42,17 +42,18 @@ def infer_cams(
     device: torch.device,
     batch_size: int | None = None,
 ) -> Iterator[ImageCams]:
-    """Yield each image's CAMs: ReLU, summed over scales and flips, over the maximum per class.
+    """Yield each image's CAMs: ReLU, summed over scales and flips, divided by each class's maximum.
 
-    Absent classes are never computed: the image-level labels are given in weak supervision. Up to
+    Only of the present classes: image-level labels are given in weak supervision. Up to
     `batch_size` images of equal size share a forward; None: `images_at_once`. The order of
     `samples` is kept.
     """
     batch_size = batch_size or images_at_once(device)
     model.to(device).eval()
     with torch.inference_mode():
-        for window in _windows(samples, 1 if batch_size == 1 else WINDOW):
-            images = [read_rgb(sample) for sample in window]
+        remaining = iter(samples)
+        while window := list(itertools.islice(remaining, 1 if batch_size == 1 else WINDOW)):
+            images = [read_image(sample.image_path) for sample in window]
             found: dict[int, Tensor] = {}
             for places in same_size(images, batch_size):
                 totals = multi_scale_cams(
@@ -78,7 +79,7 @@ def images_at_once(device: torch.device) -> int:
 
 
 def same_size(images: Sequence[Tensor], batch_size: int) -> list[list[int]]:
-    """Return the places of images in groups of equal size, of `batch_size` at most."""
+    """Return the indices of images in groups of equal size, at most `batch_size` in each."""
     places: dict[torch.Size, list[int]] = {}
     for place, image in enumerate(images):
         places.setdefault(image.shape, []).append(place)
@@ -97,9 +98,9 @@ def multi_scale_cams(
     *,
     device: torch.device,
 ) -> list[Tensor]:
-    """Return the sums of RGB images' ReLU'd CAMs over scales and flips, unnormalised.
+    """Return the sums of RGB images' CAMs behind a ReLU over scales and flips, unnormalised.
 
-    The images, uint8 [3, H, W] and all of one size, share each forward. classes: of each image,
+    images: uint8 [3, H, W], all of one size, which share each forward. classes: of each image,
     0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as IRN does.
     """
     height, width = images[0].shape[1:]
@@ -108,7 +109,7 @@ def multi_scale_cams(
     # Made once: each copy to a GPU waits for the work that is queued there.
     channels = [torch.tensor(present, device=device) for present in classes]
     for scale in labels.scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        size = scaled_size(height, width, scale)
         x = normalise(resized(stack_images(images), size, labels.resize).to(device).float())
         if labels.flip:
             x = torch.cat([x, x.flip(3)])
@@ -118,9 +119,7 @@ def multi_scale_cams(
             straight, mirrored = cams.chunk(2)
             cams = straight + mirrored.flip(3)
         for total, low, chosen in zip(totals, cams, channels, strict=True):
-            large = F.interpolate(
-                low[None, chosen], size=enlarged, mode="bilinear", align_corners=False
-            )[0]
+            large = resized_map(low[None, chosen], enlarged)[0]
             total.add_(large[:, :height, :width])
     return totals
 
@@ -134,10 +133,3 @@ def enlarged_size(height: int, width: int, upsampling: str) -> tuple[int, int]:
     if upsampling == "direct":
         return height, width
     return -(-height // 16) * 16, -(-width // 16) * 16
-
-
-def _windows(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Yield lists of `size` successive samples, the last one shorter."""
-    remaining = iter(samples)
-    while window := list(itertools.islice(remaining, size)):
-        yield window

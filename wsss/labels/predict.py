@@ -1,4 +1,4 @@
-"""Segments pictures of one's own: a mask and an overlay each. Legend: L labels, H W image size."""
+"""Segments the user's own pictures: a mask and an overlay each. Legend: H W image size."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from wsss.data.image import as_array, read_image
 from wsss.data.mask import write_label_png
-from wsss.data.transforms import resized
+from wsss.data.transforms import resized, scaled_size
 from wsss.data.voc import DataError
 from wsss.files import whole_or_absent
 from wsss.labels.segment import label_colours, segment_image, strongest_label
@@ -23,7 +23,7 @@ from wsss.segmentation_config import DeepLabConfig
 from wsss.training.process import pick_device
 
 MAX_LONG_SIDE = 1000
-"""Pixels at which larger pictures are segmented: the network saw VOC's 500 pixels."""
+"""Pixels to which larger pictures are scaled down: the network was trained on VOC's 500 pixels."""
 
 
 class Prediction(NamedTuple):
@@ -35,15 +35,14 @@ class Prediction(NamedTuple):
     overlay: Path
     """The picture with the found objects tinted, PNG."""
     shares: dict[str, float]
-    """Part of the pixels by label in [0, 1], the largest first; absent labels are left out."""
+    """Share of the pixels by label in [0, 1], the largest first; absent labels are left out."""
 
 
 class Unreadable(NamedTuple):
-    """A picture of which nothing was written."""
+    """A picture that could not be read, so that nothing was written for it."""
 
     picture: Path
     error: DataError
-    """Names the picture, and says why."""
 
 
 def predict_images(
@@ -58,12 +57,11 @@ def predict_images(
 ) -> Iterator[Prediction | Unreadable]:
     """Write `out`/<name>.png and `out`/<name>_overlay.png of each picture; yield once written.
 
-    A picture that is missing or cannot be decoded is yielded as such, and the others go on.
-
-    Pictures turned by an EXIF tag are turned upright first, and so are their masks. A picture
-    whose long side exceeds `max_long_side` is segmented at that size and its mask enlarged. Raises
-    ValueError if `classes` are not the network's, and DataError, before anything is written, if
-    two pictures share a name or one would be replaced by a mask.
+    For a picture that is missing or cannot be decoded an Unreadable is yielded. Pictures turned by
+    an EXIF tag are turned upright, and so are their masks. A picture whose long side exceeds
+    `max_long_side` is segmented at that size and its mask enlarged. Raises ValueError if `classes`
+    are not the network's, and DataError, before anything is written, if two pictures share a name
+    or a mask would replace one.
     """
     names = ("background", *classes)
     if len(names) != model.num_labels:
@@ -108,9 +106,7 @@ def _label_map(
     """Return an RGB image's labels [H, W], found at `max_long_side` if it is larger."""
     height, width = image.shape[1:]
     scale = min(1.0, max_long_side / max(height, width))
-    small = resized(
-        image, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear"
-    )
+    small = resized(image, scaled_size(height, width, scale), "bilinear")
     found = torch.from_numpy(strongest_label(segment_image(model, small, config, device=device)))
     whole = functional.resize(found[None], [height, width], InterpolationMode.NEAREST_EXACT)
     return whole[0].numpy()

@@ -4,8 +4,12 @@ A refinement is a function `(image, cams, labels, background_score, config) -> l
 `crf_label` and `pamr_label`. Legend: P present classes, L' = P + 1 labels, H W image size.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+
+from wsss.data.classes import IGNORE_INDEX
 
 
 def pseudo_label(
@@ -25,14 +29,28 @@ def pseudo_label(
     )
 
 
+def confident_label(
+    label_at: Callable[[float], NDArray[np.uint8]], foreground_score: float, background_score: float
+) -> NDArray[np.uint8]:
+    """Return the label of each pixel that leaves little doubt, and 255 elsewhere (IRN): [H, W].
+
+    label_at: the label map at a background score. A pixel is foreground if it is at the higher
+    score, background if it is at the lower one. With plain CAMs s this is PSA's rule, too: its
+    backgrounds (1 - s)^4 and (1 - s)^32 are the scores .276 and .077.
+    """
+    sure, maybe = label_at(foreground_score), label_at(background_score)
+    doubtful = (sure == 0) & (maybe != 0)
+    return np.where(doubtful, np.uint8(IGNORE_INDEX), sure)
+
+
 def score_probs(
     cams: NDArray[np.float32], labels: tuple[int, ...], background_score: float
 ) -> NDArray[np.float32]:
     """Return (background score, CAMs) divided by their sum: [L', H, W], background first.
 
-    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The largest is the label that
-    `pseudo_label` gives, as the first of equals is background. Where all scores are 0, background
-    is certain. Raises ValueError if cams and labels differ in number.
+    cams: [P, H, W], 0 or more; labels: the P 0-based classes. The first of the largest is the label
+    that `pseudo_label` gives. Where all scores are 0, background gets 1. Raises ValueError if cams
+    and labels differ in number.
     """
     if cams.ndim != 3 or len(cams) != len(labels):
         raise ValueError(f"CAMs of {cams.shape} for {len(labels)} classes; give one CAM a class")

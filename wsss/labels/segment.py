@@ -13,23 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
-from wsss.data.image import as_array
-from wsss.data.loading import read_rgb
+from wsss.data.image import as_array, read_image
 from wsss.data.mask import write_label_png
-from wsss.data.transforms import resized
+from wsss.data.transforms import resized, scaled_size
 from wsss.data.voc import Sample
+from wsss.labels.refine.crf import dense_crf
 from wsss.method.views import normalise
-from wsss.networks.deeplab import DeepLab, upsample
+from wsss.networks.backbone import resized_map
+from wsss.networks.deeplab import DeepLab
 from wsss.networks.precision import forward_in
 from wsss.segmentation_config import CrfConfig, DeepLabConfig
 
 
 class ImageProbs(NamedTuple):
-    """The network's view of one image."""
+    """What the network predicts for one image."""
 
     sample: Sample
     probs: NDArray[np.float32]
-    """[L, H, W] at the image's size, sums to 1 over L."""
+    """[L, H, W], sums to 1 over L."""
 
 
 def segment_images(
@@ -41,7 +42,8 @@ def segment_images(
     """
     model.to(device).eval()
     for sample in samples:
-        yield ImageProbs(sample, segment_image(model, read_rgb(sample), config, device=device))
+        image = read_image(sample.image_path)
+        yield ImageProbs(sample, segment_image(model, image, config, device=device))
 
 
 def segment_image(
@@ -67,7 +69,7 @@ def multi_scale_probs(
     height, width = image.shape[1:]
     total = torch.zeros(model.num_labels, height, width, device=device)
     for scale in config.test_scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        size = scaled_size(height, width, scale)
         x = normalise(resized(image, size, "bilinear").to(device)[None].float())
         if config.test_flip:
             x = torch.cat([x, x.flip(3)])
@@ -75,7 +77,7 @@ def multi_scale_probs(
             logits = model(x.contiguous(memory_format=torch.channels_last))  # [1 or 2, L, h, w]
         for flipped, low in enumerate(logits):
             low = low.flip(2) if flipped else low  # noqa: PLW2901
-            total += upsample(low[None], (height, width))[0].softmax(0)
+            total += resized_map(low[None], (height, width))[0].softmax(0)
     return total / (len(config.test_scales) * (2 if config.test_flip else 1))
 
 
@@ -85,10 +87,6 @@ def crf_refined(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray
     Only background and labels that are the strongest somewhere take part, as the time grows with
     their number; the others get probability 0.
     """
-    from wsss.labels.refine.crf import (
-        dense_crf,  # the optional dependency behind it, only where used
-    )
-
     taking_part = np.union1d(probs.argmax(0), [0])
     chosen = probs[taking_part]
     refined = np.zeros_like(probs)

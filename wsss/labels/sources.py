@@ -1,7 +1,7 @@
 """What an image's result was made from: a digest of its picture and labels, kept in its file.
 
-A file of CAMs has it as the array `source`, a PNG as the text `source`. So a result is known again
-wherever it is copied to, and one that was made from another picture or other labels is not taken.
+A file of CAMs holds it as the array `source`, a PNG as the text `source`. So a result is recognised
+wherever it is copied to, and one made from another picture or other labels is not reused.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ KEY = "source"
 
 
 def sources_of(dataset: VocDataset, image_ids: Iterable[str]) -> dict[str, str]:
-    """Return a digest of each image: all bytes of its file, and the names of its classes.
+    """Return by id a digest, 16 hex digits, of an image's file and the names of its classes.
 
-    16 hex digits. Reads every file, whatever its size and time. Pixel masks count only where labels
-    come from them. Raises DataError for an image that is missing or without labels.
+    Reads every file. Masks count only where labels come from them. Raises DataError for an image
+    that is missing or has no labels.
     """
     found = {}
     for image_id in image_ids:
@@ -41,7 +41,7 @@ def digest_of(sources: Mapping[str, str]) -> str:
 
 
 def source_in(path: Path) -> str:
-    """Return what a file of CAMs or a label PNG says; "" if it says nothing or is broken."""
+    """Return the source that a file of CAMs or a label PNG holds; "" if none or it is broken."""
     try:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:

@@ -22,9 +22,9 @@ def normalise_cam(cams: Tensor, present: Tensor) -> Tensor:
 def activate_cam(cams: Tensor, present: Tensor, activation: str) -> Tensor:
     """Return CAMs as the L1 losses compare them (`transfer.cam_activation`); absent classes are 0.
 
-    relu_max: in [0, 1], as `normalise_cam`; min_max: in [0, 1], from its minimum behind the ReLU to
-    its maximum (SEAM); raw: unbounded; sigmoid: in (0, 1). Shapes as there.
-    Raises ValueError for an unknown activation.
+    cams: raw [B, K, h, w]; returns the same shape. relu_max: in [0, 1], as `normalise_cam`;
+    min_max: in [0, 1], scaled from the minimum after the ReLU to the maximum (SEAM); raw:
+    unbounded; sigmoid: in (0, 1). Raises ValueError for an unknown activation.
     """
     if activation == "relu_max":
         return normalise_cam(cams, present)
@@ -40,7 +40,7 @@ def activate_cam(cams: Tensor, present: Tensor, activation: str) -> Tensor:
 
 
 def belongs_to(cam: Tensor, present: Tensor, score: float, rule: str) -> Tensor:
-    """Tell which pixels belong to which class, against background score `score`.
+    """Return which pixels belong to which class, given the background score.
 
     cam: normalised [B, K, h, w]. Returns bool [B, K, h, w]. `argmax`: the class wins against the
     background score and all other classes (ties go to background, then to the lower class);
@@ -82,8 +82,8 @@ def background_map(cam: Tensor, present: Tensor, score: float, kind: str) -> Ten
     | peaks         | as one_minus_max                           | each at its highest place    |
     | background    | as one_minus_max                           | 0                            |
 
-    "Only the most recognisable activation is kept": per pixel, as SEAM does, or per class. Of equal
-    places the first counts. Raises ValueError for another kind.
+    "Only the most recognisable activation is kept": per pixel, as SEAM does, or per class; the
+    first of equals. Raises ValueError for an unknown kind.
     """
     cam = cam * present[:, :, None, None]
     strongest, index = cam.max(1, keepdim=True)  # [B, 1, h, w]

@@ -1,4 +1,4 @@
-"""What shows why a training goes wrong: empty maps, and how hard each loss pulls at the maps.
+"""Numbers that show why a training goes wrong: empty maps, and each loss's pull on the maps.
 
 Legend: V views, B batch, K foreground classes, h w feature size; present [B, K] holds 0 or 1.
 """
@@ -19,9 +19,9 @@ LARGE = 0.3
 def map_shares(cams: Tensor, present: Tensor) -> Tensor:
     """Return the share of dead maps and the share of area above LARGE, per view: [2, V].
 
-    cams: raw [V, B, K, h, w]. Of an image's present classes: the share without a positive value,
-    and the mean share of pixels whose normalised CAM is above LARGE; means over the images, each
-    in [0, 1]. No gradient.
+    cams: raw [V, B, K, h, w]. Over an image's present classes: the share of maps without a positive
+    value, and the mean share of pixels whose normalised CAM is above LARGE; then the mean over
+    images, in [0, 1]. No gradient.
     """
     with torch.no_grad():
         count = present.sum(1).clamp_min(1)  # [B]
@@ -35,10 +35,10 @@ def pull_products(
 ) -> Tensor:
     """Return the dot products of the losses' gradients on the CAMs, [6]; they add up over images.
 
-    cams: raw [V, B, K, h, w]; losses_of: the losses of such CAMs, image-level scores included;
+    cams: raw [V, B, K, h, w]; losses_of: returns the losses of CAMs, image-level scores included;
     weights: lambda_s and lambda_bs times `transfer_weight`. Of the gradients of L_cls, lambda_s L_s
-    and lambda_bs L_bs, in order: |cls|^2, |s|^2, |bs|^2, cls . s, cls . bs, s . bs; 0 where one has
-    no gradient. The graph behind `cams` is left alone.
+    and lambda_bs L_bs: |cls|^2, |s|^2, |bs|^2, cls . s, cls . bs, s . bs; 0 if one has no gradient.
+    The graph behind `cams` is not touched.
     """
     with torch.enable_grad():
         cams = cams.detach().requires_grad_()
@@ -65,10 +65,10 @@ def pull_products(
 
 
 def pulls(products: Sequence[float]) -> list[float]:
-    """Return how the losses pull at the CAMs, from `pull_products`: norms and cosines, [6].
+    """Return the norms and cosines of the losses' gradients, from their `pull_products`: [6].
 
-    |g_cls|, |g_s|, |g_bs|, then the cosines of (cls, s), (cls, bs) and (s, bs), 0 with a gradient
-    of 0.
+    |g_cls|, |g_s|, |g_bs|, then the cosines of (cls, s), (cls, bs) and (s, bs); 0 for a gradient of
+    0.
     """
     cls, similarity, background = (math.sqrt(square) for square in products[:3])
     lengths = (cls * similarity, cls * background, similarity * background)

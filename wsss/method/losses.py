@@ -1,8 +1,8 @@
 """The losses of the attention transfer training, Eq. 4 to 7.
 
 Legend: B batch, K foreground classes, V views, h w feature size; present [B, K] holds 0 or 1.
-Every loss is a mean over images of a value per image, so that equal shards of a batch average to
-the whole batch's loss and gradient.
+Every loss is a mean over images of a value per image, so equal shards of a batch average to the
+whole batch's loss and gradient.
 """
 
 from typing import NamedTuple
@@ -75,8 +75,8 @@ def transfer_weight(progress: float, transfer: TransferConfig) -> float:
 def compared_classes(cams: Tensor, present: Tensor, empty_maps: str) -> Tensor:
     """Return which classes L_s and L_bs compare: [B, K] of 0 and 1.
 
-    cams: raw [V, B, K, h, w]. Present ones; with empty_maps `skip` only those which have a positive
-    value in every view: an empty map gets no gradient, so that it can only spoil the others.
+    cams: raw [V, B, K, h, w]. Present ones; with empty_maps `skip` only those with a positive value
+    in every view: an empty map gets no gradient, so it can only spoil the others.
     """
     if empty_maps == "compare":
         return present
@@ -86,8 +86,8 @@ def compared_classes(cams: Tensor, present: Tensor, empty_maps: str) -> Tensor:
 def merged_cam(cams: Tensor, present: Tensor, transfer: TransferConfig) -> Tensor:
     """Return M^o of raw CAMs [A, B, K, h, w], A = 1 or 2: [B, K, h, w] (III-B).
 
-    Of two (enhanced and decreased, or the original and one view) by the four cases; one is M^o
-    itself.
+    Two CAMs (enhanced and decreased, or the original and one view) are merged by the four cases; a
+    single one is M^o itself.
     """
     activated = [activate_cam(cam, present, transfer.cam_activation) for cam in cams]
     if len(activated) == 1:
@@ -116,8 +116,8 @@ def similarity_loss(
 ) -> Tensor:
     """L_s: half the distances of the adjusted CAMs to M_o (Eq. 5), or to M^o (the prose of III-B).
 
-    All maps [B, K, h, w], activated. One view gives its single term |M_o - M_e| or |M_o - M_d| in
-    either reading; `transfer.single_view` says whether it is halved, too.
+    All maps [B, K, h, w], activated. With one view: its single term |M_o - M_e| or |M_o - M_d| in
+    either reading, halved unless `transfer.single_view` is full.
     """
     anchor = merged if transfer.similarity_pairs == "prose" and len(adjusted) > 1 else original
     terms = [

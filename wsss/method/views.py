@@ -19,7 +19,7 @@ def adjust(
     """Adjust contrast and brightness, g' = alpha * g + beta, in one of its readings (Eq. 2).
 
     pixels: float [..., 3, H, W] in 0..255. mean: broadcastable, the images' mean without padding;
-    by default that of all given pixels. Returns the shape of `pixels`.
+    None: that of all pixels. Returns the shape of `pixels`.
 
     | reading            | g'                                                              |
     |--------------------|-----------------------------------------------------------------|
@@ -75,13 +75,13 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def _standardise(pixels: Tensor) -> Tensor:
-    """In place, of pixels in 0..1."""
+    """As `normalise`, in place, for pixels in 0..1."""
     mean, std = (_per_channel(values, pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return pixels.sub_(mean).div_(std)
 
 
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return [3, 1, 1], made on the device: a copy from the host would make it wait for a GPU."""
+    """Return [3, 1, 1], made on the device: copying it there would make the host wait for a GPU."""
     return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
@@ -89,13 +89,13 @@ def network_inputs(pixels: Tensor, boxes: Tensor, views: ViewsConfig) -> Tensor:
     """Return the original and the adjusted views of a batch as network input.
 
     pixels: uint8 [B, 3, S, S]; boxes: int [B, 4]. Returns float [V, B, 3, S, S], V = 1 + number of
-    adjusted views, in the order original, enhanced, decreased. Padding is 0 behind the
-    normalisation (the ImageNet mean) in every view; with `views.padding: after`, Eq. 2 acts on it.
+    adjusted views, in the order original, enhanced, decreased. Padding is 0 after the normalisation
+    (the ImageNet mean) in every view; with `views.padding: after`, Eq. 2 is applied to it.
     """
     mask = content_mask(boxes, pixels.shape[-1])
     inside = mask > 0
     fill = 255 * _per_channel(IMAGENET_MEAN, pixels.device)
-    # In planes, all below is faster than in the crops' channels_last.
+    # Contiguous planes are faster below than the crops' channels-last format.
     planes = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     original = torch.where(inside, planes, fill)
     mean = None

@@ -6,22 +6,20 @@ Legend: B batch, C channels, H W image size, h w feature size, M pairs of near p
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig
-from wsss.networks.backbone import build_backbone
-from wsss.networks.conv_norm import batch_norms
+from wsss.networks.backbone import OnBackbone, build_backbone, resized_map
 from wsss.segmentation_config import RandomWalkConfig
 
 HEAD_CHANNELS, HEAD_GROUPS = 32, 4
 """Of the 1x1 convolution and the group norm on each stage (IRN)."""
 
 FEATURE_CHANNELS = 64
-"""Distances are means over channels, so that this costs time rather than changing their scale."""
+"""Distances are means over channels, so their scale does not depend on this."""
 
 INITIAL_GAIN = 2.0
 """Of the last layer (PSA): distances start near 1, where neither loss term is flat."""
@@ -29,12 +27,14 @@ INITIAL_GAIN = 2.0
 NUM_STAGES = 5
 
 
-class AffinityNet(nn.Module):
+class AffinityNet(OnBackbone):
     """Backbone -> 1x1 convolutions on the maps of stages 2 to 5 -> one feature map.
 
-    The maps are resized to `config.stride` and concatenated. Batch norms keep their statistics, and
-    with `config.frozen_backbone` the backbone keeps its initial weights altogether.
+    The maps are resized to `config.stride` and concatenated. Batch norms keep their statistics;
+    with `config.frozen_backbone` the whole backbone keeps its initial weights.
     """
+
+    frozen_norm = True
 
     def __init__(
         self, network: NetworkConfig, config: RandomWalkConfig, *, weights_file: Path | None = None
@@ -53,20 +53,7 @@ class AffinityNet(nn.Module):
         height, width = x.shape[-2:]
         size = (-(-height // self.stride), -(-width // self.stride))
         maps = [head(stage) for head, stage in zip(self.heads, self.backbone(x), strict=True)]
-        resized = [
-            F.interpolate(part, size=size, mode="bilinear", align_corners=False)
-            if part.shape[-2:] != size
-            else part
-            for part in maps
-        ]
-        return self.fuse(torch.cat(resized, 1)).float()
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
-        """Switch the training mode; the backbone's batch norms stay in evaluation mode."""
-        super().train(mode)
-        for norm in batch_norms(self.backbone):
-            norm.eval()
-        return self
+        return self.fuse(torch.cat([resized_map(part, size) for part in maps], 1)).float()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters of the backbone, and of all new layers (head)."""
@@ -113,24 +100,21 @@ def neighbour_pairs(
 ) -> Pairs:
     """Return the pairs of a map in the order of `pair_distances`: step by step, row by row.
 
-    device: of what they will index, as a GPU copies indices from the CPU each time (None).
+    device: of the maps that they will index; a GPU would copy indices from the CPU each time.
     """
     index = torch.arange(height * width, device=device).reshape(height, width)
-    ends = [_ends(index, step) for step in neighbour_offsets(radius, height, width)]
-    if not ends:
-        return Pairs(index.new_empty(0), index.new_empty(0))
-    first, second = zip(*ends, strict=True)
-    return Pairs(
-        torch.cat([part.flatten() for part in first]),
-        torch.cat([part.flatten() for part in second]),
-    )
+    first, second = [index.new_empty(0)], [index.new_empty(0)]
+    for step in neighbour_offsets(radius, height, width):
+        for parts, end in zip((first, second), _ends(index, step), strict=True):
+            parts.append(end.flatten())
+    return Pairs(torch.cat(first), torch.cat(second))
 
 
 def pair_distances(features: Tensor, radius: int) -> Tensor:
     """Return the mean absolute difference over channels of each pair: [B, C, h, w] -> [B, M].
 
-    The affinity of a pair is exp(-distance), in (0, 1] (PSA, Eq. 1). Memory is that of the result:
-    neither direction keeps a [B, C, M] difference.
+    The affinity of a pair is exp(-distance), in (0, 1] (PSA, Eq. 1). Memory grows with the result:
+    no difference [B, C, M] is kept, forward or backward.
     """
     distances: Tensor = _PairDistances.apply(features, radius)
     return distances

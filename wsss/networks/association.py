@@ -1,9 +1,9 @@
 """Each pixel's mean over similar pixels (Eq. 3), without large N x N matrices in memory.
 
 The cosine of two pixels is symmetric. On a large map only blocks on and above the diagonal are
-computed, each while it lies in the cache, and computed again in the backward pass rather than kept:
-fewer multiplications than the full matrix takes, and memory that grows with N rather than N^2. On a
-small map the matrix is smaller than the features, so all that can be done on it is done on it.
+computed, each used while it is in the cache, and computed again in the backward pass rather than
+kept: fewer multiplications than the full matrix takes, and memory that grows with N rather than
+N^2. On a small map the matrix is smaller than the features, so it is kept whole.
 
 Legend: B batch, N pixels, C channels, R pixels of a block.
 """
@@ -34,10 +34,10 @@ def associate(
 ) -> Tensor:
     """Weighted mean of pixels' values by the cosine of their features, for all pairs of pixels.
 
-    features: [B, N, C]; values: [B, N, C'], by default the features. Returns the shape of the
-    values, in fp32 or the wider type of the input. With no temperature the weights
-    are ReLU(cosine) over their row sum, else softmax(cosine / temperature). Under autocast,
-    products are taken in its type.
+    features: [B, N, C]; values: [B, N, C'], by default the features. Returns the values' shape, in
+    fp32 or the wider type of the input. Without a temperature the weights are ReLU(cosine) over
+    their row sum, else softmax(cosine / temperature). Under autocast, products are taken in its
+    type.
     """
     device, kind = features.device.type, features.dtype
     wide = torch.promote_types(kind, torch.float32)
@@ -54,7 +54,7 @@ def associate(
 
 
 def _by_matrix(features: Tensor, values: Tensor, temperature: float | None) -> Tensor:
-    """Weigh with the N x N matrix in memory; the lengths are the roots of its diagonal."""
+    """Return the mean by the whole N x N matrix; lengths are the square roots of its diagonal."""
     products: Tensor = _Products.apply(features)
     products = products.to(torch.promote_types(features.dtype, torch.float32))
     inverse = products.diagonal(dim1=1, dim2=2).clamp_min(SMALLEST_LENGTH**2).rsqrt()  # [B, N]

@@ -10,17 +10,25 @@
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 from wsss.config import NetworkConfig
-from wsss.networks.conv_norm import conv_norm_relu, fuse_conv_norm
+from wsss.networks.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
 from wsss.networks.weights_file import load_state_file
 from wsss.weights import IMAGENET_FILES, WeightsError, require_weights
+
+
+def resized_map(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps [B, C, h, w] at another size by bilinear interpolation, or as they are."""
+    if features.shape[-2:] == size:
+        return features
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
 class Backbone(nn.Module):
@@ -50,13 +58,13 @@ class Backbone(nn.Module):
         self.num_frozen = 0
 
     def freeze(self, num_stages: int) -> None:
-        """Keep the first `num_stages` stages at their initial weights; they cost no backward."""
+        """Keep the first `num_stages` stages at their initial weights, without a backward pass."""
         self.num_frozen = num_stages
         for stage in self.frozen_stages():
             stage.requires_grad_(requires_grad=False)
 
     def frozen_stages(self) -> list[nn.Module]:
-        """Return the stages which training leaves alone."""
+        """Return the stages that are not trained."""
         return list(self.stages[: self.num_frozen])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -69,6 +77,22 @@ class Backbone(nn.Module):
         return maps[1:]
 
 
+class OnBackbone(nn.Module):
+    """A network on a backbone, some of whose batch norms stay in evaluation mode."""
+
+    backbone: Backbone
+    frozen_norm: bool
+    """Whether all batch norms are frozen, not only those of the frozen stages."""
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """Switch the training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in [self] if self.frozen_norm else self.backbone.frozen_stages():
+            for norm in batch_norms(module):
+                norm.eval()
+        return self
+
+
 def build_backbone(
     network: NetworkConfig,
     weights_file: Path | None = None,
@@ -78,10 +102,9 @@ def build_backbone(
 ) -> Backbone:
     """Build the configured backbone with its initial weights, convolutions and norms fused.
 
-    first_block_dilation: of the convolutions that lose their stride, the dilation of the rest of
-    their stage, or half of it as torchvision has it.
-    `weights_file` must be the file whose SHA-256 `network.weights` names. Raises WeightsError if
-    it is missing, altered or made for another backbone.
+    first_block_dilation: as of `_dilate`. `weights_file` must be the file whose SHA-256
+    `network.weights` names. Raises WeightsError if it is missing, altered or made for another
+    backbone.
     """
     stages, channels = _BUILDERS[network.backbone](network, weights_file)
     for stage in stages:
@@ -112,15 +135,15 @@ def _load_initial(model: nn.Module, network: NetworkConfig, weights_file: Path |
 def _published_state(network: NetworkConfig) -> dict[str, Any]:
     """Return the ImageNet weights of a name, downloaded unless torch's cache has them.
 
-    The file's own name ends in the start of its SHA-256, which is checked after the download.
+    The file's name ends in the first digits of its SHA-256, checked after the download.
     """
     file_name = IMAGENET_FILES[network.backbone, network.weights]
     version = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}[network.weights]
     published = models.get_model_weights(network.backbone)[version]
     if not published.url.endswith(f"/{file_name}"):
         raise WeightsError(
-            f"{network.weights} of {network.backbone} is {file_name}, but this torchvision brings "
-            f"{published.url}; give that file with --weights FILE"
+            f"{network.weights} of {network.backbone} is {file_name}, but this torchvision has "
+            f"{published.url}; give {file_name} with --weights FILE"
         )
     try:
         state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
@@ -169,11 +192,11 @@ def _block(in_channels: int, channels: int, *, stride: int) -> BasicBlock:
 
 
 def _dilate(stage: nn.Module, dilation: int, first_block: Literal["full", "half"]) -> None:
-    """Trade a stage's stride for `dilation` (1, 2, 4) in the convolutions behind it, in place.
+    """Replace a stage's stride by `dilation` (1, 2, 4) in its convolutions, in place.
 
-    first_block `half`: the convolution that loses its stride keeps the dilation of the stage
-    before, half as much, as torchvision's replace_stride_with_dilation does; it then sees what it
-    saw when its weights were learned. `full`: it is dilated like the others (DeepLabv2).
+    first_block `half`: the convolution that loses its stride gets the dilation of the stage before,
+    half as much, as in torchvision's replace_stride_with_dilation: it sees the same pixels as when
+    its weights were learned. `full`: it is dilated like the others (DeepLabv2).
     """
     for conv in stage.modules():
         if isinstance(conv, nn.Conv2d):

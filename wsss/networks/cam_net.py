@@ -6,32 +6,31 @@ Legend: B batch, K foreground classes, C channels, H W image size, h w = H/16, W
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from wsss.config import NetworkConfig
-from wsss.networks.backbone import Backbone, build_backbone
+from wsss.networks.backbone import Backbone, OnBackbone, build_backbone, resized_map
 from wsss.networks.conv_norm import batch_norms
 from wsss.networks.focused_unfocused import FocusedUnfocused
 from wsss.networks.pixel_correlation import PixelCorrelation, Refinement
 
 
 class CamOutput(NamedTuple):
-    """What the network says of a batch."""
+    """The network's output for a batch."""
 
     logits: Tensor
     """[B, K], the mean of each class's map: image-level scores before the sigmoid."""
     cams: Tensor
     """[B, K, h, w], class weights x features (Eq. 1), before any ReLU; refined by SEAM's module."""
     refinement: Refinement | None
-    """What L_pc compares, in training with that loss."""
+    """What L_pc compares; None unless training with that loss."""
 
 
-class CamNet(nn.Module):
+class CamNet(OnBackbone):
     """Backbone -> one map -> focused and unfocused parts -> 1x1 classifier -> global mean."""
 
     def __init__(
@@ -44,7 +43,7 @@ class CamNet(nn.Module):
         channels = self.backbone.channels[-1] if self.neck is None else network.fpn_channels
         self.parts = FocusedUnfocused(channels, network)
         self.classifier = nn.Conv2d(self.parts.out_channels, num_classes, 1, bias=False)
-        # Last, so that the layers before it start from the numbers that they have without it.
+        # Last, so that the other layers draw the same initial weights with and without it.
         self.correlation = (
             None
             if network.pixel_correlation == "off"
@@ -63,17 +62,8 @@ class CamNet(nn.Module):
             cams, refinement = self.correlation(features, cams)
         return CamOutput(cams.mean((2, 3)), cams, refinement)
 
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
-        """Switch the training mode; frozen batch norms and stages stay in evaluation mode."""
-        super().train(mode)
-        frozen = [self] if self.frozen_norm else self.backbone.frozen_stages()
-        for module in frozen:
-            for norm in batch_norms(module):
-                norm.eval()
-        return self
-
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters by where they are, as `build_sgd` names the places."""
+        """Return the trainable parameters in the groups of `build_sgd`."""
         return {
             "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
             "pyramid": list(self.neck.parameters()) if self.neck else [],
@@ -88,7 +78,7 @@ class CamNet(nn.Module):
     def calibrating(self) -> Iterator[None]:
         """Within this context, a forward sets the statistics of new batch norms to its batch's.
 
-        Frozen statistics need a value: pretrained layers bring theirs, new layers get those of the
+        Frozen statistics need a value: pretrained layers have theirs; new layers get those of the
         images shown here, once, before training.
         """
         for norm in self.new_norms:
@@ -122,10 +112,4 @@ class FusedPyramid(nn.Module):
         levels = list(maps)[-self.num_levels :]
         pyramid = self.fpn({str(index): level for index, level in enumerate(levels)})
         size = levels[0].shape[-2:]
-        resized = [
-            F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            if level.shape[-2:] != size
-            else level
-            for level in pyramid.values()
-        ]
-        return torch.stack(resized).mean(0)
+        return torch.stack([resized_map(level, size) for level in pyramid.values()]).mean(0)

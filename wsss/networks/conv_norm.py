@@ -15,8 +15,8 @@ class ConvNorm(nn.Module):
     """A convolution and the batch norm behind it.
 
     With frozen statistics the norm is an affine map per channel, so it is applied to the kernel
-    (a few thousand weights) rather than to the activations (millions): the same numbers and the
-    same gradients, about 1.4 x faster for a MobileNetV2 on a CPU.
+    (thousands of weights) rather than to the activations (millions): the same result and gradients,
+    about 1.4 x as fast for a MobileNetV2 on a CPU.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
@@ -39,7 +39,7 @@ class ConvNorm(nn.Module):
 
 
 def fuse_conv_norm(module: nn.Module) -> None:
-    """Replace, in place, each Conv2d directly followed by a BatchNorm2d with a ConvNorm.
+    """Replace each Conv2d directly followed by a BatchNorm2d with a ConvNorm, in place.
 
     Children must be registered in the order in which they run, as torchvision's blocks are.
     """

@@ -1,27 +1,26 @@
 """DeepLabv2 with large field of view: the second half's network (IV-B).
 
 Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution,
-and Fully Connected CRFs", TPAMI 2018, in the form that public weakly supervised code trains: the
-classifier of each rate is one 3x3 convolution on the backbone's last map, and the scores are added.
-The three input scales which the authors fuse while training are left out.
+and Fully Connected CRFs", TPAMI 2018, as public weakly supervised code trains it: the classifier of
+each rate is one 3x3 convolution on the backbone's last map, and the scores are added. The three
+input scales that the authors fuse in training are left out.
 
 Legend: B batch, L labels (background and K classes), C channels, H W image size, h w feature size.
 """
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig
-from wsss.networks.backbone import build_backbone
+from wsss.networks.backbone import OnBackbone, build_backbone
 from wsss.networks.conv_norm import batch_norms
 from wsss.segmentation_config import DeepLabConfig
 
 HEAD_DEVIATION = 0.01
-"""Of the normal distribution that new classifiers start from (DeepLabv2)."""
+"""Standard deviation of new classifiers' initial weights (DeepLabv2)."""
 
 
 class ParameterGroups(NamedTuple):
@@ -33,7 +32,7 @@ class ParameterGroups(NamedTuple):
     head_biases: list[nn.Parameter]
 
 
-class DeepLab(nn.Module):
+class DeepLab(OnBackbone):
     """Dilated backbone -> sum of 3x3 atrous classifiers, one a rate.
 
     With batch_norm `frozen`, statistics, scale and shift of every batch norm stay as they are.
@@ -72,15 +71,6 @@ class DeepLab(nn.Module):
         logits: Tensor = sum(classifier(features) for classifier in self.classifiers)
         return logits.float()
 
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
-        """Switch the training mode; frozen batch norms and stages stay in evaluation mode."""
-        super().train(mode)
-        frozen = [self] if self.frozen_norm else self.backbone.frozen_stages()
-        for module in frozen:
-            for norm in batch_norms(module):
-                norm.eval()
-        return self
-
     def parameter_groups(self) -> ParameterGroups:
         """Return the trainable parameters of the backbone, and those of the classifiers."""
         head = list(self.classifiers.named_parameters())
@@ -97,16 +87,6 @@ def _atrous_classifier(channels: int, num_labels: int, rate: int) -> nn.Conv2d:
     assert classifier.bias is not None
     nn.init.zeros_(classifier.bias)
     return classifier
-
-
-def feature_size(size: int, output_stride: int) -> int:
-    """Return the side of the feature map of an image of this side: 321 -> 41 at stride 8."""
-    return -(-size // output_stride)
-
-
-def upsample(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """[B, L, h, w] -> [B, L, H, W] by bilinear interpolation."""
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def build_deeplab(

@@ -1,4 +1,4 @@
-"""The focused-unfocused module of III-C, built of the parts that are switched on (Figure 4).
+"""The focused-unfocused module of III-C, built from the parts that are switched on (Figure 4).
 
 Focused: channel and spatial attention. Unfocused: multi-scale atrous convolution and context
 association (Eq. 3).
@@ -110,9 +110,9 @@ class ContextAssociation(nn.Module):
         self.of_input = network.association_values == "input"
 
     def forward(self, x: Tensor, module_input: Tensor) -> Tensor:
-        """Features [B, C', h, w] and the module's input [B, C, h, w] -> a map like what is mixed.
+        """Return the mixed map, of the shape of what is mixed (plus it, with a residual).
 
-        A residual adds what is mixed, too.
+        x: features [B, C', h, w]; module_input: [B, C, h, w].
         """
         mixing = module_input if self.of_input else x
         features = x.flatten(2).transpose(1, 2)  # [B, N, C']
@@ -125,10 +125,9 @@ class ContextAssociation(nn.Module):
 class FocusedUnfocused(nn.Module):
     """Channel and spatial attention (F), then atrous stack and context association (U).
 
-    `network.module_placement`: series: U(F(x)); parallel: F(x) and U(x), side by side; remaining:
-    F(x) and U(x - F(x)), of which x - F(x) = (1 - A) x is what the attention A leaves. A part that
-    is switched off is not built; a side without any part is the identity in series, and absent
-    beside the other.
+    `network.module_placement`: series: U(F(x)); parallel: F(x) and U(x), concatenated; remaining:
+    F(x) and U(x - F(x)), where x - F(x) = (1 - A) x is what the attention A leaves. A part that is
+    switched off is not built; if F or U has no part, only the other is applied.
     """
 
     def __init__(self, channels: int, network: NetworkConfig) -> None:

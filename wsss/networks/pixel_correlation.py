@@ -28,9 +28,9 @@ class Refinement(NamedTuple):
 class PixelCorrelation(nn.Module):
     """y_i = sum_j ReLU(cos(theta(x_i), theta(x_j))) cam_j, over the sum of these weights.
 
-    theta is a 1x1 convolution without bias. As in SEAM it learns from detached features, so that
-    the affinity does not shape the backbone. For the loss alone there is no theta, since nothing
-    would train it: the features are compared as they are.
+    theta is a 1x1 convolution without bias. As in SEAM it learns from detached features, so the
+    affinity does not train the backbone. With the loss alone there is no theta, as nothing would
+    train it: the features are compared as they are.
     """
 
     def __init__(self, channels: int, network: NetworkConfig) -> None:
@@ -43,7 +43,7 @@ class PixelCorrelation(nn.Module):
     def forward(self, features: Tensor, cams: Tensor) -> tuple[Tensor, Refinement | None]:
         """Return the network's CAMs, and in training what the loss compares.
 
-        features: [B, C, h, w]; cams: raw [B, K, h, w] in fp32, as they are returned.
+        features: [B, C, h, w]; cams, given and returned: raw [B, K, h, w] in fp32.
         """
         if self.theta is None:
             if not self.training:

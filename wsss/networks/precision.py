@@ -1,14 +1,14 @@
-"""In which numbers a network computes: fp32, tf32 or bf16.
+"""The precision in which a network computes: fp32, tf32 or bf16.
 
 | name | what it is                                                                            |
 |------|---------------------------------------------------------------------------------------|
 | fp32 | float32 throughout, 24 bits of mantissa                                               |
-| tf32 | float32 tensors, whose products a GPU from Ampere on takes with 11 bits; on older     |
+| tf32 | float32 tensors, whose products a GPU from Ampere on computes with 11 bits; on older  |
 |      | cards and on CPUs the same as fp32                                                    |
 | bf16 | torch's autocast: convolutions and matrix products in bfloat16 (8 bits), losses and   |
-|      | weights in float32; what is left in float32 as in tf32                                |
+|      | weights in float32; float32 products as in tf32                                       |
 
-docs/gpu.md says which one to take.
+docs/gpu.md says which one to choose.
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 @contextmanager
 def forward_in(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Within this context a network that only infers computes as the precision says."""
+    """Within this context, inference computes in the given precision."""
     with products(precision), autocast(device, precision):
         yield
 
 
 @contextmanager
 def products(precision: Precision) -> Iterator[None]:
-    """Within this context a GPU takes float32 products as the precision says; also backwards."""
-    # The older of torch's two ways to say so: its compiler still reads this one, and torch refuses
-    # to read it where the other was used.
+    """Within this context, a GPU computes float32 products accordingly, also in a backward pass."""
+    # The older of torch's two interfaces: its compiler still reads this one, and torch refuses to
+    # read it once the other was used.
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:

@@ -1,8 +1,8 @@
 """Weights files: which tensors of a checkpoint, however wrapped, are those of a backbone.
 
-A file may hold a state dict, or one inside others (`state_dict`, `model`, ...), in which the
-network may stand behind a prefix (`module.`, `backbone.encoder.`, ...), beside a classifier. No
-code of a file is ever run.
+A file may hold a state dict, or one inside others (`state_dict`, `model`, ...). The network's keys
+may have a prefix (`module.`, `backbone.encoder.`, ...), and a classifier may be beside it. No code
+from a file is ever run.
 """
 
 import re
@@ -19,17 +19,17 @@ from wsss.weights import WeightsError
 
 CLASSIFIERS = ("classifier.", "fc.")
 MAX_WRAPPERS = 4
-"""Dictionaries that a state dict may lie in."""
+"""Dictionaries around a state dict that are searched."""
 NUM_NAMED = 3
 """How many of a file's keys a message names."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Where in a file a network may be: in which dictionary, behind which prefix."""
+    """Where in a file a network may be: in which dictionary, under which prefix."""
 
     place: str
-    """As a person would write it, `state_dict / module.`; "" for the bare state dict."""
+    """For messages, such as `state_dict / module.`; "" for the bare state dict."""
     state: Mapping[str, Tensor]
     """Without the prefix."""
 
@@ -67,19 +67,19 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
         places = ", ".join(repr(c.place or "the outermost") for c in fitting)
         raise WeightsError(
             f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
-            "state dict of the one that is meant in a file of its own"
+            "state dict of the one you mean in a file of its own"
         )
     (chosen,) = fitting
     if unusable := chosen.unusable(wanted):
         raise WeightsError(
             f"{path}: {len(unusable)} of {len(wanted)} tensors, first {unusable[0]}, are not "
-            "finite numbers with decimals; give unquantised weights that have not diverged"
+            "finite floating-point numbers; give unquantised weights that have not diverged"
         )
     model.load_state_dict({key: chosen.state[key] for key in wanted}, strict=False)
 
 
 def _features(model: nn.Module) -> dict[str, Tensor]:
-    """Return what a file has to hold: all but classifier and counters."""
+    """Return the tensors that a file must hold: all but classifier and counters."""
     return {
         key: tensor
         for key, tensor in model.state_dict().items()
@@ -88,7 +88,7 @@ def _features(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[Any, Any]:
-    """Return what a file holds, read without running code of it. Raises WeightsError."""
+    """Return a file's content without running code from it. Raises WeightsError."""
     _refuse_other_files(path)
     try:
         if _is_safetensors(path):
@@ -107,7 +107,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raise WeightsError for what a failed download leaves in place of weights."""
+    """Raise WeightsError for what a failed download leaves behind."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -124,7 +124,7 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file starts as safetensors do: the length of a JSON object, and the object."""
+    """Whether a file starts like safetensors: the length of a JSON object, and the object."""
     with path.open("rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
@@ -144,7 +144,7 @@ def _reason(error: Exception) -> str:
 
 
 def _candidates(found: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """Yield each dictionary of tensors behind each prefix that puts a wanted key where it is."""
+    """Yield each dictionary of tensors, under each prefix that gives it a wanted key."""
     anchors = tuple(wanted)
     for place, state in _dictionaries(found, (), MAX_WRAPPERS):
         prefixes = {
@@ -169,7 +169,7 @@ def _ends(key: str, anchor: str) -> bool:
 def _dictionaries(
     found: Mapping[Any, Any], place: tuple[str, ...], depth: int
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Yield the tensors of a dictionary and of those in it, each with the way there."""
+    """Yield the tensors of a dictionary and of those inside it, each with its path."""
     if tensors := {str(k): v for k, v in found.items() if _is_plain(v)}:
         yield place, tensors
     for key, inner in found.items() if depth else ():
@@ -178,7 +178,7 @@ def _dictionaries(
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a tensor with numbers in this process's memory, one after the other."""
+    """Whether a value is a dense tensor with data on the CPU."""
     return (
         isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     )
@@ -187,9 +187,9 @@ def _is_plain(value: Any) -> bool:
 def _difference(
     candidates: list[_Candidate], wanted: Mapping[str, Tensor], found: Mapping[Any, Any]
 ) -> str:
-    """Return what keeps a file from fitting, and what it holds instead."""
+    """Say why a file does not fit, and what it holds."""
     held = [
-        f"{' / '.join([*place, key])}"
+        " / ".join([*place, key])
         for place, tensors in _dictionaries(found, (), MAX_WRAPPERS)
         for key in tensors
     ]
@@ -197,7 +197,7 @@ def _difference(
     holds = (
         f"the file holds {len(held)} tensors: {printable(keys)[:MAX_QUOTED]}"
         if held
-        else ("the file holds no tensor")
+        else "the file holds no tensor"
     )
     remedy = "choose the backbone they belong to, or give another file"
     best = min(

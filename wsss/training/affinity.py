@@ -1,6 +1,6 @@
 """Training of the affinity network, as a generator of one record per epoch.
 
-One process on one device: only the heads are trained as a rule, in minutes. Legend: B batch, S crop
+One process on one device: usually only the heads are trained, in minutes. Legend: B batch, S crop
 size, h w feature size, M pairs of near pixels.
 """
 
@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
-from wsss.data.loading import CROP_STREAM, CropBatch, read_rgb
-from wsss.data.transforms import cut_crop, cut_labels, plan_crop
-from wsss.data.voc import DataError, Sample
+from wsss.data.loading import CropBatch, Crops
+from wsss.data.transforms import CropPlan, cut_labels, plan_crop
+from wsss.data.voc import Sample
 from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
@@ -29,12 +28,15 @@ from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.process import Process
 
 LabelMaps = Callable[[Sample], NDArray[np.uint8]]
-"""Gives an image's confident labels [H, W]: 0 background, 1..K, 255 unsure. Asked once an epoch."""
+"""Returns an image's confident labels [H, W]: 0 background, 1..K, 255 unsure.
+
+Called once an epoch, perhaps in a loading process: so it must be picklable.
+"""
 
 
 @dataclass(frozen=True)
 class AffinityRecord:
-    """What one epoch came to, averaged over its iterations."""
+    """The numbers of one epoch, averaged over its iterations."""
 
     epoch: int
     """1-based, out of config.epochs."""
@@ -45,7 +47,7 @@ class AffinityRecord:
     loss_negative: float
     """Mean -log(1 - affinity) of pairs across a border."""
     negative_share: float
-    """Pairs across a border, out of those that teach anything; 0: the labels hold no border."""
+    """Pairs across a border, out of all pairs of sure pixels; 0: the labels hold no border."""
     lr: float
     """Of the new layers, at the last iteration."""
     seconds: float
@@ -56,7 +58,7 @@ def build_affinity_net(
 ) -> AffinityNet:
     """Build the network from `rng_seed`. Raises WeightsError for initial weights that do not fit.
 
-    Of `network`, the backbone, its weights and the frozen stages count.
+    Only the backbone, its weights and the frozen stages of `network` are used.
     """
     torch.manual_seed(config.rng_seed)
     model = AffinityNet(network, config, weights_file=weights_file)
@@ -75,8 +77,7 @@ def train_affinity(
 ) -> Iterator[AffinityRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    Raises DataError for too few images or a label map of another size than its image, and what
-    `Training.run` raises.
+    Raises DataError for too few images, and what `label_maps` and `Training.run` raise.
     """
     training = affinity_training(
         model,
@@ -87,7 +88,7 @@ def train_affinity(
         checkpoints=checkpoints,
         execution=execution,
     )
-    for found in training.run():
+    for found in training.epochs():
         loss, foreground, background, negative, share, _ = found.means()
         yield AffinityRecord(
             epoch=found.epoch,
@@ -137,7 +138,7 @@ def affinity_step(
     device: torch.device,
     execution: Execution | None = None,
 ) -> Step:
-    """Return the step of an affinity training, of AffinityObjective's terms; move `model` to it."""
+    """Move `model` to the device; return its step, with the terms of AffinityObjective."""
     model.to(device).train()
     return Step(
         model,
@@ -185,38 +186,25 @@ class AffinityObjective:
         return pair_kinds(labels_at(labels, (height, width)), pairs)
 
 
-class AffinityCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Crops with their label maps, indexed by (epoch, image index), as CropDataset's are."""
+class AffinityCrops(Crops):
+    """Training crops whose targets are confident labels, uint8 [S, S]."""
 
     def __init__(
         self, samples: list[Sample], label_maps: LabelMaps, train: TrainConfig, *, rng_seed: int
     ) -> None:
-        self.samples, self.label_maps, self.train = samples, label_maps, train
-        self.rng_seed = rng_seed
+        super().__init__(samples, train.crop_size, rng_seed)
+        self.label_maps, self.train = label_maps, train
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def _plan(self, width: int, height: int, rng: np.random.Generator) -> CropPlan:
+        return plan_crop(width, height, self.train, rng)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pixels uint8 [3, S, S], the content's box [4] and labels uint8 [S, S]."""
-        epoch, index = key
-        sample = self.samples[index]
-        image, labels = read_rgb(sample), self.label_maps(sample)
-        height, width = image.shape[1:]
-        if labels.shape != (height, width):
-            raise DataError(
-                f"{sample.image_id}: label map of {labels.shape}, image of "
-                f"{(height, width)}; make the labels anew from this image"
-            )
-        rng = np.random.default_rng([self.rng_seed, CROP_STREAM, epoch, index])
-        plan = plan_crop(width, height, self.train, rng)
-        pixels = cut_crop(image, plan, self.train.crop_size)
-        cut = cut_labels(torch.from_numpy(labels), plan, self.train.crop_size)
-        return pixels, torch.tensor(plan.box), cut
+    def _target(self, index: int, size: tuple[int, int], plan: CropPlan) -> Tensor:
+        labels = torch.from_numpy(self.label_maps(self.samples[index]))
+        return cut_labels(labels, plan, self.crop_size)
 
 
 def sgd_settings(config: RandomWalkConfig) -> TrainConfig:
-    """Return the affinity settings as those of the CAM loop, whose crops and SGD are used."""
+    """Return the affinity settings as a TrainConfig, since crops and SGD are those of the CAMs."""
     return TrainConfig(
         epochs=config.epochs,
         batch_size=config.batch_size,

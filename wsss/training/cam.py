@@ -29,7 +29,7 @@ from wsss.training.learning import (
     configured_prior,
     prior_gap,
 )
-from wsss.training.loop import Forward, Moment, Step, Training, loader_for
+from wsss.training.loop import Forward, Moment, Reading, Step, Training, loader_for
 from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.process import Process
 
@@ -40,7 +40,7 @@ NUM_CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to, averaged over its iterations and ranks."""
+    """The numbers of one epoch, averaged over its iterations and ranks."""
 
     epoch: int
     """1-based, out of config.train.epochs."""
@@ -57,7 +57,7 @@ class EpochRecord:
     prior_gap: float
     """1 - L_cls / entropy of the label frequencies; 0 or less: nothing learnt beyond the prior."""
     collapsed: float
-    """1.0 while prior_gap is below COLLAPSE_MARGIN: a warning, expected only of early epochs."""
+    """1.0 if prior_gap is below COLLAPSE_MARGIN, else 0.0; normal in the first epochs only."""
     images_per_second: float
     seconds: float
     step_losses: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class EpochRecord:
     """`loss_<name>` of each loss of `own_terms`."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a training keeps of it, each `loss_<name>` beside the paper's losses."""
+        """Return the record as it is stored, each `loss_<name>` beside the paper's losses."""
         values = asdict(self)
         return values | values.pop("own")
 
@@ -93,8 +93,7 @@ def build_cam_net(
 ) -> CamNet:
     """Build the network from `rng_seed`, new batch norms calibrated on training crops.
 
-    All ranks build the same network, as crops depend on nothing but seed, epoch and image.
-    Raises WeightsError for initial weights that do not fit.
+    All ranks build the same network. Raises WeightsError for initial weights that do not fit.
     """
     torch.manual_seed(config.rng_seed)
     model = CamNet(config.network, num_classes, weights_file=weights_file)
@@ -122,9 +121,9 @@ def train_cam(
 ) -> Iterator[EpochRecord | PriorWarning]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    A PriorWarning comes in between, as soon as `limits` sees one. Every rank of a distributed run
-    calls this with its own Process and an equal model. Raises NotLearningError as `limits` says,
-    and what `Training.run` raises.
+    A PriorWarning is yielded within an epoch, once L_cls fails one of the `limits`. Every rank of a
+    distributed run calls this with its own Process and an equal model. Raises NotLearningError
+    according to `limits`, and what `Training.run` raises.
     """
     training = cam_training(
         model,
@@ -137,13 +136,14 @@ def train_cam(
     )
     prior = configured_prior(config, samples, num_classes)
     watch = PriorWatch(limits or PriorLimits(), prior)
-    for found in training.run(lambda step: watch.look(float(step.values[1]), step.iteration)):
-        if isinstance(found, PriorWarning):
-            yield found
+    for found in training.run():
+        if isinstance(found, Reading):
+            if warning := watch.look(float(found.values[1]), found.iteration):
+                yield warning
             continue
         means = dict(zip((*training.step.objective.names, "norm"), found.means(), strict=True))
         views, adjusted = ("original", *config.views.names), bool(config.views.names)
-        # Of one iteration: 0 in all others.
+        # Taken in the epoch's first iteration, 0 in all others: the sum undoes the mean.
         products = [len(found.steps) * means[name] for name in PRODUCTS if adjusted]
         gap = prior_gap(means["L_cls"], prior)
         yield EpochRecord(
@@ -202,7 +202,7 @@ def cam_step(
     process: Process | None = None,
     execution: Execution | None = None,
 ) -> Step:
-    """Return the step of a CAM training, whose terms CamObjective names; move `model` to it."""
+    """Move `model` to the process's device; return its step, with the terms of CamObjective."""
     process = process or Process()
     model.to(process.device).train()
     return Step(
@@ -217,10 +217,9 @@ def cam_step(
 
 
 def own_terms(config: RunConfig) -> dict[str, float]:
-    """Return the losses in use that are not the paper's, by name, with their weights.
+    """Return the losses in use that are not the paper's: name -> weight.
 
-    A loss that is added goes last, and in only where it is on: so half-trained networks of before
-    go on.
+    Add a new one last, and only where it is on: then half-trained networks can still be resumed.
     """
     terms = {}
     if config.network.pixel_correlation in ("loss", "both"):
@@ -229,10 +228,10 @@ def own_terms(config: RunConfig) -> dict[str, float]:
 
 
 class CamObjective:
-    """The losses as means over a batch's images, and what diagnostics.py looks at.
+    """The losses as means over a batch's images, and the numbers of method/diagnostics.py.
 
-    The paper's (Eq. 4 to 7) have a term each, 0 where it is not in use; those of `own_terms` are
-    the last.
+    Each of the paper's losses (Eq. 4 to 7) has a term, 0 where it is not in use; those of
+    `own_terms` come last.
     """
 
     def __init__(self, config: RunConfig, *, frozen_norm: bool, world_size: int = 1) -> None:
@@ -268,8 +267,9 @@ class CamObjective:
         if config.views.names:
             found.append(zero.expand(len(PRODUCTS)))
             if moment.starts_epoch:
-                # The whole batch's gradient on these CAMs is share / world_size times this one:
-                # squared, summed over parts and ranks, of which the step takes the mean.
+                # Computed on this part's own mean loss. In the global batch's, these gradients are
+                # share / world_size times as large, and their products that squared. The step sums
+                # over parts and averages over ranks.
                 products = self._pull_products(cams, part.targets, moment)
                 found[-1] = products * (share / self.world_size)
         found += [own[name][None] for name in self.own]
@@ -278,7 +278,7 @@ class CamObjective:
     def _own_losses(
         self, cams: Tensor, refinement: Refinement | None, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Return the losses of `own_terms` by name, scalars. cams: raw [V, B, K, h, w]."""
+        """Return the losses of `own_terms`: name -> scalar. cams: raw [V, B, K, h, w]."""
         losses = {}
         if refinement is not None:
             losses["pc"] = correlation_loss(refinement, targets.repeat(len(cams), 1))
@@ -308,7 +308,7 @@ class CamObjective:
 
 
 class AllViews(nn.Module):
-    """Forwards all views: together when batch norm is frozen, one after the other when it is not.
+    """Forwards all views: together if batch norm is frozen, else one after the other.
 
     A module of its own, so that DDP sees one forward per step.
     """
@@ -318,7 +318,7 @@ class AllViews(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> CamOutput:
-        """[V, B, 3, H, W] -> logits [V, B, K], CAMs [V, B, K, h, w], a refinement [VB, K, h, w]."""
+        """[V, B, 3, H, W] -> logits [V, B, K], CAMs [V, B, K, h, w], refinement [VB, K, h, w]."""
         num_views, batch = inputs.shape[:2]
         groups = [inputs.flatten(0, 1)] if self.model.frozen_norm else list(inputs)
         parts = [self.model(x.contiguous(memory_format=torch.channels_last)) for x in groups]

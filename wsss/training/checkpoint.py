@@ -1,4 +1,4 @@
-"""Checkpoints which are whole or absent: model, optimiser, position and random state."""
+"""Checkpoints, written atomically: model, optimiser, position and random state."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from wsss.files import whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
 KEEP = 2
-"""Checkpoints kept: should the newest turn out to be broken, the one before it is used."""
+"""Checkpoints kept: if the newest is broken, the one before it is used."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +30,20 @@ class Position(NamedTuple):
     iteration: int
     """Finished iterations."""
     rows: tuple[tuple[float, ...], ...] = ()
-    """What the iterations of an unfinished epoch came to; () between epochs."""
+    """The numbers of each iteration of an unfinished epoch; () between epochs."""
     seconds: float = 0.0
     """Spent on the unfinished epoch."""
 
 
 class OtherNetworkError(ForeseenError, RuntimeError):
-    """A whole checkpoint of another training, or of a network with other parts or sizes."""
+    """An intact checkpoint of another training, or of a network with other parts or sizes."""
 
 
 class CheckpointFolder:
     """Checkpoints in one folder, newest last, named as checkpoint_names.py says.
 
-    owner: the training that they are of, which each says itself; "": any.
-    after_save: called with each checkpoint that is whole on disk, as to copy it elsewhere.
+    owner: the training's id, written into each checkpoint and required of it; "": any.
+    after_save: called with each checkpoint once it is on disk, for example to copy it elsewhere.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CheckpointFolder:
         return sorted(self.folder.glob("epoch_*.pt"))
 
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Write a checkpoint by atomic rename, then delete all but the last two.
+        """Write a checkpoint by atomic rename, then delete all but the last KEEP.
 
         Raises OSError if the disk is full.
         """
@@ -88,8 +88,8 @@ class CheckpointFolder:
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Position:
         """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
 
-        A broken file is reported and renamed to `*.broken`; the one before it is used instead.
-        Raises OtherNetworkError for one that is whole and of another training.
+        A broken file is logged and renamed to `*.broken`; the one before it is used instead.
+        Raises OtherNetworkError for an intact checkpoint of another training.
         """
         model_before = copy.deepcopy(model.state_dict())
         optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
@@ -98,7 +98,7 @@ class CheckpointFolder:
                 _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 position = Position(*state["position"])
-                self._require_own(path, state.get("owner", ""))
+                _require_owner(path, state.get("owner", ""), self.owner)
                 _require_fitting(path, state["model"], model_before)
                 model.load_state_dict(state["model"])
                 if optimizer is not None:
@@ -112,7 +112,7 @@ class CheckpointFolder:
                     path,
                     (str(error).splitlines() or [type(error).__name__])[0],
                 )
-                model.load_state_dict(model_before)  # a file that fits in part leaves no trace
+                model.load_state_dict(model_before)  # part of the file may have been loaded
                 if optimizer is not None:
                     optimizer.load_state_dict(optimizer_before)
                 with suppress(FileNotFoundError):  # another rank was faster
@@ -121,13 +121,14 @@ class CheckpointFolder:
             return position
         return Position(0, 0)
 
-    def _require_own(self, path: Path, owner: str) -> None:
-        """Raise OtherNetworkError for a checkpoint that says that it is of another training."""
-        if owner and self.owner and owner != self.owner:
-            raise OtherNetworkError(
-                f"{path}: of another training ({owner}, not {self.owner}); put this training's own "
-                "checkpoint back, or delete the file to train from the one before it"
-            )
+
+def _require_owner(path: Path, found: str, owner: str) -> None:
+    """Raise OtherNetworkError if both owners are known and differ."""
+    if found and owner and found != owner:
+        raise OtherNetworkError(
+            f"{path}: of another training ({found}, not {owner}); put this training's own "
+            "checkpoint back, or delete the file to train from the one before it"
+        )
 
 
 def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
@@ -143,7 +144,7 @@ def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> 
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ValueError or BadZipFile for altered content; torch's reader does not look."""
+    """Raise ValueError or BadZipFile for altered content, which torch's reader does not check."""
     with ZipFile(path) as archive:
         if name := archive.testzip():
-            raise ValueError(f"altered: the check sum of {name} is wrong")
+            raise ValueError(f"altered: the checksum of {name} is wrong")

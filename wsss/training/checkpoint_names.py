@@ -10,7 +10,7 @@ from pathlib import PurePath
 def checkpoint_name(epoch: int, iteration: int | None = None) -> str:
     """Return the file name after `epoch` finished epochs.
 
-    iteration: iterations done in all, if the next epoch is begun; None: between epochs.
+    iteration: iterations done in all, within the next epoch; None: between epochs.
     """
     within = "" if iteration is None else f"_{iteration:07d}"
     return f"epoch_{epoch:04d}{within}.pt"

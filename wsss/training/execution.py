@@ -1,9 +1,9 @@
 """How a training is carried out on the machine at hand. Nothing here is part of an id.
 
-What becomes of memory that a training on the CPU frees is part of it. A step allocates and frees
-the same large arrays again and again. By default glibc returns each to the system, which then
-clears its pages for the next step, a tenth of the time of a step of MobileNetV2
-(docs/performance.md). Kept, a process stands at its peak until it ends.
+On the CPU, this includes what happens to freed memory. A step allocates and frees the same large
+arrays again and again. By default glibc returns each to the system, which clears its pages for the
+next step: a tenth of a MobileNetV2 step's time (docs/performance.md). If it is kept instead, a
+process stays at its peak memory until it ends.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ class Execution:
     """Options of the one training loop; none of them moves a result beyond rounding."""
 
     num_loader_workers: int | None = None
-    """Processes that load data; None: by the machine where a GPU trains, else 0."""
+    """Processes that load data; None: chosen by the machine's CPUs with a GPU, else 0."""
     micro_batch: int | None = None
     """Images of one rank per forward, their gradients added up; None: as many as memory allows."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint within an epoch after so many minutes without one; 0: only between epochs."""
+    """Minutes without a checkpoint after which one is written within an epoch; 0: never."""
     gpu_share: float = 1.0
     """Share of a GPU's memory that this process may fill, in (0, 1]."""
 
@@ -34,7 +34,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3), from <malloc.h>."""
 NEVER = -1
 TOP_PAD_BYTES = 64 * 2**20
-"""How much more than needed is asked of the system at a time."""
+"""Requested from the system beyond what is needed, each time."""
 
 TUNABLES_VARIABLE = "GLIBC_TUNABLES"
 TUNABLES = {
@@ -44,14 +44,14 @@ TUNABLES = {
     "top_pad": TOP_PAD_BYTES,
     "hugetlb": 1,  # pages of 2 MiB where the system grants them
 }
-"""For processes to come, glibc.malloc.*: like mallopt, and for threads other than the first."""
+"""Of child processes, glibc.malloc.*: as mallopt above, but for all of their threads."""
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Make this process keep what its first thread frees; return whether it does.
+    """Make this process keep the memory that its first thread frees; return whether it does.
 
-    It does with glibc, that is on most Linux systems, unless SWITCH_VARIABLE is 0.
+    It does with glibc (on most Linux systems), unless SWITCH_VARIABLE is 0.
     """
     if not _wanted():
         return False
@@ -62,9 +62,9 @@ def keep_freed_memory() -> bool:
 
 
 def let_children_keep_memory() -> None:
-    """Make processes that are started from now on keep what any of their threads frees.
+    """Make processes started from now on keep the memory that any of their threads frees.
 
-    Left alone if TUNABLES_VARIABLE is set already.
+    Does nothing if TUNABLES_VARIABLE is set already.
     """
     if _wanted():
         settings = (f"glibc.malloc.{name}={value}" for name, value in TUNABLES.items())

@@ -1,12 +1,12 @@
 """Whether a CAM training learns, and whether it keeps its maps.
 
-A collapsed network answers every image with the label frequencies. Its maps say nothing, whatever
-is thresholded later, and the epochs that it still has to train are lost. So its L_cls is held
-against that of the best constant prediction, the label prior.
+A collapsed network answers every image with the label frequencies. Its maps say nothing at any
+threshold, and its remaining epochs are wasted. So its L_cls is compared with that of the best
+constant prediction, the label prior.
 
-A map is dead where no pixel is positive (method/diagnostics.py). Nothing can be thresholded out of
-it, and two dead maps agree: L_s falls while the maps are lost. So the dead share of the epochs is
-held against two limits.
+A map is dead (empty) if no pixel is positive (method/diagnostics.py). No threshold finds anything
+in it, and two dead maps agree: L_s falls while the maps are lost. So each epoch's share of dead
+maps is compared with two limits.
 """
 
 from collections import deque
@@ -25,24 +25,23 @@ COLLAPSE_MARGIN = 0.05
 """A network whose L_cls is within 5 % of the label prior's entropy has learnt nothing."""
 
 MIN_PRIOR = 0.01
-"""Below this entropy there is nothing to learn, as where every picture holds the one class: no
-training is judged by it."""
+"""Below this entropy there is nothing to learn (say, one class in every picture): not judged."""
 
 WINDOW = 50
 """Iterations over which L_cls is averaged: 800 images at IRN's batch of 16."""
 
 MAX_DEAD = 0.4
-"""Dead share above which an epoch wholly in the training's second half is warned of.
+"""Dead share above which an epoch of the training's second half gets a warning.
 
 Real pictures: at most .34 there in trainings that went well, .43 to .55 in those that did not
 (docs/paper.md).
 """
 
 MAX_RISE = 0.2
-"""Rise of the dead share above its lowest value so far after which an epoch is warned of.
+"""Rise of the dead share above its lowest value so far that gets a warning.
 
-The first epoch counts for neither limit: it begins with maps that are alive by chance, most of
-which then die in every training, while the classifier learns how frequent the classes are.
+The first epoch counts for neither limit: it begins with maps that are alive by chance. In every
+training most of them die while the classifier learns how frequent the classes are.
 """
 
 
@@ -52,10 +51,10 @@ class NotLearningError(ForeseenError, RuntimeError):
 
 @dataclass(frozen=True)
 class PriorLimits:
-    """After how many iterations L_cls has to be clearly below the label prior's; 0: never.
+    """Iterations after which L_cls must be clearly below the label prior's; 0: never checked.
 
     IRN's public log of VOC has L_cls at half the prior's after 200 iterations. A training of fewer
-    iterations than `fail_after` is warned of, never ended.
+    iterations than `fail_after` gets a warning only.
     """
 
     warn_after: int = 100
@@ -64,7 +63,7 @@ class PriorLimits:
 
 @dataclass(frozen=True)
 class PriorWarning:
-    """A training whose L_cls is not clearly below the label prior's, while it goes on."""
+    """L_cls is not clearly below the label prior's; the training continues."""
 
     iteration: int
     """Iterations done."""
@@ -81,9 +80,9 @@ class PriorWarning:
 
 
 class PriorWatch:
-    """Looks at L_cls once for each limit: at its iteration, or later in a resumed training.
+    """Checks L_cls once for each limit: at its iteration, or later in a resumed training.
 
-    A resumed training is judged once it has as many losses as `WINDOW`, or as the limit allows.
+    A resumed training is judged once `WINDOW` losses (or as many as the limit has) are there.
     """
 
     def __init__(self, limits: PriorLimits, prior: float) -> None:
@@ -93,10 +92,10 @@ class PriorWatch:
         """The last values of L_cls."""
 
     def look(self, loss_cls: float, iteration: int) -> PriorWarning | None:
-        """Take note of an iteration's L_cls; return a warning if it is not clearly below the prior.
+        """Record an iteration's L_cls; return a warning if a limit is due and the mean too high.
 
-        loss_cls: mean over all ranks. iteration: how many are done. Raises NotLearningError where
-        `fail_after` is due.
+        loss_cls: mean over all ranks. iteration: iterations done. Raises NotLearningError if the
+        limit is `fail_after`.
         """
         self.recent.append(loss_cls)
         due = {n for n in self.pending if iteration >= n and len(self.recent) >= min(WINDOW, n)}
@@ -111,8 +110,8 @@ class PriorWatch:
             raise NotLearningError(
                 f"{warning}; try another train.lr or train.parts_lr_multiplier (lower if L_cls "
                 "rose, higher if it hardly moved), or set train.clip_norm and "
-                "train.warmup_iterations; if it only needs longer, raise --prior-fails-after (now "
-                f"{self.limits.fail_after} iterations; 0: never)"
+                "train.warmup_iterations; if it only needs more time, raise --prior-fails-after "
+                f"(now {self.limits.fail_after} iterations; 0: never)"
             )
         return warning
 
@@ -143,7 +142,7 @@ def prior_gap(loss_cls: float, prior: float) -> float:
 
 @dataclass(frozen=True)
 class DeadMaps:
-    """An epoch after which too many maps are dead, in the view which has most of them."""
+    """An epoch after which too many maps are dead, in the view that has the most."""
 
     epoch: int
     view: str
@@ -170,7 +169,7 @@ def find_dead_maps(epochs: Sequence[Mapping[str, Any]], config: RunConfig) -> De
     """Judge a training by its last epoch; None if all is well.
 
     epochs: `epoch` and `dead` (share by view, see EpochRecord) of each so far, in order. Records of
-    older stores have no `dead`, and are not judged.
+    older stores, without `dead`, are not judged.
     """
     judged = [epoch for epoch in epochs if epoch["epoch"] > 1 and epoch.get("dead")]
     if not judged or judged[-1] is not epochs[-1]:

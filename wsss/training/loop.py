@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,15 +28,14 @@ from wsss.training.execution import Execution
 from wsss.training.optim import clip_gradients, set_lr
 from wsss.training.process import Process
 
-Word = TypeVar("Word")
 Forward = Callable[[Tensor], Any]
 """The network under its precision."""
 
 MAX_LOADER_WORKERS = 8
 MARGIN = 0.85
-"""Share of the free memory that is planned with: kernels need some, and memory is cut up."""
+"""Share of the free memory to plan with: kernels need some, and some is lost to fragmentation."""
 LAG = 8
-"""Steps by which the host is ahead of a GPU: enough to keep it busy, few enough to end in time."""
+"""Steps after which a GPU's numbers are read: enough to keep it busy, few enough to stop soon."""
 
 
 class DivergedError(ForeseenError, RuntimeError):
@@ -44,7 +43,7 @@ class DivergedError(ForeseenError, RuntimeError):
 
 
 class MicroBatchError(ForeseenError, ValueError):
-    """A micro-batch that cannot be; the message says which can."""
+    """A micro-batch that cannot be used; the message says what to change."""
 
 
 class NoMemoryError(ForeseenError, RuntimeError):
@@ -63,15 +62,16 @@ class Reading(NamedTuple):
     """The numbers of one step, on the host."""
 
     iteration: int
-    """How many are done with this one."""
+    """Iterations done, this one included."""
     values: NDArray[np.float32]
+    """[T + 1]: the terms, the loss first, and the gradient norm before clipping."""
 
 
 class Readings:
-    """Small results of steps on their way to the host, in order.
+    """Numbers of steps on their way to the host, in order.
 
-    On a GPU each is copied behind the step, into pinned memory, and read LAG steps later, when it
-    has long arrived. Every rank reads the same step at the same time. On the CPU there is no lag.
+    On a GPU they are copied to pinned memory after each step and read LAG steps later, so that the
+    host never waits. Every rank reads the same step at the same time. On the CPU there is no lag.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -80,7 +80,7 @@ class Readings:
         self.waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def post(self, iteration: int, values: Tensor) -> None:
-        """Send the values [N] of an iteration on their way."""
+        """Start copying the values [T + 1] of an iteration to the host."""
         copied = None
         if self.on_gpu:
             on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -90,7 +90,7 @@ class Readings:
         self.waiting.append((iteration, values, copied))
 
     def arrived(self, *, all_of_them: bool = False) -> Iterator[Reading]:
-        """Yield what is due; all_of_them: also what is not, waiting for the GPU."""
+        """Yield what is due; all_of_them: everything, waiting for the GPU."""
         while len(self.waiting) > (0 if all_of_them else self.lag):
             iteration, values, copied = self.waiting.popleft()
             if copied is not None:
@@ -106,10 +106,10 @@ class Objective(Protocol):
     remedy: str
     """What to change if it diverges."""
     frozen_norm: bool
-    """Whether a forward of a part of a batch gives what the whole one does."""
+    """Whether an image's output does not depend on the other images of its forward."""
 
     def whole(self, batch: CropBatch, moment: Moment) -> Any:
-        """Return what a part of a batch has to know of all; every rank calls it once a batch."""
+        """Return what `terms` needs of the whole batch; every rank calls this once a batch."""
 
     def terms(self, forward: Forward, part: CropBatch, whole: Any) -> Tensor:
         """Return a part's terms [T], which add up to the batch's; the first has a gradient."""
@@ -117,7 +117,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """What one epoch came to, averaged over ranks."""
+    """The numbers of one epoch, averaged over ranks."""
 
     epoch: int
     """1-based."""
@@ -143,9 +143,9 @@ class EpochSummary:
 class Training:
     """A training at one point of its schedule: network, optimiser, batches.
 
-    It starts at its last checkpoint, if there is one, also in the middle of an epoch. Every rank of
-    a distributed training makes one, with an equal network. model: what checkpoints hold, which the
-    step's network may wrap. lr_factor: 0-based iteration -> lr / lr0. Raises MicroBatchError for a
+    It starts at its last checkpoint if there is one, even within an epoch. Every rank of a
+    distributed training makes one, with an equal network. model: what checkpoints hold; the step's
+    network may wrap it. lr_factor: 0-based iteration -> lr / lr0. Raises MicroBatchError for a
     micro-batch that would change the result.
     """
 
@@ -185,28 +185,28 @@ class Training:
             return -(-self.iteration // per_epoch)
         return self.iteration // per_epoch
 
-    def run(
-        self, on_reading: Callable[[Reading], Word | None] = lambda _: None
-    ) -> Iterator[Word | EpochSummary]:
-        """Train to the end; yield each epoch's summary, and what `on_reading` has to say before it.
+    def epochs(self) -> Iterator[EpochSummary]:
+        """Train to the end; yield each epoch's summary. Otherwise as `run`."""
+        return (found for found in self.run() if isinstance(found, EpochSummary))
 
-        An epoch's checkpoint is written when the caller asks for what comes next, so that a record
-        which the caller has stored is never lost, at worst repeated. Raises DivergedError for a
-        loss or gradient that is not finite, within LAG steps on a GPU.
+    def run(self) -> Iterator[Reading | EpochSummary]:
+        """Train to the end; yield each iteration's numbers, and after an epoch its summary.
+
+        An epoch's checkpoint is written when the caller asks for the next value, so a record which
+        the caller has stored is never lost, at worst repeated. Raises DivergedError for a loss or
+        gradient that is not finite, within LAG steps on a GPU.
         """
         while self.iteration < self.num_iterations:
-            for reading in self.steps():
-                if (word := on_reading(reading)) is not None:
-                    yield word
+            yield from self.steps()
             yield self._summary()
             self.rows, self.seconds = [], 0.0
             self._save()
             self.process.barrier()
 
     def steps(self) -> Iterator[Reading]:
-        """Train to the end of the epoch; yield each iteration's terms and norm once they are here.
+        """Train to the end of the epoch; yield each iteration's numbers once they are on the host.
 
-        Those before a resumed training's start come first.
+        A resumed training first yields those of the epoch's iterations that were done before.
         """
         per_epoch = self.loader.iterations
         epoch, start = divmod(self.iteration, per_epoch)
@@ -275,8 +275,8 @@ class Step:
     """One optimiser step on one batch. Nothing in it waits for a GPU.
 
     A gradient that is not finite leaves the parameters as they are. network: on the process's
-    device; what the objective calls. optimizer: a fused one, which can leave a step out.
-    clip_norm: global L2 norm of the gradients at most; None: as they are.
+    device; what the objective calls. optimizer: a fused one, which can skip a step without asking
+    the host. clip_norm: largest global L2 norm of the gradients; None: not clipped.
     """
 
     def __init__(
@@ -296,7 +296,7 @@ class Step:
         self.precision, self.clip_norm = precision, clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.micro_batch = self.execution.micro_batch
-        """None, if it is to be found, until the first batch is seen."""
+        """None until the first batch is seen, if it is to be chosen by the GPU's memory."""
 
     def __call__(self, batch: CropBatch, moment: Moment = Moment()) -> Tensor:  # noqa: B008 - immutable
         """Return the batch's terms and the gradient's norm before clipping: [T + 1], on the device.
@@ -312,7 +312,7 @@ class Step:
                     self.micro_batch = self._fitting(batch, whole)
                 terms = self._gradients(batch, whole, self.micro_batch)
                 norm = clip_gradients(self.parameters, self.clip_norm)
-                # On the device, and without a word to the host: no step if it is not finite.
+                # Skips the step if the norm is not finite, without the host having to know it.
                 self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
                 self.optimizer.step()
         except torch.OutOfMemoryError as error:
@@ -340,7 +340,7 @@ class Step:
             return self.network(inputs)
 
     def _sharing_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Return a context in which only the last part's backward averages over the ranks."""
+        """Return a context in which a backward averages over the ranks for the last part only."""
         if is_last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()
@@ -362,7 +362,7 @@ class Step:
 
 
 def split(batch: CropBatch, micro_batch: int) -> list[CropBatch]:
-    """Cut a batch into parts of `micro_batch` images, the last one smaller if it does not go up."""
+    """Cut a batch into parts of `micro_batch` images; the last one may be smaller."""
     return [CropBatch(*part) for part in zip(*(t.split(micro_batch) for t in batch), strict=True)]
 
 
@@ -379,18 +379,18 @@ def check_micro_batch(micro_batch: int | None, local_batch: int, *, frozen_norm:
 def fitting(local_batch: int, bytes_of_one: int, bytes_of_two: int, free_bytes: int) -> int:
     """Return the largest micro-batch that fits, of those which cut the batch into equal parts.
 
-    bytes_of_one, bytes_of_two: peak memory of a forward and backward of one and of two images,
-    which tell what each image takes and what is taken anyway. Raises MicroBatchError if not even
-    one image fits.
+    bytes_of_one, bytes_of_two: peak memory of a forward and backward of one and of two images; they
+    tell what each image takes and what is taken anyway. Raises MicroBatchError if not even one
+    image fits.
     """
     each = max(1, bytes_of_two - bytes_of_one)
     fixed = max(0, bytes_of_one - each)
     fit = int((MARGIN * free_bytes - fixed) // each)
     if fit < 1:
         raise MicroBatchError(
-            f"a forward of one image takes {bytes_of_one / 2**30:.1f} GiB, but "
-            f"{MARGIN * free_bytes / 2**30:.1f} of the GPU's memory can be used; lower "
-            "train.crop_size, set train.precision=bf16, or use a larger GPU"
+            f"a forward of one image takes {bytes_of_one / 2**30:.1f} GiB, but only "
+            f"{MARGIN * free_bytes / 2**30:.1f} GiB of the GPU's memory can be used; use smaller "
+            "crops (crop_size), bf16 (precision), or a larger GPU"
         )
     return max(n for n in range(1, local_batch + 1) if local_batch % n == 0 and n <= fit)
 
@@ -417,7 +417,7 @@ def measured(
 
 
 def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Loader:
-    """Return the loader of a step's rank; `setting` is what the user knows the batch size as."""
+    """Return the loader of a step's rank. setting: the batch size's name, for errors."""
     process = step.process
     return Loader(
         crops,
@@ -433,9 +433,8 @@ def loader_for(step: Step, crops: Crops, batch_size: int, *, setting: str) -> Lo
 def num_loader_workers(execution: Execution, device: torch.device) -> int:
     """Return how many processes load data.
 
-    Unless said otherwise none on a CPU, which they would share with the training, and beside a GPU
-    this machine's CPUs, divided by its visible GPUs (a part of those for a part of a GPU), less
-    one, up to MAX_LOADER_WORKERS.
+    By default none on a CPU, which they would share with the training. With a GPU: this machine's
+    CPUs per visible GPU, times `gpu_share`, less one, from 1 to MAX_LOADER_WORKERS.
     """
     if execution.num_loader_workers is not None:
         return execution.num_loader_workers

@@ -14,10 +14,10 @@ def build_sgd(parameters: Mapping[str, list[nn.Parameter]], train: TrainConfig) 
     """Return SGD over named groups of parameters, each at its own multiple of `train.lr`.
 
     parameters: by `backbone` (x1), `pyramid`, `parts` and `head`, whose multipliers `train` has;
-    empty groups are left out. Raises KeyError for another name. Momentum `legacy` is what the
-    public IRN, SEAM and Puzzle-CAM code runs: its optimiser passes the weight decay (1e-4) where
-    SGD takes the momentum, while the decay itself still applies. With `train.bias_decay` off,
-    parameters of one dimension do not decay.
+    empty groups are left out. Raises KeyError for another name. Momentum `legacy` is that of the
+    public IRN, SEAM and Puzzle-CAM code: its optimiser passes the weight decay (1e-4) as SGD's
+    momentum, while the decay itself still applies. With `train.bias_decay` off, one-dimensional
+    parameters do not decay.
     """
     momentum = STANDARD_MOMENTUM if train.momentum == "standard" else train.weight_decay
     multipliers = {

@@ -1,6 +1,6 @@
-"""The first steps of a CAM training, to see whether it trains and what it costs. Keeps nothing.
+"""The first steps of a CAM training, to see whether it trains and what it costs. Saves nothing.
 
-They are the real training's: same seed, order of images, schedule over all its iterations, device.
+They are the real training's: same seed, order of images, learning rates, device.
 """
 
 import itertools
@@ -8,7 +8,6 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
@@ -52,10 +51,10 @@ class ProbeOptions:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the first steps of a training came to. Losses and norms are means over the ranks."""
+    """What the first steps of a training showed. Losses and norms are means over the ranks."""
 
     num_steps: int
-    """Steps done: as many as asked for, or the whole training, or fewer if it came to an end."""
+    """Steps done: as many as asked for, or the whole training, or fewer if it failed."""
     total_steps: int
     """Of the whole training."""
     loss_first: float
@@ -74,7 +73,7 @@ class ProbeResult:
     """Of the rank that took most: its GPU's memory, or on the CPU its resident memory."""
     on_gpu: bool
     failure: str = ""
-    """Why the training would end here, in words; "" if it would not."""
+    """Why the training would fail here, in words; "" if it would not."""
     diverged: bool = False
     """Whether a loss or a gradient was not finite."""
 
@@ -105,10 +104,11 @@ class ProbeResult:
 
 
 def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeResult:
-    """Train for the first steps of a configuration, on every rank, and return what came of it.
+    """Train for the first steps of a configuration; every rank calls this.
 
-    Ends early, without an exception, where the training would: on a gradient or a loss that is not
-    finite, and at the label prior as `options.limits` say. Raises DataError and WeightsError.
+    Ends early, without an exception, where the training would fail: on a gradient or a loss that is
+    not finite, or at the label prior according to `options.limits`. Raises DataError and
+    WeightsError.
     """
     if process.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(process.device)
@@ -121,19 +121,13 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
     taken = _Taken(watch)
     failure, diverged = "", False
+    readings = (found for found in training.run() if isinstance(found, Reading))
     try:
-        for reading in itertools.islice(_steps(training), options.num_steps):
+        for reading in itertools.islice(readings, options.num_steps):
             taken.add(reading)
     except (DivergedError, NotLearningError) as error:
         failure, diverged = str(error), isinstance(error, DivergedError)
     return taken.result(training, failure=failure, diverged=diverged)
-
-
-def _steps(training: Training) -> Iterator[Reading]:
-    """Yield the steps of all epochs, one after the other."""
-    while training.iteration < training.num_iterations:
-        yield from training.steps()
-        training.rows = []
 
 
 class _Taken:
@@ -147,7 +141,7 @@ class _Taken:
         self.started = time.perf_counter()
 
     def add(self, reading: Reading) -> None:
-        """Take note of a step. Raises NotLearningError."""
+        """Record a step. Raises NotLearningError."""
         now = time.perf_counter()
         self.seconds.append(now - self.started)
         self.started = now
@@ -156,7 +150,7 @@ class _Taken:
         self.watch.look(self.losses[-1], reading.iteration)
 
     def result(self, training: Training, *, failure: str, diverged: bool) -> ProbeResult:
-        """Return what the steps came to; every rank calls this."""
+        """Summarise the steps; every rank calls this."""
         last = self.losses[-min(WINDOW, max(1, len(self.losses) // 4)) :]
         process = training.process
         peaks = process.gather(_peak_bytes(process.device))
@@ -182,7 +176,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Return the most memory that this process held: on its GPU, else in all its life."""
+    """Return this process's peak memory: on its GPU, else resident since it started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

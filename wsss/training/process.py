@@ -1,7 +1,6 @@
 """One process of a training: alone, or one rank of several. Plain torch, no launcher.
 
-Whoever starts the processes (Ray Train, torchrun, a test) initialises torch.distributed; the loops
-see only this.
+Whatever starts the processes (Ray Train, torchrun, a test) initialises torch.distributed.
 """
 
 import warnings
@@ -32,7 +31,7 @@ class Process:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return a module whose backward averages gradients over the ranks.
 
-        Buffers are left alone: batch statistics are frozen, or kept per rank as plain DDP does.
+        Buffers are not synchronised: batch statistics are frozen, or each rank keeps its own.
         """
         if self.world_size == 1:
             return model
@@ -64,10 +63,10 @@ class Process:
 
 
 def pick_device(cpus: float | None = None) -> torch.device:
-    """Return the first GPU if torch sees one, else the CPU; settle this process's use of the CPU.
+    """Return the current GPU if torch sees one, else the CPU; set how this process uses the CPU.
 
-    cpus: how many threads torch may use, at least one; None: as many as it likes. On the CPU, freed
-    memory is kept (execution.py).
+    cpus: threads that torch may use, at least one; None: torch's default. On the CPU, freed memory
+    is kept (execution.py).
     """
     if cpus is not None:
         torch.set_num_threads(max(1, int(cpus)))

@@ -18,7 +18,8 @@ from wsss.data.loading import CropBatch, LabelledCrops
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.method.views import network_inputs
-from wsss.networks.deeplab import DeepLab, feature_size, upsample
+from wsss.networks.backbone import resized_map
+from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution
@@ -34,16 +35,16 @@ class NotTrainedError(ForeseenError, ValueError):
 
 @dataclass(frozen=True)
 class SegmentationRecord:
-    """What one pass over the training images came to, averaged over its iterations and ranks."""
+    """The numbers of one pass over the training images, averaged over iterations and ranks."""
 
     epoch: int
     """1-based."""
     iteration: int
-    """Iterations finished, out of config.iterations."""
+    """Iterations done, out of config.iterations."""
     loss: float
-    """Cross entropy per labelled pixel, where `loss_size` takes it."""
+    """Cross entropy per labelled pixel, at the size that `loss_size` names."""
     pixel_accuracy: float
-    """Of those pixels, the part predicted as labelled, in [0, 1]; mean over batches."""
+    """Share of those pixels predicted as labelled, in [0, 1]; mean over batches."""
     grad_norm: float
     """Mean over iterations, before clipping."""
     lr: float
@@ -73,9 +74,9 @@ def train_segmentation(
 ) -> Iterator[SegmentationRecord]:
     """Train `model` in place, from its last checkpoint if there is one; yield after each epoch.
 
-    label_maps: the PNG of each sample. The schedule counts iterations, so that the last epoch may
-    be a part of one. Every rank of a distributed run calls this with its own Process and an equal
-    model. Raises DataError for label maps that do not fit, and what `Training.run` raises.
+    label_maps: the PNG of each sample. The schedule counts iterations, so the last epoch may be cut
+    short. Every rank of a distributed run calls this with its own Process and an equal model.
+    Raises DataError for label maps that do not fit, and what `Training.run` raises.
     """
     training = segmentation_training(
         model,
@@ -87,7 +88,7 @@ def train_segmentation(
         checkpoints=checkpoints,
         execution=execution,
     )
-    for found in training.run():
+    for found in training.epochs():
         loss, accuracy, norm = found.means()
         yield SegmentationRecord(
             epoch=found.epoch,
@@ -137,9 +138,7 @@ def segmentation_step(
     process: Process | None = None,
     execution: Execution | None = None,
 ) -> Step:
-    """Return the step of a DeepLab training, with SegmentationObjective's terms, and move `model`
-    to its device.
-    """
+    """Move `model` to the process's device; return its step, with SegmentationObjective's terms."""
     process = process or Process()
     model.to(process.device).train()
     return Step(
@@ -154,11 +153,10 @@ def segmentation_step(
 
 
 class SegmentationObjective:
-    """Cross entropy per labelled pixel, and the share of those that is predicted as labelled.
+    """Cross entropy per labelled pixel, and the share of labelled pixels predicted right.
 
-    Ranks, and parts of a batch, have different numbers of labelled pixels: all divide by the ranks'
-    mean count, so that the mean of their losses, and of their gradients, is that of the global
-    batch.
+    Ranks, and parts of a batch, have different numbers of labelled pixels. All divide by the ranks'
+    mean count, so the mean over ranks of losses and gradients is that of the global batch.
     """
 
     names: tuple[str, ...] = ("loss", "pixel accuracy")
@@ -168,7 +166,7 @@ class SegmentationObjective:
         self.remedy = f"lower lr (now {config.lr}), or set clip_norm"
 
     def whole(self, batch: CropBatch, moment: Moment) -> Tensor:
-        """Return the mean over ranks of the labelled pixels, where the loss is taken."""
+        """Return the ranks' mean number of labelled pixels at the size of the loss; at least 1."""
         labels = self._labels(batch.targets)
         return self.process.mean((labels != IGNORE_INDEX).sum().float()).clamp_min(1)
 
@@ -177,7 +175,7 @@ class SegmentationObjective:
         inputs = network_inputs(part.pixels, part.boxes, NO_VIEWS)[0]
         logits = forward(inputs.contiguous(memory_format=torch.channels_last))
         if self.config.loss_size == "image":
-            logits = upsample(logits, part.targets.shape[-2:])  # [B, L, S, S]
+            logits = resized_map(logits, part.targets.shape[-2:])  # [B, L, S, S]
         labels = self._labels(part.targets)  # [B, S, S] or [B, h, w]
         loss = pixel_cross_entropy(logits, labels)
         valid = labels != IGNORE_INDEX
@@ -185,10 +183,10 @@ class SegmentationObjective:
         return torch.stack([loss, right]) / whole
 
     def _labels(self, labels: Tensor) -> Tensor:
-        """Return label maps [B, S, S] where the loss is taken."""
+        """Return label maps [B, S, S] at the size of the loss: [B, S, S] or [B, h, w]."""
         if self.config.loss_size == "image":
             return labels
-        size = feature_size(labels.shape[-1], self.config.output_stride)
+        size = -(-labels.shape[-1] // self.config.output_stride)
         return nearest_labels(labels, (size, size))
 
 
@@ -201,11 +199,11 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Return the label under the centre of each place of a coarser grid: [B, H, W] -> [B, h, w].
+    """Return the label under the centre of each cell of a coarser grid: [B, H, W] -> [B, h, w].
 
-    Place i of h shows row floor((i + 1/2) H / h), in whole numbers, as Pillow's nearest neighbour
-    does; where that centre lies between two pixels (even H or W only), Pillow's rounding takes
-    either of them. (torch's mode `nearest` takes floor(i H / h), up to half a step above.)
+    Cell i of h shows row floor((i + 1/2) H / h), as Pillow's nearest neighbour does. Where that
+    centre lies between two pixels (even H or W only), Pillow's rounding takes either of them.
+    (torch's mode `nearest` takes floor(i H / h), up to half a cell earlier.)
     """
     rows, columns = (
         (2 * torch.arange(target, device=labels.device) + 1) * source // (2 * target)
@@ -217,14 +215,14 @@ def nearest_labels(labels: Tensor, size: torch.Size | tuple[int, int]) -> Tensor
 def poly_factor(iteration: int, config: DeepLabConfig) -> float:
     """Return lr / lr0 at a 0-based iteration: (1 - start / iterations) ** poly_power.
 
-    start: the last multiple of `lr_step` up to `iteration`; between two the rate rests.
+    start: the last multiple of `lr_step` up to `iteration`; in between the rate stays the same.
     """
     start = iteration - iteration % config.lr_step
     return (1 - start / config.iterations) ** config.poly_power
 
 
 def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
-    """Return SGD over backbone, classifiers' weights and their biases, each at its rate."""
+    """Return SGD over backbone, classifiers' weights and classifiers' biases, each at its rate."""
     groups = model.parameter_groups()
     settings = (
         (groups.backbone, 1.0, True),
@@ -249,7 +247,7 @@ def build_optimizer(model: DeepLab, config: DeepLabConfig) -> torch.optim.SGD:
 
 
 def load_trained(checkpoints: CheckpointFolder, config: DeepLabConfig, num_classes: int) -> DeepLab:
-    """Return the network of the newest checkpoint, ready to infer; no initial weights are needed.
+    """Return the network of the newest checkpoint, in evaluation mode; needs no initial weights.
 
     Raises NotTrainedError if there is no readable checkpoint.
     """

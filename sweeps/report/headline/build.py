@@ -20,12 +20,10 @@ from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
 from sweeps.stages.export import read_export
-from sweeps.stages.segmentation import unlabelled
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
 from sweeps.tables.paper import CITATION
-from wsss.data.image import as_array
-from wsss.data.loading import read_rgb
+from wsss.data.image import as_array, read_image
 from wsss.data.mask import read_mask
 from wsss.data.voc import VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
@@ -400,7 +398,7 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
 def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
     return GalleryRow(
         image_id,
-        as_array(read_rgb(*unlabelled(dataset, [image_id]))),
+        as_array(read_image(dataset.image_path(image_id))),
         dataset.mask(image_id),
         tuple(
             read_mask(_prediction(store, chain, image_id), len(dataset.classes)) for chain in chains

@@ -1,4 +1,4 @@
-"""A small PASCAL VOC tree drawn by code: the data set for first runs, tests and demonstrations.
+"""A small data set in VOC's layout, drawn by code, for first runs, tests and demonstrations.
 
 Legend: H W image size in pixels.
 """
@@ -14,18 +14,18 @@ from uuid import uuid4
 from wsss.data.classes import IGNORE_INDEX
 from wsss.errors import ForeseenError
 
-if TYPE_CHECKING:  # NumPy and Pillow are for drawing: mostly, the data set is there already
+if TYPE_CHECKING:  # NumPy and Pillow are only for drawing; usually the data set is there already
     from wsss.data.drawn.pictures import Array, Drawing
 
 DRAWN = {"drawn": "parts", "drawn-glare": "glare", "drawn-dim": "dim"}
 """Name of a drawn data set, as `--data` takes it -> its kind of pictures.
 
-parts: objects with a telling part; glare, dim: positive and negative control of the enhanced view
-(pictures.py).
+parts: objects with a distinctive part; glare, dim: positive and negative control of the enhanced
+view (pictures.py).
 """
 RECORD = "drawn.json"
-"""File of a drawn data set that says how it was drawn."""
-DRAWING_VERSION = 1  # raise it when the pictures change: older trees are then refused, not reused
+"""In a drawn data set: how it was drawn."""
+DRAWING_VERSION = 1  # raise it when the pictures change, so that older ones are not reused
 
 
 class DrawnError(ForeseenError, FileExistsError):
@@ -57,7 +57,7 @@ ANNOTATED_OBJECT = """  <object>
 
 
 def _annotation(image_id: str, drawing: "Drawing") -> str:
-    # VOC's XML; a box names the first and the last visible pixel, counted from 1.
+    # VOC's XML; a box has the first and the last visible pixel, counted from 1.
     import numpy as np
 
     objects = ""
@@ -145,10 +145,10 @@ def draw_voc(
 ) -> Path:
     """Write a drawn data set in VOC's layout to `root`; return `root`. Same seed, same bytes.
 
-    kind: one of `DRAWN`'s values. `progress` gets (pictures drawn, pictures in all). The tree
-    appears in one rename: whole, or not at all; a killed process can only leave a hidden `.part`
-    folder beside it. A tree that is there already is left alone. Raises ValueError for a kind,
-    count or seed out of range, DrawnError if `root` is anything but this very set.
+    kind: one of `DRAWN`'s values. `progress` gets (pictures drawn, pictures in all). `root` appears
+    in one rename; a killed process can only leave a hidden `.part` folder beside it. The same set,
+    if it is there already, is left as it is. Raises ValueError for a kind, count or seed out of
+    range, DrawnError if `root` is anything but this set.
     """
     counts = {"train": num_train, "extra": num_extra, "val": num_val}
     if min(num_train, num_val) < 1 or min(num_extra, rng_seed) < 0:
@@ -164,9 +164,9 @@ def draw_voc(
         _write_tree(building, kind, counts, rng_seed, progress or (lambda done, total: None))
         (building / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         building.rename(root)
-    except BaseException as error:  # also an interrupt: no half tree is left behind
+    except BaseException as error:  # also an interrupt: nothing incomplete is left behind
         shutil.rmtree(building, ignore_errors=True)
-        # Another process may have put the same set there meanwhile; then nothing is left to do.
+        # Another process may have put the same set there meanwhile; then there is nothing to do.
         if not (isinstance(error, OSError) and _already_drawn(root, record)):
             raise
     return root

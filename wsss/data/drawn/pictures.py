@@ -1,18 +1,17 @@
 """Pictures drawn by code: the embedded data set, and two controls with a known answer.
 
-The embedded ones copy the difficulty that the paper is about. An object is a large body, which two
+The embedded ones have the difficulty that the paper is about. An object is a large body, which two
 classes share and which resembles the clutter around it, with a small part whose vivid pattern
-belongs to one class alone. A classifier can therefore live on the part, and its CAM covers too
+belongs to one class alone. A classifier can therefore rely on the part, and its CAM covers too
 little.
 
-The controls, positive and negative, are of the enhanced view. Beside each object hangs a lamp in
-its class's colour, off the object, as water is to a boat: an image-level label cannot tell the two
-apart, and the lamp is the more vivid cue. The object itself tells its class by a paler hue. A plain
-CAM therefore falls on the lamps. Of glaring lamps no channel is below 153, so Eq. 2's enhanced view
-(1.5 g + 30, at 8 bits) makes them all white: there only the object tells the class, and maps of a
-network which has learnt that move onto it. That is better at any threshold. Dim lamps keep their
-colour in every view: there is nothing for a view to mend. The decreased view (.8 g + 15) saves the
-colours of either.
+The controls, positive and negative, are for the enhanced view. Beside each object hangs a lamp in
+its class's colour, as water is beside a boat: an image-level label cannot tell the two apart, and
+the lamp is the more vivid cue. The object itself shows its class by a paler hue. A plain CAM
+therefore covers the lamps. No channel of a glaring lamp is below 153, so Eq. 2's enhanced view
+(1.5 g + 30, in 8 bits) makes them all white: there only the object shows the class, and the maps of
+a network that has learnt this move onto it, which is better at any threshold. Dim lamps keep their
+colour in every view, so a view cannot help. The decreased view (.8 g + 15) keeps both colours.
 
 Legend: H W image size in pixels; (u, v) object units, right and down from the object's centre.
 """
@@ -177,7 +176,7 @@ def find_pose(
     # Poses are tried on every third pixel and on the frame, which is several times faster.
     sparse = np.ix_(*(np.linspace(0, n - 1, n // 3).astype(int) for n in (height, width)))
     masks = [mask[sparse] for o in earlier for mask in (o.body | o.part, o.part)]
-    while True:  # ends, because the object shrinks a little with each pose that does not fit
+    while True:  # ends, as the object shrinks a little with each pose that does not fit
         scale *= 0.995
         x, y = (n / 2 + rng.uniform(-1, 1) * max(n / 2 - scale * 0.8, 2) for n in (width, height))
         turn, mirror = cmath.rect(1 / scale, rng.uniform(-0.45, 0.45)), float(rng.choice([-1, 1]))
@@ -190,7 +189,7 @@ def find_pose(
 
 
 def in_front(name: str, body: Array, part: Array, earlier: list[DrawnObject]) -> list[DrawnObject]:
-    """Return all objects as they are now visible; body, part: covers [H, W] of the new one."""
+    """Return all objects with what is still visible; body, part: covers [H, W] of the new one."""
     part = part > 0.5
     whole = part | (body > 0.5)
     kept = [DrawnObject(o.name, o.body & ~whole, o.part & ~whole) for o in earlier]
@@ -200,7 +199,7 @@ def in_front(name: str, body: Array, part: Array, earlier: list[DrawnObject]) ->
 def _add_object(
     rng: Rng, canvas: Array, name: str, area: float, earlier: list[DrawnObject]
 ) -> list[DrawnObject]:
-    # Paint one object on about `area` of the canvas; return all objects as they are now visible.
+    # Paint one object on about `area` of the canvas; return all objects as in `in_front`.
     family, *colours, pattern = LOOKS[name]
     u, v, scale = find_pose(rng, canvas.shape[:2], family, area, earlier)
     body_cover, part_cover = (coverage(b, u, v, scale) for b in (family.body, family.part))
@@ -234,7 +233,7 @@ def finished(canvas: Array, objects: list[DrawnObject]) -> Drawing:
 
 
 def draw_picture(*, rng_seed: int, image_index: int) -> Drawing:
-    """Draw picture `image_index` of the set that belongs to `rng_seed`, alone and repeatably.
+    """Draw picture `image_index` of the set of `rng_seed`, independently and repeatably.
 
     The first object's class runs through all six in a shuffled order, the others are random, so
     the classes are about equally frequent, and unrelated to each other and to the background.
@@ -287,7 +286,7 @@ def _add_plain_object(
 
 
 def _add_lamp(rng: Rng, canvas: Array, name: str, taken: Array, value: float) -> Array:
-    # Hang it where it hides nothing, if such a place is found; return what is taken now, [H, W].
+    # Paint it where it hides nothing, if such a place is found; return what is taken now, [H, W].
     height, width = canvas.shape[:2]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     for _ in range(200):
@@ -304,9 +303,9 @@ def _add_lamp(rng: Rng, canvas: Array, name: str, taken: Array, value: float) ->
 
 
 def draw_lamp_picture(*, rng_seed: int, image_index: int, glaring: bool) -> Drawing:
-    """Draw picture `image_index` of the set that belongs to `rng_seed`, alone and repeatably.
+    """Draw picture `image_index` of the set of `rng_seed`, independently and repeatably.
 
-    glaring: lamps which the enhanced view makes white; else dim ones, all else being equal.
+    glaring: lamps that the enhanced view makes white; else dim ones, all else being equal.
     """
     rng = np.random.default_rng([rng_seed, image_index, 2])
     shape = picture_size(rng)

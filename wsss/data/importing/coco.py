@@ -1,4 +1,4 @@
-"""COCO's instances: image-level labels, and masks of its polygons and run lengths.
+"""COCO's instances: image-level labels, and masks from its polygons and run lengths.
 
 Legend: H W image size.
 """
@@ -25,8 +25,8 @@ from wsss.files import read_text
 from wsss.printable import quoted
 
 FINEST, MAX_FINE_PIXELS = 8, 1 << 24
-"""A polygon is drawn so much larger and scaled down, as Pillow alone draws its whole outline: small
-objects would come out a quarter too large. Fewer times for a large one."""
+"""A polygon is drawn at 8 times its size (less if it is large) and scaled down: Pillow draws the
+outline as part of it, which makes small objects a quarter too large."""
 
 Id = int | str
 
@@ -57,13 +57,13 @@ class _Coco(BaseModel):
 
 
 def read_coco(path: Path, pictures: Pictures) -> Foreign:
-    """Read COCO's JSON of instances. Raises DataError for other JSON and for dangling ids."""
+    """Read COCO's JSON of instances. Raises DataError for other JSON and for unknown ids."""
     try:
         coco = _Coco.model_validate_json(read_text(path, MAX_LABEL_BYTES, DataError))
     except ValidationError as error:
         raise DataError(
-            f"{path}: not COCO's instances ({_first(error)}); give the JSON that has the lists "
-            "images, annotations and categories"
+            f"{path}: not COCO's instances ({_first(error)}); give the JSON with the lists images, "
+            "annotations and categories"
         ) from None
     names = {category.id: " ".join(category.name.split()) for category in coco.categories}
     if len(names) < len(coco.categories):
@@ -74,7 +74,7 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         if by_id[image.id] is not image or image.file_name in by_name:
             raise DataError(
                 f"{path}: image {image.id} ({quoted(image.file_name)}): its id or name is listed "
-                "twice; keep it once"
+                "twice; keep one"
             )
         size = (image.width, image.height)
         by_name[image.file_name] = ForeignImage(image.file_name, size=size)
@@ -85,8 +85,8 @@ def read_coco(path: Path, pictures: Pictures) -> Foreign:
         ):
             if key not in known:
                 raise DataError(
-                    f"{path}: annotations[{k}] is of {kind} {quoted(key)}, which is not listed; "
-                    "list it or remove the annotation"
+                    f"{path}: annotations[{k}] has {kind} {quoted(key)}, which is not listed; list "
+                    "it or remove the annotation"
                 )
         found = by_name[by_id[annotation.image_id].file_name]
         name = names[annotation.category_id]
@@ -103,7 +103,7 @@ def _first(error: ValidationError) -> str:
 
 
 def require_outlines(foreign: Foreign) -> None:
-    """Raise DataError if an object has no outline: a mask would call it background."""
+    """Raise DataError if an object has no outline: in a mask it would be background."""
     lacking = [
         image.name
         for image in foreign.images
@@ -119,8 +119,8 @@ def require_outlines(foreign: Foreign) -> None:
 def draw_mask(image: ForeignImage, size: tuple[int, int], foreign: Foreign) -> NDArray[np.uint8]:
     """Return the mask [H, W] of an image's objects: 0 background, 1..K classes, 255 crowds.
 
-    size: (width, height); foreign: what the image is of. Crowds lie below, smaller objects above
-    larger ones. Raises DataError for an outline that is none, or that belongs to another size.
+    size: (width, height). Crowds are below all objects, smaller objects above larger ones. Raises
+    DataError for an outline that is invalid, or of another size.
     """
     drawn = []
     for region in image.regions:
@@ -147,7 +147,7 @@ def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.
     polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in outline]
     points = np.concatenate(polygons)
     if min(map(len, polygons)) < 2 or not np.isfinite(points).all():
-        raise ValueError("a polygon of fewer than two points, or of numbers without end")
+        raise ValueError("a polygon has fewer than two points, or a number is not finite")
     low = np.clip(np.floor(points.min(0)), 0, np.array(size) - 1).astype(int)
     high = np.clip(np.ceil(points.max(0)), low + 1, size).astype(int)
     width, height = (high - low).tolist()
@@ -156,14 +156,14 @@ def _shape(outline: Any, size: tuple[int, int]) -> tuple[tuple[int, int], Image.
     for polygon in polygons:
         ImageDraw.Draw(fine).polygon([*map(tuple, (polygon - low) * finer)], fill=255)
     shape = fine.reduce(finer)
-    half = min(128, max(1, shape.getextrema()[1]))  # of an object thinner than a pixel, the most
+    half = min(128, max(1, shape.getextrema()[1]))  # an object thinner than a pixel keeps its peak
     return (int(low[0]), int(low[1])), shape.point(lambda share: 255 * (share >= half))
 
 
 def _decoded(
     counts: list[int] | str, stored: list[int], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Return an object [H, W], 255 inside, of the counts outside, inside, ... down the columns."""
+    """Return an object [H, W], 255 inside, from counts outside, inside, ... down the columns."""
     runs = np.array(_unpacked(counts) if isinstance(counts, str) else counts, np.int64)
     if [*stored] != [size[1], size[0]] or runs.sum() != size[0] * size[1]:
         raise ValueError(f"{runs.sum()} pixels of {stored}")
@@ -172,8 +172,8 @@ def _decoded(
 
 
 def _unpacked(text: str) -> list[int]:
-    """Return the counts of COCO's short form: 5 bits a character, most as difference to the last
-    but one.
+    """Decode COCO's compressed counts: 5 bits per character; from the fourth count on, the
+    difference to the last but one.
     """
     counts: list[int] = []
     value = shift = 0

@@ -22,7 +22,7 @@ IMAGE_COLUMNS = (
     ("file_name", "filename", "file", "path", "image", "image_path", "image_name", "picture"),
     ("image_id", "id", "name"),
 )
-"""Columns that name pictures; the second group counts where a table has none of the first."""
+"""Columns that name pictures; the second group is used if a table has none of the first."""
 LABEL_COLUMNS = (
     ("labels", "label", "classes", "class", "class_name", "categories", "category", "tags", "tag"),
 )
@@ -40,15 +40,15 @@ SPLITS = {
 """What other data sets call a split -> its name here."""
 DELIMITERS = (",", ";", "\t")
 SEPARATORS = (";", "|", ",", " ")
-"""Between the labels of one field, the surest first."""
+"""Between the labels of one field, the most certain first."""
 WORDS = {"space": " ", "none": ""}
-"""What `--separator` takes beside a character."""
+"""What `--separator` accepts besides a character."""
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 RECORD = "imported.json"
-"""In an imported data set: what it was made of."""
+"""In an imported data set: what it was made from."""
 UNREAD = (".gif", ".tif", ".tiff", ".heic", ".avif")
 SHOWN = 3
-"""Names in a message; the rest is counted."""
+"""Names in a message; the others are counted."""
 
 
 class Region(NamedTuple):
@@ -56,7 +56,7 @@ class Region(NamedTuple):
 
     name: str
     outline: object
-    """As COCO's `segmentation` has it; None or empty for a box alone."""
+    """COCO's `segmentation`; None or empty for a box alone."""
     is_crowd: bool
 
 
@@ -67,23 +67,23 @@ class ForeignImage:
     name: str
     """Path below the folder of pictures, with `/`."""
     labels: dict[str, None] = field(default_factory=dict)
-    """Names of the classes, in the order in which they were found."""
+    """Class names, in the order in which they were found."""
     split: str = ""
-    """train, val or test; "" where the source does not say."""
+    """train, val or test; "" if the source does not say."""
     size: tuple[int | None, int | None] = (None, None)
-    """(width, height) as the source has it."""
+    """(width, height) according to the source."""
     regions: list[Region] = field(default_factory=list)
 
 
 @dataclass
 class Foreign:
-    """What a source holds: all pictures that it names, also those without a label."""
+    """What a source holds: all pictures that it names, even those without a label."""
 
     path: Path
     folder: Path
     """Of the pictures."""
     classes: list[str]
-    """In the order of the labels; also those that no picture has."""
+    """In label order, including those that no picture has."""
     images: list[ForeignImage]
     unnamed: list[str]
     """Pictures of the folder that the source does not name."""
@@ -92,7 +92,7 @@ class Foreign:
 
 
 def some(names: list[str]) -> str:
-    """Return names for a message, those after SHOWN counted."""
+    """Return names for a message; those after SHOWN are counted."""
     return first_of([one_line(name) for name in names], SHOWN)
 
 
@@ -100,9 +100,9 @@ class Pictures:
     """The pictures below a folder, found by path, by name, and by name without ending."""
 
     def __init__(self, folder: Path) -> None:
-        """List them, but for those of hidden folders and of data sets that were imported."""
+        """List them, except those in hidden folders and in imported data sets."""
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; name the one of the pictures by --images")
+            raise DataError(f"{folder}: no such folder; name the pictures' folder with --images")
         self.folder = folder
         self.names: list[str] = []
         self.others: list[str] = []
@@ -129,7 +129,7 @@ class Pictures:
     def find(self, named: str, path: Path) -> str | None:
         """Return the picture that `named` means: one of the two paths is the end of the other.
 
-        Raises DataError, naming `path`, if several may be meant.
+        Raises DataError, naming `path`, if several fit.
         """
         if named in self._own:
             return named
@@ -145,9 +145,10 @@ class Pictures:
         return found[0] if found else None
 
     def labelled(self, path: Path, classes: list[str], images: dict[str, ForeignImage]) -> Foreign:
-        """Return what `path` holds: images by their names there, which become those of pictures.
+        """Return what `path` holds, each image with its picture's name in place of its own.
 
-        Raises DataError for missing pictures, and for one that is named in two ways.
+        images: name in `path` -> image. Raises DataError for missing pictures, and for one that is
+        named in two ways.
         """
         missing, of_picture = [], dict[str, str]()
         for named, image in images.items():
@@ -165,8 +166,8 @@ class Pictures:
             unread = any(named in self.others for named in missing)
             raise DataError(
                 f"{path}: {len(missing):,} of {counted(len(images), 'picture')} are not in "
-                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, take them "
-                "off the file, or name their folder by --images"
+                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, remove "
+                "them from the file, or name their folder with --images"
             )
         return Foreign(
             path,
@@ -183,19 +184,19 @@ def _raise(error: OSError) -> None:
 
 
 def _composed(name: str) -> str:
-    # macOS writes an accent apart from its letter, other systems do not.
+    # macOS stores accents separate from their letters.
     return unicodedata.normalize("NFC", name)
 
 
 def _ends(name: str) -> list[str]:
-    """Return a path, then the path without its first folder, and so on: a/b.jpg, b.jpg."""
+    """Return a path, the path without its first folder, and so on: a/b.jpg, b.jpg."""
     parts = PurePosixPath(_composed(name)).parts
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Which columns of a table hold what; None is found by the header."""
+    """Which columns of a table hold what; None: chosen by the header."""
 
     image_column: str | None = None
     label_column: str | None = None
@@ -205,8 +206,8 @@ class TableOptions:
 def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign:
     """Read a CSV of image-level labels: a row per image, or per image and label, or 0/1 columns.
 
-    A column `split` is taken as well. Raises DataError, with line and remedy, for a table that can
-    be read in more than one way, or in none.
+    A column `split` is used, too. Raises DataError, with line and remedy, for a table that is
+    invalid or ambiguous.
     """
     header, rows = _rows(path)
     chosen = {"--image-column": options.image_column, "--label-column": options.label_column}
@@ -215,7 +216,7 @@ def read_table(path: Path, pictures: Pictures, options: TableOptions) -> Foreign
     split = _column(path, header, SPLIT_COLUMNS, "", chosen)
     if image is None:
         raise DataError(
-            f"{path}: no column of pictures among {some(header)}; name it by --image-column, or "
+            f"{path}: no column of pictures among {some(header)}; name it with --image-column, or "
             "write a header such as image,labels"
         )
     if label is None:
@@ -251,17 +252,17 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)]
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV anew") from None
+        raise DataError(f"{path}: line {reader.line_num}: {error}; save it as CSV again") from None
     if len(rows) < 2:
         raise DataError(f"{path}: no rows below a header; write image,labels and a row per image")
     header = rows[0][1]
     if twice := [name for k, name in enumerate(header) if name in header[:k]]:
-        raise DataError(f"{path}: {quoted(twice[0])} heads two columns; rename one")
+        raise DataError(f"{path}: two columns are named {quoted(twice[0])}; rename one")
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise DataError(
                 f"{path}: line {line} has {counted(len(row), 'field')}, the header {len(header)}; "
-                f"put a field that holds {quoted(delimiter)} into double quotes"
+                f"put a field that contains {quoted(delimiter)} into double quotes"
             )
     return header, rows[1:]
 
@@ -273,7 +274,7 @@ def _column(
     option: str,
     chosen: dict[str, str | None],
 ) -> int | None:
-    """Return the place of the column that was chosen by `option`, or the one of a known name."""
+    """Return the index of the column chosen with `option`, or of one with a known name."""
     if name := chosen.get(option):
         if name not in header:
             raise DataError(f"{path}: no column {quoted(name)}; there are: {', '.join(header)}")
@@ -283,7 +284,7 @@ def _column(
         found = [k for k, name in enumerate(spelled) if name in names]
         found = [k for k in found if header[k] not in chosen.values()]
         if len(found) > 1:
-            remedy = f"name it by {option}" if option else "rename all but one"
+            remedy = f"choose one with {option}" if option else "rename all but one"
             raise DataError(f"{path}: {' or '.join(header[k] for k in found)}? {remedy}")
         if found:
             return found[0]
@@ -293,7 +294,7 @@ def _column(
 def _one_hot(
     path: Path, header: list[str], rows: list[tuple[int, list[str]]], columns: list[int]
 ) -> list[list[str]]:
-    """Return the labels of each row, whose other columns are classes, 1 where the image has it."""
+    """Return each row's labels: `columns` are classes, 1 where the image has one."""
     other = [
         f"line {line}, {one_line(header[k])}: {quoted(row[k])}"
         for line, row in rows
@@ -302,23 +303,23 @@ def _one_hot(
     ]
     if other or not columns:
         raise DataError(
-            f"{path}: no column of labels: name one by --label-column, or write a column of 0 and "
-            f"1 for each class{f' ({other[0]})' if other else ''}"
+            f"{path}: no column of labels: name one with --label-column, or write a column of 0 "
+            f"and 1 for each class{f' ({other[0]})' if other else ''}"
         )
     return [[header[k] for k in columns if row[k].casefold() in YES] for _, row in rows]
 
 
 def _separator(path: Path, fields: list[str], asked: str | None) -> str:
-    """Return what stands between the labels of a field; "" if each holds one."""
+    """Return what separates the labels of a field; "" if each holds one."""
     if asked is not None:
         return WORDS.get(asked, asked)
     found = [each for each in SEPARATORS if any(each in text for text in fields)]
     if " " in found and found != [" "]:
-        found.remove(" ")  # beside another one, as in `traffic light; dog`
+        found.remove(" ")  # another one separates, as in `traffic light; dog`
     if found == [" "] or len(found) > 1:
         example = next(text for text in fields if found[0] in text)
         raise DataError(
-            f"{path}: {quoted(example)}: one label or several? say what stands between labels: "
+            f"{path}: {quoted(example)}: one label or several? say what separates labels: "
             "--separator none, space, ',' or ';'"
         )
     return found[0] if found else ""
@@ -338,7 +339,7 @@ def _split(text: str, path: Path, line: int) -> str:
 def read_folders(path: Path, pictures: Pictures) -> Foreign:
     """Read a folder per class, perhaps below one per split: dog/1.jpg, or train/dog/1.jpg."""
     if (path / "JPEGImages").is_dir():
-        raise DataError(f"{path}: in VOC layout already; give the folder itself as --data")
+        raise DataError(f"{path}: already in VOC layout; give the folder itself as --data")
     parts = {name: PurePosixPath(name).parts[:-1] for name in pictures.names}
     tops = {folders[0] for folders in parts.values() if folders}
     depth = int(bool(tops) and all(top.casefold() in SPLITS for top in tops))

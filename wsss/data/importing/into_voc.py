@@ -1,7 +1,7 @@
-"""Makes a data set in VOC layout of pictures and labels in another one.
+"""Makes a data set in VOC layout from pictures and labels in another one.
 
-It is built in a hidden folder beside its place and put there by one rename, with a record of what
-it was made from: given again, the same import does nothing, and another one is refused.
+It is built in a hidden folder and renamed when it is complete, with a record of what it was made
+from: the same import, given again, does nothing, and another one is refused.
 """
 
 import hashlib
@@ -48,20 +48,20 @@ class ImportRequest:
     """What to import, and to where."""
 
     source: Path
-    """COCO's JSON, a CSV of labels, or a folder that holds one per class."""
+    """COCO's JSON, a CSV of labels, or a folder with one folder per class."""
     root: Path
     images: Path | None = None
-    """Folder of the pictures; None: the one in which the source lies."""
+    """Folder of the pictures; None: the source's own."""
     val: str | None = None
     """Share of the images, or a second source; None: DEFAULT_VAL, unless the source has splits."""
     masks: bool = False
     copy: bool = False
-    """Copy pictures; else they are linked where the disk allows it."""
+    """Copy pictures; else they are hard-linked where the disk allows it."""
     table: TableOptions = field(default_factory=TableOptions)
 
 
 class Record(BaseModel):
-    """What a data set was made of, as `imported.json` keeps it."""
+    """What a data set was made from: the content of `imported.json`."""
 
     source: str
     digest: str
@@ -69,17 +69,17 @@ class Record(BaseModel):
     num_images: dict[str, int]
     """By split."""
     notes: list[str]
-    """What was left out or named otherwise, one line each."""
+    """What was left out or renamed, one line each."""
     pictures: dict[str, str]
     """Id -> path below the source's folder of pictures."""
 
 
 def import_voc(request: ImportRequest, *, progress: Progress) -> tuple[Record, bool]:
-    """Make the data set; return what it was made of, and whether that was done just now.
+    """Make the data set; return its record, and whether it was made just now.
 
-    `progress` is shown while files are written. Raises DataError or ClassListError, with file
-    and remedy, for a source that cannot be used, and for a `root` that holds something else;
-    nothing is left behind then.
+    `progress` is shown while files are written. Raises DataError or ClassListError, with file and
+    remedy, for a source that cannot be used, and for a `root` that holds something else; then
+    nothing is left behind.
     """
     foreign, notes = _usable(_read(request))
     if request.masks:
@@ -111,7 +111,7 @@ def _require_same(root: Path, digest: str) -> Record:
         raise DataError(f"{root}: holds other files; name a folder that is not there yet") from None
     if record.digest != digest:
         raise DataError(
-            f"{root}: holds an import of other pictures, labels or options, of {record.source}; "
+            f"{root}: holds another import, of {record.source}, or with other labels or options; "
             "remove it, or name another folder"
         )
     return record
@@ -126,13 +126,13 @@ def _read(request: ImportRequest) -> Foreign:
     for part, split in ((first, "train"), (second, "val")):
         for image in part.images:
             if image.split:
-                raise DataError(f"{part.path}: has splits of its own; leave --val out")
+                raise DataError(f"{part.path}: has its own splits; leave --val out")
             image.name = (part.folder.resolve() / image.name).relative_to(base).as_posix()
             image.split = split
     own = {image.name for image in first.images}
     if both := [image.name for image in second.images if image.name in own]:
         raise DataError(
-            f"{second.path}: has {some(both)} of {first.path} as well; keep each picture in one"
+            f"{second.path}: has {some(both)} of {first.path}, too; keep each picture in one"
         )
     classes, images = [*first.classes, *second.classes], first.images + second.images
     if first.folder == second.folder:
@@ -144,7 +144,7 @@ def _read(request: ImportRequest) -> Foreign:
 
 
 def _read_one(source: Path, request: ImportRequest) -> Foreign:
-    """Return what a source holds. Raises DataError for an option that it has no use for."""
+    """Return what a source holds. Raises DataError for an option without effect on it."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give COCO's JSON, a CSV or a folder")
     ending = "" if source.is_dir() else source.suffix.lower()
@@ -158,7 +158,7 @@ def _read_one(source: Path, request: ImportRequest) -> Foreign:
     }
     for option, is_idle in idle.items():
         if is_idle:
-            raise DataError(f"{option}: of no use with {source}; leave it out")
+            raise DataError(f"{option}: no effect with {source}; leave it out")
     pictures = Pictures(request.images or (source.parent if ending else source))
     if ending == ".json":
         return read_coco(source, pictures)
@@ -172,14 +172,14 @@ def _share(text: str) -> float | None:
     except ValueError:
         return None
     if not 0 <= share < 1:
-        raise DataError(f"--val {text}: no share of the images; give 0 to less than 1, e.g. 0.2")
+        raise DataError(f"--val {text}: not a share of the images; give one from 0 to below 1")
     return share
 
 
 def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
-    """Return the images that have a label with the classes that have an image; and what is left.
+    """Return the images with a label and the classes with an image, and notes on the rest.
 
-    Raises ClassListError for a class that no data set has.
+    Raises ClassListError for a class name that cannot be used.
     """
     images = sorted((i for i in foreign.images if i.labels), key=lambda image: image.name)
     if not images:
@@ -198,11 +198,11 @@ def _usable(foreign: Foreign) -> tuple[Foreign, list[str]]:
 
 
 def _divide(foreign: Foreign, request: ImportRequest) -> None:
-    """Fill in the splits where the source has none: val by a digest of the names."""
+    """Fill in the splits if the source has none: val by a digest of the names."""
     images, share = foreign.images, None if request.val is None else _share(request.val)
     if all(image.split for image in images):
         if share is not None:
-            raise DataError(f"{foreign.path}: has splits of its own; leave --val out")
+            raise DataError(f"{foreign.path}: has its own splits; leave --val out")
     else:
         share = DEFAULT_VAL if share is None else share
         wanted = round(share * len(images))
@@ -211,14 +211,14 @@ def _divide(foreign: Foreign, request: ImportRequest) -> None:
         for k, image in enumerate(by_digest):
             image.split = "val" if k < num_val else "train"
     if not any(image.split == "train" for image in images):
-        raise DataError(f"{foreign.path}: no labelled image of train; put some into that split")
+        raise DataError(f"{foreign.path}: no labelled image in train; put some into that split")
 
 
 def image_ids(names: list[str]) -> dict[str, str]:
-    """Return an id for each path: the file's name, with its folders where two have the same.
+    """Return an id for each path: the file's name, with its folders where two are equal.
 
-    Other characters than letters, digits, '.', '_' and '-' become '_'; a digest tells apart what
-    is the same even so.
+    Characters other than letters, digits, '.', '_' and '-' become '_'. A digest is added where two
+    are still equal.
     """
     ids: dict[str, str] = {}
     for with_folders, with_digest in ((False, False), (True, False), (True, True)):
@@ -259,7 +259,7 @@ def _write(
 ) -> tuple[dict[str, list[str]], Counter[str]]:
     """Write all files but the record; return the ids by split, and how often a class was lost.
 
-    Raises DataError that names all pictures that are broken.
+    Raises DataError naming the broken pictures.
     """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         (building / folder).mkdir(parents=True)
@@ -280,7 +280,7 @@ def _write(
         rest = len(problems) - MAX_PROBLEMS
         raise DataError("\n".join(problems[:MAX_PROBLEMS] + [f"... and {rest} more"] * (rest > 0)))
     if not lists["train"]:
-        raise DataError(f"{foreign.path}: no mask of train shows an object; leave --masks out")
+        raise DataError(f"{foreign.path}: no mask in train shows an object; leave --masks out")
     lists["train_aug"] = lists["train"]
     texts = {f"ImageSets/Segmentation/{split}.txt": members for split, members in lists.items()}
     for path, lines in {**texts, CLASS_LIST: foreign.classes}.items():
@@ -290,15 +290,15 @@ def _write(
 
 def _notes(ids: dict[str, str], lost: Counter[str]) -> list[str]:
     notes = [
-        f"{name}: {counted(count, 'image')} lost this label, as no pixel of the mask shows it "
+        f"{name}: {counted(count, 'image')} lost this label, as no pixel of the mask has it "
         "(hidden, outside the picture, or a crowd)"
         for name, count in sorted(lost.items())
     ]
     renamed = [name for name, image_id in ids.items() if PurePosixPath(name).stem != image_id]
     if renamed:
         notes.append(
-            f"{counted(len(renamed), 'picture')} got another name, as {one_line(renamed[0])} is "
-            f"{ids[renamed[0]]} here; {RECORD} lists all"
+            f"{counted(len(renamed), 'picture')} renamed, for example {one_line(renamed[0])} to "
+            f"{ids[renamed[0]]}; {RECORD} lists all"
         )
     return notes
 
@@ -306,7 +306,7 @@ def _notes(ids: dict[str, str], lost: Counter[str]) -> list[str]:
 def _write_image(
     building: Path, image: ForeignImage, image_id: str, foreign: Foreign, request: ImportRequest
 ) -> list[str]:
-    """Write an image's files, if there is a class in it; return its classes in label order."""
+    """Write an image's files, if it has a class; return its classes in label order."""
     picture = foreign.folder / image.name
     size, classes = image_size(picture), foreign.classes
     shown = [name for name in classes if name in image.labels]
@@ -314,8 +314,8 @@ def _write_image(
         if None not in image.size and image.size != size:
             raise DataError(
                 f"{picture}: {size[0]}x{size[1]} pixels upright, {foreign.path.name} says "
-                f"{image.size[0]}x{image.size[1]}; save the picture that was annotated, turned as "
-                "it was then, without an EXIF tag"
+                f"{image.size[0]}x{image.size[1]}; save the picture as it was annotated, without "
+                "an EXIF tag that turns it"
             )
         mask = draw_mask(image, size, foreign)
         shown = [classes[k] for k in labels_of_mask(mask)]
@@ -328,7 +328,7 @@ def _write_image(
     (building / f"Annotations/{image_id}.xml").write_text(text, encoding="utf-8")
     target = building / f"JPEGImages/{image_id}{picture.suffix.lower()}"
     if not request.copy:
-        with suppress(OSError):  # another disk, or one without links: the picture is copied
+        with suppress(OSError):  # another disk, or no hard links: the picture is copied
             os.link(picture.resolve(), target)
             return shown
     shutil.copyfile(picture, target)

@@ -1,8 +1,8 @@
-"""The public archives of VOC 2012 and SBD: where they come from, and what is taken out of them.
+"""The public archives of VOC 2012 and SBD: where they come from, and how they are unpacked.
 
-A digest is checked wherever an archive comes from. Its content is treated as foreign all the same:
-a path or link that leads out, a device, or a size beyond any sense refuses the whole archive, and
-only regular files are ever written.
+A digest is checked wherever an archive comes from. Its content is still not trusted: a path or link
+that leads out, a device, or an absurd size refuses the whole archive, and only regular files are
+ever written.
 """
 
 import gzip
@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -29,11 +29,11 @@ SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""
 TIMEOUT = 30.0
 """Seconds without a byte after which an address is given up."""
-REFUSED = "nothing of the archive is used, get it from a place you trust"
+REFUSED = "nothing of the archive is used, get it from a source you trust"
 
 
 class ArchiveError(DataError):
-    """An archive that cannot be had or used; the message names file, fault and remedy."""
+    """An archive that cannot be obtained or used; the message names file, fault and remedy."""
 
 
 class Source(NamedTuple):
@@ -41,12 +41,12 @@ class Source(NamedTuple):
 
     filename: str
     url: str | None
-    """None: to be had from a mirror or a local file only."""
+    """None: available from a mirror or as a local file only."""
     md5: str | None
 
 
 class Limits(NamedTuple):
-    """What an archive may hold, unwanted members included: about four times what VOC and SBD do."""
+    """What an archive may hold, unused members included: about four times what VOC and SBD do."""
 
     members: int = 200_000
     total_bytes: int = 8 << 30
@@ -59,24 +59,24 @@ class PrepareRequest:
     """What to prepare, and from where."""
 
     root: Path
-    """Folder to write, usually .../VOCdevkit/VOC2012. One that holds VOC already is completed."""
+    """Folder to write, usually .../VOCdevkit/VOC2012. If it holds VOC already, it is completed."""
     archives: Mapping[str, Path] = field(default_factory=dict)
     """Step (voc, sbd, test) -> local archive."""
     mirrors: tuple[str, ...] = ()
     """Addresses of folders that hold the archives, tried in order before the public ones."""
     downloads: Path | None = None
-    """Where downloaded archives lie; default: `archives` beside `root`."""
+    """Folder of downloaded archives; default: `archives` beside `root`."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """File name of an archive -> hex digest, in addition to the known MD5."""
     with_test: bool = False
     allow_partial: bool = False
-    """Take archives and lists that are not the official ones: no MD5, no list digests."""
+    """Accept archives and lists that are not the official ones: no MD5, no list digests."""
     num_workers: int = 1
 
     def __post_init__(self) -> None:
         for name, digest in self.sha256.items():
             if not re.fullmatch("[0-9a-fA-F]{64}", digest):
-                raise DataError(f"{name}: {digest!r} is no SHA-256; give 64 hex digits")
+                raise DataError(f"{name}: {digest!r} is not a SHA-256; give 64 hex digits")
 
 
 def public_sources() -> dict[str, Source]:
@@ -88,12 +88,12 @@ def public_sources() -> dict[str, Source]:
     return {
         "voc": Source(voc["filename"], voc["url"], voc["md5"]),
         "sbd": Source(SBDataset.filename, SBDataset.url, SBDataset.md5),
-        "test": Source("VOC2012test.tar", None, None),  # given out to registered users
+        "test": Source("VOC2012test.tar", None, None),  # for registered users only
     }
 
 
 def check_digest_names(request: PrepareRequest, sources: Mapping[str, Source]) -> None:
-    """Raise DataError if a digest was given for a file that no step reads: it would go unused."""
+    """Raise DataError if a digest was given for a file that no step reads."""
     names = [
         request.archives[step].name if step in request.archives else source.filename
         for step, source in sources.items()
@@ -104,9 +104,9 @@ def check_digest_names(request: PrepareRequest, sources: Mapping[str, Source]) -
 
 
 def obtain(step: str, source: Source, request: PrepareRequest, progress: Progress) -> Path:
-    """Return the step's checked archive: the local one, or the one that is downloaded.
+    """Return the step's archive, local or downloaded, once its digests are checked.
 
-    Raises ArchiveError if it cannot be had or is not the expected one.
+    Raises ArchiveError if it cannot be obtained or is not the expected one.
     """
     local = request.archives.get(step)
     expected = {} if request.allow_partial or not source.md5 else {"md5": source.md5}
@@ -123,7 +123,7 @@ def obtain(step: str, source: Source, request: PrepareRequest, progress: Progres
     try:
         verify(path, expected)
     except ArchiveError as error:
-        hint = "; --allow-partial takes an archive that is not the official one"
+        hint = "; --allow-partial accepts an archive that is not the official one"
         raise ArchiveError(f"{error}{hint if local and 'md5' in expected else ''}") from None
     return path
 
@@ -131,10 +131,9 @@ def obtain(step: str, source: Source, request: PrepareRequest, progress: Progres
 def download(
     urls: list[str], path: Path, expected: Mapping[str, str], *, progress: Progress
 ) -> Path:
-    """Download a file from the first address that has it whole; return its path.
+    """Download a file from the first address that has it with the right digests; return its path.
 
-    It gets its name once its digests are right. expected: as of `verify`. Raises ArchiveError if no
-    address has it.
+    expected: as for `verify`. Raises ArchiveError if no address has it.
     """
     if not urls:
         raise ArchiveError(
@@ -153,7 +152,7 @@ def download(
             except (HTTPException, OSError, ArchiveError) as error:
                 if isinstance(error, HTTPError):
                     error.close()
-                elif getattr(error, "filename", None):  # the disk's fault: no address helps
+                elif getattr(error, "filename", None):  # the disk's fault: no other address helps
                     raise
                 faults.append(f"{url}: {error or type(error).__name__}")
                 progress.console.print(escape(faults[-1]))
@@ -165,8 +164,8 @@ def download(
         "\n".join(
             [
                 *faults,
-                f"{path.name}: no address has it; give a local file or a --mirror, or "
-                f"fetch it in as many tries as it takes: curl -L -C - -o {path} ADDRESS",
+                f"{path.name}: no address has it; give a local file or a --mirror, or repeat until "
+                f"it is complete: curl -L -C - -o {path} ADDRESS",
             ]
         )
     )
@@ -178,7 +177,7 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
     request = Request(url, headers={"User-Agent": "wsss-sweeps"})
     with urlopen(request, timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
-            raise ArchiveError("answers with a web page in place of the file")
+            raise ArchiveError("answers with a web page instead of the file")
         length = int(response.headers.get("Content-Length") or 0)
         require_space(part.parent, length, part.name)
         description = f"download {escape(part.stem)}"
@@ -228,22 +227,22 @@ DAMAGED = (
     KeyError,
     RecursionError,
 )
-"""The second line is what tarfile lets out of itself for senseless numbers in headers."""
+"""From ValueError on: what tarfile raises for invalid numbers in headers."""
 
 
 def extract(
     archive: Path,
     folder: Path,
-    choose: Callable[[str], str | None],
+    wanted: re.Pattern[str],
     *,
     progress: Progress,
     limits: Limits = Limits(),  # noqa: B008 - immutable
 ) -> set[str]:
-    """Write the chosen members of a .tar or .tar.gz below `folder`; return their paths there.
+    """Write the wanted members of a .tar or .tar.gz below `folder`; return their paths there.
 
-    `choose` gets a member's path and returns where it goes, relative to `folder`, or None. Raises
+    wanted: matches the whole path of such a member; its group 1 is the path below `folder`. Raises
     ArchiveError if the archive is damaged, unsafe, or beyond `limits`; files written by then stay,
-    so `folder` is best a temporary one.
+    so `folder` should be a temporary one.
     """
     written: set[str] = set()
     total = 0
@@ -261,20 +260,21 @@ def extract(
                         f"bytes at {quoted(member.name)}; VOC and SBD are smaller, get it again"
                     )
                 _require_safe(archive, member, folder)
-                path = choose(member.name)
-                if path is None or member.isdir():
+                match = wanted.fullmatch(member.name)
+                if match is None or member.isdir():
                     continue
+                path = match[1]
                 _require_plain(archive, member, limits)
                 if path in written:
-                    raise ArchiveError(f"{archive}: {path} is there twice; get the archive again")
-                # Without its time, which may be one that no clock knows.
+                    raise ArchiveError(f"{archive}: holds {path} twice; get the archive again")
+                # Without its time, which may be invalid.
                 kept = member.replace(name=path, mtime=cast("int", None), deep=False)
                 tar.extract(kept, folder, filter="data")
                 written.add(path)
     except ArchiveError:
         raise
     except DAMAGED as error:
-        raise ArchiveError(f"{archive}: not a whole .tar or .tar.gz ({error})") from None
+        raise ArchiveError(f"{archive}: not a complete .tar or .tar.gz ({error})") from None
     except OSError as error:
         raise ArchiveError(f"{archive}: {error.strerror or error} while extracting") from None
     return written
@@ -283,7 +283,7 @@ def extract(
 def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:
     """Raise ArchiveError for a path or link out of the archive, or a device, wanted or not."""
     path = PurePosixPath(member.name)
-    if member.size < 0:  # tarfile would go back, and read the same header for ever
+    if member.size < 0:  # tarfile would go back and read the same header for ever
         raise ArchiveError(f"{archive}: {quoted(member.name)} has a negative size; {REFUSED}")
     if path.is_absolute() or ".." in path.parts:
         raise ArchiveError(f"{archive}: {quoted(member.name)} leads out of the archive; {REFUSED}")
@@ -294,7 +294,7 @@ def _require_safe(archive: Path, member: tarfile.TarInfo, folder: Path) -> None:
 
 
 def _require_plain(archive: Path, member: tarfile.TarInfo, limits: Limits) -> None:
-    """Raise ArchiveError if a wanted member is no regular file, or too large."""
+    """Raise ArchiveError if a wanted member is not a regular file, or too large."""
     if not member.isreg():
         raise ArchiveError(f"{archive}: {quoted(member.name)} is a link, not a file; {REFUSED}")
     if member.size > limits.member_bytes:

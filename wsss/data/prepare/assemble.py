@@ -1,15 +1,15 @@
 """Turns the public archives of VOC 2012 and SBD into one folder in VOC layout, with train_aug.
 
 Three steps: `voc` (pictures, masks, lists), `sbd` (SegmentationClassAug, train_aug.txt) and, if
-asked for, `test`. Each works in a temporary folder on the same disk, moves its result in place by
-rename, and enters itself into `prepared.json` last; a step that stands there is not done again.
+asked for, `test`. Each works in a temporary folder on the same disk, renames its result into place,
+and adds itself to `prepared.json` last; a step that is listed there is not done again.
 """
 
 import filecmp
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ VOC_MEMBER = re.compile(
     rf"|{LISTS}/(?:train|val|trainval)\.txt)"
 )
 TEST_MEMBER = re.compile(rf"(?:.*/)?VOC2012/(JPEGImages/{ID}\.jpg|{LISTS}/test\.txt)")
-"""Without Annotations: those of test name other objects than the ones to be segmented."""
+"""Without Annotations: those of test do not name the objects to be segmented."""
 SBD_MEMBER = re.compile(rf"(?:.*/)?dataset/(cls/{ID}\.mat|(?:train|val)\.txt)")
 
 
@@ -64,7 +64,7 @@ class Prepared:
             for split, count in self.num_images.items()
         ]
         done, kept = (", ".join(steps) or "nothing" for steps in (self.done, self.kept))
-        return "\n".join([*lines, f"{self.root}: prepared {done}; there already: {kept}"])
+        return "\n".join([*lines, f"{self.root}: prepared {done}; already there: {kept}"])
 
 
 def prepare_voc(
@@ -72,8 +72,8 @@ def prepare_voc(
 ) -> Prepared:
     """Do the steps that are not done yet; return what was done and which splits there are.
 
-    Raises DataError, with file and remedy, for an archive that cannot be had, is not the known one,
-    unsafe or incomplete, and for a folder that holds something else. Downloaded parts are kept.
+    Raises DataError, with file and remedy, for an archive that cannot be obtained, is not the known
+    one, unsafe or incomplete, and for a folder that holds something else. Downloads are kept.
     """
     steps: dict[str, Callable[[PrepareRequest, Path, Progress], None]] = {
         "voc": _prepare_voc,
@@ -111,7 +111,7 @@ def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> 
     if not is_vacant(root):
         raise DataError(f"{root}: holds other files but no JPEGImages; name an empty folder")
     with _unpacking(root.with_name(f".{root.name}.part"), archive) as building:
-        extract(archive, building, _chooser(VOC_MEMBER), progress=progress)
+        extract(archive, building, VOC_MEMBER, progress=progress)
         if not (building / LISTS / "train.txt").is_file():
             raise DataError(f"{archive}: no VOC2012/{LISTS}/train.txt; get the trainval archive")
         dataset = VocDataset(building)
@@ -120,7 +120,7 @@ def _prepare_voc(request: PrepareRequest, archive: Path, progress: Progress) -> 
             _require_official(split, ids, request)
             _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
             _require_files([building / f"SegmentationClass/{i}.png" for i in ids], archive)
-        # The marker rides along: the folder appears whole and marked in one rename.
+        # With its marker, so that the folder appears complete and marked in one rename.
         _write_marker(building, {"voc": archive.name})
         put_in_place(building, root)
 
@@ -133,12 +133,12 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
     _require_official("val", val, request)
     own = {path.stem: path for path in (root / "SegmentationClass").glob("*.png")}
     with _unpacking(root / ".sbd.part", archive) as building:
-        extract(archive, building, _chooser(SBD_MEMBER), progress=progress)
+        extract(archive, building, SBD_MEMBER, progress=progress)
         sbd_train, sbd_val = (read_id_list(building / f"{name}.txt") for name in ("train", "val"))
         ids = train_aug_ids(sbd_train, sbd_val, train, val)
         _require_official("train_aug", ids, request)
         if list_path.exists() and sorted(dataset.image_ids("train_aug")) != ids:
-            raise DataError(f"{list_path}: is another list; move it away, it is derived here")
+            raise DataError(f"{list_path}: is another list; move it away, it is made from SBD")
         masks = building / "SegmentationClassAug"
         masks.mkdir()
         jobs = [
@@ -160,29 +160,20 @@ def _prepare_sbd(request: PrepareRequest, archive: Path, progress: Progress) -> 
 def _prepare_test(request: PrepareRequest, archive: Path, progress: Progress) -> None:
     root = request.root
     with _unpacking(root / ".test.part", archive) as building:
-        extract(archive, building, _chooser(TEST_MEMBER), progress=progress)
+        extract(archive, building, TEST_MEMBER, progress=progress)
         if not (building / LISTS / "test.txt").is_file():
             raise DataError(f"{archive}: no VOC2012/{LISTS}/test.txt; get the test archive")
         ids = VocDataset(building).image_ids("test")
         _require_official("test", ids, request)
         _require_files([building / f"JPEGImages/{i}.jpg" for i in ids], archive)
-        for image_id in ids:  # other pictures of the archive belong to other tasks of VOC
+        for image_id in ids:  # the archive's other pictures are for VOC's other tasks
             name = f"JPEGImages/{image_id}.jpg"
             if not (root / name).exists():
                 (building / name).replace(root / name)
         (building / LISTS / "test.txt").replace(root / LISTS / "test.txt")
 
 
-def _chooser(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
-    def choose(name: str) -> str | None:
-        found = pattern.fullmatch(name)
-        return found[1] if found else None
-
-    return choose
-
-
-def _require_official(split: str, ids: Iterable[str], request: PrepareRequest) -> None:
-    ids = list(ids)
+def _require_official(split: str, ids: list[str], request: PrepareRequest) -> None:
     if request.allow_partial or is_official(split, ids):
         return
     official = OFFICIAL_SPLITS[split]
@@ -197,25 +188,25 @@ def _require_files(paths: list[Path], archive: Path) -> None:
     missing = [f"{path.parent.name}/{path.name}" for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"{archive}: {missing[0]} is missing, {len(missing)} files in all; the lists name more "
-            "than the archive holds, get it again"
+            f"{archive}: {missing[0]} is missing, {len(missing)} files in all, which its lists "
+            "name; get the archive again"
         )
 
 
 def _place_folder(masks: Path, target: Path) -> None:
-    """Move the masks to their place; the same files there already are those of a killed call."""
+    """Move the masks into place, unless a killed call has already put the same files there."""
     if not target.exists():
         masks.rename(target)
         return
     names = sorted(path.name for path in masks.iterdir())
     same, _, _ = filecmp.cmpfiles(masks, target, names, shallow=False)
     if sorted(same) != names or sorted(path.name for path in target.iterdir()) != names:
-        raise DataError(f"{target}: holds other masks; move it away, it is derived here")
+        raise DataError(f"{target}: holds other masks; move it away, it is made from SBD")
 
 
 @contextmanager
 def _unpacking(folder: Path, archive: Path) -> Iterator[Path]:
-    """Make a temporary folder, on a disk that has room for the archive's content."""
+    """Make a temporary folder, if its disk has room for the archive's content."""
     with temporary(folder) as building:
         require_space(folder.parent, archive.stat().st_size, f"the content of {archive.name}")
         yield building

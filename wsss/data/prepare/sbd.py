@@ -1,6 +1,6 @@
 """Masks and split of the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011).
 
-SBD keeps class masks as MATLAB files, `dataset/cls/<id>.mat` with `GTcls.Segmentation`, and has no
+SBD stores class masks as MATLAB files, `dataset/cls/<id>.mat` with `GTcls.Segmentation`, without
 borders: 0 background, 1..20 classes. Legend: H W image size in pixels.
 """
 
@@ -24,15 +24,15 @@ from wsss.pool import pool_map
 from wsss.printable import quoted
 
 MAX_MAT_BYTES = 4 << 20
-"""Of one .mat file; SBD's have some kilobytes."""
+"""Of one .mat file; SBD's have a few kilobytes."""
 MAX_UNPACKED_BYTES = 64 << 20
-"""Of one .mat file's content: zlib may grow a thousandfold."""
+"""Of one .mat file's content, which may be a thousand times as large as the file."""
 MAT_HEADER, MAT_COMPRESSED = 128, 15
-"""Of MATLAB 5 files: bytes before the first element, and the element type that is zlib data."""
+"""Of MATLAB 5 files: bytes before the first element, and the type of zlib elements."""
 
 
 class MaskJob(NamedTuple):
-    """One mask to convert: SBD's file, the picture that it belongs to, the PNG to write."""
+    """One mask to convert: SBD's file, its picture, the PNG to write."""
 
     mat: Path
     image: Path
@@ -74,12 +74,12 @@ def read_sbd_mask(path: Path) -> NDArray[np.uint8]:
     try:
         _refuse_bomb(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", MatReadWarning)  # of damage that scipy reads over
+            warnings.simplefilter("error", MatReadWarning)  # damage that scipy would skip
             content: Any = loadmat(path, variable_names=["GTcls"])
         mask = np.asarray(content["GTcls"]["Segmentation"].item())
     except DataError:
         raise
-    except Exception as error:  # scipy raises nearly anything on damaged files
+    except Exception as error:  # scipy raises nearly anything for damaged files
         raise DataError(
             f"{path}: no MATLAB 5 file with GTcls.Segmentation ({type(error).__name__}: {error}); "
             "get the archive again"
@@ -95,9 +95,9 @@ def read_sbd_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def convert_masks(jobs: Collection[MaskJob], *, num_workers: int, progress: Progress) -> None:
-    """Write every job's PNG, in `num_workers` processes; 1 means in this one.
+    """Write every job's PNG in `num_workers` processes; 1: in this one.
 
-    Raises ForeseenError of the first job that fails, in the order of `jobs`.
+    Raises the ForeseenError of the first job that fails, in the order of `jobs`.
     """
     task = progress.add_task("convert SBD masks", total=len(jobs))
     named = ((job.png.stem, job) for job in jobs)

@@ -1,58 +1,23 @@
-"""What affinity training learns from: confident labels from CAMs, pairs of them, and the loss.
+"""What affinity training learns from: pairs of confident labels, and the loss over them.
 
-Legend: B batch, P present classes of one image, H W its size, h w feature size, M pairs.
+Legend: B batch, H W image size, h w feature size, M pairs.
 """
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.data.classes import IGNORE_INDEX
 from wsss.networks.affinity_net import Pairs
 
 EPSILON = 1e-5
-"""Bounds the loss of a negative pair with affinity 1, and divides by no pair at all (PSA)."""
-
-
-def confident_labels(
-    cams: NDArray[np.float32],
-    labels: tuple[int, ...],
-    *,
-    foreground_score: float,
-    background_score: float,
-) -> NDArray[np.uint8]:
-    """Return the label of each pixel whose CAMs leave little doubt, and 255 elsewhere.
-
-    cams: [P, H, W] in [0, 1] of the P 0-based classes `labels`. Returns [H, W]: the strongest class
-    k as k + 1 where it is above `foreground_score`, 0 where no CAM is above `background_score`,
-    else 255 (IRN's rule). Without any class, all is background. Raises ValueError if the scores are
-    out of order.
-
-    It is PSA's rule, too: CAMs s against a background of (1 - s)^power, with powers 4 and 32, are
-    the scores .276 and .077.
-    """
-    if background_score > foreground_score:
-        raise ValueError(
-            f"background score {background_score} is above foreground score {foreground_score}; "
-            "swap them"
-        )
-    if not labels:
-        return np.zeros(cams.shape[1:], dtype=np.uint8)
-    values = np.array([k + 1 for k in labels], dtype=np.uint8)
-    strongest = cams.max(0)
-    confident = np.full(strongest.shape, IGNORE_INDEX, dtype=np.uint8)
-    foreground = strongest > np.float32(foreground_score)
-    confident[foreground] = values[cams.argmax(0)[foreground]]
-    confident[strongest <= np.float32(background_score)] = 0
-    return confident
+"""Bounds the loss of a negative pair with affinity 1 (PSA)."""
 
 
 class PairKinds(NamedTuple):
-    """Which pairs teach what; a pair with an unsure pixel is in none. Each bool [B, M]."""
+    """Pairs by what they teach; a pair with an unsure pixel is in none. Each bool [B, M]."""
 
     foreground: Tensor
     """Both of one foreground class: affinity should be 1."""
@@ -75,7 +40,7 @@ class AffinityLosses(NamedTuple):
     """The loss and its three means over pairs; a kind without pairs is 0. Scalars."""
 
     total: Tensor
-    """foreground / 4 + background / 4 + negative / 2: as many votes for 1 as for 0."""
+    """foreground / 4 + background / 4 + negative / 2: affinities 1 and 0 weigh the same."""
     foreground: Tensor
     background: Tensor
     negative: Tensor
@@ -86,8 +51,8 @@ def affinity_losses(
 ) -> AffinityLosses:
     """Return the cross entropy of the affinities exp(-distance), balanced over kinds (PSA, Eq. 6).
 
-    distances: [B, M], 0 or more. counts: [3], the pairs of each kind over which the means are
-    taken; None: those of these maps, which may be a part of a batch.
+    distances: [B, M], 0 or more. counts: [3], the pairs of each kind to divide by, of the whole
+    batch if `kinds` are of a part of it; None: those in `kinds`.
     """
     if counts is None:
         counts = torch.stack([kind.sum() for kind in kinds])

@@ -1,8 +1,8 @@
 """Dense CRF refinement of CAMs (Kraehenbuehl and Koltun, NIPS 2011), by pydensecrf2.
 
 Every pixel is linked to every other one by two Gaussian kernels: one over position alone (smooths)
-and one over position and colour (follows edges). Only the labels an image is known to hold take
-part: an absent class cannot appear, and time grows with the number of labels.
+and one over position and colour (follows edges). Only the labels that an image is known to hold
+take part: an absent class cannot appear, and time grows with the number of labels.
 
 | preset  | gaussian sxy, compat | bilateral sxy, srgb, compat | unary costs from               |
 |---------|----------------------|-----------------------------|--------------------------------|
@@ -65,8 +65,8 @@ def dense_crf(
 
     image: [H, W, 3]; probs: [L', H, W], background first, then the present classes, summing to 1.
     Returns [L', H, W], summing to 1. Either array may be read-only or not contiguous. Raises
-    ValueError if they do not fit, and MissingCrfError without pydensecrf2. Holds Python's lock:
-    use processes (`wsss.pool`), not threads.
+    ValueError if they do not fit, and MissingCrfError without pydensecrf2. Holds the GIL: use
+    processes (`wsss.pool`), not threads.
     """
     _check(image, probs)
     num_labels, height, width = probs.shape
@@ -97,10 +97,9 @@ def crf_label(
     """Return the label map of CAMs after a dense CRF: [H, W], 0 background, class k as k + 1.
 
     image: [H, W, 3]; cams: [P, H, W] in [0, 1]; labels: the P 0-based classes. Under every preset
-    the CRF starts from the decision of `pseudo_label`, and only how sure it is of it differs: irn
-    gives that label .7 and shares the rest among the others; psa takes `power_probs`; deeplab
-    takes (score, CAMs) divided by their sum. IRN's confident labels are two calls, at its two
-    scores. Without a present class all is background.
+    the CRF starts from the label of `pseudo_label`; presets differ in its probability: irn gives it
+    .7 and shares the rest among the others; psa takes `power_probs`; deeplab takes (score, CAMs)
+    divided by their sum. Without a present class all is background.
     """
     unary = PRESETS[config.preset].unary
     probs = score_probs(cams, labels, background_score)
@@ -114,9 +113,8 @@ def crf_label(
 def power_probs(cams: NDArray[np.float32], background_score: float) -> NDArray[np.float32]:
     """Return PSA's probabilities: ((1 - max CAM)^alpha, CAMs) divided by their sum: [L', H, W].
 
-    cams: [P, H, W] in [0, 1], P of 1 or more. alpha is the power at which background wins where the
-    CAM is below the score: (1 - score)^alpha = score. PSA's 4, 16 and 32 are scores of .28, .12 and
-    .07.
+    cams: [P, H, W] in [0, 1], P at least 1. With (1 - score)^alpha = score, background wins where
+    the CAM is below the score. PSA's alphas 4, 16 and 32 are scores of .28, .12 and .08.
     """
     strongest = cams.max(0)
     if background_score in (0, 1):  # alpha would be infinite, or 0
@@ -133,7 +131,7 @@ def label_probs(
 ) -> NDArray[np.float32]:
     """Return `certainty` for each pixel's label and equal shares of the rest for the others.
 
-    indices: [H, W] in 0..L'-1, L' = num_labels of 2 or more. Returns [L', H, W]. (IRN)
+    indices: [H, W] in 0..L'-1, L' = num_labels, at least 2. Returns [L', H, W]. (IRN)
     """
     chosen = indices == np.arange(num_labels)[:, None, None]
     other = (1 - certainty) / (num_labels - 1)
@@ -150,12 +148,12 @@ def _check(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> None:
     if not (probs.min() >= 0 and np.allclose(probs.sum(0), 1, atol=1e-3)):
         raise ValueError(
             "probs must be 0 or more and sum to 1 at each pixel; divide scores by their sum "
-            "(refine.score_probs) or apply a softmax"
+            "(score_probs) or apply a softmax"
         )
 
 
 def _densecrf() -> Any:
-    """Import pydensecrf when it is first needed: it is optional and compiled on installation."""
+    """Import pydensecrf when it is needed: it is optional, and compiled when it is installed."""
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:

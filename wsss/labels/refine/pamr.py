@@ -2,9 +2,10 @@
 
 A pixel's new score is a weighted mean over its neighbours at several dilations. The weights depend
 on the image alone: they fall with the colour difference, measured in local standard deviations.
-Legend: B batch, C image channels, L' masks, H W image size, N = 8 neighbours x dilations.
+Legend: C image channels, L' masks, H W image size, N = 8 neighbours x dilations.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,31 +25,27 @@ SMALLEST_SPREAD = 1e-8
 def pamr(image: Tensor, masks: Tensor, config: PamrConfig) -> Tensor:
     """Return the masks after `config.iterations` steps of weighted averaging.
 
-    image: [C, H, W] or [B, C, H, W] floats of any scale; masks: [L', H, W] or [B, L', H, W], on the
-    same device. Returns the masks' shape and dtype. Linear in the masks and with weights that sum
-    to 1: masks that sum to 1 still do, a constant mask stays. Beyond the border the nearest pixel
-    counts. Raises ValueError if the sizes differ.
+    image: [C, H, W] floats of any scale; masks: [L', H, W] floats, on the same device. Returns the
+    masks' shape and dtype. Linear in the masks and with weights that sum to 1: masks that sum to 1
+    still do, and a constant mask stays. The border is replicated. Raises ValueError if the sizes
+    differ.
     """
-    if image.ndim != masks.ndim or image.ndim not in (3, 4) or image.shape[-2:] != masks.shape[-2:]:
+    if image.shape[1:] != masks.shape[1:]:
         raise ValueError(
             f"image {tuple(image.shape)} and masks {tuple(masks.shape)} must be [C, H, W] and "
-            "[L, H, W], or both with a batch in front, of one size; resize the masks first"
+            "[L, H, W] of one size; resize the masks first"
         )
-    if image.ndim == 3:
-        return pamr(image[None], masks[None], config)[0]
-    if not (image.is_floating_point() and masks.is_floating_point()):
-        raise ValueError(f"image is {image.dtype}, masks {masks.dtype}; convert with .float()")
-    weights = neighbour_weights(image, config.dilations)  # [B, N, H, W]
+    weights = neighbour_weights(image, config.dilations)  # [N, H, W]
     for _ in range(config.iterations):
         refined = torch.zeros_like(masks)
         for index, neighbour in enumerate(_neighbours(masks, config.dilations)):
-            refined.addcmul_(neighbour, weights[:, index, None].to(masks.dtype))
+            refined.addcmul_(neighbour, weights[index].to(masks.dtype))
         masks = refined
     return masks
 
 
 def neighbour_weights(image: Tensor, dilations: tuple[int, ...]) -> Tensor:
-    """Return each neighbour's weight: [B, C, H, W] -> [B, N, H, W], summing to 1 over N.
+    """Return each neighbour's weight: [C, H, W] -> [N, H, W], summing to 1 over N.
 
     softmax over N of -mean over C of |neighbour - pixel| / (.1 std), where std is taken, channel by
     channel, over the 3 x 3 pixels of every dilation (the centre counts once per dilation).
@@ -59,13 +56,13 @@ def neighbour_weights(image: Tensor, dilations: tuple[int, ...]) -> Tensor:
         difference = neighbour - image
         total += difference
         squares.addcmul_(difference, difference)
-    # Differences to the centre, rather than values, lose no digits; the centre's own are 0.
+    # Differences from the centre are more exact than values; the centre's own are 0.
     variance = (squares - total.square() / count).clamp_(min=0) / (count - 1)
     scale = SMALLEST_SPREAD + SPREAD_SHARE * variance.sqrt()
     closeness = [
-        -((neighbour - image).abs() / scale).mean(1) for neighbour in _neighbours(image, dilations)
+        -((neighbour - image).abs() / scale).mean(0) for neighbour in _neighbours(image, dilations)
     ]
-    return torch.stack(closeness, 1).softmax(1)
+    return torch.stack(closeness).softmax(0)
 
 
 def pamr_label(
@@ -88,7 +85,7 @@ def pamr_label(
 def pamr_cams(
     image: NDArray[np.uint8], cams: NDArray[np.float32], config: PamrConfig
 ) -> NDArray[np.float32]:
-    """Return refined CAMs, still in [0, 1]: fit for a threshold curve. [P, H, W] -> [P, H, W]."""
+    """Return refined CAMs, still in [0, 1]: [P, H, W] -> [P, H, W]. image: [H, W, 3]."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     with torch.inference_mode():
         refined = pamr(pixels, torch.from_numpy(np.array(cams)), config)
@@ -96,16 +93,14 @@ def pamr_cams(
 
 
 def _neighbours(x: Tensor, dilations: tuple[int, ...]) -> Iterator[Tensor]:
-    """Yield x seen from each of the 8 neighbours at each dilation, as views: N of [B, *, H, W].
+    """Yield x seen from each of the 8 neighbours at each dilation, as views: N of [*, H, W].
 
-    One padding serves all dilations, as replicating repeats the border however far it goes.
+    One padding serves all dilations, as the replicated border is the same at any distance.
     """
     height, width = x.shape[-2:]
     reach = max(dilations)
     padded = F.pad(x, [reach] * 4, mode="replicate")
-    for dilation in dilations:
-        for down in (-dilation, 0, dilation):
-            for right in (-dilation, 0, dilation):
-                if (down, right) != (0, 0):
-                    top, left = reach + down, reach + right
-                    yield padded[..., top : top + height, left : left + width]
+    for dilation, down, right in itertools.product(dilations, (-1, 0, 1), (-1, 0, 1)):
+        if (down, right) != (0, 0):
+            top, left = reach + dilation * down, reach + dilation * right
+            yield padded[..., top : top + height, left : left + width]

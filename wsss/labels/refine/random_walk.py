@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from wsss.data.loading import read_rgb
+from wsss.data.image import read_image
 from wsss.labels.infer import ImageCams
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise
 from wsss.networks.affinity_net import AffinityNet, neighbour_pairs, pair_distances
+from wsss.networks.backbone import resized_map
 from wsss.networks.precision import forward_in
 from wsss.segmentation_config import RandomWalkConfig
 
 
 def transition(features: Tensor, radius: int, beta: float) -> csr_array:
-    """Return the matrix of one step: affinity^beta of near pixels and of each with itself, by rows.
+    """Return the matrix of one step, which replaces a pixel by a weighted mean around it.
 
-    features: [C, h, w]. Returns float32 CSR [hw, hw]: row i holds exp(-beta * distance) to the
-    pixels j nearer than `radius`, and 1 at i, divided by their sum. Each row sums to 1, so that a
-    step replaces a pixel by a weighted mean of its surroundings.
+    features: [C, h, w]. Returns float32 CSR [hw, hw]: row i holds exp(-beta * distance), which is
+    affinity^beta, to the pixels j nearer than `radius`, and 1 at i, divided by their sum.
     """
     height, width = features.shape[-2:]
     size = height * width
@@ -51,8 +51,8 @@ def random_walk(
 ) -> NDArray[np.float32]:
     """Return CAMs after 2^log_steps steps of a transition matrix: [P, h, w] -> [P, h, w].
 
-    Equal to the product with the matrix squared log_steps times, which would fill up. The result
-    stays within each CAM's minimum and maximum. Raises ValueError if the sizes differ.
+    Equal to the product with the matrix squared log_steps times, which would no longer be sparse.
+    The result stays within each CAM's minimum and maximum. Raises ValueError if the sizes differ.
     """
     num_classes, height, width = cams.shape
     if matrix.shape != (height * width, height * width):
@@ -76,12 +76,11 @@ def walk_cams(
     """
     if len(cams) == 0:
         return cams
-    height, width = cams.shape[1:]
     low_height, low_width = features.shape[-2:]
     low = F.adaptive_avg_pool2d(torch.from_numpy(cams)[None], (low_height, low_width))[0]
     matrix = transition(features, config.radius, config.beta)
     walked = torch.from_numpy(random_walk(low.numpy(), matrix, config.log_steps))
-    full = F.interpolate(walked[None], size=(height, width), mode="bilinear", align_corners=False)
+    full = resized_map(walked[None], cams.shape[1:])
     if config.walked_scale == "maximum":
         full = full / (full.amax((2, 3), keepdim=True) + EPSILON)
     return full[0].clamp(0, 1).numpy()
@@ -94,11 +93,7 @@ def walk_labels(
     *,
     device: torch.device,
 ) -> Iterator[ImageCams]:
-    """Yield each image's CAMs behind the random walk, in the form in which they came.
-
-    Scoring and thresholding go on as with plain CAMs. The network sees each image once, at its own
-    size.
-    """
+    """Yield each image's CAMs after the random walk; the network sees it once, at its own size."""
     model.to(device).eval()
     with torch.inference_mode():
         for image in images:
@@ -109,5 +104,5 @@ def walk_labels(
 
 def image_features(model: AffinityNet, image: ImageCams, *, device: torch.device) -> Tensor:
     """Return the affinity features of one image file, on the CPU: [C, h, w]."""
-    x = normalise(read_rgb(image.sample).to(device)[None].float())
+    x = normalise(read_image(image.sample.image_path).to(device)[None].float())
     return model(x.contiguous(memory_format=torch.channels_last))[0].cpu()
