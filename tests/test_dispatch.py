@@ -114,8 +114,8 @@ def test_a_lost_node_costs_no_restart(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "a")
     for _ in range(5):
         scene.start()
-        scene.dispatch.broke(Break("a", "lost node", "its node went away"))
-    assert scene.said == ["trial a: its node went away; it goes on elsewhere"] * 5
+        scene.dispatch.broke(Break("a", "lost node", "its node was lost"))
+    assert scene.said == ["trial a: its node was lost; it resumes on another node"] * 5
     scene.start()
     scene.dispatch.broke(Break("a", "death", "died"))
     assert "restart 1 of 2" in scene.said[-1]
@@ -171,7 +171,7 @@ def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_st
     assert not scene.dispatch.stop_all()
     assert scene.dispatch.next() is None
     scene.dispatch.broke(Break("a", "death", "The actor died"))
-    assert scene.said[-1] == "trial a: The actor died; it goes on at the next start"
+    assert scene.said[-1] == "trial a: The actor died; it resumes at the next start"
     assert scene.ear.heard[-1] == "a started"
     assert scene.dispatch.next() is None
     assert not scene.dispatch.stop_all()

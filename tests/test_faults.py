@@ -121,7 +121,7 @@ def hung(run_id: str) -> Break:
 
 
 def lost(run_id: str) -> Break:
-    return Break(run_id, "lost node", "its node went away")
+    return Break(run_id, "lost node", "its node was lost")
 
 
 @pytest.mark.parametrize(

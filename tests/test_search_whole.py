@@ -178,7 +178,7 @@ def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
     trials, _, code, output, runs = interrupted["before"]
     assert code == 130
     assert "SIGINT: starting no more trials" in output
-    printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
+    printed = output.split("the same command resumes from here:\n")[1].splitlines()[0]
     assert "--samples 3" in printed
     assert [known["status"] for known in trials] == ["finished", "running"]
     status = {found.tags.get("wsss.search_trial"): found.status for found in runs}

@@ -98,6 +98,11 @@ class Folder:
         found: dict[str, Any] | None = read_json(self.path / "failure.json")
         return found if found and not self.result() else None
 
+    def why_failed(self) -> str | None:
+        """Return the kind and message of a failure in a line, or None."""
+        failure = self.failure()
+        return f"{failure['kind']}: {failure['message']}" if failure else None
+
     def clear_failure(self) -> None:
         """Delete a recorded failure, so that the stage can be tried again."""
         self._forget("failure.json")

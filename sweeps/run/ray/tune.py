@@ -1,7 +1,7 @@
-"""Ray Tune under a `Dispatch`: it is asked what to start next, and told what happened.
+"""Ray Tune under a `Dispatch`, which says what to start next and is told what happens.
 
-Each attempt at a target is a trial of Tune's, which Tune itself never restarts, stops or remembers.
-At the end: what it runs for each.
+Each attempt at a target is a trial of Tune, which Tune itself never restarts, stops or restores.
+The functions at the end run in the trials' processes.
 """
 
 import logging
@@ -36,17 +36,17 @@ class TuneRound(Generic[T]):
 
     source: Source[T]
     trainable: Callable[..., None]
-    """What runs in a process of its own, called with a target's `space`."""
+    """Runs in a process of its own; called with a target's `space`."""
     space: Callable[[T], dict[str, Any]]
-    """What that process is told; small, as Tune copies it with every report."""
+    """The input of that process; small, as Tune copies it with every report."""
     folder: Path
-    """Tune's own, from which nothing is ever read again."""
+    """Tune's own folder, which is never read again."""
     resources: Resources
 
     def run(self, dispatch: Dispatch[T], at_once: int) -> None:
-        """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
-        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-        # It would name every attempt that broke off as a trial that failed.
+        """Run a dispatch's targets, `at_once` at a time, until it has no more or says stop."""
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # it writes unused files
+        # It would report every attempt that broke off as a failed trial.
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         tune.Tuner(
@@ -68,7 +68,7 @@ class TuneRound(Generic[T]):
 
 
 class _NotKept:
-    """Tune pickles what it is given, for nothing; a dispatch holds terminals and threads."""
+    """Pickled as nothing: Tune pickles what it is given, but a dispatch has threads."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -81,49 +81,49 @@ class _Targets(_NotKept, Searcher, Generic[T]):  # type: ignore[misc]  # ray is 
         super().__init__()
         self.dispatch, self.space = dispatch, space
         self.run_ids: dict[str, str] = {}
-        """Tune's id of an attempt -> its target's."""
+        """Tune's id of an attempt -> run id of its target."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Return what the next target's process is told; None if there is none for now."""
+        """Return the next target's space; None if there is none for now."""
         target = self.dispatch.next()
         if target is None:
-            # None would have Tune wait ten minutes for another one.
+            # At the end, None would make Tune wait ten minutes for another one.
             return None if self.dispatch.out else self.FINISHED
         self.run_ids[trial_id] = target.run_id
         return self.space(target)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Nothing: _Events is told the same, and more."""
+        """Do nothing: _Events is told the same, and more."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: what is missing is read from the store."""
 
 
 class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
-    """Passes reports on, as it is a stopper whom Tune asks after each whether to end the trial."""
+    """Passes on reports: after each one, Tune asks its stopper whether to end the trial."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial that has reported; Tune gives the last report twice."""
+        """Whether to end a trial that has reported. Tune passes the last report twice."""
         if result.get("done"):
             return False
         return self.dispatch.reported(self.targets.run_ids[trial_id], result)
 
     def stop_all(self) -> bool:
-        """Whether to end everything now; asked at every step."""
+        """Whether to end everything now; called at every step."""
         return self.dispatch.stop_all()
 
 
 class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
-    """Tells a dispatch of trials that begin and end."""
+    """Tells a dispatch when trials start and end."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's process is at work."""
+        """A trial's process has started."""
         self.dispatch.begun(self.targets.run_ids[trial.trial_id])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -131,15 +131,15 @@ class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
         self.dispatch.ended(self.targets.run_ids[trial.trial_id])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's process has ended as it should not."""
+        """A trial's process ended unexpectedly."""
         self.dispatch.broke(break_of(self.targets.run_ids[trial.trial_id], error_of(trial)))
 
 
 def error_of(trial: Any) -> BaseException | None:
-    """Return the error with which a trial of Tune's ended.
+    """Return the error with which a trial of Tune ended.
 
-    Read from Tune's local folder, where this very process has just written it: the copy that
-    `trial.get_pickled_error` reads comes later.
+    Read from Tune's local folder, where this process has just written it; the copy that
+    `trial.get_pickled_error` reads is made later.
     """
     try:
         found = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
@@ -152,27 +152,27 @@ def break_of(run_id: str, error: BaseException | None) -> Break:
     """Return what an error of Ray's says of the end of a trial's process."""
     details = str(error or "")
     if lost_its_node(error):
-        return Break(run_id, "lost node", "its node went away", details=details)
+        return Break(run_id, "lost node", "its node was lost", details=details)
     if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
         note = replace(note_of(cause), traceback=details)
         return Break(run_id, "error", str(note), note)
-    lines = (details or "the process ended without a word").strip().splitlines()
+    lines = (details or "the process ended without an error").strip().splitlines()
     words = lines[0 if isinstance(error, RayActorError) else -1]
     return Break(run_id, "death", words, details=details)
 
 
 def lost_its_node(error: BaseException | None) -> bool:
-    """Whether a process ended with this error because its machine did."""
+    """Whether a process ended with this error because its machine was lost."""
     if not isinstance(error, RayActorError):
         return False
     if isinstance(error, ActorUnavailableError):
-        # A host without power: nobody is left there who could tell, and the head needs up to half a
-        # minute to call it dead. A process that dies on a host that lives is reported as dead.
+        # A host without power: nothing there can report it, and the head takes up to half a minute
+        # to notice. A process that dies on a living host is reported as dead.
         return len(ray.nodes()) > 1
     return bool(error.preempted) or "node has died" in str(error)
 
 
-# In a trial's process. What loads torch is imported there: the driver starts seconds earlier
+# In a trial's process, where torch is imported: so the driver starts seconds earlier
 
 Records = Iterator[dict[str, float]]
 
@@ -183,7 +183,7 @@ def sweep_trial(
     place: Place,
     resources: Resources,
 ) -> None:
-    """Train `space["cam_id"]` and bring its scores to their end, inline or under Ray Train."""
+    """Train `space["cam_id"]` and complete its scores, inline or under Ray Train."""
     from sweeps.run.ray.train import Workers, end_with_raylet, fit
     from wsss.training.process import Process, pick_device
 
@@ -205,7 +205,7 @@ def sweep_trial(
 
 
 def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
-    """Do this rank's part in a training and its scores; item: their configurations, where."""
+    """Do this rank's part of a training and its scores. item: their configurations and place."""
     from sweeps.stages.trial import run_group
 
     configs, place = item
