@@ -129,6 +129,13 @@ def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
         check_cluster(f"127.0.0.1:{port}")
 
 
+def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "HOST_LIMIT_S", 0.1)
+    monkeypatch.setattr(socket, "create_connection", lambda *where, **how: time.sleep(2))
+    with pytest.raises(ClusterError, match=r"head\.lab:6379: nothing listens there \(no answer\)"):
+        check_cluster("head.lab:6379")
+
+
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "JOIN_LIMIT_S", 3.0)
     begun = time.monotonic()

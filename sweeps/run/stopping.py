@@ -134,8 +134,8 @@ def _without_tunes_handler() -> Iterator[None]:
 
 
 ORDERLY = (
-    "{why}: starting no more {noun}s. Those at work go on to their next checkpoint, then all stops; "
-    "once more stops it at once, and what came since the last checkpoint is repeated."
+    "{why}: starting no more {noun}s. Those at work go on to their next checkpoint, then all "
+    "stops; once more stops it at once, and what came since the last checkpoint is repeated."
 )
 
 
