@@ -183,18 +183,27 @@ def _require_writable(folder: Path, name: str) -> None:
 CONNECT_LIMIT_S = 4.0
 """Longest wait for one address of a host to accept a connection."""
 HOST_LIMIT_S = 8.0
-"""Longest wait for a host: for its name, and then for any of its addresses."""
-JOIN_LIMIT_S = 15.0
+"""Longest wait for a host: for its name, for any of its addresses, and for what it says."""
+JOIN_LIMIT_S = 15
 """Longest wait until the cluster is joined; on a busy machine it takes some five seconds."""
+LOAD_LIMIT_S = 45
+"""Longest wait before that until Ray is imported, which takes two seconds of computing."""
 TRY = """
-import ray, sys
-print("Ray is loaded", flush=True)
+import ray, signal, sys
+signal.alarm(int(sys.argv[2]))
 ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)
 """
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What opens a connection of HTTP/2, in which Ray's GCS speaks: a fixed text and a frame SETTINGS
+(RFC 9113, 3.4); the answer begins with such a frame."""
+SETTINGS = 4
+"""Type of that frame, its fourth byte."""
 SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}
 """Ray's variables, so that it names its reason before JOIN_LIMIT_S."""
 VARIABLE = "RAY_ADDRESS"
 """Ray takes it for `auto`."""
+TLS = "RAY_USE_TLS"
+"""At "1", Ray speaks through TLS."""
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
@@ -221,24 +230,22 @@ def check_cluster(address: str) -> None:
     if match := HOST_AND_PORT.fullmatch(meant):
         _check_port(match["host"].strip("[]"), int(match["port"]), given)
     environment = {key: value for key, value in os.environ.items() if key != OF_A_JOB} | SOONER
-    command = [sys.executable, "-c", TRY, meant]
+    command = [sys.executable, "-c", TRY, meant, str(JOIN_LIMIT_S)]
     try:
         done = subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=JOIN_LIMIT_S,
+            timeout=LOAD_LIMIT_S + JOIN_LIMIT_S,
             check=False,
         )
-    except subprocess.TimeoutExpired as late:
-        if not late.stdout:
-            raise ClusterError(
-                f"{given}: Ray was not loaded within {JOIN_LIMIT_S:.0f} s, so whether a cluster "
-                "answers there is not known: this machine is too busy; give the same command again "
-                "when it has less to do"
-            ) from None
-        raise ClusterError(refusal(given, (late.stderr or b"").decode(errors="replace"))) from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(
+            f"{given}: Ray was not loaded within {LOAD_LIMIT_S} s, so whether a cluster answers "
+            "there is not known: this machine is too busy; give the same command again when it has "
+            "less to do"
+        ) from None
     if done.returncode:
         raise ClusterError(refusal(given, done.stderr.decode(errors="replace")))
 
@@ -269,19 +276,27 @@ def _wrong_form(address: str) -> str:
 
 
 def _check_port(host: str, port: int, given: str) -> None:
-    """Raise ClusterError unless something listens there."""
+    """Raise ClusterError unless something listens there, and speaks as a Ray cluster does."""
+    is_connected = False
 
-    def connect() -> None:
-        socket.create_connection((host, port), timeout=CONNECT_LIMIT_S).close()
+    def first_bytes() -> bytes:
+        nonlocal is_connected
+        with socket.create_connection((host, port), timeout=CONNECT_LIMIT_S) as line:
+            is_connected = True
+            if os.environ.get(TLS) == "1":
+                return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
+            line.sendall(GREETING)
+            return line.recv(SETTINGS)
 
+    remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
     try:
-        within(HOST_LIMIT_S, connect)  # to look up a name has no limit of its own
+        said = within(HOST_LIMIT_S, first_bytes)  # to look up a name has no limit of its own
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise ClusterError(
-            f"{given}: nothing listens there ({why}); `ray status` on the head says whether Ray "
-            f"runs; {_remedy(given)}"
-        ) from None
+        what = "something else than Ray listens" if is_connected else "nothing listens"
+        raise ClusterError(f"{given}: {what} there ({why}); {remedy}") from None
+    if said[3:] != bytes([SETTINGS]):
+        raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
 
 
 def within(seconds: float | None, question: Callable[[], Answer]) -> Answer:
