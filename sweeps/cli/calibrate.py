@@ -79,7 +79,7 @@ def calibrate(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
@@ -89,7 +89,7 @@ def calibrate(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
+        resources = joinable(Resources(address, workers, cpus, gpus, max_concurrent, how))
         root = data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(

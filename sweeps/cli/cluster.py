@@ -11,7 +11,7 @@ import typer
 
 from sweeps.cli.options import default_preset, say, with_options_of, words_of
 from sweeps.cli.sweep import checked_tables, planned, run
-from wsss.errors import explained
+from wsss.errors import ForeseenError, explained
 from wsss.printable import command
 
 if TYPE_CHECKING:
@@ -314,22 +314,32 @@ def doctor(
 ) -> None:
     """Say what is open, missing, unreachable or mismatched, with a remedy each.
 
-    Without --address: this machine. With it, --store, --data and --weights are the cluster's.
-    The exit code is 1 if there is any problem.
+    Without --address: this machine. With it, --store, --data and --weights are the cluster's. The
+    exit code is 1 if there is any problem, an unreachable cluster among them.
     """
     from rich.console import Console
 
-    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
+    from sweeps.cluster.doctor import machine
+    from sweeps.cluster.doctor.check import Check, exit_code, print_checks, to_json
+    from sweeps.run.ray.start import check_address
 
     with explained():
         root, files = working_dir.absolute(), Files(store, data, weights)
+        is_server = address is not None and address.startswith("http")
+        if address is not None and not is_server:
+            check_address(address)
         checks = _this_machine(root, root / lock, mlflow, address)
-        if address is None:
-            checks += _check_files(files)
-        elif not address.startswith("http"):
-            checks += _check_files(files) + _check_nodes(address, root / lock, files)
-        elif not any(check.name == "job server" and check.state == "problem" for check in checks):
-            checks += _from_the_head(address, files, root, python)
+        checks += [] if is_server else _check_files(files)
+        try:
+            if address is not None and not is_server:
+                checks += _check_nodes(address, root / lock, files)
+            elif address is not None and not machine.is_silent(checks):
+                checks += _from_the_head(address, files, root, python)
+            elif address is not None:
+                checks += _not_known(files)
+        except ForeseenError as error:
+            found, _, remedy = str(error).partition("; ")
+            checks += [Check("cluster", "problem", found, remedy), *_not_known(files)]
         print(to_json(checks)) if as_json else print_checks(Console(), checks)
         raise typer.Exit(exit_code(checks))
 
@@ -368,12 +378,23 @@ def _check_files(files: Files) -> "list[Check]":
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
-    with running_ray(Resources(address)):
+    with running_ray(joinable(Resources(address))):
         return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
+
+
+def _not_known(files: Files) -> "list[Check]":
+    """Say what is not known of a cluster that cannot be asked."""
+    from sweeps.cluster.doctor.check import Check
+
+    named = [name for name in ("store", "data", "weights") if getattr(files, name)]
+    return [
+        Check(f"{name} on nodes", "warning", "not known: the cluster cannot be asked")
+        for name in ("packages", "disk", "GPUs", "clock", *named)
+    ]
 
 
 def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list[Check]":

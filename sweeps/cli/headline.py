@@ -119,7 +119,7 @@ def headline(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.headline import DrivenHeadline
     from sweeps.stages.stage import Conduct
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
@@ -131,14 +131,9 @@ def headline(
         wanted = sources or DEFAULT_SOURCES
         check_sources(wanted)
         exporting = _export_sources(export, export_from, wanted)
-        resources = Resources(
-            address,
-            workers,
-            cpus,
-            gpus,
-            max_concurrent=1,  # one training after the other
-            execution=execution(loader_workers, micro_batch, checkpoint_minutes),
-        )
+        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
+        resources = joinable(one_by_one)
         root = data_folder(data)
         chosen = preset or default_preset(data)
 

@@ -74,7 +74,7 @@ def search(
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
@@ -83,7 +83,7 @@ def search(
 
     with explained():
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        resources = Resources(address, 0, cpus, gpus, max_concurrent, how)
+        resources = joinable(Resources(address, 0, cpus, gpus, max_concurrent, how))
         results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(

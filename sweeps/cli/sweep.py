@@ -162,7 +162,7 @@ def run(
     """
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
@@ -172,7 +172,7 @@ def run(
         require_one_of(probe=probe is not None, notify=notify is not None)
         how = execution(loader_workers, micro_batch, checkpoint_minutes)
         chosen = chosen_tables(tables, table_files, grid, settings)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
+        resources = joinable(Resources(address, workers, cpus, gpus, max_concurrent, how))
         sweep = planned(chosen, preset, recipe, data, weights, seeds, settings, recheck=recheck)
         _say_idle_grid(sweep, grid)
         limits = PriorLimits(warns_after, fails_after)

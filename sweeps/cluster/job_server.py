@@ -4,16 +4,14 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from sweeps.run.ray.start import token_trouble
+from sweeps.run.ray.start import Answer, token_trouble, within
 from wsss.errors import ForeseenError
 from wsss.printable import command
 
@@ -28,8 +26,6 @@ TALKATIVE = (
     "ray._private.runtime_env.packaging",
 )
 """Ray's loggers that report each step of a submission."""
-
-Answer = TypeVar("Answer")
 
 
 class JobError(ForeseenError, RuntimeError):
@@ -128,17 +124,8 @@ class JobServer:
 
     def _ask(self, question: Callable[[], Answer], *, limited: bool = True) -> Answer:
         """Return an answer of Ray's client, which itself would wait for ever on a dead line."""
-        answer: Future[Answer] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(question())
-            except Exception as error:
-                answer.set_exception(error)
-
-        Thread(target=ask, daemon=True).start()  # it may be left behind
         try:
-            return answer.result(TIMEOUT_S if limited else None)
+            return within(TIMEOUT_S if limited else None, question)
         except AuthenticationError as error:
             raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:

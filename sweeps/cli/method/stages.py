@@ -325,11 +325,11 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 
         yield Here(workers)
         return
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
     joined = None if address == "local" else address
-    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    resources = joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
     with running_ray(resources):
         from sweeps.run.ray.crew import Cluster
 

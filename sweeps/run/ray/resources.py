@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray.start import CapacityError, check_address
+from sweeps.run.ray.start import CapacityError, check_address, check_cluster
 from wsss.printable import counted
 from wsss.training.execution import Execution
 
@@ -114,6 +114,13 @@ class Resources:
         if self.inline:
             return {"cpu": self.cpus, "gpu": self.gpus}
         return {HEAD_NODE: DRIVER_SHARE}
+
+
+def joinable(resources: Resources) -> Resources:
+    """Return these resources. Raises ClusterError if no cluster can be joined at their address."""
+    if resources.address is not None:
+        check_cluster(resources.address)
+    return resources
 
 
 def concurrency(resources: Resources) -> int:
