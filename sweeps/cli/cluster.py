@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import default_preset, say, with_options_of, words_of
-from sweeps.cli.sweep import checked_tables, planned, run
+from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
+from sweeps.cli.sweep import checked_tables, planned_sweep, run
 from wsss.errors import explained
 from wsss.printable import command
 
@@ -272,9 +272,8 @@ def _require_runnable(given: dict[str, Any]) -> None:
 
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
-    tables = checked_tables(given)
-    names = ("preset", "recipe", "data", "weights", "seeds", "settings")
-    planned(tables, *(given[name] for name in names), recheck=given["recheck"])
+    checked_tables(given)
+    call(planned_sweep, given)
 
 
 @dataclass(frozen=True)

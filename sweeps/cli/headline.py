@@ -2,30 +2,28 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweeps.cli.options import (
-    CheckpointMinutes,
     Data,
-    FailsAfter,
-    LoaderWorkers,
-    MicroBatch,
     Notify,
     Preset,
     Recheck,
     Recipe,
     Set,
     StoreOption,
-    WarnsAfter,
     Weights,
+    call,
     data_folder,
     default_preset,
     execution,
     opened,
+    prior_limits,
     say,
     say_idle,
+    with_options_of,
 )
 from wsss.errors import explained
 
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
+@with_options_of(execution, prior_limits)
 def headline(
     sources: Annotated[
         list[str] | None,
@@ -101,12 +100,8 @@ def headline(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
@@ -125,7 +120,6 @@ def headline(
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
-    from wsss.training.learning import PriorLimits
 
     with explained():
         wanted = sources or DEFAULT_SOURCES
@@ -137,7 +131,7 @@ def headline(
             cpus,
             gpus,
             max_concurrent=1,  # one training after the other
-            execution=execution(loader_workers, micro_batch, checkpoint_minutes),
+            execution=call(execution, given),
         )
         root = data_folder(data)
         chosen = preset or default_preset(data)
@@ -184,7 +178,7 @@ def headline(
         )
         _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
         _check_trainings(planned)
-        conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
+        conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
         started = Started(results, subject.path)
         raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
