@@ -29,14 +29,14 @@ Preset = Annotated[
 Recipe = Annotated[
     str,
     typer.Option(
-        help="joint readings of the paper laid over the preset: default | literal | irn | seam | "
-        "puzzle_cam"
+        help="a reading of the paper's open points, applied to the preset: default | literal | "
+        "irn | seam | puzzle_cam"
     ),
 ]
 Data = Annotated[
     str,
     typer.Option(
-        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small one, drawn first"
+        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small data set, drawn first"
     ),
 ]
 Weights = Annotated[
@@ -55,7 +55,7 @@ Set = Annotated[
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="WSSS_STORE", help="where all results are kept: folder or s3://bucket/..."
+        "--store", envvar="WSSS_STORE", help="where results are kept: folder or s3://bucket/..."
     ),
 ]
 SweepName = Annotated[
@@ -70,7 +70,7 @@ Address = Annotated[
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
 Recheck = Annotated[
-    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
+    bool, typer.Option("--recheck", help="read the whole data set again, even if unchanged")
 ]
 Workers = Annotated[
     int | None,
@@ -86,16 +86,16 @@ LoaderWorkers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="processes that load data, for each that trains; default: by the machine where a GPU "
-        "trains, else 0",
+        help="data loading processes per training process; default: depends on the machine with a "
+        "GPU, else 0",
     ),
 ]
 MicroBatch = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
-        help="images per forward of each process, whose gradients are added up to those of the "
-        "batch; auto: as many as its memory allows",
+        help="images per forward pass of each process, whose gradients are summed over the batch; "
+        "auto: as many as fit into memory",
     ),
 ]
 CheckpointMinutes = Annotated[
@@ -103,8 +103,8 @@ CheckpointMinutes = Annotated[
     typer.Option(
         min=0,
         metavar="M",
-        help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
-        "epochs",
+        help="also save a checkpoint within an epoch, M minutes after the last one; 0: only "
+        "between epochs",
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
@@ -115,8 +115,8 @@ WarnsAfter = Annotated[
         "--prior-warns-after",
         min=0,
         metavar="N",
-        help="warn of a training whose L_cls after N iterations is not clearly below that of the "
-        "label frequencies (the label prior); 0: never",
+        help="warn if L_cls after N iterations is not clearly below that of predicting the label "
+        "frequencies (the label prior); 0: never",
     ),
 ]
 FailsAfter = Annotated[
@@ -125,8 +125,8 @@ FailsAfter = Annotated[
         "--prior-fails-after",
         min=0,
         metavar="N",
-        help="end a training as failed (`not learning`) if its L_cls after N iterations is not "
-        "clearly below that of the label frequencies; 0: never",
+        help="end a training as failed (`not learning`) if L_cls after N iterations is still not "
+        "clearly below that; 0: never",
     ),
 ]
 Probe = Annotated[
@@ -134,16 +134,16 @@ Probe = Annotated[
     typer.Option(
         min=10,
         metavar="N",
-        help="only try the first N steps of each distinct training: does it train, how fast, in "
-        "how much memory, and what will the plan cost; keeps nothing",
+        help="only try the first N steps of each distinct training: whether it trains, how fast, "
+        "in how much memory, and what the plan will cost; keeps nothing",
     ),
 ]
 Notify = Annotated[
     str | None,
     typer.Option(
         metavar="CMD",
-        help="shell command to run once at the end, however that is; $SWEEP_STATE is done, failed "
-        "or interrupted, $SWEEP_TEXT says more (docs/using.md)",
+        help="shell command to run once at the end; $SWEEP_STATE is done, failed or interrupted, "
+        "$SWEEP_TEXT says more (docs/using.md)",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
@@ -151,7 +151,7 @@ AsCsv = Annotated[
     bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
 ]
 AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="go on with half-trained networks of other code")
+    bool, typer.Option("--accept-changes", help="resume half-trained networks of other code")
 ]
 
 
