@@ -190,8 +190,8 @@ def start(
     """
     if not (root / "sweeps" / "__main__.py").is_file():
         raise JobError(
-            f"{root}: no sweeps/__main__.py here; run the command in the project's folder, or name "
-            "that with --working-dir"
+            f"{root}: no sweeps/__main__.py here; run the command in the project's folder, or "
+            "name it with --working-dir"
         )
     environment = {
         "working_dir": str(root),
