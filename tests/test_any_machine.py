@@ -79,7 +79,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
         (("plan", "V", "--preset", "tiny"), "16 trials to run"),
         (("status",), "1 finished of 1 trial"),
         (("table",), "Table calibrate"),
-        (("ledger",), "no attempt is in its ledger yet"),
+        (("ledger",), "its ledger has no attempts yet"),
     ],
 )
 def test_looking_works_on_any_machine(machine: Machine, words: tuple[str, ...], part: str) -> None:

@@ -201,7 +201,7 @@ def test_a_log_sent_again_from_its_beginning_is_printed_once(
     code, text, said = followed(cluster, monkeypatch)
     assert (code, text) == (7, "one\ntwo\nthree\nend\n")
     assert said == [
-        "connection lost (RuntimeError); the job goes on, trying again",
+        "connection lost (RuntimeError); the job continues, reconnecting",
         "connected to http://head again",
     ]
 
@@ -401,5 +401,5 @@ def test_a_file_that_is_none_of_ray_up_is_refused(
     cluster_file: Path, tmp_path: Path, content: str
 ) -> None:
     cluster_file.write_text(content)
-    with pytest.raises(JobError, match=r"mine\.yaml: no settings of a cluster.*with --cluster"):
+    with pytest.raises(JobError, match=r"mine\.yaml: not a cluster configuration.*with --cluster"):
         fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)

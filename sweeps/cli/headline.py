@@ -2,30 +2,28 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweeps.cli.options import (
-    CheckpointMinutes,
     Data,
-    FailsAfter,
-    LoaderWorkers,
-    MicroBatch,
     Notify,
     Preset,
     Recheck,
     Recipe,
     Set,
     StoreOption,
-    WarnsAfter,
     Weights,
+    call,
     data_folder,
     default_preset,
     execution,
     opened,
+    prior_limits,
     say,
     say_idle,
+    with_options_of,
 )
 from wsss.errors import explained
 
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
+@with_options_of(execution, prior_limits)
 def headline(
     sources: Annotated[
         list[str] | None,
@@ -49,9 +48,9 @@ def headline(
     cell: Annotated[
         str | None,
         typer.Option(
-            help="table cell whose configuration the CAMs come from, or best: the finished "
-            "configuration of the best held-out mIoU, whose choice sees pixel masks; default: best "
-            "if the store has an ended sweep of the same settings, else III[yes,yes]"
+            help="table cell whose configuration makes the CAMs, or best: the finished "
+            "configuration with the best held-out mIoU, a choice that sees pixel masks; default: "
+            "best if the store has an ended sweep with the same settings, else III[yes,yes]"
         ),
     ] = None,
     preset: Preset = None,
@@ -79,40 +78,36 @@ def headline(
     export_from: Annotated[
         list[str] | None,
         typer.Option(
-            help="labels whose network exports it, once each; default: all but masks",
+            help="labels whose networks export it; repeatable; default: all except masks",
             metavar="LABELS",
         ),
     ] = None,
     store: StoreOption = "results",
     recheck: Recheck = False,
     label_workers: Annotated[
-        int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
+        int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks")
+        str | None, typer.Option(help="Ray cluster to join, for images and trainings as tasks")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
             help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
-            "Without workers, --gpus and --address all is done in this process",
+            "Without workers, --gpus and --address, everything runs in this process",
         ),
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
-    stage is kept in the store: give the command again to go on after an interruption, or with other
-    labels or settings, and only what depends on them is done anew. A report is written at the end.
+    stage is kept in the store: run the command again to resume, or with other labels or settings,
+    and only what depends on them is done again. A report is written at the end.
     """
     from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
     from sweeps.plan.headline import Headline, check_sources, make_chains
@@ -125,13 +120,12 @@ def headline(
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
     from wsss.recipes import with_recipe
-    from wsss.training.learning import PriorLimits
 
     with explained():
         wanted = sources or DEFAULT_SOURCES
         check_sources(wanted)
         exporting = _export_sources(export, export_from, wanted)
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        how = call(execution, given)
         one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
         resources = joinable(one_by_one)
         root = data_folder(data)
@@ -163,7 +157,7 @@ def headline(
         asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
         if "refinement" in asked_of_labels:
             raise ConfigError(
-                "--set-labels refinement: the labels are named in front, as in "
+                "--set-labels refinement: the labels are named as arguments, as in "
                 f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
             )
         labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
@@ -179,7 +173,7 @@ def headline(
         )
         _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
         _check_trainings(planned)
-        conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
+        conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
         started = Started(results, subject.path)
         raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
@@ -188,7 +182,7 @@ def headline(
 def _export_sources(
     split: str | None, named: list[str] | None, sources: list[str]
 ) -> tuple[str, ...]:
-    """Return the sources whose networks export. Raises ConfigError for a wish that cannot be."""
+    """Return the sources whose networks export. Raises ConfigError for wrong options."""
     from sweeps.plan.headline import SUPERVISED
     from wsss.overrides import ConfigError
 
@@ -209,9 +203,9 @@ def _export_sources(
 def _check_splits(
     sweep: "Sweep", scored: str, exported: str | None, *, recheck: bool
 ) -> dict[str, str]:
-    """Return the splits to predict, each with a digest of what it holds; the scored one is first.
+    """Return the splits to predict, each with a digest of its content; the scored one is first.
 
-    Raises DataError, before anything is trained, if one cannot be scored or exported.
+    Raises DataError if one cannot be scored or exported.
     """
     from sweeps.stages.export import check_exportable
     from wsss.data.check import check_data_once
@@ -225,7 +219,7 @@ def _check_splits(
     if shared := overlaps(ids):
         raise DataError(f"{dataset.root}: {shared[0]}")
     if seen := {*ids[trained]} & {*ids[scored]}:
-        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are trained on as well")
+        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))
@@ -233,7 +227,7 @@ def _check_splits(
 
 
 def _check_trainings(planned: "Headline") -> None:
-    """Raise DataError or WeightsError, before the CAMs are trained, for what cannot be trained."""
+    """Raise DataError or WeightsError if the networks cannot be trained."""
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
@@ -260,7 +254,7 @@ def _check_trainings(planned: "Headline") -> None:
 def _say_idle(
     planned: "Headline", asked: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
 ) -> None:
-    """Say which settings of `--set`, `--set-labels` and `--set-segmentation` have no effect."""
+    """Say which settings of --set, --set-labels and --set-segmentation have no effect."""
     from wsss.identity import run_id
 
     chains = planned.chains

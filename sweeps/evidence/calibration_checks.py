@@ -1,6 +1,6 @@
-"""What a calibration was trained and scored with, point by point, against IRN's.
+"""What a calibration was trained and scored with, compared with IRN's point by point.
 
-The order is the one in which to look when IRN's score does not come out.
+The points are in the order in which to look if IRN's score is not reproduced.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wsss.data.check import DataReport
 
 V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
-"""Start of the SHA-256 -> file. The same tensors; IRN loads the second, older container."""
+"""Start of the SHA-256 -> file. Both have the same tensors; IRN loads the second, older one."""
 
 IMPORTANT = (
     "network.backbone",
@@ -42,7 +42,7 @@ NOT_COMPARED = (
     "rng_seed",
     "repeat",
 )
-"""Settings which the lists and weights stand for, or which do not move the score at .15."""
+"""Settings that other checks cover, or that do not change the score at .15."""
 
 
 class Frozen(BaseModel):
@@ -61,12 +61,12 @@ class ListFacts(Frozen):
 
 
 class DataFacts(Frozen):
-    """What a verdict needs to know of a data set, so that it can be given without it."""
+    """What a verdict needs to know about a data set."""
 
     trained: ListFacts
     scored: ListFacts
     labels_from_mask: int
-    """Images of `trained` without XML, whose image-level labels come from their masks."""
+    """Training images without XML, whose image-level labels come from their masks."""
 
 
 class Check(Frozen):
@@ -77,12 +77,11 @@ class Check(Frozen):
     """IRN's."""
     found: str
     state: Literal["same", "differs", "note"]
-    """differs: nothing is calibrated by such a run; note: not IRN's to the letter, or to be read
-    by a person."""
+    """differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
 
 
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
-    """Read the sweep's lists. Raises DataError if the data set has gone."""
+    """Read the sweep's lists. Raises DataError if they cannot be read."""
     from wsss.data.check_splits import split_digest
     from wsss.data.voc import VocDataset
 
@@ -103,7 +102,7 @@ def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
 def is_full_voc(root: Path) -> bool:
     """Return whether a folder has the train_aug and train lists of the full VOC 2012.
 
-    Raises DataError if it is no data set at all.
+    Raises DataError if it is not a data set.
     """
     from wsss.data.check_splits import is_official
     from wsss.data.voc import DataError, VocDataset
@@ -142,7 +141,7 @@ def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Check, ...]:
 
 
 class _Settings:
-    """The settings of a sweep's one cell beside those of the preset irn."""
+    """The settings of a sweep's only cell beside those of the preset irn."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
@@ -150,7 +149,7 @@ class _Settings:
         self.left = [key for key in self.irns if key not in NOT_COMPARED]
 
     def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Check:
-        """Compare some settings, which `rest` then leaves out; `more` is said behind them."""
+        """Compare some settings, which `rest` then leaves out. more: appended to what was found."""
         self.left = [key for key in self.left if key not in keys]
         same = all(self.ours[key] == self.irns[key] for key in keys)
         return Check(
@@ -161,7 +160,7 @@ class _Settings:
         )
 
     def rest(self) -> Check:
-        """Compare every setting that no other check has named."""
+        """Compare every setting that no other check has compared."""
         changed = [key for key in self.left if self.ours[key] != self.irns[key]]
         changed.sort(key=lambda key: (key not in IMPORTANT, self.left.index(key)))
         found = ", ".join(
@@ -204,7 +203,7 @@ def _weights(sweep: Sweep) -> Check:
 
 
 def _cached_digest() -> str:
-    """Return what is known of torchvision's file on this machine, to be said behind its name."""
+    """Say, after its name, whether torchvision's file on this machine is intact."""
     from torch.hub import get_dir
 
     from wsss.weights import file_digest
@@ -265,13 +264,13 @@ def _iterations(steps: list[list[float]]) -> Check:
 
 
 def _losses(steps: list[list[float]]) -> Check:
-    """Put the losses beside the author's: where training already differs, scoring is no cause."""
+    """Compare the losses with the author's, to tell training from scoring as a cause."""
 
     def means(mean_up_to: Callable[[int], float]) -> str:
         return ", ".join(f"{step}: {mean_up_to(step):.4f}" for step in known)
 
     known = [step for step in AUTHOR_LOSSES if all(len(one) > step for one in steps)]
-    # The author's meter is emptied behind step 0, 100, 200, ...
+    # The author's meter is reset after step 0, 100, 200, ...
     found = means(lambda step: fmean(fmean(one[step - 99 : step + 1]) for one in steps))
     return Check(
         name="losses",

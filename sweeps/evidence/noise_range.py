@@ -1,7 +1,6 @@
-"""How far cells that are equal lie apart by seed noise alone: the range of normal values.
+"""How far apart equal cells are by seed noise alone: the range of normal values.
 
-Computed by sums over fixed points: importing and solving scipy's studentised range takes a second,
-a fifth of a large report.
+It is summed over fixed points: scipy's studentised range takes a second, a fifth of a large report.
 """
 
 import math
@@ -11,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sweeps.evidence.power import over_sample_sds
-from sweeps.evidence.seeds import FloatArray, check_share
+from sweeps.evidence.seeds import FloatArray
 
 WIDEST = 16.0
-"""SDs; no number of cells in a table spans more by chance."""
+"""SDs; the cells of no table span more by chance."""
+LEVEL = 0.95
 
 
 class NoiseRange(NamedTuple):
@@ -22,27 +22,24 @@ class NoiseRange(NamedTuple):
 
     expected: float
     upper: float
-    """Exceeded with probability 1 - level only."""
+    """Exceeded with a probability of 5 %."""
 
 
-def range_of_noise(sd: float, k: int, *, level: float = 0.95, df: float = math.inf) -> NoiseRange:
-    """Return the range (max - min) that k equal cells span by independent normal noise.
+def range_of_noise(sd: float, k: int, *, df: float = math.inf) -> NoiseRange:
+    """Return the range (max - min) that k >= 1 equal cells span by independent normal noise.
 
-    sd: percent, of one cell's number as printed (for a mean over n seeds: SD / √n). df: degrees of
-    freedom behind an SD that was estimated; they widen the upper bound. A seed's effect on all
-    cells alike is no part of this noise. (studentised range)
+    sd: percent, of one cell's value (for a mean over n seeds: SD / √n). df: degrees of freedom of
+    an estimated SD, which widen the upper bound. What a seed adds to all cells alike is not part of
+    this noise. (studentised range)
     """
-    check_share(level, "level")
-    if k < 1 or not (math.isfinite(sd) and sd >= 0) or not df > 0:
-        raise ValueError(f"k {k}, SD {sd}, df {df}: need k >= 1, SD >= 0, df > 0")
     if k == 1 or sd == 0:
         return NoiseRange(0.0, 0.0)
-    expected, upper = _range_in_sds(k, level, df)
+    expected, upper = _range_in_sds(k, df)
     return NoiseRange(expected * sd, upper * sd)
 
 
 @lru_cache(maxsize=64)
-def _range_in_sds(k: int, level: float, df: float) -> tuple[float, float]:
+def _range_in_sds(k: int, df: float) -> tuple[float, float]:
     """Return expectation and upper bound of the range for an SD of 1."""
     widths = np.linspace(0, WIDEST, 1601)
     within = _within(widths, k)
@@ -55,11 +52,11 @@ def _range_in_sds(k: int, level: float, df: float) -> tuple[float, float]:
         return over_sample_sds(lambda s: np.interp(upper * s, widths, within), df, (turn,))
 
     low, high = 0.0, WIDEST
-    while share(high) < level:
+    while share(high) < LEVEL:
         low, high = high, 2 * high
     while high - low > 1e-6 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if share(middle) >= level else (middle, high)
+        low, high = (low, middle) if share(middle) >= LEVEL else (middle, high)
     return float(np.trapezoid(1 - within, widths)), high
 
 

@@ -1,7 +1,7 @@
-"""How many seeds a difference needs, and what a number of seeds can show (seed noise, percent).
+"""How many seeds a difference takes, and what a number of seeds can show (seed noise, percent).
 
-All tests are paired by seed. Powers are integrals over the sample SD: the ready-made non-central t
-distributions give NaN for large effects over few seeds, which is where sweeps live.
+All tests are paired by seed. Powers are integrals over the sample SD, because the noncentral t of
+scipy and statsmodels is NaN for some large effects over few seeds.
 """
 
 import math
@@ -10,17 +10,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from sweeps.evidence.seeds import ROUNDING, FloatArray, check_share
+from sweeps.evidence.seeds import ALPHA, ROUNDING, FloatArray
 
+POWER = 0.8
+"""Share of experiments that shall find a true difference."""
 MAX_SEEDS = 1_000_000
-"""No answer to "how many seeds" above this number means anything in practice."""
+"""No more seeds than this are considered."""
 
 
-def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
     """Return the power of a paired two-sided t-test over n >= 2 seeds for a true mean difference.
 
-    sd: the SD of the paired differences, above 0. Averages over the sample SD: the noncentral t of
-    scipy and statsmodels is NaN for some large effects over few seeds.
+    sd: the SD of the paired differences, above 0.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -34,59 +35,50 @@ def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> fl
     )
 
 
-def minimum_detectable(
-    sd_of_difference: float, n: int, *, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
+def minimum_detectable(sd_of_difference: float, n: int) -> float | None:
     """Return the smallest true difference that a paired two-sided t-test over n seeds resolves.
 
     sd_of_difference: of the seed-paired differences, percent (seed noise). None for fewer than two
-    seeds, 0 without noise. One comparison on its own: Holm over a table asks for more.
+    seeds, 0 without noise. For a single comparison; Holm's correction over a table takes more.
     """
-    _check_power(sd_of_difference, power, alpha)
     if n < 2:
         return None
     low, high = 0.0, 1.0
-    while t_test_power(high, 1.0, n, alpha=alpha) < power:
+    while t_test_power(high, 1.0, n) < POWER:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        enough = t_test_power(middle, 1.0, n, alpha=alpha) >= power
+        enough = t_test_power(middle, 1.0, n) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high * sd_of_difference
 
 
-def seeds_needed(
-    effect: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
+def seeds_needed(effect: float, sd_of_difference: float) -> int | None:
     """Return the number of seeds with which a paired two-sided t-test finds a true difference.
 
-    effect, sd_of_difference: percent (seed noise). At least 2. None if no number up to MAX_SEEDS
-    will do, as for effect 0. An SD from few seeds is itself uncertain, and so is the answer.
+    effect, sd_of_difference: percent (seed noise). At least 2. None if MAX_SEEDS are too few, as
+    for effect 0. An SD from few seeds is uncertain, and so is the answer.
     """
-    _check_power(sd_of_difference, power, alpha)
     if abs(effect) <= ROUNDING:
         return None
     if sd_of_difference <= ROUNDING:
         return 2
-    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n, alpha=alpha) >= power)
+    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n) >= POWER)
 
 
-def seeds_for_equivalence(
-    margin: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
-    """Return the number of seeds with which `tost` shows a true mean at the centre to be there.
+def seeds_for_equivalence(margin: float, sd_of_difference: float) -> int | None:
+    """Return the number of seeds with which `tost` shows equivalence of a mean at the centre.
 
     margin, sd_of_difference: percent (seed noise). At least 2; None above MAX_SEEDS.
     """
-    _check_power(sd_of_difference, power, alpha)
     if margin <= ROUNDING:
         return None
     if sd_of_difference <= ROUNDING:
         return 2
-    return _smallest(lambda n: tost_power(margin, sd_of_difference, n, alpha=alpha) >= power)
+    return _smallest(lambda n: tost_power(margin, sd_of_difference, n) >= POWER)
 
 
-def tost_power(margin: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+def tost_power(margin: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
     """Return how often `tost` over n >= 2 seeds gives p < alpha if the true mean is the centre."""
     from scipy.special import ndtr, stdtrit
 
@@ -124,7 +116,7 @@ def _legendre() -> tuple[FloatArray, FloatArray]:
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and halving."""
+    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and bisection."""
     high = 2
     while not enough(high):
         if high >= MAX_SEEDS:
@@ -135,10 +127,3 @@ def _smallest(enough: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _check_power(sd: float, power: float, alpha: float) -> None:
-    check_share(power, "power")
-    check_share(alpha, "alpha")
-    if not (math.isfinite(sd) and sd >= 0) or alpha >= power:
-        raise ValueError(f"SD {sd}, alpha {alpha}, power {power}: SD >= 0, alpha < power")

@@ -1,4 +1,4 @@
-"""What a store has that MLflow can show: its sweeps, searches and headlines."""
+"""The sweeps, searches and headlines of a store that MLflow can show."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,16 @@ class Known:
 
     @property
     def title(self) -> str:
-        """What it is called for a person."""
+        """Its name for a person."""
         return f"{self.kind} {self.name}"
 
     @property
     def path(self) -> str:
-        """The folder in the store whose driver logs it."""
+        """Its folder in the store."""
         return f"{ROOMS[self.kind]}/{self.name}"
 
     def describe(self) -> Subject:
-        """Read it. Raises StoreError or ConfigError for what this version cannot read."""
+        """Read it. Raises StoreError or ConfigError if this version cannot."""
         if self.kind == "sweep":
             return SweepRuns(self.store, load_sweep(self.store, self.name))
         if self.kind == "search":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution, say_idle
+from sweeps.cli.options import call, execution, prior_limits, say_idle, with_options_of
 from wsss.errors import explained
 from wsss.printable import command, counted
 
@@ -28,6 +28,7 @@ Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, Imag
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
 
 
+@with_options_of(execution, prior_limits)
 def train_cam(
     run: RunDir,
     data: Data,
@@ -42,44 +43,21 @@ def train_cam(
     weights: Annotated[
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
     ] = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: Annotated[
-        int,
-        typer.Option(
-            "--prior-warns-after",
-            min=0,
-            metavar="N",
-            help="warn if, after N iterations, it is still no better than the label frequencies; "
-            "0: never",
-        ),
-    ] = 100,
-    fails_after: Annotated[
-        int,
-        typer.Option(
-            "--prior-fails-after",
-            min=0,
-            metavar="N",
-            help="end with an error if it is so after N iterations; 0: never",
-        ),
-    ] = 500,
+    **given: Any,
 ) -> None:
-    """Train a CAM network; given again, it continues from its last checkpoint."""
+    """Train a CAM network. Run it again to continue from its last checkpoint."""
     with explained():
         from sweeps.stages.stage import Conduct, complete
         from sweeps.stages.train_cam import TrainCam
         from wsss.segmentation_config import PseudoLabelConfig
-        from wsss.training.learning import PriorLimits
 
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        how = call(execution, given)
         chosen = _configure(run, data, preset, recipe, config, settings, weights)
         chosen.remember()
-        limits = PriorLimits(warns_after, fails_after)
         place = chosen.place(
             chosen.chain(PseudoLabelConfig()),
             execution=how,
-            conduct=Conduct(accept_changes=True, limits=limits),
+            conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
         )
         warned = False
         for record in complete(TrainCam(chosen.config), place):
@@ -145,6 +123,7 @@ def evaluate(
         _print_score(score, config.labels, dataset.classes)
 
 
+@with_options_of(execution)
 def pseudo_label(
     run: Annotated[
         Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
@@ -170,14 +149,12 @@ def pseudo_label(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
+    **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
 
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
-    pair with 255 between -> (dense CRF or PAMR). Given again, it goes on with what is missing.
+    pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
     with explained():
         from sweeps.cli.method.run_folder import recall
@@ -186,7 +163,7 @@ def pseudo_label(
         from wsss.data.voc import VocDataset
         from wsss.overrides import parse_assignments
 
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        how = call(execution, given)
         known = recall(run)
         known = known.with_images(split or known.config.data.train_split)
         labels = _labels(refinement, settings or [])
@@ -220,7 +197,7 @@ def pseudo_label(
 
 
 def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
-    """Return the label settings asked for. Raises ConfigError, also for two refinements."""
+    """Return the label settings. Raises ConfigError, also if two refinements are given."""
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.segmentation_config import PseudoLabelConfig
 
@@ -243,7 +220,7 @@ def _configure(
     settings: list[str] | None,
     weights: str | None,
 ) -> "Run":
-    """Return the training that the options name, its data set checked and named by its content."""
+    """Return the training that these options describe, after a check of its data set."""
     from sweeps.cli.method.run_folder import Run
     from sweeps.plan.sweep import with_data
     from wsss.data.check import check_data_once, require_batch
@@ -271,7 +248,7 @@ def _configure(
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
-    """Print a line of an epoch or warning; return whether dead maps are warned of by now."""
+    """Print an epoch or a warning; return whether dead maps have been warned of."""
     from sweeps.stages.training_warnings import dead_from_record, from_record, without_warnings
 
     if warning := from_record(record.numbers):
@@ -287,7 +264,7 @@ def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
 
 
 def _complete(stage: Any, place: "Place") -> None:
-    """Complete a stage, with a bar of progress for it and for each that it needs."""
+    """Complete a stage, with a progress bar for it and for each stage that it needs."""
     from rich.progress import Progress
 
     from sweeps.stages.stage import complete
@@ -302,7 +279,7 @@ def _complete(stage: Any, place: "Place") -> None:
 
 
 def _refuse_unfinished(run: "Run", place: "Place") -> None:
-    """Raise ConfigError if the network is not trained to its end, before anything is written."""
+    """Raise ConfigError if the network's training is not finished."""
     from sweeps.stages.train_cam import TrainCam
     from wsss.overrides import ConfigError
     from wsss.training.checkpoint_names import epochs_of
@@ -319,7 +296,7 @@ def _refuse_unfinished(run: "Run", place: "Place") -> None:
 
 @contextmanager
 def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterator["Crew"]:
-    """This process and `workers` more, or the Ray cluster at an address; `local` starts one."""
+    """Yield this process and `workers` more, or the Ray cluster at an address, or a local one."""
     if address is None:
         from sweeps.stages.stage import Here
 
@@ -339,9 +316,9 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 def _own_cams(
     stage: "InferCams", place: "Place", image_id: str, again: Sequence[object], cams: Path | None
 ) -> "CamFile":
-    """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
+    """Read an image's CAMs. Raises DataError if they are missing, broken or made from other data.
 
-    again: the words of `wsss` that infer into the training's own folder; cams: the folder given
+    again: the `wsss` command that infers into the training's own folder; cams: the folder to read
     instead.
     """
     from wsss.data.voc import DataError
@@ -355,7 +332,7 @@ def _own_cams(
     if found.source not in ("", stage.source(place, image_id)):
         other = " --out OTHER, and evaluate with --cams OTHER" if cams else ""
         raise DataError(
-            f"{path}: made by another network, or when its picture or labels were others; "
+            f"{path}: made by another network, or before its picture or labels were changed; "
             f"infer again: {command('wsss', *again)}{other}"
         )
     return found
@@ -391,7 +368,7 @@ def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...
 
 
 def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
-    """Return the score of label maps in words, or why there is none."""
+    """Return the score of label maps in words, or why they are not scored."""
     from wsss.data.voc import VocDataset
 
     if score:
@@ -400,12 +377,12 @@ def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "
     if not VocDataset(run.data).has_masks():
         return "not scored, as the data set has no masks"
     if labels.background == "fixed":
-        return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
+        return f"not scored, as none of these images is in the split {run.config.data.eval_split}"
     return "not scored, as `confident` labels leave pixels out"
 
 
 def _of_labels(ious: list[float | None]) -> str:
-    """Say over how many labels a mean is: those that are absent everywhere have no IoU."""
+    """Say over how many labels a mean is taken: absent labels have no IoU."""
     absent = ious.count(None)
     note = f", as {absent} are in no mask and no label map" if absent else ""
     return f"{len(ious) - absent} of {len(ious)} labels{note}"

@@ -9,7 +9,7 @@ from sweeps.evidence.images import argmax_stability, argmax_stability_over_image
 from sweeps.evidence.level import KIND_WORDS, Kind
 from sweeps.evidence.noise_range import range_of_noise
 from sweeps.evidence.power import minimum_detectable, seeds_needed
-from sweeps.evidence.seeds import holm, two_way_anova
+from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -20,7 +20,7 @@ from wsss.printable import counted
 TARGET = 0.05
 """Percentage points; the report says how many seeds it takes to resolve this difference."""
 
-ALPHA = 0.05
+
 MAX_NAMED = 8
 """A sentence names no more cells than this."""
 
