@@ -1,5 +1,5 @@
-"""Trains and scores configurations one after the other in one process: the plain way, without Ray,
-MLflow, store, checkpoints or pictures.
+"""Trains and scores configurations one after the other in one process, without Ray, MLflow, store,
+checkpoints or pictures.
 
 Usage: python benchmarks/bare_loop.py CONFIGS DATA [--only INDEX] [--threads N]. CONFIGS is a JSON
 list of run configurations; prints a line of JSON for each. It imports nothing of sweeps.
@@ -22,7 +22,7 @@ from wsss.training.cam import build_cam_net, train_cam
 
 
 def train_and_score(config: RunConfig, dataset: VocDataset) -> tuple[Score, float]:
-    """Return a configuration's score, and the seconds which the training took."""
+    """Return a configuration's score, and the seconds that the training took."""
     started = time.perf_counter()
     num_classes = len(dataset.classes)
     samples = dataset.samples(config.data.train_split)

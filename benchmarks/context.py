@@ -1,15 +1,14 @@
 """Context association, forward and backward, against the full N x N matrix (Eq. 3 as written).
 
-Usage: python benchmarks/context.py. Times are alternate; peak memory is what a process of its own
-grows by during one forward and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
+Usage: python benchmarks/context.py. Peak memory is how much a new process grows during one forward
+and backward. Batch 2, 256 channels, fp32, 1 thread. Linux.
 """
 
 import multiprocessing
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from ratios import overhead, show
+from ratios import high_water_mib, overhead, show
 from torch import Tensor
 
 from wsss.networks.association import associate
@@ -18,7 +17,7 @@ BATCH, CHANNELS = 2, 256
 
 
 def full_matrix(features: Tensor, *, temperature: float | None) -> Tensor:
-    """Cosines of all pairs, activated, normalised, applied."""
+    """Return the association by the cosines of all pairs."""
     unit = F.normalize(features, dim=2)
     cosine = unit @ unit.transpose(1, 2)
     if temperature is not None:
@@ -40,24 +39,18 @@ def step(way: str, features: Tensor, temperature: float | None) -> tuple[Tensor,
 
 
 def peak_mib(way: str, size: int) -> float:
-    """Return by how much a step raises the peak of a fresh process, in MiB."""
+    """Return by how much a step raises the peak memory of a new process, in MiB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_grown, (way, size))
 
 
 def _grown(way: str, size: int) -> float:
     torch.set_num_threads(1)
-    step(way, torch.randn(BATCH, 16, CHANNELS), None)  # libraries are set up
+    step(way, torch.randn(BATCH, 16, CHANNELS), None)  # loads libraries
     features = torch.randn(BATCH, size**2, CHANNELS)
     before = high_water_mib()
     step(way, features, None)
     return high_water_mib() - before
-
-
-def high_water_mib() -> float:
-    """Return this process's largest resident memory so far; ru_maxrss would be its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:

@@ -1,14 +1,11 @@
-"""Ratios of the dense CRF and of PAMR, each pair timed alternately in one run on the same inputs.
+"""Ratios of the dense CRF and of PAMR, for one image.
 
 Usage: python benchmarks/crf.py [--pamr] [folder in VOC layout]. Without a folder, a picture is
-drawn by code. Prints the median ratio (peer's time / ours), its spread, and seconds per image.
+drawn by code.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from ratios import faster
 
 from wsss.data.drawn.folder import draw_voc
 from wsss.labels.pseudo_label import score_probs
@@ -24,46 +22,27 @@ from wsss.labels.refine.crf import crf_label, dense_crf
 from wsss.labels.refine.pamr import neighbour_weights, pamr_label
 from wsss.segmentation_config import CrfConfig, PamrConfig
 
-ROUNDS = 5
 SIZE = (500, 375)
 LABELS = (7, 14)
 SCORE = 0.3
 Job = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
-def compare(name: str, ours: Callable[[], object], peer: Callable[[], object]) -> None:
-    """Time both in turn and print how many times as long the peer takes."""
-    ours(), peer()
-    ratios, seconds = [], []
-    for _ in range(ROUNDS):
-        times = []
-        for run in (ours, peer):
-            started = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - started)
-        ratios.append(times[1] / times[0])
-        seconds.append(times[0])
-    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-    each = statistics.median(seconds)
-    print(f"{name:58} {middle:6.2f} x  ({low:.2f} to {high:.2f})  {each:.2f} s", flush=True)
-
-
-def pictures(root: Path | None, count: int) -> list[Job]:
-    """Return images of 500 x 375 pixels, each with two smooth CAMs."""
+def picture(root: Path | None) -> Job:
+    """Return an image of 500 x 375 pixels with two smooth CAMs."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         if root is None:
-            root = draw_voc(Path(folder) / "voc", num_train=count, num_extra=1, num_val=1)
-        paths = sorted((root / "JPEGImages").glob("*.jpg"))[:count]
-        images = [np.array(Image.open(path).convert("RGB").resize(SIZE)) for path in paths]
-    coarse = torch.from_numpy(rng.random((count, len(LABELS), 8, 10), dtype=np.float32))
-    cams = F.interpolate(coarse, size=SIZE[::-1], mode="bilinear", align_corners=False)
-    cams /= cams.amax((2, 3), keepdim=True)
-    return list(zip(images, cams.numpy(), strict=True))
+            root = draw_voc(Path(folder) / "voc", num_train=1, num_extra=1, num_val=1)
+        path = min((root / "JPEGImages").glob("*.jpg"))
+        image = np.array(Image.open(path).convert("RGB").resize(SIZE))
+    coarse = torch.from_numpy(rng.random((1, len(LABELS), 8, 10), dtype=np.float32))
+    (cams,) = F.interpolate(coarse, size=SIZE[::-1], mode="bilinear", align_corners=False)
+    return image, (cams / cams.amax((1, 2), keepdim=True)).numpy()
 
 
 def present_labels(job: Job) -> None:
-    """One image: the three labels it holds against all 21 of VOC."""
+    """The three labels that an image holds against all 21 of VOC."""
     image, cams = job
     few = score_probs(cams, LABELS, SCORE)
     every = np.zeros((21, *few.shape[1:]), np.float32)
@@ -71,7 +50,7 @@ def present_labels(job: Job) -> None:
     config = CrfConfig()
     name = "dense CRF: 3 present labels against 21"
     ours, peer = (partial(dense_crf, image, probs, config) for probs in (few, every))
-    compare(name, ours, peer)
+    faster(name, ours, peer, goal=2)
 
 
 def label(job: Job) -> NDArray[np.uint8]:
@@ -79,13 +58,13 @@ def label(job: Job) -> NDArray[np.uint8]:
 
 
 def pamr_against_crf(job: Job) -> None:
-    """One image, three labels: PAMR against the CRF; other results, the same purpose."""
+    """Three labels: PAMR against the CRF, which has the same purpose but other results."""
     ours = partial(pamr_label, *job, LABELS, SCORE, PamrConfig())
-    compare("PAMR against dense CRF", ours, partial(label, job))
+    faster("PAMR against dense CRF", ours, partial(label, job))
 
 
 def pamr_neighbours(job: Job) -> None:
-    """One image: neighbours summed one by one as views against all stacked, as the authors do."""
+    """Neighbours summed one by one, as views, against all stacked, as the authors do."""
     image, cams = job
     config = PamrConfig()
     pixels = torch.from_numpy(image).permute(2, 0, 1).float()
@@ -101,7 +80,7 @@ def pamr_neighbours(job: Job) -> None:
     assert (
         ours() == np.where((best := peer()).max(0) > SCORE, np.array(LABELS)[best.argmax(0)] + 1, 0)
     ).mean() > 0.999
-    compare("PAMR: neighbours one by one against stacked", ours, peer)
+    faster("PAMR: neighbours one by one against stacked", ours, peer)
 
 
 def stacked(x: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
@@ -120,9 +99,8 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, nargs="?", help="folder in VOC layout")
     parser.add_argument("--pamr", action="store_true", help="also PAMR")
     chosen = parser.parse_args()
-    jobs = pictures(chosen.data, 1)
-    print(f"{'peer time / ours, 500 x 375 pixels':58} median    spread         ours per image")
-    present_labels(jobs[0])
+    job = picture(chosen.data)
+    present_labels(job)
     if chosen.pamr:
-        pamr_neighbours(jobs[0])
-        pamr_against_crf(jobs[0])
+        pamr_neighbours(job)
+        pamr_against_crf(job)

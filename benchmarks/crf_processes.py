@@ -1,8 +1,8 @@
 """A set of images refined by the dense CRF in two processes against one.
 
-Usage: python benchmarks/crf_processes.py. Drawn pictures of 500 x 375 with two smooth maps each. In
-both ways the processes are started anew, which counts. This file imports no torch, as they import
-it again. Meaningful only with two idle cores.
+Usage: python benchmarks/crf_processes.py. Drawn pictures of 500 x 375 with two smooth maps each.
+Starting the processes is included both times. This file imports no torch, as they import it again.
+Meaningful only with two idle cores.
 """
 
 import tempfile

@@ -1,10 +1,10 @@
 """Memory of a training step on a GPU by micro-batch and precision, counted without a GPU.
 
-Usage: python benchmarks/gpu_memory.py [--presets paper short]. Nothing is measured on a card:
-EXTRAPOLATED. A forward and backward of 1 and of 2 images run on the CPU, where every tensor that
-is alive is counted, as torch's allocator counts on a GPU; what a second image adds, each further
-one adds. To that comes WORKSPACE. bf16 is run under autocast on the CPU, whose list of operations
-is not quite a GPU's. tf32 takes what fp32 takes.
+Usage: python benchmarks/gpu_memory.py [--presets paper short]. Nothing is measured on a GPU:
+EXTRAPOLATED. A forward and backward of 1 and of 2 images run on the CPU, where every living tensor
+is counted, as torch's allocator does on a GPU; each further image adds what the second one adds.
+WORKSPACE is added. bf16 is run under autocast on the CPU, whose list of operations differs a little
+from a GPU's. tf32 takes as much as fp32.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from wsss.training.execution import Execution
 
 GIB = 2**30
 WORKSPACE = 1.5 * GIB
-"""CUDA's context and libraries (about .6 GiB), cuDNN's workspace, cut-up memory: an assumption."""
+"""CUDA's context and libraries (about .6 GiB), cuDNN's workspace, fragmentation: an assumption."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
@@ -85,7 +85,7 @@ def main() -> None:
                 row = "  ".join(f"{n}: {(fixed + n * each) / GIB:5.1f}" for n in counts)
                 name = f"{preset} {cell} {'fp32, tf32' if precision == 'fp32' else precision}"
                 print(
-                    f"{name:22} {each / GIB:6.3f} GiB an image; GiB by images a forward, "
+                    f"{name:22} {each / GIB:6.3f} GiB per image; GiB by images per forward, "
                     f"EXTRAPOLATED: {row}",
                     flush=True,
                 )

@@ -96,7 +96,7 @@ def compare(backbone: str, samples: list[Sample], *, four: bool = False) -> None
 
 
 def rate_of_convolutions() -> None:
-    """Show how close the network's plain forward is to what the processor can do at all."""
+    """Show how close the network's plain forward is to the processor's limit."""
     network = NetworkConfig(backbone="resnet50", weights="none", feature_map="plain")
     model = CamNet(network, NUM_CLASSES).eval().to(memory_format=torch.channels_last)
     x = torch.randn(2, 3, 375, 500).contiguous(memory_format=torch.channels_last)

@@ -4,14 +4,14 @@ Usage: python benchmarks/loading.py [folder in VOC layout]. Without a folder, th
 beside the checkout, else pictures of 500 x 375 drawn by code. One process and thread, nothing is
 cached; freed memory is kept, as trainings do. Compared:
 
-- a batch of 16 crops from long sides of 320..640 to 512, as the training loop takes it, against the
-  IRN-style loader: Pillow resizes, NumPy normalises. Theirs is float and normalised, ours 8-bit; a
-  row of its own has ours with the views' normalisation, which is otherwise part of the step.
-- steps of the CAM training (one view, the lightest, so that loading weighs most) with loading
-  against the same steps on the same batches held in memory.
+- a batch of 16 crops from long sides of 320..640 to 512, as the training loop uses it, against the
+  IRN-style loader: Pillow resizes, NumPy normalises. Theirs is float and normalised, ours 8-bit;
+  another row has ours with the views' normalisation, which is otherwise part of the step.
+- steps of the CAM training (one view, the fastest, where loading matters most) with loading against
+  the same steps on the same batches held in memory.
 
-Normalised crops are asserted equal to the peer's within 2 of 255, and batches in memory to those
-which a loader makes anew bit for bit.
+Normalised crops are asserted equal to the peer's within 2 of 255, and batches in memory bit for bit
+to those which a loader makes again.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """Peak resident memory of a trial's process, by preset, and what two of them share.
 
-Each figure is of a process of its own, which trains two batches on made-up pictures with all parts
-and both views, on the CPU, from random weights (which take as much room as trained ones). RSS is
-the kernel's own high-water mark; PSS, which counts a page that n processes map as 1/n, is sampled.
-Nothing is compared with a peer. Usage: python benchmarks/memory.py [--large]. Linux; 8 GiB free.
+Each figure is of one process, which trains two batches on made-up pictures with all parts and both
+views, on the CPU, from random weights (which take as much memory as trained ones). RSS is the
+kernel's high-water mark; PSS, which counts a page that n processes map as 1/n, is sampled. Nothing
+is compared with a peer. Usage: python benchmarks/memory.py [--large]. Linux; 8 GiB free.
 """
 
 import argparse
@@ -23,7 +23,7 @@ KINDS = ("Rss", "Pss", "Shared", "Private")
 
 
 class Measured(NamedTuple):
-    """What one or more processes at once came to, in MiB."""
+    """Memory of one or more processes at once, in MiB."""
 
     marks: list[dict[str, float]]
     """What each printed: `rss`, its high-water mark."""
@@ -77,7 +77,7 @@ def row(name: str, peak: float, measured: Measured | None = None, note: str = ""
 
 
 def trials() -> None:
-    """Print what whole trials take, of the presets that a CPU can run at their own batch size."""
+    """Print the memory of whole trials, for presets that a CPU can run at their own batch size."""
     (inside,) = measure("ray").marks
     row("before training: Ray's process of a trial", inside["before"])
     row("trial, tiny, in Ray's process", inside["rss"])
@@ -87,7 +87,7 @@ def trials() -> None:
 
 
 def large_trainings() -> None:
-    """Print what the paper's preset takes, extrapolated, and how well that does for short."""
+    """Print the memory of the paper's preset, extrapolated, and a check of that with short."""
     for preset, threads in (("short", 1), ("paper", os.cpu_count() or 1)):
         peaks = []
         for batch_size in (1, 2):
@@ -109,7 +109,7 @@ def large_trainings() -> None:
 
 
 def shared() -> None:
-    """Print what two trials at once take: they are started apart, as Ray starts them."""
+    """Print the memory of two trials at once, started separately, as by Ray."""
     found = measure("trial", copies=2).sampled
     parts = "  ".join(f"{kind} {found[kind]:6.0f}" for kind in KINDS)
     print(f"{'two trials at once, tiny; MiB in all at the peak':58} {parts}", flush=True)

@@ -1,7 +1,7 @@
-"""What memory.py measures: one piece of a trial's work, in a process of its own.
+"""What memory.py measures: one piece of a trial's work, in its own process.
 
-Usage: python benchmarks/memory_work.py WORK PRESET BATCH. Prints its marks as JSON: `rss`, the most
-that the process has had resident, in MiB.
+Usage: python benchmarks/memory_work.py WORK PRESET BATCH. Prints JSON: `rss`, the process's largest
+resident memory in MiB.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from ratios import high_water_mib
 
 if TYPE_CHECKING:
     from wsss.config import RunConfig
@@ -48,7 +49,7 @@ def config_of(preset: str, batch_size: int) -> "RunConfig":
     from wsss.presets import PRESETS
 
     few = {"network.weights": "none", "train.epochs": 1, "train.batch_size": batch_size}
-    # Random weights under frozen statistics are apt to diverge, which would end the measurement.
+    # Random weights with frozen statistics may diverge, which would end the measurement.
     return apply_overrides(PRESETS[preset], F3 | few | {"train.lr": 1e-6, "train.clip_norm": 1.0})
 
 
@@ -108,23 +109,18 @@ def segmentation(preset: str, batch_size: int, folder: Path) -> None:
         pass
 
 
-def imports_alone(preset: str, batch_size: int, folder: Path) -> None:
-    """Import what Ray's process of a trial imports; all other work does so first, too."""
-
-
 def in_ray(preset: str, batch_size: int, folder: Path) -> dict[str, float]:
-    """Run a trial in an actor of an embedded Ray; return its marks before training and at the end.
+    """Run a trial in a task of an embedded Ray; return its peaks before training and at the end.
 
-    An actor is what Tune makes of a trial. It gets this file by value.
+    The task gets this file by value.
     """
     import ray
 
     @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
     def trial() -> dict[str, float]:
-        imports_alone(preset, batch_size, folder)
-        before = high_water()
+        before = high_water_mib()
         whole_trial(preset, batch_size, folder)
-        return {"before": before, "rss": high_water()}
+        return {"before": before, "rss": high_water_mib()}
 
     ray.init(
         "local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False
@@ -136,32 +132,13 @@ def in_ray(preset: str, batch_size: int, folder: Path) -> dict[str, float]:
     return found
 
 
-def high_water() -> float:
-    """Return the most that this process has had resident, in MiB.
-
-    Unlike ru_maxrss, it forgets the process which started this one.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 WORK: dict[str, Callable[[str, int, Path], dict[str, float] | None]] = {
     "trial": whole_trial,
     "training": training_alone,
     "inference": inference_alone,
     "deeplab": segmentation,
-    "imports": imports_alone,
     "ray": in_ray,
 }
-
-
-def be_measured(work: str, preset: str, batch_size: int) -> None:
-    """Do one piece of work in this process, and print its marks as JSON."""
-    if work != "ray":
-        imports_alone(preset, batch_size, Path())
-    with tempfile.TemporaryDirectory() as folder:
-        found = WORK[work](preset, batch_size, Path(folder))
-    print(json.dumps(found or {"rss": high_water()}))
 
 
 def main() -> None:
@@ -170,7 +147,9 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("batch", type=int)
     given = parser.parse_args()
-    be_measured(given.work, given.preset, given.batch)
+    with tempfile.TemporaryDirectory() as folder:
+        found = WORK[given.work](given.preset, given.batch, Path(folder))
+    print(json.dumps(found or {"rss": high_water_mib()}))
 
 
 if __name__ == "__main__":

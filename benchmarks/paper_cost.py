@@ -4,8 +4,8 @@ Usage: python benchmarks/paper_cost.py [--tflops 20] [--seeds 3]. Counts multipl
 additions of convolutions and matrix products (torch's FlopCounterMode, on the meta device) of a
 training step and of multi-scale inference of every distinct configuration of preset `paper`.
 
-Assumed: 10,582 training images, 5 epochs, crop 512; 1,464 scored images of 500 x 375; what a GPU
-reaches on average (--tflops), all other work included; one attempt per training.
+Assumed: 10,582 training images, 5 epochs, crop 512; 1,464 scored images of 500 x 375; a GPU's
+average rate (--tflops), including all other work; one attempt per training.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """Planning a grid of 10,000 cells: all at once against each cell on its own.
 
-Usage: python benchmarks/planning.py. Prints the peer's time / ours, timed alternately.
+Usage: python benchmarks/planning.py.
 """
 
-import statistics
-import time
+from functools import partial
+
+from ratios import faster
 
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import F3
@@ -35,7 +36,7 @@ def grid(size: int) -> Table:
 
 
 def one_by_one(table: Table) -> list[tuple[str, str]]:
-    """Return run and CAM ids of all trials, each cell and seed worked out on its own."""
+    """Return run and CAM ids of all trials, each cell and seed computed on its own."""
     configs: dict[str, RunConfig] = {}
     for _, cell in table.cells():
         config = canonical(apply_overrides(TINY, cell.overrides))
@@ -50,20 +51,10 @@ def one_by_one(table: Table) -> list[tuple[str, str]]:
 
 def main() -> None:
     table = grid(100)
-    ratios, ours = [], []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        plan = make_plan([table], TINY, NUM_SEEDS)
-        middle = time.perf_counter()
-        expected = one_by_one(table)
-        ours.append(middle - started)
-        ratios.append((time.perf_counter() - middle) / ours[-1])
-        assert [(trial.run_id, trial.cam_id) for trial in plan.trials] == expected
+    ours, peer = partial(make_plan, [table], TINY, NUM_SEEDS), partial(one_by_one, table)
+    assert [(trial.run_id, trial.cam_id) for trial in ours().trials] == peer()
     name = f"plan of 10,000 cells x {NUM_SEEDS} seeds, at once against one by one"
-    print(
-        f"{name:70} {statistics.median(ratios):6.2f} x  ({min(ratios):.2f} to {max(ratios):.2f}); "
-        f"{statistics.median(ours):.1f} s"
-    )
+    faster(name, ours, peer, rounds=ROUNDS)
 
 
 if __name__ == "__main__":

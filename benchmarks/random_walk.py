@@ -1,15 +1,14 @@
 """The sparse random walk against the dense one: seconds and memory of one image with two classes.
 
-Usage: python benchmarks/random_walk.py. Each walk runs in a process of its own, whose peak resident
-memory is compared with that before the walk; both do 256 steps, the dense one by 8 squarings as the
-published code of PSA and IRN does. Prints the median ratio (dense / sparse) and its spread. At
-94 x 125, IRN's map of a VOC image, only the sparse walk runs; the dense one is extrapolated there,
-time with the cube of the number of pixels, memory with its square.
+Usage: python benchmarks/random_walk.py. Each walk runs in its own process, whose peak resident
+memory is compared with that before the walk; both do 256 steps, the dense one by 8 squarings, as
+the published code of PSA and IRN. Prints the median ratio (dense / sparse) and its spread. At
+94 x 125, IRN's map of a VOC image, only the sparse walk runs; the dense one is extrapolated, time
+with the cube of the number of pixels, memory with its square.
 """
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 
 import numpy as np
 import torch
+from ratios import high_water_mib
 
 from wsss.labels.refine.random_walk import random_walk, transition
 from wsss.networks.affinity_net import neighbour_pairs, pair_distances
@@ -24,7 +24,6 @@ from wsss.networks.affinity_net import neighbour_pairs, pair_distances
 ROUNDS = 3
 RADIUS, BETA, LOG_STEPS, CHANNELS, CLASSES = 5, 8.0, 8, 64, 2
 SMALL_MAP, LARGE_MAP = (40, 53), (94, 125)
-MIB = 2**20
 
 
 def sparse_walk(features: torch.Tensor, cams: np.ndarray) -> np.ndarray:
@@ -50,21 +49,16 @@ def dense_walk(features: torch.Tensor, cams: np.ndarray) -> np.ndarray:
 WALKS = {"sparse": sparse_walk, "dense": dense_walk}
 
 
-def peak() -> int:
-    """Peak resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def child(name: str, height: int, width: int) -> None:
-    """Walk once and print seconds, memory above the start and a checksum as JSON."""
+    """Walk once and print seconds, memory above the start (MiB) and part of the result as JSON."""
     rng = np.random.default_rng(0)
     WALKS[name](torch.zeros(2, 4, 4), np.zeros((1, 4, 4), dtype=np.float32))  # loads the libraries
     features = torch.from_numpy(rng.standard_normal((CHANNELS, height, width), dtype=np.float32))
     cams = rng.random((CLASSES, height, width), dtype=np.float32)
-    before, started = peak(), time.perf_counter()
+    before, started = high_water_mib(), time.perf_counter()
     walked = WALKS[name](features, cams)
-    seconds = time.perf_counter() - started
-    found = {"seconds": seconds, "memory": peak() - before, "walked": walked[:, ::7, ::7].tolist()}
+    seconds, memory = time.perf_counter() - started, high_water_mib() - before
+    found = {"seconds": seconds, "memory": memory, "walked": walked[:, ::7, ::7].tolist()}
     print(json.dumps(found))
 
 
@@ -83,32 +77,32 @@ def show(what: str, values: list[float], unit: str) -> float:
 
 
 def compare(size: tuple[int, int]) -> tuple[float, float]:
-    """Walk a map both ways in turn; return the dense walk's seconds and bytes."""
+    """Walk a map both ways in turn; return the dense walk's seconds and MiB."""
     rounds = [(measure("sparse", size), measure("dense", size)) for _ in range(ROUNDS)]
     for ours, peer in rounds:
         np.testing.assert_allclose(ours["walked"], peer["walked"], rtol=1e-3)
     name = f"{size[0]} x {size[1]}"
     show(f"{name}, time", [peer["seconds"] / ours["seconds"] for ours, peer in rounds], "x")
     for index, kind in enumerate(WALKS):
-        show(f"{name}, memory, {kind}", [pair[index]["memory"] / MIB for pair in rounds], "MiB")
+        show(f"{name}, memory, {kind}", [pair[index]["memory"] for pair in rounds], "MiB")
     dense = [peer for _, peer in rounds]
     seconds = show(f"{name}, dense", [peer["seconds"] for peer in dense], "s")
     return seconds, statistics.median(peer["memory"] for peer in dense)
 
 
 def main() -> None:
-    """Compare on a map where the dense matrix is bearable, then run the sparse walk alone."""
+    """Compare on a map where the dense matrix fits, then run the sparse walk alone."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; 256 steps, 2 classes")
     seconds, memory = compare(SMALL_MAP)
     grown = np.prod(LARGE_MAP) / np.prod(SMALL_MAP)
     ours = [measure("sparse", LARGE_MAP) for _ in range(ROUNDS)]
     name = f"{LARGE_MAP[0]} x {LARGE_MAP[1]}"
     middle = show(f"{name}, sparse", [found["seconds"] for found in ours], "s")
-    space = show(f"{name}, memory, sparse", [found["memory"] / MIB for found in ours], "MiB")
+    space = show(f"{name}, memory, sparse", [found["memory"] for found in ours], "MiB")
     print(
         f"{name}, dense by extrapolation: {seconds * grown**3:.0f} s "
-        f"({seconds * grown**3 / middle:.0f} x), {memory * grown**2 / MIB:.0f} MiB "
-        f"({memory * grown**2 / MIB / space:.0f} x)"
+        f"({seconds * grown**3 / middle:.0f} x), {memory * grown**2:.0f} MiB "
+        f"({memory * grown**2 / space:.0f} x)"
     )
 
 

@@ -1,11 +1,12 @@
 """Two ways of doing the same thing, timed alternately in one run, and their ratio printed.
 
-Absolute times say little on a shared machine; a ratio of neighbours in time says more.
+Absolute times say little on a shared machine; the ratio of two measured in turn says more.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 ROUNDS = 5
@@ -62,6 +63,15 @@ def seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
+
+
+def high_water_mib() -> float:
+    """Return this process's largest resident memory so far, in MiB. Linux.
+
+    ru_maxrss may include the parent's.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def show(name: str, ratios: list[float], goal: str | float | None = None) -> Spread:

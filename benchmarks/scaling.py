@@ -1,4 +1,4 @@
-"""How the driver of a sweep bears many trials: Ray's logical GPUs, trials which train nothing.
+"""How a sweep's driver scales with the number of trials: logical GPUs, trials that train nothing.
 
 Usage: python benchmarks/scaling.py {sweep,replay,groups,store} [--help]. Each prints a line of
 JSON. docs/scaling.md has the figures and what they mean. Linux.
@@ -43,13 +43,13 @@ from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker
 
 CPUS = 0.01
-"""Of a trial: GPUs are to be what is scarce, and Ray starts as many workers at once as CPUs."""
+"""Per trial: GPUs must be the scarce resource, and Ray starts as many workers at once as CPUs."""
 
 Figures = dict[str, float]
 
 
 def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., None]:
-    """Return a trial which takes `seconds`, reports NUM_EPOCHS times and leaves a finished run.
+    """Return a trial that takes `seconds`, reports NUM_EPOCHS times and leaves a finished run.
 
     A closure over plain values: its process imports neither torch nor this file.
     """
@@ -77,7 +77,7 @@ def short_trial(sweep: Sweep, store: Store, seconds: float) -> Callable[..., Non
 
 @dataclass
 class Watched:
-    """A sweep's listeners, as `sweeps run` has them, and a meter."""
+    """The listeners of `sweeps run`, and a meter."""
 
     meter: EventMeter
     listeners: list[Listener[Trial]]
@@ -87,7 +87,7 @@ class Watched:
 
 @contextmanager
 def watched(sweep: Sweep, store: Store, *, track: bool) -> Iterator[Watched]:
-    """Watch a sweep with board and tracking thread; note how long the thread takes to let go."""
+    """Watch a sweep with board and tracking thread; measure how long the thread takes to end."""
     meter, board = EventMeter(), Board(sweep, Console(file=io.StringIO()))
     if not track:
         yield Watched(meter, [board, meter])
@@ -118,7 +118,7 @@ def tracking_figures(found: Watched, sweep: Sweep, store: Store) -> Figures:
 def sweep_figures(
     num_trials: int, gpus: int, nodes: int, seconds: float, *, track: bool, profile: bool
 ) -> Figures:
-    """Run a sweep by `run_missing` on fake nodes with so many logical GPUs in all."""
+    """Run a sweep by `run_missing` on fake nodes with `gpus` logical GPUs in all."""
     with tempfile.TemporaryDirectory(prefix="scaling") as folder, fake_nodes(gpus, nodes) as where:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
         save_sweep(store, sweep)
@@ -137,7 +137,7 @@ def sweep_figures(
 
 
 def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bool) -> Figures:
-    """Replay a sweep's events without Ray and without pauses: what the rest of a driver bears."""
+    """Replay a sweep's events without Ray and without pauses, to measure the rest of a driver."""
     with tempfile.TemporaryDirectory(prefix="scaling") as folder:
         sweep, store = made_up_sweep(num_trials), Store(Path(folder))
         save_sweep(store, sweep)
@@ -155,7 +155,7 @@ def replay_figures(num_trials: int, concurrent: int, *, track: bool, profile: bo
 
 
 def group_figures(num_groups: int, gpus: int, nodes: int) -> Figures:
-    """Time what Tune reserves a trial with: placement groups of a GPU, `gpus` of them at a time.
+    """Time placement groups of one GPU, with which Tune reserves a trial, `gpus` at a time.
 
     Nothing runs in them, so this is Ray's scheduling alone.
     """
@@ -186,7 +186,7 @@ def group_figures(num_groups: int, gpus: int, nodes: int) -> Figures:
 
 @contextmanager
 def fake_nodes(gpus: int, nodes: int) -> Iterator[str]:
-    """Start a Ray cluster on this machine with so many logical GPUs, spread evenly over nodes."""
+    """Start a Ray cluster on this machine with `gpus` logical GPUs, evenly divided over nodes."""
     assert gpus % nodes == 0, f"{gpus} GPUs do not spread evenly over {nodes} nodes"
     args = {
         "num_cpus": 4 if nodes == 1 else 1,
@@ -221,12 +221,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000, help="a multiple of 100")
     parser.add_argument("--gpus", type=int, default=8, help="logical GPUs, so trials at a time")
     parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=0.0, help="a trial sleeps so long")
+    parser.add_argument("--seconds", type=float, default=0.0, help="that a trial sleeps")
     parser.add_argument("--no-tracking", action="store_true")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
-    # Ray's 15 would measure who else is on the machine.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
+    # With Ray's 15, other programs on the machine would be measured.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling
     os.environ["MLFLOW_TRACKING_URI"] = ""  # always a SQLite file in the made-up store
     track, profile, trials = not given.no_tracking, given.profile, given.trials
     load = os.getloadavg()[0]

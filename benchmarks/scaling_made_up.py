@@ -1,7 +1,7 @@
-"""Made-up sweeps of any number of trials, and what a trial leaves without training anything.
+"""Made-up sweeps of any number of trials, and the files of a trial without any training.
 
-File sizes, and the keys of done.json, are those of a MobileNetV2 on real pictures; the weights
-are 1 MB instead of 25, and pictures and counts are noise, which nothing here opens.
+File sizes, and the keys of done.json, are those of a MobileNetV2 on real pictures; the weights have
+1 MB instead of 25, and pictures and counts are noise, which nothing here opens.
 """
 
 import json
@@ -33,7 +33,7 @@ SIZES = {
 def made_up_sweep(num_trials: int) -> Sweep:
     """Return a sweep over a grid of lambda_s x lambda_bs with NUM_SEEDS seeds.
 
-    num_trials: a multiple of 100, or of 10 below. The table is added to those there are.
+    num_trials: a multiple of 100, or of 10 below 100. The table is added to TABLES.
     """
     num_columns = min(NUM_COLUMNS, num_trials // NUM_SEEDS)
     num_rows = num_trials // (num_columns * NUM_SEEDS)
@@ -128,11 +128,10 @@ _EPOCHS = [json.dumps(made_up_epoch(epoch), indent=1) for epoch in range(1, NUM_
 
 
 def trial_writer(root: Path, folder: Path) -> Callable[[str, str, int], None]:
-    """Return a function (run id, CAM id, epoch) that writes into a store what an epoch leaves.
+    """Return a function (run id, CAM id, epoch) that writes an epoch's files into a store.
 
-    After the last epoch also what scoring leaves, done.json last, copied from a template's
-    folder. It imports nothing but the standard library, and is a closure so that Ray sends it to
-    other processes as it is.
+    After the last epoch also those of scoring, done.json last, copied from a template's folder. It
+    uses only the standard library, and is a closure so that Ray can send it to other processes.
     """
     lines = list(_EPOCHS)
     names = ("threshold_curve.png", "cam_gallery.png", "done.json")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.plan.trials import Trial
-from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker
 from sweeps.track.view import RunView
 
@@ -16,14 +15,14 @@ MIB = 2**20
 
 
 class EventMeter:
-    """A listener which counts what it is told, and when trials started and ended."""
+    """A listener that counts events, and records when trials started and ended."""
 
     def __init__(self) -> None:
         self.num_events = 0
         self.started: dict[str, float] = {}
         self.done: dict[str, float] = {}
         self.own_seconds: dict[str, float] = {}
-        """Run id -> what the trial itself took, reports to Tune left out."""
+        """Run id -> seconds of the trial itself, without its reports to Tune."""
 
     def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
         self.num_events += 1
@@ -37,8 +36,7 @@ class EventMeter:
     def figures(self, concurrent: int) -> dict[str, float]:
         """Return the time per trial from the first start to the last end, and events.
 
-        Steady is the part of it after so many trials have started as run at a time: before, Ray
-        starts their processes.
+        `steady_...` is counted once `concurrent` trials have started: before, Ray starts processes.
         """
         first, last = min(self.started.values()), max(self.done.values())
         own = statistics.fmean(self.own_seconds.values()) if self.own_seconds else 0.0
@@ -57,7 +55,7 @@ class EventMeter:
 
 
 class MeteredTracker(Tracker):
-    """A tracker which notes when each trial was synchronised, and what all of it took."""
+    """A tracker that records when each trial was synchronised, and how long that took."""
 
     seconds = thread_seconds = 0.0
     num_syncs = 0
@@ -77,7 +75,7 @@ class MeteredTracker(Tracker):
         self.synced[view.id] = begun, ended
 
     def figures(self, done: dict[str, float]) -> dict[str, float]:
-        """Return how far behind the trials' ends (`done`) they were logged."""
+        """Return how long after the trials' ends (`done`) they were logged."""
         pairs = [(self.synced[name], end) for name, end in done.items() if name in self.synced]
         lags = [ended - end for (begun, ended), end in pairs if begun >= end]
         return {
@@ -90,15 +88,8 @@ class MeteredTracker(Tracker):
         }
 
 
-def thread_end(thread: TrackingThread) -> float:
-    """Return how many seconds it takes until a tracking thread lets go."""
-    begun = time.perf_counter()
-    thread.__exit__(None, None, None)
-    return time.perf_counter() - begun
-
-
 class ProcessMeter:
-    """What this process takes: time, processor time of all its threads, memory. A context."""
+    """A context that measures this process: time, CPU time of all its threads, memory."""
 
     def __enter__(self) -> "ProcessMeter":
         self.before = rss_mib()
@@ -126,7 +117,7 @@ def rss_mib() -> float:
 
 
 def database_rows(path: Path) -> dict[str, int]:
-    """Return how many rows of which kind are in an MLflow SQLite file, and runs with parameters."""
+    """Return the rows by table of an MLflow SQLite file, and its runs with parameters."""
     counted = {name: f"COUNT(*) FROM {name}" for name in ("runs", "metrics", "params", "tags")}
     counted["runs_with_params"] = "COUNT(DISTINCT run_uuid) FROM params"
     with sqlite3.connect(path) as database:

@@ -1,4 +1,4 @@
-"""A sweep's events without Ray: what dispatch, listeners, store and tracking bear in a process."""
+"""A sweep's events without Ray, for dispatch, listeners, store and tracking in one process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from sweeps.run.subjects.tables import Training
 
 
 def in_turn(trials: list[Trial], concurrent: int) -> Iterator[tuple[Trial, int]]:
-    """Yield (trial, epoch) as if so many ran at once at the same pace; epoch 0 is its start.
+    """Yield (trial, epoch) as if `concurrent` trials ran at the same pace; epoch 0 is the start.
 
-    The first ones begin spread over an epoch's stages, so that they do not all end together.
+    The first ones start at different times, so that they do not all end together.
     """
     waiting = iter(trials)
     at_work: list[tuple[Trial, int]] = []
@@ -36,10 +36,7 @@ def replay(
     concurrent: int,
     write: Callable[[str, str, int], None],
 ) -> float:
-    """Tell `dispatch` of all trials, whose files are written meanwhile; return what it took alone.
-
-    Seconds within what Tune calls, those of writing left out.
-    """
+    """Tell `dispatch` of all trials, and write their files; return the seconds in `dispatch`."""
     seconds = 0.0
     for trial, epoch in in_turn(trials, concurrent):
         if epoch:

@@ -1,4 +1,4 @@
-"""How long a store of many runs takes to list, to show and to plan on."""
+"""How long it takes to list, show and plan on a store of many runs."""
 
 import io
 import time
@@ -21,7 +21,7 @@ from sweeps.store.store import Store
 def time_store(store: Store, num_trials: int) -> dict[str, float]:
     """Fill a store with finished runs, and time what the commands do with them.
 
-    Seconds, by the clock and (_cpu) of the processor.
+    Returns seconds by the clock, and of CPU time (..._cpu).
     """
     figures: dict[str, float] = {"trials": num_trials, "rss_before_mib": rss_mib()}
 

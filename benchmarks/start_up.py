@@ -1,10 +1,10 @@
-"""The command line's start, by the clock, each command in a process of its own.
+"""How long commands take to start, by the clock, each in its own process.
 
 Usage: python benchmarks/start_up.py. In each round, one process of every kind in turn: a bare
-interpreter, the imports of torch, Ray and MLflow (once), and our commands. Printed are seconds, the
-goal being half a second on an idle machine, and two ratios per command: to the bare interpreter,
-below which no Python program can be, and of the imports to the command: what they would cost it.
-`plan` finds the drawn data set checked before; `status` reads a sweep of 16 trials, none finished.
+interpreter, the imports of torch, Ray and MLflow (once), and our commands. Prints seconds (goal:
+half a second on an idle machine) and two ratios per command: to the bare interpreter, the lower
+limit of any Python program, and of the imports to the command, which avoids them. `plan` has
+checked the drawn data set before; `status` reads a sweep of 16 trials, none finished.
 """
 
 import os
@@ -28,11 +28,11 @@ OURS = {
     "sweeps status": "16 missing of 16 trials",
     "wsss --help": "Class activation maps",
 }
-"""Commands and what each of them has to print."""
+"""Command -> what it must print."""
 
 
 def prepare(folder: Path) -> None:
-    """Draw the data set and write down a sweep of Table V, so that all commands have something."""
+    """Draw the data set and save a sweep of Table V, for all commands."""
     data = draw_voc(folder / "data/drawn")
     sweep, _ = make_sweep(["V"], preset="tiny", data=data, weights=None, num_seeds=1, overrides={})
     save_sweep(Store(folder / "results"), sweep)
@@ -48,7 +48,7 @@ def command_line(name: str) -> list[str]:
 def start(name: str, folder: Path) -> str:
     """Run a process in a folder; return what it printed. Raises CalledProcessError if it fails."""
     cache = str(folder / "cache")
-    compiled = str(folder / "compiled")  # by the first round, as by a user's first command
+    compiled = str(folder / "compiled")  # written in the first round, as by a user's first command
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPO),

@@ -29,13 +29,13 @@ def views_together() -> None:
 
 
 def kept_memory() -> None:
-    """Steps that keep the memory they free against glibc's default, in processes of their own."""
+    """Steps that keep the memory they free against glibc's default, each in its own process."""
     rounds = [(timed_steps("short", keep="1"), timed_steps("short", keep="0")) for _ in range(3)]
     show("keeping freed memory, against glibc's default (short F3)", [b / a for a, b in rounds])
 
 
 def timed_steps(preset: str, *, keep: str) -> float:
-    """Return seconds of a step in a new process."""
+    """Return the seconds of a step in a new process."""
     command = [sys.executable, __file__, "--only-steps", preset]
     environment = {**os.environ, SWITCH_VARIABLE: keep}
     done = subprocess.run(

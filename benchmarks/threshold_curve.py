@@ -1,8 +1,8 @@
 """Confusion matrices at 60 thresholds of one set of CAMs: one pass over the pixels, or one each.
 
 Usage: python benchmarks/threshold_curve.py. Four images of 500 x 375 with two classes each.
-"usual pass": the background score is put in front of the CAMs and the argmax is taken anew at each
-threshold. "lean pass": strongest class and CAM are found once, and compared at each threshold.
+"usual pass": the background score is put before the CAMs and the argmax is taken at each threshold.
+"lean pass": strongest class and CAM are found once, and compared with each threshold.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """A training step of the CAM network against the bare backbone.
 
 Usage: python benchmarks/train_step.py [--threads 1]. Random images and weights, frozen batch norm;
-freed memory is kept on both sides, as our trainings do.
+freed memory is kept on both sides, as in our trainings.
 
 "bare backbone": forward and backward of the same backbone (batch norm folded, as ours) on the same
 3 x B images (B for B0), nothing else: no optimiser, no loss, no views. "plain batch norm": the same
@@ -113,7 +113,7 @@ def against_the_backbone() -> None:
 
 
 def operations(run: Callable[[], object]) -> int:
-    """Return the floating-point operations of convolutions and products: what no code can save."""
+    """Return the floating-point operations of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

@@ -1,14 +1,14 @@
 """Sixteen small trials (Table V on drawn pictures) as a whole command, against two plain ways.
 
 Ours: `sweeps run` as `make sweep-lambdas` calls it: Ray, a store, checkpoints, MLflow, pictures, a
-report. Peers: one Python process which trains and scores the same 16 configurations in a loop, with
-torch's own number of threads and nothing of the above; and a shell loop with a process per
-configuration, timed for 2 of the 16 and multiplied by 8, as its processes have nothing in common.
-All are timed by the clock with their start-up, each once, as they take a minute or more; the
-second `sweeps run` of the finished sweep three times. Trial 0 with one thread is asserted to score
-the same in and out of a sweep. Fewer epochs than the preset's 8 make start-up and pictures weigh
-more, so the ratio errs against us. Meaningful only on an idle machine: Ray's workers run at nice
-15, and give way to everything else. Usage: python benchmarks/whole_sweep.py [--epochs N].
+report. Peers: one Python process that trains and scores the same 16 configurations in a loop, with
+torch's default number of threads and nothing else; and a shell loop with a process per
+configuration, timed for 2 of the 16 and multiplied by 8, as its processes share nothing. All are
+timed by the clock with their start-up, once each, as they take a minute or more; the second
+`sweeps run` of the finished sweep three times. Trial 0 with one thread is asserted to score the
+same in a sweep and alone. With fewer epochs than the preset's 8, start-up and pictures count more,
+so the ratio is less favourable to us. Meaningful only on an idle machine: Ray's workers run at nice
+15, after everything else. Usage: python benchmarks/whole_sweep.py [--epochs N].
 """
 
 import argparse
@@ -41,7 +41,7 @@ NOT_PASSED_ON = (
     "RAY_ADDRESS",
     "WSSS_STORE",
 )
-"""Variables which would handicap a peer, or lead a sweep away from this machine."""
+"""Variables that would slow down a peer, or send a sweep to another machine."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Timed:
     """Seconds since the epoch."""
     seconds: float
     busy: float
-    """Cores at work on average, those of other programs included."""
+    """Cores in use on average, by other programs, too."""
     lines: list[str]
 
     @property
@@ -62,7 +62,7 @@ class Timed:
 
 
 def timed(command: Sequence[str | Path], folder: Path) -> Timed:
-    """Run a command in `folder`; raise RuntimeError with its last words if it fails."""
+    """Run a command in `folder`. Raises RuntimeError with the end of its output if it fails."""
     environment = {key: value for key, value in os.environ.items() if key not in NOT_PASSED_ON}
     environment["WSSS_CACHE"] = str(folder / "cache")  # the first run checks the data set
     started, begun, busy = time.time(), time.perf_counter(), busy_seconds()
@@ -77,7 +77,7 @@ def timed(command: Sequence[str | Path], folder: Path) -> Timed:
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds which all programs have used since the machine started. Linux."""
+    """Return the CPU seconds that all programs have used since the machine started. Linux."""
     user, nice, system, _, _, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     irq, soft_irq, steal = others[:3]
     ticks = sum(int(value) for value in (user, nice, system, irq, soft_irq, steal))
@@ -85,30 +85,10 @@ def busy_seconds() -> float:
 
 
 def sweep_command(data: Path, store: Path, epochs: int) -> list[str | Path]:
-    """Return `sweeps run` as `make sweep-lambdas` gives it, with few epochs."""
-    return [
-        sys.executable,
-        "-m",
-        "sweeps",
-        "run",
-        "V",
-        "--data",
-        data,
-        "--store",
-        store,
-        "--preset",
-        "tiny",
-        "--set",
-        f"train.epochs={epochs}",
-        "--seeds",
-        "1",
-        "--gpus",
-        "0",
-        "--cpus",
-        "1",
-        "--workers",
-        "0",
-    ]
+    """Return the command of `make sweep-lambdas`, with few epochs."""
+    options = f"--preset tiny --set train.epochs={epochs} --seeds 1 --gpus 0 --cpus 1 --workers 0"
+    words = [sys.executable, "-m", "sweeps", "run", "V", "--data", data, "--store", store]
+    return [*words, *options.split()]
 
 
 def loop_command(configs: Path, data: Path, *options: str) -> list[str | Path]:
@@ -123,7 +103,7 @@ def shell_loop(configs: Path, data: Path) -> list[str]:
 
 
 def results(store: Store) -> tuple[list[Any], list[dict[str, Any]], list[float]]:
-    """Return configurations, metrics and times of finishing of the sweep's trials, as planned."""
+    """Return configurations, metrics and end times of the sweep's trials, in the plan's order."""
     trials = load_sweep(store).plan.trials
     assert len(trials) == NUM_TRIALS, f"{len(trials)} trials, expected {NUM_TRIALS}"
     metrics = [store.run(trial.run_id).metrics() for trial in trials]
@@ -197,7 +177,7 @@ def compare(folder: Path, epochs: int) -> None:
     say_command(f"a process per trial from a shell loop, {NUM_SHELL_TRIALS} trials", shell)
     whole_shell = shell.seconds * NUM_TRIALS / NUM_SHELL_TRIALS
     print(
-        "largest difference of an mIoU to the bare loop, whose thread count rounds otherwise: "
+        "largest difference of an mIoU from the bare loop, where more threads change the rounding: "
         f"{largest_gap(metrics, bare.records):.3f} points"
     )
     show(

@@ -1,12 +1,12 @@
-"""Make what cluster.yaml needs in an AWS account, and write the file with it filled in.
+"""Create what cluster.yaml needs in an AWS account, and write the file with it filled in.
 
     python cluster/aws_prepare.py --bucket B --prefix P --address 203.0.113.7/32
 
-Makes, or brings up to date when given again (also after your address changed): a bucket without
-public access, two roles which reach one prefix of it (and the head: machines of this cluster), and
-a security group open to that address alone. Without the group, Ray would make one whose port 22 is
-open to the world, and without the roles give the head all of EC2 and S3. Needs the rights to do
-this; nothing is removed. Writes cluster.mine.yaml.
+Creates, or updates when given again (for example after your address changed): a bucket without
+public access, two roles with access to one prefix of it (and the head: to machines of this
+cluster), and a security group open only to that address. Otherwise Ray would make a group with port
+22 open to the world, and give the head all of EC2 and S3. Needs the rights to do this; nothing is
+removed. Writes cluster.mine.yaml.
 """
 
 import argparse
@@ -33,7 +33,7 @@ GPU_IMAGE = (
 
 
 class Cluster(NamedTuple):
-    """What the cluster file says of itself."""
+    """What the cluster file says about the cluster."""
 
     name: str
     region: str
@@ -56,21 +56,21 @@ def checked_address(text: str) -> str:
     network = ipaddress.ip_network(text, strict=False)
     if network.prefixlen < (24 if network.version == 4 else 64):
         raise FillError(
-            f"--address {text} lets {network.num_addresses} addresses in; give your own, as "
+            f"--address {text} lets {network.num_addresses} addresses in; give your own, such as "
             "203.0.113.7/32"
         )
     return str(network)
 
 
 def ensure_bucket(s3: Any, bucket: str, region: str) -> None:
-    """Make the bucket, closed to the public, unless it exists already."""
+    """Create the bucket, without public access, unless it exists."""
     try:
         s3.head_bucket(Bucket=bucket)
         return
     except ClientError as error:
         if error.response["Error"]["Code"] != "404":
             raise
-    # us-east-1 is the one region that must not be named.
+    # us-east-1 is the only region that must not be named.
     where = {} if region == "us-east-1" else {"LocationConstraint": region}
     s3.create_bucket(Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {}))
     closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -80,9 +80,9 @@ def ensure_bucket(s3: Any, bucket: str, region: str) -> None:
 
 
 def ensure_group(ec2: Any, name: str, address: str, vpc: str | None) -> str:
-    """Make the security group, or correct its rules; return its id.
+    """Create the security group, or correct its rules; return its id.
 
-    In: port 22 from `address`, and everything from the group itself. Any other rule is taken out.
+    Inbound: port 22 from `address`, and everything from the group itself. Other rules are removed.
     """
     if vpc is None:
         found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
@@ -107,7 +107,7 @@ def ensure_group(ec2: Any, name: str, address: str, vpc: str | None) -> str:
 
 
 def _set_rules(ec2: Any, group: str, wanted: list[dict[str, Any]]) -> None:
-    """Give the group these rules and no other. Equal ones are not touched: a cluster may be up."""
+    """Give the group exactly these rules. Equal ones are not touched: a cluster may be running."""
 
     def key(rule: dict[str, Any]) -> str:
         sources = [
@@ -129,7 +129,7 @@ def _set_rules(ec2: Any, group: str, wanted: list[dict[str, Any]]) -> None:
 
 
 def ensure_role(iam: Any, name: str, policies: list[str]) -> None:
-    """Make role and instance profile `name`; set its inline policies, whatever they were."""
+    """Create role and instance profile `name`; replace its inline policies."""
     trust = (POLICIES / "trust.json").read_text()
     with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
@@ -143,7 +143,7 @@ def ensure_role(iam: Any, name: str, policies: list[str]) -> None:
 
 
 def filled_policy(name: str, values: dict[str, str], instance_types: tuple[str, ...]) -> str:
-    """Return a policy of cluster/iam with this cluster's names in it, as JSON."""
+    """Return a policy of cluster/iam with this cluster's names, as JSON."""
     text = (POLICIES / f"{name}.json").read_text()
     text = text.replace('"YOUR_INSTANCE_TYPES"', json.dumps(instance_types)[1:-1])
     for key, value in values.items():
@@ -152,7 +152,7 @@ def filled_policy(name: str, values: dict[str, str], instance_types: tuple[str, 
 
 
 def prepare(given: argparse.Namespace) -> str:
-    """Make everything in the account; return the cluster file's text, filled."""
+    """Create everything in the account; return the filled cluster file's text."""
     text = given.file.read_text()
     cluster = read_cluster(text)
     address = checked_address(given.address)
@@ -169,7 +169,7 @@ def prepare(given: argparse.Namespace) -> str:
         "HEAD_IMAGE": given.head_image or newest(HEAD_IMAGE),
         "GPU_IMAGE": given.gpu_image or newest(GPU_IMAGE),
     }
-    fill(text, {**values, "SECURITY_GROUP": "checked"})  # before anything is made
+    fill(text, {**values, "SECURITY_GROUP": "checked"})  # before anything is created
     ensure_bucket(session.client("s3"), given.bucket, cluster.region)
     group = ensure_group(session.client("ec2"), cluster.name, address, given.vpc)
     values["SECURITY_GROUP"] = group
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bucket", required=True, help="made if it does not exist")
+    parser.add_argument("--bucket", required=True, help="created if it does not exist")
     parser.add_argument("--prefix", required=True, help="the part of the bucket to use")
     parser.add_argument("--address", required=True, help="who may use SSH, e.g. 203.0.113.7/32")
     parser.add_argument("--vpc", help="default: the region's default VPC")

@@ -2,8 +2,8 @@
 
     python cluster/fill.py FILE --output NEW NAME=value ...
 
-Comments and layout stay. A word left over, a name that does not occur, or a value with a character
-that a shell or YAML would read as more than text is an error: values end up in commands on nodes.
+Comments and layout are kept. It is an error if a word has no value, a name does not occur, or a
+value has characters that are special to a shell or YAML: values end up in commands on nodes.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the environment that requirements.lock names, by the same make target as on a laptop.
+# Install the environment of requirements.lock, with the same make target as on a laptop.
 #   install.sh [--apt]   with --apt also the system packages (Debian, Ubuntu; needs sudo)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,8 +10,8 @@ if [ "${1:-}" = --apt ]; then
   apt update
   apt install make python3-venv rsync
 fi
-# Hosts with one home folder share the environment: one of them makes it, the others wait.
+# Hosts with one home folder share the environment: one of them installs it, the others wait.
 mkdir -p ~/.wsss
 flock ~/.wsss/install.lock make setup PYTHON="${WSSS_PYTHON:-python3}"
-# A node that started before this is unusable in silence if Ray differs; fail here instead.
+# A node with another Ray would be unusable without a message; fail here instead.
 .venv/bin/python -c 'import ray, torch; print("ray", ray.__version__, "torch", torch.__version__)'

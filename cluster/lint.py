@@ -1,7 +1,7 @@
-"""Check a cluster file against the rules which keep it safe: `python cluster/lint.py FILE...`.
+"""Check a cluster file against the rules that keep it safe: `python cluster/lint.py FILE...`.
 
-Ray accepts files that are open to the world or that never end; these rules do not. Give it a file
-after editing it. Each finding names the place and the rule. Exit code 1 if there are any.
+Ray accepts clusters that are open to the world or never end; these rules do not. Check a file after
+editing it. Each finding names the place and the rule. Exit code 1 if there are any.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 Config = dict[str, Any]
-RAY_WORKER_PORTS = range(10002, 20000)  # which Ray hands out by default; a fixed port would collide
+RAY_WORKER_PORTS = range(10002, 20000)  # Ray's default; a fixed port would collide
 SECRETS = ("~/.ray/auth_token", "~/.config/wsss/mlflow_password")
 SECRET_IN_TEXT = re.compile(
     r"(password|passwd|secret|token)\w*\s*[=:]\s*['\"]?[\w/+]|AKIA[A-Z0-9]{12}", re.IGNORECASE
@@ -21,7 +21,7 @@ SECRET_IN_TEXT = re.compile(
 
 
 def findings(config: Config) -> list[str]:
-    """Return what breaks a rule, as `place: rule`; empty if nothing does."""
+    """Return the broken rules, as `place: rule`."""
     found = [*_everywhere(config), *_commands(config)]
     if config["provider"]["type"] == "aws":
         found += [*_aws(config), *_node_types(config)]
@@ -29,7 +29,7 @@ def findings(config: Config) -> list[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Each text in a nest of dicts and lists, keys included."""
+    """Yield each text in nested dicts and lists, keys included."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield str(key)
@@ -56,7 +56,7 @@ def _everywhere(config: Config) -> Iterator[str]:
 
 
 def _commands(config: Config) -> Iterator[str]:
-    """Rules on the commands that nodes run."""
+    """Check the commands that nodes run."""
     for where in ("head_start_ray_commands", "worker_start_ray_commands"):
         commands = config.get(where, [])
         if any(re.search(r"\bray stop\b", command) for command in commands):
@@ -65,12 +65,12 @@ def _commands(config: Config) -> Iterator[str]:
         if not starts:
             yield f"{where}: without `ray start`, Ray fills in its own defaults"
         for start in starts:
-            # env.sh sets RAY_AUTH_MODE=token, without which the job API answers anybody.
+            # env.sh sets RAY_AUTH_MODE=token, without which the job API accepts anybody.
             if ". ~/.wsss/env.sh" not in start:
                 yield f"{where}: `ray start` must read ~/.wsss/env.sh, which turns on the token"
             for option, port in re.findall(r"--([a-z-]*port)=(\d+)", start):
                 if int(port) in RAY_WORKER_PORTS:
-                    yield f"{where}: --{option}={port} lies in 10002-19999, Ray's workers' ports"
+                    yield f"{where}: --{option}={port} is in 10002-19999, Ray's workers' ports"
         if where.startswith("head"):
             yield from _head_commands(commands, " ".join(starts))
     if not any("install.sh" in command for command in config.get("setup_commands", [])):

@@ -17,15 +17,15 @@ done
 [ -n "$store" ] || { echo "error: --store is missing; give s3://bucket/prefix or a folder" >&2; exit 2; }
 
 mkdir -p ~/.wsss "$tmp"
-# A folder in /tmp that somebody else made could be watched or swapped by them.
+# A folder in /tmp that somebody else made could be read or replaced by them.
 [ -O "$tmp" ] || { echo "error: $tmp belongs to somebody else; choose another with --tmp" >&2; exit 2; }
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 part="$(mktemp ~/.wsss/env.XXXXXX)"
 {
   echo "# Written by cluster/node_env.sh; changes here are lost."
   printf 'export PATH=%q:$PATH\n' "$here/.venv/bin"
-  # Ray's sockets, logs and session live in a folder of this cluster's own, so that another Ray
-  # on a shared host is never taken for this one. Ray adds /ray.
+  # Ray's sockets, logs and session are in this cluster's own folder, so that another Ray on a
+  # shared host is never mistaken for this one. Ray adds /ray.
   printf 'export RAY_TMPDIR=%q\n' "$tmp"
   echo 'export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0'
   # Ray's launcher runs commands with OMP_NUM_THREADS=1, which trials would inherit; without it, Ray

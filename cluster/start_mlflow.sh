@@ -16,7 +16,7 @@ mkdir -p "$state"
 }
 if [ -s "$state/pid" ] && kill -0 "$(cat "$state/pid")" 2> /dev/null \
   && grep -qz mlflow "/proc/$(cat "$state/pid")/cmdline"; then
-  echo "MLflow: runs already on 127.0.0.1:$port"
+  echo "MLflow: already running on 127.0.0.1:$port"
   exit 0
 fi
 
@@ -50,11 +50,11 @@ if [ ! -e ~/.mlflow/credentials ] || grep -q '^# wsss' ~/.mlflow/credentials; th
     "$(cat "$password_file")" > ~/.mlflow/credentials
   chmod 600 ~/.mlflow/credentials
 else
-  echo "warning: ~/.mlflow/credentials is not ours and stays; give the sweep MLFLOW_TRACKING_USERNAME and _PASSWORD" >&2
+  echo "warning: ~/.mlflow/credentials is not ours and is kept; give the sweep MLFLOW_TRACKING_USERNAME and _PASSWORD" >&2
 fi
 
-# Secrets go by environment, not by argument: any user of a host can list arguments. The host names
-# are those a browser at the end of a tunnel sends; any other gets 403 (DNS rebinding).
+# Secrets are passed in the environment, not as arguments, which any user of a host can list. The
+# host names are those that a browser sends through a tunnel; any other gets 403 (DNS rebinding).
 MLFLOW_AUTH_ADMIN_PASSWORD="$(cat "$password_file")" \
 MLFLOW_FLASK_SERVER_SECRET_KEY="$(cat "$state/secret_key")" \
 MLFLOW_AUTH_CONFIG_PATH="$state/auth.ini" MLFLOW_BACKEND_STORE_URI="$backend" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Start a PostgreSQL of our own for MLflow and make its two databases. Repeatable.
-# It listens on no port: only on a socket in a folder of mode 700, where the operating system says
-# who calls ("peer"), so that there is no password to keep. Data stay in WSSS_PG_DIR.
+# Start a separate PostgreSQL for MLflow and create its two databases. Repeatable.
+# It listens on no port: only on a socket in a folder of mode 700, where the operating system
+# identifies the user ("peer"), so there is no password. Data are in WSSS_PG_DIR.
 set -euo pipefail
 umask 077
 . ~/.wsss/env.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# End this cluster's Ray on this node, and nobody else's. Repeatable.
-# `ray stop` ends every Ray process it may signal, also those of another cluster of the same user.
-# Here a process counts only if it is ours and names this cluster's session folder.
+# End this cluster's Ray on this node, and no other. Repeatable.
+# `ray stop` ends every Ray process that it may signal, even those of the same user's other clusters.
+# This ends only our processes that name this cluster's session folder.
 set -euo pipefail
 [ -r ~/.wsss/env.sh ] || exit 0  # nothing was ever started
 . ~/.wsss/env.sh
@@ -13,7 +13,7 @@ ours() {
     line="$(tr '\0' ' ' < "$process/cmdline" 2> /dev/null || true)"
     case "$line" in
       *"$RAY_TMPDIR/ray/session_"*) ;;
-      # Ray's client server does not name the folder; what it was started with does.
+      # Ray's client server does not name the folder, but its environment does.
       *ray.util.client.server*) grep -qzxF "RAY_TMPDIR=$RAY_TMPDIR" "$process/environ" 2> /dev/null || continue ;;
       *) continue ;;
     esac

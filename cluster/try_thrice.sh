@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run a command, at most three times, with this cluster's Ray ended in between.
 #   try_thrice.sh ray start ...
-# Ray's raylet gives its agent 15 seconds to start, which no setting lengthens (ray issue 65983). On
-# a cold or busy machine the first start may take longer, and then "timed out during startup".
+# Ray's raylet gives its agent 15 seconds to start, which no setting can change (ray issue 65983). On
+# a cold or busy machine the first start may take longer, and Ray says "timed out during startup".
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 for attempt in 1 2 3; do

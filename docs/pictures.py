@@ -3,8 +3,8 @@
     sweeps run III --data drawn-glare --seeds 5
     python docs/pictures.py
 
-The first one is the top of the report's page, and needs Chromium. The second is one picture as two
-cells see it, from their galleries: a line each of image, M_o, M_e, M_d, M^o, pseudo-label, truth.
+The first one is the top of the report's page, and needs Chromium. The second is one image in two
+cells' galleries, a line each: image, M_o, M_e, M_d, M^o, pseudo-label, truth.
 """
 
 import shutil

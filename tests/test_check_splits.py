@@ -148,7 +148,7 @@ def test_an_altered_list_of_the_official_length_is_a_problem(
     assert "VOC 2012's own list: train_aug" in page(found, report).splitlines()
     write_split(root, "train_aug", [A, "2007_000009"])
     assert report_of(root).problems == [
-        "train_aug: as many ids as VOC 2012's list (2), but not the same; take the list of "
+        "train_aug: as many ids as VOC 2012's list (2), but not the same; use the list of "
         f"another copy, such as that of: {command('wsss', 'data', 'prepare', f'{root}-anew')}"
     ]
 

@@ -217,7 +217,7 @@ def test_a_mask_that_contradicts_its_xml_is_a_problem(copy: Path) -> None:
     assert f"{lines[0]}all background but 255, which is ignored, though its" in report.problems[0]
     assert f"{lines[1]}all background, though its XML names " in report.problems[1]
     assert f"{lines[2]}the mask alone has aeroplane, its XML alone has " in report.problems[2]
-    assert report.problems[0].endswith("write class numbers, of which aeroplane is 1")
+    assert report.problems[0].endswith("write class numbers, where aeroplane is 1")
 
 
 @pytest.mark.parametrize(("num_odd", "tolerated"), [(3, True), (4, False)])

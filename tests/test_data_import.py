@@ -205,8 +205,8 @@ def test_a_class_that_the_mask_does_not_show_is_no_label(pictures: Path) -> None
         ("[1]", "not COCO's instances (Input should be an object)"),
         ('{"shapes": []}', "not COCO's instances (images: Field required)"),
         ("[" * 100_000, "not COCO's instances"),
-        (coco(DOG, images=[]), "annotations[0] is of image 10, which is not listed"),
-        (coco(DOG, categories=[]), "annotations[0] is of category 90, which is not listed"),
+        (coco(DOG, images=[]), "annotations[0] has image 10, which is not listed"),
+        (coco(DOG, categories=[]), "annotations[0] has category 90, which is not listed"),
         (
             coco(DOG, categories=[{"id": 90, "name": "dog"}, {"id": 90, "name": "cat"}]),
             "two categories have the same id",

@@ -114,8 +114,8 @@ def test_what_a_small_check_measures_is_not_taken_for_the_papers(
 ) -> None:
     _, numbers, text = checked
     words = " ".join(text.split())
-    assert "made SMALLER: no figure of that preset" in words
-    assert "It is no result: it reproduces nothing" in words
+    assert "made SMALLER: not the speed of that preset" in words
+    assert "It is not a result, and cannot be compared" in words
     assert numbers["sections"]["projection"]["hours"] == {}
 
 
@@ -367,9 +367,9 @@ def test_a_step_without_memory_is_a_fail_that_says_what_to_change() -> None:
 @pytest.mark.parametrize(
     ("needed", "default", "expected"),
     [
-        (100, 4, ("PASS", "the loader feeds this device: yes, with 4 worker(s)")),
-        (100, 2, ("LOOK", "the loader feeds this device: yes, with 4 worker(s)")),
-        (290, 4, ("LOOK", "the loader feeds this device: NO")),
+        (100, 4, ("PASS", "the loader keeps up with this device: yes, with 4 worker(s)")),
+        (100, 2, ("LOOK", "the loader keeps up with this device: yes, with 4 worker(s)")),
+        (290, 4, ("LOOK", "the loader keeps up with this device: NO")),
     ],
 )
 def test_the_loader_is_held_against_the_fastest_step(

@@ -59,7 +59,7 @@ def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
 def test_the_name_of_a_split_cannot_lead_out_of_its_folder(root: Path, split: str) -> None:
     (root / "secret.txt").write_text("secret\n")  # would be read as ImageSets/.../../../secret.txt
     message = refusal(lambda: VocDataset(root).image_ids(split), DataError)
-    assert "is no name of a split" in message
+    assert "is no valid name of a split" in message
     for key in (
         "data.train_split",
         "data.eval_split",

@@ -22,7 +22,7 @@ from wsss.data.voc import DataError, Sample
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
 from wsss.labels.refine.random_walk import image_features
-from wsss.labels.segment import segment_images
+from wsss.labels.segment import segment_image
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.segmentation_config import DeepLabConfig
 from wsss.training.affinity import AffinityCrops
@@ -335,7 +335,8 @@ def test_all_stages_see_the_same_upright_pixels_and_masks_fit_them(
     cam, other = Seeing(), SeeingDeepLab()
     labels = LabelsConfig(scales=(1,), flip=False)
     (cams,) = infer_cams(cam, [sample], labels, device=CPU)  # type: ignore[arg-type]
-    list(segment_images(other, [sample], deeplab, device=CPU))  # type: ignore[arg-type]
+    other.eval()
+    segment_image(other, read_image(path), deeplab, device=CPU)  # type: ignore[arg-type]
     image_features(other, cams, device=CPU)  # type: ignore[arg-type]
     (found,) = predict_images(other, [path], tmp_path / "out", deeplab, ["cat"], device=CPU)  # type: ignore[arg-type]
     assert len(cam.seen) == 1

@@ -235,7 +235,7 @@ def test_an_image_without_any_class_is_refused(root: Path) -> None:
 
 def test_an_empty_split_is_refused(root: Path) -> None:
     (root / "ImageSets/Segmentation/empty.txt").write_text("\n \n")
-    with refused("Segmentation/empty.txt", "the split is empty", "one image id a line"):
+    with refused("Segmentation/empty.txt", "the split is empty", "one image id per line"):
         VocDataset(root).image_ids("empty")
 
 
@@ -243,7 +243,7 @@ def test_an_unknown_split_is_refused_and_the_known_ones_are_named(root: Path) ->
     with refused("Segmentation/test.txt", "no such split", "there are: train"):
         VocDataset(root).image_ids("test")
     shutil.rmtree(root / "ImageSets")
-    with refused("Segmentation/train.txt", "there are: none", "write this one, an image id a line"):
+    with refused("Segmentation/train.txt", "there are: none", "one image id per line"):
         VocDataset(root).image_ids("train")
 
 
@@ -395,7 +395,7 @@ def test_a_line_of_another_format_is_named_for_what_it_is(root: Path, line: str,
 def test_an_image_with_spaces_in_its_name_is_to_be_renamed(root: Path) -> None:
     (root / "ImageSets/Segmentation/train.txt").write_text("photo (1)\n")
     (root / "JPEGImages/photo (1).jpg").touch()
-    with refused("'photo (1)' is no name of an image; rename its files", "no spaces"):
+    with refused("'photo (1)' is no valid image id; rename its files", "no spaces"):
         VocDataset(root).image_ids("train")
 
 

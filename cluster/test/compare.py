@@ -1,4 +1,4 @@
-"""Whether the cluster's sweep came to the same as a local one: results, losses, MLflow."""
+"""Compares the cluster's sweep with a local one: results, losses, MLflow."""
 
 import os
 import sys
@@ -67,8 +67,8 @@ def _points(
 ) -> Iterator[tuple[str, int, float]]:
     """Yield run id, step and value of each point of a metric.
 
-    A server is asked for all runs at once, as its own pages do: a request takes it half a second
-    where it has to check a password and is busy, and there are a thousand of runs and keys.
+    A server is asked for all runs at once, as by its own pages: with a password to check, a busy
+    server takes half a second per request, and there are a thousand pairs of run and key.
     """
     if not uri.startswith("http"):
         for id_ in run_ids:
@@ -101,10 +101,10 @@ def equal_tracking(ours: str, theirs: str) -> str:
 
 
 def _equal(ours: Any, theirs: Any, where: str) -> None:
-    """Raise HostError which names the first place where two nests of dicts differ."""
+    """Raise HostError naming the first place where two nested dicts differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if extra := sorted(map(str, ours.keys() ^ theirs.keys())):
-            raise HostError(f"{where}: in one of the two only: {', '.join(extra[:5])}")
+            raise HostError(f"{where}: only in one of the two: {', '.join(extra[:5])}")
         for key, value in ours.items():
             _equal(value, theirs[key], f"{where}/{key}")
     elif ours != theirs:

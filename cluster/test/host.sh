@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Be one test host: called by hosts.py as the first process of new network, mount, process and name
-# spaces, so that all of this ends with it.
+# Set up one test host: started by hosts.py as the first process of new network, mount, process and
+# name spaces, which end with it.
 #   host.sh NAME ADDRESS GATEWAY FOLDER CHECKOUT BASE
 # FOLDER: home/ and tmp/ of the host. CHECKOUT: with .venv. BASE: where .venv's Python is installed.
 set -euo pipefail
@@ -18,14 +18,14 @@ ip addr add "$address/24" dev eth0
 ip link set eth0 up
 ip route add default via "$gateway"  # Ray finds a host's address by its default route
 
-# Installing 6 GB on each host is not what is tested: ~/wsss-sweeps/.venv is the laptop's, with a layer
-# on top which takes the host's changes, such as the stamp by which `make setup` sees it done.
+# To avoid installing 6 GB on each host, ~/wsss-sweeps/.venv is the laptop's, with a layer for the
+# host's changes, such as the stamp by which `make setup` sees that it is done.
 mkdir -p "$folder/home/wsss-sweeps/.venv" "$folder/layer" "$folder/work"
 mount -t overlay overlay -o "lowerdir=$checkout/.venv,upperdir=$folder/layer,workdir=$folder/work" \
   "$folder/home/wsss-sweeps/.venv"
 touch "$folder/home/wsss-sweeps/.venv/.installed"
 
-# Show FROM at path TO, also if TO lies in the home folder, which is about to be replaced.
+# Mount FROM at path TO, even if TO is in the home folder, which is about to be replaced.
 show() {
   local target=$2
   case "$target" in "$home"/*) target="$folder/home${target#"$home"}" ;; esac
@@ -33,7 +33,7 @@ show() {
   mount --rbind "$1" "$target"
 }
 case "$base" in "$home"/*) show "$base" "$base" ;; esac
-# .venv's programs name the laptop's checkout: here that is the host's own copy, and nothing else.
+# .venv's programs name the laptop's checkout: on this host that path is its own copy.
 show "$folder/home/wsss-sweeps" "$checkout"
 mount --rbind "$folder/home" "$home"
 mount -t tmpfs -o size=4g tmpfs /dev/shm

@@ -1,7 +1,7 @@
-"""Test hosts on one machine: namespaces of the kernel with a network between them.
+"""Test hosts on one machine: kernel namespaces with a network between them.
 
-Everything lives in one outer process namespace whose first process is the test itself: however it
-ends, the kernel ends all processes, mounts and network links with it.
+Everything is in one outer process namespace whose first process is the test itself: however it
+ends, the kernel removes all processes, mounts and network links with it.
 """
 
 import ctypes
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 INSIDE = "WSSS_CLUSTER_TEST"
-"""Variable which says that this process is in the namespaces already; its value is the scratch."""
+"""Variable that is set within the namespaces, to the scratch folder."""
 SCRATCH = Path("/media")
-"""Where the scratch folder is seen inside: a short path outside /tmp, which each host has anew."""
+"""The scratch folder's path inside: short, and outside /tmp, of which each host has its own."""
 LAPTOP = "10.77.0.1"
 SPACES = ("--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
-"""Options of unshare: what is new. With the first process of a process space, all in it end."""
+"""Options of unshare. When the first process of a process namespace ends, all in it end."""
 PACKAGES = {
     "unshare": "util-linux",
     "ip": "iproute2",
@@ -71,7 +71,7 @@ def enter(scratch: Path) -> int:
     words = ["unshare", *SPACES, sys.executable, *sys.argv]
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     env = os.environ | {INSIDE: str(scratch), "PATH": path}
-    # Ctrl-C reaches the inner process too, which ends in order; this one waits for it.
+    # Ctrl-C also reaches the inner process, which ends in order; this one waits for it.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     process = subprocess.Popen(words, env=env, preexec_fn=_die_with_parent)  # noqa: PLW1509
@@ -88,7 +88,7 @@ def _die_with_parent() -> None:
 
 
 def wait(true: Callable[[], Any], what: str, *, seconds: float, every: float = 0.5) -> Any:
-    """Return what `true` returns once that counts as true. Raises HostError if it never does."""
+    """Return what `true` returns once that is true. Raises HostError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := true()):
         if time.monotonic() > deadline:
@@ -100,7 +100,7 @@ def wait(true: Callable[[], Any], what: str, *, seconds: float, every: float = 0
 def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
     """Make this mount namespace the laptop's; return the folder that only it uses.
 
-    checkout: replaced, for processes in here, by a copy of its files, which nobody edits meanwhile.
+    checkout: replaced, within this namespace, by a copy of its files, which nobody edits meanwhile.
     hosts: name -> address, for /etc/hosts.
     """
     run("mount", "--make-rprivate", "/")
@@ -121,8 +121,8 @@ def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
     (laptop / "hosts").write_text(f"127.0.0.1 localhost\n{LAPTOP} laptop\n{names}")
     run("mount", "--bind", str(laptop / "hosts"), "/etc/hosts")
     run("ip", "link", "set", "lo", "up")
-    # A fixed hardware address: a bridge's own changes with the hosts that come and go, and the
-    # others would look for the laptop at the old one for a while.
+    # A fixed hardware address: a bridge's own changes when hosts come and go, and the others would
+    # look for the laptop at the old one for a while.
     run("ip", "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
     run("ip", "addr", "add", f"{LAPTOP}/24", "dev", "br0")
     run("ip", "link", "set", "br0", "up")
@@ -131,7 +131,7 @@ def make_laptop(checkout: Path, hosts: dict[str, str]) -> Path:
 
 
 def _left_out(checkout: Path, folder: str, names: list[str]) -> set[str]:
-    """Return the names in a folder of the checkout which the code does not need."""
+    """Return the names in a folder of the checkout that the code does not need."""
     left_out = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
     if Path(folder) == checkout:
         left_out |= {".git", ".venv", "data", "results", "cluster.mine.yaml"}
@@ -139,7 +139,7 @@ def _left_out(checkout: Path, folder: str, names: list[str]) -> set[str]:
 
 
 class Host:
-    """A host with sshd, a home folder and a /tmp of its own. It can be killed and started again."""
+    """A host with its own sshd, home folder and /tmp. It can be killed and started again."""
 
     def __init__(self, name: str, address: str, checkout: Path, public_key: str) -> None:
         self.name, self.address, self.checkout = name, address, checkout
@@ -174,7 +174,7 @@ class Host:
         run("ip", "link", "set", self.link, "master", "br0", "up")
 
     def kill(self) -> None:
-        """Take the host away as a power cut does: all processes and its network link, at once."""
+        """End all processes and the network link of the host at once, as a power cut does."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -214,7 +214,7 @@ class Host:
 
 
 def run(*words: str) -> None:
-    """Run a command. Raises HostError with what it said if it fails."""
+    """Run a command. Raises HostError with its error output if it fails."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HostError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")

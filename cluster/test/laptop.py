@@ -1,4 +1,4 @@
-"""What the person at the laptop does: commands, a tunnel, a sweep that is followed."""
+"""What the user does on the laptop: commands, a tunnel, following a sweep."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ KEYS = {
 
 
 class Background:
-    """A command that goes on beside the test, with its output in a file."""
+    """A command that runs in the background, with its output in a file."""
 
     def __init__(self, words: list[str], log: Path, env: dict[str, str]) -> None:
         self.log, self.words = log, words
@@ -40,7 +40,7 @@ class Background:
         return self.log.read_text(errors="replace")
 
     def cut_off(self) -> None:
-        """End it as a flat battery does."""
+        """Kill it, as an empty battery would."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -52,7 +52,7 @@ class Background:
 
 
 class Laptop:
-    """A home folder, the project, and the environment which docs/cluster.md asks for."""
+    """A home folder, the project, and the environment that docs/cluster.md asks for."""
 
     def __init__(self, folder: Path, checkout: Path) -> None:
         self.folder, self.checkout = folder, checkout
@@ -74,9 +74,9 @@ class Laptop:
         self.number = 0
 
     def run(self, *words: str, seconds: float, more: dict[str, str] | None = None) -> str:
-        """Run a command to its end; return what it printed to standard output.
+        """Run a command to its end; return its standard output.
 
-        Raises HostError with the end of what it said if it fails or takes longer.
+        Raises HostError with the end of its output if it fails or takes longer.
         """
         self.number += 1
         log = self.folder / f"{self.number:02d}-{Path(words[0]).name}.log"
@@ -108,7 +108,7 @@ class Laptop:
         return self.run(sys.executable, "-m", "sweeps", *words, seconds=seconds, more=more)
 
     def start(self, name: str, *words: str, more: dict[str, str] | None = None) -> Background:
-        """Start a command that goes on beside the test."""
+        """Start a command in the background."""
         return Background(list(words), self.folder / f"{name}.log", self.env | (more or {}))
 
     def ssh(self, *options: str) -> list[str]:
@@ -149,7 +149,7 @@ class Laptop:
 
 
 def _answers(port: int, path: str, host: str = "127.0.0.1") -> bool:
-    """Whether something speaks HTTP there, be it to refuse."""
+    """Whether something answers HTTP there, even with an error."""
     import requests
 
     try:

@@ -18,8 +18,8 @@ HEAD, WORKER = "wsss-head", "wsss-worker"
 HOSTS = {HEAD: "10.77.0.2", WORKER: "10.77.0.3"}
 ADDRESS = f"http://127.0.0.1:{JOBS}"
 EPOCHS = 40
-"""A training has to outlast the start of a process on the other host, 5 s of computing at least:
-Tune gives a waiting trial to the process that is free first, and drops the one it was starting."""
+"""A training must take longer than the start of a process on the other host, at least 5 s: Tune
+gives a waiting trial to the process that is free first, and drops the one that it was starting."""
 SETTINGS = (
     f"train.epochs={EPOCHS}",
     "train.crop_size=64",
@@ -54,7 +54,7 @@ class Test:
         return usual * self.patience
 
     def make_hosts(self) -> None:
-        """Start two hosts with nothing on them but pictures, and wait for their sshd."""
+        """Start two hosts that only have pictures, and wait for their sshd."""
         from wsss.data.drawn.folder import draw_voc
 
         laptop = self.laptop
@@ -106,7 +106,7 @@ class Test:
             *(f"{name}={value}" for name, value in values.items()),
             seconds=60,
         )
-        # One CPU each, so that trials run on both, and can go on when the worker is gone.
+        # One CPU each, so that trials run on both, and continue when the worker is gone.
         text = self.file.read_text().replace("--num-cpus=0", "--num-cpus=1")
         join = "ray start --address=$RAY_HEAD_IP:6379"
         self.file.write_text(text.replace(join, f"{join} --num-cpus=1"))
@@ -186,7 +186,7 @@ class Test:
         return " ".join(self.follower.text().split())
 
     def cut_off(self) -> None:
-        """Kill the following command and the tunnel; see that the sweep goes on; attach again."""
+        """Kill the following command and the tunnel; check that the sweep continues; attach."""
         before = self.num_done()
         self.follower.cut_off()
         self.tunnel.cut_off()
@@ -196,10 +196,10 @@ class Test:
         words = ["attach", "--address", ADDRESS]
         self.follower = self.laptop.start("attach", sys.executable, "-m", "sweeps", *words)
         self.until(lambda: "trials done" in self.follower.text(), "the log from its beginning")
-        self.say("laptop cut off and back: the sweep went on, `sweeps attach` follows it")
+        self.say("laptop cut off and back: the sweep continued, `sweeps attach` follows it")
 
     def half_trained(self) -> str | None:
-        """Return a training on the worker that has a checkpoint in the bucket and is not over."""
+        """Return an unfinished training on the worker that has a checkpoint in the bucket."""
         keys = self.keys("cams/")
         for cam in self.hosts[WORKER].home.glob(".cache/wsss/*/cams/*"):
             is_here = (cam / "stage.lock").exists() and not (cam / "done.json").exists()
@@ -209,7 +209,7 @@ class Test:
         return None
 
     def kill_worker(self) -> None:
-        """Take the worker's host away in the middle of a training; later switch it on again."""
+        """Kill the worker's host in the middle of a training; later switch it on again."""
         worker = self.hosts[WORKER]
         cam = self.until(self.half_trained, f"a training on {WORKER} (are they too short? EPOCHS)")
         worker.kill()
@@ -255,7 +255,7 @@ class Test:
         self.say("the same sweep on the laptop alone has ended")
         alone = laptop.sweeps("table", "--store", str(self.local), seconds=self.seconds(60))
         if alone != table:
-            raise HostError(f"on the laptop alone the table is another:\n{alone}")
+            raise HostError(f"on the laptop alone the table differs:\n{alone}")
         self.say(f"equal tables; equal stores: {equal_stores(self.fetched, self.local)}")
         access = laptop.mlflow_access()
         os.environ.update(access)
@@ -274,4 +274,4 @@ class Test:
             return [line for line in found if "raylet" in line or "gcs_server" in line]
 
         wait(lambda: not left(), "the end of Ray on both hosts", seconds=self.seconds(180))
-        self.say("Ray has ended on both hosts; all else ends with the namespaces")
+        self.say("Ray has ended on both hosts; everything else ends with the namespaces")

@@ -1,10 +1,10 @@
-"""Try a cluster for real: `make cluster-test` (Linux, root; about ten minutes).
+"""Test a real cluster: `make cluster-test` (Linux, root; about ten minutes).
 
-Two hosts with sshd are made in namespaces of this machine; then everything is done as
-docs/cluster.md says, with cluster.onprem.yaml: `ray up`, a sweep over both hosts into an object
-store and a PostgreSQL behind MLflow; the laptop is cut off and comes back, one host is killed in
-the middle of a training. In the end results, table and MLflow have to equal those of a sweep on the
-laptop alone.
+Two hosts with sshd are made in namespaces of this machine. Then everything is done as in
+docs/cluster.md, with cluster.onprem.yaml: `ray up`, a sweep on both hosts with an object store, and
+MLflow with PostgreSQL; the laptop is cut off and comes back, and one host is killed in the middle
+of a training. At the end, results, table and MLflow must equal those of a sweep on the laptop
+alone.
 
     python cluster/test/two_hosts.py [--scratch FOLDER] [--keep] [--patience FACTOR]
 """
@@ -21,7 +21,7 @@ from hosts import INSIDE, HostError, enter, missing
 
 
 def main() -> int:
-    """Do all steps in new namespaces; 0 if all worked, 1 if not, 2 if they cannot be tried here."""
+    """Do all steps in new namespaces; 0 if all worked, 1 if not, 2 if they cannot be done here."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _inside(patience: float) -> int:
-    """Do the steps as the first process of the namespaces, whose end ends everything in them."""
+    """Do the steps as the first process of the namespaces, which end with it."""
     from steps import Test
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)

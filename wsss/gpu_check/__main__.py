@@ -1,4 +1,4 @@
-"""`python -m wsss.gpu_check`: is everything right and fast on this machine's GPU?
+"""`python -m wsss.gpu_check`: is everything correct and fast on this machine's GPU?
 
 Needs torch, torchvision, numpy, pillow, pydantic and pyyaml, and no network.
 """
@@ -41,9 +41,9 @@ SHARES = {
     "real_training": 20,
     "projection": 1,
 }
-"""Of the time left, a section gets its share among those still to come."""
+"""A section's share of the time left, relative to the shares of the sections still to come."""
 PLANNED = 0.94
-"""Share of --minutes that is planned with; the rest is for the start, and for late parts."""
+"""Share of --minutes that is planned; the rest is for the start and for parts that end late."""
 
 
 class NoGpuError(ForeseenError, RuntimeError):
@@ -61,14 +61,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data", type=_path, help="folder in VOC layout; default: drawn pictures")
     found.add_argument("--weights", type=_path, help="state dict of a backbone; default: random")
     found.add_argument("--out", type=_path, default=Path("gpu-check"), help="default: gpu-check")
-    found.add_argument("--minutes", type=float, default=8.0, help="at most; default: 8")
+    found.add_argument("--minutes", type=float, default=8.0, help="time limit; default: 8")
     found.add_argument("--small", action="store_true", help="small crops and batches, for a CPU")
-    found.add_argument("--preset", choices=tuple(PRESETS), help="of the speed; default: paper")
+    found.add_argument("--preset", choices=tuple(PRESETS), help="for the speed; default: paper")
     return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Check; return 0 if nothing FAILs, else 1. Exits with 2 for options that cannot be."""
+    """Check; return 0 if nothing FAILs, else 1. Exits with 2 for options that cannot be used."""
     with explained():
         given = parser().parse_args(words)
         options = Options(
@@ -87,19 +87,19 @@ def pick(name: str | None, *, small: bool) -> torch.device:
     """Return the device asked for. Raises NoGpuError."""
     if name == "cpu":
         if small:
-            torch.set_num_threads(1)  # more gain nothing at this size, and get in others' way
+            torch.set_num_threads(1)  # more are no faster at this size
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise NoGpuError(
-            f"torch {torch.__version__} sees no GPU: see whether `nvidia-smi` shows one, whether "
-            f"its driver is new enough for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES; "
-            "to try the check itself on a CPU, give --device cpu --small"
+            f"torch {torch.__version__} sees no GPU: check whether `nvidia-smi` shows one, whether "
+            f"its driver is new enough for CUDA {torch.version.cuda}, and CUDA_VISIBLE_DEVICES; to "
+            "try the check itself on a CPU, give --device cpu --small"
         )
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def check(options: Options, weights: Weights, pictures: Pictures) -> int:
-    """Go through all sections; write the page after each. Returns the exit code."""
+    """Run all sections; write the page after each. Returns the exit code."""
     speeds = Speeds(full_size=options.preset == "paper" and not options.small)
     sections: dict[str, Callable[[Section], object]] = {
         "machine": lambda own: look_at_machine(options, own),
@@ -118,13 +118,13 @@ def check(options: Options, weights: Weights, pictures: Pictures) -> int:
         own = found[name] = Section(Deadline(whole.left() * SHARES[name] / to_come))
         try:
             measure(own)
-        except Exception as error:  # the other sections still say something
+        except Exception as error:  # the other sections may still run
             own.say(
                 "FAIL",
                 "this section",
-                f"ended by an error: {first_line(error)}",
-                "Nothing of it can be trusted, and a sweep may meet the same error.",
-                "run the check again; if it comes again, report it with gpu_check.json",
+                f"ended with an error: {first_line(error)}",
+                "Its results cannot be trusted, and a sweep may fail with the same error.",
+                "run the check again; if it fails again, report it with gpu_check.json",
             )
         for line in own.lines():
             print(page.line_text(line), flush=True)
@@ -134,10 +134,7 @@ def check(options: Options, weights: Weights, pictures: Pictures) -> int:
 
 
 def look_at_machine(options: Options, section: Section) -> None:
-    """Say which machine this is and what its card lacks.
-
-    Raises RuntimeError if its GPU cannot even multiply.
-    """
+    """Report the machine and what its GPU lacks. Raises RuntimeError if it cannot multiply."""
     affinity = hasattr(os, "sched_getaffinity")
     num_cpus = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
@@ -154,8 +151,8 @@ def look_at_machine(options: Options, section: Section) -> None:
         section.say(
             "INFO",
             "device",
-            f"the CPU ({cpu}), {num_cpus} to use",
-            "The check tries itself here. Speeds of this run say nothing about a GPU.",
+            f"the CPU ({cpu}), {num_cpus} usable",
+            "This only tests the check itself. Its speeds say nothing about a GPU.",
         )
     section.numbers |= {"num_cpus": num_cpus, "software": software}
     section.tables.append(Table(("software", "version"), list(software.items())))
@@ -177,25 +174,25 @@ def _look_at_card(device: torch.device, num_cpus: int, section: Section) -> None
         "PASS" if free > 0.9 * memory else "LOOK",
         "free memory",
         f"{free / memory:.0%} of it",
-        "What others hold, a training cannot use; `auto` then takes a smaller micro-batch.",
-        "see with nvidia-smi who holds the rest, and end it",
+        "A training cannot use what others hold; `auto` then chooses a smaller micro-batch.",
+        "find with nvidia-smi what holds the rest, and end it",
     )
     ampere = card.major >= 8
     section.say(
         "PASS" if ampere else "LOOK",
-        "numbers",
+        "precision",
         f"tf32 and bf16: {'yes' if ampere else 'no'} (compute capability {card.major}."
         f"{card.minor})",
-        "Cards from Ampere (8.0) on multiply fast in both. An older one computes tf32 as fp32, and "
-        "bf16 slowly.",
-        "leave the precision at its default; docs/gpu.md says what fits this card",
+        "GPUs from Ampere (8.0) on are fast in both. An older one computes tf32 as fp32, and bf16 "
+        "slowly.",
+        "leave the precision at its default; docs/gpu.md says what suits this GPU",
     )
     section.say(
         "PASS" if num_cpus >= 4 * num_gpus else "LOOK",
         "CPUs",
         f"{num_cpus} for {num_gpus} GPU(s)",
-        "Pictures are decoded and cut by CPUs while the GPU trains.",
-        "ask for more CPUs a GPU; section 4 says how many this card needs",
+        "CPUs decode and crop pictures while the GPU trains.",
+        "request more CPUs per GPU; section 4 says how many this GPU needs",
     )
 
 

@@ -1,7 +1,7 @@
 """Whether a GPU computes what the CPU computes: one step of every training, and every inference.
 
-A difference beyond TOLERANCE is held against what rounding alone does to the same step on the CPU,
-whose weights are moved by one unit in the last place: a network may be that sensitive.
+A difference above TOLERANCE is compared with the effect of rounding: the same step on the CPU with
+weights changed by one unit in the last place. Some networks are that sensitive.
 """
 
 import copy
@@ -41,32 +41,32 @@ from wsss.training.execution import Execution
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-3
-"""Relative difference of fp32 results which needs no explanation."""
+"""Relative difference of fp32 results that needs no explanation."""
 TIMES_ROUNDING = 10
-"""A difference of so many times what rounding alone does is a fault."""
+"""A difference of more than this many times the effect of rounding is a fault."""
 SMALLEST_SHARE = 1e-3
-"""A tensor's gradient is measured against at least this share of the largest tensor's norm: one
-that is 0 but for rounding (a bias before a batch norm) would differ by all of itself."""
+"""A tensor's gradient is divided by at least this share of the largest tensor's norm: one that is 0
+but for rounding (a bias before a batch norm) would have a relative difference of 1."""
 NOT_COMPUTED = ("horizontal_flip", "resize", "precision")
-"""Settings of `train` that no step computes with."""
+"""Settings of `train` that a step does not use."""
 MANY_PIXELS = 384
-"""Pixels of a crop whose map of 24 x 24 makes context association go by blocks."""
+"""Crop size whose map of 24 x 24 makes context association work by blocks."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the device is from the CPU in one case; all numbers are relative."""
+    """How far the device's results are from the CPU's in one case; all numbers are relative."""
 
     case: str
     loss: float = math.nan
     gradient: float = math.nan
-    """Of the tensor that differs most; nan where there is no gradient."""
+    """Of the tensor that differs most; nan without a gradient."""
     tensor: str = ""
     """That tensor's name."""
     update: float = math.nan
-    """Of all weights' change by the optimiser together."""
+    """Of the optimiser's change of all weights together."""
     rounding: float = 0.0
-    """What rounding alone does to the largest of the three; measured above TOLERANCE only."""
+    """Effect of rounding on the largest of the three; measured only above TOLERANCE."""
     error: str = ""
 
     @property
@@ -84,19 +84,19 @@ class Difference:
 
     @property
     def said(self) -> str:
-        """Return how far it is, where, and beside what."""
+        """The difference, where it is, and what it is compared with."""
         place = "result"
         if self.tensor and self.largest != self.loss:
             of_gradient = self.largest == self.gradient
             place = f"gradient of {self.tensor}" if of_gradient else "optimiser's step"
         return self.error or (
             f"differs by {self.largest:.1e} ({place}); allowed: {TOLERANCE:.0e}, rounding alone "
-            f"moves it by {self.rounding:.1e}"
+            f"changes it by {self.rounding:.1e}"
         )
 
 
 class PrecisionDistance(NamedTuple):
-    """How far a precision is from fp32 on the device, relative: information, no fault."""
+    """Relative difference of a precision from fp32 on the device: information, not a fault."""
 
     case: str
     precision: str
@@ -120,23 +120,23 @@ def check_equality(options: Options, weights: Weights, section: Section) -> list
             continue
         try:
             difference, of_precisions = case()
-        except Exception as error:  # whatever a driver may do, the other cases go on
+        except Exception as error:  # a driver may raise anything; the other cases still run
             difference, of_precisions = Difference(name, error=first_line(error)), []
         differences.append(difference)
         distances += of_precisions
     judge(differences, section)
     rows = [(d.case, d.precision, f"{d.loss:.1e}", f"{d.gradient:.1e}") for d in distances]
     note = (
-        "How far tf32 and bf16 are from fp32 on this device, relative, of the first step. No "
+        "Relative difference of tf32 and bf16 from fp32 on this device, in the first step. Not a "
         "fault: both have fewer digits (tf32 11 bits, bf16 8), and the gradients of a random "
-        "network move by tenths in bf16. Whether it trains as well, only trainings tell."
+        "network change by tenths in bf16. Only trainings show whether it trains as well."
     )
-    section.tables.append(Table(("case", "numbers", "loss", "gradients"), rows, note))
+    section.tables.append(Table(("case", "precision", "loss", "gradients"), rows, note))
     return differences
 
 
 def judge(differences: list[Difference], section: Section) -> None:
-    """Say a line for all that pass, and one for each that does not."""
+    """Add a line for all that pass, and one for each that does not."""
     passed = [one for one in differences if one.verdict == "PASS"]
     if passed:
         worst = max(passed, key=lambda one: one.largest)
@@ -144,7 +144,7 @@ def judge(differences: list[Difference], section: Section) -> None:
             "PASS",
             f"{len(passed)} of {len(differences)} cases",
             f"differ by at most {worst.largest:.1e} ({worst.case}); allowed: {TOLERANCE:.0e}",
-            "Losses, gradients and the optimiser's step come out as on the CPU, in fp32.",
+            "Losses, gradients and the optimiser's step are as on the CPU, in fp32.",
         )
     for one in sorted(differences, key=lambda one: one.verdict, reverse=True):
         if one.verdict == "LOOK":
@@ -152,15 +152,15 @@ def judge(differences: list[Difference], section: Section) -> None:
                 "LOOK",
                 one.case,
                 one.said,
-                "This network is sensitive: the last digit of a weight does as much.",
-                "nothing, unless a case of every preset is here",
+                "This network is sensitive: the last digit of a weight has as much effect.",
+                "nothing, unless every preset has such a case",
             )
         elif one.verdict == "FAIL":
             section.say(
                 "FAIL",
                 one.case,
                 one.said,
-                "The device computes something else than the CPU: its results would be wrong.",
+                "The device's results differ from the CPU's: they would be wrong.",
                 "do not train here; try another version of torch or of the driver, and report it "
                 "with gpu_check.json",
             )
@@ -174,14 +174,14 @@ def all_cases(options: Options, weights: Weights) -> list[Case]:
 
 
 def cam_cells() -> dict[str, dict[str, Any]]:
-    """Return B0, each part and each view alone, both views, F0 and F3, as settings."""
+    """Return settings by cell: B0, each part and each view alone, both views, F0 and F3."""
     alone = {part: {f"network.{part}": True} for part in PARTS}
     alone |= {f"{view} view": FULL_MODULE | {f"views.{view}": True} for view in VIEWS}
     return CELLS | alone | {"both views, no part": {f"views.{view}": True for view in VIEWS}}
 
 
 def readings(config: RunConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every other value of every setting by name that a step computes with, one at a time."""
+    """Yield (name, overrides) for every other value of each setting that a step uses."""
     for section in ("network", "views", "transfer", "train"):
         settings = getattr(config, section)
         for name, info in type(settings).model_fields.items():
@@ -226,7 +226,7 @@ def training_cases(options: Options, weights: Weights) -> Iterator[Case]:
 
 
 def distinct(presets: Any) -> dict[str, Any]:
-    """Return presets without those that repeat an earlier one under another name."""
+    """Return the presets that do not equal an earlier one."""
     found: dict[str, Any] = {}
     for name, preset in presets.items():
         if preset not in found.values():
@@ -237,7 +237,7 @@ def distinct(presets: Any) -> dict[str, Any]:
 def compare_steps(
     case: str, subject: Subject, device: torch.device, *, precisions: Iterable[Precision] = ()
 ) -> Answer:
-    """Take one step on the CPU and on the device, and compare what comes of it."""
+    """Take one step on the CPU and on the device, and compare the results."""
     model = subject.build()
     expected = one_step(subject, model, CPU, "fp32")
     found = one_step(subject, model, device, "fp32")
@@ -260,7 +260,7 @@ def compare_steps(
 
 
 class Taken(NamedTuple):
-    """What one step came to, on the CPU."""
+    """The results of one step, on the CPU."""
 
     terms: Tensor
     """[T], the loss first."""
@@ -272,7 +272,7 @@ class Taken(NamedTuple):
 def one_step(
     subject: Subject, model: nn.Module, device: torch.device, precision: Precision
 ) -> Taken:
-    """Take a step on a copy of a network; both stay where they are."""
+    """Take a step with a copy of a network; `model` is left as it is."""
     own = copy.deepcopy(model)
     whole = Execution(micro_batch=len(subject.batch.pixels))
     values = subject.step(own, device, precision, whole)(subject.batch).cpu()
@@ -307,7 +307,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def inference_cases(options: Options, weights: Weights) -> Iterator[Case]:
-    """Yield multi-scale CAMs and label probabilities of every preset, PAMR, context association."""
+    """Yield CAMs and label probabilities of every preset, PAMR and context association."""
     images = [image[:, :90].contiguous() for image in made_up_batch(2, 112).pixels]  # [3, 90, 112]
 
     def case(name: str, prepare: Callable[[], Compute]) -> Case:

@@ -1,4 +1,4 @@
-"""What the check says: judged lines and tables, as a page and as JSON for a program."""
+"""The check's output: judgements and tables, as a page and as JSON."""
 
 import math
 import textwrap
@@ -18,9 +18,9 @@ WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"
 MORE_TIME = "give more --minutes"
 MOST_NAMED = 12
-"""Skipped parts that a line names; the rest is counted."""
+"""Skipped parts that a line names; the others are counted."""
 TITLES = {
-    "machine": ("The machine", "What all numbers below belong to."),
+    "machine": ("The machine", "Where all numbers below were measured."),
     "equality": (
         "Equality",
         "One step of every training, and every inference, on the CPU and on the device in full "
@@ -28,24 +28,24 @@ TITLES = {
     ),
     "speed": ("Speed of a step", "Training at full size, from batches in memory."),
     "loading": (
-        "Loader against step",
-        "Pictures are decoded and cut by CPU processes. Do they keep up with the fastest step?",
+        "Loader and step",
+        "CPU processes decode and crop pictures. Do they keep up with the fastest step?",
     ),
-    "inference": ("Inference", "Multi-scale CAMs, which make the pseudo-labels."),
+    "inference": ("Inference", "Multi-scale CAMs, from which pseudo-labels are made."),
     "real_training": (
-        "A short training for real",
-        "From files to a score, on few pictures and for few steps.",
+        "A short real training",
+        "From files to a score, with few pictures and few steps.",
     ),
     "projection": (
         "Hours of the paper's tables",
-        "Extrapolated from sections 3 to 5; nothing of it has been run.",
+        "Extrapolated from sections 3 to 5; none of it has been run.",
     ),
 }
 """Section -> its title and what it asks, in the page's order."""
 LEGEND = """\
 PASS  as it should be
-LOOK  no result is wrong, but time is lost or a decision is yours
-FAIL  results would be wrong, or a training cannot run: mend it before you train here
+LOOK  no result is wrong, but time is lost or you have to decide
+FAIL  results would be wrong, or a training cannot run: fix it before you train here
 INFO  a measurement, nothing to judge
 SKIP  not measured, and why"""
 
@@ -54,19 +54,19 @@ Verdict = Literal["PASS", "LOOK", "FAIL", "INFO", "SKIP"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the check runs on, and how long."""
+    """What the check runs on, and for how long."""
 
     device: torch.device
     out: Path
     data: Path | None = None
-    """In VOC layout; None: pictures are drawn."""
+    """In VOC layout; None: drawn pictures."""
     weights: Path | None = None
     """State dict of a backbone; None: random weights."""
     minutes: float = 8.0
     small: bool = False
     """Small crops and batches, for a CPU."""
     preset: str = "paper"
-    """Of the sections that measure speed."""
+    """For the sections that measure speed."""
 
     @property
     def on_gpu(self) -> bool:
@@ -75,7 +75,7 @@ class Options:
 
 
 class Deadline:
-    """A point in time by which a section is to end; it looks before each of its parts."""
+    """When a section should end; it is checked before each of the section's parts."""
 
     def __init__(self, seconds: float) -> None:
         self.end = time.monotonic() + seconds
@@ -98,11 +98,11 @@ class Line(NamedTuple):
     found: str
     meaning: str = ""
     remedy: str = ""
-    """What to do about it; of LOOK and FAIL."""
+    """What to do about LOOK and FAIL."""
 
 
 class Table(NamedTuple):
-    """Measured numbers, as text, and what the columns mean."""
+    """Measured numbers, as text, with a note."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -111,13 +111,13 @@ class Table(NamedTuple):
 
 @dataclass
 class Section:
-    """What one part of the check found; the part writes it as it goes on."""
+    """What one section of the check found so far."""
 
     deadline: Deadline
     said: list[Line] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
-    """What gpu_check.json holds of it: dataclasses, lists and numbers by name."""
+    """Its part of gpu_check.json: dataclasses, lists and numbers by name."""
     skipped: dict[str, str] = field(default_factory=dict)
     """What was left out -> why."""
 
@@ -128,13 +128,13 @@ class Section:
         self.said.append(Line(verdict, what, found, meaning, remedy))
 
     def is_late(self, what: str) -> bool:
-        """Return whether no time is left for a part, and note that it is left out then."""
+        """Return whether no time is left for a part, which is then noted as skipped."""
         if self.deadline.passed:
             self.skipped[what] = OUT_OF_TIME
         return self.deadline.passed
 
     def lines(self) -> list[Line]:
-        """Return the judgements, and a SKIP per reason for all that was left out for it."""
+        """Return the judgements, and for each reason a SKIP with everything left out."""
         found = list(self.said)
         for why in dict.fromkeys(self.skipped.values()):
             names = [what for what, reason in self.skipped.items() if reason == why]
@@ -163,7 +163,7 @@ def write(options: Options, sections: dict[str, Section], seconds: float) -> Non
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses as dictionaries, and what JSON lacks (paths, nan) as text."""
+    """Return dataclasses as dictionaries, and what JSON does not have (paths, nan) as text."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
@@ -190,10 +190,10 @@ def render(options: Options, sections: dict[str, Section], seconds: float) -> st
         if line.verdict in ("FAIL", "LOOK")
     ]
     parts = [
-        f"Is all right and fast on this device? ({options.device})",
+        f"Is everything correct and fast on this device? ({options.device})",
         f"{judged}; {len(sections)} of {len(TITLES)} sections, {seconds / 60:.1f} minutes",
         LEGEND,
-        "\n".join(["To see to:", *attention]) if attention else "Nothing to see to.",
+        "\n".join(["To do:", *attention]) if attention else "Nothing to do.",
     ]
     for name, section in sections.items():
         title = f"{numbers[name]}. {TITLES[name][0]}"

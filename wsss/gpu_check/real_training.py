@@ -1,11 +1,10 @@
-"""A short training for real: does the loss fall, does a resumed one end alike, what is the score.
+"""A short real training: does the loss fall, does a resumed one end equally, what is the score?
 
-At this size the score reproduces nothing; it shows that every stage works together on this device.
+At this size the score reproduces nothing; it shows that all stages work together on this device.
 """
 
 import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -29,17 +28,17 @@ from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.execution import Execution
 from wsss.training.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
-from wsss.training.loop import DivergedError, Training
+from wsss.training.loop import DivergedError, Reading, Training
 from wsss.training.process import Process
 
 NUM_FIRST = 5
-"""Steps over which L_cls is averaged at the start; a quarter of all at the end."""
+"""Steps over which L_cls is averaged at the start; at the end, it is a quarter of all."""
 STEPS_IN_ALL = 8
-"""Of the resumed training, which is interrupted half-way, within its only epoch."""
+"""Of the resumed training, which is interrupted half-way through its only epoch."""
 EVERY_STEP = 1e-9
 """Minutes between checkpoints within an epoch."""
 TIMES_REPEAT = 10
-"""A resumed training may differ by so many times what two equal trainings differ by."""
+"""A resumed training may differ by this many times the difference of two equal trainings."""
 MOST_IMAGES = 480
 SMALLER: dict[str, Any] = {
     "train.epochs": 2,
@@ -63,21 +62,21 @@ class Trained:
     prior: float
     """L_cls of the label frequencies."""
     miou: float | None = None
-    """Percent, at the fixed background score; None without masks or time."""
+    """Percent, at the fixed background score; None without masks or without time."""
     num_scored: int = 0
     failure: str = ""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A training interrupted within an epoch, against the same one in a piece."""
+    """A training interrupted within an epoch, compared with an uninterrupted one."""
 
     after: int
-    """Steps that the checkpoint held."""
+    """Steps done at the checkpoint."""
     change: float
     """Relative difference of all weights."""
     repeat: float
-    """Of two equal trainings in a piece, which a GPU need not give alike."""
+    """The same for two uninterrupted trainings, which need not be equal on a GPU."""
 
 
 def train_for_real(
@@ -124,13 +123,13 @@ def train_for_real(
 
 
 def judge_training(one: Trained, section: Section, *, small: bool, source: str) -> None:
-    """Say whether a training's loss falls, and below that of the label frequencies."""
+    """Report whether a training's loss falls, and below that of the label frequencies."""
     if one.failure:
         section.say(
             "FAIL",
             one.cell,
             one.failure,
-            "The training came to an end.",
+            "The training failed.",
             "if section 2 passes, try --device cpu: does it fail there, too?",
         )
         return
@@ -141,18 +140,18 @@ def judge_training(one: Trained, section: Section, *, small: bool, source: str) 
     )
     falls = one.loss_last < one.loss_first
     if one.num_steps < 2 * NUM_FIRST:
-        section.say("SKIP", what, f"{one.num_steps} step(s) say nothing", remedy=MORE_TIME)
+        section.say("SKIP", what, f"{one.num_steps} step(s) are too few", remedy=MORE_TIME)
     elif falls and prior_gap(one.loss_last, one.prior) >= COLLAPSE_MARGIN:
         section.say("PASS", what, told, "It has learnt from the pictures.")
     elif falls and small:
-        section.say("INFO", what, told, "The loss falls; so few steps need not get further.")
+        section.say("INFO", what, told, "The loss falls; more is not expected in so few steps.")
     else:
         section.say(
             "LOOK",
             what,
             told,
             "A network that answers with the label frequencies has not learnt from the pictures. "
-            "From random weights that may take longer than this; from ImageNet's it should not.",
+            "From random weights, learning may take longer; from ImageNet's it should not.",
             "give --weights, --data and more --minutes; else compare with --device cpu",
         )
     if one.miou is not None:
@@ -160,13 +159,13 @@ def judge_training(one: Trained, section: Section, *, small: bool, source: str) 
             "INFO",
             f"{one.cell}, small-scale score",
             f"{one.miou:.1f} mIoU of CAMs on {one.num_scored} {source} after {one.num_steps} steps",
-            "It shows that training, inference and scoring work together. It is no result: it "
-            "reproduces nothing and compares with no published number.",
+            "It shows that training, inference and scoring work together. It is not a result, and "
+            "cannot be compared with published numbers.",
         )
 
 
 def judge_resumed(own: Resumed, section: Section) -> None:
-    """Say whether an interrupted training ends as one in a piece."""
+    """Report whether an interrupted training ends as an uninterrupted one does."""
     told = (
         f"after {own.after} steps; weights differ by {own.change:.1e}, those of two equal "
         f"trainings by {own.repeat:.1e}"
@@ -176,21 +175,21 @@ def judge_resumed(own: Resumed, section: Section) -> None:
             "PASS",
             "resumed within an epoch",
             told,
-            "An interrupted training ends as if it had not been: it differs no more than equal "
-            "trainings do where a GPU adds up in no fixed order.",
+            "An interrupted training ends as an uninterrupted one does, as far as a GPU repeats "
+            "itself: it adds numbers in no fixed order.",
         )
         return
     section.say(
         "FAIL",
         "resumed within an epoch",
         told,
-        "An interrupted training ends elsewhere: a checkpoint does not hold all of its state.",
-        "let no sweep be interrupted here, and report it with gpu_check.json",
+        "An interrupted training ends differently: a checkpoint does not hold all of its state.",
+        "do not interrupt sweeps here, and report it with gpu_check.json",
     )
 
 
 class Bench:
-    """What all trainings share."""
+    """Device, images and weights for all trainings."""
 
     def __init__(
         self, options: Options, samples: list[Sample], num_classes: int, file: Path | None
@@ -219,8 +218,9 @@ class Bench:
         losses: list[float] = []
         failure = ""
         try:
-            for loss in every_loss(training):
-                losses.append(loss)
+            for found in training.run():
+                if isinstance(found, Reading):
+                    losses.append(float(found.values[1]))
                 if section.deadline.passed:
                     break
         except DivergedError as error:
@@ -241,7 +241,7 @@ class Bench:
         )
 
     def resumed(self, config: RunConfig) -> Resumed:
-        """Train one epoch twice in a piece, and once in two."""
+        """Train one epoch twice without an interruption, and once with one."""
         config = apply_overrides(config, {"train.epochs": 1})
         samples = self.samples[: STEPS_IN_ALL * config.train.batch_size]
 
@@ -264,18 +264,10 @@ class Bench:
         return Resumed(after, change, repeat)
 
 
-def every_loss(training: Training) -> Iterator[float]:
-    """Yield L_cls of each step of all epochs."""
-    while training.iteration < training.num_iterations:
-        for reading in training.steps():
-            yield float(reading.values[1])
-        training.rows = []
-
-
 def score(
     model: CamNet, pictures: Pictures, config: RunConfig, options: Options, section: Section
 ) -> tuple[float, int]:
-    """Return the mIoU (percent) of a network's CAMs on images with masks, and their number.
+    """Return the mIoU (percent) of a network's CAMs, and how many images were scored.
 
     Raises DataError if there are no masks.
     """

@@ -1,4 +1,4 @@
-"""How fast this device trains, is fed with pictures and infers, and the hours this comes to."""
+"""How fast this device trains, loads pictures and infers, and the hours that the tables take."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ import torch
 from wsss.config import LabelsConfig, Precision
 from wsss.data.image import read_image
 from wsss.data.loading import CropDataset, Loader
-from wsss.data.transforms import resized, stack_images
+from wsss.data.transforms import resized, scaled_size, stack_images
 from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.gpu_check.page import Options, Section, Table, first_line
@@ -37,23 +37,23 @@ from wsss.training.loop import num_loader_workers
 
 PRECISIONS: tuple[Precision, ...] = ("tf32", "bf16", "fp32")
 ROOT = Path(__file__).parents[2]
-"""Of this project; files within it are named from here."""
+"""Of this project; paths of its files are shown relative to it."""
 GIB = 2**30
 ROUNDS = 3
 MAX_STEPS = 20
 """Of a round."""
 WORKERS = (0, 1, 2, 4, 8, 16)
 ENOUGH = 1.05
-"""Times what the step needs of a loader."""
+"""A loader is fast enough with this many times the images that the step needs."""
 LARGEST_CHANGE = {"tf32": 0.02, "bf16": 0.1}
-"""Of a normalised CAM against fp32, mean over pixels, before the page says LOOK."""
+"""Mean change of a normalised CAM from fp32 above which the page says LOOK."""
 NUM_TRAIN, NUM_SCORED = 10_582, 1_464
 """Images of VOC: train_aug, which is trained on, and train, which is scored."""
 NUM_SEEDS = 3
 TRAININGS = {(0, 0): 1, (0, 1): 4, (0, 2): 1, (0, 4): 1, (1, 4): 2, (2, 4): 16}
-"""(adjusted views, parts of the module) -> distinct trainings of Tables III to VI, a seed.
+"""(adjusted views, parts of the module) -> distinct trainings of Tables III to VI per seed.
 
-Each is scored once. A test derives this table from the plan of the sweeps.
+Each is scored once. A test derives this table from the sweeps' plan.
 """
 
 
@@ -65,22 +65,22 @@ class StepSpeed:
     precision: str
     batch: int
     micro_batch: int = 0
-    """Images a forward; 0 if there was no step."""
+    """Images per forward; 0 if there was no step."""
     seconds: float = 0.0
-    """A step; median of ROUNDS, each of several steps with one wait at its end."""
+    """Per step; median of ROUNDS, each of several steps with one wait at its end."""
     peak_bytes: int = 0
-    """Most that torch held on the GPU; 0 on a CPU."""
+    """Most memory that torch held on the GPU; 0 on a CPU."""
     first_seconds: float = 0.0
-    """Of the first step: kernels, the search for a micro-batch."""
+    """Of the first step, which loads kernels and chooses the micro-batch."""
     failure: str = ""
 
     @property
     def images_per_second(self) -> float:
-        """Images of the data set; each is forwarded once a view."""
+        """Images of the data set; each is forwarded once per view."""
         return self.batch / self.seconds if self.seconds else 0.0
 
     def row(self) -> tuple[str, ...]:
-        """Return it as a table has it."""
+        """Return the table's row."""
         return (
             self.cell,
             self.precision,
@@ -94,19 +94,19 @@ class StepSpeed:
 
 @dataclass(frozen=True)
 class InferenceSpeed:
-    """F3 in one precision, so many images at once."""
+    """Inference of F3 in one precision, with `at_once` images per forward."""
 
     precision: str
     at_once: int
     images_per_second: float
     largest_change: float
-    """Of a normalised CAM at any pixel against fp32, single images."""
+    """Of a normalised CAM at any pixel, against fp32 with single images."""
     mean_change: float
 
 
 @dataclass
 class Speeds:
-    """All that was measured; a section after the other fills it in."""
+    """Everything that was measured; the sections fill it in one after the other."""
 
     full_size: bool
     """Whether steps have the crop and batch of the paper's preset."""
@@ -116,29 +116,24 @@ class Speeds:
     waits: dict[str, list[str]] = field(default_factory=dict)
     """Training -> where its step makes the host wait for the GPU."""
     loaded: dict[int, float] = field(default_factory=dict)
-    """Loading processes -> images a second."""
+    """Loading processes -> images per second."""
     inferred: list[InferenceSpeed] = field(default_factory=list)
     host_rate: float = 0.0
-    """Images a second that the CPU decodes and scales, the network left out."""
+    """Images per second that the CPU decodes and scales, without the network."""
 
     def step(self, cell: str, precision: str) -> StepSpeed | None:
-        """Return a measured step, None if it was not."""
+        """Return a measured step; None if it was not measured."""
         found = (s for s in self.steps if (s.cell, s.precision) == (cell, precision) and s.seconds)
         return next(found, None)
 
-    def fastest(self) -> StepSpeed | None:
-        """Return the step that asks most images a second of a loader."""
-        measured = (step for step in self.steps if step.seconds)
-        return max(measured, key=lambda step: step.images_per_second, default=None)
-
     def inference_rate(self, *precisions: str) -> float:
-        """Return the best images a second of these precisions; 0 if none was measured."""
+        """Return the most images per second in these precisions; 0 if none was measured."""
         found = [s.images_per_second for s in self.inferred if s.precision in precisions]
         return max(found, default=0.0)
 
 
 def measure_steps(options: Options, weights: Weights, speeds: Speeds, section: Section) -> None:
-    """Measure steps of B0, F0 and F3, most important ones first."""
+    """Measure steps of B0, F0 and F3, the most important first."""
     section.numbers |= {
         "steps": speeds.steps,
         "by_micro_batch": speeds.by_micro_batch,
@@ -175,26 +170,26 @@ def measure_steps(options: Options, weights: Weights, speeds: Speeds, section: S
     judge_steps(speeds, section, on_gpu=options.on_gpu)
     columns = (
         "cell",
-        "numbers",
+        "precision",
         "images/s",
-        "ms a step",
+        "ms/step",
         "peak GiB",
         "micro-batch",
         "first step s",
     )
     note = (
-        f"{batch} images of {preset.train.crop_size} px a step, preset {options.preset}"
-        f"{', made SMALLER: no figure of that preset' if options.small else ''}. B0: bare network, "
-        "one view. F0: full module. F3: full module, three views. images/s counts images of the "
-        "data set. A noise batch in memory: no loading."
+        f"{batch} images of {preset.train.crop_size} px per step, preset {options.preset}"
+        f"{', made SMALLER: not the speed of that preset' if options.small else ''}. B0: bare "
+        "network, one view. F0: full module. F3: full module, three views. images/s counts images "
+        "of the data set. A noise batch in memory: no loading."
     )
-    by_size = "Memory of F3 by images a forward (--micro-batch)."
+    by_size = "Memory of F3 by images per forward (--micro-batch)."
     for measured, said in ((speeds.steps, note), (speeds.by_micro_batch, by_size)):
         section.tables.append(Table(columns, [s.row() for s in measured if s.seconds], said))
 
 
 def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
-    """Say what failed, bf16's gain, how a batch is cut, and what waits."""
+    """Report what failed, bf16's gain, how a batch is cut, and where steps wait."""
     for step in (*speeds.steps, *speeds.by_micro_batch):
         if step.failure:
             section.say(
@@ -202,8 +197,8 @@ def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
                 f"{step.cell} in {step.precision}",
                 step.failure,
                 "This training cannot run here at the preset's size.",
-                'use a larger card, a smaller --micro-batch or SET="train.crop_size=..."; if it is '
-                "not for memory, report it with gpu_check.json",
+                'use a larger GPU, a smaller --micro-batch or SET="train.crop_size=..."; if it is '
+                "not about memory, report it with gpu_check.json",
             )
     tf32, bf16 = speeds.step("F3", "tf32"), speeds.step("F3", "bf16")
     if on_gpu and tf32 and bf16:
@@ -212,7 +207,7 @@ def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
             "INFO",
             "bf16 against tf32",
             f"{gain:.2f} x as fast (F3)",
-            "bf16 is a setting of the experiment: it moves results and has ids of its own.",
+            "bf16 is a setting of the experiment: it changes results and has its own ids.",
             "" if gain < 1.2 else 'to use it: SET="train.precision=bf16 labels.precision=bf16"',
         )
     if on_gpu and tf32:
@@ -220,12 +215,12 @@ def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
         section.say(
             "PASS" if whole else "LOOK",
             "micro-batch `auto`, F3 in tf32",
-            f"{tf32.micro_batch} of {tf32.batch} images a forward",
+            f"{tf32.micro_batch} of {tf32.batch} images per forward",
             "The whole batch fits."
             if whole
-            else "The batch does not fit at once; its parts' "
-            "gradients are added up, which gives the same result a little slower.",
-            "nothing; bf16 or a larger card fits more",
+            else "The batch does not fit at once; its parts' gradients are added up, which gives "
+            "the same result a little more slowly.",
+            "nothing; with bf16 or a larger GPU more images fit",
         )
     for name, places in speeds.waits.items():
         if places:
@@ -233,9 +228,9 @@ def judge_steps(speeds: Speeds, section: Section, *, on_gpu: bool) -> None:
                 "LOOK",
                 f"waiting, {name}",
                 f"{len(places)} place(s): {'; '.join(places)}",
-                "There the host stops until the GPU is idle, at every step. Results are right; the "
-                "GPU stands still while the next step is prepared.",
-                "worth mending in the code named; matters most for small, fast steps",
+                "There the host waits until the GPU is idle, at every step. Results are right, but "
+                "the GPU is idle while the next step is prepared.",
+                "fix it in the code named; it matters most for small, fast steps",
             )
     if speeds.waits and not any(speeds.waits.values()):
         section.say(
@@ -254,7 +249,7 @@ def measured_step(
     how: Execution,
     seconds: float,
 ) -> StepSpeed:
-    """Measure the steps of one network for about so many seconds."""
+    """Measure the steps of one network for about `seconds`."""
     found = StepSpeed(cell, precision, len(subject.batch.pixels))
     try:
         step, batch = subject.step(subject.build(), device, precision, how), subject.pinned(device)
@@ -282,7 +277,7 @@ def measured_step(
         )
     except ForeseenError as error:  # too little memory
         return replace(found, failure=str(error))
-    except Exception as error:  # whatever a driver may do
+    except Exception as error:  # a driver may raise anything
         return replace(found, failure=first_line(error))
     finally:
         if device.type == "cuda":
@@ -290,7 +285,7 @@ def measured_step(
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -311,7 +306,7 @@ def subjects_that_may_wait(options: Options, weights: Weights) -> dict[str, Subj
 
 
 def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
-    """Return where a step of a subject waits for the GPU, once the first steps are past."""
+    """Return where a step of a subject waits for the GPU, after the first two steps."""
     step, batch = subject.step(subject.build(), device, "tf32", Execution()), subject.pinned(device)
     for _ in range(2):  # these allocate, and choose a micro-batch
         step(batch)
@@ -319,9 +314,9 @@ def waits_of_a_step(subject: Subject, device: torch.device) -> list[str]:
 
 
 def waits_of(run: Callable[[], object]) -> list[str]:
-    """Return where `run` makes the host wait for the GPU, as torch's sync debug mode sees it.
+    """Return where `run` makes the host wait for the GPU, according to torch's sync debug mode.
 
-    First every place by its warnings; then, lest one goes unseen, as errors.
+    First every place by its warning; then once more with errors, in case a warning was lost.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -363,7 +358,7 @@ def measure_loading(options: Options, pictures: Pictures, speeds: Speeds, sectio
     samples = pictures.voc_sized(options.out / "enlarged")
     default = num_loader_workers(Execution(), options.device)
     batch = min(train.batch_size, len(samples))
-    many = samples * max(1, -(-4096 // len(samples)))  # an epoch longer than the measurement
+    many = samples * -(-4096 // len(samples))  # an epoch longer than the measurement
     crops = CropDataset(many, NUM_CLASSES, train, rng_seed=0)
     most = default + 1 if options.on_gpu else 2
     for workers in (n for n in WORKERS if n <= max(2, most)):
@@ -381,12 +376,13 @@ def measure_loading(options: Options, pictures: Pictures, speeds: Speeds, sectio
 
 
 def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> None:
-    """Say whether the loader feeds the device, and with how many workers."""
-    fastest = speeds.fastest()
-    if fastest is None:
+    """Report whether the loader keeps up with the device, and with how many workers."""
+    measured = [step for step in speeds.steps if step.seconds]
+    if not measured:
         section.skipped["what the step needs"] = "no step was measured"
-    if fastest is None or not speeds.loaded:
+    if not (measured and speeds.loaded):
         return
+    fastest = max(measured, key=lambda step: step.images_per_second)
     needed = fastest.images_per_second
     enough = [n for n, rate in speeds.loaded.items() if rate >= ENOUGH * needed]
     found = (
@@ -396,16 +392,16 @@ def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> Non
     if not enough:
         section.say(
             "LOOK",
-            "the loader feeds this device: NO",
+            "the loader keeps up with this device: NO",
             found,
             "The GPU waits for pictures in its fastest trainings (one view, bare network); three "
             "views need a third of that.",
-            "give the job more CPUs a GPU, or several trials no GPU each; --loader-workers N",
+            "give the job more CPUs per GPU, and --loader-workers N",
         )
         return
     section.say(
         "PASS" if min(enough) <= default_workers else "LOOK",
-        f"the loader feeds this device: yes, with {min(enough)} worker(s)",
+        f"the loader keeps up with this device: yes, with {min(enough)} worker(s)",
         f"{found}; by default there are {default_workers}",
         "Training is as fast as the GPU.",
         f"give --loader-workers {min(enough)}",
@@ -413,7 +409,7 @@ def judge_loading(speeds: Speeds, default_workers: int, section: Section) -> Non
 
 
 def loading_rate(loader: Loader, seconds: float) -> float:
-    """Return images a second, once the batches that workers made ahead are used up."""
+    """Return images per second, once the batches that workers made in advance are used up."""
     ahead, count = 1 + 3 * loader.num_workers, 0
     batches = loader.epoch(0)
     for _ in range(ahead):
@@ -431,14 +427,14 @@ def loading_rate(loader: Loader, seconds: float) -> float:
 def measure_inference(
     options: Options, weights: Weights, pictures: Pictures, speeds: Speeds, section: Section
 ) -> None:
-    """Infer the same images in every precision, one and eight at once."""
+    """Infer the same images in every precision, one and eight at a time."""
     base = apply_overrides(PRESETS[options.preset], CELLS["F3"])
     samples = pictures.voc_sized(options.out / "enlarged")[: 2 if options.small else 32]
     size = {"train.crop_size": min(128, base.train.crop_size), "train.batch_size": 2}
     model: Any = cam_subject(apply_overrides(base, size), weights).build()
     speeds.host_rate = host_rate(samples, base.labels)
     expected: list[np.ndarray] = []
-    for precision in ("fp32", "tf32", "bf16"):  # the others are held against fp32
+    for precision in ("fp32", "tf32", "bf16"):  # fp32 first: the others are compared with it
         labels = base.labels.model_copy(update={"precision": precision})
         for at_once in (1, 8):
             name = f"{precision}, {at_once} at once"
@@ -481,12 +477,12 @@ def measure_inference(
         f"F3 of preset {options.preset}, {len(samples)} {pictures.source}, all scales and flips, "
         "decoding included. Changes are against fp32, of CAMs in 0..1."
     )
-    columns = ("numbers", "at once", "images/s", "largest change", "mean change")
+    columns = ("precision", "at once", "images/s", "largest change", "mean change")
     section.tables.append(Table(columns, rows, note))
 
 
 def judge_inference(speeds: Speeds, section: Section) -> None:
-    """Say whether CAMs stay what they are, and whether the CPU holds the GPU up."""
+    """Report how much CAMs change with the precision, and whether the GPU waits for the CPU."""
     for precision, limit in LARGEST_CHANGE.items():
         own = [s for s in speeds.inferred if s.precision == precision]
         if own:
@@ -496,9 +492,8 @@ def judge_inference(speeds: Speeds, section: Section) -> None:
                 f"CAMs in {precision}",
                 f"mean change {mean:.1e}, largest {max(s.largest_change for s in own):.1e} of a "
                 "CAM in 0..1",
-                "Maps of an untrained network; a threshold that decides pixels moves them by about "
-                "the mean.",
-                "score one training in both (labels.precision) before you use it",
+                "Maps of an untrained network; thresholded labels change by about the mean.",
+                "score one training in both precisions (labels.precision) before you use it",
             )
     best = speeds.inference_rate(*PRECISIONS)
     if best and speeds.host_rate:
@@ -508,25 +503,24 @@ def judge_inference(speeds: Speeds, section: Section) -> None:
             "the CPU's share of inference",
             f"decoding and scaling alone: {speeds.host_rate:,.0f} images/s; with the network: "
             f"{best:,.0f}",
-            "The GPU waits for the CPU." if slow else "The network is what takes the time.",
-            "run several trials a GPU; a faster precision will not help",
+            "The GPU waits for the CPU." if slow else "The network takes most of the time.",
+            "run several trials per GPU; a faster precision will not help",
         )
 
 
 def host_rate(samples: list[Sample], labels: LabelsConfig) -> float:
-    """Return images a second of decoding and scaling, as `multi_scale_cams` does it."""
+    """Return images per second of decoding and scaling, as `multi_scale_cams` does it."""
     started = time.perf_counter()
     for sample in samples:
         image = stack_images([read_image(sample.image_path)])
-        height, width = image.shape[2:]
         for scale in labels.scales:
-            resized(image, (round(height * scale), round(width * scale)), labels.resize).float()
+            resized(image, scaled_size(*image.shape[2:], scale), labels.resize).float()
     return len(samples) / (time.perf_counter() - started)
 
 
 @dataclass
 class Hours:
-    """What Tables III to VI take on this card in one precision, NUM_SEEDS seeds."""
+    """What Tables III to VI take on this GPU in one precision, with NUM_SEEDS seeds."""
 
     training: float
     inference: float
@@ -540,16 +534,16 @@ class Hours:
 
 
 def project(speeds: Speeds, section: Section) -> dict[str, Hours]:
-    """Return the hours of every precision of which steps and inference were measured; say them.
+    """Report the hours in every precision whose steps and inference were measured; return them.
 
-    Assumed: one training after the other, one attempt each, pictures loaded beside the GPU as fast
-    as section 4 measured. A part alone is counted as the whole module, a little too much.
+    Assumptions: one training after the other, one attempt each, pictures loaded as fast as section
+    4 measured. A single part counts as the whole module, which is a little too much.
     """
     hours: dict[str, Hours] = {}
     section.numbers["hours"] = hours
     if not (speeds.full_size and speeds.inferred):
         section.skipped["hours of Tables III to VI"] = (
-            "only steps of --preset paper at full size (no --small) say them"
+            "they need steps of --preset paper at full size (no --small)"
         )
         return hours
     train = PRESETS["paper"].train
@@ -577,31 +571,31 @@ def project(speeds: Speeds, section: Section) -> dict[str, Hours]:
 
 
 def _say_hours(hours: dict[str, Hours], section: Section) -> None:
-    """Say the hours as configured, and in the fastest precision."""
+    """Report the hours as configured, and in the fastest precision."""
     if not hours:
         return
     best = min(hours, key=lambda precision: hours[precision].total)
     own = PRESETS["paper"].train.precision
-    for precision, what in ((own, "as configured"), (best, "in the fastest numbers")):
+    for precision, what in ((own, "as configured"), (best, "in the fastest precision")):
         if precision in hours:
             section.say(
                 "INFO",
                 f"Tables III to VI, {NUM_SEEDS} seeds, {what}",
-                f"{hours[precision].total:,.1f} hours on this card ({precision})",
-                "75 trainings and their scores, one after the other; no figure of the paper's "
-                "depends on it.",
+                f"{hours[precision].total:,.1f} hours on this GPU ({precision})",
+                f"{NUM_SEEDS * sum(TRAININGS.values())} trainings and their scores, one after the "
+                "other.",
             )
     if any(found.bound_by_loading for found in hours.values()):
         section.say(
             "LOOK",
             "pictures",
-            "are loaded more slowly than some steps take them",
-            "The hours are those of the CPUs, in part.",
-            "more CPUs a GPU; section 4",
+            "are loaded more slowly than some steps use them",
+            "Part of these hours, the GPU waits for the CPUs.",
+            "more CPUs per GPU; see section 4",
         )
     rows = [(p, f"{one.total:,.1f}", f"{one.inference:,.1f}") for p, one in hours.items()]
     note = (
         f"{NUM_TRAIN:,} training and {NUM_SCORED:,} scored images, {NUM_SEEDS} x "
         f"{sum(TRAININGS.values())} trainings. bf16 is another experiment than tf32."
     )
-    section.tables.append(Table(("numbers", "hours in all", "of these inference"), rows, note))
+    section.tables.append(Table(("precision", "total hours", "of these inference"), rows, note))

@@ -1,4 +1,4 @@
-"""What is checked: trainings of one step with a made-up batch, and pictures.
+"""What is checked: one step of each training on a made-up batch, and pictures.
 
 Legend: B batch, K = 20 classes, S crop size.
 """
@@ -35,7 +35,7 @@ NUM_CLASSES = 20
 PARTS = tuple(
     name
     for name, field in NetworkConfig.model_fields.items()
-    if field.annotation is bool and name != "affinity_residual"  # which is of a part
+    if field.annotation is bool and name != "affinity_residual"  # a setting of a part
 )
 """Switches of the focused-unfocused module."""
 FULL_MODULE = {f"network.{part}": True for part in PARTS}
@@ -51,7 +51,7 @@ NUM_ENLARGED = 16
 
 @dataclass(frozen=True)
 class Weights:
-    """Initial weights for one backbone; every other one starts from random numbers."""
+    """Initial weights for one backbone; the others start from random weights."""
 
     backbone: str = ""
     name: str = "none"
@@ -59,7 +59,7 @@ class Weights:
     file: Path | None = None
 
     def of(self, backbone: str) -> tuple[str, Path | None]:
-        """Return a backbone's weights: their name in the configuration, and their file."""
+        """Return a backbone's weights: name in the configuration, and file."""
         return (self.name, self.file) if backbone == self.backbone else ("none", None)
 
 
@@ -80,24 +80,24 @@ def read_weights(path: Path | None) -> Weights:
 
 @dataclass(frozen=True)
 class Subject:
-    """A training of one step."""
+    """A training and a batch for its steps."""
 
     build: Callable[[], Any]
-    """Makes the network, on the CPU and each time the same."""
+    """Makes the network, on the CPU and the same each time."""
     step: Callable[[Any, torch.device, Precision, Execution], Step]
     """Moves a network to a device and returns its step there."""
     batch: CropBatch
     """On the CPU."""
 
     def pinned(self, device: torch.device) -> CropBatch:
-        """Return the batch as the loader hands it over: in pinned memory beside a GPU."""
+        """Return the batch as the loader does: in pinned memory for a GPU."""
         if device.type != "cuda":
             return self.batch
         return CropBatch(*(part.pin_memory() for part in self.batch))
 
 
 def cam_subject(config: RunConfig, weights: Weights) -> Subject:
-    """Return a CAM training; new batch norms that stay frozen are calibrated on made-up images."""
+    """Return a CAM training; new frozen batch norms are calibrated on made-up images."""
     name, file = weights.of(config.network.backbone)
     config = apply_overrides(config, {"network.weights": name})
     batch = made_up_batch(config.train.batch_size, config.train.crop_size)
@@ -145,7 +145,7 @@ def affinity_subject(network: NetworkConfig, config: RandomWalkConfig, weights: 
 
 
 def made_up_batch(size: int, crop: int, *, label_maps: bool = False) -> CropBatch:
-    """Return a batch of blots and noise with an eighth of padding, the same each time.
+    """Return a batch of blobs and noise with an eighth of padding, the same each time.
 
     label_maps: targets are label maps [B, S, S], else image-level labels [B, K].
     """
@@ -176,11 +176,11 @@ class Pictures:
 
     @property
     def source(self) -> str:
-        """Return what they are, for the page."""
+        """Their name on the page."""
         return "drawn pictures" if self.are_drawn else "pictures of --data"
 
     def split(self, *names: str) -> list[Sample]:
-        """Return the images of the first of these splits that is there. Raises DataError."""
+        """Return the images of the first of these splits that exists. Raises DataError."""
         there = self.dataset.split_names()
         return self.dataset.samples(next((name for name in names if name in there), names[0]))
 

@@ -5,7 +5,6 @@ Legend: L labels (background and K classes), H W image size, h w feature size.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,33 +24,12 @@ from wsss.networks.precision import forward_in
 from wsss.segmentation_config import CrfConfig, DeepLabConfig
 
 
-class ImageProbs(NamedTuple):
-    """What the network predicts for one image."""
-
-    sample: Sample
-    probs: NDArray[np.float32]
-    """[L, H, W], sums to 1 over L."""
-
-
-def segment_images(
-    model: DeepLab, samples: Iterable[Sample], config: DeepLabConfig, *, device: torch.device
-) -> Iterator[ImageProbs]:
-    """Yield each image's label probabilities; image-level labels are not used.
-
-    Raises DataError for an image that cannot be decoded.
-    """
-    model.to(device).eval()
-    for sample in samples:
-        image = read_image(sample.image_path)
-        yield ImageProbs(sample, segment_image(model, image, config, device=device))
-
-
 def segment_image(
     model: DeepLab, image: Tensor, config: DeepLabConfig, *, device: torch.device
 ) -> NDArray[np.float32]:
-    """Return the label probabilities [L, H, W] of an RGB image, uint8 [3, H, W].
+    """Return the label probabilities [L, H, W] of an RGB image, uint8 [3, H, W]; they sum to 1.
 
-    The network is in evaluation mode. With `config.test_crf` a dense CRF refines them.
+    model: on `device`, in evaluation mode. With `config.test_crf` a dense CRF refines them.
     """
     with torch.inference_mode():
         probs = multi_scale_probs(model, image, config, device=device).cpu().numpy()
@@ -102,8 +80,13 @@ def write_segmentation(
     *,
     device: torch.device,
 ) -> Iterator[Path]:
-    """Write each image's most probable labels as `folder`/<id>.png; yield the path once written."""
-    for sample, probs in segment_images(model, samples, config, device=device):
+    """Write each image's most probable labels as `folder`/<id>.png; yield the path once written.
+
+    Image-level labels are not used. Raises DataError for an image that cannot be decoded.
+    """
+    model.to(device).eval()
+    for sample in samples:
+        probs = segment_image(model, read_image(sample.image_path), config, device=device)
         path = folder / f"{sample.image_id}.png"
         write_label_png(path, strongest_label(probs))
         yield path

@@ -27,7 +27,7 @@ from wsss.training.learning import (
     configured_prior,
     prior_gap,
 )
-from wsss.training.loop import DivergedError, Reading, Training
+from wsss.training.loop import DivergedError, Reading
 from wsss.training.process import Process
 
 NUM_FIRST = 5
@@ -119,56 +119,34 @@ def probe(config: RunConfig, options: ProbeOptions, process: Process) -> ProbeRe
         model, config, samples, num_classes, process=process, execution=options.execution
     )
     watch = PriorWatch(options.limits, configured_prior(config, samples, num_classes))
-    taken = _Taken(watch)
+    losses: list[float] = []
+    norms, times = [0.0], [time.perf_counter()]
     failure, diverged = "", False
     readings = (found for found in training.run() if isinstance(found, Reading))
     try:
         for reading in itertools.islice(readings, options.num_steps):
-            taken.add(reading)
+            times.append(time.perf_counter())
+            norms.append(float(reading.values[-1]))
+            losses.append(float(reading.values[1]))
+            watch.look(losses[-1], reading.iteration)
     except (DivergedError, NotLearningError) as error:
         failure, diverged = str(error), isinstance(error, DivergedError)
-    return taken.result(training, failure=failure, diverged=diverged)
-
-
-class _Taken:
-    """The steps taken so far."""
-
-    def __init__(self, watch: PriorWatch) -> None:
-        self.watch = watch
-        self.losses: list[float] = []
-        self.largest_norm = 0.0
-        self.seconds: list[float] = []
-        self.started = time.perf_counter()
-
-    def add(self, reading: Reading) -> None:
-        """Record a step. Raises NotLearningError."""
-        now = time.perf_counter()
-        self.seconds.append(now - self.started)
-        self.started = now
-        self.largest_norm = max(self.largest_norm, float(reading.values[-1]))
-        self.losses.append(float(reading.values[1]))
-        self.watch.look(self.losses[-1], reading.iteration)
-
-    def result(self, training: Training, *, failure: str, diverged: bool) -> ProbeResult:
-        """Summarise the steps; every rank calls this."""
-        last = self.losses[-min(WINDOW, max(1, len(self.losses) // 4)) :]
-        process = training.process
-        peaks = process.gather(_peak_bytes(process.device))
-        steady = self.seconds[NUM_WARM_UP:] or self.seconds
-        return ProbeResult(
-            num_steps=len(self.losses),
-            total_steps=training.num_iterations,
-            loss_first=_mean(self.losses[:NUM_FIRST]),
-            loss_last=_mean(last),
-            prior=self.watch.prior,
-            largest_norm=self.largest_norm,
-            seconds_per_step=median(steady) if steady else math.nan,
-            batch_size=training.loader.batch_size,
-            peak_bytes=max(peaks),
-            on_gpu=process.device.type == "cuda",
-            failure=failure,
-            diverged=diverged,
-        )
+    seconds = [end - start for start, end in itertools.pairwise(times)]
+    steady = seconds[NUM_WARM_UP:] or seconds
+    return ProbeResult(
+        num_steps=len(losses),
+        total_steps=training.num_iterations,
+        loss_first=_mean(losses[:NUM_FIRST]),
+        loss_last=_mean(losses[-min(WINDOW, max(1, len(losses) // 4)) :]),
+        prior=watch.prior,
+        largest_norm=max(norms),
+        seconds_per_step=median(steady) if steady else math.nan,
+        batch_size=training.loader.batch_size,
+        peak_bytes=max(process.gather(_peak_bytes(process.device))),
+        on_gpu=process.device.type == "cuda",
+        failure=failure,
+        diverged=diverged,
+    )
 
 
 def _mean(values: list[float]) -> float:
