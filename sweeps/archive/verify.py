@@ -35,6 +35,7 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.store import Store, StoreError, read_json
+from wsss.config import RunConfig
 from wsss.errors import ForeseenError
 from wsss.evaluation.score import Score, score_counts
 from wsss.identity import cam_id, run_id
@@ -155,7 +156,7 @@ def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
         for path in sorted(store.root.glob(f"{room}/*/config.json")):
             name = f"{room}/{path.parent.name}"
             try:
-                if path.parent.name != id_of(validate(read_json(path))):
+                if path.parent.name != id_of(validate(RunConfig, read_json(path))):
                     problems.append(f"{name} has another configuration")
             except ConfigError as error:
                 problems.append(f"{name} has a configuration unknown to this version ({error})")

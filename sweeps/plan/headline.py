@@ -9,9 +9,9 @@ from typing import Any
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
-from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
-from sweeps.store.store import Store, StoreError, read_json, write_json
-from wsss.overrides import ConfigError
+from sweeps.plan.sweep import Sweep, as_written, sweep_from_json, sweep_to_json
+from sweeps.store.store import Store, read_json, write_json
+from wsss.overrides import ConfigError, validate
 from wsss.presets import PAPER_DEEPLAB
 from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
@@ -81,12 +81,12 @@ def save_headline(store: Store, headline: Headline) -> None:
 def load_headline(store: Store, name: str) -> Headline:
     """Read a headline's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "headline" / name / "headline.json"
-    try:
+    with as_written(path, "sweeps headline"):
         saved = read_json(path)
         headline = Headline(
             sweep=sweep_from_json(saved["sweep"]),
             cell=saved["cell"],
-            chains=tuple(ChainConfig.model_validate(chain) for chain in saved["chains"]),
+            chains=tuple(validate(ChainConfig, chain) for chain in saved["chains"]),
             choice=saved["choice"],
             chosen_by_masks=saved["chosen_by_masks"],
             export=saved["export"],
@@ -94,12 +94,7 @@ def load_headline(store: Store, name: str) -> Headline:
         )
         if headline.name != name:
             raise ValueError(f"its settings are those of {headline.name}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not what this version of `sweeps headline` writes ({error}); give the "
-            "`sweeps headline` command again"
-        ) from None
-    return headline
+        return headline
 
 
 def source_of(chain: ChainConfig) -> str:

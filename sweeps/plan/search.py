@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel
 
-from sweeps.plan.sweep import with_data
+from sweeps.plan.sweep import as_written, with_data
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
@@ -357,11 +357,11 @@ def make_search(
 def load_search(store: Store, name: str) -> Search:
     """Read a search's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "searches" / name / "search.json"
-    try:
+    with as_written(path, "sweeps search"):
         saved = read_json(path)
         search = Search(
             preset=saved["preset"],
-            base=validate(saved["base"]),
+            base=validate(RunConfig, saved["base"]),
             space=parse_space(saved["space"]),
             objective=saved["objective"],
             rng_seed=saved["rng_seed"],
@@ -372,12 +372,7 @@ def load_search(store: Store, name: str) -> Search:
         )
         if search.name != name:
             raise ValueError(f"its settings are those of {search.name}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not what this version of `sweeps search` writes ({error}); give the "
-            "`sweeps search` command again"
-        ) from None
-    return search
+        return search
 
 
 Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]

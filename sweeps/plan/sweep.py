@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -245,14 +246,25 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
     path = store.sweep(name) / "sweep.json"
+    with as_written(path, "sweeps run"):
+        return sweep_from_json(read_json(path))
+
+
+@contextmanager
+def as_written(path: Path, program: str) -> Iterator[None]:
+    """Raise StoreError, which names a file, where it is not what this version of a command writes.
+
+    For the reading of what is driven: the same command writes it again.
+    """
     try:
-        sweep = sweep_from_json(read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = "; ".join(str(error).splitlines())
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         raise StoreError(
-            f"{path}: not what `sweeps run` writes ({type(error).__name__}: {error}); give the "
-            "sweep's `sweeps run` command again"
+            f"{path}: not what this version of `{program}` writes ({kind}{said}); give its "
+            f"`{program}` command again"
         ) from None
-    return sweep
 
 
 def sweep_from_json(saved: Any) -> Sweep:
@@ -270,7 +282,7 @@ def sweep_from_json(saved: Any) -> Sweep:
     return Sweep(
         table_names=tuple(table.name for table in tables),
         preset=str(saved["preset"]),
-        base=validate(saved["base"]),
+        base=validate(RunConfig, saved["base"]),
         num_seeds=counts[0],
         data=Path(saved["data"]),
         weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,

@@ -412,7 +412,7 @@ def read_config(path: Path) -> RunConfig:
     Raises StoreError for what is none, or not that of the run after which the folder is called.
     """
     try:
-        config = validate(read_json(path))
+        config = validate(RunConfig, read_json(path))
     except (StoreError, ConfigError) as error:
         why = f"no configuration of this version ({'; '.join(str(error).splitlines())})"
     else:

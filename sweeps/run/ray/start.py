@@ -124,7 +124,8 @@ SHORT = "/tmp"
 def prepare_machine() -> None:
     """Let Ray keep its sockets where their paths are short, and write no token into the home.
 
-    For this process and those that it starts. Raises StoreError if there is no short folder in
+    So do the sockets that Python makes in TMPDIR for processes of Ray's. For this process and those
+    that it starts. Raises StoreError if there is no short folder in
     which Ray can write.
     """
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
@@ -132,13 +133,17 @@ def prepare_machine() -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name) or SHORT
-    if len(os.fsencode(Path(folder).absolute())) <= MAX_BYTES:
-        _require_writable(Path(folder), name)
-        return
-    if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
-        raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
-    _require_writable(Path(SHORT), name)
-    os.environ["RAY_TMPDIR"] = SHORT
+    if _is_long(folder):
+        if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
+            raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
+        os.environ["RAY_TMPDIR"] = folder = SHORT
+    _require_writable(Path(folder), name)
+    if _is_long(os.environ.get("TMPDIR") or SHORT):
+        os.environ["TMPDIR"] = folder
+
+
+def _is_long(folder: str) -> bool:
+    return len(os.fsencode(Path(folder).absolute())) > MAX_BYTES
 
 
 def started(start: Callable[[], object], end: Callable[[], object]) -> None:
