@@ -23,6 +23,7 @@ from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
+from sweeps.report.words import about
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
@@ -84,7 +85,7 @@ def build_report(
         margin=margin,
         scale=scale,
         command=command(sweep.num_seeds),
-        about=_about(provenance),
+        about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
@@ -247,13 +248,6 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
-
-
-def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Return the code, the device and the paper, for the head of the report."""
-    known = dict(provenance)
-    kept = (("code", "code_version"), ("device", "device"))
-    return (*((name, known[key]) for name, key in kept if key in known), ("paper", CITATION))
 
 
 def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:

@@ -21,15 +21,15 @@ def best_rival(cells: Mapping[str, CellReport], baseline: str) -> CellReport | N
 def compare_classes(
     cells: Mapping[str, CellReport], baseline: str, results: Results
 ) -> ClassComparison | None:
-    """Compare the best cell with the baseline; None without common seeds and counted images."""
+    """Compare the best cell with the baseline; None without common seeds or the same images."""
     base, best = cells[baseline], best_rival(cells, baseline)
     seeds = sorted(best.values.keys() & base.values.keys()) if best else []
     if not best or not seeds:
         return None
-    ours = results.class_ious([best.run_ids[s] for s in seeds])  # [1 + R, L]
-    theirs = results.class_ious([base.run_ids[s] for s in seeds])
-    if ours is None or theirs is None or len(ours) != len(theirs):
+    best_ids, base_ids = [best.run_ids[s] for s in seeds], [base.run_ids[s] for s in seeds]
+    if results.resampled([*best_ids, *base_ids]) is None:
         return None
+    ours, theirs = results.class_ious(best_ids), results.class_ious(base_ids)  # [1 + R, L] each
     metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
     differences = ours - theirs
     occurs = np.isfinite(differences[0])
