@@ -48,14 +48,7 @@ def minimum_detectable(sd_of_difference: float, n: int) -> float | None:
     """
     if n < 2:
         return None
-    low, high = 0.0, 1.0
-    while t_test_power(high, 1.0, n) < POWER:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = t_test_power(middle, 1.0, n) >= POWER
-        low, high = (low, middle) if enough else (middle, high)
-    return high * sd_of_difference
+    return sd_of_difference * _least(lambda effect: t_test_power(effect, 1.0, n) >= POWER)
 
 
 def seeds_needed(effect: float, sd_of_difference: float) -> int | None:
@@ -120,6 +113,17 @@ def _legendre() -> tuple[FloatArray, FloatArray]:
     return np.polynomial.legendre.leggauss(128)
 
 
+def _least(enough: Callable[[float], bool]) -> float:
+    """Return the smallest number above 0 that is enough, by doubling and bisection."""
+    low, high = 0.0, 1.0
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
 def _smallest(enough: Callable[[int], bool]) -> int | None:
     """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and bisection."""
     high = 2
@@ -161,20 +165,15 @@ def _range_in_sds(k: int, df: float) -> tuple[float, float]:
     widths = np.linspace(0, WIDEST, 1601)
     within = _within(widths, k)
 
-    def share(upper: float) -> float:
-        """P(range / estimated SD <= upper)."""
+    def share(width: float) -> float:
+        """Return P(range / estimated SD <= width)."""
         if math.isinf(df):
-            return float(np.interp(upper, widths, within))
-        turn = WIDEST / upper  # of the sample SD, beyond which the range is always within
-        return over_sample_sds(lambda s: np.interp(upper * s, widths, within), df, (turn,))
+            return float(np.interp(width, widths, within))
+        turn = WIDEST / width  # of the sample SD, beyond which the range is always within
+        return over_sample_sds(lambda s: np.interp(width * s, widths, within), df, (turn,))
 
-    low, high = 0.0, WIDEST
-    while share(high) < LEVEL:
-        low, high = high, 2 * high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if share(middle) >= LEVEL else (middle, high)
-    return float(np.trapezoid(1 - within, widths)), high
+    upper = _least(lambda width: share(width) >= LEVEL)
+    return float(np.trapezoid(1 - within, widths)), upper
 
 
 def _within(widths: FloatArray, k: int) -> FloatArray:
