@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import fill, finished_sweep
+from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 from typer import Typer
 from typer.testing import CliRunner
@@ -245,6 +245,16 @@ def test_classes_are_compared_as_the_stored_counts_have_them(
     for name in ("html", "md"):
         assert "IoU per class: III" in outputs[name].replace("\\", "")
         assert "In no scored image" not in outputs[name]
+
+
+def test_classes_of_other_images_are_not_compared(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    fill(store, sweep, lambda trial: share(trial) if trial.cells[0] != "III[yes,yes]" else None)
+    (best,) = sweep.plan.cell_trials["III[yes,yes]"]
+    finish(store, best, 0.6, num_images=20)
+    (table,) = build_report(sweep, store).tables
+    assert table.cells["III[yes,yes]"].image_interval is not None
+    assert table.classes is None
 
 
 def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:

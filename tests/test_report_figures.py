@@ -20,9 +20,10 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
-from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
+from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import (
     DotRow,
+    bars,
     cell_dots,
     forest,
     oscillation_bars,
@@ -76,7 +77,7 @@ def draw_parallel(label: str, name: str) -> str:
 
 
 def draw_shares(label: str, name: str) -> str:
-    return explained_bars([(label, 0.5), ("b", -0.1)], axis="share", name=name, title=label)
+    return bars([(label, 0.5), ("b", -0.1)], axis="share", name=name, title=label)
 
 
 DRAWINGS = [
@@ -353,8 +354,8 @@ def test_oscillation_bars_show_percent_seeds_and_what_is_missing() -> None:
     svg = oscillation_bars(rows, name="o", title="t")
     assert texts(svg).count("missing") == 1
     zero, tens = text_x(svg, "0"), text_x(svg, "10")
-    bars = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
-    assert bars == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
+    widths = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
+    assert widths == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
 
 
 # Thresholds

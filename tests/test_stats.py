@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from sweeps.evidence.noise_range import range_of_noise
+from sweeps.evidence.power import range_of_noise
 from sweeps.evidence.seeds import (
     holm,
     mean_sd,

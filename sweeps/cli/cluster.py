@@ -126,12 +126,12 @@ def logs(
 ) -> None:
     """Print a job's log so far."""
     with explained():
+        from sweeps.cluster.follow import last_lines
         from sweeps.cluster.jobs import find_job
 
         server = _connect(address)
         text = server.log(find_job(server, job_id).submission_id)
-        lines = text.splitlines(keepends=True)
-        sys.stdout.write("".join(lines if tail is None else lines[len(lines) - tail :]))
+        sys.stdout.write(text if tail is None else last_lines(text, tail))
 
 
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:

@@ -30,12 +30,12 @@ from wsss.errors import explained
 if TYPE_CHECKING:
     from sweeps.plan.headline import Headline
     from sweeps.plan.sweep import Sweep
+    from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
-@with_options_of(execution, prior_limits)
-def headline(
+def planned_headline(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -84,6 +84,68 @@ def headline(
     ] = None,
     store: StoreOption = "results",
     recheck: Recheck = False,
+) -> "tuple[Headline, Store]":
+    """Plan a headline and open its store. Raises ForeseenError for wrong options."""
+    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.plan.headline import Headline, check_sources, make_chains
+    from sweeps.plan.sweep import make_sweep
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
+    from wsss.recipes import with_recipe
+
+    wanted = sources or DEFAULT_SOURCES
+    check_sources(wanted)
+    exporting = _export_sources(export, export_from, wanted)
+    root = data_folder(data)
+    chosen = preset or default_preset(data)
+
+    asked = parse_assignments(settings or [])
+
+    def planned_sweep(cell: str) -> "Sweep":
+        return make_sweep(
+            [cell.split("[")[0]],
+            preset=with_recipe(chosen, recipe),
+            data=root,
+            weights=weights,
+            num_seeds=1,
+            overrides=asked,
+            recheck=recheck,
+        )[0]
+
+    results = opened(store)
+    first = cell if cell not in (None, BEST) else DEFAULT_CELL
+    choice = choose_cell(results, planned_sweep(first), cell)
+    sweep = planned_sweep(choice.cell)
+    asked_of_segmentation = parse_assignments(
+        segmentation_settings or [], option="--set-segmentation"
+    )
+    segmentation = apply_overrides(
+        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
+    )
+    asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
+    if "refinement" in asked_of_labels:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
+        )
+    labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
+    splits = _check_splits(sweep, eval_split, export, recheck=recheck)
+    planned = Headline(
+        sweep=sweep,
+        cell=choice.cell,
+        chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, splits),
+        choice=choice.why,
+        chosen_by_masks=choice.by_masks,
+        export=export,
+        export_from=exporting,
+    )
+    _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
+    _check_trainings(planned)
+    return planned, results
+
+
+@with_options_of(planned_headline, execution, prior_limits)
+def headline(
     label_workers: Annotated[
         int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
@@ -109,74 +171,21 @@ def headline(
     stage is kept in the store: run the command again to resume, or with other labels or settings,
     and only what depends on them is done again. A report is written at the end.
     """
-    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
-    from sweeps.plan.headline import Headline, check_sources, make_chains
-    from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
     from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.headline import DrivenHeadline
     from sweeps.stages.stage import Conduct
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
-    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
-    from wsss.recipes import with_recipe
 
     with explained():
-        wanted = sources or DEFAULT_SOURCES
-        check_sources(wanted)
-        exporting = _export_sources(export, export_from, wanted)
         how = call(execution, given)
         one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
-        resources = joinable(one_by_one)
-        root = data_folder(data)
-        chosen = preset or default_preset(data)
-
-        asked = parse_assignments(settings or [])
-
-        def planned_sweep(cell: str) -> "Sweep":
-            return make_sweep(
-                [cell.split("[")[0]],
-                preset=with_recipe(chosen, recipe),
-                data=root,
-                weights=weights,
-                num_seeds=1,
-                overrides=asked,
-                recheck=recheck,
-            )[0]
-
-        results = opened(store)
-        first = cell if cell not in (None, BEST) else DEFAULT_CELL
-        choice = choose_cell(results, planned_sweep(first), cell)
-        sweep = planned_sweep(choice.cell)
-        asked_of_segmentation = parse_assignments(
-            segmentation_settings or [], option="--set-segmentation"
-        )
-        segmentation = apply_overrides(
-            DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
-        )
-        asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
-        if "refinement" in asked_of_labels:
-            raise ConfigError(
-                "--set-labels refinement: the labels are named as arguments, as in "
-                f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
-            )
-        labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
-        splits = _check_splits(sweep, eval_split, export, recheck=recheck)
-        planned = Headline(
-            sweep=sweep,
-            cell=choice.cell,
-            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, splits),
-            choice=choice.why,
-            chosen_by_masks=choice.by_masks,
-            export=export,
-            export_from=exporting,
-        )
-        _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
-        _check_trainings(planned)
+        may_use = joinable(one_by_one)
+        planned, results = call(planned_headline, given)
         conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
         started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
 
 
 def _export_sources(

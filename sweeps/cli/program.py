@@ -40,7 +40,7 @@ APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
 """Type -> short name of an option's value in the help, which leaves room for its text."""
 PANELS = {
-    "How it is carried out": (
+    "Execution": (
         "address",
         "workers",
         "label_workers",
@@ -51,7 +51,7 @@ PANELS = {
         "micro_batch",
         "checkpoint_minutes",
     ),
-    "Faults and limits": (
+    "Failures and limits": (
         "retry_failed",
         "budget",
         "hang_after",

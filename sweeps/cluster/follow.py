@@ -33,6 +33,12 @@ def exit_code(job: JobDetails) -> int:
     return 128 - code if code < 0 else code
 
 
+def last_lines(log: str, number: int) -> str:
+    """Return the last lines of a log."""
+    lines = log.splitlines(keepends=True)
+    return "".join(lines[max(0, len(lines) - number) :])
+
+
 class Follower:
     """Prints each part of a job's log once."""
 
@@ -55,8 +61,7 @@ class Follower:
         """Print the last lines of the log so far, and continue from there."""
         log = self.server.log(self.job_id)
         self.seen = len(log)
-        lines = log.splitlines(keepends=True)
-        self.write("".join(lines[-num_lines:] if num_lines else []))
+        self.write(last_lines(log, num_lines))
 
     def run(self) -> int:
         """Print the log until the job ends; return the job's exit code.

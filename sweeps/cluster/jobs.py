@@ -162,8 +162,13 @@ def submit(
     """
     request.check()
     for job in our_jobs(server):
-        same = (job.metadata or {}).get(SAME) == request.digest() and not job.status.is_terminal()
-        if same or (job_id is not None and job.submission_id == job_id):
+        ended, named = job.status.is_terminal(), job.submission_id == job_id
+        if ended and named:
+            raise JobError(
+                f"{job_id}: a job of this name has ended ({job.status}), and Ray takes a name only "
+                "once; give another --id, or none"
+            )
+        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest()):
             return Submitted(job.submission_id, job.entrypoint)
     chosen = job_id or _new_id(request)
     also = list(request.files)
@@ -265,21 +270,24 @@ def find_job(server: JobServer, job_id: str | None) -> JobDetails:
     return jobs[0]
 
 
-def stop_and_wait(server: JobServer, job_id: str, *, every: float = 1.0) -> JobDetails:
+def stop_and_wait(server: JobServer, job_id: str) -> JobDetails:
     """Ask a job to save a checkpoint and stop; return the ended job.
 
     Ray sends SIGINT to the driver and kills it STOP_WAIT_S later. Raises JobError if the job still
     runs long after that.
     """
     server.stop(job_id)
-    deadline = time.monotonic() + STOP_WAIT_S + 30
+    remedy = f"see `{_logs(server, job_id)}`, and `ray status` on the head"
+    return _ended(server, job_id, STOP_WAIT_S + 30, f"after it was asked to stop; {remedy}")
+
+
+def _ended(server: JobServer, job_id: str, limit: float, words: str) -> JobDetails:
+    """Wait until a job has ended. Raises JobError, with these words, after `limit` seconds."""
+    deadline = time.monotonic() + limit
     while not (job := server.job(job_id)).status.is_terminal():
         if time.monotonic() > deadline:
-            raise JobError(
-                f"{job_id}: still {job.status} {STOP_WAIT_S + 30} s after it was asked to stop; "
-                f"see `{_logs(server, job_id)}`, and `ray status` on the head"
-            )
-        time.sleep(every)
+            raise JobError(f"{job_id}: still {job.status} {limit:.0f} s {words}")
+        time.sleep(0.5)
     return job
 
 
@@ -298,14 +306,8 @@ def run_tool(
     job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
     command = entry_point(arguments, store=store, python=python)
     start(server, job_id, command, root, {KIND: TOOL})
-    deadline = time.monotonic() + TOOL_LIMIT_S
-    while not (job := server.job(job_id)).status.is_terminal():
-        if time.monotonic() > deadline:
-            raise JobError(
-                f"{job_id}: no answer from the head in {TOOL_LIMIT_S:.0f} s; "
-                f"`{_logs(server, job_id)}` shows its progress"
-            )
-        time.sleep(0.5)
+    words = f"after it was submitted; `{_logs(server, job_id)}` shows its progress"
+    job = _ended(server, job_id, TOOL_LIMIT_S, words)
     return ToolResult(exit_code(job), printed(server.log(job_id)))
 
 

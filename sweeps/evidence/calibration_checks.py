@@ -69,6 +69,10 @@ class DataFacts(Frozen):
     """Training images without XML, whose image-level labels come from their masks."""
 
 
+State = Literal["same", "differs", "note"]
+"""differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
+
+
 class Check(Frozen):
     """One point of the comparison."""
 
@@ -76,8 +80,11 @@ class Check(Frozen):
     reference: str
     """IRN's."""
     found: str
-    state: Literal["same", "differs", "note"]
-    """differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
+    state: State
+
+
+def _check(name: str, reference: str, found: str, state: State) -> Check:
+    return Check(name=name, reference=reference, found=found, state=state)
 
 
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
@@ -152,12 +159,8 @@ class _Settings:
         """Compare some settings, which `rest` then leaves out. more: appended to what was found."""
         self.left = [key for key in self.left if key not in keys]
         same = all(self.ours[key] == self.irns[key] for key in keys)
-        return Check(
-            name=name,
-            reference=_said(keys, self.irns),
-            found=_said(keys, self.ours) + more,
-            state="same" if same else "differs",
-        )
+        found = _said(keys, self.ours) + more
+        return _check(name, _said(keys, self.irns), found, "same" if same else "differs")
 
     def rest(self) -> Check:
         """Compare every setting that no other check has compared."""
@@ -166,12 +169,8 @@ class _Settings:
         found = ", ".join(
             f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
         )
-        return Check(
-            name="other settings",
-            reference="the preset irn",
-            found=found or "the preset irn",
-            state="differs" if changed else "same",
-        )
+        state: State = "differs" if changed else "same"
+        return _check("other settings", "the preset irn", found or "the preset irn", state)
 
 
 def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -194,12 +193,8 @@ def _weights(sweep: Sweep) -> Check:
         found = f"a file, {network.weights[:23]}..., {name or 'neither of the two'}"
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
         same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
-    return Check(
-        name="initial weights",
-        reference=f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}",
-        found=found,
-        state="same" if same else "differs",
-    )
+    reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
+    return _check("initial weights", reference, found, "same" if same else "differs")
 
 
 def _cached_digest() -> str:
@@ -224,11 +219,11 @@ def _list(name: str, found: ListFacts, split: str) -> Check:
     other = "" if same else ", another list"
     if not same and found.num_images == official.num_images:
         other += " of the same length: restore it with `wsss data prepare`"
-    return Check(
-        name=name,
-        reference=f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
-        found=f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
-        state="same" if same else "differs",
+    return _check(
+        name,
+        f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
+        f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
+        "same" if same else "differs",
     )
 
 
@@ -236,12 +231,9 @@ def _labels(facts: DataFacts) -> Check:
     """Say where image-level labels come from. VOC 2012 has an XML for each image of train_aug."""
     total, masks = facts.trained.num_images, facts.labels_from_mask
     remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
-    return Check(
-        name="image-level labels",
-        reference="all from VOC's XML, those of SBD's images too",
-        found=f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}",
-        state="note" if masks else "same",
-    )
+    found = f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}"
+    reference = "all from VOC's XML, those of SBD's images too"
+    return _check("image-level labels", reference, found, "note" if masks else "same")
 
 
 def _thresholds(metrics: list[dict[str, Any]]) -> str:
@@ -255,12 +247,9 @@ def _thresholds(metrics: list[dict[str, Any]]) -> str:
 
 def _iterations(steps: list[list[float]]) -> Check:
     counts = sorted({len(one) for one in steps})
-    return Check(
-        name="iterations",
-        reference=f"{AUTHOR_STEPS:,}",
-        found=" and ".join(f"{count:,}" for count in counts) + " recorded",
-        state="same" if counts == [AUTHOR_STEPS] else "note",
-    )
+    found = " and ".join(f"{count:,}" for count in counts) + " recorded"
+    same = counts == [AUTHOR_STEPS]
+    return _check("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
 
 
 def _losses(steps: list[list[float]]) -> Check:
@@ -272,14 +261,12 @@ def _losses(steps: list[list[float]]) -> Check:
     known = [step for step in AUTHOR_LOSSES if all(len(one) > step for one in steps)]
     # The author's meter is reset after step 0, 100, 200, ...
     found = means(lambda step: fmean(fmean(one[step - 99 : step + 1]) for one in steps))
-    return Check(
-        name="losses",
-        reference=f"mean L_cls of 100 steps up to {means(AUTHOR_LOSSES.__getitem__)} ({AUTHOR_LOG})"
-        if known
-        else f"the author's log, {AUTHOR_LOG}",
-        found=found or "fewer than 101 steps recorded",
-        state="note",
-    )
+    if not known:
+        reference, found = f"the author's log, {AUTHOR_LOG}", "fewer than 101 steps recorded"
+    else:
+        theirs = means(AUTHOR_LOSSES.__getitem__)
+        reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
+    return _check("losses", reference, found, "note")
 
 
 def _versions(metrics: list[dict[str, Any]]) -> Check:
@@ -288,9 +275,5 @@ def _versions(metrics: list[dict[str, Any]]) -> Check:
         ", ".join(f"{name} {m['environment'][name]}" for name in names if name in m["environment"])
         for m in metrics
     )
-    return Check(
-        name="versions",
-        reference="no fixed ones: the known runs differ in them",
-        found="; ".join(machines),
-        state="note",
-    )
+    reference = "no fixed ones: the known runs differ in them"
+    return _check("versions", reference, "; ".join(machines), "note")

@@ -113,7 +113,9 @@ def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float 
     p_equivalent = tost(values, centre=paper, margin=margin)
     interval = seed_interval(values, level=1 - 2 * ALPHA)
     if interval is None or p_equivalent is None:
-        return Verdict(Word.NOT_RESOLVABLE, _too_few(values.size))
+        none = "no seed was measured for both the cell and its baseline"
+        reason = "one seed: seed noise unknown" if values.size else none
+        return Verdict(Word.NOT_RESOLVABLE, reason)
     if holm_p is None:
         raise ValueError(f"holm_p is None for {values.size} seeds; give the p adjusted by holm()")
     mean, sd = mean_sd(values)
@@ -151,12 +153,6 @@ def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float 
 def _paper_difference(cell: float | None, baseline: float | None) -> float | None:
     """Subtract without rounding errors: 50.3 - 49.8 is .5, not just above a margin of .5."""
     return None if cell is None or baseline is None else round(cell - baseline, 6)
-
-
-def _too_few(n: int) -> str:
-    if n == 0:
-        return "no seed was measured for both the cell and its baseline"
-    return "one seed: seed noise unknown"
 
 
 def _missing(paper: float, margin: float, sd: float, n: int) -> str:

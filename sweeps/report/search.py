@@ -76,11 +76,9 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
     scores = [score for _, score in trials if score is not None]
     if len(scores) < MIN_TRIALS or len(scores) < len(trials):
         return ()
-    from sweeps.report.figures.parallel import (  # loads matplotlib, which the driver does without
-        Setting,
-        explained_bars,
-        parallel_coordinates,
-    )
+    # Here, as they load matplotlib, which the driver does without.
+    from sweeps.report.figures.parallel import Setting, parallel_coordinates
+    from sweeps.report.figures.rows import bars
 
     settings = [
         Setting(r.key.split(".")[-1], [trial.settings[r.key] for trial, _ in trials], log=r.log)
@@ -90,7 +88,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         settings, scores, score="mIoU (%)", name="parallel", title="Settings and their score"
     )
     correlations = [(s.name, _rank_correlation(s.values, scores)) for s in settings]
-    bars = explained_bars(
+    correlation_bars = bars(
         correlations,
         axis="rank correlation with mIoU (%)",
         name="importance",
@@ -107,7 +105,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
             "What goes with a high score",
             f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The "
             "search draws more settings near high scores, so this is a hint, not a test.",
-            bars,
+            correlation_bars,
         ),
     )
     title = "What goes with a high score"

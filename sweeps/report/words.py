@@ -1,10 +1,12 @@
 """What all reports share: how they write numbers and lists, and the notes on the paper."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
 from sweeps.tables.notes import PaperNote
+from sweeps.tables.paper import CITATION
 
 _LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
 """In text, not in names of settings (transfer.lambda_s), tables (grid-lambda_s) or paths."""
@@ -53,6 +55,16 @@ def listed(items: Sequence[str], most: int | None = None) -> str:
     if most and len(items) > most:
         items = [*items[: most - 1], f"{len(items) - most + 1} more"]
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def about(environments: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return the code and device of these results, and the paper, for the head of a report."""
+    known = list(environments)
+    found = [
+        (name, ", ".join(sorted({str(each[key]) for each in known if key in each})))
+        for name, key in (("code", "code_version"), ("device", "device"))
+    ]
+    return (*((name, value) for name, value in found if value), ("paper", CITATION))
 
 
 def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format], *more: Block) -> Section:

@@ -134,6 +134,7 @@ class HeadlineRuns(Subject):
     def _outcome(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.Outcome:
         folders = ChainFolders(self.store.root, chain)
         checkpoints = CheckpointFolder(folders.segmentation / "checkpoints")
+        num_classes = len(metrics["iou"]) - 1  # without the background
         return view.Outcome(
             mark=MIOU,
             values={
@@ -145,9 +146,7 @@ class HeadlineRuns(Subject):
             artifacts=tuple(
                 (folders.predictions / name, "") for name in ("done.json", "gallery.png")
             ),
-            network=partial(
-                load_trained, checkpoints, chain.segmentation, len(metrics["iou"]) - 1
-            ),  # the background is no class
+            network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
         )
 
 

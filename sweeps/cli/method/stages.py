@@ -28,8 +28,7 @@ Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, Imag
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
 
 
-@with_options_of(execution, prior_limits)
-def train_cam(
+def configured(
     run: RunDir,
     data: Data,
     preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
@@ -43,8 +42,36 @@ def train_cam(
     weights: Annotated[
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
     ] = None,
-    **given: Any,
-) -> None:
+) -> "Run":
+    """Return the training that these options describe, after a check of its data set."""
+    from sweeps.cli.method.run_folder import Run
+    from sweeps.plan.sweep import with_data
+    from wsss.data.check import check_data_once, require_batch
+    from wsss.data.voc import VocDataset
+    from wsss.identity import run_id
+    from wsss.labels.sources import sources_of
+    from wsss.overrides import parse_assignments, settle
+    from wsss.recipes import named_config, with_recipe
+    from wsss.weights import check_initial_weights
+
+    dataset = VocDataset(data.absolute())
+    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
+    settled = settle(start, given, weights=weights, file=config)
+    wanted = settled.config.data
+    splits = sorted({wanted.train_split, wanted.eval_split})
+    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
+    report = check_data_once(dataset, splits, scored=scored)
+    report.raise_if_broken()
+    chosen = with_data(settled, report, data)
+    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
+    check_initial_weights([chosen.network], settled.weights_file)
+    say_idle(given, [chosen], run_id)
+    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
+    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
+
+
+@with_options_of(configured, execution, prior_limits)
+def train_cam(**given: Any) -> None:
     """Train a CAM network. Run it again to continue from its last checkpoint."""
     with explained():
         from sweeps.stages.stage import Conduct, complete
@@ -52,7 +79,7 @@ def train_cam(
         from wsss.segmentation_config import PseudoLabelConfig
 
         how = call(execution, given)
-        chosen = _configure(run, data, preset, recipe, config, settings, weights)
+        chosen = call(configured, given)
         chosen.remember()
         place = chosen.place(
             chosen.chain(PseudoLabelConfig()),
@@ -62,7 +89,8 @@ def train_cam(
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
+        again = command("wsss", "infer", "--run", chosen.folder)
+        print(f"{chosen.folder}: trained; now: {again}")
 
 
 def infer(
@@ -209,42 +237,6 @@ def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
         )
     named = {} if refinement is None else {"refinement": refinement}
     return apply_overrides(PseudoLabelConfig(), named | asked)
-
-
-def _configure(
-    run: Path,
-    data: Path,
-    preset: str,
-    recipe: str,
-    config: Path | None,
-    settings: list[str] | None,
-    weights: str | None,
-) -> "Run":
-    """Return the training that these options describe, after a check of its data set."""
-    from sweeps.cli.method.run_folder import Run
-    from sweeps.plan.sweep import with_data
-    from wsss.data.check import check_data_once, require_batch
-    from wsss.data.voc import VocDataset
-    from wsss.identity import run_id
-    from wsss.labels.sources import sources_of
-    from wsss.overrides import parse_assignments, settle
-    from wsss.recipes import named_config, with_recipe
-    from wsss.weights import check_initial_weights
-
-    dataset = VocDataset(data.absolute())
-    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
-    settled = settle(start, given, weights=weights, file=config)
-    wanted = settled.config.data
-    splits = sorted({wanted.train_split, wanted.eval_split})
-    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
-    report = check_data_once(dataset, splits, scored=scored)
-    report.raise_if_broken()
-    chosen = with_data(settled, report, data)
-    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
-    check_initial_weights([chosen.network], settled.weights_file)
-    say_idle(given, [chosen], run_id)
-    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
-    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
 
 
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:

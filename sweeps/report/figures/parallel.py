@@ -1,4 +1,4 @@
-"""Which settings go with which score: parallel coordinates, and bars of what each explains.
+"""Which settings go with which score: parallel coordinates.
 
 Legend: n configurations, k settings.
 """
@@ -13,8 +13,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sweeps.report.figures.rows import HEADROOM, LINE_HEIGHT, MEASURED, NEGATIVE
-from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, label_rows, num_lines, wrapped
+from sweeps.report.figures.rows import LINE_HEIGHT
+from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, num_lines, wrapped
 
 WIDTH = 560
 CHARACTER = 7
@@ -65,24 +65,6 @@ def parallel_coordinates(
             spine.set_visible(False)
 
     height = 260 + LINE_HEIGHT * max(map(num_lines, heads))
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
-
-
-def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str, title: str) -> str:
-    """Draw a bar per setting, negative ones in another colour, as SVG. shares: in [-1, 1]."""
-    labels = [wrapped(label) for label, _ in shares]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
-        for row, (_, share) in enumerate(shares):
-            colour = MEASURED if share >= 0 else NEGATIVE
-            axes.barh(row, 100 * share, height=0.6, color=colour, alpha=0.75)
-        axes.axvline(0, color=INK, linewidth=1.2)
-        axes.set_xlabel(axis)
-        axes.grid(axis="x")
-
-    height = (LINE_HEIGHT + 12) * max(len(labels), 2) + HEADROOM
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
 
 

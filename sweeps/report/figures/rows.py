@@ -3,7 +3,7 @@
 Legend: L labels (classes), n rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,6 @@ from sweeps.report.figures.svg import (
 
 WIDTH = 560
 LINE_HEIGHT = 15
-HEADROOM = 65
-"""Pixels of an axis with its name."""
 MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
 PAPER = PALETTE[1]
 
@@ -82,21 +80,16 @@ def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
 
 def forest(cells: Sequence[DotRow], *, baseline: str, name: str, title: str) -> str:
     """Draw differences to a baseline, paired by seed, with intervals and the paper's, as SVG."""
-    labels = [wrapped(cell.label) for cell in cells]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
+    def draw(axes: Axes) -> None:
         for index, cell in enumerate(cells):
             _dots(axes, index, cell)
             if cell.paper is not None:
                 axes.plot(cell.paper, index, **_DIAMOND)
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.set_xlabel(wrapped(f"difference to {baseline} (percentage points)", 60))
-        axes.grid(axis="x")
-        _legend(figure, _dot_keys(cells))
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+    return _rows([cell.label for cell in cells], draw, _dot_keys(cells), name=name, title=title)
 
 
 def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, name: str, title: str) -> str:
@@ -104,11 +97,8 @@ def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, name: str, 
 
     rows: (label, `lines.oscillation` of each seed). The bar is the mean over seeds, a dot a seed.
     """
-    labels = [wrapped(label) for label, _ in rows]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
+    def draw(axes: Axes) -> None:
         for index, (_, values) in enumerate(rows):
             percent = 100 * np.asarray(values, dtype=np.float64)
             percent = percent[np.isfinite(percent)]
@@ -119,10 +109,9 @@ def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, name: str, 
             axes.plot(percent, [index] * len(percent), **_DOT)
         axes.set_xlim(left=0)
         axes.set_xlabel("oscillation of the loss (% of its mean, last half of training)")
-        axes.grid(axis="x")
-        _legend(figure, [_key(_DOT, "seed"), _key(_BAR, "mean over seeds")])
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+    keys = [_key(_DOT, "seed"), _key(_BAR, "mean over seeds")]
+    return _rows([label for label, _ in rows], draw, keys, name=name, title=title)
 
 
 def per_class_differences(
@@ -140,11 +129,8 @@ def per_class_differences(
     (nan) is marked.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in (difference, low, high)]
-    labels = [wrapped(label) for label in names]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
+    def draw(axes: Axes) -> None:
         for index, (value, start, end) in enumerate(zip(*arrays, strict=True)):
             if np.isnan(value):
                 _missing(axes, index, "no such pixels")
@@ -154,9 +140,38 @@ def per_class_differences(
             _interval(axes, index, start, end)
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.set_xlabel("difference in IoU (percentage points)")
-        axes.grid(axis="x")
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels) - 20)
+    return _rows(names, draw, [], name=name, title=title)
+
+
+def bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str, title: str) -> str:
+    """Draw a bar per setting, negative ones in another colour, as SVG. shares: in [-1, 1]."""
+
+    def draw(axes: Axes) -> None:
+        for row, (_, share) in enumerate(shares):
+            colour = MEASURED if share >= 0 else NEGATIVE
+            axes.barh(row, 100 * share, height=0.6, color=colour, alpha=0.75)
+        axes.axvline(0, color=INK, linewidth=1.2)
+        axes.set_xlabel(axis)
+
+    return _rows([label for label, _ in shares], draw, [], name=name, title=title)
+
+
+def _rows(
+    names: Sequence[str], draw: Callable[[Axes], None], keys: list[Line2D], *, name: str, title: str
+) -> str:
+    """Return a chart with a labelled row per name, and a legend if it has keys, as SVG."""
+    labels = [wrapped(label) for label in names]
+
+    def draw_rows(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        label_rows(axes, labels)
+        draw(axes)
+        axes.grid(axis="x")
+        _legend(figure, keys)
+
+    height = _height(labels) - (0 if keys else 20)
+    return draw_svg(draw_rows, name=name, title=title, width=WIDTH, height=height)
 
 
 _DOT: dict[str, Any] = {
@@ -268,6 +283,8 @@ def _key(style: dict[str, Any], label: str) -> Line2D:
 
 
 def _legend(figure: Figure, handles: list[Line2D]) -> None:
+    if not handles:
+        return
     figure.legend(
         handles=handles,
         loc="outside lower center",

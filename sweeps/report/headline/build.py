@@ -19,10 +19,10 @@ from sweeps.plan.headline import (
 from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
+from sweeps.report.words import about
 from sweeps.stages.export import read_export
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
-from sweeps.tables.paper import CITATION
 from wsss.data.image import as_array, read_image
 from wsss.data.mask import read_mask
 from wsss.data.voc import VocDataset
@@ -125,6 +125,7 @@ class HeadlineReport:
 
 def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
     """Read the chains' results. An unfinished chain is a row without numbers."""
+    found = [chain_metrics(store, chain) for chain in headline.chains]
     networks = tuple(_network(headline, store, chain) for chain in headline.chains)
     labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
@@ -146,7 +147,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),
-        about=_about(headline, store),
+        about=about(metrics["environment"] for metrics in found if metrics),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -251,18 +252,6 @@ def _network_scale(headline: Headline, networks: tuple[NetworkRow, ...]) -> str:
         f"({data.train_split}), {images} scored ({headline.chains[0].eval_split}) | "
         f"{describe_segmentation(headline)} | one training per row"
     )
-
-
-def _about(headline: Headline, store: Store) -> tuple[tuple[str, str], ...]:
-    """Return the code, the device and the paper, for the head of the report."""
-    found = [chain_metrics(store, chain) for chain in headline.chains]
-    environments = [metrics["environment"] for metrics in found if metrics]
-    facts = [
-        (name, ", ".join(sorted(values)))
-        for name, key in (("code", "code_version"), ("device", "device"))
-        if (values := {str(known[key]) for known in environments if key in known})
-    ]
-    return (*facts, ("paper", CITATION))
 
 
 def _provenance(

@@ -52,10 +52,11 @@ def answer(
     """Return whether a table holds, as far as its cells show, and the command that shows more."""
     judged = [c.evidence for c in cells.values() if c.evidence and c.evidence.verdict]
     missing = sum(cell.mean is None for cell in cells.values())
+    num_printed = sum(c.paper is not None for c in cells.values())
     if missing == len(cells):
         question = f"Does Table {table.name} hold?"
         words, tone = _NOTHING
-    elif judged or _prints_differences(cells, scale):
+    elif judged or (num_printed > 1 and not scale.other_classes):
         place = "on this data and at this scale" if scale.word else ""
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
         words, tone = _against_the_paper(judged, scale)
@@ -69,10 +70,6 @@ def answer(
         lacking += f" Maps died in {sum(died.values())} of {counted(len(died), 'trial')}."
     next_step = _next(list(cells.values()), judged, margin, command)
     return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
-
-
-def _prints_differences(cells: Mapping[str, CellReport], scale: Scale) -> bool:
-    return not scale.other_classes and sum(c.paper is not None for c in cells.values()) > 1
 
 
 def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:

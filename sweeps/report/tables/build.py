@@ -23,6 +23,7 @@ from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
+from sweeps.report.words import about
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
@@ -64,7 +65,7 @@ def build_report(
         provenance = (*provenance, ("store", store.root.name), ("report written", now))
     tables = []
     for table in plan.tables:
-        cells = _Weighed(table, plan, results, margin, scale).cells(pages)
+        cells = _TableEvidence(table, plan, results, margin, scale).cells(pages)
         tables.append(
             TableReport(
                 table=table,
@@ -78,21 +79,28 @@ def build_report(
                 gallery=gallery(cells, results),
             )
         )
+    outcomes = {trial.name: results.by_id[trial.run_id] for trial in plan.trials}
+    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
     return Report(
         sweep=sweep,
         measure=measure,
         margin=margin,
         scale=scale,
         command=command(sweep.num_seeds),
-        about=_about(provenance),
+        about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
         provenance=provenance,
-        failures=_failures(plan, results),
-        failure_meanings=_failure_meanings(plan, results),
-        warnings=_warnings(plan, results),
+        failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
+        failure_meanings=meanings(failure["kind"] for failure in failed.values()),
+        warnings=tuple(
+            (name, str(warning))
+            for name, result in outcomes.items()
+            for warning in (result.warning, result.dead)
+            if warning
+        ),
         costs=_costs(plan, results),
     )
 
@@ -105,7 +113,7 @@ def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, .
     return (calibration.sentence(verdict),) if verdict else ()
 
 
-class _Weighed:
+class _TableEvidence:
     """A table's trials with their mIoU by every measure, and the evidence they give."""
 
     def __init__(
@@ -121,7 +129,7 @@ class _Weighed:
         """Reference -> seed -> run id, of all planned trials."""
         self.mious = {measure: self._read(measure) for measure in Measure}
         """Measure -> reference -> seed -> mIoU, of finished trials."""
-        self.evidence = {measure: self._weigh(measure, margin) for measure in Measure}
+        self.evidence = {measure: self._compare(measure, margin) for measure in Measure}
         """Measure -> reference -> evidence."""
 
     def cells(self, pages: Mapping[str, str]) -> dict[str, CellReport]:
@@ -144,7 +152,7 @@ class _Weighed:
             for reference, by_seed in self.run_ids.items()
         }
 
-    def _weigh(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
+    def _compare(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
         """Return evidence by cell. Cells that share their trials are tested once, for Holm's sake.
 
         None for a baseline, for cells that share its trials, and for those without a seed in
@@ -252,35 +260,6 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
-
-
-def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Return the code, the device and the paper, for the head of the report."""
-    known = dict(provenance)
-    kept = (("code", "code_version"), ("device", "device"))
-    return (*((name, known[key]) for name, key in kept if key in known), ("paper", CITATION))
-
-
-def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (trial.name, f"{failure['kind']}: {failure['message']}")
-        for trial in plan.trials
-        if (failure := results.by_id[trial.run_id].failure)
-    )
-
-
-def _failure_meanings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    failures = (results.by_id[trial.run_id].failure for trial in plan.trials)
-    return meanings(failure["kind"] for failure in failures if failure)
-
-
-def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (trial.name, str(warning))
-        for trial in plan.trials
-        for warning in (results.by_id[trial.run_id].warning, results.by_id[trial.run_id].dead)
-        if warning
-    )
 
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:

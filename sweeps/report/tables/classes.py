@@ -18,7 +18,7 @@ def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
 
 
 def compare_classes(cells: Mapping[str, CellReport], results: Results) -> ClassComparison | None:
-    """Compare the best cell with its baseline; None without common seeds and counted images."""
+    """Compare the best cell with its baseline; None without common seeds or the same images."""
     best = best_rival(cells)
     if best is None:
         return None
@@ -26,10 +26,10 @@ def compare_classes(cells: Mapping[str, CellReport], results: Results) -> ClassC
     seeds = sorted(best.values.keys() & base.values.keys())
     if not seeds:
         return None
-    ours = results.class_ious([best.run_ids[s] for s in seeds])  # [1 + R, L]
-    theirs = results.class_ious([base.run_ids[s] for s in seeds])
-    if ours is None or theirs is None or len(ours) != len(theirs):
+    best_ids, base_ids = [best.run_ids[s] for s in seeds], [base.run_ids[s] for s in seeds]
+    if results.resampled([*best_ids, *base_ids]) is None:
         return None
+    ours, theirs = results.class_ious(best_ids), results.class_ious(base_ids)  # [1 + R, L] each
     metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
     differences = ours - theirs
     occurs = np.isfinite(differences[0])

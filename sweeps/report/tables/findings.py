@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import KIND_WORDS, Kind
-from sweeps.evidence.noise_range import range_of_noise
-from sweeps.evidence.power import minimum_detectable, seeds_needed
+from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
 from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport

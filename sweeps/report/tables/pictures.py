@@ -17,8 +17,8 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
-from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
-from sweeps.report.figures.rows import DotRow, cell_dots, forest, oscillation_bars
+from sweeps.report.figures.parallel import Setting, parallel_coordinates
+from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
 from sweeps.report.figures.svg import slug
 from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
 from sweeps.report.tables.model import CellReport
@@ -104,7 +104,7 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
     pictures = [Picture("Cells by factor", caption, svg)]
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
-        svg = explained_bars(
+        svg = bars(
             factor_shares(table, values),
             axis="share of the variance (%)",
             name=_name(table, "importance"),

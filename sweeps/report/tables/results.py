@@ -51,9 +51,7 @@ class Results:
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self.configs = {trial.run_id: trial.config for trial in trials}
         self._resamples: dict[int, Resamples] = {}
-        self._counts: dict[str, tuple[int, ImageCounts]] = {}
-        self._image_sets: dict[tuple[str, ...], int] = {}
-        """Image ids of a scored trial -> a number that stands for this set of images."""
+        self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
 
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
@@ -69,8 +67,8 @@ class Results:
         """Return a trial's mIoU in percent; None if it is not finished."""
         return self.by_id[run_id].mious.get(measure)
 
-    def counts(self, run_id: str) -> tuple[int, ImageCounts] | None:
-        """Return (number of the set of images, counts per image) of a finished trial.
+    def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
+        """Return (image ids, counts per image) of a finished trial.
 
         At the measure's threshold; None for held-out and AUC, which have no single threshold.
         """
@@ -78,9 +76,7 @@ class Results:
             return None
         if run_id not in self._counts:
             threshold: Threshold = "fixed" if self.measure is Measure.fixed else "best"
-            image_ids, counts = load_image_counts(self.store.run(run_id), threshold)
-            images = self._image_sets.setdefault(image_ids, len(self._image_sets))
-            self._counts[run_id] = (images, counts)
+            self._counts[run_id] = load_image_counts(self.store.run(run_id), threshold)
         return self._counts[run_id]
 
     def resampled(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
@@ -89,7 +85,7 @@ class Results:
         None if a trial has no counts, if the trials scored different images, or only one image.
         """
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
-        if len(found) < len(run_ids) or len({images for images, _ in found}) != 1:
+        if len(found) < len(run_ids) or len({image_ids for image_ids, _ in found}) != 1:
             return None
         num_images = found[0][1].num_images
         if num_images < 2:
@@ -115,14 +111,12 @@ class Results:
         share = float(argmax_stability_over_images(pair)[0])
         return percentiles(pair[0] - pair[1], LEVEL), share
 
-    def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
+    def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64]:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
 
-        Row 0 is over all images, the others over resamples. NaN where a label does not occur.
-        None as for `resampled`.
+        Row 0 is over all images, the others over resamples. NaN where a label does not occur. The
+        trials must be such that `resampled` is not None.
         """
-        if self.resampled(run_ids) is None:
-            return None
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
         drawn = self.resamples(found[0][1].num_images).counts
         weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
