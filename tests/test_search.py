@@ -111,8 +111,8 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
     ("word", "named"),
     [
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
-        ("train.epochs=1:5", "train.epochs is not a number with decimals"),
-        ("labels.scales=1:2", "labels.scales is not a number with decimals"),
+        ("train.epochs=1:5", "train.epochs is not a real number"),
+        ("labels.scales=1:2", "labels.scales is not a real number"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),

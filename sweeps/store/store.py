@@ -400,6 +400,25 @@ def read_json(path: Path) -> Any:
         raise StoreError(str(error)) from None
 
 
+class ForeignFileError(StoreError):
+    """A file that another version wrote, or something else."""
+
+
+@contextmanager
+def written_by(program: str, path: Path) -> Iterator[None]:
+    """Raise ForeignFileError if the content of `path` is not what a command of ours writes.
+
+    program: the command, e.g. `sweeps search`.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ForeignFileError(
+            f"{path}: not what this version of `{program}` writes ({type(error).__name__}: "
+            f"{error}); give the `{program}` command again"
+        ) from None
+
+
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
