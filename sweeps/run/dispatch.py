@@ -22,7 +22,7 @@ from sweeps.run.faults import (
 )
 from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.guard import num_hangs
-from sweeps.store.attempts import Reason
+from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
 Status = Literal["running", "done", "failed", "started"]
@@ -30,22 +30,6 @@ Status = Literal["running", "done", "failed", "started"]
 
 Record = dict[str, Any]
 """What a trial reports: flat numbers, including `epoch`."""
-
-
-class Target(Protocol):
-    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
-
-    @property
-    def run_id(self) -> str:
-        """Unique among the targets of a source."""
-
-    @property
-    def cam_id(self) -> str:
-        """Id of its CAM training."""
-
-    @property
-    def name(self) -> str:
-        """Display name."""
 
 
 T = TypeVar("T", bound=Target)

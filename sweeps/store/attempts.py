@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,16 +39,16 @@ Unit = Literal["GPU", "CPU"]
 """The device whose hours are counted."""
 
 
-class Work(Protocol):
-    """What the ledger records of a trial."""
+class Target(Protocol):
+    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
 
     @property
     def run_id(self) -> str:
-        """Id of the run that it finishes."""
+        """Id of what it finishes, unique among its kind."""
 
     @property
     def cam_id(self) -> str:
-        """Id of the training that it needs."""
+        """Id of the CAM training that it needs."""
 
     @property
     def name(self) -> str:
@@ -197,12 +196,7 @@ class Ledger:
         self.closed_hours = book.hours(self.size.unit)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         for run_id in list(self.open):
             self.ended(run_id, "interrupted")
         for attempt in self.stopped.values():
@@ -218,7 +212,7 @@ class Ledger:
         self.session.cpus = self.size.cpus * trials_at_once
         self._sign()
 
-    def update(self, trial: Work, *, status: str, record: dict[str, float] | None = None) -> None:
+    def update(self, trial: Target, *, status: str, record: dict[str, float] | None = None) -> None:
         """Record what happened to a trial, as a Listener."""
         run_id = trial.run_id
         if status == "running" and record is None:
@@ -264,7 +258,7 @@ class Ledger:
     def _is_finished(self, attempt: Attempt) -> bool:
         return self.store.run(attempt.run).metrics() is not None
 
-    def _start(self, trial: Work) -> None:
+    def _start(self, trial: Target) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
         attempt = Attempt(
             name=uuid.uuid4().hex[:8],

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import print_search
-from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
+from sweeps.run.dispatch import Listener, Outcome, Record, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
+from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
 from wsss.printable import counted
