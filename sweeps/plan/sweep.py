@@ -33,7 +33,7 @@ class Sweep:
     preset: str
     """Preset and recipe, as wsss/recipes.py names them."""
     base: RunConfig
-    """The preset with data, weights and the user's settings; the tables' cells go on top."""
+    """The preset with data, weights and the user's settings; cells override it."""
     num_seeds: int
     data: Path
     weights_file: Path | None
@@ -233,7 +233,7 @@ def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None
 
 
 def report_folder(store: Store, sweep: Sweep) -> Path:
-    """Return where a sweep's report lies by default."""
+    """Return the default folder of a sweep's report."""
     return store.sweep(sweep.name) / "report"
 
 

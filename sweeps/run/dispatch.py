@@ -86,7 +86,7 @@ class Source(ABC, Generic[T]):
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
 
-    def told(self, target: T, record: Record) -> bool:
+    def reported(self, target: T, record: Record) -> bool:
         """Record what a target reported; return whether to end it now."""
         return False
 
@@ -173,7 +173,7 @@ class Dispatch(Generic[T]):
         """A target has reported; return whether to end it."""
         target = self.out[run_id]
         self.last[run_id] = record
-        is_over = self.source.told(target, record)
+        is_over = self.source.reported(target, record)
         self._tell(target, "running", record)
         return is_over
 

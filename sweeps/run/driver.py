@@ -121,7 +121,7 @@ class Subject(ABC):
     def show(self, console: Console) -> None:
         """Print the final tables."""
 
-    def way_on(self, resources: Resources) -> list[str]:
+    def how_to_continue(self, resources: Resources) -> list[str]:
         """Return, once the budget is spent, how to continue with a larger one."""
         return []
 
@@ -177,7 +177,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     _say_common_error(ending, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
-    for line in subject.way_on(resources) if is_spent else ():
+    for line in subject.how_to_continue(resources) if is_spent else ():
         say(line)
     subject.show(console)
     subject.store.push_folder(subject.folder)

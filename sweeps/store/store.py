@@ -115,7 +115,7 @@ class Folder:
     # One process at a time
 
     def lock(self) -> "Lease | LocalLock":
-        """Return the lock that the process at work holds; it is released when the process ends."""
+        """Return the lock of this folder; it is released when the process that holds it ends."""
         name = "/".join(self.path.parts[-2:])
         return self.remote.lock(name, self.path / "stage.lock")
 
@@ -129,7 +129,7 @@ class Folder:
             lock.acquire(timeout=SAY_WAITING_AFTER)
         except Timeout as held:
             where = held if self.remote.url else self.path
-            logger.warning("%s: another process is at work on this; waiting for it", where)
+            logger.warning("%s: another process is working on this; waiting for it", where)
             lock.acquire()
         self._lock = lock
         try:
@@ -145,7 +145,7 @@ class Folder:
     # Sharing with a bucket
 
     def is_finished(self) -> bool:
-        """Whether the stage is finished; if it was elsewhere, its result is brought here.
+        """Whether the stage is finished; if it was elsewhere, its result is downloaded.
 
         If it was finished here and not yet shared, it is shared now.
         """

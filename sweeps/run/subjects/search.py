@@ -155,7 +155,7 @@ class Draws(Source[SearchTrial]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: SearchTrial, record: Record) -> bool:
+    def reported(self, target: SearchTrial, record: Record) -> bool:
         """Judge a trial by its epoch; decision and epoch are saved together."""
         if not target.ended:  # else judged before its process died, and now reported again
             self._judge(target, record)
@@ -225,7 +225,7 @@ class Closings(Source[Closing]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: Closing, record: Record) -> bool:
+    def reported(self, target: Closing, record: Record) -> bool:
         """Save the closing score, which is in the last record."""
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
