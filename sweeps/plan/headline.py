@@ -63,18 +63,9 @@ class Headline:
 
 def save_headline(store: Store, headline: Headline) -> None:
     """Save a headline's description for `load_headline`."""
-    write_json(
-        headline.folder(store) / "headline.json",
-        {
-            "sweep": sweep_to_json(headline.sweep),
-            "cell": headline.cell,
-            "chains": [chain.model_dump(mode="json") for chain in headline.chains],
-            "choice": headline.choice,
-            "chosen_by_masks": headline.chosen_by_masks,
-            "export": headline.export,
-            "export_from": headline.export_from,
-        },
-    )
+    chains = [chain.model_dump(mode="json") for chain in headline.chains]
+    saved = vars(headline) | {"sweep": sweep_to_json(headline.sweep), "chains": chains}
+    write_json(headline.folder(store) / "headline.json", saved)
 
 
 def load_headline(store: Store, name: str) -> Headline:
@@ -82,15 +73,11 @@ def load_headline(store: Store, name: str) -> Headline:
     path = store.root / "headline" / name / "headline.json"
     with written_by("sweeps headline", path):
         saved = read_json(path)
-        headline = Headline(
-            sweep=sweep_from_json(saved["sweep"]),
-            cell=saved["cell"],
-            chains=tuple(ChainConfig.model_validate(chain) for chain in saved["chains"]),
-            choice=saved["choice"],
-            chosen_by_masks=saved["chosen_by_masks"],
-            export=saved["export"],
-            export_from=tuple(saved["export_from"]),
-        )
+        sweep = sweep_from_json(saved["sweep"])
+        chains = tuple(ChainConfig.model_validate(chain) for chain in saved["chains"])
+        export_from = tuple(saved["export_from"])
+        own = {"sweep": sweep, "chains": chains, "export_from": export_from}
+        headline = Headline(**saved | own)
         if headline.name != name:
             raise ValueError(f"its settings are those of {headline.name}")
     return headline
