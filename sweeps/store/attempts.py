@@ -28,9 +28,6 @@ ALIVE_SECONDS = 30.0
 PUSH_SECONDS = 60.0
 """The most time that the ledger in a bucket lacks after the driver's machine was lost."""
 
-EPOCH_KEY = "loss"
-"""Records of a finished epoch have this key; those of the scoring do not."""
-
 Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
 """Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node was
 lost; interrupted: the sweep was stopped, by a person or by its budget."""
@@ -220,7 +217,8 @@ class Ledger:
             self._start(trial)
             return
         attempt = self.open.get(run_id)
-        if attempt and status == "running" and record and EPOCH_KEY in record:
+        # Only an epoch's record has a loss, not those of the scoring.
+        if attempt and status == "running" and record and "loss" in record:
             attempt.marks.append((self.clock(), int(record["epoch"])))
             self._write(attempt)
         if status != "running":
