@@ -100,7 +100,7 @@ def test_a_trial_holds_what_its_workers_hold_together() -> None:
 
 
 def cost(*seconds: float | None, device: str = "cuda", processes: int = 2) -> CostEstimate:
-    trials = {str(i): TrialCost(s, 0.0, "same", 1) for i, s in enumerate(seconds)}
+    trials = {str(i): TrialCost(s, 0.0, "same") for i, s in enumerate(seconds)}
     return CostEstimate(trials, 3, device, processes)
 
 

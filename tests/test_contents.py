@@ -72,7 +72,7 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv:
     assert "no table 'gone'" in output
     refused = sweeps(store, "rm", finished_sweep(("VI",), 1).name, "--results", "--yes")
     assert refused.exit_code == 2
-    assert "nobody knows which trainings it uses" in refused.output
+    assert "it is not known which trainings it uses" in refused.output
 
 
 def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:

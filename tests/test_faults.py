@@ -21,7 +21,7 @@ from sweeps.stages.guard import (
     num_hangs,
     origins,
 )
-from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
+from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
 from wsss.data.voc import DataError
@@ -191,6 +191,21 @@ def test_the_code_version_follows_the_contents_of_the_sources(
     second = source_digest.__wrapped__("wsss")
     (tmp_path / "wsss" / "a.py").rename(tmp_path / "wsss" / "b.py")
     assert len({first, second, source_digest.__wrapped__("wsss")}) == 3
+
+
+def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "a.py").touch()
+    monkeypatch.setattr("sweeps.store.code_version.ROOT", tmp_path)
+    monkeypatch.delenv("WSSS_COMMIT", raising=False)
+    assert commit() == ""
+    subprocess.run([*git, "add", "sweeps"], check=True)
+    assert commit().endswith("-dirty")
 
 
 @pytest.mark.parametrize("progress", [(2, None), (1, 60)])

@@ -111,8 +111,8 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
     ("word", "named"),
     [
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
-        ("train.epochs=1:5", "train.epochs is not a number with decimals"),
-        ("labels.scales=1:2", "labels.scales is not a number with decimals"),
+        ("train.epochs=1:5", "train.epochs is not a real number"),
+        ("labels.scales=1:2", "labels.scales is not a real number"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
@@ -391,7 +391,7 @@ class MadeUpSearch:
             # After a kill, the epoch that was reported last is trained and reported again.
             for epoch in range(max(1, found.last_epoch), self.search.base.train.epochs + 1):
                 reports += 1
-                is_over = self.draws.told(found, record_of(found.settings, epoch))
+                is_over = self.draws.reported(found, record_of(found.settings, epoch))
                 if reports in killed:
                     self.draws = self.started()
                 if is_over or reports in killed:
@@ -449,8 +449,8 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     made_up = MadeUpSearch(two_ranges, tmp_path, 4)
     found = [known for _ in range(3) if (known := made_up.draws.next())]
     for epoch in range(1, 10):
-        made_up.draws.told(found[0], record_of(found[0].settings, epoch))
-    made_up.draws.told(found[1], record_of(found[1].settings, 1))
+        made_up.draws.reported(found[0], record_of(found[0].settings, epoch))
+    made_up.draws.reported(found[1], record_of(found[1].settings, 1))
     made_up.draws.gave_up(found[2], Break("2", "death", "The actor died"))
     assert [known.status for known in made_up.history.trials()] == ["finished", "running", "error"]
     resumed = made_up.started()
@@ -493,12 +493,14 @@ def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
         found = made_up.draws.next()
         assert found
         for epoch, objective in enumerate(objectives, 1):
-            made_up.draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+            made_up.draws.reported(
+                found, {**record_of(found.settings, epoch), "objective": objective}
+            )
     draws = made_up.started()
     found = draws.next()
     assert found
     told = [
-        draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+        draws.reported(found, {**record_of(found.settings, epoch), "objective": objective})
         for epoch, objective in scores.items()
     ]
     assert told == [False] * (len(told) - 1) + [stopped]
@@ -512,11 +514,11 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
     found = made_up.draws.next()
     assert found
     failed = {"epoch": 1.0, "objective": 0.0, "failed": "diverged", "message": "lower train.lr"}
-    assert not made_up.draws.told(found, failed)
+    assert not made_up.draws.reported(found, failed)
     assert made_up.draws.ended(found).status == "done"
     assert (found.status, found.objective, found.message) == ("diverged", 0.0, "lower train.lr")
     assert made_up.history.missing(2) == 1
-    assert not made_up.draws.told(found, failed)  # again, as its process died right after
+    assert not made_up.draws.reported(found, failed)  # again, as its process died right after
     assert made_up.started().next() is not None
 
 
@@ -531,9 +533,9 @@ def test_closing_scores_are_those_of_the_best_and_of_the_papers_setting(
     scored = {"epoch": 9.0, "objective": 60.0, "threshold": 0.3}
     assert closings.ended(found[0]).status == "started"
     for target in found[:2]:
-        closings.told(target, scored | {"held_out": 59.0})
+        closings.reported(target, scored | {"held_out": 59.0})
         assert closings.ended(target).status == "done"
-    closings.told(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
+    closings.reported(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
     assert closings.ended(found[2]) == ("failed", "diverged: lower train.lr")
     again = Closings(two_ranges, store, lambda trial: None)
     assert [t.cam_id for _ in range(9) if (t := again.next())] == best[1:]

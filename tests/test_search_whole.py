@@ -126,7 +126,7 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
         place = Place(Store(store), data, rank=Process())
         for record in search_trial(config, "best", place, held_out=True):
             last = record
-            if known and draws.told(known, record):
+            if known and draws.reported(known, record):
                 break
         if "held_out" in last:
             held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}

@@ -340,9 +340,9 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
 
 def cost_of(*seconds: float | None, device: str = "cpu", measured: int = 2) -> CostEstimate:
     trials = {
-        str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled", 2)
+        str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled")
         if s is not None
-        else TrialCost(None, 0, "", 0)
+        else TrialCost(None, 0, "")
         for i, s in enumerate(seconds)
     }
     return CostEstimate(trials, measured, device, 2)

@@ -131,7 +131,9 @@ def forecast(cost: CostEstimate, budget: Budget, resources: Resources) -> list[s
     return budget_lines(budget, spent, left, cost.num_unknown)
 
 
-def way_on(sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]) -> list[str]:
+def how_to_continue(
+    sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]
+) -> list[str]:
     """Return lines for a sweep whose budget is spent; the last is the command that continues."""
     spent = budget.ledger.book().hours(budget.unit)
     left = hours_left(cost_of(sweep, budget.ledger.store), resources)

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
 from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.guard import num_hangs
-from sweeps.store.attempts import Reason
+from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
 Status = Literal["running", "done", "failed", "started"]
@@ -23,22 +23,6 @@ Status = Literal["running", "done", "failed", "started"]
 
 Record = dict[str, Any]
 """What a trial reports: flat numbers, including `epoch`."""
-
-
-class Target(Protocol):
-    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
-
-    @property
-    def run_id(self) -> str:
-        """Unique among the targets of a source."""
-
-    @property
-    def cam_id(self) -> str:
-        """Id of its CAM training."""
-
-    @property
-    def name(self) -> str:
-        """Display name."""
 
 
 T = TypeVar("T", bound=Target)
@@ -95,7 +79,7 @@ class Source(ABC, Generic[T]):
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
 
-    def told(self, target: T, record: Record) -> bool:
+    def reported(self, target: T, record: Record) -> bool:
         """Record what a target reported; return whether to end it now."""
         return False
 
@@ -182,7 +166,7 @@ class Dispatch(Generic[T]):
         """A target has reported; return whether to end it."""
         target = self.out[run_id]
         self.last[run_id] = record
-        is_over = self.source.told(target, record)
+        is_over = self.source.reported(target, record)
         self._tell(target, "running", record)
         return is_over
 

@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round, Target
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.stopping import Interrupts, OrderlyEnd, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
+from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.config import NetworkConfig
@@ -126,7 +127,7 @@ class Subject(ABC):
     def show(self, console: Console) -> None:
         """Print the final tables."""
 
-    def way_on(self, resources: Resources) -> list[str]:
+    def how_to_continue(self, resources: Resources) -> list[str]:
         """Return, once the budget is spent, how to continue with a larger one."""
         return []
 
@@ -183,7 +184,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
         _say_common_error(ending.common_error, subject.noun, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
-    for line in subject.way_on(resources) if is_spent else ():
+    for line in subject.how_to_continue(resources) if is_spent else ():
         say(line)
     subject.show(console)
     subject.store.push_folder(subject.folder)

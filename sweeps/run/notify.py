@@ -47,16 +47,16 @@ def then_notify(command: str | None, started: Started, work: Callable[[], int]) 
         raise
     finally:
         if command:
-            _run(command, _told(state, started, sys.exception()))
+            _run(command, _environment(state, started, sys.exception()))
 
 
-def _told(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
+def _environment(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
     """Return the command's environment variables."""
     entry = None
     try:
         entries = {each.path: each for each in read_entries(started.store)}
         entry = entries.get(started.path)
-        text = _words(entry) if entry else f"{started.path}: not started"
+        text = _summary(entry) if entry else f"{started.path}: not started"
     except ForeseenError as unreadable:
         text = str(unreadable)
     return {
@@ -68,20 +68,20 @@ def _told(state: str, started: Started, error: BaseException | None) -> dict[str
     }
 
 
-def _words(entry: Entry) -> str:
+def _summary(entry: Entry) -> str:
     """Return e.g. `sweep V-tiny: 15 of 16 done, best V[0.5,0.1] 50.86 %`."""
     total = "" if entry.total is None else f" of {entry.total}"
     best = "" if entry.best_miou is None else f", best {entry.best} {entry.best_miou:.2f} %"
     return entry.problem or f"{entry.title}: {entry.done}{total} done{best}"
 
 
-def _run(command: str, told: dict[str, str]) -> None:
+def _run(command: str, environment: dict[str, str]) -> None:
     """Run a command; warn on stderr if it fails or takes too long."""
     try:
         done = subprocess.run(
             command,
             shell=True,
-            env=os.environ | told,
+            env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             timeout=LIMIT_S,
             check=False,

@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,9 +28,6 @@ ALIVE_SECONDS = 30.0
 PUSH_SECONDS = 60.0
 """The most time that the ledger in a bucket lacks after the driver's machine was lost."""
 
-EPOCH_KEY = "loss"
-"""Records of a finished epoch have this key; those of the scoring do not."""
-
 Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
 """Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node was
 lost; interrupted: the sweep was stopped, by a person or by its budget."""
@@ -40,16 +36,16 @@ Unit = Literal["GPU", "CPU"]
 """The device whose hours are counted."""
 
 
-class Work(Protocol):
-    """What the ledger records of a trial."""
+class Target(Protocol):
+    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
 
     @property
     def run_id(self) -> str:
-        """Id of the run that it finishes."""
+        """Id of what it finishes, unique among its kind."""
 
     @property
     def cam_id(self) -> str:
-        """Id of the training that it needs."""
+        """Id of the CAM training that it needs."""
 
     @property
     def name(self) -> str:
@@ -197,12 +193,7 @@ class Ledger:
         self.closed_hours = book.hours(self.size.unit)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         for run_id in list(self.open):
             self.ended(run_id, "interrupted")
         for attempt in self.stopped.values():
@@ -218,7 +209,7 @@ class Ledger:
         self.session.cpus = self.size.cpus * trials_at_once
         self._sign()
 
-    def update(self, trial: Work, *, status: str, record: dict[str, float] | None = None) -> None:
+    def update(self, trial: Target, *, status: str, record: dict[str, float] | None = None) -> None:
         """Record what happened to a trial, as a Listener."""
         run_id = trial.run_id
         if status == "running" and record is None:
@@ -226,7 +217,8 @@ class Ledger:
             self._start(trial)
             return
         attempt = self.open.get(run_id)
-        if attempt and status == "running" and record and EPOCH_KEY in record:
+        # Only an epoch's record has a loss, not those of the scoring.
+        if attempt and status == "running" and record and "loss" in record:
             attempt.marks.append((self.clock(), int(record["epoch"])))
             self._write(attempt)
         if status != "running":
@@ -264,7 +256,7 @@ class Ledger:
     def _is_finished(self, attempt: Attempt) -> bool:
         return self.store.run(attempt.run).metrics() is not None
 
-    def _start(self, trial: Work) -> None:
+    def _start(self, trial: Target) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
         attempt = Attempt(
             name=uuid.uuid4().hex[:8],

@@ -139,7 +139,7 @@ class Bucket:
         return self._try(get, f"read {self.url(key)}", absent=None)
 
     def get_file(self, key: str, write: Callable[[Iterator[bytes], ObjectInfo], T]) -> T | None:
-        """Pass an object's content to `write`, anew at every try; None if there is no object.
+        """Pass an object's content to `write`, again at every try; None if there is no object.
 
         `write` raises CutError if the content is incomplete.
         """

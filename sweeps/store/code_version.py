@@ -30,10 +30,15 @@ def code_version() -> str:
 
 
 def commit() -> str:
-    """Return the sources' commit from git, else from the variable COMMIT, else ""."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """Return the sources' commit from git, else from the variable COMMIT, else "".
+
+    Installed sources may be in a folder of another repository, which does not track them.
+    """
+    tracked = ["git", "ls-files", "--error-unmatch", "sweeps"]
+    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        for command in (tracked, described):
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT, "")
     return done.stdout.strip()

@@ -116,7 +116,7 @@ class Folder:
     # One process at a time
 
     def lock(self) -> "Lease | LocalLock":
-        """Return the lock that the process at work holds; it is released when the process ends."""
+        """Return the lock of this folder; it is released when the process that holds it ends."""
         name = "/".join(self.path.parts[-2:])
         return self.remote.lock(name, self.path / "stage.lock")
 
@@ -130,7 +130,7 @@ class Folder:
             lock.acquire(timeout=SAY_WAITING_AFTER)
         except Timeout as held:
             where = held if self.remote.url else self.path
-            logger.warning("%s: another process is at work on this; waiting for it", where)
+            logger.warning("%s: another process is working on this; waiting for it", where)
             lock.acquire()
         self._lock = lock
         try:
@@ -146,7 +146,7 @@ class Folder:
     # Sharing with a bucket
 
     def is_finished(self) -> bool:
-        """Whether the stage is finished; if it was elsewhere, its result is brought here.
+        """Whether the stage is finished; if it was elsewhere, its result is downloaded.
 
         If it was finished here and not yet shared, it is shared now.
         """
@@ -399,6 +399,27 @@ def read_json(path: Path) -> Any:
         return files.read_json(path)
     except files.BrokenFileError as error:
         raise StoreError(str(error)) from None
+
+
+class ForeignFileError(StoreError):
+    """A file that another version wrote, or something else."""
+
+
+@contextmanager
+def written_by(program: str, path: Path) -> Iterator[None]:
+    """Raise ForeignFileError if the content of `path` is not what a command of ours writes.
+
+    program: the command, e.g. `sweeps search`.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = "; ".join(str(error).splitlines())
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        raise ForeignFileError(
+            f"{path}: not what this version of `{program}` writes ({kind}{said}); give the "
+            f"`{program}` command again"
+        ) from None
 
 
 def write_config(path: Path, config: RunConfig) -> None:

@@ -49,15 +49,22 @@ OPEN_POINTS = (
     PaperNote(
         (*VIEWS, "controls", "controls-summed"),
         "Eq. 4 as printed sums over the dimensions of the prediction (20 classes) and divides by "
-        "the number of samples. The public codes of IRN, SEAM, Puzzle-CAM and ReCAM take the mean "
-        "over both, which weighs 20 times less beside L_s and L_bs in Eq. 7. train.cls_reduction "
-        "has both.",
+        "the number of samples. The public code of IRN, SEAM, Puzzle-CAM and ReCAM takes the mean "
+        "over both, which has 20 times less weight beside L_s and L_bs in Eq. 7. "
+        "train.cls_reduction has both.",
     ),
     PaperNote(
         ABLATIONS,
         "IV-A counts 1,464 training images of VOC 2012 in its first paragraph and 1,462 usable for "
         "segmentation in its second. The paper does not say which images score the pseudo-labels "
         "of Tables III to VI.",
+    ),
+    PaperNote(
+        ABLATIONS,
+        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
+        "evaluate.py starts one of eight shards, so that it scores every eighth image: "
+        f"{len(range(0, 1464, 8))} of train's 1,464. A number of that kind is not comparable with "
+        "one over the whole split.",
     ),
 )
 
@@ -73,7 +80,6 @@ def paper_notes() -> tuple[PaperNote, ...]:
         _all_white(),
         _both_brighten(),
         *OPEN_POINTS,
-        _one_in_eight(),
         _refinement(),
         _citations(),
     )
@@ -144,7 +150,7 @@ def _refinement() -> PaperNote:
         ("I", "II"),
         f"Pseudo-labels of {pseudo_labels:.2f} mIoU are said to train a segmentation network that "
         f"reaches {ours.val:.1f} on val, {ours.val - pseudo_labels:.1f} more. That implies a step "
-        "which refines the labels (a dense CRF, AffinityNet or IRN); the paper states none.",
+        "that refines the labels (a dense CRF, AffinityNet or IRN); the paper mentions none.",
     )
 
 
@@ -152,7 +158,7 @@ def _citations() -> PaperNote:
     names = [f"{row.method} ({row.publication})" for row in TABLE_I if row.citation == 44]
     return PaperNote(
         ("I",),
-        f"{' and '.join(names)} both cite reference [44], which is the first of them only; the "
+        f"{' and '.join(names)} both cite reference [44], which is only the first of them; the "
         "reference list lacks the second.",
     )
 
@@ -178,7 +184,7 @@ def _all_white() -> PaperNote:
         EQ2,
         f"Eq. 2 (III-B) read literally, with alpha {alpha:g} and beta {beta:g} (IV-B) on pixels g "
         f"of 0 to 255, gives {beta:g} or more everywhere: clipped to 255, the enhanced view of any "
-        "image is all white. views.reading has readings which leave a picture.",
+        "image is all white. views.reading has readings that keep a picture.",
     )
 
 
@@ -192,16 +198,6 @@ def _both_brighten() -> PaperNote:
         "both views are brighter than the image. The one that is said to decrease contrast and "
         f"brightness, {alpha:g} g + {beta:g}, exceeds g by {least:g} (g = 255) to {beta:g} (g = 0) "
         "before clipping.",
-    )
-
-
-def _one_in_eight() -> PaperNote:
-    return PaperNote(
-        ABLATIONS,
-        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
-        "evaluate.py starts one of eight shards, so that it scores every eighth image: "
-        f"{len(range(0, 1464, 8))} of train's 1,464. A number of that kind is not comparable with "
-        "one over the whole split.",
     )
 
 

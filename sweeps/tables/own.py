@@ -1,7 +1,7 @@
 """Tables from outside the project: from a file, or from a grid on the command line.
 
-A sweep keeps their definitions in the format of such a file, so that whatever reads the sweep later
-knows them. docs/tables.md shows a file.
+A sweep keeps their definitions in the format of such a file, for everything that reads the sweep
+later. docs/tables.md shows a file.
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sweeps.plan.contents import FILES, ROOMS, Kind
+from sweeps.plan.contents import ROOMS, Kind
 from sweeps.plan.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
@@ -47,5 +47,5 @@ def known_subjects(store: Store) -> list[Known]:
     return [
         Known(store, kind, path.parent.name)
         for kind, room in ROOMS.items()
-        for path in sorted(store.root.glob(f"{room}/*/{FILES[kind]}"))
+        for path in sorted(store.root.glob(f"{room}/*/{kind}.json"))
     ]

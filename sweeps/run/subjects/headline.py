@@ -272,8 +272,12 @@ class ChainRound:
                 for record in records:
                     stage = chain.at_work = record.stage
                     chain.epoch = record.numbers.get("epoch", chain.epoch)
-                    told = {"stage": stage.title, "epoch": chain.epoch, "progress": record.progress}
-                    dispatch.reported(chain.run_id, told | dict(record.numbers))
+                    numbers = {
+                        "stage": stage.title,
+                        "epoch": chain.epoch,
+                        "progress": record.progress,
+                    }
+                    dispatch.reported(chain.run_id, numbers | dict(record.numbers))
                     if isinstance(stage, Training):  # its checkpoint comes after the record
                         if dispatch.stop_all():
                             return
@@ -288,7 +292,7 @@ class _Lines:
         self.say = printer(console)
         self.stage = ("", "")
         """Name of the chain, and title of the stage."""
-        self.progress = self.started = self.told = 0.0
+        self.progress = self.started = self.printed_at = 0.0
         self.warned = set[tuple[str, type]]()
 
     def update(self, trial: Chain, *, status: str, record: Record | None = None) -> None:
@@ -301,11 +305,11 @@ class _Lines:
                 self.say(f"warning: {trial.name}: {warning}")
         now, stage = time.monotonic(), (trial.name, record["stage"])
         if stage != self.stage:
-            self.stage, self.started, self.told, self.progress = stage, now, now, -1.0
+            self.stage, self.started, self.printed_at, self.progress = stage, now, now, -1.0
         if record["progress"] == self.progress:
             return
         self.progress = record["progress"]
-        if now - self.told > EVERY_SECONDS or self.progress == 1:
-            self.told = now
+        if now - self.printed_at > EVERY_SECONDS or self.progress == 1:
+            self.printed_at = now
             spent = format_seconds(now - self.started)
             self.say(f"{trial.name}: {stage[1]} {100 * self.progress:.0f} % ({spent})")

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import print_search
-from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
+from sweeps.run.dispatch import Listener, Outcome, Record, Source
 from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
+from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
 from wsss.printable import counted
@@ -154,7 +155,7 @@ class Draws(Source[SearchTrial]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: SearchTrial, record: Record) -> bool:
+    def reported(self, target: SearchTrial, record: Record) -> bool:
         """Judge a trial by its epoch; decision and epoch are saved together."""
         if not target.ended:  # else judged before its process died, and now reported again
             self._judge(target, record)
@@ -224,7 +225,7 @@ class Closings(Source[Closing]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: Closing, record: Record) -> bool:
+    def reported(self, target: Closing, record: Record) -> bool:
         """Save the closing score, which is in the last record."""
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"

@@ -13,7 +13,7 @@ from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
-from sweeps.run.budget import Budget, cost_of, forecast, hours_left, size_of, way_on
+from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
@@ -94,9 +94,9 @@ class Tables(Subject):
         ledger = Ledger(self.store, self.sweep.name, size_of(resources))
         return Budget(ledger, self.wishes.budget_hours)
 
-    def way_on(self, resources: Resources) -> list[str]:
+    def how_to_continue(self, resources: Resources) -> list[str]:
         """Return the command with a sufficient budget."""
-        return way_on(self.sweep, self._budget(resources), resources, own_words())
+        return how_to_continue(self.sweep, self._budget(resources), resources, own_words())
 
     def held(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
