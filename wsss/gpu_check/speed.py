@@ -513,8 +513,9 @@ def host_rate(samples: list[Sample], labels: LabelsConfig) -> float:
     started = time.perf_counter()
     for sample in samples:
         image = stack_images([read_image(sample.image_path)])
+        height, width = image.shape[2:]
         for scale in labels.scales:
-            resized(image, scaled_size(*image.shape[2:], scale), labels.resize).float()
+            resized(image, scaled_size(height, width, scale), labels.resize).float()
     return len(samples) / (time.perf_counter() - started)
 
 
