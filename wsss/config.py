@@ -22,7 +22,7 @@ def _no_switch(value: Any) -> Any:
 NUMBER = BeforeValidator(_no_switch)
 """Keeps pydantic from reading true as 1."""
 NO_MINUS_ZERO = AfterValidator(lambda value: value + 0.0)
-"""-0.0 becomes 0.0: it would have an id of its own."""
+"""-0.0 becomes 0.0: it would have another id."""
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -156,7 +156,7 @@ class NetworkConfig(Settings):
     )
     last_stage_dilation: Literal[1, 2] = Field(
         1,
-        description="(open) of the last stage, whose stride is 1 in place of 2: 1 (IRN, "
+        description="(open) of the last stage, whose stride is 1 instead of 2: 1 (IRN, "
         "Puzzle-CAM, ReCAM), or 2, which keeps its field of view (torchvision)",
     )
     batch_norm: Literal["frozen", "train"] = Field(
@@ -351,7 +351,7 @@ class TrainConfig(Settings):
     lambda_pc: Annotated[Positive, Added("pixel_correlation", ("loss", "both"))] = Field(
         0.1,
         description="weight of L_pc, a mean over present classes; SEAM's losses have 1, over all "
-        "20, of which an image of VOC shows 1.5",
+        "20, of which an image of VOC has 1.5",
     )
     precision: Precision = Field(
         "tf32",

@@ -130,8 +130,8 @@ def own_command(*more: str) -> str:
 def _start_of(program: str) -> list[str]:
     """Return the words that start a program as this process was started.
 
-    By name if the shell finds it, by path if it lies beside this process's program, else as a
-    module of this Python.
+    By name if the shell finds it, by path if it is in the folder of this process's program, else as
+    a module of this Python.
     """
     beside = Path(sys.argv[0]).absolute().with_name(program)
     if Path(sys.argv[0]).name not in PROGRAMS or not beside.is_file():

@@ -221,7 +221,7 @@ class VocDataset:
     def elsewhere(self, folder: str, name: str) -> str:
         """Return ` (there is <file>)` if another folder has what this one lacks, else "".
 
-        labelme's own masks lie in SegmentationClassPNG, VOC's other lists in ImageSets/Main.
+        labelme's masks are in SegmentationClassPNG, VOC's other lists in ImageSets/Main.
         """
         found = sorted((self.root / folder).parent.glob(f"*/{name}{ENDINGS[folder][0]}"))
         others = [path.relative_to(self.root) for path in found]

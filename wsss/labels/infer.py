@@ -98,7 +98,7 @@ def multi_scale_cams(
     *,
     device: torch.device,
 ) -> list[Tensor]:
-    """Return the sums of RGB images' CAMs behind a ReLU over scales and flips, unnormalised.
+    """Return the sums of RGB images' CAMs after a ReLU over scales and flips, unnormalised.
 
     images: uint8 [3, H, W], all of one size, which share each forward. classes: of each image,
     0-based. Returns [P, H, W] per image. Flips are added at feature resolution, as IRN does.

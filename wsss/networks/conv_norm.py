@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class ConvNorm(nn.Module):
-    """A convolution and the batch norm behind it.
+    """A convolution and the batch norm after it.
 
     With frozen statistics the norm is an affine map per channel, so it is applied to the kernel
     (thousands of weights) rather than to the activations (millions): the same result and gradients,

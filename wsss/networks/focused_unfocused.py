@@ -64,7 +64,7 @@ class MultiScaleAtrous(nn.Module):
 
     [B, C, h, w] -> [B, out_channels, h, w]. The paper's dilation factors are 0, 1, 2, 3; since 0
     is no dilation, `network.atrous` names the reading. With `atrous_start: identity` the stack is
-    a residual behind a scale per channel that starts at 0, and keeps the C channels.
+    a residual with a scale per channel that starts at 0, and keeps the C channels.
     """
 
     def __init__(self, in_channels: int, network: NetworkConfig) -> None:
@@ -138,7 +138,7 @@ class FocusedUnfocused(nn.Module):
         self.channel_attention = self.spatial_attention = self.multi_scale_atrous = None
         self.context_association = None
         self.out_channels = channels
-        """Channels behind the module."""
+        """Channels of the module's result."""
         if network.channel_attention:
             self.channel_attention = channel_attention(channels, network.se_ratio)
         if network.spatial_attention:

@@ -67,7 +67,7 @@ def load_state_file(model: nn.Module, name: str, path: Path) -> None:
         places = ", ".join(repr(c.place or "the outermost") for c in fitting)
         raise WeightsError(
             f"{path}: holds {len(fitting)} networks that fit {name}: {printable(places)}; save the "
-            "state dict of the one you mean in a file of its own"
+            "state dict of the one you mean in a separate file"
         )
     (chosen,) = fitting
     if unusable := chosen.unusable(wanted):

@@ -310,7 +310,7 @@ class CamObjective:
 class AllViews(nn.Module):
     """Forwards all views: together if batch norm is frozen, else one after the other.
 
-    A module of its own, so that DDP sees one forward per step.
+    A separate module, so that DDP sees one forward per step.
     """
 
     def __init__(self, model: CamNet) -> None:

@@ -139,7 +139,7 @@ def _require_fitting(path: Path, found: dict[str, Any], own: dict[str, Any]) -> 
         if there != asked:
             raise OtherNetworkError(
                 f"{path}: of another network: {name} is {there}, and {asked} by its settings and "
-                "classes; get the settings and checkpoints of one training, or train anew elsewhere"
+                "classes; use settings and checkpoints of one training, or train in another folder"
             )
 
 

@@ -1,4 +1,4 @@
-"""How a training is carried out on the machine at hand. Nothing here is part of an id.
+"""How a training is carried out on this machine. Nothing here is part of an id.
 
 On the CPU, this includes what happens to freed memory. A step allocates and frees the same large
 arrays again and again. By default glibc returns each to the system, which clears its pages for the
