@@ -3,7 +3,9 @@
 from sweeps.plan.cost import CostEstimate
 from wsss.printable import counted
 
-NOTHING_MEASURED = "no trial has ended yet; the same words after `sweeps run`, with --probe 20, measure it"
+NOTHING_MEASURED = (
+    "no trial has ended yet; the same words after `sweeps run`, with --probe 20, measure it"
+)
 UNKNOWN_TIME = "time left: not known yet"
 
 
