@@ -12,7 +12,7 @@ def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:
     if not left:
         return ["nothing left to run"]
     if unknown == left:
-        why = "no trial has ended yet; `sweeps run --probe 20` measures it"
+        why = "no trial has ended yet; to measure it, add --probe 20 to the same `sweeps run`"
         if cost.num_measured:
             why = "no measured trial is like them"
         return [f"{counted(left, 'trial')} to run, time unknown: {why}"]
