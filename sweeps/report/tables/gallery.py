@@ -47,7 +47,6 @@ def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) ->
 
 
 def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellReport, str]]:
-    """Return the cells to show, each with its role."""
     found = [(cells[baseline], "baseline")]
     if best := best_rival(cells, baseline):
         is_best = (best.mean or 0) > (cells[baseline].mean or 0)
@@ -59,7 +58,6 @@ def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellRep
 
 
 def _path(cell: CellReport, results: Results) -> Path | None:
-    """Return the gallery of a cell's first seed, if there is one."""
     if not cell.values:
         return None
     path = results.store.run(cell.run_ids[min(cell.values)]).path / FILE
