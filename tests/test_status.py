@@ -360,7 +360,7 @@ def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
     )
     assert third == "1 more trial to run, time unknown: no measured trial is like them"
     assert cost_lines(cost_of()) == ["nothing left to run"]
-    assert "`sweeps run --probe 20` measures it" in cost_lines(cost_of(None, measured=0))[0]
+    assert "add --probe 20 to the same `sweeps run`" in cost_lines(cost_of(None, measured=0))[0]
     assert "no measured trial is like them" in cost_lines(cost_of(None, None))[0]
 
 

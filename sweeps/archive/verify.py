@@ -275,7 +275,6 @@ def _check_data(sweep: Sweep, data: Path) -> Finding:
 
 
 def _what_is_open(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Finding]:
-    """Yield what these checks cannot tell."""
     states = [store.run(trial.run_id).metrics() is not None for trial in sweep.plan.trials]
     if not all(states):
         missing = f"{states.count(False)} of {counted(len(states), 'trial')}"

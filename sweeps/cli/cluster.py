@@ -137,11 +137,11 @@ def logs(
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
     with explained():
-        from sweeps.cluster.jobs import find_job, is_running, resume_command, stop_and_wait
+        from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
 
         server = _connect(address)
         job = find_job(server, job_id)
-        if is_running(job):
+        if not job.status.is_terminal():
             say(f"{job.submission_id}: asked to save a checkpoint and stop")
             job = stop_and_wait(server, job.submission_id)
         say(f"{job.submission_id}: {job.status}; resume with: {resume_command(job, address)}")

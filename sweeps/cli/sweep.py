@@ -206,7 +206,6 @@ def table(
 def _probe(
     sweep: "Sweep", store: str, may_use: "Resources", num_steps: int, limits: "PriorLimits"
 ) -> int:
-    """Probe a sweep's trainings; return the exit code."""
     from sweeps.run.probe import probe_sweep
     from wsss.training.probe import ProbeOptions
 

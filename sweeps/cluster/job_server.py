@@ -15,8 +15,6 @@ from sweeps.run.ray.start import Answer, token_trouble, within
 from wsss.errors import ForeseenError
 from wsss.printable import command
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-"""This end of the tunnel of `ray dashboard cluster.yaml`."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
 TIMEOUT_S = 15.0
 """Time limit for an answer; with the start of this program, a failure takes half a minute."""
@@ -67,7 +65,7 @@ class JobServer:
         if not ADDRESS.fullmatch(address):
             raise JobError(
                 f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
-                f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
+                "http://127.0.0.1:8265, where `ray dashboard cluster.yaml` opens a tunnel to it"
             )
         self.address = address.rstrip("/")
         for name in TALKATIVE:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ray.job_submission import JobDetails, JobStatus
+from ray.job_submission import JobDetails
 
 from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_server import JobError, JobServer, variables
@@ -356,11 +356,6 @@ def _logs(server: JobServer, job_id: str) -> str:
 def when(job: JobDetails) -> str:
     """Return the local time at which a job was started."""
     return datetime.fromtimestamp((job.start_time or 0) / 1000).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def is_running(job: JobDetails) -> bool:
-    """Whether a job waits or runs."""
-    return job.status in (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 def _new_id(request: Request) -> str:

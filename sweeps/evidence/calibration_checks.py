@@ -184,7 +184,6 @@ def _value(value: Any) -> str:
 
 
 def _weights(sweep: Sweep) -> Check:
-    """Compare the initial weights by name and digest."""
     network = sweep.base.network
     same, found = False, network.weights
     if network.weights.startswith("sha256:"):

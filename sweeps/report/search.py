@@ -170,7 +170,6 @@ def _answer(search: Search, history: History, store: Store) -> Strip:
 
 
 def _records(search: Search, history: History) -> Records:
-    """Return a row per trial."""
     held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
     rows = tuple(
         (
@@ -188,7 +187,6 @@ def _records(search: Search, history: History) -> Records:
 
 
 def _base_row(search: Search, history: History) -> Row:
-    """Return the base's settings, and its results if it was trained."""
     flat = search.base.flat()
     found = history.held_out().get(cam_id(search.base), {})
     entries = (
@@ -219,7 +217,6 @@ def _rows(history: History) -> tuple[Row, ...]:
 
 
 def _epochs(trial: SearchTrial) -> str:
-    """Return the number of scored epochs and the state of the trial."""
     marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
     return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
 

@@ -44,7 +44,6 @@ def settings(
 
 
 def _print_one(console: "Console", setting: "Setting") -> None:
-    """Print everything about a setting, one fact per line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -91,7 +90,6 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
 
 
 def _table(members: "list[Setting]") -> "Table":
-    """Return a line per setting."""
     from rich.table import Table
     from rich.text import Text
 

@@ -5,7 +5,6 @@ Legend: R rows, C columns of the table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -41,14 +40,6 @@ class Map:
     """Percentage points within which measured cells cannot be told apart; None: not known."""
 
 
-class _Panel(NamedTuple):
-    heading: str
-    values: NDArray[np.float64]
-    absent: str
-    """Word in a cell without a value."""
-    noise: float | None
-
-
 def heatmap(table: Map, *, name: str, title: str) -> str:
     """Draw a table, measured and as printed in the paper, as SVG.
 
@@ -56,9 +47,9 @@ def heatmap(table: Map, *, name: str, title: str) -> str:
     one get a dashed frame. Colours span each panel's own values, so panels compare patterns, not
     levels.
     """
-    panels = [_Panel("measured", table.measured, "missing", table.noise)]
+    panels = [("measured", table.measured, "missing", table.noise)]
     if not np.isnan(table.paper).all():
-        panels.append(_Panel("printed in the paper", table.paper, "none", None))
+        panels.append(("printed in the paper", table.paper, "none", None))
     beside = len(table.column_labels) <= MAX_COLUMNS_BESIDE
     layout = (1, len(panels)) if beside else (len(panels), 1)
     rows = [wrapped(label, LABEL_CHARACTERS) for label in table.row_labels]
@@ -69,7 +60,7 @@ def heatmap(table: Map, *, name: str, title: str) -> str:
     def draw(figure: Figure) -> None:
         grid = figure.subplots(*layout, squeeze=False).flat
         for axes, panel in zip(grid, panels, strict=True):
-            _draw_panel(axes, panel)
+            _draw_panel(axes, *panel)
             axes.set_xticks(range(len(columns)), columns)
             axes.set_xlabel(wrapped(table.column_name))
             if panel is panels[0] or not beside:
@@ -109,9 +100,10 @@ def text_colour(background: tuple[float, float, float]) -> str:
     return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
-def _draw_panel(axes: Axes, panel: _Panel) -> None:
-    """Draw one map [R, C] with its numbers, frames and the span of its colours."""
-    values = panel.values
+def _draw_panel(
+    axes: Axes, heading: str, values: NDArray[np.float64], absent: str, noise: float | None
+) -> None:
+    """Draw one map [R, C]. absent: word in a cell without a value; noise: for frames."""
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
@@ -120,11 +112,11 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     present = values[~np.isnan(values)]
     low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
     span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
-    axes.set_title(f"{panel.heading}\n{span}", fontsize=FONT_SIZE)
-    near = within_noise(values, panel.noise)
+    axes.set_title(f"{heading}\n{span}", fontsize=FONT_SIZE)
+    near = within_noise(values, noise)
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
-            _absent_cell(axes, row, column, panel.absent)
+            _absent_cell(axes, row, column, absent)
             continue
         share = (value - low) / (high - low) if high > low else 0.5
         red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))

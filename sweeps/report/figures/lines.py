@@ -256,7 +256,6 @@ def _draw_loss(
 def _draw_thresholds(
     axes: Axes, curve: ThresholdCurve, style: LineStyle, marker: str, label: str
 ) -> None:
-    """Draw one configuration's curve with a marker at its best threshold."""
     colour, dashes = style
     best = [int(np.nanargmax(curve.miou))] if np.isfinite(curve.miou).any() else []
     axes.plot(
@@ -273,7 +272,6 @@ def _draw_thresholds(
 
 
 def _draw_dead(axes: Axes, curve: DeadCurve, style: LineStyle, label: str) -> None:
-    """Draw one configuration's seeds, pale, and their mean."""
     colour, dashes = style
 
     def line(shares: ArrayLike, **look: Any) -> None:

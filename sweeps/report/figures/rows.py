@@ -272,13 +272,11 @@ def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
 
 
 def _height(labels: list[str]) -> float:
-    """Return the height of a figure with these rows, an axis with its name, and a legend."""
     lines = max(map(num_lines, labels))
     return (10 + LINE_HEIGHT * lines) * max(len(labels), 2) + 85
 
 
 def _key(style: dict[str, Any], label: str) -> Line2D:
-    """Return a legend entry in a style."""
     return Line2D([], [], **style, label=label)
 
 

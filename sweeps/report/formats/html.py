@@ -43,7 +43,6 @@ def _printable(value: object) -> object:
 
 
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:
-    """Yield (class name, block) of the blocks of a page."""
     for block in shown(blocks, Format.html):
         yield type(block).__name__, block
 

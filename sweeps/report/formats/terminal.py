@@ -70,7 +70,6 @@ class Fitted:
             yield self._part(part, _shared(*widths, room))
 
     def _part(self, kept: Sequence[int], widths: Sequence[int]) -> Table:
-        """Return the table with only these columns, in these widths."""
         table = self.table
         part = Table(
             box=table.box,
@@ -151,7 +150,6 @@ def _block(block: Block) -> Iterator[RenderableType]:
 
 
 def _table(grid: Grid) -> Fitted:
-    """Return a table whose numbers are never broken."""
     head, groups = flat(grid, short=True, folded=False)
     groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
     num_labels = len(head) - len(grid.columns)

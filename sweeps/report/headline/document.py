@@ -93,7 +93,6 @@ def headline_document(report: HeadlineReport) -> Document:
 
 
 def _legend(headline: Headline) -> tuple[str, ...]:
-    """Return how to read the tables."""
     lines = [
         "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
         "nothing in them was measured here. Each measured row is one training: another seed may "
@@ -175,7 +174,6 @@ def _miou_on_split(report: HeadlineReport, row: NetworkRow) -> str:
 
 
 def _test_entry(row: NetworkRow) -> str:
-    """Return the entry of a measured row in the column `test`."""
     if row.tar is None or row.tar_split != "test":
         return "server only"
     return "archive for the server" if row.tar_miou is None else number(row.tar_miou)
@@ -221,7 +219,6 @@ def _table_ii(report: HeadlineReport) -> Section:
 
 
 def _iou(row: NetworkRow, name: str) -> str:
-    """Return a network's IoU of a class; a dash where the class does not occur."""
     value = row.ious.get(name)
     return DASH if value is None else f"{value:.1f}"
 

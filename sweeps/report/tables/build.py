@@ -106,7 +106,6 @@ def build_report(
 
 
 def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, ...]:
-    """Return the verdict of `sweeps calibrate` on this sweep, if there is one."""
     if table.name != calibration.TABLE:
         return ()
     verdict = calibration.read(store, sweep.name)

@@ -156,7 +156,6 @@ def _table_section(report: Report, found: TableReport) -> Section:
 
 
 def _as_printed(found: TableReport) -> Grid:
-    """Return the table in the paper's layout."""
     table = found.table
     rows = tuple(
         Row(row.labels, tuple(_entry(found, table.reference(row, c)) for c in table.columns))
@@ -364,7 +363,6 @@ def _settings_section(report: Report) -> Section:
 def _settings(
     name: str, heads: tuple[str, str], settings: tuple[tuple[str, str, str], ...]
 ) -> Grid:
-    """Return a table of (setting, first, second) under these two heads."""
     rows = tuple(Row((key,), (first, second)) for key, first, second in settings)
     columns = tuple(Column(head, align="left", wraps=True) for head in heads)
     return Grid(name, ("setting",), columns, in_one_group(rows), style="settings")
@@ -445,7 +443,6 @@ def remarks(found: TableReport) -> list[str]:
 
 
 def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
-    """Return a cell's row of the CSV file, by column."""
     sweep, evidence = report.sweep, cell.evidence
     verdict = evidence.verdict if evidence else None
     return {
@@ -496,7 +493,6 @@ def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | 
 
 
 def _figures(measure: Measure, values: dict[int, float]) -> dict[str, object]:
-    """Return mean, SD over seeds, and the value of each seed, of one measure."""
     mean, sd = _mean_sd(values)
     return {
         f"mean_miou_{measure.name}": mean,

@@ -62,7 +62,6 @@ def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
 
 
 def _path(cell: CellReport, results: Results) -> Path | None:
-    """Return the gallery of a cell's first seed, if there is one."""
     if not cell.values:
         return None
     path = results.store.run(cell.run_ids[min(cell.values)]).path / FILE

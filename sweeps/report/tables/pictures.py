@@ -56,7 +56,6 @@ def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> t
 
 
 def _differences(table: Table, cells: Cells) -> list[Picture]:
-    """Draw each cell's difference to its baseline beside the paper's."""
     rows = []
     for cell in cells.values():
         if cell.evidence is None:
@@ -157,7 +156,6 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
 
 
 def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
-    """Read the records of the cells' trainings."""
     cams = {trial.run_id: trial.cam_id for trial in plan.trials}
     return {
         cell.reference: [
