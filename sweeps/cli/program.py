@@ -133,7 +133,8 @@ class Program(TyperGroup):
         if name not in self.commands:
             with explained():
                 for program, module in APPS.items():
-                    if name in get_command(import_module(module).app).commands:
+                    others = get_command(import_module(module).app)
+                    if isinstance(others, TyperGroup) and name in others.commands:
                         raise OtherProgramError(
                             f"{name}: a command of {program}; give: {command(program, *args)}"
                         )
