@@ -5,6 +5,7 @@ import os
 import tempfile
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.config import RunConfig, TrainConfig
+from wsss.data import loading
 from wsss.data.image import read_image
 from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
@@ -109,6 +111,30 @@ def test_no_loading_process_is_a_copy_of_one_with_threads() -> None:
     assert maker != os.getpid()
     status = Path(f"/proc/{maker}/status").read_text()
     assert "Threads:\t1\n" in status
+
+
+def test_with_little_shared_memory_batches_are_the_same(
+    crops: CropDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = batches(crops, epoch=1, num_workers=1)
+    monkeypatch.setattr(loading, "LITTLE_SHARED_MEMORY", 1 << 62)
+    found = batches(crops, epoch=1, num_workers=1)
+    assert_equal(found, expected)
+    assert [batch.pixels.is_shared() for batch in (expected[0], found[0])] == [True, False]
+    assert found[0].pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+class NotSent(Parents):
+    """A data set whose items do not pass between processes."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return lambda: key
+
+
+def test_a_batch_that_cannot_be_sent_ends_the_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "collate", list)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        list(Loader(NotSent(), 4, num_workers=1).epoch(0))
 
 
 def test_loading_processes_meet_in_a_short_folder(

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -133,7 +133,8 @@ class Program(TyperGroup):
         if name not in self.commands:
             with explained():
                 for program, module in APPS.items():
-                    if name in cast(TyperGroup, get_command(import_module(module).app)).commands:
+                    others = get_command(import_module(module).app)
+                    if isinstance(others, TyperGroup) and name in others.commands:
                         raise OtherProgramError(
                             f"{name}: a command of {program}; give: {command(program, *args)}"
                         )

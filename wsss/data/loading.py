@@ -7,15 +7,19 @@ run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import NamedTuple
+from shutil import disk_usage
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,6 +33,7 @@ from wsss.segmentation_config import DeepLabConfig
 
 Item = tuple[Tensor, Tensor, Tensor]
 """Pixels uint8 [3, S, S], the content's box [4], and the target."""
+Array = NDArray[np.generic]
 
 ORDER_STREAM, CROP_STREAM = 0, 1
 """Keep the random streams of the epoch's order and of the crops apart."""
@@ -144,6 +149,21 @@ def collate(items: Sequence[Item]) -> Item:
     return stack_images(pixels), torch.stack(boxes), torch.stack(targets)
 
 
+def collate_arrays(items: Sequence[Item]) -> tuple[Array, Array, Array]:
+    """Join as `collate` does, into arrays, which go to another process through a pipe.
+
+    Tensors would go through shared memory. Pixels are [B, S, S, 3].
+    """
+    pixels, boxes, targets = collate(items)
+    return pixels.permute(0, 2, 3, 1).numpy(), boxes.numpy(), targets.numpy()
+
+
+def from_arrays(pixels: Array, boxes: Array, targets: Array) -> CropBatch:
+    """Return the batch of these arrays of `collate_arrays`."""
+    whole = (torch.from_numpy(array) for array in (boxes, targets))
+    return CropBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2), *whole)
+
+
 def epoch_order(num_images: int, *, rng_seed: int, epoch: int) -> list[int]:
     """Return the image indices of one epoch in training order."""
     rng = np.random.default_rng([rng_seed, ORDER_STREAM, epoch])
@@ -189,21 +209,46 @@ class Loader:
         for iteration in range(self.iterations)[start:stop]:
             first = iteration * self.batch_size + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[first : first + self.local_batch]])
-        loader: DataLoader[Item] = DataLoader(
+        in_pipes = self.num_workers > 0 and _has_little_shared_memory()
+        loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=batches,
             num_workers=self.num_workers,
             multiprocessing_context=_context() if self.num_workers else None,
+            worker_init_fn=_end_when_a_batch_cannot_be_sent,
             pin_memory=self.pin,
-            collate_fn=collate,
+            collate_fn=collate_arrays if in_pipes else collate,
         )
         try:
-            for pixels, boxes, targets in loader:
-                yield CropBatch(pixels, boxes, targets)
+            for batch in loader:
+                yield from_arrays(*batch) if in_pipes else CropBatch(*batch)
         except DataError as error:
             # torch sends a worker's traceback as the message, whose end is the error's own.
             own = str(error).rpartition(f"{DataError.__module__}.{DataError.__qualname__}: ")[2]
             raise DataError(own.rstrip()) from None
+
+
+SHARED_MEMORY = Path("/dev/shm")
+LITTLE_SHARED_MEMORY = 1 << 30
+"""Bytes free there, below which no batch goes through it. Docker gives a container 64 MiB; eight
+processes fill 150 MB with batches of 16 crops, and Ray's objects lie there, too."""
+
+
+def _has_little_shared_memory() -> bool:
+    return SHARED_MEMORY.is_dir() and disk_usage(SHARED_MEMORY).free < LITTLE_SHARED_MEMORY
+
+
+def _end_when_a_batch_cannot_be_sent(worker: int) -> None:
+    """Let this process that loads end when it cannot send a batch, as with no shared memory left.
+
+    By itself it would only print why, and who trains would wait for ever.
+    """
+
+    def end(error: Exception, batch: object) -> None:
+        print(f"process {worker} that loads cannot send a batch: {error}", file=sys.stderr)
+        os._exit(1)
+
+    Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
 MAX_BYTES = 64

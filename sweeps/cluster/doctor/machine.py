@@ -33,7 +33,7 @@ GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
 """A tiny sweep takes some 100 MB, a table of resnet50 trainings tens of GB."""
 LITTLE_SHM = GIB
-"""Ray's object store falls back to disk, and data loading processes fail, with less /dev/shm."""
+"""With less /dev/shm Ray's object store falls back to disk, and batches go through pipes."""
 FEW_FILES = 8192
 """Open files per process that Ray asks for."""
 MATTERING = ("torch", "torchvision", "ray", "mlflow", "numpy", "pillow", "pydantic", "scipy")
