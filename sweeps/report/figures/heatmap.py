@@ -139,15 +139,15 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
     span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
     axes.set_title(f"{panel.heading}\n{span}", fontsize=FONT_SIZE)
-    near = within_noise(values, panel.noise)
+    near, colours = within_noise(values, panel.noise), matplotlib.colormaps["cividis"]
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             _absent_cell(axes, row, column, panel.absent)
             continue
         share = (value - low) / (high - low) if high > low else 0.5
-        red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))
+        red, green, blue, _ = colours(float(share))
         ink = text_colour((red, green, blue))
-        axes.add_patch(
+        axes.add_artist(  # as add_patch, which would also look for new limits of the axes
             Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=(red, green, blue))
         )
         axes.text(
@@ -159,6 +159,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
             color=ink,
             fontsize=FONT_SIZE,
             fontweight="bold" if value == high else "normal",
+            in_layout=False,  # it lies within the axes
         )
         if near[row, column]:
             axes.add_patch(
