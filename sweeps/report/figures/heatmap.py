@@ -113,15 +113,15 @@ def _draw_panel(
     low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
     span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
     axes.set_title(f"{heading}\n{span}", fontsize=FONT_SIZE)
-    near = within_noise(values, noise)
+    near, colours = within_noise(values, noise), matplotlib.colormaps["cividis"]
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             _absent_cell(axes, row, column, absent)
             continue
         share = (value - low) / (high - low) if high > low else 0.5
-        red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))
+        red, green, blue, _ = colours(float(share))
         ink = text_colour((red, green, blue))
-        axes.add_patch(
+        axes.add_artist(  # as add_patch, which would also look for new limits of the axes
             Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, facecolor=(red, green, blue))
         )
         axes.text(
@@ -133,6 +133,7 @@ def _draw_panel(
             color=ink,
             fontsize=FONT_SIZE,
             fontweight="bold" if value == high else "normal",
+            in_layout=False,  # it lies within the axes
         )
         if near[row, column]:
             axes.add_patch(

@@ -48,9 +48,9 @@ def parallel_coordinates(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        order = np.argsort(scores)
+        order, colours = np.argsort(scores), matplotlib.colormaps["cividis"]
         for at in order:
-            colour = matplotlib.colormaps["cividis"](0.15 + 0.75 * float(colour_of(scores[at])))
+            colour = colours(0.15 + 0.75 * float(colour_of(scores[at])))
             width = 2.6 if at == order[-1] else 1.2
             axes.plot(range(len(axes_shown)), places[:, at], color=colour, linewidth=width)
         for at, setting in enumerate(axes_shown):
