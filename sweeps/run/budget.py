@@ -15,7 +15,7 @@ from sweeps.plan.states import read_metrics, read_states
 from sweeps.plan.sweep import Sweep
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.run.ray.resources import Resources
-from sweeps.store.attempts import Ledger, Unit
+from sweeps.store.attempts import Ledger, Size, Unit
 from sweeps.store.store import Store
 from wsss.errors import ForeseenError
 from wsss.printable import counted
@@ -52,6 +52,12 @@ class Budget:
             return None
         spent, hours = self.ledger.spent(), self.hours or 0.0
         return f"{format_hours(spent)} of {format_hours(hours)} {self.unit}-hours are spent"
+
+
+def size_of(resources: Resources) -> Size:
+    """Return what one trial holds while it runs."""
+    workers, cpus, gpus = resources.demand
+    return Size(resources.num_workers, workers * gpus, workers * cpus)
 
 
 def hours_left(cost: CostEstimate, resources: Resources) -> float | None:

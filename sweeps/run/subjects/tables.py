@@ -13,13 +13,13 @@ from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
-from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue
+from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
-from sweeps.store.attempts import Ledger, Size
+from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from wsss.config import RunConfig
@@ -91,9 +91,8 @@ class Tables(Subject):
 
     def _budget(self, resources: Resources) -> Budget:
         """Return a budget for reading; only `accounts` writes into its ledger."""
-        workers, cpus, gpus = resources.demand
-        size = Size(resources.num_workers, workers * gpus, workers * cpus)
-        return Budget(Ledger(self.store, self.sweep.name, size), self.wishes.budget_hours)
+        ledger = Ledger(self.store, self.sweep.name, size_of(resources))
+        return Budget(ledger, self.wishes.budget_hours)
 
     def how_to_continue(self, resources: Resources) -> list[str]:
         """Return the command with a sufficient budget."""
