@@ -246,7 +246,9 @@ def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Me
     machines = {name: _machine(found) for name, found in metrics.items()}
     if not machines:
         return [], "", 0
-    device, processes = machines[max(machines, key=lambda name: _finished_at(store, name))]
+    finished = {name: store.run(name).path / "done.json" for name in machines}
+    last = max(machines, key=lambda name: finished[name].stat().st_mtime_ns)
+    device, processes = machines[last]
     measured = [
         one
         for name, found in metrics.items()
@@ -258,10 +260,6 @@ def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Me
 def _machine(metrics: dict[str, Any]) -> tuple[str, int]:
     environment = metrics.get("environment", {})
     return environment.get("device", "cpu"), environment.get("processes", 1)
-
-
-def _finished_at(store: Store, run_id: str) -> int:
-    return (store.run(run_id).path / "done.json").stat().st_mtime_ns
 
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:

@@ -1,7 +1,7 @@
 """From a trained CAM network to the score of its pseudo-labels.
 
-Pixels are counted once, at every threshold of a grid. So all scores of a training that infer CAMs
-alike, whatever their background score, share one `Count`.
+Pixels are counted once, at every threshold of a grid. So all scores of a training with the same
+inference share one `Count`, if their background scores are on the grid.
 """
 
 import itertools

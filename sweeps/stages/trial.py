@@ -137,7 +137,8 @@ def search_trial(
     last = judge(model, config.train.epochs) | warned
     if held_out:
         counts = judge.count(model, judge.halves.held_out)
-        last["held_out"] = miou_at(counts, last["threshold"])
+        at = threshold_index(counts.thresholds, last["threshold"])
+        last["held_out"] = float(100 * mean_iou(counts.confusions()[at]))
     yield last
 
 
@@ -165,9 +166,3 @@ class _Judge:
         samples = [dataset.sample(image_id) for image_id in image_ids]
         images = infer_cams(model, samples, labels, device=self.place.process.device)
         return collected(count_each(images, dataset, labels), dataset, labels)
-
-
-def miou_at(counts: ThresholdCounts, threshold: float) -> float:
-    """Return the mIoU in percent at one threshold of the grid."""
-    at = threshold_index(counts.thresholds, threshold)
-    return float(100 * mean_iou(counts.confusions()[at]))
