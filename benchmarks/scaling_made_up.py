@@ -43,12 +43,12 @@ def made_up_sweep(num_trials: int) -> Sweep:
         f"grid-{num_trials}",
         "a grid",
         ("lambda_s",),
-        "lambda_bs",
-        tuple(f"{value:g}" for value in columns),
         tuple(
             Row((f"{s:.6g}",), tuple(Cell(F3 | _lambdas(s, bs), None) for bs in columns))
             for s in rows
         ),
+        "lambda_bs",
+        tuple(f"{value:g}" for value in columns),
     )
     TABLES[table.name] = table
     settings = {

@@ -1,6 +1,6 @@
-"""A store's results for notebooks and scripts: as typed rows, or as a DataFrame of pandas.
+"""A store's results for notebooks and scripts, as typed rows or a pandas DataFrame.
 
-Reading needs no data set and no cluster, and may be done while the sweep runs.
+Reading needs neither the data set nor a cluster, and is possible while the sweep runs.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_results(store: str | Path = "results", sweep: str | None = None) -> "SweepResults":
-    """Return the results of a sweep, by default of the one started last.
+    """Return the results of a sweep, by default the one started last.
 
     store: a folder or s3://bucket/prefix. sweep: its name, as `sweeps list` shows it. Raises
     StoreError if there is none.
@@ -30,7 +30,7 @@ def open_results(store: str | Path = "results", sweep: str | None = None) -> "Sw
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What has come of a sweep so far. Every call reads the store again."""
+    """The results of a sweep so far. Every call reads the store again."""
 
     store: Store
     sweep: Sweep
@@ -56,7 +56,7 @@ class SweepResults:
         return RunImageCounts(image_ids, fixed, load_image_counts(run, "best")[1])
 
     def threshold_counts(self, run_id: str) -> ThresholdCounts:
-        """Return the confusion counts of each image at every threshold, which all figures come of.
+        """Return the confusion counts of each image at every threshold, behind all scores.
 
         Raises StoreError for a trial that is not in the sweep or not finished.
         """

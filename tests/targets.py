@@ -35,7 +35,7 @@ class Pieces(Source[Piece]):
         path.mkdir(exist_ok=True)
         return path
 
-    def told(self, target: Piece, record: Record) -> bool:
+    def reported(self, target: Piece, record: Record) -> bool:
         return bool(record["epoch"] >= self.stopped_at)
 
     def ended(self, target: Piece) -> Outcome:

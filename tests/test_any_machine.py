@@ -79,7 +79,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
         (("plan", "V", "--preset", "tiny"), "16 trials to run"),
         (("status",), "1 finished of 1 trial"),
         (("table",), "Table calibrate"),
-        (("ledger",), "no attempt is in its ledger yet"),
+        (("ledger",), "its ledger has no attempts yet"),
     ],
 )
 def test_looking_works_on_any_machine(machine: Machine, words: tuple[str, ...], part: str) -> None:
@@ -178,8 +178,12 @@ def test_ray_gets_a_short_folder_and_a_token_of_its_own(
     monkeypatch.delenv("RAY_AUTH_TOKEN")  # as if a start came after another's end
     monkeypatch.setenv("TMPDIR", f"{longest}x")
     prepare_machine()
-    assert os.environ["RAY_TMPDIR"] == "/tmp"
+    assert (os.environ["RAY_TMPDIR"], os.environ["TMPDIR"]) == ("/tmp", "/tmp")
     assert os.environ["RAY_AUTH_TOKEN"] == token  # Ray has read it, and reads it once
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    monkeypatch.setenv("TMPDIR", "/" + "x" * 100)
+    prepare_machine()
+    assert (os.environ["RAY_TMPDIR"], os.environ["TMPDIR"]) == (str(short), str(short))
 
 
 def test_a_folder_in_which_ray_cannot_write_is_refused(

@@ -290,7 +290,7 @@ def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
     app.command()(ledger_command)
     call = ["--store", str(tmp_path)]
     empty = CliRunner().invoke(app, call)
-    assert "no attempt is in its ledger yet" in empty.output
+    assert "its ledger has no attempts yet" in empty.output
     with driver(store, clock) as ledger:
         ledger.room(2)
         for trial, why in ((FIRST, "done"), (SECOND, "started")):

@@ -146,8 +146,6 @@ def test_runs_over_other_images_are_refused() -> None:
     resamples = Resamples(12)
     with pytest.raises(ValueError, match=r"11 images.*score all runs on the same images"):
         resamples.mean_mious([random_counts(1, 12), random_counts(0, 11)])
-    with pytest.raises(ValueError, match="no runs"):
-        resamples.mean_mious([])
     with pytest.raises(ValueError, match="1 image cannot"):
         Resamples(1)
 

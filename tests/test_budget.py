@@ -100,7 +100,7 @@ def test_a_trial_holds_what_its_workers_hold_together() -> None:
 
 
 def cost(*seconds: float | None, device: str = "cuda", processes: int = 2) -> CostEstimate:
-    trials = {str(i): TrialCost(s, 0.0, "same", 1) for i, s in enumerate(seconds)}
+    trials = {str(i): TrialCost(s, 0.0, "same") for i, s in enumerate(seconds)}
     return CostEstimate(trials, 3, device, processes)
 
 
@@ -123,8 +123,8 @@ def test_the_estimate_is_weighed_against_the_budget(tmp_path: Path) -> None:
     assert fits == "budget: 10.00 GPU-hours, 2.00 spent; the rest will take about 7.50"
     (too_much,) = budget_lines(budget, 2.0, 9.5, 4)
     assert "about 9.50, and 4 trials of unknown cost: too much by 1.50" in too_much
-    assert budget_lines(budget, 10.0, 1.0, 0)[0].endswith("nothing is left of it")
-    assert "unknown" in budget_lines(budget, 2.0, None, 3)[0]
+    assert budget_lines(budget, 10.0, 1.0, 0)[0].endswith("nothing is left")
+    assert "cannot be estimated" in budget_lines(budget, 2.0, None, 3)[0]
 
 
 def test_a_budget_of_a_machine_without_gpus_says_that_it_counts_cpu_hours(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     check_that_it_calibrates_nothing(on, store)
 
     assert "not up to date" in on
-    given = re.search(r"; then give `\S+ -m (.* sync .*)`", on)
+    given = re.search(r"; then run `\S+ -m (.* sync .*)`", on)
     assert given, on
     assert tracked(store)["trial"] == trial
     assert "mlflow.db is up to date" in machine.text(*shlex.split(given[1]))

@@ -337,4 +337,4 @@ def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) 
     write_json(tmp_path / "config.json", {"network": {}, "train": {}})
     done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
     assert done.exit_code == 2
-    assert "of a CAM network, which gives no masks by itself" in " ".join(done.output.split())
+    assert "belongs to a CAM network, which predicts no masks" in " ".join(done.output.split())

@@ -289,7 +289,7 @@ def test_an_import_is_whole_or_absent_and_done_once(
         "train.batch_size=2",
     ]
     before = (made / "imported.json").stat().st_mtime_ns
-    assert f"{made}: there already" in run(source, "--images", pictures).stdout
+    assert f"{made}: already there" in run(source, "--images", pictures).stdout
     assert (made / "imported.json").stat().st_mtime_ns == before
     other = run(source, "--images", pictures, "--val", "0")
     assert (other.exit_code, "another import" in other.stderr) == (2, True)

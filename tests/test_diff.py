@@ -84,3 +84,25 @@ def test_two_seeds_of_a_cell_are_runs_without_a_seed_in_common(store: Store, swe
 def test_what_cannot_be_compared_is_refused(store: Store, name: str, said: str) -> None:
     result = diff(store, "VI[no,no]", name)
     assert (result.exit_code, said in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ('{"train": {"lr": -1}}', "train.lr = -1"),
+        ("{}", "the configuration of "),
+    ],
+)
+def test_a_run_whose_configuration_is_not_its_own_is_refused_by_the_name_of_the_file(
+    store: Store, sweep: Sweep, text: str, said: str
+) -> None:
+    first, other = (trial.run_id for trial in sweep.plan.cell_trials["VI[no,no]"])
+    path = store.run(other).path / "config.json"
+    kept = path.read_text()
+    path.write_text(text)
+    result = diff(store, first, other)
+    path.write_text(kept)
+    assert result.exit_code == 2
+    assert f"error: {path}: " in result.output
+    assert said in result.output

@@ -7,6 +7,7 @@ import pytest
 from targets import Piece, Pieces
 
 from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.faults import Break
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
@@ -50,7 +51,7 @@ class Scene:
             raise IndexError(message)
         except IndexError as error:
             write_note(self.source.folder(Piece(run_id)), note_of(error))
-        self.dispatch.broke(run_id, "Ray's words")
+        self.dispatch.broke(Break(run_id, "death", "Ray's words"))
 
 
 def test_each_target_is_handed_out_once_and_all_is_over_when_none_is_out(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_process_that_dies_without_a_note_has_the_words_of_ray(tmp_path: Path)
     scene = Scene(tmp_path, "a")
     for _ in range(3):
         scene.start()
-        scene.dispatch.broke("a", "The actor died", details="all of it")
+        scene.dispatch.broke(Break("a", "death", "The actor died", details="all of it"))
     (broke,) = scene.source.given_up
     assert (broke.kind, broke.message, broke.traceback) == ("died", "The actor died", "all of it")
     assert scene.ends == [("a", "killed")] * 3
@@ -113,10 +114,10 @@ def test_a_lost_node_costs_no_restart(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "a")
     for _ in range(5):
         scene.start()
-        scene.dispatch.broke("a", "died", lost_node=True)
-    assert scene.said == ["trial a: its node went away; it goes on elsewhere"] * 5
+        scene.dispatch.broke(Break("a", "lost node", "its node was lost"))
+    assert scene.said == ["trial a: its node was lost; it resumes on another node"] * 5
     scene.start()
-    scene.dispatch.broke("a", "died")
+    scene.dispatch.broke(Break("a", "death", "died"))
     assert "restart 1 of 2" in scene.said[-1]
     assert scene.ends == [("a", "preempted")] * 5 + [("a", "killed")]
 
@@ -128,7 +129,7 @@ def test_a_hang_is_told_from_its_stack_file_and_said(tmp_path: Path) -> None:
         scene.start()
         with (tmp_path / "a" / "stack.txt").open("a") as file:
             file.write("Timeout (0:30:00)!\n")
-        scene.dispatch.broke("a", "died")
+        scene.dispatch.broke(Break("a", "death", "died"))
         assert "made no progress; its process was ended" in scene.said[-2]
         assert f"restart {count} of 2" in scene.said[-1]
     assert scene.ends == [("a", "hang")] * 2
@@ -169,8 +170,8 @@ def test_after_a_signal_nothing_starts_and_what_breaks_off_waits_for_the_next_st
     scene.interrupts.requested = "SIGINT"
     assert not scene.dispatch.stop_all()
     assert scene.dispatch.next() is None
-    scene.dispatch.broke("a", "The actor died")
-    assert scene.said[-1] == "trial a: The actor died; it goes on at the next start"
+    scene.dispatch.broke(Break("a", "death", "The actor died"))
+    assert scene.said[-1] == "trial a: The actor died; it resumes at the next start"
     assert scene.ear.heard[-1] == "a started"
     assert scene.dispatch.next() is None
     assert not scene.dispatch.stop_all()

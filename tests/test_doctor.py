@@ -275,6 +275,13 @@ def test_the_command_prints_json_and_fails_on_a_problem(
     common = ["--json", "--working-dir", str(tmp_path), "--store"]
     good = CliRunner().invoke(app, [*common, str(tmp_path / "s")])
     assert "store" in {check["name"] for check in json.loads(good.stdout)}
+    dead = CliRunner().invoke(app, [*common, str(tmp_path / "s"), "--address", "127.0.0.1:9"])
+    found = {check["name"]: check for check in json.loads(dead.stdout)}
+    assert found.keys() > {check["name"] for check in json.loads(good.stdout)}
+    assert "nothing listens there" in found["cluster"]["found"]
+    assert "`ray status` on the head" in found["cluster"]["remedy"]
+    assert "not known" in found["store on nodes"]["found"]
+    assert dead.exit_code == 1
     (tmp_path / "file").write_text("")
     bad = CliRunner().invoke(app, [*common, str(tmp_path / "file")])
     assert bad.exit_code == 1

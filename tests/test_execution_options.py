@@ -130,7 +130,7 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     assert (asked.files, asked.names[1]) == (("mine.yaml",), "mine")
     elsewhere = ("--working-dir", str(tmp_path / "x"))
     done = CliRunner().invoke(sweeps.cli.app, ["submit", *more, *elsewhere])
-    assert (done.exit_code, "whose files alone go to the cluster" in done.output) == (2, True)
+    assert (done.exit_code, "only files in it are uploaded" in done.output) == (2, True)
 
 
 def test_one_training_on_the_command_line_is_carried_out_so(

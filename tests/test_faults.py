@@ -21,9 +21,10 @@ from sweeps.stages.guard import (
     num_hangs,
     origins,
 )
-from sweeps.store.code_version import ROOT, code_version, source_digest, sources_of
+from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
+from wsss.data.voc import DataError
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -107,6 +108,10 @@ def error(run_id: str, message: str, *, elsewhere: bool = False) -> Break:
     return Break(run_id, "error", str(note), note)
 
 
+def foreseen(run_id: str, error: Exception) -> Break:
+    return Break(run_id, "error", str(error), note_of(error))
+
+
 def died(run_id: str) -> Break:
     return Break(run_id, "death", "The actor died")
 
@@ -116,7 +121,7 @@ def hung(run_id: str) -> Break:
 
 
 def lost(run_id: str) -> Break:
-    return Break(run_id, "lost node", "its node went away")
+    return Break(run_id, "lost node", "its node was lost")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +152,10 @@ def lost(run_id: str) -> Break:
             error("d", "no"),
             Decision.STOP_ALL,
         ),
+        # A broken picture would be met again, by this trial; a disk may have room by then.
+        ([], foreseen("a", DataError("broken")), Decision.GIVE_UP),
+        ([foreseen(t, DataError("broken")) for t in "abc"], died("d"), Decision.RESTART),
+        ([], foreseen("a", StoreError("full")), Decision.RESTART),
     ],
 )
 def test_what_follows_when_an_attempt_breaks_off(
@@ -184,6 +193,21 @@ def test_the_code_version_follows_the_contents_of_the_sources(
     assert len({first, second, source_digest.__wrapped__("wsss")}) == 3
 
 
+def test_a_repository_that_does_not_track_the_sources_names_no_commit_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "a.py").touch()
+    monkeypatch.setattr("sweeps.store.code_version.ROOT", tmp_path)
+    monkeypatch.delenv("WSSS_COMMIT", raising=False)
+    assert commit() == ""
+    subprocess.run([*git, "add", "sweeps"], check=True)
+    assert commit().endswith("-dirty")
+
+
 @pytest.mark.parametrize("progress", [(2, None), (1, 60)])
 def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_epochs(
     tmp_path: Path, progress: tuple[int, int | None]
@@ -205,7 +229,7 @@ def test_an_orderly_end_waits_for_a_checkpoint_of_each_trial_between_or_within_e
     (folders[1] / checkpoint_name(*progress)).touch()
     assert end.is_due(at_work, {})
     (line,) = said
-    assert "SIGINT: starting no more trials. Those at work go on to their next checkpoint" in line
+    assert "SIGINT: starting no more trials. Those running continue to their next" in line
 
 
 def test_an_orderly_end_waits_for_no_trial_that_has_ended_is_trained_or_runs_elsewhere(

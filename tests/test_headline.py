@@ -121,8 +121,8 @@ def test_ctrl_c_ends_a_headline_in_order_and_names_the_command_that_goes_on(
 ) -> None:
     code, output = killed["interrupted"]
     assert code == 130
-    assert "SIGINT: starting no more trials" in output
-    printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
+    assert "SIGINT: starting no more chains" in output
+    printed = output.split("the same command resumes from here:\n")[1].splitlines()[0]
     assert shlex.split(printed)[3:] == killed["command"][3:]
     assert "infer CAMs" not in output
     assert killed["statuses"] == {"KILLED"}

@@ -87,6 +87,13 @@ def test_sweeps_of_other_data_or_settings_do_not_count(
         best_cell(store, asked)
 
 
+def test_a_sweep_of_another_version_is_left_out(tmp_path: Path) -> None:
+    store = store_with(tmp_path, FOUR)
+    old = {"tables": ["III"], "base": {"network": {"gone": 1}}}
+    write_json(store.sweep("old") / "sweep.json", old)
+    assert best_cell(store, ASKED).cell == "III[yes,no]"
+
+
 def test_configurations_scored_on_other_images_do_not_count(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("readings",), 1)
     cells = sweep.plan.cell_trials

@@ -42,7 +42,7 @@ class ThreeEpochs(Training):
         return place.store.folder(self.rel).is_finished()
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        checkpoints = self.own_checkpoints(folder, place.at_rest)
+        checkpoints = self.own_checkpoints(folder, place.after_checkpoint)
         assert checkpoints.after_save
         for epoch in range(len(folder.checkpoint_names()) + 1, 4):
             self.break_at(epoch)

@@ -95,7 +95,7 @@ def test_the_strip_answers_the_title_and_its_command_plans_the_next_training(
     start = "Cannot tell: the network on CAM + PAMR reaches 43.50 mIoU on val with one seed"
     assert found.answer.startswith(start)
     full = answer(replace(report, scale=Scale((), other_classes=False)))
-    assert "-23.80 to the paper's 67.3, which comes without a spread" in full.answer
+    assert "-23.80 from the paper's 67.3, which has no spread" in full.answer
     headline = planned(drawn, "none", "masks")
     one = build_headline_report(headline, Store(tmp_path))
     assert answer(one).answer.endswith("image labels is finished. 2 networks missing.")
@@ -180,8 +180,8 @@ def test_labels_are_compared_with_the_cams_as_they_are(report: HeadlineReport) -
 def test_findings_weigh_refinement_and_bound(report: HeadlineReport) -> None:
     text = " ".join(report.findings)
     assert "CAM + PAMR reaches 43.50 mIoU on 3 images" in text
-    assert "+3.25 points on val, +2.75 of its labels" in text
-    assert "come to 72 % of it" in text  # 43.5 / 60 = .725
+    assert "+3.25 points on val, +2.75 for its labels" in text
+    assert "reach 72 % of it" in text  # 43.5 / 60 = .725
 
 
 def test_a_network_that_learnt_nothing_is_compared_with_nothing(
@@ -194,14 +194,14 @@ def test_a_network_that_learnt_nothing_is_compared_with_nothing(
         iou = {name: 70.0 if name == "background" else 0.0 for name in NAMES}
         write_json(path, json.loads(path.read_text()) | {"iou": iou})
     (one, two) = build_headline_report(headline, store).findings
-    assert "finds no class but the background (10.00 mIoU)" in one
+    assert "finds only the background (10.00 mIoU)" in one
     assert "true masks" in two
 
 
 def test_each_row_says_what_it_saw_of_pixel_masks(report: HeadlineReport) -> None:
     saw = {row.source: row.saw for row in report.networks}
     assert saw["pamr"] == "scoring, and the choice of the CAM configuration on training images"
-    assert saw["masks"].startswith("trained on those")
+    assert saw["masks"] == "training and scoring"
 
 
 def test_scale_and_its_mark_stand_under_every_table(document: Document) -> None:

@@ -515,7 +515,7 @@ def test_a_threshold_range_in_the_wrong_order_is_refused() -> None:
 
 def test_each_wrong_setting_is_named_on_a_line_of_its_own() -> None:
     with pytest.raises(ConfigError) as caught:
-        validate({"train": {"lr": -1, "epochs": 0}, "views": {"gamma": 2}})
+        validate(RunConfig, {"train": {"lr": -1, "epochs": 0}, "views": {"gamma": 2}})
     lines = str(caught.value).splitlines()
     assert [line.split(" = ")[0] for line in lines] == ["views.gamma", "train.epochs", "train.lr"]
 

@@ -21,7 +21,7 @@ from ray.job_submission import JobStatus
 
 from sweeps.cluster import fetch, follow, job_server
 from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
-from sweeps.cluster.follow import Follower, exit_code
+from sweeps.cluster.follow import Follower, exit_code, last_lines
 from sweeps.cluster.job_server import (
     JobError,
     JobGoneError,
@@ -37,6 +37,7 @@ from sweeps.cluster.jobs import (
     resume_command,
     start,
     store_of,
+    submit,
     sweep_command,
 )
 from sweeps.store.store import Store, StoreError, open_store
@@ -114,6 +115,26 @@ def test_a_table_of_an_ignored_folder_goes_along_and_nothing_beside_it(
     with ZipFile(package) as sent:
         names = {name for name in sent.namelist() if not name.endswith("/")}
     assert names == {".gitignore", "code.py", *also}
+
+
+@pytest.mark.parametrize(("number", "lines"), [(0, ""), (1, "b\n"), (2, "a\nb\n"), (5, "a\nb\n")])
+def test_the_last_lines_of_a_log_are_all_of_a_short_one(number: int, lines: str) -> None:
+    assert last_lines("a\nb\n", number) == lines
+
+
+def test_the_name_of_an_ended_job_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = SimpleNamespace(
+        submission_id="one",
+        status=JobStatus.STOPPED,
+        metadata={"wsss": "sweep"},
+        start_time=0,
+        entrypoint="",
+    )
+    monkeypatch.setattr(Cluster, "jobs", lambda self: [ended])
+    with pytest.raises(JobError, match=r"one: .* has ended \(STOPPED\).*another --id"):
+        submit(Cluster(), request(), root=tmp_path, job_id="one", python="python")
 
 
 def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
@@ -201,7 +222,7 @@ def test_a_log_sent_again_from_its_beginning_is_printed_once(
     code, text, said = followed(cluster, monkeypatch)
     assert (code, text) == (7, "one\ntwo\nthree\nend\n")
     assert said == [
-        "connection lost (RuntimeError); the job goes on, trying again",
+        "connection lost (RuntimeError); the job continues, reconnecting",
         "connected to http://head again",
     ]
 
@@ -401,5 +422,5 @@ def test_a_file_that_is_none_of_ray_up_is_refused(
     cluster_file: Path, tmp_path: Path, content: str
 ) -> None:
     cluster_file.write_text(content)
-    with pytest.raises(JobError, match=r"mine\.yaml: no settings of a cluster.*with --cluster"):
+    with pytest.raises(JobError, match=r"mine\.yaml: not a cluster configuration.*with --cluster"):
         fetch_by_rsync("/there", tmp_path / "here", cluster_file, checkpoints=False)

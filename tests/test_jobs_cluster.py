@@ -209,7 +209,7 @@ def test_a_job_is_followed_over_a_cut_line_and_its_exit_code_passes_through(
     started = submit(laptop, project, *words)
     assert started.returncode == 0, started.stderr
     again = submit(laptop, project, "VI", "--no-follow", "--seeds", "2")
-    assert "one is there already" in again.stderr
+    assert "one exists already" in again.stderr
     command = [sys.executable, "-m", "sweeps", "attach", "one"]
     with subprocess.Popen(
         command, env=laptop, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

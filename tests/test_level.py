@@ -30,7 +30,7 @@ def evidence(differences: list[float]) -> CellEvidence:
         "base": dict.fromkeys(range(len(differences)), 40.0),
         "cell": {seed: 40 + d for seed, d in enumerate(differences)},
     }
-    return table_verdicts({}, measured, "base", 0.5)["cell"]
+    return table_verdicts({}, measured, {"cell": "base"}, 0.5)["cell"]
 
 
 def rule(
@@ -86,15 +86,15 @@ def test_the_reason_has_each_difference_and_which_of_them_hold() -> None:
 
 def test_a_level_whose_loss_is_not_shown_says_so() -> None:
     noisy = [9.0, -3.0, 8.0]  # 4.67 on average: as large, but not significant
-    doubt = "though these seeds do not show it to be smaller there"
+    doubt = "though these seeds do not show it to be smaller at other thresholds"
     assert rule(UP, noisy, noisy, noisy).kind is Kind.LEVEL
     assert doubt in rule(UP, noisy, noisy, noisy).reason
     assert doubt not in rule(UP, NOTHING, NOTHING, NOTHING).reason
 
 
 def test_a_level_that_turns_round_says_where() -> None:
-    assert "turns round at held-out and AUC: fixed" in rule(UP, DOWN, NOTHING, DOWN).reason
-    assert "turns round" not in rule(UP, NOTHING, NOTHING, NOTHING).reason
+    assert "has the other sign at held-out and AUC: fixed" in rule(UP, DOWN, NOTHING, DOWN).reason
+    assert "other sign" not in rule(UP, NOTHING, NOTHING, NOTHING).reason
 
 
 # In a report
@@ -148,7 +148,7 @@ def test_every_output_says_level_where_only_the_fixed_score_gains(report: Report
     for name, text in texts.items():
         plain = " ".join(text.split())
         assert (
-            f"{MOVED} is of level (at the fixed score only; another threshold would undo it)"
+            f"{MOVED} is of level (only at the fixed score; another threshold would undo it)"
             in plain
         ), name
         assert "AUC" in plain, name

@@ -7,6 +7,7 @@ from finished import finished_sweep
 
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch, Record
+from sweeps.run.faults import Break
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.tables import MissingTrials, Training
 from sweeps.store.failures import note_of, write_failure, write_note
@@ -89,7 +90,7 @@ def test_a_restart_goes_on_with_the_first_score_that_is_missing(tmp_path: Path) 
     scene.start()
     scene.finish(0)
     scene.report(1, 3)
-    scene.dispatch.broke(KEY, "The actor died")
+    scene.dispatch.broke(Break(KEY, "death", "The actor died"))
     assert scene.ends == [(1, "killed")]
     scene.start()
     assert scene.heard[-1] == (1, "running", None)
@@ -102,7 +103,7 @@ def test_the_error_of_a_later_score_is_looked_for_in_its_own_folder(tmp_path: Pa
     scene.report(1, 3)
     folder = scene.store.run(SCORES[1].run_id).path
     write_note(folder, note_of(KeyError("gallery")))
-    scene.dispatch.broke(KEY, "Ray's words")
+    scene.dispatch.broke(Break(KEY, "death", "Ray's words"))
     assert scene.ends == [(1, "failed")]
     assert scene.said[-1].startswith(f"{SCORES[1].name}: KeyError: 'gallery'")
 
@@ -116,13 +117,13 @@ def test_a_hang_of_a_later_score_is_told_from_a_death(tmp_path: Path, is_restart
     scene.start()
     scene.finish(0)
     if is_restarted:
-        scene.dispatch.broke(KEY, "The actor died")
+        scene.dispatch.broke(Break(KEY, "death", "The actor died"))
         scene.start()
     scene.report(1, 3)
     assert not any("made no progress" in line for line in scene.said), "that was long ago"
     with (folder / "stack.txt").open("a") as file:
         file.write("Timeout (0:30:00)!\n")
-    scene.dispatch.broke(KEY, "The actor died")
+    scene.dispatch.broke(Break(KEY, "death", "The actor died"))
     assert scene.ends[-1] == (1, "hang")
     assert f"see {folder}/stack.txt" in scene.said[-1]
 
@@ -132,7 +133,7 @@ def test_giving_up_fails_the_scores_that_are_missing_and_no_other(tmp_path: Path
     for _ in range(3):
         scene.start()
         scene.finish(0)
-        scene.dispatch.broke(KEY, "The actor died")
+        scene.dispatch.broke(Break(KEY, "death", "The actor died"))
     runs = [scene.store.run(score.run_id) for score in SCORES]
     assert runs[0].failure() is None
     for run in runs[1:]:

@@ -224,10 +224,10 @@ def test_a_searchs_history_tells_the_warned_and_the_not_learning_from_the_others
     trial = draws.next()
     assert trial is not None
     judged = {"epoch": 1.0, "objective": 10.0, "threshold": 0.3}
-    draws.told(trial, judged | to_record(WARNING))
+    draws.reported(trial, judged | to_record(WARNING))
     assert "1 interrupted at the prior" in render_search(search, store)
     failed = {"epoch": 2.0, "objective": 0.0, "failed": NOT_LEARNING, "message": "still there"}
-    draws.told(trial, failed)
+    draws.reported(trial, failed)
     assert heard == [
         "running: ",
         "running: not clearly below the label prior aft",

@@ -16,7 +16,7 @@ import torch
 from sweeps.run.ray import train as ray_train
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.train import end_with_raylet
-from sweeps.run.ray.tune import closing_trial, sweep_trial
+from sweeps.run.ray.tune import drawn_trial, sweep_trial
 from sweeps.stages import trial
 from sweeps.stages.stage import Place
 from sweeps.store.store import Store
@@ -72,14 +72,14 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a process did, in order: took care of its raylet's end, worked."""
     found: list[str] = []
 
-    def work(*_: Any) -> Iterator[dict[str, float]]:
+    def work(*_: Any, **__: Any) -> Iterator[dict[str, float]]:
         found.append("work")
         return iter(())
 
     monkeypatch.setattr(ray_train, "end_with_raylet", lambda: found.append("watch"))
     monkeypatch.setattr(process, "pick_device", lambda cpus: torch.device("cpu"))
     monkeypatch.setattr(trial, "run_group", work)
-    monkeypatch.setattr(trial, "held_out_trial", work)
+    monkeypatch.setattr(trial, "search_trial", work)
     return found
 
 
@@ -88,7 +88,7 @@ def test_trials_of_sweeps_and_searches_watch_their_raylet_before_they_work(done:
     place = Place(Store(Path("store")), Path("data"))
     sweep_trial({"cam_id": "a"}, {"a": (RunConfig(),)}, place, resources)
     search: Any = SimpleNamespace(config=lambda settings: RunConfig(), objective="best")
-    closing_trial({"settings": {}}, search, place, 1.0)
+    drawn_trial({"settings": {}}, search, place, 1.0)
     assert done == ["watch", "work"] * 2
 
 

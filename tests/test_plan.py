@@ -23,7 +23,7 @@ def plan() -> Plan:
 
 
 def small_table(name: str = "T", *rows: Row) -> Table:
-    return Table(name, "a table", ("row",), "mIoU", ("mIoU",), rows)
+    return Table(name, "a table", ("row",), rows)
 
 
 def printed(name: str) -> dict[str, float | None]:
@@ -511,7 +511,7 @@ def test_a_row_with_too_few_or_too_many_labels_or_cells_is_refused(
     good = Row(("fine",), (Cell({}, 1.0), Cell({}, 2.0)))
     row = Row(labels, (Cell({}, None),) * num_cells)
     with pytest.raises(ValueError, match=r"table T, row .* expected 1 and 2") as caught:
-        Table("T", "a table", ("row",), "column", ("x", "y"), (good, row))
+        Table("T", "a table", ("row",), (good, row), "column", ("x", "y"))
     assert f"{len(labels)} labels and {num_cells} cells" in str(caught.value)
 
 
@@ -524,7 +524,7 @@ def test_rows_with_equal_labels_are_refused() -> None:
 def test_columns_with_equal_names_are_refused() -> None:
     row = Row(("a",), (Cell({}, None), Cell({"train.lr": 0.05}, None)))
     with pytest.raises(ValueError, match=r"T\[a,x\]"):
-        Table("T", "a table", ("row",), "column", ("x", "x"), (row,))
+        Table("T", "a table", ("row",), (row,), "column", ("x", "x"))
 
 
 def test_a_trial_names_its_cells_and_seed() -> None:

@@ -197,8 +197,8 @@ def test_the_cost_counts_all_missing_trainings_and_all_ranks(
     fine: ProbeResult, small: RunConfig
 ) -> None:
     # Twice 1,000 steps of half a second, on two workers of two GPUs: 1,000 s x 4 GPUs.
-    (line,) = cost([probed(fine, small), probed(None, small)], Resources(workers=2, gpus=2))
-    assert "still needs, 4 of its trainings under all seeds: about 17 min one at a time" in line
+    line = cost([probed(fine, small), probed(None, small)], Resources(workers=2, gpus=2))
+    assert "over all seeds: 4 trainings, about 17 min one at a time" in line
     assert "1.1 GPU-hours" in line
     assert "2 of them of unknown time" in line
     assert "0.5 s per step, 16 images/s, 3.0 GiB of GPU memory" in describe(probed(fine, small))
@@ -217,7 +217,7 @@ def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
     assert probe_sweep(sweep, Store(tmp_path), Resources(), ProbeOptions(50, tmp_path)) == 0
     assert "4/4  VI[yes,yes]: 100 of 1000 steps" in file.getvalue()
     assert "look fine: " in file.getvalue()
-    assert "all seeds: about " in file.getvalue()
+    assert "all seeds: 4 trainings, about " in file.getvalue()
     assert "CPU-hours" in file.getvalue()
 
 

@@ -47,6 +47,15 @@ def wrong_weights(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("program", "words"), [("sweeps", ("settings", "train.lr")), ("wsss", ("plan", "V"))]
+)
+def test_a_command_of_the_other_program_is_named_as_it_works(
+    program: str, words: tuple[str, ...]
+) -> None:
+    give(refused(program, *words).partition("; give: ")[2])
+
+
 def test_a_printed_program_is_a_word_if_the_shell_finds_it_else_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

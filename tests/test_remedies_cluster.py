@@ -177,7 +177,7 @@ def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path
     (listing,) = told(lambda: server.job("gone"), r"\(`(.*)` lists those it has\)")
     assert job_id in give(listing).stdout
     (resume,) = re.findall(
-        "go on with: (.*)",
+        "resume with: (.*)",
         give(f"python -m sweeps stop {shlex.join(['--address', server.address])}").stderr,
     )
     again = give(resume, "--no-follow", "--working-dir", str(project))

@@ -345,7 +345,7 @@ def test_a_failure_that_is_cleared_does_not_come_back(
 ) -> None:
     ours, theirs = Store(here.mirror, here), Store(there.mirror, there)
     write_json(theirs.run("r").path / "failure.json", {"kind": "diverged"})
-    theirs.push_run("r")
+    theirs.run("r").push()
     ours.pull_results()
     assert ours.run("r").failure() == {"kind": "diverged"}
     ours.run("r").clear_failure()
@@ -353,10 +353,10 @@ def test_a_failure_that_is_cleared_does_not_come_back(
     assert ours.run("r").failure() is None
     # Cleared by another machine, whose run has come out well:
     write_json(ours.run("r").path / "failure.json", {"kind": "diverged"})
-    ours.push_run("r")
+    ours.run("r").push()
     (theirs.run("r").path / "failure.json").unlink()
     finish_run(theirs, "r", {})
-    theirs.push_run("r")
+    theirs.push_results()
     assert sorted(objects(port, here)) == ["runs/r/config.json", "runs/r/done.json"]
 
 

@@ -94,7 +94,7 @@ def test_a_bucket_that_is_away_does_not_end_the_search(
         with caplog.at_level(logging.WARNING):
             subject.share(known)
         assert "nothing is lost on this machine" in caplog.text
-        assert "the search goes on" in caplog.text
+        assert "the search continues" in caplog.text
         assert key not in keys(port, "refusing")
         subject.share(known)
         assert key in keys(port, "refusing")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import fill, finished_sweep
+from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
 from typer import Typer
 from typer.testing import CliRunner
@@ -111,6 +111,33 @@ def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
     assert float(lines["III[yes,yes]"]["paper_difference"]) == pytest.approx(50.86 - 49.12)
 
 
+def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("recipes",), 2)
+
+    def quality(trial: Trial) -> float:
+        return 0.4 + 0.3 * ("literal" in trial.cells[0]) + 0.1 * ("[yes,yes" in trial.cells[0])
+
+    fill(store, sweep, quality, gallery=True)
+    report = build_report(sweep, store)
+    lines = csv_lines(FORMATS["csv"](sweep_document(report)))
+    for recipe in TABLES["recipes"].columns:
+        base, best = (f"recipes[{labels},{recipe}]" for labels in ("no,no", "yes,yes"))
+        assert (lines[base]["verdict"], lines[best]["baseline"]) == ("baseline", base)
+        ours, theirs = stored_mious(store, sweep, best), stored_mious(store, sweep, base)
+        differences = [ours[seed] - theirs[seed] for seed in (0, 1)]
+        assert float(lines[best]["difference"]) == pytest.approx(np.mean(differences))
+    assert lines["recipes[yes,yes,default]"]["paper_difference"] == "1.74"
+    assert lines["recipes[yes,yes,literal]"]["paper_difference"] == ""
+    found = report.tables[0]
+    assert found.classes is not None
+    assert found.classes.best == "recipes[yes,yes,literal]"
+    assert found.classes.baseline == "recipes[no,no,literal]"
+    assert found.gallery is not None
+    assert found.gallery.pictures[1].title.startswith("Baseline: recipes[no,no,literal], seed 0")
+    page = FORMATS["html"](sweep_document(report))
+    assert "Differences to the baseline, recipes[no,no] of the same recipe" in page
+
+
 def test_the_interval_over_images_agrees_with_a_plain_bootstrap_loop(
     store: Store, sweep: Sweep, report: Report
 ) -> None:
@@ -192,7 +219,7 @@ def test_a_page_shows_baseline_best_and_the_papers_best_on_the_same_images(
     titles = [picture.title for picture in gallery.pictures]
     assert titles[1].startswith("Baseline: III[no,no], seed 0: mIoU ")
     assert titles[2].startswith("Best measured and the paper's best: III[yes,yes], seed 0: mIoU ")
-    assert gallery.left_out.startswith("Left out: III[yes,no]; their pictures are in runs/<id>/")
+    assert gallery.left_out.startswith("Not shown: III[yes,no]; their pictures are in runs/<id>/")
     assert '<div class="wide row">' in outputs["html"]
 
 
@@ -218,6 +245,16 @@ def test_classes_are_compared_as_the_stored_counts_have_them(
     for name in ("html", "md"):
         assert "IoU per class: III" in outputs[name].replace("\\", "")
         assert "In no scored image" not in outputs[name]
+
+
+def test_classes_of_other_images_are_not_compared(tmp_path: Path) -> None:
+    store, sweep = Store(tmp_path), finished_sweep(("III",), 1)
+    fill(store, sweep, lambda trial: share(trial) if trial.cells[0] != "III[yes,yes]" else None)
+    (best,) = sweep.plan.cell_trials["III[yes,yes]"]
+    finish(store, best, 0.6, num_images=20)
+    (table,) = build_report(sweep, store).tables
+    assert table.cells["III[yes,yes]"].image_interval is not None
+    assert table.classes is None
 
 
 def test_data_with_other_classes_is_marked_and_weighed_against_nothing(tmp_path: Path) -> None:
@@ -248,7 +285,9 @@ def test_another_measure_reports_other_figures(store: Store, sweep: Sweep) -> No
     metrics = store.run(trial.run_id).metrics()
     assert metrics is not None
     assert best.tables[0].cells["III[yes,yes]"].values[0] == metrics["miou_best"]
-    assert "saw the pixel ground truth that scores it" in FORMATS["md"](sweep_document(best))
+    assert "chosen with the pixel ground truth that scores it" in FORMATS["md"](
+        sweep_document(best)
+    )
 
 
 @pytest.fixture(scope="module")

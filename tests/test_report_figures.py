@@ -20,10 +20,10 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
-from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
+from sweeps.report.figures.parallel import Setting, parallel_coordinates
 from sweeps.report.figures.rows import (
     DotRow,
-    OscillationRow,
+    bars,
     cell_dots,
     forest,
     oscillation_bars,
@@ -46,12 +46,13 @@ def draw_thresholds(label: str, name: str) -> str:
 
 
 def draw_bars(label: str, name: str) -> str:
-    rows = [OscillationRow(label, [0.1, 0.2]), OscillationRow("none", [])]
+    rows = [(label, [0.1, 0.2]), ("none", [])]
     return oscillation_bars(rows, name=name, title=label)
 
 
 def draw_heatmap(label: str, name: str) -> str:
-    table = Map([[24.0, NAN]], [[50.0, 51.0]], [label], ["left", label], label, label, 0.5)
+    measured, paper = np.array([[24.0, NAN]]), np.array([[50.0, 51.0]])
+    table = Map(measured, paper, [label], ["left", label], label, label, 0.5)
     return heatmap(table, name=name, title=label)
 
 
@@ -61,12 +62,12 @@ def draw_classes(label: str, name: str) -> str:
 
 
 def draw_dots(label: str, name: str) -> str:
-    rows = [DotRow(label, [24.0, 25.0], 50.0, 23.0, 26.0), DotRow("none", [])]
+    rows = [DotRow(label, [24.0, 25.0], 50.0, (23.0, 26.0)), DotRow("none", [])]
     return cell_dots(rows, name=name, title=label)
 
 
 def draw_forest(label: str, name: str) -> str:
-    rows = [DotRow(label, [0.5, 1.5], 2.0, 0.1, 1.9), DotRow("none", [])]
+    rows = [DotRow(label, [0.5, 1.5], 2.0, (0.1, 1.9)), DotRow("none", [])]
     return forest(rows, baseline=label, name=name, title=label)
 
 
@@ -76,7 +77,7 @@ def draw_parallel(label: str, name: str) -> str:
 
 
 def draw_shares(label: str, name: str) -> str:
-    return explained_bars([(label, 0.5), ("b", -0.1)], axis="share", name=name, title=label)
+    return bars([(label, 0.5), ("b", -0.1)], axis="share", name=name, title=label)
 
 
 DRAWINGS = [
@@ -349,12 +350,12 @@ def test_seeds_of_different_lengths_are_refused(steps: list[list[float]], found:
 
 
 def test_oscillation_bars_show_percent_seeds_and_what_is_missing() -> None:
-    rows = [OscillationRow("a", [0.1, 0.3]), OscillationRow("b", [0.4]), OscillationRow("c", [NAN])]
+    rows = [("a", [0.1, 0.3]), ("b", [0.4]), ("c", [NAN])]
     svg = oscillation_bars(rows, name="o", title="t")
     assert texts(svg).count("missing") == 1
     zero, tens = text_x(svg, "0"), text_x(svg, "10")
-    bars = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
-    assert bars == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
+    widths = [np.ptp(bar[:, 0]) for bar in paths(svg, f"fill: {PALETTE[0]}; opacity: 0.45")[:2]]
+    assert widths == pytest.approx([2 * (tens - zero), 4 * (tens - zero)], abs=0.05)
 
 
 # Thresholds
@@ -367,18 +368,15 @@ def test_the_fixed_threshold_is_marked_where_it_lies() -> None:
     )
 
 
-def test_a_threshold_curve_with_a_value_too_few_is_refused() -> None:
-    with pytest.raises(ValueError, match="B0: 2 thresholds and 1 values"):
-        threshold_curves([ThresholdCurve("B0", [0.1, 0.2], [1.0])], 0.15, name="t", title="t")
-
-
 # Maps
 
 
 def small_heatmap(noise: float | None, paper: list[list[float]] | None = None) -> str:
-    measured = [[24.0, 24.9, NAN], [25.0, 24.4, 24.5]]
+    measured = np.array([[24.0, 24.9, NAN], [25.0, 24.4, 24.5]])
     printed = paper or [[50.0, 50.1, 50.2], [NAN, 50.4, 50.5]]
-    table = Map(measured, printed, ["r1", "r2"], ["c1", "c2", "c3"], "rows", "columns", noise)
+    table = Map(
+        measured, np.array(printed), ["r1", "r2"], ["c1", "c2", "c3"], "rows", "columns", noise
+    )
     return heatmap(table, name="h", title="t")
 
 
@@ -414,13 +412,9 @@ def test_a_map_without_printed_numbers_has_one_panel() -> None:
 
 
 def test_a_map_with_nothing_measured_yet_says_so() -> None:
-    found = texts(heatmap(Map([[NAN]], [[50.0]], ["r"], ["c"], "", "", 0.1), name="h", title="t"))
+    table = Map(np.array([[NAN]]), np.array([[50.0]]), ["r"], ["c"], "", "", 0.1)
+    found = texts(heatmap(table, name="h", title="t"))
     assert {"no value yet", "missing", "50.00"} <= set(found)
-
-
-def test_a_map_whose_shape_does_not_fit_its_labels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"measured: values of shape \(1, 2\) for 2 row and 1 col"):
-        Map([[1.0, 2.0]], [[1.0, 2.0]], ["a", "b"], ["c"], "", "", None)
 
 
 # Rows
@@ -447,11 +441,6 @@ def test_bars_per_class_are_as_long_as_the_differences_and_on_their_side_of_zero
     assert texts(svg).count("no such pixels") == 1
 
 
-def test_classes_and_differences_of_different_number_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"2 classes, but values of shapes \[\(3,\)"):
-        per_class_differences(["a", "b"], [1.0, 2.0, 3.0], [], [], name="c", title="t")
-
-
 @pytest.mark.parametrize(
     ("papers", "apart"), [((25.5, 26.0), False), ((25.9, 25.9), False), ((50.0, 51.0), True)]
 )
@@ -469,7 +458,7 @@ def test_paper_numbers_far_from_the_measured_get_a_scale_of_their_own(
 
 
 def test_dots_stand_at_their_values_and_a_row_without_any_says_so() -> None:
-    rows = [DotRow("a", [24.0, 26.0], 25.0, 22.0, 28.0), DotRow("b", []), DotRow("c", [27.0])]
+    rows = [DotRow("a", [24.0, 26.0], 25.0, (22.0, 28.0)), DotRow("b", []), DotRow("c", [27.0])]
     svg = cell_dots(rows, name="d", title="t")
     left, right = text_x(svg, "24"), text_x(svg, "26")
     dots = {
@@ -486,7 +475,7 @@ def test_dots_stand_at_their_values_and_a_row_without_any_says_so() -> None:
 
 
 def test_a_forest_has_seeds_intervals_zero_and_the_papers_difference_in_place() -> None:
-    rows = [DotRow("a", [0.0, 2.0], 1.5, -0.5, 2.5), DotRow("b", [-1.0])]
+    rows = [DotRow("a", [0.0, 2.0], 1.5, (-0.5, 2.5)), DotRow("b", [-1.0])]
     svg = forest(rows, baseline="base", name="f", title="t")
     zero, one = text_x(svg, "0.0"), text_x(svg, "1.0")
     marks = {
@@ -519,16 +508,3 @@ def test_the_legend_of_dots_names_only_what_is_there() -> None:
     found = texts(cell_dots([DotRow("a", [24.0])], name="d", title="t"))
     assert "seed" in found
     assert not {"mean over seeds", "95 % interval of the", "printed in the paper"} & set(found)
-
-
-@pytest.mark.parametrize(
-    "svg",
-    [
-        pytest.param(lambda: loss_curves([], 2, name="e", title="t"), id="losses"),
-        pytest.param(lambda: threshold_curves([], 0.15, name="e", title="t"), id="thresholds"),
-        pytest.param(lambda: oscillation_bars([], name="e", title="t"), id="bars"),
-        pytest.param(lambda: cell_dots([], name="e", title="t"), id="dots"),
-    ],
-)
-def test_a_figure_without_any_row_is_empty_but_well_formed(svg: Callable[[], str]) -> None:
-    assert ElementTree.fromstring(svg()).tag == f"{SVG}svg"

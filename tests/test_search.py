@@ -33,7 +33,7 @@ from sweeps.report.search import search_document, write_search
 from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
-from sweeps.stages.trial import held_out_trial, search_trial
+from sweeps.stages.trial import search_trial
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
@@ -111,8 +111,8 @@ def test_a_wrong_range_is_refused_with_rule_and_remedy(words: list[str], named: 
     ("word", "named"),
     [
         ("transfer.lamda_s=0:1", "did you mean transfer.lambda_s?"),
-        ("train.epochs=1:5", "train.epochs is not a number with decimals"),
-        ("labels.scales=1:2", "labels.scales is not a number with decimals"),
+        ("train.epochs=1:5", "train.epochs is not a real number"),
+        ("labels.scales=1:2", "labels.scales is not a real number"),
         ("transfer.lambda_s=-1:2", "transfer.lambda_s = -1.0"),
         ("transfer.belongs_score=0.5:1.5", "transfer.belongs_score = 1.5"),
         ("labels.background_score=0.1:0.2", "has no effect on this training"),
@@ -204,7 +204,7 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
     assert CheckpointFolder(cam.checkpoints).restore(restored).epoch == 3
     for name, value in plain.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    trained = cam.trained()
+    trained = cam.result()
     assert trained is not None
     assert trained["epochs"] == 3
 
@@ -237,7 +237,7 @@ def test_the_search_never_reads_a_mask_of_the_held_out_half(
     task = task_of(apply_overrides(full, {"train.epochs": 1}), data, tmp_path / "store")
     assert len(list(search_trial(*task))) == 1
     with pytest.raises(DataError, match=r"\.png: no mask"):
-        list(held_out_trial(*task))
+        list(search_trial(*task, held_out=True))
 
 
 @pytest.mark.parametrize("objective", ["best", "fixed"])
@@ -245,7 +245,7 @@ def test_objective_and_held_out_score_are_those_of_a_slow_count(
     drawn: Path, full: RunConfig, tmp_path: Path, objective: str
 ) -> None:
     config = apply_overrides(full, {"train.epochs": 1})
-    (record,) = held_out_trial(*task_of(config, drawn, tmp_path, objective))
+    (record,) = search_trial(*task_of(config, drawn, tmp_path, objective), held_out=True)
     dataset = VocDataset(drawn)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, len(dataset.classes))
@@ -346,7 +346,7 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     answer = search_document(search, store).head[0]
     assert isinstance(answer, Strip)
     assert "trial 1 is the best on the search half with 21.00" in answer.answer
-    assert "it has 22.50, +1.25 to the base's 21.25" in answer.answer
+    assert "it has 22.50, +1.25 from the base's 21.25" in answer.answer
     words = answer.command[answer.command.index("--table") :]
     plan = CliRunner().invoke(app, ["plan", *shlex.split(words), "--json"])
     assert plan.exit_code == 0, plan.output
@@ -391,7 +391,7 @@ class MadeUpSearch:
             # After a kill, the epoch that was reported last is trained and reported again.
             for epoch in range(max(1, found.last_epoch), self.search.base.train.epochs + 1):
                 reports += 1
-                is_over = self.draws.told(found, record_of(found.settings, epoch))
+                is_over = self.draws.reported(found, record_of(found.settings, epoch))
                 if reports in killed:
                     self.draws = self.started()
                 if is_over or reports in killed:
@@ -449,8 +449,8 @@ def test_a_resumed_search_hands_out_what_was_interrupted_or_given_up_first(
     made_up = MadeUpSearch(two_ranges, tmp_path, 4)
     found = [known for _ in range(3) if (known := made_up.draws.next())]
     for epoch in range(1, 10):
-        made_up.draws.told(found[0], record_of(found[0].settings, epoch))
-    made_up.draws.told(found[1], record_of(found[1].settings, 1))
+        made_up.draws.reported(found[0], record_of(found[0].settings, epoch))
+    made_up.draws.reported(found[1], record_of(found[1].settings, 1))
     made_up.draws.gave_up(found[2], Break("2", "death", "The actor died"))
     assert [known.status for known in made_up.history.trials()] == ["finished", "running", "error"]
     resumed = made_up.started()
@@ -493,12 +493,14 @@ def test_a_poor_trial_is_stopped_at_a_rung_by_what_the_history_has(
         found = made_up.draws.next()
         assert found
         for epoch, objective in enumerate(objectives, 1):
-            made_up.draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+            made_up.draws.reported(
+                found, {**record_of(found.settings, epoch), "objective": objective}
+            )
     draws = made_up.started()
     found = draws.next()
     assert found
     told = [
-        draws.told(found, {**record_of(found.settings, epoch), "objective": objective})
+        draws.reported(found, {**record_of(found.settings, epoch), "objective": objective})
         for epoch, objective in scores.items()
     ]
     assert told == [False] * (len(told) - 1) + [stopped]
@@ -512,11 +514,11 @@ def test_a_training_that_diverges_is_worth_nothing_and_counts_as_ended(
     found = made_up.draws.next()
     assert found
     failed = {"epoch": 1.0, "objective": 0.0, "failed": "diverged", "message": "lower train.lr"}
-    assert not made_up.draws.told(found, failed)
+    assert not made_up.draws.reported(found, failed)
     assert made_up.draws.ended(found).status == "done"
     assert (found.status, found.objective, found.message) == ("diverged", 0.0, "lower train.lr")
     assert made_up.history.missing(2) == 1
-    assert not made_up.draws.told(found, failed)  # again, as its process died right after
+    assert not made_up.draws.reported(found, failed)  # again, as its process died right after
     assert made_up.started().next() is not None
 
 
@@ -531,9 +533,9 @@ def test_closing_scores_are_those_of_the_best_and_of_the_papers_setting(
     scored = {"epoch": 9.0, "objective": 60.0, "threshold": 0.3}
     assert closings.ended(found[0]).status == "started"
     for target in found[:2]:
-        closings.told(target, scored | {"held_out": 59.0})
+        closings.reported(target, scored | {"held_out": 59.0})
         assert closings.ended(target).status == "done"
-    closings.told(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
+    closings.reported(found[2], {"epoch": 1.0, "failed": "diverged", "message": "lower train.lr"})
     assert closings.ended(found[2]) == ("failed", "diverged: lower train.lr")
     again = Closings(two_ranges, store, lambda trial: None)
     assert [t.cam_id for _ in range(9) if (t := again.next())] == best[1:]

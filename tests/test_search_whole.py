@@ -20,7 +20,7 @@ from sweeps.cli import app
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
-from sweeps.stages.trial import held_out_trial
+from sweeps.stages.trial import search_trial
 from sweeps.store.remote import Remote
 from sweeps.store.store import CamFolder, Store
 from wsss.data.drawn.folder import draw_voc
@@ -123,9 +123,10 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
         known = draws.next()  # None: and the base
         config = search.config(known.settings if known else {})
         last: dict[str, float] = {}
-        for record in held_out_trial(config, "best", Place(Store(store), data, rank=Process())):
+        place = Place(Store(store), data, rank=Process())
+        for record in search_trial(config, "best", place, held_out=True):
             last = record
-            if known and draws.told(known, record):
+            if known and draws.reported(known, record):
                 break
         if "held_out" in last:
             held_out[cam_id(config)] = {k: last[k] for k in ("objective", "threshold", "held_out")}
@@ -177,7 +178,7 @@ def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
     trials, _, code, output, runs = interrupted["before"]
     assert code == 130
     assert "SIGINT: starting no more trials" in output
-    printed = output.split("the same command goes on from here:\n")[1].splitlines()[0]
+    printed = output.split("the same command resumes from here:\n")[1].splitlines()[0]
     assert "--samples 3" in printed
     assert [known["status"] for known in trials] == ["finished", "running"]
     status = {found.tags.get("wsss.search_trial"): found.status for found in runs}

@@ -83,10 +83,10 @@ def test_a_job_runs_what_was_asked_for(job: Path, drawn: Path) -> None:
         str(drawn),
         "--set",
         "labels.scales=[0.5, 1]",
-        "--store",
-        str(job.with_name("the store")),
         "--gpus",
         "1.0",
+        "--store",
+        str(job.with_name("the store")),
     ]
 
 

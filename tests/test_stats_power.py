@@ -117,12 +117,3 @@ def test_seeds_for_equivalence_is_the_first_number_that_reaches_the_power() -> N
     assert n is not None
     assert share_equivalent(0.5, 0.6, n, 0.05) > 0.8 - FOUR_ERRORS
     assert share_equivalent(0.5, 0.6, n - 1, 0.05) < 0.8 + FOUR_ERRORS
-
-
-def test_senseless_questions_are_refused() -> None:
-    with pytest.raises(ValueError, match="power 80"):
-        seeds_needed(1.0, 1.0, power=80)
-    with pytest.raises(ValueError, match="alpha < power"):
-        minimum_detectable(1.0, 5, power=0.04)
-    with pytest.raises(ValueError, match="SD -1"):
-        seeds_for_equivalence(1.0, -1)

@@ -19,13 +19,7 @@ from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_st
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live import status as status_module
-from sweeps.report.live.cost_lines import (
-    NOTHING_MEASURED,
-    cost_lines,
-    format_bytes,
-    format_seconds,
-    time_left,
-)
+from sweeps.report.live.cost_lines import cost_lines, format_bytes, format_seconds, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.status import Status, cell_text
 from sweeps.store.store import Store, write_json
@@ -346,9 +340,9 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
 
 def cost_of(*seconds: float | None, device: str = "cpu", measured: int = 2) -> CostEstimate:
     trials = {
-        str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled", 2)
+        str(i): TrialCost(s, 2**29, "same" if i == 0 else "scaled")
         if s is not None
-        else TrialCost(None, 0, "", 0)
+        else TrialCost(None, 0, "")
         for i, s in enumerate(seconds)
     }
     return CostEstimate(trials, measured, device, 2)
@@ -366,7 +360,7 @@ def test_costs_are_told_in_words_with_what_they_rest_on() -> None:
     )
     assert third == "1 more trial to run, time unknown: no measured trial is like them"
     assert cost_lines(cost_of()) == ["nothing left to run"]
-    assert NOTHING_MEASURED in cost_lines(cost_of(None, measured=0))[0]
+    assert "add --probe 20 to the same `sweeps run`" in cost_lines(cost_of(None, measured=0))[0]
     assert "no measured trial is like them" in cost_lines(cost_of(None, None))[0]
 
 

@@ -77,7 +77,7 @@ def test_a_stage_is_finished_by_its_result_which_ends_a_failure(cam: CamFolder) 
     assert cam.failure() == {"kind": "died"}
     cam.finish({"epochs": 3})
     assert cam.is_finished()
-    assert cam.trained() == {"epochs": 3}
+    assert cam.result() == {"epochs": 3}
     assert not (cam.path / "failure.json").exists()
 
 
@@ -155,7 +155,7 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
 
 def test_a_missing_json_is_none(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") is None
-    assert CamFolder(tmp_path).trained() is None
+    assert CamFolder(tmp_path).result() is None
     assert RunFolder(tmp_path).metrics() is None
 
 

@@ -85,6 +85,20 @@ def test_a_cell_of_a_file_has_the_settings_of_table_row_and_column(jitter: Path)
     assert define_tables([definition(table)], "") == (table,)
 
 
+def test_a_baseline_is_one_cell_or_a_row_with_one_for_each_column(jitter: Path) -> None:
+    (cell,) = read_tables(jitter)
+    assert set(cell.baselines().values()) == {cell.baseline_name} == {"jitter[none,both]"}
+    jitter.write_text(JITTER.replace("baseline: none,both", "baseline: none"))
+    (row,) = read_tables(jitter)
+    assert row.baselines() == {
+        f"jitter[{label},{views}]": f"jitter[none,{views}]"
+        for label in ("none", "0.3")
+        for views in ("none", "both")
+    }
+    assert row.baseline_name == "jitter[none] of the same views"
+    assert define_tables([definition(row)], "") == (row,)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -97,7 +111,7 @@ def test_a_cell_of_a_file_has_the_settings_of_table_row_and_column(jitter: Path)
         ("labels: [0.3]", "labels: [none]", r"two cells are called jitter\[none,none\]"),
         ("train.color_jitter", "rng_seed", "rng_seed: .*give their number with --seeds"),
         ("train.color_jitter", "data.name", "'data.name': a sweep has one data set"),
-        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is none of its cells"),
+        ("none,both", "none,bot", r"baseline jitter\[none,bot\] is not one of its cells or rows"),
         ("rows:", "rows: [", "not YAML"),
     ],
 )

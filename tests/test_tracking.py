@@ -222,7 +222,7 @@ def test_a_run_that_is_gone_while_a_tracker_works_is_made_anew(store: Store) -> 
     delete_for_good(MlflowClient(tracker.uri), gone)
     assert not tracker.sync()
     assert tracker.problem is not None
-    assert tracker.problem.heals
+    assert tracker.problem.is_temporary
     assert tracker.sync(), tracker.problem
     assert the_run(store).info.run_id != gone
 
@@ -442,7 +442,7 @@ def test_a_server_that_goes_away_at_any_point_is_caught_up_by_the_next_sync(
         patch.setattr(MlflowClient, step, once_more)
         assert not tracker.sync()
         assert tracker.problem is not None
-        assert tracker.problem.heals
+        assert tracker.problem.is_temporary
     assert tracker.sync()
     assert tracker.problem is None
     run = the_run(store)
@@ -603,7 +603,7 @@ def test_notices_of_one_trial_that_pile_up_are_logged_once() -> None:
 
 
 def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> None:
-    tracker, told = SlowTracker(Problem("no route", "wait", heals=True)), list[str]()
+    tracker, told = SlowTracker(Problem("no route", "wait", is_temporary=True)), list[str]()
     tracker.go.set()
     with thread_of(tracker, told.append) as thread:
         thread.notice(NAMES[0], running=True)
@@ -617,7 +617,7 @@ def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> Non
     assert tracker.synced == [NAMES[0], NAMES[2]]
     assert tracker.running[-1] == set(NAMES[:3])
     assert told == [
-        "tracking at nowhere fails: no route; the work goes on and everything is kept in the store"
+        "tracking at nowhere fails: no route; the work continues, and all results are in the store"
     ]
 
 

@@ -96,7 +96,7 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
     assert done.exit_code == 0, done.output
     first, *links = done.stdout.splitlines()
-    assert first == "the server takes some seconds to start; then there are:"
+    assert first == "the server takes some seconds to start; its pages are:"
     assert [unquote(line) for line in links] == [
         f"{name}: {kind} http://127.0.0.1:{port}/#/experiments/{number}/runs"
         f"?workflowType=machine_learning&{query}"

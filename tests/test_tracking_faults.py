@@ -111,18 +111,22 @@ def test_a_password_is_not_shown() -> None:
         ("[Errno 28] No space left on device", "disk is full", "free space"),
         ("attempt to write a readonly database", "read-only", "/st/mlflow.db"),
         ("[Errno 30] Read-only file system: '/st/a'", "read-only /st/a", "writable"),
-        ("[Errno 37] No locks available", "drive has no locks", "mounted with flock"),
-        ("(sqlite3.OperationalError) disk I/O error", "does not read or write", "local disk"),
+        ("[Errno 37] No locks available", "drive has no file locks", "mounted with flock"),
+        ("(sqlite3.OperationalError) disk I/O error", "does not support", "local disk"),
         ("unable to open database file", "cannot be opened", "right to read and write"),
         ("No module named 'psycopg2'", "module psycopg2", "install"),
         ("[Errno 13] Permission denied: '/mnt/x'", "write to /mnt/x", "--artifacts-destination"),
         ("SSLError('certificate verify failed: self-signed (_ssl.c:1)'", "self-signed", "_CERT_"),
         ("invalid path: /etc/ca.pem", "no certificate file /etc/ca.pem", "SERVER_CERT_PATH"),
         ("Caused by ProxyError('Unable to connect')", "proxy", "no_proxy"),
-        ("Failed to resolve 'hst' ([Errno -2] ...)", "no host of this name", "names"),
+        ("Failed to resolve 'hst' ([Errno -2] ...)", "unknown host name", "DNS"),
         ("failed with timeout exception: Read timed out.", "no answer", "start the server"),
         ("Exceeded 30 redirects.", "other than MLflow", "log in where a proxy"),
-        ("consuming input failed: server closed the connection", "nobody answers", "start the"),
+        (
+            "consuming input failed: server closed the connection",
+            "the server does not answer",
+            "start the",
+        ),
         ("Param value 'x' had length 700, which exceeded length limit of 500", "length", "upgrade"),
         (
             "403. Response body: 'Invalid Host header - possible DNS'",
@@ -181,26 +185,32 @@ def fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> Problem:
 
 
 @pytest.mark.parametrize(
-    ("path", "what", "remedy", "heals"),
+    ("path", "what", "remedy", "is_temporary"),
     [
         ("401-", "refuses this user", "MLFLOW_TRACKING_USERNAME", False),
         ("403-html", "does not let this user write", "administrator", False),
-        ("404-html", "no MLflow of this age at this path", "browser", False),
+        ("404-html", "no recent MLflow at this path", "browser", False),
         ("404-json", "something other than MLflow", "correct", False),
         ("200-html", "something other than MLflow", "proxy", False),
         ("405-", "something other than MLflow answers 405", "correct", False),
-        ("500-", "in trouble (500)", "log", True),
-        ("503-html", "in trouble (503)", "log", True),
-        ("429-", "too often (429)", "wait", True),
+        ("500-", "has an error (500)", "log", True),
+        ("503-html", "has an error (503)", "log", True),
+        ("429-", "so many requests (429)", "wait", True),
     ],
 )
 def test_a_server_that_answers_otherwise(
-    port: int, monkeypatch: pytest.MonkeyPatch, path: str, what: str, remedy: str, *, heals: bool
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    what: str,
+    remedy: str,
+    *,
+    is_temporary: bool,
 ) -> None:
     problem = fault(f"http://127.0.0.1:{port}/{path}", monkeypatch)
     assert what in problem.what
     assert remedy in problem.remedy
-    assert problem.heals == heals
+    assert problem.is_temporary == is_temporary
 
 
 def test_a_server_that_knows_anything_is_no_mlflow(
@@ -215,9 +225,9 @@ def test_a_server_that_knows_anything_is_no_mlflow(
 def test_a_server_that_is_away_or_speaks_no_https(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "nobody answers" in fault("http://127.0.0.1:9", monkeypatch).what
+    assert "the server does not answer" in fault("http://127.0.0.1:9", monkeypatch).what
     assert "write http://" in fault(f"https://127.0.0.1:{port}", monkeypatch).remedy
-    assert "no host of this name" in fault("http://nowhere.invalid", monkeypatch).what
+    assert "unknown host name" in fault("http://nowhere.invalid", monkeypatch).what
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +265,7 @@ def test_a_database_of_another_mlflow(file: Path, revision: str, what: str, reme
     problem = of_file(file)
     assert what in problem.what
     assert remedy in problem.remedy
-    assert not problem.heals
+    assert not problem.is_temporary
 
 
 def test_a_database_that_is_none_is_moved_away_and_made_anew(file: Path) -> None:
@@ -284,7 +294,7 @@ def test_a_database_that_another_process_holds(file: Path, monkeypatch: pytest.M
     with closing(sqlite3.connect(file, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         problem = of_file(file)
-    assert problem.heals
+    assert problem.is_temporary
     assert "another process" in problem.what
 
 

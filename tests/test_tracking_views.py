@@ -161,7 +161,7 @@ def test_the_papers_figure_stands_beside_a_trial_of_its_cell(store: Store) -> No
     outcome = the_trial(store).outcome
     assert outcome is not None
     assert outcome.values["miou/paper_as_printed"] == 47.82
-    own = Table("mine", "mine", ("row",), "mIoU", ("mIoU",), (Row(("a",), (Cell({}, 51.5),)),))
+    own = Table("mine", "mine", ("row",), (Row(("a",), (Cell({}, 51.5),)),))
     sweep = replace(SWEEP, table_names=("mine",), own_tables=(own,))
     finish(store, sweep.plan.trials[0], 0.5)
     (child,) = SweepRuns(store, sweep).children(None, ())

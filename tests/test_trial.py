@@ -294,7 +294,7 @@ def test_a_second_process_on_one_training_waits_until_the_first_ends(
         threading.Timer(1.0, other.kill).start()  # a killed process leaves no lock behind
         assert run(config, store, drawn)[-1]["progress"] == 1
         assert other.poll() == -9
-    assert f"{cam.path}: another process is at work on this; waiting for it" in caplog.text
+    assert f"{cam.path}: another process is working on this; waiting for it" in caplog.text
 
 
 def test_the_options_of_a_sweep_reach_the_training_of_a_trial(

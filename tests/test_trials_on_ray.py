@@ -31,8 +31,9 @@ from sweeps.run.ray.start import CapacityError, started
 from sweeps.run.ray.train import Workers, fit
 from sweeps.run.ray.tune import TuneRound
 from sweeps.run.stopping import Interrupts, OrderlyEnd
-from sweeps.store.store import Store
+from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
+from wsss.errors import ForeseenError
 from wsss.overrides import apply_overrides
 from wsss.training.process import Process
 
@@ -210,6 +211,35 @@ def test_two_trials_on_one_gpu_are_at_work_at_once_and_only_their_workers_hold_i
     assert {(worker["backend"], worker["device"]) for worker in workers} == {("gloo", "cpu")}
     one, other = workers
     assert max(one["begun"], other["begun"]) < min(one["ended"], other["ended"])
+
+
+def broken_on_rank_1(space: dict[str, Any], process: Process) -> Iterator[dict[str, float]]:
+    """Note the start; rank 1 meets an error, for which the other waits in vain."""
+    folder = Path(space["folder"])
+    (folder / f"{process.rank}-{time.time()}").touch()
+    if process.rank == 1:
+        raise space["error"]
+    time.sleep(60)
+    yield {"epoch": 1.0}
+
+
+@pytest.mark.usefixtures("address")
+@pytest.mark.parametrize(
+    ("error", "starts"), [(ForeseenError("a.jpg: broken"), 1), (StoreError("full"), 2)]
+)
+def test_workers_start_again_after_a_foreseen_error_only_if_it_may_be_mended(
+    tmp_path: Path, error: ForeseenError, starts: int
+) -> None:
+    space = {"folder": str(tmp_path), "error": error}
+    with pytest.raises(type(error), match=str(error)):
+        fit(
+            broken_on_rank_1,
+            space,
+            Workers(2, max_failures=1),
+            name=str(starts),
+            storage=tmp_path / "ray",
+        )
+    assert len(list(tmp_path.glob("1-*"))) == starts
 
 
 @pytest.mark.usefixtures("address")

@@ -74,7 +74,7 @@ def test_a_whole_archive_is_right_and_what_cannot_be_told_is_said(
         "tables",
         "data",  # type: ignore[index]
     }
-    assert "only training again can tell" in said
+    assert "only training again can show" in said
     assert "not signed" in said
     code, said = verify(archive)
     assert (code, found(said)["data"]) == (0, "open")

@@ -341,7 +341,7 @@ def test_a_run_file_of_an_earlier_version_is_refused_as_such(run: Path) -> None:
     assert "run.json: damaged (config.train.lr); delete it" in fail("infer", "--run", run)
     del saved["trained_on"], saved["config"]["train"]["lr"]
     (run / "run.json").write_text(json.dumps(saved))
-    assert "does not say trained_on, as it is of an earlier version" in fail("infer", "--run", run)
+    assert "has no trained_on, as an earlier version wrote it" in fail("infer", "--run", run)
 
 
 def test_a_diverged_training_names_the_rate(
@@ -581,7 +581,7 @@ def test_cams_of_a_picture_that_was_replaced_are_made_again(run: Path, voc: Path
     first = VocDataset(voc).image_ids("val")[0]
     replace_picture(VocDataset(voc).image_path(first))
     told = fail("evaluate", *words)
-    assert f"{first}.npz: made by another network, or when its picture" in told
+    assert f"{first}.npz: made by another network, or before its picture" in told
     assert told.endswith(f"infer again: {command('wsss', 'infer', *words)}\n")
     assert "(1 new)" in succeed("infer", *words)
     assert "(0 new)" in succeed("infer", *words)
@@ -624,7 +624,7 @@ def test_the_checkpoint_of_another_training_is_not_taken(
 
 def test_labels_are_scored_with_the_masks_and_the_split_of_now(run: Path, voc: Path) -> None:
     first = succeed("pseudo-label", "--run", run, "--workers", 0)
-    assert "none: not scored, as no image of the split train is among them" in succeed(
+    assert "none: not scored, as none of these images is in the split train" in succeed(
         "pseudo-label", "--run", run, "--workers", 0, "--split", "val"
     )
     assert figure(succeed("pseudo-label", "--run", run, "--workers", 0)) == figure(first)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +74,7 @@ class BrokenFileError(ForeseenError, ValueError):
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which is renamed to `path` at the end and removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}-{threading.get_ident()}")
     try:
         yield partial
         partial.replace(path)

@@ -49,12 +49,16 @@ def apply_overrides(settings: S, overrides: Mapping[str, Any]) -> S:
         for section in sections:
             inner = inner[section]
         inner[name] = value
-    return _validated(type(settings), tree)
+    return validate(type(settings), tree)
 
 
-def validate(tree: Mapping[str, Any]) -> RunConfig:
-    """Build a RunConfig from nested settings. Raises ConfigError, one line per wrong setting."""
-    return _validated(RunConfig, tree)
+def validate(kind: type[S], tree: Mapping[str, Any]) -> S:
+    """Build settings from nested ones. Raises ConfigError, one line per wrong setting."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        is_whole = not any(field.is_required() for field in kind.model_fields.values())
+        raise ConfigError(_explain(error, kind().flat() if is_whole else {})) from None
 
 
 class Settled(NamedTuple):
@@ -283,13 +287,6 @@ def _hint(key: str, known: list[str]) -> str:
         return f"did you mean {near[0]}?"
     groups = dict.fromkeys(name.partition(".")[0] + ".*" * ("." in name) for name in known)
     return f"known: {', '.join(groups)}; give 'train' to see those of train"
-
-
-def _validated(kind: type[S], tree: Mapping[str, Any]) -> S:
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, kind().flat())) from None
 
 
 def _explain(error: ValidationError, usual: Mapping[str, Any]) -> str:

@@ -214,7 +214,7 @@ class Test:
         cam = self.until(self.half_trained, f"a training on {WORKER} (are they too short? EPOCHS)")
         worker.kill()
         self.say(f"{WORKER} killed in the middle of training {cam}")
-        self.until(lambda: "it goes on elsewhere" in self.followed(), "the loss in the log")
+        self.until(lambda: "it resumes on another node" in self.followed(), "the loss in the log")
         self.say("the sweep noticed that a node went away")
         self.start_host(worker)
         self.say(f"{WORKER} is switched on again, without Ray")

@@ -1,14 +1,14 @@
-"""What an archive says of itself.
+"""The content of an archive, and its manifest.
 
     manifest.json                       this
-    README.txt  requirements.lock       in words; the packages' exact versions
-    report/report.html .md .csv .tex .txt  table.tex     the tables, weighed
+    README.txt  requirements.lock       a description; the packages' exact versions
+    report/report.html .md .csv .tex .txt  table.tex     the tables with their evidence
     trials.csv                          a row per trial
     sweeps/<name>/sweep.json            tables and settings
     runs/<id>/  counts/<id>/  cams/<id>/    of each trial, as the store has them: configuration,
-                                        figures, counted pixels, losses; networks only if asked for
+                                        scores, counted pixels, losses; networks only if asked for
 
-Unpacked, it is a store, which `sweeps report`, `table` and `sweeps.api` read.
+Unpacked, it is a store for `sweeps report`, `table` and `sweeps.api`.
 """
 
 from typing import Literal
@@ -35,7 +35,7 @@ class TrialEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """What is in an archive, and where it comes from."""
+    """What an archive holds, and where it comes from."""
 
     format: Literal[1] = 1
     sweep: str
@@ -43,11 +43,11 @@ class Manifest(_Strict):
     written_by: str
     """Version of the code that wrote the archive, with its commit."""
     trained_by: tuple[str, ...]
-    """The same of the code that made the results."""
+    """The same for the code that made the results."""
     command: str
-    """What repeats it, in the unpacked folder; data and weights are named as they were."""
+    """Repeats the sweep, with the original paths of data and weights."""
     data: str
-    """Fingerprint of the lists, pictures, labels and masks."""
+    """Fingerprint of lists, pictures, labels and masks."""
     trials: tuple[TrialEntry, ...]
     files: dict[str, str]
     """Path of every other file -> its SHA-256."""

@@ -1,6 +1,6 @@
-"""Checks an archive of a sweep by this code: files, ids, figures, tables, data.
+"""Checks an archive of a sweep with this code: files, ids, scores, tables, data.
 
-Each check says what it found. What no check can tell is said as well.
+Each check reports what it found. What no check can tell is reported, too.
 """
 
 import csv
@@ -35,6 +35,7 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.store import Store, StoreError, read_json
+from wsss.config import RunConfig
 from wsss.errors import ForeseenError
 from wsss.evaluation.score import Score, score_counts
 from wsss.identity import cam_id, run_id
@@ -42,30 +43,30 @@ from wsss.overrides import ConfigError, validate
 from wsss.printable import counted, first_of
 
 MOST_BYTES = 8 << 30
-"""Of the files that are unpacked: more than any sweep has, and less than a trap would."""
+"""Limit of the unpacked files: more than any sweep has, less than a zip bomb."""
 NETWORKS = ".pt"
-"""Ending of files that are not unpacked, as nothing here reads them."""
+"""Suffix of files that are not unpacked, as no check reads them."""
 TOLERANCE = 1e-6
-"""Of a figure, relative: another machine may round its last digits otherwise."""
+"""Relative: another machine may round the last digits differently."""
 SHOWN = 3
-"""Names that a finding gives."""
+"""Names listed in a finding."""
 
 Kind = Literal["ok", "wrong", "open"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. open: it could not be checked."""
+    """The result of a check. open: it could not be checked."""
 
     kind: Kind
     text: str
 
 
 def verify(path: Path, data: Path | None) -> Iterator[Finding]:
-    """Yield what each check finds. data: the folder of the data set; None: it is not looked at.
+    """Yield what each check finds. data: the folder of the data set; None: it is not checked.
 
-    Files that are altered are not looked into. Raises StoreError for what is no archive of
-    `sweeps export`, or one of other code whose settings are not known here.
+    If files are altered, their content is not checked. Raises StoreError if it is not an archive of
+    `sweeps export`, or if its code's settings are unknown here.
     """
     with tempfile.TemporaryDirectory(prefix="wsss-verify-") as name:
         root = Path(name)
@@ -77,8 +78,8 @@ def verify(path: Path, data: Path | None) -> Iterator[Finding]:
             raise StoreError(f"{path}: no such file; `sweeps export` writes one") from None
         except (BadZipFile, zlib.error, KeyError, ValidationError) as error:
             raise StoreError(
-                f"{path}: not an archive of `sweeps export`, or cut ({type(error).__name__}); get "
-                "it again, or export the sweep again"
+                f"{path}: not an archive of `sweeps export`, or cut off ({type(error).__name__}); "
+                "get it again, or export the sweep again"
             ) from None
         yield files
         if files.kind == "wrong":
@@ -95,16 +96,16 @@ def verify(path: Path, data: Path | None) -> Iterator[Finding]:
 
 
 def _check_files(archive: ZipFile, manifest: Manifest, root: Path) -> Finding:
-    """Unpack the files whose digests are right. Raises StoreError for a path that leads out."""
+    """Unpack all files and check their digests. Raises StoreError for a path that leads out."""
     there = {info.filename: info for info in archive.infolist() if info.filename != FILE}
     if sum(i.file_size for i in there.values() if not i.filename.endswith(NETWORKS)) > MOST_BYTES:
-        raise StoreError(f"{archive.filename}: larger than any sweep; get it from whom you trust")
+        raise StoreError(f"{archive.filename}: larger than any sweep; get it from a trusted source")
     problems = [f"{name} is missing" for name in manifest.files.keys() - there.keys()]
     problems += [f"{name} is not listed" for name in there.keys() - manifest.files.keys()]
     for name in sorted(there.keys() & manifest.files.keys()):
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
-            raise StoreError(f"{archive.filename}: {name} leads out of it; nothing of it is used")
+            raise StoreError(f"{archive.filename}: {name} is outside the archive; nothing is used")
         if _unpacked(archive, name, root.joinpath(*parts)) != manifest.files[name]:
             problems.append(f"{name} is altered")
     num_files = counted(len(manifest.files), "file")
@@ -112,7 +113,7 @@ def _check_files(archive: ZipFile, manifest: Manifest, root: Path) -> Finding:
 
 
 def _unpacked(archive: ZipFile, name: str, target: Path) -> str:
-    """Write a file, unless it is a network; return its SHA-256, "" for one that is damaged."""
+    """Write a file unless it is a network; return its SHA-256, "" if it is damaged."""
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -135,14 +136,14 @@ def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Itera
         _check_data(sweep, data)
         if data
         else Finding(
-            "open", f"data: not looked at; with --data FOLDER, those of {sweep.base.data.name} are"
+            "open", f"data: not checked; with --data FOLDER, {sweep.base.data.name} is checked"
         )
     )
     yield from _what_is_open(sweep, store, manifest)
 
 
 def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
-    """Compute every id again: of the sweep, of what its plan needs, of each configuration."""
+    """Compute every id again: of the sweep, of its plan's results, of each configuration."""
     problems = [] if sweep.name == manifest.sweep else [f"the sweep is {sweep.name}"]
     planned = {t.run_id: (t.cam_id, t.cells, t.config.rng_seed) for t in sweep.plan.trials}
     listed = {t.run_id: (t.cam_id, t.cells, t.seed) for t in manifest.trials}
@@ -155,10 +156,10 @@ def _check_ids(sweep: Sweep, store: Store, manifest: Manifest) -> Finding:
         for path in sorted(store.root.glob(f"{room}/*/config.json")):
             name = f"{room}/{path.parent.name}"
             try:
-                if path.parent.name != id_of(validate(read_json(path))):
+                if path.parent.name != id_of(validate(RunConfig, read_json(path))):
                     problems.append(f"{name} has another configuration")
             except ConfigError as error:
-                problems.append(f"{name} has no configuration that this version knows ({error})")
+                problems.append(f"{name} has a configuration unknown to this version ({error})")
     wanted = {
         "runs": planned.keys(),
         "cams": {t.cam_id for t in sweep.plan.trials},
@@ -193,7 +194,7 @@ def _check_figures(sweep: Sweep, store: Store) -> Iterator[Finding]:
 
 
 def _wrong_figures(trial: Trial, store: Store, metrics: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of a trial's figures that its counted pixels do not give."""
+    """Yield the names of a trial's scores that do not follow from its counted pixels."""
     counts = load_threshold_counts(store, trial.config)
     score = score_counts(counts, trial.config.labels)
     for field in fields(Score):
@@ -211,7 +212,7 @@ def _wrong_figures(trial: Trial, store: Store, metrics: dict[str, Any]) -> Itera
 
 
 def _check_tables(sweep: Sweep, store: Store) -> Finding:
-    """Weigh the trials again: means, SDs, intervals, verdicts, and a row per trial."""
+    """Compute the tables again: means, SDs, intervals, verdicts, and a row per trial."""
     document = sweep_document(build_report(sweep, store, portable=True))
     records = {
         f"{REPORT}/report.csv": document.records,
@@ -231,7 +232,7 @@ def _check_tables(sweep: Sweep, store: Store) -> Finding:
 
 
 def _differences(path: Path, text: str) -> Iterator[str]:
-    """Yield where a CSV file has other values than a text has."""
+    """Yield where the values of a CSV file differ from those of a text."""
     there, ours = (list(csv.reader(each.splitlines())) for each in (_text(path), text))
     lines = zip_longest(there, ours, fillvalue=list[str]())
     for line, (left, right) in enumerate(lines, start=1):
@@ -256,7 +257,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _check_data(sweep: Sweep, data: Path) -> Finding:
-    """Read the data here from end to end. Raises DataError for a broken data set."""
+    """Read the whole data set. Raises DataError if it is broken."""
     from wsss.data.check import check_data_once
     from wsss.data.voc import VocDataset
 
@@ -274,7 +275,6 @@ def _check_data(sweep: Sweep, data: Path) -> Finding:
 
 
 def _what_is_open(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Finding]:
-    """Yield what no check here can tell."""
     states = [store.run(trial.run_id).metrics() is not None for trial in sweep.plan.trials]
     if not all(states):
         missing = f"{states.count(False)} of {counted(len(states), 'trial')}"
@@ -285,7 +285,7 @@ def _what_is_open(sweep: Sweep, store: Store, manifest: Manifest) -> Iterator[Fi
         yield Finding("open", f"code: trained by {first_of(others, SHOWN)}, checked by {here}")
     yield Finding(
         "open",
-        "the trainings: that they give these pixels, only training again can tell, with: "
+        "the trainings: only training again can show that they give these pixels, with: "
         f"{manifest.command}",
     )
     yield Finding("open", "who wrote it: the archive is not signed")

@@ -27,7 +27,7 @@ from wsss.identity import canonical_json
 DATE = (1980, 1, 1, 0, 0, 0)
 """Of every file: the earliest that a zip archive knows."""
 PACKED = (".npz", ".pt")
-"""Endings of files that are compressed already."""
+"""Suffixes of files that are already compressed."""
 RECORDS = ("*.json", "epochs/*.json", "attempts/*.json")
 """Of a training's folder."""
 LOCK = "requirements.lock"
@@ -38,9 +38,9 @@ README = """\
 The sweep {name}, as `sweeps export` wrote it.
 
 report/report.html has the tables beside the paper's, with verdicts; trials.csv has a row per trial,
-mIoU and IoU in percent. runs/<id>/ has each trial's configuration and figures, counts/<id>/ the
-counted pixels that the figures are made of, cams/<id>/ the training with its losses.
-requirements.lock has the exact versions of all packages.
+mIoU and IoU in percent. runs/<id>/ has each trial's configuration and scores, counts/<id>/ the
+counted pixels behind the scores, cams/<id>/ the training with its losses. requirements.lock has the
+exact versions of all packages.
 
 Check it with:   sweeps verify FILE --data FOLDER
 Repeat it with:  {command}
@@ -48,7 +48,7 @@ Code:            {code}
 """
 
 Members = dict[str, bytes | Path]
-"""Path in the archive -> the file's content, or where it is."""
+"""Path in the archive -> the file's content, or its path."""
 
 
 class Exported(NamedTuple):
@@ -62,9 +62,9 @@ class Exported(NamedTuple):
 
 
 def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -> Exported:
-    """Write the archive of a sweep as far as it is.
+    """Write the archive of a sweep with its results so far.
 
-    checkpoints: also the networks, which are large. Raises StoreError for a path that holds
+    checkpoints: include the networks, which are large. Raises StoreError if the path holds
     something else, and for results that cannot be read.
     """
     _check_replaceable(path)
@@ -96,13 +96,13 @@ def export_sweep(sweep: Sweep, store: Store, path: Path, *, checkpoints: bool) -
         _add(archive, FILE, f"{whole.model_dump_json(indent=1)}\n".encode())
         if trial_rows(sweep, store) != rows:
             raise StoreError(
-                f"{sweep.name}: results came in while it was exported; give the same command again"
+                f"{sweep.name}: results changed during the export; run the same command again"
             )
     return Exported(len(members) + 1, path.stat().st_size, Counter(row.state for row in rows))
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise StoreError for a path that is no zip file's, or holds anything but such an archive."""
+    """Raise StoreError unless the path is that of a zip file and free, or holds such an archive."""
     if path.suffix != ".zip":  # a table's name, perhaps
         raise StoreError(f"{path}: name the archive first, a file that ends in .zip")
     try:
@@ -112,12 +112,12 @@ def _check_replaceable(path: Path) -> None:
         pass
     except (BadZipFile, KeyError):
         raise StoreError(
-            f"{path}: is there, and no archive of `sweeps export`; name another file"
+            f"{path}: exists, and is not an archive of `sweeps export`; name another file"
         ) from None
 
 
 def _documents(sweep: Sweep, store: Store, rows: list[TrialRow]) -> Members:
-    """Return what is written for the archive: the report, the trials' rows, the sweep, in words."""
+    """Return the files made for the archive: report, rows of trials, sweep, README."""
     document = sweep_document(build_report(sweep, store, portable=True))
     texts = {f"{REPORT}/{name}": text for name, text in rendered(document, "report")}
     texts[TRIALS] = records_text(trial_records(rows))
@@ -139,7 +139,7 @@ def _trained_by(rows: list[TrialRow]) -> tuple[str, ...]:
 
 
 def _results(trial: Trial, store: Store, *, checkpoints: bool) -> Members:
-    """Return the files of a trial in the store, and its configuration if it has none there yet."""
+    """Return a trial's files in the store, and its configuration even if it has not started."""
     run, cam = store.run(trial.run_id), store.cam(trial.cam_id)
     counts = store.folder(f"counts/{counts_id(trial.config)}")
     counts.pull()

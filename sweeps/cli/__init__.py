@@ -1,4 +1,4 @@
-"""The `sweeps` command: what to run, and what came of it.
+"""The `sweeps` command: what to run, and the results.
 
 A command's module imports heavy packages (torch, Ray, MLflow, pydantic) inside the functions that
 need them, so that `--help` and `plan` answer at once.

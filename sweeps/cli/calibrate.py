@@ -1,34 +1,27 @@
-"""The command `sweeps calibrate`: IRN's published CAM score before the paper's tables."""
+"""The command `sweeps calibrate`: reproduce IRN's published CAM score first."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweeps.cli import options
 from sweeps.cli.options import (
     AcceptChanges,
-    Address,
-    CheckpointMinutes,
-    Cpus,
     Data,
-    FailsAfter,
-    Gpus,
-    LoaderWorkers,
-    MaxConcurrent,
-    MicroBatch,
     Notify,
     Recheck,
     RetryFailed,
     Seeds,
     Set,
     StoreOption,
-    WarnsAfter,
     Weights,
-    Workers,
+    call,
     data_folder,
-    execution,
+    prior_limits,
+    resources,
     say_idle,
+    with_options_of,
 )
 from wsss.errors import explained
 from wsss.printable import command
@@ -39,6 +32,7 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
 
 
+@with_options_of(resources, prior_limits)
 def calibrate(
     preset: Annotated[
         str | None,
@@ -53,24 +47,15 @@ def calibrate(
     settings: Set = None,
     store: StoreOption = "results",
     recheck: Recheck = False,
-    address: Address = None,
-    workers: Workers = None,
-    cpus: Cpus = 1.0,
-    gpus: Gpus = 0.0,
-    max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
     accept_changes: AcceptChanges = False,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
-    """Train IRN's plain CAM and say whether its published score comes out. Again: resumes.
+    """Train IRN's plain CAM and say whether its published score is reproduced. Resumable.
 
     Reproduces: the mean mIoU at .15 is within the noise of the known runs of IRN's code. Does not
-    reproduce: it is not, and what to look at follows. Calibrates nothing here: data or settings are
+    reproduce: it is not; a list says what to check. Calibrates nothing here: data or settings are
     not IRN's, as on the drawn data. Exit code 0: reproduces, or calibrates nothing; 1: does not
     reproduce, or a training failed; 2: refused; 130: interrupted.
     """
@@ -79,17 +64,14 @@ def calibrate(
     from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
-    from wsss.training.learning import PriorLimits
 
     with explained():
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
+        may_use = call(resources, given)
         root = data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(
@@ -104,13 +86,11 @@ def calibrate(
         say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
         facts = data_facts(sweep, report)
         results = open_store(store)
-        conduct = Conduct(
-            accept_changes=accept_changes, limits=PriorLimits(warns_after, fails_after)
-        )
+        conduct = Conduct(accept_changes=accept_changes, limits=call(prior_limits, given))
         subject = Tables(sweep, results, Wishes(conduct, retry_failed))
 
         def driven_and_weighed() -> int:
-            if code := drive(subject, resources):
+            if code := drive(subject, may_use):
                 return code
             verdict = weigh(sweep, results, facts)
             if write(results, sweep, verdict):

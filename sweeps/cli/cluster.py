@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import default_preset, say, with_options_of, words_of
-from sweeps.cli.sweep import checked_tables, planned, run
-from wsss.errors import explained
+from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
+from sweeps.cli.sweep import checked_tables, planned_sweep, run
+from wsss.errors import ForeseenError, explained
 from wsss.printable import command
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 DETACHED = 130
-"""Exit code after Ctrl-C while following; the job goes on."""
+"""Exit code after Ctrl-C while following; the job continues."""
 
 Address = Annotated[
     str, typer.Option(envvar="WSSS_ADDRESS", help="job server, where `ray dashboard` tunnels to")
@@ -60,9 +60,9 @@ def submit(
 ) -> None:
     """Run tables on a cluster, and print the log. Ctrl-C or a lost connection leaves it running.
 
-    The project's files go along, up to 100 MiB; what the .gitignore at its root names stays here,
-    and so does what looks like a secret (.env, keys, tokens). The exit code is the sweep's. Give
-    the same command again to attach to a running sweep or to resume an ended one.
+    The project's files are uploaded, up to 100 MiB, except those in the .gitignore at its root and
+    those that look like secrets (.env, keys, tokens). The exit code is the sweep's. Run the same
+    command again to attach to a running sweep or to resume an ended one.
     """
     with explained():
         from sweeps.cluster.jobs import submit
@@ -73,7 +73,7 @@ def submit(
         server = _connect(address)
         done = submit(server, request, root=root, job_id=job_id, python=python)
         if done.running:
-            say(f"{done.job_id} is there already, attaching to it; it runs: {done.running}")
+            say(f"{done.job_id} exists already, attaching to it; it runs: {done.running}")
         else:
             say(f"submitted {done.job_id}")
         if follow:
@@ -82,7 +82,7 @@ def submit(
 
 
 def _request(ctx: typer.Context, given: dict[str, Any], store: str | None, root: Path) -> "Request":
-    """Return what to run of the options of `sweeps run`. Raises ConfigError."""
+    """Return the request for these options of `sweeps run`. Raises ConfigError."""
     from sweeps.cluster.jobs import Request, in_project
     from sweeps.tables.table import Table
     from wsss.recipes import with_recipe
@@ -107,7 +107,7 @@ def attach(
     job_id: JobId = None,
     address: Address = DEFAULT_ADDRESS,
     tail: Annotated[
-        int | None, typer.Option(min=0, help="begin with the last lines; default: all of the log")
+        int | None, typer.Option(min=0, help="start with the last N lines; default: the whole log")
     ] = None,
 ) -> None:
     """Follow a job's log to its end; the exit code is the job's."""
@@ -122,29 +122,29 @@ def attach(
 def logs(
     job_id: JobId = None,
     address: Address = DEFAULT_ADDRESS,
-    tail: Annotated[int | None, typer.Option(min=0, help="only the last lines")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="only the last N lines")] = None,
 ) -> None:
-    """Print a job's log as far as it is, and end."""
+    """Print a job's log so far."""
     with explained():
+        from sweeps.cluster.follow import last_lines
         from sweeps.cluster.jobs import find_job
 
         server = _connect(address)
         text = server.log(find_job(server, job_id).submission_id)
-        lines = text.splitlines(keepends=True)
-        sys.stdout.write("".join(lines if tail is None else lines[len(lines) - tail :]))
+        sys.stdout.write(text if tail is None else last_lines(text, tail))
 
 
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
-    """Ask a sweep to checkpoint and stop, wait until it has, and say how to resume it."""
+    """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
     with explained():
-        from sweeps.cluster.jobs import find_job, is_running, resume_command, stop_and_wait
+        from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
 
         server = _connect(address)
         job = find_job(server, job_id)
-        if is_running(job):
-            say(f"{job.submission_id}: asked to checkpoint and stop")
+        if not job.status.is_terminal():
+            say(f"{job.submission_id}: asked to save a checkpoint and stop")
             job = stop_and_wait(server, job.submission_id)
-        say(f"{job.submission_id}: {job.status}; go on with: {resume_command(job, address)}")
+        say(f"{job.submission_id}: {job.status}; resume with: {resume_command(job, address)}")
 
 
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
@@ -162,21 +162,21 @@ def jobs(address: Address = DEFAULT_ADDRESS) -> None:
 def fetch(
     store: ClusterStore = None,
     to: Annotated[
-        Path, typer.Option("--to", help="local store; finished results in it stay as they are")
+        Path, typer.Option("--to", help="local store; its finished results are kept")
     ] = Path("results"),
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="also networks' weights, which are large")
+        bool, typer.Option("--checkpoints", help="also the networks, which are large")
     ] = False,
     cluster: Annotated[
-        Path, typer.Option(help="the file given to `ray up`, for a store that is no bucket")
+        Path, typer.Option(help="the file given to `ray up`, for a store that is not a bucket")
     ] = Path("cluster.mine.yaml"),
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Copy a cluster's results here, for `sweeps table`, `report` and `status`.
 
-    Results in s3://... come from the bucket, which this machine has to reach with its own keys;
-    those in a folder on the head come by `ray rsync-down`. Without --store, the job server is asked
-    for the store of the sweep that was submitted last.
+    Results in s3://... come from the bucket, for which this machine needs its own keys; those in a
+    folder on the head come by `ray rsync-down`. Without --store, the job server is asked for the
+    store of the sweep submitted last.
     """
     with explained():
         from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
@@ -213,7 +213,7 @@ def _follow(server: "JobServer", job_id: str, *, tail: int | None) -> int:
         code = follower.run()
     except KeyboardInterrupt:
         say(
-            f"\n{job_id} goes on; follow it with: {_command('attach', server, job_id)}; end it "
+            f"\n{job_id} continues; follow it with: {_command('attach', server, job_id)}; stop it "
             f"with: {_command('stop', server, job_id)}"
         )
         return DETACHED
@@ -234,17 +234,17 @@ def slurm(
         int | None, typer.Option(min=1, help="CPUs of each node; default: 4, or 4 a GPU")
     ] = None,
     hours: Annotated[
-        float, typer.Option(min=0.5, help="time limit; the job goes back into the queue before it")
+        float, typer.Option(min=0.5, help="time limit; before it, the job is queued again")
     ] = 24.0,
     partition: Annotated[str | None, typer.Option(help="default: SLURM's own")] = None,
-    account: Annotated[str | None, typer.Option(help="who pays for it, where SLURM asks")] = None,
+    account: Annotated[str | None, typer.Option(help="SLURM account, if it needs one")] = None,
     out: Annotated[Path, typer.Option(help="the job script")] = Path("wsss.sbatch"),
     **given: Any,
 ) -> None:
     """Write a job script that runs tables on a SLURM cluster; `sbatch FILE` submits it.
 
-    The job starts Ray on its nodes, runs the sweep, lets the trials write a checkpoint before the
-    time limit, goes back into the queue, and goes on from the store. All nodes must see the
+    The job starts Ray on its nodes and runs the sweep. Before the time limit, the trials save a
+    checkpoint, and the job is queued again to resume from the store. All nodes must see the
     project's folder, the data and the store. The other options are those of `sweeps run`; what it
     would refuse is refused here.
 
@@ -272,9 +272,8 @@ def _require_runnable(given: dict[str, Any]) -> None:
 
     if given["address"]:
         raise ConfigError("--address: the job starts a Ray of its own; leave it out")
-    tables = checked_tables(given)
-    names = ("preset", "recipe", "data", "weights", "seeds", "settings")
-    planned(tables, *(given[name] for name in names), recheck=given["recheck"])
+    checked_tables(given)
+    call(planned_sweep, given)
 
 
 @dataclass(frozen=True)
@@ -314,22 +313,32 @@ def doctor(
 ) -> None:
     """Say what is open, missing, unreachable or mismatched, with a remedy each.
 
-    Without --address: this machine. With it, --store, --data and --weights are the cluster's.
-    The exit code is 1 if there is any problem.
+    Without --address: this machine. With it, --store, --data and --weights are the cluster's. The
+    exit code is 1 if there is any problem, an unreachable cluster among them.
     """
     from rich.console import Console
 
-    from sweeps.cluster.doctor.check import exit_code, print_checks, to_json
+    from sweeps.cluster.doctor import machine
+    from sweeps.cluster.doctor.check import Check, exit_code, print_checks, to_json
+    from sweeps.run.ray.start import check_address
 
     with explained():
         root, files = working_dir.absolute(), Files(store, data, weights)
+        is_server = address is not None and address.startswith("http")
+        if address is not None and not is_server:
+            check_address(address)
         checks = _this_machine(root, root / lock, mlflow, address)
-        if address is None:
-            checks += _check_files(files)
-        elif not address.startswith("http"):
-            checks += _check_files(files) + _check_nodes(address, root / lock, files)
-        elif not any(check.name == "job server" and check.state == "problem" for check in checks):
-            checks += _from_the_head(address, files, root, python)
+        checks += [] if is_server else _check_files(files)
+        try:
+            if address is not None and not is_server:
+                checks += _check_nodes(address, root / lock, files)
+            elif address is not None and not machine.is_silent(checks):
+                checks += _from_the_head(address, files, root, python)
+            elif address is not None:
+                checks += _not_known(files)
+        except ForeseenError as error:
+            found, _, remedy = str(error).partition("; ")
+            checks += [Check("cluster", "problem", found, remedy), *_not_known(files)]
         print(to_json(checks)) if as_json else print_checks(Console(), checks)
         raise typer.Exit(exit_code(checks))
 
@@ -368,12 +377,23 @@ def _check_files(files: Files) -> "list[Check]":
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
-    with running_ray(Resources(address)):
+    with running_ray(joinable(Resources(address))):
         return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
+
+
+def _not_known(files: Files) -> "list[Check]":
+    """Say what is not known of a cluster that cannot be asked."""
+    from sweeps.cluster.doctor.check import Check
+
+    named = [name for name in ("store", "data", "weights") if getattr(files, name)]
+    return [
+        Check(f"{name} on nodes", "warning", "not known: the cluster cannot be asked")
+        for name in ("packages", "disk", "GPUs", "clock", *named)
+    ]
 
 
 def _from_the_head(address: str, files: Files, root: Path, python: str) -> "list[Check]":

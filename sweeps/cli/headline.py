@@ -2,41 +2,40 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweeps.cli.options import (
-    CheckpointMinutes,
     Data,
-    FailsAfter,
-    LoaderWorkers,
-    MicroBatch,
     Notify,
     Preset,
     Recheck,
     Recipe,
     Set,
     StoreOption,
-    WarnsAfter,
     Weights,
+    call,
     data_folder,
     default_preset,
     execution,
     opened,
+    prior_limits,
     say,
     say_idle,
+    with_options_of,
 )
 from wsss.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.headline import Headline
     from sweeps.plan.sweep import Sweep
+    from sweeps.store.store import Store
 
 DEFAULT_SOURCES = ["none", "random_walk", "masks"]
 
 
-def headline(
+def planned_headline(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -49,9 +48,9 @@ def headline(
     cell: Annotated[
         str | None,
         typer.Option(
-            help="table cell whose configuration the CAMs come from, or best: the finished "
-            "configuration of the best held-out mIoU, whose choice sees pixel masks; default: best "
-            "if the store has an ended sweep of the same settings, else III[yes,yes]"
+            help="table cell whose configuration makes the CAMs, or best: the finished "
+            "configuration with the best held-out mIoU, a choice that sees pixel masks; default: "
+            "best if the store has an ended sweep with the same settings, else III[yes,yes]"
         ),
     ] = None,
     preset: Preset = None,
@@ -79,121 +78,120 @@ def headline(
     export_from: Annotated[
         list[str] | None,
         typer.Option(
-            help="labels whose network exports it, once each; default: all but masks",
+            help="labels whose networks export it; repeatable; default: all except masks",
             metavar="LABELS",
         ),
     ] = None,
     store: StoreOption = "results",
     recheck: Recheck = False,
+) -> "tuple[Headline, Store]":
+    """Plan a headline and open its store. Raises ForeseenError for wrong options."""
+    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.plan.headline import Headline, check_sources, make_chains
+    from sweeps.plan.sweep import make_sweep
+    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
+    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
+    from wsss.recipes import with_recipe
+
+    wanted = sources or DEFAULT_SOURCES
+    check_sources(wanted)
+    exporting = _export_sources(export, export_from, wanted)
+    root = data_folder(data)
+    chosen = preset or default_preset(data)
+
+    asked = parse_assignments(settings or [])
+
+    def planned_sweep(cell: str) -> "Sweep":
+        return make_sweep(
+            [cell.split("[")[0]],
+            preset=with_recipe(chosen, recipe),
+            data=root,
+            weights=weights,
+            num_seeds=1,
+            overrides=asked,
+            recheck=recheck,
+        )[0]
+
+    results = opened(store)
+    first = cell if cell not in (None, BEST) else DEFAULT_CELL
+    choice = choose_cell(results, planned_sweep(first), cell)
+    sweep = planned_sweep(choice.cell)
+    asked_of_segmentation = parse_assignments(
+        segmentation_settings or [], option="--set-segmentation"
+    )
+    segmentation = apply_overrides(
+        DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
+    )
+    asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
+    if "refinement" in asked_of_labels:
+        raise ConfigError(
+            "--set-labels refinement: the labels are named as arguments, as in "
+            f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
+        )
+    labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
+    splits = _check_splits(sweep, eval_split, export, recheck=recheck)
+    planned = Headline(
+        sweep=sweep,
+        cell=choice.cell,
+        chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, splits),
+        choice=choice.why,
+        chosen_by_masks=choice.by_masks,
+        export=export,
+        export_from=exporting,
+    )
+    _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
+    _check_trainings(planned)
+    return planned, results
+
+
+@with_options_of(planned_headline, execution, prior_limits)
+def headline(
     label_workers: Annotated[
-        int, typer.Option(min=1, help="processes that refine labels, where Ray does not")
+        int, typer.Option(min=1, help="processes that refine labels without Ray")
     ] = max(1, (os.cpu_count() or 2) // 2),
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join: images as tasks, trainings in tasks")
+        str | None, typer.Option(help="Ray cluster to join, for images and trainings as tasks")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
             help="Ray Train workers per training; 0: in a task; default: 1 with --gpus, else 0. "
-            "Without workers, --gpus and --address all is done in this process",
+            "Without workers, --gpus and --address, everything runs in this process",
         ),
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task or worker")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task or worker")] = 0.0,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
     """Train segmentation networks on refined pseudo-labels: Tables I and II.
 
     CAM -> refined label maps -> DeepLabv2 -> mIoU and IoU per class, beside the paper's rows. Each
-    stage is kept in the store: give the command again to go on after an interruption, or with other
-    labels or settings, and only what depends on them is done anew. A report is written at the end.
+    stage is kept in the store: run the command again to resume, or with other labels or settings,
+    and only what depends on them is done again. A report is written at the end.
     """
-    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
-    from sweeps.plan.headline import Headline, check_sources, make_chains
-    from sweeps.plan.sweep import make_sweep
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.subjects.headline import DrivenHeadline
     from sweeps.stages.stage import Conduct
-    from wsss.overrides import ConfigError, apply_overrides, parse_assignments
-    from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
-    from wsss.recipes import with_recipe
-    from wsss.training.learning import PriorLimits
 
     with explained():
-        wanted = sources or DEFAULT_SOURCES
-        check_sources(wanted)
-        exporting = _export_sources(export, export_from, wanted)
-        resources = Resources(
-            address,
-            workers,
-            cpus,
-            gpus,
-            max_concurrent=1,  # one training after the other
-            execution=execution(loader_workers, micro_batch, checkpoint_minutes),
-        )
-        root = data_folder(data)
-        chosen = preset or default_preset(data)
-
-        asked = parse_assignments(settings or [])
-
-        def planned_sweep(cell: str) -> "Sweep":
-            return make_sweep(
-                [cell.split("[")[0]],
-                preset=with_recipe(chosen, recipe),
-                data=root,
-                weights=weights,
-                num_seeds=1,
-                overrides=asked,
-                recheck=recheck,
-            )[0]
-
-        results = opened(store)
-        first = cell if cell not in (None, BEST) else DEFAULT_CELL
-        choice = choose_cell(results, planned_sweep(first), cell)
-        sweep = planned_sweep(choice.cell)
-        asked_of_segmentation = parse_assignments(
-            segmentation_settings or [], option="--set-segmentation"
-        )
-        segmentation = apply_overrides(
-            DEEPLAB_PRESETS[chosen], {"weights": sweep.base.network.weights} | asked_of_segmentation
-        )
-        asked_of_labels = parse_assignments(label_settings or [], option="--set-labels")
-        if "refinement" in asked_of_labels:
-            raise ConfigError(
-                "--set-labels refinement: the labels are named in front, as in "
-                f"`sweeps headline {asked_of_labels['refinement']}`; leave it out"
-            )
-        labels = apply_overrides(LABEL_PRESETS[chosen], asked_of_labels)
-        splits = _check_splits(sweep, eval_split, export, recheck=recheck)
-        planned = Headline(
-            sweep=sweep,
-            cell=choice.cell,
-            chains=make_chains(sweep, choice.cell, wanted, labels, segmentation, splits),
-            choice=choice.why,
-            chosen_by_masks=choice.by_masks,
-            export=export,
-            export_from=exporting,
-        )
-        _say_idle(planned, asked, asked_of_labels, asked_of_segmentation)
-        _check_trainings(planned)
-        conduct = Conduct(accept_changes=True, limits=PriorLimits(warns_after, fails_after))
+        how = call(execution, given)
+        one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
+        may_use = joinable(one_by_one)
+        planned, results = call(planned_headline, given)
+        conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)
         started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
 
 
 def _export_sources(
     split: str | None, named: list[str] | None, sources: list[str]
 ) -> tuple[str, ...]:
-    """Return the sources whose networks export. Raises ConfigError for a wish that cannot be."""
+    """Return the sources whose networks export. Raises ConfigError for wrong options."""
     from sweeps.plan.headline import SUPERVISED
     from wsss.overrides import ConfigError
 
@@ -214,9 +212,9 @@ def _export_sources(
 def _check_splits(
     sweep: "Sweep", scored: str, exported: str | None, *, recheck: bool
 ) -> dict[str, str]:
-    """Return the splits to predict, each with a digest of what it holds; the scored one is first.
+    """Return the splits to predict, each with a digest of its content; the scored one is first.
 
-    Raises DataError, before anything is trained, if one cannot be scored or exported.
+    Raises DataError if one cannot be scored or exported.
     """
     from sweeps.stages.export import check_exportable
     from wsss.data.check import check_data_once
@@ -230,7 +228,7 @@ def _check_splits(
     if shared := overlaps(ids):
         raise DataError(f"{dataset.root}: {shared[0]}")
     if seen := {*ids[trained]} & {*ids[scored]}:
-        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are trained on as well")
+        say(f"{len(seen)} of {len(ids[scored])} images of {scored} are also trained on")
     splits = dict(report.fingerprints)
     if exported:
         splits.setdefault(exported, check_exportable(dataset, exported))
@@ -238,7 +236,7 @@ def _check_splits(
 
 
 def _check_trainings(planned: "Headline") -> None:
-    """Raise DataError or WeightsError, before the CAMs are trained, for what cannot be trained."""
+    """Raise DataError or WeightsError if the networks cannot be trained."""
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
@@ -265,7 +263,7 @@ def _check_trainings(planned: "Headline") -> None:
 def _say_idle(
     planned: "Headline", asked: Iterable[str], of_labels: Iterable[str], of_network: Iterable[str]
 ) -> None:
-    """Say which settings of `--set`, `--set-labels` and `--set-segmentation` have no effect."""
+    """Say which settings of --set, --set-labels and --set-segmentation have no effect."""
     from wsss.identity import run_id
 
     chains = planned.chains

@@ -1,10 +1,10 @@
-"""Options that several commands share, each said once."""
+"""Options that several commands share."""
 
 import atexit
 import gc
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,12 +12,15 @@ import typer
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
+    from sweeps.run.ray.resources import Resources
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.check import DataReport
     from wsss.training.execution import Execution
+    from wsss.training.learning import PriorLimits
 
 S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 
 Preset = Annotated[
     str | None,
@@ -26,14 +29,14 @@ Preset = Annotated[
 Recipe = Annotated[
     str,
     typer.Option(
-        help="joint readings of the paper laid over the preset: default | literal | irn | seam | "
-        "puzzle_cam"
+        help="a reading of the paper's open points, applied to the preset: default | literal | "
+        "irn | seam | puzzle_cam"
     ),
 ]
 Data = Annotated[
     str,
     typer.Option(
-        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small one, drawn first"
+        help="folder in VOC layout; drawn | drawn-glare | drawn-dim: a small data set, drawn first"
     ),
 ]
 Weights = Annotated[
@@ -52,7 +55,7 @@ Set = Annotated[
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="WSSS_STORE", help="where all results are kept: folder or s3://bucket/..."
+        "--store", envvar="WSSS_STORE", help="where results are kept: folder or s3://bucket/..."
     ),
 ]
 SweepName = Annotated[
@@ -67,7 +70,7 @@ Address = Annotated[
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="trainings per configuration, seeds 0, 1, ...")]
 Recheck = Annotated[
-    bool, typer.Option("--recheck", help="read the whole data set again, changed or not")
+    bool, typer.Option("--recheck", help="read the whole data set again, even if unchanged")
 ]
 Workers = Annotated[
     int | None,
@@ -83,16 +86,16 @@ LoaderWorkers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="processes that load data, for each that trains; default: by the machine where a GPU "
-        "trains, else 0",
+        help="data loading processes per training process; default: depends on the machine with a "
+        "GPU, else 0",
     ),
 ]
 MicroBatch = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
-        help="images per forward of each process, whose gradients are added up to those of the "
-        "batch; auto: as many as its memory allows",
+        help="images per forward pass of each process, whose gradients are summed over the batch; "
+        "auto: as many as fit into memory",
     ),
 ]
 CheckpointMinutes = Annotated[
@@ -100,8 +103,8 @@ CheckpointMinutes = Annotated[
     typer.Option(
         min=0,
         metavar="M",
-        help="a checkpoint also within an epoch, M minutes after the last one; 0: only between "
-        "epochs",
+        help="also save a checkpoint within an epoch, M minutes after the last one; 0: only "
+        "between epochs",
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")]
@@ -112,8 +115,8 @@ WarnsAfter = Annotated[
         "--prior-warns-after",
         min=0,
         metavar="N",
-        help="warn of a training whose L_cls after N iterations is not clearly below that of the "
-        "label frequencies (the label prior); 0: never",
+        help="warn if L_cls after N iterations is not clearly below that of predicting the label "
+        "frequencies (the label prior); 0: never",
     ),
 ]
 FailsAfter = Annotated[
@@ -122,8 +125,8 @@ FailsAfter = Annotated[
         "--prior-fails-after",
         min=0,
         metavar="N",
-        help="end a training as failed (`not learning`) if its L_cls after N iterations is not "
-        "clearly below that of the label frequencies; 0: never",
+        help="end a training as failed (`not learning`) if L_cls after N iterations is still not "
+        "clearly below that; 0: never",
     ),
 ]
 Probe = Annotated[
@@ -131,16 +134,16 @@ Probe = Annotated[
     typer.Option(
         min=10,
         metavar="N",
-        help="only try the first N steps of each distinct training: does it train, how fast, in "
-        "how much memory, and what will the plan cost; keeps nothing",
+        help="only try the first N steps of each distinct training: whether it trains, how fast, "
+        "in how much memory, and what the plan will cost; keeps nothing",
     ),
 ]
 Notify = Annotated[
     str | None,
     typer.Option(
         metavar="CMD",
-        help="shell command to run once at the end, however that is; $SWEEP_STATE is done, failed "
-        "or interrupted, $SWEEP_TEXT says more (docs/using.md)",
+        help="shell command to run once at the end; $SWEEP_STATE is done, failed or interrupted, "
+        "$SWEEP_TEXT says more (docs/using.md)",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print a row per cell as JSON")]
@@ -148,16 +151,19 @@ AsCsv = Annotated[
     bool, typer.Option("--csv", help="print a row per cell as CSV: paper, mean, SD, seeds, state")
 ]
 AcceptChanges = Annotated[
-    bool, typer.Option("--accept-changes", help="go on with half-trained networks of other code")
+    bool, typer.Option("--accept-changes", help="resume half-trained networks of other code")
 ]
 
 
-def with_options_of(command: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Give a command the arguments and options of another one, but for those it has itself.
+def with_options_of(
+    *functions: Callable[..., Any], without: Container[str] = ()
+) -> Callable[[Callable[..., Any]], Any]:
+    """Give a command the parameters of these functions as options, except those it has itself.
 
-    It gets their values as `**given`, by name.
+    It gets their values as `**given`, by name, for `call`. without: names to leave out.
     """
-    more = inspect.signature(command).parameters
+    signatures = [inspect.signature(function).parameters for function in functions]
+    more = {n: p for known in signatures for n, p in known.items() if n not in without}
 
     def extend(function: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(function).parameters
@@ -171,10 +177,16 @@ def with_options_of(command: Callable[..., Any]) -> Callable[[Callable[..., Any]
     return extend
 
 
-def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
-    """Return the words that give a command these values by name, without those at their default.
+def call(function: Callable[..., T], given: Mapping[str, Any]) -> T:
+    """Call a function with those of the given values that it has parameters for."""
+    names = inspect.signature(function).parameters
+    return function(**{name: value for name, value in given.items() if name in names})
 
-    command: as `typer.Context.command` has it.
+
+def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
+    """Return the command-line words for these values by name, without those at their default.
+
+    command: `typer.Context.command`.
     """
     words = list[str]()
     for parameter in command.params:
@@ -188,9 +200,11 @@ def words_of(command: Any, given: Mapping[str, object]) -> list[str]:
 
 
 def execution(
-    loader_workers: int | None, micro_batch: str, checkpoint_minutes: float
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
 ) -> "Execution":
-    """Return how to train, as these options say. Raises ConfigError for a wrong --micro-batch."""
+    """Return how to train. Raises ConfigError for a wrong --micro-batch."""
     from wsss.overrides import ConfigError
     from wsss.printable import quoted
     from wsss.training.execution import Execution
@@ -206,8 +220,32 @@ def execution(
     return Execution(loader_workers, images, checkpoint_minutes)
 
 
+def resources(
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    max_concurrent: MaxConcurrent = None,
+    loader_workers: LoaderWorkers = None,
+    micro_batch: MicroBatch = "auto",
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+) -> "Resources":
+    """Return what a sweep may use. Raises ConfigError or ClusterError for wrong options."""
+    how = execution(loader_workers, micro_batch, checkpoint_minutes)
+    from sweeps.run.ray.resources import Resources, joinable
+
+    return joinable(Resources(address, workers, cpus, gpus, max_concurrent, how))
+
+
+def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -> "PriorLimits":
+    """Return when to warn of, and when to end, a training that stays at the label prior."""
+    from wsss.training.learning import PriorLimits
+
+    return PriorLimits(warns_after, fails_after)
+
+
 def opened(place: str) -> "Store":
-    """Return the store at a place, with what others have put into its bucket since."""
+    """Return the store at a place, with what others have put into its bucket."""
     from sweeps.store.store import open_store
 
     store = open_store(place)
@@ -216,7 +254,7 @@ def opened(place: str) -> "Store":
 
 
 def data_folder(data: str) -> Path:
-    """Return the data set's folder; a drawn one is drawn first, unless it is there."""
+    """Return the data set's folder; a drawn one is drawn first if it does not exist."""
     from wsss.data.drawn.folder import DRAWN, draw_voc
 
     if data not in DRAWN:
@@ -228,19 +266,23 @@ def data_folder(data: str) -> Path:
 
 
 def print_cells(store: "Store", sweep: "Sweep", *, as_json: bool) -> None:
-    """Print a row per cell, for scripts: as JSON, or else as CSV."""
+    """Print a row per cell for scripts, as JSON or as CSV."""
     import json
 
+    from sweeps.report.document import Records
     from sweeps.report.formats.csv_file import records_text
-    from sweeps.report.live import cells
+    from sweeps.report.live.cells import cell_rows
 
-    records = cells.cell_records(sweep, store)
-    text = json.dumps(cells.as_json(sweep, records)) + "\n" if as_json else records_text(records)
-    print(text, end="")
+    cells = cell_rows(sweep, store)
+    if as_json:
+        about = {"sweep": sweep.name, "description": sweep.describe()}
+        print(json.dumps({**about, "cells": cells}))
+    else:
+        print(records_text(Records.of(cells)), end="")
 
 
 def require_one_of(**given: bool) -> None:
-    """Raise ConfigError if more than one of these options is given."""
+    """Raise ConfigError if two of these options are given."""
     from wsss.overrides import ConfigError
 
     asked = [f"--{name}" for name, is_given in given.items() if is_given]
@@ -249,23 +291,23 @@ def require_one_of(**given: bool) -> None:
 
 
 def default_preset(data: str) -> str:
-    """Return the preset that suits a data set where none is named."""
+    """Return the default preset for a data set."""
     from wsss.data.drawn.folder import DRAWN
 
     return "tiny" if data in DRAWN else "short"
 
 
 def say(text: str) -> None:
-    """Tell a person something beside the output."""
+    """Print a message for a person on stderr."""
     print(text, file=sys.stderr)
 
 
 def say_idle(
     asked: Iterable[str], configs: Iterable[S], id_of: Callable[[S], object], option: str = "--set"
 ) -> None:
-    """Tell a person which of the settings asked for have no effect in any configuration.
+    """Tell a person which of the settings have no effect in any configuration.
 
-    option: that they were given with.
+    option: with which they were given.
     """
     from wsss.identity import idle
 
@@ -273,13 +315,13 @@ def say_idle(
     for config in configs:
         left = idle(config, left, id_of)
     if left:
-        say(f"without effect, as what it belongs to is switched off: {option} {', '.join(left)}")
+        say(f"no effect, as the part it belongs to is switched off: {option} {', '.join(left)}")
 
 
 def say_labels_from_masks(report: "DataReport", split: str) -> None:
-    """Tell a person how many images of a split have image-level labels from their masks alone.
+    """Tell a person how many images of a split have image-level labels only from their masks.
 
-    Of a data set that was drawn nothing is said, as it is so on purpose.
+    Not for drawn data, which has no XML on purpose.
     """
     from wsss.data.drawn.folder import RECORD
 
@@ -292,9 +334,9 @@ def say_labels_from_masks(report: "DataReport", split: str) -> None:
 
 
 def leave_memory_to_the_system() -> None:
-    """Let this process end without collecting its modules, a seventh of a short one's time.
+    """Let this process end without collecting its modules, which saves a seventh of a short run.
 
-    For commands that read, print and end with every file closed: objects that refer to each other
-    in a circle are not collected at the end any more, and would not close theirs.
+    Only for commands that close all of their files: objects in reference cycles are no longer
+    collected at the end, and would not close theirs.
     """
     atexit.register(gc.freeze)

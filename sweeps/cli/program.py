@@ -1,38 +1,46 @@
-"""What the two programs have in common before any command of theirs begins."""
+"""What the two programs share: how they start, and how they parse options."""
 
 import inspect
 import os
 import re
 import sys
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
 
 from wsss.errors import ForeseenError, explained
 from wsss.files import NO_HOME, expanded
-from wsss.printable import SPELLED_OUT
+from wsss.printable import SPELLED_OUT, command
 
 HELP = {"help_option_names": ["-h", "--help"]}
-"""Settings of a program: what asks for its help, and for that of each of its commands."""
+"""Options that print the help of a program or command."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
-"""Hosts which no proxy reaches: they would be those of the proxy."""
+"""Hosts that must not go through a proxy, for which they would be the proxy's own."""
 
 
 class EmptyTextError(ForeseenError):
-    """An option or argument without text, as a shell makes it of an unset variable."""
+    """An empty option or argument, which a shell makes from an unset variable."""
 
 
 class GivenTwiceError(ForeseenError):
-    """An option that takes one value and was given two."""
+    """An option that takes one value and was given twice."""
 
 
+class OtherProgramError(ForeseenError):
+    """A command of the other program."""
+
+
+APPS = {"sweeps": "sweeps.cli", "wsss": "sweeps.cli.method"}
+"""Program -> the module of its commands."""
 KINDS = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
-"""What the help calls an option's value: shorter than its type, so that its words have room."""
+"""Type -> short name of an option's value in the help, which leaves room for its text."""
 PANELS = {
-    "How it is carried out": (
+    "Execution": (
         "address",
         "workers",
         "label_workers",
@@ -43,7 +51,7 @@ PANELS = {
         "micro_batch",
         "checkpoint_minutes",
     ),
-    "Faults and limits": (
+    "Failures and limits": (
         "retry_failed",
         "budget",
         "hang_after",
@@ -52,11 +60,11 @@ PANELS = {
         "fails_after",
     ),
 }
-"""Heading in the help -> the options below it; the others come first."""
+"""Heading in the help -> its options; all others come first."""
 
 
 class Command(TyperCommand):
-    """A command in whose options and arguments `~` is a home; none is empty, none given twice."""
+    """A command that expands `~` in what it is given, and refuses empty or repeated options."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -72,9 +80,9 @@ class Command(TyperCommand):
                 option.metavar = KINDS[(*get_args(kind), kind)[0]]  # of a list, its items'
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse them; exit with 2 for a home that is not there, an empty word, a repeated option.
+        """Parse them; exit with 2 for an unknown home, an empty word, or a repeated option.
 
-        The empty one would be the folder here, as a path; of a repeated one, the last would count.
+        An empty path would be the current folder; of a repeated option, only the last would count.
         """
         with explained():
             for before, arg in zip(["", *args], args, strict=False):
@@ -82,7 +90,7 @@ class Command(TyperCommand):
                 if not arg or (name.startswith("--") and equals and not text):
                     named = name or (before if before.startswith("-") else "an argument")
                     raise EmptyTextError(
-                        f"{named}: empty, perhaps of an unset variable; give it a value or leave "
+                        f"{named}: empty, perhaps from an unset variable; give it a value or leave "
                         "it out"
                     )
             self._refuse_repeated(args)
@@ -109,7 +117,7 @@ class Command(TyperCommand):
 
 
 class Program(TyperGroup):
-    """A program, which first makes up for what is unusual about the machine."""
+    """A program that first adapts to unusual machines."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
@@ -119,32 +127,44 @@ class Program(TyperGroup):
         reach_local_servers()
         return super().main(*args, **options)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; for one of the other program, exit with 2 and say how to give it."""
+        name = args[0]
+        if name not in self.commands:
+            with explained():
+                for program, module in APPS.items():
+                    if name in cast(TyperGroup, get_command(import_module(module).app)).commands:
+                        raise OtherProgramError(
+                            f"{name}: a command of {program}; give: {command(program, *args)}"
+                        )
+        return super().resolve_command(ctx, args)
+
 
 def print_anywhere() -> None:
-    """Let what is printed spell out the characters that its encoding lacks."""
+    """Spell out, in what is printed, characters that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, TextIOWrapper):
             continue
         if stream.errors == "surrogateescape" and stream.encoding.lower().startswith("utf"):
-            continue  # so names of files in another encoding come out as they are
+            continue  # file names in another encoding are printed as they are
         stream.reconfigure(errors=SPELLED_OUT)
 
 
 def have_a_width() -> None:
-    """Forget a terminal of no size, as `docker exec -t` reports it: Rich would print nothing."""
+    """Ignore a terminal size of 0, as from `docker exec -t`: Rich would print nothing."""
     for name in ("COLUMNS", "LINES"):
         if os.environ.get(name) == "0":
             del os.environ[name]
 
 
 def have_a_home() -> None:
-    """Name a home that is not there where none is known: MLflow cannot be imported without one."""
+    """Set HOME if there is none, as MLflow cannot be imported without one."""
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path's raises
         os.environ["HOME"] = NO_HOME
 
 
 def reach_local_servers() -> None:
-    """Keep what is for this machine from the proxy, if one is set."""
+    """Make connections to this machine bypass the proxy, if one is set."""
     if not any(
         os.environ.get(name)
         for kind in ("http", "https", "all")
@@ -154,19 +174,19 @@ def reach_local_servers() -> None:
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in known.split(",") if host.strip()]
     if "*" in hosts:
-        return  # nothing goes to the proxy
+        return  # nothing goes through the proxy
     both = ",".join([*hosts, *(host for host in LOCAL if host not in hosts)])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = both
 
 
 def _reflowed(text: str) -> str:
-    """Return a docstring with each paragraph in one line, but for what is indented."""
+    """Return a docstring with each paragraph on one line, except indented ones."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
 
 
 def _plain(text: str) -> str:
-    """Return a text for the help in which no [word] is markup, which would not be shown."""
+    """Return a help text in which no [word] is taken for markup, which would be hidden."""
     return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
 
 
@@ -197,4 +217,4 @@ def before_any_command(
         ),
     ] = False,
 ) -> None:
-    """Take the options of the program itself."""
+    """Parse the options of the program itself."""

@@ -1,4 +1,4 @@
-"""What a sweep came to so far: the commands status, report and diff."""
+"""The results of a sweep so far: the commands status, report and diff."""
 
 import dataclasses
 import json
@@ -34,22 +34,21 @@ def status(
         bool, typer.Option("--trials", help="a line per trial instead of the tables")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="show it again and again, until all is done or Ctrl-C")
+        bool, typer.Option("--watch", help="refresh until all is done or Ctrl-C")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.2, help="seconds between two looks of --watch")
+        float, typer.Option(min=0.2, help="seconds between two refreshes of --watch")
     ] = 5.0,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     address: Annotated[
         str | None,
         typer.Option(
-            help="job server of a cluster: ask its head, about --store there; default: its "
-            "WSSS_STORE"
+            help="job server of a cluster, to ask about its --store; default: its WSSS_STORE"
         ),
     ] = None,
 ) -> None:
-    """Say how far a sweep is: its tables cell by cell, failures, and the time left."""
+    """Show the progress of a sweep: its tables cell by cell, failures, and the time left."""
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep
@@ -63,7 +62,7 @@ def status(
             words = ["--sweep", sweep] if sweep else []
             shown = {"--trials": by_trial, "--json": as_json, "--csv": as_csv}
             words += [word for word, wanted in shown.items() if wanted]
-            named = ctx.get_parameter_source("store")  # WSSS_STORE here is this machine's
+            named = ctx.get_parameter_source("store")  # WSSS_STORE here is for this machine
             there = store if named and named.name == "COMMANDLINE" else None
             raise typer.Exit(_status_there(address, there, words))
         leave_memory_to_the_system()
@@ -78,7 +77,7 @@ def status(
 def _status_there(address: str, store: str | None, words: list[str]) -> int:
     """Print what `sweeps status` prints on a cluster's head; return its exit code.
 
-    store: None: the cluster's own. Raises ConfigError for a relative path.
+    store: None for the cluster's own. Raises ConfigError for a relative path.
     """
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import require_on_cluster, run_tool
@@ -110,7 +109,8 @@ def report(
         ),
     ] = "fixed",
     margin: Annotated[
-        float, typer.Option(min=0.0, help="points of mIoU within which a difference is the paper's")
+        float,
+        typer.Option(min=0.0, help="points of mIoU by which a reproduced difference may be off"),
     ] = 0.5,
     out: Annotated[
         Path | None, typer.Option(help="folder to write to; default: report/ in the sweep's folder")
@@ -125,12 +125,11 @@ def report(
         bool, typer.Option("--no-log", help="do not attach the report to the sweep's MLflow run")
     ] = False,
 ) -> None:
-    """Does the table hold? Weigh a sweep's results against the paper.
+    """Does the table hold? Compare a sweep's results with the paper's.
 
     Prints the report and writes report.html (self-contained), .md, .tex, .csv and .txt, and
-    table.tex with the tables alone. Needs no data set, trains nothing, and may be given while the
-    sweep runs. Tables of other sweeps with the same settings can be named: what the store holds of
-    them is shown.
+    table.tex with the tables alone. Needs no data set, trains nothing, and can be run during the
+    sweep. Tables of other sweeps with the same settings can be named, too.
     """
     from rich.console import Console
 
@@ -160,9 +159,9 @@ def report(
             if out or error.errno not in FORBIDDEN:
                 raise
             refused = error.strerror or ""
-        print_document(Console(), document)  # after the files: `| head` may end it
+        print_document(Console(), document)  # last, as `| head` may end it
         if refused:
-            say(f"{folder}: not yours to write ({refused}); for files, name a folder: --out")
+            say(f"{folder}: cannot be written ({refused}); for files, name another with --out")
             return
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
@@ -188,7 +187,7 @@ def diff(
     sweep: SweepName = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Compare two cells or runs: settings, mIoU under the four measures, and classes.
+    """Compare two cells or runs: settings, mIoU by the four measures, and classes.
 
     B - A is the mean over the finished seeds that both have, with an interval over images where
     each run has counts per image: at the fixed and at the best threshold. `sweeps status --trials`

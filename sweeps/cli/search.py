@@ -1,35 +1,32 @@
 """The command `sweeps search`: look for better alpha, beta and lambda, apart from all tables."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sweeps.cli.options import (
-    Address,
-    CheckpointMinutes,
     Data,
-    FailsAfter,
-    LoaderWorkers,
-    MaxConcurrent,
-    MicroBatch,
     Notify,
     Preset,
     Recheck,
     Recipe,
     Set,
     StoreOption,
-    WarnsAfter,
     Weights,
+    call,
     data_folder,
     default_preset,
-    execution,
     opened,
+    prior_limits,
+    resources,
     say_idle,
     say_labels_from_masks,
+    with_options_of,
 )
 from wsss.errors import explained
 
 
+@with_options_of(resources, prior_limits, without=("workers",))
 def search(
     preset: Preset = None,
     recipe: Recipe = "default",
@@ -44,46 +41,37 @@ def search(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, help="trials in all; raise it to search further")
+        int, typer.Option(min=1, help="trials in total; raise it to search further")
     ] = 20,
     objective: Annotated[
         str, typer.Option(help="mIoU of the search half at its best threshold, or fixed: at .15")
     ] = "best",
     rng_seed: Annotated[
-        int, typer.Option(min=0, help="of the draws; --set rng_seed=... is a training's")
+        int, typer.Option(min=0, help="seed of the search; trainings: --set rng_seed=...")
     ] = 0,
     store: StoreOption = "results",
     recheck: Recheck = False,
-    address: Address = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per trial")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per trial, e.g. 0.5")] = 0.0,
-    max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
-    """Search alpha, beta and lambda; a search is no table. Give it again to resume.
+    """Search alpha, beta and lambda, apart from the tables. Run it again to resume.
 
-    Optuna draws, ASHA stops poor trials early, one half of the scored images gives the objective,
-    and the best three and the base (nothing drawn) are scored on the other half at the end. A trial
-    trains in one process, without Ray Train.
+    Optuna draws settings and ASHA stops poor trials early, by their score on one half of the scored
+    images. At the end the best three and the base, which has the preset's settings, are scored on
+    the other half. A trial trains in one process, without Ray Train.
     """
     from sweeps.plan.search import make_search, parse_space
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.search import DrivenSearch
     from wsss.identity import run_id
     from wsss.overrides import parse_assignments
     from wsss.recipes import with_recipe
-    from wsss.training.learning import PriorLimits
 
     with explained():
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        resources = Resources(address, 0, cpus, gpus, max_concurrent, how)
+        may_use = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
         results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(
@@ -98,7 +86,6 @@ def search(
         )
         say_idle(overrides, [planned.base], run_id)
         say_labels_from_masks(report, planned.base.data.train_split)
-        limits = PriorLimits(warns_after, fails_after)
-        subject = DrivenSearch(planned, results, samples, limits)
+        subject = DrivenSearch(planned, results, samples, call(prior_limits, given))
         started = Started(results, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))

@@ -1,4 +1,4 @@
-"""What a store holds: the commands list, rm, export, verify and ledger."""
+"""The content of a store: the commands list, rm, export, verify and ledger."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def rm(
 ) -> None:
     """Delete a sweep, search or headline from the store, here and in the bucket.
 
-    Without --results, its trainings and scores stay, and the same `sweeps run` finds them again.
+    Without --results, its trainings and scores are kept, and the same `sweeps run` uses them again.
     MLflow keeps its runs.
     """
     from sweeps.plan.contents import plan_removal
@@ -50,19 +50,19 @@ def rm(
         if dry_run:
             return
         if not yes and not sys.stdin.isatty():
-            raise StoreError(f"{name}: nobody is here to be asked; give --yes to delete it")
+            raise StoreError(f"{name}: no terminal to ask for consent; give --yes to delete it")
         if not yes and not typer.confirm("Delete this?"):
             say("nothing was deleted")
             raise typer.Exit(1)
         results.check_writable()
         busy = _remove(results, name, with_results=with_results)
         for rel in busy:
-            say(f"{rel}: kept, as a process is at work on it")
+            say(f"{rel}: kept, as a process is working on it")
         print(f"deleted {name}")
 
 
 def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
-    """Yield what a removal deletes, in words: its folders by name, with their size here."""
+    """Yield what a removal deletes: its folders by name, with their size on this machine."""
     paths = [path for rel in removal.folders for path in (store.root / rel).rglob("*")]
     megabytes = sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
     yield f"{removal.entry.title}: {megabytes:,.1f} MB to delete"
@@ -72,9 +72,9 @@ def _what_goes(store: "Store", removal: "Removal") -> Iterator[str]:
 
 
 def _remove(store: "Store", name: str, *, with_results: bool) -> tuple[str, ...]:
-    """Delete an entry as its only driver; return the results at which a process is at work.
+    """Delete an entry as its only driver; return the results that a process is working on.
 
-    What goes is planned again under the lock: a sweep may have been started since.
+    The removal is planned again under the lock, as a sweep may have been started since.
     """
     from filelock import Timeout
 
@@ -132,8 +132,8 @@ def export(
 ) -> None:
     """Write a sweep into one zip file: report, configurations, figures, counted pixels, versions.
 
-    `sweeps verify FILE` checks it on another machine. Unpacked, it is a store that `sweeps report`
-    and `sweeps table` read. It names folders and hosts as they were.
+    `sweeps verify FILE` checks it on another machine. Unpacked, it is a store for `sweeps report`
+    and `sweeps table`. It contains the names of folders and hosts.
     """
     from sweeps.archive.write import export_sweep
     from sweeps.plan.sweep import load_sweep, with_tables
@@ -151,13 +151,13 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="what `sweeps export` wrote", metavar="FILE")],
     data: Annotated[
-        str | None, typer.Option(help="folder of the data set, to see whether it is the same")
+        str | None, typer.Option(help="folder of the data set, to check that it is the same")
     ] = None,
 ) -> None:
     """Check an archive of `sweeps export`: files, ids, figures, tables, and with --data the data.
 
     Needs no store and trains nothing. Prints what was verified and what cannot be. Exit code 0: all
-    that was checked is right; 1: something is wrong; 2: not such an archive.
+    that was checked is right; 1: something is wrong; 2: not an archive of `sweeps export`.
     """
     from sweeps.archive.verify import verify
 
@@ -174,7 +174,7 @@ def ledger(
     sweep: SweepName = None,
     as_json_: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Show what a sweep's trials have cost: useful, repeated and lost GPU-hours."""
+    """Show the cost of a sweep's trials: useful, repeated and lost GPU-hours."""
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep
@@ -188,6 +188,6 @@ def ledger(
         if as_json_:
             print(json.dumps({"sweep": name} | as_json(book)))
         elif not book.attempts:
-            print(f"sweep {name}: no attempt is in its ledger yet")
+            print(f"sweep {name}: its ledger has no attempts yet")
         else:
             print_account(Console(), name, book)

@@ -9,17 +9,9 @@ import typer
 
 from sweeps.cli.options import (
     AcceptChanges,
-    Address,
     AsCsv,
     AsJson,
-    CheckpointMinutes,
-    Cpus,
     Data,
-    FailsAfter,
-    Gpus,
-    LoaderWorkers,
-    MaxConcurrent,
-    MicroBatch,
     Notify,
     Preset,
     Probe,
@@ -30,18 +22,20 @@ from sweeps.cli.options import (
     Set,
     StoreOption,
     SweepName,
-    WarnsAfter,
     Weights,
-    Workers,
+    call,
     data_folder,
     default_preset,
     execution,
     leave_memory_to_the_system,
     opened,
     print_cells,
+    prior_limits,
     require_one_of,
+    resources,
     say_idle,
     say_labels_from_masks,
+    with_options_of,
 )
 from wsss.errors import explained
 
@@ -72,7 +66,7 @@ Grid = Annotated[
 ]
 
 
-def plan(
+def planned_sweep(
     tables: Tables = None,
     table_files: TableFiles = None,
     grid: Grid = None,
@@ -82,8 +76,35 @@ def plan(
     weights: Weights = None,
     seeds: Seeds = 1,
     settings: Set = None,
-    store: StoreOption = "results",
     recheck: Recheck = False,
+) -> "Sweep":
+    """Plan a sweep. Raises ForeseenError for wrong options."""
+    from sweeps.plan.sweep import make_sweep
+    from wsss.identity import run_id
+    from wsss.overrides import parse_assignments
+    from wsss.recipes import with_recipe
+
+    chosen = chosen_tables(tables, table_files, grid, settings)
+    asked = parse_assignments(settings or [])
+    sweep, report = make_sweep(
+        chosen,
+        preset=with_recipe(preset or default_preset(data), recipe),
+        data=data_folder(data),
+        weights=weights,
+        num_seeds=seeds,
+        overrides=asked,
+        recheck=recheck,
+    )
+    configs = [trial.config for trial in sweep.plan.trials]
+    say_idle(asked, configs, run_id)
+    say_idle([word.partition("=")[0].strip() for word in grid or []], configs, run_id, "--grid")
+    say_labels_from_masks(report, sweep.base.data.train_split)
+    return sweep
+
+
+@with_options_of(planned_sweep)
+def plan(
+    store: StoreOption = "results",
     concurrent: Annotated[
         int, typer.Option(min=1, help="trials at a time, for the estimated time")
     ] = 1,
@@ -91,6 +112,7 @@ def plan(
         bool, typer.Option("--all", help="a line per configuration, however many there are")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    **given: Any,
 ) -> None:
     """Show cells, distinct configurations, what is finished, and what the rest will cost."""
     from rich.console import Console
@@ -99,36 +121,16 @@ def plan(
 
     leave_memory_to_the_system()
     with explained():
-        chosen = chosen_tables(tables, table_files, grid, settings)
-        sweep = planned(chosen, preset, recipe, data, weights, seeds, settings, recheck=recheck)
-        _say_idle_grid(sweep, grid)
-        view = PlanView(sweep, opened(store))
+        view = PlanView(planned_sweep(**given), opened(store))
         if as_json:
             print(json.dumps(view.as_json()))
         else:
             view.print(Console(), concurrent=concurrent, show_all=show_all)
 
 
+@with_options_of(planned_sweep, resources, prior_limits)
 def run(
-    tables: Tables = None,
-    table_files: TableFiles = None,
-    grid: Grid = None,
-    preset: Preset = None,
-    recipe: Recipe = "default",
-    data: Data = "drawn",
-    weights: Weights = None,
-    seeds: Seeds = 1,
-    settings: Set = None,
     store: StoreOption = "results",
-    recheck: Recheck = False,
-    address: Address = None,
-    workers: Workers = None,
-    cpus: Cpus = 1.0,
-    gpus: Gpus = 0.0,
-    max_concurrent: MaxConcurrent = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
     retry_failed: RetryFailed = False,
     budget: Annotated[
         float | None,
@@ -142,47 +144,40 @@ def run(
         float, typer.Option(min=0, help="seconds without progress before a trial is restarted")
     ] = 1800.0,
     accept_changes: AcceptChanges = False,
-    warns_after: WarnsAfter = 100,
-    fails_after: FailsAfter = 500,
     probe: Probe = None,
     notify: Notify = None,
+    **given: Any,
 ) -> None:
-    """Run what is missing of the tables, then print them. Give it again to resume.
+    """Run what the tables lack, then print them. Run it again to resume.
 
-    Finished trials are never run again; a broken one continues from its last checkpoint. MLflow
-    gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
+    Finished trials are never run again; an interrupted one continues from its last checkpoint.
+    MLflow gets a copy of everything (MLFLOW_TRACKING_URI, or a SQLite file in the store).
 
     A gradient that is not finite ends a trial as `diverged`, a network that does not learn as `not
-    learning`; both are said at once, and are not repeated without --retry-failed.
+    learning`. Both are reported at once, and are not tried again without --retry-failed.
 
-    With --probe N, nothing is kept: the first N optimiser steps of each distinct training are
-    tried, and what they show is printed. Exit code 0: all losses and gradients are finite and L_cls
-    falls; 1: one is not, or a training would be ended by --prior-fails-after within N steps, or is
-    over within them without having learnt.
+    With --probe N, nothing is kept: the first N optimiser steps of each distinct training are tried
+    and their results printed. Exit code 0: all losses and gradients are finite and L_cls falls; 1:
+    not so, or a training ends within N steps without having learnt, or --prior-fails-after would
+    end it.
     """
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources
     from sweeps.run.subjects.tables import Tables, Wishes
     from sweeps.stages.stage import Conduct
     from sweeps.store.store import open_store
-    from wsss.training.learning import PriorLimits
 
     with explained():
         require_one_of(probe=probe is not None, notify=notify is not None)
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        chosen = chosen_tables(tables, table_files, grid, settings)
-        resources = Resources(address, workers, cpus, gpus, max_concurrent, how)
-        sweep = planned(chosen, preset, recipe, data, weights, seeds, settings, recheck=recheck)
-        _say_idle_grid(sweep, grid)
-        limits = PriorLimits(warns_after, fails_after)
+        may_use, limits = call(resources, given), call(prior_limits, given)
+        sweep = call(planned_sweep, given)
         if probe is not None:
-            raise typer.Exit(_probe(sweep, store, resources, probe, limits))
+            raise typer.Exit(_probe(sweep, store, may_use, probe, limits))
         conduct = Conduct(hang_after, accept_changes, limits)
         wishes = Wishes(conduct, retry_failed, budget)
         subject = Tables(sweep, open_store(store), wishes)
         started = Started(subject.store, subject.path)
-        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, resources)))
+        raise typer.Exit(then_notify(notify, started, lambda: drive(subject, may_use)))
 
 
 def table(
@@ -191,7 +186,7 @@ def table(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Print a sweep's tables as far as they are filled: measured beside printed mIoU."""
+    """Print a sweep's tables with the results so far: measured beside printed mIoU."""
     from rich.console import Console
 
     from sweeps.plan.sweep import load_sweep
@@ -209,19 +204,18 @@ def table(
 
 
 def _probe(
-    sweep: "Sweep", store: str, resources: "Resources", num_steps: int, limits: "PriorLimits"
+    sweep: "Sweep", store: str, may_use: "Resources", num_steps: int, limits: "PriorLimits"
 ) -> int:
-    """Probe a sweep's trainings; return the exit code."""
     from sweeps.run.probe import probe_sweep
     from wsss.training.probe import ProbeOptions
 
-    tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, resources.execution, limits)
-    return probe_sweep(sweep, opened(store), resources, tried)
+    tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, may_use.execution, limits)
+    return probe_sweep(sweep, opened(store), may_use, tried)
 
 
 def chosen_tables(
-    names: list[str] | None,
-    files: list[Path] | None,
+    tables: list[str] | None,
+    table_files: list[Path] | None,
     grid: list[str] | None,
     settings: list[str] | None,
 ) -> "list[str | Table]":
@@ -229,12 +223,12 @@ def chosen_tables(
     from sweeps.tables.find import find_tables
     from wsss.overrides import parse_assignments
 
-    names = names or []
+    names = tables or []
     own: list[Table] = []
-    if files:
+    if table_files:
         from sweeps.tables.own import read_tables
 
-        for path in files:
+        for path in table_files:
             found = read_tables(path)  # several if it is a sweep.json: those named, or all
             own += [table for table in found if table.name in names] or found
     if grid:
@@ -246,51 +240,10 @@ def chosen_tables(
 
 
 def checked_tables(given: Mapping[str, Any]) -> "list[str | Table]":
-    """Return the tables that the options of `run` name; another command has been given them.
+    """Return the tables named by the options of `run`, for a command that passes them on.
 
-    given: by name. Raises ConfigError for what `run` would refuse before it plans.
+    given: the options' values by name. Raises ConfigError for what `run` refuses before planning.
     """
     require_one_of(probe=given["probe"] is not None, notify=given["notify"] is not None)
-    execution(given["loader_workers"], given["micro_batch"], given["checkpoint_minutes"])
-    keys = ("tables", "table_files", "grid", "settings")
-    return chosen_tables(*(given[key] for key in keys))
-
-
-def _say_idle_grid(sweep: "Sweep", grid: list[str] | None) -> None:
-    """Tell a person which settings of a grid make no difference."""
-    from wsss.identity import run_id
-
-    keys = [word.partition("=")[0].strip() for word in grid or []]
-    say_idle(keys, [trial.config for trial in sweep.plan.trials], run_id, "--grid")
-
-
-def planned(
-    tables: "list[str | Table]",
-    preset: str | None,
-    recipe: str,
-    data: str,
-    weights: str | None,
-    seeds: int,
-    settings: list[str] | None,
-    *,
-    recheck: bool,
-) -> "Sweep":
-    """Plan a sweep from the options of a command. Raises what is wrong with them."""
-    from sweeps.plan.sweep import make_sweep
-    from wsss.identity import run_id
-    from wsss.overrides import parse_assignments
-    from wsss.recipes import with_recipe
-
-    asked = parse_assignments(settings or [])
-    sweep, report = make_sweep(
-        tables,
-        preset=with_recipe(preset or default_preset(data), recipe),
-        data=data_folder(data),
-        weights=weights,
-        num_seeds=seeds,
-        overrides=asked,
-        recheck=recheck,
-    )
-    say_idle(asked, [trial.config for trial in sweep.plan.trials], run_id)
-    say_labels_from_masks(report, sweep.base.data.train_split)
-    return sweep
+    call(execution, given)
+    return call(chosen_tables, given)

@@ -1,4 +1,4 @@
-"""The commands sync and mlflow: what MLflow lacks, and its pages."""
+"""The commands sync and mlflow: log what MLflow lacks, and serve its pages."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ def sync(
         typer.Option("--sweep", help="name of one sweep, search or headline; default: all"),
     ] = None,
 ) -> None:
-    """Log to MLflow whatever it lacks: after an outage, a move, or to another server.
+    """Log to MLflow whatever it lacks, e.g. after an outage, a move, or for another server.
 
     What was deleted in MLflow's UI is restored.
     """
@@ -49,9 +49,9 @@ def sync(
 
 
 def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
-    """Log one subject; return why it is left as it is, or "". A page is printed once.
+    """Log one subject; return why it was not logged, or "". Each page is printed once.
 
-    Raises StoreError for a fault of MLflow, which would be that of all others.
+    Raises StoreError for a fault of MLflow, which would affect all subjects.
     """
     from sweeps.run.driver import driving
     from sweeps.store.store import StoreError
@@ -62,7 +62,7 @@ def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
         with driving(store, each.path, each.title, "it logs its results itself"):
             runs = each.describe()
             tracker = Tracker(store, runs)
-            say(f"{each.title}: to {tracker.address}")  # a server that is silent takes a minute
+            say(f"{each.title}: to {tracker.address}")  # a silent server takes a minute
             status = "FINISHED" if runs.is_complete() else "KILLED"
             logged = tracker.sync() and tracker.finish(status=status)
             if logged and runs.report and runs.report.is_dir():
@@ -84,7 +84,7 @@ def mlflow(
     store: StoreOption = "results",
     port: Annotated[int, typer.Option(min=1, max=65535, help=f"port on {HOST}")] = 5000,
 ) -> None:
-    """Serve MLflow's pages on the runs of a store, and print where their charts are."""
+    """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
     from sweeps.report.mlflow_pages import charts_page, table_page
     from sweeps.store.store import StoreError, open_store
     from sweeps.track.address import sqlite_uri
@@ -100,14 +100,14 @@ def mlflow(
             ids = experiment_ids(file)
         except sqlite3.Error as error:
             raise StoreError(f"{file}: {diagnose(error, sqlite_uri(file))}") from None
-    print("the server takes some seconds to start; then there are:")
+    print("the server takes some seconds to start; its pages are:")
     for kind in KINDS:
         if kind.experiment in ids:
             server, found = f"http://{HOST}:{port}", ids[kind.experiment]
             charts = charts_page(server, found, role=kind.role, metric=kind.shown[0])
             print(f"{kind.experiment}: charts {charts}")
             print(f"{kind.experiment}: table {table_page(server, found)}", flush=True)
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes that do nothing
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # would start seven idle processes
     os.execv(
         sys.executable,
         [
@@ -127,7 +127,7 @@ def _check_servable(store: "Store", port: int) -> None:
     if not file.is_file():
         elsewhere = "" if is_own(store, uri) else f"runs are logged to {without_password(uri)}; "
         raise StoreError(
-            f"{file}: no such file; {elsewhere}`sweeps run` and `sweeps sync` make it"
+            f"{file}: no such file; {elsewhere}`sweeps run` and `sweeps sync` create it"
             + (" without MLFLOW_TRACKING_URI" if elsewhere else "")
         )
     with socket.socket() as probe:

@@ -1,6 +1,6 @@
 """Copies the results of a cluster's store to a local one.
 
-A bucket is read directly and needs no cluster any more; a folder on the cluster comes by
+A bucket is read directly, even without a cluster; a folder on the cluster is copied by
 `ray rsync-down`, over the SSH connection of `ray up`.
 """
 
@@ -19,28 +19,27 @@ from wsss.files import read_text
 from wsss.printable import quoted
 
 FINISHED = {"runs": "done.json", "cams": "done.json"}
-"""Folder of results -> the file that says that one is finished; it is never replaced."""
+"""Folder of results -> the file that marks a finished one, which is never replaced."""
 NOT_RESULTS = ("/ray", "/mlflow.db*", "/mlartifacts", "*.lock", "*.partial*", ".*")
-"""Patterns of rsync for what stays on the cluster: Tune's state, MLflow's files, and notes which
-mean something only there."""
+"""Patterns of rsync for what is not copied: Tune's state, MLflow's files, locks."""
 MAX_CLUSTER_BYTES = 1 << 20
 RAY = Path(sys.executable).with_name("ray")
 
 
 class Fetched(NamedTuple):
-    """What came."""
+    """What was copied."""
 
     num_files: int
     num_bytes: int
     num_kept: int
-    """Files left as they are, since the local store had that result already."""
+    """Files not copied, since the local store had that result already."""
 
 
 def fetch_from_bucket(url: str, target: Path, *, checkpoints: bool) -> Fetched:
-    """Download the results in s3://bucket/prefix into the local store `target`, with our own keys.
+    """Download the results in s3://bucket/prefix into the local store `target`.
 
-    Results that are finished here stay as they are. Raises StoreError if the bucket cannot be read
-    or holds no results.
+    Results that are finished here are kept. Raises StoreError if the bucket cannot be read or holds
+    no results.
     """
     remote = Remote(url, target.absolute())
     there = [rel for folder in RESULT_FOLDERS for rel in remote.objects(folder)]
@@ -57,12 +56,12 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
     """Download the results in a folder on the head into the local store `target`.
 
     store: absolute path on the head; cluster: the file given to `ray up`. Raises JobError, with
-    Ray's own words, if `ray rsync-down` fails.
+    Ray's message, if `ray rsync-down` fails.
     """
     if not cluster.is_file():
         raise JobError(
-            f"{cluster}: no such file; {store} is a folder on the cluster, which comes by `ray "
-            "rsync-down`: give the file of `ray up` with --cluster, in the folder where you gave it"
+            f"{cluster}: no such file; {store} is a folder on the cluster, which is copied by `ray "
+            "rsync-down`: give the file of `ray up` with --cluster, from the folder of `ray up`"
         )
     config = _settings_of(cluster)
     config["rsync_exclude"] = [*NOT_RESULTS, *([] if checkpoints else ["checkpoints"])]
@@ -71,13 +70,7 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
         folder = Path(name)
         (folder / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         (folder / "store").mkdir()
-        words = [
-            str(RAY),
-            "rsync-down",
-            str(folder / "cluster.yaml"),
-            f"{store}/",
-            f"{folder}/store/",
-        ]
+        words = [str(RAY), "rsync-down", f"{folder}/cluster.yaml", f"{store}/", f"{folder}/store/"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.splitlines()
@@ -87,23 +80,23 @@ def fetch_by_rsync(store: str, target: Path, cluster: Path, *, checkpoints: bool
 
 
 def _settings_of(cluster: Path) -> dict[str, Any]:
-    """Return what the file given to `ray up` holds. Raises JobError for another file."""
+    """Read the file given to `ray up`. Raises JobError for another file."""
     try:
         found = yaml.safe_load(read_text(cluster, MAX_CLUSTER_BYTES, JobError))
     except yaml.YAMLError as error:
         found = str(error).splitlines()[0]
     if not isinstance(found, dict):
         raise JobError(
-            f"{cluster}: no settings of a cluster in YAML ({quoted(found)}); give the file of `ray "
-            "up` with --cluster"
+            f"{cluster}: not a cluster configuration in YAML ({quoted(found)}); give the file of "
+            "`ray up` with --cluster"
         )
     return found
 
 
 def take_over(came: Path, target: Path) -> Fetched:
-    """Move results into a store, each file by rename, and what says that one is finished last.
+    """Move results into a store, each file by rename, and the marks of finished ones last.
 
-    Results that are finished there stay as they are.
+    Results that are finished there are kept.
     """
     have, markers = _finished(target), set(FINISHED.values())
     moved, kept, num_bytes = 0, 0, 0

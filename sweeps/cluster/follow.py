@@ -11,19 +11,19 @@ from ray.job_submission import JobDetails, JobStatus
 from sweeps.cluster.job_server import JobError, JobServer, RefusedError, UnreachableError
 
 SILENCE_S = 40.0
-"""After so long without a line of the log, ask whether the server is still there: a laptop that
-slept has a dead connection which looks like an open one."""
+"""After this long without a line of the log, check that the server still answers: the connection of
+a laptop that slept looks open but is dead."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 GIVE_UP_S = 6 * 3600.0
-"""Reconnecting ends after so long without any answer; the job goes on regardless."""
+"""After this long without any answer, stop trying to reconnect; the job continues regardless."""
 STOPPED = 130
-"""Exit code of a job which a person stopped, the same as of an interrupted sweep."""
+"""Exit code of a job that a person stopped, the same as for an interrupted sweep."""
 
 
 def exit_code(job: JobDetails) -> int:
     """Return the exit code of an ended job's command; 128 + n if signal n ended it.
 
-    A job whose command never started counts as 1.
+    1 if the command never started.
     """
     if job.status == JobStatus.SUCCEEDED:
         return 0
@@ -31,6 +31,12 @@ def exit_code(job: JobDetails) -> int:
         return STOPPED
     code = 1 if job.driver_exit_code is None else int(job.driver_exit_code)
     return 128 - code if code < 0 else code
+
+
+def last_lines(log: str, number: int) -> str:
+    """Return the last lines of a log."""
+    lines = log.splitlines(keepends=True)
+    return "".join(lines[max(0, len(lines) - number) :])
 
 
 class Follower:
@@ -48,20 +54,20 @@ class Follower:
         self.write = write or _write
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self.seen = 0
-        """Characters of the log, from its beginning, that need no printing any more."""
+        """Characters of the log, from its start, that are printed or skipped."""
         self.lost_at: float | None = None
 
     def skip_to_tail(self, num_lines: int) -> None:
-        """Print the last lines of the present log, and go on from there."""
+        """Print the last lines of the log so far, and continue from there."""
         log = self.server.log(self.job_id)
         self.seen = len(log)
-        lines = log.splitlines(keepends=True)
-        self.write("".join(lines[-num_lines:] if num_lines else []))
+        self.write(last_lines(log, num_lines))
 
     def run(self) -> int:
         """Print the log until the job ends; return the job's exit code.
 
-        Raises JobGoneError if the cluster forgot the job, and after GIVE_UP_S what the server says.
+        Raises JobGoneError if the cluster no longer knows the job, and the server's error after
+        GIVE_UP_S.
         """
         job = self._follow()
         self._print_from(0, self._whole_log())
@@ -77,13 +83,13 @@ class Follower:
                 reason = asyncio.run(self._stream())
                 if job := self._ended():
                     return job
-            except (UnreachableError, RefusedError):  # a head that starts answers with errors
+            except (UnreachableError, RefusedError):  # a starting head answers with errors
                 reason = "no answer"
                 if self.lost_at and time.monotonic() - self.lost_at > GIVE_UP_S:
                     raise
             if self.seen > before or self.lost_at is None:
                 self.lost_at, delay = time.monotonic(), FIRST_DELAY_S
-                self.say(f"connection lost ({reason}); the job goes on, trying again")
+                self.say(f"connection lost ({reason}); the job continues, reconnecting")
             time.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
 
@@ -95,7 +101,7 @@ class Follower:
                 if self.lost_at is not None:
                     self.lost_at = None
                     self.say(f"connected to {self.server.address} again")
-                begun += text  # a part may end within a line
+                begun += text  # may end within a line
                 end = begun.rfind("\n") + 1
                 self._print_from(received, begun[:end])
                 received, begun = received + end, begun[end:]
@@ -106,7 +112,7 @@ class Follower:
         return "closed"
 
     async def _parts(self) -> AsyncIterator[str]:
-        """Yield the log's parts; raise UnreachableError if the server has gone without a word."""
+        """Yield the log's parts; raise UnreachableError if the server has silently gone."""
         tail = self.server.tail(self.job_id)
 
         async def next_part() -> str | None:
@@ -123,7 +129,7 @@ class Follower:
                 waiting = asyncio.ensure_future(next_part())
 
     def _ended(self) -> JobDetails | None:
-        """Return the job if it has ended; its log may end a moment before it."""
+        """Return the job if it has ended, which may be a moment after its log."""
         job = self.server.job(self.job_id)
         if not job.status.is_terminal():
             time.sleep(FIRST_DELAY_S)
@@ -131,13 +137,13 @@ class Follower:
         return job if job.status.is_terminal() else None
 
     def _print_from(self, start: int, text: str) -> None:
-        """Print what of `text`, which begins `start` characters into the log, is new."""
+        """Print the new part of `text`, which starts at character `start` of the log."""
         if new := text[max(0, self.seen - start) :]:
             self.write(new)
         self.seen = max(self.seen, start + len(text))
 
     def _whole_log(self) -> str:
-        """Return the ended job's log; "" if its node is gone and has taken it along."""
+        """Return the ended job's log; "" if it is lost with its node."""
         try:
             return self.server.log(self.job_id)
         except RefusedError:

@@ -1,35 +1,29 @@
-"""The job server of a cluster, asked with time limits, and with errors that say what to do."""
+"""Access to a cluster's job server, with time limits and errors that say what to do."""
 
 import logging
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from sweeps.run.ray.start import token_trouble
+from sweeps.run.ray.start import Answer, token_trouble, within
 from wsss.errors import ForeseenError
 from wsss.printable import command
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-"""Where `ray dashboard cluster.yaml` puts this end of its tunnel."""
 ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
 TIMEOUT_S = 15.0
-"""Longest wait for an answer, so that with this program's own start it takes half a minute."""
+"""Time limit for an answer; with the start of this program, a failure takes half a minute."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-"""Ray's loggers that report each step of a submission."""
-
-Answer = TypeVar("Answer")
+"""Ray's loggers that report every step of a submission."""
 
 
 class JobError(ForeseenError, RuntimeError):
@@ -37,7 +31,7 @@ class JobError(ForeseenError, RuntimeError):
 
 
 class UnreachableError(JobError):
-    """No answer, for now: the server, the tunnel or the network is away."""
+    """No answer at present from the server, the tunnel or the network."""
 
 
 class JobGoneError(JobError):
@@ -45,10 +39,7 @@ class JobGoneError(JobError):
 
 
 class RefusedError(JobError):
-    """Something answers, but not with what was asked for.
-
-    said: its answer, all lines.
-    """
+    """Something answers, but not as a job server should. said: its whole answer."""
 
     def __init__(self, address: str, said: str) -> None:
         self.said = said.strip(" .\n") or "an empty answer"
@@ -59,27 +50,27 @@ class RefusedError(JobError):
 
     @property
     def last_line(self) -> str:
-        """What went wrong, of an answer that holds a traceback."""
+        """The error message at the end of an answer that may be a traceback."""
         return self.said.splitlines()[-1]
 
 
 class JobServer:
     """A cluster's job server.
 
-    Every method raises UnreachableError if it does not answer, RefusedError if what it answers is
-    an error or makes no sense.
+    Every method raises UnreachableError if there is no answer, RefusedError if the answer is an
+    error or makes no sense.
     """
 
     def __init__(self, address: str) -> None:
         if not ADDRESS.fullmatch(address):
             raise JobError(
                 f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
-                f"{DEFAULT_ADDRESS}, where `ray dashboard cluster.yaml` opens a tunnel to it"
+                "http://127.0.0.1:8265, where `ray dashboard cluster.yaml` opens a tunnel to it"
             )
         self.address = address.rstrip("/")
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # Ray's client would prefer these variables to the address which it is given.
+        # Ray's client would prefer these variables to the given address.
         with variables(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):
             self._client = self._ask(lambda: JobSubmissionClient(self.address))
 
@@ -88,7 +79,7 @@ class JobServer:
         return list(self._ask(self._client.list_jobs))
 
     def job(self, job_id: str) -> JobDetails:
-        """Return what the cluster knows of a job. Raises JobGoneError if that is nothing."""
+        """Return a job's details. Raises JobGoneError if the cluster does not know the job."""
         try:
             return self._ask(lambda: self._client.get_job_info(job_id))
         except RefusedError as error:
@@ -97,16 +88,16 @@ class JobServer:
             raise JobGoneError(
                 f"{job_id}: {self.address} knows no such job "
                 f"(`{command('sweeps', 'jobs', '--address', self.address)}` lists those it has); "
-                "if the cluster was started anew, submit the sweep again: it goes on from what is "
-                "in the store"
+                "if the cluster was started again, submit the sweep again: it resumes from the "
+                "store"
             ) from None
 
     def log(self, job_id: str) -> str:
-        """Return a job's log as far as it is. Raises RefusedError if its node is gone."""
+        """Return a job's log so far. Raises RefusedError if its node is gone."""
         return str(self._ask(lambda: self._client.get_job_logs(job_id)))
 
     def tail(self, job_id: str) -> AsyncIterator[str]:
-        """Yield a job's log from its beginning, as it grows, until the job or the line ends."""
+        """Yield a job's log from its start, as it grows, until the job or the connection ends."""
         return self._client.tail_job_logs(job_id)
 
     def stop(self, job_id: str) -> None:
@@ -121,24 +112,15 @@ class JobServer:
         try:
             self._ask(
                 lambda: self._client.submit_job(entrypoint=command, submission_id=job_id, **more),
-                limited=False,  # an upload over a slow line
+                limited=False,  # an upload may be slow
             )
         except RefusedError as error:
             raise JobError(f"{self.address}: the job was refused: {error.last_line}") from None
 
     def _ask(self, question: Callable[[], Answer], *, limited: bool = True) -> Answer:
-        """Return an answer of Ray's client, which itself would wait for ever on a dead line."""
-        answer: Future[Answer] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(question())
-            except Exception as error:
-                answer.set_exception(error)
-
-        Thread(target=ask, daemon=True).start()  # it may be left behind
+        """Return an answer of Ray's client, which might wait for ever on a dead connection."""
         try:
-            return answer.result(TIMEOUT_S if limited else None)
+            return within(TIMEOUT_S if limited else None, question)
         except AuthenticationError as error:
             raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
@@ -155,7 +137,7 @@ class JobServer:
 
 @contextmanager
 def variables(**values: str | None) -> Iterator[None]:
-    """Set environment variables for a while; None: remove one."""
+    """Set environment variables temporarily; None: remove one."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -175,6 +157,6 @@ def _set(values: Mapping[str, str | None]) -> None:
 def _no_server(address: str, error: Exception) -> str:
     return (
         f"{address}: no answer ({type(error).__name__}); open the tunnel with `ray dashboard "
-        "cluster.yaml` and leave it open, or name another --address; `ray status` on the head says "
-        "whether Ray runs there"
+        "cluster.yaml` and leave it open, or name another --address; `ray status` on the head "
+        "shows whether Ray runs there"
     )

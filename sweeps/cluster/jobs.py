@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ray.job_submission import JobDetails, JobStatus
+from ray.job_submission import JobDetails
 
 from sweeps.cluster.follow import exit_code
 from sweeps.cluster.job_server import JobError, JobServer, variables
@@ -30,31 +30,31 @@ from wsss.recipes import named_config
 from wsss.weights import NAMES
 
 KIND, SWEEP, TOOL = "wsss", "sweep", "tool"
-"""Metadata key and values that tell our jobs from others on the cluster."""
+"""Metadata key and values that mark our jobs on the cluster."""
 SAME = "wsss-sweep"
-"""Metadata key of the digest of what makes two submissions the same sweep."""
+"""Metadata key of a digest, equal for two submissions of the same sweep."""
 STOP_WAIT_S = 120
 """Time for a stopped sweep to checkpoint before Ray kills it; Ray's own default is 3 s."""
 TOOL_LIMIT_S = 600.0
-"""Longest time for a short command on the head."""
+"""Time limit of a short command on the head."""
 STORE_LIMIT_S = 30.0
-"""Longest time for a new job to name its store."""
+"""Time limit for a new job to name its store."""
 STORE_ON_HEAD = "$HOME/wsss-results"
-"""Store of a job where neither --store nor the cluster's WSSS_STORE names one."""
+"""Store of a job if neither --store nor the cluster's WSSS_STORE is set."""
 ENVIRONMENT = {
-    # A sweep takes SIGINT for "checkpoint and stop"; Ray sends SIGTERM unless told otherwise.
+    # SIGINT makes a sweep save a checkpoint and stop; Ray's default is SIGTERM.
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
 }
 SECRETS = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", "*.tfstate")
-"""Files that do not belong on a cluster's disk, even where git does not ignore them."""
+"""Files that must not be uploaded, even if git does not ignore them."""
 LEFT_OUT = (".git", ".venv", "venv", "__pycache__", *SECRETS)
 TOO_LARGE = "status code 413"
-"""How the job server refuses an upload."""
+"""In the job server's answer to an upload that is too large."""
 STORE_LINE = "[sweeps] store "
-"""Begins the first line of a job's own log, which names its store."""
+"""Start of the first line of a job's own log, which names its store."""
 RAYS_LINE = "Running entrypoint for job"
-"""Begins the last of Ray's own lines in a job's log."""
+"""Start of the last of Ray's own lines in a job's log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +62,21 @@ class Request:
     """A sweep to run on the cluster; paths are the cluster's."""
 
     words: tuple[str, ...]
-    """Of `sweeps run`, without --store and --address."""
+    """Words of `sweeps run`, without --store and --address."""
     tables: tuple[str, ...] = ()
-    """Names or aliases of the project's."""
+    """Names or aliases of the project's tables."""
     own_tables: tuple[Table, ...] = ()
     files: tuple[str, ...] = ()
-    """Of own tables: paths within the project."""
+    """Paths of own tables within the project."""
     preset: str
-    """With its recipe."""
+    """Including its recipe."""
     data: str = "drawn"
     weights: str | None = None
     settings: tuple[str, ...] = ()
     store: str | None = None
-    """Absolute path or URL; None: what the cluster's WSSS_STORE says."""
+    """Absolute path or URL; None: the cluster's WSSS_STORE."""
     probe: int | None = None
-    """Steps of a probe, which is no sweep and never taken for one."""
+    """Steps, if it is a probe and not a sweep."""
 
     @property
     def names(self) -> list[str]:
@@ -84,7 +84,7 @@ class Request:
         return [*self.tables, *(table.name for table in self.own_tables)]
 
     def check(self) -> None:
-        """Raise ConfigError for what the cluster would refuse only after the upload."""
+        """Raise ConfigError for what the cluster would otherwise refuse after the upload."""
         tables = find_tables(self.names, self.own_tables)
         asked = parse_assignments(list(self.settings))
         weights = self.weights if self.weights in NAMES else None  # a file is read on the cluster
@@ -100,7 +100,7 @@ class Request:
                 require_on_cluster(option, value or "")
 
     def digest(self) -> str:
-        """Return equal text for equal sweeps: tables, settings, data and store."""
+        """Return a digest of tables, settings, data and store."""
         own = [json.dumps(definition(table), sort_keys=True) for table in self.own_tables]
         names = [table.name for table in find_tables(self.names, self.own_tables)]
         known = (
@@ -125,49 +125,54 @@ def require_on_cluster(option: str, path: str) -> None:
     if not (PurePosixPath(path).is_absolute() or "://" in path):
         raise ConfigError(
             f"{option} {path}: give an absolute path, the same on every node of the cluster, or "
-            "for the store a URL; a relative path means the job's own folder, which goes when the "
-            "cluster does"
+            "for the store a URL; a relative path is in the job's own folder, which is lost with "
+            "the cluster"
         )
 
 
 def in_project(root: Path, path: Path) -> str:
-    """Return the path of a file within the project, whose files alone go to the cluster.
+    """Return a file's path within the project, the only files that the cluster gets.
 
-    Raises ConfigError for one that lies elsewhere.
+    Raises ConfigError for a file elsewhere.
     """
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except ValueError:
         raise ConfigError(
-            f"{path}: is not in {root}, whose files alone go to the cluster; copy it there"
+            f"{path}: not in {root}, and only files in it are uploaded; copy it there"
         ) from None
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job, and whether it was there already."""
+    """A new or an existing job."""
 
     job_id: str
     running: str = ""
-    """The command of the job that was there already; "" for a new one."""
+    """The command of an existing job; "" for a new one."""
 
 
 def submit(
     server: JobServer, request: Request, *, root: Path, job_id: str | None, python: str
 ) -> Submitted:
-    """Start a sweep on the cluster, or find the job that runs it already.
+    """Start a sweep on the cluster, or find the job that already runs it.
 
-    root: the project; job_id: None derives one from tables, preset and time; python: the
-    interpreter on the head. Raises ConfigError or JobError.
+    root: the project; job_id: None makes one from tables, preset and time; python: the interpreter
+    on the head. Raises ConfigError or JobError.
     """
     request.check()
     for job in our_jobs(server):
-        same = (job.metadata or {}).get(SAME) == request.digest() and not job.status.is_terminal()
-        if same or (job_id is not None and job.submission_id == job_id):
+        ended, named = job.status.is_terminal(), job.submission_id == job_id
+        if ended and named:
+            raise JobError(
+                f"{job_id}: a job of this name has ended ({job.status}), and Ray takes a name only "
+                "once; give another --id, or none"
+            )
+        if named or (not ended and (job.metadata or {}).get(SAME) == request.digest()):
             return Submitted(job.submission_id, job.entrypoint)
     chosen = job_id or _new_id(request)
     also = list(request.files)
-    if request.data in DRAWN:  # the small data set travels with the code: so every node has it
+    if request.data in DRAWN:  # uploaded with the code, so that every node has it
         drawn = draw_voc(root / "data" / request.data, kind=DRAWN[request.data])
         also.append(drawn.relative_to(root).as_posix())
     command = entry_point(request.arguments(), store=request.store, python=python)
@@ -186,11 +191,11 @@ def start(
 ) -> None:
     """Upload the project unless the cluster has it, and start a command in it on the head.
 
-    also: paths in the project that go along even if git ignores them. Raises JobError.
+    also: paths in the project to upload even if git ignores them. Raises JobError.
     """
     if not (root / "sweeps" / "__main__.py").is_file():
         raise JobError(
-            f"{root}: no sweeps/__main__.py here; give the command in the project's folder, or "
+            f"{root}: no sweeps/__main__.py here; run the command in the project's folder, or "
             "name it with --working-dir"
         )
     environment = {
@@ -198,7 +203,7 @@ def start(
         "excludes": excludes(root, also),
         "env_vars": ENVIRONMENT | {COMMIT: commit()},
     }
-    # Ray itself would leave out what .gitignore names, so that `also` could not go along.
+    # Ray itself would leave out what .gitignore names, including `also`.
     ours = {
         "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",
         "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
@@ -223,14 +228,14 @@ def start(
 
 
 def excludes(root: Path, also: Sequence[str]) -> list[str]:
-    """Return what stays on this machine, as patterns of .gitignore, except the paths `also`."""
+    """Return what is not uploaded, as .gitignore patterns, except the paths `also`."""
     from pathspec import PathSpec
 
     ignore = root / ".gitignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
     patterns = [*lines, *LEFT_OUT]
     for path in also:
-        # Nothing is looked for in a folder that stays: so it goes, without what else is in it.
+        # An excluded folder is not searched, so include it, and exclude what else is in it.
         for folder in reversed(PurePosixPath(path).parents[:-1]):
             if PathSpec.from_lines("gitignore", patterns).match_file(folder):
                 patterns += [f"!/{folder}", f"/{folder}/*"]
@@ -239,9 +244,9 @@ def excludes(root: Path, also: Sequence[str]) -> list[str]:
 
 
 def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> str:
-    """Return the shell command of a job, of a module and its arguments.
+    """Return the shell command of a job. arguments: a module and its arguments.
 
-    `exec`, so that signals reach Python at once and the exit code is Python's.
+    It uses `exec`, so that signals reach Python at once and the exit code is Python's.
     """
     chosen = shlex.quote(store) if store else f'"${{WSSS_STORE:-{STORE_ON_HEAD}}}"'
     words = shlex.join([python, "-m", *arguments])
@@ -249,7 +254,7 @@ def entry_point(arguments: Sequence[str], *, store: str | None, python: str) -> 
 
 
 def our_jobs(server: JobServer) -> list[JobDetails]:
-    """Return the sweeps that were submitted to this cluster, the newest first."""
+    """Return the sweeps submitted to this cluster, the newest first."""
     jobs = [job for job in server.jobs() if (job.metadata or {}).get(KIND) == SWEEP]
     return sorted(jobs, key=lambda job: -(job.start_time or 0))
 
@@ -265,21 +270,24 @@ def find_job(server: JobServer, job_id: str | None) -> JobDetails:
     return jobs[0]
 
 
-def stop_and_wait(server: JobServer, job_id: str, *, every: float = 1.0) -> JobDetails:
-    """Ask a job to checkpoint and stop; return it as it ended.
+def stop_and_wait(server: JobServer, job_id: str) -> JobDetails:
+    """Ask a job to save a checkpoint and stop; return the ended job.
 
-    Ray sends SIGINT to the driver and kills it STOP_WAIT_S later. Raises JobError if the job is
-    still there long after.
+    Ray sends SIGINT to the driver and kills it STOP_WAIT_S later. Raises JobError if the job still
+    runs long after that.
     """
     server.stop(job_id)
-    deadline = time.monotonic() + STOP_WAIT_S + 30
+    remedy = f"see `{_logs(server, job_id)}`, and `ray status` on the head"
+    return _ended(server, job_id, STOP_WAIT_S + 30, f"after it was asked to stop; {remedy}")
+
+
+def _ended(server: JobServer, job_id: str, limit: float, words: str) -> JobDetails:
+    """Wait until a job has ended. Raises JobError, with these words, after `limit` seconds."""
+    deadline = time.monotonic() + limit
     while not (job := server.job(job_id)).status.is_terminal():
         if time.monotonic() > deadline:
-            raise JobError(
-                f"{job_id}: still {job.status} {STOP_WAIT_S + 30} s after it was asked to stop; "
-                f"see `{_logs(server, job_id)}`, and `ray status` on the head"
-            )
-        time.sleep(every)
+            raise JobError(f"{job_id}: still {job.status} {limit:.0f} s {words}")
+        time.sleep(0.5)
     return job
 
 
@@ -298,19 +306,13 @@ def run_tool(
     job_id = f"tool-{arguments[1]}-{secrets.token_hex(6)}"
     command = entry_point(arguments, store=store, python=python)
     start(server, job_id, command, root, {KIND: TOOL})
-    deadline = time.monotonic() + TOOL_LIMIT_S
-    while not (job := server.job(job_id)).status.is_terminal():
-        if time.monotonic() > deadline:
-            raise JobError(
-                f"{job_id}: no answer from the head in {TOOL_LIMIT_S:.0f} s; "
-                f"`{_logs(server, job_id)}` shows how far it is"
-            )
-        time.sleep(0.5)
+    words = f"after it was submitted; `{_logs(server, job_id)}` shows its progress"
+    job = _ended(server, job_id, TOOL_LIMIT_S, words)
     return ToolResult(exit_code(job), printed(server.log(job_id)))
 
 
 def printed(log: str) -> str:
-    """Return a job's log without what Ray and the entry point wrote before the command."""
+    """Return a job's log without the lines that Ray and the entry point write first."""
     lines = log.splitlines(keepends=True)
     starts = [i for i, line in enumerate(lines) if line.startswith((STORE_LINE, RAYS_LINE))]
     return "".join(lines[starts[-1] + 1 :] if starts else lines)
@@ -319,7 +321,7 @@ def printed(log: str) -> str:
 def store_of(server: JobServer, job: JobDetails) -> str:
     """Return the store of a sweep on the cluster: folder or URL. Raises JobError if unknown.
 
-    A job that has just been submitted is given time to say it.
+    A new job gets STORE_LIMIT_S to log it.
     """
     until = time.monotonic() + (0.0 if job.status.is_terminal() else STORE_LIMIT_S)
     while True:
@@ -337,7 +339,7 @@ def sweep_command(job: JobDetails) -> str:
 
 
 def resume_command(job: JobDetails, address: str) -> str:
-    """Return the `sweeps submit ...` that goes on where a job ended."""
+    """Return the `sweeps submit ...` that resumes a job's sweep."""
     words = shlex.split(sweep_command(job))[2:]
     words = words[:-2] if words[-2:] == ["--address", "auto"] else words
     store = re.match(r"export WSSS_STORE=(.*?); echo ", job.entrypoint)
@@ -354,11 +356,6 @@ def _logs(server: JobServer, job_id: str) -> str:
 def when(job: JobDetails) -> str:
     """Return the local time at which a job was started."""
     return datetime.fromtimestamp((job.start_time or 0) / 1000).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def is_running(job: JobDetails) -> bool:
-    """Whether a job waits or runs."""
-    return job.status in (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 def _new_id(request: Request) -> str:

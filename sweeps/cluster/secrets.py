@@ -1,7 +1,7 @@
 """The secrets of a cluster: made once on the laptop, kept in files of mode 600, never printed.
 
-`python -m sweeps.cluster.secrets` makes what is missing and mends wrong modes; give it again at any
-time. cluster.yaml and cluster.onprem.yaml copy the files to the nodes.
+`python -m sweeps.cluster.secrets` makes what is missing and corrects wrong modes; it can be run
+again at any time. cluster.yaml and cluster.onprem.yaml copy the files to the nodes.
 """
 
 import os
@@ -31,11 +31,11 @@ NODE_ENV_TEMPLATE = """\
 
 
 class SecretError(ValueError):
-    """A secret's file that is not safe or not usable; the message says what to do."""
+    """A secret's file is not safe or not usable; the message says what to do."""
 
 
 class Secret(NamedTuple):
-    """One file as it was found or made; never its content."""
+    """One file and what was done; never its content."""
 
     path: Path
     what: str
@@ -43,9 +43,9 @@ class Secret(NamedTuple):
 
 
 def ensure_secrets(home: Path) -> list[Secret]:
-    """Make the files that are missing below `home`; see each. Content that exists is kept.
+    """Make the missing files below `home`; existing ones are kept.
 
-    Raises SecretError if a file is empty, a link, or not the caller's own.
+    Raises SecretError if a file is empty, a link, or owned by another user.
     """
     return [
         _ensure(home / RAY_TOKEN, "Ray token", lambda: secrets.token_hex(32)),
@@ -73,9 +73,9 @@ def _ensure(path: Path, what: str, make: Callable[[], str]) -> Secret:
 
 
 def _create(path: Path, content: str) -> None:
-    """Write a new file of mode 600 as a whole; a file that appears meanwhile wins.
+    """Write a new file of mode 600 as a whole, unless another process creates it meanwhile.
 
-    Linking a finished file into place never leaves an empty secret behind, and never replaces one.
+    Linking a finished file into place never leaves an empty secret, and never replaces one.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -90,7 +90,7 @@ def _create(path: Path, content: str) -> None:
 
 
 def main() -> int:
-    """Make the secrets below the home folder; print where they are, and nothing of them."""
+    """Make the secrets below the home folder, and print where they are."""
     try:
         found = ensure_secrets(Path.home())
     except SecretError as error:

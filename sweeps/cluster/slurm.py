@@ -1,7 +1,7 @@
 """A sweep as one SLURM job: its script, and the wait until Ray runs on all of its nodes.
 
-`cluster/slurm.sbatch` is the job. `sbatch_script` fills in what a person asks SLURM for, and the
-words of the `sweeps` command. The job itself calls `python -m sweeps.cluster.slurm ADDRESS NODES`.
+`cluster/slurm.sbatch` is the job. `sbatch_script` fills in the allocation and the `sweeps` command.
+The job itself calls `python -m sweeps.cluster.slurm ADDRESS NODES`.
 """
 
 import math
@@ -20,9 +20,9 @@ from sweeps.store.errors import StoreError
 JOB = Path(__file__).parents[2] / "cluster" / "slurm.sbatch"
 MARK = "# sbatch this file"
 START_SECONDS = 300
-"""Within which Ray must run on all nodes: a first start from a slow shared folder takes minutes."""
+"""Time limit for Ray to run on all nodes: starting from a slow shared folder takes minutes."""
 LOOK_SECONDS = 60
-"""Longest look whether it does."""
+"""Time limit of one check."""
 COUNT = (
     "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False); "
     "print(sum(node['Alive'] for node in ray.nodes()))"
@@ -31,7 +31,7 @@ COUNT = (
 
 @dataclass(frozen=True)
 class Allocation:
-    """What SLURM is asked for."""
+    """What to ask SLURM for."""
 
     nodes: int
     gpus_per_node: int
@@ -41,7 +41,7 @@ class Allocation:
     account: str | None = None
 
     def lines(self) -> list[str]:
-        """Return these wishes as lines of a job script."""
+        """Return it as lines of a job script."""
         minutes = math.ceil(self.hours * 60)
         wishes = [f"--nodes={self.nodes}", f"--time={minutes // 60}:{minutes % 60:02}:00"]
         wishes += [f"--cpus-per-task={self.cpus_per_node}"]
@@ -52,7 +52,7 @@ class Allocation:
 
 
 def check_fits(allocation: Allocation, demand: Demand) -> None:
-    """Raise CapacityError, a StoreError, if no trial ever fits such nodes."""
+    """Raise CapacityError, a StoreError, if no trial fits on such nodes."""
     node = Machine(allocation.cpus_per_node, allocation.gpus_per_node, allocation.nodes)
     number_at_once([node], demand, joined=True)
 
@@ -64,7 +64,7 @@ def sbatch_script(allocation: Allocation, words: Sequence[str]) -> str:
     """
     for name in (allocation.partition, allocation.account):
         if name is not None and not re.fullmatch(r"[\w.,@+-]+", name):
-            raise StoreError(f"{name!r} is no name of a SLURM partition or account")
+            raise StoreError(f"{name!r} is not the name of a SLURM partition or account")
     lines = JOB.read_text(encoding="utf-8").splitlines()
     start = lines.index("#SBATCH --job-name=wsss-sweeps")
     kept = [line for line in lines[start:] if not re.match(r"#SBATCH --(nodes|time)=", line)]
@@ -75,16 +75,18 @@ def sbatch_script(allocation: Allocation, words: Sequence[str]) -> str:
 
 
 def write_job(path: Path, script: str) -> None:
-    """Write a job script. Raises StoreError for a file that is something else."""
+    """Write a job script. Raises StoreError if the file exists and is something else."""
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        raise StoreError(f"{path}: is there, and no job of `sweeps slurm`; name another with --out")
+        raise StoreError(
+            f"{path}: exists, and is not a job of `sweeps slurm`; name another file with --out"
+        )
     path.write_text(script, encoding="utf-8")
 
 
 def wait_for_nodes(address: str, number: int) -> None:
-    """Return when Ray runs on so many nodes. Raises StoreError after START_SECONDS without.
+    """Wait until Ray runs on this many nodes. Raises StoreError after START_SECONDS.
 
-    Each look is a process of its own: Ray ends one that comes too early.
+    Each check is a process of its own: Ray ends a process that connects too early.
     """
     until, alive = time.monotonic() + START_SECONDS, 0
     while time.monotonic() < until:

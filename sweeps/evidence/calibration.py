@@ -1,8 +1,8 @@
-"""Does IRN's published CAM score come out here? The verdict on a finished sweep of `calibrate`.
+"""Is IRN's published CAM score reproduced here? The verdict on a finished sweep of `calibrate`.
 
-The criterion is a 95 % prediction interval: where the mean of n new trainings lies if they are of
-the same kind as the m known ones (`sweeps.tables.irn_runs`). The known ones differ in machine and
-in library versions as well as in seed.
+The criterion is a 95 % prediction interval for the mean of n new trainings of the same kind as the
+m known ones (`sweeps.tables.irn_runs`), which differ in machine and library versions as well as in
+seed.
 """
 
 from enum import StrEnum
@@ -19,14 +19,13 @@ from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
 
 TABLE = "calibrate"
-"""The table whose sweep is weighed."""
 LEVEL = 0.95
 MAX_SHOWN = 320
-"""Characters of a finding in a reason; the file has all of it."""
+"""Characters of a finding that are printed; the file has all of it."""
 
 
 class Outcome(StrEnum):
-    """What a calibration comes to."""
+    """The result of a calibration."""
 
     reproduces = "reproduces"
     does_not_reproduce = "does not reproduce"
@@ -34,7 +33,7 @@ class Outcome(StrEnum):
 
 
 class Calibration(Frozen):
-    """A verdict and what it was made from; written beside the sweep."""
+    """A verdict and its evidence; written beside the sweep."""
 
     outcome: Outcome
     description: str
@@ -42,7 +41,7 @@ class Calibration(Frozen):
     values: dict[int, float]
     """Seed -> mIoU in percent at the fixed background score."""
     interval: tuple[float, float] | None
-    """Where the mean of the values is expected, percent. None if nothing is calibrated."""
+    """Expected interval of the mean, percent. None if nothing is calibrated."""
     facts: DataFacts
     checks: tuple[Check, ...]
 
@@ -58,12 +57,12 @@ class Calibration(Frozen):
 
     @property
     def exit_code(self) -> int:
-        """1 if the score does not come out, else 0."""
+        """1 if the score is not reproduced, else 0."""
         return int(self.outcome is Outcome.does_not_reproduce)
 
 
 def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
-    """Weigh a sweep of the table `calibrate` whose trials are all finished.
+    """Return the verdict on a sweep of the table `calibrate` whose trials are all finished.
 
     Raises StoreError if one is not.
     """
@@ -71,7 +70,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
     for trial in sweep.plan.trials:
         metrics = store.run(trial.run_id).metrics()
         if metrics is None:
-            raise StoreError(f"{trial.name} is not finished; give `sweeps calibrate` again")
+            raise StoreError(f"{trial.name} is not finished; run `sweeps calibrate` again")
         values[trial.config.rng_seed] = float(metrics["miou_fixed"])
     checks = compare(sweep, store, facts)
     interval = None
@@ -91,7 +90,7 @@ def weigh(sweep: Sweep, store: Store, facts: DataFacts) -> Calibration:
 
 
 def expected(num_seeds: int) -> tuple[float, float]:
-    """Return the interval, in percent, for the mean of so many new trainings of IRN's CAMs."""
+    """Return the expected interval of the mean mIoU of new trainings of IRN's CAMs, percent."""
     low, high = prediction_interval([run.miou for run in RUNS], num_seeds, level=LEVEL)
     return low, high
 
@@ -100,7 +99,7 @@ def sentence(calibration: Calibration) -> str:
     """Return the verdict in one sentence, for a report."""
     if calibration.interval is None:
         names = ", ".join(check.name for check in calibration.reasons)
-        return f"Calibration: {calibration.outcome}, as this is not IRN's setting ({names})."
+        return f"Calibration: {calibration.outcome}, as these are not IRN's settings ({names})."
     low, high = calibration.interval
     return (
         f"Calibration: {calibration.outcome} IRN's published {PUBLISHED.miou:g} (IRN's number, not "
@@ -110,7 +109,7 @@ def sentence(calibration: Calibration) -> str:
 
 
 def lines(calibration: Calibration) -> list[str]:
-    """Return the verdict as a person reads it."""
+    """Return the verdict as printed lines."""
     if calibration.interval is None:
         return _nothing(calibration)
     texts = [f"Calibration: {calibration.outcome.upper()} IRN's published CAM score."]
@@ -128,14 +127,14 @@ def lines(calibration: Calibration) -> list[str]:
         return texts
     texts.append("What to look at, in this order (IRN's in brackets):")
     texts += [f"{at:2}. {_point(check)}" for at, check in enumerate(calibration.checks, 1)]
-    texts.append("docs/calibration.md says what each point does to the score.")
+    texts.append("docs/calibration.md says how each point affects the score.")
     return texts
 
 
 def _nothing(calibration: Calibration) -> list[str]:
     texts = [
         "Calibration: CALIBRATES NOTHING HERE. The steps run, but data or settings are not those "
-        "of IRN's published CAM score, so the mIoU above is no measure of it:"
+        "of IRN's published CAM score, so the mIoU above cannot be compared with it:"
     ]
     for check in calibration.reasons:
         found = check.found
@@ -165,9 +164,9 @@ def _evidence(calibration: Calibration, interval: tuple[float, float]) -> list[s
         f"Expected: {low:.2f} to {high:.2f}, a {LEVEL:.0%} prediction interval for the mean of "
         f"{len(calibration.values)} new from {len(RUNS)} known runs of IRN's code, mean "
         f"{mean:.2f}, SD {sd:.2f}: {known}.",
-        "It assumes that new runs are of the same kind as the known ones, and normal. Those differ "
-        "in machine and library versions as well as in seed, as this installation does. With more "
-        "seeds the interval narrows as if all of that spread were the seed's.",
+        "It assumes that new and known runs are of the same kind and normally distributed. The "
+        "known runs differ in machine and library versions as well as in seed. With more seeds the "
+        "interval narrows as if all of their spread came from the seed.",
     ]
 
 
@@ -205,5 +204,5 @@ def read(store: Store, sweep_name: str) -> Calibration | None:
         return Calibration.model_validate(saved)
     except ValidationError:
         raise StoreError(
-            f"{path}: not what `sweeps calibrate` writes; delete it, and give that command again"
+            f"{path}: not what `sweeps calibrate` writes; delete it, and run that command again"
         ) from None

@@ -1,6 +1,6 @@
-"""What a calibration was trained and scored with, point by point, against IRN's.
+"""What a calibration was trained and scored with, compared with IRN's point by point.
 
-The order is the one in which to look when IRN's score does not come out.
+The points are in the order in which to look if IRN's score is not reproduced.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wsss.data.check import DataReport
 
 V1_FILES = {"0676ba61": "resnet50-0676ba61.pth", "19c8e357": "resnet50-19c8e357.pth"}
-"""Start of the SHA-256 -> file. The same tensors; IRN loads the second, older container."""
+"""Start of the SHA-256 -> file. Both have the same tensors; IRN loads the second, older one."""
 
 IMPORTANT = (
     "network.backbone",
@@ -42,7 +42,7 @@ NOT_COMPARED = (
     "rng_seed",
     "repeat",
 )
-"""Settings which the lists and weights stand for, or which do not move the score at .15."""
+"""Settings that other checks cover, or that do not change the score at .15."""
 
 
 class Frozen(BaseModel):
@@ -61,12 +61,16 @@ class ListFacts(Frozen):
 
 
 class DataFacts(Frozen):
-    """What a verdict needs to know of a data set, so that it can be given without it."""
+    """What a verdict needs to know about a data set."""
 
     trained: ListFacts
     scored: ListFacts
     labels_from_mask: int
-    """Images of `trained` without XML, whose image-level labels come from their masks."""
+    """Training images without XML, whose image-level labels come from their masks."""
+
+
+State = Literal["same", "differs", "note"]
+"""differs: such a run calibrates nothing; note: not exactly IRN's, or for a person to judge."""
 
 
 class Check(Frozen):
@@ -76,13 +80,15 @@ class Check(Frozen):
     reference: str
     """IRN's."""
     found: str
-    state: Literal["same", "differs", "note"]
-    """differs: nothing is calibrated by such a run; note: not IRN's to the letter, or to be read
-    by a person."""
+    state: State
+
+
+def _check(name: str, reference: str, found: str, state: State) -> Check:
+    return Check(name=name, reference=reference, found=found, state=state)
 
 
 def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
-    """Read the sweep's lists. Raises DataError if the data set has gone."""
+    """Read the sweep's lists. Raises DataError if they cannot be read."""
     from wsss.data.check_splits import split_digest
     from wsss.data.voc import VocDataset
 
@@ -103,7 +109,7 @@ def data_facts(sweep: Sweep, report: "DataReport") -> DataFacts:
 def is_full_voc(root: Path) -> bool:
     """Return whether a folder has the train_aug and train lists of the full VOC 2012.
 
-    Raises DataError if it is no data set at all.
+    Raises DataError if it is not a data set.
     """
     from wsss.data.check_splits import is_official
     from wsss.data.voc import DataError, VocDataset
@@ -142,7 +148,7 @@ def compare(sweep: Sweep, store: Store, facts: DataFacts) -> tuple[Check, ...]:
 
 
 class _Settings:
-    """The settings of a sweep's one cell beside those of the preset irn."""
+    """The settings of a sweep's only cell beside those of the preset irn."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.ours = sweep.plan.trials[0].config.flat()  # canonical, as every trial's
@@ -150,29 +156,21 @@ class _Settings:
         self.left = [key for key in self.irns if key not in NOT_COMPARED]
 
     def check(self, name: str, keys: tuple[str, ...], more: str = "") -> Check:
-        """Compare some settings, which `rest` then leaves out; `more` is said behind them."""
+        """Compare some settings, which `rest` then leaves out. more: appended to what was found."""
         self.left = [key for key in self.left if key not in keys]
         same = all(self.ours[key] == self.irns[key] for key in keys)
-        return Check(
-            name=name,
-            reference=_said(keys, self.irns),
-            found=_said(keys, self.ours) + more,
-            state="same" if same else "differs",
-        )
+        found = _said(keys, self.ours) + more
+        return _check(name, _said(keys, self.irns), found, "same" if same else "differs")
 
     def rest(self) -> Check:
-        """Compare every setting that no other check has named."""
+        """Compare every setting that no other check has compared."""
         changed = [key for key in self.left if self.ours[key] != self.irns[key]]
         changed.sort(key=lambda key: (key not in IMPORTANT, self.left.index(key)))
         found = ", ".join(
             f"{key} {_value(self.ours[key])} (IRN: {_value(self.irns[key])})" for key in changed
         )
-        return Check(
-            name="other settings",
-            reference="the preset irn",
-            found=found or "the preset irn",
-            state="differs" if changed else "same",
-        )
+        state: State = "differs" if changed else "same"
+        return _check("other settings", "the preset irn", found or "the preset irn", state)
 
 
 def _said(keys: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -186,7 +184,6 @@ def _value(value: Any) -> str:
 
 
 def _weights(sweep: Sweep) -> Check:
-    """Compare the initial weights by name and digest."""
     network = sweep.base.network
     same, found = False, network.weights
     if network.weights.startswith("sha256:"):
@@ -195,16 +192,12 @@ def _weights(sweep: Sweep) -> Check:
         found = f"a file, {network.weights[:23]}..., {name or 'neither of the two'}"
     elif network.backbone == "resnet50" and network.weights == "imagenet_v1":
         same, found = True, f"imagenet_v1, {V1_FILES['0676ba61']}{_cached_digest()}"
-    return Check(
-        name="initial weights",
-        reference=f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}",
-        found=found,
-        state="same" if same else "differs",
-    )
+    reference = f"ImageNet weights of {V1_FILES['19c8e357']} or {V1_FILES['0676ba61']}"
+    return _check("initial weights", reference, found, "same" if same else "differs")
 
 
 def _cached_digest() -> str:
-    """Return what is known of torchvision's file on this machine, to be said behind its name."""
+    """Say, after its name, whether torchvision's file on this machine is intact."""
     from torch.hub import get_dir
 
     from wsss.weights import file_digest
@@ -225,11 +218,11 @@ def _list(name: str, found: ListFacts, split: str) -> Check:
     other = "" if same else ", another list"
     if not same and found.num_images == official.num_images:
         other += " of the same length: restore it with `wsss data prepare`"
-    return Check(
-        name=name,
-        reference=f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
-        found=f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
-        state="same" if same else "differs",
+    return _check(
+        name,
+        f"{split}, {official.num_images:,} images, SHA-256 {official.sha256[:12]}...",
+        f"{found.split}, {found.num_images:,} images, SHA-256 {found.sha256[:12]}...{other}",
+        "same" if same else "differs",
     )
 
 
@@ -237,12 +230,9 @@ def _labels(facts: DataFacts) -> Check:
     """Say where image-level labels come from. VOC 2012 has an XML for each image of train_aug."""
     total, masks = facts.trained.num_images, facts.labels_from_mask
     remedy = "; give VOC 2012's whole Annotations folder" if masks else ""
-    return Check(
-        name="image-level labels",
-        reference="all from VOC's XML, those of SBD's images too",
-        found=f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}",
-        state="note" if masks else "same",
-    )
+    found = f"{total - masks:,} of {total:,} from XML, {masks:,} from masks{remedy}"
+    reference = "all from VOC's XML, those of SBD's images too"
+    return _check("image-level labels", reference, found, "note" if masks else "same")
 
 
 def _thresholds(metrics: list[dict[str, Any]]) -> str:
@@ -256,31 +246,26 @@ def _thresholds(metrics: list[dict[str, Any]]) -> str:
 
 def _iterations(steps: list[list[float]]) -> Check:
     counts = sorted({len(one) for one in steps})
-    return Check(
-        name="iterations",
-        reference=f"{AUTHOR_STEPS:,}",
-        found=" and ".join(f"{count:,}" for count in counts) + " recorded",
-        state="same" if counts == [AUTHOR_STEPS] else "note",
-    )
+    found = " and ".join(f"{count:,}" for count in counts) + " recorded"
+    same = counts == [AUTHOR_STEPS]
+    return _check("iterations", f"{AUTHOR_STEPS:,}", found, "same" if same else "note")
 
 
 def _losses(steps: list[list[float]]) -> Check:
-    """Put the losses beside the author's: where training already differs, scoring is no cause."""
+    """Compare the losses with the author's, to tell training from scoring as a cause."""
 
     def means(mean_up_to: Callable[[int], float]) -> str:
         return ", ".join(f"{step}: {mean_up_to(step):.4f}" for step in known)
 
     known = [step for step in AUTHOR_LOSSES if all(len(one) > step for one in steps)]
-    # The author's meter is emptied behind step 0, 100, 200, ...
+    # The author's meter is reset after step 0, 100, 200, ...
     found = means(lambda step: fmean(fmean(one[step - 99 : step + 1]) for one in steps))
-    return Check(
-        name="losses",
-        reference=f"mean L_cls of 100 steps up to {means(AUTHOR_LOSSES.__getitem__)} ({AUTHOR_LOG})"
-        if known
-        else f"the author's log, {AUTHOR_LOG}",
-        found=found or "fewer than 101 steps recorded",
-        state="note",
-    )
+    if not known:
+        reference, found = f"the author's log, {AUTHOR_LOG}", "fewer than 101 steps recorded"
+    else:
+        theirs = means(AUTHOR_LOSSES.__getitem__)
+        reference = f"mean L_cls of 100 steps up to {theirs} ({AUTHOR_LOG})"
+    return _check("losses", reference, found, "note")
 
 
 def _versions(metrics: list[dict[str, Any]]) -> Check:
@@ -289,9 +274,5 @@ def _versions(metrics: list[dict[str, Any]]) -> Check:
         ", ".join(f"{name} {m['environment'][name]}" for name in names if name in m["environment"])
         for m in metrics
     )
-    return Check(
-        name="versions",
-        reference="no fixed ones: the known runs differ in them",
-        found="; ".join(machines),
-        state="note",
-    )
+    reference = "no fixed ones: the known runs differ in them"
+    return _check("versions", reference, "; ".join(machines), "note")

@@ -1,7 +1,7 @@
-"""Each image's intersection and union per label at a run's two thresholds: small, and enough.
+"""Each image's intersection and union per label at a run's two thresholds.
 
-All statistics over images need no more than this, and reading it takes a hundredth of the time that
-counting it again from all thresholds does. Legend: N images, L labels.
+All statistics over images need no more than this, and reading it is a hundred times faster than
+counting again from all thresholds. Legend: N images, L labels.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from wsss.files import whole_or_absent
 from wsss.labels.cam_files import BROKEN
 
 COUNTS = "counts.npz"
-"""All counted pixels of a training, in a folder of their own."""
+"""All counted pixels of a scored trial, in a folder of their own."""
 FILE_NAME = "image_counts.npz"
 Threshold = Literal["fixed", "best"]
 THRESHOLDS: tuple[Threshold, ...] = ("fixed", "best")
@@ -28,7 +28,7 @@ PARTS = ("intersection", "union")
 
 @dataclass(frozen=True)
 class RunImageCounts:
-    """A run's pixels image by image, at the fixed and at the best threshold."""
+    """A run's pixel counts by image, at the fixed and at the best threshold."""
 
     image_ids: tuple[str, ...]
     """[N], sorted."""
@@ -39,7 +39,7 @@ class RunImageCounts:
 
 
 def load_threshold_counts(store: Store, config: RunConfig) -> ThresholdCounts:
-    """Read the counted pixels behind a score, brought here if need be.
+    """Read the counted pixels of a score, downloaded first if they are only in the bucket.
 
     Raises StoreError if they are missing or broken.
     """
@@ -55,7 +55,7 @@ def load_threshold_counts(store: Store, config: RunConfig) -> ThresholdCounts:
 
 
 def count_images(counts: ThresholdCounts, *, fixed: float, best: float) -> RunImageCounts:
-    """Cut a run's counts at its two thresholds."""
+    """Return a run's counts at its two thresholds."""
     return RunImageCounts(
         counts.image_ids,
         ImageCounts.from_confusions(counts.image_confusions(fixed)),

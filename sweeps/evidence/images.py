@@ -1,9 +1,8 @@
-"""Image noise: how far a mIoU moves with another set of images of the same kind, networks fixed.
+"""Image noise: how far a mIoU moves with other images of the same kind, for the same networks.
 
-Images are drawn again with replacement and the pixels of the drawn ones summed, as often as there
-are resamples. What another training would change is seed noise, see `sweeps.evidence.seeds`; the
-two are never added up or mixed. `argmax_stability`, at the end, is the one function that draws
-seeds.
+Each resample draws images with replacement and adds up their pixels. How far another training would
+move the mIoU is seed noise, see `sweeps.evidence.seeds`; the two are never added up or mixed. Only
+`argmax_stability` resamples seeds.
 
 Legend: N images, L labels (21), R resamples, S seeds, M runs.
 """
@@ -20,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from sweeps.evidence.seeds import ROUNDING, FloatArray, Interval, check_share
 
 CHUNK_WEIGHTS = 2_000_000
-"""Image weights per matrix product: bounds their float64 copy to 16 MB."""
+"""Image weights per matrix product, so that their float64 copy takes at most 16 MB."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageCounts:
-    """Pixel counts per image of one scored training; its mIoU under any set of images follows."""
+    """Pixel counts per image of one scored trial, which give its mIoU on any set of images."""
 
     intersection: NDArray[np.int64]
     """[N, L] pixels of a label in both ground truth and pseudo-label."""
@@ -64,7 +63,7 @@ class ImageCounts:
 
 
 class Resamples:
-    """R times N images drawn with replacement; the same draws serve every run over these images.
+    """R draws of N images with replacement, the same for every run on these images.
 
     `counts`: [R, N], how often a resample holds an image. Raises ValueError for fewer than two
     images, which tell nothing about others.
@@ -77,7 +76,7 @@ class Resamples:
         self._known: WeakKeyDictionary[ImageCounts, FloatArray] = WeakKeyDictionary()
 
     def mious(self, run: ImageCounts) -> FloatArray:
-        """Return a run's mIoU in each resample: [R], percent. Remembered while the run lives.
+        """Return a run's mIoU in each resample: [R], percent. Cached while the run exists.
 
         Raises ValueError for another number of images, or a resample without labelled pixels.
         """
@@ -85,12 +84,10 @@ class Resamples:
 
     def mean_mious(self, runs: Sequence[ImageCounts]) -> FloatArray:
         """Return the mean-over-seeds mIoU in each resample, the same images for all: [R]."""
-        if not runs:
-            raise ValueError("no runs to average; leave cells without results out")
         return np.mean(self._all_mious(runs), axis=0)
 
     def _all_mious(self, runs: Sequence[ImageCounts]) -> list[FloatArray]:
-        """Return each run's mIoU in each resample: [R] each, worked out together."""
+        """Return each run's mIoU in each resample: [R] each, computed together."""
         num_images = self.counts.shape[1]
         for run in runs:
             if run.num_images != num_images:
@@ -133,8 +130,8 @@ def argmax_stability(
     """Return each cell's share of seed resamples in which its mean is the largest (seed noise).
 
     values: [S, cells] percent; a seed is drawn with all its cells, as a block. Ties are split.
-    With two or three seeds there are only 3 or 10 different resamples, so shares are coarse and
-    too confident. Raises ValueError for one seed.
+    Two or three seeds have only 3 or 10 different resamples, so shares are coarse and too
+    confident. Raises ValueError for one seed.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or len(array) < 2:
@@ -149,8 +146,6 @@ def argmax_stability(
 @lru_cache(maxsize=8)
 def resample_counts(num_items: int, num_resamples: int, rng_seed: int) -> NDArray[Any]:
     """Return how often each resample holds each item, drawn with replacement: [R, N] unsigned."""
-    if num_resamples < 1:
-        raise ValueError(f"{num_resamples} resamples; give 1 or more, 2000 for percentiles")
     rng = np.random.default_rng(rng_seed)
     counts = np.empty((num_resamples, num_items), np.min_scalar_type(num_items))
     for row in counts:
@@ -182,7 +177,7 @@ def _mious(weights: FloatArray, runs: Sequence[ImageCounts]) -> FloatArray:
 
 
 def _frozen_counts(values: Any, name: str) -> NDArray[np.int64]:
-    """Return a read-only copy, so that what is remembered about a run stays true."""
+    """Return a read-only copy, so that what is cached about a run stays true."""
     if not np.issubdtype(np.asarray(values).dtype, np.integer):
         raise ValueError(f"{name} is {np.asarray(values).dtype}; give whole pixel counts")
     counts = np.array(values, dtype=np.int64)

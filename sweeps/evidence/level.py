@@ -1,20 +1,20 @@
-"""Level or shape: does a difference at the fixed background score stay with other thresholds?
+"""Level or shape: does a difference at the fixed background score hold at other thresholds?
 
-Maps that are brighter or darker as a whole do better at one fixed score and no better at the
-threshold that suits them: a shift of level. Better maps do better at any threshold: a change of
-shape. Seed noise throughout, in percent mIoU.
+Maps that are brighter or darker as a whole are better at one fixed score, but not at the threshold
+that suits them: a shift of level. Better maps are better at any threshold: a change of shape. All
+of this is about seed noise, in percent mIoU.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from sweeps.evidence.seeds import seed_differences
+from sweeps.evidence.seeds import ALPHA, seed_differences
 from sweeps.evidence.verdict import CellEvidence, p_words
 
 
 class Kind(StrEnum):
-    """What a difference to the baseline is one of."""
+    """Kind of a difference to the baseline."""
 
     SHAPE = "shape"
     LEVEL = "level"
@@ -22,29 +22,29 @@ class Kind(StrEnum):
 
 
 class LevelOrShape(NamedTuple):
-    """A word, None if none can be said, and in one sentence the figures behind it."""
+    """The kind, None if it cannot be told, and the numbers behind it in one sentence."""
 
     kind: Kind | None
     reason: str
 
 
 KIND_WORDS = {
-    Kind.SHAPE: "of shape (of the same sign however the threshold is chosen)",
-    Kind.LEVEL: "of level (at the fixed score only; another threshold would undo it)",
-    Kind.PARTLY: "partly of shape (with some choices of the threshold only)",
+    Kind.SHAPE: "of shape (same sign however the threshold is chosen)",
+    Kind.LEVEL: "of level (only at the fixed score; another threshold would undo it)",
+    Kind.PARTLY: "partly of shape (only with some choices of the threshold)",
 }
 
 
 def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> LevelOrShape:
-    """Return whether a cell's difference to the baseline is one of level or of shape.
+    """Return whether a cell's difference to the baseline is of level or of shape.
 
     fixed: at the fixed background score; others: by name, at the held-out and the best threshold
     and of the AUC. A difference is shown if its p, adjusted over the table (Holm), is below 5 %.
 
     `shape`: shown at the fixed score, and by all others with the same sign. `level`: shown at the
     fixed score, and by no other with the same sign. `partly`: shown at the fixed score and by some
-    others; or not there, but by all others with one sign (fewer may be chance, out of three tests).
-    No word if neither is shown, for fewer than two seeds, or without another measure.
+    others; or not there, but by all others with the same sign (fewer of three may be chance).
+    None otherwise, for fewer than two seeds, or without another measure.
     """
     if fixed.holm_p is None or fixed.differences.mean is None:
         return LevelOrShape(None, "one seed cannot tell level and shape apart")
@@ -70,9 +70,9 @@ def level_or_shape(fixed: CellEvidence, others: Mapping[str, CellEvidence]) -> L
     else:
         kind, words = Kind.LEVEL, KIND_WORDS[Kind.LEVEL]
         if turned := [name for name, other in others.items() if other.differs]:
-            words += f", and turns round at {' and '.join(turned)}"
+            words += f", and has the other sign at {' and '.join(turned)}"
         elif not any(_drops(fixed, other) for other in others.values()):
-            words += ", though these seeds do not show it to be smaller there"
+            words += ", though these seeds do not show it to be smaller at other thresholds"
     return LevelOrShape(kind, f"{words}: {figures}")
 
 
@@ -81,9 +81,9 @@ def _sign(evidence: CellEvidence) -> bool:
 
 
 def _drops(fixed: CellEvidence, other: CellEvidence) -> bool:
-    """Whether fixed minus other, paired by seed, is not 0 (5 %, not adjusted)."""
+    """Whether fixed minus other, paired by seed, is shown not to be 0 (p not adjusted)."""
     first, second = (
         dict(zip(e.differences.seeds, e.differences.values, strict=True)) for e in (fixed, other)
     )
     p = seed_differences(first, second).p
-    return p is not None and p < 0.05
+    return p is not None and p < ALPHA

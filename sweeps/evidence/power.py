@@ -1,26 +1,32 @@
-"""How many seeds a difference needs, and what a number of seeds can show (seed noise, percent).
+"""How many seeds a difference takes, and what seed noise alone does (percent mIoU).
 
-All tests are paired by seed. Powers are integrals over the sample SD: the ready-made non-central t
-distributions give NaN for large effects over few seeds, which is where sweeps live.
+All tests are paired by seed. Powers are integrals over the sample SD, because the noncentral t of
+scipy and statsmodels is NaN for some large effects over few seeds. The range of noise is summed
+over fixed points, because scipy's studentised range takes a second, a fifth of a large report.
 """
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from sweeps.evidence.seeds import ROUNDING, FloatArray, check_share
+from sweeps.evidence.seeds import ALPHA, ROUNDING, FloatArray
 
+POWER = 0.8
+"""Share of experiments that shall find a true difference."""
 MAX_SEEDS = 1_000_000
-"""No answer to "how many seeds" above this number means anything in practice."""
+"""No more seeds than this are considered."""
+WIDEST = 16.0
+"""SDs; the cells of no table span more by chance."""
+LEVEL = 0.95
 
 
-def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+def t_test_power(effect: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
     """Return the power of a paired two-sided t-test over n >= 2 seeds for a true mean difference.
 
-    sd: the SD of the paired differences, above 0. Averages over the sample SD: the noncentral t of
-    scipy and statsmodels is NaN for some large effects over few seeds.
+    sd: the SD of the paired differences, above 0.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -34,59 +40,43 @@ def t_test_power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> fl
     )
 
 
-def minimum_detectable(
-    sd_of_difference: float, n: int, *, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
+def minimum_detectable(sd_of_difference: float, n: int) -> float | None:
     """Return the smallest true difference that a paired two-sided t-test over n seeds resolves.
 
     sd_of_difference: of the seed-paired differences, percent (seed noise). None for fewer than two
-    seeds, 0 without noise. One comparison on its own: Holm over a table asks for more.
+    seeds, 0 without noise. For a single comparison; Holm's correction over a table takes more.
     """
-    _check_power(sd_of_difference, power, alpha)
     if n < 2:
         return None
-    low, high = 0.0, 1.0
-    while t_test_power(high, 1.0, n, alpha=alpha) < power:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = t_test_power(middle, 1.0, n, alpha=alpha) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high * sd_of_difference
+    return sd_of_difference * _least(lambda effect: t_test_power(effect, 1.0, n) >= POWER)
 
 
-def seeds_needed(
-    effect: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
+def seeds_needed(effect: float, sd_of_difference: float) -> int | None:
     """Return the number of seeds with which a paired two-sided t-test finds a true difference.
 
-    effect, sd_of_difference: percent (seed noise). At least 2. None if no number up to MAX_SEEDS
-    will do, as for effect 0. An SD from few seeds is itself uncertain, and so is the answer.
+    effect, sd_of_difference: percent (seed noise). At least 2. None if MAX_SEEDS are too few, as
+    for effect 0. An SD from few seeds is uncertain, and so is the answer.
     """
-    _check_power(sd_of_difference, power, alpha)
     if abs(effect) <= ROUNDING:
         return None
     if sd_of_difference <= ROUNDING:
         return 2
-    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n, alpha=alpha) >= power)
+    return _smallest(lambda n: t_test_power(effect, sd_of_difference, n) >= POWER)
 
 
-def seeds_for_equivalence(
-    margin: float, sd_of_difference: float, *, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
-    """Return the number of seeds with which `tost` shows a true mean at the centre to be there.
+def seeds_for_equivalence(margin: float, sd_of_difference: float) -> int | None:
+    """Return the number of seeds with which `tost` shows equivalence of a mean at the centre.
 
     margin, sd_of_difference: percent (seed noise). At least 2; None above MAX_SEEDS.
     """
-    _check_power(sd_of_difference, power, alpha)
     if margin <= ROUNDING:
         return None
     if sd_of_difference <= ROUNDING:
         return 2
-    return _smallest(lambda n: tost_power(margin, sd_of_difference, n, alpha=alpha) >= power)
+    return _smallest(lambda n: tost_power(margin, sd_of_difference, n) >= POWER)
 
 
-def tost_power(margin: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
+def tost_power(margin: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
     """Return how often `tost` over n >= 2 seeds gives p < alpha if the true mean is the centre."""
     from scipy.special import ndtr, stdtrit
 
@@ -123,8 +113,19 @@ def _legendre() -> tuple[FloatArray, FloatArray]:
     return np.polynomial.legendre.leggauss(128)
 
 
+def _least(enough: Callable[[float], bool]) -> float:
+    """Return the smallest number above 0 that is enough, by doubling and bisection."""
+    low, high = 0.0, 1.0
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and halving."""
+    """Return the smallest n in 2..MAX_SEEDS that is enough, by doubling and bisection."""
     high = 2
     while not enough(high):
         if high >= MAX_SEEDS:
@@ -137,8 +138,52 @@ def _smallest(enough: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _check_power(sd: float, power: float, alpha: float) -> None:
-    check_share(power, "power")
-    check_share(alpha, "alpha")
-    if not (math.isfinite(sd) and sd >= 0) or alpha >= power:
-        raise ValueError(f"SD {sd}, alpha {alpha}, power {power}: SD >= 0, alpha < power")
+class NoiseRange(NamedTuple):
+    """Largest minus smallest of cells that differ by noise alone, percent."""
+
+    expected: float
+    upper: float
+    """Exceeded with a probability of 5 %."""
+
+
+def range_of_noise(sd: float, k: int, *, df: float = math.inf) -> NoiseRange:
+    """Return the range (max - min) that k >= 1 equal cells span by independent normal noise.
+
+    sd: percent, of one cell's value (for a mean over n seeds: SD / √n). df: degrees of freedom of
+    an estimated SD, which widen the upper bound. What a seed adds to all cells alike is not part of
+    this noise. (studentised range)
+    """
+    if k == 1 or sd == 0:
+        return NoiseRange(0.0, 0.0)
+    expected, upper = _range_in_sds(k, df)
+    return NoiseRange(expected * sd, upper * sd)
+
+
+@lru_cache(maxsize=64)
+def _range_in_sds(k: int, df: float) -> tuple[float, float]:
+    """Return expectation and upper bound of the range for an SD of 1."""
+    widths = np.linspace(0, WIDEST, 1601)
+    within = _within(widths, k)
+
+    def share(width: float) -> float:
+        """Return P(range / estimated SD <= width)."""
+        if math.isinf(df):
+            return float(np.interp(width, widths, within))
+        turn = WIDEST / width  # of the sample SD, beyond which the range is always within
+        return over_sample_sds(lambda s: np.interp(width * s, widths, within), df, (turn,))
+
+    upper = _least(lambda width: share(width) >= LEVEL)
+    return float(np.trapezoid(1 - within, widths)), upper
+
+
+def _within(widths: FloatArray, k: int) -> FloatArray:
+    """Return the probability that k standard normal values lie within each width: [W] -> [W].
+
+    The integral over x of k φ(x) (Φ(x + width) - Φ(x))^(k - 1), where x is the smallest value.
+    """
+    from scipy.special import ndtr
+
+    x, step = np.linspace(-9, 9, 361, retstep=True)
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    inside = ndtr(x + widths[:, None]) - ndtr(x)  # [W, points]
+    return np.minimum(k * step * (inside ** (k - 1) @ density), 1.0)

@@ -1,7 +1,7 @@
 """Seed noise: how far a mIoU moves with another training on the same images.
 
-Every value here is the mIoU (percent) of one training, or a difference of two trainings that share
-a seed. What another set of images would change is image noise, see `sweeps.evidence.images`; the
+Every value here is the mIoU (percent) of one training, or the difference between two trainings with
+the same seed. How far other images would move it is image noise, see `sweeps.evidence.images`; the
 two are never added up or mixed.
 
 Legend: S = n seeds.
@@ -15,16 +15,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# scipy takes half a second to import; it is imported where it is used, for a prompt `--help`.
+# scipy takes half a second to import, so that functions import it where they use it.
 
 FloatArray = NDArray[np.float64]
 
+ALPHA = 0.05
+"""Significance level of all tests."""
 ROUNDING = 1e-9
 """Percent mIoU: smaller differences and SDs are rounding errors of equal numbers."""
 
 
 class Interval(NamedTuple):
-    """An interval of a mean, percent; which noise it covers is said by the function."""
+    """An interval of a mean, percent; the function says which noise it covers."""
 
     low: float
     high: float
@@ -41,7 +43,7 @@ class SeedDifferences:
     mean: float | None
     """None without a common seed."""
     sd: float | None
-    """Sample SD of the values; None for fewer than two seeds, as the two below."""
+    """Sample SD of the values; None for fewer than two seeds, like the next two."""
     interval: Interval | None
     """t interval of the mean."""
     p: float | None
@@ -103,13 +105,11 @@ def prediction_interval(values: ArrayLike, num_new: int, *, level: float = 0.95)
     return Interval(float(array.mean()) - half, float(array.mean()) + half)
 
 
-def seed_differences(
-    a: Mapping[int, float], b: Mapping[int, float], *, level: float = 0.95
-) -> SeedDifferences:
-    """Return a minus b, paired by seed: mean, SD, t interval, p of the paired t-test (seed noise).
+def seed_differences(a: Mapping[int, float], b: Mapping[int, float]) -> SeedDifferences:
+    """Return a minus b, paired by seed: mean, SD, 95 % t interval, p of the paired t-test.
 
-    a, b: seed -> percent mIoU; a seed which only one of them has is left out. Equal differences
-    have p = 1 if they are 0, else p = 0: without any spread, the t-test's limit.
+    a, b: seed -> percent mIoU; a seed that only one of them has is left out. If all differences are
+    equal, p is the t-test's limit: 1 if they are 0, else 0.
     """
     seeds = tuple(sorted(a.keys() & b.keys()))
     values = finite_vector([a[seed] - b[seed] for seed in seeds])
@@ -121,7 +121,7 @@ def seed_differences(
         tuple(values.tolist()),
         float(values.mean()) if values.size else None,
         _sd(values) if values.size >= 2 else None,
-        seed_interval(values, level=level),
+        seed_interval(values),
         p,
     )
 
@@ -129,8 +129,9 @@ def seed_differences(
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return the p-values adjusted for their number (Holm 1979), in the order given.
 
-    None (no test was possible) stays None and does not count. Holds whatever the dependence of the
-    tests, so also for cells which share a baseline. Raises ValueError if a p is not in [0, 1].
+    None (no test was possible) stays None and does not count. The adjustment is valid however the
+    tests depend on each other, e.g. through a common baseline. Raises ValueError if a p is not in
+    [0, 1].
     """
     known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -177,7 +178,7 @@ def _sd(values: FloatArray) -> float:
 
 
 def _upper_tail(distance: float, values: FloatArray) -> float:
-    """P(T > distance / standard error), T with n - 1 degrees of freedom; its limit for SD 0."""
+    """Return P(T > distance / standard error) for n - 1 degrees of freedom; its limit for SD 0."""
     from scipy.special import stdtr
 
     sd = _sd(values)
@@ -187,29 +188,21 @@ def _upper_tail(distance: float, values: FloatArray) -> float:
 
 
 class Effect(NamedTuple):
-    """One line of an analysis of variance."""
+    """One effect in an analysis of variance."""
 
-    sum_of_squares: float
-    df: int
-    f: float
-    """Mean square over the residual one; infinite if only the residual is 0."""
     p: float
+    """Of the F-test."""
     eta_squared: float
     """Share of the total sum of squares, in [0, 1]; 0 if all values are equal."""
 
 
-@dataclass(frozen=True)
-class TwoWayAnova:
-    """Variance of a grid of cells by rows, columns and seeds (seed noise as the residual)."""
+class TwoWayAnova(NamedTuple):
+    """Variance of a grid of cells by rows and columns (seed noise as the residual)."""
 
     rows: Effect
     columns: Effect
     interaction: Effect | None
     """None for one seed: it cannot be told from noise, and serves as the residual."""
-    seed: Effect | None
-    """Seeds as a block: what a seed adds to all cells alike. None for one seed."""
-    residual_sum_of_squares: float
-    residual_df: int
 
 
 def two_way_anova(values: ArrayLike) -> TwoWayAnova:
@@ -219,6 +212,8 @@ def two_way_anova(values: ArrayLike) -> TwoWayAnova:
     model is additive, and p is too large where rows and columns interact. Raises ValueError for a
     missing cell (NaN). (fixed effects, randomised complete blocks)
     """
+    from scipy.special import fdtrc
+
     grid = np.asarray(values, dtype=np.float64)
     if grid.ndim != 3 or grid.shape[0] < 1 or min(grid.shape[1:]) < 2:
         raise ValueError(f"values of shape {grid.shape}; give [seeds, >= 2 rows, >= 2 columns]")
@@ -244,15 +239,16 @@ def two_way_anova(values: ArrayLike) -> TwoWayAnova:
 
     def effect(deviation: FloatArray, df: int) -> Effect:
         ss = _sum_of_squares(deviation, grid.shape)
-        return _effect(ss, df, residual_ss, residual_df, total_ss)
+        eta_squared = ss / total_ss if total_ss > 0 else 0.0
+        if residual_ss == 0:
+            return Effect(float(ss == 0), eta_squared)
+        f = ss / df / (residual_ss / residual_df)
+        return Effect(float(fdtrc(df, residual_df, f)), eta_squared)
 
     return TwoWayAnova(
         effect(row, num_rows - 1),
         effect(column, num_columns - 1),
         effect(both, interaction_df) if num_seeds > 1 else None,
-        effect(block, num_seeds - 1) if num_seeds > 1 else None,
-        residual_ss,
-        residual_df,
     )
 
 
@@ -260,13 +256,3 @@ def _sum_of_squares(deviation: FloatArray, shape: tuple[int, ...]) -> float:
     """Sum over all values of a grid; 0 if it is rounding error of equal numbers."""
     deviation = np.broadcast_to(deviation, shape)
     return float((deviation**2).sum()) if np.abs(deviation).max() > ROUNDING else 0.0
-
-
-def _effect(ss: float, df: int, residual_ss: float, residual_df: int, total_ss: float) -> Effect:
-    from scipy.special import fdtrc
-
-    eta_squared = ss / total_ss if total_ss > 0 else 0.0
-    if residual_ss == 0:
-        return Effect(ss, df, math.inf if ss > 0 else 0.0, float(ss == 0), eta_squared)
-    f = ss / df / (residual_ss / residual_df)
-    return Effect(ss, df, f, float(fdtrc(df, residual_df, f)), eta_squared)

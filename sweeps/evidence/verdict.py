@@ -1,7 +1,7 @@
-"""Verdicts: does a measured difference to a table's baseline bear out the paper's?
+"""Verdicts: does a measured difference to a cell's baseline confirm the paper's?
 
-Everything here is about seed noise: differences are paired by seed, over the same images. The
-paper's numbers are taken as exact, because it gives no spread.
+Everything here is about seed noise: differences are paired by seed, on the same images. The paper's
+numbers are taken as exact, because it gives no spread.
 
 Legend: n common seeds, d measured difference (cell - baseline), m margin; all in percent mIoU.
 """
@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from sweeps.evidence.power import seeds_for_equivalence, seeds_needed
 from sweeps.evidence.seeds import (
+    ALPHA,
     ROUNDING,
     SeedDifferences,
-    check_share,
     finite_vector,
     holm,
     mean_sd,
@@ -28,7 +28,7 @@ from sweeps.evidence.seeds import (
 
 
 class Word(StrEnum):
-    """What the seeds say about one difference printed in the paper."""
+    """What the seeds show about one difference printed in the paper."""
 
     REPRODUCED = "reproduced"
     TREND_ONLY = "trend only"
@@ -37,7 +37,7 @@ class Word(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """A word and, in one sentence, the figures behind it."""
+    """A word, and the numbers behind it in one sentence."""
 
     word: Word
     reason: str
@@ -45,91 +45,86 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class CellEvidence:
-    """What is known about one cell against the baseline of its table (seed noise)."""
+    """How one cell compares with its baseline (seed noise)."""
 
     differences: SeedDifferences
     """Cell minus baseline, with its SD and t interval."""
     holm_p: float | None
     """p of "no difference", adjusted over the table; None for fewer than two common seeds."""
     differs: bool | None
-    """Whether holm_p is below alpha: "differs from the baseline", whatever the paper says."""
+    """Whether holm_p is below ALPHA, whatever the paper prints."""
     paper_difference: float | None
-    """None if the paper lacks the cell or the baseline; then there is no verdict either."""
+    """None if the paper lacks the cell or the baseline; then there is no verdict."""
     verdict: Verdict | None
     seeds_needed: int | None
     """Seeds that would find the paper's difference at this noise, in a test of this cell alone.
-    None without a paper's difference or an SD, and where no number of seeds will do."""
+    None without the paper's difference or an SD, and if it takes too many."""
 
 
 def table_verdicts(
     paper: Mapping[str, float | None],
     measured: Mapping[str, Mapping[int, float]],
-    baseline: str,
+    baselines: Mapping[str, str],
     margin: float,
-    *,
-    alpha: float = 0.05,
-    power: float = 0.8,
 ) -> dict[str, CellEvidence]:
-    """Return the evidence on every cell of a table but its baseline, by cell reference.
+    """Return the evidence on cells of a table, by cell reference.
 
-    paper: reference -> percent as printed; measured: reference -> seed -> percent. The p-values of
-    all cells are adjusted together. Raises ValueError if neither mapping has the baseline.
+    paper: reference -> percent as printed; measured: reference -> seed -> percent. baselines: each
+    cell to be judged -> the one it is compared with. The p-values of all these cells are
+    adjusted together. Raises ValueError if neither of the first two has a baseline.
     """
-    if baseline not in paper and baseline not in measured:
-        raise ValueError(f"baseline {baseline} is none of the cells {sorted({*paper, *measured})}")
-    references = [ref for ref in dict.fromkeys([*paper, *measured]) if ref != baseline]
-    base = measured.get(baseline, {})
-    found = [seed_differences(measured.get(ref, {}), base) for ref in references]
+    for baseline in baselines.values():
+        if baseline not in paper and baseline not in measured:
+            cells = sorted({*paper, *measured})
+            raise ValueError(f"baseline {baseline} is none of the cells {cells}")
+    found = [
+        seed_differences(measured.get(reference, {}), measured.get(baseline, {}))
+        for reference, baseline in baselines.items()
+    ]
     adjusted = holm([differences.p for differences in found])
     evidence = {}
-    for reference, differences, holm_p in zip(references, found, adjusted, strict=True):
+    for (reference, baseline), differences, holm_p in zip(
+        baselines.items(), found, adjusted, strict=True
+    ):
         expected = _paper_difference(paper.get(reference), paper.get(baseline))
         verdict, needed = None, None
         if expected is not None:
-            verdict = judge(
-                differences.values, paper=expected, margin=margin, holm_p=holm_p, alpha=alpha
-            )
+            verdict = judge(differences.values, paper=expected, margin=margin, holm_p=holm_p)
             if differences.sd is not None:
-                needed = seeds_needed(expected, differences.sd, power=power, alpha=alpha)
-        differs = None if holm_p is None else holm_p < alpha
+                needed = seeds_needed(expected, differences.sd)
+        differs = None if holm_p is None else holm_p < ALPHA
         evidence[reference] = CellEvidence(differences, holm_p, differs, expected, verdict, needed)
     return evidence
 
 
-def judge(
-    differences: ArrayLike,
-    *,
-    paper: float,
-    margin: float,
-    holm_p: float | None,
-    alpha: float = 0.05,
-) -> Verdict:
-    """Return whether the seeds bear out a difference printed in the paper (seed noise).
+def judge(differences: ArrayLike, *, paper: float, margin: float, holm_p: float | None) -> Verdict:
+    """Return whether the seeds confirm a difference printed in the paper (seed noise).
 
     differences: [n] measured, paired by seed; paper: the paper's difference; holm_p: two-sided p
-    of "no difference", adjusted over the table, may be None for n < 2 only.
+    of "no difference", adjusted over the table, None only for n < 2.
 
-    Paper's difference above the margin: `reproduced` needs d equivalent to it (TOST) and different
-    from 0 with its sign; the latter alone is `trend only`; `not reproduced` if significant with
-    the other sign, or if the (1 - 2 alpha) interval of d lies wholly outside paper ± margin.
-    Paper's difference within the margin: equivalence or that interval decide alone, since a sign
-    is not claimed. Else `not resolvable`. Equivalence and interval are per cell, not adjusted.
+    If the paper's difference is above the margin, `reproduced` needs d equivalent to it (TOST) and
+    significantly of its sign; the latter alone is `trend only`; `not reproduced` is significantly
+    of the other sign, or a 90 % interval of d wholly outside paper ± margin. If the paper's
+    difference is within the margin, it claims no sign, and only equivalence or that interval
+    decide. Otherwise `not resolvable`. Equivalence and interval are per cell, not adjusted.
     """
-    check_share(2 * alpha, "2 * alpha")
     values = finite_vector(differences)
     p_equivalent = tost(values, centre=paper, margin=margin)
-    interval = seed_interval(values, level=1 - 2 * alpha)
+    interval = seed_interval(values, level=1 - 2 * ALPHA)
     if interval is None or p_equivalent is None:
-        return Verdict(Word.NOT_RESOLVABLE, _too_few(values.size))
+        none = "no seed was measured for both the cell and its baseline"
+        reason = "one seed: seed noise unknown" if values.size else none
+        return Verdict(Word.NOT_RESOLVABLE, reason)
     if holm_p is None:
         raise ValueError(f"holm_p is None for {values.size} seeds; give the p adjusted by holm()")
     mean, sd = mean_sd(values)
     measured = f"measured {mean:+.2f} ± {sd:.2f} over {values.size} seeds"
     expected = f"the paper's {paper:+.2f}"
-    span = f"{100 * (1 - 2 * alpha):.0f} % interval {interval.low:+.2f} to {interval.high:+.2f}"
-    equivalent = p_equivalent < alpha
+    span = f"{100 * (1 - 2 * ALPHA):.0f} % interval {interval.low:+.2f} to {interval.high:+.2f}"
+    equivalent = p_equivalent < ALPHA
     outside = interval.low > paper + margin or interval.high < paper - margin
-    if abs(paper) > margin + ROUNDING and holm_p < alpha:
+    if abs(paper) > margin + ROUNDING and holm_p < ALPHA:
         if mean * paper < 0:
             reason = f"{measured}, the opposite sign of {expected} (Holm {p_words(holm_p)})"
             return Verdict(Word.NOT_REPRODUCED, reason)
@@ -140,7 +135,7 @@ def judge(
     if outside:
         reason = f"{measured}, {span}, wholly outside {expected} ± {margin:.2f}"
         return Verdict(Word.NOT_REPRODUCED, reason)
-    missing = _missing(paper, margin, float(sd or 0), values.size, alpha)
+    missing = _missing(paper, margin, float(sd or 0), values.size)
     if not equivalent:
         reason = f"{measured}, {span}, neither shows nor rules out {expected} ± {margin:.2f}"
         return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
@@ -149,28 +144,22 @@ def judge(
     )
     if abs(paper) <= margin + ROUNDING:
         return Verdict(Word.REPRODUCED, reason)
-    if holm_p < alpha:
+    if holm_p < ALPHA:
         return Verdict(Word.REPRODUCED, f"{reason} and not 0 (Holm {p_words(holm_p)})")
     reason += f", but not shown to differ from 0 (Holm {p_words(holm_p)})"
     return Verdict(Word.NOT_RESOLVABLE, f"{reason}; {missing}")
 
 
 def _paper_difference(cell: float | None, baseline: float | None) -> float | None:
-    """Subtract as printed: 50.3 - 49.8 is .5, not .5 and a rounding error above a margin of .5."""
+    """Subtract without rounding errors: 50.3 - 49.8 is .5, not just above a margin of .5."""
     return None if cell is None or baseline is None else round(cell - baseline, 6)
 
 
-def _too_few(n: int) -> str:
-    if n == 0:
-        return "no seed was measured for both the cell and its baseline"
-    return "one seed: seed noise unknown"
-
-
-def _missing(paper: float, margin: float, sd: float, n: int, alpha: float) -> str:
-    """Say how many seeds the two tests behind a verdict take at this noise."""
-    wanted = [(f"show ± {margin:.2f}", seeds_for_equivalence(margin, sd, alpha=alpha))]
+def _missing(paper: float, margin: float, sd: float, n: int) -> str:
+    """Say how many seeds the two tests of a verdict take at this noise."""
+    wanted = [(f"show ± {margin:.2f}", seeds_for_equivalence(margin, sd))]
     if abs(paper) > margin + ROUNDING:
-        wanted.insert(0, (f"resolve {abs(paper):.2f}", seeds_needed(paper, sd, alpha=alpha)))
+        wanted.insert(0, (f"resolve {abs(paper):.2f}", seeds_needed(paper, sd)))
     parts = [
         f"to {aim}: {'too many' if seeds is None else seeds} seeds"
         for aim, seeds in wanted

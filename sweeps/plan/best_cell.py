@@ -1,7 +1,7 @@
-"""Which configuration the headline builds on: the best of the sweeps that the store has.
+"""Which configuration the headline uses: the best one of the sweeps in the store.
 
-Best by the held-out measure: the threshold is chosen on one half of the images and the other half
-scored with it. Only ended sweeps count, of the very same data, backbone and preset settings.
+The measure is the held-out mIoU: the threshold is chosen on one half of the images, and the other
+half is scored with it. Only ended sweeps with the same data, backbone and preset settings count.
 """
 
 from dataclasses import dataclass
@@ -11,32 +11,31 @@ from typing import NamedTuple
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
-from sweeps.store.store import Store, StoreError
+from sweeps.store.store import ForeignFileError, Store, StoreError
 from wsss.config import RunConfig
 from wsss.identity import config_id
-from wsss.overrides import ConfigError
 from wsss.printable import mean_of_seeds
 
 BEST = "best"
-"""What the command line calls it."""
+"""The command line's word for it."""
 DEFAULT_CELL = "III[yes,yes]"
 
 
 class NoBestCellError(StoreError):
-    """The store has nothing to choose from; the message names why and the remedy."""
+    """The store has nothing to choose from. The message says why, and the remedy."""
 
 
 @dataclass(frozen=True)
 class BestCell:
-    """The chosen configuration and what the choice rests on."""
+    """The chosen configuration and the basis of the choice."""
 
     cell: str
-    """Its first cell, e.g. "V[0.5,0.1]"; another table may name it too."""
+    """Its first cell, e.g. "V[0.5,0.1]"; it may have others."""
     miou_held_out: float
     """Percent, mean over its seeds."""
     num_seeds: int
     num_configs: int
-    """Distinct configurations that it was chosen from."""
+    """Number of distinct configurations to choose from."""
     sweeps: tuple[str, ...]
     num_eval_images: int
     eval_split: str
@@ -55,9 +54,9 @@ class BestCell:
 def best_cell(store: Store, asked: Sweep) -> BestCell:
     """Return the best finished configuration of the ended sweeps with a sweep's base settings.
 
-    A configuration counts when all seeds that a sweep planned for it are finished. One that is
-    scored on other images, has another backbone, or only repeats a seed is left out. Of equals, the
-    one planned first wins. Raises NoBestCellError if there is none.
+    A configuration counts if all seeds that a sweep planned for it are finished. Those scored on
+    other images, with another backbone, or that only repeat a seed are left out. Of equals, the one
+    planned first wins. Raises NoBestCellError if there is none.
     """
     base = asked.base
     sweeps, unfinished = _ended_sweeps(store, base)
@@ -83,14 +82,14 @@ def best_cell(store: Store, asked: Sweep) -> BestCell:
 
 
 def _ended_sweeps(store: Store, base: RunConfig) -> tuple[list[Sweep], list[Sweep]]:
-    """Return the sweeps of these settings without a trial to do, and those with some."""
+    """Return the sweeps with these settings: the ended ones, and those with trials to do."""
     ended, unfinished = list[Sweep](), list[Sweep]()
     for name in store.sweep_names():
         try:
             sweep = load_sweep(store, name)
-        except ConfigError:  # of another version, with settings that are not known here
+        except ForeignFileError:  # of another version
             continue
-        if sweep.base != base or sweep.own_tables:  # a headline takes the project's cells alone
+        if sweep.base != base or sweep.own_tables:  # a headline uses the project's cells only
             continue
         runs = [store.run(trial.run_id) for trial in sweep.plan.trials]
         has_ended = all(run.metrics() or run.failure() for run in runs)
@@ -132,7 +131,7 @@ def _nothing(store: Store, unfinished: list[Sweep], asked: Sweep) -> str:
 
 
 class Choice(NamedTuple):
-    """Which cell the headline builds on, and why."""
+    """Which cell the headline uses, and why."""
 
     cell: str
     why: str
@@ -141,10 +140,10 @@ class Choice(NamedTuple):
 
 
 def choose_cell(store: Store, asked: Sweep, wanted: str | None) -> Choice:
-    """Return the wanted cell, or the best one for `best`; without a wish, the best if there is one.
+    """Return the wanted cell; for BEST the best one; for None the best one, or else DEFAULT_CELL.
 
-    asked: a sweep of the settings that are asked for.
-    Raises NoBestCellError for `best` in a store that has nothing to choose from.
+    asked: a sweep with the settings that are asked for.
+    Raises NoBestCellError for BEST if the store has nothing to choose from.
     """
     if wanted not in (None, BEST):
         return Choice(wanted, f"CAMs of {wanted}, as --cell asks", by_masks=False)

@@ -1,14 +1,14 @@
-"""From a CAM configuration to a segmentation network: which stages, under which ids.
+"""From a CAM configuration to a segmentation network: the stages and their ids.
 
     <root>/counts/<counts_id>/                   pixels of the scored images, counted
     <root>/maps/<maps_id>/<image>.npz            CAMs of the training images
-    <root>/walks/<walk_id>/                      affinity network; maps/: CAMs behind the walk
+    <root>/walks/<walk_id>/                      affinity network; maps/: CAMs after the walk
     <root>/labels/<labels_id>/png/<image>.png    label maps
     <root>/segmentations/<segmentation_id>/      checkpoints of DeepLab
     <root>/predictions/<prediction_id>/          png/<image>.png, gallery.png; export/
 
-An id covers what its stage depends on and nothing else: another refinement never infers CAMs anew,
-other DeepLab settings never make labels anew, other test scales never train anew.
+An id covers what its stage depends on and nothing else: another refinement does not infer CAMs
+again, other DeepLab settings do not make labels again, other test scales do not train again.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ class ChainConfig(Settings):
 
     run: RunConfig
     labels: PseudoLabelConfig | None
-    """None: trained on the true masks, the upper bound which needs pixel ground truth."""
+    """None: trained on the true masks, an upper bound that needs pixel ground truth."""
     segmentation: DeepLabConfig
     eval_split: FileName = "val"
     fingerprints: tuple[tuple[FileName, FileName], ...] = ()
-    """Of each split that is predicted: its name, and a digest of its list, pictures and masks."""
+    """Of each predicted split: its name, and a digest of its list, images and masks."""
     labelled_split: FileName | None = None
-    """Images whose labels are made, and which the affinity network learns from; None: those that
-    the CAM network was trained on."""
+    """Split that gets pseudo-labels and trains the affinity network; None: the CAM network's
+    training split."""
 
     @property
     def label_split(self) -> str:
-        """Name of the split whose labels are made."""
+        """Name of the split that gets pseudo-labels."""
         return self.labelled_split or self.run.data.train_split
 
     @property
@@ -55,7 +55,7 @@ class ChainConfig(Settings):
 
     @property
     def walk_id(self) -> str:
-        """Id of the CAMs behind the random walk."""
+        """Id of the CAMs after the random walk."""
         walk = self.labels.random_walk if self.labels else RandomWalkConfig()
         other = {"split": self.labelled_split} if self.labelled_split else {}
         return _digest({"maps": self.maps_id, "walk": walk.model_dump(mode="json")} | other)
@@ -76,7 +76,7 @@ class ChainConfig(Settings):
 
     @property
     def prediction_id(self) -> str:
-        """Id of its predictions on the evaluation split, and of the scores kept beside them."""
+        """Id of its predictions on the evaluation split and of their scores."""
         settings = self.segmentation.model_dump(mode="json", include=TEST_SETTINGS)
         split = self.eval_split, dict(self.fingerprints).get(self.eval_split)
         data = self.run.data
@@ -87,7 +87,7 @@ class ChainConfig(Settings):
 
     @property
     def name(self) -> str:
-        """What the labels come from, in words."""
+        """The source of the labels, in words."""
         if self.labels is None:
             return "true masks (supervised bound)"
         return {
@@ -100,7 +100,7 @@ class ChainConfig(Settings):
 
 
 class ChainFolders:
-    """Where the stages of a chain lie in the store."""
+    """The folders of a chain's stages in the store."""
 
     def __init__(self, root: Path, chain: ChainConfig) -> None:
         self.maps = root / "maps" / chain.maps_id
@@ -116,9 +116,9 @@ def counts_id(config: RunConfig) -> str:
 
 
 def inference_key(config: RunConfig) -> str:
-    """Return, as JSON, all that decides a training's counts: inference, images, threshold grid.
+    """Return, as JSON, all that a training's counts depend on: inference, images, thresholds.
 
-    A score off the .01 grid has a grid of its own.
+    A background score off the .01 grid has its own grid.
     """
     data = config.data
     settings: dict[str, Any] = {"data": data.fingerprint, "eval_split": data.eval_split}
@@ -129,12 +129,12 @@ def inference_key(config: RunConfig) -> str:
 
 
 def _inference(labels: LabelsConfig) -> dict[str, Any]:
-    """Return the settings that have an effect on CAMs of a given network.
+    """Return the settings that affect the CAMs of a given network.
 
-    All but `scales` and `flip` count where they are not at their defaults: so ids from before they
-    did stay.
+    Besides `scales` and `flip`, only settings that differ from their defaults count, so that a new
+    setting changes no earlier id.
     """
-    cut = {"background_score", "threshold_range"}  # what is done with CAMs that are there
+    cut = {"background_score", "threshold_range"}  # they affect what is made of the CAMs
     other = labels.model_dump(mode="json", exclude_defaults=True, exclude=cut)
     return other | {"scales": labels.scales, "flip": labels.flip}
 
@@ -142,16 +142,16 @@ def _inference(labels: LabelsConfig) -> dict[str, Any]:
 @cache
 def _is_on_grid(background_score: float) -> bool:
     if background_score < 0.995 and background_score == round(background_score, 2):
-        return True  # a hundredth: planning needs no NumPy to see that
+        return True  # a hundredth: decided without NumPy, so that planning starts fast
     from wsss.evaluation.confusion import threshold_grid
 
     return len(threshold_grid(background_score)) == len(threshold_grid(0.0))
 
 
 def _live(labels: PseudoLabelConfig) -> dict[str, Any]:
-    """Return the settings that have an effect on labels made from given CAMs.
+    """Return the settings that affect labels made from given CAMs.
 
-    The random walk is not among them, as it is part of the CAMs' id.
+    The random walk is not among them: it is part of the CAMs' id.
     """
     unused = {"random_walk"}
     if "crf" not in labels.refinement:
@@ -167,7 +167,7 @@ def _live(labels: PseudoLabelConfig) -> dict[str, Any]:
 
 
 def _live_segmentation(segmentation: DeepLabConfig) -> dict[str, Any]:
-    """Return the settings that have an effect on a network trained on given labels."""
+    """Return the settings that affect a network trained on given labels."""
     unused = set(TEST_SETTINGS)
     if (segmentation.backbone, segmentation.output_stride) == ("resnet10_narrow", 16):
         unused.add("first_block_dilation")  # its last stage has no stride to lose

@@ -1,4 +1,4 @@
-"""What a store holds, an entry per sweep, search and headline, and what removing one deletes."""
+"""What a store holds: an entry per sweep, search and headline; and what removing one deletes."""
 
 import csv
 from collections.abc import Mapping
@@ -19,14 +19,8 @@ from wsss.recipes import preset_and_recipe
 Kind = Literal["sweep", "search", "headline"]
 ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "headline"}
 """Folder of the store for each kind."""
-FILES: dict[Kind, str] = {
-    "sweep": "sweep.json",
-    "search": "search.json",
-    "headline": "headline.json",
-}
-"""The file that each of its folders has."""
 MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
-"""Rooms whose results need a training beyond its score."""
+"""Rooms whose results need a training, besides its score."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +36,14 @@ class Entry:
     preset: str = ""
     recipe: str = ""
     done: int = 0
-    """Finished trainings; of a search, ended ones; of a headline, networks in its report."""
+    """Finished trials; of a search, ended ones; of a headline, networks in its report."""
     total: int | None = None
-    """None for a search, which can always be taken further."""
+    """None for a search, which can always be extended."""
     best: str = ""
     """The best cell, trial, or source of labels."""
     best_miou: float | None = None
-    """Percent: of a cell at the fixed score, mean over all its seeds; of a search, its objective;
-    of a headline, the segmentation network's."""
+    """Percent: a cell's mIoU at the fixed score, mean over its seeds; a search's objective; a
+    headline's segmentation mIoU."""
     problem: str = ""
     """Why it cannot be read."""
     trainings: frozenset[str] = field(default=frozenset(), repr=False)
@@ -59,7 +53,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """What it is called for a person."""
+        """Display name."""
         return f"{self.kind} {self.name}"
 
     @property
@@ -69,11 +63,11 @@ class Entry:
 
 
 def read_entries(store: Store) -> list[Entry]:
-    """Return everything in a store that was started by name, the newest first."""
+    """Return all sweeps, searches and headlines in a store, the newest first."""
     metrics, entries = read_metrics(store), []
     for kind, room in ROOMS.items():
         for name in folder_names(store.root / room):
-            path = store.root / room / name / FILES[kind]
+            path = store.root / room / name / f"{kind}.json"
             if path.exists():
                 entries.append(_read(store, kind, path, metrics))
     return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
@@ -150,9 +144,9 @@ def _of_headline(store: Store, path: Path) -> dict[str, Any]:
 
 
 def _reported_mious(path: Path) -> dict[str, float]:
-    """Return the mIoU of a headline's networks by name, as its report has them, if there is one.
+    """Return the mIoU of a headline's networks by name, from its report; {} without one.
 
-    Of a store in a bucket, reports are brought here, predictions are not.
+    From a bucket, reports are downloaded but predictions are not.
     """
     if not path.exists():
         return {}
@@ -175,22 +169,22 @@ class Removal:
 
     entry: Entry
     results: tuple[str, ...] = ()
-    """Folders of scores, counts and trainings, <room>/<id>, in the order of their deletion."""
+    """Folders of scores, counts and trainings, <room>/<id>, in the order of deletion."""
     num_kept: int = 0
-    """Of its trainings, those that something else uses."""
+    """Number of its trainings that something else uses."""
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """All folders; the entry's own last, so that an interrupted removal can be repeated."""
+        """All folders, the entry's own last, so that an interrupted removal can be repeated."""
         return (*self.results, self.entry.path)
 
 
 def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
     """Return what removing a sweep, search or headline deletes.
 
-    results: also its scores and trainings that no other entry names and no label maps or
-    segmentation networks were made of. Raises StoreError for a name that is not there, and with
-    `results` if any entry cannot be read, as nobody knows what it uses.
+    results: also its scores and trainings, unless another entry uses them, or pseudo-labels or
+    segmentation networks were made from them. Raises StoreError for an unknown name, and with
+    `results` if any entry cannot be read, as it is not known what that one uses.
     """
     entries = read_entries(store)
     named = [entry for entry in entries if entry.name == name]
@@ -207,7 +201,7 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
         if other.problem:
             raise StoreError(
                 f"{other.problem}; until {other.name} can be read or is removed without "
-                "--results, nobody knows which trainings it uses"
+                "--results, it is not known which trainings it uses"
             )
     others = [other for other in entries if other is not entry]
     made_of = _made_of(store)
@@ -227,13 +221,13 @@ def plan_removal(store: Store, name: str, *, results: bool) -> Removal:
 
 
 def _made_of(store: Store) -> frozenset[str]:
-    """Return the cam_id of each training that label maps and what follows were made of."""
+    """Return the cam_ids of trainings that results in MADE_OF_CAMS were made from."""
     rels = (f"{room}/{name}" for room in MADE_OF_CAMS for name in folder_names(store.root / room))
     return frozenset(need for rel in rels if (need := _need(store, rel, "cams")))
 
 
 def _need(store: Store, rel: str, room: str) -> str | None:
-    """Return the id of what a finished stage was made from."""
+    """Return the id of the stage in `room` that a finished stage was made from."""
     found = store.folder(rel).result() or {}
     need = found.get("made_from", {}).get(room)
     return str(need) if need else None

@@ -1,12 +1,13 @@
-"""What the missing trials of a plan will cost, from what the store has measured. No guesses.
+"""What the missing trials of a plan will cost, estimated from the store's measurements only.
 
-A trial is estimated from finished ones of the same configuration (under other seeds). If there is
-none, from finished ones with the same data, backbone, crop and batch, best with as many views:
-training scaled by epochs and by the number of views (the original and the adjusted ones), scoring
-by the pixels of its scales and flips. If there is none of those either, it has no estimate.
+A trial is estimated from finished ones of the same configuration (with other seeds). If there are
+none, from finished ones with the same data, backbone, crop and batch, preferably with as many
+views: training is scaled by epochs and by the number of views (the original and the adjusted ones),
+scoring by the pixels of its scales and flips. If there are none of those either, it has no
+estimate.
 
-Only trials on the kind of machine which finished the last one count. What a restart, a queue or a
-busier machine costs is not in it.
+Only trials on the kind of machine that finished the last one count. The costs of restarts, queues
+and busier machines are not included.
 """
 
 import os
@@ -16,19 +17,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from sweeps.plan.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, StoreError, read_config
 from wsss.config import RunConfig
 from wsss.identity import cam_id, config_id
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one finished trial took, in seconds and bytes."""
+    """The cost of one finished trial, in seconds and bytes."""
 
     config: RunConfig
     epoch: float
@@ -36,38 +35,36 @@ class Measured:
     scoring: float
     """Seconds after training: inference and score."""
     rescoring: float
-    """Seconds of a score alone, for a trial which takes another run's counts."""
+    """Seconds of the score alone, for a trial that uses another run's counts."""
     cam_bytes: int | None
-    """Of its training's folder; None if that is not there any more."""
+    """Of its training's folder; None if that no longer exists."""
     run_bytes: int
 
 
 @dataclass(frozen=True)
 class TrialCost:
-    """What is left of one trial."""
+    """The remaining cost of one trial."""
 
     seconds: float | None
     """None: nothing like it was measured."""
     disk: float
     """Bytes still to be written."""
     basis: str
-    """What the estimate rests on: "same" configuration, "scaled" ones; "" without an estimate."""
-    num_measured: int
-    """How many finished trials it rests on."""
+    """Source of the estimate: the "same" configuration, "scaled" ones; "" without an estimate."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What is left of a plan. Failed trials are left out: they run only when asked for."""
+    """The remaining cost of a plan, without failed trials, which run only on request."""
 
     trials: Mapping[str, TrialCost]
     """Run id -> cost, of each missing or started trial."""
     num_measured: int
-    """Finished trials in the store which the estimates could draw on."""
+    """Finished trials in the store that the estimates can use."""
     device: str
     """Where those ran: cpu or cuda; "" if there are none."""
     processes: int
-    """Processes of each of them."""
+    """Number of processes of each of them."""
 
     @property
     def num_unknown(self) -> int:
@@ -80,7 +77,7 @@ class CostEstimate:
         return sum(cost.seconds or 0.0 for cost in self.trials.values())
 
     def seconds_at(self, concurrent: int) -> float:
-        """Return the least time with so many at once, if they do not slow each other down."""
+        """Return the least time with this many at once, if they do not slow each other down."""
         longest = max((cost.seconds or 0.0 for cost in self.trials.values()), default=0.0)
         return max(longest, self.seconds / concurrent)
 
@@ -91,7 +88,7 @@ class CostEstimate:
 
     @property
     def gibibytes(self) -> float:
-        """Disk space still needed, GiB, for the estimated trials."""
+        """Disk space that the estimated trials still need, in GiB."""
         return sum(cost.disk for cost in self.trials.values()) / 2**30
 
     def count(self, basis: str) -> int:
@@ -102,10 +99,10 @@ class CostEstimate:
 def estimate_cost(
     plan: Plan, store: Store, states: Mapping[str, TrialState], metrics: Metrics | None = None
 ) -> CostEstimate:
-    """Estimate what is left of each trial which is neither finished nor failed.
+    """Estimate the remaining cost of each trial that is neither finished nor failed.
 
-    A training which several trials share is counted with the first of them, and so is its
-    inference. `metrics` spares reading the store's figures again.
+    A training or inference shared by several trials counts for the first of them.
+    metrics: as `read_metrics` returned them, if it was called.
     """
     measured, device, processes = read_measured(store, metrics)
     pool = _Pool(measured)
@@ -121,11 +118,10 @@ def estimate_cost(
 
 @dataclass(frozen=True)
 class _Means:
-    """Means over the measured trials which a configuration is estimated from."""
+    """Means over the measured trials that a configuration is estimated from."""
 
     scaled: bool
-    """Whether the times are per view and per inferred pixel, to be scaled to a configuration."""
-    num_measured: int
+    """Whether times are per view and per inferred pixel, to be scaled to a configuration."""
     epoch: float
     """Seconds per epoch."""
     scoring: float
@@ -136,13 +132,11 @@ class _Means:
     @classmethod
     def of(cls, measured: Sequence[Measured], *, scaled: bool) -> "_Means":
         """Average measured trials."""
-
-        views = [_num_views(m.config) if scaled else 1 for m in measured]
-        pixels = [_pixels(m.config) if scaled else 1.0 for m in measured]
+        views = [num_views(m.config) if scaled else 1 for m in measured]
+        pixels = [inferred_pixels(m.config) if scaled else 1.0 for m in measured]
         cam_bytes = [m.cam_bytes for m in measured if m.cam_bytes is not None]
         return cls(
             scaled=scaled,
-            num_measured=len(measured),
             epoch=fmean(m.epoch / v for m, v in zip(measured, views, strict=True)),
             scoring=fmean(m.scoring / p for m, p in zip(measured, pixels, strict=True)),
             rescoring=fmean(m.rescoring for m in measured),
@@ -152,7 +146,7 @@ class _Means:
 
 
 class _Pool:
-    """The measured trials, by what they tell about others."""
+    """The measured trials, by the configurations that they serve to estimate."""
 
     def __init__(self, measured: Sequence[Measured]) -> None:
         same: dict[str, list[Measured]] = {}
@@ -166,7 +160,7 @@ class _Pool:
         self.alike = {key: _Means.of(found, scaled=True) for key, found in alike.items()}
 
     def means(self, trial: Trial) -> _Means | None:
-        """Return what is known about a trial's configuration, or None."""
+        """Return the means for a trial's configuration, or None."""
         config, key = trial.config, trial.run_id
         if config.rng_seed or config.repeat:
             key = config_id(config.model_copy(update={"repeat": 0}))
@@ -177,7 +171,7 @@ class _Pool:
 
 
 class _Shared:
-    """Which trainings and inferences exist, or will when the trials so far are through."""
+    """The trainings and inferences that exist, or will after the trials added so far."""
 
     def __init__(self, plan: Plan, states: Mapping[str, TrialState]) -> None:
         self.trained: set[str] = set()
@@ -187,7 +181,7 @@ class _Shared:
                 self.add(trial)
 
     def add(self, trial: Trial) -> tuple[bool, bool]:
-        """Return whether a trial's training and inference exist, which from now on they do."""
+        """Return whether a trial's training and inference existed; from now on they do."""
         inference = (trial.cam_id, inference_key(trial.config))
         known = trial.cam_id in self.trained, inference in self.inferred
         self.trained.add(trial.cam_id)
@@ -201,8 +195,8 @@ def _cost(
     config = trial.config
     is_trained, is_inferred = shared.add(trial)
     if means is None:
-        return TrialCost(None, 0.0, "", 0)
-    views, pixels = (_num_views(config), _pixels(config)) if means.scaled else (1, 1.0)
+        return TrialCost(None, 0.0, "")
+    views, pixels = (num_views(config), inferred_pixels(config)) if means.scaled else (1, 1.0)
     scoring = means.rescoring if is_inferred else means.scoring * pixels
     epochs = 0 if is_trained else max(0, config.train.epochs - state.epoch)
     disk = means.run_bytes
@@ -210,14 +204,14 @@ def _cost(
         there = folder_bytes(store.cam(trial.cam_id).path) or 0 if state.epoch else 0
         disk += max(0.0, means.cam_bytes - there)
     basis = "scaled" if means.scaled else "same"
-    return TrialCost(epochs * means.epoch * views + scoring, disk, basis, means.num_measured)
+    return TrialCost(epochs * means.epoch * views + scoring, disk, basis)
 
 
 def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
-    """What two configurations must share for one to tell the other's time; the closest key first.
+    """Return keys that configurations with comparable times share, the closest one first.
 
-    Time per view falls with the number of views, since an image is loaded once for all: so trials
-    with as many views go before others.
+    Time per view falls with the number of views, since an image is loaded once for all of them. So
+    trials with equally many views are preferred.
     """
     data, train = config.data, config.train
     key = (
@@ -229,25 +223,24 @@ def _alike_keys(config: RunConfig) -> tuple[tuple[object, ...], ...]:
         train.crop_size,
         train.batch_size,
     )
-    return (*key, _num_views(config)), key
+    return (*key, num_views(config)), key
 
 
-def _num_views(config: RunConfig) -> int:
-    """The original view and the adjusted ones: so often is each image forwarded in training."""
+def num_views(config: RunConfig) -> int:
+    """Return how often each image is forwarded in training: in the original and adjusted views."""
     return 1 + len(config.views.names)
 
 
-def _pixels(config: RunConfig) -> float:
-    """Inferred pixels per pixel of the image."""
+def inferred_pixels(config: RunConfig) -> float:
+    """Return the pixels inferred per pixel of the image, over all scales and flips."""
     return sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
 
 
 def read_measured(store: Store, metrics: Metrics | None = None) -> tuple[list[Measured], str, int]:
-    """Read the finished trials on one kind of machine: that of the one finished last.
+    """Return the finished trials on one kind of machine, that of the last one.
 
-    Returns them with its device and number of processes; ([], "", 0) if none is finished. A run
-    whose settings cannot be read, or are of an older version, is no measurement. `metrics` spares
-    reading the figures again.
+    Also returns its device and number of processes; ([], "", 0) if none is finished. Runs whose
+    settings cannot be read, or are of an older version, are left out.
     """
     metrics = read_metrics(store) if metrics is None else metrics
     machines = {name: _machine(found) for name, found in metrics.items()}
@@ -273,8 +266,8 @@ def _finished_at(store: Store, run_id: str) -> int:
 
 def _measured(store: Store, run_id: str, metrics: dict[str, Any]) -> Measured | None:
     try:
-        config = RunConfig.model_validate(read_json(store.run(run_id).path / "config.json"))
-    except (StoreError, ValidationError):
+        config = read_config(store.run(run_id).path / "config.json")
+    except StoreError:
         return None
     return Measured(
         config=config,

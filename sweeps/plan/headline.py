@@ -10,28 +10,27 @@ from typing import Any
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
-from sweeps.store.store import Store, StoreError, read_json, write_json
-from wsss.overrides import ConfigError
+from sweeps.store.store import Store, read_json, write_json, written_by
+from wsss.overrides import ConfigError, validate
 from wsss.presets import PAPER_DEEPLAB
 from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
-REFINEMENTS = ("none", "crf", "pamr", "random_walk", "random_walk_crf")
 SUPERVISED = "masks"
-SOURCES = (*REFINEMENTS, SUPERVISED)
+SOURCES = ("none", "crf", "pamr", "random_walk", "random_walk_crf", SUPERVISED)
 
 
 @dataclass(frozen=True)
 class Headline:
-    """Several chains from one CAM configuration, side by side."""
+    """Several chains from one CAM configuration, to be compared."""
 
     sweep: Sweep
-    """Says data, weights and the CAM's base settings."""
+    """Has the data, the weights and the CAM's base settings."""
     cell: str
-    """The table cell whose configuration the CAMs come from."""
+    """The table cell with the CAM's configuration."""
     chains: tuple[ChainConfig, ...]
     choice: str
-    """Why this cell, and what its choice saw."""
+    """Why this cell was chosen, and what the choice saw."""
     chosen_by_masks: bool = False
     """Whether pixel masks of training images chose the cell."""
     export: str | None = None
@@ -48,11 +47,11 @@ class Headline:
         return f"{cell}-{self.sweep.preset}-{self.sweep.base.data.name}-{digest}"
 
     def folder(self, store: Store) -> Path:
-        """Return where its description lies."""
+        """Return its folder in the store."""
         return store.root / "headline" / self.name
 
     def report_folder(self, store: Store) -> Path:
-        """Return where its report lies."""
+        """Return its report's folder."""
         return self.folder(store) / "report"
 
     @property
@@ -63,52 +62,34 @@ class Headline:
 
 
 def save_headline(store: Store, headline: Headline) -> None:
-    """Write a headline's description, so that `load_headline` finds it."""
-    write_json(
-        headline.folder(store) / "headline.json",
-        {
-            "sweep": sweep_to_json(headline.sweep),
-            "cell": headline.cell,
-            "chains": [chain.model_dump(mode="json") for chain in headline.chains],
-            "choice": headline.choice,
-            "chosen_by_masks": headline.chosen_by_masks,
-            "export": headline.export,
-            "export_from": headline.export_from,
-        },
-    )
+    """Save a headline's description for `load_headline`."""
+    chains = [chain.model_dump(mode="json") for chain in headline.chains]
+    saved = vars(headline) | {"sweep": sweep_to_json(headline.sweep), "chains": chains}
+    write_json(headline.folder(store) / "headline.json", saved)
 
 
 def load_headline(store: Store, name: str) -> Headline:
     """Read a headline's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "headline" / name / "headline.json"
-    try:
+    with written_by("sweeps headline", path):
         saved = read_json(path)
-        headline = Headline(
-            sweep=sweep_from_json(saved["sweep"]),
-            cell=saved["cell"],
-            chains=tuple(ChainConfig.model_validate(chain) for chain in saved["chains"]),
-            choice=saved["choice"],
-            chosen_by_masks=saved["chosen_by_masks"],
-            export=saved["export"],
-            export_from=tuple(saved["export_from"]),
-        )
+        sweep = sweep_from_json(saved["sweep"])
+        chains = tuple(validate(ChainConfig, chain) for chain in saved["chains"])
+        export_from = tuple(saved["export_from"])
+        own = {"sweep": sweep, "chains": chains, "export_from": export_from}
+        headline = Headline(**saved | own)
         if headline.name != name:
             raise ValueError(f"its settings are those of {headline.name}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not what this version of `sweeps headline` writes ({error}); give the "
-            "`sweeps headline` command again"
-        ) from None
     return headline
 
 
 def source_of(chain: ChainConfig) -> str:
-    """Return what a chain's labels are called on the command line."""
+    """Return the command line's word for a chain's labels."""
     return SUPERVISED if chain.labels is None else chain.labels.refinement
 
 
 def check_sources(sources: list[str]) -> None:
-    """Raise ConfigError for a source of labels that does not exist or is named twice."""
+    """Raise ConfigError for a source of labels that is unknown or named twice."""
     unknown = [name for name in sources if name not in SOURCES]
     if unknown or not sources:
         raise ConfigError(f"no labels {', '.join(unknown)}; there are: {', '.join(SOURCES)}")
@@ -127,7 +108,7 @@ def make_chains(
 ) -> tuple[ChainConfig, ...]:
     """Plan a chain per source of labels: a refinement, or `masks` for the supervised bound.
 
-    splits: those to predict, each with a digest of what it holds; the first is scored.
+    splits: the ones to predict, each with a digest of its content; the first one is scored.
     Raises ConfigError for a cell that is not in the sweep's tables, or an unknown source.
     """
     trials = sweep.plan.cell_trials.get(cell)
@@ -152,7 +133,7 @@ def chain_metrics(store: Store, chain: ChainConfig) -> dict[str, Any] | None:
 
 
 def describe(headline: Headline) -> str:
-    """Return the lines under which every number stands."""
+    """Return the lines above every number."""
     return f"{headline.sweep.describe()}\n{describe_segmentation(headline)}"
 
 
@@ -169,7 +150,7 @@ def describe_segmentation(headline: Headline) -> str:
 
 
 def headline_scale(headline: Headline, classes: Sequence[str]) -> Scale:
-    """Return how far the numbers are from the paper's setting. classes: those of the data."""
+    """Return how the numbers differ from the paper's setting. classes: the data's."""
     ours, paper = headline.chains[0].segmentation, PAPER_DEEPLAB
     scale = scale_of(headline.sweep, classes)
     marks = list(scale.marks)

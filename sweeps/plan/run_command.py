@@ -1,4 +1,4 @@
-"""The commands that run a sweep and a headline, from what the store says of them."""
+"""The commands that run a sweep or a headline again, from their stored descriptions."""
 
 import json
 import shlex
@@ -15,17 +15,17 @@ from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
 from wsss.printable import command
 from wsss.recipes import named_config, preset_and_recipe
 
-if TYPE_CHECKING:  # it reads data sets: a status has no need of it
+if TYPE_CHECKING:  # it imports what reads data sets, which a status does not need
     from sweeps.plan.search import Search
 
 OF_THE_DATA = ("data.name", "data.fingerprint", "data.train_fingerprint")
 
 
 def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | None = None) -> str:
-    """Return the `sweeps run` that starts or resumes a sweep, and further options.
+    """Return the `sweeps run` command that starts or resumes a sweep.
 
-    How it is carried out (GPUs, workers) is not among them: no result depends on it. Own tables
-    are taken from the sweep's file, by name where they are not all that it has.
+    more: further options. GPUs and workers are not included, as no result depends on them. Tables
+    from outside the project are taken from the sweep's file, by name unless it has only these.
     store: None: for another machine, in the folder of an unpacked archive.
     num_seeds: default: the sweep's.
     """
@@ -43,7 +43,7 @@ def run_command(sweep: Sweep, store: Store | None, *more: str, num_seeds: int | 
 
 
 def comparison_command(search: "Search", store: Store, num_seeds: int) -> str:
-    """Return the `sweeps run` of a search's best draw and its base, scored as tables are."""
+    """Return the `sweeps run` command of a search's best draw and its base, scored as in tables."""
     from sweeps.plan.search import CHEAP_LABELS, comparison_file
 
     shared = CHEAP_LABELS | {key: search.base.flat()[key] for key in F3}
@@ -54,7 +54,7 @@ def comparison_command(search: "Search", store: Store, num_seeds: int) -> str:
 
 
 def headline_command(headline: Headline, store: Store, rng_seed: int | None = None) -> str:
-    """Return the `sweeps headline` that makes a headline or goes on with it.
+    """Return the `sweeps headline` command that starts or resumes a headline.
 
     rng_seed: of the segmentation networks; default: the headline's.
     """
@@ -79,9 +79,9 @@ def headline_command(headline: Headline, store: Store, rng_seed: int | None = No
 
 
 def _of_settings(sweep: "Sweep | Search", usual: RunConfig | None = None) -> list[str]:
-    """Return the options that say preset, data, weights and settings.
+    """Return the options for preset, data, weights and settings.
 
-    usual: the settings which need no word; default: the preset's.
+    usual: settings that need no option; default: the preset's.
     """
     usual, base = usual or named_config(sweep.preset), sweep.base
     preset, recipe = preset_and_recipe(sweep.preset)
@@ -95,7 +95,7 @@ def _of_settings(sweep: "Sweep | Search", usual: RunConfig | None = None) -> lis
 def _assignments(
     option: str, ours: Settings, usual: Settings, left_out: tuple[str, ...] = ()
 ) -> list[str]:
-    """Return an option for each setting that is not the usual one."""
+    """Return an option for each setting that differs from the usual one."""
     known = usual.flat()
     return [
         word

@@ -1,4 +1,4 @@
-"""How far a sweep is from the paper's setting, and which open points it decides how."""
+"""How a sweep differs from the paper's setting, and how it decides the paper's open points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +16,16 @@ NOT_A_SETTING = ("data.name", "data.fingerprint", "data.train_fingerprint", "rng
 
 @dataclass(frozen=True)
 class Scale:
-    """How far numbers are from the paper's setting."""
+    """How numbers differ from the paper's setting."""
 
     marks: tuple[str, ...]
-    """In what they differ from it; empty at the paper's scale."""
+    """The differences; empty at the paper's scale."""
     other_classes: bool
-    """Whether the data has other classes than VOC, so that nothing can be held against the paper's
-    numbers."""
+    """Whether the data has other classes than VOC, so that the paper's numbers do not apply."""
 
     @property
     def word(self) -> str:
-        """What the tables are marked with; empty for the paper's own setting."""
+        """The tables' mark; empty for the paper's own setting."""
         if self.other_classes:
             return OTHER_DATA
         return SMALL_SCALE if self.marks else ""
@@ -42,7 +41,7 @@ class Scale:
 
 
 def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:
-    """Return a sweep's scale. classes: those of its data; None if nothing tells yet."""
+    """Return a sweep's scale. classes: the data's; None if not yet known."""
     if classes is None:
         return Scale(scale_marks(sweep), other_classes=False)
     from wsss.data.classes import VOC_CLASSES  # a sweep without results needs nothing of data
@@ -51,7 +50,7 @@ def scale_of(sweep: Sweep, classes: Sequence[str] | None) -> Scale:
 
 
 def scored_classes(sweep: Sweep, store: Store) -> list[str] | None:
-    """Return the classes of the data, as a finished trial tells them; None without one."""
+    """Return the data's classes from a finished trial; None without one."""
     finished = (store.run(trial.run_id).metrics() for trial in sweep.plan.trials)
     return next((found["classes"] for found in finished if found), None)
 
@@ -59,8 +58,7 @@ def scored_classes(sweep: Sweep, store: Store) -> list[str] | None:
 def scale_marks(sweep: Sweep) -> tuple[str, ...]:
     """Return why the numbers are not at the paper's scale; empty if they are.
 
-    Images, backbone and weights, crop and epochs count; other changes are listed by
-    `changed_settings`.
+    Images, backbone, weights, crop and epochs count; `changed_settings` lists other changes.
     """
     network, train = sweep.base.network, sweep.base.train
     paper = PAPER.network, PAPER.train
@@ -83,7 +81,7 @@ def scale_marks(sweep: Sweep) -> tuple[str, ...]:
 
 
 def changed_settings(sweep: Sweep) -> tuple[tuple[str, str, str], ...]:
-    """Return (setting, paper preset's value, value here) wherever the base differs from it."""
+    """Return (setting, paper preset's value, value here) for each setting that differs."""
     ours, papers = sweep.base.flat(), PAPER.flat()
     return tuple(
         (key, str(papers[key]), str(value))
@@ -93,7 +91,7 @@ def changed_settings(sweep: Sweep) -> tuple[tuple[str, str, str], ...]:
 
 
 def readings(config: RunConfig) -> tuple[tuple[str, str, str], ...]:
-    """Return (setting, value, what is open) of each point which the paper leaves open."""
+    """Return (setting, value, description) of each point that the paper leaves open."""
     found = []
     for section, settings in config:
         if not isinstance(settings, Settings):

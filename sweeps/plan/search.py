@@ -1,16 +1,16 @@
-"""A search: which continuous settings are drawn, from which start, and judged by which images.
+"""A search: which continuous settings are drawn, from which base, and judged by which images.
 
-A search is no table. It has a folder and an MLflow experiment of its own, stops trials early,
-trains one seed, and its settings are chosen with pixel ground truth. To keep its result honest, the
-scored images are divided once and for all into two halves: the **search half**, whose pixel masks
-give the objective, and the **held-out half**, whose pixel masks no trial ever sees. At the end the
-best trials and the base are scored on the held-out half.
+Unlike a table, a search has its own folder and MLflow experiment, stops trials early, trains one
+seed, and chooses settings with pixel ground truth. To keep its result honest, the scored images are
+divided into two fixed halves: the **search half**, whose pixel masks give the objective, and the
+**held-out half**, whose pixel masks no trial sees. At the end the best trials and the base are
+scored on the held-out half.
 
     <store>/searches/<name>/  search.json        what is searched
                               trials/0003.json   a trial, with its epochs; only the driver writes it
                               held_out.json      the closing scores, by cam_id
 
-The trainings themselves lie in the store's `cams/`, shared with any table's equal configuration.
+The trainings are in the store's `cams/`, shared with equal configurations of tables.
 
 A range is written `setting=low:high`, or `setting=low:high:log`, as in
 `transfer.lambda_s=0.05:2:log`.
@@ -29,12 +29,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel
 
-from sweeps.plan.sweep import with_data
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.plan.sweep import checked_data
+from sweeps.store.store import Store, StoreError, read_json, write_json, written_by
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
-from wsss.data.check import DataReport, check_data_once, require_batch
+from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
@@ -48,14 +48,13 @@ Objective = Literal["best", "fixed"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 CHEAP_LABELS: dict[str, Any] = {"labels.scales": (1.0,), "labels.flip": False}
-"""A search infers CAMs after every epoch, so at one scale and unmirrored unless `--set` says else.
+"""A search infers CAMs after every epoch, so at one scale and unflipped unless `--set` differs.
 
-The figures of a search are therefore not those of a table, whose CAMs are multi-scale.
+Its figures are therefore not comparable with a table's, whose CAMs are multi-scale.
 """
 
-
 SIGNIFICANT_DIGITS = 4
-"""Drawn values are rounded to these, so that the ids of equal trials are equal everywhere."""
+"""Drawn values are rounded to these, so that equal trials have equal ids everywhere."""
 
 EXAMPLE = "transfer.lambda_s=0.05:2:log"
 
@@ -67,7 +66,7 @@ KEY = re.compile(r"[A-Za-z_][\w.]{0,99}", re.ASCII)
 
 @dataclass(frozen=True)
 class Range:
-    """The bounds of one setting; drawn evenly, or evenly in its logarithm."""
+    """The bounds of one setting, drawn uniformly, or log-uniformly."""
 
     key: str
     """Dotted setting of RunConfig."""
@@ -79,7 +78,7 @@ class Range:
         return f"{self.key}={self.low:g}:{self.high:g}{':log' if self.log else ''}"
 
     def round(self, value: float) -> float:
-        """Return a drawn value with four significant digits, never outside the bounds."""
+        """Return a drawn value with SIGNIFICANT_DIGITS, never outside the bounds."""
         rounded = float(f"{value:.{SIGNIFICANT_DIGITS}g}")
         return min(max(rounded, self.low), self.high) + 0.0  # -0.0 becomes 0.0
 
@@ -91,13 +90,13 @@ class SearchSpace:
     ranges: tuple[Range, ...]
 
     def round(self, drawn: Mapping[str, float]) -> dict[str, float]:
-        """Return drawn values as they are trained and remembered, in the order of the ranges."""
+        """Return drawn values as they are trained and saved, in the order of the ranges."""
         return {r.key: r.round(float(drawn[r.key])) for r in self.ranges}
 
     def check(self, base: RunConfig) -> None:
         """Raise ConfigError for a range that cannot be searched from this configuration.
 
-        Both bounds must be values which the setting takes, and must give different trainings.
+        The setting must accept both bounds, and they must give different trainings.
         """
         names = float_settings()
         for r in self.ranges:
@@ -107,14 +106,14 @@ class SearchSpace:
                 raise ConfigError(f"--space {r}: unknown setting {r.key!r}; {hint}")
             if r.key not in names:
                 raise ConfigError(
-                    f"--space {r}: {r.key} is not a number with decimals, and only those are "
-                    f"searched: {', '.join(names)}"
+                    f"--space {r}: {r.key} is not a real number, and only those are searched: "
+                    f"{', '.join(names)}"
                 )
             ends = [self._at(base, r, value) for value in (r.low, r.high)]
             if cam_id(ends[0]) == cam_id(ends[1]):
                 raise ConfigError(
-                    f"--space {r}: {r.key} has no effect on this training; leave it out, or switch "
-                    "on with --set what it belongs to"
+                    f"--space {r}: {r.key} has no effect on this training; leave it out, or use "
+                    "--set to switch on the part that it belongs to"
                 )
 
     def _at(self, base: RunConfig, r: Range, value: float) -> RunConfig:
@@ -134,11 +133,11 @@ DEFAULT_SPACE = SearchSpace(
         Range("views.beta_decreased", -150.0, 300.0),
     )
 )
-"""About the paper's .5, .5, 1.5, 300, .8 and 150."""
+"""Around the paper's .5, .5, 1.5, 300, .8 and 150."""
 
 
 def parse_space(words: Iterable[str]) -> SearchSpace:
-    """Parse ranges of a command line; none give the default space.
+    """Parse the ranges of a command line; without any, return the default space.
 
     Raises ConfigError naming the word, the rule and the remedy.
     """
@@ -186,7 +185,7 @@ def _parse_number(word: str, text: str) -> float:
 
 
 def float_settings() -> tuple[str, ...]:
-    """Return the dotted settings of RunConfig that take any number within bounds."""
+    """Return the dotted settings of RunConfig that take real numbers."""
     names = []
     for section, known in RunConfig.model_fields.items():
         kind = known.annotation
@@ -200,7 +199,7 @@ def float_settings() -> tuple[str, ...]:
 
 
 def _takes_float(annotation: Any) -> bool:
-    """Whether a type is float, also one with rules or one that may be None."""
+    """Whether a type is float, possibly with constraints, or with None."""
     if get_origin(annotation) in (Union, types.UnionType, Annotated):
         return any(_takes_float(part) for part in get_args(annotation))
     return annotation is float
@@ -210,16 +209,16 @@ def _takes_float(annotation: Any) -> bool:
 
 
 class Halves(NamedTuple):
-    """The ids of the scored images, divided; each in file order."""
+    """The ids of the scored images, divided in two; each half in file order."""
 
     search: list[str]
     held_out: list[str]
 
 
 def split_halves(image_ids: Iterable[str]) -> Halves:
-    """Divide images by the parity of a hash of their id: about equal, the same everywhere.
+    """Divide images by the parity of a hash of their id: about equally, and the same everywhere.
 
-    An image stays in its half whatever other images a data set gains or loses.
+    An image stays in its half when a data set gains or loses other images.
     """
     halves = Halves([], [])
     for image_id in image_ids:
@@ -230,16 +229,16 @@ def split_halves(image_ids: Iterable[str]) -> Halves:
 
 @dataclass(frozen=True)
 class Search:
-    """Everything that a search needs to know, and nothing that changes while it runs."""
+    """Everything that a search needs, and nothing that changes while it runs."""
 
     preset: str
     base: RunConfig
-    """The full method (F3) in a preset with data, weights and the user's settings: the trials are
-    drawn on top of it, and compared with it."""
+    """The full method (F3) in a preset with data, weights and the user's settings. Drawn settings
+    replace its own, and trials are compared with it."""
     space: SearchSpace
     objective: Objective
     rng_seed: int
-    """Of the draws; a training's own seed is base.rng_seed, the same in all trials."""
+    """Seed of the draws; the trainings' seed is base.rng_seed."""
     data: Path
     weights_file: Path | None
     num_train_images: int
@@ -266,7 +265,7 @@ class Search:
         return store.root / "searches" / self.name
 
     def describe(self) -> str:
-        """Return the line under which every figure of the search stands."""
+        """Return the line above every figure of the search."""
         network, train, data = self.base.network, self.base.train, self.base.data
         at = "best threshold" if self.objective == "best" else "fixed score"
         scales = ", ".join(f"{scale:g}" for scale in self.base.labels.scales)
@@ -308,33 +307,28 @@ def make_search(
     rng_seed: int = 0,
     recheck: bool = False,
 ) -> tuple[Search, DataReport]:
-    """Plan a search on a data set, which is checked from end to end first.
+    """Plan a search on a data set, which is fully checked first.
 
-    A data set that was found whole and has not changed since is not read again unless `recheck`.
+    recheck: as for `checked_data`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    chosen = named_config(preset)
     known = [name for name in OBJECTIVES if name == objective]
     if not known:
         raise ConfigError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    settled = settle(apply_overrides(chosen, CHEAP_LABELS | F3), overrides, weights=weights)
-    base = settled.config
-    space.check(base)
+    settled = settle(
+        apply_overrides(named_config(preset), CHEAP_LABELS | F3), overrides, weights=weights
+    )
+    space.check(settled.config)
     for r in space.ranges:
         if r.key in settled.asked:
             raise ConfigError(
                 f"--set {r.key}: it is drawn from --space {r}; leave it out, or give a --space "
                 "without it"
             )
-    dataset = VocDataset(data.absolute())
-    scored = base.data.eval_split
-    splits = sorted({base.data.train_split, scored})
-    report = check_data_once(dataset, splits, scored=[scored], recheck=recheck)
-    report.raise_if_broken()
-    base = with_data(settled, report, data)
+    report, base = checked_data(settled, data, recheck=recheck)
     require_batch(report.num_images[base.data.train_split], base.train.batch_size)
     check_initial_weights([base.network], settled.weights_file)
-    halves = split_halves(dataset.image_ids(base.data.eval_split))
+    halves = split_halves(VocDataset(data.absolute()).image_ids(base.data.eval_split))
     if not halves.search or not halves.held_out:
         raise ConfigError(
             f"{base.data.eval_split}: {len(halves.search)} images to search on and "
@@ -346,7 +340,7 @@ def make_search(
         space=space,
         objective=known[0],
         rng_seed=rng_seed,
-        data=dataset.root,
+        data=data.absolute(),
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         halves=halves,
@@ -357,11 +351,11 @@ def make_search(
 def load_search(store: Store, name: str) -> Search:
     """Read a search's description. Raises StoreError if it is not what this version writes."""
     path = store.root / "searches" / name / "search.json"
-    try:
+    with written_by("sweeps search", path):
         saved = read_json(path)
         search = Search(
             preset=saved["preset"],
-            base=validate(saved["base"]),
+            base=validate(RunConfig, saved["base"]),
             space=parse_space(saved["space"]),
             objective=saved["objective"],
             rng_seed=saved["rng_seed"],
@@ -372,71 +366,66 @@ def load_search(store: Store, name: str) -> Search:
         )
         if search.name != name:
             raise ValueError(f"its settings are those of {search.name}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not what this version of `sweeps search` writes ({error}); give the "
-            "`sweeps search` command again"
-        ) from None
     return search
 
 
 Status = Literal["running", "finished", "stopped", "diverged", "not learning", "error"]
 WORTHLESS: tuple[Status, ...] = ("diverged", "not learning")
-"""Worth 0 %: the settings are at fault."""
+"""These score 0 %: the settings are at fault."""
 ENDED: tuple[Status, ...] = ("finished", "stopped", *WORTHLESS)
-"""Never run again. A trial that is `running` though no search runs was interrupted."""
+"""These never run again. A trial that is `running` although no search runs was interrupted."""
 
 NUM_HELD_OUT = 3
-"""How many of the best trials are scored on the held-out half."""
+"""Number of the best trials that are scored on the held-out half."""
 
 
 @dataclass
 class SearchTrial:
-    """One draw and what came of it."""
+    """One draw and its result."""
 
     number: int
-    """0-based, in the order of their start."""
+    """0-based, in the order of starting."""
     cam_id: str
     settings: dict[str, float]
-    """The drawn ones; the search's base has all others."""
+    """The drawn ones; all others are the base's."""
     status: Status = "running"
-    """finished: all epochs; stopped: early, as a poor one; error: tried again next time."""
+    """finished: all epochs; stopped: early, as poor; error: the next start tries it again."""
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """epoch (1-based), objective (percent, search half) and threshold, ascending in epoch."""
+    """epoch (1-based), objective (percent, search half) and threshold, by epoch."""
     message: str = ""
     """Why it diverged, did not learn or failed."""
     warning: str = ""
-    """That it is not clearly below the label prior, in words."""
+    """Text of the warning that it is not clearly below the label prior."""
 
     @property
     def run_id(self) -> str:
-        """Its number, by which the driver and MLflow know it."""
+        """Its number, as id for the driver and MLflow."""
         return f"{self.number}"
 
     @property
     def name(self) -> str:
-        """Its number, for a person."""
+        """Display name."""
         return f"trial {self.number}"
 
     @property
     def ended(self) -> bool:
-        """Whether the trial came to its end, good or bad."""
+        """Whether it has ended, well or badly."""
         return self.status in ENDED
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch that was judged, 0 if none was."""
+        """The last judged epoch; 0 without any."""
         return int(self.epochs[-1]["epoch"]) if self.epochs else 0
 
     @property
     def objective(self) -> float | None:
-        """mIoU of the search half in percent after the last epoch; 0 of a worthless one."""
+        """mIoU of the search half in percent after the last epoch; 0 for WORTHLESS ones."""
         if self.status in WORTHLESS:
             return 0.0
         return self.epochs[-1]["objective"] if self.epochs else None
 
     def add_epoch(self, record: dict[str, float]) -> None:
-        """Take note of an epoch; one that was repeated after a kill counts once."""
+        """Add an epoch; one that was repeated after a kill replaces the first."""
         kept = [known for known in self.epochs if known["epoch"] < record["epoch"]]
         self.epochs = [*kept, {key: record[key] for key in ("epoch", "objective", "threshold")}]
 
@@ -457,11 +446,11 @@ class History:
         write_json(self.folder / "trials" / f"{trial.number:04}.json", asdict(trial))
 
     def missing(self, samples: int) -> int:
-        """Return how many of so many trials have still to come to an end."""
+        """Return how many of this number of trials have not ended."""
         return max(0, samples - sum(trial.ended for trial in self.trials()))
 
     def missing_held_out(self, base: str) -> dict[str, dict[str, float]]:
-        """Return cam_id -> drawn settings of what lacks its closing score.
+        """Return cam_id -> drawn settings of the trials and base that lack a closing score.
 
         base: the cam_id of the search's base, which has no drawn settings.
         """
@@ -477,7 +466,7 @@ class History:
         return found
 
     def add_held_out(self, cam_id: str, record: dict[str, Any]) -> None:
-        """Remember a configuration's closing score."""
+        """Save a configuration's closing score."""
         row = {key: float(record[key]) for key in ("objective", "threshold", "held_out")}
         write_json(self.folder / "held_out.json", self.held_out() | {cam_id: row})
 
@@ -487,15 +476,15 @@ def _read_trial(path: Path) -> SearchTrial:
         return SearchTrial(**read_json(path))
     except (StoreError, TypeError) as error:
         raise StoreError(
-            f"{path}: not a trial of a search ({error}); delete the file to draw another in its "
-            "place"
+            f"{path}: not a trial of a search ({error}); delete the file to draw another one "
+            "instead"
         ) from None
 
 
 def ranking(trials: list[SearchTrial]) -> list[SearchTrial]:
-    """Return judged trials, best first: those of all epochs, then by the epochs they got.
+    """Return judged trials, best first: finished ones, then the others by their epochs.
 
-    A trial that was stopped has no score which could be compared with a finished training's.
+    The score of a stopped trial cannot be compared with a finished training's.
     """
     judged = [trial for trial in trials if trial.epochs or trial.status in WORTHLESS]
     return sorted(
@@ -505,7 +494,7 @@ def ranking(trials: list[SearchTrial]) -> list[SearchTrial]:
 
 
 def best_trials(trials: list[SearchTrial], count: int) -> list[SearchTrial]:
-    """Return the best finished trials, equal trainings once."""
+    """Return the best finished trials, each training once."""
     best: dict[str, SearchTrial] = {}
     for trial in ranking(trials):
         if trial.status == "finished":
@@ -514,15 +503,13 @@ def best_trials(trials: list[SearchTrial], count: int) -> list[SearchTrial]:
 
 
 def comparison(search: Search, best: SearchTrial) -> Table:
-    """Return the table of the base and of a trial, which more seeds can tell apart."""
+    """Return a table of the base and a trial, to compare them with more seeds."""
     flat = search.base.flat()
     common = {key: flat[key] for key in F3}
     return Table(
         name="best-draw",
         title=f"The best draw of search {search.name} beside its base",
         row_names=("settings",),
-        column_name="mIoU",
-        columns=("mIoU",),
         rows=(
             Row(("base",), (Cell(common, None),)),
             Row((best.name,), (Cell(common | best.settings, None),)),
@@ -532,5 +519,5 @@ def comparison(search: Search, best: SearchTrial) -> Table:
 
 
 def comparison_file(search: Search, store: Store) -> Path:
-    """Return where that table lies, for `sweeps run --table`."""
+    """Return the path of that table, for `sweeps run --table`."""
     return search.folder(store) / "report" / "best.json"

@@ -1,8 +1,8 @@
-"""How far each trial of a plan is, as the store tells: one pass over its folders.
+"""The state of each trial of a plan, read from the store in one pass over its folders.
 
-finished: it has its score; failed: it has an error instead; started: at least one epoch is trained,
+finished: it has a score; failed: it has an error instead; started: at least one epoch is trained,
 or enough iterations for a warning; missing: nothing yet. `running` is known only to the process
-that runs a sweep.
+that runs the sweep.
 """
 
 import os
@@ -24,7 +24,7 @@ Metrics = Mapping[str, dict[str, Any]]
 
 @dataclass
 class TrialState:
-    """How far one trial is."""
+    """The state of one trial."""
 
     status: str = "missing"
     """One of STATUSES."""
@@ -37,14 +37,13 @@ class TrialState:
     failure: str = ""
     """Kind and message of a failed one."""
     warning: str = ""
-    """What a training that is still at the label prior is warned of; a failed one is not."""
+    """Warning that the training is still at the label prior; not for a failed one."""
     dead: str = ""
-    """What a training whose maps are dead after its last epoch is warned of; a failed one is not.
-    """
+    """Warning that the maps are dead after the last epoch; not for a failed one."""
 
 
 def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
-    """Read the figures of every finished run; those in `known` are not read again."""
+    """Return the figures of every finished run; those in `known` are not read again."""
     known, found = known or {}, {}
     for name in folder_names(store.root / "runs"):
         metrics = known.get(name) or store.run(name).metrics()
@@ -56,7 +55,7 @@ def read_metrics(store: Store, known: Metrics | None = None) -> Metrics:
 def read_states(
     store: Store, trials: Iterable[Trial], metrics: Metrics | None = None
 ) -> dict[str, TrialState]:
-    """Return run id -> state; `metrics` spares reading them again."""
+    """Return run id -> state. metrics: as `read_metrics` returned them, if it was called."""
     runs, cams = folder_names(store.root / "runs"), folder_names(store.root / "cams")
     states: dict[str, TrialState] = {}
     for trial in trials:
@@ -74,14 +73,13 @@ def read_states(
         if figures:
             state.status, state.progress = "finished", 1.0
             state.miou_fixed = figures["miou_fixed"]
-        elif failure := run.failure():
-            state.status, state.warning, state.dead = "failed", "", ""
-            state.failure = f"{failure['kind']}: {failure['message']}"
+        elif why := run.why_failed():
+            state.status, state.failure, state.warning, state.dead = "failed", why, "", ""
     return states
 
 
 def count_statuses(states: Iterable[TrialState]) -> str:
-    """Return e.g. "3 finished, 1 failed", without what there is none of."""
+    """Return e.g. "3 finished, 1 failed", without the states that do not occur."""
     counts = Counter(state.status for state in states)
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 

@@ -1,4 +1,4 @@
-"""A sweep: which tables, from which preset, on which data. Written down before anything runs."""
+"""A sweep: which tables, from which preset, on which data. Saved before anything runs."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.store import Store, StoreError, read_json, write_json, written_by
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that the sweep's commands need to know, and nothing that changes while it runs."""
+    """Everything that the sweep's commands need, and nothing that changes while it runs."""
 
     table_names: tuple[str, ...]
     preset: str
-    """With its recipe, as wsss/recipes.py names both."""
+    """Preset and recipe, as wsss/recipes.py names them."""
     base: RunConfig
-    """The preset with data, weights and the user's settings; the tables' cells go on top."""
+    """The preset with data, weights and the user's settings; cells override it."""
     num_seeds: int
     data: Path
     weights_file: Path | None
     num_train_images: int
     num_eval_images: int
     own_tables: tuple[Table, ...] = ()
-    """Those that are none of the project's."""
+    """Tables from outside the project."""
     part_of: str = ""
-    """The sweep in the store whose tables these are some of; empty for one of its own."""
+    """The stored sweep that these tables belong to; "" for a sweep of its own."""
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Sweep:
 
     @cached_property
     def _digest(self) -> str:
-        """Of the settings, and of what the cells of own tables are."""
+        """Digest of the settings, and of the cells of tables from outside the project."""
         digest = config_id(self.base)
         if self.own_tables:
             plan = make_plan(self.own_tables, self.base, 1)
@@ -66,7 +66,7 @@ class Sweep:
         return make_plan(find_tables(self.table_names, self.own_tables), self.base, self.num_seeds)
 
     def describe(self) -> str:
-        """Return the line under which every result stands: data, network, training, seeds."""
+        """Return the line above every result: data, network, training, seeds."""
         network, train, data = self.base.network, self.base.train, self.base.data
         weights = network.weights if ":" not in network.weights else f"file {network.weights[7:15]}"
         seeds = "seed 0" if self.num_seeds == 1 else f"seeds 0-{self.num_seeds - 1}"
@@ -89,18 +89,14 @@ def make_sweep(
     overrides: dict[str, Any],
     recheck: bool = False,
 ) -> "tuple[Sweep, DataReport]":
-    """Plan a sweep on a data set, which is checked from end to end first.
+    """Plan a sweep on a data set, which is fully checked first.
 
-    tables: names, and tables that are none of the project's.
-    preset: with its recipe, if it is not the default one (`with_recipe`).
-    A data set that was found whole and has not changed since is not read again unless `recheck`.
+    tables: names, or tables from outside the project.
+    preset: with its recipe, unless it is the default one (`with_recipe`).
+    recheck: as for `checked_data`.
     Raises ConfigError, DataError or WeightsError, each naming what is wrong and the remedy.
     """
-    from wsss.data.check import (
-        check_data_once,
-        require_batch,
-    )  # a sweep that is read needs no data set
-    from wsss.data.voc import VocDataset
+    from wsss.data.check import require_batch  # not needed to load a sweep
 
     own_tables = tuple(table for table in tables if isinstance(table, Table))
     names = [table.name if isinstance(table, Table) else table for table in tables]
@@ -109,31 +105,26 @@ def make_sweep(
     for table in own_tables:
         _require_fitting(table, settled.config)
     require_left_to_settings(planned, settled)
-    base = settled.config
-    dataset = VocDataset(data.absolute())
-    splits = sorted({base.data.train_split, base.data.eval_split})
-    report = check_data_once(dataset, splits, scored=[base.data.eval_split], recheck=recheck)
-    report.raise_if_broken()
-    base = with_data(settled, report, data)
+    report, base = checked_data(settled, data, recheck=recheck)
     sweep = Sweep(
         table_names=tuple(table.name for table in planned),
         preset=preset,
         base=base,
         num_seeds=num_seeds,
-        data=dataset.root,
+        data=data.absolute(),
         weights_file=settled.weights_file,
         num_train_images=report.num_images[base.data.train_split],
         num_eval_images=report.num_images[base.data.eval_split],
         own_tables=own_tables,
     )
-    for trial in sweep.plan.trials:  # planning refuses a cell that does not fit these settings
+    for trial in sweep.plan.trials:  # planning refuses a cell that does not fit the settings
         require_batch(sweep.num_train_images, trial.config.train.batch_size)
     check_initial_weights((trial.config.network for trial in sweep.plan.trials), sweep.weights_file)
     return sweep, report
 
 
 def _require_fitting(table: Table, base: RunConfig) -> None:
-    """Raise ConfigError, which names the cell, for one that does not fit the settings."""
+    """Raise ConfigError naming the first cell that does not fit the settings."""
     for reference, cell in table.cells():
         try:
             apply_overrides(base, cell.overrides)
@@ -142,7 +133,7 @@ def _require_fitting(table: Table, base: RunConfig) -> None:
 
 
 def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
-    """Raise ConfigError for a setting that was asked for and that a table's cells vary."""
+    """Raise ConfigError if a table's cells vary a setting that the user set."""
     if settled.config.rng_seed and "rng_seed" in settled.asked:
         raise ConfigError(
             f"--set rng_seed={settled.config.rng_seed}: the seeds of a table are 0, 1, ...; give "
@@ -165,10 +156,26 @@ def require_left_to_settings(tables: Sequence[Table], settled: Settled) -> None:
                 )
 
 
-def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
-    """Return the settings with the name that a checked data set has by its content.
+def checked_data(settled: Settled, data: Path, *, recheck: bool) -> "tuple[DataReport, RunConfig]":
+    """Check the splits that are trained and scored; return the report, and settings for this data.
 
-    Raises ConfigError if another one was asked for.
+    A data set that was found whole and has not changed since is read again only if `recheck`.
+    Raises ConfigError or DataError.
+    """
+    from wsss.data.check import check_data_once
+    from wsss.data.voc import VocDataset
+
+    trained, scored = settled.config.data.train_split, settled.config.data.eval_split
+    splits = sorted({trained, scored})
+    report = check_data_once(VocDataset(data.absolute()), splits, scored=[scored], recheck=recheck)
+    report.raise_if_broken()
+    return report, with_data(settled, report, data)
+
+
+def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
+    """Return the settings with the name and fingerprints of a checked data set.
+
+    Raises ConfigError if the user asked for other ones.
     """
     named = {
         "data.name": data_name(root),
@@ -179,7 +186,7 @@ def with_data(settled: Settled, report: "DataReport", root: Path) -> RunConfig:
         if settled.asked.get(key, value) != value:
             raise ConfigError(
                 f"{key} = {quoted(settled.asked[key])}: that of {root} is {value}; leave it "
-                "out, or give the data set that is meant with --data"
+                "out, or give the intended data set with --data"
             )
     return apply_overrides(settled.config, named)
 
@@ -191,13 +198,13 @@ def data_name(root: Path) -> str:
 
 
 def save_sweep(store: Store, sweep: Sweep) -> None:
-    """Write the sweep's description, so that later commands need no data set."""
+    """Save the sweep's description, so that later commands need no data set."""
     saved = sweep_to_json(sweep) | {"code_version": code_version()}
     write_json(store.sweep(sweep.name) / "sweep.json", saved)
 
 
 def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
-    """Return what `sweep_from_json` reads, and tables of the sweep's own."""
+    """Return what `sweep_from_json` reads."""
     return {
         "tables": sweep.table_names,
         "preset": sweep.preset,
@@ -212,7 +219,7 @@ def sweep_to_json(sweep: Sweep) -> dict[str, Any]:
 
 
 def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None) -> Sweep:
-    """Return a sweep of other tables, by default its own, under the same settings.
+    """Return the sweep with other tables, by default its own, and the same settings.
 
     num_seeds: default: the sweep's. Raises ConfigError for an unknown table.
     """
@@ -226,14 +233,14 @@ def with_tables(sweep: Sweep, names: Sequence[str], num_seeds: int | None = None
 
 
 def report_folder(store: Store, sweep: Sweep) -> Path:
-    """Return where a sweep's report lies by default."""
+    """Return the default folder of a sweep's report."""
     return store.sweep(sweep.name) / "report"
 
 
 def load_sweep(store: Store, name: str | None = None) -> Sweep:
-    """Read a sweep's description, by default of the one started last.
+    """Read a sweep's description, by default that of the last one started.
 
-    Raises StoreError if there is none.
+    Raises StoreError if there is none, ForeignFileError for one that this version cannot use.
     """
     names = store.sweep_names()
     if name is None and names:
@@ -245,22 +252,14 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
     path = store.sweep(name) / "sweep.json"
-    try:
-        sweep = sweep_from_json(read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(
-            f"{path}: not what `sweeps run` writes ({type(error).__name__}: {error}); give the "
-            "sweep's `sweeps run` command again"
-        ) from None
-    return sweep
+    with written_by("sweeps run", path):
+        return sweep_from_json(read_json(path))
 
 
 def sweep_from_json(saved: Any) -> Sweep:
     """Read a sweep.
 
-    Raises KeyError, TypeError or ValueError for anything that `sweep_to_json` does not write.
+    Raises KeyError, TypeError or ValueError for anything but what `sweep_to_json` returns.
     """
     own_tables = define_tables(dict(saved).get(SWEEP_KEY, []), SWEEP_KEY)
     if not all(isinstance(name, str) for name in saved["tables"]):
@@ -272,7 +271,7 @@ def sweep_from_json(saved: Any) -> Sweep:
     return Sweep(
         table_names=tuple(table.name for table in tables),
         preset=str(saved["preset"]),
-        base=validate(saved["base"]),
+        base=validate(RunConfig, saved["base"]),
         num_seeds=counts[0],
         data=Path(saved["data"]),
         weights_file=Path(saved["weights_file"]) if saved["weights_file"] else None,

@@ -22,11 +22,11 @@ class Trial:
     run_id: str
     cam_id: str
     cells: tuple[str, ...]
-    """The cells it fills, e.g. ("III[yes,yes]", "V[0.5,0.5]")."""
+    """The cells that it fills, e.g. ("III[yes,yes]", "V[0.5,0.5]")."""
 
     @property
     def name(self) -> str:
-        """A name for people: its cells and seed."""
+        """Display name: its cells and seed."""
         return f"{' = '.join(self.cells)} seed {self.config.rng_seed}"
 
 
@@ -37,9 +37,9 @@ class Plan:
     tables: tuple[Table, ...]
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
-    """Seed 0 of every configuration first, so that a table is complete as early as possible."""
+    """Seed 0 of every configuration first, so that tables are filled as early as possible."""
     cell_trials: Mapping[str, tuple[Trial, ...]]
-    """Cell reference -> its trials, one per seed that it wants, in the order of `seeds`."""
+    """Cell reference -> its trials, one per seed that the cell wants, in the order of `seeds`."""
     configs: tuple[tuple[Trial, ...], ...]
     """The trials of each distinct configuration, in the order of `seeds`."""
 
@@ -51,11 +51,11 @@ class Plan:
 
 @dataclass
 class _Configuration:
-    """A distinct configuration while the cells are gone through."""
+    """A distinct configuration during planning."""
 
     config: RunConfig
     ids: list[Ids]
-    """For each seed."""
+    """One per seed."""
     cells: list[tuple[str, Cell]]
 
     def trials(self) -> tuple[Trial, ...]:
@@ -74,10 +74,10 @@ class _Configuration:
 def best_configuration(
     plan: Plan, mious: Mapping[str, float]
 ) -> tuple[tuple[Trial, ...], float] | None:
-    """Return the trials and the mean of the configuration of the highest mean over its seeds.
+    """Return (trials, mean) of the configuration with the highest mean over its seeds, or None.
 
-    mious: run id -> percent, of finished trials. Configurations with a seed missing do not count;
-    of equals, the one planned first wins. None without any.
+    mious: run id -> percent, of finished trials. Configurations with a missing seed do not count;
+    of equals, the one planned first wins.
     """
     means = [
         (trials, fmean(mious[trial.run_id] for trial in trials))
@@ -88,7 +88,7 @@ def best_configuration(
 
 
 def groups_of(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], ...]:
-    """Return trials by training, in order; whoever works on a group trains once for all."""
+    """Return trials grouped by training, in order; a group needs only one training."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.cam_id, []).append(trial)
@@ -98,8 +98,8 @@ def groups_of(trials: Iterable[Trial]) -> tuple[tuple[Trial, ...], ...]:
 def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
     """Plan `num_seeds` trials (seeds 0, 1, ...) of each distinct configuration of the tables.
 
-    `base` is the preset with its data set and weights; a cell's overrides are applied on top.
-    Raises ConfigError for a cell whose overrides are not valid, ValueError without a seed.
+    base: the preset with data set and weights, to which a cell's overrides are applied.
+    Raises ConfigError for invalid overrides, ValueError without a seed.
     """
     if num_seeds < 1:
         raise ValueError(f"{num_seeds} seeds; give at least 1")
@@ -127,12 +127,12 @@ def make_plan(tables: Iterable[Table], base: RunConfig, num_seeds: int) -> Plan:
 
 
 class _Overriding:
-    """Does what `apply_overrides` does for many cells: only what changes is validated, once."""
+    """`apply_overrides` for many cells: each changed section is validated only once."""
 
     def __init__(self, base: RunConfig) -> None:
         self.base = base
         self.sections: dict[str, Settings] = {}
-        """By what was changed, as text, since 0 and 0.0 and False are equal keys."""
+        """By the changes as text, since 0, 0.0 and False would be equal keys."""
 
     def config(self, overrides: Mapping[str, Any]) -> RunConfig:
         """Return the base with these settings replaced. Raises ConfigError."""
@@ -143,7 +143,7 @@ class _Overriding:
         try:
             changed = {name: self._section(name, values) for name, values in changes.items()}
         except (AttributeError, ValidationError):
-            # A setting without a section; or a wrong one, which is refused there by its name.
+            # A setting without a section, or an invalid one, for which this raises ConfigError.
             return apply_overrides(self.base, overrides)
         return self.base.model_copy(update=changed)
 

@@ -15,9 +15,8 @@ from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, StoreError, read_config
 from wsss.identity import cam_id, canonical
-from wsss.overrides import validate
 from wsss.printable import counted, printable
 
 PAIRED = "95 % interval over images, paired"
@@ -67,7 +66,7 @@ def find_trials(store: Store, sweep: Sweep | None, name: str) -> tuple[Trial, ..
     folders = (store.root / "runs").glob("*/config.json")
     paths = {path.parent.name: path for path in folders}
     if name in paths:
-        config = validate(read_json(paths[name]))
+        config = read_config(paths[name])
         return (Trial(config, name, cam_id(config), (name,)),)
     known = [*cells, *paths]
     near = difflib.get_close_matches(name, known, n=3)

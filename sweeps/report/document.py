@@ -1,18 +1,17 @@
 """A report as a list of blocks: built once per subject, rendered once per format.
 
 A block holds words and numbers, and no markup: escaping, colours and layout belong to the renderers
-(html, markdown, latex, terminal, csv_file). What only some formats have room for says so by
-`formats`: in an `Only` block, a section, a column or a row.
+in formats/. Sections, columns, rows and `Only` blocks name the formats that show them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
 
 class Format(StrEnum):
-    """What blocks are rendered to. The CSV file holds a document's records instead."""
+    """What blocks are rendered to. A CSV file holds the document's records instead."""
 
     html = "html"
     markdown = "markdown"
@@ -21,16 +20,16 @@ class Format(StrEnum):
 
 
 DASH = "–"
-"""An entry that says nothing."""
+"""An entry without a value."""
 
 ALL = frozenset(Format)
 ON_PAGES = frozenset({Format.html, Format.markdown})
-"""Formats that are scrolled, and so have room for everything."""
+"""Formats that scroll, and so have room for everything."""
 
 BadgeTone = Literal["good", "fair", "bad", "open", "plain"]
-"""good to bad; open: not decided; plain: nothing to decide."""
+"""good, fair and bad: how well a claim holds; open: not decided; plain: no claim."""
 Tone = Literal["plain", "soft", "mark"]
-"""soft: an explanation; mark: a warning under which all else stands."""
+"""soft: an explanation; mark: a warning that applies to the whole report."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Strip:
-    """A question with its answer on coloured ground."""
+    """A question with its answer on a coloured background."""
 
     question: str
     answer: str
@@ -68,7 +67,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, never broken, and what it is."""
+    """A command line, which is never wrapped, and what it does."""
 
     lead: str
     command: str
@@ -79,13 +78,13 @@ class Facts:
     """Names and their values."""
 
     header: tuple[str, str]
-    """What the names and the values are, where a format shows them as a table with a head."""
+    """Headings of the two columns, in formats that show a table."""
     rows: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Links:
-    """(words, address) of pages elsewhere, and what they are."""
+    """Links (text, address) after a few words that say what they are."""
 
     lead: str
     links: tuple[tuple[str, str], ...]
@@ -93,7 +92,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Badge:
-    """A word on coloured ground."""
+    """A word on a coloured background."""
 
     text: str
     tone: BadgeTone = "plain"
@@ -101,11 +100,11 @@ class Badge:
 
 @dataclass(frozen=True)
 class Measured:
-    """An entry of a grid: a measured number beside the printed one, and what is said of it."""
+    """An entry of a grid: a measured number beside the printed one, with its badges and links."""
 
     text: str
     printed: str
-    """The paper's number; empty if it prints none."""
+    """The paper's number; empty if there is none."""
     badges: tuple[Badge, ...]
     links: tuple[tuple[str, str], ...]
 
@@ -119,37 +118,33 @@ class Column:
 
     name: str
     short: str = ""
-    """Its name where space is narrow (terminal, LaTeX); default: the same."""
+    """Its name in a terminal and in LaTeX, where space is short; default: the same."""
     group: str = ""
-    """What it shares with the columns beside it, e.g. that their numbers are printed."""
+    """Heading over this column and its neighbours, e.g. that their numbers are printed."""
     align: Literal["left", "right", "center"] = "right"
     wraps: bool = False
     """Whether its entries are sentences."""
     shaded: bool = False
     faint: bool = False
-    """Whether its numbers are not to be held against the others."""
+    """Whether its numbers cannot be compared with the others."""
     formats: frozenset[Format] = ALL
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a grid: its labels, then an entry per column."""
+    """One row of a grid: its labels, then an entry per column."""
 
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     strong: bool = False
     faint: bool = False
-    """Whether its numbers are not to be held against the others."""
+    """Whether its numbers cannot be compared with the others."""
     formats: frozenset[Format] = ALL
-
-    def cut(self, kept: Sequence[int]) -> "Row":
-        """Return the line with the entries at these positions alone."""
-        return replace(self, entries=tuple(self.entries[index] for index in kept))
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Lines that belong together, and what they share."""
+    """Rows that belong together, under a title."""
 
     title: str
     rows: tuple[Row, ...]
@@ -165,22 +160,21 @@ class Grid:
     columns: tuple[Column, ...]
     groups: tuple[RowGroup, ...]
     group_name: str = ""
-    """What the titles of the groups are, where a format makes them a column."""
+    """Heading of the groups' titles, in formats that make them a column."""
     style: Literal["layout", "evidence", "numbers", "settings", "plain"] = "plain"
     """Its look on a page. layout: as printed in the paper, with several facts in an entry."""
 
     def cut(self, kept: Sequence[int]) -> "Grid":
-        """Return the table with the columns at these positions alone."""
-        groups = tuple(
-            replace(group, rows=tuple(row.cut(kept) for row in group.rows)) for group in self.groups
-        )
+        """Return the table with only the columns at these positions."""
+
+        def cut_row(row: Row) -> Row:
+            return replace(row, entries=tuple(row.entries[at] for at in kept))
+
+        groups = tuple(replace(g, rows=tuple(map(cut_row, g.rows))) for g in self.groups)
         return replace(self, columns=tuple(self.columns[at] for at in kept), groups=groups)
 
     def seen_in(self, form: Format) -> "Grid":
-        """Return the table without the rows and columns that a format has no room for.
-
-        Nor has it columns in which no row says anything.
-        """
+        """Return the table with the rows and columns that a format shows, without empty columns."""
         groups = tuple(
             replace(group, rows=rows)
             for group in self.groups
@@ -195,9 +189,9 @@ class Grid:
         return replace(self, groups=groups).cut(kept)
 
 
-def in_one_group(rows: tuple[Row, ...]) -> tuple[RowGroup, ...]:
-    """Return the groups of a grid that has none."""
-    return (RowGroup("", rows),)
+def in_one_group(rows: Iterable[Row]) -> tuple[RowGroup, ...]:
+    """Return the groups of a grid whose rows are not grouped."""
+    return (RowGroup("", tuple(rows)),)
 
 
 @dataclass(frozen=True)
@@ -211,16 +205,16 @@ class Picture:
     file: str = ""
     """Name of the same image as a file beside the report, if there is one."""
     wide: bool = False
-    """Whether it is scrolled sideways rather than shrunk to the page."""
+    """Whether a narrow page scrolls it sideways instead of shrinking it."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures side by side; formats without pictures leave them out."""
+    """Figures side by side."""
 
     pictures: tuple[Picture, ...]
     in_a_row: bool = False
-    """Whether they stay beside each other on a narrow page, which is then scrolled sideways."""
+    """Whether they stay side by side on a narrow page, which scrolls them sideways."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +227,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Only:
-    """Blocks that some formats have room for."""
+    """Blocks that only some formats show."""
 
     formats: frozenset[Format]
     blocks: "tuple[Block, ...]"
@@ -251,12 +245,12 @@ class Section:
     short: str
     """Its name in the table of contents."""
     anchor: str
-    """Unique in the document: letters, digits, and what HTML takes in an id."""
+    """Its id on a page, unique in the document."""
     blocks: tuple[Block, ...]
     number: str = ""
-    """Number of the table that it is, e.g. "III"; empty for a section of text."""
+    """Number of the table that it holds, e.g. "III"; empty for a section of text."""
     caption: str = ""
-    """What stands under the table on paper."""
+    """The table's caption in LaTeX."""
     formats: frozenset[Format] = ALL
 
 
@@ -267,6 +261,13 @@ class Records:
     columns: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
 
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, object]]) -> "Records":
+        """Return rows of values by column; the longest row sets the order of the columns."""
+        by_length = sorted(rows, key=len, reverse=True)
+        columns = tuple(dict.fromkeys(name for row in by_length for name in row))
+        return cls(columns, tuple(tuple(map(row.get, columns)) for row in rows))
+
 
 @dataclass(frozen=True)
 class Document:
@@ -274,11 +275,11 @@ class Document:
 
     title: str
     head: tuple[Block, ...]
-    """What stands above the sections: data and settings, warnings, how to read the tables."""
+    """The blocks above the sections: data and settings, warnings, how to read the tables."""
     sections: tuple[Section, ...]
     records: Records
     mark: str = ""
-    """What each of its tables is marked with, e.g. as not of the paper's scale."""
+    """A word that marks each table in LaTeX, e.g. as not of the paper's scale."""
 
     def sections_in(self, form: Format) -> tuple[Section, ...]:
         """Return the sections that a format shows."""
@@ -286,7 +287,7 @@ class Document:
 
 
 def shown(blocks: tuple[Block, ...], form: Format) -> Iterator[Block]:
-    """Yield the blocks that a format shows, with those in `Only` blocks in their place."""
+    """Yield the blocks that a format shows, `Only` blocks replaced by what they hold."""
     for block in blocks:
         if isinstance(block, Only):
             if form in block.formats:
@@ -307,9 +308,9 @@ def plain(entry: Entry) -> str:
 def flat(
     grid: Grid, *, short: bool = False, folded: bool = True
 ) -> tuple[list[str], list[list[list[str]]]]:
-    """Return (head, groups of lines) of a grid as text; titles of groups become a column.
+    """Return (head, groups of rows) of a grid as text; the groups' titles become a column.
 
-    short: take the columns' short names. folded: a column's group is a part of its name.
+    short: use the columns' short names. folded: append a column's group to its name.
     """
     titled = any(group.title for group in grid.groups)
     head = [*grid.label_names, *([grid.group_name] if titled else [])]

@@ -11,7 +11,10 @@ LOCAL_SERVER = "http://127.0.0.1:5000"
 
 
 def server_of(uri: str) -> str:
-    """Return the server whose pages show the runs at a tracking address without a password."""
+    """Return the server whose pages show the runs at a tracking address.
+
+    uri: without a password.
+    """
     return uri if uri.startswith("http") else LOCAL_SERVER
 
 
@@ -21,10 +24,10 @@ def run_page(server: str, experiment_id: str, run_id: str) -> str:
 
 
 def charts_page(server: str, experiment_id: str, *, role: str, metric: str) -> str:
-    """Return the address of the charts of all runs of a role, the highest value of a metric first.
+    """Return the address of the charts of all runs with a role, highest value of a metric first.
 
-    Without the type of workflow, a browser that is new to a server shows traces of language models.
-    Without an order, it shows only the collapsed parent, and no charts.
+    Without the workflow type, a browser new to the server shows traces of language models; without
+    an order, only the collapsed parent run.
     """
     order = {"orderByKey": f"metrics.`{metric}`", "orderByAsc": "false"}
     query = {"searchFilter": _only(role), **order, "compareRunsMode": "CHART"}
@@ -32,15 +35,15 @@ def charts_page(server: str, experiment_id: str, *, role: str, metric: str) -> s
 
 
 def table_page(server: str, experiment_id: str) -> str:
-    """Return the address of the table of an experiment that has the tag of `table_view`."""
+    """Return the address of the table of an experiment with the tag of `table_view`."""
     return _runs_page(server, experiment_id, {"viewStateShareKey": _TABLE})
 
 
 def table_view(*, role: str, metrics: Sequence[str]) -> tuple[str, str]:
-    """Return the tag (key, value) of an experiment which holds a table of the runs of a role.
+    """Return the tag (key, value) by which an experiment shows a table of the runs with a role.
 
     Its columns are these metrics and the cells; the highest value of the first metric comes first.
-    The web interface of MLflow 3.17 keeps its own shared views like this.
+    MLflow 3.17 saves its own shared views in the same form.
     """
     view = {
         "searchFilter": _only(role),

@@ -1,7 +1,4 @@
-"""The report of a search: its trials, and figures of what its settings do.
-
-Its words keep it apart from the paper's tables.
-"""
+"""The report of a search: its trials, and figures of the effect of its settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,13 +41,13 @@ from wsss.identity import cam_id
 from wsss.printable import counted
 
 MIN_TRIALS = 5
-"""Finished ones; fewer show nothing of what a setting does."""
+"""Fewer finished trials show no effect of a setting."""
 
 CAVEAT = (
-    "This is a search, not a table: a single training seed per setting, settings chosen with pixel "
-    "masks of the search half, poor trials stopped early, CAMs inferred more cheaply than a "
-    "table's. The held-out half had no part in the choice; differences of the size of the seed "
-    "noise mean nothing. Base is the full method under the preset with nothing drawn."
+    "This is a search, not a table: one training seed per setting, settings chosen with the pixel "
+    "masks of the search half, poor trials stopped early, CAMs inferred more cheaply than for a "
+    "table. The held-out half was not used for the choice. Differences as small as the seed noise "
+    "mean nothing. Base is the full method with the preset's settings."
 )
 
 SEEDS_TO_COMPARE = 3
@@ -65,7 +62,7 @@ MARKS = {
 
 
 def write_search(search: Search, store: Store) -> Path:
-    """Write the report into the search's folder, and the table of its best; return the page."""
+    """Write the report, and a table of the base and the best trial; return the page's path."""
     history = History(search.folder(store))
     for best in best_trials(history.trials(), 1):
         write_json(comparison_file(search, store), definition(comparison(search, best)))
@@ -74,16 +71,14 @@ def write_search(search: Search, store: Store) -> Path:
 
 
 def _sections(search: Search, history: History) -> tuple[Section, ...]:
-    """Return the figures of the finished trials, once there are enough of them."""
+    """Return the figures of the finished trials if there are enough of them."""
     trials = [(t, t.objective) for t in history.trials() if t.status == "finished"]
     scores = [score for _, score in trials if score is not None]
     if len(scores) < MIN_TRIALS or len(scores) < len(trials):
         return ()
-    from sweeps.report.figures.parallel import (  # matplotlib: the driver has no need of it
-        Setting,
-        explained_bars,
-        parallel_coordinates,
-    )
+    # Here, as they load matplotlib, which the driver does without.
+    from sweeps.report.figures.parallel import Setting, parallel_coordinates
+    from sweeps.report.figures.rows import bars
 
     settings = [
         Setting(r.key.split(".")[-1], [trial.settings[r.key] for trial, _ in trials], log=r.log)
@@ -93,7 +88,7 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         settings, scores, score="mIoU (%)", name="parallel", title="Settings and their score"
     )
     correlations = [(s.name, _rank_correlation(s.values, scores)) for s in settings]
-    bars = explained_bars(
+    correlation_bars = bars(
         correlations,
         axis="rank correlation with mIoU (%)",
         name="importance",
@@ -109,8 +104,8 @@ def _sections(search: Search, history: History) -> tuple[Section, ...]:
         Picture(
             "What goes with a high score",
             f"Spearman's rank correlation over {counted(len(scores), 'finished trial')}. The "
-            "search drew where it had found high scores, so this is a hint and no test.",
-            bars,
+            "search draws more settings near high scores, so this is a hint, not a test.",
+            correlation_bars,
         ),
     )
     title = "What goes with a high score"
@@ -128,7 +123,7 @@ def _rank_correlation(values: Sequence[float], scores: Sequence[float]) -> float
 
 
 def print_search(console: Console, search: Search, store: Store) -> None:
-    """Print the answer, and the trials, best first, under the base."""
+    """Print the answer, the base and the trials, best first."""
     print_document(console, search_document(search, store))
 
 
@@ -150,9 +145,9 @@ def search_document(search: Search, store: Store) -> Document:
 
 
 def _answer(search: Search, history: History, store: Store) -> Strip:
-    """Return what the best draw came to beside the base, and the command that compares them.
+    """Compare the best trial with the base, and name the command that compares them on seeds.
 
-    One training each, so no more than "cannot tell".
+    With one training each, the answer is always "cannot tell".
     """
     question = "Is a drawn setting better than the base?"
     best, held_out = best_trials(history.trials(), 1), history.held_out()
@@ -167,15 +162,14 @@ def _answer(search: Search, history: History, store: Store) -> Strip:
     return Strip(
         question,
         f"Cannot tell, with one seed each: {leads}. On the held-out half it has "
-        f"{number(found['held_out'])}, {gain} to the base's {number(base['held_out'])}. "
-        f"{counted(SEEDS_TO_COMPARE, 'seed')} of both tell more.",
+        f"{number(found['held_out'])}, {gain} from the base's {number(base['held_out'])}. "
+        f"{counted(SEEDS_TO_COMPARE, 'seed')} of both show more.",
         "open",
         comparison_command(search, store, SEEDS_TO_COMPARE),
     )
 
 
 def _records(search: Search, history: History) -> Records:
-    """Return a line per trial."""
     held_out, keys = history.held_out(), [r.key for r in search.space.ranges]
     rows = tuple(
         (
@@ -193,7 +187,6 @@ def _records(search: Search, history: History) -> Records:
 
 
 def _base_row(search: Search, history: History) -> Row:
-    """Return the base with what it came to, if it was trained."""
     flat = search.base.flat()
     found = history.held_out().get(cam_id(search.base), {})
     entries = (
@@ -224,13 +217,12 @@ def _rows(history: History) -> tuple[Row, ...]:
 
 
 def _epochs(trial: SearchTrial) -> str:
-    """Return how many epochs were judged, and what became of the trial."""
     marks = [MARKS.get(trial.status, "interrupted"), "at the prior" if trial.warning else ""]
     return " ".join([f"{trial.last_epoch}", *filter(None, marks)])
 
 
 def _settings(values: Mapping[str, float | None]) -> str:
-    """Return settings as `lambda_s=0.5, lambda_bs=0.5`; one that is switched off is none."""
+    """Return settings as `lambda_s=0.5, lambda_bs=none`."""
     shown = (
         (key.split(".")[-1], "none" if value is None else f"{value:g}")
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""A sweep trial by trial: what the cells of its tables are means of."""
+"""A sweep trial by trial: the values behind the means in its tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,18 +17,18 @@ from wsss.recipes import preset_and_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One trial. mIoU and IoU in percent, None where it is not finished."""
+    """One trial. mIoU and IoU in percent; None if it is not finished."""
 
     run_id: str
     cam_id: str
     """Of its training, which other trials may share."""
     cells: tuple[str, ...]
-    """The cells that it is part of, e.g. ("III[yes,yes]", "V[0.5,0.5]")."""
+    """The cells that it belongs to, e.g. ("III[yes,yes]", "V[0.5,0.5]")."""
     seed: int
     preset: str
     recipe: str
     settings: Mapping[str, object]
-    """Those in which trials of the sweep differ, by dotted name."""
+    """Those that differ among the trials of the sweep, by dotted name."""
     state: str
     """finished, failed, started or missing."""
     failure: str = ""
@@ -77,19 +77,17 @@ def trial_records(rows: Sequence[TrialRow]) -> Records:
     """Return rows as a table: a column per field, setting (`transfer.lambda_s`) and label
     (`iou_fixed/cat`); cells are joined by a comma.
     """
-    flat = [_flat(row) for row in rows]
-    columns = dict.fromkeys(column for row in sorted(flat, key=len, reverse=True) for column in row)
-    return Records(tuple(columns), tuple(tuple(row.get(c) for c in columns) for row in flat))
+    return Records.of([_flat(row) for row in rows])
 
 
 def _varied(configs: Sequence[RunConfig]) -> list[str]:
-    """Return the settings in which configurations differ, but for the seed."""
+    """Return the settings, other than the seed, that differ among configurations."""
     flat = [config.flat() for config in configs]
     return [key for key in flat[0] if key != "rng_seed" and len({str(f[key]) for f in flat}) > 1]
 
 
 def _outcome(trial: Trial, results: Results) -> dict[str, Any]:
-    """Return what a finished trial came to by field of its row; nothing for any other."""
+    """Return a finished trial's results by field of TrialRow; empty for any other trial."""
     result = results.by_id[trial.run_id]
     if result.metrics is None:
         return {}

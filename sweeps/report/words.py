@@ -1,20 +1,22 @@
-"""What reports share: how numbers and short phrases are written, and the notes on the paper."""
+"""What all reports share: how they write numbers and lists, and the notes on the paper."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sweeps.report.document import DASH, Block, Bullets, Format, Section, Text
 from sweeps.tables.notes import PaperNote
+from sweeps.tables.paper import CITATION
 
 _LAMBDA = re.compile(r"(?<![\w./-])lambda_(?=b?s(?![\w-]))")
-"""In words; not in names: of a setting (transfer.lambda_s), a table (grid-lambda_s), a path."""
+"""In text, not in names of settings (transfer.lambda_s), tables (grid-lambda_s) or paths."""
 MISSING = "missing"
 HOW_TO_READ = "How to read this"
-"""Heads the legend of a report."""
+"""Title of a report's legend."""
 
 
 def number(value: float | None) -> str:
-    """Return an mIoU in percent with two digits, as papers print it; a dash for None."""
+    """Return an mIoU in percent with two decimals; a dash for None."""
     return DASH if value is None else f"{value:.2f}"
 
 
@@ -44,17 +46,29 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
 
 
 def greek(text: str) -> str:
-    """Return text with λ_s for lambda_s, where fonts have it."""
+    """Return text with λ_s for lambda_s."""
     return _LAMBDA.sub("λ_", text)
 
 
-def listed(items: Sequence[str]) -> str:
-    """Return `a`, `a and b` or `a, b and c`."""
+def listed(items: Sequence[str], most: int | None = None) -> str:
+    """Return `a`, `a and b` or `a, b and c`; of more than `most` items `a, b and 7 more`."""
+    if most and len(items) > most:
+        items = [*items[: most - 1], f"{len(items) - most + 1} more"]
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
+def about(environments: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return the code and device of these results, and the paper, for the head of a report."""
+    known = list(environments)
+    found = [
+        (name, ", ".join(sorted({str(each[key]) for each in known if key in each})))
+        for name, key in (("code", "code_version"), ("device", "device"))
+    ]
+    return (*((name, value) for name, value in found if value), ("paper", CITATION))
+
+
 def paper_section(notes: Sequence[PaperNote], formats: frozenset[Format], *more: Block) -> Section:
-    """Return the section of what does not fit in the paper's print, with more blocks below."""
+    """Return the section on contradictions in the paper's numbers, with more blocks below."""
     title = "The paper's own figures"
     about = "As printed by Qin et al., TCSVT 2024; nothing in this section was measured here."
     items = tuple(f"Table {', '.join(note.tables)}: {note.text}" for note in notes)

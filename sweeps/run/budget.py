@@ -1,8 +1,8 @@
-"""A limit on the GPU-hours of a sweep: weighed before it starts, and watched while it runs.
+"""A limit on the GPU-hours of a sweep: checked before it starts and while it runs.
 
-What is spent is read from the ledger, so earlier runs of the same sweep count. On machines without
-GPUs, CPU-hours are counted. Once the budget is spent no trial is started, and each one at work
-stops after its next checkpoint: so up to an epoch of each, and the time to start it, comes on top.
+The hours spent are read from the ledger, so earlier starts of the same sweep count. On machines
+without GPUs, CPU-hours are counted. Once the budget is spent no trial starts, and each running one
+stops after its next checkpoint, so each may exceed the budget by an epoch and its start-up time.
 """
 
 import math
@@ -27,7 +27,7 @@ class BudgetError(ForeseenError):
 
 @dataclass
 class Budget:
-    """So many hours for a sweep, in its ledger's unit; None: no limit."""
+    """The hours that a sweep may use, in its ledger's unit; None: no limit."""
 
     ledger: Ledger
     hours: float | None = None
@@ -42,12 +42,12 @@ class Budget:
         return self.ledger.size.unit
 
     def exhausted(self) -> bool:
-        """Whether all is spent. Asked at every step of a sweep, it also keeps the ledger alive."""
+        """Whether the budget is spent. Called at every step, so it also keeps the ledger alive."""
         self.ledger.beat()
         return self.hours is not None and self.ledger.spent() >= self.hours
 
     def reason(self) -> str | None:
-        """Return in words that all is spent, or None."""
+        """Return a sentence if the budget is spent, else None."""
         if not self.exhausted():
             return None
         spent, hours = self.ledger.spent(), self.hours or 0.0
@@ -61,10 +61,10 @@ def size_of(resources: Resources) -> Size:
 
 
 def hours_left(cost: CostEstimate, resources: Resources) -> float | None:
-    """Estimate the hours which the missing trials will take; None if none can be estimated.
+    """Estimate the hours of the missing trials; None if none can be estimated.
 
-    The processes of the measured trials are taken as equally fast. Time on CPUs tells nothing of
-    GPUs. Trials without an estimate are left out.
+    Assumes that processes are as fast as those of the measured trials. Times on CPUs say nothing
+    about GPUs. Trials without an estimate are left out.
     """
     if cost.trials and cost.num_unknown == len(cost.trials):
         return None
@@ -74,9 +74,9 @@ def hours_left(cost: CostEstimate, resources: Resources) -> float | None:
 
 
 def budget_lines(budget: Budget, spent: float, left: float | None, num_unknown: int) -> list[str]:
-    """Say before a sweep starts what it may spend, what it has spent, and if that will do.
+    """Return lines on what a sweep may spend, has spent, and whether that is enough.
 
-    left: estimated hours of what is missing; num_unknown: trials which it leaves out.
+    left: estimated hours of the missing trials; num_unknown: trials without an estimate.
     """
     if budget.hours is None:
         return []
@@ -86,21 +86,21 @@ def budget_lines(budget: Budget, spent: float, left: float | None, num_unknown: 
     if unit == "CPU":
         lines.append("budget: trials use no GPU (--gpus), so it counts CPU-hours")
     if spent >= budget.hours:
-        return [*lines, f"{text}: nothing is left of it"]
+        return [*lines, f"{text}: nothing is left"]
     if left is None:
-        return [*lines, f"{text}; what the rest will take is unknown: nothing like it was measured"]
+        return [*lines, f"{text}; the rest cannot be estimated: nothing like it was measured"]
     more = f", and {counted(num_unknown, 'trial')} of unknown cost" if num_unknown else ""
     need = f"; the rest will take about {format_hours(left)}{more}"
     if spent + left > budget.hours:
         need += (
-            f": too much by {format_hours(spent + left - budget.hours)}, so the sweep will stop on "
-            "the way"
+            f": too much by {format_hours(spent + left - budget.hours)}, so the sweep will stop "
+            "before its end"
         )
     return [*lines, text + need]
 
 
 def enough_hours(spent: float, left: float | None, budget: float) -> float:
-    """Return a budget with which the sweep can go on: 10 % above what is left, if that is known.
+    """Return a budget that lets the sweep continue: 10 % above what is left, if that is known.
 
     Always more than was spent; rounded up to two digits.
     """
@@ -112,39 +112,41 @@ def enough_hours(spent: float, left: float | None, budget: float) -> float:
 
 def with_budget(command: Sequence[str], hours: float) -> str:
     """Return a command line with another --budget."""
-    words = list(command)
+    words, budget = list(command), f"{hours:g}"
     for index, word in enumerate(words):
         if word == "--budget":
-            words[index + 1] = f"{hours:g}"
-            return shlex.join(words)
+            words[index + 1] = budget
+            break
         if word.startswith("--budget="):
-            words[index] = f"--budget={hours:g}"
-            return shlex.join(words)
-    return shlex.join([*words, "--budget", f"{hours:g}"])
+            words[index] = f"--budget={budget}"
+            break
+    else:
+        words += ["--budget", budget]
+    return shlex.join(words)
 
 
 def forecast(cost: CostEstimate, budget: Budget, resources: Resources) -> list[str]:
-    """Say before a sweep starts what it may spend, has spent, and if that will do; [] without."""
-    if budget.hours is None:
-        return []
+    """Return the budget's lines for the start of a sweep; [] without a limit."""
     spent, left = budget.ledger.book().hours(budget.unit), hours_left(cost, resources)
     return budget_lines(budget, spent, left, cost.num_unknown)
 
 
-def way_on(sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]) -> list[str]:
-    """Return the words before, and the command line, with which a sweep goes on; once spent."""
+def how_to_continue(
+    sweep: Sweep, budget: Budget, resources: Resources, command: Sequence[str]
+) -> list[str]:
+    """Return lines for a sweep whose budget is spent; the last is the command that continues."""
     spent = budget.ledger.book().hours(budget.unit)
     left = hours_left(cost_of(sweep, budget.ledger.store), resources)
     hours = budget.hours or spent
     return [
-        f"{format_hours(spent)} of {format_hours(hours)} {budget.unit}-hours are spent; what is "
-        "finished is in the tables. To go on:",
+        f"{format_hours(spent)} of {format_hours(hours)} {budget.unit}-hours are spent; the tables "
+        "show what is finished. To continue:",
         with_budget(command, enough_hours(spent, left, hours)),
     ]
 
 
 def cost_of(sweep: Sweep, store: Store) -> CostEstimate:
-    """Estimate what is left of a sweep from what the store holds now."""
+    """Estimate what is left of a sweep, from the store's present state."""
     metrics = read_metrics(store, {})
     states = read_states(store, sweep.plan.trials, metrics)
     return estimate_cost(sweep.plan, store, states, metrics)

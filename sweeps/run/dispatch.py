@@ -1,52 +1,28 @@
-"""Hands out what is to be done, hears what becomes of it, and decides what follows; without Ray.
+"""Hands out the work, follows its progress, and decides what to do after a fault; without Ray.
 
-A `Source` says what is to be done: the missing trials of a table, the points that a search draws,
-the chains of a headline. A `Dispatch` hands out its targets, to Tune or to a plain loop, one
-attempt after the other, listens, and acts on what `faults.decide` says. A target whose attempt
-broke off is handed out again: for Tune, each attempt is a trial of its own, so no attempt is made
-only to end it.
+A `Source` provides the targets: the missing trials of a table, the points that a search draws, the
+chains of a headline. A `Dispatch` hands them out, to Tune or to a plain loop, tells the listeners
+what happens, and acts on `faults.decide`. A target whose attempt broke off is handed out again; for
+Tune, each attempt is a trial of its own.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from sweeps.run.faults import (
-    LEDGER_REASONS,
-    MAX_RESTARTS,
-    Break,
-    Cause,
-    Decision,
-    decide,
-    num_breaks,
-)
+from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
 from sweeps.run.stopping import OrderlyEnd
 from sweeps.stages.guard import num_hangs
-from sweeps.store.attempts import Reason
+from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note
 
 Status = Literal["running", "done", "failed", "started"]
-"""started: ended half-way, to go on at the next start."""
+"""started: ended half-way; it resumes at the next start."""
 
 Record = dict[str, Any]
-"""What a trial reports: flat numbers, among them `epoch`."""
-
-
-class Target(Protocol):
-    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
-
-    @property
-    def run_id(self) -> str:
-        """Unlike that of all other targets of a source."""
-
-    @property
-    def cam_id(self) -> str:
-        """Id of its CAM training."""
-
-    @property
-    def name(self) -> str:
-        """For a person."""
+"""What a trial reports: flat numbers, including `epoch`."""
 
 
 T = TypeVar("T", bound=Target)
@@ -61,59 +37,59 @@ class Listener(Protocol[T_contra]):
 
 
 class Outcome(NamedTuple):
-    """What came of a target."""
+    """A target's result."""
 
     status: Status
     why: str = ""
-    """Of a failure, in a line."""
+    """The cause of a failure, in a line."""
 
 
 class Event(NamedTuple):
     """What a listener is told."""
 
     trial: Any
-    """A target, or the part of it that listeners know."""
+    """A target, or the part of one that listeners know."""
     status: Status
     record: Record | None
 
 
 class Source(ABC, Generic[T]):
-    """Says what is to be done, by itself a fixed list, and keeps what comes of it."""
+    """Provides targets, by default a fixed list, and records their results."""
 
     def __init__(self, waiting: Iterable[T] = ()) -> None:
         self.waiting = list(waiting)
 
     def next(self) -> T | None:
-        """Return the next target; None if there is none as long as no other one ends."""
+        """Return the next target; None if there is none, at least until another one ends."""
         return self.waiting.pop(0) if self.waiting else None
 
     def at_work(self, target: T) -> Target:
-        """Return the part of a target that is at work, as listeners know it; by itself all."""
+        """Return the running part of a target, as listeners know it; by default the target."""
         return target
 
     def events(self, target: T, status: Status, record: Record | None) -> Iterable[Event]:
-        """Return what listeners are told of a target; by itself, just this."""
+        """Return what listeners are told of a target; by default just this."""
         yield Event(target, status, record)
 
     def training(self, target: T) -> str:
-        """Return the path in the store of what it trains or waits for."""
+        """Return the path in the store of the stage that it trains or waits for."""
         return f"cams/{target.cam_id}"
 
     @abstractmethod
     def folder(self, target: T) -> Path:
         """Return where its processes leave notes for the driver."""
 
-    def told(self, target: T, record: Record) -> bool:
-        """Take note of what it reported; return whether to end it now."""
+    def reported(self, target: T, record: Record) -> bool:
+        """Record what a target reported; return whether to end it now."""
         return False
 
     @abstractmethod
     def ended(self, target: T) -> Outcome:
-        """Return what came of a target whose process has ended by itself or was told to end."""
+        """Return the result of a target whose process ended by itself or was told to end."""
 
     @abstractmethod
     def gave_up(self, target: T, broke: Break) -> None:
-        """Keep that it failed for good."""
+        """Record that it failed for good."""
 
 
 class Round(Protocol[T]):
@@ -121,24 +97,24 @@ class Round(Protocol[T]):
 
     @property
     def source(self) -> Source[T]:
-        """What is run."""
+        """Provides the targets."""
 
     def run(self, dispatch: "Dispatch[T]", at_once: int) -> None:
-        """Run what is handed out, so many at a time, until there is nothing or it is to stop."""
+        """Run what is handed out, `at_once` at a time, until there is no more or it must stop."""
 
 
 class CommonError(NamedTuple):
-    """The error that trial after trial met."""
+    """The error that several trials met."""
 
     note: ErrorNote
     traceback_file: Path
 
 
 class Dispatch(Generic[T]):
-    """The targets at work, and what was decided about them.
+    """The running targets, and the decisions about them.
 
-    say: is given lines for a person. note_end: is told (run id, why) of attempts whose end no
-    listener hears of, as the ledger wants.
+    say: prints a line. note_end: is told (run id, why) of attempts whose end no listener is told
+    of, for the ledger.
     """
 
     def __init__(
@@ -152,19 +128,19 @@ class Dispatch(Generic[T]):
         self.source, self.listeners, self.end = source, listeners, end
         self.say, self.note_end = say, note_end or (lambda run_id, why: None)
         self.again: list[T] = []
-        """Those whose attempt broke off, to be handed out before any other."""
+        """Targets whose attempt broke off; they are handed out before any other."""
         self.out: dict[str, T] = {}
-        """Run id -> handed out, and not ended."""
+        """Run id -> target that was handed out and has not ended."""
         self.running: set[str] = set()
-        """Run ids of those whose process has begun."""
+        """Run ids of targets whose process has started."""
         self.last: dict[str, Record] = {}
         self.hangs: dict[Path, int] = {}
-        """Folder of a target's notes -> how often a watchdog had acted there."""
+        """Folder of a target's notes -> number of hangs known there."""
         self.breaks: tuple[Break, ...] = ()
         self.common_error: CommonError | None = None
 
     def next(self) -> T | None:
-        """Return the next target; None if none may start now. With none `out`, all is over."""
+        """Return the next target; None if none may start now. If none is `out`, all is done."""
         if self.common_error is not None or self.end.reason() is not None:
             return None
         target = self.again.pop(0) if self.again else self.source.next()
@@ -183,42 +159,42 @@ class Dispatch(Generic[T]):
         return self.end.is_due(at_work, epochs)
 
     def begun(self, run_id: str) -> None:
-        """A target's process is at work."""
+        """A target's process has started."""
         self._tell(self.out[run_id], "running")
 
     def reported(self, run_id: str, record: Record) -> bool:
         """A target has reported; return whether to end it."""
         target = self.out[run_id]
         self.last[run_id] = record
-        is_over = self.source.told(target, record)
+        is_over = self.source.reported(target, record)
         self._tell(target, "running", record)
         return is_over
 
     def ended(self, run_id: str) -> None:
         """A target's process has ended by itself, or as it was told to."""
         if (target := self.out.pop(run_id, None)) is None:
-            return  # told before
+            return  # known already
         status, why = self.source.ended(target)
         if status == "failed":
             self.say(f"{target.name}: {why}")
         self._tell(target, status, self.last.get(run_id))
 
-    def broke(self, run_id: str, words: str, *, lost_node: bool = False, details: str = "") -> None:
-        """A target's process has ended as it should not.
+    def broke(self, broke: Break) -> None:
+        """A target's process ended unexpectedly.
 
-        words: what Ray says of it, in a line; its own note of an error says it better.
+        broke: what Ray says of it; used if the process left no note of an error.
         """
-        if (target := self.out.pop(run_id, None)) is not None:  # else told before
-            self._decide(target, self._why(target, words, details, lost_node=lost_node))
+        if (target := self.out.pop(broke.run_id, None)) is not None:  # else known already
+            self._decide(target, self._why(target, broke))
 
     def raised(self, run_id: str, note: ErrorNote) -> None:
-        """The attempt at a target has met an error in this process."""
+        """The attempt at a target met an error in this process."""
         self._decide(self.out.pop(run_id), Break(run_id, "error", str(note), note))
 
     def _decide(self, target: T, broke: Break) -> None:
         self.running.discard(target.run_id)
         self.note_end(self.source.at_work(target).run_id, LEDGER_REASONS[broke.cause])
-        if self.common_error is not None:  # all are being ended
+        if self.common_error is not None:  # all are being stopped
             return
         decision = decide(self.breaks, broke)
         self.breaks = (*self.breaks, broke)
@@ -232,14 +208,14 @@ class Dispatch(Generic[T]):
             self._again(target, broke, decision)
 
     def _again(self, target: T, broke: Break, decision: Decision) -> None:
-        """Hand a target out once more, unless nothing may start any more."""
+        """Queue a target again, unless nothing may start any more."""
         if self.end.reason() is not None:
-            self.say(f"{target.name}: {broke.words}; it goes on at the next start")
+            self.say(f"{target.name}: {broke.words}; it resumes at the next start")
             self._tell(target, "started")
             return
         self.again.append(target)
         if decision is Decision.GO_ON:
-            self.say(f"{target.name}: its node went away; it goes on elsewhere")
+            self.say(f"{target.name}: {broke.words}; it resumes on another node")
             return
         count = num_breaks(self.breaks, target.run_id, lost=False)
         self.say(
@@ -253,20 +229,20 @@ class Dispatch(Generic[T]):
         path.write_text(note.traceback, encoding="utf-8")
         self.common_error = CommonError(note, path)
 
-    def _why(self, target: T, words: str, details: str, *, lost_node: bool) -> Break:
-        """Find out why a target's process ended; takes its note away."""
-        if lost_node:
-            return Break(target.run_id, "lost node", "its node went away", details=details)
+    def _why(self, target: T, broke: Break) -> Break:
+        """Find out why a target's process ended; its note is removed."""
+        if broke.cause == "lost node":
+            return broke
         folder = self.source.folder(target)
         if note := take_note(folder):
             return Break(target.run_id, "error", str(note), note)
-        cause: Cause = "death"
         if self._hung(target):
-            cause, words = "hang", f"hung, ended by its watchdog; see {folder}/stack.txt"
-        return Break(target.run_id, cause, words, details=details)
+            words = f"hung, ended by its watchdog; see {folder}/stack.txt"
+            return replace(broke, cause="hang", words=words)
+        return broke
 
     def _hung(self, target: T) -> bool:
-        """Whether a watchdog has acted since this was last asked; if so, say it."""
+        """Whether a watchdog has acted since the last call; if so, say it."""
         folder = self.source.folder(target)
         now = num_hangs(folder)
         known, self.hangs[folder] = self.hangs.get(folder, now), now
@@ -283,4 +259,4 @@ class Dispatch(Generic[T]):
             for listener in self.listeners:
                 listener.update(event.trial, status=event.status, record=event.record)
         if status == "running":
-            self._hung(target)  # also that of a Ray Train worker which was restarted without Tune
+            self._hung(target)  # Ray Train may restart a worker that hung without telling Tune

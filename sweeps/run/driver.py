@@ -1,8 +1,8 @@
-"""Drives the tables of a sweep, a search, or a headline, from the command line: one start, one end.
+"""Drives the tables of a sweep, a search or a headline from the command line.
 
-Each is a `Subject`. What they share is here: the one driver at a time, Ray, what is watched and
-tracked meanwhile, the ways in which all may end, and the command that goes on. Ray and MLflow are
-imported only when something is missing.
+Each is a `Subject`. What they share is here: the lock of the one driver, starting Ray, showing and
+tracking progress, all ways to end, and the command that resumes. Ray and MLflow are imported only
+if something is missing.
 """
 
 import os
@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.run.budget import Budget
-from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round, Target
+from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.run.stopping import Interrupts, OrderlyEnd, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
+from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.config import NetworkConfig
@@ -41,32 +42,39 @@ if TYPE_CHECKING:  # those load MLflow, or boto3
     Held = Lease | LocalLock
 
 INTERRUPTED, FAILED = 130, 1
+NOT_COMPLETE = "not complete; give the same command again to try what failed"
 
 Say = Callable[[str], None]
-"""Prints a line for a person."""
+"""Prints a line."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a start of the driver came to its end."""
+    """How a start of the driver ended."""
 
     interrupted: bool = False
     """Whether a signal ended it."""
     common_error: CommonError | None = None
-    """The error for which it was stopped, as trial after trial met it."""
+    """The error that stopped it, since several trials met it."""
     over_budget: bool = False
 
 
 class Subject(ABC):
     """What is driven.
 
-    path: of its own folder in the store, as `sweeps/V-tiny`. title: for a person.
+    path: its own folder in the store, as `sweeps/V-tiny`. title: its display name.
     """
 
     while_driven = "wait for it or end it"
-    """What to do while another process drives it."""
+    """The remedy while another process drives it."""
+    noun = "trial"
+    """What each piece of it is called."""
+    page = Path("report/report.html")
+    """Of its report, within its folder."""
+    is_parallel = True
+    """Whether several pieces run at a time where there is room."""
     networks: list[NetworkConfig]
-    """All that are trained."""
+    """All networks that are trained."""
 
     def __init__(self, store: Store, path: str, title: str) -> None:
         self.store, self.path, self.title = store, path, title
@@ -74,87 +82,84 @@ class Subject(ABC):
 
     @abstractmethod
     def prepare(self, resources: Resources) -> list[str]:
-        """Bring here what the bucket has.
+        """Download what the bucket has.
 
-        Returns how much is done and to run, and what else is to be said before anything starts.
+        Returns lines for a person: how much is done and missing, and any warning before the start.
         """
 
     @abstractmethod
     def write_down(self) -> None:
-        """Write what is driven into its folder. A start that is refused does not come to this."""
+        """Write the subject's description into its folder; not called if the start is refused."""
 
     @abstractmethod
     def is_missing(self) -> bool:
-        """Whether there is anything left to run."""
+        """Whether anything is left to run."""
 
     def accounts(self, resources: Resources) -> AbstractContextManager[Budget | None]:
-        """Return what counts the hours while trials run."""
+        """Return the budget that counts hours while trials run, if there is one."""
         return nullcontext(None)
 
     def held(self, lock: "Held") -> list[str]:
-        """Get ready as the only driver; return what a person should know before trials start.
-
-        Raises the error, if any, for which none may start.
-        """
+        """Prepare as the only driver; return lines for a person. Raises what forbids a start."""
         return []
 
     def needs_ray(self, resources: Resources) -> bool:
-        """Whether Ray does the work, and not this process."""
+        """Whether Ray does the work, not this process."""
         return True
 
     @abstractmethod
     def rounds(self, resources: Resources) -> Iterator[Round[Any]]:
-        """Yield what is to run, one round after the other; Ray is running by now, if needed."""
+        """Yield the rounds to run, one after the other; Ray is running by now, if needed."""
 
     @abstractmethod
     def watched(self, console: Console) -> AbstractContextManager[list[Listener[Any]]]:
-        """Return who listens while trials run: what a person sees, and a ledger."""
+        """Return the listeners that show progress while trials run."""
 
     @abstractmethod
     def tracker(self) -> "Tracker":
-        """Return what logs it to MLflow."""
+        """Return the tracker that logs it to MLflow."""
 
     @abstractmethod
     def results(self) -> list[str]:
-        """Name the results that are there; a list that changes whenever they do."""
+        """Return names of the present results; the list changes whenever they do."""
 
     @abstractmethod
     def show(self, console: Console) -> None:
-        """Print the closing table."""
+        """Print the final tables."""
 
-    def way_on(self, resources: Resources) -> list[str]:
-        """Return, once the budget is spent, some words and the command with a larger one."""
+    def how_to_continue(self, resources: Resources) -> list[str]:
+        """Return, once the budget is spent, how to continue with a larger one."""
         return []
 
     @abstractmethod
     def report(self) -> list[str]:
-        """Write a report of what came out, attach it to the MLflow run, and say where it is.
+        """Write a report, attach it to the MLflow run, and return lines that say where it is.
 
-        Not asked for after an interruption, nor where MLflow knows all results already.
+        Not called after an interruption, nor if it is there and MLflow already has all results.
         """
 
     @abstractmethod
     def failures(self) -> list[str]:
-        """Return a line for each failure, and the remedy; [] if all is well."""
+        """Return a line per failure, and the remedy; [] without failures."""
 
 
 def drive(subject: Subject, resources: Resources) -> int:
     """Run what is missing, log it, print the tables; return the process's exit code.
 
-    0: complete; 1: some of it failed, or trial after trial met the same error; 130: interrupted, or
-    the budget is spent. Raises StoreError if another process drives the same, ChangedError for
+    0: complete; 1: some of it failed, or several trials met the same error; 130: interrupted, or
+    the budget is spent. Raises StoreError if another process drives the subject, ChangedError for
     half-trained networks of other code, WeightsError, ConfigError or CapacityError, all before any
     trial starts.
     """
     console = Console()
-    say = _printer(console)
+    say = printer(console)
     with as_ctrl_c():
         try:
             code = _drive(subject, resources, console, say)
         except KeyboardInterrupt:
             code = None
     if code is None:
-        say("interrupted; the same command goes on from here:")
+        say("interrupted; the same command resumes from here:")
         say(own_command())
         return INTERRUPTED
     return code
@@ -173,18 +178,22 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     page = "" if was_missing else _tracked_page(subject)
     was_tracked = bool(page)
     if not was_tracked:
-        with held_back():  # else a run would seem to be running for ever
+        with held_back():  # otherwise an MLflow run could stay RUNNING for ever
             page = _track(subject, say)
-    _say_common_error(ending, say)
+    if ending.common_error:
+        _say_common_error(ending.common_error, subject.noun, say)
     is_missing = subject.is_missing()
     is_spent = ending.over_budget and is_missing and not ending.interrupted
-    for line in subject.way_on(resources) if is_spent else ():
+    for line in subject.how_to_continue(resources) if is_spent else ():
         say(line)
     subject.show(console)
     subject.store.push_folder(subject.folder)
     if ending.interrupted and is_missing:
         return None
-    if not was_tracked:
+    written = subject.folder / subject.page
+    if was_tracked and written.exists():
+        say(f"report: {written}")
+    else:
         for line in subject.report():
             say(line)
         subject.store.push_folder(subject.folder)
@@ -198,18 +207,19 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
     return FAILED if failures or ending.common_error else 0
 
 
-def _printer(console: Console) -> Say:
+def printer(console: Console) -> Say:
+    """Return what prints a line on a console, unwrapped and without markup."""
+
     def say(text: str) -> None:
         console.print(Text(text), soft_wrap=True)
 
     return say
 
 
-def _say_common_error(ending: Ending, say: Say) -> None:
-    if error := ending.common_error:
-        say(f"stopped: trial after trial met the same error, so the others would too: {error.note}")
-        say(f"traceback: {error.traceback_file}")
-        say("mend its cause and give the same command again; what is finished stays finished")
+def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
+    say(f"stopped: {noun} after {noun} met the same error, so the others would too: {error.note}")
+    say(f"traceback: {error.traceback_file}")
+    say("fix its cause and give the same command again; what is finished is kept")
 
 
 # Running
@@ -217,10 +227,10 @@ def _say_common_error(ending: Ending, say: Say) -> None:
 
 @contextmanager
 def driving(store: Store, path: str, title: str, while_driven: str) -> "Iterator[Held]":
-    """Hold a folder of the store as its only driver; in a bucket by a lease. Yields the lock.
+    """Hold a folder of the store as its only driver, in a bucket by a lease. Yields the lock.
 
-    Raises StoreError, which names the other driver. Should another machine take the lease over,
-    this process is interrupted as by Ctrl-C, and ends with a StoreError that says so.
+    Raises StoreError naming the other driver, if there is one. If another machine takes the lease
+    over, this process is interrupted as by Ctrl-C, and a StoreError says so.
     """
     folder = store.root / path
     lock = store.remote.lock(
@@ -249,11 +259,10 @@ def _holder(path: Path) -> str:
 def run_missing(
     subject: Subject, resources: Resources, listeners: list[Listener[Any]], say: Say
 ) -> Ending:
-    """Run all rounds of a subject to their end; raises as `drive` does.
+    """Run all rounds of a subject; raises as `drive` does.
 
-    say: prints a line for a person: of Ray, and of each restart. Ends early, in order, after a
-    signal, a spent budget, or an error that trial after trial met; a second signal raises
-    KeyboardInterrupt.
+    Stops early and orderly after a signal, a spent budget, or an error that several trials met; a
+    second signal raises KeyboardInterrupt.
     """
     download_weights(subject.networks)
     with ExitStack() as stack:
@@ -269,14 +278,16 @@ def run_missing(
         if subject.needs_ray(resources):
             say(resources.first_words)
             stack.enter_context(running_ray(resources))
-            at_once = concurrency(resources)
-            say(f"Ray is ready: {counted(at_once, 'trial')} at a time")
+            fit = concurrency(resources)
+            at_once = fit if subject.is_parallel else 1
+            say(f"Ray is ready: {counted(at_once, subject.noun)} at a time")
         interrupts = stack.enter_context(Interrupts())
         subject.write_down()
         if ledger:
             ledger.room(at_once)
             listeners = [*listeners, ledger]
-        end, common_error = OrderlyEnd(subject.store, interrupts, budget, say), None
+        end = OrderlyEnd(subject.store, interrupts, budget, say, subject.noun)
+        common_error = None
         for each in subject.rounds(resources):
             dispatch = Dispatch(each.source, listeners, end, say, ledger.ended if ledger else None)
             each.run(dispatch, at_once)
@@ -289,9 +300,9 @@ def run_missing(
 
 
 def download_weights(networks: Iterable[NetworkConfig]) -> None:
-    """Load ImageNet weights once here, so that a failed download ends all before trials start.
+    """Load ImageNet weights once here, so that a failed download is met before trials start.
 
-    A file of weights was tried while planning. Imports torch only if there are any to download.
+    A file of weights was checked while planning. Imports torch only if weights are to be loaded.
     Raises WeightsError.
     """
     distinct = {(network.backbone, network.weights): network for network in networks}
@@ -306,7 +317,7 @@ def download_weights(networks: Iterable[NetworkConfig]) -> None:
 
 
 class Notices:
-    """Tells the tracking thread of what is worth logging: a listener."""
+    """Tells the tracking thread which run to log again: a listener."""
 
     def __init__(self, thread: "TrackingThread") -> None:
         self.thread = thread
@@ -314,7 +325,7 @@ class Notices:
         self.epochs: dict[str, float] = {}
 
     def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
-        """Notice a new epoch, a warning, a start or an end; leave out progress within an epoch."""
+        """Pass on a start, an epoch, a warning or an end, but no progress within an epoch."""
         epoch, run_id = (record or {}).get("epoch", 0.0), trial.run_id
         known = status == "running" and run_id in self.running
         if known and epoch == self.epochs.get(run_id) and WARNED not in (record or {}):
@@ -325,7 +336,7 @@ class Notices:
 
 
 def _run_tracked(subject: Subject, resources: Resources, console: Console, say: Say) -> Ending:
-    """Run what is missing, watched by a person and logged to MLflow meanwhile."""
+    """Run what is missing; show progress and log to MLflow meanwhile."""
     from sweeps.track.thread import TrackingThread
 
     with TrackingThread(subject.tracker(), say) as thread:
@@ -337,10 +348,7 @@ def _run_tracked(subject: Subject, resources: Resources, console: Console, say: 
 
 
 def _track(subject: Subject, say: Say) -> str:
-    """Bring MLflow up to date, and remember for which results it is; return where they are shown.
-
-    Returns "" if MLflow is not up to date.
-    """
+    """Bring MLflow up to date and remember for which results; return their page, "" on failure."""
     tracker, is_complete = subject.tracker(), not subject.is_missing()
     status = "FINISHED" if is_complete else "KILLED"
     if not (tracker.sync() and tracker.finish(status=status)):
@@ -350,8 +358,7 @@ def _track(subject: Subject, say: Say) -> str:
         )
         return ""
     if is_complete:
-        state = _tracking_state(subject) | {"page": tracker.page}
-        write_json(_tracking_file(subject), state)
+        write_json(_tracking_file(subject), _tracking_state(subject) | {"page": tracker.page})
     for note in tracker.notes:
         say(f"MLflow: {note}")
     say(f"MLflow: {tracker.address} is up to date")
@@ -364,7 +371,7 @@ def sync_command(store: Store) -> str:
 
 
 def _tracked_page(subject: Subject) -> str:
-    """Return where these very results are shown; "" if this server or file lacks some of them."""
+    """Return the MLflow page of these very results; "" if MLflow lacks some of them."""
     known = read_json(_tracking_file(subject)) or {}
     page = str(known.pop("page", ""))
     return page if known == _tracking_state(subject) else ""

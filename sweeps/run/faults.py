@@ -1,9 +1,9 @@
-"""What follows when the attempt at a trial breaks off: `decide`, a pure function of what happened.
+"""What to do when the attempt at a trial breaks off: `decide`, a pure function of what happened.
 
-A trial is restarted from its last checkpoint when its process died, hung or met an unforeseen
-error, MAX_RESTARTS times. A node that went away is nobody's fault and counts apart. An error that
-several trials meet is a fault of the code, and would meet the others too. (A foreseen error, such
-as a training that diverges, does not come here: the trial records it and ends.)
+A trial whose process died, hung or met an unexpected error is restarted from its last checkpoint,
+MAX_RESTARTS times. A lost node is nobody's fault and is counted separately. An unexpected error
+that several trials meet is a fault in the code, and the others would meet it too. A foreseen error,
+such as a broken picture, would come again, but may concern one trial alone.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,18 @@ from sweeps.store.attempts import Reason
 from sweeps.store.failures import ErrorNote
 
 MAX_RESTARTS = 2
-"""Restarts of a trial whose process died or hung, or whose code raised an unforeseen error."""
+"""Restarts of a trial whose process died, hung or raised an unexpected error."""
 
 MAX_LOST_NODES = 50
-"""Restarts of a trial whose node went away: preemption is not a failure, but has an end."""
+"""Restarts of a trial whose node was lost: preemption is no failure, but must end some time."""
 
 SAME_ERROR_STOPS = 3
-"""So many distinct trials with one error stop all. A trial that meets it again and again is its
-own affair."""
+"""Number of distinct trials whose common error stops all. One trial may meet it repeatedly."""
 
 Cause = Literal["error", "hang", "death", "lost node"]
 
 KINDS: dict[Cause, str] = {"hang": "hung", "death": "died", "lost node": "died"}
-"""What a failure is called that left no error of its own."""
+"""The kind of a failure that left no note of an error."""
 
 LEDGER_REASONS: dict[Cause, Reason] = {
     "error": "failed",
@@ -34,7 +33,7 @@ LEDGER_REASONS: dict[Cause, Reason] = {
     "death": "killed",
     "lost node": "preempted",
 }
-"""What the ledger calls each way in which an attempt ends."""
+"""The ledger's word for each cause."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,15 @@ class Break:
     run_id: str
     cause: Cause
     words: str
-    """For a person, in one line."""
+    """One line for a person."""
     note: ErrorNote | None = None
-    """What its process wrote down of an error."""
+    """The error that its process noted."""
     details: str = ""
-    """All that Ray says of it."""
+    """Everything that Ray says of it."""
 
     @property
     def kind(self) -> str:
-        """The failure in a word, should this be the last attempt."""
+        """The kind of failure, if this was the last attempt."""
         return self.note.kind if self.note else KINDS.get(self.cause, self.cause)
 
     @property
@@ -62,22 +61,24 @@ class Break:
 
     @property
     def traceback(self) -> str:
-        """Everything that is known, over several lines."""
+        """Everything that is known of it, in several lines."""
         return self.note.traceback if self.note else self.details or self.words
 
 
 class Decision(Enum):
     """What to do when an attempt broke off."""
 
-    GO_ON = "elsewhere, uncounted"
-    RESTART = "from its last checkpoint, counted"
-    GIVE_UP = "the trial has failed; the others go on"
+    GO_ON = "resume on another node; not counted as a restart"
+    RESTART = "resume from the last checkpoint; counted"
+    GIVE_UP = "the trial has failed; the others continue"
     STOP_ALL = "the others would meet the same error"
 
 
 def decide(history: tuple[Break, ...], broke: Break) -> Decision:
-    """Decide what follows a break; history: all earlier ones of this start, of whatever trial."""
+    """Decide what to do; history: all earlier breaks of this start, of any trial."""
     breaks = (*history, broke)
+    if broke.note and broke.note.comes_again:
+        return Decision.GIVE_UP
     if broke.note and len(_trials_with(breaks, broke.note)) >= SAME_ERROR_STOPS:
         return Decision.STOP_ALL
     if broke.cause == "lost node":
@@ -89,7 +90,7 @@ def decide(history: tuple[Break, ...], broke: Break) -> Decision:
 
 
 def num_breaks(breaks: tuple[Break, ...], run_id: str, *, lost: bool) -> int:
-    """Return how often a trial broke off because its node was lost, or for any other cause."""
+    """Return how often a trial broke off: because its node was lost, or for all other causes."""
     causes = [each.cause for each in breaks if each.run_id == run_id]
     return sum((cause == "lost node") == lost for cause in causes)
 

@@ -1,12 +1,12 @@
-"""A person's own command at the end of a run: a mail, a message, the next step of a script.
+"""The user's own command at the end of a run: a mail, a message, the next step of a script.
 
-It finds in its environment what came out:
+Its environment says how the run ended:
 
     SWEEP_STATE    done, failed or interrupted
-    SWEEP_TEXT     how much is done, the best so far, and the error that ended it, if one did
-    SWEEP_NAME     of the sweep, search or headline, as `sweeps list` shows it
-    SWEEP_TABLES   its tables, separated by spaces; of a headline its cell; of a search nothing
-    SWEEP_STORE    where its results are
+    SWEEP_TEXT     how much is done, the best result so far, and the error that ended it, if any
+    SWEEP_NAME     name of the sweep, search or headline, as in `sweeps list`
+    SWEEP_TABLES   a sweep's tables, separated by spaces; a headline's cell; empty for a search
+    SWEEP_STORE    where the results are
 """
 
 import os
@@ -20,13 +20,13 @@ from sweeps.store.store import Store
 from wsss.errors import ForeseenError
 
 LIMIT_S = 60
-"""Seconds after which the command is ended."""
+"""Seconds after which the command is killed."""
 STATES = {0: "done", 130: "interrupted"}
-"""Exit code of a run -> its state; any other has failed."""
+"""Exit code of a run -> its state; any other code means failed."""
 
 
 class Started(NamedTuple):
-    """What is run: its store, and its folder there, as `sweeps/V-tiny`."""
+    """What is run: its store and its folder there, as `sweeps/V-tiny`."""
 
     store: Store
     path: str
@@ -35,8 +35,7 @@ class Started(NamedTuple):
 def then_notify(command: str | None, started: Started, work: Callable[[], int]) -> int:
     """Do the work, then run a command, however the work ended; return the work's exit code.
 
-    command: for the shell; None: nothing is run. If it fails, a warning says so and nothing else
-    changes.
+    command: for the shell; None: nothing is run. If it fails, there is a warning and no more.
     """
     state = "failed"
     try:
@@ -48,16 +47,16 @@ def then_notify(command: str | None, started: Started, work: Callable[[], int]) 
         raise
     finally:
         if command:
-            _run(command, _told(state, started, sys.exception()))
+            _run(command, _environment(state, started, sys.exception()))
 
 
-def _told(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
-    """Return what the command finds in its environment."""
+def _environment(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
+    """Return the command's environment variables."""
     entry = None
     try:
         entries = {each.path: each for each in read_entries(started.store)}
         entry = entries.get(started.path)
-        text = _words(entry) if entry else f"{started.path}: nothing was started"
+        text = _summary(entry) if entry else f"{started.path}: not started"
     except ForeseenError as unreadable:
         text = str(unreadable)
     return {
@@ -69,20 +68,20 @@ def _told(state: str, started: Started, error: BaseException | None) -> dict[str
     }
 
 
-def _words(entry: Entry) -> str:
+def _summary(entry: Entry) -> str:
     """Return e.g. `sweep V-tiny: 15 of 16 done, best V[0.5,0.1] 50.86 %`."""
     total = "" if entry.total is None else f" of {entry.total}"
     best = "" if entry.best_miou is None else f", best {entry.best} {entry.best_miou:.2f} %"
     return entry.problem or f"{entry.title}: {entry.done}{total} done{best}"
 
 
-def _run(command: str, told: dict[str, str]) -> None:
-    """Run a command; say on stderr if it fails or takes too long."""
+def _run(command: str, environment: dict[str, str]) -> None:
+    """Run a command; warn on stderr if it fails or takes too long."""
     try:
         done = subprocess.run(
             command,
             shell=True,
-            env=os.environ | told,
+            env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             timeout=LIMIT_S,
             check=False,

@@ -1,13 +1,13 @@
-"""`sweeps run --probe N`: the first steps of each distinct training of a plan, a Ray task for each.
+"""`sweeps run --probe N`: the first steps of each distinct training of a plan, in a Ray task each.
 
-It says what they have shown, and whether the sweep should be run. It writes nothing into the store:
-neither a training nor a failure, nor MLflow.
+It prints the results, and whether the sweep should be run. It writes nothing, neither to the store
+nor to MLflow.
 """
 
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from typing import Any
 import ray
 from ray.util.queue import Queue
 from rich.console import Console
-from rich.text import Text
 
 from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import format_bytes, format_seconds
-from sweeps.run.driver import INTERRUPTED, download_weights
+from sweeps.run.driver import INTERRUPTED, download_weights, printer
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.store.store import Store
@@ -32,7 +31,7 @@ from wsss.training.process import Process
 
 FINE, BAD = 0, 1
 NUM_NAMED = 3
-"""Cells that a line names; more are counted."""
+"""Number of cells that a line names; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,20 @@ class ProbeTarget:
     config: RunConfig
     """With its lowest seed."""
     cells: tuple[str, ...]
-    """All cells that it stands behind, under whatever seed."""
+    """All cells that use it, with any seed."""
     missing: float
-    """Trainings that the plan still needs of it, over all seeds; one begun counts in part."""
+    """Trainings still to be done, over all seeds; a partial one counts in part."""
 
     @property
     def name(self) -> str:
-        """A name for people."""
-        return " = ".join(self.cells)
+        """Its first NUM_NAMED cells, and the number of the others."""
+        more = len(self.cells) - NUM_NAMED
+        return " = ".join(self.cells[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What came of probing a training."""
+    """The result of a probe."""
 
     target: ProbeTarget
     result: ProbeResult | None
@@ -64,7 +64,7 @@ class Probed:
 
 
 def probe_targets(plan: Plan, store: Store) -> list[ProbeTarget]:
-    """Return a plan's trainings, those once that differ in their seed or scoring only."""
+    """Return a plan's distinct trainings: seed and scoring do not count."""
     groups: dict[str, list[Trial]] = {}
     for trial in plan.trials:
         alike = trial.config.model_copy(update={"rng_seed": 0, "repeat": 0})
@@ -80,9 +80,9 @@ def probe_targets(plan: Plan, store: Store) -> list[ProbeTarget]:
 
 
 def _missing_part(trial: Trial, store: Store) -> float:
-    """Return which part of a training is still to be done, in [0, 1]."""
+    """Return the share of a training that is still to be done, in [0, 1]."""
     cam = store.cam(trial.cam_id)
-    if cam.trained():
+    if cam.result():
         return 0.0
     return max(0.0, 1 - len(cam.epochs()) / trial.config.train.epochs)
 
@@ -90,7 +90,7 @@ def _missing_part(trial: Trial, store: Store) -> float:
 def run_probes(
     targets: list[ProbeTarget], resources: Resources, options: ProbeOptions
 ) -> Iterator[Probed]:
-    """Probe the trainings under Ray; yield each as it ends. Closing it cancels the others.
+    """Probe the trainings under Ray; yield each result. Closing the generator cancels the others.
 
     Raises WeightsError, ConfigError or CapacityError before any of them starts.
     """
@@ -115,7 +115,7 @@ def _task(resources: Resources) -> Any:
     needs: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     if not resources.inline:
         needs = {"num_cpus": 0, "resources": {HEAD_NODE: DRIVER_SHARE}}
-    # After one call the process ends, so the next one's peak memory is its own.
+    # One process per call, so that each measures its own peak memory.
     return ray.remote(max_calls=1, max_retries=0, **needs)(_probe_one)
 
 
@@ -129,7 +129,7 @@ def _collect(target: ProbeTarget, reference: Any) -> Probed:
 
 
 def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -> ProbeResult:
-    """Probe one configuration where a trial would train it; runs in a Ray task."""
+    """Probe one configuration where a trial would train it: in a Ray task, or by Ray Train."""
     from sweeps.run.ray.train import Workers, end_with_raylet, fit
     from wsss.training.process import pick_device
 
@@ -152,59 +152,43 @@ def _probe_one(config: RunConfig, options: ProbeOptions, resources: Resources) -
 def _probe_rank(
     config: RunConfig, process: Process, *, options: ProbeOptions, answers: Queue
 ) -> Iterator[dict[str, float]]:
-    """Probe on one rank of several; the first one answers."""
+    """Probe on one rank of several; the first one sends the result."""
     result = probe(config, options, process)
     if process.is_first:
         answers.put(result)
     yield {"steps": float(result.num_steps)}
 
 
-# What the probes have shown
+# Results
 
 
 def probe_sweep(sweep: Sweep, store: Store, resources: Resources, options: ProbeOptions) -> int:
-    """Probe every distinct training of a sweep, and print what came of each and what all cost.
+    """Probe every distinct training of a sweep; print each result, a verdict and the cost.
 
-    Returns 0 if all train as far as this tells (`is_bad`), 1 if not, 130 after Ctrl-C.
+    Returns 0 if no training `is_bad`, else 1; 130 after Ctrl-C.
     """
-    console, found = Console(), list[Probed]()
+    say, found = printer(Console()), list[Probed]()
     targets = probe_targets(sweep.plan, store)
-    _print(console, sweep.describe())
-    _print(
-        console,
-        f"probe: the first {options.num_steps} steps of "
-        f"{counted(len(targets), 'distinct training')}; nothing of them is kept",
-    )
-    _print(console, resources.first_words)
+    say(sweep.describe())
+    trainings = counted(len(targets), "distinct training")
+    say(f"probe: the first {options.num_steps} steps of {trainings}; nothing is kept")
+    say(resources.first_words)
     try:
         for probed in run_probes(targets, resources, options):
             found.append(probed)
-            _print(console, f"{len(found)}/{len(targets)}  {describe(probed)}")
+            say(f"{len(found)}/{len(targets)}  {describe(probed)}")
     except KeyboardInterrupt:
-        _print(console, "interrupted; nothing was kept")
+        say("interrupted; nothing was kept")
         return INTERRUPTED
     found.sort(key=lambda probed: targets.index(probed.target))
-    for line in (*verdict(found), *cost(found, resources)):
-        _print(console, line)
+    for line in (*verdict(found), cost(found, resources)):
+        say(line)
     return BAD if any(map(is_bad, found)) else FINE
-
-
-def is_bad(probed: Probed) -> bool:
-    """Whether to change something before the sweep is run.
-
-    That is if the probe failed, the training would end (not finite, or not clearly below the label
-    prior after --prior-fails-after iterations, or at its own end), or L_cls does not fall. Before
-    that, not to be below the label prior is no fault.
-    """
-    result = probed.result
-    if result is None or result.failure or not result.is_falling:
-        return True
-    return result.is_whole and result.at_prior
 
 
 def describe(probed: Probed) -> str:
     """Return the lines on one training."""
-    name, result = short_name(probed.target), probed.result
+    name, result = probed.target.name, probed.result
     if result is None:
         return f"{name}: the probe itself failed: {probed.error}"
     finite = "not all finite" if result.diverged else "losses and gradients finite"
@@ -222,7 +206,7 @@ def describe(probed: Probed) -> str:
 
 
 def judge(result: ProbeResult) -> str:
-    """Return in words how a training goes."""
+    """Return a training's state in words."""
     if result.failure:
         return result.failure
     if not result.is_falling:
@@ -235,26 +219,42 @@ def judge(result: ProbeResult) -> str:
 
 
 def verdict(found: Iterable[Probed]) -> list[str]:
-    """Return a line for each way in which trainings go, with those that go it."""
+    """Return a line per group of trainings, the bad ones first."""
     groups: dict[str, list[str]] = {}
     for probed in found:
-        groups.setdefault(_group(probed), []).append(short_name(probed.target))
-    return [f"{group}: {'; '.join(groups[group])}" for group in _GROUPS if group in groups]
+        groups.setdefault(_group(probed), []).append(probed.target.name)
+    return [
+        f"{group}: {'; '.join(groups[group])}"
+        for group in (*BAD_GROUPS, *FINE_GROUPS)
+        if group in groups
+    ]
 
 
-_GROUPS = (
+BAD_GROUPS = (
     "would diverge",
     "would be ended as not learning",
     "L_cls does not fall",
     "could not be probed",
     "ended without learning",
+)
+FINE_GROUPS = (
     "not clearly below the label prior yet (normal for a hundred steps; a longer probe tells more)",
     "look fine",
 )
 
 
+def is_bad(probed: Probed) -> bool:
+    """Whether something should be changed before the sweep is run.
+
+    Not to be below the label prior is a fault only at the end of a training, or after
+    --prior-fails-after iterations.
+    """
+    return _group(probed) in BAD_GROUPS
+
+
 def _group(probed: Probed) -> str:
-    diverge, not_learning, not_falling, failed, ended, at_prior, fine = _GROUPS
+    diverge, not_learning, not_falling, failed, ended = BAD_GROUPS
+    at_prior, fine = FINE_GROUPS
     result = probed.result
     if result is None:
         return failed
@@ -267,8 +267,8 @@ def _group(probed: Probed) -> str:
     return ended if result.is_whole else at_prior
 
 
-def cost(found: Iterable[Probed], resources: Resources) -> list[str]:
-    """Return what the missing trainings of all seeds will take, scoring left out."""
+def cost(found: Iterable[Probed], resources: Resources) -> str:
+    """Return a line on the cost of the missing trainings of all seeds, without their scoring."""
     device, per_rank = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
     seconds, missing, unknown = 0.0, 0.0, 0.0
     for probed in found:
@@ -280,22 +280,11 @@ def cost(found: Iterable[Probed], resources: Resources) -> list[str]:
             unknown += probed.target.missing
     hours = seconds * resources.demand.workers * per_rank / 3600
     text = (
-        f"what the plan still needs, {missing:.4g} of its trainings under all seeds: about "
-        f"{_time(seconds)} one at a time, {hours:.2g} {device}-hours; scoring comes on top"
+        f"still to be trained, over all seeds: {missing:.4g} trainings, about "
+        f"{_time(seconds)} one at a time, {hours:.2g} {device}-hours, plus scoring"
     )
-    return [text + (f"; {unknown:.4g} of them of unknown time" if unknown else "")]
-
-
-def short_name(target: ProbeTarget) -> str:
-    """Return the first cells that a training stands behind, and how many more there are."""
-    named = replace(target, cells=target.cells[:NUM_NAMED]).name
-    more = len(target.cells) - NUM_NAMED
-    return f"{named} and {more} more" if more > 0 else named
+    return text + (f"; {unknown:.4g} of them of unknown time" if unknown else "")
 
 
 def _time(seconds: float) -> str:
     return format_seconds(seconds) if math.isfinite(seconds) else "unknown"
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)

@@ -134,13 +134,16 @@ def _without_tunes_handler() -> Iterator[None]:
 
 
 ORDERLY = (
-    "{why}: starting no more trials. Those at work go on to their next checkpoint, then all stops; "
-    "once more stops it at once, and what came since the last checkpoint is repeated."
+    "{why}: starting no more {noun}s. Those running continue to their next checkpoint, then all "
+    "stops; another signal stops all at once, and work since the last checkpoint is repeated."
 )
 
 
 class OrderlyEnd:
-    """Says whether work may still start, and when what is at work may be ended."""
+    """Says whether work may still start, and when what is at work may be ended.
+
+    noun: what a piece of work is called.
+    """
 
     def __init__(
         self,
@@ -148,8 +151,10 @@ class OrderlyEnd:
         interrupts: Interrupts,
         budget: "Budget | None",
         say: Callable[[str], None],
+        noun: str = "trial",
     ) -> None:
-        self.store, self.interrupts, self.budget, self.say = store, interrupts, budget, say
+        self.store, self.interrupts, self.budget = store, interrupts, budget
+        self.say, self.noun = say, noun
         self.waiting: dict[str, _Reached] | None = None
         """Run id -> how far its training was when the end was asked for; None before that."""
         self.is_said = False
@@ -176,7 +181,7 @@ class OrderlyEnd:
                 for run_id, rel in at_work.items()
             }
             if not self.is_said:
-                self.say(ORDERLY.format(why=why))
+                self.say(self._words(why))
         self.waiting = {
             run_id: then
             for run_id, then in self.waiting.items()
@@ -188,7 +193,10 @@ class OrderlyEnd:
     def _say_soon(self, why: str) -> None:
         """Say it now, though this process be at work: from a thread, as a handler may not print."""
         self.is_said = True
-        threading.Thread(target=self.say, args=(ORDERLY.format(why=why),)).start()
+        threading.Thread(target=self.say, args=(self._words(why),)).start()
+
+    def _words(self, why: str) -> str:
+        return ORDERLY.format(why=why, noun=self.noun)
 
     def _reached(self, rel: str, epoch: float) -> "_Reached":
         return _Reached(set(self.store.folder(rel).checkpoint_names()), epoch)

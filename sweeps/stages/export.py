@@ -1,4 +1,4 @@
-"""Predictions of a split whose masks may not be public, as PASCAL VOC's server takes them.
+"""Predictions of a split, whose masks need not be public, in the format of PASCAL VOC's server.
 
 <root>/predictions/<prediction_id>/png/<image>.png
 <root>/predictions/<prediction_id>/export/    comp6_test_cls.tar  gallery.png  done.json
@@ -33,12 +33,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Export(Predict):
-    """Predictions of a split as a checked archive. `chain.eval_split` is the split."""
+    """Predictions of the split `chain.eval_split` as a checked archive."""
 
     title: ClassVar[str] = "export"
 
     def id(self) -> str:
-        """Of the predictions, beside whose score it lies."""
+        """The predictions' id; its folder is inside theirs."""
         return f"{self.chain.prediction_id}/export"
 
     def finish(self, place: Place, folder: Folder) -> Exported:
@@ -86,7 +86,7 @@ def read_export(store: Store, chain: ChainConfig, split: str) -> Archive | None:
 
 
 def check_exportable(dataset: VocDataset, split: str) -> str:
-    """Return a digest of a split's list, and of its pictures and masks as far as there are any.
+    """Return a digest of a split's list, its images, and the masks that it has.
 
     Raises DataError, before anything is trained, for a split that cannot be exported.
     """

@@ -1,24 +1,21 @@
 """What guards an attempt: no change of code or packages goes unnoticed, and no hang lasts.
 
-`attempts/0001.json` and so on in a training's folder say what each attempt ran with. Data and
-weights need no guard here: their digests are part of the ids, so that changed data is another
-training.
+`attempts/0001.json` and so on in a training's folder record what each attempt ran with. Data and
+weights need no guard here: their digests are part of the ids, so changed data is another training.
 
-A thread that merely beats cannot tell a hang: it beats on while the training waits for ever. So the
-clock is wound by progress itself, a step of an optimiser or a record, and it is Python's
-faulthandler that watches it: a C thread, which acts even if the interpreter's lock is never freed.
+A heartbeat thread cannot detect a hang: it beats on while the training waits for ever. So the timer
+is reset by progress itself, an optimiser step or a record. Python's faulthandler runs the timer in
+a C thread, which acts even if the interpreter's lock is never released.
 """
 
 import faulthandler
 import platform
 import time
-from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from sweeps.plan.sweep import Sweep
@@ -29,20 +26,20 @@ from wsss.errors import ForeseenError
 from wsss.printable import counted, first_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
-"""Those which a number can depend on. Ray and MLflow carry numbers and make none."""
+"""Packages that results can depend on. Ray and MLflow only transport numbers."""
 
 Origin = dict[str, str]
 
 
 class ChangedError(ForeseenError, RuntimeError):
-    """A half-trained network would go on under other code or packages."""
+    """A half-trained network would be continued with other code or packages."""
 
 
 @cache
 def here() -> Origin:
-    """Return what this process trains with: the sources of the method, and package versions.
+    """Return what this process trains with: digest of the sources, and package versions.
 
-    Of the sources only `wsss/` counts: a new table or another report changes no training.
+    Only the sources of `wsss/` count: a new table or report changes no training.
     """
     return {
         "wsss sources": source_digest("wsss"),
@@ -52,11 +49,11 @@ def here() -> Origin:
 
 
 def origins(folder: Folder) -> list[Origin]:
-    """Return what a training's attempts ran with since it was begun, without repetition."""
+    """Return what a training's attempts ran with since its start, without repetitions."""
     found: list[Origin] = []
     for attempt in folder.attempts():
         if not attempt["resumed"]:
-            found = []  # it began anew: nothing is kept of the attempts before
+            found = []  # it started from scratch: nothing of earlier attempts is left
         if attempt["origin"] not in found[-1:]:
             found.append(attempt["origin"])
     return found
@@ -68,7 +65,7 @@ def is_half_trained(folder: Folder) -> bool:
 
 
 def changes(folder: Folder) -> list[str]:
-    """Return what differs between a training's last attempt and this process, in words."""
+    """Return what differs between a training's last attempt and this process, as text."""
     known, now = origins(folder), here()
     last = known[-1] if known else {}
     return [
@@ -79,7 +76,7 @@ def changes(folder: Folder) -> list[str]:
 
 
 def claim(folder: Folder, *, accept_changes: bool) -> None:
-    """Record what an attempt at a training is about to run with.
+    """Record what a new attempt at a training runs with.
 
     Raises ChangedError if it is half trained with something else, unless that is accepted.
     """
@@ -93,7 +90,7 @@ def claim(folder: Folder, *, accept_changes: bool) -> None:
 
 
 def check_half_trained(trials: Iterable[Trial], store: Store, *, accept_changes: bool) -> list[str]:
-    """Return a warning per half-trained trial that will go on under a change.
+    """Return a warning per half-trained trial that will continue across a change.
 
     Raises ChangedError, which names them all, unless changes are accepted.
     """
@@ -110,7 +107,7 @@ def check_half_trained(trials: Iterable[Trial], store: Store, *, accept_changes:
 def _explain(what: str, changed: list[str]) -> str:
     return (
         f"{what}: trained in part with other code or packages: {'; '.join(changed)}; restore "
-        "those, or start anew with another --store, or go on all the same with --accept-changes"
+        "those, start from scratch with another --store, or continue anyway with --accept-changes"
     )
 
 
@@ -128,48 +125,41 @@ def mixture_notes(sweep: Sweep, store: Store) -> list[str]:
                 continued.append(trial.name)
     notes = []
     if len(groups) > 1:
-        differing = [key for key, n in _values_per_key(groups).items() if n > 1]
+        kinds = [dict(kind) for kind in groups]
+        differing = [key for key in kinds[0] if len({kind[key] for kind in kinds}) > 1]
         parts = [
-            f"{', '.join(f'{key} {dict(kind)[key]}' for key in differing)}: {_named(names)}"
+            f"{', '.join(f'{key} {dict(kind)[key]}' for key in differing)}: {first_of(names, 4)}"
             for kind, names in sorted(groups.items(), key=lambda item: -len(item[1]))
         ]
-        notes.append("MIXED: these results were not computed with the same. " + "; ".join(parts))
+        notes.append(f"MIXED: results from different code, packages or devices. {'; '.join(parts)}")
     if continued:
-        notes.append(f"MIXED: trained across a change of code or packages: {_named(continued)}")
+        trials = first_of(continued, 4)
+        notes.append(f"MIXED: trained across a change of code or packages: {trials}")
     return notes
 
 
-def _named(trials: list[str]) -> str:
-    return first_of(trials, 4)
-
-
 def _kind(environment: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return of a result's environment what its numbers can depend on."""
+    """Return the part of a result's environment that its numbers can depend on."""
     values = {"code": sources_of(str(environment.get("code_version", "unknown")))}
     for key in ("python", "device", *PACKAGES):
         values[key] = str(environment.get(key, "unknown"))
     return tuple(values.items())
 
 
-def _values_per_key(groups: Iterable[tuple[tuple[str, str], ...]]) -> dict[str, int]:
-    distinct = {pair for kind in groups for pair in kind}
-    return Counter(key for key, _ in distinct)
-
-
 HANG_AFTER_SECONDS = 1800.0
-"""Generous: between two signs of progress lies at most a fifth of the inference."""
+"""Generous: between two signs of progress is at most a fifth of the inference."""
 
 
 class Watchdog:
-    """Ends the process `limit` seconds after the last sign of progress. Use as a context manager.
+    """Ends the process `limit` seconds after the last sign of progress. A context manager.
 
-    The stacks of all threads are appended to `stack_file`; the exit code is 1. A limit of 0 or
-    less watches nothing. One per process at a time.
+    It appends the stacks of all threads to `stack_file`; the exit code is 1. A limit of 0 or less
+    watches nothing. Only one per process at a time.
     """
 
     def __init__(self, stack_file: Path, limit: float) -> None:
         self.stack_file, self.limit = stack_file, limit
-        self.wound_at = 0.0
+        self.reset_at = 0.0
         self.file: BinaryIO | None = None
         self.hook: Any = None
         self.ended = False
@@ -185,12 +175,7 @@ class Watchdog:
         self.beat()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self.file is None:
             return
         self.ended = True
@@ -201,16 +186,16 @@ class Watchdog:
             self.stack_file.unlink()
 
     def beat(self) -> None:
-        """Take note of progress."""
+        """Reset the timer after progress."""
         now = time.monotonic()
-        # Winding starts a thread, so hundreds of steps a second share one.
-        if self.file is None or self.ended or now - self.wound_at < self.limit / 20:
+        # A reset starts a thread, so hundreds of steps a second share one.
+        if self.file is None or self.ended or now - self.reset_at < self.limit / 20:
             return
-        self.wound_at = now
+        self.reset_at = now
         faulthandler.dump_traceback_later(self.limit, exit=True, file=self.file)
 
 
 def num_hangs(folder: Path) -> int:
-    """Return how often the processes of a run hung, as far as their stack files tell."""
+    """Return how often the processes of a run hung, from their stack files."""
     files = folder.glob("stack*.txt")
     return sum(path.read_bytes().count(b"Timeout (") for path in files)

@@ -1,6 +1,6 @@
-"""From a trained CAM network to label PNGs, as stages.
+"""The stages from a trained CAM network to scored pseudo-labels.
 
-infer CAMs -> (learn affinity -> random walk) -> write labels, which are scored
+infer CAMs -> (learn affinity -> random walk) -> write labels
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,13 +30,6 @@ from wsss.training.affinity import build_affinity_net, train_affinity
 
 
 @dataclass(frozen=True)
-class Written:
-    """Files that are there, one per image."""
-
-    num_images: int
-
-
-@dataclass(frozen=True)
 class InferCams(PerImage):
     """CAMs of a split's images as files. An image's CAMs do not depend on the split."""
 
@@ -46,7 +39,7 @@ class InferCams(PerImage):
 
     chain: ChainConfig
     split: str | None = None
-    """None: the split whose labels are made."""
+    """None: the split that gets pseudo-labels."""
 
     def id(self) -> str:
         """Network, scales and flip."""
@@ -61,21 +54,15 @@ class InferCams(PerImage):
         return VocDataset(place.data).image_ids(self.split or self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Infer images."""
-        model, run = trained_cam(self.chain.run, place), self.chain.run
-        images = infer_cams(
-            model, _samples(place, image_ids), run.labels, device=place.process.device
-        )
-        yield from _write_cams(self, images, place)
-
-    def finish(self, place: Place, folder: Folder) -> Written:
-        """Count the files."""
-        return Written(len(self.image_ids(place)))
+        """Infer and write the images' CAMs."""
+        run, samples = self.chain.run, _samples(place, image_ids)
+        model, device = trained_cam(run, place), place.process.device
+        return _write_cams(self, infer_cams(model, samples, run.labels, device=device), place)
 
 
 @dataclass(frozen=True)
 class LearnAffinity(Training):
-    """An affinity network, trained on the labels that the CAMs are sure of."""
+    """An affinity network, trained on the CAMs' confident labels."""
 
     room: ClassVar[str] = "walks"
     title: ClassVar[str] = "learn affinity"
@@ -101,7 +88,7 @@ class LearnAffinity(Training):
             partial(_confident, maps.path, dataset, walk),
             walk,
             device=place.process.device,
-            checkpoints=self.own_checkpoints(folder, place.at_rest),
+            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             execution=place.execution,
         ):
             folder.add_epoch(asdict(record))
@@ -112,7 +99,7 @@ class LearnAffinity(Training):
 
 @dataclass(frozen=True)
 class Walk(PerImage):
-    """CAMs behind the random walk, as files."""
+    """CAMs after the random walk, as files."""
 
     room: ClassVar[str] = "walks"
     title: ClassVar[str] = "random walk"
@@ -121,11 +108,11 @@ class Walk(PerImage):
     chain: ChainConfig
 
     def id(self) -> str:
-        """That of the affinity network, which has the walk's settings."""
+        """The affinity network's id, which covers the walk's settings."""
         return f"{self.chain.walk_id}/maps"
 
     def needs(self) -> tuple[Stage, ...]:
-        """The CAMs, and the affinity network."""
+        """The CAMs and the affinity network."""
         return InferCams(self.chain), LearnAffinity(self.chain)
 
     def image_ids(self, place: Place) -> list[str]:
@@ -133,7 +120,7 @@ class Walk(PerImage):
         return VocDataset(place.data).image_ids(self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Walk on images' CAMs."""
+        """Spread the images' CAMs by the walk."""
         network = place.store.folder(LearnAffinity(self.chain).rel)
         maps = place.store.folder(InferCams(self.chain).images_rel)
         network.pull_training()
@@ -141,8 +128,8 @@ class Walk(PerImage):
         model = affinity_net(self.chain, place)
         if LearnAffinity(self.chain).own_checkpoints(network).restore(model).epoch == 0:
             raise LostNetworkError(
-                f"{network.checkpoints}: no readable checkpoint; give the same command again, and "
-                "the affinity network is trained anew"
+                f"{network.checkpoints}: no readable checkpoint; give the same command again to "
+                "train the affinity network again"
             )
         dataset = VocDataset(place.data)
         plain = (
@@ -150,16 +137,12 @@ class Walk(PerImage):
             for sample in _samples(place, image_ids)
         )
         walked = walk_labels(model, plain, walk_of(self.chain), device=place.process.device)
-        yield from _write_cams(self, walked, place)
-
-    def finish(self, place: Place, folder: Folder) -> Written:
-        """Count the files."""
-        return Written(len(self.image_ids(place)))
+        return _write_cams(self, walked, place)
 
 
 @dataclass(frozen=True)
 class WriteLabels(PerImage):
-    """Label maps of the training images, as palette PNGs of the images' size."""
+    """Pseudo-labels of the training images, as palette PNGs of the images' size."""
 
     room: ClassVar[str] = "labels"
     title: ClassVar[str] = "write labels"
@@ -177,7 +160,7 @@ class WriteLabels(PerImage):
         return f"{self.rel}/png"
 
     def needs(self) -> tuple[Stage, ...]:
-        """The CAMs that are cut into labels."""
+        """The CAMs that become labels."""
         return (self._cams,)
 
     def image_ids(self, place: Place) -> list[str]:
@@ -185,34 +168,27 @@ class WriteLabels(PerImage):
         return VocDataset(place.data).image_ids(self.chain.label_split)
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Refine and write images' labels."""
-        labels, source = labels_of(self.chain), place.store.folder(self._cams.images_rel)
-        source.pull({f"{image_id}.npz" for image_id in image_ids})
-        target = place.store.folder(self.images_rel).path
+        """Refine and write the images' labels."""
+        cams, target = (
+            place.store.folder(self._cams.images_rel),
+            place.store.folder(self.images_rel),
+        )
+        cams.pull({f"{image_id}.npz" for image_id in image_ids})
 
         def job(sample: Sample) -> LabelJob:
-            name = sample.image_id
-            return LabelJob(
-                sample,
-                source.path / f"{name}.npz",
-                target / f"{name}.png",
-                labels,
-                self.source(place, name),
-            )
+            name, labels = sample.image_id, labels_of(self.chain)
+            path, png = cams.path / f"{name}.npz", target.path / f"{name}.png"
+            return LabelJob(sample, path, png, labels, self.source(place, name))
 
         jobs = ((sample.image_id, job(sample)) for sample in _samples(place, image_ids))
         for image_id, _ in pool_map(write_label, jobs, num_workers=num_workers):
             yield image_id
 
     def source(self, place: Place, image_id: str) -> str:
-        """Return what a PNG was made from: behind a walk, which learns from them, all images."""
+        """Return a PNG's source: after a walk, which learns from all images, the whole data."""
         if self.chain.walks and place.sources:
             return f"{self.id()} {place.data_digest}"
         return super().source(place, image_id)
-
-    def finish(self, place: Place, folder: Folder) -> Written:
-        """Count the files."""
-        return Written(len(self.image_ids(place)))
 
     @property
     def _cams(self) -> InferCams | Walk:
@@ -220,10 +196,10 @@ class WriteLabels(PerImage):
 
 
 def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
-    """Score the label maps of the evaluation split (VOC's own `train`) against its masks of now.
+    """Score the pseudo-labels of the evaluation split (VOC's own `train`) against its masks.
 
-    None if there are none or they are gone, for labels that leave pixels out, and for a data set
-    without any mask.
+    None if there are no pseudo-labels or some are lost, if they leave pixels out, and for a data
+    set without any mask.
     """
     stage, dataset = WriteLabels(chain), VocDataset(place.data)
     written = set(stage.image_ids(place))
@@ -238,7 +214,7 @@ def label_score(chain: ChainConfig, place: Place) -> SegmentationScore | None:
 
 
 def labels_of(chain: ChainConfig) -> PseudoLabelConfig:
-    """Return a chain's label settings, which it has where its labels are made."""
+    """Return the label settings of a chain that makes pseudo-labels."""
     assert chain.labels is not None
     return chain.labels
 

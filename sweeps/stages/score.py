@@ -1,12 +1,12 @@
-"""From a trained CAM network to the score of its pseudo-labels: pixels are counted once, then cut.
+"""From a trained CAM network to the score of its pseudo-labels.
 
-The counts of a training serve every background score on their threshold grid, so that all scores
-that hang on a training and an inference share one `Count`.
+Pixels are counted once, at every threshold of a grid. So all scores of a training that infer CAMs
+alike, whatever their background score, share one `Count`.
 """
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -24,21 +24,40 @@ from sweeps.stages.stage import Place, Record, Stage, Steps
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import environment
 from sweeps.store.store import Folder, write_config
-from wsss.config import RunConfig
+from wsss.config import LabelsConfig, RunConfig
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
+from wsss.evaluation.confusion import ThresholdCounts, collect, count_image, threshold_grid
 from wsss.evaluation.figures import draw_gallery, draw_threshold_curve
 from wsss.evaluation.score import Score as Figures
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
-from wsss.labels.infer import infer_cams
+from wsss.labels.infer import ImageCams, infer_cams
 from wsss.networks.cam_net import CamNet
 
 NUM_GALLERY_IMAGES = 6
 NUM_INFERENCE_REPORTS = 5
 
 CountedImage = tuple[str, NDArray[np.uint32], NDArray[np.uint32]]
-"""Image id, codes and counts, as `count_image` gives them."""
+"""Image id, codes and counts, as `count_image` returns them."""
+
+
+def count_each(
+    images: Iterable[ImageCams], dataset: VocDataset, labels: LabelsConfig
+) -> Iterator[CountedImage]:
+    """Count each image's CAMs against its mask, at every threshold."""
+    thresholds, num_labels = threshold_grid(labels.background_score), len(dataset.classes) + 1
+    for sample, cams in images:
+        mask = dataset.mask(sample.image_id)
+        counted = count_image(cams, sample.labels, mask, thresholds, num_labels)
+        yield sample.image_id, *counted
+
+
+def collected(
+    images: Iterable[CountedImage], dataset: VocDataset, labels: LabelsConfig
+) -> ThresholdCounts:
+    """Join the counts of images."""
+    thresholds = threshold_grid(labels.background_score)
+    return collect(list(images), thresholds, len(dataset.classes) + 1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Count(Stage):
-    """CAMs of the scored images against their masks, counted at every threshold."""
+    """Pixel counts of the scored images' CAMs against their masks, at every threshold."""
 
     room: ClassVar[str] = "counts"
     title: ClassVar[str] = "count pixels"
@@ -77,41 +96,35 @@ class Count(Stage):
             yield Record(self, done)
         gathered = [image for part in place.process.gather(images) for image in part]
         if place.process.is_first:
-            thresholds = threshold_grid(self.config.labels.background_score)
             folder.path.mkdir(parents=True, exist_ok=True)
-            counts = collect(gathered, thresholds, len(VocDataset(place.data).classes) + 1)
+            counts = collected(gathered, VocDataset(place.data), self.config.labels)
             counts.save(folder.path / COUNTS)
         return Counted(len(gathered), time.monotonic() - started)
 
     def _count(self, model: CamNet, place: Place, images: list[CountedImage]) -> Iterator[float]:
         """Count this rank's images into `images`; yield the share done."""
         config, process, dataset = self.config, place.process, VocDataset(place.data)
-        thresholds = threshold_grid(config.labels.background_score)
         own = dataset.samples(config.data.eval_split)[process.rank :: process.world_size]
         inferred = infer_cams(model, own, config.labels, device=process.device)
+        counted = count_each(inferred, dataset, config.labels)
         for part in range(1, NUM_INFERENCE_REPORTS + 1):
             until = -(-len(own) * part // NUM_INFERENCE_REPORTS)
-            for image in itertools.islice(inferred, until - len(images)):
-                sample, mask = image.sample, dataset.mask(image.sample.image_id)
-                counted = count_image(
-                    image.cams, sample.labels, mask, thresholds, len(dataset.classes) + 1
-                )
-                images.append((sample.image_id, *counted))
+            images += itertools.islice(counted, until - len(images))
             yield part / NUM_INFERENCE_REPORTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Figures):
-    """What a run came to: its figures, and what they are of."""
+    """A run's result: its figures and what they were measured on."""
 
     classes: tuple[str, ...]
     data: dict[str, int]
     """train_images and eval_images."""
     train_seconds: float
     inference_seconds: float
-    """Of the counts, which other runs may share."""
+    """Of the count, which other runs may share."""
     score_seconds: float
-    """Of this score alone."""
+    """Of this score only."""
     environment: dict[str, Any]
 
 
@@ -129,11 +142,11 @@ class Score(Stage):
         return run_id(self.config)
 
     def needs(self) -> tuple[Stage, ...]:
-        """The counted pixels, behind the training: its checkpoint draws the gallery."""
+        """The training, whose network draws the gallery, and the counted pixels."""
         return TrainCam(self.config), Count(self.config)
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        """Write figures and pictures, on the first rank alone."""
+        """Write figures and pictures, on the first rank only."""
         if not place.process.is_first:
             return None
         yield from ()

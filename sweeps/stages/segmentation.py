@@ -1,4 +1,4 @@
-"""From label maps to a scored segmentation network, as stages."""
+"""The stages from pseudo-labels to a scored segmentation network."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ NUM_GALLERY_IMAGES = 6
 
 @dataclass(frozen=True)
 class TrainDeepLab(Training):
-    """DeepLab, trained on the label maps or on the true masks."""
+    """DeepLab, trained on pseudo-labels or on the true masks."""
 
     room: ClassVar[str] = "segmentations"
     title: ClassVar[str] = "train DeepLab"
@@ -32,26 +32,20 @@ class TrainDeepLab(Training):
     chain: ChainConfig
 
     def id(self) -> str:
-        """Labels and settings of the training."""
+        """Labels and training settings."""
         return self.chain.segmentation_id
 
     def needs(self) -> tuple[Stage, ...]:
-        """The labels; the true masks are part of the data set."""
+        """The pseudo-labels; true masks are part of the data set."""
         return (WriteLabels(self.chain),) if self.chain.labels else ()
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train from the last checkpoint; yield the numbers of each epoch."""
-        config, dataset, first = (
-            self.chain.segmentation,
-            VocDataset(place.data),
-            place.process.is_first,
-        )
+        config, dataset = self.chain.segmentation, VocDataset(place.data)
+        first = place.process.is_first
         if first:
-            saved = {
-                "stage": self.rel,
-                "segmentation": config.model_dump(mode="json"),
-                "classes": dataset.classes,
-            }
+            settings = config.model_dump(mode="json")
+            saved = {"stage": self.rel, "segmentation": settings, "classes": dataset.classes}
             write_json(folder.path / "config.json", saved)
         samples = dataset.samples(self.chain.run.data.train_split)
         num_classes, ids = len(dataset.classes), [sample.image_id for sample in samples]
@@ -63,7 +57,7 @@ class TrainDeepLab(Training):
             num_classes,
             process=place.process,
             execution=place.execution,
-            checkpoints=self.own_checkpoints(folder, place.at_rest),
+            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
         ):
             if first:
                 folder.add_epoch(asdict(record))
@@ -71,7 +65,7 @@ class TrainDeepLab(Training):
         return trained(folder, place)
 
     def label_maps(self, place: Place, image_ids: list[str]) -> list[Path]:
-        """Return the label map of each image, brought here if need be, or its true mask."""
+        """Return each image's pseudo-label, downloaded if need be, or its true mask."""
         if not self.chain.labels:
             return VocDataset(place.data).mask_paths(image_ids)
         images = place.store.folder(WriteLabels(self.chain).images_rel)
@@ -81,12 +75,12 @@ class TrainDeepLab(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted(SegmentationScore):
-    """What a chain came to: its figures, and what they are of."""
+    """A chain's result: its figures and what they were measured on."""
 
     labels: str
     """What it was trained on, in words."""
     labels_score: dict[str, Any] | None
-    """Of the label maps; None for the true masks, for labels that leave pixels out, or are gone."""
+    """Of the pseudo-labels, as `label_score` returns it; None for the true masks."""
     train_images: int
     eval_images: int
     eval_split: str
@@ -111,7 +105,7 @@ class Predict(PerImage):
     @property
     def images_rel(self) -> str:
         """Path in the store of the PNGs."""
-        return f"predictions/{self.chain.prediction_id}/png"
+        return f"{self.room}/{self.chain.prediction_id}/png"
 
     def needs(self) -> tuple[Stage, ...]:
         """The network."""
@@ -122,7 +116,7 @@ class Predict(PerImage):
         return VocDataset(place.data).image_ids(self.chain.eval_split)
 
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Segment images. Neither masks nor image-level labels are needed."""
+        """Segment the images, without their masks or image-level labels."""
         config, dataset = self.chain.segmentation, VocDataset(place.data)
         network = place.store.folder(TrainDeepLab(self.chain).rel)
         network.pull_training()
@@ -135,7 +129,7 @@ class Predict(PerImage):
             yield path.stem
 
     def finish(self, place: Place, folder: Folder) -> Any:
-        """Draw a gallery, and score the predictions."""
+        """Draw a gallery and score the predictions."""
         dataset, ids = VocDataset(place.data), self.image_ids(place)
         images = place.store.folder(self.images_rel)
         images.pull()
@@ -156,7 +150,7 @@ class Predict(PerImage):
 
 
 def unlabelled(dataset: VocDataset, image_ids: list[str]) -> list[Sample]:
-    """Return images without their labels, which a network takes none of and a test split lacks."""
+    """Return images without labels: a network needs none, and a test split has none."""
     return [Sample(name, dataset.image_path(name), (), "xml") for name in image_ids]
 
 
@@ -169,7 +163,7 @@ def draw_gallery(
     with_truth: bool = True,
     legend: bool = False,
 ) -> None:
-    """Draw some images beside their predictions, and beside their masks if they have any."""
+    """Draw some images beside their predictions, and beside their masks if `with_truth`."""
     shown = image_ids[:: max(1, len(image_ids) // NUM_GALLERY_IMAGES)][:NUM_GALLERY_IMAGES]
     rows = [
         GalleryRow(

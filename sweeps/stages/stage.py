@@ -1,10 +1,10 @@
 """A stage is its settings, and `complete` is the only way in which one is done.
 
-    complete(stage): done? -> what it needs -> hold -> code changed? -> run -> result -> release
+    complete(stage): done? -> needs -> hold -> code changed? -> run -> result -> release
 
-A stage's fields are what its result depends on and nothing else; where things lie and how they are
-done is in the `Place`. A stage that is interrupted goes on from what its folder holds. This module
-loads no torch, so that a driver can name stages without it.
+A stage's fields are what its result depends on and nothing else; where things are and how they are
+computed is in the `Place`. A stage that was interrupted resumes from what its folder holds. This
+module loads no torch, so that a driver can name stages without it.
 """
 
 from abc import ABC, abstractmethod
@@ -28,69 +28,69 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SHARE_EVERY = 500
-"""Images of a stage between uploads: so many at most are done again if the machine is lost."""
+"""Images between uploads: at most this many are repeated if the machine is lost."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """How far a stage is."""
+    """A stage's progress."""
 
     stage: "Stage"
     progress: float
     """Share of the stage that is done, in [0, 1]."""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """What is new: an epoch's `epoch`, losses and so on, or a warning as training_warnings.py has
-    it; nothing for mere progress."""
+    """What is new: an epoch's `epoch`, losses and so on, or a warning (training_warnings.py); empty
+    if only the progress is new."""
 
 
 Steps = Generator[Record, None, Any]
-"""A stage's records, then its result: a dataclass, which done.json keeps."""
+"""Yields a stage's records; returns its result, a dataclass that is stored in done.json."""
 
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a stage is to behave when something is not as it should be. Changes no result."""
+    """How a stage reacts when something goes wrong. Changes no result."""
 
     hang_after: float = HANG_AFTER_SECONDS
     """Seconds without progress after which a process ends itself; 0: never."""
     accept_changes: bool = False
     """Whether to continue a checkpoint of other code or packages."""
     limits: PriorLimits = field(default_factory=PriorLimits)
-    """When a training that is not clearly below the label prior is warned of, and ended."""
+    """When to warn of a training that is not clearly below the label prior, and when to end it."""
 
 
 class Crew(Protocol):
     """Who does the work of stages."""
 
     def work(self, stage: "Stage", place: "Place") -> Iterator[Record]:
-        """Do a stage whose needs are complete."""
+        """Run a stage whose needs are complete."""
 
     def images(self, stage: "PerImage", place: "Place", image_ids: list[str]) -> Iterator[str]:
-        """Do these images of a stage; yield each id once its file is written."""
+        """Process these images of a stage; yield each id once its file is written."""
 
 
 @dataclass(frozen=True)
 class Here:
-    """This process does all; labels are refined in `num_workers` more, or in this one if 0."""
+    """Does everything in this process; labels are refined by `num_workers` more, or here if 0."""
 
     num_workers: int = 0
 
     def work(self, stage: "Stage", place: "Place") -> Iterator[Record]:
-        """Do a stage whose needs are complete."""
+        """Run a stage whose needs are complete."""
         return attempt(stage, place)
 
     def images(self, stage: "PerImage", place: "Place", image_ids: list[str]) -> Iterator[str]:
-        """Do these images, and share their files."""
+        """Process these images and upload their files."""
         return stage.do_shared(place, image_ids, num_workers=self.num_workers)
 
 
-def go_on() -> None:
-    """End nothing."""
+def keep_going() -> None:
+    """Do not stop."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where work is done, and how: what no result depends on. It can be sent to a worker."""
+    """Where and how work is done: what no result depends on. It can be sent to a worker."""
 
     store: Store
     data: Path
@@ -100,35 +100,36 @@ class Place:
     conduct: Conduct = field(default_factory=Conduct)
     crew: Crew = field(default_factory=Here)
     rank: "Process | None" = None
-    """The process at work; None: one that works alone, on the CPU."""
+    """This process; None: one that works alone, on the CPU."""
     stack_folder: Path | None = None
-    """Where a process that hangs leaves its stacks; None: it is not watched."""
-    at_rest: Callable[[], None] = go_on
-    """Called after each checkpoint; may raise, and the work ends without loss."""
+    """Where a process that hangs leaves its stacks; None: no watchdog."""
+    after_checkpoint: Callable[[], None] = keep_going
+    """Called after each checkpoint; if it raises, the work ends without loss."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """What each image now holds, as sources.py has it; {}: the ids of stages name the data."""
+    """Digest of each image's current content (sources.py); {}: the stages' ids identify the data.
+    """
 
     @property
     def data_digest(self) -> str:
-        """Digest of all sources, which done.json has as `data`; "" without any."""
+        """Digest of all sources, `data` in done.json; "" without any."""
         return digest_of(self.sources)
 
     @property
     def process(self) -> "Process":
-        """The process at work."""
+        """This process, with its rank and device."""
         from wsss.training.process import Process
 
         return self.rank or Process()
 
     def result(self, stage: "Stage") -> dict[str, Any]:
-        """Return what a finished stage came to, brought here if need be. Raises StoreError."""
+        """Return a finished stage's result, downloaded if need be. Raises StoreError."""
         folder = self.store.folder(stage.rel)
         if not folder.is_finished():
             raise StoreError(f"{folder.path}: not finished; give the same command again")
         return folder.result() or {}
 
     def first(self, ask: Callable[[], T]) -> T:
-        """Return on every rank what the first one answers."""
+        """Return on every rank the first rank's answer."""
         process = self.process
         answer: T = process.gather(ask() if process.is_first else None)[0]
         return answer
@@ -140,11 +141,11 @@ class Stage(ABC):
     room: ClassVar[str]
     """The store's folder for stages of this kind."""
     title: ClassVar[str]
-    """What a person reads while it is at work."""
+    """Shown while it runs."""
 
     @abstractmethod
     def id(self) -> str:
-        """Digest of the settings that have an effect, and of the ids of what is needed."""
+        """Digest of the settings that have an effect and of the ids of what is needed."""
 
     @property
     def rel(self) -> str:
@@ -152,12 +153,12 @@ class Stage(ABC):
         return f"{self.room}/{self.id()}"
 
     def needs(self) -> tuple["Stage", ...]:
-        """Return the stages whose results this one reads, in the order in which to do them."""
+        """Return the stages whose results this one reads, in the order in which to run them."""
         return ()
 
     @abstractmethod
     def run(self, place: Place, folder: Folder) -> Steps:
-        """Do what is missing; yield records, as many on every rank, and return the result."""
+        """Do what is missing; yield equally many records on every rank; return the result."""
 
     def is_done(self, place: Place) -> bool:
         """Whether its result is in the store, here or elsewhere."""
@@ -165,30 +166,37 @@ class Stage(ABC):
 
 
 class Training(Stage):
-    """A stage with epochs and checkpoints. Its result names its last one as `checkpoint`."""
+    """A stage with epochs and checkpoints. Its result names the last checkpoint."""
 
     def own_checkpoints(
-        self, folder: Folder, at_rest: Callable[[], None] = go_on
+        self, folder: Folder, after_checkpoint: Callable[[], None] = keep_going
     ) -> "CheckpointFolder":
-        """Return its checkpoints, which say that they are its own, and are shared as they come."""
+        """Return its checkpoints, which are marked as its own and uploaded as they are saved."""
         from wsss.training.checkpoint import CheckpointFolder
 
         def after_save(path: Path) -> None:
             folder.share()
-            at_rest()
+            after_checkpoint()
 
         return CheckpointFolder(folder.checkpoints, owner=self.rel, after_save=after_save)
 
     def is_done(self, place: Place) -> bool:
-        """Whether it is trained to its end, and its network is whole."""
+        """Whether the training is finished and its last checkpoint whole."""
         folder = place.store.folder(self.rel)
         if not folder.is_finished():
             return False
         return folder.has_whole(f"checkpoints/{(folder.result() or {}).get('checkpoint')}")
 
 
+@dataclass(frozen=True)
+class Written:
+    """A file per image."""
+
+    num_images: int
+
+
 class PerImage(Stage):
-    """A stage with a file per image. Images may be done in any process and order."""
+    """A stage with a file per image. Images may be processed anywhere and in any order."""
 
     suffix: ClassVar[str]
 
@@ -199,21 +207,21 @@ class PerImage(Stage):
 
     @abstractmethod
     def image_ids(self, place: Place) -> list[str]:
-        """Return the images to do."""
+        """Return the ids of all images."""
 
     @abstractmethod
     def do(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Do these images; yield each id once its file is whole on disk.
+        """Process these images; yield each id once its file is whole on disk.
 
         num_workers: processes that may help; 0: none.
         """
 
-    @abstractmethod
     def finish(self, place: Place, folder: Folder) -> Any:
         """Return the stage's result, once all files are there."""
+        return Written(len(self.image_ids(place)))
 
     def missing(self, place: Place) -> list[str]:
-        """Return the images without a file, or with one that is not of this network and image."""
+        """Return the images without a file, or with a file of another network or image."""
         folder = place.store.folder(self.images_rel)
         there = folder.file_names()
         return [
@@ -223,7 +231,7 @@ class PerImage(Stage):
         ]
 
     def source(self, place: Place, image_id: str) -> str:
-        """Return what an image's file says that it was made from; "" if ids name the data."""
+        """Return what an image's file records as its source; "" if ids identify the data."""
         return f"{self.id()} {place.sources[image_id]}" if place.sources else ""
 
     def _is_of(self, place: Place, folder: Folder, image_id: str) -> bool:
@@ -231,13 +239,13 @@ class PerImage(Stage):
         return not place.sources or source_in(path) == self.source(place, image_id)
 
     def is_done(self, place: Place) -> bool:
-        """Whether it came to its end, of the data as they are, and no file has been lost since."""
+        """Whether it is finished, for the data as they are now, with no file lost since."""
         if not super().is_done(place) or self.missing(place):
             return False
         return not place.sources or place.result(self).get("data") == place.data_digest
 
     def run(self, place: Place, folder: Folder) -> Steps:
-        """Do the missing images, by whoever is at hand."""
+        """Have the crew process the missing images."""
         missing = self.missing(place)
         done = place.crew.images(self, place, missing) if missing else ()
         for number, _ in enumerate(done, start=1):
@@ -245,7 +253,7 @@ class PerImage(Stage):
         return self.finish(place, folder)
 
     def do_shared(self, place: Place, image_ids: list[str], *, num_workers: int) -> Iterator[str]:
-        """Do these images here, and share their files in between."""
+        """Process these images here, and upload their files in between."""
         folder, waiting = place.store.folder(self.images_rel), set[str]()
         for image_id in self.do(place, image_ids, num_workers=num_workers):
             waiting.add(f"{image_id}{self.suffix}")
@@ -257,11 +265,11 @@ class PerImage(Stage):
 
 
 def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
-    """Bring a stage to its end, and first what it needs; yield records. Nothing is done twice.
+    """Complete what a stage needs, then the stage; yield records. Nothing is done twice.
 
-    Every rank of several calls this, and all yield equally often: the first holds, writes and
-    shares, and all go on from its checkpoints. Raises StoreError, ChangedError for a half-trained
-    network of other code, and what the stages raise.
+    With several ranks, each of them calls this, and all yield equally often: the first one holds
+    the lock, writes and uploads, and all resume from its checkpoints. Raises StoreError,
+    ChangedError for a half-trained network of other code, and what the stages raise.
     """
     if place.first(lambda: stage.is_done(place)):
         return
@@ -271,14 +279,14 @@ def complete(stage: Stage, place: Place) -> Generator[Record, None, None]:
 
 
 def attempt(stage: Stage, place: Place) -> Iterator[Record]:
-    """Do a stage whose needs are complete, in this process or on this rank."""
+    """Run a stage whose needs are complete, in this process or on this rank."""
     process, folder = place.process, place.store.folder(stage.rel)
     with ExitStack() as stack:
         stack.enter_context(disk_errors(place.store.root))
         if process.is_first:
             stack.enter_context(folder.hold())
         if place.first(lambda: stage.is_done(place)):
-            return  # by the process that was waited for
+            return  # another process did it while this one waited
         if process.is_first:
             _refuse_unlabelled(stage, place, folder)
             place.store.label(stage.rel)
@@ -290,7 +298,7 @@ def attempt(stage: Stage, place: Place) -> Iterator[Record]:
 
 
 def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
-    """Run a stage under a watchdog; every record is a sign of progress."""
+    """Run a stage under a watchdog; every record counts as progress."""
     process = place.process
     name = "stack.txt" if process.is_first else f"stack-{process.rank}.txt"
     with ExitStack() as stack:
@@ -310,19 +318,19 @@ def _watched(stage: Stage, place: Place, folder: Folder) -> Steps:
 
 
 def _start_training(folder: Folder, place: Place) -> None:
-    """Bring here what others have of a training; all ranks go on from the first's checkpoints."""
+    """Download what the bucket has of a training; all ranks resume from the first's checkpoints."""
     process = place.process
     if process.is_first:
         folder.pull_training()
         claim(folder, accept_changes=place.conduct.accept_changes)
-        folder.share()  # what an earlier attempt could not
+        folder.share()  # what an earlier attempt could not upload
     machine, names = process.gather((folder.machine(), folder.checkpoint_names()))[0]
     if machine != folder.machine():
         folder.take_over(names)
 
 
 def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
-    """Raise StoreError if a folder given by hand holds such files and does not say what of."""
+    """Raise StoreError if a folder chosen by the user holds such files without a label."""
     named = place.store.named.get(stage.rel)
     if named is None or (named / LABEL).exists():
         return
@@ -333,13 +341,13 @@ def _refuse_unlabelled(stage: Stage, place: Place, folder: Folder) -> None:
         found = bool(folder.checkpoint_names())
     if found:
         raise StoreError(
-            f"{named}: holds files of which no {LABEL} says what they were made from; choose "
-            "another folder"
+            f"{named}: holds files, and no {LABEL} says what they were made from; choose another "
+            "folder"
         )
 
 
 def _made_from(stage: Stage, place: Place, result: Any) -> dict[str, Any]:
-    """Return a result as done.json keeps it, with ids and a digest of what it was made from."""
+    """Return a result for done.json, with the ids and data digest that it was made from."""
     needs = {need.room: need.id() for need in stage.needs()}
     data = {"data": digest} if (digest := place.data_digest) else {}
     return {"id": stage.id(), "made_from": needs} | data | asdict(result)

@@ -1,4 +1,4 @@
-"""Training of the CAM network, as a stage, and the trained network for the stages behind it."""
+"""Training of the CAM network, as a stage, and the trained network for later stages."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,7 @@ from wsss.training.learning import PriorWarning, find_dead_maps
 
 
 class LostNetworkError(StoreError):
-    """A finished training whose last checkpoint cannot be read any more."""
+    """A finished training whose last checkpoint can no longer be read."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,25 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainCam(Training):
-    """A CAM network, trained. What it is scored with has no effect."""
+    """A trained CAM network. Settings of the scoring have no effect."""
 
     room: ClassVar[str] = "cams"
     title: ClassVar[str] = "train CAM"
 
     config: RunConfig
     judge: Callable[[CamNet, int], dict[str, float]] | None = field(default=None, compare=False)
-    """Called with the network after each epoch but the last; its numbers join the epoch's record.
-    Changes no result."""
+    """Called with network and epoch after each epoch but the last; its numbers are added to the
+    epoch's record. Changes no result."""
 
     def id(self) -> str:
-        """All that training sees."""
+        """All settings that training depends on."""
         return cam_id(self.config)
 
     def run(self, place: Place, folder: Folder) -> Steps:
         """Train from the last checkpoint; yield each epoch, and a warning when it is due.
 
-        Dead maps are warned of with their epoch, on the first rank. Raises what `train_cam` does.
+        The first rank adds a warning of dead maps to an epoch's record. Raises what `train_cam`
+        does.
         """
         config, first = self.config, place.process.is_first
         cam, dataset = place.store.cam(self.id()), VocDataset(place.data)
@@ -69,7 +70,7 @@ class TrainCam(Training):
             samples,
             num_classes,
             process=place.process,
-            checkpoints=self.own_checkpoints(folder, place.at_rest),
+            checkpoints=self.own_checkpoints(folder, place.after_checkpoint),
             execution=place.execution,
             limits=place.conduct.limits,
         ):
@@ -93,12 +94,12 @@ class TrainCam(Training):
         if self.judge is None or record.epoch == self.config.train.epochs:
             return {}
         numbers = self.judge(model, record.epoch)
-        model.train()  # train_cam sets it only once, at its start
+        model.train()  # train_cam sets the mode only once, at its start
         return numbers
 
 
 def trained(folder: Folder, place: Place) -> Trained:
-    """Return the summary of a training that has come to its end in this folder."""
+    """Return the summary of a training that has ended in this folder."""
     epochs = folder.epochs()
     return Trained(
         epochs=len(epochs),
@@ -109,7 +110,7 @@ def trained(folder: Folder, place: Place) -> Trained:
 
 
 def trained_cam(config: RunConfig, place: Place) -> CamNet:
-    """Return the network of a finished training, brought here if need be.
+    """Return the network of a finished training, downloaded if need be.
 
     Raises LostNetworkError if its last checkpoint cannot be read.
     """
@@ -119,16 +120,16 @@ def trained_cam(config: RunConfig, place: Place) -> CamNet:
         return load_cam(config, folder, len(VocDataset(place.data).classes))
     except LostNetworkError as error:
         raise LostNetworkError(
-            f"{error}; give the same command again, and the rest is trained anew"
+            f"{error}; give the same command again to train the rest again"
         ) from None
 
 
 def load_cam(config: RunConfig, folder: Folder, num_classes: int) -> CamNet:
-    """Return the network of a finished training from the checkpoints in its folder here.
+    """Return the network of a finished training from the local checkpoints in its folder.
 
     num_classes: without the background. Raises LostNetworkError.
     """
-    # Of a checkpoint, no initial weights or statistics are left.
+    # The checkpoint replaces all initial weights and statistics.
     network = config.network.model_copy(update={"weights": "none"})
     model = CamNet(network, num_classes).to(memory_format=torch.channels_last)
     epochs = TrainCam(config).own_checkpoints(folder).restore(model).epoch

@@ -1,6 +1,6 @@
-"""What a training is warned of, as the numbers which a trial reports to Tune.
+"""Warnings about a training, as numbers that a trial reports to Tune.
 
-Ray Train takes no text among the numbers of a report, so the driver puts it into words again.
+Ray Train takes no text in a report, so the driver puts the numbers into words again.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,21 @@ def to_record(warning: PriorWarning | DeadMaps) -> dict[str, float]:
 
 
 def from_record(record: Mapping[str, Any]) -> PriorWarning | None:
-    """Return the warning of the label prior among a report's numbers, or None."""
+    """Return the label-prior warning in a report's numbers, or None."""
     if KEY not in record:
         return None
     return PriorWarning(int(record[KEY]), float(record[LOSS]), float(record[PRIOR]))
 
 
 def dead_from_record(record: Mapping[str, Any]) -> DeadMaps | None:
-    """Return the warning of dead maps among a report's numbers, or None."""
+    """Return the warning of dead maps in a report's numbers, or None."""
     if DEAD not in record:
         return None
-    view, compared = VIEWS[int(record[VIEW])], bool(record[COMPARED])
-    return DeadMaps(int(record[EPOCH]), view, float(record[DEAD]), compared)
+    view = VIEWS[int(record[VIEW])]
+    return DeadMaps(int(record[EPOCH]), view, float(record[DEAD]), bool(record[COMPARED]))
 
 
 def without_warnings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report's numbers without those of warnings."""
+    """Return a report's numbers without warnings."""
     warnings = (KEY, LOSS, PRIOR, DEAD, VIEW, EPOCH, COMPARED)
     return {key: value for key, value in record.items() if key not in warnings}

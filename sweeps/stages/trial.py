@@ -1,18 +1,19 @@
-"""What a Tune trial does: for tables the scores that hang on one training, for a search one draw.
+"""What a Tune trial does: for tables all scores of one training, for a search one draw.
 
-A search judges its training after each epoch, which reads pixel masks of the search half and
-disturbs neither the network nor any random stream. Only `held_out_trial` reads masks of the
-held-out half, after the search.
+A search judges its training after each epoch. This reads pixel masks of the search half and changes
+neither the network nor any random stream. Masks of the held-out half are read only at the end of
+the search.
 
-Runs in one process or in every rank of several; plain torch, no Ray and no MLflow.
+Runs in one process or on every rank of several; plain torch, no Ray and no MLflow.
 """
 
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from sweeps.plan.cost import inferred_pixels, num_views
 from sweeps.plan.search import split_halves
-from sweeps.stages.score import Count, Score
+from sweeps.stages.score import Count, Score, collected, count_each
 from sweeps.stages.stage import Place, complete
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.stages.training_warnings import from_record, to_record
@@ -22,14 +23,7 @@ from sweeps.store.store import StoreError
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.errors import ForeseenError
-from wsss.evaluation.confusion import (
-    ThresholdCounts,
-    collect,
-    count_image,
-    mean_iou,
-    threshold_grid,
-    threshold_index,
-)
+from wsss.evaluation.confusion import ThresholdCounts, mean_iou, threshold_index
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams
@@ -38,15 +32,15 @@ from wsss.training.learning import NotLearningError
 from wsss.training.loop import DivergedError
 
 ON_ALL_RANKS = (DivergedError, NotLearningError)
-"""Errors which all ranks of a training raise at the same iteration."""
+"""Errors that all ranks of a training raise at the same iteration."""
 
 
 def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, float]]:
     """Complete the score of a configuration; yield progress as flat numbers.
 
-    Every record has `epoch` and `progress` in [0, 1]; those of an epoch also have its losses, one
-    of a warning what training_warnings.py makes of it, the last one the score. Nothing is yielded
-    for a run that was finished before. All ranks yield equally often.
+    Every record has `epoch` and `progress` in [0, 1]; an epoch's record also has its losses, a
+    warning's the numbers of training_warnings.py, the last one the score. Nothing is yielded for a
+    finished run. All ranks yield equally often.
     """
     score, last = Score(config), float(config.train.epochs)
     if place.first(lambda: score.is_done(place)):
@@ -66,12 +60,12 @@ def run_trial(config: RunConfig, place: Place) -> Iterator[dict[str, float]]:
 def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, float]]:
     """Complete the scores of configurations that share a training, one after the other.
 
-    Yields what `run_trial` does, with `run`: the index of the configuration it is about. A foreseen
-    error is recorded as the run's result, not raised: it would come again, whereas other errors,
-    and processes that die, are worth a restart. If it was the training's, it is the other runs'
-    as well. Of an unforeseen error a note is left for the driver.
+    Yields what `run_trial` does, with `run`: the index of the configuration concerned. A foreseen
+    error is recorded as the run's failure and not raised, as a restart would meet it again. If the
+    training raised it, the other runs fail with it. An unexpected error leaves a note for the
+    driver and is raised, so that the trial is restarted.
     """
-    code_version()  # now, while the sources are those that were imported
+    code_version()  # now, while the sources are still those that were imported
     failed: ForeseenError | None = None
     for index, config in enumerate(configs):
         run = place.store.run(run_id(config))
@@ -80,16 +74,16 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
             yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
             continue
         if index and not place.first(lambda: Score(config).is_done(place)):  # noqa: B023
-            # The driver then looks for notes of an error or a hang in this run's folder.
+            # From now on, the driver looks for notes of an error or a hang in this run's folder.
             yield {"epoch": float(config.train.epochs), "progress": 0.0, "run": float(index)}
         try:
             for record in run_trial(config, replace(place, stack_folder=run.path)):
                 yield record | {"run": float(index)}
         except StoreError:
-            raise  # a disk that is full, a bucket that is away: the restart may find it mended
+            raise  # a full disk or unreachable bucket may be mended by the time of the restart
         except ForeseenError as error:
             if place.process.world_size > 1 and not isinstance(error, ON_ALL_RANKS):
-                raise  # only this rank may have met it, and the others wait
+                raise  # perhaps only this rank met it, and the others wait
             _record_failure(config, place, error)
             yield {"epoch": 0.0, "progress": 1.0, "failed": 1.0, "run": float(index)}
             if not place.first(lambda: TrainCam(config).is_done(place)):  # noqa: B023 - called now
@@ -100,7 +94,7 @@ def run_group(configs: Sequence[RunConfig], place: Place) -> Iterator[dict[str, 
 
 
 def _record_failure(config: RunConfig, place: Place, error: BaseException) -> None:
-    """Write why a run failed, for everybody."""
+    """Write why a run failed, and upload it."""
     if place.process.is_first:
         trace = "".join(traceback.format_exception(error))
         folder = place.store.run(run_id(config))
@@ -109,36 +103,25 @@ def _record_failure(config: RunConfig, place: Place, error: BaseException) -> No
 
 
 def _training_share(config: RunConfig) -> float:
-    """Guess the share of a trial's time that training takes; for progress displays only."""
-    training = config.train.epochs * 3 * (1 + len(config.views.names))
-    inference = sum(scale**2 for scale in config.labels.scales) * (2 if config.labels.flip else 1)
-    return training / (training + 2 * inference)
+    """Estimate the share of a trial's time that training takes; for progress displays only."""
+    training = config.train.epochs * 3 * num_views(config)
+    return training / (training + 2 * inferred_pixels(config))
 
 
-def search_trial(config: RunConfig, objective: str, place: Place) -> Iterator[dict[str, float]]:
+def search_trial(
+    config: RunConfig, objective: str, place: Place, *, held_out: bool = False
+) -> Iterator[dict[str, float]]:
     """Train what is missing of a trial; yield epoch, objective and threshold after each epoch.
 
-    objective: best or fixed; yielded is the mIoU of the search half in percent, which saw its pixel
-    masks, as did the threshold unless the fixed score is asked for. The last epoch's record comes
-    once the training is complete in the store, so a trial that has yielded it may be stopped
-    without loss. A record of a training that is still at the label prior has the numbers of its
+    objective: `best` or `fixed`; the value is the mIoU of the search half in percent. It saw this
+    half's pixel masks, and so did the threshold unless it is the fixed score. The last epoch's
+    record comes once the training is complete in the store, so a trial that has yielded it can be
+    stopped without loss. While the training is at the label prior, records have the numbers of its
     warning, too. Raises DivergedError and NotLearningError as `train_cam` does.
+
+    held_out: add `held_out` to the last record: the mIoU of the held-out half in percent, at the
+    threshold that the search half chose. The pixel masks of the held-out half only score it.
     """
-    yield from _trial(config, objective, place, score_held_out=False)
-
-
-def held_out_trial(config: RunConfig, objective: str, place: Place) -> Iterator[dict[str, float]]:
-    """Run a trial to its end as `search_trial` does; add `held_out` to its last record.
-
-    held_out: mIoU of the held-out half in percent, at the threshold which the search half chose: no
-    pixel mask of the held-out half had a part in it, but for scoring it.
-    """
-    yield from _trial(config, objective, place, score_held_out=True)
-
-
-def _trial(
-    config: RunConfig, objective: str, place: Place, *, score_held_out: bool
-) -> Iterator[dict[str, float]]:
     judge = _Judge(config, objective, place)
     warned: dict[str, float] = {}
     for record in complete(TrainCam(config, judge), place):
@@ -152,14 +135,14 @@ def _trial(
                 yield {key: numbers[key] for key in kept} | warned
     model = trained_cam(config, place)
     last = judge(model, config.train.epochs) | warned
-    if score_held_out:
+    if held_out:
         counts = judge.count(model, judge.halves.held_out)
         last["held_out"] = miou_at(counts, last["threshold"])
     yield last
 
 
 class _Judge:
-    """Scores the search half with a network as it is, left in evaluation mode."""
+    """Scores the search half with a network, which is left in evaluation mode."""
 
     def __init__(self, config: RunConfig, objective: str, place: Place) -> None:
         self.config, self.objective, self.place = config, objective, place
@@ -178,15 +161,10 @@ class _Judge:
 
     def count(self, model: CamNet, image_ids: list[str]) -> ThresholdCounts:
         """Infer these images' CAMs and count them against their pixel masks."""
-        labels, num_labels = self.config.labels, len(self.dataset.classes) + 1
-        thresholds = threshold_grid(labels.background_score)
-        samples = [self.dataset.sample(image_id) for image_id in image_ids]
-        counted = []
-        for sample, cams in infer_cams(model, samples, labels, device=self.place.process.device):
-            mask = self.dataset.mask(sample.image_id)
-            found = count_image(cams, sample.labels, mask, thresholds, num_labels)
-            counted.append((sample.image_id, *found))
-        return collect(counted, thresholds, num_labels)
+        dataset, labels = self.dataset, self.config.labels
+        samples = [dataset.sample(image_id) for image_id in image_ids]
+        images = infer_cams(model, samples, labels, device=self.place.process.device)
+        return collected(count_each(images, dataset, labels), dataset, labels)
 
 
 def miou_at(counts: ThresholdCounts, threshold: float) -> float:

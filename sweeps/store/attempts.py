@@ -1,11 +1,11 @@
-"""The ledger of a sweep: each attempt at a trial, what it held and how it ended.
+"""The ledger of a sweep: each attempt at a trial, the resources it held and how it ended.
 
     sweeps/<name>/attempts/<id>.json   an attempt, written at its start, after each epoch and at
                                        its end
-    sweeps/<name>/drivers/<id>.json    a driver's time, written at least every ALIVE_SECONDS
+    sweeps/<name>/drivers/<id>.json    a driver's session, written at least every ALIVE_SECONDS
 
 Only the sweep's one driver writes them, each as a whole. A driver that is killed leaves attempts
-without an end; the next driver ends them at the last sign of life of the one before.
+without an end; the next driver ends them at its predecessor's last sign of life.
 All times are seconds since 1970 by the driver's clock.
 """
 
@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,36 +23,33 @@ from sweeps.store.store import Store, StoreError, read_json, write_json
 from wsss.training.checkpoint_names import epochs_of
 
 ALIVE_SECONDS = 30.0
-"""So much time at most is missing from the ledger after a driver was killed."""
+"""The most time that the ledger lacks after a driver was killed."""
 
 PUSH_SECONDS = 60.0
-"""So much is missing at most from the ledger in a bucket after the driver's machine was lost."""
-
-EPOCH_KEY = "loss"
-"""Only the records of a finished epoch have it, those of the scoring after it have not."""
+"""The most time that the ledger in a bucket lacks after the driver's machine was lost."""
 
 Reason = Literal["finished", "failed", "preempted", "killed", "interrupted", "hang"]
-"""Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node
-went away; interrupted: the sweep was stopped, by a person or by its budget."""
+"""Why an attempt ended. killed: its process died, or its driver was killed; preempted: its node was
+lost; interrupted: the sweep was stopped, by a person or by its budget."""
 
 Unit = Literal["GPU", "CPU"]
-"""What hours are counted of."""
+"""The device whose hours are counted."""
 
 
-class Work(Protocol):
-    """What the ledger notes of a trial."""
+class Target(Protocol):
+    """A piece of work: a trial of a table or of a search, or a chain of a headline."""
 
     @property
     def run_id(self) -> str:
-        """The run that it finishes."""
+        """Id of what it finishes, unique among its kind."""
 
     @property
     def cam_id(self) -> str:
-        """The training that it needs."""
+        """Id of the CAM training that it needs."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """Its display name."""
 
 
 class Size(NamedTuple):
@@ -61,12 +57,12 @@ class Size(NamedTuple):
 
     workers: int
     gpus: float
-    """Of all its workers together, as cpus."""
+    """Of all its workers together, like cpus."""
     cpus: float
 
     @property
     def unit(self) -> Unit:
-        """What its hours are counted in."""
+        """The unit of its hours."""
         return "GPU" if self.gpus else "CPU"
 
 
@@ -82,19 +78,19 @@ class Attempt(BaseModel):
     run: str
     cam: str
     title: str
-    """The trial's name for people."""
+    """The trial's display name."""
     workers: int
     gpus: float
-    """Of all workers together, as cpus."""
+    """Of all workers together, like cpus."""
     cpus: float
     start: float
     from_epoch: int
-    """Of the newest checkpoint on the driver's machine when it began."""
+    """Epoch of the newest checkpoint on the driver's machine at the start."""
     marks: list[tuple[float, int]] = []
     """(time, epoch) at the end of each epoch."""
     end: float | None = None
     why: Reason | None = None
-    """None: not ended."""
+    """None while it runs."""
 
     def devices(self, unit: Unit) -> float:
         """Return the GPUs or CPUs held."""
@@ -106,12 +102,12 @@ class Attempt(BaseModel):
         return hours_between(self.start, end) * self.devices(unit)
 
     def last_sign(self) -> float:
-        """Return the last time at which it says that its driver was alive."""
+        """Return the last time at which it shows that its driver was alive."""
         return max([self.start, *(at for at, _ in self.marks), self.end or 0.0])
 
 
 class Session(BaseModel):
-    """One driver's time."""
+    """One driver's session."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -121,21 +117,21 @@ class Session(BaseModel):
     pid: int = Field(default_factory=os.getpid)
     start: float
     last: float
-    """When the driver was last known to be alive."""
+    """When the driver last signed that it was alive."""
     gpus: float = 0.0
-    """What all trials at once may hold, as cpus."""
+    """What all concurrent trials together may hold, like cpus."""
     cpus: float = 0.0
 
 
 class Book:
-    """The attempts and sessions of a ledger, the earliest first."""
+    """The attempts and sessions of a ledger, earliest first."""
 
     def __init__(self, attempts: Iterable[Attempt] = (), sessions: Iterable[Session] = ()) -> None:
         self.attempts = sorted(attempts, key=lambda attempt: (attempt.start, attempt.name))
         self.sessions = {s.name: s for s in sorted(sessions, key=lambda session: session.start)}
         for attempt in self.attempts:
             name, last = attempt.session, attempt.last_sign()
-            # A driver's own file may be missing where uploading or writing was cut short.
+            # A driver's own file may be missing if writing or uploading was cut short.
             known = self.sessions.get(name) or Session(name=name, start=attempt.start, last=last)
             self.sessions[name] = known.model_copy(update={"last": max(known.last, last)})
 
@@ -158,7 +154,7 @@ class Book:
 
 
 def read_book(store: Store, sweep_name: str) -> Book:
-    """Read a sweep's ledger; empty if there is none. Raises StoreError for a file it cannot use."""
+    """Read a sweep's ledger; empty if there is none. Raises StoreError for an invalid file."""
     folder = store.sweep(sweep_name)
     attempts = [_read(path, Attempt) for path in (folder / "attempts").glob("*.json")]
     sessions = [_read(path, Session) for path in (folder / "drivers").glob("*.json")]
@@ -166,10 +162,10 @@ def read_book(store: Store, sweep_name: str) -> Book:
 
 
 class Ledger:
-    """Writes a sweep's ledger while it runs; a Listener. Use as a context manager, as the driver.
+    """Writes a sweep's ledger while it runs; a Listener and, for its driver, a context manager.
 
-    A disk that is full does not end the sweep: what could not be written waits in memory for the
-    next chance, and `problem` says why. Into a bucket it goes with each result, and every
+    A full disk does not end the sweep: what could not be written is kept in memory for the next
+    try, and `problem` says why. It is uploaded to a bucket with each result, and every
     PUSH_SECONDS.
     """
 
@@ -179,9 +175,9 @@ class Ledger:
         self.store, self.sweep_name, self.size, self.clock = store, sweep_name, size, clock
         self.session = Session(start=clock(), last=clock())
         self.open: dict[str, Attempt] = {}
-        """Run id -> its attempt at work."""
+        """Run id -> its running attempt."""
         self.stopped: dict[str, Attempt] = {}
-        """Run id -> its attempt that was interrupted."""
+        """Run id -> its interrupted attempt."""
         self.closed_hours = 0.0
         self.unwritten: dict[Path, Attempt | Session] = {}
         self.written_at = self.pushed_at = clock()
@@ -197,45 +193,41 @@ class Ledger:
         self.closed_hours = book.hours(self.size.unit)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         for run_id in list(self.open):
             self.ended(run_id, "interrupted")
         for attempt in self.stopped.values():
-            if self._is_finished(attempt):  # a result may come after Tune has let a trial go
+            if self._is_finished(attempt):  # a result may arrive after Tune let the trial go
                 attempt.why = "finished"
                 self._write(attempt)
         self._sign()
         self.store.push_sweep(self.sweep_name)
 
     def room(self, trials_at_once: int) -> None:
-        """Note how much the sweep may hold at once, against which idle time is counted."""
+        """Record how much the sweep may hold at once, from which idle time is computed."""
         self.session.gpus = self.size.gpus * trials_at_once
         self.session.cpus = self.size.cpus * trials_at_once
         self._sign()
 
-    def update(self, trial: Work, *, status: str, record: dict[str, float] | None = None) -> None:
-        """Note what happened to a trial, as run.Listener says."""
+    def update(self, trial: Target, *, status: str, record: dict[str, float] | None = None) -> None:
+        """Record what happened to a trial, as a Listener."""
         run_id = trial.run_id
         if status == "running" and record is None:
-            self.ended(run_id, "killed")  # unless `ended` has said better why it was
+            self.ended(run_id, "killed")  # unless `ended` was told a better reason
             self._start(trial)
             return
         attempt = self.open.get(run_id)
-        if attempt and status == "running" and record and EPOCH_KEY in record:
+        # Only an epoch's record has a loss, not those of the scoring.
+        if attempt and status == "running" and record and "loss" in record:
             attempt.marks.append((self.clock(), int(record["epoch"])))
             self._write(attempt)
         if status != "running":
             reasons: dict[str, Reason] = {"done": "finished", "failed": "failed"}
             self.ended(run_id, reasons.get(status, "interrupted"))
-            self._push()  # as the trial's result
+            self._push()  # with the trial's result
 
     def ended(self, run_id: str, why: Reason) -> None:
-        """Note that an attempt has ended; nothing if none is open."""
+        """Record the end of a run's attempt, if one is open."""
         attempt = self.open.pop(run_id, None)
         if attempt is None:
             return
@@ -246,25 +238,25 @@ class Ledger:
         self._write(attempt)
 
     def beat(self) -> None:
-        """Note from time to time that the driver is alive; call it as often as you like."""
+        """Record from time to time that the driver is alive; may be called as often as you like."""
         if self.clock() - self.written_at >= ALIVE_SECONDS:
             self._sign()
         if self.clock() - self.pushed_at >= PUSH_SECONDS:
             self._push()
 
     def spent(self) -> float:
-        """Return the hours of all attempts so far, of all drivers, in the unit of this one."""
+        """Return the hours of all attempts of all drivers so far, in this ledger's unit."""
         now, unit = self.clock(), self.size.unit
         return self.closed_hours + sum(a.hours(unit, now) for a in self.open.values())
 
     def book(self) -> Book:
-        """Read what is in the store."""
+        """Read the ledger from the store."""
         return read_book(self.store, self.sweep_name)
 
     def _is_finished(self, attempt: Attempt) -> bool:
         return self.store.run(attempt.run).metrics() is not None
 
-    def _start(self, trial: Work) -> None:
+    def _start(self, trial: Target) -> None:
         checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
         attempt = Attempt(
             name=uuid.uuid4().hex[:8],
@@ -282,7 +274,7 @@ class Ledger:
         self._write(attempt)
 
     def _push(self) -> None:
-        """Upload the ledger; a bucket that is away is tried again later."""
+        """Upload the ledger; if the bucket is unreachable, try again later."""
         try:
             self.store.push_sweep(self.sweep_name)
         except StoreError as error:
@@ -290,12 +282,12 @@ class Ledger:
         self.pushed_at = self.clock()
 
     def _sign(self) -> None:
-        """Write down that the driver is alive."""
+        """Record that the driver is alive."""
         self.session.last = self.clock()
         self._write(self.session)
 
     def _write(self, record: Attempt | Session) -> None:
-        """Replace a record's file, and those that could not be written before."""
+        """Write a record, and those that could not be written before."""
         folder = self.store.sweep(self.sweep_name)
         folder /= "attempts" if isinstance(record, Attempt) else "drivers"
         self.unwritten[folder / f"{record.name}.json"] = record
@@ -310,7 +302,7 @@ class Ledger:
 
 
 def hours_between(start: float, end: float) -> float:
-    """Return hours; none if the clock was set back."""
+    """Return the hours between two times; 0 if the clock was set back."""
     return max(0.0, end - start) / 3600
 
 
@@ -324,5 +316,5 @@ def _read(path: Path, kind: type[Record]) -> Record:
         what = str(error.errors()[0]["msg"])
         raise StoreError(
             f"{path}: not a record of {'an attempt' if kind is Attempt else 'a driver'} ({what}); "
-            "delete the file, and its hours are not counted"
+            "delete the file; its hours are then not counted"
         ) from None

@@ -1,6 +1,6 @@
-"""The objects of a bucket. Every call is repeated while the server is away; only here is boto3.
+"""The objects of a bucket, by boto3. Every call is retried while the server is unreachable.
 
-The endpoint, region and credentials come from where every AWS tool has them: AWS_ENDPOINT_URL,
+Endpoint, region and credentials are found as by every AWS tool: AWS_ENDPOINT_URL,
 AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, ~/.aws and so on.
 """
 
@@ -21,15 +21,15 @@ from sweeps.store.errors import ConditionError, CutError, StoreError
 RETRY_DELAYS = (1.0, 4.0, 10.0, 20.0)
 """Seconds before the second to the fifth try, so that a server may be away for half a minute.
 
-Not boto3's standard retries. Their waits are random: with 5 tries they end after 14 s at most, with
-10 they end before 30 s in 2 % of cases. After a long outage their quota is empty, and the next call
-is not repeated at all. They do not cover a download that is cut, nor a short upload.
+boto3's standard retries do not do this. Their waits are random: 5 tries end after at most 14 s, and
+10 tries end before 30 s in 2 % of cases. After a long outage their quota is empty, and the next
+call is not retried at all. They cover neither a download that is cut nor a short upload.
 """
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 MAX_CONNECTIONS = 16
 SMALL = 1 << 20
-"""Bytes up to which a file is sent from memory."""
+"""Files up to this size in bytes are sent from memory."""
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class ObjectInfo(NamedTuple):
     size: int
     """In bytes."""
     etag: str
-    """Another one whenever the object was replaced by other content."""
+    """Changes whenever the object gets other content."""
     sha256: str | None = None
     """Of the uploaded file, from the object's metadata; None from a listing."""
     mtime: float | None = None
@@ -52,7 +52,7 @@ class ObjectInfo(NamedTuple):
 
 
 class Bucket:
-    """The objects of one bucket. It can be pickled; every process connects for itself."""
+    """The objects of one bucket. It can be pickled; every process makes its own connection."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,13 +74,13 @@ class Bucket:
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
                 max_pool_connections=MAX_CONNECTIONS,
-                retries={"total_max_attempts": 1},  # `_try` repeats whole calls, and says so
+                retries={"total_max_attempts": 1},  # `_try` retries whole calls, and logs it
                 s3={"addressing_style": "path" if endpoint else "auto"},
             ),
         )
 
     def put_file(self, key: str, path: Path) -> str:
-        """Upload a file of at most 5 GB, whole or not at all; return the object's ETag."""
+        """Upload a file of at most 5 GB as a whole; return the object's ETag."""
 
         def put() -> str:
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -90,7 +90,7 @@ class Bucket:
                     sha256.update(chunk)
                     md5.update(chunk)
                 file.seek(0)
-                # Files go out with `Expect: 100-continue`, and some servers answer that late.
+                # Open files are sent with `Expect: 100-continue`, which some servers answer late.
                 answer = self._client.put_object(
                     Bucket=self.name,
                     Key=key,
@@ -99,7 +99,7 @@ class Bucket:
                     ChecksumSHA256=base64.b64encode(sha256.digest()).decode(),
                 )
             if answer["ETag"].strip('"') != md5.hexdigest():
-                # Encrypted, or cut: some servers and proxies take a cut upload for a whole one.
+                # Encrypted, or cut: some servers and proxies accept a cut upload as complete.
                 size = self._client.head_object(Bucket=self.name, Key=key)["ContentLength"]
                 if size != stat.st_size:
                     raise CutError(f"{size} of {stat.st_size} bytes arrived")
@@ -139,9 +139,9 @@ class Bucket:
         return self._try(get, f"read {self.url(key)}", absent=None)
 
     def get_file(self, key: str, write: Callable[[Iterator[bytes], ObjectInfo], T]) -> T | None:
-        """Give an object's content to `write`, from its start at every try; None if there is none.
+        """Pass an object's content to `write`, again at every try; None if there is no object.
 
-        `write` raises CutError if what it got is not whole.
+        `write` raises CutError if the content is incomplete.
         """
 
         def get() -> T:
@@ -151,7 +151,7 @@ class Bucket:
         return self._try(get, f"download {self.url(key)}", absent=None)
 
     def objects(self, prefix: str) -> list[ObjectInfo]:
-        """Return the objects whose keys begin with the prefix, by key."""
+        """Return the objects whose keys begin with the prefix, sorted by key."""
 
         def pages() -> list[ObjectInfo]:
             paginator = self._client.get_paginator("list_objects_v2")
@@ -164,7 +164,7 @@ class Bucket:
         return self._try(pages, f"list {self.url(prefix)}")
 
     def delete(self, key: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object, if it exists."""
         self._try(
             lambda: self._client.delete_object(Bucket=self.name, Key=key),
             f"delete {self.url(key)}",
@@ -178,7 +178,7 @@ class Bucket:
     def _try(self, call: Callable[[], T], purpose: str, **absent: Any) -> T:
         """Call until it succeeds, at most len(RETRY_DELAYS) + 1 times; then raise StoreError.
 
-        absent: the value to return if there is no such object; left out: that is an error, too.
+        absent: the value to return if there is no such object; without it, that is an error.
         """
         for delay in (*RETRY_DELAYS, None):
             try:
@@ -222,7 +222,7 @@ def _info(key: str, answer: dict[str, Any]) -> ObjectInfo:
 
 ErrorKind = Literal["absent", "condition", "bucket", "refused", "passing", "unknown"]
 """absent: no such object; condition: a conditional write was refused; bucket: no such bucket;
-refused: for good; passing: another try may succeed; unknown: not an error of the object store."""
+refused: for good; passing: another try may succeed; unknown: not from the object store."""
 
 _REMEDIES = {
     "absent": "check the bucket's name and AWS_ENDPOINT_URL",
@@ -239,11 +239,11 @@ _PASSING_CODES = {
     "XAmzContentSHA256Mismatch",
     "XAmzContentChecksumMismatch",
 }
-"""Refusals that another try may not meet: mostly, that data was cut on the way."""
+"""Refusals after which another try may succeed: mostly, data was cut in transfer."""
 
 
 def _kind(error: Exception) -> ErrorKind:
-    """Return what an error of boto3, or of reading an object's content, means."""
+    """Return the kind of an error from boto3 or from reading an object's content."""
     from botocore import exceptions as boto
 
     if isinstance(error, boto.ClientError):

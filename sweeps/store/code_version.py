@@ -1,4 +1,4 @@
-"""With what a result was computed: which code, which packages, which kind of machine."""
+"""What a result was computed with: which code, which packages, which kind of machine."""
 
 import hashlib
 import os
@@ -15,27 +15,30 @@ if TYPE_CHECKING:  # it loads torch, and planning asks for the code's version
 
 ROOT = Path(__file__).parents[2]
 
-
 COMMIT = "WSSS_COMMIT"
-"""Variable which names the commit of sources that have come without git, as a cluster's do."""
+"""Variable that names the commit of sources without git, such as those sent to a cluster."""
 
 
 @cache
 def code_version() -> str:
     """Return release, commit and a digest of the sources, e.g. `0.1.0+2039d67-dirty.s1f0c9d2ab4`.
 
-    Computed once per process: what counts is the code that was imported, not what somebody has
-    changed since.
+    Computed once per process, since the code that was imported counts, not later changes.
     """
     known = commit()
     return f"{version('wsss-sweeps')}+{known and known + '.'}s{source_digest()}"
 
 
 def commit() -> str:
-    """Return the commit of the sources as git describes it, else what COMMIT says, else ""."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """Return the sources' commit from git, else from the variable COMMIT, else "".
+
+    Installed sources may be in a folder of another repository, which does not track them.
+    """
+    tracked = ["git", "ls-files", "--error-unmatch", "sweeps"]
+    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        for command in (tracked, described):
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT, "")
     return done.stdout.strip()
@@ -43,10 +46,9 @@ def commit() -> str:
 
 @cache
 def source_digest(*packages: str) -> str:
-    """Return ten hex digits over the names and contents of packages' Python files; default: both.
+    """Return ten hex digits over names and contents of packages' Python files; default: both.
 
-    Equal sources give equal digests whatever git knows of them, so that an uncommitted change
-    counts, and a commit which touches documentation alone does not.
+    Independent of git: an uncommitted change counts, a commit to the documentation does not.
     """
     digest = hashlib.sha256()
     for package in packages or ("wsss", "sweeps"):
@@ -57,19 +59,19 @@ def source_digest(*packages: str) -> str:
 
 
 def sources_of(recorded: str) -> str:
-    """Return the digest within a recorded version; the whole of it for one of an older release."""
+    """Return the digest in a recorded version; the whole version if an older release wrote it."""
     found = re.search(r"[+.]s([0-9a-f]{10})$", recorded)
     return found.group(1) if found else recorded
 
 
 def commit_of(recorded: str) -> tuple[str, bool] | None:
-    """Return a recorded version's commit, and whether files were changed; None if git knew none."""
+    """Return (commit, whether files were changed) of a recorded version; None without a commit."""
     found = re.search(r"\+([0-9a-f]{7,40})(-dirty)?\.s", recorded)
     return (found[1], found[2] is not None) if found else None
 
 
 def environment(process: "Process") -> dict[str, str | int]:
-    """Return code, versions and the kind of machine, as a result records them."""
+    """Return code, package versions and kind of machine, as a result records them."""
     packages = ("torch", "torchvision", "numpy", "pillow", "ray", "mlflow", "wsss-sweeps")
     return {
         "code_version": code_version(),

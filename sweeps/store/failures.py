@@ -1,4 +1,4 @@
-"""Why a run failed: the note that its process leaves, and the file that says it for good."""
+"""Why a run failed: the note that its process leaves, and the file that records it for good."""
 
 import json
 import re
@@ -7,28 +7,29 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sweeps.store.errors import comes_again
 from sweeps.store.store import write_json
 
 DIVERGED, NOT_LEARNING = "diverged", "not learning"
 
 KINDS = {"DivergedError": DIVERGED, "NotLearningError": NOT_LEARNING}
-"""Class of error -> its kind, if that is not its own name. By name: the classes load torch."""
+"""Class name of an error -> its kind, if different. By name, as the classes load torch."""
 
 MEANINGS = {
-    DIVERGED: "a gradient became infinite or NaN, so that no step could be taken. Nothing was "
-    "scored. The settings are at fault, most often the learning rate: under them it comes again.",
+    DIVERGED: "a gradient became infinite or NaN, so no step could be taken. Nothing was scored. "
+    "The cause is in the settings, most often the learning rate: they will diverge again.",
     NOT_LEARNING: "L_cls was still that of the label frequencies, as if the network saw no image, "
-    "so its maps would say nothing. It was ended early and not scored. The settings are at fault, "
-    "or --prior-fails-after is too low for a slow start.",
+    "so its maps would mean nothing. It was stopped early and not scored. The cause is in the "
+    "settings, or --prior-fails-after is too low for a slow start.",
     "hung": "its process made no progress and was ended, again after each restart; the stacks of "
     "its threads are in runs/<id>/stack.txt.",
-    "died": "its process ended without a word, again after each restart: often for want of memory.",
+    "died": "its process ended without an error, again after each restart: often out of memory.",
 }
-"""Kind of failure -> what it says about the trial. All other kinds are names of errors."""
+"""Kind of failure -> what it means for the trial. All other kinds are names of errors."""
 
 
 def failure_kind(error: BaseException) -> str:
-    """Return an error's kind: a word or two, or the name of its class."""
+    """Return an error's kind: one of KINDS, or the name of its class."""
     name = type(error).__name__
     return KINDS.get(name, name)
 
@@ -48,22 +49,25 @@ def write_failure(folder: Path, kind: str, message: str, details: str) -> None:
 
 @dataclass(frozen=True)
 class ErrorNote:
-    """An unforeseen error, as its process saw it."""
+    """The error that ended an attempt, as its process saw it."""
 
     kind: str
     message: str
     where: str
-    """File, line and function which raised it."""
+    """File, line and function that raised it; "" where that is not known."""
     traceback: str
+    comes_again: bool = False
+    """Whether a retry would meet it again."""
 
     @property
     def signature(self) -> tuple[str, str, str]:
-        """Equal for equal errors, whatever numbers and addresses are in their messages."""
+        """Equal for equal errors, whatever numbers and addresses their messages contain."""
         lines = self.message.strip().splitlines() or [""]
         return self.kind, re.sub(r"0x[0-9a-f]+|\d+", "#", lines[-1]), self.where
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message} (at {self.where})"
+        at = f" (at {self.where})" if self.where else ""
+        return f"{self.kind}: {self.message}{at}"
 
 
 def note_of(error: BaseException) -> ErrorNote:
@@ -71,16 +75,16 @@ def note_of(error: BaseException) -> ErrorNote:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     details = "".join(traceback.format_exception(error))
-    return ErrorNote(type(error).__name__, str(error), where, details)
+    return ErrorNote(failure_kind(error), str(error), where, details, comes_again(error))
 
 
 def write_note(folder: Path, note: ErrorNote) -> None:
-    """Leave an error in a run's folder, where the driver finds it."""
+    """Leave a note in a run's folder, for the driver."""
     write_json(folder / "error.json", asdict(note))
 
 
 def take_note(folder: Path) -> ErrorNote | None:
-    """Read and remove the error that a trial's process left; None if it left none."""
+    """Read and remove the note that a trial's process left; None if there is none."""
     path = folder / "error.json"
     try:
         note = ErrorNote(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,10 +1,10 @@
-"""Locks of what one process may do at a time: among the processes of a machine, or everywhere.
+"""A lock among all machines that use a bucket.
 
-A lease is an object in the bucket with a heartbeat. It is created on the condition that there is
-none, and rewritten every few seconds on the condition that it is still the one last written. Its
-age is the server's Date minus its Last-Modified, so no two clocks are compared. A holder that died
-leaves an object which grows old and is taken over. On the same machine its file lock ended with its
-process, so that the lease is taken over at once.
+A lease is an object in the bucket with a heartbeat. It is created only if there is none, and
+rewritten every few seconds only if it is still the one last written. Its age is the server's Date
+minus its Last-Modified, so no two clocks are compared. A holder that died leaves an object that
+grows old and is taken over. On the same machine it is taken over at once, as the holder's file lock
+ended with its process.
 """
 
 import json
@@ -15,7 +15,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseHeldError(Timeout):
-    """Somebody else holds the lease, and gave a sign of life not long ago."""
+    """Somebody else holds the lease and is alive."""
 
     def __init__(self, url: str, holder: dict[str, Any], age_seconds: float) -> None:
         super().__init__(url)
@@ -56,8 +55,8 @@ class Lease:
     """A lock among all machines, used as a FileLock: `with lease.acquire(timeout=0): ...`.
 
     rel: the object's path in the store. file_lock: the lock among the processes of this machine.
-    note: for others to read while the lease is held. on_lost: called once, in another thread,
-    should somebody take it over.
+    note: for others to read while the lease is held. on_lost: called once, in another thread, if
+    somebody takes the lease over.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Lease:
         self.remote, self.key, self.file_lock = remote, remote.key(rel), file_lock
         self.url = remote.bucket.url(self.key)
         self.lost = False
-        """Whether somebody has taken it over: then stop, and write nothing more."""
+        """Whether somebody has taken it over: then stop and write nothing more."""
         self._on_lost = on_lost
         self._body = {
             "token": uuid.uuid4().hex,
@@ -80,8 +79,8 @@ class Lease:
             "host": platform.node(),
             "pid": os.getpid(),
             "machine": "",
-            "beat": 0,
         }
+        self._beats = 0
         self._etag = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,14 +112,13 @@ class Lease:
         return self
 
     def release(self) -> None:
-        """Give the lease back. A bucket that does not answer is no error: what was done counts."""
+        """Release the lease. A bucket that does not answer is no error: the work is done."""
         self._stop.set()
         if self._thread:
             self._thread.join()
             self._thread = None
         try:
-            found = self._read()
-            if found and found.holder.get("token") == self._body["token"]:
+            if self._own_etag(self._read()):
                 self.remote.bucket.delete(self.key)
         except StoreError as error:
             logger.warning("%s; the lease ends by itself in %.0f s", error, STALE_SECONDS)
@@ -132,28 +130,22 @@ class Lease:
         if self.lost:
             raise StoreError(
                 f"{self.url}: taken over by another process, as this one gave no sign of life for "
-                f"{STALE_SECONDS:.0f} s; leave the work to that process"
+                f"{STALE_SECONDS:.0f} s; leave the work to the other one"
             )
 
     def __enter__(self) -> "Lease":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.release()
 
     def _try_once(self) -> LeaseHeldError | None:
         """Create the object or take it over; if somebody else holds it, return that error."""
         found = self._read()
+        etag = self._own_etag(found)
         if found is None:
             etag = self._write(only_new=True)
-        elif found.holder.get("token") == self._body["token"]:
-            etag = found.info.etag  # written after all, though the answer was lost
-        elif self._is_abandoned(found):
+        elif etag is None and self._is_abandoned(found):
             logger.warning(
                 "%s: left by process %s on %s; taken over",
                 self.url,
@@ -161,16 +153,20 @@ class Lease:
                 found.holder.get("host"),
             )
             etag = self._write(only_if_etag=found.info.etag)
-        else:
+        elif etag is None:
             return LeaseHeldError(self.url, found.holder, found.info.age_seconds)
-        if etag:
-            self._etag = etag
-            return None
-        found = self._read()  # somebody was faster, or it is ours and the answer was lost
-        if found and found.holder.get("token") == self._body["token"]:
-            self._etag = found.info.etag
-            return None
-        return LeaseHeldError(self.url, found.holder if found else {}, 0.0)
+        if etag is None:  # somebody was faster, or the answer was lost
+            found = self._read()
+            etag = self._own_etag(found)
+        if etag is None:
+            return LeaseHeldError(self.url, found.holder if found else {}, 0.0)
+        self._etag = etag
+        return None
+
+    def _own_etag(self, found: _Found | None) -> str | None:
+        """Return the ETag of a lease that is ours, even if the answer to its writing was lost."""
+        ours = found and found.holder.get("token") == self._body["token"]
+        return found.info.etag if found and ours else None
 
     def _is_abandoned(self, found: _Found) -> bool:
         same_machine = found.holder.get("machine") == self._body["machine"]  # we have its file lock
@@ -187,8 +183,8 @@ class Lease:
         return _Found(holder if isinstance(holder, dict) else {}, found[1])
 
     def _write(self, *, only_new: bool = False, only_if_etag: str | None = None) -> str | None:
-        self._body["beat"] = int(str(self._body["beat"])) + 1  # else the ETag would stay the same
-        content = json.dumps(self._body).encode()
+        self._beats += 1  # otherwise the ETag would stay the same
+        content = json.dumps(self._body | {"beat": self._beats}).encode()
         try:
             return self.remote.bucket.put_bytes(
                 self.key, content, only_new=only_new, only_if_etag=only_if_etag
@@ -200,11 +196,7 @@ class Lease:
         """Rewrite the object until it is released or taken over."""
         while not self._stop.wait(BEAT_SECONDS):
             try:
-                etag = self._write(only_if_etag=self._etag)
-                if etag is None:
-                    found = self._read()
-                    ours = found and found.holder.get("token") == self._body["token"]
-                    etag = found.info.etag if found and ours else None
+                etag = self._write(only_if_etag=self._etag) or self._own_etag(self._read())
             except StoreError as error:
                 logger.warning("%s; the lease is not renewed", error)
                 continue

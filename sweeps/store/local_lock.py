@@ -9,10 +9,10 @@ from sweeps.store.errors import disk_errors
 
 
 class LocalLock(FileLock):
-    """The lock of a file, with the further methods of a Lease. It ends with its process."""
+    """A file lock with the methods of a Lease. It is released when its process ends."""
 
     def acquire(self, *args: Any, **options: Any) -> Any:
-        """Take it as a FileLock does. Raises StoreError on a drive that has no locks."""
+        """Take it as a FileLock does. Raises StoreError on a drive without locks."""
         with disk_errors(Path(self.lock_file)):
             return super().acquire(*args, **options)
 
@@ -21,8 +21,8 @@ class LocalLock(FileLock):
 
 
 def local_lock(path: Path) -> LocalLock:
-    """Return the lock of a file, whose folder is made."""
+    """Return the lock of a file, whose folder is created."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # A lock by the file's existence alone would outlive a killed process.
+    # A soft lock, which is the file's existence, would outlive a killed process.
     return LocalLock(path, fallback_to_soft=False)

@@ -1,22 +1,22 @@
-"""What a store has in place of a bucket if it is a folder only: the same methods, doing nothing."""
+"""What a store without a bucket has in its place: the same methods, doing nothing."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # locks are for those who write: reading starts fast
+if TYPE_CHECKING:  # only writers need locks: reading starts fast
     from sweeps.store.bucket import ObjectInfo
     from sweeps.store.local_lock import LocalLock
 
 
 class NoBucket:
-    """The counterpart of `Remote`, which says what each method does, for a store without bucket."""
+    """The counterpart of `Remote`, which documents the methods, for a store without a bucket."""
 
     url: str | None = None
 
     def machine(self) -> str:
-        """Return one id for all machines: where they share a folder, they see the same files."""
+        """Return one id for all machines: those that share the folder see the same files."""
         return ""
 
     def check_writable(self) -> None:
@@ -25,13 +25,13 @@ class NoBucket:
     def lock(
         self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
     ) -> "LocalLock":
-        """Return the lock of a file, whose folder is made; nobody can take it over."""
+        """Return the lock of a file, whose folder is created; nobody can take it over."""
         from sweeps.store.local_lock import local_lock
 
         return local_lock(path)
 
     def objects(self, folder: str | Path) -> "dict[str, ObjectInfo]":
-        """Return that there are none."""
+        """Return no objects."""
         return {}
 
     def push_folder(self, folder: str | Path, *, only: Container[str] | None = None) -> list[str]:
@@ -45,11 +45,11 @@ class NoBucket:
         return []
 
     def has_file(self, file: str | Path) -> bool:
-        """Return that there is none."""
+        """Return False."""
         return False
 
     def pull_file(self, file: str | Path) -> bool:
-        """Return that there is none."""
+        """Download nothing."""
         return False
 
     def one_at_a_time(self) -> AbstractContextManager[Any]:
@@ -57,7 +57,7 @@ class NoBucket:
         return nullcontext()
 
     def delete(self, file: str | Path) -> None:
-        """Delete nothing: the file itself is deleted by who calls this."""
+        """Delete nothing: the caller deletes the file itself."""
 
     def push_results(self) -> list[str]:
         """Upload nothing."""
@@ -65,10 +65,6 @@ class NoBucket:
 
     def pull_results(self) -> list[str]:
         """Download nothing."""
-        return []
-
-    def push_run(self, run_id: str) -> list[str]:
-        """Upload nothing."""
         return []
 
     def push_training(self, folder: str | Path) -> None:

@@ -1,14 +1,13 @@
 """The files of a store in a bucket, and their copies in a folder on this machine, the mirror.
 
-All code reads and writes the mirror. A file goes up to s3://bucket/prefix/<same path> if the bucket
-lacks it or has another one, and comes down likewise; files that say that a folder is finished are
-the last to be copied. An object carries the SHA-256 of its file, and only a download that agrees
-with it is believed.
+All code reads and writes the mirror. A file is uploaded to s3://bucket/prefix/<same path> if the
+bucket lacks it or has another version, and downloaded likewise; done.json, which marks a folder as
+finished, is copied last. An object carries the SHA-256 of its file, and a download must match it.
 
-Nearly all files are written once. One that changes has one writer at a time, who holds a lock or
-lease; the last who wrote wins. `<mirror>/.synced/<path>` notes to which object a file was equal
-last: so nothing is copied twice or read for comparison, and a change that is made here and not yet
-uploaded is not overwritten.
+Nearly all files are written once. One that changes has one writer at a time, which holds a lock or
+lease; the last writer wins. `<mirror>/.synced/<path>` notes which object a file was last equal to:
+so nothing is copied twice or read for comparison, and a local change that is not yet uploaded is
+not overwritten.
 """
 
 import fnmatch
@@ -28,28 +27,29 @@ from filelock import Timeout
 from sweeps.store.bucket import Bucket, ObjectInfo
 from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
+from wsss.files import whole_or_absent
 
 if TYPE_CHECKING:  # it imports this module
     from sweeps.store.lease import Lease
 
 NUM_THREADS = 8
-"""Transfers at a time: small objects wait for answers more than for bytes."""
+"""Transfers at a time: small objects are limited by latency, not by bandwidth."""
 
 NOT_COPIED = ("*.lock", "*.partial*", "*.broken", ".*")
-"""Names of files that mean something on one machine alone."""
+"""Names of files that concern one machine only."""
 
-MARKERS = ("done.json",)
-"""Files that say that a folder is finished: they are copied after all others, in this order."""
+MARKER = "done.json"
+"""The file that marks a folder as finished: it is copied after all others."""
 
 RESULT_FOLDERS = ("cams", "runs", "sweeps", "searches", "headline")
-"""What tables, status and reports read."""
+"""Folders that tables, status and reports read."""
 
 CHECKPOINTS = "cams/*/checkpoints/*"
 KEPT_CHECKPOINTS = 2
-"""As wsss/training/checkpoint.py keeps; named here too, because that file loads torch."""
+"""As many as wsss/training/checkpoint.py keeps; repeated here because that file loads torch."""
 
 TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
-"""The folders within a training's folder that belong to it; not its maps, for example."""
+"""The subfolders that belong to a training; its maps, for example, do not."""
 
 AT_WORK = {
     "cams": "stage.lock",
@@ -57,7 +57,7 @@ AT_WORK = {
     "searches": "driver.lock",
     "headline": "driver.lock",
 }
-"""Folder of results -> the lock that a process holds while it works in one."""
+"""Folder of results -> the lock that a process holds while it works there."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ logger = logging.getLogger(__name__)
 class Remote:
     """A store's place in a bucket, and its mirror on this machine. It can be pickled.
 
-    Files and folders are named by their path relative to the store, or by their Path in the mirror.
-    Whatever reads or writes the bucket raises StoreError if it does not answer for half a minute.
+    Files and folders are given as a path relative to the store, or as a Path in the mirror.
+    All methods that use the bucket raise StoreError if it does not answer for half a minute.
     """
 
     def __init__(self, url: str, mirror: Path) -> None:
@@ -80,7 +80,7 @@ class Remote:
         self.notes = _Notes(mirror)
 
     def machine(self) -> str:
-        """Return the id of this mirror; processes with the same one see the same files."""
+        """Return this mirror's id; processes with the same id see the same files."""
         path = self.mirror / ".machine"
         if not path.exists():
             partial = path.with_name(f".machine.partial{os.getpid()}")
@@ -88,7 +88,7 @@ class Remote:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial.write_text(uuid.uuid4().hex)
                 try:
-                    os.link(partial, path)  # unlike a rename, never replaces another's id
+                    os.link(partial, path)  # a rename could replace another process's id
                 except FileExistsError:
                     pass
                 finally:
@@ -106,8 +106,8 @@ class Remote:
     ) -> "Lease":
         """Return the lease leases/<name>, which excludes other machines as well as processes here.
 
-        path: a file to lock among the processes of this machine; its folder is made. note: for
-        others to read. on_lost: called once, in another thread, should somebody take it over.
+        path: a file to lock among the processes of this machine; its folder is created. note: for
+        others to read. on_lost: called once, in another thread, if somebody takes the lease over.
         """
         from sweeps.store.lease import Lease
 
@@ -116,16 +116,16 @@ class Remote:
     # Files
 
     def objects(self, folder: str | Path) -> dict[str, ObjectInfo]:
-        """Return the objects of a folder and all below it, by path relative to the store."""
+        """Return all objects below a folder, by path relative to the store."""
         found = self.bucket.objects(self.key(self._rel(folder)) + "/")
         return {info.key.removeprefix(self.prefix): info for info in found}
 
     def key(self, rel: str) -> str:
-        """Return the key of a path."""
+        """Return the key of a path's object."""
         return self.prefix + rel
 
     def push_folder(self, folder: str | Path, *, only: Container[str] | None = None) -> list[str]:
-        """Upload the files of a folder which the bucket lacks or has otherwise; return them.
+        """Upload the files of a folder that are new or changed; return them.
 
         only: the names of files to upload; None: all.
         """
@@ -136,9 +136,9 @@ class Remote:
     def pull_folder(
         self, folder: str | Path, *, skip: Iterable[str] = (), only: Container[str] | None = None
     ) -> list[str]:
-        """Download the files of a folder which the mirror lacks or has otherwise; return them.
+        """Download the files of a folder that are new or changed in the bucket; return them.
 
-        A file that has changed here alone is left: it is yet to be pushed. skip: patterns of paths.
+        A file that changed only here is kept: it is yet to be pushed. skip: patterns of paths.
         only: the names of files to download; None: all. Raises AlteredError if an object is not
         what was uploaded.
         """
@@ -156,9 +156,9 @@ class Remote:
         return self._info(self._rel(file)) is not None
 
     def pull_file(self, file: str | Path) -> bool:
-        """Download a file if the bucket has another one than the mirror; return whether it has one.
+        """Download a file if it is new or changed in the bucket; return whether the bucket has it.
 
-        A file that has changed here alone is left. Raises AlteredError.
+        A file that changed only here is kept. Raises AlteredError.
         """
         rel = self._rel(file)
         there = self._info(rel)
@@ -167,7 +167,7 @@ class Remote:
         return there is not None
 
     def one_at_a_time(self) -> AbstractContextManager[Any]:
-        """Return what keeps the processes of one machine from downloading the same twice."""
+        """Return a lock that keeps processes of this machine from downloading a file twice."""
         return local_lock(self.mirror / "pull.lock")
 
     def delete(self, file: str | Path) -> None:
@@ -181,31 +181,30 @@ class Remote:
     def push_results(self) -> list[str]:
         """Upload all finished runs that the bucket lacks; return their files.
 
-        For what an earlier run could not upload. A run without done.json is left to its own
-        trial.
+        For what an earlier start could not upload. An unfinished run is left to its own trial.
+        Deletes from the bucket failures that no longer hold.
         """
-        there = self.objects("runs")
-        finished = sorted((self.mirror / "runs").glob("*/done.json"))
-        runs = [self._rel(path.parent) for path in finished if self._rel(path) not in there]
-        return [rel for run in runs for rel in self._push_run(run, there)]
+        there, pushed = self.objects("runs"), list[str]()
+        for path in sorted((self.mirror / "runs").glob(f"*/{MARKER}")):
+            if self._rel(path) not in there:
+                pushed += self._push(self._files(path.parent), there)
+                failure = path.with_name("failure.json")
+                if self._rel(failure) in there and not failure.exists():
+                    self.delete(failure)
+        return pushed
 
     def pull_results(self) -> list[str]:
         """Download what tables, status and reports read, but no checkpoints; return the files.
 
-        What a process on this machine works at is left alone: its files here are the newer ones.
+        Folders in which a process of this machine works are skipped: their files here are newer.
         """
         skip = (CHECKPOINTS, *(f"{folder}/*" for folder in self._at_work()))
         return [rel for folder in RESULT_FOLDERS for rel in self.pull_folder(folder, skip=skip)]
 
-    def push_run(self, run_id: str) -> list[str]:
-        """Upload a run; delete from the bucket a failure that no longer holds."""
-        folder = f"runs/{run_id}"
-        return self._push_run(folder, self.objects(folder))
-
     def push_training(self, folder: str | Path) -> None:
-        """Upload a training as it is: records first, so that no checkpoint lacks its epochs.
+        """Upload a training: records first, so that no checkpoint lacks its epochs.
 
-        Of the checkpoints, the bucket keeps the newest KEPT_CHECKPOINTS.
+        The bucket keeps the newest KEPT_CHECKPOINTS checkpoints.
         """
         there = self.objects(folder)
         names = [rel for rel in self._files(folder) if self._is_of_training(rel, folder)]
@@ -216,9 +215,9 @@ class Remote:
             self.delete(rel)
 
     def pull_training(self, folder: str | Path) -> None:
-        """Bring a training here: records, and checkpoints if the bucket's newest is at least ours.
+        """Download a training's records, and checkpoints unless ours are newer than the bucket's.
 
-        Checkpoints which are altered or cut are left out, with a warning.
+        Checkpoints that are altered or cut are left out, with a warning.
         """
         there = self.objects(folder)
         checkpoints = sorted(filter(_is_checkpoint, there))
@@ -237,8 +236,8 @@ class Remote:
     def take_over_training(self, folder: str | Path, checkpoints: Sequence[str]) -> None:
         """Make this machine's checkpoints those of the first rank, which has uploaded them.
 
-        checkpoints: their file names. Others here, from an attempt of which the first rank knows
-        nothing, are deleted: the ranks would go on from different epochs.
+        checkpoints: their file names. Others here, from an attempt unknown to the first rank, are
+        deleted: otherwise the ranks would resume from different epochs.
         """
         rel = self._rel(folder)
         for path in (self.mirror / rel / "checkpoints").glob("epoch_*.pt"):
@@ -261,7 +260,7 @@ class Remote:
         return next((info for info in self.bucket.objects(key) if info.key == key), None)
 
     def _files(self, folder: str | Path) -> list[str]:
-        """Return the files of the mirror's folder that belong into the bucket."""
+        """Return the files of a folder in the mirror that belong in the bucket."""
         paths = (path for path in (self.mirror / folder).rglob("*") if path.is_file())
         return [self._rel(path) for path in paths if _is_copied(path.name)]
 
@@ -276,22 +275,15 @@ class Remote:
         copied = [rel for rel in names if _is_copied(Path(rel).name)]
         return self._in_order(copied, lambda rel: self._pull_file(rel, there[rel]))
 
-    def _push_run(self, folder: str, there: Mapping[str, ObjectInfo]) -> list[str]:
-        pushed = self._push(self._files(folder), there)
-        failure = f"{folder}/failure.json"
-        if failure in there and not (self.mirror / failure).exists():
-            self.delete(failure)
-        return pushed
-
     def _push_file(self, rel: str, there: ObjectInfo | None) -> bool:
         """Upload a file unless the bucket has it; return whether it was uploaded.
 
-        there: its object as just listed; None: there is none.
+        there: its object, as just listed; None: there is none.
         """
         path = self.mirror / rel
         if there and self.notes.get(rel) == _state(path, there.etag):
             return False
-        state = _state(path, "")  # as it is before it is read
+        state = _state(path, "")  # before it is read
         self.notes.set(rel, state._replace(etag=self.bucket.put_file(self.key(rel), path)))
         return True
 
@@ -299,7 +291,7 @@ class Remote:
         """Download an object unless the file was equal to it; return whether it was downloaded."""
         path, note = self.mirror / rel, self.notes.get(rel)
         if note and note.etag == there.etag and path.exists():
-            return False  # at most, the file has changed since
+            return False  # unchanged in the bucket, whether or not it has changed here
         partial = path.with_name(f"{path.name}.partial{os.getpid()}-{uuid.uuid4().hex[:8]}")
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -317,7 +309,7 @@ class Remote:
         return True
 
     def _write(self, path: Path, chunks: Iterator[bytes], info: ObjectInfo) -> ObjectInfo:
-        """Write what comes of an object. Raises CutError or AlteredError if it is not that."""
+        """Write an object's content. Raises CutError or AlteredError if `info` does not match."""
         digest, size = hashlib.sha256(), 0
         with path.open("wb") as file:
             for chunk in chunks:
@@ -332,7 +324,7 @@ class Remote:
             raise AlteredError(
                 f"{self.bucket.url(info.key)}: altered or cut, or not uploaded by this program "
                 f"({size} bytes, SHA-256 {digest.hexdigest()[:12]}, expected "
-                f"{(info.sha256 or 'none is noted')[:13]}); delete the object to do its stage "
+                f"{(info.sha256 or 'none recorded')[:13]}); delete the object to do its stage "
                 "again, or upload the right file with this program"
             )
         if info.mtime:
@@ -341,20 +333,19 @@ class Remote:
 
     def _in_order(self, names: Iterable[str], work: Callable[[str], bool]) -> list[str]:
         """Copy files, several at a time, then the markers; return those that were copied."""
-        names = sorted(names)
-        data = [rel for rel in names if not _is_marker(rel)]
+        names = sorted(names, key=lambda rel: (_is_marker(rel), rel))
+        num_markers = sum(map(_is_marker, names))
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            copied = list(pool.map(work, data))
-        markers = sorted(set(names) - set(data), key=lambda rel: MARKERS.index(Path(rel).name))
-        copied += [work(rel) for rel in markers]
-        return [rel for rel, done in zip([*data, *markers], copied, strict=True) if done]
+            copied = list(pool.map(work, names[: len(names) - num_markers]))
+        copied += map(work, names[len(copied) :])
+        return [rel for rel, done in zip(names, copied, strict=True) if done]
 
     def _at_work(self) -> list[str]:
-        """Return the folders in which a process on this machine works."""
+        """Return the folders in which a process of this machine works."""
         busy = []
         for room, lock in AT_WORK.items():
-            for path in (self.mirror / room).glob(f"*/{lock}"):  # an ended process leaves it too
-                if (path.parent / "done.json").exists():
+            for path in (self.mirror / room).glob(f"*/{lock}"):  # the file outlives its process
+                if (path.parent / MARKER).exists():
                     continue
                 try:
                     with local_lock(path).acquire(timeout=0):
@@ -365,7 +356,7 @@ class Remote:
 
 
 class _State(NamedTuple):
-    """A file, and the object to which it is equal; the same as long as nobody writes either."""
+    """A file and the object that it is equal to; unchanged as long as nobody writes either."""
 
     size: int
     mtime_ns: int
@@ -373,13 +364,13 @@ class _State(NamedTuple):
 
 
 class _Notes:
-    """To which object each file was last found equal."""
+    """Which object each file was last found equal to."""
 
     def __init__(self, mirror: Path) -> None:
         self.folder = mirror / ".synced"
 
     def get(self, rel: str) -> _State | None:
-        """Return what is noted of a file, or None; a note that is cut counts as none."""
+        """Return a file's note, or None; a damaged note counts as none."""
         try:
             return _State(**json.loads((self.folder / rel).read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -388,14 +379,8 @@ class _Notes:
     def set(self, rel: str, state: _State) -> None:
         """Replace a file's note."""
         path = self.folder / rel
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial{os.getpid()}-{uuid.uuid4().hex[:8]}")
-            try:
-                partial.write_text(json.dumps(state._asdict()))
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+        with disk_errors(path), whole_or_absent(path) as partial:
+            partial.write_text(json.dumps(state._asdict()))
 
     def forget(self, rel: str) -> None:
         """Delete a file's note."""
@@ -407,7 +392,7 @@ def _is_copied(name: str) -> bool:
 
 
 def _is_marker(rel: str) -> bool:
-    return Path(rel).name in MARKERS
+    return Path(rel).name == MARKER
 
 
 def _is_checkpoint(rel: str) -> bool:

@@ -1,15 +1,15 @@
-"""Results on disk: the truth of which MLflow and every table are views.
+"""Results on disk: the source of truth; MLflow and every table are views of it.
 
     <root>/cams/<cam_id>/      config.json  attempts/0001.json  epochs/0001.json  checkpoints/
-                               warning.json (it was at the label prior for long)  done.json
+                               warning.json (if it stayed at the label prior)  done.json
     <root>/counts/<id>/        counts.npz  done.json
     <root>/runs/<run_id>/      config.json  image_counts.npz  threshold_curve.png  cam_gallery.png
                                done.json  or  failure.json
     <root>/sweeps/<name>/      sweep.json  tracking.json
 
-Every stage has a folder, named by the stage's id; its done.json is written last and says that it is
-finished. A file appears whole or not at all, by atomic rename. With s3://bucket/prefix, the folder
-is a mirror on each machine of what is in the bucket; nobody but this room asks whether it is.
+Every stage has a folder, named by the stage's id; its done.json is written last and marks it as
+finished. A file appears whole or not at all, by atomic rename. For s3://bucket/prefix, each machine
+has a mirror of the bucket as its folder; code outside this room need not know.
 """
 
 import hashlib
@@ -29,31 +29,32 @@ from sweeps.store.no_bucket import NoBucket
 from wsss import files
 from wsss.config import RunConfig
 from wsss.files import cache_folder, expanded
-from wsss.identity import canonical_json
+from wsss.identity import canonical_json, run_id
+from wsss.overrides import ConfigError, validate
 
-if TYPE_CHECKING:  # locks and buckets are for those who write or have one: reading starts fast
+if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
     from sweeps.store.lease import Lease
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote import Remote
 
 DONE, LABEL = "done.json", "stage.json"
 SAY_THERE = (DONE, "sweep.json", "search.json")
-"""Files without which a folder is taken for unfinished, or for nothing."""
+"""Files whose absence makes a folder count as unfinished, or as empty."""
 SAY_WAITING_AFTER = 30.0
-"""Seconds that another process may hold a stage before a person is told."""
+"""Seconds to wait silently for another process that holds a stage."""
 
 logger = logging.getLogger(__name__)
 
 
 class Folder:
-    """What one stage keeps: <root>/<room>/<id>."""
+    """One stage's folder: <root>/<room>/<id>."""
 
     def __init__(self, path: Path, remote: "Remote | NoBucket | None" = None) -> None:
         self.path, self.remote = path, remote or NoBucket()
         self._lock: Lease | LocalLock | None = None
-        """While it is held."""
+        """The lock while this process holds it."""
 
-    # What is kept
+    # Contents
 
     @property
     def checkpoints(self) -> Path:
@@ -65,28 +66,28 @@ class Folder:
         return sorted(path.name for path in self.checkpoints.glob("epoch_*.pt"))
 
     def result(self) -> dict[str, Any] | None:
-        """Return what a finished stage came to; None before that."""
+        """Return a finished stage's result; None before that."""
         return _read_record(self.path / DONE)
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Return the record of each epoch, in order."""
+        """Return each epoch's record, in order."""
         return _read_numbered(self.path / "epochs")
 
     def add_epoch(self, record: dict[str, Any]) -> None:
-        """Write one epoch's record and make sure that it is on disk; a repeated one replaces it."""
+        """Write an epoch's record, on disk when this returns; a repeated epoch replaces it."""
         write_json(self.path / "epochs" / f"{record['epoch']:04d}.json", record)
 
     def attempts(self) -> list[dict[str, Any]]:
-        """Return what each attempt at a training began with, in order."""
+        """Return what each attempt at a training started with, in order."""
         return _read_numbered(self.path / "attempts")
 
     def add_attempt(self, attempt: dict[str, Any]) -> None:
-        """Write what an attempt begins with."""
+        """Record what an attempt starts with."""
         number = len(self.attempts()) + 1
         write_json(self.path / "attempts" / f"{number:04d}.json", attempt)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write what the stage came to, which finishes it, and share the folder."""
+        """Write the result, which finishes the stage, and share the folder."""
         self._check_lock()
         self.clear_failure()
         write_json(self.path / DONE, result)
@@ -97,12 +98,17 @@ class Folder:
         found: dict[str, Any] | None = read_json(self.path / "failure.json")
         return found if found and not self.result() else None
 
+    def why_failed(self) -> str | None:
+        """Return the kind and message of a failure in a line, or None."""
+        failure = self.failure()
+        return f"{failure['kind']}: {failure['message']}" if failure else None
+
     def clear_failure(self) -> None:
-        """Forget a failure, so that the stage may be tried again."""
+        """Delete a recorded failure, so that the stage can be tried again."""
         self._forget("failure.json")
 
     def _forget(self, name: str) -> None:
-        """Delete a file, in the bucket as well: else the next pull brings it back."""
+        """Delete a file, also in the bucket: otherwise the next pull would bring it back."""
         if (self.path / name).exists():
             (self.path / name).unlink(missing_ok=True)
             self.remote.delete(self.path / name)
@@ -110,13 +116,13 @@ class Folder:
     # One process at a time
 
     def lock(self) -> "Lease | LocalLock":
-        """Return the lock of the one process that works here; it ends with the process."""
+        """Return the lock of this folder; it is released when the process that holds it ends."""
         name = "/".join(self.path.parts[-2:])
         return self.remote.lock(name, self.path / "stage.lock")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be the only process that works here; wait for another one as long as it takes."""
+        """Hold the lock, after waiting as long as another process holds it."""
         from filelock import Timeout
 
         lock = self.lock()
@@ -124,7 +130,7 @@ class Folder:
             lock.acquire(timeout=SAY_WAITING_AFTER)
         except Timeout as held:
             where = held if self.remote.url else self.path
-            logger.warning("%s: another process is at work on this; waiting for it", where)
+            logger.warning("%s: another process is working on this; waiting for it", where)
             lock.acquire()
         self._lock = lock
         try:
@@ -140,16 +146,16 @@ class Folder:
     # Sharing with a bucket
 
     def is_finished(self) -> bool:
-        """Whether the stage is finished, here or elsewhere; its result is here then.
+        """Whether the stage is finished; if it was elsewhere, its result is downloaded.
 
-        One that was finished here and could not be shared is shared now.
+        If it was finished here and not yet shared, it is shared now.
         """
         if not self.remote.pull_file(self.path / DONE) and (self.path / DONE).exists():
             self.share()
         return self.result() is not None
 
     def has_whole(self, name: str) -> bool:
-        """Whether a zip (a checkpoint, an .npz) is here with the right check sums, or elsewhere."""
+        """Whether a zip (a checkpoint, an .npz) is here with the right checksums, or elsewhere."""
         try:
             with ZipFile(self.path / name) as archive:
                 return archive.testzip() is None
@@ -159,59 +165,55 @@ class Folder:
             return False
 
     def share(self) -> None:
-        """Give others what they lack of this folder; done.json last. Raises StoreError."""
+        """Upload what the bucket lacks of this folder, done.json last. Raises StoreError."""
         self._check_lock()
         self.remote.push_training(self.path)
 
     def push(self, only: set[str] | None = None) -> None:
-        """Give others these files, by their names; None: all. Raises StoreError."""
+        """Upload the files with these names; None: all. Raises StoreError."""
         self.remote.push_folder(self.path, only=only)
 
     def pull(self, only: set[str] | None = None) -> None:
-        """Bring these files here, by their names; None: all. Raises StoreError."""
+        """Download the files with these names; None: all. Raises StoreError."""
         with self.remote.one_at_a_time():
             self.remote.pull_folder(self.path, only=only)
 
     def pull_training(self) -> None:
-        """Bring a training here: its records, and its newest checkpoints unless ours are newer."""
+        """Download a training: its records, and its newest checkpoints unless ours are newer."""
         with self.remote.one_at_a_time():
             self.remote.pull_training(self.path)
 
     def file_names(self) -> set[str]:
-        """Return the names of the files here and elsewhere; those which others lack are shared."""
+        """Upload what the bucket lacks; return the names of the files here and in the bucket."""
         self.push()
         names = {Path(rel).name for rel in self.remote.objects(self.path)}
         return names | {path.name for path in self.path.glob("*")}
 
     def machine(self) -> str:
-        """Return which files this process sees: equal for processes that see the same ones."""
+        """Return an id that is equal for processes that see the same files."""
         return self.remote.machine()
 
     def take_over(self, checkpoints: list[str]) -> None:
-        """Make the checkpoints here those of another machine, which has shared them."""
+        """Replace the checkpoints here by those of another machine, which has shared them."""
         self.remote.take_over_training(self.path, checkpoints)
 
 
 class CamFolder(Folder):
     """One training of a CAM network."""
 
-    def trained(self) -> dict[str, Any] | None:
-        """Return the summary of the finished training, or None."""
-        return self.result()
-
     def warn(self, warning: dict[str, Any]) -> None:
-        """Keep what the training is warned of: `iteration`, and in words the `message`."""
+        """Keep a warning: its `iteration`, and its text as `message`."""
         write_json(self.path / "warning.json", warning)
 
     def warning(self) -> str | None:
-        """Return in words what the training is warned of, unless it has left the prior since."""
+        """Return the warning's text, unless the training has left the label prior since."""
         found = read_json(self.path / "warning.json")
         if found is None or any(_left_the_prior(e, found["iteration"]) for e in self.epochs()):
             return None
         return str(found["message"])
 
     def clear_warning(self) -> None:
-        """Forget a warning, as of a training that starts anew."""
+        """Delete the warning, when the training starts from scratch."""
         self._forget("warning.json")
 
 
@@ -224,10 +226,10 @@ class RunFolder(Folder):
 
 
 class Store:
-    """The folders of stages and sweeps under one root. A store that is pickled is opened anew.
+    """The folders of stages and sweeps under one root. Unpickling opens the store again.
 
-    remote: the place in a bucket which the root mirrors; None: the root is all there is.
-    named: stages that lie at a path of their own, by <room>/<id>.
+    remote: the place in a bucket that the root mirrors; None: there is only the root.
+    named: stages with a path of their own, by <room>/<id>.
     """
 
     def __init__(
@@ -245,13 +247,13 @@ class Store:
 
     @property
     def address(self) -> str:
-        """Where the store is, as --store takes it: a folder, or the URL of a bucket's place."""
+        """Where the store is, as for --store: a folder, or s3://bucket/prefix."""
         return self.remote.url or str(self.root)
 
     def folder(self, rel: str) -> Folder:
         """Return the folder of any stage, or one within it: <room>/<id>[/...].
 
-        Raises StoreError for a named one which holds another stage.
+        Raises StoreError if a named folder holds another stage.
         """
         for name, path in self.named.items():
             if rel == name or rel.startswith(f"{name}/"):
@@ -260,7 +262,7 @@ class Store:
         return Folder(self.root / rel, self.remote)
 
     def label(self, rel: str) -> None:
-        """Write into a folder at a path of its own which stage it holds."""
+        """Write into a named folder which stage it holds."""
         if rel in self.named:
             write_json(self.named[rel] / LABEL, {"stage": rel})
 
@@ -277,31 +279,27 @@ class Store:
         return self.root / "sweeps" / name
 
     def pull_results(self) -> None:
-        """Bring here what tables and reports read."""
+        """Download what tables and reports read."""
         self.remote.pull_results()
 
     def push_results(self) -> None:
-        """Share finished runs which an earlier attempt could not."""
+        """Upload finished runs that an earlier attempt could not upload."""
         self.remote.push_results()
 
-    def push_run(self, run_id: str) -> None:
-        """Share a run's files, as after a failure."""
-        self.remote.push_run(run_id)
-
     def push_sweep(self, name: str) -> None:
-        """Share a sweep's files."""
+        """Upload a sweep's files."""
         self.remote.push_folder(self.sweep(name))
 
     def push_folder(self, path: Path) -> None:
-        """Share any folder under the root."""
+        """Upload any folder under the root."""
         self.remote.push_folder(path)
 
     def pull_folder(self, path: Path) -> None:
-        """Bring any folder under the root here."""
+        """Download any folder under the root."""
         self.remote.pull_folder(path)
 
     def remove(self, rel: str) -> None:
-        """Delete a folder here and in the bucket, first the files that say that it is there."""
+        """Delete a folder here and in the bucket, beginning with the files that mark it."""
         here = (path for path in (self.root / rel).rglob("*") if path.is_file())
         names = {path.relative_to(self.root).as_posix() for path in here}
         names |= self.remote.objects(rel).keys()
@@ -313,13 +311,13 @@ class Store:
 
     @property
     def artifact_location(self) -> str:
-        """URI under which MLflow shall keep artifacts, where no server decides it."""
+        """URI under which MLflow keeps artifacts, unless a server decides it."""
         if self.remote.url:
             return f"{self.remote.url}/mlartifacts"
         return (self.root / "mlartifacts").as_uri()
 
     def sweep_names(self) -> list[str]:
-        """Return the sweeps in the store, the one changed last at the end."""
+        """Return the sweeps in the store, the last changed at the end."""
         paths = list((self.root / "sweeps").glob("*/sweep.json"))
         return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
 
@@ -339,10 +337,10 @@ class Store:
 
 
 def open_store(place: str | Path) -> Store:
-    """Return the store at a folder or at s3://bucket/prefix: the one setting of where things are.
+    """Return the store in a folder or at s3://bucket/prefix.
 
     A bucket's mirror is WSSS_MIRROR, or ~/.cache/wsss/<digest of the URL>. Raises StoreError for
-    any other kind of URL, a path that is no folder, or without a folder for the mirror.
+    any other kind of URL, for a path that is no folder, and if no folder is known for the mirror.
     """
     text = str(place)
     if "://" not in text:
@@ -363,13 +361,13 @@ def open_store(place: str | Path) -> Store:
         mirror = cache / "wsss" / digest
     else:
         raise StoreError(
-            f"{url}: there is no home folder to mirror it in; name a folder with WSSS_MIRROR"
+            f"{url}: no home folder to keep its mirror in; name a folder with WSSS_MIRROR"
         )
     return Store(mirror, Remote(url, mirror))
 
 
 def _check_label(path: Path, rel: str) -> None:
-    """Raise StoreError if a folder says that it holds another stage than `rel`."""
+    """Raise StoreError if a folder's label names another stage than `rel`."""
     label = path / LABEL
     if not label.exists():
         return
@@ -389,7 +387,7 @@ def _check_label(path: Path, rel: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by atomic rename; the file is on disk when this returns.
 
-    Raises StoreError for a disk that is full or may not be written.
+    Raises StoreError if the disk is full or not writable.
     """
     with disk_errors(path):
         files.write_json(path, value)
@@ -403,9 +401,49 @@ def read_json(path: Path) -> Any:
         raise StoreError(str(error)) from None
 
 
+class ForeignFileError(StoreError):
+    """A file that another version wrote, or something else."""
+
+
+@contextmanager
+def written_by(program: str, path: Path) -> Iterator[None]:
+    """Raise ForeignFileError if the content of `path` is not what a command of ours writes.
+
+    program: the command, e.g. `sweeps search`.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = "; ".join(str(error).splitlines())
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        raise ForeignFileError(
+            f"{path}: not what this version of `{program}` writes ({kind}{said}); give the "
+            f"`{program}` command again"
+        ) from None
+
+
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read the configuration in a run's folder.
+
+    Raises StoreError for what is none, or not that of the run after which the folder is called.
+    """
+    try:
+        config = validate(RunConfig, read_json(path))
+    except (StoreError, ConfigError) as error:
+        why = f"no configuration of this version ({'; '.join(str(error).splitlines())})"
+    else:
+        if path.parent.name == run_id(config):
+            return config
+        why = f"the configuration of {run_id(config)}"
+    raise StoreError(
+        f"{path}: {why}; delete the folder {path.parent} and give the command of its table again, "
+        "which scores it anew"
+    )
 
 
 def _read_numbered(folder: Path) -> list[dict[str, Any]]:
@@ -415,7 +453,7 @@ def _read_numbered(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """Return what a file holds; None without one. Raises StoreError for what we never write."""
+    """Return a file's content; None without a file. Raises StoreError for what we never write."""
     found = read_json(path)
     if found is None:
         return None
@@ -430,6 +468,6 @@ def _reopened(address: str, named: dict[str, Path]) -> Store:
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:
-    """Whether this epoch's record is of later than `iteration`, and no longer at the prior."""
+    """Whether an epoch ended at or after `iteration` and was no longer at the label prior."""
     end = epoch["epoch"] * len(epoch.get("step_losses", ()))
     return end >= iteration and epoch.get("collapsed") == 0

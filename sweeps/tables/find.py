@@ -1,4 +1,4 @@
-"""Finds tables by the names that a person gives."""
+"""Finds tables by name or alias."""
 
 import difflib
 from collections import Counter
@@ -11,9 +11,9 @@ from wsss.printable import quoted
 
 
 def find_tables(names: Iterable[str], own: Sequence[Table] = ()) -> tuple[Table, ...]:
-    """Return the tables of these names or aliases, each once: the project's first, in its order.
+    """Return the tables of these names or aliases, each once: the project's first, in their order.
 
-    own: tables from outside the project. Raises ConfigError for an unknown name, and for none.
+    own: tables from outside the project. Raises ConfigError for an unknown name, or without any.
     """
     for name, count in Counter(table.name for table in own).items():
         if count > 1:
@@ -30,7 +30,7 @@ def find_tables(names: Iterable[str], own: Sequence[Table] = ()) -> tuple[Table,
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    """Name the tables that are spelled alike, or all."""
+    """Name the tables with a similar name, or all."""
     folded = {word.casefold(): word for word in (*known, *ALIASES)}
     near = difflib.get_close_matches(name.casefold(), folded, n=2)
     if near:

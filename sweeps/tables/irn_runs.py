@@ -1,9 +1,9 @@
-"""The CAM score which IRN printed, what others got from its code, and its author's losses.
+"""The CAM score that IRN printed, the scores others got from its code, and its author's losses.
 
 IRN is Ahn, Cho and Kwak, "Weakly Supervised Learning of Instance Segmentation with Inter-pixel
 Relations", CVPR 2019; its code is github.com/jiwoon-ahn/irn. All scores are mIoU in percent of its
-plain CAMs on VOC 2012's train images at a background score of .15. They are IRN's numbers, and none
-of the paper whose tables are swept here.
+plain CAMs on VOC 2012's train images at a background score of .15. These are numbers of IRN, not of
+the paper whose tables are swept here.
 """
 
 from dataclasses import dataclass

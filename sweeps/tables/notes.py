@@ -1,4 +1,4 @@
-"""What does not fit in the paper's print, and what it leaves unsaid, by the tables concerned.
+"""What does not add up in the printed paper, and what it leaves open, by the tables concerned.
 
 Qin et al., TCSVT 2024. Every figure is computed from the printed numbers.
 """
@@ -20,10 +20,10 @@ EQ2 = (*VIEWS, "eq2-readings", "alpha-beta-enhanced", "alpha-beta-decreased")
 
 @dataclass(frozen=True)
 class PaperNote:
-    """Something in print which does not fit, in a few sentences."""
+    """One point, in a few sentences."""
 
     tables: tuple[str, ...]
-    """Names of the tables it belongs to, e.g. ("IV", "VI")."""
+    """Names of the tables concerned, e.g. ("IV", "VI")."""
     text: str
 
 
@@ -32,6 +32,41 @@ REPEAT_SD = 0.17
 
 EXPECTED_RANGE_OF_16 = 3.532
 """Expected range of 16 independent normal values, in SDs (Tippett 1925, Biometrika 17)."""
+
+
+OPEN_POINTS = (
+    PaperNote(
+        ("IV", "factorial"),
+        "III-C gives the multi-scale atrous convolution dilation factors of 0, 1, 2, 3, and Figure "
+        "4's caption calls D the dilation factor of a 3x3 convolution. A dilation of 0 means "
+        "nothing: all nine weights would fall on one pixel. network.atrous has the readings.",
+    ),
+    PaperNote(
+        VIEWS,
+        "III-B wants M_e and M_d to agree with the merged M^o and proposes L_s for it; Eq. 5 "
+        "compares M_d and M_e with M_o. transfer.similarity_pairs has both.",
+    ),
+    PaperNote(
+        (*VIEWS, "controls", "controls-summed"),
+        "Eq. 4 as printed sums over the dimensions of the prediction (20 classes) and divides by "
+        "the number of samples. The public code of IRN, SEAM, Puzzle-CAM and ReCAM takes the mean "
+        "over both, which has 20 times less weight beside L_s and L_bs in Eq. 7. "
+        "train.cls_reduction has both.",
+    ),
+    PaperNote(
+        ABLATIONS,
+        "IV-A counts 1,464 training images of VOC 2012 in its first paragraph and 1,462 usable for "
+        "segmentation in its second. The paper does not say which images score the pseudo-labels "
+        "of Tables III to VI.",
+    ),
+    PaperNote(
+        ABLATIONS,
+        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
+        "evaluate.py starts one of eight shards, so that it scores every eighth image: "
+        f"{len(range(0, 1464, 8))} of train's 1,464. A number of that kind is not comparable with "
+        "one over the whole split.",
+    ),
+)
 
 
 def paper_notes() -> tuple[PaperNote, ...]:
@@ -44,18 +79,14 @@ def paper_notes() -> tuple[PaperNote, ...]:
         _views(),
         _all_white(),
         _both_brighten(),
-        _dilation(),
-        _pairs(),
-        _sum_over_classes(),
-        _training_images(),
-        _one_in_eight(),
+        *OPEN_POINTS,
         _refinement(),
         _citations(),
     )
 
 
 def notes_on(tables: Collection[str]) -> tuple[PaperNote, ...]:
-    """Return the notes on these tables, each with only those of its tables."""
+    """Return the notes on these tables; each names only the ones asked for."""
     found = (
         replace(note, tables=tuple(name for name in note.tables if name in tables))
         for note in paper_notes()
@@ -119,7 +150,7 @@ def _refinement() -> PaperNote:
         ("I", "II"),
         f"Pseudo-labels of {pseudo_labels:.2f} mIoU are said to train a segmentation network that "
         f"reaches {ours.val:.1f} on val, {ours.val - pseudo_labels:.1f} more. That implies a step "
-        "which refines the labels (a dense CRF, AffinityNet or IRN); the paper states none.",
+        "that refines the labels (a dense CRF, AffinityNet or IRN); the paper mentions none.",
     )
 
 
@@ -127,7 +158,7 @@ def _citations() -> PaperNote:
     names = [f"{row.method} ({row.publication})" for row in TABLE_I if row.citation == 44]
     return PaperNote(
         ("I",),
-        f"{' and '.join(names)} both cite reference [44], which is the first of them only; the "
+        f"{' and '.join(names)} both cite reference [44], which is only the first of them; the "
         "reference list lacks the second.",
     )
 
@@ -153,7 +184,7 @@ def _all_white() -> PaperNote:
         EQ2,
         f"Eq. 2 (III-B) read literally, with alpha {alpha:g} and beta {beta:g} (IV-B) on pixels g "
         f"of 0 to 255, gives {beta:g} or more everywhere: clipped to 255, the enhanced view of any "
-        "image is all white. views.reading has readings which leave a picture.",
+        "image is all white. views.reading has readings that keep a picture.",
     )
 
 
@@ -170,54 +201,8 @@ def _both_brighten() -> PaperNote:
     )
 
 
-def _dilation() -> PaperNote:
-    return PaperNote(
-        ("IV", "factorial"),
-        "III-C gives the multi-scale atrous convolution dilation factors of 0, 1, 2, 3, and Figure "
-        "4's caption calls D the dilation factor of a 3x3 convolution. A dilation of 0 means "
-        "nothing: all nine weights would fall on one pixel. network.atrous has the readings.",
-    )
-
-
-def _pairs() -> PaperNote:
-    return PaperNote(
-        VIEWS,
-        "III-B wants M_e and M_d to agree with the merged M^o and proposes L_s for it; Eq. 5 "
-        "compares M_d and M_e with M_o. transfer.similarity_pairs has both.",
-    )
-
-
-def _sum_over_classes() -> PaperNote:
-    return PaperNote(
-        (*VIEWS, "controls", "controls-summed"),
-        "Eq. 4 as printed sums over the dimensions of the prediction (20 classes) and divides by "
-        "the number of samples. The public codes of IRN, SEAM, Puzzle-CAM and ReCAM take the mean "
-        "over both, which weighs 20 times less beside L_s and L_bs in Eq. 7. train.cls_reduction "
-        "has both.",
-    )
-
-
-def _training_images() -> PaperNote:
-    return PaperNote(
-        ABLATIONS,
-        "IV-A counts 1,464 training images of VOC 2012 in its first paragraph and 1,462 usable for "
-        "segmentation in its second. The paper does not say which images score the pseudo-labels "
-        "of Tables III to VI.",
-    )
-
-
-def _one_in_eight() -> PaperNote:
-    return PaperNote(
-        ABLATIONS,
-        "The paper does not name the code that scored its pseudo-labels. Puzzle-CAM's public "
-        "evaluate.py starts one of eight shards, so that it scores every eighth image: "
-        f"{len(range(0, 1464, 8))} of train's 1,464. A number of that kind is not comparable with "
-        "one over the whole split.",
-    )
-
-
 def _printed(table: Table) -> dict[str, float]:
-    """Printed mIoU by the row's labels (and the column, if there are several)."""
+    """Return the printed mIoU by the row's labels (and the column, if there are several)."""
     return {
         reference.removeprefix(f"{table.name}[").removesuffix("]"): cell.paper
         for reference, cell in table.cells()
@@ -226,7 +211,7 @@ def _printed(table: Table) -> dict[str, float]:
 
 
 def _gains(table: Table) -> Mapping[str, float]:
-    """Printed mIoU less that of the first row, by the row's labels."""
+    """Return the printed mIoU minus that of the first row, by the row's labels."""
     printed = _printed(table)
     baseline = next(iter(printed.values()))
     return {labels: miou - baseline for labels, miou in printed.items()}

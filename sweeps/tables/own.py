@@ -1,7 +1,7 @@
-"""Tables from outside the project: of a file, or of a grid on the command line.
+"""Tables from outside the project: from a file, or from a grid on the command line.
 
-A sweep keeps their definitions, in the same form as a file has, so that whatever reads the sweep
-later knows them. docs/tables.md shows a file.
+A sweep keeps their definitions in the format of such a file, for everything that reads the sweep
+later. docs/tables.md shows a file.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from wsss.printable import as_word, one_line, quoted
 
 MAX_CELLS = 1000
 SWEEP_KEY = "own_tables"
-"""Of a sweep.json: the tables of the sweep that are none of the project's."""
+"""In a sweep.json: the sweep's tables from outside the project."""
 EXAMPLE = "docs/tables.md shows a table file"
 
 
@@ -67,11 +67,11 @@ class _RowDefinition(_Strict):
     paper: Annotated[tuple[Percent | None, ...] | None, BeforeValidator(_as_list)] = None
     """A number or null per column."""
     cells: tuple[_CellDefinition, ...] | None = None
-    """One per column, for what neither the row nor the column says."""
+    """One per column, for what is set by neither the row nor the column."""
 
 
 class _TableDefinition(_Strict):
-    """A table file. A cell has the settings of the table, its row, its column and its own."""
+    """A table file. A cell combines the settings of the table, its row, its column and its own."""
 
     name: Annotated[str, Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: Note
@@ -81,11 +81,11 @@ class _TableDefinition(_Strict):
     columns: Columns = {"mIoU": {}}
     settings: Changes = {}
     baseline: str = ""
-    """A cell's labels, joined by commas, with or without the table's name around them."""
+    """Labels of a cell, or of a row, joined by commas, as `0.5,0.5` or `V[0.5,0.5]`."""
     notes: tuple[Note, ...] = ()
 
     def table(self) -> Table:
-        """Return the table. Raises ValueError for one that does not fit together."""
+        """Return the table. Raises ValueError if its parts do not fit together."""
         if self.name in TABLES or self.name in ALIASES:
             raise ValueError(f"name: {self.name} is a table of the project; choose another")
         if (num_cells := len(self.rows) * len(self.columns)) > MAX_CELLS:
@@ -130,7 +130,7 @@ def read_tables(path: Path) -> tuple[Table, ...]:
 
 
 def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
-    """Return the tables of some definitions. Raises ConfigError, which names `where`."""
+    """Return the tables that are defined. Raises ConfigError, which names `where`."""
     try:
         return tuple(_TableDefinition.model_validate(one).table() for one in definitions)
     except ValidationError as error:
@@ -143,7 +143,7 @@ def define_tables(definitions: Any, where: str) -> tuple[Table, ...]:
 
 
 def definition(table: Table) -> dict[str, Any]:
-    """Return what `define_tables` makes the table of, as JSON has it."""
+    """Return a table as JSON, as `define_tables` reads it."""
     rows = [
         {
             "labels": list(row.labels),
@@ -164,7 +164,7 @@ def definition(table: Table) -> dict[str, Any]:
 
 
 def _allowed(settings: Changes) -> Changes:
-    """Return the settings of a cell. Raises ValueError for one that a table cannot vary."""
+    """Return a cell's settings unchanged. Raises ValueError for one that a table cannot vary."""
     for key in settings:
         if key == "rng_seed":
             raise ValueError(
@@ -195,7 +195,9 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
         if not separator or not values.strip(", "):
             raise ConfigError(f"--grid {quoted(word)} names no values; {GRID_EXAMPLE}")
         if key in axes:
-            raise ConfigError(f"--grid gives {quoted(key)} twice; put all its values into one")
+            raise ConfigError(
+                f"--grid gives {quoted(key)} twice; put all its values into one --grid"
+            )
         axes[key] = parse_assignments([f"{key}=[{values}]"], option="--grid")[key]
         labels = [as_word(value) for value in axes[key]]
         for label in labels:
@@ -207,19 +209,20 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
 def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
     """Return the table of all combinations: two axes as rows and columns, else a row for each.
 
-    axes: setting -> values. asked: the settings that the user has set for all cells. Raises
-    ConfigError.
+    axes: setting -> values. asked: the settings that the user set for all cells.
+    Raises ConfigError.
     """
     common = {key: v for key, v in F3.items() if key not in asked and key not in axes}
     names = _short_names(axes)
-    as_matrix = len(axes) == 2
     num_cells = math.prod(len(values) for values in axes.values())
     if num_cells > MAX_CELLS:
         raise ConfigError(f"--grid: {num_cells:,} cells; at most {MAX_CELLS:,}, give fewer values")
-    *row_keys, last = axes
-    if not as_matrix:
-        row_keys.append(last)
-    columns = {as_word(v): {last: v} for v in axes[last]} if as_matrix else {"mIoU": {}}
+    row_keys, last = list(axes), list(axes)[-1]
+    across: dict[str, Any] = {}
+    if len(axes) == 2:
+        row_keys.remove(last)
+        columns = {as_word(value): {last: value} for value in axes[last]}
+        across = {"column_name": names[last], "columns": columns}
     rows = [
         {
             "labels": [as_word(v) for v in values],
@@ -231,17 +234,15 @@ def grid_table(axes: dict[str, list[Any]], asked: Collection[str]) -> Table:
         "name": f"grid-{'-'.join(names.values())}"[:60].rstrip("-._"),
         "title": f"Grid of {' and '.join(axes)}"[:400],
         "row_names": [names[key] for key in row_keys],
-        "column_name": names[last] if as_matrix else "mIoU",
-        "columns": columns,
         "rows": rows,
         "settings": common,
         "notes": [GRID_NOTE] if common else [],
     }
-    return define_tables([table], "--grid")[0]
+    return define_tables([table | across], "--grid")[0]
 
 
 def _short_names(axes: Collection[str]) -> dict[str, str]:
-    """Return setting -> its name without the section, unless another has the same."""
+    """Return setting -> its name, without the section unless two would be equal."""
     short = [key.rpartition(".")[2] for key in axes]
     return {
         key: name if short.count(name) == 1 else key for key, name in zip(axes, short, strict=True)

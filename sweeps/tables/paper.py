@@ -35,8 +35,6 @@ TABLE_III = Table(
     name="III",
     title="Attention transfer module: which adjusted CAMs are introduced",
     row_names=("M_e", "M_d"),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row((NO, NO), FULL_MODULE, 49.12),
         row((YES, NO), FULL_MODULE | {"views.enhanced": True}, 49.80),
@@ -49,8 +47,6 @@ TABLE_IV = Table(
     name="IV",
     title="Focused-unfocused module, original view only",
     row_names=("multi-scale atrous", "context association", "attention"),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row((NO, NO, NO), {}, 47.82),
         row((YES, NO, NO), ATROUS, 48.50),
@@ -94,8 +90,6 @@ TABLE_VI = Table(
     name="VI",
     title="Attention mechanisms, original view only",
     row_names=("channel attention", "spatial attention"),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row((NO, NO), {}, 47.82),
         row((YES, NO), {"network.channel_attention": True}, 48.69),

@@ -1,7 +1,7 @@
-"""All tables by name: the paper's (paper.py), and those which a careful reader misses.
+"""All tables by name: the paper's (paper.py), and studies that a careful reader would ask for.
 
-A study asks what the paper leaves open. A cell which is one of the paper's configurations shows the
-paper's number there too. To add a table, write it here and name it in `STUDIES`: planning, running,
+A study asks what the paper leaves open. A cell that is one of the paper's configurations shows the
+paper's number too. To add a table, write it here and name it in `STUDIES`: planning, running,
 tracking, statistics and the report need nothing else.
 """
 
@@ -31,7 +31,7 @@ LATE = {"transfer.start": 0.5, "transfer.ramp": 0.0}
 
 NOISE_FLOOR = Table(
     name="noise-floor",
-    title="How much mIoU moves when nothing but the seed, or not even the seed, is changed",
+    title="How much mIoU varies when nothing but the seed, or not even the seed, changes",
     row_names=("configuration",),
     column_name="training",
     columns=("every seed", "seed 0 again"),
@@ -39,15 +39,13 @@ NOISE_FLOOR = Table(
         Row((label,), (Cell(config, paper), Cell(config | {"repeat": 1}, None, seeds=(0,))))
         for label, config, paper in (("B0", B0, 47.82), ("F3", F3, 50.86))
     ),
-    notes=("Differences smaller than this spread are noise, whatever table they stand in.",),
+    notes=("Differences smaller than this spread are noise, in every table.",),
 )
 
 CONTROLS = Table(
     name="controls",
-    title="Where a gain comes from: controls which the paper lacks",
+    title="Where a gain comes from: controls that the paper lacks",
     row_names=("configuration",),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row(("full module, no view",), F0, 49.12),
         row(("full module, both views",), F3, 50.86),
@@ -63,10 +61,8 @@ CONTROLS = Table(
 
 CONTROLS_LATE = Table(
     name="controls-late",
-    title="Both views whose losses act from half-way on, beside no view",
+    title="Both views, their losses switched on half-way, beside no view",
     row_names=("configuration",),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(row(("no view",), F0, 49.12), row(("both views, late",), F3 | LATE, None)),
 )
 
@@ -74,8 +70,6 @@ CONTROLS_SUMMED = Table(
     name="controls-summed",
     title="Both views with Eq. 4 summed over classes, beside no view with the same",
     row_names=("configuration",),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row(("no view",), F0 | SUMMED, None),
         row(("both views, lambda_s = lambda_bs = 0",), F3 | SUMMED | NO_TRANSFER, None),
@@ -119,7 +113,7 @@ FACTORIAL = Table(
 
 
 def _alpha_beta(view: str, alphas: tuple[float, ...], betas: tuple[float, ...]) -> Table:
-    """A grid over one view's alpha and beta; the other view keeps the paper's."""
+    """Return a grid over one view's alpha and beta; the other view keeps the paper's values."""
     printed = {"enhanced": (1.5, 300.0), "decreased": (0.8, 150.0)}[view]
     return Table(
         name=f"alpha-beta-{view}",
@@ -150,12 +144,12 @@ ALPHA_BETA_DECREASED = _alpha_beta("decreased", (0.6, 0.8, 1.0), (-150.0, 0.0, 1
 
 
 def _readings(name: str, title: str, readings: tuple[dict[str, Any], ...]) -> Table:
-    """One row per reading: F3 with one open point of the paper decided otherwise."""
+    """Return a row per reading: F3 with one open point of the paper decided differently."""
     rows = [row(("default",), F3, 50.86)]
     for reading in readings:
         label = ", ".join(f"{key} = {value}" for key, value in reading.items())
         rows.append(row((label,), F3 | reading, None))
-    return Table(name, title, ("reading",), "mIoU", ("mIoU",), tuple(rows))
+    return Table(name, title, ("reading",), tuple(rows))
 
 
 EQ2_READINGS = _readings(
@@ -254,15 +248,14 @@ RECIPES_TABLE = Table(
         )
         for third in TABLE_III.rows
     ),
-    notes=("Compare within a column: recipes differ in what the first row is, too.",),
+    baseline=f"recipes[{NO},{NO}]",
+    notes=("Each recipe is compared with its own first row: the recipes differ there, too.",),
 )
 
 VIEWS_ALONE = Table(
     name="views-alone",
     title="Table III without the module: which adjusted CAMs are introduced",
     row_names=("M_e", "M_d"),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row((NO, NO), B0, 47.82),
         row((YES, NO), {"views.enhanced": True}, None),
@@ -294,22 +287,18 @@ CALIBRATE = Table(
     name="calibrate",
     title="The plain CAM (B0), which is IRN's under the preset irn",
     row_names=("configuration",),
-    column_name="mIoU",
-    columns=("mIoU",),
-    # No number of the paper: its own B0, 47.82, has another network than the preset irn.
+    # Not the paper's number: its own B0, 47.82, has another network than the preset irn.
     rows=(row(("B0",), B0, None),),
     notes=(
         "IRN (not this paper) printed a score for this on the full VOC 2012; `sweeps calibrate` "
-        "says whether it comes out here.",
+        "says whether it is reproduced here.",
     ),
 )
 
 PIXEL_CORRELATION = Table(
     name="pixel-correlation",
-    title="SEAM's pixel correlation, which is not the paper's: the module, and a loss towards it",
+    title="SEAM's pixel correlation (not the paper's): the module, and a loss towards it",
     row_names=("module", "loss"),
-    column_name="mIoU",
-    columns=("mIoU",),
     rows=(
         row((NO, NO), B0, 47.82),
         row((YES, NO), {"network.pixel_correlation": "module"}, None),
@@ -317,8 +306,8 @@ PIXEL_CORRELATION = Table(
         row((YES, YES), {"network.pixel_correlation": "both"}, None),
     ),
     notes=(
-        "Wang et al., CVPR 2020; docs/own_method.md says what differs from their code. It is a "
-        "worked example of a method of one's own; the paper's number is that of its baseline.",
+        "Wang et al., CVPR 2020; docs/own_method.md says what differs from their code. A worked "
+        "example of adding your own method; the paper's number is that of its baseline.",
     ),
 )
 

@@ -1,7 +1,7 @@
-"""A table of a paper as data: what each cell's configuration is, and what the paper printed."""
+"""A paper's table as data: each cell's configuration, and the number that the paper printed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -14,10 +14,10 @@ class Cell:
     paper: float | None
     """mIoU in percent as printed in the paper; None if the paper lacks the cell."""
     seeds: tuple[int, ...] | None = None
-    """The only ones of the sweep's seeds to run it with; None: all of them."""
+    """Run it with these of the sweep's seeds only; None: with all."""
 
     def wants(self, rng_seed: int) -> bool:
-        """Whether the cell is to be run with this seed."""
+        """Whether to run the cell with this seed."""
         return self.seeds is None or rng_seed in self.seeds
 
 
@@ -38,13 +38,14 @@ class Table:
     title: str
     row_names: tuple[str, ...]
     """What each row label is, e.g. ("lambda_s",)."""
-    column_name: str
-    """What the columns are, e.g. "lambda_bs"; "mIoU" for a table with one column of numbers."""
-    columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
+    column_name: str = "mIoU"
+    """What the columns are, e.g. "lambda_bs"; "mIoU" for a table with one column of numbers."""
+    columns: tuple[str, ...] = ("mIoU",)
+    notes: tuple[str, ...] = ()
     baseline: str = ""
-    """Reference of the cell which the others are compared with; default: the first."""
+    """Reference of the cell that the others are compared with, e.g. "V[0.5,0.5]"; default: the
+    first. Or that of a row, e.g. "recipes[no,no]": each column has its own baseline there."""
 
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
@@ -59,12 +60,16 @@ class Table:
         seen: set[str] = set()
         for reference, _ in self.cells():
             if reference in seen:
-                raise ValueError(f"two cells are called {reference}; make row and column unique")
+                raise ValueError(
+                    f"two cells are called {reference}; give rows and columns unique labels"
+                )
             seen.add(reference)
         if not self.baseline:
             object.__setattr__(self, "baseline", next(self.cells())[0])
-        elif self.baseline not in seen:
-            raise ValueError(f"table {self.name}: baseline {self.baseline} is none of its cells")
+        elif self.baseline not in seen and self._baseline_row is None:
+            raise ValueError(
+                f"table {self.name}: baseline {self.baseline} is not one of its cells or rows"
+            )
 
     def cells(self) -> Iterator[tuple[str, Cell]]:
         """Yield (reference, cell) row by row, e.g. ("V[0.1,0.5]", cell)."""
@@ -72,10 +77,33 @@ class Table:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 yield self.reference(row, column), cell
 
+    @property
+    def _baseline_row(self) -> Row | None:
+        rows = {f"{self.name}[{','.join(row.labels)}]": row for row in self.rows}
+        return rows.get(self.baseline)
+
+    def baselines(self) -> dict[str, str]:
+        """Return the reference of each cell -> that of the cell it is compared with."""
+        row = self._baseline_row
+        if row is None:
+            return {reference: self.baseline for reference, _ in self.cells()}
+        return {
+            self.reference(each, column): self.reference(row, column)
+            for each in self.rows
+            for column in self.columns
+        }
+
+    @property
+    def baseline_name(self) -> str:
+        """The baseline for a person: a cell, or a row with one for each column."""
+        if len(set(self.baselines().values())) == 1:
+            return self.baseline
+        return f"{self.baseline} of the same {self.column_name}"
+
     def labels(self, row: Row, column: str) -> tuple[str, ...]:
-        """Return what names a cell within the table: the row's labels, the column's if several."""
+        """Return a cell's labels: the row's, and the column's unless there is only one."""
         return row.labels if len(self.columns) == 1 else (*row.labels, column)
 
     def reference(self, row: Row, column: str) -> str:
-        """Return a cell's name, which is unique within the table."""
+        """Return a cell's name, unique within the table."""
         return f"{self.name}[{','.join(self.labels(row, column))}]"

@@ -1,4 +1,4 @@
-"""Where MLflow keeps runs, read from its address alone: no MLflow is imported, no server asked."""
+"""Where MLflow keeps runs, by its address, without importing MLflow or asking a server."""
 
 import os
 import re
@@ -10,18 +10,19 @@ from sweeps.store.store import Store
 VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-"""Schemes of databases which this process writes to itself, with no server between."""
+"""Schemes of databases that this process writes to directly, without a server."""
 
 
 def tracking_uri(store: Store) -> str:
-    """Return MLFLOW_TRACKING_URI, or the SQLite file in the store."""
+    """Return MLFLOW_TRACKING_URI; if it is not set, the address of the store's SQLite file."""
     return os.environ.get(VARIABLE, "").strip() or sqlite_uri(_own_file(store))
 
 
 def sqlite_uri(path: Path) -> str:
     """Return the address of a SQLite file.
 
-    `?` and `%` are quoted. MLflow makes a folder of the quoted name, unless the driver is named.
+    `?` and `%` are quoted, and the driver is named: without it MLflow would create a folder of the
+    quoted name.
     """
     quoted = str(path).replace("%", "%25").replace("?", "%3F")
     return f"{SQLITE}{quoted}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
@@ -33,18 +34,18 @@ def without_password(uri: str) -> str:
 
 
 def scheme_of(uri: str) -> str | None:
-    """Return what stands before the first colon, in lower case; None without one."""
+    """Return the scheme of an address in lower case; None without one."""
     found = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", uri)
     return found[1].lower() if found else None
 
 
 def is_database(uri: str) -> bool:
-    """Whether an address is that of a database, whose user decides where artifacts lie."""
+    """Whether an address is that of a database; then this process names the artifact folder."""
     return (scheme_of(uri) or "").partition("+")[0] in DATABASES
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite address; None for any other address, or one in memory."""
+    """Return the file of a SQLite address; None for any other address or for memory."""
     if (scheme_of(uri) or "").partition("+")[0] != "sqlite":
         return None
     path = uri.partition(":///")[2].partition("?")[0]
@@ -52,7 +53,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def is_own(store: Store, uri: str) -> bool:
-    """Whether an address is that of the store's own file, which moves with the store."""
+    """Whether an address is that of the SQLite file in the store."""
     file = sqlite_file(uri)
     return file is not None and file.resolve() == _own_file(store).resolve()
 

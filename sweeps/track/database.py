@@ -1,4 +1,4 @@
-"""A database of MLflow, looked at and, if it is a SQLite file, put right without MLflow."""
+"""Checks and repairs of an MLflow database without MLflow."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 WAIT_SECONDS = 20.0
-"""How long another process may hold the file; MLflow waits as long."""
+"""How long to wait for another process that holds the file, like MLflow."""
 
 PLACES = (
     ("experiments", "artifact_location"),
@@ -23,16 +23,16 @@ PLACES = (
 def check_file(path: Path) -> None:
     """Raise sqlite3.Error if a file cannot be written to as a database.
 
-    MLflow would try for two minutes to open one that is broken.
+    MLflow would try for two minutes to open a broken one.
     """
     with _locked(path):
         pass
 
 
 def check_server(uri: str) -> None:
-    """Raise what its driver raises if a database does not let this process in.
+    """Raise the driver's error if this process cannot connect to a database.
 
-    MLflow would try for two minutes, and say nothing meanwhile.
+    MLflow would try for two minutes without a word.
     """
     import sqlalchemy
 
@@ -44,7 +44,7 @@ def check_server(uri: str) -> None:
 
 
 def move_artifacts(path: Path, before: str, now: str) -> None:
-    """Let every address under the URI `before` lie under `now`. Raises sqlite3.Error."""
+    """Change the start of every address from the URI `before` to `now`. Raises sqlite3.Error."""
     with _locked(path) as database:
         for table, column in PLACES:
             database.execute(
@@ -61,7 +61,7 @@ def local_folder(uri: str) -> Path | None:
 
 
 def experiment_ids(path: Path) -> dict[str, str]:
-    """Return name -> id of the experiments that were not deleted. Raises sqlite3.Error."""
+    """Return name -> id of the experiments that are not deleted. Raises sqlite3.Error."""
     address = f"{path.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS)) as database:
         rows = database.execute(
@@ -72,7 +72,7 @@ def experiment_ids(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that alone may write; what it writes counts at the end, whole."""
+    """Yield a connection with the write lock, in one transaction."""
     address = f"{path.absolute().as_uri()}?mode=rw"
     with closing(
         sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)

@@ -1,7 +1,7 @@
-"""What can be wrong with tracking, and what a person can do about it: each kind has its remedy.
+"""What can be wrong with tracking, and the remedy for each kind of fault.
 
-MLflow reports nearly all of it as one class of exception, so kinds are told apart by its words.
-No fault is fatal: results are in the store, and the next synchronisation logs what is missing.
+MLflow raises one class of exception for nearly all of them, so they are recognised by its messages.
+No fault is fatal: results are in the store, and the next sync logs what is missing.
 """
 
 import os
@@ -27,26 +27,26 @@ from sweeps.track.address import (
 from wsss.errors import ForeseenError
 
 MAX_WORDS = 1000
-"""Characters shown of what MLflow says about a fault that is not in the table."""
+"""Characters shown of MLflow's message about a fault that is not in the table."""
 
 HOST_AND_PORT = re.compile(r"(//)?([^@/\s]*@)?([\w.-]+|\[[\da-fA-F:]+\]):\d+(/.*)?")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and the remedy. Both go on from `<address>: `, without a full stop."""
+    """What is wrong, and the remedy. Both continue `<address>: `, without a full stop."""
 
     what: str
     remedy: str
-    heals: bool = False
-    """Whether it can pass without anybody doing anything."""
+    is_temporary: bool = False
+    """Whether it may go away by itself."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}"
 
 
 class TrackingError(ForeseenError):
-    """A problem that was found before MLflow was asked."""
+    """A problem found before MLflow was contacted."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -55,25 +55,25 @@ class TrackingError(ForeseenError):
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault, as it is known by the words of an exception.
+    """A kind of fault, recognised by the message of an exception.
 
-    signs: regular expression, upper and lower case alike. what: may have its groups as `\\1`.
-    remedy: may have {file} (of a SQLite address, else the address) and {host}.
+    signs: regular expression, case ignored. what: may use its groups as `\\1`. remedy: may use
+    {file} (of a SQLite address, else the address) and {host}.
     """
 
     signs: str
     what: str
     remedy: str
-    heals: bool = False
+    is_temporary: bool = False
 
 
 FAULTS = (
-    # The database. A server passes its own database's words on, so these come first.
+    # The database. These come first, as a server forwards the messages of its own database.
     Fault(
         r"database is locked|deadlock detected",
         "another process holds the database",
         "wait for it, or end it",
-        heals=True,
+        is_temporary=True,
     ),
     Fault(
         r"database or disk is full|No space left on device|Disk quota exceeded",
@@ -82,13 +82,13 @@ FAULTS = (
     ),
     Fault(
         r"No locks available|Function not implemented|Operation not supported|locking protocol",
-        "its drive has no locks, which keep two processes apart",
+        "its drive has no file locks, which keep two processes apart",
         "set " + VARIABLE + " to a database on another drive, or have this one mounted with flock",
     ),
     Fault(
         r"disk I/O error",
-        "the drive does not read or write it as a database needs",
-        "move {file} to a local disk, and set " + VARIABLE + " to it there",
+        "the drive does not support the reads and writes of a database",
+        "move {file} to a local disk, and set " + VARIABLE + " to its new place",
     ),
     Fault(
         r"readonly database|read-only transaction|Read-only file system: '([^']+)'"
@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         r"file is not a database|database disk image is malformed|file is encrypted",
-        "the file is no SQLite database, or a broken one",
+        "the file is not an SQLite database, or a broken one",
         "move {file} away; `sweeps sync` makes a new one from the store",
     ),
     Fault(
@@ -140,21 +140,21 @@ FAULTS = (
     ),
     Fault(
         r"(?:too many |error code )(429)",
-        r"the server is asked too often (\1)",
+        r"the server refuses so many requests (\1)",
         "wait a little",
-        heals=True,
+        is_temporary=True,
     ),
     Fault(
         r"(?:too many |error code )(5\d\d)|(?:TEMPORARILY_UNAVAILABLE|INTERNAL_ERROR): "
         r"(?!Response:)(.{1,300})",
-        r"the server is in trouble (\1\2)",
+        r"the server has an error (\1\2)",
         "read its log; restart it if it does not recover",
-        heals=True,
+        is_temporary=True,
     ),
     Fault(
         r"error code 404|ENDPOINT_NOT_FOUND|No API found for|[\"']Not Found[\"']",
-        "there is a server, but no MLflow of this age at this path (404)",
-        f"correct {VARIABLE}: it is the address under which the browser shows MLflow, up to `#`",
+        "there is a server, but no recent MLflow at this path (404)",
+        f"correct {VARIABLE}: it is the address at which the browser shows MLflow, up to `#`",
     ),
     Fault(
         r"HTTP request was sent to (?:an )?HTTPS",
@@ -192,23 +192,23 @@ FAULTS = (
     Fault(
         r"NameResolutionError|Failed to resolve|Name or service not known|could not translate "
         r"host name|getaddrinfo failed|label too long",
-        "no host of this name is known",
-        f"correct {VARIABLE}, or the network's names",
+        "unknown host name",
+        f"correct {VARIABLE}, or the network's DNS",
     ),
     Fault(
         r"timed out|timeout",
         "no answer in time",
         f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
-        heals=True,
+        is_temporary=True,
     ),
     Fault(
         r"Connection refused|Connection aborted|Connection reset|RemoteDisconnected"
         r"|No route to host|Network is unreachable|NewConnectionError|Max retries exceeded"
         r"|could not connect|connection to server|ConnectionError"
         r"|server closed the connection|terminating connection|Lost connection|has gone away",
-        "nobody answers",
+        "the server does not answer",
         f"start the server, open its tunnel, or set {VARIABLE} to one that answers",
-        heals=True,
+        is_temporary=True,
     ),
     # What is in MLflow
     Fault(
@@ -218,14 +218,14 @@ FAULTS = (
     ),
     Fault(
         r"exceed[^.]*length|length limit|too long for type|Data too long",
-        "the server's MLflow takes no values of this length",
+        "the server's MLflow does not accept values of this length",
         "upgrade the server's MLflow",
     ),
     Fault(
         r"Run .*not found|must be in.{1,12}active|No Experiment with id",
-        "a run or the experiment was deleted meanwhile",
-        "give the same command again, which restores it",
-        heals=True,
+        "a run or the experiment has been deleted",
+        "run the same command again, which restores it",
+        is_temporary=True,
     ),
     Fault(
         r"Permission denied: '([^']+)'",
@@ -234,7 +234,7 @@ FAULTS = (
         "with --artifacts-destination",
     ),
 )
-"""The first whose signs are found is meant."""
+"""The first one that matches counts."""
 
 SCHEMA = re.compile(
     r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'"
@@ -242,11 +242,11 @@ SCHEMA = re.compile(
 
 
 def diagnose(error: BaseException, uri: str) -> Problem:
-    """Return what is wrong, as read from an exception that MLflow or SQLite raised."""
+    """Return what is wrong, from an exception that MLflow, SQLite or a driver raised."""
     if isinstance(error, TrackingError):
         return error.problem
     if isinstance(error, StoreError):
-        error = error.__cause__ or error  # the remedies of a store are none of MLflow's
+        error = error.__cause__ or error  # without the store's own remedy
     words = without_password(" ".join(f"{type(error).__name__}: {error}".split()))
     if schema := SCHEMA.search(words):
         return _other_schema(schema[1] or schema[2], uri)
@@ -256,12 +256,12 @@ def diagnose(error: BaseException, uri: str) -> Problem:
                 file=sqlite_file(uri) or without_password(uri),
                 host=urlsplit(uri).netloc.rpartition("@")[2],
             )
-            return Problem(found.expand(fault.what).rstrip(" :"), remedy, fault.heals)
-    return Problem(_shortened(words), "mend what it says")
+            return Problem(found.expand(fault.what).rstrip(" :"), remedy, fault.is_temporary)
+    return Problem(_shortened(words), "correct what this says")
 
 
 def check_address(uri: str) -> None:
-    """Raise TrackingError for an address at which MLflow cannot keep runs; nobody is asked."""
+    """Raise TrackingError for an address at which MLflow cannot keep runs, without connecting."""
     if problem := _wrong_address(uri):
         raise TrackingError(problem)
 
@@ -297,7 +297,7 @@ def _wrong_address(uri: str) -> Problem | None:
 
 
 def _no_scheme(text: str) -> Problem:
-    """Return the problem of a text that is a host's name or a path, and what it may have meant."""
+    """Return the problem with a host name or a path, and the addresses it may mean."""
     path = Path(text).expanduser().absolute()
     is_file = path.is_file() or path.suffix in (".db", ".sqlite", ".sqlite3")
     ways = [sqlite_uri(path) if is_file else _database_in(path)]
@@ -335,25 +335,23 @@ def _wrong_sqlite(uri: str) -> Problem | None:
             f"write {sqlite_uri(Path(path))} in {VARIABLE}",
         )
     if sqlite_file(uri) is None:
-        return Problem(
-            "a database in memory would keep nothing", f"write {_database_in(Path.cwd())}"
-        )
+        return Problem("a database in memory keeps nothing", f"write {_database_in(Path.cwd())}")
     return None
 
 
 def _plugins() -> Iterable[str]:
-    """Return the schemes which other packages have taught MLflow."""
+    """Return the schemes that other packages add to MLflow."""
     return entry_points(group="mlflow.tracking_store").names
 
 
 def _other_schema(revision: str, uri: str) -> Problem:
-    """Return the problem of a database made by another MLflow than this one."""
+    """Return the problem with a database that another version of MLflow made."""
     if revision in _known_revisions():
         address = shlex.quote(uri) if without_password(uri) == uri else f'"${VARIABLE}"'
         upgrade = f"{shlex.quote(sys.executable)} -m mlflow db upgrade {address}"
         return Problem(
             f"the database was made by an older MLflow (schema {revision})",
-            f"copy {sqlite_file(uri) or 'the database'} to be safe, then give `{upgrade}`",
+            f"copy {sqlite_file(uri) or 'the database'} to be safe, then run `{upgrade}`",
         )
     return Problem(
         f"the database was made by a newer MLflow than {version('mlflow')} (schema {revision})",
@@ -362,7 +360,7 @@ def _other_schema(revision: str, uri: str) -> Problem:
 
 
 def _known_revisions() -> set[str]:
-    """Return the revisions which this MLflow can upgrade from."""
+    """Return the revisions that this MLflow can upgrade from."""
     package = find_spec("mlflow")  # does not import it
     roots = (package and package.submodule_search_locations) or ()
     return {
@@ -373,7 +371,7 @@ def _known_revisions() -> set[str]:
 
 
 def _shortened(words: str) -> str:
-    """Leave out the middle of a long text: its end often says what matters."""
+    """Leave out the middle of a long text; its end often matters most."""
     if len(words) <= MAX_WORDS:
         return words
     return f"{words[: MAX_WORDS * 2 // 3]} ... {words[-MAX_WORDS // 3 :]}"

@@ -1,7 +1,7 @@
 """The runs of a headline: a parent, and a child per segmentation network.
 
-Each child says by tags which CAMs, labels and networks it came from. A network that several
-headlines share stays under the first; its tag `wsss.headlines` names them all.
+Tags of each child say which CAMs, labels and networks it came from. A network that several
+headlines share stays under the first one; its tag `wsss.headlines` names all of them.
 """
 
 from collections.abc import Collection, Iterator
@@ -71,13 +71,13 @@ class HeadlineRuns(Subject):
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
-        """Yield the runs of these networks, by prediction id, or of all; not started ones wait."""
+        """Yield the runs of these networks, by prediction id, or of all."""
         for chain in self.headline.chains:
             if wanted is None or chain.prediction_id in wanted:
                 yield self._child(chain, running=chain.prediction_id in running)
 
     def is_complete(self) -> bool:
-        """Whether all networks have their figures."""
+        """Whether all networks are scored."""
         return all(chain_metrics(self.store, chain) for chain in self.headline.chains)
 
     def closing(self) -> Summary:
@@ -134,6 +134,7 @@ class HeadlineRuns(Subject):
     def _outcome(self, chain: ChainConfig, metrics: dict[str, Any]) -> view.Outcome:
         folders = ChainFolders(self.store.root, chain)
         checkpoints = CheckpointFolder(folders.segmentation / "checkpoints")
+        num_classes = len(metrics["iou"]) - 1  # without the background
         return view.Outcome(
             mark=MIOU,
             values={
@@ -145,14 +146,12 @@ class HeadlineRuns(Subject):
             artifacts=tuple(
                 (folders.predictions / name, "") for name in ("done.json", "gallery.png")
             ),
-            network=partial(
-                load_trained, checkpoints, chain.segmentation, len(metrics["iou"]) - 1
-            ),  # the background is no class
+            network=partial(load_trained, checkpoints, chain.segmentation, num_classes),
         )
 
 
 def _label_settings(chain: ChainConfig) -> dict[str, Any]:
-    """Return the label settings with dotted names, without the groups that are not used."""
+    """Return the label settings with dotted names, without groups that have no effect."""
     if chain.labels is None:
         return {}
     used = {

@@ -17,7 +17,7 @@ SEARCH, TRIAL = "wsss.search", "wsss.search_trial"
 OBJECTIVE, HELD_OUT, BEST = "objective/search_half", "objective/held_out", "objective/best_so_far"
 THRESHOLD = "objective/threshold"
 REFERENCE = "reference"
-"""Of the search's base, which is trained and scored like a trial but not drawn."""
+"""Role and id of the search's base, which is trained and scored like a trial."""
 
 STATUSES = {
     "finished": "FINISHED",
@@ -76,7 +76,7 @@ class SearchRuns(Subject):
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
-        """Yield the runs of these trials, by number as a text; of all, with the reference."""
+        """Yield the runs of these trials, or of all trials and the reference."""
         held_out = self.history.held_out()
         for trial in self.history.trials():
             if wanted is None or trial.run_id in wanted:
@@ -86,7 +86,7 @@ class SearchRuns(Subject):
             yield self._reference(row)
 
     def is_complete(self) -> bool:
-        """Whether all trials that were drawn have ended, and the closing scores are there."""
+        """Whether all drawn trials have ended and the held-out scores are there."""
         ended = all(trial.ended for trial in self.history.trials())
         return ended and not self.history.missing_held_out(cam_id(self.search.base))
 
@@ -173,6 +173,6 @@ class SearchRuns(Subject):
 
 
 def _figures(judged: dict[str, float], record: dict[str, Any]) -> Values:
-    """Return what an epoch was judged by, and its losses from the record of the training."""
+    """Return an epoch's objective and threshold, and its losses from the training's record."""
     losses = {f"train/{key}": value for key, value in record.items() if key.startswith("loss")}
     return {OBJECTIVE: judged["objective"], THRESHOLD: judged["threshold"]} | losses

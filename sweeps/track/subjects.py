@@ -1,8 +1,8 @@
-"""What a store has that MLflow can show: its sweeps, searches and headlines."""
+"""The sweeps, searches and headlines of a store that MLflow can show."""
 
 from dataclasses import dataclass
 
-from sweeps.plan.contents import FILES, ROOMS, Kind
+from sweeps.plan.contents import ROOMS, Kind
 from sweeps.plan.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
@@ -25,16 +25,16 @@ class Known:
 
     @property
     def title(self) -> str:
-        """What it is called for a person."""
+        """Its name for a person."""
         return f"{self.kind} {self.name}"
 
     @property
     def path(self) -> str:
-        """The folder in the store whose driver logs it."""
+        """Its folder in the store."""
         return f"{ROOMS[self.kind]}/{self.name}"
 
     def describe(self) -> Subject:
-        """Read it. Raises StoreError or ConfigError for what this version cannot read."""
+        """Read it. Raises StoreError or ConfigError if this version cannot."""
         if self.kind == "sweep":
             return SweepRuns(self.store, load_sweep(self.store, self.name))
         if self.kind == "search":
@@ -47,5 +47,5 @@ def known_subjects(store: Store) -> list[Known]:
     return [
         Known(store, kind, path.parent.name)
         for kind, room in ROOMS.items()
-        for path in sorted(store.root.glob(f"{room}/*/{FILES[kind]}"))
+        for path in sorted(store.root.glob(f"{room}/*/{kind}.json"))
     ]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "wsss"
 SWEEP, CALIBRATION, BEST_CELL = "wsss.sweep", "wsss.calibration", "wsss.best_cell"
 MIOU = "miou/fixed"
-"""MLflow's UI shows a section per prefix, in alphabetical order: miou, per_class_..., score, train;
-and compares by the metric that was logged first."""
+"""Logged first, as MLflow's UI compares runs by the first metric. It shows a section per prefix:
+miou, per_class_..., score, train."""
 
 ARTIFACTS = ("config.json", "done.json", "threshold_curve.png", "cam_gallery.png")
 
@@ -93,9 +93,9 @@ class SweepRuns(Subject):
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterator[RunView]:
-        """Yield the runs of these trials, or of all; not started ones get none in MLflow.
+        """Yield the runs of these trials, or of all.
 
-        Of a complete sweep, the first trial of the best cell has its network.
+        If all are asked for and finished, the first trial of the best cell has its network.
         """
         kept = None
         if wanted is None and self.is_complete() and (best := self._best):
@@ -109,7 +109,7 @@ class SweepRuns(Subject):
         return self._finished().keys() == self._trials.keys()
 
     def closing(self) -> Summary:
-        """Return the tables, the best cell, and a calibration's outcome, as they stand."""
+        """Return the tables, the best cell, and a calibration's outcome so far."""
         values: dict[str, float | None] = {"finished_trials": len(self._finished())}
         tags = {}
         if best := self._best:
@@ -122,7 +122,7 @@ class SweepRuns(Subject):
         )
 
     def _finished(self) -> dict[str, float]:
-        """Return run id -> mIoU at the fixed background score, of finished trials."""
+        """Return the mIoU at the fixed background score of finished trials, by run id."""
         found = {run_id: self.store.run(run_id).metrics() for run_id in self._trials}
         return {run_id: metrics["miou_fixed"] for run_id, metrics in found.items() if metrics}
 
@@ -194,7 +194,7 @@ class SweepRuns(Subject):
         )
 
     def _network(self, trial: Trial, num_classes: int) -> "CamNet":
-        """Load a trial's network, brought here if need be. Raises ForeseenError."""
+        """Load a trial's network, downloaded if necessary. Raises ForeseenError."""
         from sweeps.stages.train_cam import load_cam
 
         cam = self.store.cam(trial.cam_id)
@@ -203,7 +203,7 @@ class SweepRuns(Subject):
 
 
 def verdict_counts(report: Report) -> Summary:
-    """Return how many cells of a report got each verdict."""
+    """Return the number of cells of a report per verdict."""
     found = Counter(
         cell.evidence.verdict.word
         for table in report.tables
@@ -214,9 +214,9 @@ def verdict_counts(report: Report) -> Summary:
 
 
 def _result_values(trial: Trial, metrics: dict[str, Any], tables: Sequence[Table]) -> Values:
-    """Return the figures of a trial's done.json by metric name; None where there is none.
+    """Return the metrics of a trial's done.json; None for those an older version did not score.
 
-    mIoU and per-class IoU in percent. Runs scored by an older version lack some.
+    mIoU and per-class IoU in percent.
     """
     cells = {reference: cell.paper for table in tables for reference, cell in table.cells()}
     printed = (cells[name] for name in trial.cells if cells[name] is not None)
@@ -238,7 +238,7 @@ def _result_values(trial: Trial, metrics: dict[str, Any], tables: Sequence[Table
 
 
 def _figures(record: dict[str, Any]) -> Values:
-    """Return the numbers of an epoch's record, lists and texts left out."""
+    """Return the numbers of an epoch's record, without lists and texts."""
     return {
         f"train/{key}": value
         for key, value in record.items()

@@ -1,8 +1,8 @@
-"""MLflow as a view of the store. The only file that knows MLflow.
+"""MLflow as a view of the store. The only file that imports MLflow.
 
-A tracker logs what MLflow lacks of the runs that a subject describes, so a server that was away
-loses nothing. Runs are found by tag, hence one run per trial or network whatever happened; what was
-deleted in the UI is restored. Nothing here raises into a sweep: `problem` says what went wrong.
+A tracker logs what MLflow lacks of the runs that a subject describes, so nothing is lost while a
+server is down. Runs are found by tag, so that a trial or network never has two; runs deleted in the
+UI are restored. A tracker never raises into a sweep: `problem` says what went wrong.
 """
 
 import json
@@ -55,19 +55,19 @@ if TYPE_CHECKING:
 
 PARENT, EPOCH = "mlflow.parentRunId", "train/epoch"
 MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_KEY_LENGTH = 500, 5000, 250
-"""What every MLflow since 1.0 takes; a newer one takes more."""
+"""Limits of every MLflow since 1.0; newer ones accept more."""
 ACTIVE = "active"
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
-"""Named with a network, as finding them out takes MLflow half a minute. `wsss` is no package of an
-index: a network is loaded in a checkout, or where this project is installed."""
+"""Logged with a network, as MLflow takes half a minute to find them. `wsss` is on no package index:
+a network is loaded in a checkout, or where this project is installed."""
 MAX_BATCH = 900
-"""Metrics in one request. MLflow takes 1000 entries, and up to 100 of them may be tags."""
+"""Metrics in one request. MLflow accepts 1000 entries, of which up to 100 may be tags."""
 
-# A server that is away should cost seconds, not minutes; the store replays what it missed.
+# A server that is down should cost seconds, not minutes; what it missed is logged later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for each run
-for _talkative in ("mlflow", "alembic"):  # they would tear the live display; `problem` says it all
+for _talkative in ("mlflow", "alembic"):  # they would break the live display
     logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
 
@@ -78,23 +78,23 @@ class Tracker:
         self.store, self.subject = store, subject
         self.uri = tracking_uri(store)
         self.address = without_password(self.uri)
-        """For a person: without a password."""
+        """The URI without a password, for messages."""
         self.problem: Problem | None = None
         self.notes: list[str] = []
-        """What was put right in MLflow, and what could not be logged."""
+        """What was repaired in MLflow, and what could not be logged."""
         self._runs: _Experiment | None = None
         self._parent_id = ""
         self._parent_status = "KILLED"
-        """The parent's when this tracker does not sync: the one it found, or `finish` has set."""
+        """The parent's status before this tracker synced, or as `finish` has set it."""
         self._at_work = False
-        """Whether the parent was marked as running."""
+        """Whether this tracker has marked the parent as running."""
         self._said: Summary | None = None
         self._addresses: dict[str, str] = {}
-        """Id of a child -> MLflow's id of its run, of those seen so far."""
+        """Child's id -> MLflow's id of its run."""
 
     @property
     def page(self) -> str:
-        """Words that say where a browser shows charts of the runs; "" before MLflow was reached."""
+        """Where a browser shows charts of the runs, in words; "" until MLflow was reached."""
         if self._runs is None:
             return ""
         page = charts_page(
@@ -111,18 +111,18 @@ class Tracker:
         return f"charts, while {server} runs: {page}"
 
     def remarks(self, what: str, remedy: str) -> list[str]:
-        """Return what a person should hear: the notes, and why MLflow did not take something.
+        """Return messages for a person: the notes, and why MLflow could not log something.
 
-        remedy: the command that logs it later.
+        what: the thing that was to be logged; remedy: the command that logs it later.
         """
         lines = [f"MLflow: {note}" for note in self.notes]
         if self.problem:
-            why = f"{self.problem}; then give {remedy}"
-            lines.append(f"MLflow at {self.address} did not take {what}: {why}")
+            why = f"{self.problem}; then run {remedy}"
+            lines.append(f"MLflow at {self.address} did not log {what}: {why}")
         return lines
 
     def check(self) -> bool:
-        """Ask MLflow for the experiment and change nothing; returns whether it answers."""
+        """Return whether MLflow answers. Changes nothing."""
         return self._attempt(
             lambda: open_client(self.uri).get_experiment_by_name(self.subject.experiment)
         )
@@ -130,36 +130,36 @@ class Tracker:
     def sync(
         self, children: Collection[str] | None = None, *, running: Collection[str] = frozenset()
     ) -> bool:
-        """Log what MLflow lacks of these children, or of all; `running` are now at work.
+        """Log what MLflow lacks of these children, or of all; `running` are those running now.
 
         Returns whether MLflow is up to date with the store; if not, `problem` says why.
         """
         return self._attempt(lambda: self._sync(children, running))
 
     def finish(self, *, status: str) -> bool:
-        """Log what the subject says at its end, and end the parent run with an MLflow status."""
+        """Log the subject's closing summary, and end the parent run with an MLflow status."""
         return self._attempt(lambda: self._finish(status))
 
     def abandon(self) -> None:
-        """End as killed what was marked as running: the work has met an error or Ctrl-C."""
+        """End runs that are marked as running as killed, after an error or Ctrl-C."""
         if self._at_work:
             self.sync()
             self.finish(status="KILLED")
 
     def log_report(self, folder: Path, said: Summary | None = None) -> bool:
-        """Attach a folder of report files, and what they come to, to the parent run.
+        """Attach a folder of report files, and their summary, to the parent run.
 
-        The run's status stays what it was.
+        The run keeps its status.
         """
         return self._attempt(lambda: self._log_report(folder, said))
 
     def _attempt(self, step: Callable[[], object]) -> bool:
         try:
             step()
-        except Exception as error:  # whatever a tracking server does, the work goes on
+        except Exception as error:  # whatever a tracking server does, the work continues
             self.problem = diagnose(error, self.uri)
             self._runs = None
-            self._addresses.clear()  # a run may be gone by now
+            self._addresses.clear()  # a run may be gone
             return False
         self.problem = None
         return True
@@ -186,17 +186,14 @@ class Tracker:
             runs.client.update_run(self._parent_id, status="RUNNING")
             self._at_work = True
         for view in self.subject.children(children, running):
-            self._sync_child(view)
+            known = self._addresses.get(view.id)
+            run_id = runs.update(view, {PARENT: self._parent_id}, known)
+            if run_id is not None:
+                self._addresses[view.id] = run_id
         progress = self.subject.progress()
         if progress is not None and progress != self._said:
             runs.log_summary(self._parent_id, progress)
             self._said = progress
-
-    def _sync_child(self, view: RunView) -> None:
-        parent = {PARENT: self._parent_id}
-        run_id = self._connect().update(view, parent, self._addresses.get(view.id))
-        if run_id is not None:
-            self._addresses[view.id] = run_id
 
     def _finish(self, status: str) -> None:
         runs = self._connect()
@@ -212,18 +209,18 @@ class Tracker:
         runs.client.log_artifacts(self._parent_id, str(folder), "report")
         if said is not None:
             runs.log_summary(self._parent_id, said)
-        if self._parent_status != "RUNNING":  # else another process is at work, and ends it
+        if self._parent_status != "RUNNING":  # otherwise another process will end it
             runs.client.set_terminated(self._parent_id, self._parent_status)
 
 
 class _Experiment:
-    """The runs of one experiment: found by tag, made, and given what they lack."""
+    """The runs of one experiment: found by tag, created, and completed."""
 
     def __init__(self, store: Store, subject: Subject, notes: list[str]) -> None:
         self.uri, self.notes = tracking_uri(store), notes
         self.client = open_client(self.uri)
         self._active: dict[str, bool] = {}
-        """MLflow's id of a run -> whether it is there and not deleted, of those asked for."""
+        """MLflow's id of a run -> whether it exists and is not deleted, of runs already checked."""
         known = self.client.get_experiment_by_name(subject.experiment)
         tags = {
             "mlflow.experimentKind": "custom_model_development",
@@ -239,7 +236,7 @@ class _Experiment:
             self.client.set_experiment_tag(self.id, key, tags[key])
 
     def _usable(self, known: Experiment, store: Store) -> str:
-        """Return an experiment's id; one that was deleted is restored, with its runs."""
+        """Return an experiment's id; a deleted one is restored, with its runs."""
         if not known.experiment_id:
             raise MlflowException("no MLflow: it knows an experiment without an id")
         if known.lifecycle_stage != ACTIVE:
@@ -249,9 +246,9 @@ class _Experiment:
         return str(known.experiment_id)
 
     def _follow_store(self, before: str, store: Store) -> None:
-        """Let MLflow look for artifacts in this store, if it was moved or copied to here.
+        """Correct the absolute addresses of artifacts in the store's own SQLite file.
 
-        Its file keeps absolute addresses. Only the store's own file is changed.
+        They are wrong after the store was moved or copied.
         """
         file, now = sqlite_file(self.uri), store.artifact_location
         old, new = database.local_folder(before), database.local_folder(now)
@@ -260,12 +257,12 @@ class _Experiment:
         if not is_own(store, self.uri) or old.name != new.name:
             return
         if old.parent.exists() and old.parent.samefile(new.parent):
-            return  # by way of a link
+            return  # the same folder, through a link
         database.move_artifacts(file, before, now)
-        self.notes.append(f"artifacts are in {new} now, no longer in {old}")
+        self.notes.append(f"artifacts are now in {new}, no longer in {old}")
 
     def find(self, tags: Mapping[str, str], experiment_id: str | None = None) -> Run | None:
-        """Return a run of this (or another) experiment that has all the tags, if there is one.
+        """Return a run of this (or another) experiment with all of the tags, if there is one.
 
         A deleted run is returned only if there is no other.
         """
@@ -274,21 +271,21 @@ class _Experiment:
         return min(found, key=lambda run: run.info.lifecycle_stage != ACTIVE, default=None)
 
     def restored(self, run: Run) -> Run:
-        """Return a run, which is restored if it was deleted."""
+        """Return a run, restored if it was deleted."""
         if run.info.lifecycle_stage != ACTIVE:
             self.client.restore_run(run.info.run_id)
             self.notes.append(f"restored the run {run.info.run_name}, which had been deleted")
         return run
 
     def create(self, view: RunView, parent: Mapping[str, str]) -> Run:
-        """Make a run with its tags; the rest is given to it as to any run that lacks it."""
+        """Create a run with its tags; `update` adds the rest."""
         tags = _fitting({**view.tags, **view.key, **parent})
         return self.client.create_run(self.id, run_name=view.name, tags=tags)
 
     def update(self, view: RunView, parent: Mapping[str, str], known_id: str | None) -> str | None:
         """Log what a run lacks; return its MLflow id, None if it has not started.
 
-        known_id: of a run that was seen before. A search takes longer the more runs there are.
+        known_id: its MLflow id, if known, which saves a search among all runs.
         """
         run = self.client.get_run(known_id) if known_id else self.find(view.key)
         if run is None:
@@ -313,7 +310,7 @@ class _Experiment:
         return run_id
 
     def log_params(self, run: Run, view: RunView) -> None:
-        """Log settings and data sets, unless the run has settings: they never change."""
+        """Log settings and data sets unless the run has settings, which never change."""
         if run.data.params or not view.params:
             return
         if view.dataset is not None:
@@ -322,13 +319,13 @@ class _Experiment:
         self.client.log_batch(run.info.run_id, params=params)
 
     def log_summary(self, run_id: str, summary: Summary) -> None:
-        """Log what a parent run says of its children."""
+        """Log a summary to a parent run."""
         self._log(run_id, _metrics(summary.values, step=summary.step), summary.tags)
         for name, text in summary.texts.items():
             self.client.log_text(run_id, text, name)
 
     def _new_tags(self, run: Run, view: RunView, parent: Mapping[str, str]) -> dict[str, str]:
-        """Return the tags that a run lacks or has otherwise."""
+        """Return the tags that a run lacks or that have changed."""
         known = run.data.tags
         tags = {key: value for key, value in view.tags.items() if key not in known}
         for key, owner in parent.items():
@@ -349,7 +346,7 @@ class _Experiment:
         return tags
 
     def _is_active(self, run_id: str | None) -> bool:
-        """Whether MLflow has a run, and it is not deleted."""
+        """Whether MLflow has a run that is not deleted."""
         if run_id is None:
             return False
         if run_id not in self._active:
@@ -358,7 +355,7 @@ class _Experiment:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                stage = None  # deleted for good
+                stage = None  # permanently deleted
             self._active[run_id] = stage == ACTIVE
         return self._active[run_id]
 
@@ -371,9 +368,9 @@ class _Experiment:
         return next((str(run.info.run_id) for run in found if run is not None), None)
 
     def _log_outcome(self, run: Run, outcome: Outcome, *, complete: bool) -> None:
-        """Log artifacts, figures and network; to a complete run, what it lacks of them.
+        """Log artifacts, metrics and network; for a complete run, only what it lacks.
 
-        The network goes last: MLflow copies the run's figures to it, and then ends the run.
+        The network is last: MLflow copies the run's metrics to it, and then ends the run.
         """
         run_id, values = run.info.run_id, outcome.values
         if complete:
@@ -404,7 +401,7 @@ class _Experiment:
             )
 
     def _lost_files(self, run: Run) -> bool:
-        """Whether artifacts of a run of this machine are gone, as from a store copied in part."""
+        """Whether a run's artifacts on this machine are gone, as in a partial copy."""
         folder = database.local_folder(run.info.artifact_uri)
         return is_database(self.uri) and folder is not None and not folder.exists()
 
@@ -416,13 +413,13 @@ class _Experiment:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Return a client; a SQLite file that does not exist is made first, whole, by one process.
+    """Return a client; a SQLite file that does not exist is first created by a single process.
 
-    Raises TrackingError for an address that cannot be one, sqlite3.Error for a file that cannot be
-    written to, and what MLflow or a database's driver raises.
+    Raises TrackingError for an impossible address, sqlite3.Error for a file that cannot be written
+    to, and what MLflow or a database's driver raises.
 
-    MLflow makes the tables of a new file in many steps, over seconds. A process killed meanwhile
-    leaves a file which MLflow refuses for ever, so it is made under another name.
+    MLflow takes seconds to create the tables of a new file. A process killed meanwhile would leave
+    a file that MLflow refuses for ever, so it is created under another name.
     """
     check_address(uri)
     if path := sqlite_file(uri):
@@ -442,15 +439,15 @@ def _make_whole(path: Path) -> None:
         for old in path.parent.glob(f"{path.name}.partial*"):
             old.unlink()
         partial = path.with_name(f"{path.name}.partial{os.getpid()}")
-        MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # makes all tables
+        MlflowClient(sqlite_uri(partial)).search_experiments(max_results=1)  # creates all tables
         partial.replace(path)
 
 
 @contextmanager
 def _default_server(uri: str) -> Iterator[None]:
-    """Make this the server of MLflow's functions that take none; the environment stays as it was.
+    """Make this the default server of MLflow's functions; restores the environment.
 
-    MLflow writes the address into MLFLOW_TRACKING_URI, which says where the next tracker logs.
+    MLflow writes the address into MLFLOW_TRACKING_URI, which the next tracker would use.
     """
     before = os.environ.get(VARIABLE)
     mlflow.set_tracking_uri(uri)
@@ -463,9 +460,9 @@ def _default_server(uri: str) -> Iterator[None]:
 
 
 def _new_epochs(run: Run, view: RunView) -> list[Metric]:
-    """Return the figures of the epochs that a run lacks.
+    """Return the metrics of the epochs that a run lacks.
 
-    The epoch goes last: a run that has it has all of the epoch.
+    The epoch's number is last: a run that has it has all metrics of the epoch.
     """
     last = run.data.metrics.get(EPOCH, 0)
     return [
@@ -486,14 +483,14 @@ def _metrics(values: Values, *, step: int) -> list[Metric]:
 
 
 def _metric_name(name: str) -> str:
-    """Return a name that MLflow takes: the names of classes may have any characters."""
+    """Return a name that MLflow accepts: names of classes may have any characters."""
     legal = re.sub(r"[^\w./:\- ]", "_", name)
     parts = [part if part.strip(".") else part.replace(".", "_") for part in legal.split("/")]
     return "/".join(part or "_" for part in parts)[:MAX_KEY_LENGTH]
 
 
 def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags with values that are no longer than MLflow takes."""
+    """Return tags with values cut to the length that MLflow accepts."""
     return {
         key: value if len(value) <= MAX_TAG_LENGTH else f"{value[: MAX_TAG_LENGTH - 4]} ..."
         for key, value in tags.items()
@@ -503,8 +500,8 @@ def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
 def _datasets(view: DatasetView) -> list[DatasetInput]:
     """Return a data set's splits with their fingerprints as MLflow shows them beside a run.
 
-    The fingerprint of what is evaluated covers the training images as well. MLflow keeps one use of
-    a name and digest, so a split that is both is one entry.
+    The fingerprint of the evaluated split also covers the training images. MLflow keeps one use per
+    name and digest, so a split that is both is one entry.
     """
     data, source = view.data, json.dumps({"uri": str(view.folder)})
     uses = {data.train_split: (data.train_fingerprint, "training")}

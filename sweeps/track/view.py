@@ -1,7 +1,7 @@
-"""What a run in MLflow should hold, as plain data. How it gets there is tracker.py's concern.
+"""What a run in MLflow should hold, as plain data; tracker.py logs it.
 
-A subject (a sweep, a search, a headline) describes a parent run and a child run per training or
-network. Everything in a description is read from the store, which is the truth.
+A subject (a sweep, a search, a headline) describes a parent run, and a child run per trial or
+network. Everything in a description is read from the store.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ RUN_ID, CAM_ID = "wsss.run_id", "wsss.cam_id"
 MAX_MESSAGE_LENGTH = 400
 
 Values = Mapping[str, float | None]
-"""Figures by metric name. None and what is not finite are left out."""
+"""Values by metric name. None, nan and infinity are not logged."""
 
 
 class DatasetView(NamedTuple):
@@ -32,7 +32,7 @@ class DatasetView(NamedTuple):
 
 
 class RunLink(NamedTuple):
-    """A run of another experiment, by tags: of several alternatives, the first that is there."""
+    """A run of another experiment, by tags: the first of several alternatives that exists."""
 
     experiment: str
     alternatives: tuple[Mapping[str, str], ...]
@@ -40,56 +40,56 @@ class RunLink(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run holds at its end, logged once as a whole."""
+    """What a run holds at its end, logged at once."""
 
     mark: str
-    """The value without which a run lacks all of this."""
+    """Name of a value; a run that lacks it has none of this yet."""
     values: Values
-    """At step 0. Those which a run of an older version lacks are added to it."""
+    """At step 0. Those that a run of an older version lacks are added."""
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[tuple[Path, str], ...] = ()
     """(file, folder among the run's artifacts or "")."""
     network: "Callable[[], nn.Module] | None" = None
-    """Loads the network which `mlflow.pytorch.load_model` shall give back, unless MLflow has one of
-    the run. Raises ForeseenError if it is lost."""
+    """Loads the network for `mlflow.pytorch.load_model`; called if the run has none. Raises
+    ForeseenError if it is lost."""
 
 
 @dataclass(frozen=True)
 class RunView:
-    """One run. It is found by its key, and made if there is none and it has started."""
+    """One run. It is found by its key, and created once it has started."""
 
     id: str
-    """Names it among the children of its subject."""
+    """Its id among the children of its subject."""
     key: Mapping[str, str]
-    """The tags that no other run of the experiment has."""
+    """Tags that identify it in the experiment."""
     name: str
     status: str = "RUNNING"
     """RUNNING, FINISHED, FAILED or KILLED."""
     started: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Added if the run lacks them, and never changed: a shared run stays under its first owner."""
+    """Added if the run lacks them, never changed: a shared run stays under its first owner."""
     current_tags: Mapping[str, str | None] = field(default_factory=dict)
-    """Kept as they are here; None: the run must not have it."""
+    """Kept up to date; None: deleted."""
     list_tags: Mapping[str, str] = field(default_factory=dict)
-    """Added to what the tag lists already, with a comma."""
+    """Appended, with a comma, to what the tag lists."""
     links: Mapping[str, RunLink] = field(default_factory=dict)
-    """Tag -> the run whose MLflow id it shall hold, once MLflow has that run."""
+    """Tag -> the run whose MLflow id it holds, once MLflow has that run."""
     params: Mapping[str, Any] = field(default_factory=dict)
     dataset: DatasetView | None = None
     epochs: Mapping[int, Values] = field(default_factory=dict)
-    """Ascending from 1. Those behind the last one that MLflow has are logged."""
+    """Ascending from 1. Those after MLflow's last one are logged."""
     outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a parent run says of all its children."""
+    """What a parent run holds about all of its children."""
 
     values: Values
     step: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
-    """File name -> content, among the artifacts."""
+    """Artifact's file name -> content."""
 
 
 class Subject(ABC):
@@ -97,46 +97,45 @@ class Subject(ABC):
 
     experiment: str
     note: str
-    """What the experiment's page says: what its figures mean."""
+    """Text of the experiment's page, which explains its metrics."""
     role: str
     """Value of the tag ROLE of its children."""
     shown: tuple[str, ...]
-    """The metrics that matter. By the first the children are sorted, the highest first."""
+    """The main metrics. Children are sorted by the first, highest first."""
     addresses: Path | None = None
-    """The file that shall say which run is where in MLflow, for links in a report."""
-
+    """File in which to save the runs' ids in MLflow, for links in a report."""
     report: Path | None = None
     """The folder of its report, if it has one."""
 
     @abstractmethod
     def parent(self) -> RunView:
-        """Return the run above all others."""
+        """Return the parent run."""
 
     @abstractmethod
     def children(
         self, wanted: Collection[str] | None, running: Collection[str]
     ) -> Iterable[RunView]:
-        """Return the runs of these ids, or all of them; `running` holds the ids now at work."""
+        """Return the runs with these ids, or all; `running` holds the ids of those running now."""
 
     def report_says(self) -> Summary | None:
-        """Return what the report comes to, if its kind of report comes to numbers."""
+        """Return a summary of the report, if there is one."""
         return None
 
     def progress(self) -> Summary | None:
-        """Return what the parent says while the children run, if anything."""
+        """Return the parent's summary while children run, if there is one."""
         return None
 
     @abstractmethod
     def is_complete(self) -> bool:
-        """Whether nothing is left to do, as far as the store says."""
+        """Whether nothing is left to do, according to the store."""
 
     @abstractmethod
     def closing(self) -> Summary:
-        """Return what the parent says at the end."""
+        """Return the parent's summary at the end."""
 
 
 def common_tags(preset: str, data: DataConfig, description: str) -> dict[str, str]:
-    """Return the tags that say under which settings a run stands."""
+    """Return the tags for preset, data and description."""
     return {
         "wsss.preset": preset,
         "wsss.data": f"{data.name}:{data.fingerprint}",
@@ -145,7 +144,7 @@ def common_tags(preset: str, data: DataConfig, description: str) -> dict[str, st
 
 
 def git_tags(recorded: str) -> dict[str, str]:
-    """Return the tags in which MLflow shows the commit of a recorded version of the code."""
+    """Return the tags by which MLflow shows the commit of a recorded code version."""
     known = commit_of(recorded)
     if known is None:
         return {}
@@ -154,9 +153,9 @@ def git_tags(recorded: str) -> dict[str, str]:
 
 
 def message_tags(warnings: Iterable[object], failure: str) -> dict[str, str | None]:
-    """Return the tags of what a training is warned of, and of why it failed; "" if it did not.
+    """Return the tags for warnings and for the reason of a failure. failure: "" if there is none.
 
-    A training that failed is warned of nothing more.
+    A failed training has no warnings.
     """
     warning = "; ".join(str(warning) for warning in warnings if warning and not failure)
     return {
@@ -166,7 +165,7 @@ def message_tags(warnings: Iterable[object], failure: str) -> dict[str, str | No
 
 
 def status(result: dict[str, Any] | None, failure: dict[str, Any] | None, *, running: bool) -> str:
-    """Return MLflow's status of a run, from what its folder in the store holds."""
+    """Return MLflow's status of a run, from its result and failure in the store."""
     if result:
         return "FINISHED"
     if running:

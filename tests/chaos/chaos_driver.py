@@ -41,8 +41,6 @@ def main() -> int:
         name="chaos",
         title="Learning rates",
         row_names=("lr",),
-        column_name="mIoU",
-        columns=("mIoU",),
         rows=tuple(row((rate,), _settings(float(rate)), None) for rate in given.cells),
     )
     sweep, _ = make_sweep(

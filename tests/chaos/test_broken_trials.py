@@ -104,7 +104,7 @@ def test_a_bug_in_all_trials_stops_the_sweep_and_mending_it_goes_on(
     broken = run(words, PYTHONPATH=str(sources))
     assert broken.returncode == 1, broken.stdout + broken.stderr
     assert "IndexError: list index out of range" in broken.stdout
-    assert broken.stdout.count("stopped: trial after trial met the same error") == 1
+    assert broken.stdout.count("stopped: several trials met the same error") == 1
     assert list(store.glob("runs/*/traceback.txt"))
     assert len(failures(store)) < 3  # the others are left for the next time
     loop.write_text(right)

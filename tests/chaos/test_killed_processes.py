@@ -77,7 +77,7 @@ def test_a_signal_stops_after_the_next_checkpoint_and_the_printed_command_goes_o
         send(driver.process.pid, how)
         assert driver.wait(200) == 130, driver.output()
     assert f"{how.name}: starting no more trials" in driver.output()
-    printed = driver.output().split("goes on from here:\n")[1].splitlines()[0]
+    printed = driver.output().split("resumes from here:\n")[1].splitlines()[0]
     again = run(["/bin/sh", "-c", printed])
     assert again.returncode == 0, again.stdout + again.stderr
     assert_equal_stores(store, unbroken)
@@ -91,10 +91,10 @@ def test_a_second_signal_stops_at_once(pictures: Path, tmp_path: Path) -> None:
         driver.until(driver.trial_processes, "a trial's start")
         driver.until(lambda: epochs(store) or list(store.glob("cams/*/config.json")), "a start")
         kill(driver.process.pid, signal.SIGINT)
-        driver.until(lambda: "once more stops it at once" in driver.output(), "the message")
+        driver.until(lambda: "another signal stops all at once" in driver.output(), "the message")
         kill(driver.process.pid, signal.SIGINT)
         assert driver.wait(200) == 130, driver.output()
-    assert "goes on from here" in driver.output()
+    assert "resumes from here" in driver.output()
 
 
 def test_a_second_driver_is_told_who_runs_the_sweep(pictures: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_trial_whose_node_is_taken_away_again_and_again_has_not_failed(
             cluster.remove_node(node, allow_graceful=False)
             node = following or cluster.add_node(num_cpus=1)
         assert driver.wait(200) == 0, driver.output()
-    assert driver.output().count("its node went away") >= 2
+    assert driver.output().count("its node was lost") >= 2
     assert "restart 1 of" not in driver.output()
     assert_nothing_lost(store, alone)
 
@@ -75,7 +75,7 @@ def test_killed_raylets_of_several_nodes_at_once_lose_nothing(
             os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         cluster.add_node(num_cpus=1)
         assert driver.wait(200) == 0, driver.output()
-    assert "its node went away" in driver.output()
+    assert "its node was lost" in driver.output()
     assert_nothing_lost(store, alone)
 
 

@@ -20,10 +20,10 @@ from sweeps.run.stopping import SIGNALS, handled
 
 
 class EndedBySignals(Program):
-    """A program whose commands Ctrl-C, SIGTERM and a lost terminal end with one line.
+    """A program whose commands print one line when Ctrl-C, SIGTERM or a lost terminal ends them.
 
-    The exit code is 128 and the signal's number, as a shell has it: 130, 143 or 129. A signal that
-    is ignored when the command starts, as SIGHUP is under `nohup`, stays ignored.
+    The exit code is 128 plus the signal's number, as in a shell: 130, 143 or 129. A signal that is
+    ignored when the command starts, as SIGHUP is under `nohup`, stays ignored.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,11 +34,11 @@ class EndedBySignals(Program):
             except BaseException:
                 if not came:
                     raise
-                # Or what became of it: torch, for one, raises RuntimeError in mid-checkpoint.
+                # Not always KeyboardInterrupt: torch raises RuntimeError within a checkpoint.
                 with suppress(OSError):  # the terminal may be gone
                     print(
-                        f"ended by {came[0].name}: what is finished is kept; give the same "
-                        "command again to go on",
+                        f"ended by {came[0].name}: what is finished is kept; run the same command "
+                        "again to resume",
                         file=sys.stderr,
                         flush=True,
                     )
@@ -49,7 +49,7 @@ class EndedBySignals(Program):
 def _signals_raise() -> Iterator[list[signal.Signals]]:
     """Raise KeyboardInterrupt in the main thread for each signal that is not ignored.
 
-    Yields a list to which it is added before.
+    Yields a list of the signals that came.
     """
     came: list[signal.Signals] = []
 
@@ -57,7 +57,7 @@ def _signals_raise() -> Iterator[list[signal.Signals]]:
         came.append(signal.Signals(number))
         # A second Ctrl-C does not wait; a terminal that is closed often sends SIGHUP twice.
         signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
-        sys.unraisablehook = lambda _: None  # of objects that are only half built
+        sys.unraisablehook = lambda _: None  # objects may be only half built
         raise KeyboardInterrupt
 
     taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -76,11 +76,13 @@ def gpu_check(
     out: Annotated[Path, typer.Option(help="folder for the page and its numbers")] = Path(
         "gpu-check"
     ),
-    minutes: Annotated[float, typer.Option(help="at most so many")] = 8.0,
+    minutes: Annotated[float, typer.Option(help="time limit")] = 8.0,
     small: Annotated[bool, typer.Option("--small", help="small sizes, for a CPU")] = False,
-    preset: Annotated[str | None, typer.Option(help="whose speed; default: paper")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="preset whose speed is measured; default: paper")
+    ] = None,
 ) -> None:
-    """Check that everything is right and fast on this machine's GPU, in eight minutes."""
+    """Check results and speed on this machine's GPU, in eight minutes."""
     from wsss.gpu_check.__main__ import main
 
     given = {

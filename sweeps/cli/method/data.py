@@ -25,7 +25,7 @@ data_app = typer.Typer(
 WITHOUT_MASKS = "test"
 """VOC's split whose masks stay on its server."""
 COLUMN = 18
-"""Characters of a column of the page."""
+"""Characters of a column of the printed page."""
 
 
 @data_app.command(cls=Command)
@@ -37,7 +37,7 @@ def draw(
     train: Annotated[int, typer.Option(min=1, help="images of train")] = 60,
     extra: Annotated[int, typer.Option(min=0, help="images of train_aug beyond train")] = 100,
     val: Annotated[int, typer.Option(min=1, help="images of val")] = 48,
-    seed: Annotated[int, typer.Option(min=0, help="another seed, other pictures")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="another seed gives other pictures")] = 0,
 ) -> None:
     """Draw a small data set in VOC layout; the same seed gives the same files."""
     from wsss.data.drawn.folder import DRAWN, draw_voc
@@ -65,8 +65,8 @@ def check(
     scored: Annotated[
         list[str] | None,
         typer.Option(
-            help="splits to be scored, of whose images each needs a mask; default: train, if the "
-            "data set has masks at all"
+            help="splits to be scored, whose images all need a mask; default: train, if the data "
+            "set has masks"
         ),
     ] = None,
     decode: Annotated[
@@ -133,7 +133,7 @@ def prepare(
         typer.Option(help="FILENAME=HEX, checked beside the known MD5; repeatable"),
     ] = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="take archives that are not the official ones")
+        bool, typer.Option("--allow-partial", help="accept archives other than the official ones")
     ] = False,
     workers: Annotated[
         int, typer.Option(min=1, help="processes that convert masks; default: one per CPU, up to 8")
@@ -141,7 +141,7 @@ def prepare(
 ) -> None:
     """Make VOC 2012 with SBD's masks and train_aug from the public archives.
 
-    Given again, it does only what is missing.
+    Run it again to do only what is missing.
     """
     with explained():
         from rich.console import Console
@@ -190,10 +190,10 @@ def import_(
         ),
     ] = None,
     masks: Annotated[
-        bool, typer.Option("--masks", help="write masks of COCO's segmentations, too")
+        bool, typer.Option("--masks", help="also write masks of COCO's segmentations")
     ] = False,
     copy: Annotated[
-        bool, typer.Option("--copy", help="copy pictures; default: hard links where they can be")
+        bool, typer.Option("--copy", help="copy pictures; default: hard links where possible")
     ] = False,
     image_column: Annotated[
         str | None, typer.Option(help="column of a CSV that names the pictures")
@@ -204,16 +204,16 @@ def import_(
         typer.Option(help="between labels in a field: ';', ',', space, or none for one label"),
     ] = None,
 ) -> None:
-    """Make a data set in VOC layout of your pictures and labels, and check it.
+    """Make a data set in VOC layout from your pictures and labels, and check it.
 
     wsss data import photos.csv data/mine --images photos
 
     A CSV has a row per image (image,labels above x.jpg,dog;cat), a row per
     image and label, or a column of 0 and 1 per class. With --masks, crowds
-    are 255 (ignored), and of objects that overlap the smaller lies on top.
+    are 255 (ignored), and where objects overlap, the smaller is on top.
     What is left out, such as images without a label, is named.
 
-    Give the same command again after a failure; if all is there, it checks.
+    Run the same command again after a failure; if all is there, it checks.
     """
     with explained():
         from rich.console import Console
@@ -234,7 +234,7 @@ def import_(
         )
         made, is_new = import_voc(request, progress=Progress(console=Console(stderr=True)))
         counts = ", ".join(f"{split} {count:,}" for split, count in made.num_images.items())
-        print(f"{dest}: {'imported' if is_new else 'there already'} ({counts})")
+        print(f"{dest}: {'imported' if is_new else 'already there'} ({counts})")
         for note in made.notes:
             print(f"note: {one_line(note)}")
         dataset = VocDataset(dest)
@@ -244,9 +244,9 @@ def import_(
 
 
 def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
-    """Return the command that plans a table, or without masks trains without a score.
+    """Return the command to run next: plan a table, or without masks train without a score.
 
-    Its batch is no larger than the data set.
+    Its batch is at most as large as the data set.
     """
     from wsss.presets import SHORT
     from wsss.printable import command
@@ -265,7 +265,7 @@ def _problems(report: "DataReport", against: "SplitReport") -> list[str]:
 
 
 def page(report: "DataReport", against: "SplitReport") -> str:
-    """Return lines of text: classes by split, what the splits hold, and what stood out."""
+    """Return the printed page: classes by split, the size of the splits, and notes."""
     splits = report.num_images
     lines = [f"{one_line(str(report.root))}  [{report.fingerprint}]", ""]
     if splits:
@@ -289,7 +289,7 @@ def page(report: "DataReport", against: "SplitReport") -> str:
 
 
 def page_as_json(report: "DataReport", against: "SplitReport") -> str:
-    """Return what the page holds as one JSON object."""
+    """Return the content of the page as one JSON object."""
     found = {**asdict(report), "root": str(report.root), **asdict(against)}
     found["notes"] = [*report.notes, *against.notes]
     found["problems"] = _problems(report, against)

@@ -24,7 +24,7 @@ class Network(NamedTuple):
     classes: tuple[str, ...]
     """Without the background."""
     stage: str
-    """The training that its checkpoints are of; "" if the folder does not say."""
+    """Id of the training whose checkpoints these are; "" if the folder does not say."""
 
 
 class NetworkFolderError(ForeseenError, RuntimeError):
@@ -42,8 +42,8 @@ def predict(
 ) -> None:
     """Segment pictures of your own: a palette mask and an overlay each.
 
-    Pictures that cannot be read are named at the end, and the others are segmented. Exit code: 1 if
-    there are any, 2 if nothing could be begun.
+    Pictures that cannot be read are named at the end; the others are segmented. Exit code: 1 if
+    there are any, 2 if nothing could be started.
     """
     from wsss.labels.predict import Prediction, predict_images
     from wsss.training.checkpoint import CheckpointFolder
@@ -75,10 +75,10 @@ def read_network(path: Path) -> Network:
         raise NetworkFolderError(f"{path}: missing; {OWN_FOLDER}")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        # A network from before this setting was built the half way: no default may change it.
+        # Networks from before this setting were built with half the dilation, whatever its default.
         if "network" in saved:
             raise NetworkFolderError(
-                f"{path}: of a CAM network, which gives no masks by itself; {OWN_FOLDER}"
+                f"{path}: belongs to a CAM network, which predicts no masks; {OWN_FOLDER}"
             )
         settings = {"first_block_dilation": "half"} | saved["segmentation"]
         config, classes = DeepLabConfig.model_validate(settings), saved["classes"]
@@ -86,7 +86,7 @@ def read_network(path: Path) -> Network:
             raise ValueError(f"classes are {quoted(classes)}")
         for name in classes:
             if not isinstance(name, str) or not CLASS_NAME.fullmatch(name):
-                raise ValueError(f"{quoted(name)} is no name of a class")
+                raise ValueError(f"{quoted(name)} is not the name of a class")
         if len(set(classes)) < len(classes):
             raise ValueError("a class is named twice")
         stage = saved.get("stage", "")

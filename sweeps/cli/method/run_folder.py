@@ -1,11 +1,11 @@
-"""The folder of one training from the command line, as a store whose stages lie at known places.
+"""The folder of one training from the command line, as a store with its stages at known paths.
 
     RUN/run.json  stage.json  config.json  epochs/  checkpoints/  done.json    the training
     RUN/cams/<image>.npz                                                       its CAMs
     RUN/random_walk/<id>/   RUN/pseudo_labels/<refinement>/png/<image>.png
 
-Each folder's stage.json says what it holds, and each file which picture and labels it was made
-from, so that nothing else gets mixed with it.
+Each folder's stage.json says what it holds, and each file from which picture and labels it was
+made, so that nothing is mixed up.
 """
 
 from collections.abc import Mapping
@@ -40,10 +40,7 @@ class Saved(BaseModel):
     trained_on: dict[str, str]
 
     def difference(self, asked: "Saved") -> str:
-        """Return in words how this training differs from the one asked for; "" if not.
-
-        Where the data set lies makes no difference.
-        """
+        """Say how this training differs from another, apart from the data set's path; "" if not."""
 
         def settings(saved: Saved) -> object:
             contents = {"fingerprint": "unknown", "train_fingerprint": "unknown"}
@@ -59,23 +56,23 @@ class Saved(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A training's folder, and what it is."""
+    """A training and its folder."""
 
     folder: Path
     config: RunConfig
     data: Path
     weights_file: Path | None
     classes: tuple[str, ...]
-    """Those of the data set when it was trained on, in their order."""
+    """Those of the data set at the time of training, in order."""
     trained_on: Mapping[str, str]
-    """What each image held that it was trained on, as sources.py has it."""
+    """Training image -> digest of its picture and labels (wsss.labels.sources)."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """The same of the images at hand, as they are now."""
+    """The same, as they are now, for the images that a command works on."""
 
     def with_images(self, split: str) -> "Run":
-        """Return this training with the images of a split at hand.
+        """Return this training with the sources of a split's images.
 
-        Raises ConfigError if the classes or images that it was trained on have changed since.
+        Raises ConfigError if its classes or training images have changed since.
         """
         from wsss.data.voc import VocDataset
         from wsss.labels.sources import sources_of
@@ -83,8 +80,8 @@ class Run:
         if not self.data.is_dir():
             elsewhere = replace(self, data=Path("FOLDER")).training_command()
             raise ConfigError(
-                f"{self.data}: missing, and {self.folder} was trained on it; put it back, or say "
-                f"where a folder of this name lies now with: {elsewhere}"
+                f"{self.data}: missing, and {self.folder} was trained on it; put it back, or give "
+                f"its new path, with the same folder name, by: {elsewhere}"
             )
         dataset, own = VocDataset(self.data), self.config.data.train_split
         if dataset.classes != self.classes:
@@ -106,7 +103,7 @@ class Run:
         return replace(self, sources={name: now[name] for name in dataset.image_ids(split)})
 
     def chain(self, labels: PseudoLabelConfig, split: str | None = None) -> ChainConfig:
-        """Return the way to these labels of a split's images; None: the images trained on."""
+        """Return the chain to these labels for a split; None: the images trained on."""
         own = self.config.data.train_split
         return ChainConfig(
             run=self.config,
@@ -125,9 +122,9 @@ class Run:
         cams: Path | None = None,
         labels: Path | None = None,
     ) -> Place:
-        """Return where the stages of a chain are done.
+        """Return the place of a chain's stages.
 
-        cams, labels: folders in place of RUN/cams and RUN/labels/<id>.
+        cams, labels: folders instead of RUN/cams and RUN/labels/<id>.
         """
         from wsss.labels.sources import digest_of
         from wsss.training.process import Process, pick_device
@@ -137,7 +134,7 @@ class Run:
             f"cams/{cam_id(self.config)}": folder,
             f"maps/{chain.maps_id}": (cams or folder / "cams").absolute(),
         }
-        # Its id names the split that the affinity network learned from, not what the split holds.
+        # Its id names the split that the affinity network is trained on, not the split's content.
         data = f"-{digest_of(self.sources)}" if chain.labelled_split else ""
         named[f"walks/{chain.walk_id}"] = folder / "random_walk" / f"{chain.walk_id}{data}"
         if labels:
@@ -154,7 +151,7 @@ class Run:
         )
 
     def remember(self) -> None:
-        """Write what the folder holds. Raises ConfigError for one that holds another training."""
+        """Write what the folder holds. Raises ConfigError if it holds another training."""
         path = self.folder / "run.json"
         asked = Saved(
             config=canonical(self.config),
@@ -169,16 +166,15 @@ class Run:
         write_config(self.folder / "config.json", self.config)
 
     def training_command(self) -> str:
-        """Return the command that goes on with this training."""
+        """Return the command that resumes this training."""
         words = ["--run", self.folder, "--data", self.data, "--config", self.folder / "config.json"]
         words += ["--weights", self.weights_file] if self.weights_file else []
         return command("wsss", "train-cam", *words)
 
     def _clear_refused_start(self, difference: str) -> None:
-        """Remove what a start of another training left that was refused, so that nothing is lost.
+        """Remove the traces of another training that was refused when it started.
 
-        difference: in words. Raises ConfigError if that training has come any further, or is at
-        work.
+        difference: in words. Raises ConfigError if that training has made progress, or is running.
         """
         folder = Folder(self.folder)
         with suppress(Timeout), folder.lock().acquire(timeout=0):
@@ -190,7 +186,7 @@ class Run:
 
 
 def recall(folder: Path) -> Run:
-    """Return what a training's folder holds. Raises ConfigError if there is none."""
+    """Return the training in a folder. Raises ConfigError if there is none."""
     path = folder / "run.json"
     if folder.is_file():
         raise ConfigError(f"{folder}: a file; give the folder of a training with --run")
@@ -204,7 +200,7 @@ def recall(folder: Path) -> Run:
 
 
 def _read(path: Path) -> Saved:
-    """Return what run.json says. Raises ConfigError for a damaged or an old one."""
+    """Read run.json. Raises ConfigError for a damaged or an old one."""
     try:
         return Saved.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -212,18 +208,18 @@ def _read(path: Path) -> Saved:
     what = ".".join(map(str, problem["loc"])) or "not JSON"
     if problem["type"] == "missing":
         raise ConfigError(
-            f"{path}: does not say {what}, as it is of an earlier version, whose trainings are not "
-            "gone on with; train again with another --run"
+            f"{path}: has no {what}, as an earlier version wrote it, whose trainings cannot be "
+            "resumed; train again with another --run"
         )
     train = command("wsss", "train-cam", "--run", path.parent)
     raise ConfigError(
-        f"{path}: damaged ({what}); delete it, and give the command that trained it again: {train} "
+        f"{path}: damaged ({what}); delete it, and run the command that trained it again: {train} "
         "--data FOLDER and its other options"
     )
 
 
 def _first_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """Say how two lists of classes differ, which are not equal."""
+    """Say where two lists of classes first differ."""
     pairs = zip_longest(before, now, fillvalue="missing")
     number, (old, new) = next((k, p) for k, p in enumerate(pairs, start=1) if p[0] != p[1])
     return f"class {number} was {old}, now it is {new}"

@@ -25,7 +25,7 @@ def settings(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Say what each setting means, its range, its default, and what changes it.
+    """Show the meaning, range and default of each setting, and what changes it.
 
     Change one with --set: wsss train-cam --set train.lr=0.01.
     """
@@ -44,7 +44,6 @@ def settings(
 
 
 def _print_one(console: "Console", setting: "Setting") -> None:
-    """Print everything about a setting, a line for each fact."""
     from rich.table import Table
     from rich.text import Text
 
@@ -64,7 +63,7 @@ def _print_one(console: "Console", setting: "Setting") -> None:
 
 
 def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning: bool) -> None:
-    """Print settings below the names of their sections: a line each, or what they mean as well."""
+    """Print settings by section: a line each, with their meaning if asked for."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -87,11 +86,10 @@ def _print_sections(console: "Console", found: "list[Setting]", *, with_meaning:
             text = Text("\n".join(filter(None, lines)), style="dim")
             console.print(Padding(text, (0, 0, 0, 4)))
         console.print()
-    console.print(Text("open: the paper leaves it open. `wsss settings NAME` says more of one."))
+    console.print(Text("open: the paper leaves it open. `wsss settings NAME` says more about one."))
 
 
 def _table(members: "list[Setting]") -> "Table":
-    """Return a line per setting."""
     from rich.table import Table
     from rich.text import Text
 

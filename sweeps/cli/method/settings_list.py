@@ -1,4 +1,4 @@
-"""Every setting with what it means: range, default, and which presets and recipes change it."""
+"""Every setting with its meaning, range and default, and the presets and recipes that change it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from wsss.presets import PRESETS
 from wsss.recipes import RECIPES
 
 OPEN = "(open) "
-"""Begins the description of a point that the paper leaves open."""
+"""Start of the description of a point that the paper leaves open."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a RunConfig. Values are as JSON has them."""
+    """One setting of a RunConfig. Values are as in JSON."""
 
     name: str
     """Dotted, as --set takes it."""
@@ -37,9 +37,9 @@ class Setting:
 
 
 def find_settings(name: str | None = None) -> list[Setting]:
-    """Return all settings; those of a section; or those of a name, with or without its section.
+    """Return all settings, those of a section, or those with a name, with or without its section.
 
-    Raises ConfigError for a name that there is not, with the nearest one.
+    Raises ConfigError for an unknown name, with the nearest one.
     """
     known = list(_settings())
     if name is None:
@@ -52,12 +52,12 @@ def find_settings(name: str | None = None) -> list[Setting]:
         or setting.name.endswith(f".{name}")
     ]
     if not found:
-        apply_overrides(RunConfig(), {name: None})  # which refuses it
+        apply_overrides(RunConfig(), {name: None})  # raises
     return found
 
 
 def sections() -> dict[str, str]:
-    """Return section -> what it holds, in one sentence."""
+    """Return section -> its description in one sentence."""
     return {
         name: " ".join((type(value).__doc__ or "").split("\n\n")[0].split())
         for name, value in RunConfig()
@@ -93,7 +93,7 @@ def _properties(kind: type[Settings]) -> dict[str, Any]:
 
 
 def _range(schema: Mapping[str, Any]) -> str:
-    """Return in words which values a field takes, from its JSON schema."""
+    """Return the values that a field accepts in words, from its JSON schema."""
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"])
     if "const" in schema:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.cli.options import CheckpointMinutes, LoaderWorkers, MicroBatch, execution, say_idle
+from sweeps.cli.options import call, execution, prior_limits, say_idle, with_options_of
 from wsss.errors import explained
 from wsss.printable import command, counted
 
@@ -28,7 +28,7 @@ Data = Annotated[Path, typer.Option(help="folder in VOC layout: JPEGImages, Imag
 RunDir = Annotated[Path, typer.Option("--run", help="folder of a training: config and checkpoints")]
 
 
-def train_cam(
+def configured(
     run: RunDir,
     data: Data,
     preset: Annotated[str, typer.Option(help="tiny | short | paper | irn")] = "short",
@@ -42,49 +42,55 @@ def train_cam(
     weights: Annotated[
         str | None, typer.Option(help="imagenet_v1 | imagenet_v2 | none | state dict file")
     ] = None,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
-    warns_after: Annotated[
-        int,
-        typer.Option(
-            "--prior-warns-after",
-            min=0,
-            metavar="N",
-            help="warn if, after N iterations, it is still no better than the label frequencies; "
-            "0: never",
-        ),
-    ] = 100,
-    fails_after: Annotated[
-        int,
-        typer.Option(
-            "--prior-fails-after",
-            min=0,
-            metavar="N",
-            help="end with an error if it is so after N iterations; 0: never",
-        ),
-    ] = 500,
-) -> None:
-    """Train a CAM network; given again, it continues from its last checkpoint."""
+) -> "Run":
+    """Return the training that these options describe, after a check of its data set."""
+    from sweeps.cli.method.run_folder import Run
+    from sweeps.plan.sweep import with_data
+    from wsss.data.check import check_data_once, require_batch
+    from wsss.data.voc import VocDataset
+    from wsss.identity import run_id
+    from wsss.labels.sources import sources_of
+    from wsss.overrides import parse_assignments, settle
+    from wsss.recipes import named_config, with_recipe
+    from wsss.weights import check_initial_weights
+
+    dataset = VocDataset(data.absolute())
+    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
+    settled = settle(start, given, weights=weights, file=config)
+    wanted = settled.config.data
+    splits = sorted({wanted.train_split, wanted.eval_split})
+    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
+    report = check_data_once(dataset, splits, scored=scored)
+    report.raise_if_broken()
+    chosen = with_data(settled, report, data)
+    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
+    check_initial_weights([chosen.network], settled.weights_file)
+    say_idle(given, [chosen], run_id)
+    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
+    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
+
+
+@with_options_of(configured, execution, prior_limits)
+def train_cam(**given: Any) -> None:
+    """Train a CAM network. Run it again to continue from its last checkpoint."""
     with explained():
         from sweeps.stages.stage import Conduct, complete
         from sweeps.stages.train_cam import TrainCam
         from wsss.segmentation_config import PseudoLabelConfig
-        from wsss.training.learning import PriorLimits
 
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
-        chosen = _configure(run, data, preset, recipe, config, settings, weights)
+        how = call(execution, given)
+        chosen = call(configured, given)
         chosen.remember()
-        limits = PriorLimits(warns_after, fails_after)
         place = chosen.place(
             chosen.chain(PseudoLabelConfig()),
             execution=how,
-            conduct=Conduct(accept_changes=True, limits=limits),
+            conduct=Conduct(accept_changes=True, limits=call(prior_limits, given)),
         )
         warned = False
         for record in complete(TrainCam(chosen.config), place):
             warned = _print_epoch(record, chosen.config.train.epochs, warned=warned)
-        print(f"{run}: trained; now: {command('wsss', 'infer', '--run', run)}")
+        again = command("wsss", "infer", "--run", chosen.folder)
+        print(f"{chosen.folder}: trained; now: {again}")
 
 
 def infer(
@@ -145,6 +151,7 @@ def evaluate(
         _print_score(score, config.labels, dataset.classes)
 
 
+@with_options_of(execution)
 def pseudo_label(
     run: Annotated[
         Path, typer.Option("--run", help="folder of a finished training: config and checkpoints")
@@ -170,14 +177,12 @@ def pseudo_label(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs per Ray task")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per Ray task, e.g. 0.5")] = 0.0,
-    loader_workers: LoaderWorkers = None,
-    micro_batch: MicroBatch = "auto",
-    checkpoint_minutes: CheckpointMinutes = 10.0,
+    **given: Any,
 ) -> None:
     """Write palette PNGs of pseudo-labels at image size, and score them before and after.
 
     CAMs -> (learned affinity -> random walk) -> background by a fixed score, or by IRN's confident
-    pair with 255 between -> (dense CRF or PAMR). Given again, it goes on with what is missing.
+    pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
     with explained():
         from sweeps.cli.method.run_folder import recall
@@ -186,7 +191,7 @@ def pseudo_label(
         from wsss.data.voc import VocDataset
         from wsss.overrides import parse_assignments
 
-        how = execution(loader_workers, micro_batch, checkpoint_minutes)
+        how = call(execution, given)
         known = recall(run)
         known = known.with_images(split or known.config.data.train_split)
         labels = _labels(refinement, settings or [])
@@ -220,7 +225,7 @@ def pseudo_label(
 
 
 def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
-    """Return the label settings asked for. Raises ConfigError, also for two refinements."""
+    """Return the label settings. Raises ConfigError, also if two refinements are given."""
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.segmentation_config import PseudoLabelConfig
 
@@ -234,44 +239,8 @@ def _labels(refinement: str | None, settings: list[str]) -> "PseudoLabelConfig":
     return apply_overrides(PseudoLabelConfig(), named | asked)
 
 
-def _configure(
-    run: Path,
-    data: Path,
-    preset: str,
-    recipe: str,
-    config: Path | None,
-    settings: list[str] | None,
-    weights: str | None,
-) -> "Run":
-    """Return the training that the options name, its data set checked and named by its content."""
-    from sweeps.cli.method.run_folder import Run
-    from sweeps.plan.sweep import with_data
-    from wsss.data.check import check_data_once, require_batch
-    from wsss.data.voc import VocDataset
-    from wsss.identity import run_id
-    from wsss.labels.sources import sources_of
-    from wsss.overrides import parse_assignments, settle
-    from wsss.recipes import named_config, with_recipe
-    from wsss.weights import check_initial_weights
-
-    dataset = VocDataset(data.absolute())
-    start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
-    settled = settle(start, given, weights=weights, file=config)
-    wanted = settled.config.data
-    splits = sorted({wanted.train_split, wanted.eval_split})
-    scored = [wanted.eval_split] if dataset.has_masks() else []  # labels are enough to train on
-    report = check_data_once(dataset, splits, scored=scored)
-    report.raise_if_broken()
-    chosen = with_data(settled, report, data)
-    require_batch(report.num_images[wanted.train_split], chosen.train.batch_size)
-    check_initial_weights([chosen.network], settled.weights_file)
-    say_idle(given, [chosen], run_id)
-    trained_on = sources_of(dataset, dataset.image_ids(wanted.train_split))
-    return Run(run, chosen, dataset.root, settled.weights_file, dataset.classes, trained_on)
-
-
 def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
-    """Print a line of an epoch or warning; return whether dead maps are warned of by now."""
+    """Print an epoch or a warning; return whether dead maps have been warned of."""
     from sweeps.stages.training_warnings import dead_from_record, from_record, without_warnings
 
     if warning := from_record(record.numbers):
@@ -287,7 +256,7 @@ def _print_epoch(record: "Record", epochs: int, *, warned: bool) -> bool:
 
 
 def _complete(stage: Any, place: "Place") -> None:
-    """Complete a stage, with a bar of progress for it and for each that it needs."""
+    """Complete a stage, with a progress bar for it and for each stage that it needs."""
     from rich.progress import Progress
 
     from sweeps.stages.stage import complete
@@ -302,7 +271,7 @@ def _complete(stage: Any, place: "Place") -> None:
 
 
 def _refuse_unfinished(run: "Run", place: "Place") -> None:
-    """Raise ConfigError if the network is not trained to its end, before anything is written."""
+    """Raise ConfigError if the network's training is not finished."""
     from sweeps.stages.train_cam import TrainCam
     from wsss.overrides import ConfigError
     from wsss.training.checkpoint_names import epochs_of
@@ -319,17 +288,17 @@ def _refuse_unfinished(run: "Run", place: "Place") -> None:
 
 @contextmanager
 def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterator["Crew"]:
-    """This process and `workers` more, or the Ray cluster at an address; `local` starts one."""
+    """Yield this process and `workers` more, or the Ray cluster at an address, or a local one."""
     if address is None:
         from sweeps.stages.stage import Here
 
         yield Here(workers)
         return
-    from sweeps.run.ray.resources import Resources
+    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
     joined = None if address == "local" else address
-    resources = Resources(joined, workers=0, cpus=cpus, gpus=gpus)
+    resources = joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
     with running_ray(resources):
         from sweeps.run.ray.crew import Cluster
 
@@ -339,9 +308,9 @@ def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterat
 def _own_cams(
     stage: "InferCams", place: "Place", image_id: str, again: Sequence[object], cams: Path | None
 ) -> "CamFile":
-    """Read an image's CAMs. Raises DataError if they are missing, broken or of other data.
+    """Read an image's CAMs. Raises DataError if they are missing, broken or made from other data.
 
-    again: the words of `wsss` that infer into the training's own folder; cams: the folder given
+    again: the `wsss` command that infers into the training's own folder; cams: the folder to read
     instead.
     """
     from wsss.data.voc import DataError
@@ -355,7 +324,7 @@ def _own_cams(
     if found.source not in ("", stage.source(place, image_id)):
         other = " --out OTHER, and evaluate with --cams OTHER" if cams else ""
         raise DataError(
-            f"{path}: made by another network, or when its picture or labels were others; "
+            f"{path}: made by another network, or before its picture or labels were changed; "
             f"infer again: {command('wsss', *again)}{other}"
         )
     return found
@@ -391,7 +360,7 @@ def _print_score(score: "Score", labels: "LabelsConfig", classes: tuple[str, ...
 
 
 def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "Run") -> str:
-    """Return the score of label maps in words, or why there is none."""
+    """Return the score of label maps in words, or why they are not scored."""
     from wsss.data.voc import VocDataset
 
     if score:
@@ -400,12 +369,12 @@ def _told(score: "SegmentationScore | None", labels: "PseudoLabelConfig", run: "
     if not VocDataset(run.data).has_masks():
         return "not scored, as the data set has no masks"
     if labels.background == "fixed":
-        return f"not scored, as no image of the split {run.config.data.eval_split} is among them"
+        return f"not scored, as none of these images is in the split {run.config.data.eval_split}"
     return "not scored, as `confident` labels leave pixels out"
 
 
 def _of_labels(ious: list[float | None]) -> str:
-    """Say over how many labels a mean is: those that are absent everywhere have no IoU."""
+    """Say over how many labels a mean is taken: absent labels have no IoU."""
     absent = ious.count(None)
     note = f", as {absent} are in no mask and no label map" if absent else ""
     return f"{len(ious) - absent} of {len(ious)} labels{note}"

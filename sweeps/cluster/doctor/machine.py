@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ MATTERING = ("torch", "torchvision", "ray", "mlflow", "numpy", "pillow", "pydant
 """Packages whose version may change results or the format of what processes exchange."""
 TIMEOUT_S = 5.0
 JOBS_PATH = "/api/jobs/"
+NO_ANSWER = "no answer"
 MLFLOW_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 
@@ -275,7 +276,7 @@ def check_job_server(address: str) -> list[Check]:
     status = _ask(f"{address}{JOBS_PATH}")
     if status is None:
         remedy = "open the tunnel with `ray dashboard cluster.yaml`, or name another --address"
-        return [Check("job server", "problem", f"{address}: no answer", remedy)]
+        return [Check("job server", "problem", f"{address}: {NO_ANSWER}", remedy)]
     if status in (401, 403):
         return [Check("job server", "ok", f"{address}: answers, wants a token")]
     if status >= 400:
@@ -285,6 +286,11 @@ def check_job_server(address: str) -> list[Check]:
     text = f"{address}: answers without a token"
     remedy = "start Ray with RAY_AUTH_MODE=token; whoever reaches this port can run commands there"
     return [Check("job server", "warning" if near else "problem", text, remedy)]
+
+
+def is_silent(checks: Iterable[Check]) -> bool:
+    """Whether a job server gave no answer to one of these checks."""
+    return any(each.name == "job server" and each.found.endswith(NO_ANSWER) for each in checks)
 
 
 def check_mlflow(uri: str) -> Check:
@@ -301,7 +307,7 @@ def check_mlflow(uri: str) -> Check:
     host = urlsplit(uri).hostname or ""
     status = _ask(f"{shown}{MLFLOW_PATH}")
     if status is None or status >= 500:
-        text = f"{shown}: " + ("no answer" if status is None else f"answers {status}")
+        text = f"{shown}: " + (NO_ANSWER if status is None else f"answers {status}")
         remedy = "sweeps go on without it; `sweeps sync` logs later what it missed"
         return Check("MLflow", "warning", text, remedy)
     if status in (401, 403):

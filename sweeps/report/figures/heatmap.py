@@ -1,18 +1,17 @@
-"""A table as two maps side by side, measured and printed, each with a colour scale of its own.
+"""A table as two maps side by side, measured and printed, each on its own colour scale.
 
 Legend: R rows, C columns of the table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, num_lines, wrapped
 
@@ -21,77 +20,51 @@ CELL_HEIGHT = 40
 LINE_HEIGHT = 16
 CHARACTER_WIDTH = 6.6
 MAX_COLUMNS_BESIDE = 5
-"""Two panels with more columns stand one below the other."""
+"""Panels with more columns are drawn one below the other."""
 LABEL_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
 class Map:
-    """A table's mIoU in percent. Raises ValueError if the shapes do not fit the labels."""
+    """A table's mIoU in percent."""
 
-    measured: ArrayLike
+    measured: NDArray[np.float64]
     """[R, C], nan where nothing is measured."""
-    paper: ArrayLike
+    paper: NDArray[np.float64]
     """[R, C], nan where nothing is printed."""
     row_labels: Sequence[str]
     column_labels: Sequence[str]
     row_name: str
     column_name: str
     noise: float | None
-    """Percentage points within which measured cells are not told apart; None: not known."""
-
-    def __post_init__(self) -> None:
-        for heading, values in (("measured", self.measured), ("printed", self.paper)):
-            if np.shape(values) != self.shape:
-                raise ValueError(
-                    f"{heading}: values of shape {np.shape(values)} for {self.shape[0]} row and "
-                    f"{self.shape[1]} column labels; give one value per cell, nan where there is "
-                    "none"
-                )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return len(self.row_labels), len(self.column_labels)
-
-
-class _Panel(NamedTuple):
-    heading: str
-    values: NDArray[np.float64]
-    absent: str
-    """What a cell without a value says."""
-    noise: float | None
+    """Percentage points within which measured cells cannot be told apart; None: not known."""
 
 
 def heatmap(table: Map, *, name: str, title: str) -> str:
     """Draw a table, measured and as printed in the paper, as SVG.
 
-    Without any printed number there is one panel only. Measured cells within the noise of the best
-    one get a dashed frame. Colours span each panel's own values: the panels compare patterns, not
+    Without any printed number there is only one panel. Measured cells within the noise of the best
+    one get a dashed frame. Colours span each panel's own values, so panels compare patterns, not
     levels.
     """
-    shape, noise = table.shape, table.noise
-    panels = [
-        _Panel("measured", np.asarray(table.measured, dtype=np.float64), "missing", noise),
-        _Panel("printed in the paper", np.asarray(table.paper, dtype=np.float64), "none", None),
-    ]
-    if np.isnan(panels[1].values).all():
-        panels.pop()
-    beside = shape[1] <= MAX_COLUMNS_BESIDE
+    panels = [("measured", table.measured, "missing", table.noise)]
+    if not np.isnan(table.paper).all():
+        panels.append(("printed in the paper", table.paper, "none", None))
+    beside = len(table.column_labels) <= MAX_COLUMNS_BESIDE
     layout = (1, len(panels)) if beside else (len(panels), 1)
     rows = [wrapped(label, LABEL_CHARACTERS) for label in table.row_labels]
     columns = [wrapped(label, LABEL_CHARACTERS) for label in table.column_labels]
     width = 0.75 * WIDTH if beside and len(panels) == 1 else WIDTH
-    legend = _legend(panels[0].values, noise, round(width / CHARACTER_WIDTH))
+    legend = _legend(table.measured, table.noise, round(width / CHARACTER_WIDTH))
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(*layout, squeeze=False).flat
         for axes, panel in zip(grid, panels, strict=True):
-            _draw_panel(axes, panel)
-            axes.set_xticks(range(shape[1]), columns)
+            _draw_panel(axes, *panel)
+            axes.set_xticks(range(len(columns)), columns)
             axes.set_xlabel(wrapped(table.column_name))
             if panel is panels[0] or not beside:
-                axes.set_yticks(range(shape[0]), rows)
+                axes.set_yticks(range(len(rows)), rows)
                 axes.set_ylabel(wrapped(table.row_name))
             else:
                 axes.set_yticks([])
@@ -107,13 +80,13 @@ def heatmap(table: Map, *, name: str, title: str) -> str:
 
 
 def _panel_height(rows: list[str], columns: list[str]) -> float:
-    """Height of the cells, high enough for the row labels, with heading and column labels."""
-    cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, rows), default=1) + 8)
-    return cell * len(rows) + LINE_HEIGHT * (max(map(num_lines, columns), default=1) - 1) + 100
+    """Return the height of cells that hold the row labels, with heading and column labels."""
+    cell = max(CELL_HEIGHT, LINE_HEIGHT * max(map(num_lines, rows)) + 8)
+    return cell * len(rows) + LINE_HEIGHT * (max(map(num_lines, columns)) - 1) + 100
 
 
 def within_noise(values: NDArray[np.float64], noise: float | None) -> NDArray[np.bool_]:
-    """Which cells [R, C] lie at most `noise` below the best one, the best itself left out."""
+    """Return which cells [R, C], other than the best, are at most `noise` below the best."""
     if noise is None or np.isnan(values).all():
         return np.zeros(values.shape, dtype=bool)
     best = np.nanmax(values)
@@ -121,15 +94,16 @@ def within_noise(values: NDArray[np.float64], noise: float | None) -> NDArray[np
 
 
 def text_colour(background: tuple[float, float, float]) -> str:
-    """Black or white, whichever has the higher contrast on an sRGB colour in [0, 1] (WCAG 2)."""
+    """Return black or white, whichever contrasts more with an sRGB colour in [0, 1] (WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
-def _draw_panel(axes: Axes, panel: _Panel) -> None:
-    """Draw one map [R, C] with its numbers, frames and the span of its colours."""
-    values = panel.values
+def _draw_panel(
+    axes: Axes, heading: str, values: NDArray[np.float64], absent: str, noise: float | None
+) -> None:
+    """Draw one map [R, C]. absent: word in a cell without a value; noise: for frames."""
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
@@ -138,11 +112,11 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
     present = values[~np.isnan(values)]
     low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
     span = f"{low:.2f} to {high:.2f}, span {high - low:.2f}" if len(present) else "no value yet"
-    axes.set_title(f"{panel.heading}\n{span}", fontsize=FONT_SIZE)
-    near = within_noise(values, panel.noise)
+    axes.set_title(f"{heading}\n{span}", fontsize=FONT_SIZE)
+    near = within_noise(values, noise)
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
-            _absent_cell(axes, row, column, panel.absent)
+            _absent_cell(axes, row, column, absent)
             continue
         share = (value - low) / (high - low) if high > low else 0.5
         red, green, blue, _ = matplotlib.colormaps["cividis"](float(share))
@@ -175,7 +149,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
 
 
 def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:
-    """Draw a hatched grey cell with the word for why there is no number."""
+    """Draw a hatched grey cell with a word that says why there is no number."""
     box = ((column - 0.48, row - 0.47), 0.96, 0.94)
     axes.add_patch(Rectangle(*box, facecolor="#808080", alpha=0.15))
     axes.add_patch(Rectangle(*box, facecolor="none", hatch="///", alpha=0.4, linewidth=0))
@@ -183,7 +157,7 @@ def _absent_cell(axes: Axes, row: int, column: int, word: str) -> None:
 
 
 def _legend(measured: NDArray[np.float64], noise: float | None, characters: int) -> str:
-    """Return what bold numbers and dashed frames mean, in lines of so many characters."""
+    """Return what colours, bold numbers and dashed frames mean, wrapped at this width."""
     colours = "colours: dark is the lowest, yellow the highest of each map; bold: highest"
     if noise is None:
         frames = "no frames: the noise between seeds is not known"

@@ -1,10 +1,11 @@
-"""Figures with lines: losses, as the paper's Figures 6 to 8, mIoU by threshold, dead maps by epoch.
+"""Line charts: losses, as in the paper's Figures 6 to 8, mIoU by threshold, dead maps by epoch.
 
 Legend: S seeds, T training steps, E epochs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,6 @@ from sweeps.report.figures.svg import (
     MARKERS,
     LineStyle,
     draw_svg,
-    legend_below,
     line_style,
     num_lines,
     wrapped,
@@ -38,7 +38,7 @@ class LossCurve:
 
     label: str
     steps: Sequence[Sequence[float]]
-    """[S][T], one series per seed, all of one length."""
+    """[S][T], one series per seed, all of the same length."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,20 @@ class DeadCurve:
 
     label: str
     shares: Sequence[Sequence[float]]
-    """[S][E] in [0, 1], one series per seed; a seed whose training was cut short has fewer."""
+    """[S][E] in [0, 1], one series per seed, shorter for a training that ended early."""
 
 
 def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str, title: str) -> str:
-    """Loss L per training step, one line per configuration, as SVG.
+    """Draw the loss L per training step, a line per configuration, as SVG.
 
     The pale line is the mean over seeds at every step, the strong one its moving average over an
     epoch. Raises ValueError if a curve has no seed or its seeds differ in length.
     """
     means = [_mean_over_seeds(curve) for curve in curves]
-    longest = max((len(mean) for mean in means), default=1)
-    labels = [
-        wrapped(f"{curve.label} ({mean_of_seeds(len(curve.steps))})", LEGEND_CHARACTERS)
-        for curve in curves
-    ]
+    longest = max(map(len, means))
+    labels = [_label(curve.label, len(curve.steps)) for curve in curves]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         for index, (mean, label) in enumerate(zip(means, labels, strict=True)):
             _draw_loss(axes, mean, steps_per_epoch, line_style(index), label)
         axes.set_xlabel("training step")
@@ -81,36 +77,21 @@ def loss_curves(curves: Sequence[LossCurve], steps_per_epoch: int, *, name: str,
         axes.set_xlim(0, longest + 1)
         axes.grid(axis="y")
         _mark_epochs(axes, steps_per_epoch, longest)
-        explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
-        legend_below(figure, axes, explanation, labels)
 
-    return draw_svg(
-        draw,
-        name=name,
-        title=title,
-        width=WIDTH,
-        height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )
+    explanation = f"pale: every step; strong: moving average over {steps_per_epoch} steps"
+    return _chart(draw, labels, explanation, name=name, title=title)
 
 
 def threshold_curves(
     curves: Sequence[ThresholdCurve], fixed: float, *, name: str, title: str
 ) -> str:
-    """Pseudo-label mIoU (percent) by background threshold, one line per configuration, as SVG.
+    """Draw pseudo-label mIoU (percent) by background threshold, a line per configuration, as SVG.
 
-    A vertical line marks the fixed threshold, a marker each curve's best one. Raises ValueError if
-    a curve's thresholds and values differ in number.
+    A vertical line marks the fixed threshold, a marker each curve's best one.
     """
-    for curve in curves:
-        if len(curve.thresholds) != len(curve.miou):
-            raise ValueError(
-                f"{curve.label}: {len(curve.thresholds)} thresholds and {len(curve.miou)} values "
-                "of mIoU; give one value per threshold"
-            )
     labels = [wrapped(curve.label, LEGEND_CHARACTERS) for curve in curves]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
             _draw_thresholds(axes, curve, line_style(index), MARKERS[index % len(MARKERS)], label)
         axes.axvline(fixed, color=INK, linewidth=1.2, dashes=(3, 3))
@@ -126,49 +107,23 @@ def threshold_curves(
         axes.set_xlabel("background threshold on the normalised CAM")
         axes.set_ylabel("pseudo-label mIoU (%)")
         axes.grid()
-        legend_below(
-            figure, axes, "marker: best threshold, chosen on the masks that score it", labels
-        )
 
-    return draw_svg(
-        draw,
-        name=name,
-        title=title,
-        width=WIDTH,
-        height=350 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )
+    explanation = "marker: best threshold, chosen on the masks that score it"
+    return _chart(draw, labels, explanation, name=name, title=title)
 
 
 def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
-    """Share of dead maps (percent) by epoch, one line per configuration, as SVG.
+    """Draw the share of dead maps (percent) by epoch, a line per configuration, as SVG.
 
-    A pale line is a seed, the strong one their mean while all go on. The limit of which a training
-    is warned is drawn where it holds, in the second half of the longest one.
+    A pale line is a seed, the strong one their mean over the epochs that all have. The limit above
+    which trainings are warned of is drawn over the second half of the longest one, where it holds.
     """
-    labels = [
-        wrapped(f"{curve.label} ({mean_of_seeds(len(curve.shares))})", LEGEND_CHARACTERS)
-        for curve in curves
-    ]
-    longest = max((len(seed) for curve in curves for seed in curve.shares), default=1)
+    labels = [_label(curve.label, len(curve.shares)) for curve in curves]
+    longest = max(len(seed) for curve in curves for seed in curve.shares)
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         for index, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-            colour, dashes = line_style(index)
-            for seed in curve.shares if len(curve.shares) > 1 else ():
-                axes.plot(_epochs(seed), _percent(seed), color=colour, alpha=0.35, linewidth=0.8)
-            common = min(map(len, curve.shares))
-            mean = np.mean([seed[:common] for seed in curve.shares], axis=0)
-            axes.plot(
-                _epochs(mean),
-                _percent(mean),
-                color=colour,
-                dashes=dashes,
-                linewidth=2.2,
-                marker="o",
-                markersize=4,
-                label=label,
-            )
+            _draw_dead(axes, curve, line_style(index), label)
         limit = [1 + longest / 2, longest + 0.5]
         axes.plot(limit, [100 * MAX_DEAD] * 2, color=INK, linewidth=1.2, dashes=(3, 3))
         axes.annotate(
@@ -181,31 +136,57 @@ def dead_curves(curves: Sequence[DeadCurve], *, name: str, title: str) -> str:
             va="bottom",
         )
         axes.set_xlim(0.5, longest + 0.5)
-        axes.set_ylim(0, 104)  # a line at 100 % is seen
+        axes.set_ylim(0, 104)  # so that a line at 100 % shows
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("empty maps of present classes (%)")
         axes.grid(axis="y")
-        legend_below(figure, axes, "pale: a seed; strong: their mean", labels)
 
-    return draw_svg(
-        draw,
-        name=name,
-        title=title,
-        width=WIDTH,
-        height=300 + 1.5 * FONT_SIZE * sum(map(num_lines, labels)),
-    )
+    explanation = "pale: a seed; strong: their mean"
+    return _chart(draw, labels, explanation, name=name, title=title, height=300)
+
+
+def _label(name: str, num_seeds: int) -> str:
+    return wrapped(f"{name} ({mean_of_seeds(num_seeds)})", LEGEND_CHARACTERS)
+
+
+def _chart(
+    draw: Callable[[Axes], None],
+    labels: list[str],
+    explanation: str,
+    *,
+    name: str,
+    title: str,
+    height: float = 350,
+) -> str:
+    """Return a chart of labelled lines as SVG, its legend below the axes, where it hides nothing.
+
+    height: without the legend.
+    """
+
+    def draw_with_legend(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        draw(axes)
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            loc="outside lower left",
+            handlelength=3.6,
+            title=explanation,
+            alignment="left",
+            title_fontsize=FONT_SIZE - 1,
+        )
+
+    height += 1.5 * FONT_SIZE * sum(map(num_lines, labels))
+    return draw_svg(draw_with_legend, name=name, title=title, width=WIDTH, height=height)
 
 
 def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
-    """Centred moving average of a series [T] -> [T].
+    """Return the centred moving average of a series [T] -> [T].
 
-    Step i is averaged over i - window // 2 to i + window // 2, so an even window counts as the
-    next odd one; at both ends over those of these steps that exist. A value that is not finite
-    spreads to its window only. Raises ValueError for a window below 1.
+    Step i is averaged over i - window // 2 to i + window // 2, so an even window counts as the next
+    odd one; at both ends over those of these steps that exist. A value that is not finite makes
+    only the averages around it nan.
     """
-    if window < 1:
-        raise ValueError(f"moving average over {window} steps; give at least 1")
     series = np.asarray(values, dtype=np.float64)
     size = len(series)
     half = min(window // 2, max(size - 1, 0))
@@ -222,7 +203,7 @@ def moving_average(values: ArrayLike, window: int) -> NDArray[np.float64]:
 
 
 def oscillation(step_losses: Sequence[float], window: int) -> float:
-    """How much a loss oscillates late in training, as a share of its mean there (0.1 = 10 %).
+    """Return how much a loss oscillates late in training, relative to its mean there (0.1 = 10 %).
 
     The root mean square deviation of the step losses from their `moving_average` over `window`
     steps, taken over the last half of the steps (from T // 2), divided by the mean step loss of
@@ -275,7 +256,6 @@ def _draw_loss(
 def _draw_thresholds(
     axes: Axes, curve: ThresholdCurve, style: LineStyle, marker: str, label: str
 ) -> None:
-    """Draw one configuration's curve with a marker at its best threshold."""
     colour, dashes = style
     best = [int(np.nanargmax(curve.miou))] if np.isfinite(curve.miou).any() else []
     axes.plot(
@@ -291,10 +271,24 @@ def _draw_thresholds(
     )
 
 
-def _peaks(values: NDArray[np.float64], num_points: int) -> NDArray[np.intp]:
-    """Indices of at most about `num_points` steps that keep the look of a long, noisy line.
+def _draw_dead(axes: Axes, curve: DeadCurve, style: LineStyle, label: str) -> None:
+    colour, dashes = style
 
-    The least and the greatest value of each of num_points / 2 equal parts, in their order.
+    def line(shares: ArrayLike, **look: Any) -> None:
+        percent = 100 * np.asarray(shares)
+        axes.plot(np.arange(1, len(percent) + 1), percent, color=colour, **look)
+
+    for seed in curve.shares if len(curve.shares) > 1 else ():
+        line(seed, alpha=0.35, linewidth=0.8)
+    common = min(map(len, curve.shares))
+    mean = np.mean([seed[:common] for seed in curve.shares], axis=0)
+    line(mean, dashes=dashes, linewidth=2.2, marker="o", markersize=4, label=label)
+
+
+def _peaks(values: NDArray[np.float64], num_points: int) -> NDArray[np.intp]:
+    """Return the indices of about `num_points` steps that keep the look of a long, noisy line.
+
+    They are the least and the greatest value of each of num_points / 2 equal parts.
     """
     if len(values) <= num_points:
         return np.arange(len(values))
@@ -316,11 +310,3 @@ def _mark_epochs(axes: Axes, steps_per_epoch: int, num_steps: int) -> None:
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(ends, [str(epoch) for epoch in epochs])
     upper.set_xlabel("end of epoch")
-
-
-def _epochs(shares: Sequence[float]) -> range:
-    return range(1, len(shares) + 1)
-
-
-def _percent(shares: Sequence[float]) -> list[float]:
-    return [100 * share for share in shares]

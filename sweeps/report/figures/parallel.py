@@ -1,4 +1,4 @@
-"""Which settings go with which score: parallel coordinates, and bars of what each explains.
+"""Which settings go with which score: parallel coordinates.
 
 Legend: n configurations, k settings.
 """
@@ -13,14 +13,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sweeps.report.figures.rows import HEADROOM, LINE_HEIGHT, MEASURED, NEGATIVE
-from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, label_rows, num_lines, wrapped
+from sweeps.report.figures.rows import LINE_HEIGHT
+from sweeps.report.figures.svg import FONT_SIZE, INK, draw_svg, num_lines, wrapped
 
 WIDTH = 560
 CHARACTER = 7
-"""Width of one in the head of an axis, in pixels."""
+"""Width of a character in the heading of an axis, in pixels."""
 NUM_TICKS = 5
-"""Numbers on an axis of values that were drawn from a range."""
+"""At most so many numbers on an axis of values from a range."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Setting:
     name: str
     values: Sequence[float]
     labels: Sequence[str] = ()
-    """What the values 0, 1, ... are called; empty for numbers on a scale."""
+    """Names of the values 0, 1, ...; empty for numbers on a scale."""
     log: bool = False
 
 
@@ -39,7 +39,7 @@ def parallel_coordinates(
 ) -> str:
     """Draw a line per configuration through its settings to its score (percent mIoU), as SVG.
 
-    Colours go by the score, the highest drawn last; the best line is the thickest.
+    Lines are coloured by score; the best is the thickest and drawn last.
     """
     axes_shown = [*settings, Setting(score, scores)]
     places = np.array([_places(setting) for setting in axes_shown])  # [k + 1, n] in [0, 1]
@@ -68,32 +68,14 @@ def parallel_coordinates(
     return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
 
 
-def explained_bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str, title: str) -> str:
-    """Draw a bar per setting, in percent of what `axis` names, negative ones apart, as SVG."""
-    labels = [wrapped(label) for label, _ in shares]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
-        for row, (_, share) in enumerate(shares):
-            colour = MEASURED if share >= 0 else NEGATIVE
-            axes.barh(row, 100 * share, height=0.6, color=colour, alpha=0.75)
-        axes.axvline(0, color=INK, linewidth=1.2)
-        axes.set_xlabel(axis)
-        axes.grid(axis="x")
-
-    height = (LINE_HEIGHT + 12) * max(len(labels), 2) + HEADROOM
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=height)
-
-
 def _head(name: str, width: float) -> str:
-    """Return a setting's name in lines of this width, broken between its words."""
+    """Return a setting's name wrapped between its words. width: pixels."""
     room = max(8, int(width / CHARACTER))
     return wrapped(name.replace("_", " ") if len(name) > room and " " not in name else name, room)
 
 
 def _places(setting: Setting) -> NDArray[np.float64]:
-    """Return where the values [n] lie on their axis, from 0 to 1."""
+    """Return the positions of the values [n] on their axis, from 0 to 1."""
     values = np.asarray(setting.values, dtype=np.float64)
     values = np.log(values) if setting.log else values
     span = np.ptp(values)
@@ -101,7 +83,7 @@ def _places(setting: Setting) -> NDArray[np.float64]:
 
 
 def _number(axes: Axes, at: int, setting: Setting) -> None:
-    """Write values along an axis: each if they are few, else some, evenly spaced."""
+    """Write the values along an axis; of many, a few that are about evenly spaced."""
     values, places = np.asarray(setting.values, dtype=np.float64), _places(setting)
     kept = dict(sorted(zip(places.tolist(), values.tolist(), strict=True)))
     if not setting.labels and len(kept) > NUM_TICKS:

@@ -3,7 +3,7 @@
 Legend: L labels (classes), n rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,6 @@ from sweeps.report.figures.svg import (
 
 WIDTH = 560
 LINE_HEIGHT = 15
-HEADROOM = 65
-"""Pixels of an axis with its name."""
 MEASURED, NEGATIVE = PALETTE[0], PALETTE[1]
 PAPER = PALETTE[1]
 
@@ -43,24 +41,15 @@ class DotRow:
     values: Sequence[float]
     """One per seed; empty if nothing is measured yet."""
     paper: float | None = None
-    low: float | None = None
-    high: float | None = None
-    """Ends of the 95 % interval of the mean over seeds, if there is one."""
-
-
-@dataclass(frozen=True)
-class OscillationRow:
-    """One configuration and its `oscillation` per seed, as shares (0.1 = 10 %)."""
-
-    label: str
-    values: Sequence[float]
+    interval: tuple[float, float] | None = None
+    """95 % interval of the mean over seeds, if there is one."""
 
 
 def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
-    """A table's cells as rows, as SVG: seeds as dots, mean, interval, the paper's number.
+    """Draw a table's cells as rows: seeds as dots, mean, interval, the paper's number, as SVG.
 
-    If the paper's numbers lie so far from the measured ones that a common scale would hide the
-    differences between rows, they get a panel of their own with the same rows.
+    If the paper's numbers are so far from the measured ones that a common scale would hide the
+    differences between rows, they get a panel of their own.
     """
     labels = [wrapped(cell.label) for cell in cells]
     papers = [cell.paper for cell in cells]
@@ -73,7 +62,7 @@ def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
         )[0]
         label_rows(panels[0], labels)
         for index, cell in enumerate(cells):
-            _dots(panels[0], index, cell.values, cell.low, cell.high)
+            _dots(panels[0], index, cell)
             if cell.paper is not None:
                 panels[-1].plot(cell.paper, index, **_DIAMOND)
         panels[0].set_xlabel("pseudo-label mIoU (%)")
@@ -90,37 +79,28 @@ def cell_dots(cells: Sequence[DotRow], *, name: str, title: str) -> str:
 
 
 def forest(cells: Sequence[DotRow], *, baseline: str, name: str, title: str) -> str:
-    """Differences to a baseline, paired by seed, with their intervals and the paper's, as SVG."""
-    labels = [wrapped(cell.label) for cell in cells]
+    """Draw differences to a baseline, paired by seed, with intervals and the paper's, as SVG."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
+    def draw(axes: Axes) -> None:
         for index, cell in enumerate(cells):
-            _dots(axes, index, cell.values, cell.low, cell.high)
+            _dots(axes, index, cell)
             if cell.paper is not None:
                 axes.plot(cell.paper, index, **_DIAMOND)
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.set_xlabel(wrapped(f"difference to {baseline} (percentage points)", 60))
-        axes.grid(axis="x")
-        _legend(figure, _dot_keys(cells))
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+    return _rows([cell.label for cell in cells], draw, _dot_keys(cells), name=name, title=title)
 
 
-def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -> str:
-    """Oscillation of the loss (percent of its mean) per configuration, as SVG.
+def oscillation_bars(rows: Sequence[tuple[str, Sequence[float]]], *, name: str, title: str) -> str:
+    """Draw the oscillation of the loss (percent of its mean) per configuration, as SVG.
 
-    The bar is the mean over seeds, the dots are the seeds; what is measured is said at
-    `lines.oscillation`.
+    rows: (label, `lines.oscillation` of each seed). The bar is the mean over seeds, a dot a seed.
     """
-    labels = [wrapped(row.label) for row in rows]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
-        for index, row in enumerate(rows):
-            percent = 100 * np.asarray(row.values, dtype=np.float64)
+    def draw(axes: Axes) -> None:
+        for index, (_, values) in enumerate(rows):
+            percent = 100 * np.asarray(values, dtype=np.float64)
             percent = percent[np.isfinite(percent)]
             if len(percent) == 0:
                 _missing(axes, index)
@@ -129,10 +109,9 @@ def oscillation_bars(rows: Sequence[OscillationRow], *, name: str, title: str) -
             axes.plot(percent, [index] * len(percent), **_DOT)
         axes.set_xlim(left=0)
         axes.set_xlabel("oscillation of the loss (% of its mean, last half of training)")
-        axes.grid(axis="x")
-        _legend(figure, [_key(_DOT, "seed"), _key(_BAR, "mean over seeds")])
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels))
+    keys = [_key(_DOT, "seed"), _key(_BAR, "mean over seeds")]
+    return _rows([label for label, _ in rows], draw, keys, name=name, title=title)
 
 
 def per_class_differences(
@@ -144,22 +123,14 @@ def per_class_differences(
     name: str,
     title: str,
 ) -> str:
-    """Difference in IoU per class [L], in percentage points, with intervals, as SVG.
+    """Draw the difference in IoU per class [L], in percentage points, with intervals, as SVG.
 
     low, high: ends of the intervals [L]; nan where there is none. A class without a difference
-    (nan) says so. Raises ValueError if the lengths differ.
+    (nan) is marked.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in (difference, low, high)]
-    if any(values.shape != (len(names),) for values in arrays):
-        raise ValueError(
-            f"{len(names)} classes, but values of shapes {[values.shape for values in arrays]}; "
-            "give one difference, low and high per class"
-        )
-    labels = [wrapped(label) for label in names]
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        label_rows(axes, labels)
+    def draw(axes: Axes) -> None:
         for index, (value, start, end) in enumerate(zip(*arrays, strict=True)):
             if np.isnan(value):
                 _missing(axes, index, "no such pixels")
@@ -169,9 +140,38 @@ def per_class_differences(
             _interval(axes, index, start, end)
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.set_xlabel("difference in IoU (percentage points)")
-        axes.grid(axis="x")
 
-    return draw_svg(draw, name=name, title=title, width=WIDTH, height=_height(labels) - 20)
+    return _rows(names, draw, [], name=name, title=title)
+
+
+def bars(shares: Sequence[tuple[str, float]], *, axis: str, name: str, title: str) -> str:
+    """Draw a bar per setting, negative ones in another colour, as SVG. shares: in [-1, 1]."""
+
+    def draw(axes: Axes) -> None:
+        for row, (_, share) in enumerate(shares):
+            colour = MEASURED if share >= 0 else NEGATIVE
+            axes.barh(row, 100 * share, height=0.6, color=colour, alpha=0.75)
+        axes.axvline(0, color=INK, linewidth=1.2)
+        axes.set_xlabel(axis)
+
+    return _rows([label for label, _ in shares], draw, [], name=name, title=title)
+
+
+def _rows(
+    names: Sequence[str], draw: Callable[[Axes], None], keys: list[Line2D], *, name: str, title: str
+) -> str:
+    """Return a chart with a labelled row per name, and a legend if it has keys, as SVG."""
+    labels = [wrapped(label) for label in names]
+
+    def draw_rows(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        label_rows(axes, labels)
+        draw(axes)
+        axes.grid(axis="x")
+        _legend(figure, keys)
+
+    height = _height(labels) - (0 if keys else 20)
+    return draw_svg(draw_rows, name=name, title=title, width=WIDTH, height=height)
 
 
 _DOT: dict[str, Any] = {
@@ -217,26 +217,24 @@ _INTERVAL: dict[str, Any] = {
 }
 
 
-def _dots(
-    axes: Axes, row: int, values: Sequence[float], low: float | None, high: float | None
-) -> None:
-    """Draw one row: the seeds, their mean as an upright bar if there are two, and the interval."""
-    if not values:
+def _dots(axes: Axes, row: int, cell: DotRow) -> None:
+    """Draw one row: the seeds, from two on their mean as an upright bar, and the interval."""
+    if not cell.values:
         _missing(axes, row)
         return
-    if low is not None and high is not None:
-        _interval(axes, row, low, high)
-    axes.plot(values, [row] * len(values), **_DOT)
-    if len(values) > 1:
-        axes.plot(float(np.mean(values)), row, **_TICK)
+    if cell.interval:
+        _interval(axes, row, *cell.interval)
+    axes.plot(cell.values, [row] * len(cell.values), **_DOT)
+    if len(cell.values) > 1:
+        axes.plot(float(np.mean(cell.values)), row, **_TICK)
 
 
 def _dot_keys(cells: Sequence[DotRow]) -> list[Line2D]:
-    """Return the legend entries of what these rows hold."""
+    """Return the legend entries for the marks in these rows."""
     keys = [_key(_DOT, "seed")]
     if any(len(cell.values) > 1 for cell in cells):
         keys.append(_key(_TICK, "mean over seeds"))
-    if any(cell.low is not None for cell in cells):
+    if any(cell.interval for cell in cells):
         keys.append(_key(_INTERVAL, wrapped("95 % interval of the mean over seeds", 22)))
     if any(cell.paper is not None for cell in cells):
         keys.append(_key(_DIAMOND, "printed in the paper"))
@@ -250,7 +248,7 @@ def _interval(axes: Axes, row: int, low: float, high: float) -> None:
 
 
 def _missing(axes: Axes, row: int, word: str = "missing") -> None:
-    """Say in the middle of a row that it has no value."""
+    """Write in the middle of a row that it has no value."""
     axes.text(
         0.5,
         row,
@@ -265,7 +263,7 @@ def _missing(axes: Axes, row: int, word: str = "missing") -> None:
 
 
 def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
-    """Whether one axis shows both: the gap between them is at most the wider of their spans."""
+    """Whether one axis can show both: their gap is at most the wider of their spans."""
     if not measured or not printed:
         return True
     gap = max(min(printed) - max(measured), min(measured) - max(printed))
@@ -274,17 +272,17 @@ def _share_scale(measured: Sequence[float], printed: Sequence[float]) -> bool:
 
 
 def _height(labels: list[str]) -> float:
-    """Height of a figure with these rows, an axis with its name, and a legend."""
-    lines = max(map(num_lines, labels), default=1)
+    lines = max(map(num_lines, labels))
     return (10 + LINE_HEIGHT * lines) * max(len(labels), 2) + 85
 
 
 def _key(style: dict[str, Any], label: str) -> Line2D:
-    """Return a legend entry drawn like the marks of that style."""
     return Line2D([], [], **style, label=label)
 
 
 def _legend(figure: Figure, handles: list[Line2D]) -> None:
+    if not handles:
+        return
     figure.legend(
         handles=handles,
         loc="outside lower center",

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from sweeps.report.words import greek
 
 INK = "#010203"
-"""The sentinel; used for nothing else, because it is replaced in every attribute of the SVG."""
+"""The sentinel; never used as data colour, because it is replaced everywhere in the SVG."""
 
 PALETTE = ("#1a80bb", "#d55e00", "#009e73", "#b8639a", "#b07a00", "#7c6fd0", "#808080")
 """Okabe and Ito's colours, darkened or lightened to a contrast of 3 on white and on #14171a."""
@@ -28,7 +28,7 @@ LineStyle = tuple[str, tuple[float, ...]]
 """Colour and dashes."""
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 1.5, 2))
-"""Line styles; lines are told apart without their colour too. Lengths in line widths."""
+"""So that lines can be told apart without their colour. Lengths in line widths."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -44,7 +44,7 @@ _STYLE = {
     "axes.spines.top": False,
     "figure.dpi": 72,
     "figure.facecolor": "none",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so layout is the same everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib, so the layout is the same everywhere
     "font.size": FONT_SIZE,
     "grid.alpha": 0.18,
     "grid.color": INK,
@@ -75,10 +75,10 @@ def draw_svg(
 ) -> str:
     """Return what `draw` puts on an empty figure as one inline `<svg>` element.
 
-    width, height: CSS pixels at most; a narrower page scales the figure down. name: letters,
-    digits and hyphens, unique in the page; every id starts with it. title: read out by screen
-    readers and shown on hovering, not drawn. Equal input gives equal text. Raises ValueError for
-    another kind of name.
+    width, height: CSS pixels; a narrower page scales the figure down. name: letters, digits and
+    hyphens, unique in the page; every id starts with it. title: read out by screen readers and
+    shown on hovering, not drawn. Equal input gives equal text. Raises ValueError for a name with
+    other characters.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r}: use a-z, A-Z, 0-9 and '-', a letter first")
@@ -93,7 +93,7 @@ def draw_svg(
 
 
 def slug(text: str) -> str:
-    """Return text as a part of a figure's name: small letters, digits and hyphens."""
+    """Return text as a part of a figure's name: lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
@@ -104,7 +104,7 @@ def wrapped(label: str, width: int = 32) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with a replacement character for each that XML does not allow."""
+    """Return text with each character that XML does not allow replaced by U+FFFD."""
     return _NOT_IN_XML.sub("\ufffd", text)
 
 
@@ -114,36 +114,23 @@ def num_lines(label: str) -> int:
 
 
 def line_style(index: int) -> LineStyle:
-    """Return colour and dashes of the index-th line; the first 28 pairs are different."""
+    """Return colour and dashes of a line; the first 28 pairs are all different."""
     return PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
 
 
 def label_rows(axes: Axes, labels: list[str]) -> None:
-    """Name the rows of a horizontal chart, the first on top, without ticks."""
+    """Label the rows of a horizontal chart, the first at the top, without ticks."""
     axes.set_yticks(range(len(labels)), labels, fontsize=FONT_SIZE - 1)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 
-def legend_below(figure: Figure, axes: Axes, explanation: str, labels: list[str]) -> None:
-    """Put the legend below the axes, where it hides nothing, and a line which explains it."""
-    if labels:
-        figure.legend(
-            *axes.get_legend_handles_labels(),
-            loc="outside lower left",
-            handlelength=3.6,
-            title=explanation,
-            alignment="left",
-            title_fontsize=FONT_SIZE - 1,
-        )
-
-
 def _inline(svg: str, *, name: str, title: str, width: float) -> str:
     """Rewrite matplotlib's SVG document as an element of an HTML page.
 
     Its style sheet, which would apply to the whole page, becomes attributes of the root; ids and
-    references get the name as a prefix; prolog, comments and namespace prefixes go.
+    references get the name as a prefix; prolog, comments and namespace prefixes are removed.
     """
     root = ElementTree.fromstring(svg)
     view_box = root.attrib["viewBox"]
@@ -176,7 +163,7 @@ def _inline(svg: str, *, name: str, title: str, width: float) -> str:
 
 
 def _attribute(key: str, value: str, name: str) -> str:
-    """Return an attribute's value with the page's text colour and ids under the figure's name."""
+    """Return an attribute's value with the page's text colour and the figure's name in ids."""
     if key == "id":
         return f"{name}-{value}"
     if key == "d":  # a path; a hundredth of a pixel is enough

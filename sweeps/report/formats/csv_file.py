@@ -7,7 +7,7 @@ from sweeps.report.document import Document, Records
 from wsss.printable import printable
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""Also in full width, which some spreadsheets read as the sign."""
+"""Signs that start a formula, and their full-width forms, which some spreadsheets also accept."""
 
 
 def csv_text(document: Document) -> str:
@@ -25,9 +25,9 @@ def records_text(records: Records) -> str:
 
 
 def safe(value: object) -> object:
-    """Keep a spreadsheet from running text as a formula, and text from breaking its line.
+    """Return a value that no spreadsheet runs as a formula and that stays on its line.
 
-    A lone carriage return ends a row for most readers, and the next cell could be a formula.
+    A lone carriage return would end the row for most readers, and a formula could follow it.
     """
     if not isinstance(value, str):
         return "" if value is None else value

@@ -12,7 +12,7 @@ from wsss.printable import printable, web_address
 
 
 def html(document: Document) -> str:
-    """Return the page. All text from outside is escaped; only our own SVG is not."""
+    """Return the page. All text is escaped except our own SVG."""
     environment = Environment(
         loader=PackageLoader("sweeps.report.formats", "."),
         autoescape=True,
@@ -34,22 +34,21 @@ def html(document: Document) -> str:
 
 
 class _Verbatim(str):
-    """Text without symbols, since it is to be copied."""
+    """Text that is copied, so that no name becomes a symbol."""
 
 
 def _printable(value: object) -> object:
-    """Write out control characters, and symbols as symbols; markup of our own stays as it is."""
+    """Escape control characters and use Greek letters, except in markup and verbatim text."""
     return greek(printable(value)) if type(value) is str else value
 
 
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[tuple[str, Block]]:
-    """Yield (kind, block) of the blocks of a page."""
     for block in shown(blocks, Format.html):
         yield type(block).__name__, block
 
 
 def _column_groups(grid: Grid) -> list[tuple[str, int]]:
-    """Return (name, number of columns) of what stands above the columns; empty if nothing does."""
+    """Return (name, number of columns) of the headings above the columns; empty if none."""
     groups = [
         (name, len(list(columns))) for name, columns in groupby(c.group for c in grid.columns)
     ]

@@ -1,7 +1,7 @@
 """A report as a LaTeX document, its tables in the paper's layout, to compile or to copy from.
 
-Needs packages which every TeX distribution has. A numbered section is a table environment: its
-grids, then its words in small print.
+It needs only packages that every TeX distribution has. A numbered section becomes a table
+environment: its grids, then its text in small print.
 """
 
 import re
@@ -51,7 +51,7 @@ _SYMBOLS = {YES: r"\checkmark", NO: ""}
 _AS_WRITTEN = {"alpha": r"$\alpha$", "beta": r"$\beta$", "M_e": "$M_e$", "M_d": "$M_d$"}
 _LAMBDAS = {"s": r"$\lambda_s$", "bs": r"$\lambda_{bs}$"}
 _LAMBDA = re.compile(r"(?<![\w./-])lambda\\_(b?s)(?![\w-])")
-"""In words, after escaping; not in names: of a setting (transfer.lambda_s), a table, a path."""
+"""In escaped text; not in names of settings (transfer.lambda_s), tables or paths."""
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Shrinks a table that is wider than the page."""
 
@@ -103,7 +103,7 @@ def _grids(section: Section) -> tuple[Grid, ...]:
 
 
 def _float(section: Section, mark: str) -> str:
-    """Return a section's grids and words as a table environment under the table's own number."""
+    """Return a section's grids and text as a table environment with the table's own number."""
     tabulars = "\n\\par\\smallskip\n".join(
         "\n".join([_FITTED, *_tabular(grid), "}"]) for grid in _grids(section)
     )
@@ -122,7 +122,7 @@ def _float(section: Section, mark: str) -> str:
 
 
 def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
-    """Yield the paragraphs that are not in grids, escaped."""
+    """Yield the text outside grids, escaped, by paragraph."""
     for block in shown(blocks, Format.latex):
         match block:
             case Text(text):
@@ -143,7 +143,7 @@ def _words(blocks: tuple[Block, ...]) -> Iterator[str]:
 
 
 def _tabular(grid: Grid) -> list[str]:
-    """Return a grid with its labels as symbols, and a rule between its groups of lines."""
+    """Return a grid with a rule between its groups; yes and no are symbols."""
     head, groups = flat(grid, short=True, folded=False)
     num_labels = len(head) - len(grid.columns)
     aligned = "".join(column.align[0] for column in grid.columns)

@@ -44,14 +44,14 @@ def _parts(blocks: tuple[Block, ...]) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    """Yield the paragraphs of a block. A picture is shown if it is a file beside the report."""
+    """Yield the paragraphs of a block. Only pictures with a file are shown."""
     match block:
         case Text(text, tone):
             yield f"**{escape(text)}**" if tone == "mark" else escape(text)
         case Heading(text):
             yield f"### {escape(text)}"
         case Bullets(items):
-            yield _bullets(items)
+            yield "\n".join(f"- {escape(item)}" for item in items)
         case Strip(question, answer, _, command):
             yield f"{escape(question)} **{escape(answer)}**"
             if command:
@@ -75,13 +75,9 @@ def _block(block: Block) -> Iterator[str]:
             yield f"### {escape(summary)}"
             yield from _parts(inner)
         case _:
-            pass  # pictures that are in no file
+            pass  # pictures without a file
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(escape(c) for c in line) + " |" for line in rows)
-
-
-def _bullets(items: Sequence[str]) -> str:
-    return "\n".join(f"- {escape(item)}" for item in items)

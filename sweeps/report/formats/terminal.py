@@ -1,4 +1,4 @@
-"""Reports in a terminal, and tables for one of any width: no word and no number is ever cut."""
+"""Reports in a terminal, and tables that fit any width without cutting a word or number."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -30,19 +30,19 @@ from sweeps.report.document import (
 from wsss.printable import printable
 
 GAP = (0, 1, 0, 0)
-"""Padding of a table's cells: the least, so that one of four measures fits 80 columns."""
+"""Padding of a table's cells: so small that a table of four measures fits 80 columns."""
 MAX_UNBROKEN = 16
-"""Characters of the widest number, an interval; columns of longer entries may wrap."""
+"""Characters of the longest interval; columns with longer entries may wrap."""
 SHORT_HEAD = 12
-"""Characters up to which the head of a column is not wrapped, even above short entries."""
+"""Headings are wrapped to the width of their entries, but to no fewer characters than this."""
 TONES = {"plain": "", "soft": "dim", "mark": "bold yellow"}
 TONE_STYLES = {"good": "green", "fair": "yellow", "bad": "red", "open": "cyan", "plain": ""}
 
 
 class Fitted:
-    """A table under its title which, where too wide, is shown as several with the same labels.
+    """A table that is split, if too wide, into several with the same labels, under one title.
 
-    A column is never narrower than the longest word in it, or line if it is not to be wrapped.
+    A column is at least as wide as its longest word, or its longest line if it must not wrap.
     """
 
     def __init__(self, table: Table, num_labels: int) -> None:
@@ -51,7 +51,7 @@ class Fitted:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        if self.table.title:  # as wide as the terminal; Rich's own is as narrow as the table
+        if self.table.title:  # Rich would wrap it to the table's width
             yield RichText(str(self.table.title), style=self.table.title_style or "italic")
         padding = self.table.padding[1] + self.table.padding[3] + 1  # and a border
         least, most = zip(*map(_widths, self.table.columns), strict=True)
@@ -70,7 +70,6 @@ class Fitted:
             yield self._part(part, _shared(*widths, room))
 
     def _part(self, kept: Sequence[int], widths: Sequence[int]) -> Table:
-        """Return the table with these columns alone, of these widths."""
         table = self.table
         part = Table(
             box=table.box,
@@ -87,7 +86,7 @@ class Fitted:
 
 
 def _widths(column: Column) -> tuple[int, int]:
-    """Return the lengths of a column's longest word and of its longest line."""
+    """Return the least width of a column and the length of its longest line."""
     texts = [str(text) for text in (column.header, *column.cells)]
     word = max((cell_len(word) for text in texts for word in text.split()), default=1)
     line = max((cell_len(line) for text in texts for line in text.splitlines()), default=1)
@@ -95,7 +94,7 @@ def _widths(column: Column) -> tuple[int, int]:
 
 
 def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
-    """Return widths between least and most that use the room, the narrowest columns first."""
+    """Return widths between least and most that fill the room; the narrowest columns grow first."""
     widths = list(least)
     while sum(widths) < room and widths != list(most):
         growing = [at for at, width in enumerate(widths) if width < most[at]]
@@ -104,7 +103,7 @@ def _shared(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
 
 
 def print_document(console: Console, document: Document) -> None:
-    """Print a report; wide tables wrap at the terminal's width."""
+    """Print a report at the terminal's width."""
     console.print(_text(document.title, style="bold"))
     _print(console, document.head)
     for section in document.sections_in(Format.terminal):
@@ -115,7 +114,7 @@ def print_document(console: Console, document: Document) -> None:
 def _print(console: Console, blocks: tuple[Block, ...]) -> None:
     for found in _renderables(blocks):
         is_whole = isinstance(found, RichText) and bool(found.no_wrap)
-        console.print(found, soft_wrap=is_whole)  # a command must survive copying
+        console.print(found, soft_wrap=is_whole)  # so that a command can be copied
 
 
 def _renderables(blocks: tuple[Block, ...]) -> Iterator[RenderableType]:
@@ -130,7 +129,7 @@ def _block(block: Block) -> Iterator[RenderableType]:
         case Heading(text):
             yield _text(text, style="bold")
         case Bullets(items):
-            yield from map(_item, items)
+            yield from (Padding(_text(item), (0, 0, 0, 2)) for item in items)
         case Strip(question, answer, tone, command):
             yield _text(f"{question} ") + _text(answer, style=f"bold {TONE_STYLES[tone]}")
             if command:
@@ -150,12 +149,7 @@ def _block(block: Block) -> Iterator[RenderableType]:
             pass  # pictures and links
 
 
-def _item(text: str) -> Padding:
-    return Padding(_text(text), (0, 0, 0, 2))
-
-
 def _table(grid: Grid) -> Fitted:
-    """Return a table whose numbers are never broken."""
     head, groups = flat(grid, short=True, folded=False)
     groups = [[[text.replace(" ± ", "±") for text in line] for line in group] for group in groups]
     num_labels = len(head) - len(grid.columns)
@@ -182,5 +176,5 @@ def _table(grid: Grid) -> Fitted:
 
 
 def _text(text: str, style: str = "") -> RichText:
-    """Return text that is neither markup nor, by its control characters, a command."""
+    """Return text without markup, its control characters escaped."""
     return RichText(printable(text), style=style)

@@ -15,7 +15,7 @@ from sweeps.report.formats.terminal import print_document
 from wsss.files import whole_or_absent
 
 TERMINAL_WIDTH = 120
-"""Characters a line of the text file: the widest table of the paper fits without a word cut."""
+"""Characters per line of the text file: the paper's widest table fits."""
 
 
 def as_text(document: Document, width: int = TERMINAL_WIDTH) -> str:
@@ -37,7 +37,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {
 def write_document(document: Document, folder: Path, name: str) -> list[Path]:
     """Write `name`.html, .md, .tex, .csv and .txt, and the tables alone as table.tex.
 
-    Each whole or not at all. Returns their paths.
+    Each is written whole or not at all. Returns their paths, the page first.
     """
     written = []
     for file, text in rendered(document, name):
@@ -50,6 +50,6 @@ def write_document(document: Document, folder: Path, name: str) -> list[Path]:
 
 def rendered(document: Document, name: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each of these files."""
-    files = {f"{name}.{ending}": render for ending, render in FORMATS.items()}
-    for file, render in (files | {"table.tex": latex_tables}).items():
-        yield file, render(document)
+    for ending, render in FORMATS.items():
+        yield f"{name}.{ending}", render(document)
+    yield "table.tex", latex_tables(document)

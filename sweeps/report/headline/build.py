@@ -1,4 +1,4 @@
-"""What the chains of a headline came to, read from the store. All mIoU in percent."""
+"""The results of a headline's chains, read from the store. All mIoU in percent."""
 
 import base64
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from sweeps.plan.headline import (
 from sweeps.plan.run_command import headline_command
 from sweeps.plan.scale import Scale
 from sweeps.report.document import Picture
+from sweeps.report.words import about
 from sweeps.stages.export import read_export
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
-from sweeps.tables.paper import CITATION
 from wsss.data.image import as_array, read_image
 from wsss.data.mask import read_mask
 from wsss.data.voc import VocDataset
@@ -31,10 +31,10 @@ from wsss.identity import cam_id, run_id
 
 PLAIN = "none"
 NUM_IMAGES = 6
-"""Lines of the gallery."""
+"""Rows of the gallery."""
 DOTS_PER_INCH = 110
 MOST_SEEDS = 20
-"""Seeds of a network that are looked for in the store: 0, 1, ..."""
+"""The store is searched for the seeds 0, 1, ... of a network, up to this many."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class NetworkRow:
     miou: float | None
     """On the evaluation split; None for a chain that is not finished."""
     by_seed: dict[int, float]
-    """mIoU of this network and of those in the store which differ in their seed alone."""
+    """Seed -> mIoU, of this network and of those in the store that differ only in their seed."""
     ious: dict[str, float | None]
     """By label, background first; None for a label that does not occur."""
     num_images: int
-    """Images behind the score."""
+    """Scored images."""
     ids: tuple[tuple[str, str], ...]
     """(stage, id) from the CAMs to the predictions."""
     tar: str | None
@@ -67,21 +67,21 @@ class NetworkRow:
 
     @property
     def finds_background_alone(self) -> bool:
-        """Whether a finished network has no right pixel of any class but the background."""
+        """Whether a finished network has no right pixel of any class except the background."""
         return not any(self.ious[name] for name in list(self.ious)[1:])
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """The labels of the training images at one stage; all rows rest on the same CAMs."""
+    """The labels of the training images, with one kind of refinement."""
 
     name: str
     miou: float | None
-    """None for labels that are not scored, since they leave pixels open."""
+    """None for labels that are not scored, e.g. because they leave pixels out."""
     pixel_accuracy: float | None
     num_images: int
     gain: float | None
-    """Over the CAMs as they are, in points."""
+    """mIoU minus that of the unrefined CAMs, in percentage points."""
     saw: str
 
 
@@ -93,17 +93,17 @@ class HeadlineReport:
     created: str
     scale: Scale
     command: str
-    """What goes on with it; or trains once more, with another seed, if all are finished."""
+    """Resumes the headline; if all networks are finished, trains them with another seed."""
     findings: tuple[str, ...]
-    """What came out, in sentences."""
+    """The results in sentences."""
     networks: tuple[NetworkRow, ...]
     labels: tuple[LabelRow, ...]
     labels_paper: float | None
-    """Pseudo-label mIoU which the paper prints for the cell."""
+    """The paper's pseudo-label mIoU for the cell."""
     label_scale: str
-    """Data, images and network behind the labels."""
+    """Data, images and network of the labels."""
     network_scale: str
-    """Data, images and network behind Tables I and II."""
+    """Data, images and network of Tables I and II."""
     class_names: tuple[str, ...]
     """Background first."""
     paper_notes: tuple[PaperNote, ...]
@@ -114,7 +114,7 @@ class HeadlineReport:
 
     @property
     def title(self) -> str:
-        """The heading."""
+        """The report's title."""
         return f"Tables I and II: from {self.headline.cell} to segmentation"
 
     @property
@@ -124,7 +124,8 @@ class HeadlineReport:
 
 
 def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
-    """Read what the chains came to. A chain that is not finished is a row without figures."""
+    """Read the chains' results. An unfinished chain is a row without numbers."""
+    found = [chain_metrics(store, chain) for chain in headline.chains]
     networks = tuple(_network(headline, store, chain) for chain in headline.chains)
     labels = _label_rows(headline, store)
     class_names = ("background", *VocDataset(headline.sweep.data).classes)
@@ -146,7 +147,7 @@ def build_headline_report(headline: Headline, store: Store) -> HeadlineReport:
         class_names=class_names,
         paper_notes=notes_on(("I", "II")),
         gallery=_gallery(headline, store),
-        about=_about(headline, store),
+        about=about(metrics["environment"] for metrics in found if metrics),
         provenance=_provenance(headline, store, networks),
     )
 
@@ -185,7 +186,7 @@ def _by_seed(store: Store, chain: ChainConfig) -> dict[int, float]:
 
 
 def chain_ids(chain: ChainConfig) -> tuple[tuple[str, str], ...]:
-    """Return (stage, id) of the stages that a chain has, from the CAMs to the predictions."""
+    """Return (stage, id) of a chain's stages, from the CAMs to the predictions."""
     ids = []
     if chain.labels is not None:
         ids = [("cam", cam_id(chain.run)), ("run", run_id(chain.run)), ("maps", chain.maps_id)]
@@ -200,15 +201,15 @@ def chain_ids(chain: ChainConfig) -> tuple[tuple[str, str], ...]:
 
 
 def _label_rows(headline: Headline, store: Store) -> tuple[LabelRow, ...]:
-    """Return the labels before and behind each refinement, the CAMs as they are first.
+    """Return the labels before and after each refinement, the unrefined CAMs first.
 
-    Without a chain on plain CAMs, their figure is that of the CAM's own run at the same background
-    score. Empty if the supervised bound is all there is.
+    Without a chain on plain CAMs, their mIoU is that of the CAM's own run at the same background
+    score. Empty if there is only the supervised bound.
     """
     chains = [chain for chain in headline.chains if chain.labels is not None]
     if not chains:
         return ()
-    chains.sort(key=lambda chain: source_of(chain) != PLAIN)  # stable: the rest as it was
+    chains.sort(key=lambda chain: source_of(chain) != PLAIN)  # stable
     saw = "scoring only"
     if headline.chosen_by_masks:
         saw = "scoring, and the choice of the CAM configuration by these images"
@@ -253,18 +254,6 @@ def _network_scale(headline: Headline, networks: tuple[NetworkRow, ...]) -> str:
     )
 
 
-def _about(headline: Headline, store: Store) -> tuple[tuple[str, str], ...]:
-    """Return what the head of a report says of where its numbers come from."""
-    found = [chain_metrics(store, chain) for chain in headline.chains]
-    environments = [metrics["environment"] for metrics in found if metrics]
-    facts = [
-        (name, ", ".join(sorted(values)))
-        for name, key in (("code", "code_version"), ("device", "device"))
-        if (values := {str(known[key]) for known in environments if key in known})
-    ]
-    return (*facts, ("paper", CITATION))
-
-
 def _provenance(
     headline: Headline, store: Store, networks: tuple[NetworkRow, ...]
 ) -> tuple[tuple[str, str], ...]:
@@ -293,7 +282,7 @@ def _provenance(
 def _saw_masks(source: str, headline: Headline) -> str:
     """Return what pixel masks were used for, from the CAMs to a network's score."""
     if source == SUPERVISED:
-        return "trained on those of the training images; scored on those of the split"
+        return "training and scoring"
     if headline.chosen_by_masks:
         return "scoring, and the choice of the CAM configuration on training images"
     return "scoring only"
@@ -305,17 +294,17 @@ def _saw_masks(source: str, headline: Headline) -> str:
 def _findings(
     networks: Sequence[NetworkRow], labels: Sequence[LabelRow], split: str
 ) -> tuple[str, ...]:
-    """Return the best network from image labels, what refinement moved, and the bound's distance.
+    """Say which network from image labels is best, what refinement gains, and the bound.
 
-    Figures in percent, differences in points. Networks that learnt nothing are named and left out.
-    Empty if no network is finished.
+    mIoU in percent, differences in percentage points. Networks that learnt nothing are named and
+    not compared. Empty if no network is finished.
     """
     finished = [row for row in networks if row.miou is not None]
     done = [row for row in finished if not row.finds_background_alone]
     weak = [row for row in done if row.source != SUPERVISED]
     sentences = [
-        f"The network on {row.name} finds no class but the background ({_miou(row):.2f} mIoU), so "
-        "it is compared with nothing."
+        f"The network on {row.name} finds only the background ({_miou(row):.2f} mIoU), so it is "
+        "not compared."
         for row in finished
         if row.finds_background_alone
     ]
@@ -336,7 +325,7 @@ def _findings(
     if weak and bound:
         share = 100 * _miou(best) / _miou(bound) if _miou(bound) else 0
         sentences.append(
-            f"The supervised bound reaches {_miou(bound):.2f}: image labels come to {share:.0f} % "
+            f"The supervised bound reaches {_miou(bound):.2f}: image labels reach {share:.0f} % "
             "of it."
         )
     elif bound:
@@ -355,22 +344,22 @@ def _miou(row: NetworkRow) -> float:
 
 def _label_gain(name: str, labels: Sequence[LabelRow]) -> str:
     gain = next((row.gain for row in labels if row.name == name and row.gain is not None), None)
-    return "" if gain is None else f", {gain:+.2f} of its labels on the training images"
+    return "" if gain is None else f", {gain:+.2f} for its labels on the training images"
 
 
 # Gallery
 
 
 def _gallery(headline: Headline, store: Store) -> Picture | None:
-    """Draw the same images under every network whose predictions are here; None if there is none.
+    """Draw every network's predictions of the same images; None if no predictions are here.
 
-    The images are evenly spaced over the split, so nobody picked them. The picture also lies beside
-    the report, as gallery.png.
+    The images are evenly spaced over the split, not hand-picked. The picture is also written
+    beside the report, as gallery.png.
     """
     finished = [chain for chain in headline.chains if chain_metrics(store, chain)]
     if not finished:
         return None
-    finished.sort(key=lambda chain: chain.labels is None)  # the bound last, beside nothing better
+    finished.sort(key=lambda chain: chain.labels is None)  # the bound last
     dataset, split = VocDataset(headline.sweep.data), finished[0].eval_split
     ids = dataset.image_ids(split)
     shown = ids[:: max(1, len(ids) // NUM_IMAGES)][:NUM_IMAGES]
@@ -379,7 +368,7 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
         return None
     path = headline.report_folder(store) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = [_column(chain) for chain in finished]
+    names = ["true masks" if chain.labels is None else chain.name for chain in finished]
     draw_segmentation_gallery(
         path,
         [_row(dataset, store, finished, image_id) for image_id in shown],
@@ -391,14 +380,8 @@ def _gallery(headline: Headline, store: Store) -> Picture | None:
         f"Image, ground truth, and the prediction of the network trained on: {'; '.join(names)}. "
         f"{len(shown)} images evenly spaced over {split}, as the paper's Figure 5."
     )
-    return Picture(
-        f"Segmentations of {split}", caption, image=_data_uri(path), file=path.name, wide=True
-    )
-
-
-def _data_uri(path: Path) -> str:
-    """Return a PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return Picture(f"Segmentations of {split}", caption, image=uri, file=path.name, wide=True)
 
 
 def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id: str) -> GalleryRow:
@@ -414,7 +397,3 @@ def _row(dataset: VocDataset, store: Store, chains: list[ChainConfig], image_id:
 
 def _prediction(store: Store, chain: ChainConfig, image_id: str) -> Path:
     return ChainFolders(store.root, chain).predictions / "png" / f"{image_id}.png"
-
-
-def _column(chain: ChainConfig) -> str:
-    return "true masks" if chain.labels is None else chain.name

@@ -1,7 +1,4 @@
-"""A headline's report as a document: the paper's Tables I and II with our rows, and the labels.
-
-Rows marked as printed are the paper's; nothing in them was measured here.
-"""
+"""A headline's report as a document: the paper's Tables I and II with our rows, and the labels."""
 
 from collections.abc import Iterator
 
@@ -57,31 +54,10 @@ _LABELS = (
     Column("images"),
     Column("pixel masks", align="left", wraps=True, formats=_FILES),
 )
-_RECORD = (
-    "table",
-    "origin",
-    "method",
-    "publication",
-    "backbone",
-    "supervision",
-    "split",
-    "quantity",
-    "percent",
-    "pixel_masks",
-    "images",
-    "cell",
-    "preset",
-    "data",
-    "train_images",
-    "iterations",
-    "rng_seed",
-    "prediction_id",
-    "small_scale",
-)
 
 
 def headline_document(report: HeadlineReport) -> Document:
-    """Return what the report says, in every format."""
+    """Return the report as a document for every format."""
     head: list[Block] = [
         answer(report),
         Only(_FILES, (Text(report.network_scale),)),
@@ -111,35 +87,33 @@ def headline_document(report: HeadlineReport) -> Document:
             _provenance_section(report),
             Section(HOW_TO_READ, HOW_TO_READ, "legend", legend, formats=ALL - _HTML),
         ),
-        records=Records(
-            _RECORD, tuple(tuple(line.get(name) for name in _RECORD) for line in _records(report))
-        ),
+        records=Records.of(list(_records(report))),
         mark=report.scale.word,
     )
 
 
 def _legend(headline: Headline) -> tuple[str, ...]:
-    """Return how to read the tables."""
     lines = [
         "Rows marked as printed are copied from Qin et al., TCSVT 2024, VOC 2012 val and test; "
-        "nothing in them was measured here. Measured rows are one training each: another seed may "
-        "move them by a point or more.",
+        "nothing in them was measured here. Each measured row is one training: another seed may "
+        "move it by a point or more.",
         f"{headline.choice}.",
-        "Pixel masks train the supervised bound alone. All other networks saw image-level labels; "
-        "masks scored their labels and predictions.",
+        "Only the supervised bound is trained on pixel masks. All other networks are trained from "
+        "image-level labels; masks only score their labels and predictions.",
     ]
     sources = {chain.labels.refinement for chain in headline.chains if chain.labels}
     if any(source.startswith("random_walk") for source in sources):
         lines.append(
-            "Where the random walk's settings are not the published values, they were tried on "
-            "real pictures at small scale, which saw pixel masks."
+            "Settings of the random walk that differ from the published values were chosen on real "
+            "images at small scale, with pixel masks."
         )
     lines.append(
-        "In Table II, a dash: the class is in no scored image and in no prediction, so that it has "
-        "no IoU and no part in the mean. 0.0: the class occurs, and not one pixel of it is right."
+        "In Table II, a dash means that the class is in no scored image and in no prediction, so "
+        "it has no IoU and does not count in the mean; 0.0, that the class occurs but none of its "
+        "pixels is right."
     )
     if any(chain.segmentation.test_crf for chain in headline.chains):
-        lines.append("A dense CRF refines the networks' predictions (test_crf).")
+        lines.append("The networks' predictions are refined by a dense CRF (test_crf).")
     return tuple(lines)
 
 
@@ -147,7 +121,7 @@ def _legend(headline: Headline) -> tuple[str, ...]:
 
 
 def _table_i(report: HeadlineReport) -> Section:
-    """Return the section of Table I; a terminal shows of the printed rows the paper's own."""
+    """Return the section of Table I; a terminal shows only the paper's own printed row."""
     measured = tuple(
         Row(
             (row.name,),
@@ -193,21 +167,20 @@ def _table_i(report: HeadlineReport) -> Section:
 
 
 def _miou_on_split(report: HeadlineReport, row: NetworkRow) -> str:
-    """Return a network's figure, with the split's name unless it is val."""
+    """Return a network's mIoU, with the name of the split unless it is val."""
     if row.miou is None:
         return MISSING
     return number(row.miou) if report.split == "val" else f"{number(row.miou)} ({report.split})"
 
 
 def _test_entry(row: NetworkRow) -> str:
-    """Return what stands in a measured row's test column."""
     if row.tar is None or row.tar_split != "test":
         return "server only"
     return "archive for the server" if row.tar_miou is None else number(row.tar_miou)
 
 
 def _table_ii(report: HeadlineReport) -> Section:
-    """Return the section of Table II, a line per class; printed digits as printed."""
+    """Return the section of Table II, a row per class, in the paper's number of digits."""
     printed, measured = TABLE_II if not report.scale.other_classes else (), report.networks
     columns = [
         Column(
@@ -230,7 +203,7 @@ def _table_ii(report: HeadlineReport) -> Section:
     means += [MISSING if row.miou is None else f"{row.miou:.1f}" for row in measured]
     groups = RowGroup("", classes), RowGroup("", (Row(("mean",), tuple(means), strong=True),))
     grid = Grid("Table II", ("class",), tuple(columns), groups, style="numbers")
-    other = "The data set has other classes than VOC, so the paper's rows have no place here."
+    other = "The data set has other classes than VOC, so the paper's rows are left out."
     return Section(
         f"Table II. IoU per class (%), {report.split}",
         "Table II",
@@ -246,7 +219,6 @@ def _table_ii(report: HeadlineReport) -> Section:
 
 
 def _iou(row: NetworkRow, name: str) -> str:
-    """Return a network's IoU of a class; a dash where the class does not occur."""
     value = row.ious.get(name)
     return DASH if value is None else f"{value:.1f}"
 
@@ -269,24 +241,24 @@ def _labels(report: HeadlineReport) -> Section:
         name = f"paper, {report.headline.cell} ({PRINTED})"
         entries = (number(report.labels_paper), DASH, DASH, DASH, "not stated")
         rows.append(Row((name,), entries, faint=report.scale.other_classes))
-    grid = Grid("Labels", ("labels",), _LABELS, in_one_group(tuple(rows)), style="numbers")
+    grid = Grid("Labels", ("labels",), _LABELS, in_one_group(rows), style="numbers")
     split = report.headline.sweep.base.data.eval_split
     about = (
-        f"All rows rest on the same CAMs, those of {report.headline.cell}, and are scored on "
+        f"All rows are made from the same CAMs, those of {report.headline.cell}, and scored on "
         f"{split}; mIoU in percent."
     )
     return Section(
-        "Labels of training images, before and behind refinement",
+        "Labels of training images, before and after refinement",
         "Labels",
         "labels",
         (Text(about), grid, *_below(report, report.label_scale)),
         "L",
-        "Labels of training images before and behind refinement, percent.",
+        "Labels of training images before and after refinement, percent.",
     )
 
 
 def _below(report: HeadlineReport, scale: str) -> tuple[Block, ...]:
-    """Return what stands under every table that is copied from the report: its scale."""
+    """Return what every table says below it, in case it is copied: the scale of the runs."""
     mark = (Only(ON_PAGES, (Text(report.scale.warning, "mark"),)),) if report.scale.word else ()
     return Only(_FILES, (Text(scale, "soft"),)), *mark
 
@@ -307,25 +279,28 @@ Line = dict[str, object]
 
 
 def _records(report: HeadlineReport) -> Iterator[Line]:
-    """Yield a line per number; `origin` parts what the paper printed from what was measured."""
+    """Yield a row per number; `origin` says whether the paper printed it or it was measured."""
     yield from _printed_records(report)
-    common = _common(report)
     for row in report.networks:
-        line = common | {
-            "origin": MEASURED,
-            "method": row.name,
-            "backbone": row.backbone,
-            "supervision": row.supervision,
-            "split": report.split,
-            "pixel_masks": row.saw,
-            "images": row.num_images,
-            "prediction_id": dict(row.ids)["prediction"],
-        }
-        yield line | {"table": "I", "quantity": "mIoU", "percent": row.miou}
-        for name in report.class_names:
-            yield line | {"table": "II", "quantity": name, "percent": row.ious.get(name)}
+        ious = {("II", name): row.ious.get(name) for name in report.class_names}
+        for (table, quantity), percent in {("I", "mIoU"): row.miou, **ious}.items():
+            yield {
+                "table": table,
+                "origin": MEASURED,
+                "method": row.name,
+                "publication": None,
+                "backbone": row.backbone,
+                "supervision": row.supervision,
+                "split": report.split,
+                "quantity": quantity,
+                "percent": percent,
+                "pixel_masks": row.saw,
+                "images": row.num_images,
+                **_common(report),
+                "prediction_id": dict(row.ids)["prediction"],
+            }
     for label in report.labels:
-        yield common | {
+        yield {
             "table": "labels",
             "origin": MEASURED,
             "method": label.name,
@@ -335,6 +310,7 @@ def _records(report: HeadlineReport) -> Iterator[Line]:
             "supervision": IMAGE_LABELS,
             "pixel_masks": label.saw,
             "images": label.num_images,
+            **_common(report),
         }
 
 
@@ -381,8 +357,8 @@ def _common(report: HeadlineReport) -> Line:
 def answer(report: HeadlineReport) -> Strip:
     """Return how far the best network from image labels is from the paper's, and the next step.
 
-    The paper gives no spread of its figure: the answer gives ours, where the store has several
-    seeds, and never says more than "cannot tell".
+    The paper gives no spread, so the answer is always "cannot tell". It gives the measured spread
+    if the store has several seeds.
     """
     place = " on this data and at this scale" if report.scale.word else ""
     missing = sum(row.miou is None for row in report.networks)
@@ -396,7 +372,7 @@ def answer(report: HeadlineReport) -> Strip:
 
 
 def _why(report: HeadlineReport) -> str:
-    """Return what came out, and why it decides nothing."""
+    """Return the result, and why it cannot be decided."""
     weak = [(r.miou, r) for r in report.networks if r.source != SUPERVISED and r.miou is not None]
     if not weak:
         return "no network from image labels is finished"
@@ -410,9 +386,7 @@ def _why(report: HeadlineReport) -> str:
     reaches = f"reaches {mean_and_sd(mean, sd)} mIoU on {report.split} {seeds}"
     measured = f"the network on {best.name} {reaches}"
     if report.scale.word:
-        return f"{measured}, and the paper's {paper:.1f} is of other data or another scale"
+        return f"{measured}; the paper's {paper:.1f} is on other data or at another scale"
     if report.split != "val":
-        return f"{measured}, and the paper prints {paper:.1f} for val"
-    return (
-        f"{measured}, {mean - paper:+.2f} to the paper's {paper:.1f}, which comes without a spread"
-    )
+        return f"{measured}; the paper prints {paper:.1f} for val"
+    return f"{measured}, {mean - paper:+.2f} from the paper's {paper:.1f}, which has no spread"

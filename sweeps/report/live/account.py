@@ -1,9 +1,9 @@
-"""What a sweep's ledger adds up to: hours of attempts by what came of them.
+"""`sweeps ledger`: the hours that a sweep's attempts have used, by their use.
 
-An attempt's time is cut at the ends of its epochs. An epoch done for the first time is useful; done
-again, it is repeated. The rest of an attempt, such as scoring, is useful if the attempt finished
-its trial, and lost if not. All of a trial that failed for good is lost, unless a trial with the
-same training finished. Idle is what a driver had room for and no attempt held.
+An attempt's time is split at the ends of its epochs. An epoch is useful the first time and repeated
+after that. The rest of an attempt, such as scoring, is useful if the attempt finished its trial,
+otherwise lost. A trial that failed for good is lost, unless another trial finished with the same
+training. Idle is the capacity of a driver that no attempt used.
 """
 
 from collections import Counter, defaultdict
@@ -20,14 +20,14 @@ from sweeps.store.attempts import Attempt, Book, Unit, hours_between
 from wsss.printable import counted
 
 Kind = Literal["useful", "repeated", "lost", "running"]
-"""What hours were. running: of an attempt at work, since its last epoch; its end will tell."""
+"""running: hours of a running attempt since its last epoch, not yet useful or lost."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a ledger adds up to, in hours of one unit."""
+    """The totals of a ledger, in hours of one unit."""
 
     unit: Unit
     useful: float
@@ -36,7 +36,7 @@ class Account:
     running: float
     idle: float
     reasons: dict[str, int]
-    """Why attempts ended (`running`: not ended) -> how many."""
+    """Why attempts ended (or `running`) -> number of attempts."""
 
     @property
     def spent(self) -> float:
@@ -45,7 +45,7 @@ class Account:
 
 
 def add_up(book: Book) -> Account:
-    """Add up a ledger, open attempts until their driver's last sign of life."""
+    """Return the totals of a ledger; open attempts count up to their driver's last sign of life."""
     unit = book.unit
     kinds = dict.fromkeys(KINDS, 0.0)
     for attempt, parts in classify(book):
@@ -56,7 +56,7 @@ def add_up(book: Book) -> Account:
 
 
 def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]]]:
-    """Yield each attempt with its (kind, hours per device), one for each part of its time."""
+    """Yield each attempt with the (kind, hours per device) of each part of its time."""
     last = {attempt.run: attempt for attempt in book.attempts}
     served = {attempt.cam for attempt in book.attempts if attempt.why == "finished"}
     given_up = {a.run for a in last.values() if a.why == "failed" and a.cam not in served}
@@ -69,7 +69,7 @@ def classify(book: Book) -> Iterator[tuple[Attempt, Sequence[tuple[Kind, float]]
 
 
 def _parts(attempt: Attempt, best: dict[str, int], until: float) -> Iterator[tuple[Kind, float]]:
-    """Cut one attempt's time; raise the epoch which its training has reached in `best`."""
+    """Split an attempt's time; update in `best` the epoch that each training has reached."""
     at, known = attempt.start, attempt.cam
     for mark_at, epoch in attempt.marks:
         yield "useful" if epoch > best[known] else "repeated", hours_between(at, mark_at)
@@ -94,7 +94,7 @@ def _idle(book: Book, unit: Unit) -> float:
 
 
 def as_json(book: Book) -> dict[str, Any]:
-    """Return account and attempts as JSON: hours, and times in seconds since 1970."""
+    """Return totals and attempts as JSON: hours, and times in seconds since 1970."""
     account = add_up(book)
     attempts = [
         attempt.model_dump() | {"hours": attempt.hours(account.unit, book.last_sign(attempt))}

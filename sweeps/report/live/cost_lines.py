@@ -3,17 +3,18 @@
 from sweeps.plan.cost import CostEstimate
 from wsss.printable import counted
 
-NOTHING_MEASURED = "no trial has ended yet; `sweeps run --probe 20` measures it"
 UNKNOWN_TIME = "time left: not known yet"
 
 
 def cost_lines(cost: CostEstimate, *, concurrent: int = 1) -> list[str]:
-    """Return what is left, in all and at `concurrent` trials at a time, and what that rests on."""
+    """Return the time left, also for `concurrent` trials at a time, and how it is estimated."""
     left, unknown = len(cost.trials), cost.num_unknown
     if not left:
         return ["nothing left to run"]
     if unknown == left:
-        why = NOTHING_MEASURED if not cost.num_measured else "no measured trial is like them"
+        why = "no trial has ended yet; to measure it, add --probe 20 to the same `sweeps run`"
+        if cost.num_measured:
+            why = "no measured trial is like them"
         return [f"{counted(left, 'trial')} to run, time unknown: {why}"]
     times = f"{format_seconds(cost.seconds)} one at a time"
     if concurrent > 1:
@@ -57,7 +58,7 @@ def format_bytes(gibibytes: float) -> str:
 
 
 def format_hours(hours: float) -> str:
-    """Return hours with as many digits as tell something: 123.4, 5.67, 0.0123."""
+    """Return hours with a sensible number of digits: 123.4, 5.67, 0.0123."""
     if hours == 0:
         return "0"
     return f"{hours:.1f}" if hours >= 100 else f"{hours:.2f}" if hours >= 1 else f"{hours:.2g}"

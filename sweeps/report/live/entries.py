@@ -1,11 +1,11 @@
-"""`sweeps list`: a line for each sweep, search and headline of a store."""
+"""`sweeps list`: the name of each sweep, search and headline of a store, and how far it is."""
 
 import dataclasses
 import time
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from sweeps.plan.contents import Entry
@@ -13,10 +13,9 @@ from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.words import number
 from wsss.printable import printable
 
-HEADS = ("name", "data", "preset", "done", "best", "mIoU", "age")
 LEGEND = (
-    "mIoU in %: of a sweep, its best cell at the fixed background score, mean over seeds; of a "
-    "search, the objective of its best trial; of a headline, its best segmentation network"
+    "best, mIoU in %: of a sweep, its best cell at the fixed background score, mean over seeds; "
+    "of a search, the objective of its best trial; of a headline, its best segmentation network"
 )
 
 
@@ -33,32 +32,20 @@ def _age(entry: Entry) -> float:
 
 
 def print_entries(console: Console, entries: Sequence[Entry]) -> None:
-    """Print the entries in this order; no name is broken, so that it can be copied."""
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for head in HEADS:
-        grid.add_column(head, no_wrap=head == "name", overflow="fold")
+    """Print the entries in this order; a name has a line of its own, so that it can be copied."""
     for entry in entries:
-        grid.add_row(*map(Text, _line(entry)))
-    console.print(grid)
+        name = entry.name if entry.kind == "sweep" else entry.title
+        console.print(Text(printable(name), style="bold"), soft_wrap=True)
+        console.print(Padding(_state(entry), (0, 0, 0, 2)))
     console.print(Text(f"\n{LEGEND}", style="dim"))
-    for entry in entries:
-        if entry.problem:
-            console.print(Text(printable(entry.problem), style="red"), soft_wrap=True)
 
 
-def _line(entry: Entry) -> tuple[str, ...]:
-    name = entry.name if entry.kind == "sweep" else entry.title
-    age = format_seconds(_age(entry))
+def _state(entry: Entry) -> Text:
+    """Return how far an entry is, its best, what it is about and how old it is."""
+    age = f"{format_seconds(_age(entry))} ago"
     if entry.problem:
-        return printable(name), "", "", "unreadable", "", "", age
+        return Text(f"unreadable: {printable(entry.problem)}; {age}", style="red")
     recipe = "" if entry.recipe in ("", "default") else f" {entry.recipe}"
     done = f"{entry.done}" if entry.total is None else f"{entry.done}/{entry.total}"
-    return (
-        printable(name),
-        entry.data,
-        f"{entry.preset}{recipe}",
-        done,
-        entry.best,
-        number(entry.best_miou),
-        age,
-    )
+    best = f", best {entry.best} {number(entry.best_miou)}" if entry.best else ""
+    return Text(f"{done} done{best}; {entry.data}, {entry.preset}{recipe}; {age}")

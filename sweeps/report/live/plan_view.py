@@ -1,7 +1,7 @@
-"""`sweeps plan`: cells, distinct configurations, what is done of them and what the rest costs."""
+"""`sweeps plan`: cells, distinct configurations, which are done and what the rest costs."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from sweeps.store.store import Store
 from wsss.printable import counted
 
 MAX_CONFIGURATIONS = 60
-"""More than these are summed up by table, unless all are asked for."""
+"""More configurations are summarised by table, unless --all is given."""
 
 MARKS = {"finished": "✓", "running": "▸", "started": "▸", "missing": "–", "failed": "✗"}
 LEGEND = (
@@ -27,7 +27,7 @@ LEGEND = (
 
 
 class PlanView:
-    """A sweep's plan beside what the store holds of it."""
+    """A sweep's plan and the state of its trials in the store."""
 
     def __init__(self, sweep: Sweep, store: Store) -> None:
         self.sweep, self.plan = sweep, sweep.plan
@@ -79,7 +79,7 @@ class PlanView:
         return Fitted(grid, num_labels=1)
 
     def totals(self) -> str:
-        """Return cells, configurations and trials, and how many are in which state."""
+        """Return the numbers of cells, configurations, seeds and trials, and of trials by state."""
         plan = self.plan
         up_to = "" if len(plan.seeds) == 1 else "up to "
         return (
@@ -90,7 +90,8 @@ class PlanView:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything: settings, trials with ids, states and estimates, and the totals."""
+        """Return settings, trials with ids, states and estimates, and the totals."""
+        counts = Counter(state.status for state in self.states.values())
         return {
             "sweep": self.sweep.name,
             "settings": self.sweep.base.flat(),
@@ -102,14 +103,19 @@ class PlanView:
                 "cells": len(self.plan.cell_trials),
                 "configurations": self.plan.num_configs,
                 "trials": len(self.plan.trials),
-                **_by_status(self.states),
-                **_cost_json(self.cost),
+                **{s: counts[s] for s in STATUSES if s != "running"},
+                "estimated_seconds": self.cost.seconds,
+                "not_estimated": self.cost.num_unknown,
+                "device": self.cost.device,
+                "device_hours": self.cost.device_hours,
+                "disk_gib": self.cost.gibibytes,
+                "measured_trials": self.cost.num_measured,
             },
         }
 
 
 def _time_left(trials: tuple[Trial, ...], cost: CostEstimate) -> str:
-    """Return the time left of some trials: "" if they are done, "?" if it is not known."""
+    """Return the time left for some trials: "" if they are done, "?" if it is unknown."""
     left = [cost.trials[trial.run_id].seconds for trial in trials if trial.run_id in cost.trials]
     known = [seconds for seconds in left if seconds is not None]
     if not left:
@@ -130,20 +136,4 @@ def _trial_json(trial: Trial, state: TrialState, cost: CostEstimate) -> dict[str
         "epochs": state.epoch,
         "estimated_seconds": left.seconds if left else None,
         "estimated_from": left.basis if left else "",
-    }
-
-
-def _by_status(states: Mapping[str, TrialState]) -> dict[str, int]:
-    counts = Counter(state.status for state in states.values())
-    return {status: counts[status] for status in STATUSES if status != "running"}
-
-
-def _cost_json(cost: CostEstimate) -> dict[str, Any]:
-    return {
-        "estimated_seconds": cost.seconds,
-        "not_estimated": cost.num_unknown,
-        "device": cost.device,
-        "device_hours": cost.device_hours,
-        "disk_gib": cost.gibibytes,
-        "measured_trials": cost.num_measured,
     }

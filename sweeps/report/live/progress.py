@@ -1,6 +1,6 @@
 """What a person sees while a sweep runs: the tables filling in, or plain lines.
 
-Lines are for files, and for terminals without cursor control.
+Lines are printed into files and on terminals without cursor control.
 """
 
 import time
@@ -20,7 +20,7 @@ from sweeps.stages.training_warnings import dead_from_record, from_record
 from wsss.printable import counted
 
 PLAIN_EVERY_SECONDS = 30.0
-"""At most one line of running totals in this time, where lines are printed."""
+"""Running totals are printed as a line no more often than this."""
 
 
 class Board:
@@ -37,7 +37,7 @@ class Board:
     def __enter__(self) -> "Board":
         self.started = time.monotonic()
         self.progress_at_start = self.total_progress()
-        if self.console.is_interactive:  # a dumb terminal is none
+        if self.console.is_interactive:  # false on a dumb terminal
             self.live = Live(
                 get_renderable=self.view, console=self.console, refresh_per_second=2, transient=True
             )
@@ -49,7 +49,7 @@ class Board:
             self.live.stop()
 
     def update(self, trial: Trial, *, status: str, record: dict[str, float] | None = None) -> None:
-        """Take note of a trial's progress; in plain mode, print a line when it is worth one."""
+        """Record a trial's progress; without a live display, print important changes."""
         state, record = self.states[trial.run_id], record or {}
         status = "finished" if status == "done" else status
         changed, state.status = state.status != status, status
@@ -61,7 +61,7 @@ class Board:
             self._print_line(trial, state, changed=changed)
 
     def _heed(self, trial: Trial, state: TrialState, record: dict[str, float]) -> None:
-        """Print a warning at once, and show it while it holds."""
+        """Print a new warning at once, and show it in the table while it holds."""
         if warning := from_record(record):
             state.warning = str(warning)
             self._print(f"warning: {trial.name}: {warning}", style="yellow")
@@ -75,12 +75,12 @@ class Board:
             state.dead = ""
 
     def total_progress(self) -> float:
-        """Return the finished share of all trials, in [0, 1]; a failed one counts as finished."""
+        """Return the finished share of all trials in [0, 1]; failed ones count as finished."""
         done = [1.0 if s.status == "failed" else s.progress for s in self.states.values()]
         return sum(done) / len(done)
 
     def remaining(self) -> str:
-        """Return the time left, as far as the progress made since the start tells."""
+        """Return the time left, estimated from the progress since the start."""
         made = self.total_progress() - self.progress_at_start
         if made < 0.01:
             return UNKNOWN_TIME
@@ -90,11 +90,11 @@ class Board:
     def view(self) -> Group:
         """Return the totals, and the tables with every cell's state.
 
-        A low terminal cuts off the end: tables on which nothing is at work.
+        A low terminal cuts off the end, the tables on which nothing is running.
         """
         bar = ProgressBar(total=1.0, completed=self.total_progress(), width=60)
         header, totals = Text(self.sweep.describe(), style="dim"), Text(self._totals())
-        whole_line = Padding(bar, 0)  # the bar itself does not end its line
+        whole_line = Padding(bar, 0)  # a bar alone does not end its line
         return Group(header, totals, whole_line, *matrices(self.plan, self.states))
 
     def _totals(self) -> str:
@@ -116,11 +116,11 @@ class Board:
         self.last_line = now
 
     def _print(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style), soft_wrap=True)  # a line of a log stays one
+        self.console.print(Text(text, style=style), soft_wrap=True)  # never wrapped in a log
 
 
 def mark_finished(board: Board, plan: Plan, finished: dict[str, float]) -> None:
-    """Show the trials which the store already holds; `finished` maps run ids to fixed mIoU."""
+    """Show the trials that the store already holds. finished: run id -> fixed mIoU."""
     for trial in plan.trials:
         if trial.run_id in finished:
             state = board.states[trial.run_id]

@@ -22,14 +22,13 @@ from wsss.training.learning import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "
-    "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC, its mean "
-    "over all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
+    "ground truth); * at the best threshold (its choice saw pixel ground truth); AUC: mean over "
+    "all thresholds from {low:g} to {high:g}, none chosen; {printed}: the paper's number."
 )
-"""What stands above the tables."""
 
 
-def result_table(table: Table, plan: Plan, store: Store, *, printed: str = "paper") -> Fitted:
-    """Return one table with what the store holds so far. printed: what the paper's numbers are."""
+def result_table(table: Table, plan: Plan, store: Store, *, printed: str) -> Fitted:
+    """Return one table with the results so far. printed: the word before the paper's numbers."""
     grid = RichTable(
         title=Text(f"Table {table.name}. {table.title}"), show_lines=True, title_style="bold"
     )
@@ -99,6 +98,6 @@ def _cell(cell: Cell, trials: Sequence[Trial], store: Store, printed: str) -> Te
 
 
 def _mean(values: list[float]) -> str:
-    """Return `12.34`, or `12.34±0.56` for two seeds or more. Without numpy, which loads slowly."""
+    """Return `12.34`, or `12.34±0.56` for two seeds or more; without numpy, which loads slowly."""
     sd = statistics.stdev(values) if len(values) > 1 else None
     return mean_and_sd(statistics.fmean(values), sd).replace(" ± ", "±")

@@ -1,6 +1,6 @@
-"""`sweeps status`: how far a sweep is, read from the store, whoever runs it and wherever.
+"""`sweeps status`: the progress of a sweep, read from the store, wherever it runs.
 
-The matrix of states that it prints is what a running sweep shows as well.
+A running sweep shows the same tables.
 """
 
 import time
@@ -24,7 +24,7 @@ from wsss.printable import counted
 
 
 def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[Fitted]:
-    """Return each table of a plan with the state of its cells, those at work first."""
+    """Return each table of a plan with the state of its cells, tables with running trials first."""
 
     def rests(table: Table) -> bool:
         trials = (trial for cell, _ in table.cells() for trial in plan.cell_trials[cell])
@@ -47,8 +47,7 @@ def _matrix(table: Table, plan: Plan, states: Mapping[str, TrialState]) -> Fitte
 def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text:
     """Return a cell: mean mIoU of its finished seeds (n/N), epochs of an unfinished one, failures.
 
-    mIoU in percent at the fixed background score. "at the prior", "empty maps": what a training is
-    warned of.
+    mIoU in percent at the fixed background score. "at the prior" and "empty maps" are warnings.
     """
     pairs = [(trial, states[trial.run_id]) for trial in trials]
     mious = [state.miou_fixed for _, state in pairs if state.miou_fixed is not None]
@@ -74,14 +73,14 @@ def cell_text(trials: Sequence[Trial], states: Mapping[str, TrialState]) -> Text
 
 
 def _stage(trial: Trial, state: TrialState) -> str:
-    """Return e.g. "37% ep 3/8"; only a running trial says its share."""
+    """Return e.g. "37% ep 3/8"; the share only for a running trial."""
     epochs = trial.config.train.epochs
     stage = f"ep {state.epoch}/{epochs}" if state.epoch < epochs else "scoring"
     return f"{state.progress:.0%} {stage}" if state.status == "running" else stage
 
 
 class Status:
-    """A sweep's state as the store tells it. What is finished is read once."""
+    """A sweep's state in the store. Finished trials are read once."""
 
     def __init__(self, store: Store, sweep: Sweep) -> None:
         self.store, self.sweep, self.plan = store, sweep, sweep.plan
@@ -89,7 +88,7 @@ class Status:
         self.read()
 
     def read(self) -> None:
-        """Look again at what is here."""
+        """Read the store again."""
         self.metrics = read_metrics(self.store, self.metrics)
         self.states = read_states(self.store, self.plan.trials, self.metrics)
         self.cost = estimate_cost(self.plan, self.store, self.states, self.metrics)
@@ -138,9 +137,9 @@ class Status:
 def show_status(
     console: Console, store: Store, sweep: Sweep, *, by_trial: bool, every: float | None
 ) -> None:
-    """Print how far a sweep is; with `every` seconds, again and again in place until it is over.
+    """Print a sweep's progress; with `every` seconds, refresh it in place until the sweep is over.
 
-    Into a file, or on a terminal without cursor control, the totals alone are printed again.
+    In a file, or on a terminal without cursor control, only the totals are printed again.
     """
     status = Status(store, sweep)
     if every is not None:
@@ -148,7 +147,7 @@ def show_status(
             with Live(console=console, auto_refresh=False, transient=True) as live:
                 while not status.is_over:
                     if console.is_interactive:
-                        # What is higher than the terminal is cut off at its end.
+                        # A view higher than the terminal is cut off at its end.
                         view = status.view(by_trial=by_trial, totals_first=True)
                         live.update(view, refresh=True)
                     else:
@@ -157,5 +156,5 @@ def show_status(
                     store.pull_results()
                     status.read()
         except KeyboardInterrupt:
-            pass  # a person has seen enough; the last view is printed below
+            pass  # the last view is printed below
     console.print(status.view(by_trial=by_trial))

@@ -1,7 +1,7 @@
-"""The answer to a report's title, table by table: does it hold, and what comes next?
+"""The answer to a report's title, table by table: does it hold, and what to run next?
 
-It adds up the verdicts on the differences to the table's baseline (`sweeps.evidence.verdict`).
-Where a table is not of the paper's scale, it speaks of the data at hand and of nothing else.
+It counts the verdicts on the differences to each cell's baseline (`sweeps.evidence.verdict`). If
+the runs are not at the paper's scale, it speaks only about these runs.
 """
 
 from collections import Counter
@@ -16,9 +16,9 @@ from sweeps.tables.table import Table
 from wsss.printable import counted
 
 FIRST_SEEDS = 3
-"""Seeds proposed where there is one: the fewest that show more than a rough spread."""
+"""Seeds proposed after the first one: the fewest that give more than a rough spread."""
 MOST_SEEDS = 20
-"""More seeds than this are not proposed."""
+"""No more seeds than this are proposed."""
 
 HERE = {
     Word.REPRODUCED: "in agreement here",
@@ -26,7 +26,7 @@ HERE = {
     Word.NOT_REPRODUCED: "in conflict here",
     Word.NOT_RESOLVABLE: "not resolvable",
 }
-"""What verdicts are called that are no check of the paper."""
+"""Names of the verdicts on runs that are not at the paper's scale."""
 TONES: dict[Word, BadgeTone] = {
     Word.REPRODUCED: "good",
     Word.TREND_ONLY: "fair",
@@ -42,25 +42,26 @@ Command = Callable[[int], str]
 
 
 def named(word: Word, scale: Scale) -> str:
-    """Return what a verdict is called at this scale."""
+    """Return the name of a verdict at this scale."""
     return HERE[word] if scale.word else word.value
 
 
 def answer(
     table: Table, cells: Mapping[str, CellReport], scale: Scale, margin: float, command: Command
 ) -> Strip:
-    """Return whether a table holds, as far as its cells tell, and the command that tells more."""
+    """Return whether a table holds, as far as its cells show, and the command that shows more."""
     judged = [c.evidence for c in cells.values() if c.evidence and c.evidence.verdict]
     missing = sum(cell.mean is None for cell in cells.values())
+    num_printed = sum(c.paper is not None for c in cells.values())
     if missing == len(cells):
         question = f"Does Table {table.name} hold?"
         words, tone = _NOTHING
-    elif judged or _prints_differences(cells, scale):
+    elif judged or (num_printed > 1 and not scale.other_classes):
         place = "on this data and at this scale" if scale.word else ""
         question = f"Does Table {' '.join(filter(None, (table.name, 'hold', place)))}?"
         words, tone = _against_the_paper(judged, scale)
     else:
-        question = f"Does any cell of Table {table.name} differ from {table.baseline}?"
+        question = f"Does any cell of Table {table.name} differ from {table.baseline_name}?"
         words, tone = _among_themselves([c.evidence for c in cells.values() if c.evidence])
     start = "Cannot tell: " if tone == "open" else ""
     lacking = f" {counted(missing, 'cell')} missing." if 0 < missing < len(cells) else ""
@@ -71,15 +72,11 @@ def answer(
     return Strip(question, f"{start}{words}.{lacking}", tone, next_step)
 
 
-def _prints_differences(cells: Mapping[str, CellReport], scale: Scale) -> bool:
-    return not scale.other_classes and sum(c.paper is not None for c in cells.values()) > 1
-
-
 def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
-    """Return the verdicts added up, and how they look.
+    """Return the counts of the verdicts and their tone.
 
-    Open: half of the differences or more are not resolvable. Yes: more than half are reproduced,
-    and none is refuted. No: more are refuted than are reproduced, in size or sign.
+    Open: at least half of the differences are not resolvable. Yes: more than half are reproduced,
+    and none is refuted. No: more are refuted than reproduced in size or sign.
     """
     if not judged:
         return "no difference to the baseline is measured yet", "open"
@@ -100,20 +97,20 @@ def _against_the_paper(judged: Sequence[CellEvidence], scale: Scale) -> _Said:
 
 
 def _among_themselves(found: Sequence[CellEvidence]) -> _Said:
-    """Return how many cells differ from the baseline, whatever the paper says."""
+    """Return how many cells differ from their baseline, whatever the paper prints."""
     tested = [evidence.differs for evidence in found if evidence.differs is not None]
     if not tested:
         return ("one seed per cell" if found else "nothing to compare yet"), "open"
     seeds = counted(min(e.differences.n for e in found if e.differs is not None), "seed")
     if not any(tested):
-        return f"none of {counted(len(tested), 'cell')} is shown to, by {seeds}", "open"
-    return f"Yes: {sum(tested)} of {counted(len(tested), 'cell')}, by {seeds}", "plain"
+        return f"none of {counted(len(tested), 'cell')} is shown to, with {seeds}", "open"
+    return f"Yes: {sum(tested)} of {counted(len(tested), 'cell')}, with {seeds}", "plain"
 
 
 def _next(
     cells: Sequence[CellReport], judged: Sequence[CellEvidence], margin: float, command: Command
 ) -> str:
-    """Return the command that tells more; empty if none within MOST_SEEDS does."""
+    """Return the command to run next; empty if more seeds, up to MOST_SEEDS, would not help."""
     seeds = max(cell.num_planned for cell in cells)
     if any(cell.failures for cell in cells):
         return f"{command(seeds)} --retry-failed"
@@ -127,7 +124,7 @@ def _next(
 
 
 def _seeds(evidence: CellEvidence, margin: float) -> int | None:
-    """Return how many seeds would judge a difference at its noise; None for too many."""
+    """Return how many seeds would decide about a difference at its noise; None for too many."""
     if evidence.differences.sd is None:
         return FIRST_SEEDS
     needed = [seeds_for_equivalence(margin, evidence.differences.sd)]

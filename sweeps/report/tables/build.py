@@ -1,7 +1,7 @@
-"""Reads a sweep's results from the store and weighs them: cells, evidence, provenance, costs."""
+"""Reads a sweep's results from the store and compares them with the paper's."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
+from sweeps.report.words import about
 from sweeps.store.failures import meanings
 from sweeps.store.store import Store, read_json
 from sweeps.tables.notes import notes_on
@@ -31,7 +32,7 @@ from sweeps.tables.table import Table
 from wsss.printable import counted
 
 DEFAULT_MARGIN = 0.5
-"""Percentage points of mIoU within which a difference counts as the paper's."""
+"""Percentage points; a difference within this of the paper's counts as reproduced."""
 
 
 def build_report(
@@ -43,15 +44,16 @@ def build_report(
     mlflow_url: str | None = None,
     portable: bool = False,
 ) -> Report:
-    """Read a sweep's results and weigh them. Missing and failed cells are part of the report.
+    """Read a sweep's results and compare them with the paper's. Missing and failed cells are shown.
 
     margin: how far, in percentage points, a measured difference may be from the paper's and still
-    count as reproduced. mlflow_url: address of the MLflow server, for links to runs. portable: for
-    an archive: without date, links and the store's place, so that equal results give equal text.
+    count as reproduced. mlflow_url: address of the MLflow server, for links to runs; default: where
+    they were logged. portable: leave out date, links and the store's path, so that equal results
+    give equal text.
     """
     plan = sweep.plan
     results = Results(store, plan.trials, measure)
-    links = _Links(() if portable else store.sweep_names(), store, mlflow_url)
+    pages = {} if portable else _run_pages(store, mlflow_url)
     scale = scale_of(sweep, scored_classes(sweep, store))
 
     def command(num_seeds: int) -> str:
@@ -63,7 +65,7 @@ def build_report(
         provenance = (*provenance, ("store", store.root.name), ("report written", now))
     tables = []
     for table in plan.tables:
-        cells = _Weighed(table, plan, results, margin, scale).cells(links)
+        cells = _TableEvidence(table, plan, results, margin, scale).cells(pages)
         tables.append(
             TableReport(
                 table=table,
@@ -73,45 +75,52 @@ def build_report(
                 findings=findings(table, cells, results),
                 notes=(*table.notes, *_calibration_notes(table, sweep, store)),
                 figures=table_figures(table, cells, plan, results),
-                classes=compare_classes(cells, table.baseline, results),
-                gallery=gallery(cells, table.baseline, results),
+                classes=compare_classes(cells, results),
+                gallery=gallery(cells, results),
             )
         )
+    outcomes = {trial.name: results.by_id[trial.run_id] for trial in plan.trials}
+    failed = {name: r.failure for name, r in outcomes.items() if r.failure}
     return Report(
         sweep=sweep,
         measure=measure,
         margin=margin,
         scale=scale,
         command=command(sweep.num_seeds),
-        about=_about(provenance),
+        about=about(r.metrics["environment"] for r in results.by_id.values() if r.metrics),
         tables=tuple(tables),
         paper_notes=notes_on(sweep.table_names),
         readings=readings(sweep.base),
         changes=changed_settings(sweep),
         provenance=provenance,
-        failures=_failures(plan, results),
-        failure_meanings=_failure_meanings(plan, results),
-        warnings=_warnings(plan, results),
+        failures=tuple((name, f"{f['kind']}: {f['message']}") for name, f in failed.items()),
+        failure_meanings=meanings(failure["kind"] for failure in failed.values()),
+        warnings=tuple(
+            (name, str(warning))
+            for name, result in outcomes.items()
+            for warning in (result.warning, result.dead)
+            if warning
+        ),
         costs=_costs(plan, results),
     )
 
 
 def _calibration_notes(table: Table, sweep: Sweep, store: Store) -> tuple[str, ...]:
-    """Return the verdict of `sweeps calibrate`, if it has given one on this sweep."""
     if table.name != calibration.TABLE:
         return ()
     verdict = calibration.read(store, sweep.name)
     return (calibration.sentence(verdict),) if verdict else ()
 
 
-class _Weighed:
-    """A table's trials with their mIoU under every measure, and what these are evidence of."""
+class _TableEvidence:
+    """A table's trials with their mIoU by every measure, and the evidence they give."""
 
     def __init__(
         self, table: Table, plan: Plan, results: Results, margin: float, scale: Scale
     ) -> None:
         self.table, self.plan, self.results = table, plan, results
         self.comparable = not scale.other_classes
+        self.baselines = table.baselines()
         self.run_ids = {
             reference: {t.config.rng_seed: t.run_id for t in plan.cell_trials[reference]}
             for reference, _ in table.cells()
@@ -119,17 +128,17 @@ class _Weighed:
         """Reference -> seed -> run id, of all planned trials."""
         self.mious = {measure: self._read(measure) for measure in Measure}
         """Measure -> reference -> seed -> mIoU, of finished trials."""
-        self.evidence = {measure: self._weigh(measure, margin) for measure in Measure}
+        self.evidence = {measure: self._compare(measure, margin) for measure in Measure}
         """Measure -> reference -> evidence."""
 
-    def cells(self, links: "_Links") -> dict[str, CellReport]:
-        """Return the table's cells by reference, in its order."""
+    def cells(self, pages: Mapping[str, str]) -> dict[str, CellReport]:
+        """Return the table's cells by reference, in its order. pages: MLflow page by run id."""
         found = {}
         for row in self.table.rows:
             for column, cell in zip(self.table.columns, row.cells, strict=True):
                 reference = self.table.reference(row, column)
                 labels = self.table.labels(row, column)
-                found[reference] = self._cell(reference, labels, cell.paper, links)
+                found[reference] = self._cell(reference, labels, cell.paper, pages)
         return found
 
     def _read(self, measure: Measure) -> dict[str, dict[int, float]]:
@@ -142,37 +151,40 @@ class _Weighed:
             for reference, by_seed in self.run_ids.items()
         }
 
-    def _weigh(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
-        """Weigh each set of trials once, though several cells share it, lest Holm count it twice.
+    def _compare(self, measure: Measure, margin: float) -> dict[str, CellEvidence]:
+        """Return evidence by cell. Cells that share their trials are tested once, for Holm's sake.
 
-        The baseline and cells that are its own trials have no evidence, nor have those without a
-        seed in common with it.
+        None for a baseline, for cells that share its trials, and for those without a seed in
+        common with it.
         """
         printed = {reference: cell.paper for reference, cell in self.table.cells()}
-        baseline, values = self.table.baseline, self.mious[measure]
-        first = {tuple(self.run_ids[baseline].values()): baseline}
+        first: dict[tuple[tuple[str, ...], ...], str] = {}
         of = {}
         for reference in sorted(printed, key=lambda name: printed[name] is None):
-            of[reference] = first.setdefault(tuple(self.run_ids[reference].values()), reference)
-        distinct = set(of.values())
+            pair = self._pair(reference)
+            if pair[0] != pair[1]:
+                of[reference] = first.setdefault(pair, reference)
         found = table_verdicts(
-            {ref: printed[ref] if self.comparable else None for ref in distinct},
-            {reference: values[reference] for reference in distinct},
-            baseline,
+            printed if self.comparable else {},
+            self.mious[measure],
+            {reference: self.baselines[reference] for reference in first.values()},
             margin,
         )
-        return {
-            reference: found[same]
-            for reference, same in of.items()
-            if same in found and found[same].differences.n
-        }
+        return {ref: found[same] for ref, same in of.items() if found[same].differences.n}
+
+    def _pair(self, reference: str) -> tuple[tuple[str, ...], ...]:
+        """Return the trials of a cell and those of its baseline."""
+        return tuple(
+            tuple(self.run_ids[name].values()) for name in (reference, self.baselines[reference])
+        )
 
     def _cell(
-        self, reference: str, labels: tuple[str, ...], paper: float | None, links: "_Links"
+        self, reference: str, labels: tuple[str, ...], paper: float | None, pages: Mapping[str, str]
     ) -> CellReport:
         results, values = self.results, self.mious[self.results.measure]
-        own, base = self.run_ids[reference], self.run_ids[self.table.baseline]
-        mine, theirs = values[reference], values[self.table.baseline]
+        baseline = self.baselines[reference]
+        own, base = self.run_ids[reference], self.run_ids[baseline]
+        mine, theirs = values[reference], values[baseline]
         mean, sd = mean_sd(list(mine.values())) if mine else (None, None)
         common = sorted(mine.keys() & theirs.keys())
         against = None
@@ -182,6 +194,7 @@ class _Weighed:
         return CellReport(
             reference=reference,
             labels=labels,
+            baseline=baseline,
             paper=paper,
             comparable=self.comparable,
             run_ids=own,
@@ -190,7 +203,7 @@ class _Weighed:
             level=None if own == base else self._level(reference),
             mean=mean,
             sd=sd,
-            seed_interval=_bounds(list(mine.values())),
+            seed_interval=seed_interval(list(mine.values())),
             image_interval=results.image_interval([own[s] for s in mine]),
             evidence=None if own == base else self.evidence[results.measure].get(reference),
             image_difference=against[0] if against else None,
@@ -204,7 +217,7 @@ class _Weighed:
             ),
             dead={seed: dead for seed, run in own.items() if (dead := results.by_id[run].dead)},
             seconds=sum(results.by_id[run].seconds for run in own.values()),
-            links=tuple((f"seed {s}", url) for s in mine if (url := links.of(own[s]))),
+            links=tuple((f"seed {s}", pages[own[s]]) for s in mine if own[s] in pages),
         )
 
     def _level(self, reference: str) -> LevelOrShape | None:
@@ -214,36 +227,23 @@ class _Weighed:
 
 
 def _better(mine: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
-    """Return the share of resamples of the common seeds in which the first is above the second."""
+    """Return the share of resamples of the common seeds in which the first mean is higher."""
     pairs = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
     return float(argmax_stability(pairs)[0]) if len(pairs) > 1 else None
 
 
-def _bounds(values: list[float]) -> tuple[float, float] | None:
-    found = seed_interval(values) if values else None
-    return (found.low, found.high) if found else None
-
-
-class _Links:
-    """Addresses of MLflow runs, from what the tracker wrote down when it logged them."""
-
-    def __init__(self, sweeps: Iterable[str], store: Store, url: str | None) -> None:
-        self.addresses: dict[str, str] = {}
-        for name in sweeps:
-            known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
-            server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
-            self.addresses |= {
-                run: run_page(server, experiment, mlflow_id)
-                for run, mlflow_id in known["runs"].items()
-            }
-
-    def of(self, run_id: str) -> str | None:
-        """Return the address of a trial's MLflow run, or None if it was never logged."""
-        return self.addresses.get(run_id)
+def _run_pages(store: Store, url: str | None) -> dict[str, str]:
+    """Return the page of each trial's MLflow run, by run id, from what the tracker has saved."""
+    pages: dict[str, str] = {}
+    for name in store.sweep_names():
+        known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
+        server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
+        pages |= {run: run_page(server, experiment, id_) for run, id_ in known["runs"].items()}
+    return pages
 
 
 def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
-    """Return what the results rest on; where trials differ, every value with its number."""
+    """Return what the results were made with; if trials differ, every value with its count."""
     data = sweep.base.data
     found: list[tuple[str, str]] = [
         ("paper", CITATION),
@@ -259,35 +259,6 @@ def _provenance(sweep: Sweep, results: Results) -> tuple[tuple[str, str], ...]:
         mixed = ", ".join(f"{value} ({counted(n, 'trial')})" for value, n in counts.most_common())
         found.append((key, next(iter(counts)) if len(counts) == 1 else f"MIXED: {mixed}"))
     return tuple(found)
-
-
-def _about(provenance: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Return what the head of a report says of where its numbers come from."""
-    known = dict(provenance)
-    kept = (("code", "code_version"), ("device", "device"))
-    return (*((name, known[key]) for name, key in kept if key in known), ("paper", CITATION))
-
-
-def _failures(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (trial.name, f"{failure['kind']}: {failure['message']}")
-        for trial in plan.trials
-        if (failure := results.by_id[trial.run_id].failure)
-    )
-
-
-def _failure_meanings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    failures = (results.by_id[trial.run_id].failure for trial in plan.trials)
-    return meanings(failure["kind"] for failure in failures if failure)
-
-
-def _warnings(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (trial.name, str(warning))
-        for trial in plan.trials
-        for warning in (results.by_id[trial.run_id].warning, results.by_id[trial.run_id].dead)
-        if warning
-    )
 
 
 def _costs(plan: Plan, results: Results) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""The best measured cell of a table against its baseline, class by class.
+"""The best measured cell of a table that is no baseline against its own, class by class.
 
 Legend: L labels that occur, R resamples of images.
 """
@@ -11,25 +11,25 @@ from sweeps.report.tables.model import CellReport, ClassComparison
 from sweeps.report.tables.results import LEVEL, Results
 
 
-def best_rival(cells: Mapping[str, CellReport], baseline: str) -> CellReport | None:
-    """Return the cell measured highest that is not the baseline's own trials; None without one."""
-    base = cells[baseline]
-    rivals = [cell for cell in cells.values() if cell.values and cell.run_ids != base.run_ids]
+def best_rival(cells: Mapping[str, CellReport]) -> CellReport | None:
+    """Return the best measured cell with other trials than its baseline; None without one."""
+    rivals = [c for c in cells.values() if c.values and c.run_ids != cells[c.baseline].run_ids]
     return max(rivals, key=lambda cell: cell.mean or 0.0, default=None)
 
 
-def compare_classes(
-    cells: Mapping[str, CellReport], baseline: str, results: Results
-) -> ClassComparison | None:
-    """Compare the best cell with the baseline; None if they share no seed or no counted images."""
-    base, best = cells[baseline], best_rival(cells, baseline)
-    seeds = sorted(best.values.keys() & base.values.keys()) if best else []
-    if not best or not seeds:
+def compare_classes(cells: Mapping[str, CellReport], results: Results) -> ClassComparison | None:
+    """Compare the best cell with its baseline; None without common seeds or the same images."""
+    best = best_rival(cells)
+    if best is None:
         return None
-    ours = results.class_ious([best.run_ids[s] for s in seeds])  # [1 + R, L]
-    theirs = results.class_ious([base.run_ids[s] for s in seeds])
-    if ours is None or theirs is None or len(ours) != len(theirs):
+    base = cells[best.baseline]
+    seeds = sorted(best.values.keys() & base.values.keys())
+    if not seeds:
         return None
+    best_ids, base_ids = [best.run_ids[s] for s in seeds], [base.run_ids[s] for s in seeds]
+    if results.resampled([*best_ids, *base_ids]) is None:
+        return None
+    ours, theirs = results.class_ious(best_ids), results.class_ious(base_ids)  # [1 + R, L] each
     metrics = results.by_id[best.run_ids[seeds[0]]].metrics or {}
     differences = ours - theirs
     occurs = np.isfinite(differences[0])
@@ -39,7 +39,7 @@ def compare_classes(
     names = np.array(["background", *metrics["classes"]])
     return ClassComparison(
         best=best.reference,
-        baseline=baseline,
+        baseline=base.reference,
         num_seeds=len(seeds),
         names=tuple(names[occurs].tolist()),
         absent=tuple(names[~occurs].tolist()),

@@ -1,9 +1,9 @@
-"""A sweep's report as a document: words, tables and figures of its results, and their records."""
+"""A sweep's report as a document: text, tables and figures of its results, and their records."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sweeps.evidence.seeds import mean_sd
-from sweeps.evidence.verdict import CellEvidence
 from sweeps.plan.sweep import Sweep, report_folder
 from sweeps.report.document import (
     ALL,
@@ -55,7 +55,7 @@ from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
 from wsss.printable import counted
 
 MAX_REASONS = 8
-"""In a terminal, more reasons of verdicts than this are left to the files."""
+"""If there are more reasons of verdicts than this, a terminal does not list them."""
 
 _HTML = frozenset({Format.html})
 _LATEX = frozenset({Format.latex})
@@ -77,65 +77,20 @@ _EVIDENCE = (
     Column("above baseline, resampled seeds", formats=ON_PAGES),
     Column("above baseline, resampled images", formats=ON_PAGES),
 )
-_NUM_OF_LEVELS = 8
+_NUM_OWN = 8
 """Columns of `_EVIDENCE` on a cell itself; the others are on its difference to the baseline."""
 _MEASURES = (*(Column(m.heading) for m in Measure), Column("level or shape", align="left"))
 
-_RECORD = (
-    "table",
-    "cell",
-    "labels",
-    "measure",
-    "paper_miou",
-    "mean_miou",
-    "sd_over_seeds",
-    "seeds",
-    "planned_seeds",
-    "seed_low",
-    "seed_high",
-    "image_low",
-    "image_high",
-    "difference_to_paper",
-    "baseline",
-    "paper_difference",
-    "difference",
-    "difference_sd",
-    "difference_seed_low",
-    "difference_seed_high",
-    "difference_image_low",
-    "difference_image_high",
-    "p_holm",
-    "seeds_to_resolve_paper",
-    "verdict",
-    "reason",
-    "values",
-    "run_ids",
-    "failures",
-    "seconds",
-    "preset",
-    "data",
-    "backbone",
-    "train_images",
-    "eval_images",
-    "epochs",
-    "small_scale",
-    *(f"{figure}_{m.name}" for m in Measure for figure in ("mean_miou", "sd_over_seeds", "values")),
-    "level_or_shape",
-    "level_or_shape_reason",
-    "above_baseline_seeds",
-    "above_baseline_images",
-)
-
 
 def write_report(sweep: Sweep, store: Store) -> Report:
-    """Write the report of a sweep as it stands into `report_folder`."""
+    """Write a sweep's report, with the results so far, into `report_folder`."""
     report = build_report(sweep, store)
     write_document(sweep_document(report), report_folder(store, sweep), "report")
     return report
 
 
 def sweep_document(report: Report) -> Document:
-    """Return what the report says, in every format."""
+    """Return the report as a document for every format."""
     warning = (Text(report.scale.warning, "mark"),) if report.scale.word else ()
     one = len(report.tables) == 1
     answers = (t.answer if one else replace(t.answer, command="") for t in report.tables)
@@ -160,9 +115,8 @@ def sweep_document(report: Report) -> Document:
             _provenance_section(report),
             legend_section(report),
         ),
-        records=Records(
-            _RECORD,
-            tuple(_record(report, t, cell) for t in report.tables for cell in t.cells.values()),
+        records=Records.of(
+            [_record(report, t, cell) for t in report.tables for cell in t.cells.values()]
         ),
         mark=report.scale.word,
     )
@@ -174,7 +128,7 @@ def sweep_document(report: Report) -> Document:
 def _table_section(report: Report, found: TableReport) -> Section:
     """Return a table's section: verdict, numbers as in the paper, evidence, figures.
 
-    On paper a table of one column is its evidence, another one the numbers as printed.
+    In LaTeX, a table of one column shows its evidence, any other the paper's layout.
     """
     table, single = found.table, len(found.table.columns) == 1
     what = report.measure.describe(report.sweep.base.labels)
@@ -202,7 +156,6 @@ def _table_section(report: Report, found: TableReport) -> Section:
 
 
 def _as_printed(found: TableReport) -> Grid:
-    """Return the table in the paper's layout."""
     table = found.table
     rows = tuple(
         Row(row.labels, tuple(_entry(found, table.reference(row, c)) for c in table.columns))
@@ -217,32 +170,32 @@ def _entry(found: TableReport, reference: str) -> Measured:
     cell = found.cells[reference]
     badges = [_badge(found, cell)]
     if cell.level and cell.level.kind:
-        badges.append(Badge(level_word(found, cell)))
+        badges.append(Badge(level_word(cell)))
     printed = "" if cell.paper is None or found.scale.other_classes else number(cell.paper)
     return Measured(measured(cell), printed, tuple(badges), cell.links)
 
 
 def _label_names(found: TableReport) -> tuple[str, ...]:
-    """Return what the labels of the table's cells are, one cell a line."""
+    """Return the names of the labels of a table with one row per cell."""
     table = found.table
     return table.row_names if len(table.columns) == 1 else (*table.row_names, table.column_name)
 
 
 def _evidence_blocks(found: TableReport) -> tuple[Block, ...]:
-    """Return the evidence as one table, or on pages, where it has more columns, as two.
+    """Return the evidence as one table; on pages, which show more columns, as two.
 
-    On paper, a table of several columns shows what is printed instead.
+    In LaTeX, a table of several columns has none, as it shows the paper's layout.
     """
     whole = _evidence(found)
-    levels = whole.cut(range(_NUM_OF_LEVELS))
-    differences = whole.cut(range(_NUM_OF_LEVELS, len(whole.columns)))
+    cells = whole.cut(range(_NUM_OWN))
+    differences = whole.cut(range(_NUM_OWN, len(whole.columns)))
     narrow = _TERMINAL | (_LATEX if len(found.table.columns) == 1 else frozenset())
-    heading = Heading(f"Differences to the baseline, {found.table.baseline}")
-    return Only(narrow, (whole,)), Only(ON_PAGES, (levels, heading, differences))
+    heading = Heading(f"Differences to the baseline, {found.table.baseline_name}")
+    return Only(narrow, (whole,)), Only(ON_PAGES, (cells, heading, differences))
 
 
 def _evidence(found: TableReport) -> Grid:
-    """Return a line per cell: what was measured, the paper's number, the difference of each."""
+    """Return a row per cell: the measured and the paper's mIoU, and both differences."""
     rows = tuple(Row(cell.labels, _evidence_entries(found, cell)) for cell in found.cells.values())
     name = f"Evidence for table {found.table.name}"
     columns = _EVIDENCE
@@ -264,7 +217,7 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
         format_seconds(cell.seconds) if cell.seconds else DASH,
         signed(evidence.paper_difference) if evidence else DASH,
         signed(evidence.differences.mean) if evidence else DASH,
-        interval(_seed_bounds(evidence), sign=True),
+        interval(evidence.differences.interval if evidence else None, sign=True),
         interval(cell.image_difference, sign=True),
         share(cell.better_over_seeds),
         share(cell.better_over_images),
@@ -272,24 +225,23 @@ def _evidence_entries(found: TableReport, cell: CellReport) -> tuple[Entry, ...]
 
 
 def _measures(found: TableReport) -> tuple[Block, ...]:
-    """Return a line per cell: mean and SD over seeds of each measure, and level or shape.
+    """Return a row per cell: mean and SD over seeds of each measure, and level or shape.
 
-    Nothing where nothing is measured yet.
+    Empty if nothing is measured yet.
     """
     if not any(cell.values for cell in found.cells.values()):
         return ()
     rows = []
     for cell in found.cells.values():
-        figures = [mean_sd(list(v.values())) if v else (None, None) for v in cell.mious.values()]
-        entries = (*(mean_and_sd(*values) for values in figures), level_word(found, cell))
-        rows.append(Row(cell.labels, entries))
+        figures = (mean_and_sd(*_mean_sd(values)) for values in cell.mious.values())
+        rows.append(Row(cell.labels, (*figures, level_word(cell))))
     name = f"mIoU by choice of the threshold, table {found.table.name}"
-    grid = Grid(name, _label_names(found), _MEASURES, in_one_group(tuple(rows)), style="evidence")
+    grid = Grid(name, _label_names(found), _MEASURES, in_one_group(rows), style="evidence")
     return Heading("Level or shape: mIoU by choice of the threshold"), grid
 
 
 def _reasons(found: TableReport) -> tuple[Block, ...]:
-    """Return `cell: word: reason` of each judged cell, and whether it is of level or of shape.
+    """Return `cell: word: reason` of each cell with a verdict, and why it is level or shape.
 
     Cells with the same reason share a line.
     """
@@ -311,7 +263,7 @@ def _reasons(found: TableReport) -> tuple[Block, ...]:
 
 
 def _links(found: TableReport) -> tuple[Block, ...]:
-    """Return the addresses of the runs where no entry of a grid holds them."""
+    """Return links to the MLflow runs, for Markdown; on a page they are in the table."""
     links = tuple(
         (f"{cell.reference} {words}", url)
         for cell in found.cells.values()
@@ -321,7 +273,7 @@ def _links(found: TableReport) -> tuple[Block, ...]:
 
 
 def _classes(found: TableReport) -> tuple[Block, ...]:
-    """Return the best cell against the baseline, class by class, as a table and a figure."""
+    """Compare the best cell with its baseline class by class, in a table and a figure."""
     classes = found.classes
     if classes is None:
         return ()
@@ -360,7 +312,7 @@ def _classes(found: TableReport) -> tuple[Block, ...]:
 
 
 def _pictures(found: TableReport) -> tuple[Block, ...]:
-    """Return the pictures of the cells that matter most, then the figures."""
+    """Return the pictures of the baseline and the best cells, then the figures."""
     blocks: list[Block] = []
     if found.gallery:
         blocks += [
@@ -377,24 +329,24 @@ def _pictures(found: TableReport) -> tuple[Block, ...]:
 
 
 def _printed_table_i() -> Details:
-    names = ("publication", "backbone", "val", "test")
-    rows = tuple(
-        Row((r.method,), (r.publication, r.backbone, str(r.val), str(r.test))) for r in TABLE_I
-    )
-    columns = tuple(Column(name, align="left") for name in names)
-    grid = Grid("Table I as printed", ("method",), columns, in_one_group(rows))
-    return Details("Table I as printed: segmentation mIoU of all methods", (grid,))
+    rows = [Row((r.method,), (r.publication, r.backbone, str(r.val), str(r.test))) for r in TABLE_I]
+    heads = ("publication", "backbone", "val", "test")
+    return _as_in_the_paper("Table I as printed", "segmentation mIoU of all methods", heads, rows)
 
 
 def _printed_table_ii() -> Details:
-    names = (*TABLE_II_CLASSES, "printed mean", "mean of the 21")
-    rows = tuple(
+    rows = [
         Row((r.method,), (*map(str, r.ious), str(r.printed_mean), number(r.computed_mean)))
         for r in TABLE_II
-    )
-    columns = tuple(Column(name, align="left") for name in names)
-    grid = Grid("Table II as printed", ("method",), columns, in_one_group(rows))
-    return Details("Table II as printed: per-class IoU on val", (grid,))
+    ]
+    heads = (*TABLE_II_CLASSES, "printed mean", "mean of the 21")
+    return _as_in_the_paper("Table II as printed", "per-class IoU on val", heads, rows)
+
+
+def _as_in_the_paper(name: str, about: str, heads: Iterable[str], rows: Iterable[Row]) -> Details:
+    columns = tuple(Column(head, align="left") for head in heads)
+    grid = Grid(name, ("method",), columns, in_one_group(rows))
+    return Details(f"{name}: {about}", (grid,))
 
 
 def _settings_section(report: Report) -> Section:
@@ -411,7 +363,6 @@ def _settings_section(report: Report) -> Section:
 def _settings(
     name: str, heads: tuple[str, str], settings: tuple[tuple[str, str, str], ...]
 ) -> Grid:
-    """Return a line per setting: its key, and what stands under the two heads."""
     rows = tuple(Row((key,), (first, second)) for key, first, second in settings)
     columns = tuple(Column(head, align="left", wraps=True) for head in heads)
     return Grid(name, ("setting",), columns, in_one_group(rows), style="settings")
@@ -437,16 +388,16 @@ def _provenance_section(report: Report) -> Section:
 
 
 def _badge(found: TableReport, cell: CellReport) -> Badge:
-    """Return a cell's verdict as this scale allows to put it, on its colour."""
+    """Return a cell's verdict, worded for the scale of the runs, on its colour."""
     verdict = cell.evidence.verdict if cell.evidence else None
-    if verdict is None or cell.reference == found.table.baseline:
+    if verdict is None or cell.is_baseline:
         return Badge(verdict_word(found, cell))
     return Badge(named(verdict.word, found.scale), TONES[verdict.word])
 
 
-def level_word(found: TableReport, cell: CellReport) -> str:
-    """Return `level`, `shape` or `partly`; a dash where none can be said."""
-    if cell.reference == found.table.baseline:
+def level_word(cell: CellReport) -> str:
+    """Return `level`, `shape` or `partly`; a dash where none applies."""
+    if cell.is_baseline:
         return "baseline"
     return (cell.level.kind if cell.level else None) or DASH
 
@@ -454,19 +405,19 @@ def level_word(found: TableReport, cell: CellReport) -> str:
 def measured(cell: CellReport) -> str:
     """Return the measured mIoU, or why there is none."""
     if cell.mean is None and cell.failures:
-        seed, kind, _ = cell.failures[0].split(": ", 2)  # the message stands among the remarks
+        seed, kind, _ = cell.failures[0].split(": ", 2)  # the message is among the remarks
         return f"failed ({seed}: {kind})"
     return mean_and_sd(cell.mean, cell.sd)
 
 
 def verdict_word(found: TableReport, cell: CellReport) -> str:
     """Return a cell's verdict in words."""
-    if cell.reference == found.table.baseline:
+    if cell.is_baseline:
         return "baseline"
     if cell.evidence and cell.evidence.verdict:
         return cell.evidence.verdict.word
     if cell.evidence is None:
-        shares = cell.run_ids == found.cells[found.table.baseline].run_ids
+        shares = cell.run_ids == found.cells[cell.baseline].run_ids
         return "same as baseline" if shares else DASH
     if cell.evidence.differs is None:
         return "not resolvable"
@@ -474,7 +425,7 @@ def verdict_word(found: TableReport, cell: CellReport) -> str:
 
 
 def remarks(found: TableReport) -> list[str]:
-    """Return which cells share their trials with others, and which failed."""
+    """Say which cells share their trials with others, and which failed."""
     sets = {
         tuple(sorted([cell.reference, *cell.also])): cell.num_planned
         for cell in found.cells.values()
@@ -488,65 +439,70 @@ def remarks(found: TableReport) -> list[str]:
     return shared + failed
 
 
-def _seed_bounds(evidence: CellEvidence | None) -> tuple[float, float] | None:
-    """Return the ends of the interval over seeds of a difference."""
-    bounds = evidence.differences.interval if evidence else None
-    return (bounds.low, bounds.high) if bounds else None
-
-
 # Records
 
 
-def _record(report: Report, found: TableReport, cell: CellReport) -> tuple[object, ...]:
-    """Return a cell's values under `_RECORD`."""
+def _record(report: Report, found: TableReport, cell: CellReport) -> dict[str, object]:
     sweep, evidence = report.sweep, cell.evidence
     verdict = evidence.verdict if evidence else None
-    return (
-        found.table.name,
-        cell.reference,
-        ", ".join(cell.labels),
-        report.measure.value,
-        cell.paper,
-        cell.mean,
-        cell.sd,
-        len(cell.values),
-        cell.num_planned,
-        *(cell.seed_interval or (None, None)),
-        *(cell.image_interval or (None, None)),
-        cell.to_paper,
-        found.table.baseline,
-        evidence.paper_difference if evidence else None,
-        evidence.differences.mean if evidence else None,
-        evidence.differences.sd if evidence else None,
-        *(_seed_bounds(evidence) or (None, None)),
-        *(cell.image_difference or (None, None)),
-        evidence.holm_p if evidence else None,
-        evidence.seeds_needed if evidence else None,
-        verdict_word(found, cell),
-        verdict.reason if verdict else "",
-        _by_seed(cell.values),
-        " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
-        "; ".join(cell.failures),
-        round(cell.seconds, 1),
-        sweep.preset,
-        f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
-        sweep.base.network.backbone,
-        sweep.num_train_images,
-        sweep.num_eval_images,
-        sweep.base.train.epochs,
-        "yes" if report.scale.marks else "no",
-        *(figure for measure in Measure for figure in _figures(cell.mious[measure])),
-        level_word(found, cell),
-        cell.level.reason if cell.level else "",
-        cell.better_over_seeds,
-        cell.better_over_images,
-    )
+    return {
+        "table": found.table.name,
+        "cell": cell.reference,
+        "labels": ", ".join(cell.labels),
+        "measure": report.measure.value,
+        "paper_miou": cell.paper,
+        "mean_miou": cell.mean,
+        "sd_over_seeds": cell.sd,
+        "seeds": len(cell.values),
+        "planned_seeds": cell.num_planned,
+        **_ends("seed", cell.seed_interval),
+        **_ends("image", cell.image_interval),
+        "difference_to_paper": cell.to_paper,
+        "baseline": cell.baseline,
+        "paper_difference": evidence.paper_difference if evidence else None,
+        "difference": evidence.differences.mean if evidence else None,
+        "difference_sd": evidence.differences.sd if evidence else None,
+        **_ends("difference_seed", evidence.differences.interval if evidence else None),
+        **_ends("difference_image", cell.image_difference),
+        "p_holm": evidence.holm_p if evidence else None,
+        "seeds_to_resolve_paper": evidence.seeds_needed if evidence else None,
+        "verdict": verdict_word(found, cell),
+        "reason": verdict.reason if verdict else "",
+        "values": _by_seed(cell.values),
+        "run_ids": " ".join(run_id for _, run_id in sorted(cell.run_ids.items())),
+        "failures": "; ".join(cell.failures),
+        "seconds": round(cell.seconds, 1),
+        "preset": sweep.preset,
+        "data": f"{sweep.base.data.name} {sweep.base.data.fingerprint}",
+        "backbone": sweep.base.network.backbone,
+        "train_images": sweep.num_train_images,
+        "eval_images": sweep.num_eval_images,
+        "epochs": sweep.base.train.epochs,
+        "small_scale": "yes" if report.scale.marks else "no",
+        **{name: value for m in Measure for name, value in _figures(m, cell.mious[m]).items()},
+        "level_or_shape": level_word(cell),
+        "level_or_shape_reason": cell.level.reason if cell.level else "",
+        "above_baseline_seeds": cell.better_over_seeds,
+        "above_baseline_images": cell.better_over_images,
+    }
 
 
-def _figures(values: dict[int, float]) -> tuple[float | None, float | None, str]:
-    """Return mean, SD over seeds, and the value of each seed, of one measure."""
-    mean, sd = mean_sd(list(values.values())) if values else (None, None)
-    return mean, sd, _by_seed(values)
+def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _figures(measure: Measure, values: dict[int, float]) -> dict[str, object]:
+    mean, sd = _mean_sd(values)
+    return {
+        f"mean_miou_{measure.name}": mean,
+        f"sd_over_seeds_{measure.name}": sd,
+        f"values_{measure.name}": _by_seed(values),
+    }
+
+
+def _mean_sd(values: dict[int, float]) -> tuple[float | None, float | None]:
+    return mean_sd(list(values.values())) if values else (None, None)
 
 
 def _by_seed(values: dict[int, float]) -> str:

@@ -1,4 +1,4 @@
-"""What the statistics say about a table as a whole, in sentences with their figures."""
+"""What the statistics say about a table as a whole, in sentences."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from sweeps.evidence.images import argmax_stability, argmax_stability_over_images
 from sweeps.evidence.level import KIND_WORDS, Kind
-from sweeps.evidence.noise_range import range_of_noise
-from sweeps.evidence.power import minimum_detectable, seeds_needed
-from sweeps.evidence.seeds import holm, two_way_anova
+from sweeps.evidence.power import minimum_detectable, range_of_noise, seeds_needed
+from sweeps.evidence.seeds import ALPHA, holm, two_way_anova
 from sweeps.evidence.verdict import p_words
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
@@ -18,19 +17,19 @@ from sweeps.tables.table import Table
 from wsss.printable import counted
 
 TARGET = 0.05
-"""The difference, in percentage points, whose price in seeds is always stated."""
+"""Percentage points; the report says how many seeds it takes to resolve this difference."""
 
-ALPHA = 0.05
+
 MAX_NAMED = 8
-"""More cells than this are not all named in a sentence: the table has them."""
+"""A sentence names no more cells than this."""
 
 Cells = Mapping[str, CellReport]
 
 
 def findings(table: Table, cells: Cells, results: Results) -> tuple[str, ...]:
-    """Return what a table shows in one sentence, then those on level, noise, ranks and factors.
+    """Summarise a table in one sentence, then describe level, noise, ranks and factors.
 
-    With one seed per cell nothing can be told from chance, so nothing is said of factors.
+    Factors are left out with one seed per cell, which cannot tell them from chance.
     """
     values, pooled = complete_grid(table, cells), pooled_sd(cells)
     summary = []
@@ -56,13 +55,13 @@ def table_summary(
     pooled: tuple[float, int] | None,
     differing: Sequence[str],
 ) -> str:
-    """Return in one sentence whether the cells of a table differ by more than seeds do.
+    """Say in one sentence whether the cells of a table differ by more than seeds do.
 
-    values: [S, rows, columns] mIoU in percent, over the seeds which all cells have. pooled: SD of
-    one training over seeds and its degrees of freedom; None: no cell has two seeds. differing:
-    cells shown to differ from the baseline. In a grid measured with two seeds or more, the factors
-    are judged by its analysis of variance, Holm's correction over its effects; else, and where no
-    factor shows, the span is, by the range of noise (studentised range).
+    values: [S, rows, columns] mIoU in percent, over the seeds that all cells have. pooled: SD of
+    one training over seeds and its degrees of freedom; None if no cell has two seeds. differing:
+    cells shown to differ from the baseline. In a grid with two seeds or more, factors are tested by
+    analysis of variance with Holm's correction. Otherwise, or if no factor is significant, the span
+    is compared with the range of noise (studentised range).
     """
     means = values.mean(0).ravel()  # [cells]
     span = float(np.ptp(means))
@@ -86,15 +85,14 @@ def table_summary(
         but = "" if differing else ", though no single one is shown to differ from the baseline"
         return f"{start}: the cells differ by more than seeds do{but}."
     if differing:
-        return (
-            f"{start}: within noise as a whole, but {_named(differing)} differs from the baseline."
-        )
-    names = (*table.row_names, table.column_name) if is_grid else ("cell",)
-    return f"{start}: no {' or '.join(names)} can be told from another here."
+        names = listed(differing, MAX_NAMED)
+        return f"{start}: within noise as a whole, but {names} differs from the baseline."
+    kinds = (*table.row_names, table.column_name) if is_grid else ("cell",)
+    return f"{start}: no {' or '.join(kinds)} can be told from another here."
 
 
 def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
-    """Return `name matters (Holm p ...)` of each factor, and of their interaction, that does."""
+    """Return `name matters (Holm p ...)` for each significant factor or interaction."""
     anova = two_way_anova(values)
     found = {" with ".join(table.row_names): anova.rows, table.column_name: anova.columns}
     if anova.interaction:
@@ -108,9 +106,9 @@ def _effects(table: Table, values: NDArray[np.float64]) -> list[str]:
 
 
 def _residual(values: NDArray[np.float64]) -> tuple[float, int]:
-    """Return the SD of one training, seeds taken out as blocks, and its degrees of freedom.
+    """Return the SD of one training, with seeds as blocks, and its degrees of freedom.
 
-    values: [S, ...] percent, S >= 2. What a seed adds to all cells alike moves no span.
+    values: [S, ...] percent, S >= 2. What a seed adds to all cells alike does not change the span.
     """
     grid = values.reshape(len(values), -1)  # [S, cells]
     left = grid - grid.mean(0) - grid.mean(1, keepdims=True) + grid.mean()
@@ -119,12 +117,12 @@ def _residual(values: NDArray[np.float64]) -> tuple[float, int]:
 
 
 def _levels(cells: Cells) -> list[str]:
-    """Say which differences to the baseline are of level, and which of shape."""
+    """Say which differences to the baseline are of level and which of shape."""
     judged = {name: cell.level for name, cell in cells.items() if cell.level}
     if not judged:
         return []
     found = [
-        f"{'All' if len(names) == len(judged) > 1 else _named(names)} "
+        f"{'All' if len(names) == len(judged) > 1 else listed(names, MAX_NAMED)} "
         f"{'are' if len(names) > 1 else 'is'} {KIND_WORDS[kind]}."
         for kind in Kind
         if (names := [name for name, level in judged.items() if level.kind is kind])
@@ -138,7 +136,7 @@ def _levels(cells: Cells) -> list[str]:
 def pooled_sd(cells: Cells) -> tuple[float, int] | None:
     """Return (SD over seeds, its degrees of freedom) pooled over cells with two seeds or more.
 
-    A trial which several cells share counts once.
+    A trial that several cells share counts once.
     """
     repeated = _repeated(cells)
     if not repeated:
@@ -149,7 +147,7 @@ def pooled_sd(cells: Cells) -> tuple[float, int] | None:
 
 
 def _repeated(cells: Cells) -> list[list[float]]:
-    """Return the mIoU of each distinct set of trials that has two seeds or more."""
+    """Return the mIoU values of each distinct set of trials with two seeds or more."""
     groups = {tuple(sorted(c.run_ids.items())): list(c.values.values()) for c in cells.values()}
     return [values for values in groups.values() if len(values) > 1]
 
@@ -157,10 +155,7 @@ def _repeated(cells: Cells) -> list[list[float]]:
 def _noise(cells: Cells) -> list[str]:
     pooled = pooled_sd(cells)
     if pooled is None:
-        return [
-            "Seed noise is unknown, as no cell has two seeds: no difference can be told from "
-            "chance."
-        ]
+        return ["Seed noise is unknown, as no cell has two seeds: any difference may be chance."]
     spreads = [float(np.std(values, ddof=1)) for values in _repeated(cells)]
     among = ""
     if len(spreads) > 1:
@@ -172,7 +167,7 @@ def _noise(cells: Cells) -> list[str]:
 
 
 def _resolution(cells: Cells) -> list[str]:
-    """Say what the seeds at hand can resolve, and what a small difference would cost."""
+    """Say what these seeds can resolve, and how many seeds a small difference takes."""
     found = [c.evidence.differences for c in cells.values() if c.evidence]
     paired = [(d.sd, d.n) for d in found if d.sd is not None]
     if not paired:
@@ -184,13 +179,13 @@ def _resolution(cells: Cells) -> list[str]:
         return []
     price = f"; to resolve {TARGET:g}: {needed:,} seeds" if needed else ""
     return [
-        f"Differences of two configurations on the same seed have an SD of {number(spread)}: {n} "
-        f"seeds resolve {number(smallest)} at 80 % power and 5 % error{price}."
+        f"Differences between two configurations on the same seed have an SD of {number(spread)}: "
+        f"{n} seeds resolve {number(smallest)} at 80 % power and 5 % error{price}."
     ]
 
 
 def _repeats(table: Table, cells: Cells) -> list[str]:
-    """Say how far the same seed trained again is from the first time, for rows with a repeat."""
+    """Say how much mIoU changes when the same seed is trained again, for rows with a repeat."""
     sentences = []
     for row in table.rows:
         once = cells[table.reference(row, table.columns[0])]
@@ -201,39 +196,37 @@ def _repeats(table: Table, cells: Cells) -> list[str]:
                 continue
             moved = [again.values[seed] - once.values[seed] for seed in common]
             largest = max(moved, key=abs)
-            result = "gives the same mIoU" if largest == 0 else f"moves mIoU by {largest:+.2f}"
-            sentences.append(
-                f"{', '.join(row.labels)}: training seed {common[0]} again {result}, so "
-                + (
-                    "its noise is the seed's alone."
-                    if largest == 0
-                    else "not all noise is the seed's."
-                )
+            result = (
+                "gives the same mIoU, so its noise comes only from the seed"
+                if largest == 0
+                else f"moves mIoU by {largest:+.2f}, so not all noise comes from the seed"
             )
+            label = ", ".join(row.labels)
+            sentences.append(f"{label}: training seed {common[0]} again {result}.")
     return sentences
 
 
 def _paper_span(cells: Cells) -> list[str]:
-    """Compare the span of the printed numbers with that of cells which differ by noise alone."""
+    """Compare the span of the printed numbers with that of cells that differ only by noise."""
     printed = [c.paper for c in cells.values() if c.paper is not None and c.comparable]
     pooled = pooled_sd(cells)
     if len(printed) < 3 or pooled is None:
         return []
     span = max(printed) - min(printed)
     noise = range_of_noise(pooled[0], len(printed), df=pooled[1])
-    verdict = "be within" if span <= noise.upper else "exceed"
+    verdict = "is within" if span <= noise.upper else "exceeds"
     return [
-        f"The paper's {len(printed)} numbers span {number(span)}. As many cells without any "
-        f"effect, one seed each, would span {number(noise.expected)} on average and up to "
-        f"{number(noise.upper)} (95 %) at the seed noise measured here: were the paper's trainings "
-        f"as noisy, its span would {verdict} what noise alone explains."
+        f"The paper's {len(printed)} numbers span {number(span)}. At the seed noise measured here, "
+        f"the same number of equal cells, one seed each, would span {number(noise.expected)} on "
+        f"average and up to {number(noise.upper)} (95 %): if the paper's trainings are as noisy, "
+        f"its span {verdict} what noise alone explains."
     ]
 
 
 def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
-    """Return mIoU as [S, rows, columns] over the seeds that all cells have; None without one.
+    """Return mIoU as [S, rows, columns] over the seeds that all cells have; None if there is none.
 
-    None too for a table whose cells do not all want all seeds: it is no grid of equals.
+    Also None for a table that gives some cells fewer seeds by design.
     """
     if any(cell.seeds is not None for _, cell in table.cells()):
         return None
@@ -245,7 +238,7 @@ def complete_grid(table: Table, cells: Cells) -> NDArray[np.float64] | None:
 
 
 def _factors(table: Table, values: NDArray[np.float64]) -> list[str]:
-    """Say how much of a grid's variance each factor explains; `_effects` judges them.
+    """Say how much of a grid's variance each factor explains; `_effects` tests them.
 
     values: [S, rows, columns], S >= 2.
     """
@@ -268,7 +261,7 @@ def factor_shares(table: Table, values: NDArray[np.float64]) -> list[tuple[str, 
 
 
 def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list[str]:
-    """Say how often the highest cell would be the highest again. values: [S, rows, columns]."""
+    """Say in what share of resamples the highest cell is highest. values: [S, rows, columns]."""
     means = values.mean(0).reshape(-1)
     names = list(cells)
     best = int(means.argmax())
@@ -282,15 +275,15 @@ def _winner(cells: Cells, values: NDArray[np.float64], results: Results) -> list
         again.append(f"{100 * over_images[best]:.0f} % of resamples of images")
     if not again:
         return [start]
-    caveat = "" if len(values) > 1 else ", which say nothing of another training"
+    caveat = "" if len(values) > 1 else ", which say nothing about another training"
     return [f"{start} It is the highest in {listed(again)}{caveat}."]
 
 
 def _few(num_seeds: int) -> str:
-    """Say how many different resamples so few seeds have; nothing for four and more."""
+    """Say how many different resamples two or three seeds have; "" for more seeds."""
     if num_seeds > 3:
         return ""
-    return f" (of {num_seeds} seeds there are only {3 if num_seeds == 2 else 10} different ones)"
+    return f" ({num_seeds} seeds have only {3 if num_seeds == 2 else 10} different ones)"
 
 
 def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
@@ -302,7 +295,7 @@ def _over_images(cells: Cells, results: Results) -> NDArray[np.float64] | None:
 
 
 def _dead_maps(cells: Cells) -> list[str]:
-    """Name the cells whose trainings ended with dead maps, and the worst of these trainings."""
+    """Name the cells whose trainings ended with dead maps, and the worst training."""
     found = [cell for cell in cells.values() if cell.dead]
     if not found:
         return []
@@ -310,11 +303,4 @@ def _dead_maps(cells: Cells) -> list[str]:
     cell = max(found, key=lambda one: max(dead.share for dead in one.dead.values()))
     seed = max(cell.dead, key=lambda at: cell.dead[at].share)
     worst = f"{cell.reference} seed {seed}: {cell.dead[seed]}"
-    return [f"Maps died: {_named(parts)}; the most in {worst}."]
-
-
-def _named(items: Sequence[str]) -> str:
-    """Return items in words; of many the first, and how many more there are."""
-    if len(items) <= MAX_NAMED:
-        return listed(items)
-    return f"{', '.join(items[: MAX_NAMED - 1])} and {len(items) - MAX_NAMED + 1} more"
+    return [f"Maps died: {listed(parts, MAX_NAMED)}; the most in {worst}."]

@@ -1,6 +1,6 @@
-"""The baseline, the best measured and the paper's best cell side by side, on the same images.
+"""The best measured cell, its baseline and the paper's best side by side, on the same images.
 
-Pictures are cut out of the galleries that each scored training has drawn of itself.
+The pictures are cut out of the gallery that each scored trial has drawn.
 """
 
 import base64
@@ -15,24 +15,24 @@ from sweeps.report.tables.classes import best_rival
 from sweeps.report.tables.model import CellReport, Gallery
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
-from wsss.printable import counted
 
 FILE = "cam_gallery.png"
 COLUMNS = ("image", "M_o", "M_e", "M_d", "merged M^o", "pseudo-label", "ground truth")
-"""Of such a file, all equally wide."""
+"""Columns of that file, all equally wide."""
 OF_IMAGES = ("image", "ground truth")
 OF_A_CELL = ("merged M^o", "pseudo-label")
 COLUMN_WIDTH = 168
 """Pixels."""
 MAX_NAMED = 12
-"""Cells that are left out, by name."""
+"""No more cells than this are named among those that are not shown."""
 
 
-def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) -> Gallery | None:
-    """Return the cells' pictures of the same images; None if the baseline has drawn none."""
+def gallery(cells: Mapping[str, CellReport], results: Results) -> Gallery | None:
+    """Return the cells' pictures of the same images; None if the baseline has none."""
     chosen: dict[str, list[str]] = {}
-    for cell, role in _roles(cells, baseline):
+    for cell, role in _roles(cells):
         chosen.setdefault(cell.reference, []).append(role)
+    baseline = next(iter(chosen))
     paths = {name: path for name in chosen if (path := _path(cells[name], results))}
     if baseline not in paths:
         return None
@@ -47,11 +47,13 @@ def gallery(cells: Mapping[str, CellReport], baseline: str, results: Results) ->
     return Gallery(tuple(pictures), _left_out(cells, chosen, kept))
 
 
-def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellReport, str]]:
-    """Return the cells to be shown, and why."""
-    found = [(cells[baseline], "baseline")]
-    if best := best_rival(cells, baseline):
-        is_best = (best.mean or 0) > (cells[baseline].mean or 0)
+def _roles(cells: Mapping[str, CellReport]) -> list[tuple[CellReport, str]]:
+    """Return the cells to show, each with its role; the baseline first."""
+    best = best_rival(cells)
+    shown = best or next(iter(cells.values()))
+    found = [(cells[shown.baseline], "baseline")]
+    if best:
+        is_best = all((best.mean or 0) > (c.mean or 0) for c in cells.values() if c.is_baseline)
         found.append((best, "best measured" if is_best else "best measured beside the baseline"))
     printed = [cell for cell in cells.values() if cell.paper is not None and cell.comparable]
     if printed:
@@ -60,7 +62,6 @@ def _roles(cells: Mapping[str, CellReport], baseline: str) -> list[tuple[CellRep
 
 
 def _path(cell: CellReport, results: Results) -> Path | None:
-    """Return the gallery of a cell's first seed, if there is one."""
     if not cell.values:
         return None
     path = results.store.run(cell.run_ids[min(cell.values)]).path / FILE
@@ -68,7 +69,7 @@ def _path(cell: CellReport, results: Results) -> Path | None:
 
 
 def _image_set(cell: CellReport, results: Results) -> tuple[str, ...]:
-    """Return what tells which images a cell was scored on."""
+    """Return what identifies the images that a cell was scored on."""
     data = results.configs[cell.run_ids[min(cell.values)]].data
     return data.eval_split, data.fingerprint
 
@@ -79,19 +80,17 @@ def _left_out(
     """Name the cells that are not shown, and where their pictures are."""
     lacking = [f"{listed(chosen[name])} ({name})" for name in chosen if name not in kept]
     others = [name for name, cell in cells.items() if cell.values and name not in chosen]
-    named = others[:MAX_NAMED]
-    if len(others) > MAX_NAMED:
-        named.append(counted(len(others) - MAX_NAMED, "more cell"))
     sentences = []
     if lacking:
         sentences.append(f"Without pictures of these images: {listed(lacking)}.")
-    if named:
-        sentences.append(f"Left out: {listed(named)}; their pictures are in runs/<id>/{FILE}.")
+    if others:
+        named = listed(others, MAX_NAMED)
+        sentences.append(f"Not shown: {named}; their pictures are in runs/<id>/{FILE}.")
     return " ".join(sentences)
 
 
 def _cut(path: Path, names: tuple[str, ...]) -> str:
-    """Return columns of a gallery beside each other as a data URI."""
+    """Return columns of a gallery side by side as a data URI."""
     with Image.open(path) as image:
         whole = image.convert("RGB")
     width = whole.width / len(COLUMNS)

@@ -1,7 +1,7 @@
-"""What a sweep came to, table by table, weighed against the paper. All mIoU in percent.
+"""A sweep's results, table by table, compared with the paper's. All mIoU in percent.
 
-Image noise (another set of images, the networks as they are) and seed noise (another training, the
-images as they are) have fields of their own and are never added up.
+Image noise (other images, the same networks) and seed noise (other trainings, the same images) have
+separate fields and are never added up.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from wsss.training.learning import DeadMaps
 
 
 class Measure(StrEnum):
-    """Which mIoU a report compares; each says what chose its threshold."""
+    """Which mIoU a report compares: they differ in how the background threshold is chosen."""
 
     fixed = "fixed"
     held_out = "held-out"
@@ -31,21 +31,21 @@ class Measure(StrEnum):
 
     @property
     def heading(self) -> str:
-        """Its name in the head of a column."""
+        """Its name as a column heading."""
         return "AUC" if self is Measure.auc else self.value
 
     def describe(self, labels: LabelsConfig) -> str:
-        """Return what the figure is, and which pixel ground truth its choice saw."""
+        """Return what the mIoU is, and whether its threshold was chosen with pixel ground truth."""
         low, high = labels.threshold_range
         return {
             "fixed": "pseudo-label mIoU in % at the fixed background score "
-            f"{labels.background_score:g}, which saw no pixel ground truth",
-            "held-out": "pseudo-label mIoU in % at a threshold chosen on the other half of the "
-            "scored images, whose pixel ground truth it saw",
-            "best": "pseudo-label mIoU in % at each training's best threshold, whose choice saw "
-            "the pixel ground truth that scores it",
+            f"{labels.background_score:g}, chosen without pixel ground truth",
+            "held-out": "pseudo-label mIoU in % at a threshold chosen with the pixel ground truth "
+            "of the other half of the scored images",
+            "best": "pseudo-label mIoU in % at each training's best threshold, chosen with the "
+            "pixel ground truth that scores it",
             "auc": f"mean pseudo-label mIoU in % over all thresholds from {low:g} to {high:g} "
-            "(AUC, area under the threshold curve), of which none is chosen",
+            "(AUC, area under the threshold curve); no threshold is chosen",
         }[self.value]
 
 
@@ -56,45 +56,52 @@ class CellReport:
     reference: str
     labels: tuple[str, ...]
     """The row's labels, and the column's if there are several."""
+    baseline: str
+    """Reference of the cell it is compared with; a baseline's own is itself."""
     paper: float | None
     comparable: bool
-    """Whether the data allows to hold the paper's number against the measured one."""
+    """Whether the data has VOC's classes, so that the paper's number can be compared."""
     run_ids: dict[int, str]
     """Seed -> run id, of all planned trials."""
     values: dict[int, float]
     """Seed -> mIoU, of finished trials."""
     mious: dict[Measure, dict[int, float]]
-    """The same under every measure; a measure which a run lacks has no seed of it."""
+    """The same by every measure; without the seeds whose runs lack the measure."""
     level: LevelOrShape | None
-    """What its difference to the baseline is one of; None where `evidence` is None."""
+    """Kind of its difference to its baseline; None where `evidence` is None."""
     mean: float | None
     sd: float | None
     """Sample SD over seeds: seed noise. None below two seeds."""
     seed_interval: tuple[float, float] | None
-    """95 % t interval of the mean, under other seeds."""
+    """95 % t interval of the mean over seeds."""
     image_interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean, under other images."""
+    """95 % bootstrap interval of the mean over images."""
     evidence: CellEvidence | None
-    """Against the baseline; None for the baseline itself and for what has no common seed."""
+    """Against its baseline; None for the baseline's own trials and without a common seed."""
     image_difference: tuple[float, float] | None
-    """95 % bootstrap interval of the difference to the baseline, on the same images."""
+    """95 % bootstrap interval of the difference to its baseline, on the same images."""
     better_over_seeds: float | None
-    """Share of resamples of the common seeds in which it is above the baseline."""
+    """Share of resamples of the common seeds in which it is above its baseline."""
     better_over_images: float | None
-    """The same of resamples of images."""
+    """The same for resamples of images."""
     also: tuple[str, ...]
-    """Other cells that are the same trials."""
+    """Other cells with the same trials."""
     failures: tuple[str, ...]
     dead: dict[int, DeadMaps]
-    """Seed -> that its training ended with dead maps; only of those that did."""
+    """Seed -> dead maps at the end of its training, if any."""
     seconds: float
     """Training and inference time of its finished trials."""
     links: tuple[tuple[str, str], ...]
     """(seed, address) of the MLflow runs."""
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether other cells are compared with it."""
+        return self.reference == self.baseline
+
+    @property
     def num_planned(self) -> int:
-        """Trials that the plan has for this cell."""
+        """Number of planned trials."""
         return len(self.run_ids)
 
     @property
@@ -107,9 +114,9 @@ class CellReport:
 
 @dataclass(frozen=True)
 class ClassComparison:
-    """IoU per class of a table's best cell and of its baseline, over their common seeds, percent.
+    """IoU per class, in percent, of a table's best cell and its baseline, over common seeds.
 
-    L: labels that occur.
+    L: number of labels that occur.
     """
 
     best: str
@@ -130,7 +137,7 @@ class ClassComparison:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of some cells on the same images, and what is left out."""
+    """Pictures of some cells on the same images, and a sentence on those not shown."""
 
     pictures: tuple[Picture, ...]
     left_out: str
@@ -151,7 +158,7 @@ class TableReport:
     notes: tuple[str, ...]
     figures: tuple[Picture, ...]
     classes: ClassComparison | None
-    """The best cell against the baseline."""
+    """The best cell against its baseline; None if they cannot be compared."""
     gallery: Gallery | None
 
 
@@ -164,27 +171,27 @@ class Report:
     margin: float
     scale: Scale
     command: str
-    """What runs the sweep, or goes on with it."""
+    """Runs or resumes the sweep."""
     about: tuple[tuple[str, str], ...]
     """The code, the device and the paper."""
     tables: tuple[TableReport, ...]
     paper_notes: tuple[PaperNote, ...]
     readings: tuple[tuple[str, str, str], ...]
-    """(setting, value, what is open) of each open point."""
+    """(setting, value, what is open) of each point that the paper leaves open."""
     changes: tuple[tuple[str, str, str], ...]
     """(setting, paper preset's value, value here)."""
     provenance: tuple[tuple[str, str], ...]
     failures: tuple[tuple[str, str], ...]
     """(trial, kind and message)."""
     failure_meanings: tuple[tuple[str, str], ...]
-    """(kind, what it means) of the kinds among the failures."""
+    """(kind, meaning) of the kinds among the failures."""
     warnings: tuple[tuple[str, str], ...]
-    """(trial, words) of trainings that have not left the label prior, or ended with dead maps."""
+    """(trial, warning) of trainings at the label prior or with dead maps."""
     costs: tuple[tuple[str, str], ...]
 
     @property
     def title(self) -> str:
-        """The heading."""
+        """The report's title."""
         names = self.sweep.table_names
         cells = [cell for table in self.tables for cell in table.cells.values()]
         if not any(cell.comparable and cell.paper is not None for cell in cells):

@@ -17,8 +17,8 @@ from sweeps.report.figures.lines import (
     oscillation,
     threshold_curves,
 )
-from sweeps.report.figures.parallel import Setting, explained_bars, parallel_coordinates
-from sweeps.report.figures.rows import DotRow, OscillationRow, cell_dots, forest, oscillation_bars
+from sweeps.report.figures.parallel import Setting, parallel_coordinates
+from sweeps.report.figures.rows import DotRow, bars, cell_dots, forest, oscillation_bars
 from sweeps.report.figures.svg import slug
 from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_sd
 from sweeps.report.tables.model import CellReport
@@ -33,11 +33,11 @@ PAPER_FIGURES = {"III": "Figure 6", "IV": "Figure 7", "VI": "Figure 8"}
 
 Cells = dict[str, CellReport]
 Epochs = dict[str, list[list[dict[str, Any]]]]
-"""Reference -> a list per seed -> the training's records, one an epoch."""
+"""Reference -> a list per seed -> the training's records, one per epoch."""
 
 
 def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> tuple[Picture, ...]:
-    """Draw what a table's finished trials give."""
+    """Draw the figures that a table's finished trials allow."""
     done = [cell for cell in cells.values() if cell.values]
     if not done:
         return ()
@@ -56,35 +56,26 @@ def table_figures(table: Table, cells: Cells, plan: Plan, results: Results) -> t
 
 
 def _differences(table: Table, cells: Cells) -> list[Picture]:
-    """Draw each cell's difference to the baseline with the paper's."""
     rows = []
     for cell in cells.values():
         if cell.evidence is None:
             continue
-        bounds = cell.evidence.differences.interval
-        rows.append(
-            DotRow(
-                label=cell.reference,
-                values=list(cell.evidence.differences.values),
-                paper=cell.evidence.paper_difference,
-                low=bounds.low if bounds else None,
-                high=bounds.high if bounds else None,
-            )
-        )
+        differences, paper = cell.evidence.differences, cell.evidence.paper_difference
+        rows.append(DotRow(cell.reference, differences.values, paper, differences.interval))
     if not rows:
         return []
     title = f"Differences to the baseline, Table {table.name}"
-    svg = forest(rows, baseline=table.baseline, name=_name(table, "forest"), title=title)
+    svg = forest(rows, baseline=table.baseline_name, name=_name(table, "forest"), title=title)
     caption = (
         "A dot per seed, the mean, its 95 % interval over seeds, and the paper's difference. An "
-        "interval across 0 shows no difference; one without the paper's mark speaks against the "
-        "paper's figure."
+        "interval that contains 0 shows no difference; one that does not contain the paper's mark "
+        "is evidence against the paper's number."
     )
     return [Picture("Differences to the baseline", caption, svg)]
 
 
 def _factors(table: Table, cells: Cells) -> list[Picture]:
-    """Draw a grid's cells as lines through its factors, and what each factor explains."""
+    """Draw a grid's cells as lines through its factors, and the variance each factor explains."""
     shown = [
         (row_at, column_at, cell.mean)
         for (row_at, column_at), cell in zip(
@@ -106,19 +97,21 @@ def _factors(table: Table, cells: Cells) -> list[Picture]:
         name=_name(table, "parallel"),
         title=f"Table {table.name} by factor",
     )
-    caption = "A line per cell, by its mean mIoU: dark is low, yellow high, the highest is thick."
+    caption = (
+        "A line per cell, coloured by its mean mIoU: dark is low, yellow high; thick: highest."
+    )
     pictures = [Picture("Cells by factor", caption, svg)]
     values = complete_grid(table, cells)
     if values is not None and len(values) > 1:
-        svg = explained_bars(
+        svg = bars(
             factor_shares(table, values),
             axis="share of the variance (%)",
             name=_name(table, "importance"),
             title=f"What explains Table {table.name}",
         )
         caption = (
-            "Sums of squares of the two-way analysis of variance, seeds as blocks. A share says "
-            "nothing of chance; the first sentence under the table does."
+            "Sums of squares of the two-way analysis of variance, seeds as blocks. The first "
+            "sentence under the table says which factors are significant."
         )
         pictures.append(Picture("What explains the spread", caption, svg))
     return pictures
@@ -129,7 +122,7 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
     measured = np.array([_or_nan(cell.mean) for cell in cells.values()]).reshape(shape)
     paper = np.array([_or_nan(_printed(cell)) for cell in cells.values()]).reshape(shape)
     pooled = pooled_sd(cells)
-    # A cell is the mean over its seeds, and a difference of two such means is what is judged.
+    # A cell is the mean over its seeds; the band is for the difference of two such means.
     num_seeds = min((len(cell.values) for cell in cells.values() if cell.values), default=1)
     noise = None if pooled is None else 1.96 * pooled[0] * np.sqrt(2 / num_seeds)
     grid = Map(
@@ -148,19 +141,13 @@ def _heatmap(table: Table, cells: Cells) -> Picture:
         else f"cells within {noise:.2f} points of the best (95 % of the difference of two equal "
         f"cells at the seed noise of this table, {counted(num_seeds, 'seed')}) are marked"
     )
-    caption = f"Measured mIoU and the paper's, each on a colour scale of its own; {band}."
+    caption = f"Measured and printed mIoU, each on its own colour scale; {band}."
     return Picture("Map of the grid", caption, svg)
 
 
 def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
     rows = [
-        DotRow(
-            label=cell.reference,
-            values=list(cell.values.values()),
-            paper=_printed(cell),
-            low=cell.seed_interval[0] if cell.seed_interval else None,
-            high=cell.seed_interval[1] if cell.seed_interval else None,
-        )
+        DotRow(cell.reference, list(cell.values.values()), _printed(cell), cell.seed_interval)
         for cell in done
     ]
     svg = cell_dots(rows, name=_name(table, "dots"), title=f"Table {table.name}, seed by seed")
@@ -169,7 +156,6 @@ def _dots(table: Table, done: Sequence[CellReport]) -> Picture:
 
 
 def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
-    """Read the records of the cells' trainings."""
     cams = {trial.run_id: trial.cam_id for trial in plan.trials}
     return {
         cell.reference: [
@@ -180,7 +166,7 @@ def _epochs(done: Sequence[CellReport], plan: Plan, results: Results) -> Epochs:
 
 
 def _losses(table: Table, epochs: Epochs) -> list[Picture]:
-    """Draw L by step, as the paper's Figures 6 to 8, and how much it oscillates."""
+    """Draw L by step, as in the paper's Figures 6 to 8, and how much it oscillates."""
     kept = {
         name: [seed for seed in seeds if seed and all("step_losses" in e for e in seed)]
         for name, seeds in epochs.items()
@@ -193,10 +179,10 @@ def _losses(table: Table, epochs: Epochs) -> list[Picture]:
         LossCurve(name, [[loss for e in seed for loss in e["step_losses"]] for seed in seeds])
         for name, seeds in kept.items()
     ]
-    as_figure = f" (as {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
+    as_figure = f" (as in {PAPER_FIGURES[table.name]})" if table.name in PAPER_FIGURES else ""
     caption = (
         "Total loss L per training step, mean over seeds; strong: moving average over an epoch. L "
-        "has more terms with views than without: compare heights only within one choice of views."
+        "has more terms with more views, so compare heights only between cells with the same views."
     )
     name, title = _name(table, "loss"), f"Loss, Table {table.name}"
     svg = loss_curves(curves, steps_per_epoch, name=name, title=title)
@@ -205,9 +191,9 @@ def _losses(table: Table, epochs: Epochs) -> list[Picture]:
 
 
 def _oscillation(table: Table, curves: Sequence[LossCurve], window: int) -> list[Picture]:
-    """Draw how much losses oscillate about an average over `window` steps, if that can be said."""
+    """Draw how much losses oscillate about their average over `window` steps, if long enough."""
     rows = [
-        OscillationRow(curve.label, [oscillation(losses, window) for losses in curve.steps])
+        (curve.label, [oscillation(losses, window) for losses in curve.steps])
         for curve in curves
         if window >= 3 and len(curve.steps[0]) >= 2 * window
     ]
@@ -215,8 +201,8 @@ def _oscillation(table: Table, curves: Sequence[LossCurve], window: int) -> list
         return []
     caption = (
         "Deviation (root mean square) of the step losses from their moving average over an epoch, "
-        "in the second half of training, as a share of the mean loss there; a dot per seed. Lower "
-        "is smoother."
+        "in the second half of training, relative to the mean loss there; a dot per seed. Lower is "
+        "smoother."
     )
     title = f"Oscillation of the loss, Table {table.name}"
     svg = oscillation_bars(rows, name=_name(table, "oscillation"), title=title)
@@ -226,7 +212,7 @@ def _oscillation(table: Table, curves: Sequence[LossCurve], window: int) -> list
 def _dead_maps(table: Table, epochs: Epochs) -> list[Picture]:
     """Draw the share of dead maps by epoch, in the view with most of them.
 
-    None of cells whose records are of a time before `dead`.
+    Cells are left out if an older version, which did not record dead maps, trained them.
     """
     shares = {
         name: [
@@ -241,8 +227,8 @@ def _dead_maps(table: Table, epochs: Epochs) -> list[Picture]:
         return []
     caption = (
         "Share of the maps of present classes without a positive value, mean over an epoch, in the "
-        "view with most of them. Early in a training most are empty; later they should not be: an "
-        "empty map labels nothing, and two empty maps agree, so that L_s falls for nothing."
+        "view with most of them. Most maps are empty early in a training; later they should not "
+        "be: an empty map labels nothing, and two empty maps agree, which lowers L_s for no gain."
     )
     name, title = _name(table, "dead"), f"Empty maps, Table {table.name}"
     return [Picture("Empty maps", caption, dead_curves(curves, name=name, title=title))]
@@ -265,7 +251,7 @@ def _thresholds(table: Table, done: Sequence[CellReport], results: Results) -> P
     )
     caption = (
         "Mean over seeds of pseudo-label mIoU by background threshold. Where lines cross, the "
-        "order of rows depends on a threshold which the paper does not print."
+        "ranking depends on the threshold, which the paper does not state."
     )
     return Picture("Threshold curves", caption, svg)
 
@@ -275,7 +261,7 @@ def _name(table: Table, kind: str) -> str:
 
 
 def _printed(cell: CellReport) -> float | None:
-    """Return the paper's number, where it can be drawn beside the measured one."""
+    """Return the paper's number if it can be compared with the measured one."""
     return cell.paper if cell.comparable else None
 
 

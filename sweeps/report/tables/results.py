@@ -1,4 +1,4 @@
-"""What the store holds of a sweep's trials, read once: figures, failures, counts per image."""
+"""The results of a sweep's trials, read once from the store: scores, failures, image counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,20 +22,20 @@ NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Result:
-    """One trial's outcome; metrics and failure are None if it has not ended."""
+    """One trial's outcome; metrics and failure are None until it ends."""
 
     metrics: dict[str, Any] | None
     failure: dict[str, Any] | None
     warning: str | None = None
-    """That its training is at the label prior; None for a failed one."""
+    """Warning that the training is at the label prior; None for a failed trial."""
     dead: DeadMaps | None = None
-    """That its maps are dead after its last epoch; None for a failed one."""
+    """Dead maps after the last epoch; None if there are none, or for a failed trial."""
     mious: Mapping[Measure, float | None] = field(default_factory=dict)
-    """Percent; None where an older version did not score it. Empty if it has not ended."""
+    """Percent; None where an older version did not score it. Empty if it is not finished."""
 
     @property
     def seconds(self) -> float:
-        """Measured training and inference time; 0 if it has not ended."""
+        """Training and inference time; 0 if the trial is not finished."""
         found = self.metrics or {}
         return float(found.get("train_seconds", 0)) + float(found.get("inference_seconds", 0))
 
@@ -43,7 +43,7 @@ class Result:
 class Results:
     """The outcomes of a plan's trials, and image resamples of their mIoU.
 
-    The same resamples of images serve all trials, so that differences are paired.
+    All trials use the same resamples of images, so that differences are paired.
     """
 
     def __init__(self, store: Store, trials: Sequence[Trial], measure: Measure) -> None:
@@ -51,9 +51,7 @@ class Results:
         self.by_id = {t.run_id: self._read(t) for t in trials}
         self.configs = {trial.run_id: trial.config for trial in trials}
         self._resamples: dict[int, Resamples] = {}
-        self._counts: dict[str, tuple[int, ImageCounts]] = {}
-        self._image_sets: dict[tuple[str, ...], int] = {}
-        """Image ids of a scored trial -> their number, by which sets are compared."""
+        self._counts: dict[str, tuple[tuple[str, ...], ImageCounts]] = {}
 
     def _read(self, trial: Trial) -> Result:
         folder = self.store.run(trial.run_id)
@@ -66,31 +64,28 @@ class Results:
         return Result(metrics, failure, cam.warning(), dead, mious)
 
     def miou(self, run_id: str, measure: Measure) -> float | None:
-        """Return a trial's figure in percent, or None if it is not finished."""
+        """Return a trial's mIoU in percent; None if it is not finished."""
         return self.by_id[run_id].mious.get(measure)
 
-    def counts(self, run_id: str) -> tuple[int, ImageCounts] | None:
-        """Return (number of the set of images, counts per image) of a finished trial.
+    def counts(self, run_id: str) -> tuple[tuple[str, ...], ImageCounts] | None:
+        """Return (image ids, counts per image) of a finished trial.
 
-        At the measure's threshold; None for the held-out measure and for the AUC, which have no
-        one threshold.
+        At the measure's threshold; None for held-out and AUC, which have no single threshold.
         """
         if self.measure in (Measure.held_out, Measure.auc) or self.by_id[run_id].metrics is None:
             return None
         if run_id not in self._counts:
             threshold: Threshold = "fixed" if self.measure is Measure.fixed else "best"
-            image_ids, counts = load_image_counts(self.store.run(run_id), threshold)
-            images = self._image_sets.setdefault(image_ids, len(self._image_sets))
-            self._counts[run_id] = (images, counts)
+            self._counts[run_id] = load_image_counts(self.store.run(run_id), threshold)
         return self._counts[run_id]
 
     def resampled(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
         """Return the mean over trials of mIoU in each resample of images: [R], percent.
 
-        None if a trial has no counts or scored other images than the rest, or just one image.
+        None if a trial has no counts, if the trials scored different images, or only one image.
         """
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
-        if len(found) < len(run_ids) or len({images for images, _ in found}) != 1:
+        if len(found) < len(run_ids) or len({image_ids for image_ids, _ in found}) != 1:
             return None
         num_images = found[0][1].num_images
         if num_images < 2:
@@ -105,10 +100,10 @@ class Results:
     def against(
         self, run_ids: Sequence[str], baseline_ids: Sequence[str]
     ) -> tuple[tuple[float, float], float] | None:
-        """Return how the mean of the first trials compares with that of the others.
+        """Compare the mean mIoU of the first trials with that of the baseline's.
 
-        The 95 % bootstrap interval over images of their difference, and the share of resamples in
-        which the first is higher. None as for `resampled`.
+        Returns the 95 % bootstrap interval over images of the difference, and the share of
+        resamples in which the first is higher. None as for `resampled`.
         """
         if not run_ids or self.resampled([*run_ids, *baseline_ids]) is None:
             return None
@@ -116,14 +111,12 @@ class Results:
         share = float(argmax_stability_over_images(pair)[0])
         return percentiles(pair[0] - pair[1], LEVEL), share
 
-    def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64] | None:
+    def class_ious(self, run_ids: Sequence[str]) -> NDArray[np.float64]:
         """Return the mean over trials of IoU per label in percent: [1 + R, L].
 
-        Line 0 is over all images, the others over resamples. NaN where a label does not occur.
-        None as for `resampled`.
+        Row 0 is over all images, the others over resamples. NaN where a label does not occur. The
+        trials must be such that `resampled` is not None.
         """
-        if self.resampled(run_ids) is None:
-            return None
         found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
         drawn = self.resamples(found[0][1].num_images).counts
         weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
@@ -143,7 +136,7 @@ class Results:
 
 
 def _mious(metrics: dict[str, Any] | None, labels: LabelsConfig) -> dict[Measure, float | None]:
-    """Return a finished trial's mIoU under each measure; nothing for one that has not ended."""
+    """Return a finished trial's mIoU by each measure; empty for any other trial."""
     if metrics is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Who works on stages on a Ray cluster: images in tasks, trainings in one or by Ray Train."""
+"""Runs stages on a Ray cluster: images in tasks, trainings in one task or by Ray Train."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,20 +12,19 @@ from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources
 from sweeps.run.ray.train import Workers, fit
 from sweeps.stages.labels import WriteLabels
 from sweeps.stages.segmentation import TrainDeepLab
-from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, go_on
+from sweeps.stages.stage import Here, PerImage, Place, Record, Stage, attempt, keep_going
 from sweeps.stages.train_cam import TrainCam
-from wsss.errors import ForeseenError
 from wsss.training.process import Process, pick_device
 
 Item = TypeVar("Item")
 
 POLL_SECONDS = 1.0
-"""Between two signs that a task is still at work."""
+"""Time between two signs that a task is still running."""
 
 MIN_SHARD = 8
-"""Images of a task at least, as each loads its network anew."""
+"""Least number of images per task, as each task loads its network."""
 SHARDS_PER_SLOT = 4
-"""Tasks that each slot of the cluster gets in turn, so that slow images even out."""
+"""Tasks per slot of the cluster, one after the other, so that slow images even out."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class TaskNeeds:
 
 
 def split_shards(image_ids: list[str], num_slots: int) -> list[list[str]]:
-    """Return the images in runs of equal length, a few per slot."""
+    """Return the images in shards of equal length, a few per slot."""
     size = max(MIN_SHARD, -(-len(image_ids) // max(1, SHARDS_PER_SLOT * num_slots)))
     return [image_ids[start : start + size] for start in range(0, len(image_ids), size)]
 
@@ -48,11 +47,11 @@ def map_shards(
     image_ids: list[str],
     needs: TaskNeeds,
 ) -> Iterator[str]:
-    """Yield each image id as a task reports it done, in no order.
+    """Yield each image id when a task reports it done, in any order.
 
-    function(item, ids) is a function of a module which yields every id of its shard, also one that
-    it finds done: a task whose node died is run again, and what it yielded before is left out. The
-    first error ends the map and is raised here; tasks that still wait or run are cancelled.
+    function(item, ids): a module's function that yields every id of its shard, even if the image
+    was done before: a task whose node died runs again, and the ids that it yielded before are
+    skipped. The first error ends the map and is raised here; the other tasks are cancelled.
     """
     task = _streaming(function, needs)
     shards = split_shards(image_ids, _num_slots(needs))
@@ -62,9 +61,9 @@ def map_shards(
 
 
 def _answers(streams: list[Any]) -> Iterator[Any]:
-    """Yield what these tasks yield, as it comes; None after each second in which nothing did.
+    """Yield what these tasks yield, as it comes, and None after each second without anything.
 
-    Raises the first error of a task as what it is; the tasks that still run are cancelled.
+    Raises the first error of a task as the task raised it; tasks that still run are cancelled.
     """
     pending = list(streams)
     try:
@@ -85,10 +84,8 @@ def _answers(streams: list[Any]) -> Iterator[Any]:
 def _answer(reference: Any) -> Any:
     try:
         return ray.get(reference)
-    except RayTaskError as error:  # whose message is the whole traceback
-        of_workers = getattr(error.cause, "worker_failures", {}).values()  # those of Ray Train
-        foreseen = (each for each in of_workers if isinstance(each, ForeseenError))
-        raise next(foreseen, error.cause) from error
+    except RayTaskError as error:  # its message is the whole traceback
+        raise error.cause from error
 
 
 def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:
@@ -96,7 +93,7 @@ def _streaming(function: Callable[..., Iterator[Any]], needs: TaskNeeds) -> Any:
 
 
 def _num_slots(needs: TaskNeeds) -> int:
-    """Return how many tasks the cluster runs at a time now, at least one."""
+    """Return how many tasks the cluster can run at a time now, at least one."""
     have = ray.cluster_resources()
     slots = have.get("CPU", 0) // needs.cpus if needs.cpus else have.get("CPU", 0)
     if needs.gpus:
@@ -106,35 +103,31 @@ def _num_slots(needs: TaskNeeds) -> int:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A stage, as it travels to a worker."""
+    """A stage, as it is sent to a worker."""
 
     stage: Stage
     place: Place
     cpus: float
 
-    def on(self, process: Process) -> Place:
-        """Return the place as it is there."""
-        return replace(self.place, rank=process)
-
     def alone(self) -> Place:
-        """Return the place as it is in a task."""
-        return self.on(Process(device=pick_device(self.cpus)))
+        """Return the place for a single process, in a task."""
+        return replace(self.place, rank=Process(device=pick_device(self.cpus)))
 
 
 class Cluster:
-    """The cluster that Ray has joined. The store and the data must be visible on every node.
+    """The crew on the cluster that Ray has joined. Every node must see the store and the data.
 
-    Of a store in a bucket every node has a mirror, which brings what its tasks need.
+    Of a store in a bucket every node has a mirror, which downloads what its tasks need.
     """
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
 
     def work(self, stage: Stage, place: Place) -> Iterator[Record]:
-        """Do a stage: images in shards, networks on `num_workers` Ray Train workers.
+        """Run a stage: images in shards, large trainings on `num_workers` Ray Train workers.
 
-        Without workers a training is one task, and so is always what is small. Where nothing is new
-        for a second, the last progress is yielded again.
+        Without workers, and for all other stages, it is one task. After a second without news the
+        last progress is yielded again.
         """
         if isinstance(stage, PerImage):
             yield from attempt(stage, place)
@@ -149,14 +142,16 @@ class Cluster:
             yield record or Record(stage, progress)
 
     def images(self, stage: PerImage, place: Place, image_ids: list[str]) -> Iterator[str]:
-        """Do the images in shards, a Ray task each."""
+        """Process the images in shards, a Ray task each."""
         return map_shards(_do_images, self._sent(stage, place), image_ids, self._needs(stage))
 
     def _sent(self, stage: Stage, place: Place) -> _Sent:
-        return _Sent(stage, replace(place, crew=Here(), at_rest=go_on), self.resources.cpus)
+        return _Sent(
+            stage, replace(place, crew=Here(), after_checkpoint=keep_going), self.resources.cpus
+        )
 
     def _needs(self, stage: Stage) -> TaskNeeds:
-        """Labels are written on CPUs, unless PAMR refines them."""
+        """Return what a task occupies. Labels need no GPU, unless PAMR refines them."""
         on_cpu = isinstance(stage, WriteLabels) and not (
             stage.chain.labels and stage.chain.labels.refinement == "pamr"
         )
@@ -165,8 +160,8 @@ class Cluster:
     def _fit(self, sent: _Sent) -> Iterator[Record | None]:
         """Run Ray Train in a task, as `fit` blocks; yield as `_answers` does.
 
-        Outside of a Tune trial only Ray Train's own callbacks, in a process of Ray's, are told what
-        the workers report: hence the queue.
+        Outside a Tune trial, the workers' reports reach only Ray Train's own callbacks, in another
+        process: hence the queue.
         """
         reports, where = Queue(actor_options={"num_cpus": 0}), {HEAD_NODE: DRIVER_SHARE}
         task = ray.remote(num_cpus=0, max_retries=0, resources=where)(_fit)
@@ -198,7 +193,7 @@ def _fit(sent: _Sent, resources: Resources, reports: Queue) -> None:
 
 
 def _sender(reports: Queue) -> Any:
-    """Return a Ray Train callback that puts what rank 0 reports into a queue."""
+    """Return a Ray Train callback that puts the reports of rank 0 into a queue."""
     from ray.train import UserCallback
 
     class Sender(UserCallback):  # type: ignore[misc]  # ray is untyped
@@ -210,7 +205,7 @@ def _sender(reports: Queue) -> Any:
 
 
 def _train_rank(sent: _Sent, process: Process) -> Iterator[dict[str, float]]:
-    for record in attempt(sent.stage, sent.on(process)):
+    for record in attempt(sent.stage, replace(sent.place, rank=process)):
         yield {"progress": record.progress, **record.numbers}
 
 

@@ -2,8 +2,8 @@
 
 Trials are counted in whole workers on whole machines. A trial of several workers gets all of them
 or none (Ray reserves its placement group as a whole), and its driver takes no worker's resources.
-So when no more trials start than fit, each of them ends. A worker never straddles two machines, and
-a part of a GPU never straddles two GPUs.
+So if only as many trials start as fit, all of them can finish. A worker is never split over two
+machines, nor a part of a GPU over two GPUs.
 """
 
 import math
@@ -14,30 +14,30 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray.start import CapacityError, check_address
+from sweeps.run.ray.start import CapacityError, check_address, check_cluster
 from wsss.printable import counted
 from wsss.training.execution import Execution
 
 HEAD_NODE = "node:__internal_head__"
-"""Ray's resource of the head node, 1.0 of it."""
+"""Ray's resource that only the head node has; its amount is 1.0."""
 
 DRIVER_SHARE = 0.001
 """What a trial's driver takes of HEAD_NODE."""
 
 MAX_DRIVERS = 450
-"""Below half of the 1,000 shares of HEAD_NODE: beside each driver Ray Train has a cleaner, which
-takes one as well and for which the workers wait; jobs take one each too."""
+"""Less than half of the 1,000 shares of HEAD_NODE: each driver's Ray Train has a cleaner that takes
+another share and that the workers wait for; jobs take one each, too."""
 
 RAY_STEPS = 10_000
-"""Ray counts resources in steps of 1 / 10,000."""
+"""Ray counts resources in units of 1 / 10,000."""
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` puts the cluster's configuration on the head."""
+"""Where `ray up` puts the cluster's configuration on the head node."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Machines that are alike."""
+    """A number of equal machines."""
 
     cpus: float
     gpus: float
@@ -46,7 +46,7 @@ class Machine:
 
 
 class Demand(NamedTuple):
-    """What one trial asks for: `workers` times so many CPUs and GPUs."""
+    """What one trial asks for: a number of workers, and CPUs and GPUs for each."""
 
     workers: int
     cpus: float
@@ -66,7 +66,7 @@ class Resources:
     address: str | None = None
     """Ray cluster to join, `auto` or HOST:PORT; None starts one on this machine for the sweep."""
     workers: int | None = None
-    """Ray Train workers per trial as a person asked for them; None: as `num_workers` says."""
+    """Ray Train workers per trial that were asked for; None: `num_workers` decides."""
     cpus: float = 1.0
     """CPUs per trial, or per worker."""
     gpus: float = 0.0
@@ -74,7 +74,7 @@ class Resources:
     max_concurrent: int | None = None
     """Trials at a time; None: as many as fit."""
     execution: Execution = field(default_factory=Execution)
-    """How each process trains, within its share of a GPU."""
+    """How each process trains; __post_init__ sets its share of a GPU."""
 
     def __post_init__(self) -> None:
         if self.address is not None:
@@ -84,15 +84,15 @@ class Resources:
 
     @property
     def num_workers(self) -> int:
-        """Ray Train workers per trial: 1 on GPUs, unless asked for otherwise.
+        """Ray Train workers per trial, by default 1 on GPUs.
 
-        0 trains inside the Tune trial, which is cheapest for the small trainings of a CPU.
+        0 trains inside the Tune trial, which is cheapest for small trainings on CPUs.
         """
         return int(self.gpus > 0) if self.workers is None else self.workers
 
     @property
     def first_words(self) -> str:
-        """What a person is told who waits for Ray."""
+        """Shown while Ray starts."""
         return f"joining Ray at {self.address}" if self.address else "starting Ray on this machine"
 
     @property
@@ -102,24 +102,31 @@ class Resources:
 
     @property
     def demand(self) -> Demand:
-        """What a trial asks for in all: one worker if it trains in its own process."""
+        """What a trial asks for; one worker if it trains in its own process."""
         return Demand(max(1, self.num_workers), self.cpus, self.gpus)
 
     def of_a_trial(self) -> dict[str, float]:
         """Return what Tune reserves for a trial's own process.
 
-        With Train workers it only waits for them: were it to hold a CPU, trials could take what
-        their own workers need, and wait for ever.
+        With Train workers it only waits for them. If it held a CPU, trials could take what their
+        own workers need, and wait for ever.
         """
         if self.inline:
             return {"cpu": self.cpus, "gpu": self.gpus}
         return {HEAD_NODE: DRIVER_SHARE}
 
 
+def joinable(resources: Resources) -> Resources:
+    """Return these resources. Raises ClusterError if no cluster can be joined at their address."""
+    if resources.address is not None:
+        check_cluster(resources.address)
+    return resources
+
+
 def concurrency(resources: Resources) -> int:
     """Return how many trials to run at once, so that workers never wait for each other.
 
-    Raises CapacityError, a StoreError, if not even one can ever run.
+    Raises CapacityError if not even one can ever run.
     """
     joined = resources.address is not None
     return number_at_once(
@@ -132,7 +139,7 @@ def concurrency(resources: Resources) -> int:
 
 
 def worker_slots(machine: Machine, demand: Demand) -> int:
-    """Return how many of a trial's workers fit one machine at once."""
+    """Return how many of a trial's workers fit on one machine at once."""
     cpu_steps, gpu_steps = round(demand.cpus * RAY_STEPS), round(demand.gpus * RAY_STEPS)
     slots = math.inf
     if cpu_steps:
@@ -145,19 +152,18 @@ def worker_slots(machine: Machine, demand: Demand) -> int:
 
 
 def trials_at_once(machines: Iterable[Machine], demand: Demand) -> int:
-    """Return how many trials fit the machines together.
+    """Return how many trials fit on the machines together.
 
-    All workers are alike, so filling machines in any order leaves the same room.
+    All workers are equal, so the order in which machines are filled does not matter.
     """
     slots = sum(machine.count * worker_slots(machine, demand) for machine in machines)
     return min(MAX_DRIVERS, slots // demand.workers)
 
 
 def grown(types: Sequence[Machine], max_machines: int, demand: Demand) -> list[Machine]:
-    """Return the machines that give most workers, of each type's `count` and so many in all."""
-    best = sorted(types, key=lambda machine: worker_slots(machine, demand), reverse=True)
+    """Return at most `max_machines` machines, and `count` of each type, with the most workers."""
     chosen = []
-    for machine in best:
+    for machine in sorted(types, key=lambda machine: -worker_slots(machine, demand)):
         count = min(machine.count, max_machines)
         max_machines -= count
         chosen.append(replace(machine, count=count))
@@ -174,11 +180,11 @@ def number_at_once(
 ) -> int:
     """Return how many trials to run at once, at least 1.
 
-    now: machines that are there. limits: of an autoscaling cluster, its types of machines, each
-    with the most there may be, and the most of all types together. joined: whether the cluster
-    is somebody's, so that machines may come of which nothing is known. With none there as yet and
-    no limits known, max_concurrent is believed; else it only lowers the number.
-    Raises CapacityError, with the numbers and what to do, if no trial can ever run.
+    now: the present machines. limits: of an autoscaling cluster: the types of machines, each with
+    its maximal count, and the maximal count of all types together. joined: whether an existing
+    cluster was joined, so that unknown machines may be added. If it has no machines yet and no
+    known limits, max_concurrent is taken as it is; otherwise it only lowers the number.
+    Raises CapacityError, with the numbers and the remedy, if no trial can ever run.
     """
     _check_gpus(demand)
     fits, machines = trials_at_once(now, demand), list(now)
@@ -188,8 +194,8 @@ def number_at_once(
     elif joined and not any(m.cpus or m.gpus for m in now):
         if max_concurrent is None:
             raise CapacityError(
-                "the cluster has no machines for work as yet, and how many may come is not known; "
-                "say how many trials shall run at once with --max-concurrent"
+                "the cluster has no machines for work yet, and it is not known how many may be "
+                "added; say how many trials to run at once with --max-concurrent"
             )
         return min(max_concurrent, MAX_DRIVERS)
     if fits < 1:
@@ -202,22 +208,22 @@ def _check_gpus(demand: Demand) -> None:
     gpus = demand.gpus
     if gpus > 1 and gpus != int(gpus):
         raise CapacityError(
-            f"{gpus:g} GPUs per worker: Ray divides one GPU, not several; give a whole number, or "
-            "a part of one such as 0.5 (--gpus)"
+            f"{gpus:g} GPUs per worker: only a single GPU can be shared; give a whole number or a "
+            "part of one GPU such as 0.5 (--gpus)"
         )
     if 0 < gpus < 1 / RAY_STEPS:
-        raise CapacityError(f"{gpus:g} GPUs per worker: Ray knows parts down to 0.0001 (--gpus)")
+        raise CapacityError(f"{gpus:g} GPUs per worker: the smallest part is 0.0001 (--gpus)")
 
 
 def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
-    """Say what was asked for, what there is in the whole, and what would fit."""
+    """Return a message: what was asked for, what `whole` has, and what would fit."""
     have = ", ".join(
         f"{m.count} x ({m.cpus:g} CPU, {m.gpus:g} GPU)" for m in machines if m.cpus or m.gpus
     )
     slots = sum(m.count * worker_slots(m, demand) for m in machines)
     text = f"a trial needs {demand}; {whole} has {have or 'no machines for work'}, where "
     if slots:
-        return f"{text}{slots} such workers fit: give at most --workers {slots}, or less to each"
+        return f"{text}{slots} such workers fit: give at most --workers {slots}, or each one less"
     if demand.gpus and not any(m.gpus for m in machines):
         return (
             f"{text}no machine has a GPU: leave out --gpus to train on CPUs, or add machines with "
@@ -227,7 +233,7 @@ def _refusal(whole: str, machines: Sequence[Machine], demand: Demand) -> str:
 
 
 def machines_now() -> list[Machine]:
-    """Return the machines of the cluster which this process has joined."""
+    """Return the machines of the cluster that this process has joined."""
     import ray
 
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -235,7 +241,7 @@ def machines_now() -> list[Machine]:
 
 
 def limits_here(path: Path = BOOTSTRAP_CONFIG) -> tuple[list[Machine], int] | None:
-    """Return how far this cluster may grow, if this machine is its head and `ray up` made it."""
+    """Return the limits of this cluster if `ray up` started it and this machine is its head."""
     import ray
 
     path = path.expanduser()
@@ -247,9 +253,9 @@ def limits_here(path: Path = BOOTSTRAP_CONFIG) -> tuple[list[Machine], int] | No
 
 
 def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
-    """Return the worker types of a `ray up` configuration and the most machines of all of them.
+    """Return the worker types of a `ray up` configuration, and the maximal count of all together.
 
-    None if nothing says so: without types, or with types whose resources are not written down.
+    None without types, or if the resources of one are not given.
     """
     types, most = config.get("available_node_types"), config.get("max_workers", 2)
     if not types:
@@ -257,7 +263,7 @@ def read_limits(config: Mapping[str, Any]) -> tuple[list[Machine], int] | None:
     machines = []
     for name, kind in types.items():
         if name == config.get("head_node_type"):
-            continue  # it is there already, and often started with other numbers
+            continue  # it is running already, and often started with other numbers
         resources = kind.get("resources") or {}
         count = kind.get("max_workers", most)
         if count and "CPU" not in resources:

@@ -2,7 +2,7 @@
 
 `ray.init` itself waits for minutes where no cluster is, says little of the reason, and leaves
 threads behind. So `check_cluster` lets a process of its own try it first, which is ended when it
-takes too long.
+takes too long. Commands ask it before they read data or plan, which may take minutes, too.
 """
 
 import os
@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.run.stopping import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
@@ -24,6 +26,9 @@ from wsss.training.execution import let_children_keep_memory
 
 if TYPE_CHECKING:  # it checks addresses here
     from sweeps.run.ray.resources import Resources
+
+
+Answer = TypeVar("Answer")
 
 
 class CapacityError(StoreError):
@@ -36,14 +41,12 @@ class ClusterError(ForeseenError):
 
 @contextmanager
 def running_ray(resources: "Resources") -> Iterator[None]:
-    """Join or start Ray (`start_ray`), and leave or end it. Signals wait until either is done.
+    """Join or start Ray, and leave or end it. Signals wait until either is done.
 
-    Raises ClusterError for a cluster that cannot be joined, CapacityError as `start_ray` does.
+    Raises as `start_ray` does.
     """
     import ray
 
-    if resources.address is not None:
-        check_cluster(resources.address)
     try:
         with held_back():
             start_ray(resources)
@@ -55,7 +58,7 @@ def running_ray(resources: "Resources") -> Iterator[None]:
 
 
 def start_ray(resources: "Resources") -> None:
-    """Join the cluster at resources.address, or start Ray on this machine.
+    """Join the cluster at resources.address, which was checked, or start Ray on this machine.
 
     Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
     folder for its sockets or the machine is too busy for Ray to start.
@@ -121,7 +124,8 @@ SHORT = "/tmp"
 def prepare_machine() -> None:
     """Let Ray keep its sockets where their paths are short, and write no token into the home.
 
-    For this process and those that it starts. Raises StoreError if there is no short folder in
+    So do the sockets that Python makes in TMPDIR for processes of Ray's. For this process and those
+    that it starts. Raises StoreError if there is no short folder in
     which Ray can write.
     """
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
@@ -129,13 +133,17 @@ def prepare_machine() -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name) or SHORT
-    if len(os.fsencode(Path(folder).absolute())) <= MAX_BYTES:
-        _require_writable(Path(folder), name)
-        return
-    if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
-        raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
-    _require_writable(Path(SHORT), name)
-    os.environ["RAY_TMPDIR"] = SHORT
+    if _is_long(folder):
+        if name == "RAY_TMPDIR" or not os.access(SHORT, os.W_OK | os.X_OK):
+            raise StoreError(f"{name}={folder}: too long for Ray's sockets; {REMEDY}")
+        os.environ["RAY_TMPDIR"] = folder = SHORT
+    _require_writable(Path(folder), name)
+    if _is_long(os.environ.get("TMPDIR") or SHORT):
+        os.environ["TMPDIR"] = folder
+
+
+def _is_long(folder: str) -> bool:
+    return len(os.fsencode(Path(folder).absolute())) > MAX_BYTES
 
 
 def started(start: Callable[[], object], end: Callable[[], object]) -> None:
@@ -177,15 +185,30 @@ def _require_writable(folder: Path, name: str) -> None:
 # A cluster
 
 
-CONNECT_LIMIT_S = 5.0
-"""Longest wait for a host to accept a connection."""
-JOIN_LIMIT_S = 15.0
+CONNECT_LIMIT_S = 4.0
+"""Longest wait for one address of a host to accept a connection."""
+HOST_LIMIT_S = 8.0
+"""Longest wait for a host: for its name, for any of its addresses, and for what it says."""
+JOIN_LIMIT_S = 15
 """Longest wait until the cluster is joined; on a busy machine it takes some five seconds."""
-TRY = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+LOAD_LIMIT_S = 45
+"""Longest wait before that until Ray is imported, which takes two seconds of computing."""
+TRY = """
+import ray, signal, sys
+signal.alarm(int(sys.argv[2]))
+ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)
+"""
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What opens a connection of HTTP/2, in which Ray's GCS speaks: a fixed text and a frame SETTINGS
+(RFC 9113, 3.4); the answer begins with such a frame."""
+SETTINGS = 4
+"""Type of that frame, its fourth byte."""
 SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}
 """Ray's variables, so that it names its reason before JOIN_LIMIT_S."""
 VARIABLE = "RAY_ADDRESS"
 """Ray takes it for `auto`."""
+TLS = "RAY_USE_TLS"
+"""At "1", Ray speaks through TLS."""
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Marks the one process that a submitted job runs."""
 HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
@@ -212,18 +235,22 @@ def check_cluster(address: str) -> None:
     if match := HOST_AND_PORT.fullmatch(meant):
         _check_port(match["host"].strip("[]"), int(match["port"]), given)
     environment = {key: value for key, value in os.environ.items() if key != OF_A_JOB} | SOONER
-    command = [sys.executable, "-c", TRY, meant]
+    command = [sys.executable, "-c", TRY, meant, str(JOIN_LIMIT_S)]
     try:
         done = subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=JOIN_LIMIT_S,
+            timeout=LOAD_LIMIT_S + JOIN_LIMIT_S,
             check=False,
         )
-    except subprocess.TimeoutExpired as late:
-        raise ClusterError(refusal(given, (late.stderr or b"").decode(errors="replace"))) from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(
+            f"{given}: Ray was not loaded within {LOAD_LIMIT_S} s, so whether a cluster answers "
+            "there is not known: this machine is too busy; give the same command again when it has "
+            "less to do"
+        ) from None
     if done.returncode:
         raise ClusterError(refusal(given, done.stderr.decode(errors="replace")))
 
@@ -254,15 +281,44 @@ def _wrong_form(address: str) -> str:
 
 
 def _check_port(host: str, port: int, given: str) -> None:
-    """Raise ClusterError unless something listens there."""
+    """Raise ClusterError unless something listens there, and speaks as a Ray cluster does."""
+    is_connected = False
+
+    def first_bytes() -> bytes:
+        nonlocal is_connected
+        with socket.create_connection((host, port), timeout=CONNECT_LIMIT_S) as line:
+            is_connected = True
+            if os.environ.get(TLS) == "1":
+                return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
+            line.sendall(GREETING)
+            return line.recv(SETTINGS)
+
+    remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
     try:
-        socket.create_connection((host, port), timeout=CONNECT_LIMIT_S).close()
+        said = within(HOST_LIMIT_S, first_bytes)  # to look up a name has no limit of its own
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise ClusterError(
-            f"{given}: nothing listens there ({why}); `ray status` on the head says whether Ray "
-            f"runs; {_remedy(given)}"
-        ) from None
+        what = "something else than Ray listens" if is_connected else "nothing listens"
+        raise ClusterError(f"{given}: {what} there ({why}); {remedy}") from None
+    if said[3:] != bytes([SETTINGS]):
+        raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
+
+
+def within(seconds: float | None, question: Callable[[], Answer]) -> Answer:
+    """Return what a function returns, or raise what it raises; None: without a limit.
+
+    Raises TimeoutError if it takes longer; its thread is left behind then.
+    """
+    answer: Future[Answer] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    return answer.result(seconds)
 
 
 def refusal(given: str, said: str) -> str:

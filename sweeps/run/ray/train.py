@@ -7,13 +7,15 @@ cluster, `torch.distributed` set up by Ray, and reports every record of rank 0.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sweeps.store.errors import comes_again
+from wsss.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
 from wsss.training.process import Process
 
@@ -46,8 +48,9 @@ def fit(
     """Run `loop(item, process)` on every worker, until it ends everywhere.
 
     `name` must be the same whenever the same training is started again. Checkpoints are the loop's
-    business: after a failure it is called anew and continues from its own. Raises Ray's
-    TrainingFailedError when the workers fail more often than `max_failures`.
+    business: after a failure it is called anew and continues from its own. Raises a foreseen error
+    of a worker, at once if it would come again, and Ray's TrainingFailedError when the workers fail
+    more often than `max_failures`.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -56,7 +59,7 @@ def fit(
     resources = {"CPU": workers.cpus_per_worker}
     if use_gpu:
         resources["GPU"] = workers.gpus_per_worker
-    TorchTrainer(
+    trainer = TorchTrainer(
         _worker,
         train_loop_config={"loop": loop, "item": item},
         torch_config=_torch_config(whole_gpus=workers.gpus_per_worker >= 1),
@@ -66,12 +69,39 @@ def fit(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=callbacks or [],
+            callbacks=[_ends_at_once(), *(callbacks or [])],
             failure_config=ray.train.FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
             ),
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except ray.train.ControllerError as error:
+        raise _foreseen([error.controller_failure]) or error from None
+    except ray.train.WorkerGroupError as error:
+        raise _foreseen(error.worker_failures.values()) or error from None
+
+
+def _foreseen(errors: Iterable[BaseException]) -> ForeseenError | None:
+    return next((error for error in errors if isinstance(error, ForeseenError)), None)
+
+
+def _ends_at_once() -> Any:
+    """Return a Ray Train callback that ends a training whose error would come again.
+
+    Ray restarts the workers after any error of theirs, and ends after one of a callback.
+    """
+    from ray.train import UserCallback
+
+    class EndsAtOnce(UserCallback):  # type: ignore[misc]  # ray is untyped
+        def after_exception(
+            self, run_context: Any, worker_exceptions: dict[int, Exception]
+        ) -> None:
+            for error in filter(comes_again, worker_exceptions.values()):
+                raise error
+
+    return EndsAtOnce()
 
 
 def _torch_config(*, whole_gpus: bool) -> Any:

@@ -1,7 +1,7 @@
-"""Ray Tune under a `Dispatch`: it is asked what to start next, and told what happened.
+"""Ray Tune under a `Dispatch`, which says what to start next and is told what happens.
 
-Each attempt at a target is a trial of Tune's, which Tune itself never restarts, stops or remembers.
-At the end: what it runs for each.
+Each attempt at a target is a trial of Tune, which Tune itself never restarts, stops or restores.
+The functions at the end run in the trials' processes.
 """
 
 import logging
@@ -19,8 +19,11 @@ from ray.tune.search import Searcher
 
 from sweeps.plan.search import Search
 from sweeps.run.dispatch import Dispatch, Source, T
+from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Place
+from sweeps.store.errors import comes_again
+from sweeps.store.failures import note_of
 from wsss.config import RunConfig
 
 if TYPE_CHECKING:  # it loads torch
@@ -33,17 +36,17 @@ class TuneRound(Generic[T]):
 
     source: Source[T]
     trainable: Callable[..., None]
-    """What runs in a process of its own, called with a target's `space`."""
+    """Runs in a process of its own; called with a target's `space`."""
     space: Callable[[T], dict[str, Any]]
-    """What that process is told; small, as Tune copies it with every report."""
+    """The input of that process; small, as Tune copies it with every report."""
     folder: Path
-    """Tune's own, from which nothing is ever read again."""
+    """Tune's own folder, which is never read again."""
     resources: Resources
 
     def run(self, dispatch: Dispatch[T], at_once: int) -> None:
-        """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
-        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-        # It would name every attempt that broke off as a trial that failed.
+        """Run a dispatch's targets, `at_once` at a time, until it has no more or says stop."""
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # it writes unused files
+        # It would report every attempt that broke off as a failed trial.
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         tune.Tuner(
@@ -65,7 +68,7 @@ class TuneRound(Generic[T]):
 
 
 class _NotKept:
-    """Tune pickles what it is given, for nothing; a dispatch holds terminals and threads."""
+    """Pickled as nothing: Tune pickles what it is given, but a dispatch has threads."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -78,49 +81,49 @@ class _Targets(_NotKept, Searcher, Generic[T]):  # type: ignore[misc]  # ray is 
         super().__init__()
         self.dispatch, self.space = dispatch, space
         self.run_ids: dict[str, str] = {}
-        """Tune's id of an attempt -> its target's."""
+        """Tune's id of an attempt -> run id of its target."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Return what the next target's process is told; None if there is none for now."""
+        """Return the next target's space; None if there is none for now."""
         target = self.dispatch.next()
         if target is None:
-            # None would have Tune wait ten minutes for another one.
+            # At the end, None would make Tune wait ten minutes for another one.
             return None if self.dispatch.out else self.FINISHED
         self.run_ids[trial_id] = target.run_id
         return self.space(target)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Nothing: _Events is told the same, and more."""
+        """Do nothing: _Events is told the same, and more."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: what is missing is read from the store."""
 
 
 class _Stopper(_NotKept, tune.Stopper):  # type: ignore[misc]
-    """Passes reports on, as it is a stopper whom Tune asks after each whether to end the trial."""
+    """Passes on reports: after each one, Tune asks its stopper whether to end the trial."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial that has reported; Tune gives the last report twice."""
+        """Whether to end a trial that has reported. Tune passes the last report twice."""
         if result.get("done"):
             return False
         return self.dispatch.reported(self.targets.run_ids[trial_id], result)
 
     def stop_all(self) -> bool:
-        """Whether to end everything now; asked at every step."""
+        """Whether to end everything now; called at every step."""
         return self.dispatch.stop_all()
 
 
 class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
-    """Tells a dispatch of trials that begin and end."""
+    """Tells a dispatch when trials start and end."""
 
     def __init__(self, dispatch: Dispatch[T], targets: _Targets[T]) -> None:
         self.dispatch, self.targets = dispatch, targets
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's process is at work."""
+        """A trial's process has started."""
         self.dispatch.begun(self.targets.run_ids[trial.trial_id])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -128,22 +131,15 @@ class _Events(_NotKept, tune.Callback):  # type: ignore[misc]
         self.dispatch.ended(self.targets.run_ids[trial.trial_id])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A trial's process has ended as it should not."""
-        error = error_of(trial)
-        lines = str(error or "the process ended without a word").strip().splitlines()
-        self.dispatch.broke(
-            self.targets.run_ids[trial.trial_id],
-            lines[0 if isinstance(error, RayActorError) else -1],
-            lost_node=lost_its_node(error),
-            details=str(error or ""),
-        )
+        """A trial's process ended unexpectedly."""
+        self.dispatch.broke(break_of(self.targets.run_ids[trial.trial_id], error_of(trial)))
 
 
 def error_of(trial: Any) -> BaseException | None:
-    """Return the error with which a trial of Tune's ended.
+    """Return the error with which a trial of Tune ended.
 
-    Read from Tune's local folder, where this very process has just written it: the copy that
-    `trial.get_pickled_error` reads comes later.
+    Read from Tune's local folder, where this process has just written it; the copy that
+    `trial.get_pickled_error` reads is made later.
     """
     try:
         found = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
@@ -152,18 +148,31 @@ def error_of(trial: Any) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
+def break_of(run_id: str, error: BaseException | None) -> Break:
+    """Return what an error of Ray's says of the end of a trial's process."""
+    details = str(error or "")
+    if lost_its_node(error):
+        return Break(run_id, "lost node", "its node was lost", details=details)
+    if comes_again(cause := getattr(error, "cause", None)):  # the process may leave no note here
+        note = replace(note_of(cause), traceback=details)
+        return Break(run_id, "error", str(note), note)
+    lines = (details or "the process ended without an error").strip().splitlines()
+    words = lines[0 if isinstance(error, RayActorError) else -1]
+    return Break(run_id, "death", words, details=details)
+
+
 def lost_its_node(error: BaseException | None) -> bool:
-    """Whether a process ended with this error because its machine did."""
+    """Whether a process ended with this error because its machine was lost."""
     if not isinstance(error, RayActorError):
         return False
     if isinstance(error, ActorUnavailableError):
-        # A host without power: nobody is left there who could tell, and the head needs up to half a
-        # minute to call it dead. A process that dies on a host that lives is reported as dead.
+        # A host without power: nothing there can report it, and the head takes up to half a minute
+        # to notice. A process that dies on a living host is reported as dead.
         return len(ray.nodes()) > 1
     return bool(error.preempted) or "node has died" in str(error)
 
 
-# In a trial's process. What loads torch is imported there: the driver starts seconds earlier
+# In a trial's process, where torch is imported: so the driver starts seconds earlier
 
 Records = Iterator[dict[str, float]]
 
@@ -174,7 +183,7 @@ def sweep_trial(
     place: Place,
     resources: Resources,
 ) -> None:
-    """Train `space["cam_id"]` and bring its scores to their end, inline or under Ray Train."""
+    """Train `space["cam_id"]` and complete its scores, inline or under Ray Train."""
     from sweeps.run.ray.train import Workers, end_with_raylet, fit
     from wsss.training.process import Process, pick_device
 
@@ -196,40 +205,23 @@ def sweep_trial(
 
 
 def on_one_rank(item: tuple[tuple[RunConfig, ...], Place], process: "Process") -> Records:
-    """Do this rank's part in a training and its scores; item: their configurations, where."""
+    """Do this rank's part of a training and its scores. item: their configurations and place."""
     from sweeps.stages.trial import run_group
 
     configs, place = item
     return run_group(configs, replace(place, rank=process))
 
 
-def drawn_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
-    """Run a trial of a search with the drawn `space["settings"]`."""
-    from sweeps.stages.trial import search_trial
-
-    _report(search_trial, search, space["settings"], place, cpus)
-
-
-def closing_trial(space: dict[str, Any], search: Search, place: Place, cpus: float) -> None:
-    """Finish a trial with `space["settings"]`, and score it on the held-out half."""
-    from sweeps.stages.trial import held_out_trial
-
-    _report(held_out_trial, search, space["settings"], place, cpus)
-
-
-def _report(
-    run: Callable[[RunConfig, str, Place], Records],
-    search: Search,
-    settings: dict[str, float],
-    place: Place,
-    cpus: float,
+def drawn_trial(
+    space: dict[str, Any], search: Search, place: Place, cpus: float, *, held_out: bool = False
 ) -> None:
-    """Report the records of a search's trial to Tune.
+    """Run a trial of a search with the drawn `space["settings"]`; report its records to Tune.
 
-    A training that diverged or does not learn is worth 0 % and is not repeated. Of an unforeseen
-    error, a note is left for the driver.
+    A training that diverged or does not learn scores 0 % and is not repeated. Any other error but
+    the store's leaves a note for the driver. held_out: also score it on the held-out half.
     """
     from sweeps.run.ray.train import end_with_raylet
+    from sweeps.stages.trial import search_trial
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
     from wsss.identity import cam_id
@@ -238,18 +230,18 @@ def _report(
     from wsss.training.process import Process, pick_device
 
     end_with_raylet()
-    config, epoch = search.config(settings), 0.0
+    config, epoch = search.config(space["settings"]), 0.0
     folder = place.store.cam(cam_id(config)).path
     place = replace(place, rank=Process(device=pick_device(cpus)), stack_folder=folder)
     try:
-        for record in run(config, search.objective, place):
+        for record in search_trial(config, search.objective, place, held_out=held_out):
             epoch = record["epoch"]
             tune.report(record)
     except (DivergedError, NotLearningError) as error:
-        worth = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
-        tune.report({**worth, "failed": failure_kind(error), "message": str(error)})
+        worst = {"epoch": epoch + 1, "objective": 0.0, "threshold": 0.0}
+        tune.report({**worst, "failed": failure_kind(error), "message": str(error)})
     except StoreError:
-        raise  # as of a training that somebody else holds, who will let go
+        raise  # e.g. another process holds the training, and will release it
     except Exception as error:
         write_note(folder, note_of(error))
         raise

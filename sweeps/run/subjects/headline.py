@@ -1,11 +1,10 @@
-"""A headline as what the driver drives: its chains, in this process or on a Ray cluster.
+"""A headline as a subject of the driver: its chains, run in this process or on a Ray cluster.
 
-Chains share stages, which hold their own locks, so they are done one after the other. A chain that
-has failed is tried again at the next start.
+Chains share stages, and each stage has a lock, so they run one after the other. A chain that failed
+is tried again at the next start.
 """
 
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from sweeps.plan.chain import ChainConfig
 from sweeps.plan.headline import Headline, save_headline
@@ -25,7 +23,7 @@ from sweeps.report.headline.build import build_headline_report
 from sweeps.report.headline.document import headline_document
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.run.dispatch import Dispatch, Listener, Outcome, Record, Source
-from sweeps.run.driver import Subject, sync_command
+from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.export import export_of, read_export
@@ -33,10 +31,9 @@ from sweeps.stages.score import Score
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
-from sweeps.store.failures import failure_kind, note_of, write_failure
-from sweeps.store.store import Folder, Store, StoreError
+from sweeps.store.failures import note_of, write_failure
+from sweeps.store.store import Folder, Store
 from wsss.config import NetworkConfig
-from wsss.errors import ForeseenError
 from wsss.identity import cam_id
 from wsss.printable import counted
 from wsss.training.process import Process, pick_device
@@ -45,11 +42,15 @@ if TYPE_CHECKING:  # it loads MLflow
     from sweeps.track.tracker import Tracker
 
 EVERY_SECONDS = 20.0
-"""Between two lines on one stage."""
+"""Time between two lines about one stage."""
 
 
 class DrivenHeadline(Subject):
     """A headline."""
+
+    noun = "chain"
+    page = Path("report/headline.html")
+    is_parallel = False
 
     def __init__(
         self, headline: Headline, store: Store, conduct: Conduct, label_workers: int
@@ -62,7 +63,7 @@ class DrivenHeadline(Subject):
         self.networks.append(NetworkConfig(backbone=network.backbone, weights=network.weights))
 
     def prepare(self, resources: Resources) -> list[str]:
-        """Bring here what the report shows of finished chains."""
+        """Download what the report shows of finished chains."""
         self.store.pull_results()
         missing, total = self.missing(), len(self.chains)
         for chain in self.chains:
@@ -76,7 +77,7 @@ class DrivenHeadline(Subject):
         save_headline(self.store, self.headline)
 
     def missing(self) -> "list[Chain]":
-        """Return the chains that have not come to their end, or whose files have been lost."""
+        """Return the chains that are not finished, or whose files have been lost."""
         place = Place(self.store, self.headline.sweep.data)
         return [chain for chain in self.chains if not chain.is_done(place)]
 
@@ -85,7 +86,7 @@ class DrivenHeadline(Subject):
         return bool(self.missing())
 
     def needs_ray(self, resources: Resources) -> bool:
-        """Whether a cluster, workers or GPUs are asked for."""
+        """Whether a cluster, workers or GPUs were asked for."""
         return bool(resources.address or resources.gpus or not resources.inline)
 
     def rounds(self, resources: Resources) -> "Iterator[ChainRound]":
@@ -99,8 +100,8 @@ class DrivenHeadline(Subject):
 
             place = replace(place, crew=Cluster(resources))
         else:
-            here = Process(device=pick_device())
-            place = replace(place, crew=Here(self.label_workers), rank=here)
+            process = Process(device=pick_device())
+            place = replace(place, crew=Here(self.label_workers), rank=process)
         yield ChainRound(Chains(chains, place), place)
 
     @contextmanager
@@ -121,18 +122,17 @@ class DrivenHeadline(Subject):
 
     @cached_property
     def document(self) -> Document:
-        """The report; asked for once the work has ended."""
+        """The report, built when the work has ended."""
         return headline_document(build_headline_report(self.headline, self.store))
 
     def show(self, console: Console) -> None:
-        """Print where the archives are, and the report."""
+        """Print where the exported archives are, and the report."""
         for chain in self.headline.exported:
             assert self.headline.export is not None
             self.store.folder(export_of(chain, self.headline.export).rel).pull()
             if export := read_export(self.store, chain, self.headline.export):
-                told = f"{export.num_images} predictions of {export.split}"
-                line = f"{chain.name}: {told} in the checked archive {export.tar}"
-                console.print(Text(line), soft_wrap=True)
+                made = f"{export.num_images} predictions of {export.split}"
+                printer(console)(f"{chain.name}: {made} in the checked archive {export.tar}")
         print_document(console, self.document)
 
     def report(self) -> list[str]:
@@ -145,17 +145,13 @@ class DrivenHeadline(Subject):
 
     def failures(self) -> list[str]:
         """Return a line per chain that has failed, and what to do."""
-        lines = []
-        for chain in self.chains:
-            if failure := chain.folder(self.store).failure():
-                lines.append(f"failed: {chain.name}: {failure['kind']}: {failure['message']}")
-        if self.is_missing():
-            lines.append("not complete; give the same command again to try what failed")
-        return lines
+        whys = [(chain.name, chain.folder(self.store).why_failed()) for chain in self.chains]
+        lines = [f"failed: {name}: {why}" for name, why in whys if why]
+        return [*lines, NOT_COMPLETE] if self.is_missing() else lines
 
 
 def targets(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
-    """Return the stages which a chain is to end with; what they need comes first."""
+    """Return the stages that a chain ends with; their needs follow from them."""
     found: list[Stage] = [Score(chain.run)] if chain.labels else []
     found.append(Predict(chain))
     if headline.export and chain in headline.exported:
@@ -164,19 +160,19 @@ def targets(headline: Headline, chain: ChainConfig) -> tuple[Stage, ...]:
 
 
 def bring_results(store: Store, chain: ChainConfig) -> None:
-    """Bring here what a report and MLflow show of a chain: predictions and network."""
+    """Download what a report and MLflow show of a chain: predictions and network."""
     store.folder(f"predictions/{chain.prediction_id}").pull()
     store.folder(TrainDeepLab(chain).rel).pull_training()
 
 
 @dataclass
 class Chain:
-    """A chain as the driver's target."""
+    """A chain as a target."""
 
     config: ChainConfig
     targets: tuple[Stage, ...]
     at_work: Stage | None = None
-    """The stage that has reported last."""
+    """The stage that reported last."""
     epoch: float = 0.0
     """Its last epoch."""
 
@@ -192,103 +188,96 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """What its labels come from."""
+        """The source of its labels."""
         return self.config.name
 
     def folder(self, store: Store) -> Folder:
-        """Return the folder of its end, which also says why it has failed."""
+        """Return the folder of its last stage, which also records a failure."""
         return store.folder(self.targets[-1].rel)
 
     def is_done(self, place: Place) -> bool:
-        """Whether it has come to its end, and no file has been lost since."""
+        """Whether it is finished, with no file lost since."""
         return all(target.is_done(place) for target in self.targets)
 
 
 class Chains(Source[Chain]):
-    """Chains as the driver's targets; none of them is stopped early."""
+    """The chains to run; none of them is stopped early."""
 
     def __init__(self, chains: list[Chain], place: Place) -> None:
         super().__init__(chains)
         self.store, self.place = place.store, place
 
     def training(self, target: Chain) -> str:
-        """Return the path of the stage at work."""
+        """Return the path of the running stage."""
         return (target.at_work or target.targets[0]).rel
 
     def folder(self, target: Chain) -> Path:
-        """Return the folder of its end."""
+        """Return the folder of its last stage."""
         return target.folder(self.store).path
 
     def ended(self, target: Chain) -> Outcome:
         """Look for its results."""
         self.store.pull_results()
-        if failure := target.folder(self.store).failure():
-            return Outcome("failed", f"{failure['kind']}: {failure['message']}")
+        if why := target.folder(self.store).why_failed():
+            return Outcome("failed", why)
         if not target.is_done(self.place):
             return Outcome("started")
         bring_results(self.store, target.config)
         return Outcome("done")
 
     def gave_up(self, target: Chain, broke: Break) -> None:
-        """Write down why it has failed."""
-        self.failed(target, broke.kind, broke.message, broke.traceback)
-
-    def failed(self, target: Chain, kind: str, message: str, details: str) -> None:
-        """Write down why it has failed, for everybody."""
+        """Record why it failed, and upload it."""
         folder = target.folder(self.store)
-        write_failure(folder.path, kind, message, details)
+        write_failure(folder.path, broke.kind, broke.message, broke.traceback)
         folder.push()
 
 
-class _EnoughError(Exception):
-    """A training has saved a checkpoint, and is asked to end."""
+class _StoppedError(Exception):
+    """A training that was asked to stop has saved a checkpoint."""
 
 
 @dataclass
 class ChainRound:
-    """Chains that are done in this process, or from it by a crew."""
+    """Chains that run in this process, or on the crew of their place."""
 
     source: Chains
     place: Place
 
     def run(self, dispatch: Dispatch[Chain], at_once: int) -> None:
-        """Do a dispatch's chains one after the other, until there are none or it says stop.
-
-        A foreseen error would come again, so the chain has failed; a disk that is full or a bucket
-        that is away may be mended.
-        """
+        """Run a dispatch's chains one after the other, until there are no more or it says stop."""
         while (chain := dispatch.next()) is not None:
             dispatch.begun(chain.run_id)
             try:
                 self._advance(chain, dispatch)
-            except _EnoughError:
+            except _StoppedError:
                 pass
             except Exception as error:
-                if isinstance(error, StoreError) or not isinstance(error, ForeseenError):
-                    dispatch.raised(chain.run_id, note_of(error))
-                    continue
-                trace = "".join(traceback.format_exception(error))
-                self.source.failed(chain, failure_kind(error), str(error), trace)
+                dispatch.raised(chain.run_id, note_of(error))
+                continue
             dispatch.ended(chain.run_id)
 
     def _advance(self, chain: Chain, dispatch: Dispatch[Chain]) -> None:
-        """Complete a chain, or end where nothing of it is lost once that is asked for.
+        """Complete a chain; if asked to stop, end where nothing is lost.
 
-        Raises _EnoughError from a training in this process, and what the stages raise.
+        Raises _StoppedError from a training in this process, and what the stages raise.
         """
 
-        def at_rest() -> None:
+        def stop_if_asked() -> None:
             if dispatch.end.reason():
-                raise _EnoughError
+                raise _StoppedError
 
-        place = replace(self.place, at_rest=at_rest)
+        place = replace(self.place, after_checkpoint=stop_if_asked)
         for target in chain.targets:
             with closing(complete(target, place)) as records:
                 for record in records:
                     stage = chain.at_work = record.stage
                     chain.epoch = record.numbers.get("epoch", chain.epoch)
-                    told = {"stage": stage.title, "epoch": chain.epoch, "progress": record.progress}
-                    dispatch.reported(chain.run_id, told | dict(record.numbers))
+                    numbers = {
+                        "stage": stage.title,
+                        "epoch": chain.epoch,
+                        "progress": record.progress,
+                    }
+                    dispatch.reported(chain.run_id, numbers | dict(record.numbers))
                     if isinstance(stage, Training):  # its checkpoint comes after the record
                         if dispatch.stop_all():
                             return
@@ -297,33 +286,30 @@ class ChainRound:
 
 
 class _Lines:
-    """Prints how far each stage is, and warnings: a listener."""
+    """Prints the progress of each stage, and warnings: a listener."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self.say = printer(console)
         self.stage = ("", "")
-        """Of which chain, and its title."""
-        self.progress = self.started = self.told = 0.0
+        """Name of the chain, and title of the stage."""
+        self.progress = self.started = self.printed_at = 0.0
         self.warned = set[tuple[str, type]]()
 
     def update(self, trial: Chain, *, status: str, record: Record | None = None) -> None:
-        """Say what is new, a stage's progress every EVERY_SECONDS and at its end."""
+        """Print new warnings, and a stage's progress every EVERY_SECONDS and at its end."""
         if status != "running" or record is None:
             return
         for warning in (from_record(record), dead_from_record(record)):
             if warning and (trial.run_id, type(warning)) not in self.warned:
                 self.warned.add((trial.run_id, type(warning)))
-                self._print(f"warning: {trial.name}: {warning}")
+                self.say(f"warning: {trial.name}: {warning}")
         now, stage = time.monotonic(), (trial.name, record["stage"])
         if stage != self.stage:
-            self.stage, self.started, self.told, self.progress = stage, now, now, -1.0
+            self.stage, self.started, self.printed_at, self.progress = stage, now, now, -1.0
         if record["progress"] == self.progress:
             return
         self.progress = record["progress"]
-        if now - self.told > EVERY_SECONDS or self.progress == 1:
-            self.told = now
+        if now - self.printed_at > EVERY_SECONDS or self.progress == 1:
+            self.printed_at = now
             spent = format_seconds(now - self.started)
-            self._print(f"{trial.name}: {stage[1]} {100 * self.progress:.0f} % ({spent})")
-
-    def _print(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
+            self.say(f"{trial.name}: {stage[1]} {100 * self.progress:.0f} % ({spent})")

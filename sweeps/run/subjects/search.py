@@ -1,10 +1,10 @@
-"""A search as what the driver drives: Optuna draws and prunes, its study rebuilt from the store.
+"""A search as a subject of the driver: Optuna draws and prunes, its study rebuilt from the store.
 
-Nothing is kept of Optuna's or Tune's own files. At each start the study is told all that the
-history has, trial by trial and epoch by epoch, as if it had just happened; interrupted trials come
-first and continue from their checkpoints, and only the missing number is drawn. So a search
-survives a `kill -9`, another machine and another version of either library, and unpickles nothing.
-With one trial at a time it even comes to the same draws and stops as one that was never killed.
+None of Optuna's or Tune's own files are kept. At each start the study is told the whole history,
+trial by trial and epoch by epoch; interrupted trials come first and resume from their checkpoints,
+and only as many as are missing are drawn. So a search survives a `kill -9`, another machine and
+another version of either library, and unpickles nothing. With one trial at a time, it makes the
+same draws and stops as a search that was never killed.
 """
 
 import itertools
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from sweeps.plan.search import History, Search, SearchTrial, best_trials
 from sweeps.report.search import print_search
-from sweeps.run.dispatch import Listener, Outcome, Record, Source, Target
-from sweeps.run.driver import Subject, sync_command
+from sweeps.run.dispatch import Listener, Outcome, Record, Source
+from sweeps.run.driver import NOT_COMPLETE, Subject, printer, sync_command
 from sweeps.run.faults import Break
 from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
+from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.identity import cam_id
 from wsss.printable import counted
@@ -40,22 +40,22 @@ if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     from sweeps.track.tracker import Tracker
 
 REDUCTION_FACTOR = 3
-"""Of the trials that reach a rung, about one in three goes on."""
+"""Of the trials that reach a rung, about one in three continues."""
 
 GRACE_SHARE = 0.2
 """No trial is stopped before this share of its epochs: early mIoU says little of late mIoU."""
 
 SEED_STEP = 1_000_003
-"""Between the seeds of two draws: a sampler with the seed of another draw would repeat it."""
+"""Difference between the seeds of two draws: equal seeds would give equal draws."""
 
 logger = logging.getLogger(__name__)
 
 
 class Study:
-    """What Optuna knows of a search: TPE draws, and successive halving stops poor trials.
+    """Optuna's study of a search: TPE draws, and successive halving stops poor trials.
 
-    Each draw has a seed of its own, made of the search's and the trial's number, so it depends on
-    what is known at the time, and not on how often the search was started.
+    Each draw has its own seed, made from the search's seed and the trial's number. So it depends on
+    what is known at the time, not on how often the search was started.
     """
 
     def __init__(self, search: Search, trials: Iterable[SearchTrial]) -> None:
@@ -77,25 +77,25 @@ class Study:
             self._replay(trial)
 
     def draw(self, number: int) -> dict[str, float]:
-        """Draw the settings of a new trial, as they are trained: rounded."""
+        """Draw the settings of a new trial, rounded as they are trained."""
         import optuna
 
         seed = (self.search.rng_seed + SEED_STEP * number) % 2**32
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         drawn = self.study.ask(self.space)
         settings = self.search.space.round(drawn.params)
-        self.study.tell(drawn, state=optuna.trial.TrialState.FAIL)  # unrounded: to be forgotten
+        self.study.tell(drawn, state=optuna.trial.TrialState.FAIL)  # unrounded, so ignored
         self.known[number] = self._add(settings)
         return settings
 
     def is_poor(self, trial: SearchTrial) -> bool:
-        """Take note of a trial's last epoch; return whether to stop the trial."""
+        """Tell the study a trial's last epoch; return whether to stop the trial."""
         known = self.known[trial.number]
         known.report(trial.epochs[-1]["objective"], trial.last_epoch)
         return known.should_prune()
 
     def end(self, trial: SearchTrial) -> None:
-        """Take note of how a trial has ended."""
+        """Tell the study how a trial ended."""
         import optuna
 
         known = self.known[trial.number]
@@ -108,7 +108,7 @@ class Study:
         known = self.known[trial.number] = self._add(trial.settings)
         for record in trial.epochs:
             known.report(record["objective"], int(record["epoch"]))
-            known.should_prune()  # notes the rung; the decision was acted on at the time
+            known.should_prune()  # records the rung; the decision was carried out at the time
         if trial.ended:
             self.end(trial)
 
@@ -118,11 +118,11 @@ class Study:
 
 
 Share = Callable[[SearchTrial | None], None]
-"""Takes the history to where others find it; None: after a held-out score."""
+"""Uploads the history after a trial's change; None: after a held-out score."""
 
 
 class Draws(Source[SearchTrial]):
-    """The trials of a search as the driver's targets. It alone writes the history."""
+    """The trials of a search. The only writer of its history."""
 
     def __init__(self, search: Search, store: Store, samples: int, share: Share) -> None:
         super().__init__()
@@ -133,15 +133,15 @@ class Draws(Source[SearchTrial]):
         self.taken = {trial.number for trial in trials}
         self.waiting = [trial for trial in trials if not trial.ended]
         self.to_start = self.history.missing(samples)
-        """How many are still to be handed out."""
+        """Number of trials still to be handed out."""
 
     def next(self) -> SearchTrial | None:
-        """Return an interrupted trial, or draw one, until there are as many as were asked for."""
+        """Return an interrupted trial, or draw one, until there are as many as asked for."""
         if self.to_start == 0:
             return None
         self.to_start -= 1
         trial = super().next() or self._draw()
-        trial.status, trial.message = "running", ""  # whatever came of it at an earlier start
+        trial.status, trial.message = "running", ""  # forget an earlier failure
         self._keep(trial)
         return trial
 
@@ -155,12 +155,9 @@ class Draws(Source[SearchTrial]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: SearchTrial, record: Record) -> bool:
-        """Judge a trial by its epoch; the decision is written down together with the epoch.
-
-        The last record of a trial whose process died right after it was judged before.
-        """
-        if not target.ended:
+    def reported(self, target: SearchTrial, record: Record) -> bool:
+        """Judge a trial by its epoch; decision and epoch are saved together."""
+        if not target.ended:  # else judged before its process died, and now reported again
             self._judge(target, record)
             self._keep(target)
         return target.status == "stopped"
@@ -169,7 +166,7 @@ class Draws(Source[SearchTrial]):
         if "failed" in record:
             target.status, target.message, target.warning = record["failed"], record["message"], ""
         else:
-            is_new = record["epoch"] > target.last_epoch  # else repeated after a kill
+            is_new = record["epoch"] > target.last_epoch  # not one repeated after a kill
             target.add_epoch(record)
             target.warning = str(from_record(record) or "")
             is_poor = is_new and self.study.is_poor(target)
@@ -181,11 +178,11 @@ class Draws(Source[SearchTrial]):
             self.study.end(target)
 
     def ended(self, target: SearchTrial) -> Outcome:
-        """A trial that diverged has come to its end as well: it is worth 0 %."""
+        """Return its status; a trial that diverged has ended, too, with 0 %."""
         return Outcome("done" if target.ended else "started")
 
     def gave_up(self, target: SearchTrial, broke: Break) -> None:
-        """Keep the error; the next start tries the trial again."""
+        """Record the error; the next start tries the trial again."""
         target.status, target.message = "error", broke.message.strip().splitlines()[-1]
         self._keep(target)
 
@@ -196,11 +193,11 @@ class Draws(Source[SearchTrial]):
 
 @dataclass(frozen=True)
 class Closing:
-    """Settings to be scored on the held-out half."""
+    """Settings to score on the held-out half."""
 
     cam_id: str
     settings: dict[str, float]
-    """Of the search's draws; the base has none."""
+    """The drawn ones; {} for the base."""
 
     @property
     def run_id(self) -> str:
@@ -209,13 +206,13 @@ class Closing:
 
     @property
     def name(self) -> str:
-        """What is scored, for a person."""
+        """Display name."""
         drawn = ", ".join(f"{key}={value:g}" for key, value in self.settings.items())
         return "held-out score of " + (drawn or "the base")
 
 
 class Closings(Source[Closing]):
-    """The closing scores as the driver's targets; none of them is stopped early."""
+    """The closing scores; none of them is stopped early."""
 
     def __init__(self, search: Search, store: Store, share: Share) -> None:
         self.store, self.share = store, share
@@ -228,8 +225,8 @@ class Closings(Source[Closing]):
         """Return the training's folder."""
         return self.store.cam(target.cam_id).path
 
-    def told(self, target: Closing, record: Record) -> bool:
-        """Keep the closing score, which the last record has."""
+    def reported(self, target: Closing, record: Record) -> bool:
+        """Save the closing score, which is in the last record."""
         if "failed" in record:
             self.failures[target.cam_id] = f"{record['failed']}: {record['message']}"
         elif "held_out" in record:
@@ -238,14 +235,14 @@ class Closings(Source[Closing]):
         return False
 
     def ended(self, target: Closing) -> Outcome:
-        """Look whether it was scored."""
+        """Return whether it was scored."""
         if target.cam_id in self.history.held_out():
             return Outcome("done")
         why = self.failures.get(target.cam_id)
         return Outcome("failed", why) if why else Outcome("started")
 
     def gave_up(self, target: Closing, broke: Break) -> None:
-        """Nothing is to be kept: the next start tries again."""
+        """Record nothing: the next start tries again."""
 
 
 class DrivenSearch(Subject):
@@ -273,7 +270,7 @@ class DrivenSearch(Subject):
         return bool(self.history.missing(self.samples) or self._missing_held_out())
 
     def held(self, lock: "Held") -> list[str]:
-        """Take the history as it is in the bucket: nobody else writes it from now on."""
+        """Download the history, which nobody else writes from now on."""
         self.lock = lock
         self.store.pull_folder(self.folder)
         return []
@@ -282,44 +279,43 @@ class DrivenSearch(Subject):
         """Yield the draws; once all have ended, the closing scores."""
         from ray import tune
 
-        from sweeps.run.ray.tune import TuneRound, closing_trial, drawn_trial
+        from sweeps.run.ray.tune import TuneRound, drawn_trial
 
-        # Not a part of the space, which Tune copies for each trial.
+        # Not part of the space, which Tune copies for each trial.
         shared = {"search": self.search, "place": self.place(resources), "cpus": resources.cpus}
         folder = self.store.root / "ray" / f"search-{self.search.name}"
         if self.history.missing(self.samples):
             draws = Draws(self.search, self.store, self.samples, self.share)
             trainable = tune.with_parameters(drawn_trial, **shared)
             yield TuneRound(draws, trainable, _settings_of, folder, resources)
-        if self.history.missing(self.samples):  # failed: what is best is not known yet
-            return
-        if self._missing_held_out():
+        # If trials failed, the best ones are not known yet.
+        if not self.history.missing(self.samples) and self._missing_held_out():
             closings = Closings(self.search, self.store, self.share)
-            trainable = tune.with_parameters(closing_trial, **shared)
+            trainable = tune.with_parameters(drawn_trial, **shared, held_out=True)
             folder = folder.with_name(f"{folder.name}-held-out")
             yield TuneRound(closings, trainable, _settings_of, folder, resources)
 
     def place(self, resources: Resources) -> Place:
-        """Return where trials work; a search goes on with what was trained by other code."""
+        """Return the trials' place; a search continues trainings of other code."""
         conduct = Conduct(accept_changes=True, limits=self.limits)
         search = self.search
         return Place(self.store, search.data, search.weights_file, resources.execution, conduct)
 
     def share(self, trial: SearchTrial | None) -> None:
-        """Upload the history before a trial goes on.
+        """Upload the history before a trial continues.
 
-        So no checkpoint in the bucket has an epoch that the history lacks. While the bucket is away
-        the search goes on; what is missing goes up with the next epoch, or at the end. An ended
-        trial's losses come here from where it ran, for MLflow.
+        So no checkpoint in the bucket has an epoch that the history lacks. The search continues
+        while the bucket is unreachable; the next epoch uploads what is missing. An ended trial's
+        losses are downloaded from where it ran, for MLflow.
         """
-        assert self.lock is not None, "nobody shares what he does not drive"
+        assert self.lock is not None, "only the driver shares"
         try:
             self.lock.check()
             self.store.push_folder(self.folder)
             if trial is None or trial.ended:
                 self.store.pull_results()
         except StoreError as error:
-            logger.warning("%s; the search goes on", error)
+            logger.warning("%s; the search continues", error)
 
     @contextmanager
     def watched(self, console: Console) -> Iterator[list[Listener[Any]]]:
@@ -334,12 +330,12 @@ class DrivenSearch(Subject):
         return Tracker(self.store, SearchRuns(self.store, self.search))
 
     def results(self) -> list[str]:
-        """Return each trial with its state, and what was scored at the end."""
+        """Return each trial with its status, and the ids of the closing scores."""
         trials = [f"{trial.number} {trial.status}" for trial in self.history.trials()]
         return [*trials, *sorted(self.history.held_out())]
 
     def show(self, console: Console) -> None:
-        """Print the trials, best first, under the base."""
+        """Print the base, then the trials, best first."""
         print_search(console, self.search, self.store)
 
     def report(self) -> list[str]:
@@ -354,9 +350,7 @@ class DrivenSearch(Subject):
         """Return a line per trial that was given up, and what to do."""
         failed = [t for t in self.history.trials() if t.status == "error"]
         lines = [f"failed: {trial.name}: {trial.message}" for trial in failed]
-        if self.is_missing():
-            lines.append("not complete; give the same command again to try what failed")
-        return lines
+        return [*lines, NOT_COMPLETE] if self.is_missing() else lines
 
     def _missing_held_out(self) -> dict[str, dict[str, float]]:
         return self.history.missing_held_out(cam_id(self.search.base))
@@ -370,21 +364,21 @@ class _Lines:
     """Prints a line per trial that has ended, and warnings: a listener."""
 
     def __init__(self, history: History, samples: int, console: Console) -> None:
-        self.history, self.samples, self.console = history, samples, console
+        self.history, self.samples, self.say = history, samples, printer(console)
         self.warned: set[str] = set()
 
     def update(self, trial: Target, *, status: str, record: Record | None = None) -> None:
-        """Say what is new; of a trial that was given up, the driver has said it."""
+        """Print what is new, except failures, which the driver prints."""
         if not isinstance(trial, SearchTrial):
             if status == "done":
                 scored = len(self.history.held_out())
-                self._print(f"settings scored on the held-out half: {scored}")
+                self.say(f"settings scored on the held-out half: {scored}")
             return
         if trial.warning and trial.run_id not in self.warned:
             self.warned.add(trial.run_id)
-            self._print(f"warning: {trial.name}: {trial.warning}")
+            self.say(f"warning: {trial.name}: {trial.warning}")
         if status == "done":
-            self._print(self._end_of(trial))
+            self.say(self._end_of(trial))
 
     def _end_of(self, trial: SearchTrial) -> str:
         trials = self.history.trials()
@@ -396,6 +390,3 @@ class _Lines:
             f"{ended}/{self.samples}: {trial.name} {trial.status} after epoch {trial.last_epoch}:"
             f"{figure}{so_far}{reason}"
         )
-
-    def _print(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)

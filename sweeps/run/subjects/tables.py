@@ -1,4 +1,4 @@
-"""The tables of a sweep as what the driver drives: their missing trials, board, ledger, report."""
+"""The tables of a sweep as a subject of the driver: missing trials, board, ledger, report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from sweeps.plan.trials import Trial, groups_of
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, time_left
 from sweeps.report.live.progress import Board, mark_finished
 from sweeps.report.live.render import print_tables
-from sweeps.run.budget import Budget, cost_of, forecast, hours_left, size_of, way_on
+from sweeps.run.budget import Budget, cost_of, forecast, hours_left, how_to_continue, size_of
 from sweeps.run.dispatch import Event, Listener, Outcome, Record, Source, Status
 from sweeps.run.driver import Subject
 from sweeps.run.faults import Break
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # those load Ray or MLflow
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a person wants a sweep to be carried out. Changes no result."""
+    """How to carry out a sweep. Changes no result."""
 
     conduct: Conduct = field(default_factory=Conduct)
     retry_failed: bool = False
@@ -49,13 +49,13 @@ class Tables(Subject):
         self.sweep, self.wishes = sweep, wishes
         self.networks = [trial.config.network for trial in sweep.plan.trials]
         self.retry_failed = wishes.retry_failed
-        """Whether failures are of an earlier start, and to be tried again."""
+        """Whether to try failed trials again; not those that fail at this start."""
         self.named = ("--store", store.address, "--sweep", sweep.name)
         follow = command("sweeps", "status", "--watch", *self.named)
         self.while_driven = f"follow it with `{follow}`, or end it"
 
     def prepare(self, resources: Resources) -> list[str]:
-        """Exchange results with the bucket, those too that an earlier start could not upload."""
+        """Exchange results with the bucket, including those an earlier start could not upload."""
         self.store.pull_results()
         self.store.push_results()
         total, missing = len(self.sweep.plan.trials), len(self.missing())
@@ -75,7 +75,7 @@ class Tables(Subject):
         self.store.push_sweep(self.sweep.name)
 
     def missing(self) -> list[Trial]:
-        """Return the trials to run: those without a result, failed ones only if asked for."""
+        """Return the trials to run, as `missing_trials` does."""
         return missing_trials(self.sweep, self.store, retry_failed=self.retry_failed)
 
     def is_missing(self) -> bool:
@@ -90,13 +90,13 @@ class Tables(Subject):
             yield budget
 
     def _budget(self, resources: Resources) -> Budget:
-        """Return the budget to read from; only `accounts` writes into its ledger."""
+        """Return a budget for reading; only `accounts` writes into its ledger."""
         ledger = Ledger(self.store, self.sweep.name, size_of(resources))
         return Budget(ledger, self.wishes.budget_hours)
 
-    def way_on(self, resources: Resources) -> list[str]:
-        """Return the command with a budget that will do."""
-        return way_on(self.sweep, self._budget(resources), resources, own_words())
+    def how_to_continue(self, resources: Resources) -> list[str]:
+        """Return the command with a sufficient budget."""
+        return how_to_continue(self.sweep, self._budget(resources), resources, own_words())
 
     def held(self, lock: "Held") -> list[str]:
         """Raise ChangedError for half-trained networks of other code, unless that is accepted."""
@@ -104,7 +104,7 @@ class Tables(Subject):
 
         accept = self.wishes.conduct.accept_changes
         changed = check_half_trained(self.missing(), self.store, accept_changes=accept)
-        return [f"{each}; it goes on all the same (--accept-changes)" for each in changed]
+        return [f"{each}; it continues anyway (--accept-changes)" for each in changed]
 
     def rounds(self, resources: Resources) -> "Iterator[TuneRound[Training]]":
         """Yield the missing trials, those of one training together."""
@@ -118,7 +118,7 @@ class Tables(Subject):
         self.retry_failed = False
         source = MissingTrials(self.store, trials)
         groups = {each.cam_id: each.configs for each in source.waiting}
-        # Not a part of the space, which Tune writes into its logs again with every report.
+        # Not part of the space, which Tune writes into its logs with every report.
         shared = tune.with_parameters(
             sweep_trial, groups=groups, place=self.place(resources), resources=resources
         )
@@ -126,7 +126,7 @@ class Tables(Subject):
         yield TuneRound(source, shared, lambda each: {"cam_id": each.cam_id}, folder, resources)
 
     def place(self, resources: Resources) -> Place:
-        """Return where trials work."""
+        """Return the trials' place."""
         sweep, how = self.sweep, resources.execution
         return Place(self.store, sweep.data, sweep.weights_file, how, self.wishes.conduct)
 
@@ -155,7 +155,7 @@ class Tables(Subject):
         print_tables(console, self.sweep, self.store)
 
     def report(self) -> list[str]:
-        """Write the report of what has come out, and attach it to the sweep's MLflow run."""
+        """Write the report, and attach it to the sweep's MLflow run."""
         from sweeps.report.tables.document import write_report
         from sweeps.track.sweep import verdict_counts
 
@@ -171,7 +171,8 @@ class Tables(Subject):
 
     def failures(self) -> list[str]:
         """Return a line per failed trial, and the option that tries them again."""
-        whys = [(trial.name, failure_of(trial, self.store)) for trial in self.sweep.plan.trials]
+        trials = self.sweep.plan.trials
+        whys = [(trial.name, self.store.run(trial.run_id).why_failed()) for trial in trials]
         lines = [f"failed: {name}: {why}" for name, why in whys if why]
         again = f"run them again with: {own_command('--retry-failed')}"
         return [*lines, again] if lines else []
@@ -179,14 +180,14 @@ class Tables(Subject):
 
 @dataclass
 class Training:
-    """A training with the scores that hang on it: what one trial of Tune's does."""
+    """A training and the trials that it serves: what one trial of Tune does."""
 
     trials: tuple[Trial, ...]
     """In the order in which they are scored."""
     index: int = 0
-    """Of the trial at work."""
+    """Index of the running trial."""
     last: Record | None = None
-    """What it reported last."""
+    """Its last report."""
 
     @property
     def cam_id(self) -> str:
@@ -195,17 +196,17 @@ class Training:
 
     @property
     def run_id(self) -> str:
-        """Unlike that of all other trainings."""
+        """Unique among the trainings."""
         return self.cam_id
 
     @property
     def trial(self) -> Trial:
-        """The trial at work."""
+        """The running trial."""
         return self.trials[self.index]
 
     @property
     def name(self) -> str:
-        """Name of the trial at work."""
+        """Name of the running trial."""
         return self.trial.name
 
     @property
@@ -215,22 +216,22 @@ class Training:
 
 
 class MissingTrials(Source[Training]):
-    """Trials of tables as the driver's targets, by training; none of them is stopped early."""
+    """Missing trials of tables, grouped by training; none of them is stopped early."""
 
     def __init__(self, store: Store, trials: list[Trial]) -> None:
         super().__init__(map(Training, groups_of(trials)))
         self.store = store
 
     def folder(self, target: Training) -> Path:
-        """Return the folder of the run at work."""
+        """Return the folder of the running trial."""
         return self.store.run(target.trial.run_id).path
 
     def at_work(self, target: Training) -> Trial:
-        """Return the trial at work."""
+        """Return the running trial."""
         return target.trial
 
     def events(self, target: Training, status: Status, record: Record | None) -> Iterator[Event]:
-        """Tell of each trial for itself: its start, its records, its end."""
+        """Report each trial of the training by itself: its start, its records, its end."""
         if status != "running":
             target.index = min(target.index, self._first_open(target))
             for trial in target.trials[target.index :]:
@@ -250,7 +251,7 @@ class MissingTrials(Source[Training]):
         yield Event(target.trial, "running", record)
 
     def ended(self, target: Training) -> Outcome:
-        """Look for the results which its trials have left."""
+        """Look for its trials' results."""
         self.store.pull_results()
         outcomes = [self._outcome(trial) for trial in target.trials]
         for index, outcome in enumerate(outcomes):
@@ -260,36 +261,28 @@ class MissingTrials(Source[Training]):
         return Outcome("done" if {o.status for o in outcomes} == {"done"} else "started")
 
     def gave_up(self, target: Training, broke: Break) -> None:
-        """Write down why its trials have failed, but for those that are scored."""
+        """Record why its trials failed, except those that are scored."""
         for trial in target.trials:
             if self._outcome(trial).status == "started":
                 folder = self.store.run(trial.run_id).path
                 write_failure(folder, broke.kind, broke.message, broke.traceback)
-                self.store.push_run(trial.run_id)
+                self.store.run(trial.run_id).push()
 
     def _first_open(self, target: Training) -> int:
-        """Return the index of the first trial that is neither scored nor failed, else the last."""
+        """Return the index of the first trial neither scored nor failed, else of the last one."""
         statuses = [self._outcome(trial).status for trial in target.trials]
         return statuses.index("started") if "started" in statuses else len(statuses) - 1
 
     def _outcome(self, trial: Trial) -> Outcome:
         if self.store.run(trial.run_id).metrics():
             return Outcome("done")
-        why = failure_of(trial, self.store)
+        why = self.store.run(trial.run_id).why_failed()
         return Outcome("failed", why) if why else Outcome("started")
 
 
-def failure_of(trial: Trial, store: Store) -> str | None:
-    """Return the kind of a trial's failure, and why it failed; None if it has not."""
-    failure = store.run(trial.run_id).failure()
-    return f"{failure['kind']}: {failure['message']}" if failure else None
-
-
 def missing_trials(sweep: Sweep, store: Store, *, retry_failed: bool) -> list[Trial]:
-    """Return the trials to run: those without a result, failed ones only if asked for."""
+    """Return the trials without a result; failed ones only if `retry_failed`."""
+    runs = [(trial, store.run(trial.run_id)) for trial in sweep.plan.trials]
     return [
-        trial
-        for trial in sweep.plan.trials
-        if not store.run(trial.run_id).metrics()
-        and (retry_failed or not store.run(trial.run_id).failure())
+        trial for trial, run in runs if not run.metrics() and (retry_failed or not run.failure())
     ]
