@@ -99,7 +99,7 @@ def test_a_table_is_read_in_each_of_its_forms(
         ("image,path,labels\n1.jpg,1.jpg,cat\n", "image or path? choose one with --image-column"),
         ("1.jpg,cat\n2.png,dog\n", "no column of pictures among 1.jpg, cat"),
         ("image,width\n1.jpg,20\n", "no column of labels"),
-        ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures are not in"),
+        ("image,labels\n9.jpg,cat\n2.png,dog\n", "1 of 2 pictures not found in"),
         ("image,labels\nx.jpg,cat\n", "'x.jpg' may be a/x.jpg, b/x.jpg"),
         ("image,labels\n1.jpg,cup\n2.png,Cup\n", "'Cup' and 'cup' differ only in upper"),
         ("image,labels\n1.jpg,background\n", "'background' is no class"),

@@ -104,7 +104,7 @@ class CheckpointFolder:
                 if optimizer is not None:
                     optimizer.load_state_dict(state["optimizer"])
                 torch.set_rng_state(state["torch_rng"])
-            except OtherNetworkError:
+            except (OtherNetworkError, MemoryError):  # the file is not broken
                 raise
             except Exception as error:  # torch raises many kinds for a broken file
                 logger.warning(

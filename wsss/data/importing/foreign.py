@@ -165,7 +165,7 @@ class Pictures:
         if missing:
             unread = any(named in self.others for named in missing)
             raise DataError(
-                f"{path}: {len(missing):,} of {counted(len(images), 'picture')} are not in "
+                f"{path}: {len(missing):,} of {counted(len(images), 'picture')} not found in "
                 f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, remove "
                 "them from the file, or name their folder with --images"
             )
