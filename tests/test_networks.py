@@ -597,7 +597,9 @@ def test_weights_that_are_not_finite_or_not_floating_are_refused(
     state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
     key = "features.3.conv.0.0.weight"
     torch.save(state | {key: torch.full(state[key].shape, value)}, path)
-    assert f"1 of 260 tensors, first {key}, are not finite numbers" in refusal("mobilenet_v2", path)
+    assert f"1 of 260 tensors, first {key}, are not finite floating-point numbers" in refusal(
+        "mobilenet_v2", path
+    )
 
 
 def saved(value: Any) -> bytes:
