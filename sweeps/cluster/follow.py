@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
 
-from sweeps.cluster.job_server import JobError, JobServer, RefusedError, UnreachableError
+from sweeps.cluster.job_address import JobError, UnreachableError
+from sweeps.cluster.job_server import JobServer, RefusedError
 
 SILENCE_S = 40.0
 """After so long without a line of the log, ask whether the server is still there: a laptop that
