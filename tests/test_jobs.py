@@ -19,16 +19,11 @@ from bucket_server import BUCKET, client, moto_server
 from ray._private.runtime_env.packaging import create_package
 from ray.job_submission import JobStatus
 
-from sweeps.cluster import fetch, follow, job_server
+from sweeps.cluster import fetch, follow, job_address, job_server
 from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
 from sweeps.cluster.follow import Follower, exit_code, last_lines
-from sweeps.cluster.job_server import (
-    JobError,
-    JobGoneError,
-    JobServer,
-    RefusedError,
-    UnreachableError,
-)
+from sweeps.cluster.job_address import JobError, UnreachableError, check_answers
+from sweeps.cluster.job_server import JobGoneError, JobServer, RefusedError
 from sweeps.cluster.jobs import (
     Request,
     entry_point,
@@ -252,8 +247,9 @@ def test_what_is_no_address_of_a_job_server_is_refused(address: str) -> None:
 
 
 def test_a_closed_port_is_explained() -> None:
-    with pytest.raises(UnreachableError, match="ray dashboard"):
-        JobServer("http://127.0.0.1:9")
+    for look in (check_answers, JobServer):
+        with pytest.raises(UnreachableError, match="ray dashboard"):
+            look("http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
@@ -286,11 +282,13 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(job_server, "TIMEOUT_S", 0.2)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(UnreachableError, match="TimeoutError"),
-    ):
-        JobServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    monkeypatch.setattr(job_address, "LINE_LIMIT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match="ReadTimeout"):
+            check_answers(address)
+        with pytest.raises(UnreachableError, match="TimeoutError"):
+            JobServer(address)
 
 
 FILES = {

@@ -1,5 +1,6 @@
 """Training crops: what is in them, and that no worker or rank count changes what is trained on."""
 
+import errno
 import multiprocessing
 import os
 import tempfile
@@ -20,6 +21,8 @@ from wsss.data.image import read_image
 from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
 from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.errors import ForeseenError
+from wsss.pool import pool_map
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,22 @@ def test_a_batch_that_cannot_be_sent_ends_the_loading(monkeypatch: pytest.Monkey
     monkeypatch.setattr(loading, "collate", list)
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         list(Loader(NotSent(), 4, num_workers=1).epoch(0))
+
+
+def test_without_semaphores_processes_are_refused_with_the_way_to_do_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(context: object, value: int = 1) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Semaphore", refuse)
+    for start in (
+        lambda: list(Loader(Parents(), 4, num_workers=1).epoch(0)),
+        lambda: list(pool_map(str, [("a", 1)], num_workers=1)),
+    ):
+        with pytest.raises(ForeseenError, match=r"/dev/shm: .*Read-only.*--loader-workers 0"):
+            start()
+    assert list(pool_map(str, [("a", 1)], num_workers=0)) == [("a", "1")]
 
 
 def test_loading_processes_meet_in_a_short_folder(

@@ -103,7 +103,7 @@ def test_a_job_is_a_script_that_bash_can_read(path: str, job: Path) -> None:
         (("--gpus-per-node", 2, "--gpus", 4), "no single machine has room for one"),
         (("--address", "auto"), "the job starts a Ray of its own"),
         (("--set", "train.epochz=1"), "train.epochz"),
-        (("--partition", "a b"), "no name of a SLURM partition"),
+        (("--partition", "a b"), "not the name of a SLURM partition"),
         (("--seeds", "none"), "--seeds"),
         (("--micro-batch", "0"), "--micro-batch"),
         (("--probe", "50", "--notify", "x"), "exclude each other"),

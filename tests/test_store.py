@@ -183,6 +183,15 @@ def test_json_that_is_no_record_is_refused_with_its_file_and_the_remedy(
         (cam.result(), cam.epochs(), cam.attempts())
 
 
+@pytest.mark.parametrize("content", ['{"loss": 1}', '{"epoch": 2}', '{"epoch": null}'])
+def test_a_record_of_another_epoch_than_its_file_is_refused(cam: CamFolder, content: str) -> None:
+    path = cam.path / "epochs/0001.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(StoreError, match=r"0001\.json: holds no record of epoch 1; delete it"):
+        cam.epochs()
+
+
 def test_a_store_is_writable_where_nothing_stands_in_the_way(tmp_path: Path) -> None:
     Store(tmp_path / "new" / "store").check_writable()
     assert list((tmp_path / "new" / "store").iterdir()) == []

@@ -48,11 +48,13 @@ def found(output: str) -> dict[str, str]:
     return {what: kind for kind, what in re.findall(r"^(ok|wrong|open) +(.*?):", output, re.M)}
 
 
-def changed(path: Path, out: Path, change: Callable[[str, bytes], bytes], *, forged: bool) -> Path:
-    """Copy an archive with other files in it. forged: whose manifest knows them."""
+def changed(
+    path: Path, out: Path, change: Callable[[str, bytes], bytes], *, forged: bool, **more: str
+) -> Path:
+    """Copy an archive with other files in it. forged: whose manifest knows them; more: it says."""
     with ZipFile(path) as old, ZipFile(out, "w") as new:
         files = {name: change(name, old.read(name)) for name in old.namelist() if name != FILE}
-        manifest = json.loads(old.read(FILE))
+        manifest = json.loads(old.read(FILE)) | more
         if forged:
             manifest["files"] = {n: hashlib.sha256(f).hexdigest() for n, f in files.items()}
         for name, content in files.items():
@@ -128,6 +130,21 @@ def test_a_forged_file_contradicts_the_others(
     for name in named:
         told = {"figures": "miou_fixed", "ids": "/".join(name.split("/")[:2]), "tables": name}
         assert told[wrong] in said or name.endswith("sweep.json"), said
+
+
+@pytest.mark.parametrize(("change", "kind"), [(b"noise", "ok"), (b"1 seed", "wrong")])
+def test_of_sentences_of_other_code_only_the_numbers_count(
+    archive: Path, tmp_path: Path, change: bytes, kind: str
+) -> None:
+    def reword(name: str, content: bytes) -> bytes:
+        if name == "report/report.csv":
+            return content.replace(b"measured", b"found")
+        return content.replace(b"over seeds", change) if name == "report/table.tex" else content
+
+    path = changed(archive, tmp_path / "b.zip", reword, forged=True, written_by="0.0.1")
+    code, said = verify(path)
+    assert (code, found(said)["tables"]) == (int(kind == "wrong"), kind), said
+    assert "sentences: not compared, as 0.0.1 wrote them" in said
 
 
 def test_pixels_of_another_training_give_other_figures(

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,6 +58,18 @@ def pool_map(
             yield image_id, answer
 
 
+def require_semaphores(context: BaseContext) -> None:
+    """Raise ForeseenError where this system makes no semaphores, which processes need."""
+    try:
+        context.Semaphore()
+    except OSError as error:
+        raise ForeseenError(
+            f"/dev/shm: no semaphores can be made there ({error.strerror}), which processes need; "
+            "have it mounted writable, or do without them: --workers 0 or --label-workers 0 where "
+            "labels are written, --loader-workers 0 where a network is trained"
+        ) from None
+
+
 class _Failure(NamedTuple):
     """An error in a worker, as text: not every exception can be sent back."""
 
@@ -80,6 +93,7 @@ def _answers_of_pool(
     function: Callable[[Job], Answer], jobs: Iterable[tuple[str, Job]], num_workers: int
 ) -> Generator[tuple[str, Answer | _Failure], None, None]:
     context = multiprocessing.get_context("spawn")  # fork can deadlock with torch's threads
+    require_semaphores(context)
     stop, owner = context.Pipe(duplex=False)
     pending: _Pending[Answer] = deque()
     pool = ProcessPoolExecutor(num_workers, context, _start_worker, (stop,))

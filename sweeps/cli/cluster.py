@@ -11,6 +11,7 @@ import typer
 
 from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
 from sweeps.cli.sweep import checked_tables, planned_sweep, run
+from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
 from wsss.errors import ForeseenError, explained
 from wsss.printable import command
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sweeps.cluster.job_server import JobServer
     from sweeps.cluster.jobs import Request
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 DETACHED = 130
 """Exit code after Ctrl-C while following; the job continues."""
 
@@ -65,6 +65,7 @@ def submit(
     command again to attach to a running sweep or to resume an ended one.
     """
     with explained():
+        check_answers(address)
         from sweeps.cluster.jobs import submit
 
         root, given = working_dir.absolute(), given | {"data": data, "weights": weights}
@@ -112,9 +113,9 @@ def attach(
 ) -> None:
     """Follow a job's log to its end; the exit code is the job's."""
     with explained():
+        server = _connect(address)
         from sweeps.cluster.jobs import find_job
 
-        server = _connect(address)
         found = find_job(server, job_id).submission_id
         raise typer.Exit(_follow(server, found, tail=tail))
 
@@ -126,10 +127,10 @@ def logs(
 ) -> None:
     """Print a job's log so far."""
     with explained():
+        server = _connect(address)
         from sweeps.cluster.follow import last_lines
         from sweeps.cluster.jobs import find_job
 
-        server = _connect(address)
         text = server.log(find_job(server, job_id).submission_id)
         sys.stdout.write(text if tail is None else last_lines(text, tail))
 
@@ -137,9 +138,9 @@ def logs(
 def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
     """Ask a sweep to save a checkpoint and stop, wait for it, and print how to resume it."""
     with explained():
+        server = _connect(address)
         from sweeps.cluster.jobs import find_job, resume_command, stop_and_wait
 
-        server = _connect(address)
         job = find_job(server, job_id)
         if not job.status.is_terminal():
             say(f"{job.submission_id}: asked to save a checkpoint and stop")
@@ -150,10 +151,10 @@ def stop(job_id: JobId = None, address: Address = DEFAULT_ADDRESS) -> None:
 def jobs(address: Address = DEFAULT_ADDRESS) -> None:
     """List the sweeps that were submitted to a cluster, the newest first."""
     with explained():
+        server = _connect(address)
         from sweeps.cluster.follow import exit_code
         from sweeps.cluster.jobs import our_jobs, sweep_command, when
 
-        server = _connect(address)
         for job in our_jobs(server):
             ended = f" exit {exit_code(job)}" if job.status.is_terminal() else ""
             print(f"{job.submission_id}  {when(job)}  {job.status}{ended}  {sweep_command(job)}")
@@ -197,6 +198,7 @@ def fetch(
 
 
 def _connect(address: str) -> "JobServer":
+    check_answers(address)
     from sweeps.cluster.job_server import JobServer
 
     return JobServer(address)
@@ -375,13 +377,15 @@ def _check_files(files: Files) -> "list[Check]":
 
 
 def _check_nodes(address: str, lock: Path, files: Files) -> "list[Check]":
+    from sweeps.run.ray.resources import Resources, joinable
+
+    resources = joinable(Resources(address))
     from sweeps.cluster.doctor.machine import locked_versions
     from sweeps.cluster.doctor.nodes import check_nodes
-    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
     locked = locked_versions(lock) if lock.exists() else {}
-    with running_ray(joinable(Resources(address))):
+    with running_ray(resources):
         return check_nodes(locked, Path(files.data) if files.data else None, files.folder)
 
 

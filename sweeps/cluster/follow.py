@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
 
-from sweeps.cluster.job_server import JobError, JobServer, RefusedError, UnreachableError
+from sweeps.cluster.job_address import JobError, UnreachableError
+from sweeps.cluster.job_server import JobServer, RefusedError
 
 SILENCE_S = 40.0
 """After this long without a line of the log, check that the server still answers: the connection of

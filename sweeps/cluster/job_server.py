@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,10 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from sweeps.cluster.job_address import JobError, UnreachableError, check_form, no_server
 from sweeps.run.ray.start import Answer, token_trouble, within
-from wsss.errors import ForeseenError
 from wsss.printable import command
 
-ADDRESS = re.compile(r"https?://([^\s/:@]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s#?]*)?")
 TIMEOUT_S = 15.0
 """Time limit for an answer; with the start of this program, a failure takes half a minute."""
 TALKATIVE = (
@@ -24,14 +22,6 @@ TALKATIVE = (
     "ray._private.runtime_env.packaging",
 )
 """Ray's loggers that report every step of a submission."""
-
-
-class JobError(ForeseenError, RuntimeError):
-    """The job server refused; the message names what was asked and the remedy."""
-
-
-class UnreachableError(JobError):
-    """No answer at present from the server, the tunnel or the network."""
 
 
 class JobGoneError(JobError):
@@ -62,11 +52,7 @@ class JobServer:
     """
 
     def __init__(self, address: str) -> None:
-        if not ADDRESS.fullmatch(address):
-            raise JobError(
-                f"--address {address}: the address of a job server is http://HOST:PORT, e.g. "
-                "http://127.0.0.1:8265, where `ray dashboard cluster.yaml` opens a tunnel to it"
-            )
+        check_form(address)
         self.address = address.rstrip("/")
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -124,7 +110,7 @@ class JobServer:
         except AuthenticationError as error:
             raise JobError(token_trouble(self.address, str(error))) from None
         except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
-            raise UnreachableError(_no_server(self.address, error)) from None
+            raise UnreachableError(no_server(self.address, error)) from None
         except (
             requests.RequestException,
             RuntimeError,
@@ -152,11 +138,3 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _no_server(address: str, error: Exception) -> str:
-    return (
-        f"{address}: no answer ({type(error).__name__}); open the tunnel with `ray dashboard "
-        "cluster.yaml` and leave it open, or name another --address; `ray status` on the head "
-        "shows whether Ray runs there"
-    )

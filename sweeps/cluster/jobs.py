@@ -15,7 +15,8 @@ from typing import NamedTuple
 from ray.job_submission import JobDetails
 
 from sweeps.cluster.follow import exit_code
-from sweeps.cluster.job_server import JobError, JobServer, variables
+from sweeps.cluster.job_address import JobError
+from sweeps.cluster.job_server import JobServer, variables
 from sweeps.plan.sweep import require_left_to_settings
 from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import HEAD_NODE

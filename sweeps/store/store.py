@@ -70,8 +70,15 @@ class Folder:
         return _read_record(self.path / DONE)
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Return each epoch's record, in order."""
-        return _read_numbered(self.path / "epochs")
+        """Return the record of each epoch, in order. Raises StoreError for one of another epoch."""
+        found = _read_numbered(self.path / "epochs")
+        for path, record in found:
+            if record.get("epoch") != int(path.stem):
+                raise StoreError(
+                    f"{path}: holds no record of epoch {int(path.stem)}; delete it, and give the "
+                    "same command again"
+                )
+        return [record for _, record in found]
 
     def add_epoch(self, record: dict[str, Any]) -> None:
         """Write an epoch's record, on disk when this returns; a repeated epoch replaces it."""
@@ -79,7 +86,7 @@ class Folder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return what each attempt at a training started with, in order."""
-        return _read_numbered(self.path / "attempts")
+        return [attempt for _, attempt in _read_numbered(self.path / "attempts")]
 
     def add_attempt(self, attempt: dict[str, Any]) -> None:
         """Record what an attempt starts with."""
@@ -446,10 +453,10 @@ def read_config(path: Path) -> RunConfig:
     )
 
 
-def _read_numbered(folder: Path) -> list[dict[str, Any]]:
-    """Return the content of a folder's files 0001.json, 0002.json, ..., in order."""
+def _read_numbered(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return a folder's files 0001.json, 0002.json, ... with their content, in order."""
     names = sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
-    return [found for path in names if (found := _read_record(path)) is not None]
+    return [(path, found) for path in names if (found := _read_record(path)) is not None]
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from wsss.data.image import read_image
 from wsss.data.mask import read_mask, require_size
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
 from wsss.data.voc import DataError, Sample, label_vector
+from wsss.pool import require_semaphores
 from wsss.segmentation_config import DeepLabConfig
 
 Item = tuple[Tensor, Tensor, Tensor]
@@ -270,5 +271,6 @@ def _context() -> BaseContext:
         finally:
             tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
+    require_semaphores(context)
     context.set_forkserver_preload(["__main__", __name__])
     return context
