@@ -666,9 +666,7 @@ def test_another_order_of_the_classes_is_refused(run: Path, voc: Path) -> None:
 
 def test_a_data_set_may_lie_elsewhere(run: Path, voc: Path, tmp_path: Path) -> None:
     moved = Path(shutil.move(voc, tmp_path / "elsewhere" / voc.name))
-    (say,) = re.findall(
-        "where a folder of this name lies now with: (.*)", fail("infer", "--run", run)
-    )
+    (say,) = re.findall("with the same folder name, by: (.*)", fail("infer", "--run", run))
     succeed(*shlex.split(say.replace("FOLDER", str(moved)))[3:])
     assert "CAMs of 10 images" in succeed("infer", "--run", run)
 
@@ -693,7 +691,7 @@ def test_a_signal_ends_a_command_with_one_line(
     before = signal.getsignal(number)
     result = wsss("infer", "--run", run)
     assert result.exit_code == code
-    assert result.stderr.startswith(f"ended by {number.name}: what is finished is kept; give the")
+    assert result.stderr.startswith(f"ended by {number.name}: what is finished is kept; run the")
     assert len(result.stderr.splitlines()) == 1
     assert signal.getsignal(number) == before
 
