@@ -46,8 +46,9 @@ class TuneRound(Generic[T]):
     def run(self, dispatch: Dispatch[T], at_once: int) -> None:
         """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-        # It would name every attempt that broke off as a trial that failed.
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        # They would name every attempt that broke off as a trial that failed, with its traceback.
+        for name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         tune.Tuner(
             tune.with_resources(self.trainable, self.resources.of_a_trial()),
