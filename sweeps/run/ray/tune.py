@@ -46,9 +46,9 @@ class TuneRound(Generic[T]):
     def run(self, dispatch: Dispatch[T], at_once: int) -> None:
         """Run a dispatch's targets, so many at a time, until there are none or it says stop."""
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # files that nobody reads
-        # They would name every attempt that broke off as a trial that failed, with its traceback.
-        for name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Of every attempt that broke off, these print a traceback and call it a trial that failed.
+        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         tune.Tuner(
             tune.with_resources(self.trainable, self.resources.of_a_trial()),
