@@ -27,6 +27,8 @@ part="$(mktemp ~/.wsss/env.XXXXXX)"
   # Ray's sockets, logs and session are in this cluster's own folder, so that another Ray on a
   # shared host is never mistaken for this one. Ray adds /ray.
   printf 'export RAY_TMPDIR=%q\n' "$tmp"
+  # Its processes make sockets in TMPDIR, whose path must be short for that.
+  printf 'TMPDIR="${TMPDIR:-/tmp}"; [ "${#TMPDIR}" -le 40 ] || export TMPDIR=%q\n' "$tmp"
   echo 'export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0'
   # Ray's launcher runs commands with OMP_NUM_THREADS=1, which trials would inherit; without it, Ray
   # gives each trial as many threads as it has CPUs.

@@ -16,6 +16,7 @@ from wsss.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.cli.method.run_folder import Run
+    from sweeps.run.ray.resources import Resources
     from sweeps.stages.labels import InferCams
     from sweeps.stages.stage import Crew, Place, Record
     from wsss.config import LabelsConfig
@@ -185,6 +186,7 @@ def pseudo_label(
     pair with 255 between -> (dense CRF or PAMR). Run it again to do only what is missing.
     """
     with explained():
+        resources = _resources(address, cpus, gpus)
         from sweeps.cli.method.run_folder import recall
         from sweeps.stages.labels import WriteLabels, label_score
         from wsss.data.check import require_batch
@@ -209,7 +211,7 @@ def pseudo_label(
                 setting="--set random_walk.batch_size",
             )
         found: dict[str, SegmentationScore | None] = {}
-        with _crew(workers, address, cpus, gpus) as crew:
+        with _crew(workers, resources) as crew:
             for each in [plain, labels] if labels != plain else [labels]:
                 chain = known.chain(each, split)
                 own = run / "pseudo_labels" / each.refinement
@@ -286,19 +288,29 @@ def _refuse_unfinished(run: "Run", place: "Place") -> None:
         )
 
 
-@contextmanager
-def _crew(workers: int, address: str | None, cpus: float, gpus: float) -> Iterator["Crew"]:
-    """Yield this process and `workers` more, or the Ray cluster at an address, or a local one."""
+def _resources(address: str | None, cpus: float, gpus: float) -> "Resources | None":
+    """Return what tasks may use of the Ray cluster at an address; `local` starts one.
+
+    None without an address. Raises ClusterError if it cannot be joined.
+    """
     if address is None:
+        return None
+    from sweeps.run.ray.resources import Resources, joinable
+
+    joined = None if address == "local" else address
+    return joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
+
+
+@contextmanager
+def _crew(workers: int, resources: "Resources | None") -> Iterator["Crew"]:
+    """Yield this process and `workers` more, or a Ray cluster."""
+    if resources is None:
         from sweeps.stages.stage import Here
 
         yield Here(workers)
         return
-    from sweeps.run.ray.resources import Resources, joinable
     from sweeps.run.ray.start import running_ray
 
-    joined = None if address == "local" else address
-    resources = joinable(Resources(joined, workers=0, cpus=cpus, gpus=gpus))
     with running_ray(resources):
         from sweeps.run.ray.crew import Cluster
 

@@ -291,7 +291,7 @@ def _check_port(host: str, port: int, given: str) -> None:
             if os.environ.get(TLS) == "1":
                 return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
             line.sendall(GREETING)
-            return line.recv(SETTINGS)
+            return line.recv(4)
 
     remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
     try:

@@ -46,7 +46,8 @@ class TuneRound(Generic[T]):
     def run(self, dispatch: Dispatch[T], at_once: int) -> None:
         """Run a dispatch's targets, `at_once` at a time, until it has no more or says stop."""
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # it writes unused files
-        # It would report every attempt that broke off as a failed trial.
+        # These would report every attempt that broke off as a failed trial, with a traceback.
+        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         targets = _Targets(dispatch, self.space)
         tune.Tuner(
