@@ -50,7 +50,9 @@ def answer(
     table: Table, cells: Mapping[str, CellReport], scale: Scale, margin: float, command: Command
 ) -> Strip:
     """Return whether a table holds, as far as its cells tell, and the command that tells more."""
-    judged = [c.evidence for c in cells.values() if c.evidence and c.evidence.verdict]
+    found = (cell.evidence for cell in cells.values())
+    # Cells that are the same trials share their evidence: one difference, however many they are.
+    judged = list({id(e): e for e in found if e and e.verdict}.values())
     missing = sum(cell.mean is None for cell in cells.values())
     if missing == len(cells):
         question = f"Does Table {table.name} hold?"
