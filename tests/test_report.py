@@ -35,7 +35,8 @@ from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
-from wsss.overrides import parse_assignments
+from wsss.overrides import apply_overrides, parse_assignments
+from wsss.recipes import RECIPES
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
 
@@ -113,6 +114,8 @@ def test_csv_holds_mean_sd_and_differences_of_the_stored_results(
 
 def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), finished_sweep(("recipes",), 2)
+    # With this base, the default's cells are those of the recipe irn.
+    sweep = replace(sweep, base=apply_overrides(sweep.base, RECIPES["irn"]))
 
     def quality(trial: Trial) -> float:
         return 0.4 + 0.3 * ("literal" in trial.cells[0]) + 0.1 * ("[yes,yes" in trial.cells[0])
@@ -129,6 +132,7 @@ def test_a_table_can_have_a_baseline_for_each_column(tmp_path: Path) -> None:
     assert lines["recipes[yes,yes,default]"]["paper_difference"] == "1.74"
     assert lines["recipes[yes,yes,literal]"]["paper_difference"] == ""
     found = report.tables[0]
+    assert "of 3 differences" in found.answer.answer
     assert found.classes is not None
     assert found.classes.best == "recipes[yes,yes,literal]"
     assert found.classes.baseline == "recipes[no,no,literal]"

@@ -50,7 +50,9 @@ def answer(
     table: Table, cells: Mapping[str, CellReport], scale: Scale, margin: float, command: Command
 ) -> Strip:
     """Return whether a table holds, as far as its cells show, and the command that shows more."""
-    judged = [c.evidence for c in cells.values() if c.evidence and c.evidence.verdict]
+    found = (cell.evidence for cell in cells.values())
+    # Cells with the same trials share their evidence, which is one difference.
+    judged = list({id(e): e for e in found if e and e.verdict}.values())
     missing = sum(cell.mean is None for cell in cells.values())
     num_printed = sum(c.paper is not None for c in cells.values())
     if missing == len(cells):
