@@ -184,7 +184,7 @@ def test_the_report_draws_the_dead_share_and_says_where_maps_died(
     document = sweep_document(report)
     for text in (as_text(document, width=400), markdown(document), html(document)):
         assert "the most in III" in text
-    assert "L_s falls for nothing" in html(document)
+    assert "which lowers L_s for no gain" in html(document)
 
 
 def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have_none(

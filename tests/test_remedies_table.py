@@ -95,7 +95,7 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         ),
         (write(LIST, "a 1 0\nb 0 1\n"), "keep the id alone, one per line", write(LIST, "a\nb\n")),
         (write(LIST, "a\nb\nb.jpg\n"), "keep it once", write(LIST, "a\nb\n")),
-        (write(LIST, "\n"), "write one image id a line", write(LIST, "a\nb\n")),
+        (write(LIST, "\n"), "write one image id per line", write(LIST, "a\nb\n")),
         (write(LIST, "a\n/x/b.jpg\n"), "JPEGImages/<id>.jpg", write(LIST, "a\nJPEGImages/b.jpg")),
         (write(LIST, "a\nb\n", "utf-16"), "save it as UTF-8", write(LIST, "a\nb\n")),
         (renamed(LIST, "all.txt"), "there are: all; write this one", write(LIST, "a\nb\n")),

@@ -217,7 +217,7 @@ def printer(console: Console) -> Say:
 
 
 def _say_common_error(error: CommonError, noun: str, say: Say) -> None:
-    say(f"stopped: {noun} after {noun} met the same error, so the others would too: {error.note}")
+    say(f"stopped: several {noun}s met the same error, so the others would too: {error.note}")
     say(f"traceback: {error.traceback_file}")
     say("fix its cause and give the same command again; what is finished is kept")
 
