@@ -175,7 +175,7 @@ def test_cams_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 def test_cams_of_other_classes_or_another_size_are_not_taken(tmp_path: Path) -> None:
     write_cams(tmp_path / "a.npz", np.zeros((1, 2, 3), np.float32), (3,))
     assert cams_of(tmp_path / "a.npz", (3,), (2, 3)).shape == (1, 2, 3)
-    with pytest.raises(DataError, match=r"of the classes \[3\], the image is labelled \[4\]"):
+    with pytest.raises(DataError, match=r"of the classes \[3\], but the image is labelled \[4\]"):
         cams_of(tmp_path / "a.npz", (4,), (2, 3))
     with pytest.raises(DataError, match=r"a\.npz: maps \(1, 2, 3\) of 1 classes"):
         cams_of(tmp_path / "a.npz", (3,), (3, 2))
