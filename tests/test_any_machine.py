@@ -98,7 +98,7 @@ def test_in_another_users_store_a_report_is_printed_and_writing_is_refused_by_na
     report = container.run("sweeps", "report", "--store", container.store)
     assert report.returncode == 0
     assert b"+-" in report.stdout, "the sign is not in ASCII"
-    assert b"for files, name another folder with --out" in report.stderr
+    assert b"name another folder with --out" in report.stderr
     for words in (("sync",), ("run", "calibrate", "--data", container.data, "--preset", "tiny")):
         said = container.refusal("sweeps", *words, "--store", container.store)
         assert f"{container.store}: not writable" in said

@@ -505,7 +505,7 @@ def test_the_command_prepares_tells_and_refuses(tmp_path: Path, archives: Archiv
     result = runner.invoke(app, [*words, "--allow-partial"])
     assert result.exit_code == 0, result.stderr
     assert "train_aug: 4 images, not VOC 2012's full list" in result.stdout
-    assert f"{root}: prepared voc, sbd; there already: nothing" in result.stdout
+    assert f"{root}: prepared voc, sbd; already there: nothing" in result.stdout
     no_name = runner.invoke(app, [*words, "--sha256", "0" * 64])
     assert no_name.exit_code == 2
     assert "expected FILENAME=HEX" in no_name.stderr

@@ -228,10 +228,10 @@ LAB = [Machine(8, 2, 2), Machine(8, 1)]
         (Demand(1, 1, 3), r"lower --cpus or (--gpus)", lambda _: Demand(1, 1, 2)),
         (
             Demand(1, 1, 1.5),
-            r"a whole number, or a part of one such as (\S+)",
+            r"a whole number or a part of one GPU such as (\S+)",
             lambda n: Demand(1, 1, float(n)),
         ),
-        (Demand(1, 1, 1e-5), r"parts down to (\S+)", lambda n: Demand(1, 1, float(n))),
+        (Demand(1, 1, 1e-5), r"the smallest part is (\S+)", lambda n: Demand(1, 1, float(n))),
     ],
 )
 def test_a_trial_fits_once_it_asks_for_what_it_is_told(

@@ -129,7 +129,7 @@ def copied(rel: str, name: str) -> Callable[[Path], object]:
         (removed(MASK), "add one as PNG", masked(BLANK)),
         (renamed(MASK, "b.jpg"), "no file, but b.jpg", renamed("SegmentationClass/b.jpg", "b.png")),
         (masked(BLANK * 2), "allowed are 0..1 and 255", masked(BLANK)),
-        (masked(BLANK * 255), "write class numbers, of which cup is 1", masked(BLANK)),
+        (masked(BLANK * 255), "write class numbers, where cup is 1", masked(BLANK)),
         (masked(BLANK.T), "turn the mask", masked(BLANK)),
         (masked(BLANK[:2]), "save it at its image's size", masked(BLANK)),
         (masked(BLANK, kind="JPEG"), "not PNG); replace the file", masked(BLANK)),

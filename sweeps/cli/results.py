@@ -164,7 +164,7 @@ def report(
             refused = error.strerror or ""
         print_document(Console(), document)  # last, as `| head` may end it
         if refused:
-            say(f"{folder}: cannot be written ({refused}); for files, name another folder with --out")
+            say(f"{folder}: cannot be written ({refused}); name another folder with --out")
             return
         print("\n".join(map(str, written)))
         if not no_log and chosen.name == found.name:
