@@ -284,7 +284,7 @@ def test_a_database_on_a_drive_without_locks_is_not_begun(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("fcntl.flock", refuse)
     problem = of_file(tmp_path / "mlflow.db")
-    assert "no locks" in problem.what
+    assert "no file locks" in problem.what
     assert "on another drive" in problem.remedy
     assert not (tmp_path / "mlflow.db").exists()
 
