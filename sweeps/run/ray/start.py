@@ -2,7 +2,7 @@
 
 `ray.init` itself waits for minutes where no cluster is, says little of the reason, and leaves
 threads behind. So `check_cluster` lets a process of its own try it first, which is ended when it
-takes too long. Commands ask it before they read data or plan, which may take minutes, too.
+takes too long. Commands call it before they read data or plan, which may take minutes.
 """
 
 import os
@@ -122,10 +122,9 @@ SHORT = "/tmp"
 
 
 def prepare_machine() -> None:
-    """Let Ray keep its sockets where their paths are short, and write no token into the home.
+    """Let Ray keep its sockets where paths are short, and write no token into the home.
 
-    So do the sockets that Python makes in TMPDIR for processes of Ray's. For this process and those
-    that it starts. Raises StoreError if there is no short folder in
+    For this process and those that it starts. Raises StoreError if there is no short folder in
     which Ray can write.
     """
     # Ray writes a token that it lacks into ~/.ray, which may be read-only. With it there, every
