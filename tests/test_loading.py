@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.config import RunConfig, TrainConfig
-from wsss.data import loading
+from wsss.data import loader_processes, loading
 from wsss.data.image import read_image
 from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
@@ -119,8 +119,9 @@ def test_no_loading_process_is_a_copy_of_one_with_threads() -> None:
 def test_with_little_shared_memory_batches_are_the_same(
     crops: CropDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loader_processes, "LITTLE_SHARED_MEMORY", 0)  # however little there is here
     expected = batches(crops, epoch=1, num_workers=1)
-    monkeypatch.setattr(loading, "LITTLE_SHARED_MEMORY", 1 << 62)
+    monkeypatch.setattr(loader_processes, "LITTLE_SHARED_MEMORY", 1 << 62)
     found = batches(crops, epoch=1, num_workers=1)
     assert_equal(found, expected)
     assert [batch.pixels.is_shared() for batch in (expected[0], found[0])] == [True, False]

@@ -5,16 +5,8 @@ only. Rank r of R takes the r-th slice of every global batch, so a run on four w
 run on one sees. Legend: B batch on this rank, K classes, S crop size, H W image size.
 """
 
-import multiprocessing
-import os
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import BaseContext
-from multiprocessing.queues import Queue
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from wsss.config import TrainConfig
 from wsss.data.check import require_batch
 from wsss.data.image import read_image
+from wsss.data.loader_processes import (
+    end_if_a_batch_cannot_be_sent,
+    has_little_shared_memory,
+    loader_context,
+)
 from wsss.data.mask import read_mask, require_size
 from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
 from wsss.data.voc import DataError, Sample, label_vector
-from wsss.pool import require_semaphores
 from wsss.segmentation_config import DeepLabConfig
 
 Item = tuple[Tensor, Tensor, Tensor]
@@ -210,13 +206,13 @@ class Loader:
         for iteration in range(self.iterations)[start:stop]:
             first = iteration * self.batch_size + self.rank * self.local_batch
             batches.append([(epoch, index) for index in order[first : first + self.local_batch]])
-        in_pipes = self.num_workers > 0 and _has_little_shared_memory()
+        in_pipes = self.num_workers > 0 and has_little_shared_memory()
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=batches,
             num_workers=self.num_workers,
-            multiprocessing_context=_context() if self.num_workers else None,
-            worker_init_fn=_end_when_a_batch_cannot_be_sent,
+            multiprocessing_context=loader_context(__name__) if self.num_workers else None,
+            worker_init_fn=end_if_a_batch_cannot_be_sent,
             pin_memory=self.pin,
             collate_fn=collate_arrays if in_pipes else collate,
         )
@@ -227,50 +223,3 @@ class Loader:
             # torch sends a worker's traceback as the message, whose end is the error's own.
             own = str(error).rpartition(f"{DataError.__module__}.{DataError.__qualname__}: ")[2]
             raise DataError(own.rstrip()) from None
-
-
-SHARED_MEMORY = Path("/dev/shm")
-LITTLE_SHARED_MEMORY = 1 << 30
-"""Bytes free there, below which no batch goes through it. Docker gives a container 64 MiB; eight
-processes fill 150 MB with batches of 16 crops, and Ray's objects lie there, too."""
-
-
-def _has_little_shared_memory() -> bool:
-    return SHARED_MEMORY.is_dir() and disk_usage(SHARED_MEMORY).free < LITTLE_SHARED_MEMORY
-
-
-def _end_when_a_batch_cannot_be_sent(worker: int) -> None:
-    """Let this process that loads end when it cannot send a batch, as with no shared memory left.
-
-    By itself it would only print why, and who trains would wait for ever.
-    """
-
-    def end(error: Exception, batch: object) -> None:
-        print(f"process {worker} that loads cannot send a batch: {error}", file=sys.stderr)
-        os._exit(1)
-
-    Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
-
-
-MAX_BYTES = 64
-"""Of the folder for temporary files: a socket's path may have 107, and Python appends up to 35."""
-SHORT = "/tmp"
-
-
-def _context() -> BaseContext:
-    """Return how processes that load are made: by a process without threads, which has torch.
-
-    Copies of this process would have locks and memory as another thread, of Ray or MLflow, left
-    them at that moment: now and then one hangs, or dies of a broken heap. They meet in a folder
-    with a short path.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) > MAX_BYTES:
-        usual, tempfile.tempdir = tempfile.tempdir, SHORT
-        try:
-            get_temp_dir()  # remembers what it is now
-        finally:
-            tempfile.tempdir = usual
-    context = multiprocessing.get_context("forkserver")
-    require_semaphores(context)
-    context.set_forkserver_preload(["__main__", __name__])
-    return context
