@@ -23,7 +23,7 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.training import process
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 RAYLET = """
 import os, subprocess, sys, time

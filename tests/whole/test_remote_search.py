@@ -24,7 +24,7 @@ from sweeps.store.remote import Remote
 from sweeps.store.store import Store, StoreError, open_store
 from wsss.training.learning import PriorLimits
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

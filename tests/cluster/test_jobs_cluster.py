@@ -39,7 +39,7 @@ if len(sys.argv) > 1 and sys.argv[1] == "run":
         sys.exit(130)
     sys.exit(7)
 """
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 
 
 def free_ports(count: int) -> list[int]:

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow's and torch's own: commands run here
 ]
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 SHRUNK = (
     "train.epochs=1",
     "train.crop_size=48",

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_image import exif, png
 
-from tests.test_image import exif, png
 from wsss.data.classes import voc_palette
 from wsss.data.mask import read_mask, require_size
 from wsss.data.voc import DataError

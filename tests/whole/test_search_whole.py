@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow's and Ray's own: commands run here
 ]
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 DRAWS = "2"
 """A seed of which the second draw is by .9 points better than the first after an epoch, so that
 nothing stops it early, and the third by .9 points worse than the second, so that it is stopped."""

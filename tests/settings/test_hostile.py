@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import finished_sweep
 from PIL import Image
 from rich.progress import Progress
 from typer.testing import CliRunner
@@ -17,7 +18,6 @@ from sweeps.cli.method import app
 from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.store import Store, StoreError, write_json
-from tests.finished import finished_sweep
 from wsss.config import RunConfig
 from wsss.data.classes import ClassListError, read_class_list
 from wsss.data.prepare.archives import ArchiveError, extract

@@ -28,7 +28,7 @@ from wsss.presets import PRESETS
 
 torch.set_num_threads(1)
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 ENHANCED, DECREASED = {"views.enhanced": True}, {"views.decreased": True}
 BOTH = ENHANCED | DECREASED

@@ -12,7 +12,7 @@ from sweeps.cli import app
 from sweeps.cluster.slurm import JOB
 from wsss.training.execution import Execution
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 
 def give(*words: object) -> tuple[int, str]:

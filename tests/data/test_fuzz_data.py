@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from fuzzing import EXAMPLES, damaged, fuzz
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sweeps.cli.method.data import page, page_as_json
-from tests.test_fuzz_readers import EXAMPLES, damaged, fuzz
 from wsss.data.check import check_data
 from wsss.data.check_splits import split_report
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette

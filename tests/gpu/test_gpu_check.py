@@ -34,7 +34,7 @@ from wsss.gpu_check.subjects import CELLS, PARTS, Weights, cam_subject, read_wei
 from wsss.overrides import apply_overrides
 from wsss.presets import PAPER, PRESETS, TINY
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SMALL = apply_overrides(TINY, {"train.crop_size": 48, "train.batch_size": 2})
 
@@ -342,7 +342,7 @@ def test_waiting_for_the_gpu_is_found_where_it_happens(monkeypatch: pytest.Monke
             raise RuntimeError("called a synchronizing CUDA operation")
 
     places = waits_of(waits)
-    assert all(place.startswith("tests/test_gpu_check.py:") for place in places)
+    assert all(place.startswith("tests/gpu/test_gpu_check.py:") for place in places)
     assert len(places) == 2
     assert waits_of(lambda: None) == []
     assert mode == ["default"]

@@ -1,6 +1,6 @@
 """No tensor is left on the CPU: every stage under every switch, on a GPU that is not there.
 
-Forward passes in bf16 and without gradients; tests/test_host_sync.py tries views, losses and
+Forward passes in bf16 and without gradients; tests/gpu/test_host_sync.py tries views, losses and
 training steps in fp32, with their backward passes. A number that a result depends on, but no device
 (a rate, a threshold), is not varied.
 """

@@ -17,7 +17,7 @@ from botocore.validate import ParamValidator
 
 from sweeps.cluster.secrets import SecretError, ensure_secrets
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = ("cluster.yaml", "cluster.onprem.yaml")
 SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
 ONPREM = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-TEST = Path(__file__).parents[1] / "cluster" / "test"
+TEST = Path(__file__).parents[2] / "cluster" / "test"
 sys.path.append(str(TEST))
 
 import compare  # noqa: E402

@@ -11,7 +11,7 @@ from sweeps.api import open_results
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, StoreError
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 SWEEP = finished_sweep(("V",), 2)
 FAILED, MISSING, *OTHERS = SWEEP.plan.trials
 

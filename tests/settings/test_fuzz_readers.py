@@ -1,11 +1,7 @@
-"""Any text or bytes: readers give a value or their own error with the file's name, ids hold.
-
-FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
-"""
+"""Any text or bytes: readers give a value or their own error with the file's name, ids hold."""
 
 import io
 import json
-import os
 import random
 import re
 import tarfile
@@ -13,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from fuzzing import damaged, fuzz
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
@@ -32,15 +29,6 @@ from wsss.identity import cam_id, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
 from wsss.printable import printable
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-fuzz = settings(
-    max_examples=EXAMPLES or 100,
-    deadline=None,
-    derandomize=not EXAMPLES,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 ANY_TEXT = st.text(max_size=60)
 YAML_LIKE = st.lists(
@@ -258,14 +246,6 @@ def test_any_description_of_a_sweep_is_read_or_refused_by_name(tmp_path: Path, s
     path.write_text(json.dumps(saved))
     refusal = own_refusal(lambda: load_sweep(Store(tmp_path)), StoreError)
     assert str(path) in refusal  # none of these has all that it needs
-
-
-def damaged(whole: bytes, seed: int) -> bytes:
-    """Change up to four bytes, and cut the end off now and then."""
-    rng, content = random.Random(seed), bytearray(whole)
-    for _ in range(rng.randint(1, 4)):
-        content[rng.randrange(len(content))] = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
-    return bytes(content[: rng.choice([len(content), len(content), rng.randrange(len(content))])])
 
 
 def test_damaged_archives_are_unpacked_or_refused_by_name(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ with Ledger(Store(Path(sys.argv[1])), sweep.name, Size(0, 1.0, 1.0)) as ledger:
 def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(tmp_path: Path) -> None:
     store = Store(tmp_path)
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
     ) as process:

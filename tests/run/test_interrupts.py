@@ -134,7 +134,7 @@ sys.exit(7 if interrupts.requested == "SIGHUP" else 1)
 def test_a_terminal_that_closes_asks_once_and_printing_goes_on_without_it() -> None:
     terminal, end = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", GOES_ON], stdout=end, stderr=end, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", GOES_ON], stdout=end, stderr=end, cwd=Path(__file__).parents[2]
     )
     os.close(end)
     assert os.read(terminal, 100).startswith(b"ready")
