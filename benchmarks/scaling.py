@@ -38,7 +38,7 @@ from sweeps.run.ray.resources import Resources
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
-from sweeps.track.sweep import SweepRuns
+from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.thread import TrackingThread
 from sweeps.track.tracker import Tracker
 

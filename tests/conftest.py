@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.start import TOKEN
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from sweeps.evidence.image_counts import count_images, save_image_counts
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.live.status import show_status

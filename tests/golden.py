@@ -253,7 +253,7 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 def keep_ids(golden: Golden) -> None:
     """Write the ids of all tables' cells under all presets, and of all stages behind them."""
-    from sweeps.plan.chain import ChainConfig
+    from sweeps.plan.chains.chain import ChainConfig
     from sweeps.plan.trials import make_plan
     from sweeps.tables.studies import TABLES
     from wsss.overrides import apply_overrides

@@ -167,7 +167,11 @@ def test_a_command_that_only_reads_loads_what_it_needs_and_leaves_it_to_the_syst
     assert {"sweeps.store.store", "sweeps.plan.sweep", "wsss.config", "rich.console"} <= loaded
     installed = {name for name in packages_distributions() if not name.startswith("_")}
     assert {name.split(".")[0] for name in loaded} & installed <= NEEDED | {*APPS}
-    assert not loaded & {"sweeps.store.remote", "sweeps.store.bucket", "sweeps.store.lease"}
+    assert not loaded & {
+        "sweeps.store.remote.mirror",
+        "sweeps.store.remote.bucket",
+        "sweeps.store.remote.lease",
+    }
     of_data = {name for name in loaded if name.startswith("wsss.data.")}
     lists = {f"wsss.data.{name}" for name in ("classes", "voc", "check", "drawn", "drawn.folder")}
     assert of_data == (lists if words[0] == "plan" else set())

@@ -26,7 +26,7 @@ from sweeps.evidence.image_counts import (
     load_image_counts,
     load_threshold_counts,
 )
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.csv_file import records_text

@@ -10,7 +10,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from sweeps.archive.manifest import FILE, REPORT, TRIALS, Manifest, TrialEntry
 from sweeps.evidence.image_counts import COUNTS, FILE_NAME
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, sweep_to_json
 from sweeps.plan.trials import Trial

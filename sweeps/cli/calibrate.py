@@ -114,7 +114,7 @@ def _publish(sweep: "Sweep", store: "Store", verdict: "Calibration") -> None:
     """Bring the verdict into the sweep's report, its MLflow run and the store's bucket."""
     from sweeps.plan.sweep import report_folder
     from sweeps.report.tables.document import write_report
-    from sweeps.track.sweep import SweepRuns, verdict_counts
+    from sweeps.track.runs.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
     report, folder = write_report(sweep, store), report_folder(store, sweep)

@@ -28,7 +28,7 @@ from sweeps.cli.options import (
 from wsss.errors import explained
 
 if TYPE_CHECKING:
-    from sweeps.plan.headline import Headline
+    from sweeps.plan.chains.headline import Headline
     from sweeps.plan.sweep import Sweep
     from sweeps.store.store import Store
 
@@ -86,8 +86,8 @@ def planned_headline(
     recheck: Recheck = False,
 ) -> "tuple[Headline, Store]":
     """Plan a headline and open its store. Raises ForeseenError for wrong options."""
-    from sweeps.plan.best_cell import BEST, DEFAULT_CELL, choose_cell
-    from sweeps.plan.headline import Headline, check_sources, make_chains
+    from sweeps.plan.chains.best_cell import BEST, DEFAULT_CELL, choose_cell
+    from sweeps.plan.chains.headline import Headline, check_sources, make_chains
     from sweeps.plan.sweep import make_sweep
     from wsss.overrides import ConfigError, apply_overrides, parse_assignments
     from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
@@ -192,7 +192,7 @@ def _export_sources(
     split: str | None, named: list[str] | None, sources: list[str]
 ) -> tuple[str, ...]:
     """Return the sources whose networks export. Raises ConfigError for wrong options."""
-    from sweeps.plan.headline import SUPERVISED
+    from sweeps.plan.chains.headline import SUPERVISED
     from wsss.overrides import ConfigError
 
     if split is None:

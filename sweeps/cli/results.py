@@ -172,7 +172,7 @@ def report(
 
 
 def _log(store: "Store", report: "Report", folder: Path) -> None:
-    from sweeps.track.sweep import SweepRuns, verdict_counts
+    from sweeps.track.runs.sweep import SweepRuns, verdict_counts
     from sweeps.track.tracker import Tracker
 
     tracker = Tracker(store, SweepRuns(store, report.sweep))

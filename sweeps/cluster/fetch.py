@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.cluster.job_address import JobError
-from sweeps.store.remote import CHECKPOINTS, RESULT_FOLDERS, Remote
+from sweeps.store.remote.mirror import CHECKPOINTS, RESULT_FOLDERS, Remote
 from sweeps.store.store import StoreError
 from wsss.files import read_text
 from wsss.printable import quoted

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from sweeps.evidence.images import ImageCounts
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.config import RunConfig
 from wsss.evaluation.confusion import ThresholdCounts

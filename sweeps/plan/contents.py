@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeps.plan.headline import load_headline
+from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import History, best_trials
 from sweeps.plan.states import Metrics, folder_names, read_metrics
 from sweeps.plan.sweep import load_sweep

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sweeps.plan.chain import inference_key
+from sweeps.plan.chains.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
 from sweeps.store.store import Store, StoreError, read_config

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.plan.headline import Headline, source_of
+from sweeps.plan.chains.headline import Headline, source_of
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3

@@ -34,8 +34,8 @@ from wsss.printable import command, counted, own_command
 from wsss.weights import NAMES
 
 if TYPE_CHECKING:  # those load MLflow, or boto3
-    from sweeps.store.lease import Lease
     from sweeps.store.local_lock import LocalLock
+    from sweeps.store.remote.lease import Lease
     from sweeps.track.thread import TrackingThread
     from sweeps.track.tracker import Tracker
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.stages.stage import Place
 from sweeps.store.store import Folder, Store

@@ -19,7 +19,7 @@ from sweeps.evidence.image_counts import (
     load_threshold_counts,
     save_image_counts,
 )
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.stages.stage import Place, Record, Stage, Steps
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.store.code_version import environment

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained

@@ -25,7 +25,7 @@ from zipfile import BadZipFile, ZipFile
 
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
-from sweeps.store.no_bucket import NoBucket
+from sweeps.store.remote.no_bucket import NoBucket
 from wsss import files
 from wsss.config import RunConfig
 from wsss.files import cache_folder, expanded
@@ -33,9 +33,9 @@ from wsss.identity import canonical_json, run_id
 from wsss.overrides import ConfigError, validate
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
-    from sweeps.store.lease import Lease
     from sweeps.store.local_lock import LocalLock
-    from sweeps.store.remote import Remote
+    from sweeps.store.remote.lease import Lease
+    from sweeps.store.remote.mirror import Remote
 
 DONE, LABEL = "done.json", "stage.json"
 SAY_THERE = (DONE, "sweep.json", "search.json")
@@ -357,7 +357,7 @@ def open_store(place: str | Path) -> Store:
         if not path.is_dir() and (path.exists() or path.is_symlink()):
             raise StoreError(f"{path}: a file or broken link; give a folder with --store")
         return Store(path)
-    from sweeps.store.remote import Remote
+    from sweeps.store.remote.mirror import Remote
 
     url = text.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
+from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.contents import ROOMS, Kind
-from sweeps.plan.headline import load_headline
 from sweeps.plan.search import load_search
 from sweeps.plan.sweep import load_sweep
 from sweeps.store.store import Store
-from sweeps.track.headline import HeadlineRuns
-from sweeps.track.search import SearchRuns
-from sweeps.track.sweep import SweepRuns
+from sweeps.track.runs.headline import HeadlineRuns
+from sweeps.track.runs.search import SearchRuns
+from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.view import Subject
 
 KINDS = (SweepRuns, SearchRuns, HeadlineRuns)

@@ -19,7 +19,7 @@ from sweeps.cluster.fetch import fetch_from_bucket
 from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
 from sweeps.run.ray.resources import CapacityError, Demand, Machine, Resources, number_at_once
 from sweeps.store.errors import StoreError
-from sweeps.store.remote import Remote
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import open_store
 from wsss.errors import ForeseenError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from finished import finished_sweep
 
-from sweeps.plan.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
+from sweeps.plan.chains.best_cell import DEFAULT_CELL, NoBestCellError, best_cell, choose_cell
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial

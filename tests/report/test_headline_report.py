@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import Headline, make_chains
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.headline import Headline, make_chains
 from sweeps.plan.scale import Scale
 from sweeps.plan.sweep import make_sweep
 from sweeps.report.document import Document

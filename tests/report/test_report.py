@@ -18,7 +18,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from sweeps.cli.results import report as report_command
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
 from sweeps.plan.trials import Trial

@@ -20,7 +20,7 @@ from bucket_server import BUCKET
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.run.ray.crew import Cluster, TaskNeeds, map_shards, split_shards
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import start_ray

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.stopping import Interrupts, OrderlyEnd
 from sweeps.run.subjects.headline import Chain, ChainRound, Chains

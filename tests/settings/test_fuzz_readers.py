@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.search import SearchSpace, parse_space
 from sweeps.plan.sweep import data_name, load_sweep
 from sweeps.report.formats.csv_file import safe

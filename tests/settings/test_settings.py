@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.cluster.jobs import Request
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.search import make_search, parse_space
 from sweeps.plan.sweep import make_sweep
 from wsss.config import RunConfig, Settings

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.cli.method.predict import read_network
-from sweeps.plan.chain import ChainConfig, ChainFolders, counts_id
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders, counts_id
 from sweeps.stages.labels import LearnAffinity, WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete

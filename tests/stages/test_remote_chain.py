@@ -13,15 +13,15 @@ from bucket_server import BUCKET, client, faulty_proxy, keys
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.run.subjects.headline import bring_results
 from sweeps.stages import stage as stage_module
 from sweeps.stages.labels import InferCams
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Place, Record, Steps, attempt, complete
 from sweeps.stages.train_cam import trained
-from sweeps.store import bucket as remote_bucket
-from sweeps.store.remote import Remote
+from sweeps.store.remote import bucket as remote_bucket
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Folder, Store, StoreError, open_store
 from wsss.data.voc import VocDataset
 from wsss.training.checkpoint_names import checkpoint_name

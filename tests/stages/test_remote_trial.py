@@ -17,9 +17,9 @@ from bucket_server import BUCKET, client, faulty_proxy, keys
 
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
-from sweeps.store import bucket as remote_bucket
-from sweeps.store import lease as lease_module
-from sweeps.store.remote import Remote
+from sweeps.store.remote import bucket as remote_bucket
+from sweeps.store.remote import lease as lease_module
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, StoreError, open_store
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id

@@ -15,7 +15,7 @@ import reference
 from PIL import Image
 
 from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import make_sweep
 from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import Resources

@@ -9,7 +9,7 @@ from finished import fill, finished_sweep
 from typer.testing import CliRunner, Result
 
 from sweeps.cli import app
-from sweeps.plan.headline import Headline, make_chains, save_headline
+from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
 from sweeps.report.formats.csv_file import records_text
@@ -48,7 +48,7 @@ def store(tmp_path: Path, vi: Sweep, iv: Sweep) -> Store:
 
 
 def counts(trial: object) -> str:
-    from sweeps.plan.chain import counts_id
+    from sweeps.plan.chains.chain import counts_id
 
     return counts_id(trial.config)  # type: ignore[attr-defined]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from sweeps.api import open_results
 from sweeps.cli import app
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.tables.build import build_report
 from sweeps.store.failures import write_failure

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sweeps.archive.manifest import FILE
 from sweeps.archive.write import export_sweep
 from sweeps.cli import app
-from sweeps.plan.chain import counts_id
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.store.store import Store, write_config
 from wsss.data.drawn.folder import draw_voc

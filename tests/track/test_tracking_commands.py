@@ -11,7 +11,7 @@ from mlflow_file import mlflow_runs
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from sweeps.plan.headline import Headline, make_chains, save_headline
+from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
 from sweeps.plan.sweep import load_sweep
 from sweeps.report.tables.document import write_report

@@ -18,7 +18,7 @@ from sweeps.track import database as sqlite_files
 from sweeps.track.address import tracking_uri, without_password
 from sweeps.track.database import check_server
 from sweeps.track.faults import Problem, TrackingError, check_address, diagnose
-from sweeps.track.sweep import SweepRuns
+from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.tracker import Tracker, open_client
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own

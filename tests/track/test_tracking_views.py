@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from finished import finish, finished_sweep
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import Headline, load_headline, make_chains, save_headline
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.headline import Headline, load_headline, make_chains, save_headline
 from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
@@ -17,10 +17,10 @@ from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
-from sweeps.track.headline import HeadlineRuns
-from sweeps.track.search import SearchRuns
+from sweeps.track.runs.headline import HeadlineRuns
+from sweeps.track.runs.search import SearchRuns
+from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.subjects import known_subjects
-from sweeps.track.sweep import SweepRuns
 from sweeps.track.view import RunView, Subject, git_tags
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides

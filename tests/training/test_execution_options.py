@@ -15,7 +15,7 @@ import sweeps.cli
 from sweeps.cli import method
 from sweeps.cli.method.run_folder import Run
 from sweeps.cli.options import execution
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.train import Workers, fit
 from sweeps.stages.labels import LearnAffinity

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sweeps.cli.headline import _export_sources
-from sweeps.plan.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.stages.export import check_exportable, export_of, read_export
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store, write_json

@@ -17,10 +17,10 @@ from bucket_server import BUCKET, client, faulty_proxy, keys
 from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
-from sweeps.store import bucket as remote_bucket
-from sweeps.store import lease as lease_module
-from sweeps.store.lease import Lease
-from sweeps.store.remote import Remote
+from sweeps.store.remote import bucket as remote_bucket
+from sweeps.store.remote import lease as lease_module
+from sweeps.store.remote.lease import Lease
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, StoreError, open_store
 from wsss.training.learning import PriorLimits
 

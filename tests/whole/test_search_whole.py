@@ -21,7 +21,7 @@ from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
-from sweeps.store.remote import Remote
+from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import CamFolder, Store
 from wsss.data.drawn.folder import draw_voc
 from wsss.identity import cam_id

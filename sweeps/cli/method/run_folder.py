@@ -18,7 +18,7 @@ from shutil import rmtree
 from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
-from sweeps.plan.chain import ChainConfig
+from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
 from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
 from wsss.config import RunConfig

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import (
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.headline import (
     SUPERVISED,
     Headline,
     chain_metrics,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sweeps.evidence.seeds import mean_sd
-from sweeps.plan.headline import SUPERVISED, Headline, describe
+from sweeps.plan.chains.headline import SUPERVISED, Headline, describe
 from sweeps.report.document import (
     ALL,
     DASH,

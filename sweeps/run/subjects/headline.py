@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from sweeps.plan.chain import ChainConfig
-from sweeps.plan.headline import Headline, save_headline
+from sweeps.plan.chains.chain import ChainConfig
+from sweeps.plan.chains.headline import Headline, save_headline
 from sweeps.report.document import Document
 from sweeps.report.formats.terminal import print_document
 from sweeps.report.formats.write import write_document
@@ -111,7 +111,7 @@ class DrivenHeadline(Subject):
 
     def tracker(self) -> "Tracker":
         """Return the tracker of a headline."""
-        from sweeps.track.headline import HeadlineRuns
+        from sweeps.track.runs.headline import HeadlineRuns
         from sweeps.track.tracker import Tracker
 
         return Tracker(self.store, HeadlineRuns(self.store, self.headline))

@@ -324,7 +324,7 @@ class DrivenSearch(Subject):
 
     def tracker(self) -> "Tracker":
         """Return the tracker of a search."""
-        from sweeps.track.search import SearchRuns
+        from sweeps.track.runs.search import SearchRuns
         from sweeps.track.tracker import Tracker
 
         return Tracker(self.store, SearchRuns(self.store, self.search))

@@ -141,7 +141,7 @@ class Tables(Subject):
 
     def tracker(self) -> "Tracker":
         """Return the tracker of a sweep."""
-        from sweeps.track.sweep import SweepRuns
+        from sweeps.track.runs.sweep import SweepRuns
         from sweeps.track.tracker import Tracker
 
         return Tracker(self.store, SweepRuns(self.store, self.sweep))
@@ -157,7 +157,7 @@ class Tables(Subject):
     def report(self) -> list[str]:
         """Write the report, and attach it to the sweep's MLflow run."""
         from sweeps.report.tables.document import write_report
-        from sweeps.track.sweep import verdict_counts
+        from sweeps.track.runs.sweep import verdict_counts
 
         report, folder = write_report(self.sweep, self.store), report_folder(self.store, self.sweep)
         tracker = self.tracker()

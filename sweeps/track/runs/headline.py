@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
-from sweeps.plan.chain import ChainConfig, ChainFolders
-from sweeps.plan.headline import Headline, chain_metrics, describe, source_of
+from sweeps.plan.chains.chain import ChainConfig, ChainFolders
+from sweeps.plan.chains.headline import Headline, chain_metrics, describe, source_of
 from sweeps.report.headline.build import chain_ids
 from sweeps.store.code_version import code_version
 from sweeps.store.store import Store
 from sweeps.track import view
-from sweeps.track.sweep import EXPERIMENT as CAM_EXPERIMENT
+from sweeps.track.runs.sweep import EXPERIMENT as CAM_EXPERIMENT
 from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary
 from wsss.identity import cam_id, run_id
 from wsss.training.checkpoint import CheckpointFolder

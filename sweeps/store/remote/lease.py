@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from sweeps.store.bucket import ObjectInfo
 from sweeps.store.errors import ConditionError, StoreError
-from sweeps.store.remote import Remote
+from sweeps.store.remote.bucket import ObjectInfo
+from sweeps.store.remote.mirror import Remote
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

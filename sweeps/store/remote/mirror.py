@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import Timeout
 
-from sweeps.store.bucket import Bucket, ObjectInfo
 from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
+from sweeps.store.remote.bucket import Bucket, ObjectInfo
 from wsss.files import whole_or_absent
 
 if TYPE_CHECKING:  # it imports this module
-    from sweeps.store.lease import Lease
+    from sweeps.store.remote.lease import Lease
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""
@@ -109,7 +109,7 @@ class Remote:
         path: a file to lock among the processes of this machine; its folder is created. note: for
         others to read. on_lost: called once, in another thread, if somebody takes the lease over.
         """
-        from sweeps.store.lease import Lease
+        from sweeps.store.remote.lease import Lease
 
         return Lease(self, f"leases/{name}", local_lock(path), note=note, on_lost=on_lost)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # only writers need locks: reading starts fast
-    from sweeps.store.bucket import ObjectInfo
     from sweeps.store.local_lock import LocalLock
+    from sweeps.store.remote.bucket import ObjectInfo
 
 
 class NoBucket:
