@@ -34,8 +34,9 @@ from sweeps.plan.trials import Trial
 from sweeps.report.live.progress import Board
 from sweeps.run.dispatch import Dispatch, Listener
 from sweeps.run.driver import Notices, run_missing
+from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import MissingTrials, Tables, Wishes
 from sweeps.store.store import Store
 from sweeps.track.runs.sweep import SweepRuns

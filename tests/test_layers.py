@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,20 @@ def test_the_rooms_of_the_sweeps_import_downward_alone() -> None:
         if upward := imported_rooms(path) & above:
             found[str(path.relative_to(REPO))] = upward
     assert found == {}
+
+
+def test_no_two_files_import_each_other_not_even_through_others() -> None:
+    files = [path for folder in ("wsss", "sweeps") for path in (REPO / folder).rglob("*.py")]
+    names = {".".join(path.relative_to(REPO).with_suffix("").parts): path for path in files}
+    graph = {}
+    for name, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] = found & names.keys()
+    assert sum(map(len, graph.values())) > 500
+    TopologicalSorter(graph).prepare()  # raises CycleError with the files of a circle
 
 
 def test_every_folder_of_the_sweeps_is_a_known_room() -> None:

@@ -322,7 +322,7 @@ def doctor(
 
     from sweeps.cluster.doctor import machine
     from sweeps.cluster.doctor.check import Check, exit_code, print_checks, to_json
-    from sweeps.run.ray.start import check_address
+    from sweeps.run.ray.address import check_address
 
     with explained():
         root, files = working_dir.absolute(), Files(store, data, weights)

@@ -219,7 +219,8 @@ def _check_splits(
     from sweeps.stages.export import check_exportable
     from wsss.data.check import check_data_once
     from wsss.data.check_splits import overlaps
-    from wsss.data.voc import DataError, VocDataset
+    from wsss.data.errors import DataError
+    from wsss.data.voc import VocDataset
 
     dataset, trained = VocDataset(sweep.data), sweep.base.data.train_split
     report = check_data_once(dataset, [scored], scored=[scored], may_be_empty=True, recheck=recheck)
@@ -240,7 +241,7 @@ def _check_trainings(planned: "Headline") -> None:
     from wsss.config import NetworkConfig
     from wsss.data.check import require_batch
     from wsss.data.voc import VocDataset
-    from wsss.weights import check_initial_weights
+    from wsss.networks.initial_weights import check_initial_weights
 
     sweep, network = planned.sweep, planned.chains[0].segmentation
     if any(chain.labels is None for chain in planned.chains):

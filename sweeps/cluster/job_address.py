@@ -2,7 +2,7 @@
 
 import re
 
-from sweeps.run.ray.start import within
+from sweeps.run.ray.address import within
 from wsss.errors import ForeseenError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"

@@ -11,7 +11,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from sweeps.cluster.job_address import JobError, UnreachableError, check_form, no_server
-from sweeps.run.ray.start import Answer, token_trouble, within
+from sweeps.run.ray.address import Answer, token_trouble, within
 from wsss.printable import command
 
 TIMEOUT_S = 15.0

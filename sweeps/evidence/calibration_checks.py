@@ -112,7 +112,8 @@ def is_full_voc(root: Path) -> bool:
     Raises DataError if it is not a data set.
     """
     from wsss.data.check_splits import is_official
-    from wsss.data.voc import DataError, VocDataset
+    from wsss.data.errors import DataError
+    from wsss.data.voc import VocDataset
 
     lists = VocDataset(root)
     try:

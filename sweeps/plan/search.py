@@ -37,10 +37,10 @@ from wsss.config import RunConfig
 from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, naming
+from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
 from wsss.printable import quoted
 from wsss.recipes import named_config
-from wsss.weights import check_initial_weights
 
 Objective = Literal["best", "fixed"]
 """mIoU of the search half at its own best threshold, or at the fixed background score."""

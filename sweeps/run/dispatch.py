@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from sweeps.run.faults import LEDGER_REASONS, MAX_RESTARTS, Break, Decision, decide, num_breaks
-from sweeps.run.stopping import OrderlyEnd
+from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.stages.guard import num_hangs
 from sweeps.store.attempts import Reason, Target
 from sweeps.store.failures import ErrorNote, take_note

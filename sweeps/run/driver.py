@@ -22,9 +22,10 @@ from rich.text import Text
 
 from sweeps.run.budget import Budget
 from sweeps.run.dispatch import CommonError, Dispatch, Listener, Record, Round
+from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray.resources import Resources, concurrency
 from sweeps.run.ray.start import running_ray
-from sweeps.run.stopping import Interrupts, OrderlyEnd, as_ctrl_c, held_back
+from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, read_json, write_json

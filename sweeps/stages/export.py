@@ -14,7 +14,8 @@ from sweeps.stages.segmentation import Predict, draw_gallery
 from sweeps.stages.stage import Place
 from sweeps.store.store import Folder, Store
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.evaluation.voc_server import check_server_tar, write_server_tar
 

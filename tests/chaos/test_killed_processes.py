@@ -8,7 +8,7 @@ import pytest
 from chaos_sweeps import command, epochs, in_mid_training, kill, run, started
 from invariants import assert_equal_stores, assert_equal_tracking
 
-from sweeps.run.stopping import handled
+from sweeps.run.signals import handled
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1200)]
 

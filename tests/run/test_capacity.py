@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sweeps.run.ray.resources import (
     DRIVER_SHARE,
     HEAD_NODE,
+    CapacityError,
     Demand,
     Machine,
     Resources,
@@ -19,7 +20,6 @@ from sweeps.run.ray.resources import (
     read_limits,
     trials_at_once,
 )
-from sweeps.run.ray.start import CapacityError
 from sweeps.store.store import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]

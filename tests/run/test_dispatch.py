@@ -8,7 +8,8 @@ from targets import Piece, Pieces
 
 from sweeps.run.dispatch import Dispatch, Record
 from sweeps.run.faults import Break
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.store.failures import note_of, write_note
 from sweeps.store.store import Store
 

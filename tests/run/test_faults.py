@@ -10,7 +10,8 @@ import pytest
 from finished import fill, finished_sweep
 
 from sweeps.run.faults import Break, Decision, decide
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.stages import guard
 from sweeps.stages.guard import (
     ChangedError,

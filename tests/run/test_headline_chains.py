@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.headline import Chain, ChainRound, Chains
 from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.store.store import Folder, Store, StoreError

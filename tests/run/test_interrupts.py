@@ -12,7 +12,7 @@ import pytest
 
 from sweeps.run.ray.resources import Resources
 from sweeps.run.ray.start import running_ray
-from sweeps.run.stopping import Interrupts, as_ctrl_c, handled, held_back
+from sweeps.run.signals import Interrupts, as_ctrl_c, handled, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
 
 GOES_ON = """
 import sys, time
-from sweeps.run.stopping import Interrupts
+from sweeps.run.signals import Interrupts
 with Interrupts() as interrupts:
     print("ready", flush=True)
     while interrupts.requested is None:

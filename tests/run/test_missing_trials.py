@@ -8,7 +8,8 @@ from finished import finished_sweep
 from sweeps.plan.trials import Trial
 from sweeps.run.dispatch import Dispatch, Record
 from sweeps.run.faults import Break
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.tables import MissingTrials, Training
 from sweeps.store.failures import note_of, write_failure, write_note
 from sweeps.store.store import Store, write_json

@@ -12,8 +12,9 @@ import torch
 
 from sweeps.run.driver import download_weights
 from sweeps.run.ray import start as run
-from sweeps.run.ray.resources import Resources
-from sweeps.run.ray.start import CapacityError, ClusterError, check_cluster, refusal, started
+from sweeps.run.ray.address import ClusterError, check_cluster, refusal
+from sweeps.run.ray.resources import CapacityError, Resources
+from sweeps.run.ray.start import started
 from sweeps.store.errors import StoreError
 from wsss.config import NetworkConfig
 from wsss.networks import backbone

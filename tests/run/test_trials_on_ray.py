@@ -26,11 +26,12 @@ from torch import multiprocessing
 from two_ranks import train_on_two, unbroken_rank
 
 from sweeps.run.dispatch import Dispatch
-from sweeps.run.ray.resources import HEAD_NODE, Resources, concurrency
-from sweeps.run.ray.start import CapacityError, started
+from sweeps.run.orderly_end import OrderlyEnd
+from sweeps.run.ray.resources import HEAD_NODE, CapacityError, Resources, concurrency
+from sweeps.run.ray.start import started
 from sweeps.run.ray.train import Workers, fit
 from sweeps.run.ray.tune import TuneRound
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
 from wsss.errors import ForeseenError

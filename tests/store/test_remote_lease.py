@@ -29,7 +29,8 @@ def fresh(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def lease(machine: Path, **options: Any) -> Lease:
     machine.mkdir(exist_ok=True)
     remote = Remote(f"s3://{BUCKET}/x", machine)
-    return Lease(remote, "leases/sweeps/s", FileLock(machine / "driver.lock"), **options)
+    key = remote.key("leases/sweeps/s")
+    return Lease(remote.bucket, key, remote.machine, FileLock(machine / "driver.lock"), **options)
 
 
 def content(port: int) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import measured, remarks, sweep_document
 from sweeps.run.dispatch import Dispatch
 from sweeps.run.driver import Notices
+from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.ray import tune as trials
-from sweeps.run.stopping import Interrupts, OrderlyEnd
+from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.search import Draws
 from sweeps.run.subjects.tables import MissingTrials
 from sweeps.stages.stage import Conduct, Place

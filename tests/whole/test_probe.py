@@ -31,7 +31,7 @@ from sweeps.run.probe import (
     verdict,
 )
 from sweeps.run.ray.resources import Resources
-from sweeps.run.stopping import handled
+from sweeps.run.signals import handled
 from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
-from wsss.data.voc import ENDINGS, DataError, Sample, VocDataset, labels_of_mask
+from wsss.data.errors import DataError
+from wsss.data.voc import ENDINGS, Sample, VocDataset, labels_of_mask
 from wsss.files import cache_folder, expanded, whole_or_absent
 from wsss.printable import command
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.voc import DataError, VocDataset, files_of
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset, files_of
 from wsss.printable import command, counted, first_of, one_line
 
 

@@ -14,7 +14,7 @@ from zlib import error as zlib_error
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.files import refuse_pipe, what_is_there
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, voc_palette
+from wsss.data.errors import DataError
 from wsss.data.image import opened, orientation
-from wsss.data.voc import DataError
 from wsss.files import whole_or_absent
 
 _PALETTE = np.array(voc_palette()).reshape(256, 3)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
 from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
-from wsss.errors import ForeseenError
+from wsss.data.errors import DataError
 from wsss.files import read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.printable import printable, quoted
 
@@ -48,10 +48,6 @@ NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 LabelSource = Literal["xml", "mask"]
 MAX_XML_BYTES = 4 << 20
 """Of one annotation; VOC's longest has 12 kB."""
-
-
-class DataError(ForeseenError, ValueError):
-    """Data that cannot be used; the message names the file, the rule and the remedy."""
 
 
 class Sample(NamedTuple):

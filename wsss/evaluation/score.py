@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.config import LabelsConfig
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.evaluation.confusion import ThresholdCounts, iou_per_label, mean_iou, threshold_index
 
 

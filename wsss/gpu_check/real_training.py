@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from wsss.config import RunConfig
-from wsss.data.voc import DataError, Sample
+from wsss.data.errors import DataError
+from wsss.data.voc import Sample
 from wsss.evaluation.confusion import collect, count_image, threshold_grid
 from wsss.evaluation.score import score_counts
 from wsss.gpu_check.page import MORE_TIME, Options, Section, Table, first_line

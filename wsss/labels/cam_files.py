@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.files import whole_or_absent
 
 BROKEN = (

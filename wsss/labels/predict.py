@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from wsss.data.errors import DataError
 from wsss.data.image import as_array, read_image
 from wsss.data.mask import write_label_png
 from wsss.data.transforms import resized, scaled_size
-from wsss.data.voc import DataError
 from wsss.files import whole_or_absent
 from wsss.labels.segment import label_colours, segment_image, strongest_label
 from wsss.networks.deeplab import DeepLab

@@ -16,7 +16,7 @@ import typer
 
 from sweeps.cli.method import data, predict, settings, stages
 from sweeps.cli.program import HELP, Command, Program, before_any_command
-from sweeps.run.stopping import SIGNALS, handled
+from sweeps.run.signals import SIGNALS, handled
 
 
 class EndedBySignals(Program):

@@ -76,7 +76,8 @@ def check(
 ) -> None:
     """Name every missing, broken or contradictory file, count classes, and compare the splits."""
     with explained():
-        from wsss.data.voc import DataError, VocDataset
+        from wsss.data.errors import DataError
+        from wsss.data.voc import VocDataset
 
         if (root is None) == (data is None):
             raise DataError("give one data set: wsss data check --data FOLDER")
@@ -91,7 +92,7 @@ def _check(
     from wsss.config import DataConfig
     from wsss.data.check import check_data, in_few_lines
     from wsss.data.check_splits import split_report
-    from wsss.data.voc import DataError
+    from wsss.data.errors import DataError
 
     names = split or [name for name in dataset.split_names() if name != WITHOUT_MASKS]
     names = list(dict.fromkeys([*names, *scored]))
@@ -147,9 +148,9 @@ def prepare(
         from rich.console import Console
         from rich.progress import Progress
 
+        from wsss.data.errors import DataError
         from wsss.data.prepare.archives import PrepareRequest
         from wsss.data.prepare.assemble import prepare_voc
-        from wsss.data.voc import DataError
 
         digests = {}
         for pair in sha256 or []:

@@ -51,9 +51,9 @@ def configured(
     from wsss.data.voc import VocDataset
     from wsss.identity import run_id
     from wsss.labels.sources import sources_of
+    from wsss.networks.initial_weights import check_initial_weights
     from wsss.overrides import parse_assignments, settle
     from wsss.recipes import named_config, with_recipe
-    from wsss.weights import check_initial_weights
 
     dataset = VocDataset(data.absolute())
     start, given = named_config(with_recipe(preset, recipe)), parse_assignments(settings or [])
@@ -325,7 +325,7 @@ def _own_cams(
     again: the `wsss` command that infers into the training's own folder; cams: the folder to read
     instead.
     """
-    from wsss.data.voc import DataError
+    from wsss.data.errors import DataError
     from wsss.labels.cam_files import read_cams
 
     path = place.store.folder(stage.images_rel).path / f"{image_id}{stage.suffix}"

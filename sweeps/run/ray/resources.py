@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray.start import CapacityError, check_address, check_cluster
+from sweeps.run.ray.address import check_address, check_cluster
+from sweeps.store.errors import StoreError
 from wsss.printable import counted
 from wsss.training.execution import Execution
 
@@ -33,6 +34,10 @@ RAY_STEPS = 10_000
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` puts the cluster's configuration on the head node."""
+
+
+class CapacityError(StoreError):
+    """A trial asks for what the cluster can never give it."""
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,22 @@
-"""Ray is started on this machine, or a cluster is joined; with a remedy where neither can be.
-
-`ray.init` itself waits for minutes where no cluster is, says little of the reason, and leaves
-threads behind. So `check_cluster` lets a process of its own try it first, which is ended when it
-takes too long. Commands call it before they read data or plan, which may take minutes.
-"""
+"""Ray is started on this machine, or a cluster is joined."""
 
 import os
-import re
 import secrets
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from sweeps.run.stopping import as_ctrl_c, handled, held_back
+from sweeps.run.ray.resources import CapacityError, Resources
+from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
-from wsss.errors import ForeseenError
 from wsss.training.execution import let_children_keep_memory
-
-if TYPE_CHECKING:  # it checks addresses here
-    from sweeps.run.ray.resources import Resources
-
-
-Answer = TypeVar("Answer")
-
-
-class CapacityError(StoreError):
-    """A trial asks for what the cluster can never give it."""
-
-
-class ClusterError(ForeseenError):
-    """A Ray cluster that cannot be joined."""
 
 
 @contextmanager
-def running_ray(resources: "Resources") -> Iterator[None]:
+def running_ray(resources: Resources) -> Iterator[None]:
     """Join or start Ray, and leave or end it. Signals wait until either is done.
 
     Raises as `start_ray` does.
@@ -57,7 +33,7 @@ def running_ray(resources: "Resources") -> Iterator[None]:
             ray.shutdown()
 
 
-def start_ray(resources: "Resources") -> None:
+def start_ray(resources: Resources) -> None:
     """Join the cluster at resources.address, which was checked, or start Ray on this machine.
 
     Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
@@ -98,9 +74,6 @@ def _gpus_here(asked: float) -> int:
         "out --gpus (GPUS=0 with make) to train on its CPUs, or name a Ray cluster that has GPUs "
         "with --address"
     )
-
-
-# On this machine
 
 
 STARTS = 3
@@ -179,197 +152,3 @@ def _require_writable(folder: Path, name: str) -> None:
         raise StoreError(f"{rays}: another user's, and Ray keeps its sockets there; {REMEDY}")
     if not rays.exists() and not os.access(folder, os.W_OK | os.X_OK):
         raise StoreError(f"{name}={folder}: not writable; {REMEDY}")
-
-
-# A cluster
-
-
-CONNECT_LIMIT_S = 4.0
-"""Longest wait for one address of a host to accept a connection."""
-HOST_LIMIT_S = 8.0
-"""Longest wait for a host: for its name, for any of its addresses, and for what it says."""
-JOIN_LIMIT_S = 15
-"""Longest wait until the cluster is joined; on a busy machine it takes some five seconds."""
-LOAD_LIMIT_S = 45
-"""Longest wait before that until Ray is imported, which takes two seconds of computing."""
-TRY = """
-import ray, signal, sys
-signal.alarm(int(sys.argv[2]))
-ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)
-"""
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What opens a connection of HTTP/2, in which Ray's GCS speaks: a fixed text and a frame SETTINGS
-(RFC 9113, 3.4); the answer begins with such a frame."""
-SETTINGS = 4
-"""Type of that frame, its fourth byte."""
-SOONER = {"RAY_gcs_server_request_timeout_seconds": "10", "RAY_NUM_REDIS_GET_RETRIES": "3"}
-"""Ray's variables, so that it names its reason before JOIN_LIMIT_S."""
-VARIABLE = "RAY_ADDRESS"
-"""Ray takes it for `auto`."""
-TLS = "RAY_USE_TLS"
-"""At "1", Ray speaks through TLS."""
-OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Marks the one process that a submitted job runs."""
-HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
-TOKEN_PLACES = "RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
-
-
-def check_address(address: str) -> None:
-    """Raise ClusterError unless this is `auto` or HOST:PORT; connects to nothing.
-
-    Where `auto` means RAY_ADDRESS, that is checked in its place.
-    """
-    meant, given = _meant(address)
-    if meant == "auto":
-        return
-    match = HOST_AND_PORT.fullmatch(meant)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ClusterError(f"{given}: {_wrong_form(meant)}; {_remedy(given)}")
-
-
-def check_cluster(address: str) -> None:
-    """Raise ClusterError, with its reason and what to do, unless a cluster can be joined."""
-    check_address(address)
-    meant, given = _meant(address)
-    if match := HOST_AND_PORT.fullmatch(meant):
-        _check_port(match["host"].strip("[]"), int(match["port"]), given)
-    environment = {key: value for key, value in os.environ.items() if key != OF_A_JOB} | SOONER
-    command = [sys.executable, "-c", TRY, meant, str(JOIN_LIMIT_S)]
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LOAD_LIMIT_S + JOIN_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"{given}: Ray was not loaded within {LOAD_LIMIT_S} s, so whether a cluster answers "
-            "there is not known: this machine is too busy; give the same command again when it has "
-            "less to do"
-        ) from None
-    if done.returncode:
-        raise ClusterError(refusal(given, done.stderr.decode(errors="replace")))
-
-
-def _meant(address: str) -> tuple[str, str]:
-    """Return the address that Ray will take, and what to call it in an error."""
-    variable = os.environ.get(VARIABLE)
-    if address == "auto" and variable:
-        return variable, f"--address auto, {VARIABLE} {variable}"
-    return address, f"--address {address}"
-
-
-def _remedy(given: str) -> str:
-    if VARIABLE in given:
-        return f"unset {VARIABLE}, or set it to HOST:PORT of the cluster's head, e.g. 10.0.0.1:6379"
-    return (
-        "give `--address auto` on a node of the cluster, or HOST:PORT of its head, e.g. "
-        "10.0.0.1:6379; without --address Ray is started on this machine"
-    )
-
-
-def _wrong_form(address: str) -> str:
-    if address.startswith(("http://", "https://")):
-        return "this is a job server, which only `sweeps submit` and its like take"
-    if address.startswith("ray://"):
-        return "trials cannot be driven through a Ray Client"
-    return "no address of a Ray cluster"
-
-
-def _check_port(host: str, port: int, given: str) -> None:
-    """Raise ClusterError unless something listens there, and speaks as a Ray cluster does."""
-    is_connected = False
-
-    def first_bytes() -> bytes:
-        nonlocal is_connected
-        with socket.create_connection((host, port), timeout=CONNECT_LIMIT_S) as line:
-            is_connected = True
-            if os.environ.get(TLS) == "1":
-                return bytes([0, 0, 0, SETTINGS])  # only Ray knows its certificates
-            line.sendall(GREETING)
-            return line.recv(4)
-
-    remedy = f"`ray status` on the head says whether Ray runs; {_remedy(given)}"
-    try:
-        said = within(HOST_LIMIT_S, first_bytes)  # to look up a name has no limit of its own
-    except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        what = "something else than Ray listens" if is_connected else "nothing listens"
-        raise ClusterError(f"{given}: {what} there ({why}); {remedy}") from None
-    if said[3:] != bytes([SETTINGS]):
-        raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
-
-
-def within(seconds: float | None, question: Callable[[], Answer]) -> Answer:
-    """Return what a function returns, or raise what it raises; None: without a limit.
-
-    Raises TimeoutError if it takes longer; its thread is left behind then.
-    """
-    answer: Future[Answer] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
-
-
-def refusal(given: str, said: str) -> str:
-    """Return an error and its remedy from all that Ray has printed; given: the address."""
-    if "Version mismatch" in said:
-        versions = re.findall(r"^ +(?:Ray|Python): (\S+)", said, flags=re.MULTILINE)[:4]
-        there, here = versions[:2], versions[2:]
-        return (
-            f"{given}: the cluster has Ray {' and Python '.join(there)}, this environment Ray "
-            f"{' and Python '.join(here)}; `make setup` installs the versions of "
-            "requirements.lock: give it on this machine and on all nodes, and restart Ray"
-        )
-    if "AuthenticationError" in said:
-        return token_trouble(given, said)
-    if "No node info found" in said:
-        return (
-            f"{given}: this machine is no node of the cluster; give the command on its head with "
-            "--address auto, or use `sweeps submit` from here"
-        )
-    if "Could not find any running Ray instance" in said:
-        return (
-            f"{given}: no Ray cluster runs on this machine; start one with `ray start --head`, "
-            "give HOST:PORT of another's head, or leave --address out"
-        )
-    if given == "--address auto" and (tried := re.search(r"at (?:address )?(\S+:\d+)", said)):
-        return (
-            f"{given}: Ray's note of the last cluster on this machine names {tried[1]}, where none "
-            "answers; start one with `ray start --head`, or give HOST:PORT of another's head"
-        )
-    last = said.strip().splitlines()[-1:]
-    why = f"; Ray says: {last[0]}" if last and "Error: " in last[0] else ""
-    return f"{given}: no Ray cluster answers there{why}; {_remedy(given)}"
-
-
-def token_trouble(address: str, message: str) -> str:
-    """Explain a refused token without repeating anything of it; message: Ray's own words."""
-    mode = os.environ.get("RAY_AUTH_MODE", "")
-    if "Forbidden" in message:
-        return (
-            f"{address}: this machine's token is not the cluster's; copy the token file with which "
-            f"the cluster was started (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if "cannot be opened or is empty" in message:
-        return (
-            f"{address}: the token file is missing or empty (Ray takes the first of {TOKEN_PLACES})"
-        )
-    if mode != "token":
-        return (
-            f"{address}: the cluster wants a token and RAY_AUTH_MODE is {mode or 'not set'} here; "
-            f"export RAY_AUTH_MODE=token; the token is the first of {TOKEN_PLACES}"
-        )
-    return (
-        f"{address}: the cluster wants its token, and there is none or another one here; copy the "
-        f"file with which the cluster was started (Ray takes the first of {TOKEN_PLACES})"
-    )

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from sweeps.store.errors import ConditionError, StoreError
-from sweeps.store.remote.bucket import ObjectInfo
-from sweeps.store.remote.mirror import Remote
+from sweeps.store.remote.bucket import Bucket, ObjectInfo
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
@@ -54,22 +53,23 @@ class _Found(NamedTuple):
 class Lease:
     """A lock among all machines, used as a FileLock: `with lease.acquire(timeout=0): ...`.
 
-    rel: the object's path in the store. file_lock: the lock among the processes of this machine.
-    note: for others to read while the lease is held. on_lost: called once, in another thread, if
-    somebody takes the lease over.
+    key: the object's key in the bucket. machine: gives the id of this machine's mirror. file_lock:
+    the lock among the processes of this machine. note: for others to read while the lease is held.
+    on_lost: called once, in another thread, if somebody takes the lease over.
     """
 
     def __init__(
         self,
-        remote: Remote,
-        rel: str,
+        bucket: Bucket,
+        key: str,
+        machine: Callable[[], str],
         file_lock: FileLock,
         *,
         note: str = "",
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        self.remote, self.key, self.file_lock = remote, remote.key(rel), file_lock
-        self.url = remote.bucket.url(self.key)
+        self.bucket, self.key, self.machine, self.file_lock = bucket, key, machine, file_lock
+        self.url = bucket.url(key)
         self.lost = False
         """Whether somebody has taken it over: then stop and write nothing more."""
         self._on_lost = on_lost
@@ -94,7 +94,7 @@ class Lease:
         until = time.monotonic() + (float("inf") if timeout is None else timeout)
         self.file_lock.acquire(timeout=-1 if timeout is None else timeout)
         try:
-            self._body["machine"] = self.remote.machine()
+            self._body["machine"] = self.machine()
             while True:
                 held = self._try_once()
                 if held is None:
@@ -119,7 +119,7 @@ class Lease:
             self._thread = None
         try:
             if self._own_etag(self._read()):
-                self.remote.bucket.delete(self.key)
+                self.bucket.delete(self.key)
         except StoreError as error:
             logger.warning("%s; the lease ends by itself in %.0f s", error, STALE_SECONDS)
         finally:
@@ -173,7 +173,7 @@ class Lease:
         return same_machine or found.info.age_seconds > STALE_SECONDS
 
     def _read(self) -> _Found | None:
-        found = self.remote.bucket.get_bytes(self.key)
+        found = self.bucket.get_bytes(self.key)
         if found is None:
             return None
         try:
@@ -186,7 +186,7 @@ class Lease:
         self._beats += 1  # otherwise the ETag would stay the same
         content = json.dumps(self._body | {"beat": self._beats}).encode()
         try:
-            return self.remote.bucket.put_bytes(
+            return self.bucket.put_bytes(
                 self.key, content, only_new=only_new, only_if_etag=only_if_etag
             )
         except ConditionError:

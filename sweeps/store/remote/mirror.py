@@ -20,17 +20,15 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import Timeout
 
 from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
+from sweeps.store.remote.lease import Lease
 from wsss.files import whole_or_absent
-
-if TYPE_CHECKING:  # it imports this module
-    from sweeps.store.remote.lease import Lease
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""
@@ -103,15 +101,20 @@ class Remote:
 
     def lock(
         self, name: str, path: Path, *, note: str = "", on_lost: Callable[[], None] | None = None
-    ) -> "Lease":
+    ) -> Lease:
         """Return the lease leases/<name>, which excludes other machines as well as processes here.
 
         path: a file to lock among the processes of this machine; its folder is created. note: for
         others to read. on_lost: called once, in another thread, if somebody takes the lease over.
         """
-        from sweeps.store.remote.lease import Lease
-
-        return Lease(self, f"leases/{name}", local_lock(path), note=note, on_lost=on_lost)
+        return Lease(
+            self.bucket,
+            self.key(f"leases/{name}"),
+            self.machine,
+            local_lock(path),
+            note=note,
+            on_lost=on_lost,
+        )
 
     # Files
 

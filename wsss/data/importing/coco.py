@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, ValidationError
 
 from wsss.data.classes import IGNORE_INDEX
+from wsss.data.errors import DataError
 from wsss.data.importing.foreign import (
     MAX_LABEL_BYTES,
     Foreign,
@@ -20,7 +21,6 @@ from wsss.data.importing.foreign import (
     Region,
     some,
 )
-from wsss.data.voc import DataError
 from wsss.files import read_text
 from wsss.printable import quoted
 

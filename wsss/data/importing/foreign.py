@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from wsss.data.voc import ENDINGS, DataError
+from wsss.data.errors import DataError
+from wsss.data.voc import ENDINGS
 from wsss.files import read_text
 from wsss.printable import counted, first_of, one_line, quoted
 

@@ -21,6 +21,7 @@ from rich.progress import Progress
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check import MAX_PROBLEMS
 from wsss.data.classes import CLASS_LIST, require_class_names
+from wsss.data.errors import DataError
 from wsss.data.image import image_size
 from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
 from wsss.data.importing.foreign import (
@@ -34,7 +35,7 @@ from wsss.data.importing.foreign import (
     some,
 )
 from wsss.data.mask import write_label_png
-from wsss.data.voc import DataError, labels_of_mask
+from wsss.data.voc import labels_of_mask
 from wsss.files import write_json
 from wsss.printable import counted, one_line
 

@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 from rich.markup import escape
 from rich.progress import Progress
 
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.printable import quoted
 
 SPARE_BYTES = 64 << 20

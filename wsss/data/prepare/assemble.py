@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
+from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     PrepareRequest,
     Source,
@@ -29,7 +30,7 @@ from wsss.data.prepare.archives import (
     require_space,
 )
 from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import VocDataset
 from wsss.files import write_json
 
 MARKER = "prepared.json"

@@ -17,9 +17,10 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.errors import DataError
 from wsss.data.image import image_size
 from wsss.data.mask import write_label_png
-from wsss.data.voc import IMAGE_ID, DataError
+from wsss.data.voc import IMAGE_ID
 from wsss.pool import pool_map
 from wsss.printable import quoted
 
