@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sweeps.run.budget import Budget
-from sweeps.run.stopping import Interrupts
+from sweeps.run.signals import Interrupts
 from sweeps.store.store import Store
 
 ORDERLY = (
