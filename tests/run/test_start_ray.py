@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sweeps.run.driver import download_weights
-from sweeps.run.ray import start as run
+from sweeps.run.ray import address as addresses
+from sweeps.run.ray import start as starting
 from sweeps.run.ray.address import ClusterError, check_cluster, refusal
 from sweeps.run.ray.resources import CapacityError, Resources
 from sweeps.run.ray.start import started
@@ -27,7 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """What ray.init was given."""
     found: Calls = []
     monkeypatch.setattr("ray.init", lambda *words, **options: found.append((words, options)))
-    monkeypatch.setattr(run, "let_children_keep_memory", lambda: None)
+    monkeypatch.setattr(starting, "let_children_keep_memory", lambda: None)
     return found
 
 
@@ -37,7 +38,7 @@ def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for gpus in (0.5, 0.0):
-        run.start_ray(Resources(gpus=gpus))
+        starting.start_ray(Resources(gpus=gpus))
     assert [words for words, _ in calls] == [("local",)] * 2
     assert [options["num_gpus"] for _, options in calls] == [3, None]
 
@@ -49,7 +50,7 @@ def test_gpus_are_refused_where_torch_finds_none_before_ray_is_started(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     with pytest.raises(CapacityError, match=rf"--gpus 0\.5: torch .* no GPU .*{hint}.*--address"):
-        run.start_ray(Resources(gpus=0.5))
+        starting.start_ray(Resources(gpus=0.5))
     assert calls == []
 
 
@@ -79,7 +80,7 @@ def test_another_error_of_rays_start_is_let_through() -> None:
 
 
 def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:
-    run.start_ray(Resources(gpus=1.0, address="192.0.2.1:6379"))
+    starting.start_ray(Resources(gpus=1.0, address="192.0.2.1:6379"))
     ((words, options),) = calls
     assert words == ("192.0.2.1:6379",)
     assert "num_gpus" not in options
@@ -133,7 +134,7 @@ def test_a_port_where_nobody_listens_is_refused_at_once() -> None:
 
 
 def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "HOST_LIMIT_S", 0.1)
+    monkeypatch.setattr(addresses, "HOST_LIMIT_S", 0.1)
     monkeypatch.setattr(socket, "create_connection", lambda *where, **how: time.sleep(2))
     with pytest.raises(ClusterError, match=r"head\.lab:6379: nothing listens there \(no answer\)"):
         check_cluster("head.lab:6379")
@@ -141,7 +142,7 @@ def test_a_host_whose_name_nobody_looks_up_is_given_up(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("no_variable")
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "CONNECT_LIMIT_S", 0.5)
+    monkeypatch.setattr(addresses, "CONNECT_LIMIT_S", 0.5)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(ClusterError, match=r"something else than Ray listens there \(no answer\)"),
@@ -164,7 +165,7 @@ SPEAKS_AS_RAY = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 def test_a_server_of_something_else_is_told_from_a_cluster_that_hangs(
     monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(run, "JOIN_LIMIT_S", 1)
+    monkeypatch.setattr(addresses, "JOIN_LIMIT_S", 1)
 
     def serve(server: socket.socket) -> None:
         with suppress(OSError):  # it is closed
