@@ -117,16 +117,15 @@ class Results:
         Row 0 is over all images, the others over resamples. NaN where a label does not occur. The
         trials must be such that `resampled` is not None.
         """
-        found = [counts for run_id in run_ids if (counts := self.counts(run_id))]
-        drawn = self.resamples(found[0][1].num_images).counts
+        found = [counts[1] for run_id in run_ids if (counts := self.counts(run_id))]
+        drawn = self.resamples(found[0].num_images).counts
         weights = np.vstack([np.ones((1, drawn.shape[1])), drawn])  # [1 + R, N]
-        ious = []
-        for _, images in found:
-            union = weights @ images.union
-            part = np.full_like(union, np.nan)
-            np.divide(weights @ images.intersection, union, out=part, where=union > 0)
-            ious.append(100 * part)
-        return np.mean(ious, axis=0)
+        # All trials side by side, [N, trials * L], take one matrix product.
+        union = weights @ np.hstack([images.union for images in found])
+        ious = np.full_like(union, np.nan)
+        intersection = weights @ np.hstack([images.intersection for images in found])
+        np.divide(intersection, union, out=ious, where=union > 0)
+        return 100 * ious.reshape(len(weights), len(found), -1).mean(axis=1)
 
     def resamples(self, num_images: int) -> Resamples:
         """Return the resamples of a set of this many images."""
