@@ -12,23 +12,20 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sweeps.run.stopping import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
 from wsss.errors import ForeseenError
 from wsss.training.execution import let_children_keep_memory
+from wsss.waiting import within
 
 if TYPE_CHECKING:  # it checks addresses here
     from sweeps.run.ray.resources import Resources
-
-
-Answer = TypeVar("Answer")
 
 
 class CapacityError(StoreError):
@@ -60,8 +57,9 @@ def running_ray(resources: "Resources") -> Iterator[None]:
 def start_ray(resources: "Resources") -> None:
     """Join the cluster at resources.address, which was checked, or start Ray on this machine.
 
-    Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
-    folder for its sockets or the machine is too busy for Ray to start.
+    Raises ClusterError if the cluster has gone since, CapacityError for GPUs on a machine where
+    torch finds none, StoreError if there is no folder for its sockets or the machine is too busy
+    for Ray to start.
     """
     import ray
 
@@ -69,7 +67,7 @@ def start_ray(resources: "Resources") -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if resources.address is not None:
-        ray.init(resources.address, **quiet)
+        _join(resources.address, quiet)
         return
     let_children_keep_memory()
     prepare_machine()
@@ -79,10 +77,30 @@ def start_ray(resources: "Resources") -> None:
     with handled([signal.SIGHUP], signal.SIG_IGN):
         started(
             lambda: ray.init(
-                "local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet
+                "local",
+                num_cpus=_cpus_here(),
+                num_gpus=num_gpus,
+                include_dashboard=not resources.inline,
+                **quiet,
             ),
             end=ray.shutdown,
         )
+
+
+def _cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Return how many CPUs this process may use if those are not all; None: Ray counts them.
+
+    Ray knows the quota of a container, but no set of CPUs, as SLURM, taskset and
+    `docker --cpuset-cpus` give: it would run a trial on each CPU of the whole machine. quota: of
+    cgroups v2, `150000 100000` for 1.5 CPUs or `max 100000`.
+    """
+    count = len(os.sched_getaffinity(0))
+    if count == os.cpu_count():
+        return None
+    words = quota.read_text(encoding="ascii").split() if quota.is_file() else []
+    if len(words) == 2 and words[0].isdecimal():
+        count = min(count, int(words[0]) // int(words[1]))
+    return max(1, count)
 
 
 def _gpus_here(asked: float) -> int:
@@ -303,21 +321,24 @@ def _check_port(host: str, port: int, given: str) -> None:
         raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
 
 
-def within(seconds: float | None, question: Callable[[], Answer]) -> Answer:
-    """Return what a function returns, or raise what it raises; None: without a limit.
+def _join(address: str, options: dict[str, Any]) -> None:
+    """Join a cluster that was checked before. Raises ClusterError if it has gone since.
 
-    Raises TimeoutError if it takes longer; its thread is left behind then.
+    Ray itself would wait for minutes. options: of `ray.init`.
     """
-    answer: Future[Answer] = Future()
+    import ray
 
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
+    _, given = _meant(address)
+    try:
+        within(JOIN_LIMIT_S, lambda: ray.init(address, **options))
+    except TimeoutError:
+        raise ClusterError(
+            f"{given}: the cluster does not answer any more; `ray status` on the head says whether "
+            f"Ray runs; {_remedy(given)}"
+        ) from None
+    except Exception as error:  # Ray raises many kinds here
+        said = "".join(traceback.format_exception(error))
+        raise ClusterError(refusal(given, said)) from None
 
 
 def refusal(given: str, said: str) -> str:
