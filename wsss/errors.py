@@ -2,8 +2,9 @@
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from wsss.printable import printable
@@ -32,6 +33,16 @@ NO_LOCKS_REMEDY = (
 
 class ForeseenError(Exception):
     """Base of errors whose message names fault, rule and remedy, one error per line."""
+
+
+def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> None:
+    """Raise an error of the system while a file was read again, with the file's name.
+
+    It says nothing about the content: no rights, too many open files, a drive that fails. EINVAL
+    does: broken content led to a place outside the file. but: errors that are not raised, either.
+    """
+    if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL, *but}:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager

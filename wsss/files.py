@@ -1,15 +1,32 @@
 """Small files from outside, read up to a limit; our own files, written atomically; paths."""
 
+import errno
+import fnmatch
 import json
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from wsss.errors import ForeseenError
+from wsss.errors import OF_A_PATH, ForeseenError, let_through
 
+BROKEN_ZIP = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    TypeError,
+)
+"""What zipfile and NumPy raise for damaged archives of arrays; some OSError: see `let_through`."""
 OTHER_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".json")
 """Of pictures, masks and labels from other tools."""
 NO_HOME = "/nonexistent"
@@ -29,6 +46,7 @@ def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
+        let_through(error, path, but={*OF_A_PATH, errno.ENOENT})
         reason = f"{error.strerror} ({what_is_there(path)})"
         raise refusal(f"{path}: {reason}; put a readable file there") from None
     if len(content) > limit:
@@ -64,6 +82,18 @@ def what_is_there(path: Path) -> str:
     beside = (f"{stem}{ending}" for stem in stems for ending in endings)
     found = next((name for name in beside if path.with_name(name).exists()), None)
     return f"no file, but {found}" if found else "no file"
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder holds with a name of this pattern, by name; [] if it does not exist.
+
+    Raises OSError for a folder that cannot be read, of which Path.glob says that it is empty.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - of many thousands
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(fnmatch.filter(names, pattern))]
 
 
 class BrokenFileError(ForeseenError, ValueError):

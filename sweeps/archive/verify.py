@@ -27,7 +27,7 @@ from sweeps.evidence.image_counts import (
     load_threshold_counts,
 )
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.sweep import Sweep, load_sweep
+from sweeps.plan.sweep import Sweep, read_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.csv_file import records_text
 from sweeps.report.formats.latex import latex_tables
@@ -130,7 +130,7 @@ def _unpacked(archive: ZipFile, name: str, target: Path) -> str:
 
 
 def _check_content(store: Store, manifest: Manifest, data: Path | None) -> Iterator[Finding]:
-    sweep = load_sweep(store, manifest.sweep)
+    sweep = read_sweep(store.sweep(manifest.sweep) / "sweep.json")
     yield _check_ids(sweep, store, manifest)
     yield from _check_figures(sweep, store)
     yield from _check_tables(sweep, store, manifest)

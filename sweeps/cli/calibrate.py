@@ -19,6 +19,7 @@ from sweeps.cli.options import (
     call,
     data_folder,
     prior_limits,
+    reached,
     resources,
     say_idle,
     with_options_of,
@@ -71,7 +72,7 @@ def calibrate(
     from wsss.overrides import parse_assignments
 
     with explained():
-        may_use = call(resources, given)
+        may_use = reached(call(resources, given), store, "sweep")
         root = data_folder(data)
         asked = parse_assignments(settings or [])
         sweep, report = make_sweep(

@@ -21,6 +21,7 @@ from sweeps.cli.options import (
     execution,
     opened,
     prior_limits,
+    reached,
     say,
     say_idle,
     with_options_of,
@@ -173,14 +174,15 @@ def headline(
     """
     from sweeps.run.driver import drive
     from sweeps.run.notify import Started, then_notify
-    from sweeps.run.ray.resources import Resources, joinable
-    from sweeps.run.subjects.headline import DrivenHeadline
+    from sweeps.run.ray.resources import Resources
     from sweeps.stages.stage import Conduct
 
     with explained():
         how = call(execution, given)
         one_by_one = Resources(address, workers, cpus, gpus, max_concurrent=1, execution=how)
-        may_use = joinable(one_by_one)
+        may_use = reached(one_by_one, given["store"], "headline")
+        from sweeps.run.subjects.headline import DrivenHeadline  # it loads torch
+
         planned, results = call(planned_headline, given)
         conduct = Conduct(accept_changes=True, limits=call(prior_limits, given))
         subject = DrivenHeadline(planned, results, conduct, label_workers)

@@ -232,9 +232,23 @@ def resources(
 ) -> "Resources":
     """Return what a sweep may use. Raises ConfigError or ClusterError for wrong options."""
     how = execution(loader_workers, micro_batch, checkpoint_minutes)
-    from sweeps.run.ray.resources import Resources, joinable
+    from sweeps.run.ray.resources import Resources
 
-    return joinable(Resources(address, workers, cpus, gpus, max_concurrent, how))
+    return Resources(address, workers, cpus, gpus, max_concurrent, how)
+
+
+def reached(asked: "Resources", store: str, kind: str) -> "Resources":
+    """Return resources whose cluster can be joined, tried before anything is read or planned.
+
+    Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
+    that nothing may be left to run: then the driver raises it if something is.
+    """
+    from sweeps.plan.contents import ROOMS
+    from sweeps.run.ray.resources import joinable
+    from sweeps.store.store import open_store
+
+    found = open_store(store).descriptions(ROOMS[kind], f"{kind}.json")
+    return joinable(asked, may_be_done=bool(found))
 
 
 def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -> "PriorLimits":
@@ -249,6 +263,7 @@ def opened(place: str) -> "Store":
     from sweeps.store.store import open_store
 
     store = open_store(place)
+    store.remote.require_answer()
     store.pull_results()
     return store
 

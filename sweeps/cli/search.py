@@ -18,6 +18,7 @@ from sweeps.cli.options import (
     default_preset,
     opened,
     prior_limits,
+    reached,
     resources,
     say_idle,
     say_labels_from_masks,
@@ -71,7 +72,8 @@ def search(
     from wsss.recipes import with_recipe
 
     with explained():
-        may_use = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
+        asked = call(resources, given | {"workers": 0, "cpus": cpus, "gpus": gpus})
+        may_use = reached(asked, store, "search")
         results = opened(store)
         search_space, overrides = parse_space(space or []), parse_assignments(settings or [])
         planned, report = make_search(

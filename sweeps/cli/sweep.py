@@ -31,6 +31,7 @@ from sweeps.cli.options import (
     opened,
     print_cells,
     prior_limits,
+    reached,
     require_one_of,
     resources,
     say_idle,
@@ -169,7 +170,10 @@ def run(
 
     with explained():
         require_one_of(probe=probe is not None, notify=notify is not None)
-        may_use, limits = call(resources, given), call(prior_limits, given)
+        asked, limits = call(resources, given), call(prior_limits, given)
+        may_use = reached(asked, store, "sweep")
+        if probe is not None:
+            may_use.require_cluster()
         sweep = call(planned_sweep, given)
         if probe is not None:
             raise typer.Exit(_probe(sweep, store, may_use, probe, limits))

@@ -14,9 +14,9 @@ from sweeps.evidence.images import ImageCounts
 from sweeps.plan.chains.chain import counts_id
 from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.config import RunConfig
+from wsss.errors import let_through
 from wsss.evaluation.confusion import ThresholdCounts
-from wsss.files import whole_or_absent
-from wsss.labels.cam_files import BROKEN
+from wsss.files import BROKEN_ZIP, whole_or_absent
 
 COUNTS = "counts.npz"
 """All counted pixels of a scored trial, in a folder of their own."""
@@ -48,7 +48,8 @@ def load_threshold_counts(store: Store, config: RunConfig) -> ThresholdCounts:
     path = folder.path / COUNTS
     try:
         return ThresholdCounts.load(path)
-    except BROKEN as error:
+    except BROKEN_ZIP as error:
+        let_through(error, path)
         raise StoreError(
             f"{path}: cannot be read ({error}); delete {folder.path} and run its table again"
         ) from None
@@ -86,7 +87,8 @@ def load_image_counts(run: RunFolder, threshold: Threshold) -> tuple[tuple[str, 
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             counts = ImageCounts(*(data[f"{threshold}_{part}"] for part in PARTS))
             return tuple(data["image_ids"].tolist()), counts
-    except BROKEN as error:
+    except BROKEN_ZIP as error:
+        let_through(error, path)
         raise StoreError(
             f"{path}: cannot be read ({error}); delete {run.path} and run its table again"
         ) from None

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.plan.chains.headline import load_headline
-from sweeps.plan.search import History, best_trials
+from sweeps.plan.search import History, best_trials, load_search
 from sweeps.plan.states import Metrics, folder_names, read_metrics
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.store import Store, StoreError
 from wsss.identity import cam_id
 from wsss.printable import printable
 from wsss.recipes import preset_and_recipe
@@ -79,7 +79,7 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
         if kind == "sweep":
             known = _of_sweep(store, name, metrics)
         elif kind == "search":
-            known = _of_search(path)
+            known = _of_search(store, path)
         else:
             known = _of_headline(store, path)
     except StoreError as error:
@@ -109,13 +109,13 @@ def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _of_search(path: Path) -> dict[str, Any]:
-    saved, history = read_json(path), History(path.parent)
-    preset, recipe = preset_and_recipe(saved["preset"])
+def _of_search(store: Store, path: Path) -> dict[str, Any]:
+    search, history = load_search(store, path.parent.name), History(path.parent)
+    preset, recipe = preset_and_recipe(search.preset)
     trials = history.trials()
     best = next(iter(best_trials(trials, 1)), None)
     return {
-        "data": saved["base"]["data"]["name"],
+        "data": search.base.data.name,
         "preset": preset,
         "recipe": recipe,
         "done": sum(trial.ended for trial in trials),

@@ -27,15 +27,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sweeps.plan.sweep import checked_data
-from sweeps.store.store import Store, StoreError, read_json, write_json, written_by
+from sweeps.store.store import (
+    OWN_NAME,
+    Store,
+    StoreError,
+    read_json,
+    require_own,
+    write_json,
+    written_by,
+)
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
+from wsss.files import files_in
 from wsss.identity import cam_id, naming
 from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
@@ -364,8 +373,7 @@ def load_search(store: Store, name: str) -> Search:
             num_train_images=saved["train_images"],
             halves=Halves(saved["search_half"], saved["held_out_half"]),
         )
-        if search.name != name:
-            raise ValueError(f"its settings are those of {search.name}")
+    require_own(path, search.name, name, OWN_NAME)
     return search
 
 
@@ -437,13 +445,13 @@ class History:
         self.folder = folder
 
     def trials(self) -> list[SearchTrial]:
-        """Return all trials, by number. Raises StoreError if a file was damaged."""
-        paths = sorted((self.folder / "trials").glob("*.json"), key=lambda path: int(path.stem))
-        return [_read_trial(path) for path in paths]
+        """Return all trials, by number. Raises StoreError for a damaged or a copied file."""
+        trials = [_read_trial(path) for path in files_in(self.folder / "trials", "*.json")]
+        return sorted(trials, key=lambda trial: trial.number)
 
     def save(self, trial: SearchTrial) -> None:
         """Write a trial by atomic rename."""
-        write_json(self.folder / "trials" / f"{trial.number:04}.json", asdict(trial))
+        write_json(self.folder / "trials" / _file_name(trial), asdict(trial))
 
     def missing(self, samples: int) -> int:
         """Return how many of this number of trials have not ended."""
@@ -472,13 +480,18 @@ class History:
 
 
 def _read_trial(path: Path) -> SearchTrial:
+    remedy = "delete the file to draw another one instead"
     try:
-        return SearchTrial(**read_json(path))
-    except (StoreError, TypeError) as error:
-        raise StoreError(
-            f"{path}: not a trial of a search ({error}); delete the file to draw another one "
-            "instead"
-        ) from None
+        trial = TypeAdapter(SearchTrial).validate_python(read_json(path))
+    except (StoreError, ValidationError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None
+    require_own(path, _file_name(trial), path.name, remedy)
+    return trial
+
+
+def _file_name(trial: SearchTrial) -> str:
+    return f"{trial.number:04}.json"
 
 
 def ranking(trials: list[SearchTrial]) -> list[SearchTrial]:

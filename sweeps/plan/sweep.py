@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
-from sweeps.store.store import Store, StoreError, read_json, write_json, written_by
+from sweeps.store.store import (
+    OWN_NAME,
+    Store,
+    StoreError,
+    read_json,
+    require_own,
+    write_json,
+    written_by,
+)
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
@@ -252,8 +260,17 @@ def load_sweep(store: Store, name: str | None = None) -> Sweep:
             f"e.g. with: {command('sweeps', 'run', 'V', '--store', store.address)}"
         )
     path = store.sweep(name) / "sweep.json"
+    sweep = read_sweep(path)
+    require_own(path, sweep.name, name, OWN_NAME)
+    return sweep
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read sweep.json, whatever its folder is called. Raises ForeignFileError."""
     with written_by("sweeps run", path):
-        return sweep_from_json(read_json(path))
+        sweep = sweep_from_json(read_json(path))
+        _ = sweep.name  # which reads the cells of its own tables
+    return sweep
 
 
 def sweep_from_json(saved: Any) -> Sweep:

@@ -149,8 +149,8 @@ def drive(subject: Subject, resources: Resources) -> int:
 
     0: complete; 1: some of it failed, or several trials met the same error; 130: interrupted, or
     the budget is spent. Raises StoreError if another process drives the subject, ChangedError for
-    half-trained networks of other code, WeightsError, ConfigError or CapacityError, all before any
-    trial starts.
+    half-trained networks of other code, ClusterError, WeightsError, ConfigError or CapacityError,
+    all before any trial starts.
     """
     console = Console()
     say = printer(console)
@@ -173,6 +173,7 @@ def _drive(subject: Subject, resources: Resources, console: Console, say: Say) -
         say(line)
     was_missing, ending = subject.is_missing(), Ending()
     if was_missing:
+        resources.require_cluster()
         ending = _run_tracked(subject, resources, console, say)
     else:
         subject.write_down()

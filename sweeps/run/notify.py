@@ -18,9 +18,12 @@ from typing import NamedTuple
 from sweeps.plan.contents import Entry, read_entries
 from sweeps.store.store import Store
 from wsss.errors import ForeseenError
+from wsss.printable import printable
 
 LIMIT_S = 60
 """Seconds after which the command is killed."""
+MAX_CHARACTERS = 10_000
+"""Of SWEEP_TEXT: an error may have a line per picture, and the system refuses 128 KiB."""
 STATES = {0: "done", 130: "interrupted"}
 """Exit code of a run -> its state; any other code means failed."""
 
@@ -47,7 +50,17 @@ def then_notify(command: str | None, started: Started, work: Callable[[], int]) 
         raise
     finally:
         if command:
-            _run(command, _environment(state, started, sys.exception()))
+            _tell(command, state, started, sys.exception())
+
+
+def _tell(command: str, state: str, started: Started, error: BaseException | None) -> None:
+    """Run a command, and warn on stderr if that fails, whatever the reason: the work is done."""
+    try:
+        why = _run(command, _environment(state, started, error))
+    except Exception as refused:
+        why = f"cannot be run ({refused})"
+    if why:
+        print(f"warning: --notify {printable(command)}: {printable(why)}", file=sys.stderr)
 
 
 def _environment(state: str, started: Started, error: BaseException | None) -> dict[str, str]:
@@ -57,11 +70,12 @@ def _environment(state: str, started: Started, error: BaseException | None) -> d
         entries = {each.path: each for each in read_entries(started.store)}
         entry = entries.get(started.path)
         text = _summary(entry) if entry else f"{started.path}: not started"
-    except ForeseenError as unreadable:
+    except (ForeseenError, OSError) as unreadable:
         text = str(unreadable)
+    told = printable(f"{text}; {error}" if error and str(error) else text)
     return {
         "SWEEP_STATE": state,
-        "SWEEP_TEXT": f"{text}; {error}" if error and str(error) else text,
+        "SWEEP_TEXT": told if len(told) <= MAX_CHARACTERS else f"{told[:MAX_CHARACTERS]}...",
         "SWEEP_NAME": started.path.rpartition("/")[2],
         "SWEEP_TABLES": " ".join(entry.tables) if entry else "",
         "SWEEP_STORE": started.store.address,
@@ -75,8 +89,8 @@ def _summary(entry: Entry) -> str:
     return entry.problem or f"{entry.title}: {entry.done}{total} done{best}"
 
 
-def _run(command: str, environment: dict[str, str]) -> None:
-    """Run a command; warn on stderr if it fails or takes too long."""
+def _run(command: str, environment: dict[str, str]) -> str:
+    """Run a command; return why it failed, "" if it did not."""
     try:
         done = subprocess.run(
             command,
@@ -87,8 +101,5 @@ def _run(command: str, environment: dict[str, str]) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        why = f"was ended after {LIMIT_S} s"
-    else:
-        why = f"ended with exit code {done.returncode}" if done.returncode else ""
-    if why:
-        print(f"warning: --notify {command}: {why}", file=sys.stderr)
+        return f"was ended after {LIMIT_S} s"
+    return f"ended with exit code {done.returncode}" if done.returncode else ""

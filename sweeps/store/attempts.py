@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.store import Store, StoreError, read_json, require_own, write_json
+from wsss.files import files_in
 from wsss.training.checkpoint_names import epochs_of
 
 ALIVE_SECONDS = 30.0
@@ -156,8 +157,8 @@ class Book:
 def read_book(store: Store, sweep_name: str) -> Book:
     """Read a sweep's ledger; empty if there is none. Raises StoreError for an invalid file."""
     folder = store.sweep(sweep_name)
-    attempts = [_read(path, Attempt) for path in (folder / "attempts").glob("*.json")]
-    sessions = [_read(path, Session) for path in (folder / "drivers").glob("*.json")]
+    attempts = [_read(path, Attempt) for path in files_in(folder / "attempts", "*.json")]
+    sessions = [_read(path, Session) for path in files_in(folder / "drivers", "*.json")]
     return Book(attempts, sessions)
 
 
@@ -257,7 +258,7 @@ class Ledger:
         return self.store.run(attempt.run).metrics() is not None
 
     def _start(self, trial: Target) -> None:
-        checkpoints = self.store.cam(trial.cam_id).checkpoints.glob("epoch_*.pt")
+        checkpoints = self.store.cam(trial.cam_id).checkpoint_names()
         attempt = Attempt(
             name=uuid.uuid4().hex[:8],
             session=self.session.name,
@@ -310,11 +311,14 @@ Record = TypeVar("Record", Attempt, Session)
 
 
 def _read(path: Path, kind: type[Record]) -> Record:
+    remedy = "delete the file; its hours are then not counted"
     try:
-        return kind.model_validate(read_json(path))
+        record = kind.model_validate(read_json(path))
     except ValidationError as error:
         what = str(error.errors()[0]["msg"])
         raise StoreError(
             f"{path}: not a record of {'an attempt' if kind is Attempt else 'a driver'} ({what}); "
-            "delete the file; its hours are then not counted"
+            f"{remedy}"
         ) from None
+    require_own(path, record.name, path.stem, remedy)
+    return record

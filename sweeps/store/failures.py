@@ -84,11 +84,16 @@ def write_note(folder: Path, note: ErrorNote) -> None:
 
 
 def take_note(folder: Path) -> ErrorNote | None:
-    """Read and remove the note that a trial's process left; None if there is none."""
+    """Read and remove the note that a trial's process left; None if there is none.
+
+    Of a note that cannot be read, the reason is returned in its place.
+    """
     path = folder / "error.json"
     try:
         note = ErrorNote(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):  # a node that is lost may leave half of it
         return None
+    except OSError as error:
+        return note_of(error)
     path.unlink(missing_ok=True)
     return note

@@ -21,16 +21,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
 from wsss import files
 from wsss.config import RunConfig
-from wsss.files import cache_folder, expanded
+from wsss.errors import let_through
+from wsss.files import BROKEN_ZIP, cache_folder, expanded, files_in
 from wsss.identity import canonical_json, run_id
 from wsss.overrides import ConfigError, validate
+from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
     from sweeps.store.local_lock import LocalLock
@@ -47,10 +49,12 @@ logger = logging.getLogger(__name__)
 
 
 class Folder:
-    """One stage's folder: <root>/<room>/<id>."""
+    """One stage's folder: <root>/<room>/<id>. stage_id: of whose result it may hold; "": any."""
 
-    def __init__(self, path: Path, remote: "Remote | NoBucket | None" = None) -> None:
-        self.path, self.remote = path, remote or NoBucket()
+    def __init__(
+        self, path: Path, remote: "Remote | NoBucket | None" = None, stage_id: str = ""
+    ) -> None:
+        self.path, self.remote, self.stage_id = path, remote or NoBucket(), stage_id
         self._lock: Lease | LocalLock | None = None
         """The lock while this process holds it."""
 
@@ -63,21 +67,20 @@ class Folder:
 
     def checkpoint_names(self) -> list[str]:
         """Return the names of a training's checkpoints here, the newest last."""
-        return sorted(path.name for path in self.checkpoints.glob("epoch_*.pt"))
+        return [path.name for path in files_in(self.checkpoints, "epoch_*.pt")]
 
     def result(self) -> dict[str, Any] | None:
-        """Return a finished stage's result; None before that."""
-        return _read_record(self.path / DONE)
+        """Return a finished stage's result; None before that. Raises StoreError for another's."""
+        found = _read_record(self.path / DONE)
+        if found and self.stage_id:
+            require_own(self.path / DONE, found.get("id", self.stage_id), self.stage_id)
+        return found
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the record of each epoch, in order. Raises StoreError for one of another epoch."""
         found = _read_numbered(self.path / "epochs")
         for path, record in found:
-            if record.get("epoch") != int(path.stem):
-                raise StoreError(
-                    f"{path}: holds no record of epoch {int(path.stem)}; delete it, and give the "
-                    "same command again"
-                )
+            require_own(path, _epoch(record.get("epoch")), _epoch(int(path.stem)))
         return [record for _, record in found]
 
     def add_epoch(self, record: dict[str, Any]) -> None:
@@ -162,13 +165,17 @@ class Folder:
         return self.result() is not None
 
     def has_whole(self, name: str) -> bool:
-        """Whether a zip (a checkpoint, an .npz) is here with the right checksums, or elsewhere."""
+        """Whether a zip (a checkpoint, an .npz) is here with the right checksums, or elsewhere.
+
+        Raises OSError if it cannot be read, as it may be whole.
+        """
         try:
             with ZipFile(self.path / name) as archive:
                 return archive.testzip() is None
         except FileNotFoundError:
             return self.remote.has_file(self.path / name)
-        except (OSError, BadZipFile):
+        except BROKEN_ZIP as error:
+            let_through(error, self.path / name)
             return False
 
     def share(self) -> None:
@@ -194,7 +201,7 @@ class Folder:
         """Upload what the bucket lacks; return the names of the files here and in the bucket."""
         self.push()
         names = {Path(rel).name for rel in self.remote.objects(self.path)}
-        return names | {path.name for path in self.path.glob("*")}
+        return names | {path.name for path in files_in(self.path, "*")}
 
     def machine(self) -> str:
         """Return an id that is equal for processes that see the same files."""
@@ -265,8 +272,8 @@ class Store:
         for name, path in self.named.items():
             if rel == name or rel.startswith(f"{name}/"):
                 _check_label(path, name)
-                return Folder(path / rel[len(name) + 1 :])
-        return Folder(self.root / rel, self.remote)
+                return Folder(path / rel[len(name) + 1 :], stage_id=rel.split("/")[1])
+        return Folder(self.root / rel, self.remote, stage_id=rel.split("/")[1])
 
     def label(self, rel: str) -> None:
         """Write into a named folder which stage it holds."""
@@ -275,11 +282,11 @@ class Store:
 
     def cam(self, cam_id: str) -> CamFolder:
         """Return the folder of a CAM training."""
-        return CamFolder(self.folder(f"cams/{cam_id}").path, self.remote)
+        return CamFolder(self.folder(f"cams/{cam_id}").path, self.remote, cam_id)
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of a run."""
-        return RunFolder(self.root / "runs" / run_id, self.remote)
+        return RunFolder(self.root / "runs" / run_id, self.remote, run_id)
 
     def sweep(self, name: str) -> Path:
         """Return the folder of a sweep."""
@@ -325,8 +332,13 @@ class Store:
 
     def sweep_names(self) -> list[str]:
         """Return the sweeps in the store, the last changed at the end."""
-        paths = list((self.root / "sweeps").glob("*/sweep.json"))
+        paths = self.descriptions("sweeps", "sweep.json")
         return [path.parent.name for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
+
+    def descriptions(self, room: str, name: str) -> list[Path]:
+        """Return the files of this name in the folders of a room, by folder."""
+        paths = (folder / name for folder in files_in(self.root / room, "*"))
+        return [path for path in paths if path.exists()]
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written under the root, or into the bucket."""
@@ -340,6 +352,7 @@ class Store:
             raise StoreError(
                 f"{self.root}: not writable ({error.strerror}); give another folder with {option}"
             ) from None
+        self.remote.require_answer()
         self.remote.check_writable()
 
 
@@ -429,6 +442,27 @@ def written_by(program: str, path: Path) -> Iterator[None]:
         ) from None
 
 
+OWN_NAME = "give the folder back its name or delete it, or name another one"
+"""The remedy where the settings in a folder give it another name."""
+
+
+def require_own(
+    path: Path,
+    told: object,
+    own: object,
+    remedy: str = "delete it, and give the same command again",
+) -> None:
+    """Raise ForeignFileError if a record tells another name than its file or folder has.
+
+    Somebody has copied or renamed it. told: the name in the record; own: that of its place.
+    """
+    if told != own:
+        raise ForeignFileError(
+            f"{path}: holds no record of {printable(str(own))}; {remedy} (it is that of "
+            f"{printable(quoted(told))})"
+        )
+
+
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration's canonical settings."""
     write_json(path, json.loads(canonical_json(config)))
@@ -455,7 +489,7 @@ def read_config(path: Path) -> RunConfig:
 
 def _read_numbered(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return a folder's files 0001.json, 0002.json, ... with their content, in order."""
-    names = sorted(path for path in folder.glob("*.json") if path.stem.isdigit())
+    names = [path for path in files_in(folder, "*.json") if path.stem.isdigit()]
     return [(path, found) for path in names if (found := _read_record(path)) is not None]
 
 
@@ -472,6 +506,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def _reopened(address: str, named: dict[str, Path]) -> Store:
     store = open_store(address)
     return Store(store.root, store.remote, named)
+
+
+def _epoch(number: object) -> str:
+    return f"epoch {number}"
 
 
 def _left_the_prior(epoch: dict[str, Any], iteration: int) -> bool:

@@ -47,5 +47,5 @@ def known_subjects(store: Store) -> list[Known]:
     return [
         Known(store, kind, path.parent.name)
         for kind, room in ROOMS.items()
-        for path in sorted(store.root.glob(f"{room}/*/{kind}.json"))
+        for path in store.descriptions(room, f"{kind}.json")
     ]

@@ -33,7 +33,7 @@ class TrackingThread:
         self.ending, self.checked = threading.Event(), threading.Event()
         self.warned = False
         self.retry_at = 0.0
-        self.thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def __enter__(self) -> "TrackingThread":
         self.thread.start()
@@ -55,6 +55,15 @@ class TrackingThread:
     def notice(self, child: str, *, running: bool) -> None:
         """Report that a child's results changed, and whether it is running."""
         self.notices.put((child, running))
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self.warn(
+                f"tracking at {self.tracker.address} has ended ({type(error).__name__}: {error}); "
+                "the work continues, and what is not logged is tried again at its end"
+            )
 
     def _work(self) -> None:
         if not self.tracker.check():

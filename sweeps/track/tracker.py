@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+import requests
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -40,6 +41,7 @@ from sweeps.track.address import (
     VARIABLE,
     is_database,
     is_own,
+    scheme_of,
     sqlite_file,
     sqlite_uri,
     tracking_uri,
@@ -49,6 +51,7 @@ from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
 from wsss.errors import ForeseenError
 from wsss.printable import command
+from wsss.waiting import within
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +63,8 @@ ACTIVE = "active"
 NETWORK_NEEDS = [f"{package}=={version(package)}" for package in ("torch", "torchvision")]
 """Logged with a network, as MLflow takes half a minute to find them. `wsss` is on no package index:
 a network is loaded in a checkout, or where this project is installed."""
+ANSWER_LIMIT_S = 10.0
+"""Longest wait until a server is reached."""
 MAX_BATCH = 900
 """Metrics in one request. MLflow accepts 1000 entries, of which up to 100 may be tags."""
 
@@ -427,7 +432,30 @@ def open_client(uri: str) -> MlflowClient:
         database.check_file(path)
     elif is_database(uri):
         database.check_server(uri)
+    else:
+        _require_answer(uri)
     return MlflowClient(uri)
+
+
+def _require_answer(uri: str) -> None:
+    """Raise an error of a timeout if nothing answers at the address of a server.
+
+    MLflow itself would try for a minute. Any other error is left to MLflow, which has settings for
+    certificates and passwords.
+    """
+    if scheme_of(uri) not in ("http", "https"):
+        return
+
+    def ask() -> None:
+        url = f"{uri.rstrip('/')}/health"
+        requests.get(url, timeout=ANSWER_LIMIT_S, stream=True, allow_redirects=False).close()
+
+    try:
+        within(ANSWER_LIMIT_S, ask)
+    except requests.Timeout:
+        raise
+    except requests.RequestException:
+        pass
 
 
 def _make_whole(path: Path) -> None:

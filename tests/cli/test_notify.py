@@ -67,6 +67,54 @@ def test_a_command_that_fails_or_hangs_is_a_warning(
         then_notify("exit 3", started, raises(StoreError("gone")))
 
 
+@pytest.mark.parametrize("text", ["x" * 3_000_000, "é" * 200_000, "a\0b", "lone \ud800", "\udcff"])
+def test_no_text_of_an_error_keeps_the_command_from_being_run(
+    text: str, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StoreError):
+        then_notify(
+            f"{TELL}{tmp_path}/told",
+            Started(store, f"sweeps/{SWEEP.name}"),
+            raises(StoreError(f"{text} is the reason")),
+        )
+    assert (tmp_path / "told").read_bytes().startswith(f"failed|{SWEEP.name}|VI|".encode())
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("subprocess.run", OSError(7, "Argument list too long")),
+        ("subprocess.run", ValueError("embedded null byte")),
+        ("read_entries", ZeroDivisionError("by nothing")),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_a_warning_and_the_work_stays_done(
+    place: str,
+    error: Exception,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"sweeps.run.notify.{place}", refuse)
+    assert then_notify("true", Started(store, "sweeps/x"), lambda: 0) == 0
+    assert f"warning: --notify true: cannot be run ({error})" in capfd.readouterr().err
+
+
+def test_a_store_that_cannot_be_read_is_told(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error", "/some/file")
+
+    monkeypatch.setattr(notify, "read_entries", refuse)
+    assert then_notify(f"{TELL}{tmp_path}/told", Started(store, "sweeps/x"), lambda: 0) == 0
+    assert "Input/output error: '/some/file'" in (tmp_path / "told").read_text()
+
+
 @pytest.mark.parametrize("words", [("run", "VI"), ("search",), ("headline", "none")])
 def test_every_command_that_trains_has_it_and_one_that_is_refused_tells_nobody(
     words: tuple[str, ...], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

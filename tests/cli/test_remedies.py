@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,6 +144,44 @@ def test_a_headline_whose_cluster_is_away_is_not_in_the_store(drawn: Path, tmp_p
     assert "nothing listens" in refused("sweeps", "headline", *words, "--address", address)
     listing = CliRunner().invoke(app, ["list", "--store", str(tmp_path / "st")])
     assert "no sweep, search or headline yet" in listing.stdout
+
+
+def test_where_nothing_is_left_to_run_no_cluster_is_needed(drawn: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    words = ["run", "VI", "--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "st")]
+    joining = [*words, "--address", address]
+    assert "nothing listens" in refused("sweeps", *joining)
+    sweep, _ = make_sweep(
+        ["VI"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={}
+    )
+    fill(Store(tmp_path / "st"), sweep, lambda trial: 0.5)
+    done = CliRunner().invoke(app, joining)
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 trials done, 0 to run" in done.stdout
+    assert "Table VI" in done.stdout
+    assert "nothing listens" in refused("sweeps", *joining, "--probe", "10")
+    assert "nothing listens" in refused("sweeps", *joining, "--seeds", "2")
+
+
+@pytest.mark.parametrize("words", [("run", "V"), ("search",), ("headline", "none"), ("calibrate",)])
+def test_a_dead_cluster_is_told_before_torch_is_loaded(
+    words: tuple[str, ...], drawn: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    code = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\n"
+    code += "from sweeps.cli import app\napp()"
+    common = ["--data", drawn, "--preset", "tiny", "--store", tmp_path, "--address", address]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, *map(str, common)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "nothing listens" in done.stderr
+    assert done.stdout == "False\n"
 
 
 def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:

@@ -259,6 +259,85 @@ def test_a_truncated_picture_is_found_when_pictures_are_decoded(copy: Path) -> N
     assert problem.startswith(f"{path}: cannot be decoded (")
 
 
+def test_a_damaged_picture_that_can_be_decoded_is_named(
+    copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libjpeg says it on standard error, without the file's name."""
+    path = copy / "JPEGImages/drawn_000001.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes(50) + content[-2:])
+    report = check_data(VocDataset(copy), ["train"], scored=["train"], decode=True)
+    assert report.problems == []
+    (note,) = [note for note in report.notes if "damaged" in note]
+    assert note.startswith(f"{path}: damaged, though it can be decoded (Corrupt JPEG data: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def rewritten(path: Path, **values: object) -> None:
+    """Give elements of an XML other texts."""
+    text = path.read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"<{name}>.*?</{name}>", f"<{name}>{value}</{name}>", text, count=1)
+        assert count
+    path.write_text(text)
+
+
+def test_a_size_in_the_xml_that_contradicts_the_picture_is_a_problem(copy: Path) -> None:
+    with Image.open(copy / "JPEGImages/drawn_000001.jpg") as picture:
+        width, height = picture.size
+    rewritten(copy / "Annotations/drawn_000001.xml", width=width, height=height + 9)
+    for number, values in ((2, ("", "")), (3, (0, 0)), (4, (9, "x"))):  # they tell no size
+        rewritten(copy / f"Annotations/drawn_00000{number}.xml", width=values[0], height=values[1])
+    with Image.open(copy / "JPEGImages/drawn_000005.jpg") as picture:
+        own = picture.size
+    rewritten(copy / "Annotations/drawn_000005.xml", width=f" {own[0]} ", height=f"{own[1]}.0")
+    (problem,) = report_of(copy).problems
+    assert problem == (
+        f"{copy}/Annotations/drawn_000001.xml: <size> says {width}x{height + 9} pixels, "
+        f"drawn_000001.jpg has {width}x{height}: is it the XML of another picture? Put its own "
+        "there, or remove <size>"
+    )
+
+
+@pytest.mark.parametrize("change", [lambda side: 3 * side, lambda side: side // 2, lambda s: s + 1])
+def test_the_size_of_before_a_picture_was_resized_is_noted(
+    copy: Path, change: Callable[[int], int]
+) -> None:
+    with Image.open(copy / "JPEGImages/drawn_000001.jpg") as picture:
+        width, height = map(change, picture.size)
+    rewritten(copy / "Annotations/drawn_000001.xml", width=width, height=height)
+    report = report_of(copy)
+    assert report.problems == []
+    (note,) = [note for note in report.notes if "<size>" in note]
+    assert f"in 1 of 19 XML, such as Annotations/drawn_000001.xml ({width}x{height})" in note
+
+
+def test_a_size_that_was_written_before_the_exif_tag_turned_the_picture_says_so(copy: Path) -> None:
+    path = copy / "JPEGImages/drawn_000001.jpg"
+    with Image.open(path) as picture:
+        size, exif = picture.size, picture.getexif()
+        assert size[0] != size[1]
+        exif[0x0112] = 6
+        picture.save(path, exif=exif)
+    change_mask(copy / "SegmentationClass/drawn_000001.png", lambda values: np.rot90(values, -1))
+    (problem,) = report_of(copy).problems
+    assert "that is before its EXIF tag turns it" in problem
+    rewritten(copy / "Annotations/drawn_000001.xml", width=size[1], height=size[0])
+    assert report_of(copy).problems == []
+
+
+def test_an_xml_that_names_another_picture_as_its_own_is_noted(copy: Path) -> None:
+    annotations = copy / "Annotations"
+    rewritten(annotations / "drawn_000001.xml", filename="C:\\\\mine\\\\drawn_000002.jpg")
+    for number, name in enumerate(("", "elsewhere.jpg", "/x/drawn_000004.png", "../../etc/passwd")):
+        rewritten(annotations / f"drawn_00000{number + 2}.xml", filename=name)
+    notes = report_of(copy).notes
+    assert [note for note in notes if "filename" in note] == [
+        "<filename> is that of another picture in 1 of 19 XML, such as "
+        "Annotations/drawn_000001.xml (drawn_000002.jpg); does each XML lie beside its own picture?"
+    ]
+
+
 # A data set that was found whole is not read again until a file of it changes
 
 CHECKED = ["train", "train_aug"]

@@ -1,6 +1,9 @@
 """The reader of photographs: the same pixels from every format, upright, or an error by name."""
 
+import builtins
+import errno
 import io
+import os
 import re
 import struct
 import zlib
@@ -19,6 +22,7 @@ from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
 from wsss.data.loading import CropDataset, LabelledCrops
 from wsss.data.mask import write_label_png
 from wsss.data.voc import DataError, Sample
+from wsss.files import read_bytes
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
 from wsss.labels.refine.random_walk import image_features
@@ -256,6 +260,40 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, form: str) -> None:
     for read in (read_image, image_size):
         with pytest.raises(DataError, match=r"bomb\.jpg: cannot be .*decompression bomb"):
             read(path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_drive_that_fails_says_nothing_of_the_picture_and_is_passed_on(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DataError would fail its trial for good."""
+    path = written(tmp_path / "a.jpg", encoded(smooth(), "JPEG"))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "open", refuse)
+        patched.setattr(io, "open", refuse)
+        for read in (read_image, image_size, lambda path: read_bytes(path, 9, DataError)):
+            with pytest.raises(OSError, match=os.strerror(number)) as caught:
+                read(path)
+            assert not isinstance(caught.value, DataError)
+            assert caught.value.filename == str(path)
+    assert image_size(path) == (WIDTH, HEIGHT)
+
+
+def test_a_picture_of_another_user_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a.jpg", encoded(smooth(), "JPEG"))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(DataError, match=r"a\.jpg: Permission denied; have it made readable"):
+        read_image(path)
 
 
 def test_what_is_no_image_and_what_is_missing_are_refused_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
 from wsss.data.loading import CropBatch
 from wsss.method.views import network_inputs
+from wsss.networks import backbone
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
 from wsss.networks.conv_norm import ConvNorm, batch_norms
@@ -750,8 +752,22 @@ def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_rem
         raise fault
 
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", fail)
+    monkeypatch.setattr(backbone, "_reach", lambda url: None)
     with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth: .*; give a downloaded copy"):
         build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
+def test_a_server_of_weights_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "ANSWER_LIMIT_S", 0.3)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(WeightsError, match=r"timed out.*; give a downloaded copy"):
+            build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+    assert socket.getdefaulttimeout() is None
 
 
 # Every planned configuration trains

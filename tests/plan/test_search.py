@@ -310,6 +310,9 @@ def test_history_is_kept_as_written_and_refused_when_damaged(tmp_path: Path) -> 
         (tmp_path / "trials" / "0001.json").write_text(broken)
         with pytest.raises(StoreError, match=r"0001\.json: .*delete the file to draw another"):
             history.trials()
+    (tmp_path / "trials" / "0001.json").write_text((tmp_path / "trials/0000.json").read_text())
+    with pytest.raises(StoreError, match=r"0001\.json: holds no record .*delete the file to draw"):
+        history.trials()
 
 
 def test_the_report_draws_what_the_settings_of_finished_trials_do(

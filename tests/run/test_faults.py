@@ -1,5 +1,6 @@
 """Hangs, signals, what follows a failure, and changed code: the parts, without Ray."""
 
+import errno
 import json
 import os
 import subprocess
@@ -173,6 +174,25 @@ def test_a_note_is_taken_once(tmp_path: Path) -> None:
     assert take_note(tmp_path) is None
     (tmp_path / "error.json").write_text('{"kind": ')
     assert take_note(tmp_path) is None
+
+
+def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_note(tmp_path, raised("no"))
+
+    def refuse(path: Path, **_: object) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        told = take_note(tmp_path)
+    assert told
+    assert told.kind == "OSError"
+    assert str(tmp_path / "error.json") in told.message
+    left = take_note(tmp_path)
+    assert left
+    assert left.kind == raised("no").kind
 
 
 def test_the_code_version_follows_the_contents_of_the_sources(

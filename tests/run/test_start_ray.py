@@ -1,9 +1,11 @@
 """How a sweep starts or joins Ray, and which initial weights it tries before that."""
 
+import os
 import re
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -41,6 +43,25 @@ def test_ray_here_has_the_gpus_that_torch_can_use_if_gpus_are_asked_for(
         starting.start_ray(Resources(gpus=gpus))
     assert [words for words, _ in calls] == [("local",)] * 2
     assert [options["num_gpus"] for _, options in calls] == [3, None]
+
+
+def test_ray_here_has_the_cpus_that_this_process_may_use(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    for cpus in (16, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, n=cpus: set(range(n)))
+        starting.start_ray(Resources())
+    assert [options["num_cpus"] for _, options in calls] == [None, 3]
+    quota = tmp_path / "cpu.max"
+    for text, count in (
+        ("max 100000\n", 3),
+        ("150000 100000\n", 1),
+        ("50000 100000\n", 1),
+        ("", 3),
+    ):
+        quota.write_text(text)
+        assert starting._cpus_here(quota) == count
 
 
 @pytest.mark.parametrize(("built", "hint"), [("13.0", "see `nvidia-smi`"), (None, "without CUDA")])
@@ -84,6 +105,26 @@ def test_a_named_cluster_is_joined_and_told_of_no_gpus(calls: Calls) -> None:
     ((words, options),) = calls
     assert words == ("192.0.2.1:6379",)
     assert "num_gpus" not in options
+
+
+@pytest.mark.usefixtures("no_variable")
+def test_a_cluster_that_dies_between_the_check_and_the_start_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[Exception] = [ConnectionError("Failed to connect to GCS within 60 seconds")]
+
+    def init(*_: Any, **__: Any) -> None:
+        if said:
+            raise said.pop()
+        time.sleep(20)
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr(addresses, "JOIN_LIMIT_S", 0.2)
+    found = Resources(address="192.0.2.1:6379")
+    with pytest.raises(ClusterError, match=r"192\.0\.2\.1:6379: no Ray .*ConnectionError: Failed"):
+        starting.start_ray(found)
+    with pytest.raises(ClusterError, match=r"does not answer any more; .*`--address auto`"):
+        starting.start_ray(found)
 
 
 @pytest.fixture

@@ -283,6 +283,22 @@ def test_a_file_that_is_no_attempt_is_refused_by_name(tmp_path: Path, content: s
     assert str(caught.value).startswith(f"{path}: not ")
 
 
+@pytest.mark.parametrize("room", ["attempts", "drivers"])
+def test_a_copied_record_of_hours_is_refused_and_not_counted_twice(
+    room: str, tmp_path: Path
+) -> None:
+    clock = Clock()
+    with driver(Store(tmp_path), clock) as ledger:
+        ledger.update(FIRST, status="running")
+    folder = Store(tmp_path).sweep(SWEEP.name) / room
+    (own,) = folder.glob("*.json")
+    copied = folder / "copied.json"
+    copied.write_bytes(own.read_bytes())
+    with pytest.raises(StoreError, match="not counted") as caught:
+        read_book(Store(tmp_path), SWEEP.name)
+    assert str(caught.value).startswith(f"{copied}: holds no record of copied; delete the file")
+
+
 def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
     save_sweep(store, SWEEP)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,24 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv:
     refused = sweeps(store, "rm", finished_sweep(("VI",), 1).name, "--results", "--yes")
     assert refused.exit_code == 2
     assert "it is not known which trainings it uses" in refused.output
+
+
+def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:
+    copied = store.sweep("copied")
+    shutil.copytree(store.sweep(iv.name), copied)
+    os.utime(copied / "sweep.json")  # now the last one
+    for words in (("report",), ("status", "--sweep", "copied")):
+        done = sweeps(store, *words)
+        assert done.exit_code == 2
+        assert f"{copied}/sweep.json: holds no record of copied; give the folder back its name" in (
+            done.output
+        )
+        assert f"'{iv.name}'" in done.output
+    listed = {
+        each["name"]: each["problem"] for each in json.loads(sweeps(store, "list", "--json").output)
+    }
+    assert "holds no record of copied" in listed["copied"]
+    assert not listed[iv.name]
 
 
 def test_removing_a_sweep_keeps_its_trainings(store: Store, vi: Sweep) -> None:

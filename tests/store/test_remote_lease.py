@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,34 @@ def test_a_holder_that_slept_notices_that_it_was_replaced_and_leaves_the_new_one
         sleeper.check()
     sleeper.release()
     assert content(port) == {"token": "another"}
+
+
+def test_no_error_ends_the_heartbeats_and_each_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = list[str]()
+
+    def broken(**_: object) -> None:
+        tries.append("")
+        raise ZeroDivisionError("by nothing")
+
+    with lease(tmp_path / "a").acquire(timeout=0) as held:
+        with monkeypatch.context() as patched:
+            patched.setattr(held, "_write", broken)
+            wait_for(lambda: len(tries) >= 3)
+        assert f"{KEY}: ZeroDivisionError: by nothing; the lease is not renewed" in caplog.text
+        first = held._beats
+        wait_for(lambda: held._beats > first)
+        monkeypatch.setattr(held, "_read", broken)  # the work is done by then
+    assert "ZeroDivisionError: by nothing; it ends by itself in 60 s" in caplog.text
+    assert not held.file_lock.is_locked
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_lease_whose_creation_was_answered_by_a_hang_up_is_ours(

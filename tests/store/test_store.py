@@ -1,6 +1,7 @@
 """The store: records that survive a crash, and files that are whole or absent."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -97,6 +98,44 @@ def test_a_zip_is_whole_or_it_does_not_count(cam: CamFolder, harm: str) -> None:
     assert cam.has_whole("counts.npz") == (harm == "none")
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_zip_that_cannot_be_read_may_be_whole(
+    cam: CamFolder, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished training would be trained again."""
+    path = cam.path / "counts.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, a=np.arange(1000))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            cam.has_whole("counts.npz")
+    assert caught.value.filename == str(path)
+    assert cam.has_whole("counts.npz")
+
+
+def test_folders_that_cannot_be_read_do_not_count_as_empty(
+    cam: CamFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(cam.path.parent.parent)
+    cam.add_epoch({"epoch": 1})
+    cam.add_attempt({"host": "a"})
+    write_json(store.sweep("s") / "sweep.json", {})
+
+    def refuse(path: Any = ".") -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse)
+    for read in (cam.epochs, cam.attempts, cam.checkpoint_names, cam.file_names, store.sweep_names):
+        with pytest.raises(PermissionError):
+            read()
+
+
 def test_a_stage_at_a_path_of_its_own_is_refused_by_name_if_it_is_another(tmp_path: Path) -> None:
     store = Store(tmp_path / "run", named={"maps/aa": tmp_path / "out"})
     assert store.folder("maps/aa").path == tmp_path / "out"
@@ -190,6 +229,19 @@ def test_a_record_of_another_epoch_than_its_file_is_refused(cam: CamFolder, cont
     path.write_text(content)
     with pytest.raises(StoreError, match=r"0001\.json: holds no record of epoch 1; delete it"):
         cam.epochs()
+
+
+def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", named={"maps/aa": tmp_path / "out"})
+    folders = [store.cam("aa"), store.run("aa"), store.folder("labels/aa"), store.folder("maps/aa")]
+    for folder in folders:
+        write_json(folder.path / "done.json", {"id": "aa", "miou": 1.0})
+        assert folder.result() == {"id": "aa", "miou": 1.0}
+        write_json(folder.path / "done.json", {"miou": 1.0})  # as earlier versions wrote it
+        assert folder.result() == {"miou": 1.0}
+        write_json(folder.path / "done.json", {"id": "bb", "miou": 1.0})
+        with pytest.raises(StoreError, match=r"done\.json: holds no record of aa; delete .*'bb'"):
+            folder.is_finished()
 
 
 def test_a_store_is_writable_where_nothing_stands_in_the_way(tmp_path: Path) -> None:

@@ -621,6 +621,24 @@ def test_a_server_that_fails_is_left_alone_for_a_while_and_told_of_once() -> Non
     ]
 
 
+@pytest.mark.parametrize("where", ["check", "sync"])
+def test_an_unexpected_error_of_the_thread_is_told_and_the_end_does_not_wait_for_it(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, told = SlowTracker(), list[str]()
+
+    def broken(*_: object, **__: object) -> bool:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(tracker, where, broken)
+    with thread_of(tracker, told.append) as thread:
+        thread.notice(NAMES[0], running=True)
+        thread.thread.join(30)
+        assert not thread.thread.is_alive()
+    (line,) = told
+    assert line.startswith("tracking at nowhere has ended (ZeroDivisionError: by nothing); the wor")
+
+
 def test_a_fault_that_stays_is_told_before_anything_runs_with_its_remedy() -> None:
     told = list[str]()
     tracker = SlowTracker(Problem("no scheme", "write http://here"), answers=False)

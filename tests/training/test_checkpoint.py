@@ -1,5 +1,8 @@
 """Checkpoints: whole or absent, never run as code, and the one before if the newest is broken."""
 
+import builtins
+import errno
+import io
 import logging
 import os
 import shutil
@@ -126,6 +129,43 @@ def test_the_data_is_on_disk_before_the_name_appears(
     )
     save_epochs(folder, 1)
     assert events == ["sync", "rename"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_read_is_named_and_stays_where_it_is(
+    folder: CheckpointFolder, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_epochs(folder, 1, 2)
+    model, optimizer = make()
+    open_file = io.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if str(path).endswith("epoch_0002.pt"):
+            raise OSError(number, os.strerror(number))
+        return open_file(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        for place in (io, builtins):
+            patched.setattr(place, "open", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            folder.restore(model, optimizer)
+    assert caught.value.filename == str(folder.folder / "epoch_0002.pt")
+    assert names(folder) == ["epoch_0001.pt", "epoch_0002.pt"]
+    assert folder.restore(model, optimizer) == Position(2, 14)
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_read_does_not_count_as_empty(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_epochs(folder, 1, 2)
+
+    def refuse(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(PermissionError):
+        folder.restore(*make())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeros", "other content"])

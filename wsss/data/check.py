@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
-from wsss.data.voc import ENDINGS, Sample, VocDataset, labels_of_mask
+from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset, labels_of_mask
 from wsss.files import cache_folder, expanded, whole_or_absent
-from wsss.printable import command
+from wsss.printable import command, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,9 @@ MAX_ODD = 0.3
 
 None of 632 of VOC's own does. In 14 % of these pictures the XML names a class only for difficult
 objects, which SBD's annotators may have left out: hence about twice that."""
-VERSION = 6
+SIZE_SLACK = 2
+"""Pixels by which rounding and some annotation tools change a side: labelImg's issue 445."""
+VERSION = 7
 """Part of every remembered check. Raise it when the check or its fingerprint changes."""
 
 
@@ -89,9 +91,10 @@ def check_data(
     compared, and so are splits that may not share an image. Problems are collected, not raised: see
     `DataReport.raise_if_broken`.
     may_be_empty: allow images without any class, which can be segmented, but not trained on.
-    decode: also decode the pictures, which is needed to find a truncated JPEG.
+    decode: also decode the pictures, which is needed to find a truncated or damaged JPEG.
     """
     from wsss.data.check_splits import overlaps  # a remembered check needs neither torch nor NumPy
+    from wsss.data.decoder_words import decoded_words
 
     report = DataReport(dataset.root, dataset.classes)
     ids: dict[str, list[str]] = {}
@@ -113,10 +116,11 @@ def check_data(
     seen: dict[str, CheckedImage] = {}
     for image_id in dict.fromkeys(image_id for part in ids.values() for image_id in part):
         try:
-            if decode:
-                from wsss.data.image import read_image
-
-                read_image(dataset.image_path(image_id))
+            if decode and (words := decoded_words(path := dataset.image_path(image_id))):
+                report.notes.append(
+                    f"{path}: damaged, though it can be decoded ({printable(words)}); look at it, "
+                    "and get it again if parts are grey or displaced"
+                )
             seen[image_id] = _check_image(
                 dataset, image_id, needs_mask=image_id in need_mask, may_be_empty=may_be_empty
             )
@@ -143,6 +147,10 @@ class CheckedImage(NamedTuple):
     """How the mask contradicts the XML; "" if it does not, or if there is only one of them."""
     is_sbd: bool = False
     """Whether the mask is SBD's, drawn by other annotators than the XML."""
+    other_picture: str = ""
+    """File name of another picture that the XML names as its own; "" if it does not."""
+    resized_from: tuple[int, int] | None = None
+    """(width, height) of the XML, if its picture has another size of about the same shape."""
 
 
 def _check_image(
@@ -156,7 +164,13 @@ def _check_image(
     mask = dataset.mask(image_id) if has_mask else None
     if mask is not None:
         require_size(dataset.mask_path(image_id), mask, size)
-    sample = dataset.sample(image_id, may_be_empty=may_be_empty)
+    sample, annotation = dataset.annotated(image_id, may_be_empty=may_be_empty)
+    other_picture, resized_from = "", None
+    if annotation:
+        resized_from = _other_size(annotation, sample.image_path, size)
+        told = annotation.file_name
+        if told != sample.image_path.name and told.rpartition(".")[0] != image_id:
+            other_picture = told if dataset.has_picture(told) else ""
     digest = hashlib.sha256(f"{sample.labels} ".encode() + sample.image_path.read_bytes())
     contradiction, is_sbd, mask_digest = "", False, b""
     if mask is not None:
@@ -172,6 +186,32 @@ def _check_image(
         has_mask,
         contradiction,
         is_sbd,
+        other_picture,
+        resized_from,
+    )
+
+
+def _other_size(
+    annotation: Annotation, picture: Path, size: tuple[int, int]
+) -> tuple[int, int] | None:
+    """Return the XML's (width, height) if its picture was resized since; None if it is equal.
+
+    size: the picture's, upright. Raises DataError for another shape: it may be another picture.
+    """
+    from wsss.data.image import is_turned
+
+    told = annotation.size
+    if told is None or told == size:
+        return None
+    width, height = told
+    if abs(width * size[1] - height * size[0]) <= SIZE_SLACK * max(*told, *size):
+        return told
+    why = "is it the XML of another picture? Put its own there"
+    if (height, width) == size and is_turned(picture):
+        why = "that is before its EXIF tag turns it, and here pictures are used upright. Swap them"
+    raise DataError(
+        f"{annotation.path}: <size> says {width}x{height} pixels, {picture.name} has "
+        f"{size[0]}x{size[1]}: {why}, or remove <size>"
     )
 
 
@@ -256,6 +296,18 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
         report.notes.append(
             f"no {CLASS_LIST}: VOC's {len(VOC_CLASSES)} classes are assumed; write your own there, "
             "one per line"
+        )
+    if others := {i: image.other_picture for i, image in seen.items() if image.other_picture}:
+        image_id, name = next(iter(others.items()))
+        report.notes.append(
+            f"<filename> is that of another picture in {len(others)} of {len(seen)} XML, such as "
+            f"Annotations/{image_id}.xml ({name}); does each XML lie beside its own picture?"
+        )
+    if resized := {i: image.resized_from for i, image in seen.items() if image.resized_from}:
+        image_id, (width, height) = next(iter(resized.items()))
+        report.notes.append(
+            f"<size> is not the picture's in {len(resized)} of {len(seen)} XML, such as "
+            f"Annotations/{image_id}.xml ({width}x{height}); only the shapes agree, as if resized"
         )
     held = {k for image in seen.values() for k in image.labels}
     absent = [name for k, name in enumerate(report.classes) if k not in held]
@@ -363,8 +415,10 @@ def _listing(dataset: VocDataset, splits: list[str]) -> str:
         try:
             stat = os.stat(f"{dataset.root}/{path}")  # noqa: PTH116 - a third of the time
             digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
-        except OSError:
+        except FileNotFoundError:
             digest.update(f"{path} missing\n".encode())
+        except OSError as error:  # unlike a missing file it may be there again
+            digest.update(f"{path} {error.strerror}\n".encode())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from zlib import error as zlib_error
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from wsss.data.errors import DataError
+from wsss.errors import OF_A_PATH, let_through
 from wsss.files import refuse_pipe, what_is_there
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
@@ -65,6 +66,12 @@ def image_size(path: Path) -> tuple[int, int]:
         return (height, width) if orientation(image) >= 5 else (width, height)
 
 
+def is_turned(path: Path) -> bool:
+    """Return whether a picture's EXIF tag exchanges its width and height."""
+    with opened(path, IMAGE_FORMATS) as image:
+        return orientation(image) >= 5
+
+
 @contextmanager
 def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
     """Open a picture or mask; what Pillow raises within the context becomes a DataError."""
@@ -85,7 +92,10 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
         raise DataError(
             f"{path}: cannot be decoded ({kind}, not {' or '.join(formats)}); replace the file"
         ) from None
+    except PermissionError as error:
+        raise DataError(f"{path}: {error.strerror}; have it made readable for you") from None
     except BROKEN_IMAGE as error:
+        let_through(error, path, but=OF_A_PATH)
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace the file") from None
 

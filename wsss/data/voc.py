@@ -60,6 +60,18 @@ class Sample(NamedTuple):
     label_source: LabelSource
 
 
+class Annotation(NamedTuple):
+    """What an XML says of its image."""
+
+    path: Path
+    labels: tuple[int, ...]
+    """Foreground class indices, 0-based, ascending."""
+    size: tuple[int, int] | None
+    """(width, height) in pixels; None where it is not told, or not in positive numbers."""
+    file_name: str
+    """Of its picture, without folders; "" where it is not told."""
+
+
 class VocDataset:
     """A data set on disk: its lists, pictures, masks and labels; only the classes are read at once.
 
@@ -194,9 +206,16 @@ class VocDataset:
 
     def sample(self, image_id: str, *, may_be_empty: bool = False) -> Sample:
         """Return an image with its image-level labels: at least one, unless `may_be_empty`."""
-        path, source = self._file("Annotations", image_id), "xml"
+        return self.annotated(image_id, may_be_empty=may_be_empty)[0]
+
+    def annotated(
+        self, image_id: str, *, may_be_empty: bool = False
+    ) -> tuple[Sample, Annotation | None]:
+        """Return `sample`, and what its XML says if it has one."""
+        path, source, found = self._file("Annotations", image_id), "xml", None
         if path is not None:
-            labels = self._labels_from_xml(path)
+            found = self._annotation(path)
+            labels = found.labels
         elif self.has_mask(image_id):
             path, source = self.mask_path(image_id), "mask"
             labels = labels_of_mask(self.mask(image_id))
@@ -208,7 +227,8 @@ class VocDataset:
         if not labels and not may_be_empty:
             why = "no <object> below the root" if source == "xml" else f"only 0 or {IGNORE_INDEX}"
             raise DataError(f"{path}: no class present ({why}); an image needs at least one")
-        return Sample(image_id, self.image_path(image_id), labels, cast("LabelSource", source))
+        picture = self.image_path(image_id)
+        return Sample(image_id, picture, labels, cast("LabelSource", source)), found
 
     def samples(self, split: str) -> list[Sample]:
         """Return a split's images with their image-level labels, in file order."""
@@ -224,7 +244,12 @@ class VocDataset:
         others = [path for path in others if path.parent.as_posix() not in ENDINGS]
         return f" (there is {others[0]})" if others else ""
 
-    def _labels_from_xml(self, path: Path) -> tuple[int, ...]:
+    def has_picture(self, file_name: str) -> bool:
+        """Return whether there is a picture of this name, with its ending."""
+        path = self.root / "JPEGImages" / file_name
+        return bool(IMAGE_ID.fullmatch(file_name)) and path.is_file()
+
+    def _annotation(self, path: Path) -> Annotation:
         try:
             parser = ElementTree.XMLParser(target=_PlainTree())
             root = ElementTree.fromstring(read_bytes(path, MAX_XML_BYTES, DataError), parser)
@@ -252,7 +277,11 @@ class VocDataset:
                     f"(known: {', '.join(self.classes)}{assumed})"
                 )
             labels.add(self.classes.index(name))
-        return tuple(sorted(labels))
+        told = (root.findtext("filename") or "").strip()
+        size = _number(root.findtext("size/width")), _number(root.findtext("size/height"))
+        return Annotation(
+            path, tuple(sorted(labels)), size if all(size) else None, re.split(r"[/\\]", told)[-1]
+        )
 
     def _mask_path(self, image_id: str) -> Path | None:
         own = self._file("SegmentationClass", image_id)
@@ -280,6 +309,12 @@ class VocDataset:
         return self._unusual[folder]
 
 
+def _number(text: str | None) -> int:
+    """Return a positive whole number of at most nine digits; 0 for anything else."""
+    match = re.fullmatch(r"\s*([0-9]{1,9})(?:\.0*)?\s*", text or "")
+    return int(match[1]) if match else 0
+
+
 class _PlainTree(ElementTree.TreeBuilder):
     """Refuses a document type, whose entities can stand for gigabytes or for files."""
 
@@ -293,7 +328,7 @@ def files_of(root: Path, folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     try:
         names = os.listdir(root / folder)  # noqa: PTH208 - of many thousands
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return found
     for file_name in sorted(names):
         name, dot, ending = file_name.rpartition(".")

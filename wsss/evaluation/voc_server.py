@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.errors import ForeseenError
+from wsss.errors import ForeseenError, let_through
 from wsss.files import whole_or_absent
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -90,6 +90,7 @@ def check_server_tar(
     except _RefusedError as fault:
         raise ServerTarError(f"{tar_path}: {name!r} {fault}") from None
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        let_through(error, tar_path)
         raise ServerTarError(
             f"{tar_path}: cannot be read as an uncompressed tar ({error}); write it with "
             "write_server_tar"

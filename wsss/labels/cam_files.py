@@ -1,29 +1,14 @@
 """Files that hold one image's CAMs. Legend: P present classes of one image, H W its size."""
 
-import zlib
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.errors import DataError
-from wsss.files import whole_or_absent
-
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    TypeError,
-)
-"""What zipfile and NumPy raise for damaged archives of arrays."""
+from wsss.errors import let_through
+from wsss.files import BROKEN_ZIP, whole_or_absent
 
 
 class CamFile(NamedTuple):
@@ -68,7 +53,8 @@ def read_cams(path: Path) -> CamFile:
             )
     except FileNotFoundError:
         raise DataError(f"{path}: missing; infer its CAMs first") from None
-    except BROKEN as error:
+    except BROKEN_ZIP as error:
+        let_through(error, path)
         raise DataError(f"{path}: not a file of CAMs ({error}); delete it to infer again") from None
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from wsss.data.image import BROKEN_IMAGE
 from wsss.data.voc import VocDataset
-from wsss.labels.cam_files import BROKEN
+from wsss.errors import let_through
+from wsss.files import BROKEN_ZIP
 
 KEY = "source"
 
@@ -41,12 +42,16 @@ def digest_of(sources: Mapping[str, str]) -> str:
 
 
 def source_in(path: Path) -> str:
-    """Return the source that a file of CAMs or a label PNG holds; "" if none or it is broken."""
+    """Return the source that a file of CAMs or a label PNG holds; "" if none or it is broken.
+
+    Raises OSError if it cannot be read.
+    """
     try:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return str(data[KEY]) if KEY in data else ""
         with Image.open(path, formats=("PNG",)) as image:
             return str(image.info.get(KEY, ""))
-    except (*BROKEN, *BROKEN_IMAGE):
+    except (*BROKEN_ZIP, *BROKEN_IMAGE) as error:
+        let_through(error, path)
         return ""

@@ -9,8 +9,13 @@
 """
 
 import itertools
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +26,11 @@ from torchvision.models.resnet import BasicBlock
 from wsss.config import NetworkConfig
 from wsss.networks.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
 from wsss.networks.weights_file import load_state_file
+from wsss.waiting import within
 from wsss.weights import IMAGENET_FILES, WeightsError, require_weights
+
+ANSWER_LIMIT_S = 15.0
+"""Longest wait for the server of ImageNet weights, and for the next bytes of a file."""
 
 
 def resized_map(features: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -146,12 +155,34 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
             f"{published.url}; give {file_name} with --weights FILE"
         )
     try:
-        state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
+        if not (Path(torch.hub.get_dir()) / "checkpoints" / file_name).exists():
+            within(ANSWER_LIMIT_S, lambda: _reach(published.url))
+        with _limited_silence():
+            state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
         raise WeightsError(
             f"{published.url}: {error}; give a downloaded copy with --weights FILE"
         ) from None
     return state
+
+
+def _reach(url: str) -> None:
+    """Raise OSError if nothing answers at an address; whatever it answers is left to torch."""
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=ANSWER_LIMIT_S).close()
+    except HTTPError as error:
+        error.close()
+
+
+@contextmanager
+def _limited_silence() -> Iterator[None]:
+    """Let connections break off after ANSWER_LIMIT_S without a byte: torch sets no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_LIMIT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _resnet(network: NetworkConfig, weights_file: Path | None) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsss.errors import let_through
 from wsss.printable import MAX_QUOTED, printable
 from wsss.weights import WeightsError
 
@@ -97,6 +98,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        let_through(error, path)
         raise WeightsError(
             f"{path}: not a plain state dict ({_reason(error)}); save it with "
             "torch.save(model.state_dict(), file)"

@@ -12,12 +12,15 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
-from wsss.errors import ForeseenError
-from wsss.files import whole_or_absent
+from wsss.errors import ForeseenError, let_through
+from wsss.files import files_in, whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
 KEEP = 2
 """Checkpoints kept: if the newest is broken, the one before it is used."""
+
+NOT_BROKEN = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""What says nothing about a checkpoint: this machine has no room for it, or its GPU fails."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints on disk, oldest first."""
-        return sorted(self.folder.glob("epoch_*.pt"))
+        return files_in(self.folder, "epoch_*.pt")
 
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Write a checkpoint by atomic rename, then delete all but the last KEEP.
@@ -89,7 +92,8 @@ class CheckpointFolder:
         """Load the newest readable checkpoint into place; Position(0, 0) if there is none.
 
         A broken file is logged and renamed to `*.broken`; the one before it is used instead.
-        Raises OtherNetworkError for an intact checkpoint of another training.
+        Raises OtherNetworkError for an intact checkpoint of another training, OSError for one that
+        cannot be read, which may be whole.
         """
         model_before = copy.deepcopy(model.state_dict())
         optimizer_before = copy.deepcopy(optimizer.state_dict()) if optimizer else {}
@@ -104,9 +108,10 @@ class CheckpointFolder:
                 if optimizer is not None:
                     optimizer.load_state_dict(state["optimizer"])
                 torch.set_rng_state(state["torch_rng"])
-            except (OtherNetworkError, MemoryError):  # the file is not broken
+            except (OtherNetworkError, *NOT_BROKEN):
                 raise
             except Exception as error:  # torch raises many kinds for a broken file
+                let_through(error, path)
                 logger.warning(
                     "%s: unreadable checkpoint (%s); falling back to the one before it",
                     path,

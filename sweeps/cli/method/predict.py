@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsss.errors import ForeseenError, explained
+from wsss.errors import ForeseenError, explained, let_through
 from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def read_network(path: Path) -> Network:
         if not isinstance(stage, str):
             raise TypeError(f"stage is {quoted(stage)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        let_through(error, path)
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
         raise NetworkFolderError(
             f"{path}: not what `sweeps headline` writes ({reason}); get the folder again"

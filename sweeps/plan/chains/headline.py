@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
-from sweeps.store.store import Store, read_json, write_json, written_by
+from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
 from wsss.overrides import ConfigError, validate
 from wsss.presets import PAPER_DEEPLAB
 from wsss.printable import counted
@@ -78,8 +78,8 @@ def load_headline(store: Store, name: str) -> Headline:
         export_from = tuple(saved["export_from"])
         own = {"sweep": sweep, "chains": chains, "export_from": export_from}
         headline = Headline(**saved | own)
-        if headline.name != name:
-            raise ValueError(f"its settings are those of {headline.name}")
+        found = headline.name
+    require_own(path, found, name, OWN_NAME)
     return headline
 
 

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster can be joined at an address; with a remedy where it cannot.
+"""A Ray cluster is joined, or it is said why none can be, with a remedy.
 
 `ray.init` itself waits for minutes where no cluster is, says little of the reason, and leaves
 threads behind. So `check_cluster` lets a process of its own try it first, which is ended when it
@@ -10,14 +10,11 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Thread
-from typing import TypeVar
+import traceback
+from typing import Any
 
 from wsss.errors import ForeseenError
-
-Answer = TypeVar("Answer")
+from wsss.waiting import within
 
 CONNECT_LIMIT_S = 4.0
 """Longest wait for one address of a host to accept a connection."""
@@ -142,21 +139,24 @@ def _check_port(host: str, port: int, given: str) -> None:
         raise ClusterError(f"{given}: something else than Ray listens there; {remedy}")
 
 
-def within(seconds: float | None, question: Callable[[], Answer]) -> Answer:
-    """Return what a function returns, or raise what it raises; None: without a limit.
+def join(address: str, options: dict[str, Any]) -> None:
+    """Join a cluster that was checked before. Raises ClusterError if it has gone since.
 
-    Raises TimeoutError if it takes longer; its thread is left behind then.
+    Ray itself would wait for minutes. options: of `ray.init`.
     """
-    answer: Future[Answer] = Future()
+    import ray
 
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
+    _, given = _meant(address)
+    try:
+        within(JOIN_LIMIT_S, lambda: ray.init(address, **options))
+    except TimeoutError:
+        raise ClusterError(
+            f"{given}: the cluster does not answer any more; `ray status` on the head says whether "
+            f"Ray runs; {_remedy(given)}"
+        ) from None
+    except Exception as error:  # Ray raises many kinds here
+        said = "".join(traceback.format_exception(error))
+        raise ClusterError(refusal(given, said)) from None
 
 
 def refusal(given: str, said: str) -> str:

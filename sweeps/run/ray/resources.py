@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.run.ray.address import check_address, check_cluster
+from sweeps.run.ray.address import ClusterError, check_address, check_cluster
 from sweeps.store.errors import StoreError
 from wsss.printable import counted
 from wsss.training.execution import Execution
@@ -80,6 +80,8 @@ class Resources:
     """Trials at a time; None: as many as fit."""
     execution: Execution = field(default_factory=Execution)
     """How each process trains; __post_init__ sets its share of a GPU."""
+    unreachable: ClusterError | None = None
+    """Why no cluster can be joined at the address, where none may be needed: see `joinable`."""
 
     def __post_init__(self) -> None:
         if self.address is not None:
@@ -110,6 +112,11 @@ class Resources:
         """What a trial asks for; one worker if it trains in its own process."""
         return Demand(max(1, self.num_workers), self.cpus, self.gpus)
 
+    def require_cluster(self) -> None:
+        """Raise ClusterError if a cluster is to be joined and was found not to be there."""
+        if self.unreachable:
+            raise self.unreachable
+
     def of_a_trial(self) -> dict[str, float]:
         """Return what Tune reserves for a trial's own process.
 
@@ -121,10 +128,18 @@ class Resources:
         return {HEAD_NODE: DRIVER_SHARE}
 
 
-def joinable(resources: Resources) -> Resources:
-    """Return these resources. Raises ClusterError if no cluster can be joined at their address."""
+def joinable(resources: Resources, *, may_be_done: bool = False) -> Resources:
+    """Return these resources. Raises ClusterError if no cluster can be joined at their address.
+
+    may_be_done: perhaps nothing is left to run. Then the error is kept, for `require_cluster`.
+    """
     if resources.address is not None:
-        check_cluster(resources.address)
+        try:
+            check_cluster(resources.address)
+        except ClusterError as error:
+            if not may_be_done:
+                raise
+            return replace(resources, unreachable=error)
     return resources
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweeps.run.ray.address import join
 from sweeps.run.ray.resources import CapacityError, Resources
 from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
@@ -36,8 +37,9 @@ def running_ray(resources: Resources) -> Iterator[None]:
 def start_ray(resources: Resources) -> None:
     """Join the cluster at resources.address, which was checked, or start Ray on this machine.
 
-    Raises CapacityError for GPUs on a machine where torch finds none, StoreError if there is no
-    folder for its sockets or the machine is too busy for Ray to start.
+    Raises ClusterError if the cluster has gone since, CapacityError for GPUs on a machine where
+    torch finds none, StoreError if there is no folder for its sockets or the machine is too busy
+    for Ray to start.
     """
     import ray
 
@@ -45,7 +47,7 @@ def start_ray(resources: Resources) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if resources.address is not None:
-        ray.init(resources.address, **quiet)
+        join(resources.address, quiet)
         return
     let_children_keep_memory()
     prepare_machine()
@@ -55,10 +57,30 @@ def start_ray(resources: Resources) -> None:
     with handled([signal.SIGHUP], signal.SIG_IGN):
         started(
             lambda: ray.init(
-                "local", num_gpus=num_gpus, include_dashboard=not resources.inline, **quiet
+                "local",
+                num_cpus=_cpus_here(),
+                num_gpus=num_gpus,
+                include_dashboard=not resources.inline,
+                **quiet,
             ),
             end=ray.shutdown,
         )
+
+
+def _cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Return how many CPUs this process may use if those are not all; None: Ray counts them.
+
+    Ray knows the quota of a container, but no set of CPUs, as SLURM, taskset and
+    `docker --cpuset-cpus` give: it would run a trial on each CPU of the whole machine. quota: of
+    cgroups v2, `150000 100000` for 1.5 CPUs or `max 100000`.
+    """
+    count = len(os.sched_getaffinity(0))
+    if count == os.cpu_count():
+        return None
+    words = quota.read_text(encoding="ascii").split() if quota.is_file() else []
+    if len(words) == 2 and words[0].isdecimal():
+        count = min(count, int(words[0]) // int(words[1]))
+    return max(1, count)
 
 
 def _gpus_here(asked: float) -> int:

@@ -8,6 +8,7 @@ import base64
 import functools
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sweeps.store.errors import ConditionError, CutError, StoreError
+from wsss.printable import counted
 
 RETRY_DELAYS = (1.0, 4.0, 10.0, 20.0)
 """Seconds before the second to the fifth try, so that a server may be away for half a minute.
@@ -27,6 +29,8 @@ call is not retried at all. They cover neither a download that is cut nor a shor
 """
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
+FIRST_ANSWER_SECONDS = 20.0
+"""No new try begins after this long before a command's first answer, when nothing is at work."""
 MAX_CONNECTIONS = 16
 SMALL = 1 << 20
 """Files up to this size in bytes are sent from memory."""
@@ -150,6 +154,14 @@ class Bucket:
 
         return self._try(get, f"download {self.url(key)}", absent=None)
 
+    def require_answer(self, prefix: str) -> None:
+        """Raise StoreError unless the bucket answers, after fewer tries than other calls make."""
+        self._try(
+            lambda: self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=1),
+            f"list {self.url(prefix)}",
+            limit=FIRST_ANSWER_SECONDS,
+        )
+
     def objects(self, prefix: str) -> list[ObjectInfo]:
         """Return the objects whose keys begin with the prefix, sorted by key."""
 
@@ -175,12 +187,16 @@ class Bucket:
         """Return s3://bucket/key."""
         return f"s3://{self.name}/{key}"
 
-    def _try(self, call: Callable[[], T], purpose: str, **absent: Any) -> T:
+    def _try(
+        self, call: Callable[[], T], purpose: str, *, limit: float = math.inf, **absent: Any
+    ) -> T:
         """Call until it succeeds, at most len(RETRY_DELAYS) + 1 times; then raise StoreError.
 
-        absent: the value to return if there is no such object; without it, that is an error.
+        limit: seconds after which no new try begins. absent: the value to return if there is no
+        such object; without it, that is an error.
         """
-        for delay in (*RETRY_DELAYS, None):
+        began = time.monotonic()
+        for tries, delay in enumerate((*RETRY_DELAYS, None), start=1):
             try:
                 return call()
             except Exception as error:
@@ -194,11 +210,11 @@ class Bucket:
                 text = " ".join(str(error).split())
                 if kind != "passing":
                     raise StoreError(f"cannot {purpose}: {text}; {_REMEDIES[kind]}") from None
-                if delay is None:
-                    tries = len(RETRY_DELAYS) + 1
+                if delay is None or time.monotonic() - began + delay > limit:
                     raise StoreError(
-                        f"cannot {purpose}, tried {tries} times: {text}; nothing is lost on this "
-                        "machine: give the same command again when the object store answers"
+                        f"cannot {purpose}, tried {counted(tries, 'time')}: {text}; nothing is "
+                        "lost on this machine: give the same command again when the object store "
+                        "answers"
                     ) from None
                 logger.warning("cannot %s (%s); next try in %g s", purpose, text, delay)
                 time.sleep(delay)

@@ -112,7 +112,7 @@ class Lease:
         return self
 
     def release(self) -> None:
-        """Release the lease. A bucket that does not answer is no error: the work is done."""
+        """Release the lease. If the bucket does not let it, that is no error: the work is done."""
         self._stop.set()
         if self._thread:
             self._thread.join()
@@ -120,8 +120,9 @@ class Lease:
         try:
             if self._own_etag(self._read()):
                 self.bucket.delete(self.key)
-        except StoreError as error:
-            logger.warning("%s; the lease ends by itself in %.0f s", error, STALE_SECONDS)
+        except Exception as error:
+            words = _words(error)
+            logger.warning("%s: %s; it ends by itself in %.0f s", self.url, words, STALE_SECONDS)
         finally:
             self.file_lock.release()
 
@@ -178,7 +179,7 @@ class Lease:
             return None
         try:
             holder = json.loads(found[0])
-        except ValueError:
+        except (ValueError, RecursionError):
             holder = {}
         return _Found(holder if isinstance(holder, dict) else {}, found[1])
 
@@ -193,12 +194,16 @@ class Lease:
             return None
 
     def _keep(self) -> None:
-        """Rewrite the object until it is released or taken over."""
+        """Rewrite the object until it is released or taken over.
+
+        No error ends this: the next try may succeed, and a lease that nobody renews is taken over
+        while its holder works.
+        """
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 etag = self._write(only_if_etag=self._etag) or self._own_etag(self._read())
-            except StoreError as error:
-                logger.warning("%s; the lease is not renewed", error)
+            except Exception as error:
+                logger.warning("%s: %s; the lease is not renewed", self.url, _words(error))
                 continue
             if etag is None:
                 self.lost = True
@@ -207,3 +212,7 @@ class Lease:
                     self._on_lost()
                 return
             self._etag = etag
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"

@@ -28,7 +28,7 @@ from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
 from sweeps.store.remote.lease import Lease
-from wsss.files import whole_or_absent
+from wsss.files import files_in, whole_or_absent
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""
@@ -92,6 +92,10 @@ class Remote:
                 finally:
                     partial.unlink()
         return path.read_text()
+
+    def require_answer(self) -> None:
+        """Raise StoreError if the bucket does not answer, sooner than other methods do."""
+        self.bucket.require_answer(self.prefix)
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written into the bucket."""
@@ -243,7 +247,7 @@ class Remote:
         deleted: otherwise the ranks would resume from different epochs.
         """
         rel = self._rel(folder)
-        for path in (self.mirror / rel / "checkpoints").glob("epoch_*.pt"):
+        for path in files_in(self.mirror / rel / "checkpoints", "epoch_*.pt"):
             if path.name not in checkpoints:
                 path.unlink(missing_ok=True)
         there = self.objects(rel)

@@ -19,6 +19,9 @@ class NoBucket:
         """Return one id for all machines: those that share the folder see the same files."""
         return ""
 
+    def require_answer(self) -> None:
+        """Do nothing."""
+
     def check_writable(self) -> None:
         """Do nothing."""
 
