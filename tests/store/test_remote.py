@@ -246,6 +246,10 @@ def test_a_server_that_is_away_for_half_a_minute_is_waited_for_and_then_named(
 
     class Time:
         @staticmethod
+        def monotonic() -> float:
+            return clock[0]
+
+        @staticmethod
         def sleep(seconds: float) -> None:
             clock[0] += seconds
             if clock[0] >= back_after:
