@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -47,6 +48,7 @@ def moto_server() -> Iterator[int]:
                 os.environ[name] = value
 
 
+@cache
 def client(port: int) -> Any:
     """Return a plain client, to look at the bucket independently of our code."""
     return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")

@@ -22,6 +22,7 @@ from wsss.presets import TINY, TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 
 torch.set_num_threads(1)
+os.fsync = lambda fd: None  # thousands of small files, and no power cut: minutes on a slow disk
 os.environ["WSSS_CACHE"] = tempfile.mkdtemp(prefix="wsss-cache-")  # also for commands run by tests
 os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # Ray reads it once in a process, whoever starts it
 
@@ -147,6 +148,16 @@ def port() -> Iterator[int]:
 
     with moto_server() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow, which takes seconds to make one. To copy."""
+    from sweeps.track.tracker import open_client
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture

@@ -8,25 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import SHRUNK, options, sweeps
 from finished import fill, finished_sweep
 from machines import Machine, environment, stranger
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
 from wsss.errors import explained
 from wsss.files import NO_HOME, PathError, cache_folder, expanded
-
-SMALL = (
-    "train.epochs=1",
-    "train.batch_size=4",
-    "train.crop_size=48",
-    "train.min_long_side=48",
-    "train.max_long_side=80",
-    "labels.scales=[0.5]",
-)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +102,7 @@ def test_in_another_users_store_a_report_is_printed_and_writing_is_refused_by_na
 
 
 def test_a_network_is_trained_and_a_sweep_is_reported_and_logged_in_odd_paths(odd: Machine) -> None:
-    settings = [word for setting in SMALL for word in ("--set", setting)]
-    words = ("--data", odd.data, "--preset", "tiny", *settings)
+    words = ("--data", odd.data, "--preset", "tiny", *options(SHRUNK))
     assert "trained; now: " in odd.text("wsss", "train-cam", "--run=~/a run", *words)
     assert (odd.folder / "a run" / "done.json").is_file()
     odd.text("sweeps", "report", "--store", odd.store, "--no-log", "--out=~/out é")
@@ -141,7 +130,7 @@ def test_a_store_named_by_the_environment_may_begin_with_a_tilde(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WSSS_STORE", "~/none")
-    assert f"{tmp_path / 'none'}: no sweep" in CliRunner().invoke(app, ["status"]).stderr
+    assert f"{tmp_path / 'none'}: no sweep" in sweeps("status").stderr
 
 
 @pytest.mark.parametrize("known", ["", "example.org"])

@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import sweeps
 from finished import fill, finished_sweep
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.run import notify
 from sweeps.run.notify import Started, then_notify
 from sweeps.store.store import Store, StoreError
@@ -120,10 +119,10 @@ def test_every_command_that_trains_has_it_and_one_that_is_refused_tells_nobody(
     words: tuple[str, ...], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.run.driver.drive", lambda *_, **__: 130)
-    common = ("--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "results"))
-    asked = [*words, *common, "--notify", f"{TELL}{tmp_path}/told"]
-    assert CliRunner().invoke(app, [*asked, "--set", "train.epochz=1"]).exit_code == 2
+    common = ("--data", drawn, "--preset", "tiny", "--store", tmp_path / "results")
+    asked = (*words, *common, "--notify", f"{TELL}{tmp_path}/told")
+    assert sweeps(*asked, "--set", "train.epochz=1").exit_code == 2
     assert not (tmp_path / "told").exists()
-    done = CliRunner().invoke(app, asked)
+    done = sweeps(*asked)
     assert done.exit_code == 130, done.output
     assert (tmp_path / "told").read_text().startswith("interrupted|")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import SHRUNK, options, program, sweeps
 from finished import fill, finished_sweep
 from torchvision.models import mobilenet_v2
-from typer.testing import CliRunner
 
-from sweeps.cli import app, method
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import make_sweep
 from sweeps.store.failures import write_failure
@@ -22,23 +21,21 @@ from sweeps.store.store import Store
 from wsss.overrides import parse_assignments
 from wsss.printable import command, own_command, own_words
 
-SMALL = ("train.epochs=1", "train.crop_size=48", "train.min_long_side=48", "train.max_long_side=80")
+SMALL = {name: value for name, value in SHRUNK.items() if name != "train.batch_size"}
 
 
 def give(line: str) -> str:
     """Give a printed command, which must succeed; return what it prints."""
     words = shlex.split(line)
     assert words[:2] == [sys.executable, "-m"], "as this process was not started by a program"
-    result = CliRunner().invoke({"sweeps": app, "wsss": method.app}[words[2]], words[3:])
+    result = program(*words[2:])
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def refused(*words: str | Path) -> str:
     """Return what a command of `sweeps` or `wsss` says that must be refused."""
-    result = CliRunner().invoke(
-        {"sweeps": app, "wsss": method.app}[str(words[0])], [str(word) for word in words[1:]]
-    )
+    result = program(*words)
     assert result.exit_code == 2, result.output
     return result.stderr
 
@@ -116,7 +113,7 @@ def test_a_failed_sweep_is_run_again_by_the_command_that_its_status_prints(
     store = Store(tmp_path / "st")
     fill(store, sweep, lambda trial: None)
     write_failure(store.run(sweep.plan.trials[0].run_id).path, "died", "no memory", "")
-    status = CliRunner().invoke(app, ["status", "--store", str(store.root)], env={"COLUMNS": "999"})
+    status = sweeps("status", "--store", store.root, COLUMNS="999")
     (line,) = re.findall("run them again with: (.*)", status.stdout)
     assert line == run_command(sweep, store, "--retry-failed")
     planned = line.replace(" run ", " plan ", 1).replace(" --retry-failed", " --json")
@@ -131,7 +128,7 @@ def test_a_refused_start_leaves_no_sweep_and_what_is_said_then_starts_one(
     weights = wrong_weights(tmp_path / "w.pt")
     told = refused("sweeps", "run", "V", *words, "--weights", weights, "--store", store)
     assert "w.pt: no weights of resnet10_narrow" in told
-    assert "calibrate" in CliRunner().invoke(app, ["status", "--store", str(store)]).stdout
+    assert "calibrate" in sweeps("status", "--store", store).stdout
     none = refused("sweeps", "status", "--store", tmp_path / "none")
     (line,) = re.findall("e.g. with: (.*)", none)
     assert line == command("sweeps", "run", "V", "--store", tmp_path / "none")
@@ -142,7 +139,7 @@ def test_a_headline_whose_cluster_is_away_is_not_in_the_store(drawn: Path, tmp_p
         address = f"127.0.0.1:{server.getsockname()[1]}"
     words = ("none", "--data", drawn, "--preset", "tiny", "--store", tmp_path / "st")
     assert "nothing listens" in refused("sweeps", "headline", *words, "--address", address)
-    listing = CliRunner().invoke(app, ["list", "--store", str(tmp_path / "st")])
+    listing = sweeps("list", "--store", tmp_path / "st")
     assert "no sweep, search or headline yet" in listing.stdout
 
 
@@ -185,8 +182,8 @@ def test_a_dead_cluster_is_told_before_torch_is_loaded(
 
 
 def test_a_refused_training_leaves_its_folder_to_the_next(drawn: Path, tmp_path: Path) -> None:
-    run, settings = tmp_path / "a run", [word for each in SMALL for word in ("--set", each)]
-    words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *settings)
+    run = tmp_path / "a run"
+    words = ("train-cam", "--run", run, "--data", drawn, "--preset", "tiny", *options(SMALL))
     refused("wsss", *words, "--weights", wrong_weights(tmp_path / "w.pt"))
     told = refused("wsss", *words, "--set", "train.batch_size=64")
     (remedy,) = re.findall(r"lower --set (train\.batch_size) to 16 or less", told)
@@ -203,8 +200,7 @@ def test_files_are_missing_until_the_printed_command_has_written_them(
     (start,) = re.findall(
         "train first with: (.*) --data FOLDER", refused("wsss", "infer", "--run", run)
     )
-    settings = [word for each in SMALL for word in ("--set", each)]
-    give(f"{start} {shlex.join(['--data', str(drawn), '--preset', 'tiny', *settings])}")
+    give(f"{start} {shlex.join(['--data', str(drawn), '--preset', 'tiny', *options(SMALL)])}")
     (infer,) = re.findall("write it with: (.*)", refused("wsss", "evaluate", "--run", run))
     give(infer)
     assert "at the fixed threshold" in give(command("wsss", "evaluate", "--run", run))

@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client
+from commands import program
 from ray.job_submission import JobStatus
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.cluster import job_server
 from sweeps.cluster.fetch import fetch_from_bucket
 from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
-from sweeps.run.ray.resources import CapacityError, Demand, Machine, Resources, number_at_once
-from sweeps.store.errors import StoreError
+from sweeps.run.ray.resources import Demand, Machine, Resources, number_at_once
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import open_store
 from wsss.errors import ForeseenError
@@ -107,6 +105,7 @@ def test_results_are_fetched_once_their_store_is_named_as_told(
         return fetch_from_bucket(url, tmp_path / "to", checkpoints=False).num_files
 
     told(lambda: fetch(f"s3://{BUCKET}/elsewhere"), "name the sweep's own store with --store")
+    assert not (tmp_path / "to").exists()
     assert fetch(remote.url) == 1
 
 
@@ -155,15 +154,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_address_of_a_job_server_is_taken_as_told(project: Path) -> None:
-    for wrong in ("auto", "head", "head:8265", "ray://head:10001", "http://"):
+    hosts = ("auto", "head", "head:8265", "ray://head:10001")
+    for wrong in (*hosts, "http://", "http://h:x", "http://h:8265/#/jobs"):
         (address,) = told(lambda wrong=wrong: job_server.JobServer(wrong), r"e\.g\. (\S+),")  # type: ignore[misc]
         assert job_server.JobServer(address).jobs() == []
 
 
 def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path) -> None:
     def give(line: str, *more: str) -> Any:
-        words = [*shlex.split(line)[3:], *more]  # after `python -m sweeps`
-        return CliRunner().invoke(app, words)
+        return program(*shlex.split(line)[2:], *more)  # after `python -m`
 
     server = job_server.JobServer("http://head:8265")
     (submit,) = told(lambda: find_job(server, None), "submit one, e.g.: (.*)")
@@ -239,10 +238,3 @@ def test_a_trial_fits_once_it_asks_for_what_it_is_told(
 ) -> None:
     (value,) = told(lambda: number_at_once(LAB, demand), pattern)
     assert number_at_once(LAB, mended(value)) >= 1
-
-
-def test_a_cluster_of_unknown_size_is_used_once_the_number_is_given_as_told() -> None:
-    empty = [Machine(0, 0, is_head=True)]
-    told(lambda: number_at_once(empty, Demand(1, 1, 0), joined=True), "with --max-concurrent")
-    assert number_at_once(empty, Demand(1, 1, 0), joined=True, max_concurrent=3) == 3
-    assert issubclass(CapacityError, StoreError)

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import Result
+from commands import options, wsss
 from PIL import Image
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
@@ -29,10 +27,6 @@ from wsss.identity import run_id
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.overrides import apply_overrides
 from wsss.printable import command
-
-
-def wsss(*words: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def succeed(*words: str | Path) -> str:
@@ -109,13 +103,14 @@ def test_draw_writes_a_data_set_that_check_finds_whole(tmp_path: Path) -> None:
 
 def test_check_prints_the_fingerprint_whatever_it_starts_with(drawn: Path, tmp_path: Path) -> None:
     # Brackets are markup to the terminal library, so that [abc...] may vanish and [012...] not.
-    root, seen = Path(shutil.copytree(drawn, tmp_path / "voc")), set()
+    root, seen = Path(shutil.copytree(drawn, tmp_path / "a[b]c")), set()
     image = root / "JPEGImages/drawn_000000.jpg"
     for _ in range(8):
         image.write_bytes(image.read_bytes() + b"\0")
         fingerprint = check_data(VocDataset(root), ["val", "train"], scored=["train"]).fingerprint
-        words = ("data", "check", root, "--split", "val", "--split", "train")
-        assert fingerprint in succeed(*words).replace("\n", "")
+        told = succeed("data", "check", root, "--split", "val", "--split", "train")
+        assert fingerprint in told.replace("\n", "")
+        assert "a[b]c" in re.sub(r"\s", "", told)
         seen.add(fingerprint[0].isdigit())
     assert seen == {True, False}
 
@@ -153,12 +148,6 @@ def test_check_of_no_data_set_names_the_folder_and_what_belongs_there(tmp_path: 
     assert "give one data set" in fail("data", "check", tmp_path, "--data", tmp_path)
 
 
-def test_check_shows_a_folder_name_with_brackets_as_it_is(drawn: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(drawn, tmp_path / "a[b]c"))
-    found = succeed("data", "check", root, "--split", "val")
-    assert "a[b]c" in re.sub(r"\s", "", found)
-
-
 def test_check_as_json_says_the_same_and_no_name_moves_the_cursor(
     drawn: Path, tmp_path: Path
 ) -> None:
@@ -175,13 +164,18 @@ def test_check_as_json_says_the_same_and_no_name_moves_the_cursor(
 # Train, infer, evaluate
 
 
-def test_training_prints_a_line_per_epoch_and_what_comes_next(trained: tuple[Path, str]) -> None:
+def test_training_prints_a_line_per_epoch_and_what_comes_next(
+    trained: tuple[Path, str], drawn: Path
+) -> None:
     folder, printed = trained
     lines = printed.splitlines()
     assert [line.split(" loss ")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2", "epoch 3"]
     assert all(line.endswith("of 3 epochs") for line in lines[:-1])
     assert lines[-1] == f"{folder}: trained; now: {command('wsss', 'infer', '--run', folder)}"
-    assert (folder / "checkpoints" / "epoch_0003.pt").exists()
+    saved = json.loads((folder / "run.json").read_text())
+    assert (saved["data"], saved["config"]["train"]["epochs"]) == (str(drawn), 3)
+    state = torch.load(folder / "checkpoints" / "epoch_0003.pt", weights_only=True)
+    assert state["position"][:2] == [3, 12]
 
 
 def test_labels_without_any_mask_are_enough_to_train_on(
@@ -302,28 +296,14 @@ def test_an_unfinished_training_is_refused_by_infer(run: Path) -> None:
     assert "CAMs of 10 images" in succeed("infer", "--run", run)
 
 
-def test_a_missing_cam_file_is_refused_with_the_command_that_writes_it(run: Path) -> None:
-    shutil.rmtree(run / "cams", ignore_errors=True)
-    told = fail("evaluate", "--run", run)
-    infer = command("wsss", "infer", "--run", run)
-    assert f"drawn_000000.npz: missing; write it with: {infer}" in told
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
-def test_a_broken_cam_file_is_refused_by_name(run: Path, content: bytes) -> None:
-    (run / "cams").mkdir(exist_ok=True)
-    (run / "cams" / "drawn_000000.npz").write_bytes(content)
-    assert "drawn_000000.npz" in fail("evaluate", "--run", run)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"classes": 3}', '{"config": 3}'])
 def test_a_damaged_run_file_is_refused_with_a_remedy_that_works(
-    run: Path, drawn: Path, settings_file: Path, content: str
+    run: Path, drawn: Path, settings_file: Path
 ) -> None:
-    (run / "run.json").write_text(content)
-    told = fail("infer", "--run", run)
-    assert "run.json: damaged (" in told
-    assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
+    for content in ("", "{", "[1]", '{"classes": 3}', '{"config": 3}'):
+        (run / "run.json").write_text(content)
+        told = fail("infer", "--run", run)
+        assert "run.json: damaged (" in told
+        assert f"{command('wsss', 'train-cam', '--run', run)} --data FOLDER and its" in told
     (run / "run.json").unlink()
     succeed(
         "train-cam", "--run", run, "--data", drawn, "--preset", "tiny", "--config", settings_file
@@ -347,24 +327,10 @@ def test_a_run_file_of_an_earlier_version_is_refused_as_such(run: Path) -> None:
 def test_a_diverged_training_names_the_rate(
     drawn: Path, settings_file: Path, tmp_path: Path
 ) -> None:
+    words = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny", "--config")
+    wild = {"train.lr": 10, "train.head_lr_multiplier": 1e6, "train.clip_norm": "null"}
     told = fail(
-        "train-cam",
-        "--run",
-        tmp_path / "run",
-        "--data",
-        drawn,
-        "--preset",
-        "tiny",
-        "--config",
-        settings_file,
-        "--set",
-        "train.lr=10",
-        "--set",
-        "train.head_lr_multiplier=1e6",
-        "--set",
-        "train.clip_norm=null",
-        "--set",
-        "network.batch_norm=frozen",
+        "train-cam", *words, settings_file, *options(wild | {"network.batch_norm": "frozen"})
     )
     assert "lower train.lr (now 10.0)" in told
 
@@ -372,21 +338,9 @@ def test_a_diverged_training_names_the_rate(
 def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_say(
     drawn: Path, settings_file: Path, tmp_path: Path
 ) -> None:
-    words = (
-        "train-cam",
-        "--run",
-        tmp_path / "run",
-        "--data",
-        drawn,
-        "--preset",
-        "tiny",
-        "--config",
-        settings_file,
-        "--set",
-        "train.lr=1e-12",
-        "--prior-warns-after",
-        "1",
-    )
+    where = ("--run", tmp_path / "run", "--data", drawn, "--preset", "tiny")
+    stuck = ("--config", settings_file, "--set", "train.lr=1e-12", "--prior-warns-after", 1)
+    words = ("train-cam", *where, *stuck)
     assert "after 2 iterations" in fail(*words, "--prior-fails-after", "2")
     assert "warning: not clearly below the label prior after 1 iterations" in succeed(
         *words, "--prior-fails-after", "0"
@@ -435,93 +389,54 @@ def test_a_file_in_the_way_of_the_run_folder_is_refused_by_name(
         assert "taken" in fail(*words, settings_file)
 
 
-@pytest.mark.parametrize("name", ["infer", "evaluate"])
-def test_a_folder_without_a_training_is_refused_with_the_command_that_makes_one(
-    tmp_path: Path, name: str
-) -> None:
-    told = fail(name, "--run", tmp_path / "none")
-    assert "run.json: missing; train first with: " in told
-    assert "wsss train-cam --run" in told
-
-
-def test_the_run_file_says_what_was_trained(trained: tuple[Path, Any], drawn: Path) -> None:
-    saved = json.loads((trained[0] / "run.json").read_text())
-    assert saved["data"] == str(drawn)
-    assert saved["config"]["train"]["epochs"] == 3
-    state = torch.load(trained[0] / "checkpoints" / "epoch_0003.pt", weights_only=True)
-    assert state["position"][:2] == [3, 12]
-
-
 # Pseudo-labels
 
 
-SMALL_WALK = [
-    word
-    for setting in (
-        "epochs=1",
-        "batch_size=4",
-        "crop_size=64",
-        "min_long_side=64",
-        "max_long_side=96",
-        "log_steps=2",
-    )
-    for word in ("--set", f"random_walk.{setting}")
-]
+WALK = {
+    "epochs": 1,
+    "batch_size": 4,
+    "crop_size": 64,
+    "min_long_side": 64,
+    "max_long_side": 96,
+    "log_steps": 2,
+}
 
 
 def labels_in(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in (folder / "png").iterdir()}
 
 
-def test_pseudo_labels_are_written_for_the_training_images_and_scored(
+def test_pseudo_labels_are_written_and_scored_and_not_mixed_with_those_of_other_settings(
     run: Path, drawn: Path
 ) -> None:
     told = succeed("pseudo-label", "--run", run, "--workers", 0)
     written, dataset = labels_in(run / "pseudo_labels" / "none"), VocDataset(drawn)
     assert sorted(written) == sorted(dataset.image_ids("train_aug"))
     assert re.search(r"none: mIoU \d+\.\d\d % on 10 images", told)
+    told = fail("pseudo-label", "--run", run, "--set", "background_score=0.4")
+    assert "holds labels with other settings" in told
+    assert "choose another folder" in told
 
 
 def test_a_refinement_is_scored_before_and_after_on_the_same_cams(run: Path) -> None:
-    told = succeed(
-        "pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0, *SMALL_WALK
-    )
+    words = ("pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0)
+    words += tuple(options({f"random_walk.{key}": value for key, value in WALK.items()}))
+    told = succeed(*words)
     assert re.search(r"none: mIoU .*\nrandom_walk: mIoU ", told)
     cams = {path: path.stat().st_mtime_ns for path in (run / "cams").glob("*.npz")}
     assert len(cams) == 16
     lost = sorted((run / "pseudo_labels" / "random_walk" / "png").iterdir())[3]
     content = lost.read_bytes()
     lost.unlink()
-    succeed(
-        "pseudo-label", "--run", run, "--refinement", "random_walk", "--workers", 0, *SMALL_WALK
-    )
+    succeed(*words)
     assert lost.read_bytes() == content
     assert cams == {path: path.stat().st_mtime_ns for path in (run / "cams").glob("*.npz")}
 
 
-def test_labels_with_other_settings_are_not_mixed_in_one_folder(run: Path) -> None:
-    succeed("pseudo-label", "--run", run, "--workers", 0)
-    told = fail("pseudo-label", "--run", run, "--set", "background_score=0.4")
-    assert "holds labels with other settings" in told
-    assert "choose another folder" in told
-
-
 def test_confident_labels_hold_unlabelled_pixels(run: Path, tmp_path: Path) -> None:
-    told = succeed(
-        "pseudo-label",
-        "--run",
-        run,
-        "--workers",
-        0,
-        "--out",
-        tmp_path / "sure",
-        "--set",
-        "background=confident",
-        "--set",
-        "confident_foreground=0.6",
-        "--set",
-        "confident_background=0.2",
-    )
+    sure = {"background": "confident", "confident_foreground": 0.6, "confident_background": 0.2}
+    words = ("--run", run, "--workers", 0, "--out", tmp_path / "sure")
+    told = succeed("pseudo-label", *words, *options(sure))
     assert "not scored, as `confident` labels leave pixels out" in told
     values = set()
     for path in (tmp_path / "sure" / "png").iterdir():
@@ -694,19 +609,3 @@ def test_a_signal_ends_a_command_with_one_line(
     assert result.stderr.startswith(f"ended by {number.name}: what is finished is kept; run the")
     assert len(result.stderr.splitlines()) == 1
     assert signal.getsignal(number) == before
-
-
-def test_a_hangup_that_is_ignored_stays_ignored(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reached = []
-
-    def hang_up(stage: Any, place: Any) -> None:
-        os.kill(os.getpid(), signal.SIGHUP)
-        reached.append(signal.getsignal(signal.SIGHUP))
-
-    monkeypatch.setattr("sweeps.cli.method.stages._complete", hang_up)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
-    try:
-        assert wsss("infer", "--run", run).exit_code == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert reached == [signal.SIG_IGN]

@@ -83,15 +83,6 @@ def test_each_resample_draws_as_many_images_as_there_are_each_equally_often() ->
     assert not np.array_equal(counts, Resamples(400, 3000, rng_seed=1).counts)
 
 
-def test_interval_is_that_of_a_loop_with_the_same_images_for_all_seeds() -> None:
-    runs, resamples = [random_counts(seed) for seed in range(3)], Resamples(12, 250, rng_seed=7)
-    slow = [
-        np.mean([loop_miou(run, drawn_images(resamples, at)) for run in runs]) for at in range(250)
-    ]
-    found = percentiles(resamples.mean_mious(runs), level=0.9)
-    assert found == pytest.approx((np.percentile(slow, 5), np.percentile(slow, 95)), rel=1e-12)
-
-
 def test_difference_is_that_of_a_loop_with_the_same_images_for_both_sides() -> None:
     a, b = [random_counts(0), random_counts(1)], [random_counts(2)]
     resamples = Resamples(12, 250, rng_seed=7)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from sweeps.evidence.power import range_of_noise
@@ -57,13 +56,6 @@ def test_seed_interval_agrees_with_scipy(level: float) -> None:
     values = [50.1, 50.9, 49.7, 50.4]
     expected = scipy_stats.t.interval(level, 3, np.mean(values), scipy_stats.sem(values))
     assert seed_interval(values, level=level) == pytest.approx(expected)
-
-
-def test_seed_interval_covers_the_true_mean_as_often_as_its_level_says() -> None:
-    rng, trials = np.random.default_rng(0), 4000
-    found = [seed_interval(rng.normal(50, 2, 3), level=0.9) for _ in range(trials)]
-    share = np.mean([interval.low <= 50 <= interval.high for interval in found if interval])
-    assert share == pytest.approx(0.9, abs=4 * (0.9 * 0.1 / trials) ** 0.5)
 
 
 @settings(max_examples=60)
@@ -120,13 +112,6 @@ def test_holm_is_that_worked_out_by_hand() -> None:
     assert holm([0.7, 0.6]) == [1.0, 1.0]
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
-    expected = multipletests(p_values, method="holm")[1]
-    assert holm(list(p_values)) == pytest.approx(expected.tolist(), abs=1e-12)
-
-
 def test_holm_refuses_what_is_no_p_value() -> None:
     for wrong in (1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match="not in"):
@@ -154,27 +139,6 @@ def test_tost_without_spread_says_inside_outside_or_on_the_margin() -> None:
     assert tost([1.0], centre=1.0, margin=0.5) is None
     with pytest.raises(ValueError, match="margin"):
         tost([1.0, 2.0], centre=1.0, margin=0.0)
-
-
-def test_equivalence_on_the_margin_is_declared_as_often_as_alpha() -> None:
-    rng, trials, alpha = np.random.default_rng(1), 4000, 0.05
-    p = [tost(rng.normal(2.2, 0.1, 4), centre=1.7, margin=0.5) for _ in range(trials)]
-    share = np.mean([value is not None and value < alpha for value in p])
-    assert share == pytest.approx(alpha, abs=4 * (alpha * (1 - alpha) / trials) ** 0.5)
-
-
-def test_anova_is_that_worked_out_by_hand() -> None:
-    # Cell means over the seeds 10 13 / 14 21, grand mean 14.5: rows -3 +3, columns -2.5 +2.5,
-    # interaction +1 -1 -1 +1; seeds -1 +1; left over +-1, balanced over seeds.
-    means = np.array([[10.0, 13.0], [14.0, 21.0]])
-    left_over = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    found = two_way_anova([means - 1 + left_over, means + 1 - left_over])
-    # Sums of squares: rows 8 values * 3^2 = 72, columns 50, interaction, seeds and residual 8 each;
-    # the residual has 3 degrees of freedom.
-    assert found.interaction is not None
-    for effect, squares in ((found.rows, 72), (found.columns, 50), (found.interaction, 8)):
-        assert effect.p == pytest.approx(scipy_stats.f.sf(squares / (8 / 3), 1, 3))
-        assert effect.eta_squared == pytest.approx(squares / 146)
 
 
 def loop_sums(values: np.ndarray) -> dict[str, float]:
@@ -222,14 +186,6 @@ def test_anova_of_one_seed_takes_the_interaction_as_residual() -> None:
     assert found.interaction is None
     f = sums["columns"] / 2 / (sums["interaction"] / 6)
     assert found.columns.p == pytest.approx(scipy_stats.f.sf(f, 2, 6))
-
-
-def test_anova_finds_a_factor_without_effect_as_often_as_alpha() -> None:
-    rng, trials, alpha = np.random.default_rng(4), 2000, 0.05
-    seed_effect = rng.normal(0, 5, (trials, 3, 1, 1))  # shared by all cells: must cancel
-    values = 50 + seed_effect + rng.normal(0, 1, (trials, 3, 4, 4))
-    share = np.mean([two_way_anova(v).rows.p < alpha for v in values])
-    assert share == pytest.approx(alpha, abs=4 * (alpha * (1 - alpha) / trials) ** 0.5)
 
 
 def test_anova_of_equal_or_exactly_additive_cells_neither_crashes_nor_warns() -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import sweeps
 from finished import finish
 from scipy import stats as scipy_stats
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.cli import calibrate as calibrate_cli
 from sweeps.evidence import calibration, calibration_checks
 from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
@@ -76,14 +75,6 @@ def found(verdict: Calibration, name: str) -> Check:
 
 
 # The interval
-
-
-def test_a_prediction_interval_is_the_one_worked_out_by_hand() -> None:
-    # Mean 2, SD 1, t(2 degrees of freedom, 97.5 %) = 4.302653, sqrt(1/3 + 1/1) = 1.154701.
-    low, high = prediction_interval([1, 2, 3], 1)
-    assert (low, high) == pytest.approx((2 - 4.968275, 2 + 4.968275), abs=1e-5)
-    # Three to come: sqrt(1/3 + 1/3) = .816497.
-    assert prediction_interval([1, 2, 3], 3)[1] == pytest.approx(2 + 3.513101, abs=1e-5)
 
 
 @pytest.mark.parametrize(("num_new", "level"), [(1, 0.95), (3, 0.95), (5, 0.8)])
@@ -398,21 +389,8 @@ def test_the_facts_are_those_of_the_data_on_disk(drawn: Path) -> None:
     assert facts.labels_from_mask == report.labels_from_mask["train_aug"]
 
 
-SHRUNK = (
-    "train.epochs=1",
-    "train.crop_size=48",
-    "train.batch_size=4",
-    "train.min_long_side=48",
-    "train.max_long_side=80",
-    "labels.scales=[0.5]",
-)
-
-
 def command(drawn: Path, store: Path, *more: str) -> Any:
-    words = ["calibrate", "--preset", "tiny", "--data", str(drawn), "--store", str(store), *more]
-    for setting in SHRUNK:
-        words += ["--set", setting]
-    return CliRunner().invoke(app, words)
+    return sweeps("calibrate", "--preset", "tiny", "--data", drawn, "--store", store, *more)
 
 
 @pytest.mark.parametrize(
@@ -447,30 +425,3 @@ def test_a_job_server_is_refused_with_what_to_do_instead(drawn: Path, tmp_path: 
     assert done.exit_code == 2
     assert "give `--address auto` on a node" in done.stderr
     assert not (tmp_path / "store").exists()
-
-
-def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["calibrate", "--data", str(tmp_path)])
-    assert done.exit_code == 2
-    assert "no folder JPEGImages" in done.stderr
-
-
-def test_the_help_says_what_the_exit_codes_mean() -> None:
-    done = CliRunner().invoke(app, ["calibrate", "--help"], env={"COLUMNS": "200"})
-    assert done.exit_code == 0
-    text = " ".join(done.output.split())
-    assert "Exit code 0: reproduces, or calibrates nothing; 1: does not reproduce" in text
-    for option in (
-        "--data",
-        "--preset",
-        "--weights",
-        "--seeds",
-        "--set",
-        "--store",
-        "--address",
-        "--workers",
-        "--cpus",
-        "--gpus",
-        "--loader-workers",
-    ):
-        assert option in text

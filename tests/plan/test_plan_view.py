@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import sweeps
 from finished import finish, finished_sweep
 from rich.console import Console
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.plan.sweep import Sweep
 from sweeps.report.live import plan_view
 from sweeps.report.live.plan_view import PlanView
@@ -93,17 +92,8 @@ def test_json_holds_every_trial_and_the_totals(sweep: Sweep, store: Store) -> No
     assert [t["estimated_seconds"] for t in shared] == [None, pytest.approx(64.5), None]
     assert [t["estimated_from"] for t in shared] == ["", "same", ""]
     totals = found["totals"]
-    assert {key: totals[key] for key in ("cells", "configurations", "trials")} == {
-        "cells": 8,
-        "configurations": 7,
-        "trials": 21,
-    }
-    assert (totals["finished"], totals["started"], totals["missing"], totals["failed"]) == (
-        1,
-        1,
-        18,
-        1,
-    )
+    assert [totals[name] for name in ("cells", "configurations", "trials")] == [8, 7, 21]
+    assert [totals[name] for name in ("finished", "started", "missing", "failed")] == [1, 1, 18, 1]
     assert totals["estimated_seconds"] == pytest.approx(64.5 + 18 * 72)
 
 
@@ -111,8 +101,8 @@ def test_the_command_plans_a_table_and_a_study_without_a_store(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
-    words = ["--data", str(drawn), "--preset", "tiny", "--store", str(tmp_path / "none")]
-    done = CliRunner().invoke(app, ["plan", "III", "noise-floor", "--seeds", "2", "--json", *words])
+    words = ["--data", drawn, "--preset", "tiny", "--store", tmp_path / "none"]
+    done = sweeps("plan", "III", "noise-floor", "--seeds", 2, "--json", *words)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout.splitlines()[-1])
     # III-both is F3; the noise floor adds B0 and two repeats of seed 0.

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import sweeps
 
-from sweeps.cli import app
 from sweeps.plan.search import (
     DEFAULT_SPACE,
     History,
@@ -22,7 +21,6 @@ from sweeps.plan.search import (
     SearchSpace,
     SearchTrial,
     best_trials,
-    float_settings,
     make_search,
     parse_space,
     ranking,
@@ -127,12 +125,6 @@ def test_a_range_that_cannot_be_searched_is_refused_before_data_are_read(
     assert named in str(refused.value)
 
 
-def test_only_settings_with_decimals_may_be_searched() -> None:
-    names = float_settings()
-    assert {"transfer.lambda_s", "views.beta_enhanced", "train.lr", "train.clip_norm"} <= set(names)
-    assert not {"train.epochs", "labels.scales", "network.backbone", "rng_seed"} & set(names)
-
-
 def test_drawn_values_are_rounded_to_four_digits_within_their_bounds() -> None:
     space = SearchSpace((Range("a", 0.05, 2.0), Range("b", -150.0, 300.0), Range("c", 0, 1.23456)))
     drawn = {"a": 0.12345678, "b": -0.00001, "c": 1.23455, "other": 1.0}
@@ -188,16 +180,25 @@ def test_equal_searches_have_one_name_and_others_another(drawn: Path) -> None:
         planned(drawn, objective="worst")
 
 
+Whole = tuple[Path, list[dict[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def whole(drawn: Path, full: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A store with a trial that was not interrupted, and its records."""
+    root = tmp_path_factory.mktemp("whole")
+    return root, list(search_trial(*task_of(full, drawn, root)))
+
+
 def test_judging_a_training_leaves_it_as_it_would_be_without(
-    drawn: Path, full: RunConfig, tmp_path: Path
+    drawn: Path, full: RunConfig, whole: Whole
 ) -> None:
     dataset = VocDataset(drawn)
     samples, num_classes = dataset.samples("train_aug"), len(dataset.classes)
     plain = build_cam_net(full, samples, num_classes)
     records = list(train_cam(plain, full, samples, num_classes))
-    judged = list(search_trial(*task_of(full, drawn, tmp_path)))
-    cam = Store(tmp_path).cam(cam_id(full))
-    assert [record["epoch"] for record in judged] == [1, 2, 3]
+    cam = Store(whole[0]).cam(cam_id(full))
+    assert [record["epoch"] for record in whole[1]] == [1, 2, 3]
     assert [e["step_losses"] for e in cam.epochs()] == [record.step_losses for record in records]
     assert len({loss for record in records for loss in record.step_losses}) > 6
     restored = build_cam_net(full, samples, num_classes)
@@ -210,18 +211,17 @@ def test_judging_a_training_leaves_it_as_it_would_be_without(
 
 
 def test_an_interrupted_trial_goes_on_and_a_finished_one_is_only_judged(
-    drawn: Path, full: RunConfig, tmp_path: Path
+    drawn: Path, full: RunConfig, whole: Whole, tmp_path: Path
 ) -> None:
-    whole = list(search_trial(*task_of(full, drawn, tmp_path / "whole")))
-    task = task_of(full, drawn, tmp_path / "broken")
+    task = task_of(full, drawn, tmp_path)
     begun = search_trial(*task)
     seen = [next(begun), next(begun)]
     begun.close()
     seen += list(search_trial(*task))
     # The checkpoint of the epoch that was just reported is written with the next: it is repeated.
     assert [record["epoch"] for record in seen] == [1, 2, 2, 3]
-    assert [*seen[:2], seen[3]] == whole
-    assert list(search_trial(*task)) == whole[-1:]
+    assert [*seen[:2], seen[3]] == whole[1]
+    assert list(search_trial(*task)) == whole[1][-1:]
 
 
 def test_the_search_never_reads_a_mask_of_the_held_out_half(
@@ -240,40 +240,48 @@ def test_the_search_never_reads_a_mask_of_the_held_out_half(
         list(search_trial(*task, held_out=True))
 
 
-@pytest.mark.parametrize("objective", ["best", "fixed"])
 def test_objective_and_held_out_score_are_those_of_a_slow_count(
-    drawn: Path, full: RunConfig, tmp_path: Path, objective: str
+    drawn: Path, full: RunConfig, tmp_path: Path
 ) -> None:
     config = apply_overrides(full, {"train.epochs": 1})
-    (record,) = search_trial(*task_of(config, drawn, tmp_path, objective), held_out=True)
+    found = {
+        objective: next(
+            iter(search_trial(*task_of(config, drawn, tmp_path, objective), held_out=True))
+        )
+        for objective in ("best", "fixed")
+    }
     dataset = VocDataset(drawn)
     samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, len(dataset.classes))
     CheckpointFolder(Store(tmp_path).cam(cam_id(config)).checkpoints).restore(model)
     halves = split_halves(dataset.image_ids("train"))
-    curve = {
-        t / 100: slow_miou(model, dataset, halves.search, config, t / 100) for t in range(5, 81)
-    }
-    best = max(curve, key=lambda t: curve[t]) if objective == "best" else 0.15
-    assert record["threshold"] == pytest.approx(best)
-    assert record["objective"] == pytest.approx(curve[best])
-    expected = slow_miou(model, dataset, halves.held_out, config, best)
-    assert record["held_out"] == pytest.approx(expected)
+    searched, held_out = (pixels(model, dataset, ids, config) for ids in halves)
+    curve = {t / 100: slow_miou(searched, t / 100) for t in range(5, 81)}
+    for objective, at in (("best", max(curve, key=lambda t: curve[t])), ("fixed", 0.15)):
+        record = found[objective]
+        assert record["threshold"] == pytest.approx(at)
+        assert record["objective"] == pytest.approx(curve[at])
+        assert record["held_out"] == pytest.approx(slow_miou(held_out, at))
 
 
-def slow_miou(
-    model: Any, dataset: VocDataset, ids: list[str], config: RunConfig, threshold: float
-) -> float:
-    """mIoU in percent over the labels that occur, by masks of each label."""
-    truths, found = [], []
-    samples = [dataset.sample(image_id) for image_id in ids]
+Pixels = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def pixels(model: Any, dataset: VocDataset, ids: list[str], config: RunConfig) -> Pixels:
+    """True label, likeliest label and its score of all valid pixels."""
+    samples, found = [dataset.sample(image_id) for image_id in ids], []
     for sample, cams in infer_cams(model, samples, config.labels, device=torch.device("cpu")):
         truth = dataset.mask(sample.image_id)
         names = np.array(sample.labels)[cams.argmax(0)] + 1
-        label = np.where(cams.max(0) > np.float32(threshold), names, 0)
-        truths.append(truth[truth != 255])
-        found.append(label[truth != 255])
-    truth, label = np.concatenate(truths), np.concatenate(found)
+        found.append([values[truth != 255] for values in (truth, names, cams.max(0))])
+    truth, names, scores = map(np.concatenate, zip(*found, strict=True))
+    return truth, names, scores
+
+
+def slow_miou(pixels: Pixels, threshold: float) -> float:
+    """mIoU in percent over the labels that occur, by masks of each label."""
+    truth, names, scores = pixels
+    label = np.where(scores > np.float32(threshold), names, 0)
     ious = [
         ((truth == k) & (label == k)).sum() / ((truth == k) | (label == k)).sum()
         for k in np.union1d(truth, label)
@@ -351,7 +359,7 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     assert "trial 1 is the best on the search half with 21.00" in answer.answer
     assert "it has 22.50, +1.25 from the base's 21.25" in answer.answer
     words = answer.command[answer.command.index("--table") :]
-    plan = CliRunner().invoke(app, ["plan", *shlex.split(words), "--json"])
+    plan = sweeps("plan", *shlex.split(words), "--json")
     assert plan.exit_code == 0, plan.output
     trials = json.loads(plan.stdout)["trials"]
     assert [t["seed"] for t in trials] == [0, 0, 1, 1, 2, 2]
@@ -359,12 +367,6 @@ def test_the_answer_weighs_the_best_draw_and_its_command_plans_it_beside_the_bas
     for found, cell, settings in zip(trials, ("base", "trial 1"), ({}, draws[1]), strict=False):
         config = apply_overrides(search.base, settings | as_table)
         assert (found["cells"], found["run_id"]) == ([f"best-draw[{cell}]"], run_id(config))
-
-
-def test_a_repeated_epoch_counts_once() -> None:
-    known = trial(0, "running", 10.0, 20.0)
-    known.add_epoch({"epoch": 2.0, "objective": 21.0, "threshold": 0.2})
-    assert [e["objective"] for e in known.epochs] == [10.0, 21.0]
 
 
 # What is drawn and stopped

@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import sweeps
 from finished import fill, finished_sweep
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.cli.sweep import chosen_tables
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep, with_tables
@@ -160,12 +159,12 @@ def test_a_sweep_keeps_its_own_tables_for_later_commands(tmp_path: Path, jitter:
     some = with_tables(sweep, ["jitter"])
     assert f"run jitter --table {path}" in run_command(some, store)
     assert chosen_tables(["jitter"], [path], None, None) == [*read_tables(jitter)]
-    shown = CliRunner().invoke(app, ["status", "--json", "--store", str(store.root)])
+    shown = sweeps("status", "--json", "--store", store.root)
     cells = [cell["cell"] for cell in json.loads(shown.output)["cells"]]
     assert cells[0] == "jitter[none,none]"
     assert cells[-1] == "grid-lr[2e-05]"
-    report = ["report", "jitter", "--no-log", "--store", str(store.root)]
-    assert "Colour jitter with and without" in CliRunner().invoke(app, report).output
+    report = sweeps("report", "jitter", "--no-log", "--store", store.root)
+    assert "Colour jitter with and without" in report.output
 
 
 def test_another_title_leaves_a_sweep_its_name_and_other_cells_do_not(jitter: Path) -> None:

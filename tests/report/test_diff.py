@@ -5,10 +5,10 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from click.testing import Result
+from commands import sweeps
 from finished import fill, finished_sweep
-from typer.testing import CliRunner, Result
 
-from sweeps.cli import app
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 
@@ -29,9 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Store:
 
 
 def diff(store: Store, *words: str) -> Result:
-    result = CliRunner(env={"COLUMNS": "120"}).invoke(
-        app, ["diff", *words, "--store", str(store.root)]
-    )
+    result = sweeps("diff", *words, "--store", store.root, COLUMNS="120")
     assert "Traceback" not in result.output
     return result
 

@@ -4,23 +4,18 @@ import csv
 import io
 import json
 import re
-import shlex
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import sweeps
 from finished import fill, finish, finished_sweep
 from numpy.typing import NDArray
-from typer import Typer
-from typer.testing import CliRunner
 
-from sweeps.cli.results import report as report_command
 from sweeps.plan.chains.chain import counts_id
-from sweeps.plan.run_command import run_command
-from sweeps.plan.sweep import Sweep, make_sweep, save_sweep
+from sweeps.plan.sweep import Sweep, save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.report.formats.write import FORMATS
 from sweeps.report.live.render import render_tables
@@ -35,7 +30,7 @@ from sweeps.tables.own import read_tables
 from sweeps.tables.studies import TABLES
 from wsss.evaluation.confusion import ThresholdCounts
 from wsss.evaluation.figures import COLUMNS as DRAWN_COLUMNS
-from wsss.overrides import apply_overrides, parse_assignments
+from wsss.overrides import apply_overrides
 from wsss.recipes import RECIPES
 
 SHARES = {"III[no,no]": 0.5, "III[yes,no]": 0.52, "III[no,yes]": 0.5, "III[yes,yes]": 0.6}
@@ -427,28 +422,6 @@ def test_every_format_says_on_what_data_at_which_scale_and_whose_numbers_are_the
     assert line["small_scale"] == "yes"
 
 
-def test_the_command_of_a_report_plans_the_same_sweep_again(drawn: Path, tmp_path: Path) -> None:
-    changed = {"train.lr": 0.02, "labels.scales": (1.0,), "labels.flip": False}
-    data = shutil.copytree(drawn, tmp_path / "my pictures")
-    sweep, _ = make_sweep(
-        ["V", "III"], preset="tiny-seam", data=data, weights=None, num_seeds=2, overrides=changed
-    )
-    words = shlex.split(run_command(sweep, Store(tmp_path / "store"), num_seeds=5))
-    words = words[words.index("run") + 1 :]
-    options = dict(zip(words[2::2], words[3::2], strict=True))
-    settings = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
-    assert options["--store"] == str(tmp_path / "store")
-    again, _ = make_sweep(
-        words[:2],
-        preset=f"{options['--preset']}-{options['--recipe']}",
-        data=Path(options["--data"]),
-        weights=options.get("--weights"),
-        num_seeds=int(options["--seeds"]),
-        overrides=parse_assignments(settings),
-    )
-    assert again == replace(sweep, num_seeds=5)
-
-
 # Formats
 
 
@@ -494,15 +467,13 @@ def test_latex_has_one_float_a_table_in_the_papers_layout(outputs: dict[str, str
 # The command
 
 
-def reported(*arguments: str) -> tuple[int, str]:
-    app = Typer()
-    app.command()(report_command)
-    result = CliRunner().invoke(app, list(arguments))
+def reported(store: Store, *words: object) -> tuple[int, str]:
+    result = sweeps("report", *words, "--store", store.root, "--no-log")
     return result.exit_code, " ".join(result.output.split())
 
 
 def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
-    code, output = reported("--store", str(store.root), "--no-log")
+    code, output = reported(store)
     assert code == 0
     assert "Table III: does it hold?" in output
     (folder,) = (store.root / "sweeps").glob("*/report")
@@ -511,9 +482,7 @@ def test_the_command_reports_the_last_sweep_in_six_files(store: Store) -> None:
 
 
 def test_the_command_reports_other_tables_of_the_same_settings(store: Store) -> None:
-    code, output = reported(
-        "IV", "III", "--store", str(store.root), "--no-log", "--out", str(store.root / "both")
-    )
+    code, output = reported(store, "IV", "III", "--out", store.root / "both")
     assert code == 0
     assert "Tables III, IV: do they hold?" in output
     lines = csv_lines((store.root / "both" / "report.csv").read_text())
@@ -525,7 +494,7 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
     store, table = Store(tmp_path), replace(TABLES["VI"], name="mine", baseline="mine[no,no]")
     sweep = replace(finished_sweep(("III",), 1), table_names=("III", "mine"), own_tables=(table,))
     save_sweep(store, sweep)
-    code, output = reported("mine", "--store", str(tmp_path), "--no-log")
+    code, output = reported(store, "mine")
     assert code == 0
     words = output.split()
     (own,) = read_tables(Path(words[words.index("--table") + 1]))
@@ -541,6 +510,6 @@ def test_the_command_of_some_own_tables_names_the_file_that_defines_them(tmp_pat
     ],
 )
 def test_wrong_requests_are_explained(store: Store, arguments: list[str], expected: str) -> None:
-    code, output = reported(*arguments, "--store", str(store.root), "--no-log")
+    code, output = reported(store, *arguments)
     assert code == 2
     assert expected in output

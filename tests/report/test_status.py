@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from commands import sweeps
 from finished import finish, finished_sweep, status_of
 from rich.console import Console
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.cluster.jobs import ToolResult
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.plan.states import TrialState, count_statuses, read_metrics, read_states
@@ -75,7 +74,7 @@ def test_status_and_table_give_a_row_per_cell_as_json_and_as_csv(
     save_sweep(mixed, sweep)
 
     def given(*words: str) -> str:
-        result = CliRunner().invoke(app, [*words, "--store", str(mixed.root)])
+        result = sweeps(*words, "--store", mixed.root)
         assert result.exit_code == 0
         return result.output
 
@@ -109,7 +108,7 @@ def test_status_and_table_give_a_row_per_cell_as_json_and_as_csv(
     "words", [("--json", "--csv"), ("--json", "--trials"), ("--json", "--watch")]
 )
 def test_options_that_exclude_each_other_are_refused(mixed: Store, words: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, ["status", *words, "--store", str(mixed.root)])
+    result = sweeps("status", *words, "--store", mixed.root)
     assert result.exit_code == 2
     assert "exclude each other; give one of them" in result.output
 
@@ -328,11 +327,11 @@ def test_a_cluster_is_asked_about_the_store_that_is_named(
     monkeypatch.setattr("sweeps.cluster.job_server.JobServer", str)
     monkeypatch.setattr("sweeps.cluster.job_address.check_answers", str)
     monkeypatch.setattr("sweeps.cluster.jobs.run_tool", run_tool)
-    runner = CliRunner(env={"WSSS_STORE": "/of/this/machine"})
-    done = runner.invoke(app, ["status", "--address", "http://h", "--trials", *words])
+    monkeypatch.setenv("WSSS_STORE", "/of/this/machine")
+    done = sweeps("status", "--address", "http://h", "--trials", *words)
     assert (done.exit_code, done.output) == (1, "the tables\n")
     assert asked == [["sweeps", "status", "--trials"], store]
-    refused = runner.invoke(app, ["status", "--address", "http://h", "--store", "results"])
+    refused = sweeps("status", "--address", "http://h", "--store", "results")
     assert (refused.exit_code, "give an absolute path" in refused.output) == (2, True)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from finished import finished_sweep
+from ledgers import FIRST, HOUR, SECOND, Clock, driver
 
 from sweeps.plan.cost import CostEstimate, TrialCost
 from sweeps.run.budget import (
@@ -16,31 +16,13 @@ from sweeps.run.budget import (
     with_budget,
 )
 from sweeps.run.ray.resources import Resources
-from sweeps.store.attempts import Ledger, Size
+from sweeps.store.attempts import Size
 from sweeps.store.store import Store
-
-SWEEP = finished_sweep(("VI",), 1)
-FIRST, SECOND = SWEEP.plan.trials[:2]
-HOUR = 3600.0
-
-
-class Clock:
-    """A clock that is set by hand, in hours."""
-
-    def __init__(self) -> None:
-        self.hours = 100.0
-
-    def __call__(self) -> float:
-        return self.hours * HOUR
-
-
-def driver(folder: Path, clock: Clock, gpus: float = 2.0) -> Ledger:
-    return Ledger(Store(folder), SWEEP.name, Size(1, gpus, 4.0), clock)
 
 
 def test_a_budget_is_spent_by_all_attempts_together_while_they_run(tmp_path: Path) -> None:
     clock = Clock()
-    with driver(tmp_path, clock) as ledger:
+    with driver(Store(tmp_path), clock) as ledger:
         budget = Budget(ledger, 6.0)
         ledger.update(FIRST, status="running")
         clock.hours += 1  # 2 GPU-hours
@@ -53,34 +35,9 @@ def test_a_budget_is_spent_by_all_attempts_together_while_they_run(tmp_path: Pat
         assert budget.reason() == "6.00 of 6.00 GPU-hours are spent"
 
 
-def test_what_was_spent_before_a_sweep_is_resumed_counts(tmp_path: Path) -> None:
-    clock = Clock()
-    with driver(tmp_path, clock) as ledger:
-        ledger.update(FIRST, status="running")
-        clock.hours += 3
-        ledger.update(FIRST, status="started")
-    clock.hours += 50  # nothing runs overnight
-    with driver(tmp_path, clock) as ledger:
-        assert ledger.spent() == 6.0
-        assert Budget(ledger, 6.0).exhausted()
-        assert not Budget(ledger, 6.1).exhausted()
-
-
-def test_what_a_killed_driver_spent_counts_until_its_last_sign_of_life(tmp_path: Path) -> None:
-    clock = Clock()
-    killed = driver(tmp_path, clock)
-    killed.__enter__()
-    killed.update(FIRST, status="running")
-    clock.hours += 2
-    killed.beat()
-    clock.hours += 30
-    with driver(tmp_path, clock) as ledger:
-        assert ledger.spent() == 4.0
-
-
 def test_without_a_budget_nothing_is_ever_spent_up(tmp_path: Path) -> None:
     clock = Clock()
-    with driver(tmp_path, clock) as ledger:
+    with driver(Store(tmp_path), clock) as ledger:
         ledger.update(FIRST, status="running")
         clock.hours += 1e6
         assert not Budget(ledger).exhausted()
@@ -90,7 +47,7 @@ def test_without_a_budget_nothing_is_ever_spent_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_is_no_number_of_hours_is_refused(tmp_path: Path, hours: float) -> None:
     with pytest.raises(BudgetError, match="--budget"):
-        Budget(driver(tmp_path, Clock()), hours)
+        Budget(driver(Store(tmp_path), Clock()), hours)
 
 
 def test_a_trial_holds_what_its_workers_hold_together() -> None:
@@ -118,7 +75,7 @@ def test_nothing_is_said_of_what_was_never_measured_or_on_other_devices() -> Non
 
 
 def test_the_estimate_is_weighed_against_the_budget(tmp_path: Path) -> None:
-    budget = Budget(driver(tmp_path, Clock()), 10.0)
+    budget = Budget(driver(Store(tmp_path), Clock()), 10.0)
     (fits,) = budget_lines(budget, 2.0, 7.5, 0)
     assert fits == "budget: 10.00 GPU-hours, 2.00 spent; the rest will take about 7.50"
     (too_much,) = budget_lines(budget, 2.0, 9.5, 4)
@@ -128,7 +85,7 @@ def test_the_estimate_is_weighed_against_the_budget(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_a_machine_without_gpus_says_that_it_counts_cpu_hours(tmp_path: Path) -> None:
-    budget = Budget(driver(tmp_path, Clock(), gpus=0.0), 10.0)
+    budget = Budget(driver(Store(tmp_path), Clock(), Size(1, 0.0, 4.0)), 10.0)
     lines = budget_lines(budget, 2.0, 7.5, 0)
     assert "CPU-hours" in lines[0]
     assert "10.00 CPU-hours, 2.00 spent" in lines[1]

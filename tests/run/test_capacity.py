@@ -111,11 +111,6 @@ def test_what_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     assert issubclass(CapacityError, StoreError)
 
 
-def test_one_and_a_half_gpus_are_refused() -> None:
-    with pytest.raises(CapacityError, match=r"1\.5 GPUs per worker.*whole number"):
-        number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.5))
-
-
 def test_the_limit_of_a_person_only_lowers_the_number() -> None:
     assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=3) == 3
     assert number_at_once(TWO_TWO_ONE, Demand(1, 1.0, 1.0), max_concurrent=30) == 5

@@ -139,13 +139,3 @@ def test_a_chain_is_restarted_from_its_checkpoint_where_that_may_help(
     assert [f"restart {count} of 2" in line for count, line in enumerate(scene.said, 1)] == [
         True
     ] * 2
-
-
-def test_an_error_that_every_chain_meets_stops_all(tmp_path: Path) -> None:
-    broken = raises(KeyError("the same"), 1)
-    scene = Scene(tmp_path, *(ThreeEpochs(name, broken) for name in "abcd"))
-    found = scene.start().common_error
-    assert found
-    assert "KeyError: 'the same'" in found.traceback_file.read_text()
-    assert scene.epochs() == [0, 0, 0, 0]
-    assert not (tmp_path / "segmentations/d").exists()

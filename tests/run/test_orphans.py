@@ -34,36 +34,38 @@ time.sleep(60)
 
 WORKER = """
 import threading, time
-from sweeps.run.ray.train import end_with_raylet
-print(end_with_raylet(), end_with_raylet(), threading.active_count(), flush=True)
-time.sleep(8)
+from sweeps.run.ray import train
+train.CHECK_SECONDS = 0.2
+print(train.end_with_raylet(), train.end_with_raylet(), threading.active_count(), flush=True)
+time.sleep(4)
 print("went on", flush=True)
 """
 
 
-def said_by_the_orphan(kind: str) -> tuple[str, str]:
+def started(kind: str) -> "subprocess.Popen[str]":
+    """A raylet or a shell with a worker."""
+    command = [sys.executable, "-c", RAYLET, kind, WORKER]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO)
+
+
+def said_by_the_orphan(parent: "subprocess.Popen[str]") -> tuple[str, str]:
     """Kill a worker's parent and leave it a zombie: what the worker said before and after that."""
-    with subprocess.Popen(
-        [sys.executable, "-c", RAYLET, kind, WORKER], stdout=subprocess.PIPE, text=True, cwd=REPO
-    ) as raylet:
-        assert raylet.stdout
-        first = raylet.stdout.readline()
-        os.kill(raylet.pid, signal.SIGKILL)
-        with selectors.DefaultSelector() as selector:
-            selector.register(raylet.stdout, selectors.EVENT_READ)
-            assert selector.select(30), "the worker neither ended nor went on"
-        state = Path(f"/proc/{raylet.pid}/stat")
-        if state.exists():  # on Linux
-            assert state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
-        return first, raylet.stdout.read()
+    assert parent.stdout
+    first = parent.stdout.readline()
+    os.kill(parent.pid, signal.SIGKILL)
+    with selectors.DefaultSelector() as selector:
+        selector.register(parent.stdout, selectors.EVENT_READ)
+        assert selector.select(30), "the worker neither ended nor went on"
+    state = Path(f"/proc/{parent.pid}/stat")
+    if state.exists():  # on Linux
+        assert state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    return first, parent.stdout.read()
 
 
-def test_a_worker_ends_with_a_raylet_that_is_still_a_zombie() -> None:
-    assert said_by_the_orphan("raylet") == ("True True 2\n", "")
-
-
-def test_a_process_that_no_raylet_started_outlives_its_parent() -> None:
-    assert said_by_the_orphan("shell") == ("False False 1\n", "went on\n")
+def test_a_worker_ends_with_a_raylet_that_is_still_a_zombie_and_with_no_other_parent() -> None:
+    with started("raylet") as raylet, started("shell") as shell:
+        assert said_by_the_orphan(raylet) == ("True True 2\n", "")
+        assert said_by_the_orphan(shell) == ("False False 1\n", "went on\n")
     assert not end_with_raylet()
 
 

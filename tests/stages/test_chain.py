@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import wsss
+from outcomes import stages_in
 from PIL import Image
-from typer.testing import CliRunner
 
-from sweeps.cli.method import app
 from sweeps.cli.method.predict import read_network
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders, counts_id
 from sweeps.stages.labels import LearnAffinity, WriteLabels
@@ -46,23 +46,49 @@ def changed(one: ChainConfig, other: ChainConfig) -> set[str]:
     return {name for name in IDS if getattr(one, name) != getattr(other, name)}
 
 
-def test_another_refinement_keeps_the_cams() -> None:
-    found = changed(chain(), chain({"refinement": "crf"}))
-    assert found == {"labels_id", "segmentation_id", "prediction_id"}
+LABELS = {"labels_id", "segmentation_id", "prediction_id"}
+NETWORK = {"segmentation_id", "prediction_id"}
+WALKED = {"refinement": "random_walk"}
+WALKED_CRF = {"refinement": "random_walk_crf"}
 
 
-def test_another_crf_keeps_the_walked_cams_behind_it() -> None:
-    one = chain({"refinement": "random_walk_crf"})
-    other = chain({"refinement": "random_walk_crf", "crf.preset": "psa"})
-    assert changed(one, other) == {"labels_id", "segmentation_id", "prediction_id"}
-
-
-def test_other_deeplab_settings_keep_the_labels() -> None:
-    assert changed(chain(), chain(iterations=7)) == {"segmentation_id", "prediction_id"}
-
-
-def test_other_test_scales_keep_the_network() -> None:
-    assert changed(chain(), chain(test_scales=(1.0,))) == {"prediction_id"}
+@pytest.mark.parametrize(
+    ("one", "other", "anew"),
+    [
+        (chain(), chain({"refinement": "crf"}), LABELS),
+        (chain(WALKED_CRF), chain(WALKED_CRF | {"crf.preset": "psa"}), LABELS),
+        (chain(), chain(iterations=7), NETWORK),
+        (chain(), chain(test_scales=(1.0,)), {"prediction_id"}),
+        # without effect
+        (chain(), chain({"crf.preset": "psa", "pamr.iterations": 3}), set()),
+        (chain(), chain({"confident_foreground": 0.5}), set()),
+        (chain(), chain({"walked_background_score": 0.4}), set()),
+        (chain(WALKED), chain(WALKED | {"background_score": 0.4}), set()),
+        # and where they have one
+        (chain(WALKED), chain(WALKED | {"random_walk.beta": 3.0}), {"walk_id"} | LABELS),
+        (chain(), chain({"background_score": 0.4}), LABELS),
+        (chain(WALKED), chain(WALKED | {"walked_background_score": 0.4}), LABELS),
+        *(
+            (
+                chain(),
+                chain().model_copy(update={"run": apply_overrides(RunConfig(), setting)}),
+                set(IDS),
+            )
+            for setting in (
+                {"train.lr": 0.03},
+                {"labels.scales": (1.0,)},
+                {"labels.flip": False},
+                {"labels.resize": "bilinear"},
+                {"labels.upsampling": "direct"},
+                {"labels.precision": "bf16"},
+            )
+        ),
+    ],
+)
+def test_a_setting_changes_the_ids_of_what_depends_on_it_and_no_other(
+    one: ChainConfig, other: ChainConfig, anew: set[str]
+) -> None:
+    assert changed(one, other) == anew
 
 
 def test_deeplab_settings_without_effect_train_no_network_anew() -> None:
@@ -80,23 +106,6 @@ def test_deeplab_settings_without_effect_train_no_network_anew() -> None:
         assert "segmentation_id" in changed(chain(**there), chain(**there | inert))
 
 
-def test_settings_without_effect_change_no_label() -> None:
-    assert changed(chain(), chain({"crf.preset": "psa", "pamr.iterations": 3})) == set()
-    assert "labels_id" not in changed(chain(), chain({"confident_foreground": 0.5}))
-    walked = {"refinement": "random_walk"}
-    assert "labels_id" in changed(chain(walked), chain(walked | {"random_walk.beta": 3.0}))
-
-
-def test_of_the_two_background_scores_the_one_in_force_changes_the_labels() -> None:
-    walked = {"refinement": "random_walk"}
-    for labels, live, inert in (
-        ({}, "background_score", "walked_background_score"),
-        (walked, "walked_background_score", "background_score"),
-    ):
-        assert "labels_id" in changed(chain(labels), chain(labels | {live: 0.4}))
-        assert changed(chain(labels), chain(labels | {inert: 0.4})) == set()
-
-
 def test_changed_data_is_predicted_and_scored_again() -> None:
     one = chain().model_copy(update={"fingerprints": (("val", "a"), ("test", "b"))})
     val = one.model_copy(update={"fingerprints": (("val", "c"), ("test", "b"))})
@@ -107,22 +116,6 @@ def test_changed_data_is_predicted_and_scored_again() -> None:
     assert changed(one, one.model_copy(update={"run": masks})) == {"prediction_id"}
     bound = one.model_copy(update={"labels": None})
     assert "segmentation_id" in changed(bound, bound.model_copy(update={"run": masks}))
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"train.lr": 0.03},
-        {"labels.scales": (1.0,)},
-        {"labels.flip": False},
-        {"labels.resize": "bilinear"},
-        {"labels.upsampling": "direct"},
-        {"labels.precision": "bf16"},
-    ],
-)
-def test_another_cam_training_or_inference_changes_everything(setting: dict[str, Any]) -> None:
-    other = chain().model_copy(update={"run": apply_overrides(RunConfig(), setting)})
-    assert changed(chain(), other) == set(IDS)
 
 
 def test_ids_of_cams_and_counts_in_stores_stay() -> None:
@@ -181,9 +174,10 @@ def test_cams_of_other_classes_or_another_size_are_not_taken(tmp_path: Path) -> 
         cams_of(tmp_path / "a.npz", (3,), (3, 2))
 
 
-def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no zip"])
+def test_a_broken_file_of_cams_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.npz"
-    path.write_bytes(b"PK\x03\x04 cut")
+    path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz: not a file of CAMs"):
         read_cams(path)
 
@@ -193,8 +187,7 @@ def test_a_broken_file_of_cams_is_named(tmp_path: Path) -> None:
 
 def run_all(chain: ChainConfig, store: Path, data: Path) -> list[str]:
     """Run a chain; return the stages that did something, in order."""
-    records = complete(Predict(chain), Place(Store(store), data))
-    return list(dict.fromkeys(record.stage.title for record in records))
+    return stages_in(complete(Predict(chain), Place(Store(store), data)))
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +304,8 @@ def test_a_trained_network_segments_a_picture_from_the_command_line(
 ) -> None:
     network = ChainFolders(store, tiny_chain).segmentation
     picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
-    words = ["predict", str(picture), "--network", str(network), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, words)
+    words = ["predict", picture, "--network", network, "--out", tmp_path / "out"]
+    done = wsss(*words)
     assert done.exit_code == 0, done.output
     with Image.open(picture) as image, Image.open(tmp_path / "out" / f"{picture.stem}.png") as mask:
         assert mask.size == image.size
@@ -331,10 +324,9 @@ def test_a_network_from_before_its_dilation_was_a_setting_is_read_as_it_was_buil
 
 def test_predicting_without_a_network_is_explained(drawn: Path, tmp_path: Path) -> None:
     picture = sorted((drawn / "JPEGImages").glob("*.jpg"))[0]
-    done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
-    assert done.exit_code == 2
+    words = ("predict", picture, "--network", tmp_path)
+    assert (done := wsss(*words)).exit_code == 2
     assert "config.json: missing; give a folder" in " ".join(done.output.split())
     write_json(tmp_path / "config.json", {"network": {}, "train": {}})
-    done = CliRunner().invoke(app, ["predict", str(picture), "--network", str(tmp_path)])
-    assert done.exit_code == 2
+    assert (done := wsss(*words)).exit_code == 2
     assert "belongs to a CAM network, which predicts no masks" in " ".join(done.output.split())

@@ -1,4 +1,7 @@
-"""A chain in a bucket: its machine lost after, and in the middle of, stages; uploads refused."""
+"""A chain in a bucket: its machine lost after, and in the middle of, stages.
+
+Refused uploads and checkpoints of a lost machine are in test_remote_trial.py.
+"""
 
 import json
 import shutil
@@ -9,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket_server import BUCKET, client, faulty_proxy, keys
-from typer.testing import CliRunner
+from bucket_server import BUCKET, client, keys
+from commands import options, sweeps
+from outcomes import CHAIN, EXPLANATORY, pictures
 
-from sweeps.cli import app
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.run.subjects.headline import bring_results
 from sweeps.stages import stage as stage_module
@@ -20,25 +23,13 @@ from sweeps.stages.labels import InferCams
 from sweeps.stages.segmentation import Predict, TrainDeepLab
 from sweeps.stages.stage import Conduct, Place, Record, Steps, attempt, complete
 from sweeps.stages.train_cam import trained
-from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Folder, Store, StoreError, open_store
+from sweeps.store.store import Folder, Store, open_store
 from wsss.data.voc import VocDataset
 from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.process import Process
 
 pytestmark = pytest.mark.timeout(600)
-
-STAGES = [
-    "train CAM",
-    "infer CAMs",
-    "learn affinity",
-    "random walk",
-    "write labels",
-    "train DeepLab",
-    "predict",
-]
-TIMES = {"train_seconds", "environment"}
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +67,9 @@ def copied(port: int, source: str, prefix: str, *, without: tuple[str, ...]) -> 
 
 def outcome(root: Path, chain: ChainConfig) -> dict[str, Any]:
     """Return what a chain came to: label maps, predictions, figures."""
-    folders = ChainFolders(root, chain)
-    found: dict[str, Any] = {
-        f"{kind}/{path.name}": path.read_bytes()
-        for kind in ("labels", "predictions")
-        for path in (getattr(folders, kind) / "png").iterdir()
-    }
-    metrics = json.loads((folders.predictions / "done.json").read_text())
-    return found | {key: value for key, value in metrics.items() if key not in TIMES}
+    found = json.loads((ChainFolders(root, chain).predictions / "done.json").read_text())
+    figures = {key: value for key, value in found.items() if key not in EXPLANATORY}
+    return figures | pictures(root, chain, "labels", "predictions")
 
 
 def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
@@ -102,9 +88,9 @@ def test_a_chain_whose_machine_is_lost_after_every_stage_does_none_twice(
             break
         done.append(own[0])
         shutil.rmtree(mirror)
-        if own[0] == STAGES[-1]:
+        if own[0] == CHAIN[-1]:
             break
-    assert done == STAGES
+    assert done == CHAIN
     assert list(predicted(tiny_chain, place)) == []  # the last machine only looks at it
     bring_results(place.store, tiny_chain)
     place.store.folder(f"labels/{tiny_chain.labels_id}").pull()
@@ -148,52 +134,6 @@ def test_images_of_a_stage_that_were_uploaded_are_not_done_again(
     place.store.folder(folder).pull()
     for path in ChainFolders(unbroken, tiny_chain).maps.glob("*.npz"):
         assert (mirror / folder / path.name).read_bytes() == path.read_bytes()
-
-
-def test_deeplab_goes_on_from_its_last_checkpoint_on_an_empty_machine(
-    port: int, in_bucket: str, drawn: Path, tiny_chain: ChainConfig, mirror: Path, unbroken: Path
-) -> None:
-    copied(port, in_bucket, "deeplab", without=("segmentations", "predictions"))
-    place, stage = place_in(drawn, "deeplab"), TrainDeepLab(tiny_chain)
-    loop = complete(stage, place)
-    assert [next(loop).numbers["epoch"], next(loop).numbers["epoch"]] == [1, 2]
-    loop.close()  # type: ignore[attr-defined]
-    shutil.rmtree(mirror)  # the second epoch's checkpoint is not yet written
-    assert [record.numbers["epoch"] for record in complete(stage, place)] == [2]
-    ours, theirs = (
-        [record["step_losses"] for record in store.folder(stage.rel).epochs()]
-        for store in (place.store, Store(unbroken))
-    )
-    assert ours == theirs
-    assert list(complete(stage, place)) == []
-
-
-def test_uploads_that_fail_are_named_and_made_up_for_without_doing_the_work_again(
-    port: int,
-    in_bucket: str,
-    drawn: Path,
-    tiny_chain: ChainConfig,
-    mirror: Path,
-    unbroken: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01,))
-    copied(port, in_bucket, "refused", without=("predictions",))
-    place = place_in(drawn, "refused")
-    refused = pytest.raises(StoreError, match=rf"cannot upload s3://{BUCKET}/refused/predictions/")
-    with faulty_proxy(port) as proxy:
-        loop = predicted(tiny_chain, place)
-        assert next(loop).stage.title == "predict"
-        proxy.faults = [("PUT", "refuse")] * 100
-        with refused:
-            list(loop)
-    assert not [key for key in keys(port, "refused") if key.startswith("predictions")]
-    place = place_in(drawn, "refused")
-    assert list(predicted(tiny_chain, place)) == []
-    place.store.folder(f"labels/{tiny_chain.labels_id}").pull()
-    assert outcome(mirror, tiny_chain) == outcome(unbroken, tiny_chain)
-    there = {key.rpartition("/")[2] for key in keys(port, "refused") if "predictions" in key}
-    assert {"done.json", "gallery.png"} < there
 
 
 class Ranks:
@@ -261,24 +201,11 @@ def test_ranks_on_two_machines_start_deeplab_with_the_same_checkpoints_and_label
 
 
 def headline(data: Path, mirror: Path) -> str:
-    settings = ("iterations=8", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
-    words = [
-        "headline",
-        "masks",
-        "--preset",
-        "tiny",
-        "--data",
-        str(data),
-        "--store",
-        f"s3://{BUCKET}/headline",
-        "--export",
-        "train",
-        "--export-from",
-        "masks",
-        *(word for setting in settings for word in ("--set-segmentation", setting)),
-    ]
-    env = {"COLUMNS": "160", "WSSS_MIRROR": str(mirror), "MLFLOW_TRACKING_URI": None}
-    done = CliRunner(env=env).invoke(app, words)
+    settings = {"iterations": 8, "batch_size": 4, "crop_size": 49, "test_scales": "[0.5]"}
+    where = ("--preset", "tiny", "--data", data, "--store", f"s3://{BUCKET}/headline")
+    words = ("masks", "--export", "train", "--export-from", "masks")
+    words += (*where, *options(settings, "--set-segmentation"))
+    done = sweeps("headline", *words, COLUMNS="160", WSSS_MIRROR=str(mirror))
     assert done.exit_code == 0, done.output
     return done.stdout
 

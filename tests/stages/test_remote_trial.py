@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bucket_server import BUCKET, client, faulty_proxy, keys
+from outcomes import figures, metrics, step_losses
 
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
@@ -26,8 +26,6 @@ from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.checkpoint_names import checkpoint_name
 from wsss.training.learning import PriorLimits
-
-EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
 
 IN_A_PROCESS = """
 import pickle, sys, torch
@@ -60,16 +58,6 @@ FULL = r"cannot be written \(No space left on device\); free space"
 def place(drawn: Path, prefix: str, limits: PriorLimits | None = None) -> Place:
     conduct = Conduct(limits=limits or PriorLimits())
     return Place(open_store(f"s3://{BUCKET}/{prefix}"), drawn, conduct=conduct)
-
-
-def figures(store: Store, config: RunConfig) -> dict[str, Any]:
-    metrics = store.run(run_id(config)).metrics()
-    assert metrics
-    return {name: value for name, value in metrics.items() if name not in EXPLANATORY}
-
-
-def losses(store: Store, config: RunConfig) -> list[list[float]]:
-    return [record["step_losses"] for record in store.cam(cam_id(config)).epochs()]
 
 
 def stopped_after(config: RunConfig, drawn: Path, prefix: str, *, epochs: int) -> None:
@@ -105,7 +93,7 @@ def test_a_trial_killed_on_one_machine_ends_on_another_as_an_unbroken_one(
     assert [record["epoch"] for record in records if "loss" in record] == [3]
     store = asked.store
     assert store.root == mirror
-    assert losses(store, config) == losses(unbroken, config)
+    assert step_losses(store, config) == step_losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
     own = {p.relative_to(unbroken.root).as_posix() for p in unbroken.root.rglob("*") if p.is_file()}
     assert {key for key in keys(port, "killed") if "/attempts/" not in key} == {
@@ -148,7 +136,7 @@ def test_a_damaged_checkpoint_in_the_bucket_is_passed_over_with_a_warning(
     assert f"s3://{BUCKET}/{folder}/epoch_0002.pt: altered or cut" in caplog.text
     assert "falling back to the checkpoint before it" in caplog.text
     store = open_store(f"s3://{BUCKET}/{damage}")
-    assert losses(store, config) == losses(unbroken, config)
+    assert step_losses(store, config) == step_losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
 
 
@@ -190,7 +178,7 @@ def test_an_older_checkpoint_here_gives_way_to_the_newer_one_in_the_bucket(
     (tmp_path / "old").rename(mirror)
     records = list(run_trial(config, place(drawn, "older")))
     assert [r["epoch"] for r in records if "loss" in r] == [3]
-    assert losses(open_store(f"s3://{BUCKET}/older"), config) == losses(unbroken, config)
+    assert step_losses(open_store(f"s3://{BUCKET}/older"), config) == step_losses(unbroken, config)
 
 
 def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
@@ -216,18 +204,17 @@ def test_of_checkpoints_between_and_within_epochs_the_bucket_keeps_the_last_two(
     assert sorted(path.name for path in there.iterdir()) == [names[-2], newer.name]
 
 
+@pytest.mark.usefixtures("port", "mirror")
 def test_another_score_uses_the_counts_in_the_bucket_without_training_or_inference(
-    port: int, config: RunConfig, drawn: Path, mirror: Path
+    config: RunConfig, drawn: Path, unbroken: Store
 ) -> None:
-    list(run_trial(config, place(drawn, "counts")))
-    shutil.rmtree(mirror)
+    for room in ("cams", "counts", "runs"):
+        Remote(f"s3://{BUCKET}/counts", unbroken.root).push_folder(room)
     other = apply_overrides(config, {"labels.background_score": 0.3})
     records = list(run_trial(other, place(drawn, "counts")))
     assert not any("loss" in record for record in records)
     assert [record["progress"] for record in records] == [1.0]  # no inference
-    metrics = open_store(f"s3://{BUCKET}/counts").run(run_id(other)).metrics()
-    assert metrics
-    assert metrics["fixed_threshold"] == 0.3
+    assert metrics(open_store(f"s3://{BUCKET}/counts"), other)["fixed_threshold"] == 0.3
 
 
 @pytest.fixture
@@ -268,7 +255,7 @@ def test_a_full_disk_is_named_with_the_remedy_and_the_same_command_goes_on(
     assert store.run(run_id(config)).metrics() is None
     filler.unlink()
     assert [r["epoch"] for r in run_trial(config, asked) if "loss" in r] == [2, 3]
-    assert losses(store, config) == losses(unbroken, config)
+    assert step_losses(store, config) == step_losses(unbroken, config)
     assert figures(store, config) == figures(unbroken, config)
 
 

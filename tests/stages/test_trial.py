@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+from outcomes import figures, metrics, step_losses
 from PIL import Image
 
 from sweeps.evidence.image_counts import THRESHOLDS, load_image_counts
@@ -21,7 +22,6 @@ from sweeps.plan.trials import make_plan
 from sweeps.run.ray.resources import Resources
 from sweeps.run.subjects.tables import Tables, Wishes
 from sweeps.stages import score as score_module
-from sweeps.stages import train_cam as train_module
 from sweeps.stages.score import NUM_GALLERY_IMAGES
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_group, run_trial
@@ -36,9 +36,6 @@ from wsss.evaluation.confusion import ThresholdCounts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.execution import Execution
-
-EXPLANATORY = {"train_seconds", "inference_seconds", "score_seconds", "environment"}
-"""What differs between two runs of one trial: when, how long and where."""
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +54,6 @@ def begin(config: RunConfig, store: Path, data: Path, *, records: int) -> None:
     for _ in range(records):
         next(loop)
     loop.close()
-
-
-def metrics(config: RunConfig, store: Path) -> dict[str, Any]:
-    found = Store(store).run(run_id(config)).metrics()
-    assert found is not None
-    return found
-
-
-def figures(config: RunConfig, store: Path) -> dict[str, Any]:
-    return {k: v for k, v in metrics(config, store).items() if k not in EXPLANATORY}
-
-
-def step_losses(config: RunConfig, store: Path) -> list[list[float]]:
-    return [record["step_losses"] for record in Store(store).cam(cam_id(config)).epochs()]
 
 
 def ages(root: Path) -> dict[str, int]:
@@ -131,7 +114,7 @@ def test_a_trial_yields_its_epochs_then_its_score_with_growing_progress(
     assert progress == sorted(progress)
     assert 0 < progress[0] < progress[-2] < progress[-1] == 1
     assert all(isinstance(value, float | int) for record in records for value in record.values())
-    last, saved = records[-1], metrics(config, store)
+    last, saved = records[-1], metrics(Store(store), config)
     assert (last["miou_fixed"], last["miou_best"]) == (saved["miou_fixed"], saved["miou_best"])
     kept = Store(store).cam(cam_id(config)).epochs()
     assert [record["epoch"] for record in kept] == [1, 2, 3]
@@ -141,7 +124,7 @@ def test_the_figures_are_those_of_the_counted_pixels(
     finished: tuple[Path, Any], config: RunConfig, drawn: Path
 ) -> None:
     # Independently: the confusion matrix at the fixed threshold, from the counts, label by label.
-    saved = metrics(config, finished[0])
+    saved = metrics(Store(finished[0]), config)
     counts = ThresholdCounts.load(finished[0] / "counts" / counts_id(config) / "counts.npz")
     ids = (drawn / "ImageSets/Segmentation/train.txt").read_text().split()
     assert list(counts.image_ids) == ids
@@ -165,10 +148,10 @@ def test_the_figures_are_those_of_the_counted_pixels(
     )
 
 
-def test_the_figures_come_with_their_circumstances(
+def test_the_figures_come_with_their_circumstances_in_json_that_any_reader_takes(
     finished: tuple[Path, Any], config: RunConfig
 ) -> None:
-    saved = metrics(config, finished[0])
+    saved = metrics(Store(finished[0]), config)
     assert saved["data"] == {"train_images": 16, "eval_images": 10}
     assert saved["classes"][0] == "aeroplane"
     assert len(saved["classes"]) == 20
@@ -178,10 +161,6 @@ def test_the_figures_come_with_their_circumstances(
     assert min(saved[f"{stage}_seconds"] for stage in ("train", "inference", "score")) > 0
     assert saved["made_from"] == {"cams": cam_id(config), "counts": counts_id(config)}
 
-
-def test_the_figures_are_json_that_any_reader_takes(
-    finished: tuple[Path, Any], config: RunConfig
-) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
@@ -189,18 +168,12 @@ def test_the_figures_are_json_that_any_reader_takes(
     json.loads(text, parse_constant=refuse)
 
 
-def test_a_second_call_yields_nothing_and_touches_nothing(
-    store: Path, config: RunConfig, drawn: Path
-) -> None:
-    before = ages(store)
-    assert run(config, store, drawn) == []
-    assert ages(store) == before
-
-
-def test_a_finished_trial_needs_its_data_no_more(
+def test_a_finished_trial_yields_nothing_touches_nothing_and_needs_its_data_no_more(
     store: Path, config: RunConfig, tmp_path: Path
 ) -> None:
+    before = ages(store)
     assert run(config, store, tmp_path / "gone") == []
+    assert ages(store) == before
 
 
 def test_other_label_settings_reuse_the_training(
@@ -213,19 +186,22 @@ def test_other_label_settings_reuse_the_training(
     assert not any("loss" in record for record in records)
     assert records[-1]["progress"] == 1
     assert ages(cam) == before
-    assert metrics(other, store)["fixed_threshold"] == 0.3
-    assert metrics(other, store)["curve"] != metrics(config, store)["curve"]
-    assert metrics(config, store)["fixed_threshold"] == 0.15
+    assert metrics(Store(store), other)["fixed_threshold"] == 0.3
+    assert metrics(Store(store), other)["curve"] != metrics(Store(store), config)["curve"]
+    assert metrics(Store(store), config)["fixed_threshold"] == 0.15
 
 
-def test_the_scored_network_is_the_trained_one_after_a_new_start(
+def test_a_new_start_scores_the_trained_network_and_forgets_a_failure(
     store: Path, config: RunConfig, drawn: Path
 ) -> None:
     # Without its score, the trial scores again from the checkpoint and comes to the same figures.
-    before = figures(config, store)
-    (store / "runs" / run_id(config) / "done.json").unlink()
+    before = figures(Store(store), config)
+    folder = store / "runs" / run_id(config)
+    (folder / "done.json").unlink()
+    write_json(folder / "failure.json", {"kind": "diverged"})
     assert not any("loss" in record for record in run(config, store, drawn))
-    assert figures(config, store) == before
+    assert figures(Store(store), config) == before
+    assert not (folder / "failure.json").exists()
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])
@@ -240,15 +216,15 @@ def test_a_trial_which_was_stopped_ends_where_an_unbroken_one_does(
     assert [f"epoch_{n:04d}.pt" for n in range(1, epochs_done + 1)][-2:] == checkpoints
     records = run(config, tmp_path, drawn)
     assert [r["epoch"] for r in records if "loss" in r] == list(range(epochs_done + 1, 4))
-    assert step_losses(config, tmp_path) == step_losses(config, finished[0])
-    assert figures(config, tmp_path) == figures(config, finished[0])
+    assert step_losses(Store(tmp_path), config) == step_losses(Store(finished[0]), config)
+    assert figures(Store(tmp_path), config) == figures(Store(finished[0]), config)
 
 
 @pytest.mark.parametrize("lost", ["all checkpoints", "the newest", "the newest is broken"])
 def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
     store: Path, config: RunConfig, drawn: Path, lost: str
 ) -> None:
-    before = figures(config, store)
+    before = figures(Store(store), config)
     (store / "runs" / run_id(config) / "done.json").unlink()
     checkpoints = store / "cams" / cam_id(config) / "checkpoints"
     if lost == "all checkpoints":
@@ -258,17 +234,7 @@ def test_a_lost_checkpoint_is_trained_again_and_never_scored_in_part(
     else:
         (checkpoints / "epoch_0003.pt").write_bytes(b"broken")
     run(config, store, drawn)
-    assert figures(config, store) == before
-
-
-def test_a_failure_is_forgotten_once_the_trial_succeeds(
-    store: Path, config: RunConfig, drawn: Path
-) -> None:
-    folder = store / "runs" / run_id(config)
-    (folder / "done.json").unlink()
-    write_json(folder / "failure.json", {"kind": "diverged"})
-    run(config, store, drawn)
-    assert not (folder / "failure.json").exists()
+    assert figures(Store(store), config) == before
 
 
 def test_a_second_process_on_one_training_waits_until_the_first_ends(
@@ -295,25 +261,6 @@ def test_a_second_process_on_one_training_waits_until_the_first_ends(
         assert run(config, store, drawn)[-1]["progress"] == 1
         assert other.poll() == -9
     assert f"{cam.path}: another process is working on this; waiting for it" in caplog.text
-
-
-def test_the_options_of_a_sweep_reach_the_training_of_a_trial(
-    config: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[dict[str, Any]] = []
-
-    class StoppedError(Exception):
-        pass
-
-    def watched(*_: Any, **options: Any) -> None:
-        given.append(options)
-        raise StoppedError
-
-    monkeypatch.setattr(train_module, "train_cam", watched)
-    how = Execution(2, micro_batch=3)
-    with pytest.raises(StoppedError):
-        list(run_trial(config, Place(Store(tmp_path), drawn, execution=how)))
-    assert given[0]["execution"] == how
 
 
 # Several scores of one training
@@ -354,7 +301,7 @@ def test_another_score_trains_nothing_and_infers_the_gallery_alone_with_figures_
     assert 0 < len(inferred["gallery"]) <= NUM_GALLERY_IMAGES
     run(other, tmp_path / "anew", drawn)
     assert len(inferred["counting"]) == 10
-    assert figures(other, store) == figures(other, tmp_path / "anew")
+    assert figures(Store(store), other) == figures(Store(tmp_path / "anew"), other)
     for name in ("threshold_curve.png", "cam_gallery.png", "config.json"):
         first, second = (
             root / "runs" / run_id(other) / name for root in (store, tmp_path / "anew")
@@ -380,8 +327,8 @@ def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(
     assert {record["run"] for record in records if "loss" in record} == {0}
     assert len(inferred["counting"]) == 10  # the images of the split, once
     assert len(list((tmp_path / "cams").iterdir())) == 1
-    fixed = [metrics(one, tmp_path)["miou_fixed"] for one in row]
-    curve = dict(map(tuple, metrics(row[0], tmp_path)["curve"]))
+    fixed = [metrics(Store(tmp_path), one)["miou_fixed"] for one in row]
+    curve = dict(map(tuple, metrics(Store(tmp_path), row[0])["curve"]))
     assert fixed == pytest.approx([curve[one.labels.background_score] for one in row], abs=1e-4)
 
 

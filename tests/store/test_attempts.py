@@ -3,53 +3,21 @@
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from bucket_server import BUCKET, faulty_proxy, moto_server
-from finished import finished_sweep
-from typer import Typer
-from typer.testing import CliRunner
+from bucket_server import BUCKET, faulty_proxy
+from commands import sweeps
+from ledgers import FIRST, HOUR, ONE_GPU, SECOND, SWEEP, Clock, driver, epoch
 
-from sweeps.cli.store import ledger as ledger_command
 from sweeps.plan.sweep import save_sweep
-from sweeps.plan.trials import Trial
 from sweeps.report.live.account import add_up
 from sweeps.report.live.cost_lines import format_hours
-from sweeps.store.attempts import Attempt, Book, Ledger, Session, Size, read_book
-from sweeps.store.code_version import ROOT
+from sweeps.store.attempts import Attempt, Book, Session, Size, read_book
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.training.checkpoint_names import checkpoint_name
-
-SWEEP = finished_sweep(("VI",), 1)
-FIRST, SECOND = SWEEP.plan.trials[:2]
-HOUR = 3600.0
-
-
-class Clock:
-    """A clock that is set by hand, in hours."""
-
-    def __init__(self) -> None:
-        self.hours = 100.0
-
-    def __call__(self) -> float:
-        return self.hours * HOUR
-
-
-def driver(store: Store, clock: Clock, size: Size | None = None) -> Ledger:
-    return Ledger(store, SWEEP.name, size or Size(workers=2, gpus=2.0, cpus=4.0), clock)
-
-
-def epoch(ledger: Ledger, clock: Clock, trial: Trial, number: int, *, after: float) -> None:
-    """Let an epoch take so many hours."""
-    clock.hours += after
-    ledger.update(trial, status="running", record={"epoch": float(number), "loss": 0.5})
 
 
 def test_a_finished_trial_is_useful_from_start_to_end(tmp_path: Path) -> None:
@@ -73,7 +41,7 @@ def test_a_finished_trial_is_useful_from_start_to_end(tmp_path: Path) -> None:
 
 def test_epochs_done_again_are_repeated_and_the_rest_of_a_dead_attempt_lost(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         for number in (1, 2, 3):
             epoch(ledger, clock, FIRST, number, after=1.0)
@@ -96,7 +64,7 @@ def test_scoring_after_a_training_that_was_kept_marks_no_epoch(tmp_path: Path) -
     store.cam(FIRST.cam_id).checkpoints.mkdir(parents=True)
     for name in (checkpoint_name(7), checkpoint_name(7, 123)):
         (store.cam(FIRST.cam_id).checkpoints / name).touch()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         clock.hours += 0.5
         ledger.update(FIRST, status="running", record={"epoch": 7.0, "progress": 0.9})
@@ -111,13 +79,13 @@ def test_all_is_lost_of_a_trial_that_failed_until_it_is_tried_again_and_finishes
     tmp_path: Path,
 ) -> None:
     store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         epoch(ledger, clock, FIRST, 1, after=2.0)
         ledger.update(FIRST, status="failed")
     account = add_up(ledger.book())
     assert (account.useful, account.lost) == (0.0, 2.0)
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         epoch(ledger, clock, FIRST, 2, after=1.0)
         ledger.update(FIRST, status="done", record={"epoch": 2.0})
@@ -140,7 +108,7 @@ def test_a_result_that_comes_just_after_the_sweep_was_stopped_makes_the_attempt_
     tmp_path: Path,
 ) -> None:
     store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         for trial in (FIRST, SECOND):
             ledger.update(trial, status="running")
         clock.hours += 1
@@ -163,47 +131,22 @@ def test_cpu_hours_are_counted_where_no_attempt_held_a_gpu(tmp_path: Path) -> No
     assert (add_up(ledger.book()).unit, add_up(ledger.book()).useful) == ("CPU", 6.0)
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from finished import finished_sweep
-from sweeps.store.attempts import Ledger, Size
-from sweeps.store.store import Store
-sweep = finished_sweep(("VI",), 1)
-with Ledger(Store(Path(sys.argv[1])), sweep.name, Size(0, 1.0, 1.0)) as ledger:
-    ledger.update(sweep.plan.trials[0], status="running")
-    ledger.update(sweep.plan.trials[0], status="running", record={"epoch": 1.0, "loss": 0.5})
-    print("at work", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_the_attempts_of_a_killed_driver_end_at_its_last_sign_of_life(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "at work\n"
-        process.send_signal(signal.SIGKILL)
-    (left,) = read_book(store, SWEEP.name).attempts
-    ((at, number),) = left.marks
-    assert (left.end, number) == (None, 1)
-    time.sleep(0.05)
-    with driver(store, Clock()):
-        pass
-    book = read_book(store, SWEEP.name)
-    (attempt,) = book.attempts
-    assert (attempt.end, attempt.why) == (at, "killed")
-    assert left.session in book.sessions
-    assert len(book.sessions) == 2
+    store, clock = Store(tmp_path), Clock()
+    killed = driver(store, clock).__enter__()
+    killed.update(FIRST, status="running")
+    epoch(killed, clock, FIRST, 1, after=1.0)
+    clock.hours += 30
+    with driver(store, clock) as ledger:
+        assert ledger.spent() == 2.0  # an hour of 2 GPUs
+    (attempt,) = ledger.book().attempts
+    assert (attempt.end, attempt.why) == (101 * HOUR, "killed")
+    assert len(ledger.book().sessions) == 2
 
 
 def test_an_attempt_at_work_counts_until_the_last_sign_of_its_driver(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         epoch(ledger, clock, FIRST, 1, after=1.0)
         clock.hours += 0.5
@@ -266,7 +209,7 @@ def test_what_a_full_disk_refuses_waits_for_the_next_chance(
 
 def test_an_attempt_whose_driver_left_no_file_counts_by_its_own_times(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
-    with driver(store, clock, Size(0, 1.0, 1.0)) as ledger:
+    with driver(store, clock, ONE_GPU) as ledger:
         ledger.update(FIRST, status="running")
         epoch(ledger, clock, FIRST, 1, after=2.0)
         (store.sweep(SWEEP.name) / "drivers" / f"{ledger.session.name}.json").unlink()
@@ -302,10 +245,8 @@ def test_a_copied_record_of_hours_is_refused_and_not_counted_twice(
 def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
     save_sweep(store, SWEEP)
-    app = Typer()
-    app.command()(ledger_command)
-    call = ["--store", str(tmp_path)]
-    empty = CliRunner().invoke(app, call)
+    call = ("ledger", "--store", tmp_path)
+    empty = sweeps(*call)
     assert "its ledger has no attempts yet" in empty.output
     with driver(store, clock) as ledger:
         ledger.room(2)
@@ -313,14 +254,14 @@ def test_the_command_prints_hours_by_trial_and_as_json(tmp_path: Path) -> None:
             ledger.update(trial, status="running")
             clock.hours += 1.5
             ledger.update(trial, status=why)
-    shown = CliRunner().invoke(app, call, env={"COLUMNS": "150"})
+    shown = sweeps(*call, COLUMNS="150")
     assert shown.exit_code == 0
     (row,) = [line for line in shown.output.splitlines() if FIRST.name in line]
     assert row.replace("│", " ").split()[-5:] == ["1", "3.00", "0", "0", "0"]
     assert "6.00 GPU-hours spent by 2 attempts (1 finished, 1 interrupted); 6.00 more idle" in (
         shown.output
     )
-    told = json.loads(CliRunner().invoke(app, [*call, "--json"]).output)
+    told = json.loads(sweeps(*call, "--json").output)
     assert (told["useful"], told["lost"], told["spent"], told["idle"]) == (3.0, 3.0, 6.0, 6.0)
     assert [attempt["hours"] for attempt in told["attempts"]] == [3.0, 3.0]
 
@@ -333,9 +274,9 @@ def test_hours_have_the_digits_that_tell_something(hours: float, text: str) -> N
 
 
 def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with moto_server() as port, faulty_proxy(port) as proxy:
+    with faulty_proxy(port) as proxy:
         url = f"s3://{BUCKET}/ledger"
         store, clock = Store(tmp_path / "here", Remote(url, tmp_path / "here")), Clock()
         there = Remote(url, tmp_path / "there")
@@ -367,20 +308,21 @@ def test_in_a_bucket_a_result_takes_the_ledger_along_and_a_minute_without_one_as
         assert last == clock()
 
 
-def test_another_machine_ends_the_attempts_of_a_driver_that_was_lost(tmp_path: Path) -> None:
-    with moto_server():
-        url = f"s3://{BUCKET}/attempts-lost"
-        stores = [Store(path, Remote(url, path)) for path in (tmp_path / "a", tmp_path / "b")]
-        clock = Clock()
-        lost = driver(stores[0], clock)
-        lost.__enter__()
-        lost.update(FIRST, status="running")
-        epoch(lost, clock, FIRST, 1, after=1.0)
-        lost.beat()
-        stores[1].pull_results()
-        clock.hours += 30
-        with driver(stores[1], clock) as ledger:
-            assert ledger.spent() == 2.0  # an hour of 2 GPUs
-        stores[0].pull_results()
-        (attempt,) = read_book(stores[0], SWEEP.name).attempts
-        assert (attempt.why, attempt.end) == ("killed", 101 * HOUR)
+def test_another_machine_ends_the_attempts_of_a_driver_that_was_lost(
+    port: int, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/attempts-lost"
+    stores = [Store(path, Remote(url, path)) for path in (tmp_path / "a", tmp_path / "b")]
+    clock = Clock()
+    lost = driver(stores[0], clock)
+    lost.__enter__()
+    lost.update(FIRST, status="running")
+    epoch(lost, clock, FIRST, 1, after=1.0)
+    lost.beat()
+    stores[1].pull_results()
+    clock.hours += 30
+    with driver(stores[1], clock) as ledger:
+        assert ledger.spent() == 2.0  # an hour of 2 GPUs
+    stores[0].pull_results()
+    (attempt,) = read_book(stores[0], SWEEP.name).attempts
+    assert (attempt.why, attempt.end) == ("killed", 101 * HOUR)

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from commands import sweeps as given
 from finished import fill, finished_sweep
-from typer.testing import CliRunner, Result
 
-from sweeps.cli import app
+from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.chains.headline import Headline, make_chains, save_headline
 from sweeps.plan.sweep import Sweep
 from sweeps.report.document import Records
@@ -20,7 +21,7 @@ from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 
 def sweeps(store: Store, *words: str) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words, "--store", str(store.root)])
+    return given(*words, "--store", store.root, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +44,9 @@ def store(tmp_path: Path, vi: Sweep, iv: Sweep) -> Store:
     fill(store, vi, lambda t: None if t == missing else 0.8 if t == best else 0.5)
     os.utime(store.sweep(iv.name) / "sweep.json", (1e9, 1e9))
     for name in {path.name for path in (store.root / "counts").iterdir()}:
-        cam = next(t.cam_id for s in (iv, vi) for t in s.plan.trials if counts(t) == name)
+        cam = next(t.cam_id for s in (iv, vi) for t in s.plan.trials if counts_id(t.config) == name)
         write_json(store.root / "counts" / name / "done.json", {"made_from": {"cams": cam}})
     return store
-
-
-def counts(trial: object) -> str:
-    from sweeps.plan.chains.chain import counts_id
-
-    return counts_id(trial.config)  # type: ignore[attr-defined]
 
 
 def test_the_list_has_each_sweep_the_newest_first(store: Store, vi: Sweep, iv: Sweep) -> None:
@@ -114,7 +109,7 @@ def test_removing_results_keeps_what_another_sweep_or_label_maps_use(
     left = {path.name for path in (store.root / "runs").iterdir()}
     assert left == {trial.run_id for trial in (*iv.plan.trials, mapped)}
     assert {path.name for path in (store.root / "counts").iterdir()} == {
-        counts(trial) for trial in (*iv.plan.trials, mapped)
+        counts_id(trial.config) for trial in (*iv.plan.trials, mapped)
     }
 
 

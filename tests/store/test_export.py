@@ -8,12 +8,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from bucket_server import BUCKET, moto_server
+from bucket_server import BUCKET
+from click.testing import Result
+from commands import sweeps
 from finished import fill, finished_sweep
-from typer.testing import CliRunner, Result
 
 from sweeps.api import open_results
-from sweeps.cli import app
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import save_sweep
 from sweeps.report.tables.build import build_report
@@ -41,7 +41,7 @@ def fill_some(store: Store) -> None:
 
 
 def export(store: Store, file: Path, *words: str) -> Result:
-    return CliRunner().invoke(app, ["export", str(file), "--store", store.address, *words])
+    return sweeps("export", file, "--store", store.address, *words)
 
 
 def test_an_archive_has_report_rows_configurations_and_a_manifest_of_all(
@@ -105,19 +105,18 @@ def test_a_file_of_somebody_else_stays(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "VI").exists()
 
 
+@pytest.mark.usefixtures("port", "mirror")
 def test_a_sweep_in_a_bucket_is_exported_from_another_machine(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with moto_server():
-        monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "mirror"))
-        there = open_store(f"s3://{BUCKET}/lab")
-        fill_some(there)
-        save_sweep(there, SWEEP)
-        for folder in ("cams", "counts", "runs", "sweeps"):
-            there.push_folder(there.root / folder)
-        monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "other"))
-        done = export(there, tmp_path / "a.zip", "--checkpoints")
-        assert done.exit_code == 0, done.output
+    there = open_store(f"s3://{BUCKET}/lab")
+    fill_some(there)
+    save_sweep(there, SWEEP)
+    for folder in ("cams", "counts", "runs", "sweeps"):
+        there.push_folder(there.root / folder)
+    monkeypatch.setenv("WSSS_MIRROR", str(tmp_path / "other"))
+    done = export(there, tmp_path / "a.zip", "--checkpoints")
+    assert done.exit_code == 0, done.output
     assert export(store, tmp_path / "b.zip", "--checkpoints").exit_code == 0
     with ZipFile(tmp_path / "a.zip") as ours, ZipFile(tmp_path / "b.zip") as theirs:
         assert ours.namelist() == theirs.namelist()

@@ -21,7 +21,6 @@ from sweeps.store.store import (
     StoreError,
     open_store,
     read_json,
-    write_config,
     write_json,
 )
 from wsss.identity import cam_id, run_id
@@ -70,16 +69,6 @@ def test_attempts_are_kept_one_after_the_other(cam: CamFolder) -> None:
         "0001.json",
         "0002.json",
     ]
-
-
-def test_a_stage_is_finished_by_its_result_which_ends_a_failure(cam: CamFolder) -> None:
-    write_json(cam.path / "failure.json", {"kind": "died"})
-    assert not cam.is_finished()
-    assert cam.failure() == {"kind": "died"}
-    cam.finish({"epochs": 3})
-    assert cam.is_finished()
-    assert cam.result() == {"epochs": 3}
-    assert not (cam.path / "failure.json").exists()
 
 
 @pytest.mark.parametrize("harm", ["none", "lost", "cut", "one bit"])
@@ -167,6 +156,7 @@ def test_a_store_that_travels_is_opened_where_it_arrives(
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "a.json"
+    assert read_json(path) is None
     write_json(path, {"a": [1, 2.5, None, "ä"]})
     assert read_json(path) == {"a": [1, 2.5, None, "ä"]}
     write_json(path, [])
@@ -190,12 +180,6 @@ def test_a_crash_while_writing_json_leaves_the_old_file(
             write_json(path, {"new": 1})
     assert read_json(path) == {"old": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_missing_json_is_none(tmp_path: Path) -> None:
-    assert read_json(tmp_path / "a.json") is None
-    assert CamFolder(tmp_path).result() is None
-    assert RunFolder(tmp_path).metrics() is None
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"<html>", b"\xff\xfe\x00", b"\0" * 40])
@@ -244,25 +228,24 @@ def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) ->
             folder.is_finished()
 
 
-def test_a_store_is_writable_where_nothing_stands_in_the_way(tmp_path: Path) -> None:
+def test_a_store_is_writable_where_no_file_is_in_its_way(tmp_path: Path) -> None:
     Store(tmp_path / "new" / "store").check_writable()
     assert list((tmp_path / "new" / "store").iterdir()) == []
-
-
-@pytest.mark.parametrize("below", ["", "results"])
-def test_a_file_in_the_way_of_the_store_is_refused_with_the_remedy(
-    tmp_path: Path, below: str
-) -> None:
     (tmp_path / "taken").write_text("a file")
-    root = tmp_path / "taken" / below
-    with pytest.raises(StoreError, match=r"not writable \(.+\); give another folder with --store"):
-        Store(root).check_writable()
+    for root in (tmp_path / "taken", tmp_path / "taken" / "results"):
+        with pytest.raises(
+            StoreError, match=r"not writable \(.+\); give another folder with --store"
+        ):
+            Store(root).check_writable()
     assert (tmp_path / "taken").read_text() == "a file"
 
 
-def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(tmp_path: Path) -> None:
+def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(
+    tmp_path: Path, cam: CamFolder
+) -> None:
     run = RunFolder(tmp_path / "run")
     assert run.failure() is None
+    assert run.metrics() is None
     write_json(run.path / "failure.json", {"kind": "diverged"})
     assert run.failure() == {"kind": "diverged"}
     write_json(run.path / "done.json", {"miou_fixed": 12.5})
@@ -272,6 +255,12 @@ def test_a_failure_shows_until_it_is_cleared_or_the_run_is_finished(tmp_path: Pa
     run.clear_failure()
     run.clear_failure()
     assert run.failure() is None
+    write_json(cam.path / "failure.json", {"kind": "died"})
+    assert not cam.is_finished()
+    cam.finish({"epochs": 3})
+    assert cam.is_finished()
+    assert cam.result() == {"epochs": 3}
+    assert not (cam.path / "failure.json").exists()
 
 
 def test_folders_are_named_by_ids_and_sweeps_by_age(tmp_path: Path) -> None:
@@ -295,13 +284,6 @@ def test_a_relative_root_stays_where_it_was(
     store = Store(Path("results"))
     monkeypatch.chdir("/")
     assert store.root == tmp_path / "results"
-
-
-def test_a_written_configuration_can_be_read_as_json(tmp_path: Path) -> None:
-    write_config(tmp_path / "config.json", TINY)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["network"]["backbone"] == "resnet10_narrow"
-    assert saved["rng_seed"] == 0
 
 
 def test_only_one_holds_the_lock_of_a_training(cam: CamFolder) -> None:

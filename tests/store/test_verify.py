@@ -9,12 +9,11 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from commands import sweeps
 from finished import fill
-from typer.testing import CliRunner
 
 from sweeps.archive.manifest import FILE
 from sweeps.archive.write import export_sweep
-from sweeps.cli import app
 from sweeps.plan.chains.chain import counts_id
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.store.store import Store, write_config
@@ -39,7 +38,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, sweep: Sweep) -> Path:
 
 
 def verify(path: Path, *words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["verify", str(path), *words])
+    done = sweeps("verify", path, *words)
     return done.exit_code, done.output
 
 

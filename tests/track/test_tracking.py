@@ -76,18 +76,10 @@ class Made(Subject):
         return Summary({"best": 5.0}, tags={"closed": "yes"}, texts={"table.txt": "| 5 |"})
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(database, tmp_path / "mlflow.db")
+    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     return Store(tmp_path)
 
 

@@ -6,21 +6,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from commands import sweeps
 from finished import fill, finished_sweep
 from mlflow_file import mlflow_runs
-from typer.testing import CliRunner
+from planned import KEY, SEARCH, planned_headline
 
-from sweeps.cli import app
-from sweeps.plan.chains.headline import Headline, make_chains, save_headline
-from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial
+from sweeps.plan.chains.headline import save_headline
+from sweeps.plan.search import History, SearchTrial
 from sweeps.plan.sweep import load_sweep
 from sweeps.report.tables.document import write_report
 from sweeps.store.store import Store, write_json
-from sweeps.tables.studies import F3
 from wsss.identity import cam_id
-from wsss.overrides import apply_overrides
-from wsss.presets import TINY_DEEPLAB
-from wsss.segmentation_config import PseudoLabelConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
@@ -29,28 +25,11 @@ def whole_store(store: Store) -> None:
     """Fill a store with a finished sweep, a search and a headline; no files but results."""
     sweep = finished_sweep(("VI",), 1)
     fill(store, sweep, lambda trial: 0.5)
-    search = Search(
-        "tiny",
-        apply_overrides(sweep.base, F3),
-        DEFAULT_SPACE,
-        "best",
-        0,
-        Path("/nowhere"),
-        None,
-        160,
-        Halves(["a"], ["b"]),
-    )
-    write_json(search.folder(store) / "search.json", search.to_json())
-    settings = {DEFAULT_SPACE.ranges[0].key: 0.5}
-    drawn = SearchTrial(0, cam_id(search.config(settings)), settings, "finished")
+    write_json(SEARCH.folder(store) / "search.json", SEARCH.to_json())
+    drawn = SearchTrial(0, cam_id(SEARCH.config({KEY: 0.5})), {KEY: 0.5}, "finished")
     drawn.add_epoch({"epoch": 1.0, "objective": 30.0, "threshold": 0.2})
-    History(search.folder(store)).save(drawn)
-    tables = finished_sweep(("III",), 1)
-    cell = "III[yes,yes]"
-    chains = make_chains(
-        tables, cell, ["masks"], PseudoLabelConfig(), TINY_DEEPLAB, {"val": "1" * 16}
-    )
-    save_headline(store, Headline(tables, cell, chains, "asked for"))
+    History(SEARCH.folder(store)).save(drawn)
+    save_headline(store, planned_headline("masks"))
 
 
 def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
@@ -59,9 +38,9 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = Store(tmp_path)
     whole_store(store)
-    place = ["--store", str(store.root)]
+    place = ("--store", store.root)
     write_report(load_sweep(store, None), store)
-    done = CliRunner().invoke(app, ["sync", *place])
+    done = sweeps("sync", *place)
     assert done.exit_code == 0, done.output
     for kind in ("sweep VI-tiny", "search tiny-made-up", "headline III-yes-yes-tiny"):
         assert f"is up to date with {kind}" in done.output
@@ -76,11 +55,11 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
 
     (broken,) = store.root.glob("searches/*/search.json")
     write_json(broken, {})
-    done = CliRunner().invoke(app, ["sync", *place])
+    done = sweeps("sync", *place)
     assert done.exit_code == 2
     assert "is up to date with headline" in done.stdout
     assert f"error: {broken}: not what this version of `sweeps search` writes" in done.stderr
-    done = CliRunner().invoke(app, ["sync", *place, "--sweep", "unknown"])
+    done = sweeps("sync", *place, "--sweep", "unknown")
     assert done.exit_code == 2
     assert "no sweep, search or headline unknown; there are: VI-tiny" in done.stderr
 
@@ -90,10 +69,10 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
+        done = sweeps("mlflow", *place, "--port", port)
         assert done.exit_code == 2
         assert "give another --port" in done.stderr
-    done = CliRunner().invoke(app, ["mlflow", *place, "--port", port])
+    done = sweeps("mlflow", *place, "--port", port)
     assert done.exit_code == 0, done.output
     first, *links = done.stdout.splitlines()
     assert first == "the server takes some seconds to start; its pages are:"
@@ -119,8 +98,6 @@ def test_one_sync_logs_all_of_a_store_and_its_pages_are_served(
 
 
 def test_a_store_without_runs_has_no_pages_and_says_how_to_get_them(tmp_path: Path) -> None:
-    done = CliRunner(env={"MLFLOW_TRACKING_URI": "http://me:pw@host"}).invoke(
-        app, ["mlflow", "--store", str(tmp_path)]
-    )
+    done = sweeps("mlflow", "--store", tmp_path, MLFLOW_TRACKING_URI="http://me:pw@host")
     assert done.exit_code == 2
     assert "no such file; runs are logged to http://host" in done.stderr

@@ -230,19 +230,11 @@ def test_a_server_that_is_away_or_speaks_no_https(
     assert "unknown host name" in fault("http://nowhere.invalid", monkeypatch).what
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("made") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def file(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The database of a store at tmp_path."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Path(shutil.copy(made, tmp_path / "mlflow.db"))
+    return Path(shutil.copy(mlflow_database, tmp_path / "mlflow.db"))
 
 
 def of_file(file: Path) -> Problem:
@@ -298,10 +290,12 @@ def test_a_database_that_another_process_holds(file: Path, monkeypatch: pytest.M
     assert "another process" in problem.what
 
 
-def test_a_folder_with_odd_characters_can_hold_a_database(made: Path, tmp_path: Path) -> None:
+def test_a_folder_with_odd_characters_can_hold_a_database(
+    mlflow_database: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "a #1 50% @b"
     folder.mkdir()
-    shutil.copy(made, folder)
+    shutil.copy(mlflow_database, folder)
     uri = tracking_uri(Store(folder))
     assert without_password(uri) == uri
     run = open_client(uri).create_run("0")

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from finished import finish, finished_sweep
+from planned import CELL, KEY, SEARCH, planned_headline
 
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
-from sweeps.plan.chains.headline import Headline, load_headline, make_chains, save_headline
-from sweeps.plan.search import DEFAULT_SPACE, Halves, History, Search, SearchTrial, load_search
+from sweeps.plan.chains.headline import load_headline, save_headline
+from sweeps.plan.search import History, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store, StoreError, read_json, write_json
-from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns
@@ -23,26 +23,11 @@ from sweeps.track.runs.sweep import SweepRuns
 from sweeps.track.subjects import known_subjects
 from sweeps.track.view import RunView, Subject, git_tags
 from wsss.identity import cam_id
-from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
-from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.checkpoint_names import checkpoint_name
 
 SWEEP = finished_sweep(("VI",), 1)
 TRIAL = SWEEP.plan.trials[0]
-SEARCH = Search(
-    "tiny",
-    apply_overrides(SWEEP.base, F3),
-    DEFAULT_SPACE,
-    "best",
-    0,
-    Path("/nowhere"),
-    None,
-    160,
-    Halves(["a"], ["b"]),
-)
-KEY = DEFAULT_SPACE.ranges[0].key
-CELL = "III[yes,yes]"
 
 
 def views(subject: Subject, *running: str) -> dict[str, RunView]:
@@ -214,7 +199,7 @@ def test_mlflow_shows_the_commit_of_a_result(
 
 
 def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Store) -> None:
-    headline = planned("random_walk", "masks")
+    headline = planned_headline("random_walk", "masks")
     save_headline(store, headline)
     write_json(SEARCH.folder(store) / "search.json", SEARCH.to_json())
     save_sweep(store, SWEEP)
@@ -331,14 +316,6 @@ def test_a_search_says_the_best_so_far_and_at_the_end_the_held_out_scores(store:
     assert found["reference"].tags["wsss.role"] == "reference"
 
 
-def planned(*sources: str) -> Headline:
-    sweep = finished_sweep(("III",), 1)
-    chains = make_chains(
-        sweep, CELL, list(sources), PseudoLabelConfig(), TINY_DEEPLAB, {"val": "0123"}
-    )
-    return Headline(sweep, CELL, chains, "asked for")
-
-
 def predicted(store: Store, chain: ChainConfig, labels: float | None) -> Path:
     path = ChainFolders(store.root, chain).predictions / "done.json"
     score = None if labels is None else {"miou": labels}
@@ -348,7 +325,7 @@ def predicted(store: Store, chain: ChainConfig, labels: float | None) -> Path:
 
 
 def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(store: Store) -> None:
-    headline = planned("crf", "masks")
+    headline = planned_headline("crf", "masks")
     runs, (crf, masks) = HeadlineRuns(store, headline), headline.chains
     assert [view.started for view in views(runs).values()] == [False, False]
     (view,) = runs.children([crf.prediction_id], {crf.prediction_id})
@@ -382,7 +359,7 @@ def test_a_network_has_a_run_from_its_start_and_at_its_end_all_of_its_figures(st
 
 
 def test_a_network_says_where_it_came_from_and_true_masks_from_no_cam(store: Store) -> None:
-    headline = planned("random_walk", "masks")
+    headline = planned_headline("random_walk", "masks")
     walked, masks = views(HeadlineRuns(store, headline)).values()
     chain = headline.chains[0]
     assert walked.key == {"wsss.prediction_id": chain.prediction_id}
@@ -401,7 +378,7 @@ def test_a_network_says_where_it_came_from_and_true_masks_from_no_cam(store: Sto
 
 def test_a_network_shows_the_label_settings_that_are_in_use(store: Store) -> None:
     walked, plain, masks = views(
-        HeadlineRuns(store, planned("random_walk_crf", "none", "masks"))
+        HeadlineRuns(store, planned_headline("random_walk_crf", "none", "masks"))
     ).values()
     groups = [
         {

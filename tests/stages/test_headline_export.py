@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.cli.headline import _export_sources
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.stages.export import check_exportable, export_of, read_export
 from sweeps.stages.stage import Place, complete
@@ -16,7 +15,7 @@ from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
 from wsss.data.voc import DataError, VocDataset
 from wsss.networks.deeplab import build_deeplab
-from wsss.overrides import ConfigError, apply_overrides
+from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
 from wsss.training.checkpoint import CheckpointFolder, Position
@@ -127,16 +126,3 @@ def test_other_classes_and_missing_images_are_refused_before_training(
     (root / "classes.txt").write_text("cat\ndog\n")
     with pytest.raises(DataError, match="leave --export out"):
         check_exportable(VocDataset(root), "test")
-
-
-def test_all_networks_but_the_supervised_bound_export_unless_named() -> None:
-    sources = ["none", "pamr", "masks"]
-    assert _export_sources("test", None, sources) == ("none", "pamr")
-    assert _export_sources("test", ["masks"], sources) == ("masks",)
-    assert _export_sources(None, None, sources) == ()
-    with pytest.raises(ConfigError, match="no network on crf is trained here"):
-        _export_sources("test", ["crf"], sources)
-    with pytest.raises(ConfigError, match="give --export-from one of: masks"):
-        _export_sources("test", None, ["masks"])
-    with pytest.raises(ConfigError, match="without --export"):
-        _export_sources(None, ["none"], sources)
