@@ -17,6 +17,7 @@ from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.drawn.folder import draw_voc
+from wsss.data.voc import Sample, VocDataset
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY, TINY_DEEPLAB
 from wsss.segmentation_config import PseudoLabelConfig
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn tree to read: train 10, train_aug 16, val 3 images. Copy it before you change it."""
     return draw_voc(tmp_path_factory.mktemp("data") / "voc", num_train=10, num_extra=6, num_val=3)
+
+
+@pytest.fixture(scope="session")
+def samples(drawn: Path) -> list[Sample]:
+    """The 16 images of train_aug."""
+    return VocDataset(drawn).samples("train_aug")
 
 
 @pytest.fixture(scope="session")

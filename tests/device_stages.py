@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from _pytest.mark import ParameterSet
-from switches import Values, in_pairs, switches
+from switches import Values, each_once, in_pairs, switches
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, Settings, TrainConfig
@@ -17,6 +17,7 @@ from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.networks.precision import autocast
+from wsss.presets import TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig
 from wsss.training.affinity import AffinityObjective
 from wsss.training.cam import AllViews, CamObjective
@@ -27,6 +28,8 @@ from wsss.training.segmentation import SegmentationObjective
 NUM_CLASSES = 5
 BATCH_SIZE = 2
 CROP = 96
+FEW_PAIRS = TINY_LABELS.random_walk.model_copy(update={"radius": 2})
+"""Of pixels: each offset within the radius takes its operations."""
 
 NOT_ON_THE_DEVICE: dict[type[Settings], dict[str, str]] = {
     TrainConfig: {
@@ -54,8 +57,21 @@ def all_on(section: str, model: type[Settings]) -> dict[str, bool]:
 
 
 def rows(model: type[Settings]) -> list[ParameterSet]:
-    """Return settings that try these switches in all pairs, as parameters of a test."""
-    found = in_pairs(on_device(model))
+    """Return settings that try these switches in all pairs, as parameters of a test.
+
+    A backbone gives maps to the others, whichever it is: each is tried by itself.
+    """
+    values = dict(on_device(model))
+    backbones = values.pop("backbone", ())
+    return _parameters([*in_pairs(values), *({"backbone": name} for name in backbones)])
+
+
+def few_rows(model: type[Settings]) -> list[ParameterSet]:
+    """Return settings that hold every value of these switches, as parameters of a test."""
+    return _parameters(each_once(on_device(model)))
+
+
+def _parameters(found: list[dict[str, Any]]) -> list[ParameterSet]:
     return [pytest.param(row, id=" ".join(map(str, row.values()))) for row in found]
 
 

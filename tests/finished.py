@@ -30,6 +30,12 @@ def finished_sweep(tables: tuple[str, ...], num_seeds: int, num_images: int = 30
     return Sweep(tables, "tiny", base, num_seeds, Path("/nowhere"), None, 160, num_images)
 
 
+def cell(sweep: Sweep, name: str, seed: int = 0) -> Trial:
+    """The trial of a cell of the sweep's only table, such as "yes,no"."""
+    (table,) = sweep.table_names
+    return sweep.plan.cell_trials[f"{table}[{name}]"][seed]
+
+
 def fill(
     store: Store,
     sweep: Sweep,

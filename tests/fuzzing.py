@@ -1,12 +1,21 @@
-"""How hard the tests with any text and any bytes try, and damage for whole files.
+"""How hard the tests with any text and any bytes try, damage for whole files, and refusals.
 
 FUZZ_EXAMPLES=5000 tries as many of each, new ones every time; without it, a few that stay the same.
 """
 
 import os
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from wsss.printable import printable
+
+ESCAPE = "\x1b[2J\x1b]0;owned\x07"
+"""Clears a terminal and renames its window."""
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzz = settings(
@@ -24,3 +33,23 @@ def damaged(whole: bytes, seed: int) -> bytes:
     for _ in range(rng.randint(1, 4)):
         content[rng.randrange(len(content))] = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
     return bytes(content[: rng.choice([len(content), len(content), rng.randrange(len(content))])])
+
+
+def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
+    """Return the message of an error, which fits a screen and holds no control character."""
+    with pytest.raises(kind) as caught:
+        call()
+    message = str(caught.value)
+    assert len(message) < 1500
+    assert message == printable(message)
+    return message
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)

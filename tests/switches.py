@@ -32,6 +32,15 @@ def values_of(field: FieldInfo) -> tuple[Any, ...]:
     return _members(field.annotation)
 
 
+def each_once(values: Values) -> list[dict[str, Any]]:
+    """Return as few settings as hold every value of every switch."""
+    count = max(map(len, values.values()))
+    return [
+        {name: several[row % len(several)] for name, several in values.items()}
+        for row in range(count)
+    ]
+
+
 def in_pairs(values: Values) -> list[dict[str, Any]]:
     """Return settings among which every two values of two switches come together.
 

@@ -1,68 +1,34 @@
 """The drawn data set is as hard as meant: learnable, and under-covered by a plain CAM."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
-import torch
+from scored import Scored, scored
 
-from wsss.config import RunConfig
 from wsss.data.drawn.folder import draw_voc
 from wsss.data.drawn.pictures import draw_picture
 from wsss.data.voc import VocDataset
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
-from wsss.evaluation.score import Score, score_counts
-from wsss.labels.infer import ImageCams, infer_cams
-from wsss.networks.cam_net import CamNet
 from wsss.presets import TINY
 from wsss.training.cam import build_cam_net, train_cam
 
 
-class Scored(NamedTuple):
-    score: Score
-    cams: list[ImageCams]
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> VocDataset:
-    return VocDataset(draw_voc(tmp_path_factory.mktemp("data") / "drawn"))
+    return VocDataset(draw_voc(tmp_path_factory.mktemp("data") / "drawn", num_val=1))
 
 
 @pytest.fixture(scope="module")
-def plain() -> RunConfig:
+def untrained(dataset: VocDataset) -> Scored:
+    return scored(build_cam_net(TINY, dataset.samples("train_aug"), 20), dataset, TINY)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: VocDataset) -> Scored:
     """The plain CAM: no module, no view."""
-    return TINY
-
-
-def scored(model: CamNet, dataset: VocDataset, config: RunConfig) -> Scored:
-    thresholds = threshold_grid(config.labels.background_score)
-    samples = dataset.samples("train")
-    cams = list(infer_cams(model, samples, config.labels, device=torch.device("cpu")))
-    counted = [
-        (
-            image.sample.image_id,
-            *count_image(
-                image.cams, image.sample.labels, dataset.mask(image.sample.image_id), thresholds, 21
-            ),
-        )
-        for image in cams
-    ]
-    return Scored(score_counts(collect(counted, thresholds, 21), config.labels), cams)
-
-
-@pytest.fixture(scope="module")
-def untrained(dataset: VocDataset, plain: RunConfig) -> Scored:
     samples = dataset.samples("train_aug")
-    return scored(build_cam_net(plain, samples, 20), dataset, plain)
-
-
-@pytest.fixture(scope="module")
-def trained(dataset: VocDataset, plain: RunConfig) -> Scored:
-    samples = dataset.samples("train_aug")
-    model = build_cam_net(plain, samples, 20)
-    records = list(train_cam(model, plain, samples, 20))
+    model = build_cam_net(TINY, samples, 20)
+    records = list(train_cam(model, TINY, samples, 20))
     assert records[-1].collapsed == 0
-    return scored(model, dataset, plain)
+    return scored(model, dataset, TINY)
 
 
 def test_a_plain_cam_is_clearly_above_an_untrained_one_and_above_all_background(

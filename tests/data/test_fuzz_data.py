@@ -76,28 +76,9 @@ XML = st.builds(
 )
 WORD = st.sampled_from(
     [
-        "a",
-        "b",
-        "1",
-        "-1",
-        "0.5",
-        "cat",
-        "a.jpg",
-        "b.JPEG",
-        "a.png",
-        "/",
-        "..",
-        "é",
-        "\ufeff",
-        ",",
-        "/JPEGImages/a.jpg",
-        "JPEGImages/../x.jpg",
-        "/SegmentationClass/a.png",
-        "\\",
-        "\x1b[2J",
-        "/SegmentationClassAug/b.png",
-        ".jpg",
-        "-",
+        *("a", "b", "1", "-1", "0.5", "cat", "a.jpg", "b.JPEG", "a.png", ".jpg"),
+        *("/", "..", "é", "\ufeff", ",", "\\", "\x1b[2J", "-", "/JPEGImages/a.jpg"),
+        *("JPEGImages/../x.jpg", "/SegmentationClass/a.png", "/SegmentationClassAug/b.png"),
     ]
 )
 LIST = st.lists(st.lists(WORD, max_size=3).map(" ".join), max_size=4).map(

@@ -214,18 +214,13 @@ def test_a_truncated_file_is_refused_unless_all_its_pixels_are_there(
     assert refused > len(data) / 37
 
 
-def test_a_png_with_too_few_pixels_is_refused_and_ends_no_process(tmp_path: Path) -> None:
-    path = written(tmp_path / "few.jpg", png(8, 2, [b"\7" * 3] + [b""] * 39))
-    with pytest.raises(DataError, match=r"few\.jpg: cannot be decoded .*; replace the file"):
-        read_image(path)
-
-
-def test_a_png_without_any_pixels_is_refused(tmp_path: Path) -> None:
-    data = png(8, 2, [b"\7" * 3 * WIDTH])
-    place = data.index(b"IDAT") - 4
-    path = written(tmp_path / "none.jpg", data[:place] + data[-12:])
-    with pytest.raises(DataError, match=r"none\.jpg: cannot be decoded .*; replace the file"):
-        read_image(path)
+def test_a_png_with_too_few_pixels_or_none_is_refused_and_ends_no_process(tmp_path: Path) -> None:
+    none = png(8, 2, [b"\7" * 3 * WIDTH])
+    none = none[: none.index(b"IDAT") - 4] + none[-12:]
+    for data in (png(8, 2, [b"\7" * 3] + [b""] * 39), none):
+        path = written(tmp_path / "few.jpg", data)
+        with pytest.raises(DataError, match=r"few\.jpg: cannot be decoded .*; replace the file"):
+            read_image(path)
 
 
 def test_a_damaged_jpeg_is_read_as_by_pillow_or_refused_with_it(tmp_path: Path) -> None:

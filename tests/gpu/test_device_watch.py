@@ -15,7 +15,7 @@ from device_watch import (
     no_mixed_devices,
 )
 from pydantic import Field
-from switches import in_pairs, switches
+from switches import each_once, in_pairs, switches
 from torch import Tensor, nn
 
 from wsss.config import Settings
@@ -178,3 +178,10 @@ def test_every_two_values_of_two_switches_come_together() -> None:
         assert together == set(itertools.product(values[one], values[other]))
     assert len(rows) < 3 * 2 * 2 * 2
     assert in_pairs({"kind": ("a", "b")}) == [{"kind": "a"}, {"kind": "b"}]
+
+
+def test_every_value_of_a_switch_comes_once_in_few_rows() -> None:
+    values = switches(_Model)
+    found = each_once(values)
+    assert len(found) == 3
+    assert all({row[name] for row in found} == {*values[name]} for name in values)

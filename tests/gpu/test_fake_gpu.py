@@ -1,8 +1,8 @@
 """No tensor is left on the CPU: every stage under every switch, on a GPU that is not there.
 
-Forward passes in bf16 and without gradients; tests/gpu/test_host_sync.py tries views, losses and
-training steps in fp32, with their backward passes. A number that a result depends on, but no device
-(a rate, a threshold), is not varied.
+Forward passes in bf16 and without gradients, every value of a switch once; test_host_sync.py tries
+views, losses and training steps in fp32, with their backward passes, and switches in pairs. A
+number that a result depends on, but no device (a rate, a threshold), is not varied.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ import pytest
 import torch
 from device_stages import (
     CROP,
+    FEW_PAIRS,
     NUM_CLASSES,
     affinity_net,
     affinity_step,
@@ -23,9 +24,9 @@ from device_stages import (
     crops,
     deeplab,
     deeplab_step,
+    few_rows,
     labelled,
     on_device,
-    rows,
 )
 from device_watch import CUDA, fake_gpu, host_waits, no_mixed_devices
 from torch import Tensor
@@ -43,7 +44,7 @@ from wsss.method.losses import classification_loss
 from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
-from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS, TINY, TINY_DEEPLAB, TINY_LABELS
+from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS, TINY, TINY_DEEPLAB
 from wsss.recipes import RECIPES, named_config, with_recipe
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
 from wsss.training.optim import build_sgd, clip_gradients
@@ -86,8 +87,10 @@ def test_every_switch_of_the_training_settings_is_tried_or_has_a_reason() -> Non
     assert set(on_device(TrainConfig)) == tried
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("precision", on_device(TrainConfig)["precision"])
+@pytest.mark.parametrize(
+    ("preset", "precision"),
+    [*((preset, p) for preset in PRESETS for p in ("fp32", "bf16")), ("tiny", "tf32")],
+)
 def test_the_method_of_each_preset_stays_on_the_device(preset: str, precision: str) -> None:
     settings: dict[str, Any] = {"train.precision": precision}
     if precision == "bf16":  # with all that the method has; else as the preset is
@@ -101,7 +104,7 @@ def test_the_method_of_each_preset_stays_on_the_device(preset: str, precision: s
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
 
 
-@pytest.mark.parametrize("row", rows(NetworkConfig))
+@pytest.mark.parametrize("row", few_rows(NetworkConfig))
 def test_the_network_infers_on_the_device_under_every_switch(row: dict[str, Any]) -> None:
     model = cam_net(NetworkConfig.model_validate(TINY.network.model_dump() | row), CUDA).eval()
     x = network_inputs(*crops(CROP, CUDA)[:2], ViewsConfig())[0]
@@ -121,12 +124,11 @@ def test_the_calibration_of_new_batch_norms_stays_on_the_device() -> None:
 
 @pytest.mark.parametrize("num_pixels", [SMALL_MAP_PIXELS, BLOCK_PIXELS + 1])
 @pytest.mark.parametrize("temperature", [None, 0.1])
-@pytest.mark.parametrize("enabled", [False, True], ids=["fp32", "bf16"])
-def test_the_context_association_of_small_and_large_maps_stays_on_the_device(
-    num_pixels: int, temperature: float | None, enabled: bool
+def test_the_context_association_of_small_and_large_maps_stays_on_the_device_in_bf16(
+    num_pixels: int, temperature: float | None
 ) -> None:
     features = torch.zeros(2, num_pixels, 8, device=CUDA)
-    with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+    with torch.autocast("cuda", torch.bfloat16):
         assert_all_on_device(associate(features, temperature=temperature))
 
 
@@ -167,7 +169,7 @@ def test_the_optimiser_stays_on_the_device(momentum: str, nesterov: bool, bias_d
     assert_all_on_device(optimizer.state_dict()["state"])
 
 
-@pytest.mark.parametrize("row", rows(LabelsConfig))
+@pytest.mark.parametrize("row", few_rows(LabelsConfig))
 def test_multi_scale_cams_take_images_from_the_cpu(row: dict[str, Any]) -> None:
     labels = LabelsConfig(scales=(0.5, 1.0), **row)
     model = cam_net(TINY.network, CUDA).eval()
@@ -192,14 +194,14 @@ def test_the_segmentation_network_of_each_preset_stays_on_the_device(preset: str
     assert_all_on_device(loss)
 
 
-@pytest.mark.parametrize("row", rows(DeepLabConfig))
-def test_the_segmentation_network_stays_on_the_device_under_every_switch(
+@pytest.mark.parametrize("row", few_rows(DeepLabConfig))
+def test_the_segmentation_network_stays_on_the_device_under_every_switch_in_bf16(
     row: dict[str, Any],
 ) -> None:
-    config = DeepLabConfig.model_validate(TINY_DEEPLAB.model_dump() | row)
+    settings = TINY_DEEPLAB.model_dump() | row | {"precision": "bf16"}
+    config = DeepLabConfig.model_validate(settings)
     model = deeplab(config, CUDA)
-    if config.precision == "bf16":
-        assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
+    assert_all_on_device(deeplab_step(model, labelled(CROP, CUDA), config))
     with torch.inference_mode():
         probs = multi_scale_probs(model.eval(), picture(), config, device=CUDA)
     assert_all_on_device(probs)
@@ -219,16 +221,14 @@ def test_the_affinity_network_of_each_preset_stays_on_the_device(preset: str) ->
     assert_all_on_device(affinity_step(model, labelled(size, CUDA), config))
 
 
-@pytest.mark.parametrize("row", rows(RandomWalkConfig))
-def test_affinity_and_walk_find_their_device_under_every_switch(
+@pytest.mark.parametrize("row", few_rows(RandomWalkConfig))
+def test_affinity_and_walk_find_their_device_under_every_switch_in_bf16(
     row: dict[str, Any], samples: list[Sample]
 ) -> None:
-    few_pairs = {"radius": 2}
-    config = TINY_LABELS.random_walk.model_dump() | few_pairs | row
-    config = RandomWalkConfig.model_validate(config)
+    settings = FEW_PAIRS.model_dump() | row | {"precision": "bf16"}
+    config = RandomWalkConfig.model_validate(settings)
     model = affinity_net(TINY.network, config, CUDA)
-    if config.precision == "bf16":
-        assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
+    assert_all_on_device(affinity_step(model, labelled(CROP, CUDA), config))
     plain = [ImageCams(s, np.zeros((len(s.labels), 50, 67), np.float32)) for s in samples]
     walked = list(walk_labels(model.cpu(), plain, config, device=CUDA))
     assert [image.cams.shape for image in walked] == [image.cams.shape for image in plain]

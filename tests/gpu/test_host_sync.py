@@ -15,6 +15,7 @@ import pytest
 import torch
 from device_stages import (
     CROP,
+    FEW_PAIRS,
     NUM_CLASSES,
     affinity_net,
     affinity_step,
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
 from wsss.data.mask import read_mask
-from wsss.data.voc import Sample, VocDataset
+from wsss.data.voc import Sample
 from wsss.method.losses import cam_losses
 from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
@@ -137,7 +138,7 @@ def test_the_segmentation_step_waits_for_nothing_under_every_switch(
 def test_the_affinity_step_waits_for_nothing_under_every_switch(
     row: dict[str, Any], gpu: torch.device
 ) -> None:
-    config = RandomWalkConfig.model_validate(TINY_LABELS.random_walk.model_dump() | row)
+    config = RandomWalkConfig.model_validate(FEW_PAIRS.model_dump() | row)
     model, batch = affinity_net(TINY.network, config, gpu), labelled(CROP, gpu)
     assert waits_of(lambda: affinity_step(model, batch, config)[0], gpu) == NO_WAITS
     assert_trained_on(model, gpu)
@@ -184,9 +185,8 @@ def test_a_whole_step_moves_its_batch_waits_for_nothing_and_answers_on_the_devic
         network = net = deeplab(TINY_DEEPLAB, CPU)
         step = segmentation_step(net, TINY_DEEPLAB, process=process, execution=execution)
     else:
-        walk = TINY_LABELS.random_walk
-        network = affine = affinity_net(TINY.network, walk, CPU)
-        step = affinity.affinity_step(affine, walk, device=gpu, execution=execution)
+        network = affine = affinity_net(TINY.network, FEW_PAIRS, CPU)
+        step = affinity.affinity_step(affine, FEW_PAIRS, device=gpu, execution=execution)
     batch = crops(CROP, CPU) if kind == "cam" else labelled(CROP, CPU)
     with host_waits(gpu) as waits:
         values = step(batch)
@@ -227,9 +227,13 @@ def trainings(small: RunConfig, samples: list[Sample], folder: Path) -> dict[str
 
 @pytest.mark.parametrize("kind", ["cam", "deeplab", "affinity"])
 def test_no_step_of_an_epoch_asks_for_a_value_on_the_host(
-    kind: str, small: RunConfig, drawn: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    small: RunConfig,
+    samples: list[Sample],
+    drawn: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    training = trainings(small, VocDataset(drawn).samples("train_aug"), drawn)[kind]
+    training = trainings(small, samples, drawn)[kind]
     batches = list(training.loader.epoch(0))  # loading is on the host, whatever computes
     training.loader.epoch = lambda *_: iter(batches)  # type: ignore[method-assign]
     with host_waits(CPU) as waits:
@@ -240,9 +244,9 @@ def test_no_step_of_an_epoch_asks_for_a_value_on_the_host(
 
 
 def test_a_value_asked_for_within_a_step_would_be_seen(
-    small: RunConfig, drawn: Path, monkeypatch: pytest.MonkeyPatch
+    small: RunConfig, samples: list[Sample], drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = trainings(small, VocDataset(drawn).samples("train_aug"), drawn)["cam"]
+    training = trainings(small, samples, drawn)["cam"]
     batches = list(training.loader.epoch(0))
     training.loader.epoch = lambda *_: iter(batches)  # type: ignore[method-assign]
     clip = loop.clip_gradients

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wsss.config import RunConfig
-from wsss.data.voc import VocDataset
+from wsss.data.voc import Sample
 from wsss.gpu_check.equality import check_equality
 from wsss.gpu_check.page import Deadline, Options, Section
 from wsss.gpu_check.real_training import TIMES_REPEAT, Bench
@@ -60,9 +60,8 @@ def test_a_smaller_share_of_the_gpu_gets_a_smaller_micro_batch_and_the_same_loss
 
 
 def test_a_training_resumed_within_an_epoch_ends_as_one_in_a_piece(
-    small: RunConfig, drawn: Path
+    small: RunConfig, samples: list[Sample]
 ) -> None:
-    samples = VocDataset(drawn).samples("train_aug")
     found = Bench(Options(GPU, Path()), samples, 20, None).resumed(
         apply_overrides(small, CELLS["F3"])
     )

@@ -28,18 +28,11 @@ from wsss.training.affinity import (
 from wsss.training.checkpoint import CheckpointFolder
 from wsss.training.loop import DivergedError, Moment
 
-torch.set_num_threads(1)
-
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig(backbone="resnet10_narrow", weights="none", frozen_stages=0)
 CONFIG = RandomWalkConfig(
     epochs=3, batch_size=4, crop_size=48, min_long_side=48, max_long_side=80, radius=3, lr=0.1
 )
-
-
-@pytest.fixture(scope="module")
-def samples(drawn: Path) -> list[Sample]:
-    return VocDataset(drawn).samples("train_aug")
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+"""The dense CRF against pydensecrf and mean field over all pairs of pixels; what it is given."""
+
 import importlib
 import math
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsss.labels.pseudo_label import pseudo_label, score_probs
+from wsss.labels.pseudo_label import most_probable, pseudo_label, score_probs
 from wsss.labels.refine.crf import (
     PRESETS,
     CrfPreset,
@@ -236,6 +238,17 @@ def test_scores_become_probabilities_by_hand() -> None:
     assert np.allclose(score_probs(cams, (3, 5), 0.15), expected)
     zero = score_probs(cams, (3, 5), 0.0)[:, 0, 1]
     assert zero.tolist() == [1, 0, 0]
+
+
+def test_the_most_probable_score_is_the_pseudo_label() -> None:
+    rng = np.random.default_rng(0)
+    cams = np.round(rng.random((3, 30, 40)), 1).astype(np.float32)  # with ties
+    labels = (1, 4, 19)
+    for score in (0.0, 0.3, 0.75):
+        score32 = float(np.float32(score))
+        found = most_probable(score_probs(cams, labels, score32), labels)
+        assert np.array_equal(found, pseudo_label(cams, labels, score))
+    assert set(np.unique(found)) == {0, 2, 5, 20}
 
 
 def test_misfits_say_what_to_give() -> None:

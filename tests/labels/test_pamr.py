@@ -1,3 +1,5 @@
+"""PAMR against a loop over pixels, and its invariances."""
+
 import math
 
 import numpy as np

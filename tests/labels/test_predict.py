@@ -87,22 +87,6 @@ def test_each_picture_gets_a_mask_and_an_overlay_of_its_size(
         assert prediction.shares == {"background": 0.75, "dog": 0.25}
 
 
-def test_a_picture_turned_by_its_tag_is_segmented_upright(
-    model: DeepLab, pictures: list[Path], tmp_path: Path
-) -> None:
-    turned = tmp_path / "turned.png"
-    with Image.open(pictures[0]) as image:
-        exif = image.getexif()
-        exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-        image.save(turned, exif=exif)
-    (prediction,) = predict_images(model, [turned], tmp_path / "out", CONFIG, CLASSES, device=CPU)
-    assert isinstance(prediction, Prediction)
-    with Image.open(prediction.mask) as mask:
-        assert mask.size == (24, 40)
-        assert np.array(mask)[-10:].all()  # the right quarter is now the lowest
-        assert not np.array(mask)[:-10].any()
-
-
 def test_pictures_that_cannot_be_predicted_are_named_before_anything_is_written(
     model: DeepLab, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -176,28 +160,6 @@ def test_an_overlay_leaves_the_background_alone() -> None:
     image = np.array([[[10, 20, 31], [255, 255, 255]]], dtype=np.uint8)
     label = np.array([[0, 1]], dtype=np.uint8)
     assert overlay_labels(image, label).tolist() == [[[10, 20, 31], [191, 127, 127]]]
-
-
-def rows(num_predictions: int) -> list[GalleryRow]:
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    label = rng.integers(0, 21, (20, 30), dtype=np.uint8)
-    return [
-        GalleryRow("2007_000033: $5", image, label, (label,) * num_predictions),
-        GalleryRow("without a mask", image, None, (label,) * num_predictions),
-    ]
-
-
-def test_a_gallery_grows_with_its_rows_and_columns(tmp_path: Path) -> None:
-    sizes = []
-    for names, lines in ((("ours",), rows(1)), (("ours", "baseline"), rows(2)[:1])):
-        path = tmp_path / f"{len(names)}.png"
-        draw_segmentation_gallery(path, lines, names=names)
-        with Image.open(path) as image:
-            sizes.append(image.size)
-            assert len(np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
-    assert sizes[0] == (504, 283)  # 3 x 2.1 by 2 x 1.75 + .04 inches at 80 dots
-    assert sizes[1] == (672, 143)
 
 
 def test_a_gallery_shows_the_labels_in_vocs_colours(tmp_path: Path) -> None:

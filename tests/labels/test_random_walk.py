@@ -18,8 +18,6 @@ from wsss.labels.refine.random_walk import random_walk, transition, walk_cams, w
 from wsss.networks.affinity_net import AffinityNet
 from wsss.segmentation_config import RandomWalkConfig
 
-torch.set_num_threads(1)
-
 
 def random_features(channels: int, height: int, width: int, rng_seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(rng_seed)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -25,7 +26,6 @@ from wsss.segmentation_config import DeepLabConfig
 
 CPU = torch.device("cpu")
 BASE = DeepLabConfig(backbone="resnet10_narrow", weights="none", rates=(1, 2), test_scales=(1.0,))
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 @pytest.fixture(scope="module")
@@ -35,38 +35,6 @@ def model() -> DeepLab:
         for parameter in model.classifiers.parameters():
             parameter.mul_(200)
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    """Two smooth pictures of odd sizes."""
-    folder = tmp_path_factory.mktemp("images")
-    found = []
-    for index, size in enumerate([(53, 38), (34, 47)]):
-        rng = np.random.default_rng(index)
-        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-        path = folder / f"{index}.png"
-        coarse.resize(size, Image.Resampling.BICUBIC).save(path)
-        found.append(Sample(str(index), path, (0,), "mask"))
-    return found
-
-
-def bilinear(low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[L, h, w] -> [L, H, W] by a loop over pixels, between pixel centres, edges repeated."""
-    height, width = size
-    found = np.empty((len(low), height, width))
-    for row in range(height):
-        y = min(max((row + 0.5) * low.shape[1] / height - 0.5, 0), low.shape[1] - 1)
-        for column in range(width):
-            x = min(max((column + 0.5) * low.shape[2] / width - 0.5, 0), low.shape[2] - 1)
-            top, left = int(y), int(x)
-            below, right = min(top + 1, low.shape[1] - 1), min(left + 1, low.shape[2] - 1)
-            found[:, row, column] = (1 - y + top) * (
-                (1 - x + left) * low[:, top, left] + (x - left) * low[:, top, right]
-            ) + (y - top) * (
-                (1 - x + left) * low[:, below, left] + (x - left) * low[:, below, right]
-            )
-    return found
 
 
 def probs_by_loop(
@@ -79,10 +47,12 @@ def probs_by_loop(
         scaled = np.array(image.resize(size, Image.Resampling.BILINEAR))
         for flipped in (False, True)[: 1 + flip]:
             pixels = scaled[:, ::-1] if flipped else scaled
-            x = ((pixels / 255 - MEAN) / STD).transpose(2, 0, 1).copy()
+            x = ((pixels / 255 - reference.MEAN) / reference.STD).transpose(2, 0, 1).copy()
             with torch.no_grad():
                 logits = model(torch.from_numpy(x).float()[None])[0].double().numpy()
-            logits = bilinear(logits, (image.height, image.width))
+            logits = np.stack(
+                [reference.resize_bilinear(low, image.height, image.width) for low in logits]
+            )
             logits = logits[:, :, ::-1] if flipped else logits
             powers = np.exp(logits - logits.max(0))
             parts.append(powers / powers.sum(0))
@@ -96,10 +66,10 @@ def probs_of(model: DeepLab, sample: Sample, config: DeepLabConfig) -> np.ndarra
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
 def test_probabilities_equal_the_loop(
-    model: DeepLab, samples: list[Sample], scales: tuple[float, ...], flip: bool
+    model: DeepLab, smooth: list[Sample], scales: tuple[float, ...], flip: bool
 ) -> None:
     config = BASE.model_copy(update={"test_scales": scales, "test_flip": flip})
-    for sample in samples:
+    for sample in smooth:
         probs = probs_of(model, sample, config)
         with Image.open(sample.image_path) as image:
             expected = probs_by_loop(model, image, scales, flip)
@@ -110,30 +80,12 @@ def test_probabilities_equal_the_loop(
         assert probs.std() > 0.02  # not indifferent: the comparison sees something
 
 
-def test_scales_and_flips_change_the_probabilities(model: DeepLab, samples: list[Sample]) -> None:
-    def probs(scales: tuple[float, ...], flip: bool) -> np.ndarray:
-        config = BASE.model_copy(update={"test_scales": scales, "test_flip": flip})
-        return probs_of(model, samples[0], config)
-
-    plain = probs((1.0,), flip=False)
-    assert np.abs(probs((1.0,), flip=True) - plain).max() > 0.01
-    assert np.abs(probs((0.5, 1.0), flip=False) - plain).max() > 0.01
-
-
 def test_inference_leaves_the_network_in_evaluation_mode(
-    model: DeepLab, samples: list[Sample], tmp_path: Path
+    model: DeepLab, smooth: list[Sample], tmp_path: Path
 ) -> None:
     model.train()
-    next(write_segmentation(model, samples, BASE, tmp_path, device=CPU))
+    next(write_segmentation(model, smooth, BASE, tmp_path, device=CPU))
     assert not model.training
-
-
-def test_a_broken_image_stops_inference_with_its_name(model: DeepLab, tmp_path: Path) -> None:
-    path = tmp_path / "broken.jpg"
-    path.write_bytes(b"not a picture")
-    broken = Sample("broken", path, (0,), "mask")
-    with pytest.raises(DataError, match=r"broken\.jpg: cannot be decoded"):
-        next(write_segmentation(model, [broken], BASE, tmp_path, device=CPU))
 
 
 def test_the_crf_moves_a_ragged_border_to_the_edge_of_the_picture() -> None:
@@ -154,11 +106,10 @@ def test_the_crf_moves_a_ragged_border_to_the_edge_of_the_picture() -> None:
     assert not refined[[1, 3]].any()  # strongest nowhere: takes no part
 
 
-def test_the_crf_runs_where_the_settings_ask_for_it(model: DeepLab, samples: list[Sample]) -> None:
+def test_the_crf_runs_where_the_settings_ask_for_it(model: DeepLab, smooth: list[Sample]) -> None:
     pytest.importorskip("pydensecrf")
     plain, refined = (
-        probs_of(model, samples[0], BASE.model_copy(update={"test_crf": on}))
-        for on in (False, True)
+        probs_of(model, smooth[0], BASE.model_copy(update={"test_crf": on})) for on in (False, True)
     )
     assert refined.shape == plain.shape
     assert np.abs(refined - plain).max() > 0.1
@@ -184,18 +135,25 @@ def test_a_label_map_is_written_as_a_palette_png_with_vocs_colours(tmp_path: Pat
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.png"]
 
 
-def test_a_label_map_that_cannot_be_written_leaves_no_part_behind(tmp_path: Path) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        write_label_png(tmp_path / "a.png", np.zeros((2, 2, 7), dtype=np.uint8))
+def test_a_label_map_that_cannot_be_written_leaves_no_part_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(image: Image.Image, path: Path, **_: object) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="No space left"):
+        write_label_png(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_strongest_label_is_written_for_every_image(
-    model: DeepLab, samples: list[Sample], tmp_path: Path
+    model: DeepLab, smooth: list[Sample], tmp_path: Path
 ) -> None:
-    paths = list(write_segmentation(model, samples, BASE, tmp_path, device=CPU))
+    paths = list(write_segmentation(model, smooth, BASE, tmp_path, device=CPU))
     assert [path.name for path in paths] == ["0.png", "1.png"]
-    for path, sample in zip(paths, samples, strict=True):
+    for path, sample in zip(paths, smooth, strict=True):
         with Image.open(sample.image_path) as image, Image.open(path) as written:
             expected = probs_by_loop(model, image, (1.0,), flip=True)
             found = np.array(written)
@@ -254,7 +212,6 @@ def test_unfit_predictions_are_refused_by_name(drawn: Path, predictions: Path) -
     for label, message in (
         (np.zeros((2, 3), np.uint8), "3x2 pixels, its image has"),
         (np.full(shape, 255, np.uint8), r"value 255 is no label; predictions are 0\.\.20"),
-        (np.full(shape, 21, np.uint8), "value 21 is no class"),
     ):
         write_label_png(path, label)
         with pytest.raises(DataError, match=rf"{ids[0]}\.png: {message}"):

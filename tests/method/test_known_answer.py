@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scored import scored
 
 from sweeps.evidence.verdict import table_verdicts
 from wsss.data.classes import VOC_CLASSES
@@ -17,9 +18,6 @@ from wsss.data.drawn.folder import draw_voc
 from wsss.data.drawn.pictures import LOOKS, Drawing, draw_lamp_picture
 from wsss.data.voc import VocDataset
 from wsss.evaluation.auc import area_under_curve
-from wsss.evaluation.confusion import collect, count_image, threshold_grid
-from wsss.evaluation.score import score_counts
-from wsss.labels.infer import infer_cams
 from wsss.method.views import adjust
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
@@ -117,32 +115,19 @@ def test_a_large_difference_between_cells_is_shown() -> None:
 def scores_on(root: Path, views: dict[str, Any]) -> dict[str, float]:
     """mIoU in percent of a training of preset tiny, seed 0, without the module."""
     config, dataset = apply_overrides(TINY, views), VocDataset(root)
-    samples, scored = dataset.samples("train_aug"), dataset.samples("train")
+    samples = dataset.samples("train_aug")
     model = build_cam_net(config, samples, 20)
     deque(train_cam(model, config, samples, 20), maxlen=0)
-    thresholds = threshold_grid(config.labels.background_score)
-    counted = [
-        (
-            image.sample.image_id,
-            *count_image(
-                image.cams, image.sample.labels, dataset.mask(image.sample.image_id), thresholds, 21
-            ),
-        )
-        for image in infer_cams(model, scored, config.labels, device=torch.device("cpu"))
-    ]
-    score = score_counts(collect(counted, thresholds, 21), config.labels)
-    return {
-        "fixed": score.miou_fixed,
-        "best": score.miou_best,
-        "auc": area_under_curve(score.curve, config.labels),
-    }
+    score, _ = scored(model, dataset, config)
+    auc = area_under_curve(score.curve, config.labels)
+    return {"fixed": score.miou_fixed, "best": score.miou_best, "auc": auc}
 
 
 @pytest.mark.parametrize("kind", SHOWN)
 def test_the_enhanced_view_betters_the_maps_where_lamps_glare_and_only_there(
     kind: str, tmp_path: Path
 ) -> None:
-    root = draw_voc(tmp_path / "voc", kind=kind)
+    root = draw_voc(tmp_path / "voc", kind=kind, num_val=1)
     plain, enhanced = scores_on(root, {}), scores_on(root, {"views.enhanced": True})
     gains = {name: enhanced[name] - plain[name] for name in plain}
     if kind == "glare":

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import typer
 from filelock import FileLock
 from PIL import Image
 from rich.progress import Progress
-from test_prepare_archives import Host
+from test_prepare_archives import Host, file, pack
 from test_prepare_sbd import save_sbd
 from typer.testing import CliRunner
 
@@ -70,16 +69,6 @@ def lines(*names: str) -> bytes:
     return "".join(f"{name}\n" for name in names).encode()
 
 
-def pack(path: Path, prefix: str, files: dict[str, bytes]) -> Path:
-    mode = "w:gz" if path.suffix == ".tgz" else "w"
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{prefix}/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
 class Archives(NamedTuple):
     """Three archives as the organisers pack them, and what is in them."""
 
@@ -89,9 +78,13 @@ class Archives(NamedTuple):
     test: dict[str, bytes]
 
     def pack(self) -> "Archives":
-        pack(self.folder / "VOC.tar", "VOCdevkit/VOC2012", self.voc)
-        pack(self.folder / "SBD.tgz", "benchmark_RELEASE/dataset", self.sbd)
-        pack(self.folder / "TEST.tar", "VOCdevkit/VOC2012", self.test)
+        for name, prefix, files in (
+            ("VOC.tar", "VOCdevkit/VOC2012", self.voc),
+            ("SBD.tgz", "benchmark_RELEASE/dataset", self.sbd),
+            ("TEST.tar", "VOCdevkit/VOC2012", self.test),
+        ):
+            members = [file(f"{prefix}/{path}", content) for path, content in files.items()]
+            pack(self.folder / name, members, "w:gz" if name.endswith("tgz") else "w")
         return self
 
     def local(self, *steps: str) -> dict[str, Path]:
@@ -370,15 +363,6 @@ def test_an_archive_with_a_file_too_few_is_refused(
     assert told in refused(tmp_path / "voc", archives.pack(), allow_partial=True)
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(
-    tmp_path: Path, archives: Archives
-) -> None:
-    (tmp_path / "voc").mkdir()
-    (tmp_path / "voc/letter.txt").write_text("dear")
-    assert "holds other files" in refused(tmp_path / "voc", archives, allow_partial=True)
-    assert tree(tmp_path / "voc") == {"letter.txt": b"dear"}
-
-
 def test_two_calls_at_a_time_are_one_too_many(tmp_path: Path, archives: Archives) -> None:
     with FileLock(tmp_path / ".voc.lock"):
         assert "another `wsss data prepare` is at work" in refused(tmp_path / "voc", archives)
@@ -393,13 +377,6 @@ def test_a_drive_without_locks_is_refused_with_the_remedy(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert "this drive has no locks" in refused(tmp_path / "voc", archives)
-
-
-def test_a_damaged_marker_is_told(tmp_path: Path, archives: Archives, official: None) -> None:
-    prepare(tmp_path / "voc", archives)
-    for text in ("", "[]", json.dumps({"version": 99, "steps": {}})):
-        (tmp_path / "voc/prepared.json").write_text(text)
-        assert "prepared.json: damaged" in refused(tmp_path / "voc", archives)
 
 
 # What a refusal tells one to do
@@ -441,7 +418,10 @@ OTHER_LIST = "ImageSets/Segmentation/train_aug.txt"
         (written("letter.txt", b"dear"), "name an empty folder", removed("letter.txt")),
         (cut, "delete it and get it again", repacked),
         (lambda _, a: (a.folder / "SBD.tgz").unlink(), "give the path of SBD.tgz", repacked),
-        (written("prepared.json", b"[]"), "delete it and prepare again", removed("prepared.json")),
+        *(
+            (written("prepared.json", text), r"damaged .*; delete it", removed("prepared.json"))
+            for text in (b"", b"[]", b'{"version": 99, "steps": {}}')
+        ),
     ],
 )
 def test_a_data_set_is_prepared_once_it_is_mended_as_told(
@@ -449,9 +429,10 @@ def test_a_data_set_is_prepared_once_it_is_mended_as_told(
 ) -> None:
     root, known = tmp_path / "voc", archives.sources()
     broken(root, archives)
-    local = archives.local()
+    before, local = tree(root), archives.local()
     with pytest.raises(ForeseenError, match=told), Progress(disable=True) as progress:
         prepare_voc(PrepareRequest(root, archives=local), progress=progress, sources=known)
+    assert {name: content for name, content in tree(root).items() if name in before} == before
     mended(root, archives)
     assert prepare(root, archives).done[-1] == "sbd"
     assert VocDataset(root).image_ids("train_aug") == TRAIN_AUG
@@ -519,38 +500,36 @@ def test_real_pictures_packed_as_published_come_out_as_they_were(
     tmp_path: Path, shared_voc: Path
 ) -> None:
     root, lists = tmp_path / "voc", shared_voc / "ImageSets/Segmentation"
-    aug = (lists / "train_aug.txt").read_text().split()
-    train = (lists / "train.txt").read_text().split()
-    extra = sorted({*aug} - {*train})[::4]  # writing a .mat as large as SBD's takes its time
-    assert len(extra) == 25
-    assert {*train} < {*aug}
-    with tarfile.open(tmp_path / "VOC.tar", "w") as tar:
-        for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets"):
-            tar.add(shared_voc / folder, f"VOCdevkit/VOC2012/{folder}")
-    sbd = {"train.txt": lines(*extra[:15]), "val.txt": lines(*extra[15:])}
+    ids = {s: (lists / f"{s}.txt").read_text().split() for s in ("train", "val", "train_aug")}
+    train, val = ids["train"][:12], ids["val"][:6]
+    extra = sorted({*ids["train_aug"]} - {*ids["train"]})[::16]
+    small = Archives(tmp_path, {}, {}, {})
+    for folder, names in {
+        "JPEGImages": [*train, *val, *extra],
+        "Annotations": [*train, *val],
+        "SegmentationClass": [*train, *val],
+    }.items():
+        paths = [path for name in names for path in (shared_voc / folder).glob(f"{name}.*")]
+        assert len(paths) == len(names)
+        small.voc.update({f"{folder}/{path.name}": path.read_bytes() for path in paths})
+    for split, names in {"train": train, "val": val, "trainval": [*train, *val]}.items():
+        small.voc[f"ImageSets/Segmentation/{split}.txt"] = lines(*names)
+    small.sbd.update({"train.txt": lines(*extra[:4]), "val.txt": lines(*extra[4:])})
     for name in extra:
         with Image.open(shared_voc / f"SegmentationClassAug/{name}.png") as image:
-            sbd[f"cls/{name}.mat"] = mat(np.asarray(image), tmp_path)
-    pack(tmp_path / "SBD.tgz", "benchmark_RELEASE/dataset", sbd)
-    small = Archives(tmp_path, {}, {}, {})
-    with Progress(disable=True) as progress:
-        prepare_voc(
-            PrepareRequest(root, archives=small.local(), allow_partial=True), progress=progress
-        )
-    assert (root / "ImageSets/Segmentation/train_aug.txt").read_bytes() == lines(
-        *sorted([*train, *extra])
-    )
-    masks = {path.name for path in (shared_voc / "SegmentationClass").iterdir()}
-    masks |= {f"{name}.png" for name in extra}
-    assert masks == {path.name for path in (root / "SegmentationClassAug").iterdir()}
-    for name in masks:
-        if (shared_voc / "SegmentationClass" / name).exists():  # copied, not written anew
-            original = (shared_voc / "SegmentationClass" / name).read_bytes()
-            assert (root / "SegmentationClassAug" / name).read_bytes() == original
-            continue
+            small.sbd[f"cls/{name}.mat"] = mat(np.asarray(image), tmp_path)
+    prepare(root, small.pack(), allow_partial=True)
+    list_made = (root / "ImageSets/Segmentation/train_aug.txt").read_bytes()
+    assert list_made == lines(*sorted([*train, *extra]))
+    masks = {path.name for path in (root / "SegmentationClassAug").iterdir()}
+    assert masks == {f"{name}.png" for name in (*train, *val, *extra)}
+    for name in (*train, *val):  # copied, not written anew
+        original = (shared_voc / f"SegmentationClass/{name}.png").read_bytes()
+        assert (root / f"SegmentationClassAug/{name}.png").read_bytes() == original
+    for name in extra:
         with (
-            Image.open(shared_voc / "SegmentationClassAug" / name) as real,
-            Image.open(root / "SegmentationClassAug" / name) as ours,
+            Image.open(shared_voc / f"SegmentationClassAug/{name}.png") as real,
+            Image.open(root / f"SegmentationClassAug/{name}.png") as ours,
         ):
             assert np.array_equal(np.asarray(real), np.asarray(ours))
             assert real.getpalette() == ours.getpalette()

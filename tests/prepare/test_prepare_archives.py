@@ -25,6 +25,7 @@ from wsss.data.prepare.archives import (
     verify,
 )
 from wsss.data.voc import DataError
+from wsss.printable import printable
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}
@@ -285,6 +286,37 @@ def test_a_small_file_that_claims_a_terabyte_is_refused_at_once(tmp_path: Path) 
 
 
 # Damage
+
+
+@pytest.mark.parametrize("mtime", ["nan", "inf", "1e300"])
+def test_a_time_that_no_clock_knows_does_not_stop_an_archive(tmp_path: Path, mtime: str) -> None:
+    member, content = file("data/a.txt")
+    member.pax_headers = {"mtime": mtime}
+    assert take(pack(tmp_path / "a.tar", [(member, content)]), tmp_path / "out") == {"a.txt"}
+    assert (tmp_path / "out/a.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"size": "-512"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"GNU.sparse.map": "0,x"},
+        {"path": "../" * 9000 + "x"},
+        {"path": "\x1b[2J/../x"},
+    ],
+)
+def test_senseless_headers_refuse_the_archive_by_name(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    member, content = file("data/a.txt")
+    member.pax_headers = headers
+    archive = pack(tmp_path / "a.tar", [(member, content)])
+    with pytest.raises(ArchiveError, match=re.escape(str(archive))) as caught:
+        take(archive, tmp_path / "out")
+    assert len(str(caught.value)) < 1500
+    assert printable(str(caught.value)) == str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

@@ -34,34 +34,9 @@ ANY_TEXT = st.text(max_size=60)
 YAML_LIKE = st.lists(
     st.sampled_from(
         [
-            "[",
-            "]",
-            "{",
-            "}",
-            ":",
-            ",",
-            "-",
-            "&a",
-            "*a",
-            "!!",
-            "int",
-            "bool",
-            "timestamp",
-            "x",
-            "<<",
-            "0x",
-            "1e9",
-            "2001-99-99",
-            "~",
-            "'",
-            '"',
-            "\n",
-            " ",
-            "|",
-            "?",
-            "%",
-            "!!set",
-            "!!omap",
+            *("[", "]", "{", "}", ":", ",", "-", "~", "'", '"', "\n", " ", "|", "?", "%", "x"),
+            *("&a", "*a", "!!", "<<", "0x", "int", "bool", "timestamp", "1e9", "2001-99-99"),
+            *("!!set", "!!omap"),
         ]
     ),
     max_size=12,
@@ -227,14 +202,8 @@ JSON = st.recursive(
 
 
 SAVED_KEYS = (
-    "tables",
-    "preset",
-    "base",
-    "seeds",
-    "data",
-    "weights_file",
-    "train_images",
-    "eval_images",
+    *("tables", "preset", "base", "seeds", "data"),
+    *("weights_file", "train_images", "eval_images"),
 )
 
 

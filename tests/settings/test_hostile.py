@@ -1,34 +1,24 @@
 """Names and files that mean harm: refused with file and remedy, or shown as the text they are."""
 
-import io
 import json
-import re
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finished import finished_sweep
+from fuzzing import ESCAPE, refusal
 from PIL import Image
-from rich.progress import Progress
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from sweeps.plan.search import parse_space
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.config import RunConfig
 from wsss.data.classes import ClassListError, read_class_list
-from wsss.data.prepare.archives import ArchiveError, extract
 from wsss.data.voc import DataError, VocDataset
-from wsss.identity import run_id
 from wsss.labels.cam_files import CamFile, require_fitting
-from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
-from wsss.printable import printable, web_address
-
-ESCAPE = "\x1b[2J\x1b]0;owned\x07"
-"""Clears a terminal and renames its window."""
+from wsss.overrides import ConfigError, apply_overrides
+from wsss.printable import web_address
 
 
 @pytest.fixture
@@ -40,16 +30,6 @@ def root(tmp_path: Path) -> Path:
     Image.new("L", (3, 2), 1).save(tmp_path / "voc/SegmentationClass/a.png")
     (tmp_path / "voc/ImageSets/Segmentation/train.txt").write_text("a\n")
     return tmp_path / "voc"
-
-
-def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
-    """Return the message, which fits a screen and holds no control character."""
-    with pytest.raises(kind) as caught:
-        call()
-    message = str(caught.value)
-    assert len(message) < 1500
-    assert message == printable(message)
-    return message
 
 
 # Data sets
@@ -139,59 +119,7 @@ def test_any_folder_gives_a_name_that_the_configuration_takes(folder: str, name:
     assert apply_overrides(RunConfig(), {"data.name": name}).data.name == name
 
 
-# Settings and names of the command line
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "!!bool x",
-        "!!int x",
-        "!!int 0x10",
-        "!!float x",
-        "!!timestamp x",
-        "9" * 5000,
-        "[" * 5000,
-        "&a [*a]",
-        "!!python/object/apply:os.system [id]",
-        "\ud800",
-        "!!binary x",
-        "[1" + ESCAPE,
-        "{[1]: 2}",
-    ],
-)
-def test_a_value_that_yaml_stumbles_over_is_refused(value: str, tmp_path: Path) -> None:
-    message = refusal(lambda: parse_assignments([f"train.lr={value}"]), ConfigError)
-    assert "is not a YAML value" in message
-    path = tmp_path / "run.yaml"
-    path.write_text(f"train: {value}\n", encoding="utf-8", errors="surrogatepass")
-    kind = "UTF-8 text" if value == "\ud800" else "YAML"
-    assert refusal(lambda: read_config_file(path), ConfigError).startswith(f"{path}: not {kind}")
-
-
-def test_yaml_whose_aliases_stand_for_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
-    path = tmp_path / "run.yaml"
-    path.write_text("\n".join(lines))
-    assert "aliases such as *x are refused" in refusal(lambda: read_config_file(path), ConfigError)
-    path.write_text("# " + "x" * (1 << 20))
-    assert "over 1,048,576 bytes" in refusal(lambda: read_config_file(path), ConfigError)
-
-
-@pytest.mark.parametrize(
-    "key", ["__class__", "train.__class__", "train.__init__.x", ESCAPE, "../x"]
-)
-def test_a_key_reaches_settings_and_nothing_else(key: str) -> None:
-    overrides = parse_assignments([f"{key}=1"])
-    assert "unknown setting" in refusal(
-        lambda: apply_overrides(RunConfig(), overrides), ConfigError
-    )
-    refusal(lambda: parse_space([f"{key} x=0:1"]), ConfigError)
-
-
-def test_validating_names_changes_no_id() -> None:
-    # Ids of results in stores. "2a13cd966874" before a training was named by its own split.
-    assert run_id(RunConfig()) == "f3721f6ac7a6"
+# Sweeps and networks
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc", ESCAPE, "x" * 300, "a\x00b"])
@@ -247,54 +175,6 @@ def test_a_network_folder_from_outside_is_refused_by_its_file(content: str, tmp_
     assert ran.exit_code == 2
     assert f"{tmp_path / 'config.json'}: not what `sweeps headline` writes" in ran.output
     assert "\x1b" not in ran.output
-
-
-# Archives
-
-
-def tar_with(path: Path, change: Callable[[tarfile.TarInfo], None]) -> Path:
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        member = tarfile.TarInfo("data/a.txt")
-        member.size = 3
-        change(member)
-        tar.addfile(member, io.BytesIO(b"abc"))
-    return path
-
-
-def take(archive: Path, folder: Path) -> set[str]:
-    folder.mkdir()
-    with Progress(disable=True) as progress:
-        return extract(archive, folder, re.compile(r".*/(.*)"), progress=progress)
-
-
-@pytest.mark.parametrize("mtime", ["nan", "inf", "1e300"])
-def test_a_time_that_no_clock_knows_does_not_stop_an_archive(tmp_path: Path, mtime: str) -> None:
-    def change(member: tarfile.TarInfo) -> None:
-        member.pax_headers = {"mtime": mtime}
-
-    assert take(tar_with(tmp_path / "a.tar", change), tmp_path / "out") == {"a.txt"}
-    assert (tmp_path / "out/a.txt").read_bytes() == b"abc"
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"size": "-512"},
-        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
-        {"GNU.sparse.map": "0,x"},
-        {"path": "../" * 9000 + "x"},
-        {"path": ESCAPE + "/../x"},
-    ],
-)
-def test_senseless_headers_refuse_the_archive_by_name(
-    tmp_path: Path, headers: dict[str, str]
-) -> None:
-    def change(member: tarfile.TarInfo) -> None:
-        member.pax_headers = headers
-
-    archive = tar_with(tmp_path / "a.tar", change)
-    assert str(archive) in refusal(lambda: take(archive, tmp_path / "out"), ArchiveError)
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 # Links

@@ -18,7 +18,7 @@ from wsss.training.execution import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
+    for _ in range(3):
         large = [bytearray(b"1") * 2**26 for _ in range(3)]
         del large
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -39,7 +39,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is
 
 
 def page_faults(where: str) -> int:
-    """How many pages 30 arrays of 64 MiB cost a process of its own."""
+    """How many pages 9 arrays of 64 MiB cost a process of its own."""
     command = [sys.executable, "-c", MEASURE, where]
     return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 

@@ -5,12 +5,12 @@ import errno
 import io
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fuzzing import Malicious
 from torch import nn
 
 from wsss.training import checkpoint
@@ -290,16 +290,6 @@ def test_each_whole_checkpoint_is_handed_on_once(tmp_path: Path) -> None:
         ("epoch_0003.pt", Position(3, 21)),
     ]
     assert names(folder) == ["epoch_0002.pt", "epoch_0003.pt"]
-
-
-class Malicious:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return shutil.copyfile, (__file__, str(self.path))
 
 
 def test_a_malicious_checkpoint_is_not_run(folder: CheckpointFolder, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep, status_of
+from finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -106,10 +106,6 @@ def test_records_of_older_stores_are_not_judged() -> None:
 def sweep() -> Sweep:
     """Table III, one seed: 4 trials of 8 epochs."""
     return finished_sweep(("III",), 1)
-
-
-def cell(sweep: Sweep, name: str) -> Trial:
-    return sweep.plan.cell_trials[f"III[{name}]"][0]
 
 
 def train(store: Store, trial: Trial, *dead: float) -> None:

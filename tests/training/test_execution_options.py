@@ -108,18 +108,8 @@ def test_a_submitted_sweep_gets_the_words_that_were_given(
     table = tmp_path / "mine.yaml"
     table.write_text("{name: mine, title: t, row_names: [a], rows: [{labels: [b]}]}")
     more = (
-        "--table",
-        str(table),
-        "--grid",
-        "transfer.lambda_s=0,1",
-        "--workers",
-        "2",
-        *OPTIONS,
-        "--budget",
-        "8.0",
-        "--hang-after",
-        "60.0",
-        "--accept-changes",
+        *("--table", str(table), "--grid", "transfer.lambda_s=0,1", "--workers", "2"),
+        *(*OPTIONS, "--budget", "8.0", "--hang-after", "60.0", "--accept-changes"),
     )
     project = ("--working-dir", str(tmp_path))
     for words in ((), more):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from finished import finish, finished_sweep, status_of
+from finished import cell, finish, finished_sweep, status_of
 from rich.console import Console
 
 from sweeps.plan.search import History, SearchTrial, make_search, parse_space, ranking
@@ -45,10 +45,6 @@ WORDS = "not clearly below the label prior after 100 iterations: L_cls is 0.2456
 def sweep() -> Sweep:
     """Table VI, one seed: 4 trials."""
     return finished_sweep(("VI",), 1)
-
-
-def cell(sweep: Sweep, name: str) -> Trial:
-    return sweep.plan.cell_trials[f"VI[{name}]"][0]
 
 
 def warn(store: Store, trial: Trial) -> None:

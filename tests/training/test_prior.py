@@ -10,7 +10,7 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
 from wsss.config import RunConfig
-from wsss.data.voc import Sample, VocDataset
+from wsss.data.voc import Sample
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
@@ -24,10 +24,8 @@ from wsss.training.learning import (
     prior_gap,
     prior_loss,
 )
-from wsss.training.process import Process
 
 K = 20
-NEVER = PriorLimits(0, 0)
 PER_EPOCH = 4
 """Iterations of an epoch: 16 images in batches of 4."""
 
@@ -39,21 +37,13 @@ def stuck(small: RunConfig) -> RunConfig:
 
 
 def told(
-    config: RunConfig,
-    data: Path,
-    limits: PriorLimits,
-    *,
-    folder: Path | None = None,
-    process: Process | None = None,
+    config: RunConfig, samples: list[Sample], limits: PriorLimits, *, folder: Path | None = None
 ) -> list[Any]:
     """Epochs' numbers, warnings, and the error's message, in the order in which they come."""
-    samples = VocDataset(data).samples("train_aug")
     model, found = build_cam_net(config, samples, K), list[Any]()
     checkpoints = CheckpointFolder(folder) if folder else None
     try:
-        for record in train_cam(
-            model, config, samples, K, process=process, checkpoints=checkpoints, limits=limits
-        ):
+        for record in train_cam(model, config, samples, K, checkpoints=checkpoints, limits=limits):
             found.append(record if isinstance(record, PriorWarning) else record.epoch)
     except NotLearningError as error:
         found.append(str(error))
@@ -109,42 +99,24 @@ def test_the_error_names_numbers_settings_and_the_option_that_ends_it() -> None:
 
 
 def test_a_stuck_training_is_warned_of_and_ended_at_the_stated_iterations(
-    stuck: RunConfig, drawn: Path
+    stuck: RunConfig, samples: list[Sample]
 ) -> None:
-    first, warning, error = told(stuck, drawn, PriorLimits(6, 7))
+    first, warning, error = told(stuck, samples, PriorLimits(6, 7))
     assert first == 1  # iterations 1 to 4
     assert warning.iteration == 6
-    samples = VocDataset(drawn).samples("train_aug")
     assert warning.prior == configured_prior(stuck, samples, K)
     assert warning.loss_cls > warning.prior
     assert "after 7 iterations" in error
 
 
-def test_limits_of_zero_and_limits_behind_the_end_say_nothing(
-    stuck: RunConfig, drawn: Path
-) -> None:
-    short = apply_overrides(stuck, {"train.epochs": 1})
-    assert told(short, drawn, NEVER) == [1]
-    assert told(short, drawn, PriorLimits(5, 6)) == [1]
-
-
 def test_a_resumed_training_counts_its_iterations_from_the_very_start(
-    stuck: RunConfig, drawn: Path, tmp_path: Path
+    stuck: RunConfig, samples: list[Sample], tmp_path: Path
 ) -> None:
     # The error comes in the second epoch, so the checkpoint is of the first.
-    assert "after 6 iterations" in told(stuck, drawn, PriorLimits(2, 6), folder=tmp_path)[-1]
-    second, warning, error = told(stuck, drawn, PriorLimits(5, 6), folder=tmp_path)
+    assert "after 6 iterations" in told(stuck, samples, PriorLimits(2, 6), folder=tmp_path)[-1]
+    second, warning, error = told(stuck, samples, PriorLimits(5, 6), folder=tmp_path)
     assert (second, warning.iteration) == (2, 9)  # 5 losses behind the checkpoint at 4
     assert "after 10 iterations" in error
-
-
-def test_a_training_resumed_behind_a_limit_is_judged_all_the_same(
-    stuck: RunConfig, drawn: Path, tmp_path: Path
-) -> None:
-    assert "after 6 iterations" in told(stuck, drawn, PriorLimits(2, 6), folder=tmp_path)[-1]
-    warning, *epochs = told(stuck, drawn, PriorLimits(3, 0), folder=tmp_path)
-    assert warning.iteration == 7
-    assert epochs == [2, 3]
 
 
 # What the store keeps of it

@@ -1,3 +1,5 @@
+"""A pool of worker processes: order, errors, and how it ends."""
+
 import os
 import signal
 import subprocess
@@ -10,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from wsss.errors import ForeseenError
-from wsss.labels.pseudo_label import most_probable, pseudo_label, score_probs
 from wsss.pool import pool_map
 
 JOBS = [(f"picture{number}", number) for number in range(7)]
@@ -184,14 +184,3 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-def test_the_most_probable_score_is_the_pseudo_label() -> None:
-    rng = np.random.default_rng(0)
-    cams = np.round(rng.random((3, 30, 40)), 1).astype(np.float32)  # with ties
-    labels = (1, 4, 19)
-    for score in (0.0, 0.3, 0.75):
-        score32 = float(np.float32(score))
-        found = most_probable(score_probs(cams, labels, score32), labels)
-        assert np.array_equal(found, pseudo_label(cams, labels, score))
-    assert set(np.unique(found)) == {0, 2, 5, 20}

@@ -1,0 +1,313 @@
+"""What is asked for by words and files of settings is done or refused, and who wins."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fuzzing import ESCAPE, refusal
+from pydantic import ValidationError
+
+from sweeps.plan.search import parse_space
+from wsss.config import RunConfig, ViewsConfig
+from wsss.overrides import (
+    ConfigError,
+    apply_overrides,
+    parse_assignments,
+    read_config_file,
+    settle,
+    validate,
+)
+from wsss.presets import PRESETS, TINY
+from wsss.weights import file_digest
+
+# Settings by their names
+
+
+def test_overrides_replace_the_named_settings_and_no_other() -> None:
+    changed = apply_overrides(
+        RunConfig(), {"train.lr": 0.02, "rng_seed": 7, "views.enhanced": True}
+    )
+    expected = RunConfig().flat() | {"train.lr": 0.02, "rng_seed": 7, "views.enhanced": True}
+    assert changed.flat() == expected
+    assert RunConfig().train.lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("transfer.lamda_s", "transfer.lambda_s"),
+        ("transfer.lambda_b", "transfer.lambda_bs"),
+        ("network.backbon", "network.backbone"),
+        ("train.Lr", "train.lr"),
+        ("network.chanel_attention", "network.channel_attention"),
+        ("seed", "rng_seed"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(RunConfig(), {key: 1})
+    assert str(caught.value) == f"unknown setting {key!r}; did you mean {nearest}?"
+
+
+def test_a_setting_like_no_other_is_refused_with_those_of_its_section_or_the_sections() -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(RunConfig(), {"xyz": 1})
+    assert "known: data.*, network.*, views.*," in str(caught.value)
+    assert "rng_seed, repeat; give 'train' to see those of train" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(RunConfig(), {"train": 1})
+    expected = ", ".join(name for name in RunConfig().flat() if name.startswith("train."))
+    assert str(caught.value) == f"unknown setting 'train'; known: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.epochs", 2.5),
+        ("views.reading", "gamma"),
+        ("network.backbone", "vgg16"),
+        ("network.weights", "sha256:12"),
+    ],
+)
+def test_a_value_that_is_none_of_a_setting_s_is_refused_by_key_and_value(
+    key: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(RunConfig(), {key: value})
+    message = str(caught.value)
+    assert message.startswith(key)
+    assert len(message) > len(f"{key} = {value!r}: ")
+    assert repr(value) in message
+
+
+def test_weights_whose_name_could_mean_two_files_are_refused_with_both_names() -> None:
+    with pytest.raises(ConfigError, match=r"weights = 'imagenet': give imagenet_v1 .* imagenet_v2"):
+        apply_overrides(RunConfig(), {"network.weights": "imagenet"})
+
+
+def test_each_wrong_setting_is_named_on_a_line_of_its_own() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, {"train": {"lr": -1, "epochs": 0}, "views": {"gamma": 2}})
+    lines = str(caught.value).splitlines()
+    assert [line.split(" = ")[0] for line in lines] == ["views.gamma", "train.epochs", "train.lr"]
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().train.lr = 0.5  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        ViewsConfig().enhanced = True  # type: ignore[misc]
+
+
+def test_assignments_of_the_command_line_are_yaml_values() -> None:
+    words = ["train.lr=0.02", "views.enhanced=true", "labels.scales=[0.5, 1]", "a = b=c"]
+    expected = {"train.lr": 0.02, "views.enhanced": True, "labels.scales": [0.5, 1], "a": "b=c"}
+    assert parse_assignments(words) == expected
+    with pytest.raises(ConfigError, match=r"'train\.lr' has no '='; write it as train\.lr=0\.02"):
+        parse_assignments(["train.lr"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- 1\n", "expected sections"),
+        (b"", "expected sections"),
+        (b"\xff\xfe\xfa", "not UTF-8 text"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused_by_name(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"run\.yaml: .*{message}"):
+        read_config_file(path)
+
+
+# Who wins
+
+
+@pytest.mark.parametrize("form", [yaml.safe_dump, json.dumps])
+@pytest.mark.parametrize(
+    ("key", "of_file", "of_line"),
+    [
+        ("network.weights", "imagenet_v2", "none"),
+        ("train.lr", 0.5, 0.25),
+        ("views.enhanced", True, False),
+        ("labels.scales", [1.0], [0.5, 2.0]),
+        ("rng_seed", 3, 4),
+    ],
+)
+def test_the_more_specific_wins(
+    key: str, of_file: Any, of_line: Any, form: Any, tmp_path: Path
+) -> None:
+    file, start = tmp_path / "run.yaml", PRESETS["short"]
+    section, _, name = key.rpartition(".")
+    file.write_text(form({section: {name: of_file}} if section else {name: of_file}))
+
+    def chosen(overrides: Mapping[str, Any], **more: Any) -> Any:
+        return settle(start, overrides, **more).config.flat()[key]
+
+    assert chosen({}) == start.flat()[key]
+    assert chosen({}, file=file) == of_file
+    assert chosen({key: of_line}, file=file) == of_line
+    if key == "network.weights":
+        assert chosen({}, weights=of_line, file=file) == of_line
+        assert chosen({key: of_line}, weights=of_line, file=file) == of_line
+
+
+def test_the_option_and_the_setting_of_weights_have_to_agree(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"weights")
+    given_twice = {"network.weights": file_digest(file)}
+    assert settle(TINY, given_twice, weights=str(file)).weights_file == file
+    with pytest.raises(ConfigError, match=r"network\.weights=none and --weights .* contradict"):
+        settle(TINY, {"network.weights": "none"}, weights=str(file))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {lr: 1, lr: 2}",
+        "train: {lr: 1}\ntrain: {epochs: 2}",
+        "train: {lr: 1}\ntrain.lr: 1",
+        '{"rng_seed": 1, "rng_seed": 2}',
+    ],
+)
+def test_a_key_given_twice_in_a_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is given twice; give it once") as caught:
+        read_config_file(path)
+    assert str(caught.value).startswith(f"{path}: '")
+
+
+def test_a_toml_file_is_read_and_what_is_wrong_in_it_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.TOML"
+    file.write_text("\ufefftrain.lr = 0.07\n[labels]\nscales = [0.5, 1.0]\n", encoding="utf-8")
+    settled = settle(TINY, {}, file=file).config
+    assert (settled.train.lr, settled.labels.scales) == (0.07, (0.5, 1.0))
+    for text, told in (
+        ("train: {lr: 0.02}", "not TOML: "),
+        ("[train]\nlr = 1\nlr = 2", "not TOML: Cannot overwrite a value"),
+        (f"a = {'[' * 100_000}", "not TOML: "),
+        (f"a = 1{'0' * 5000}", "not TOML: "),
+        ("[train]\nlr = 2001-02-03", "train.lr = "),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=re.escape(f"{file}: {told}")):
+            settle(TINY, {}, file=file)
+
+
+def test_a_key_given_twice_on_the_command_line_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set gives 'train\.lr' twice; give it once"):
+        parse_assignments(["train.lr=1", "train.lr =2"])
+    with pytest.raises(ConfigError, match="'a' is given twice"):
+        parse_assignments(["x={a: 1, a: 2}"])
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("010", 10),
+        ("1e-3", 0.001),
+        ("-.5", -0.5),
+        (".inf", math.inf),
+        ("true", True),
+        ("", None),
+        ("1:30", "1:30"),
+        ("0x10", "0x10"),
+        ("1_0", "1_0"),
+        ("off", "off"),
+        ("no", "no"),
+        ("2001-01-01", "2001-01-01"),
+        ("[1, off, 010]", [1, "off", 10]),
+    ],
+)
+def test_a_word_is_the_number_that_it_looks_like_or_no_number(word: str, value: Any) -> None:
+    # By YAML 1.1, 010 is 8, 1:30 is 90, 1e-3 is a word, and off is false.
+    assert parse_assignments([f"x={word}"]) == {"x": value}
+
+
+def test_a_wrong_part_of_a_list_is_named_once() -> None:
+    with pytest.raises(ConfigError, match=r"^labels\.scales\.0 = nan: must be a finite .*\]$"):
+        apply_overrides(TINY, {"labels.scales": [math.nan]})
+
+
+def test_two_settings_that_do_not_go_together_are_named_without_all_others() -> None:
+    told = "train: min_long_side 200 is above max_long_side 160; swap them"
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        apply_overrides(TINY, {"train.min_long_side": 200})
+    with pytest.raises(ConfigError, match=r"^labels\.threshold_range = .*: starts at 0\.8"):
+        apply_overrides(TINY, {"labels.threshold_range": [0.8, 0.1]})
+
+
+def test_what_is_wrong_in_a_file_is_refused_by_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("train: {lr: -1, epochs: 0}")
+    with pytest.raises(ConfigError) as caught:
+        settle(TINY, {"train.momentum": "legacy"}, file=path)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" = ")[0] for line in lines] == [
+        f"{path}: train.epochs",
+        f"{path}: train.lr",
+    ]
+    path.write_text("train: {min_long_side: 500}")  # above TINY's max, which the line raises
+    assert settle(TINY, {"train.max_long_side": 600}, file=path).config.train.min_long_side == 500
+
+
+def test_a_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    with pytest.raises(ConfigError, match=r"run\.yaml: No such file .*put a readable file there"):
+        read_config_file(path)
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"run\.yaml: a pipe, .*put a file there"):
+        read_config_file(path)
+
+
+# Words and files that mean harm
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("!!bool x", "!!int x", "!!int 0x10", "!!float x", "!!timestamp x", "!!binary x"),
+        *("9" * 5000, "[" * 5000, "&a [*a]", "{[1]: 2}", "\ud800", "[1" + ESCAPE),
+        "!!python/object/apply:os.system [id]",
+    ],
+)
+def test_a_value_that_yaml_stumbles_over_is_refused(value: str, tmp_path: Path) -> None:
+    message = refusal(lambda: parse_assignments([f"train.lr={value}"]), ConfigError)
+    assert "is not a YAML value" in message
+    path = tmp_path / "run.yaml"
+    path.write_text(f"train: {value}\n", encoding="utf-8", errors="surrogatepass")
+    kind = "UTF-8 text" if value == "\ud800" else "YAML"
+    assert refusal(lambda: read_config_file(path), ConfigError).startswith(f"{path}: not {kind}")
+
+
+def test_yaml_whose_aliases_stand_for_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    path = tmp_path / "run.yaml"
+    path.write_text("\n".join(lines))
+    assert "aliases such as *x are refused" in refusal(lambda: read_config_file(path), ConfigError)
+    path.write_text("# " + "x" * (1 << 20))
+    assert "over 1,048,576 bytes" in refusal(lambda: read_config_file(path), ConfigError)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("train", "transfer", "train.lr.x", "", "."),
+        *("__class__", "train.__class__", "train.__init__.x", ESCAPE, "../x"),
+    ],
+)
+def test_a_key_reaches_settings_and_nothing_else(key: str) -> None:
+    told = refusal(lambda: apply_overrides(RunConfig(), {key: {}}), ConfigError)
+    assert "unknown setting" in told
+    refusal(lambda: parse_space([f"{key}x x=0:1"]), ConfigError)
