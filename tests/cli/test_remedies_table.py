@@ -14,7 +14,8 @@ from sweeps.tables.own import parse_grid
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.classes import ClassListError
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from wsss.data import check as checking
 from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.printable import command
 
 SPLITS = ["train", "train_aug", "val"]

@@ -19,9 +19,10 @@ from sweeps.cli.method.data import page, page_as_json
 from wsss.data.check import check_data
 from wsss.data.check_splits import split_report
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
+from wsss.data.errors import DataError
 from wsss.data.image import image_size, read_image
 from wsss.data.mask import read_mask
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import VocDataset
 from wsss.printable import printable
 
 T = TypeVar("T")

@@ -17,10 +17,11 @@ from PIL import Image
 
 from wsss.config import RunConfig, TrainConfig
 from wsss.data import loader_processes, loading
+from wsss.data.errors import DataError
 from wsss.data.image import read_image
 from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
 from wsss.data.transforms import CropPlan, cut_crop, plan_crop
-from wsss.data.voc import DataError, Sample
+from wsss.data.voc import Sample
 from wsss.errors import ForeseenError
 from wsss.pool import pool_map
 

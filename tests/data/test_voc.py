@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from wsss.data.classes import ClassListError, read_class_list
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 
 
 def write_mask(path: Path, values: np.ndarray) -> None:

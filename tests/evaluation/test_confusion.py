@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import LabelsConfig
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.evaluation.confusion import (
     ThresholdCounts,
     collect,

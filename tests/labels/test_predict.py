@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweeps.cli.method import app
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.labels.predict import Prediction, overlay_labels, predict_images
 from wsss.networks.deeplab import DeepLab, build_deeplab

@@ -10,9 +10,10 @@ from PIL import Image
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from wsss.data.classes import VOC_CLASSES
+from wsss.data.errors import DataError
 from wsss.data.image import read_image
 from wsss.data.mask import write_label_png
-from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import score_folder
 from wsss.labels.segment import (
     crf_refined,

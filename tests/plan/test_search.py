@@ -35,7 +35,8 @@ from sweeps.stages.trial import search_trial
 from sweeps.store.store import Store, StoreError
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.identity import cam_id, run_id
 from wsss.labels.infer import infer_cams
 from wsss.overrides import ConfigError, apply_overrides

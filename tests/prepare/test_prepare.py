@@ -24,10 +24,11 @@ from wsss.data import check_splits
 from wsss.data.check import check_data
 from wsss.data.check_splits import OfficialSplit, split_report
 from wsss.data.classes import voc_palette
+from wsss.data.errors import DataError
 from wsss.data.prepare import assemble as preparation
 from wsss.data.prepare.archives import PrepareRequest, Source, public_sources
 from wsss.data.prepare.assemble import Prepared, prepare_voc
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.voc import VocDataset
 from wsss.errors import ForeseenError
 
 # VOC train 1, 2; val 3, 4. SBD train 2, 3, 5; val 6, 4: it has val's 3 and 4, and 5, 6 are new.

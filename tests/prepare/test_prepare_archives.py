@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
+from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     ArchiveError,
     Limits,
@@ -24,7 +25,6 @@ from wsss.data.prepare.archives import (
     require_space,
     verify,
 )
-from wsss.data.voc import DataError
 from wsss.printable import printable
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
+from wsss.data.errors import DataError
 from wsss.data.prepare.sbd import (
     MAX_UNPACKED_BYTES,
     MaskJob,
@@ -18,7 +19,6 @@ from wsss.data.prepare.sbd import (
     read_sbd_mask,
     train_aug_ids,
 )
-from wsss.data.voc import DataError
 from wsss.errors import ForeseenError
 
 

@@ -26,7 +26,7 @@ from sweeps.stages.guard import (
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
 from sweeps.store.store import Store, StoreError
-from wsss.data.voc import DataError
+from wsss.data.errors import DataError
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """

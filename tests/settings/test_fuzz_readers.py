@@ -22,9 +22,9 @@ from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
 from sweeps.store.store import Store, StoreError
 from wsss.config import RunConfig
+from wsss.data.errors import DataError
 from wsss.data.prepare.archives import ArchiveError, extract
 from wsss.data.prepare.sbd import read_id_list
-from wsss.data.voc import DataError
 from wsss.identity import cam_id, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
 from wsss.printable import printable

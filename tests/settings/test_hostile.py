@@ -15,7 +15,8 @@ from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.store import Store, StoreError, write_json
 from wsss.config import RunConfig
 from wsss.data.classes import ClassListError, read_class_list
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.labels.cam_files import CamFile, require_fitting
 from wsss.overrides import ConfigError, apply_overrides
 from wsss.printable import web_address

@@ -13,7 +13,8 @@ from sweeps.stages.export import check_exportable, export_of, read_export
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store, write_json
 from wsss.config import RunConfig
-from wsss.data.voc import DataError, VocDataset
+from wsss.data.errors import DataError
+from wsss.data.voc import VocDataset
 from wsss.networks.deeplab import build_deeplab
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB

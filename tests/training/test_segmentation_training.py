@@ -11,11 +11,12 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
+from wsss.data.errors import DataError
 from wsss.data.image import image_size
 from wsss.data.loading import CropBatch, LabelledCrops, plan_labelled_crop
 from wsss.data.mask import write_label_png
 from wsss.data.transforms import CropPlan
-from wsss.data.voc import DataError, Sample, VocDataset
+from wsss.data.voc import Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import resized_map
