@@ -153,7 +153,7 @@ def test_where_nothing_is_left_to_run_no_cluster_is_needed(drawn: Path, tmp_path
         ["VI"], preset="tiny", data=drawn, weights=None, num_seeds=1, overrides={}
     )
     fill(Store(tmp_path / "st"), sweep, lambda trial: 0.5)
-    done = CliRunner().invoke(app, joining)
+    done = sweeps(*joining)
     assert done.exit_code == 0, done.output
     assert "4 of 4 trials done, 0 to run" in done.stdout
     assert "Table VI" in done.stdout
