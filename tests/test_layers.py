@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
@@ -40,10 +41,15 @@ def loaded_by(*modules: str) -> set[str]:
     return set(json.loads(found.stdout.splitlines()[-1]))
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> set[str]:
     """Return the top-level packages that a file imports anywhere, also inside its functions."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -55,9 +61,7 @@ def imports(path: Path) -> set[str]:
 def imported_rooms(path: Path) -> set[str]:
     """Return the rooms of sweeps/ that a file imports anywhere."""
     modules = {
-        node.module or ""
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom)
+        node.module or "" for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)
     }
     return {name.split(".")[1] for name in modules if name.startswith("sweeps.")}
 
@@ -119,7 +123,7 @@ def test_nothing_unpickles_files_from_outside() -> None:
     for folder in ("wsss", "sweeps"):
         for path in (REPO / folder).rglob("*.py"):
             assert not imports(path) & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}, path
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(tree(path)):
                 if not isinstance(node, ast.Call):
                     continue
                 name, options = ast.unparse(node.func), [k.arg for k in node.keywords]
