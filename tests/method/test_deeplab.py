@@ -12,7 +12,6 @@ from torchvision import models
 
 from wsss.config import NetworkConfig
 from wsss.networks.backbone import build_backbone
-from wsss.networks.conv_norm import ConvNorm
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.segmentation_config import DeepLabConfig
 
@@ -165,11 +164,6 @@ def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(backbone
     frozen = [p for stage in model.backbone.frozen_stages() for p in stage.parameters()]
     assert frozen
     assert not trained & {id(p) for p in frozen}
-
-
-def test_convolutions_and_norms_are_fused_in_the_segmentation_network_too() -> None:
-    model = DeepLab(config(backbone="mobilenet_v2"), 4)
-    assert sum(isinstance(m, ConvNorm) for m in model.modules()) == 52  # all of MobileNetV2
 
 
 def test_the_seed_gives_the_network() -> None:
