@@ -33,7 +33,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 LONG = (
     "test_known_answer.py",
-    "test_drawn_difficulty.py",
+    "test_host_sync.py",
     "test_headline.py",
     "test_remote_chain.py",
     "test_wsss_cli.py",

@@ -72,31 +72,22 @@ def test_the_help_has_a_line_per_command_below_the_headings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", APPS)
-def test_the_help_of_every_command_names_all_of_its_options(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_the_help_of_each_command_has_all_its_words_and_options_on_a_narrow_terminal(
+    name: str,
 ) -> None:
-    for variable in ("COLUMNS", "TERMINAL_WIDTH"):
-        monkeypatch.setenv(variable, "200")
-    commands = dict(get_command(APPS[name].app).commands)
+    program, runner = get_command(APPS[name].app), CliRunner(env={"COLUMNS": "80"})
+    commands = dict(getattr(program, "commands", {}))
     data = commands.pop("data", None)
     commands |= {f"data {word}": command for word, command in data.commands.items()} if data else {}
     for words, command in commands.items():
-        result = CliRunner().invoke(APPS[name].app, [*words.split(), "--help"])
+        result = runner.invoke(APPS[name].app, [*words.split(), "--help"])
         assert result.exit_code == 0
-        for parameter in command.params:
-            long = [option for option in parameter.opts if option.startswith("--")]
-            assert all(option in result.output for option in long), words
-
-
-@pytest.mark.parametrize("name", APPS)
-def test_the_help_of_each_command_has_all_its_words_on_a_narrow_terminal(name: str) -> None:
-    program, runner = get_command(APPS[name].app), CliRunner(env={"COLUMNS": "80"})
-    for word, command in getattr(program, "commands", {}).items():
-        output = runner.invoke(APPS[name].app, [word, "--help"]).output
-        shown = " ".join(output.replace("│", " ").split())
+        shown = " ".join(result.output.replace("│", " ").split())
         texts = [inspect.getdoc(command.callback), *(each.help for each in command.params)]
         for text in filter(None, texts):
-            assert " ".join(text.replace("\\[", "[").split()) in shown, word
+            assert " ".join(text.replace("\\[", "[").split()) in shown, words
+        options = [option for each in command.params for option in each.opts]
+        assert [option for option in options if option[:2] == "--" and option not in shown] == []
 
 
 @pytest.mark.parametrize("name", APPS)

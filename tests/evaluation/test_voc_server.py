@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from wsss.data.mask import write_label_png
-from wsss.data.voc import VocDataset
 from wsss.evaluation.voc_server import ServerTarError, check_server_tar, write_server_tar
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -201,16 +200,3 @@ def test_a_compressed_tar_is_refused_unread(tmp_path: Path) -> None:
         check_server_tar(tmp_path / "a.tgz", IDS, SIZES)
     with pytest.raises(ServerTarError, match="cannot be read as an uncompressed tar"):
         check_server_tar(tmp_path / "absent.tar", IDS, SIZES)
-
-
-def test_a_split_of_a_data_set_passes_with_its_masks_as_predictions(
-    drawn: Path, tmp_path: Path
-) -> None:
-    dataset = VocDataset(drawn)
-    ids = dataset.image_ids("val")
-    for name in ids:
-        mask = dataset.mask(name)
-        write_label_png(tmp_path / "masks" / f"{name}.png", np.where(mask == 255, 0, mask))
-    write_server_tar(tmp_path / "masks", ids, tmp_path / "results.tar")
-    sizes = {name: dataset.image_size(name) for name in ids}
-    check_server_tar(tmp_path / "results.tar", ids, sizes)

@@ -45,7 +45,6 @@ from wsss.method.views import network_inputs
 from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS, TINY, TINY_DEEPLAB
-from wsss.recipes import RECIPES, named_config, with_recipe
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig
 from wsss.training.optim import build_sgd, clip_gradients
 
@@ -146,19 +145,9 @@ def outputs(num_views: int) -> tuple[Tensor, Tensor, Tensor]:
     return logits, torch.zeros(*logits.shape, 6, 6, device=CUDA), crops(CROP, CUDA).targets
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_method_of_each_recipe_stays_on_the_device(recipe: str) -> None:
-    base = named_config(with_recipe("tiny", recipe))
-    config = apply_overrides(base, all_on("network", NetworkConfig) | all_on("views", ViewsConfig))
-    model = cam_net(config.network, CUDA)
-    assert_all_on_device(cam_step(model, crops(config.train.crop_size, CUDA), config))
-
-
-@pytest.mark.parametrize("momentum", on_device(TrainConfig)["momentum"])
-@pytest.mark.parametrize("nesterov", on_device(TrainConfig)["nesterov"])
-@pytest.mark.parametrize("bias_decay", on_device(TrainConfig)["bias_decay"])
-def test_the_optimiser_stays_on_the_device(momentum: str, nesterov: bool, bias_decay: bool) -> None:
-    train = TrainConfig(momentum=momentum, nesterov=nesterov, bias_decay=bias_decay)
+@pytest.mark.parametrize("row", few_rows(TrainConfig))
+def test_the_optimiser_stays_on_the_device(row: dict[str, Any]) -> None:
+    train = TrainConfig(**row)
     model = cam_net(PRESETS["tiny"].network, CUDA)
     parameters = [p for group in model.parameter_groups().values() for p in group]
     for parameter in parameters:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import torchvision_maps
 from torch import nn
 from torchvision import models
 
 from wsss.config import NetworkConfig
 from wsss.networks.backbone import build_backbone
-from wsss.networks.conv_norm import ConvNorm
 from wsss.networks.deeplab import DeepLab, build_deeplab
 from wsss.segmentation_config import DeepLabConfig
 
@@ -27,41 +27,22 @@ def conv_weights(model: nn.Module) -> list[torch.Tensor]:
     return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
 
 
-@pytest.mark.parametrize(
-    ("stride", "dilate"), [(8, [False, True, True]), (16, [False, False, True])]
-)
-def test_the_dilated_resnet50_is_torchvisions(stride: int, dilate: list[bool]) -> None:
-    theirs = models.resnet50(weights=None, replace_stride_with_dilation=dilate).eval().double()
-    network = NetworkConfig(backbone="resnet50", weights="none", last_stage_dilation=2)
-    ours = build_backbone(network, output_stride=stride).eval().double()  # type: ignore[arg-type]
-    with torch.no_grad():
-        for mine, its in zip(conv_weights(ours), conv_weights(theirs), strict=True):
-            assert mine.shape == its.shape
-            mine.copy_(its)
-        x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 32, 40)))
-        y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
-        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
-            y = layer(y)
-        found = ours(x)[-1]
-    assert found.shape[-2:] == (32 // stride, -(-40 // stride))
-    torch.testing.assert_close(found, y, rtol=1e-9, atol=1e-9)
-
-
-def test_with_full_dilation_only_the_first_blocks_leave_torchvisions() -> None:
+@pytest.mark.parametrize("first", ["half", "full"])
+def test_the_dilated_resnet50_is_torchvisions_but_for_first_blocks_in_full(first: str) -> None:
     theirs = models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
     theirs = theirs.eval().double()
-    network = NetworkConfig(backbone="resnet50", weights="none")
-    ours = build_backbone(network, output_stride=8, first_block_dilation="full").eval().double()
-    for block, dilation in ((theirs.layer3[0], 2), (theirs.layer4[0], 4)):
-        block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    if first == "full":
+        for block, dilation in ((theirs.layer3[0], 2), (theirs.layer4[0], 4)):
+            block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+    resnet = NetworkConfig(backbone="resnet50", weights="none")
+    ours = build_backbone(resnet, output_stride=8, first_block_dilation=first).eval().double()  # type: ignore[arg-type]
     with torch.no_grad():
         for mine, its in zip(conv_weights(ours), conv_weights(theirs), strict=True):
             mine.copy_(its)
         x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 48, 56)))
-        y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
-        for layer in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
-            y = layer(y)
-        torch.testing.assert_close(ours(x)[-1], y, rtol=1e-9, atol=1e-9)
+        found, expected = ours(x)[-1], torchvision_maps(theirs, x)[-1]
+    assert found.shape[-2:] == (6, 7)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 STAGES = {
@@ -183,11 +164,6 @@ def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(backbone
     frozen = [p for stage in model.backbone.frozen_stages() for p in stage.parameters()]
     assert frozen
     assert not trained & {id(p) for p in frozen}
-
-
-def test_convolutions_and_norms_are_fused_in_the_segmentation_network_too() -> None:
-    model = DeepLab(config(backbone="mobilenet_v2"), 4)
-    assert sum(isinstance(m, ConvNorm) for m in model.modules()) == 52  # all of MobileNetV2
 
 
 def test_the_seed_gives_the_network() -> None:

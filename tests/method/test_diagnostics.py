@@ -1,7 +1,5 @@
 """What an epoch's record tells of the maps, against loops and gradients taken one by one."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wsss.config import RunConfig, TransferConfig, ViewsConfig
-from wsss.data.voc import VocDataset
+from wsss.data.voc import Sample
 from wsss.method.diagnostics import LARGE, map_shares, pull_products, pulls
 from wsss.method.losses import CamLosses, cam_losses
 from wsss.overrides import apply_overrides
@@ -68,7 +66,7 @@ def test_pulls_are_norms_and_cosines_of_each_losss_own_gradient() -> None:
 
 
 @pytest.fixture(scope="module")
-def records(small: RunConfig, drawn: Path) -> dict[int | None, list[EpochRecord]]:
+def records(small: RunConfig, samples: list[Sample]) -> dict[int | None, list[EpochRecord]]:
     """Of a training with whole batches, and with parts of two images."""
     config = apply_overrides(
         small,
@@ -80,7 +78,7 @@ def records(small: RunConfig, drawn: Path) -> dict[int | None, list[EpochRecord]
             "transfer.ramp": 0.0,
         },
     )
-    samples, found = VocDataset(drawn).samples("train_aug"), {}
+    found = {}
     for micro_batch in (None, 2):
         model = build_cam_net(config, samples, 20)
         execution = Execution(micro_batch=micro_batch)

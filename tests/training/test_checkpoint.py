@@ -309,12 +309,6 @@ def test_a_malicious_checkpoint_is_not_run(folder: CheckpointFolder, tmp_path: P
 # Names
 
 
-def test_a_checkpoint_is_named_by_epochs_and_within_one_by_iterations_too() -> None:
-    assert checkpoint_name(3) == "epoch_0003.pt"
-    assert checkpoint_name(3, 123) == "epoch_0003_0000123.pt"
-    assert checkpoint_name(0, 1) == "epoch_0000_0000001.pt"
-
-
 def test_names_sort_in_the_order_of_progress() -> None:
     progress = [(0, 5), (0, 40), (1, None), (1, 99), (1, 100), (2, None), (10, None), (10, 1000)]
     names = [checkpoint_name(epoch, iteration) for epoch, iteration in progress]

@@ -1,0 +1,263 @@
+"""Initial weights from a file: whatever wraps them, all of them, or refused by name."""
+
+import io
+import pickle
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from fuzzing import Malicious
+from safetensors.torch import save_file
+from small_networks import network
+from torch import nn
+from torchvision import models
+
+from wsss.networks import backbone as backbones
+from wsss.networks.backbone import build_backbone
+from wsss.weights import IMAGENET_FILES, WeightsError, file_digest
+
+
+def refusal(name: str, path: Path, digest: str | None = None) -> str:
+    config = network(backbone=name, weights=digest or file_digest(path))
+    with pytest.raises(WeightsError) as caught:
+        build_backbone(config, path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_the_right_weights_file_loads_every_tensor_of_the_features(
+    name: str, with_classifier: bool, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(weights[name], weights_only=True)
+    if not with_classifier:
+        state = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    backbone = build_backbone(network(backbone=name, weights=file_digest(path)), path)
+    path.unlink()
+    wanted = [
+        tensor
+        for key, tensor in state.items()
+        if not key.startswith(("fc.", "classifier.")) and not key.endswith("num_batches_tracked")
+    ]
+    found = [
+        tensor
+        for key, tensor in backbone.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    ]
+    assert len(found) == len(wanted) > 90
+    # Fusing renames the tensors and keeps their order.
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+WRAPPED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "backbone.encoder.": lambda s: {f"backbone.encoder.{key}": value for key, value in s.items()},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 5},
+    "model": lambda state: {"model": state, "optimizer": {"state": {0: {"step": torch.ones(())}}}},
+    "net": lambda state: {"net": state},
+    "state_dict_ema": lambda state: {"arch": "mobilenet_v2", "state_dict_ema": state},
+    "module. in state_dict, a head beside": lambda state: {
+        "state_dict": {f"module.{key}": value for key, value in state.items()}
+        | {"head.weight": torch.zeros(2, 3)}
+    },
+}
+
+
+def same_start(path: Path, bare: Path) -> bool:
+    """Whether two files give a MobileNetV2 the same weights."""
+    states = [
+        build_backbone(network(backbone="mobilenet_v2", weights=file_digest(p)), p).state_dict()
+        for p in (path, bare)
+    ]
+    return all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+def test_weights_are_found_however_they_are_wrapped(
+    wrapping: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    path, bare = tmp_path / "weights.pth", weights["mobilenet_v2"]
+    torch.save(WRAPPED[wrapping](torch.load(bare, weights_only=True)), path)
+    assert same_start(path, bare)
+
+
+def test_weights_are_read_from_safetensors(weights: dict[str, Path], tmp_path: Path) -> None:
+    path, bare = tmp_path / "weights.pth", weights["mobilenet_v2"]
+    save_file({f"model.{k}": v for k, v in torch.load(bare, weights_only=True).items()}, path)
+    assert same_start(path, bare)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "not a plain state dict" in refusal("mobilenet_v2", path)
+
+
+def test_two_networks_that_fit_are_not_chosen_between(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    torch.save({"state_dict": state, "state_dict_ema": state}, path)
+    message = refusal("mobilenet_v2", path)
+    assert "holds 2 networks that fit mobilenet_v2: 'state_dict', 'state_dict_ema'; save" in message
+
+
+def test_a_refusal_says_what_the_file_holds(weights: dict[str, Path], tmp_path: Path) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    key = "features.0.0.weight"
+    torch.save(
+        {"net": {f"module.{k}": v for k, v in state.items()} | {f"module.{key}": torch.ones(7, 1)}},
+        path,
+    )
+    message = refusal("mobilenet_v2", path)
+    assert f"1 of 260 tensors have another shape, first {key}: 7x1, expected 32x3x3x3" in message
+    assert f"the file holds 314 tensors: net / module.{key}, " in message
+    torch.save({"epoch": 3, "args": "x"}, path)
+    assert "the file holds no tensor; choose the backbone" in refusal("mobilenet_v2", path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1])
+def test_weights_that_are_not_finite_or_not_floating_are_refused(
+    value: float, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state, path = torch.load(weights["mobilenet_v2"], weights_only=True), tmp_path / "weights.pth"
+    key = "features.3.conv.0.0.weight"
+    torch.save(state | {key: torch.full(state[key].shape, value)}, path)
+    assert f"1 of 260 tensors, first {key}, are not finite floating-point numbers" in refusal(
+        "mobilenet_v2", path
+    )
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html></html>", "is a web page"),
+        (b"<HTML><body>404</body>", "is a web page"),
+        (b"hello\n", "state dict"),
+        (b"PK\x03\x04 not a zip", "state dict"),
+        (b"\x80\x02}q.", "state dict"),
+        (pickle.dumps({"model": 1}), "it is not what torch.save writes"),
+        (saved(nn.Linear(1, 1)), "needs code to be run: torch.nn.modules.linear.Linear"),
+        *((saved(value), "") for value in (3, [1.0], torch.zeros(2), {"conv1.weight": 3})),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    message = refusal("mobilenet_v2", path)
+    assert message.startswith(f"{path}: ")
+    assert named in message
+    assert "state dict" in message or not named
+
+
+def test_weights_of_another_backbone_are_refused_with_the_file_and_the_remedy(
+    weights: dict[str, Path],
+) -> None:
+    message = refusal("mobilenet_v2", weights["resnet18"])
+    assert message.startswith(f"{weights['resnet18']}: no weights of mobilenet_v2: ")
+    assert "choose the backbone they belong to" in message
+
+
+def test_weights_with_one_tensor_missing_are_refused_by_its_name(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(weights["mobilenet_v2"], weights_only=True)
+    path, key = tmp_path / "weights.pth", "features.3.conv.0.0.weight"
+    torch.save({k: v for k, v in state.items() if k != key}, path)
+    message = refusal("mobilenet_v2", path)
+    assert message.startswith(f"{path}: ")
+    assert "1 of " in message
+    assert key in message
+
+
+def test_an_altered_weights_file_is_refused_before_it_is_read(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    digest = file_digest(weights["mobilenet_v2"])
+    content = bytearray(weights["mobilenet_v2"].read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "altered.pth"
+    path.write_bytes(content)
+    message = refusal("mobilenet_v2", path, digest)
+    assert message.startswith(f"{path}: its SHA-256 is not {digest[:19]}")
+    assert "give the file that the run was planned with" in message
+
+
+@pytest.mark.parametrize("save", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_never_runs(save: str, tmp_path: Path) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "weights.pth"
+    state = {"conv1.weight": Malicious(marker)}
+    if save == "torch":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps(state))
+    message = refusal("resnet18", path)
+    assert message.startswith(f"{path}: not a plain state dict")
+    assert not marker.exists()
+    if save == "pickle":
+        pickle.loads(path.read_bytes())
+        assert marker.exists(), "the attack itself works, so that the test can fail"
+
+
+def test_missing_weights_are_refused_with_what_is_missing(tmp_path: Path) -> None:
+    digest = "sha256:" + "0" * 64
+    with pytest.raises(WeightsError, match=r"sha256:0+\.\.\. need their file; give --weights"):
+        build_backbone(network(backbone="resnet18", weights=digest))
+    with pytest.raises(WeightsError, match=r"absent\.pth: No such file"):
+        build_backbone(network(backbone="resnet18", weights=digest), tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match=r"resnet18 has no weights imagenet_v2; .*imagenet_v1"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v2"))
+    with pytest.raises(
+        WeightsError, match=r"resnet10_narrow has no .* imagenet_v1; there are: none"
+    ):
+        build_backbone(network(weights="imagenet_v1"))
+
+
+def test_the_names_of_imagenet_weights_are_the_files_that_torchvision_has_under_them() -> None:
+    for (name, weights), file_name in IMAGENET_FILES.items():
+        published = models.get_model_weights(name)[f"IMAGENET1K_{weights[-2:].upper()}"]
+        assert published.url.rpartition("/")[2] == file_name
+
+
+def test_a_torchvision_with_other_files_behind_a_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(IMAGENET_FILES, ("resnet18", "imagenet_v1"), "resnet18-00000000.pth")
+    with pytest.raises(WeightsError, match=r"is resnet18-00000000\.pth, but .*resnet18-f37072fd"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
+@pytest.mark.parametrize("fault", [URLError("no route"), RuntimeError("invalid hash value")])
+def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_remedy(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, **options: Any) -> None:
+        assert options["check_hash"]
+        raise fault
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", fail)
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth: .*; give a downloaded copy"):
+        build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+
+
+def test_a_server_of_weights_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbones, "ANSWER_LIMIT_S", 0.3)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(WeightsError, match=r"timed out.*; give a downloaded copy"):
+            build_backbone(network(backbone="resnet18", weights="imagenet_v1"))
+    assert socket.getdefaulttimeout() is None
