@@ -29,7 +29,7 @@ call is not retried at all. They cover neither a download that is cut nor a shor
 """
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
-FIRST_ANSWER_SECONDS = 20.0
+FIRST_ANSWER_SECONDS = 10.0
 """No new try begins after this long before a command's first answer, when nothing is at work."""
 MAX_CONNECTIONS = 16
 SMALL = 1 << 20
