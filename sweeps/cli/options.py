@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from sweeps.plan.contents import Kind
     from sweeps.plan.sweep import Sweep
     from sweeps.run.ray.resources import Resources
     from sweeps.store.store import Store
@@ -237,7 +238,7 @@ def resources(
     return Resources(address, workers, cpus, gpus, max_concurrent, how)
 
 
-def reached(asked: "Resources", store: str, kind: str) -> "Resources":
+def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
     """Return resources whose cluster can be joined, tried before anything is read or planned.
 
     Raises ClusterError, unless the store holds something of this kind (sweep, search, headline), so
