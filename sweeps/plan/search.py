@@ -30,11 +30,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sweeps.plan.sweep import checked_data
+from sweeps.store import records
 from sweeps.store.store import (
     OWN_NAME,
     Store,
     StoreError,
     read_json,
+    read_record,
     require_own,
     write_json,
     written_by,
@@ -383,6 +385,9 @@ WORTHLESS: tuple[Status, ...] = ("diverged", "not learning")
 ENDED: tuple[Status, ...] = ("finished", "stopped", *WORTHLESS)
 """These never run again. A trial that is `running` although no search runs was interrupted."""
 
+JUDGED = ("epoch", "objective", "threshold")
+"""What a trial's epoch is known by."""
+
 NUM_HELD_OUT = 3
 """Number of the best trials that are scored on the held-out half."""
 
@@ -435,7 +440,7 @@ class SearchTrial:
     def add_epoch(self, record: dict[str, float]) -> None:
         """Add an epoch; one that was repeated after a kill replaces the first."""
         kept = [known for known in self.epochs if known["epoch"] < record["epoch"]]
-        self.epochs = [*kept, {key: record[key] for key in ("epoch", "objective", "threshold")}]
+        self.epochs = [*kept, {key: record[key] for key in JUDGED}]
 
 
 class History:
@@ -470,8 +475,7 @@ class History:
 
     def held_out(self) -> dict[str, dict[str, float]]:
         """Return the closing scores by cam_id: objective, threshold, held_out (percent)."""
-        found: dict[str, dict[str, float]] = read_json(self.folder / "held_out.json") or {}
-        return found
+        return read_record(self.folder / "held_out.json", records.HELD_OUT) or {}
 
     def add_held_out(self, cam_id: str, record: dict[str, Any]) -> None:
         """Save a configuration's closing score."""
@@ -487,6 +491,9 @@ def _read_trial(path: Path) -> SearchTrial:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise StoreError(f"{path}: not a trial of a search ({why}); {remedy}") from None
     require_own(path, _file_name(trial), path.name, remedy)
+    for key in JUDGED:
+        if any(key not in epoch for epoch in trial.epochs):
+            raise StoreError(f"{path}: not a trial of a search (an epoch has no {key}); {remedy}")
     return trial
 
 

@@ -374,7 +374,8 @@ def sync_command(store: Store) -> str:
 
 def _tracked_page(subject: Subject) -> str:
     """Return the MLflow page of these very results; "" if MLflow lacks some of them."""
-    known = read_json(_tracking_file(subject)) or {}
+    saved = read_json(_tracking_file(subject))
+    known = saved if isinstance(saved, dict) else {}  # or anything, and MLflow is asked again
     page = str(known.pop("page", ""))
     return page if known == _tracking_state(subject) else ""
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
+from sweeps.store import records
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
@@ -35,6 +36,8 @@ from wsss.overrides import ConfigError, validate
 from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
+    from pydantic import TypeAdapter
+
     from sweeps.store.local_lock import LocalLock
     from sweeps.store.remote.lease import Lease
     from sweeps.store.remote.mirror import Remote
@@ -71,14 +74,14 @@ class Folder:
 
     def result(self) -> dict[str, Any] | None:
         """Return a finished stage's result; None before that. Raises StoreError for another's."""
-        found = _read_record(self.path / DONE)
+        found = read_record(self.path / DONE, records.RESULT)
         if found and self.stage_id:
             require_own(self.path / DONE, found.get("id", self.stage_id), self.stage_id)
         return found
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the record of each epoch, in order. Raises StoreError for one of another epoch."""
-        found = _read_numbered(self.path / "epochs")
+        found = _read_numbered(self.path / "epochs", records.EPOCH)
         for path, record in found:
             require_own(path, _epoch(record.get("epoch")), _epoch(int(path.stem)))
         return [record for _, record in found]
@@ -89,7 +92,7 @@ class Folder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return what each attempt at a training started with, in order."""
-        return [attempt for _, attempt in _read_numbered(self.path / "attempts")]
+        return [attempt for _, attempt in _read_numbered(self.path / "attempts", records.ATTEMPT)]
 
     def add_attempt(self, attempt: dict[str, Any]) -> None:
         """Record what an attempt starts with."""
@@ -105,7 +108,7 @@ class Folder:
 
     def failure(self) -> dict[str, Any] | None:
         """Return why the stage failed ({kind, message, ...}), or None."""
-        found: dict[str, Any] | None = read_json(self.path / "failure.json")
+        found = read_record(self.path / "failure.json", records.FAILURE)
         return found if found and not self.result() else None
 
     def why_failed(self) -> str | None:
@@ -221,7 +224,7 @@ class CamFolder(Folder):
 
     def warning(self) -> str | None:
         """Return the warning's text, unless the training has left the label prior since."""
-        found = read_json(self.path / "warning.json")
+        found = read_record(self.path / "warning.json", records.WARNING)
         if found is None or any(_left_the_prior(e, found["iteration"]) for e in self.epochs()):
             return None
         return str(found["message"])
@@ -235,8 +238,15 @@ class RunFolder(Folder):
     """One scored training."""
 
     def metrics(self) -> dict[str, Any] | None:
-        """Return the figures of a finished run, or None."""
-        return self.result()
+        """Return the figures of a finished run, or None. Raises StoreError for impossible ones."""
+        found = self.result()
+        for key in ("iou_fixed", "iou_best") if found and "classes" in found else ():
+            if found and len(found.get(key, ())) not in (0, 1 + len(found["classes"])):
+                raise StoreError(
+                    f"{self.path / DONE}: {key} has {len(found[key])} values for the background "
+                    f"and {len(found['classes'])} classes; {records.AGAIN}"
+                )
+        return found
 
 
 class Store:
@@ -446,12 +456,7 @@ OWN_NAME = "give the folder back its name or delete it, or name another one"
 """The remedy where the settings in a folder give it another name."""
 
 
-def require_own(
-    path: Path,
-    told: object,
-    own: object,
-    remedy: str = "delete it, and give the same command again",
-) -> None:
+def require_own(path: Path, told: object, own: object, remedy: str = records.AGAIN) -> None:
     """Raise ForeignFileError if a record tells another name than its file or folder has.
 
     Somebody has copied or renamed it. told: the name in the record; own: that of its place.
@@ -487,20 +492,16 @@ def read_config(path: Path) -> RunConfig:
     )
 
 
-def _read_numbered(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _read_numbered(folder: Path, kind: "TypeAdapter[Any]") -> list[tuple[Path, dict[str, Any]]]:
     """Return a folder's files 0001.json, 0002.json, ... with their content, in order."""
     names = [path for path in files_in(folder, "*.json") if path.stem.isdigit()]
-    return [(path, found) for path in names if (found := _read_record(path)) is not None]
+    return [(path, found) for path in names if (found := read_record(path, kind)) is not None]
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path, kind: "TypeAdapter[Any]") -> dict[str, Any] | None:
     """Return a file's content; None without a file. Raises StoreError for what we never write."""
     found = read_json(path)
-    if found is None:
-        return None
-    if not isinstance(found, dict) or not found:
-        raise StoreError(f"{path}: holds no record; delete it, and give the same command again")
-    return found
+    return None if found is None else records.checked(path, found, kind)
 
 
 def _reopened(address: str, named: dict[str, Path]) -> Store:

@@ -227,6 +227,18 @@ def test_the_odd_mask_of_sbd_may_contradict_voc_s_xml(
     )
 
 
+def test_masks_of_another_kind_are_named_where_masks_are_missing(copy: Path) -> None:
+    """labelme writes arrays beside, or instead of, PNGs."""
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        for path in (copy / folder).iterdir():
+            path.rename(path.with_suffix(".npy"))
+    told = "(SegmentationClass has drawn_000000.npy; masks are PNGs)"
+    (problem,) = check_data(VocDataset(copy), ["train"], scored=["train"]).problems
+    assert f"has no masks {told}, but train is to be scored" in problem
+    notes = check_data(VocDataset(copy), ["train"], scored=[]).notes
+    assert any(f"no image has a mask {told}: XML is enough" in note for note in notes)
+
+
 def test_what_is_assumed_is_noted(copy: Path) -> None:
     (note,) = report_of(copy).notes
     assert note.startswith("no classes.txt: VOC's 20 classes are assumed")

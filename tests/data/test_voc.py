@@ -302,6 +302,17 @@ def test_a_line_may_name_the_picture_and_its_mask(root: Path, line: str) -> None
     assert VocDataset(root).image_ids("train") == ["a", "2007.png_b"]
 
 
+@pytest.mark.parametrize("line", ["cam1/x", "cam1/x.jpg", "/JPEGImages/cam1/x.jpg"])
+def test_a_picture_in_a_folder_below_is_refused_with_the_remedy(root: Path, line: str) -> None:
+    """CVAT writes names with folders."""
+    (root / "JPEGImages/cam1").mkdir()
+    (root / "ImageSets/Segmentation/train.txt").write_text(line)
+    with pytest.raises(
+        DataError, match=r"train\.txt: .* in a folder below JPEGImages; move its fi"
+    ):
+        VocDataset(root).image_ids("train")
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [

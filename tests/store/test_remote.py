@@ -247,6 +247,19 @@ def test_a_server_that_is_away_for_half_a_minute_is_waited_for_and_then_named(
         gone.push_folder("runs/a")
 
 
+def test_a_command_s_first_question_to_a_server_that_is_away_has_fewer_tries(
+    here: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.require_answer()
+    monkeypatch.setattr(remote_bucket, "FIRST_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(remote_bucket, "RETRY_DELAYS", (0.01, 0.01, 1.0, 1.0))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store = Store(here.mirror, Remote(here.url, here.mirror))
+    for ask in (store.remote.require_answer, store.check_writable):
+        with pytest.raises(StoreError, match=r"cannot list .*, tried 3 times: .*nothing is lost"):
+            ask()
+
+
 def test_a_store_without_a_bucket_has_the_same_methods_and_shares_nothing(tmp_path: Path) -> None:
     def interface(kind: type) -> dict[str, list[str]]:
         functions = inspect.getmembers(kind, inspect.isfunction)

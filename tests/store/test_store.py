@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,46 @@ def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) ->
         write_json(folder.path / "done.json", {"id": "bb", "miou": 1.0})
         with pytest.raises(StoreError, match=r"done\.json: holds no record of aa; delete .*'bb'"):
             folder.is_finished()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("done.json", '{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
+        ("done.json", '{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
+        ("done.json", '{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
+        ("done.json", '{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for the"),
+        ("done.json", '{"environment": []}', "environment: Input should be a valid dictionary"),
+        ("epochs/0001.json", '{"epoch": 1, "dead": {"enhanced": "x"}}', "dead.enhanced: Input"),
+        ("epochs/0001.json", '{"epoch": 1, "step_losses": [{}]}', "step_losses.0: Input should"),
+        ("attempts/0001.json", '{"resumed": 3}', "resumed: Input should be a valid boolean"),
+        ("failure.json", '{"kind": 3}', "kind: Input should be a valid string"),
+        ("failure.json", "[1]", "holds no record"),
+        ("warning.json", '{"iteration": "9"}', "iteration: Input should be a valid number"),
+    ],
+)
+def test_a_value_that_a_record_never_has_is_refused_by_file_and_key(
+    name: str, content: str, told: str, tmp_path: Path
+) -> None:
+    run, cam = Store(tmp_path).run("abc"), Store(tmp_path).cam("abc")
+    for folder in (run, cam):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text(content)
+    with pytest.raises(StoreError, match=rf"abc/{name}: {re.escape(told)}.*; delete it, and give"):
+        (run.metrics(), run.why_failed(), cam.warning(), cam.epochs(), cam.attempts())
+
+
+def test_a_value_that_a_record_lacks_is_told_with_its_file(tmp_path: Path) -> None:
+    run, cam = Store(tmp_path).run("abc"), Store(tmp_path).cam("abc")
+    for folder, name in ((run, "failure.json"), (cam, "warning.json")):
+        write_json(folder.path / name, {"other": 1})
+    with pytest.raises(StoreError, match=r"abc/failure\.json: has no kind; delete it, and give"):
+        run.why_failed()
+    with pytest.raises(StoreError, match=r"abc/warning\.json: has no message; delete it, and give"):
+        cam.warning()
+    found = pickle.loads(pickle.dumps(run.failure()))  # sent to a worker
+    assert found == {"other": 1}
+    assert found.get("kind") is None
 
 
 def test_a_store_is_writable_where_no_file_is_in_its_way(tmp_path: Path) -> None:

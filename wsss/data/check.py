@@ -107,6 +107,7 @@ def check_data(
     need_mask = {image_id for split in scored for image_id in ids.get(split, ())}
     if need_mask and not dataset.has_masks():  # one problem, not one for each image
         other = dataset.elsewhere("SegmentationClass", min(need_mask))
+        other = other or dataset.masks_of_another_kind()
         report.problems.append(
             f"{dataset.root}: has no masks{other}, but {' and '.join(scored)} is to be scored; "
             "write SegmentationClass/<id>.png for its images, or train without a score: wsss "
@@ -129,7 +130,7 @@ def check_data(
             seen[image_id] = CheckedImage((), "", b"", b"", has_mask=False)
     _count(report, ids, seen)
     _judge_contradictions(report, ids, seen)
-    _note(report, ids, seen)
+    _note(report, ids, seen, masks_beside=dataset.masks_of_another_kind())
     return report
 
 
@@ -287,8 +288,17 @@ def _judge_contradictions(
     ]
 
 
-def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, CheckedImage]) -> None:
-    """Add notes on what is allowed, but may not be intended."""
+def _note(
+    report: DataReport,
+    ids: dict[str, list[str]],
+    seen: dict[str, CheckedImage],
+    *,
+    masks_beside: str,
+) -> None:
+    """Add notes on what is allowed, but may not be intended.
+
+    masks_beside: the dataset's `masks_of_another_kind`.
+    """
     from wsss.data.check_splits import VOC_ID
 
     assumed = not has_class_list(report.root) and not all(VOC_ID.fullmatch(i) for i in seen)
@@ -315,8 +325,8 @@ def _note(report: DataReport, ids: dict[str, list[str]], seen: dict[str, Checked
         report.notes.append(f"in no image: {', '.join(absent)}")
     if seen and not any(image.has_mask for image in seen.values()):
         report.notes.append(
-            "no image has a mask: XML is enough for training; a table needs masks of the images "
-            "that it scores"
+            f"no image has a mask{masks_beside}: XML is enough for training; a table needs masks "
+            "of the images that it scores"
         )
         return
     for split in ids:

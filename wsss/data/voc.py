@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
 from wsss.data.errors import DataError
-from wsss.files import read_bytes, read_text, refuse_pipe, what_is_there
+from wsss.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
 from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ ENDINGS = {
 }
 """Folder -> endings of its files in lower case, VOC's own first."""
 PICTURE_PATH = re.compile(r"(?:.*/)?JPEGImages/([^/]+)")
+PICTURE_FOLDER = re.compile(r"^(?:.*/)?JPEGImages/")
 MASK_PATH = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/([^/]+)\.png", re.IGNORECASE)
 """PSA's and IRN's lists have lines such as `/JPEGImages/x.jpg /SegmentationClass/x.png`."""
 SEPARATOR = re.compile(r"[\s,;]+")
@@ -127,6 +128,15 @@ class VocDataset:
         name = self._without_ending(named[1] if named else first)
         if not IMAGE_ID.fullmatch(name):
             path_or_id = "a path outside JPEGImages" if "/" in first else "not an image id"
+            folder, slash, _ = PICTURE_FOLDER.sub("", first).partition("/")
+            if (
+                slash
+                and IMAGE_ID.fullmatch(folder)
+                and (self.root / "JPEGImages" / folder).is_dir()
+            ):
+                path_or_id = (
+                    "in a folder below JPEGImages; move its files up, as those are not read"
+                )
             raise DataError(
                 f"{path}: {quoted(first)} is {path_or_id}; use letters, digits, '.', '_', '-', "
                 "200 at most, or JPEGImages/<id>.jpg"
@@ -166,6 +176,14 @@ class VocDataset:
         """Return whether there is any mask at all."""
         folders = ("SegmentationClass", "SegmentationClassAug")
         return any(files_of(self.root, folder) for folder in folders)
+
+    def masks_of_another_kind(self) -> str:
+        """Return ` (SegmentationClass has <file>; masks are PNGs)`, "" if it has no other files."""
+        folder = self.root / "SegmentationClass"
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+        others = {*OTHER_ENDINGS} - {*ENDINGS["SegmentationClass"]}
+        found = next((name for name in names if Path(name).suffix.lower() in others), "")
+        return f" (SegmentationClass has {printable(found)}; masks are PNGs)" if found else ""
 
     def has_mask(self, image_id: str) -> bool:
         """Return whether there is a mask, even as a broken link."""

@@ -161,7 +161,8 @@ def _published_state(network: NetworkConfig) -> dict[str, Any]:
             state: dict[str, Any] = published.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection; another hash than the name's
         raise WeightsError(
-            f"{published.url}: {error}; give a downloaded copy with --weights FILE"
+            f"{published.url}: {str(error) or 'no answer in time'}; give a downloaded copy with "
+            "--weights FILE"
         ) from None
     return state
 

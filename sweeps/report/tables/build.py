@@ -24,8 +24,9 @@ from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
 from sweeps.report.tables.pictures import table_figures
 from sweeps.report.tables.results import Results
 from sweeps.report.words import about
+from sweeps.store import records
 from sweeps.store.failures import meanings
-from sweeps.store.store import Store, read_json
+from sweeps.store.store import Store, read_record
 from sweeps.tables.notes import notes_on
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
@@ -236,7 +237,8 @@ def _run_pages(store: Store, url: str | None) -> dict[str, str]:
     """Return the page of each trial's MLflow run, by run id, from what the tracker has saved."""
     pages: dict[str, str] = {}
     for name in store.sweep_names():
-        known = read_json(store.sweep(name) / "mlflow.json") or {"uri": "", "runs": {}}
+        path = store.sweep(name) / "mlflow.json"
+        known = read_record(path, records.PAGES) or {"uri": "", "runs": {}}
         server, experiment = url or server_of(known["uri"]), str(known.get("experiment_id"))
         pages |= {run: run_page(server, experiment, id_) for run, id_ in known["runs"].items()}
     return pages

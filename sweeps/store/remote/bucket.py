@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sweeps.store.errors import ConditionError, CutError, StoreError
@@ -29,7 +30,7 @@ call is not retried at all. They cover neither a download that is cut nor a shor
 """
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
-FIRST_ANSWER_SECONDS = 20.0
+FIRST_ANSWER_SECONDS = 10.0
 """No new try begins after this long before a command's first answer, when nothing is at work."""
 MAX_CONNECTIONS = 16
 SMALL = 1 << 20
@@ -195,7 +196,7 @@ class Bucket:
         limit: seconds after which no new try begins. absent: the value to return if there is no
         such object; without it, that is an error.
         """
-        began = time.monotonic()
+        began = monotonic()
         for tries, delay in enumerate((*RETRY_DELAYS, None), start=1):
             try:
                 return call()
@@ -210,7 +211,7 @@ class Bucket:
                 text = " ".join(str(error).split())
                 if kind != "passing":
                     raise StoreError(f"cannot {purpose}: {text}; {_REMEDIES[kind]}") from None
-                if delay is None or time.monotonic() - began + delay > limit:
+                if delay is None or monotonic() - began + delay > limit:
                     raise StoreError(
                         f"cannot {purpose}, tried {counted(tries, 'time')}: {text}; nothing is "
                         "lost on this machine: give the same command again when the object store "

@@ -1,0 +1,131 @@
+"""What the records of a store hold: checked when they are read, so that nobody else need do so.
+
+A key that is not listed may have any value. Any key may be absent, as older versions wrote fewer;
+whoever needs one that is absent gets an error with the file's name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from sweeps.store.errors import StoreError
+from wsss.printable import printable
+
+AGAIN = "delete it, and give the same command again"
+"""The usual remedy for a broken record."""
+
+
+class _Result(TypedDict, total=False):
+    """done.json, of any stage."""
+
+    id: str
+    made_from: dict[str, str]
+    checkpoint: str
+    num_images: int
+    classes: list[str]
+    data: dict[str, int] | str
+    environment: dict[str, str | int]
+    train_seconds: float
+    inference_seconds: float
+    score_seconds: float
+    miou: float
+    pixel_accuracy: float
+    iou: dict[str, float | None]
+    labels_score: dict[str, float | None] | None
+    score: dict[str, Any] | None
+    miou_fixed: float
+    miou_best: float
+    miou_held_out: float | None
+    held_out_thresholds: list[float]
+    best_threshold: float
+    fixed_threshold: float
+    precision_fixed: float | None
+    recall_fixed: float | None
+    iou_fixed: list[float | None]
+    iou_best: list[float | None]
+    curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
+
+
+class _Epoch(TypedDict, total=False):
+    """An epoch of a training."""
+
+    epoch: int | None
+    loss: float | None
+    collapsed: float | None
+    seconds: float
+    step_losses: list[float | None]
+    dead: dict[str, float]
+    area: dict[str, float]
+    pulls: dict[str, float]
+
+
+class _Attempt(TypedDict, total=False):
+    """What an attempt at a training starts with."""
+
+    origin: dict[str, str]
+    resumed: bool
+
+
+class _Failure(TypedDict, total=False):
+    """Why a run failed."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+class _Warning(TypedDict, total=False):
+    """That a training is still at the label prior."""
+
+    iteration: float
+    message: str
+
+
+class _Judged(TypedDict):
+    """A closing score of a search, in percent."""
+
+    objective: float
+    threshold: float
+    held_out: float
+
+
+class _Pages(TypedDict, total=False):
+    """MLflow's runs, by the ids of ours."""
+
+    uri: str
+    experiment_id: str | None
+    runs: dict[str, str]
+
+
+RESULT, EPOCH, ATTEMPT = TypeAdapter(_Result), TypeAdapter(_Epoch), TypeAdapter(_Attempt)
+FAILURE, WARNING = TypeAdapter(_Failure), TypeAdapter(_Warning)
+HELD_OUT, PAGES = TypeAdapter(dict[str, _Judged]), TypeAdapter(_Pages)
+
+
+class Record(dict[str, Any]):
+    """A record of this file; a key that it lacks is a StoreError."""
+
+    def __init__(self, path: Path, found: dict[str, Any]) -> None:
+        super().__init__(found)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise StoreError(f"{self.path}: has no {key}; {AGAIN}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Record, (self.path, dict(self))
+
+
+def checked(path: Path, found: Any, kind: TypeAdapter[Any]) -> Record:
+    """Return what was read from a file. Raises StoreError unless it is a record of this kind."""
+    if not isinstance(found, dict) or not found:
+        raise StoreError(f"{path}: holds no record; {AGAIN}")
+    try:
+        kind.validate_python(found, strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where, why = ".".join(map(str, wrong["loc"])), wrong["msg"]
+        raise StoreError(f"{path}: {printable(where)}: {printable(why)}; {AGAIN}") from None
+    return Record(path, found)
