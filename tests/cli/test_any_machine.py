@@ -56,29 +56,28 @@ def _with_a_sweep(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(params=["container", "odd"])
-def machine(request: pytest.FixtureRequest) -> Machine:
-    """Each of the two."""
-    found: Machine = request.getfixturevalue(request.param)
-    return found
-
-
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("plan", "V", "--preset", "tiny"), "16 trials to run"),
         (("status",), "1 finished of 1 trial"),
         (("table",), "Table calibrate"),
         (("ledger",), "its ledger has no attempts yet"),
     ],
 )
-def test_looking_works_on_any_machine(machine: Machine, words: tuple[str, ...], part: str) -> None:
-    data = ("--data", machine.data) if words[0] == "plan" else ()
-    printed = machine.text("sweeps", *words, "--store", machine.store, *data)
+def test_looking_works_in_another_users_store(
+    container: Machine, words: tuple[str, ...], part: str
+) -> None:
+    printed = container.text("sweeps", *words, "--store", container.store)
     assert part in " ".join(printed.split())
 
 
-def test_a_data_set_is_checked_on_any_machine(machine: Machine) -> None:
+@pytest.mark.parametrize("name", ["container", "odd"])
+def test_data_are_checked_and_planned_with_on_any_machine(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    machine: Machine = request.getfixturevalue(name)
+    where = ("--data", machine.data, "--preset", "tiny", "--store", machine.store)
+    assert "16 trials to run" in " ".join(machine.text("sweeps", "plan", "V", *where).split())
     assert "no problem found" in machine.text("wsss", "data", "check", machine.data)
 
 

@@ -174,6 +174,11 @@ def test_a_job_is_found_once_it_is_submitted_and_asked_for_as_told(project: Path
     (attach,) = re.findall("follow it with: (.*)", done.stderr)
     job_id = shlex.split(attach)[4]
     assert find_job(server, None).submission_id == job_id
+    (job,) = server.jobs()
+    job.status = JobStatus.RUNNING
+    attached = give(submit, "--no-follow", "--seeds", "2", "--working-dir", str(project))
+    assert f"{job_id} exists already, attaching to it" in attached.stderr
+    job.status = JobStatus.SUCCEEDED
     (listing,) = told(lambda: server.job("gone"), r"\(`(.*)` lists those it has\)")
     assert job_id in give(listing).stdout
     (resume,) = re.findall(

@@ -1,8 +1,10 @@
 """The judges of `make cluster-test` can say no: they are tried on results that differ."""
 
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,9 @@ def store(root: Path, *, loss: float = 0.5, miou: float = 11.0, seconds: float =
     return root
 
 
-def tracking(database: Path, *, loss: float = 0.5, status: str = "FINISHED") -> str:
+def tracking(empty: Path, database: Path, *, loss: float = 0.5, status: str = "FINISHED") -> str:
     """An MLflow database with a sweep's run and a trial's."""
-    uri = f"sqlite:///{database}"
+    uri = f"sqlite:///{shutil.copy(empty, database)}"
     client = MlflowClient(uri)
     experiment = client.create_experiment("sweeps", artifact_location=str(database.parent))
     for tags in ({}, {"wsss.run_id": "r"}):
@@ -45,14 +47,14 @@ def test_stores_that_differ_in_times_alone_are_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"loss": 0.25}, {"miou": 12.0}])
-def test_stores_that_differ_in_a_figure_or_a_loss_are_told(
+def test_stores_that_differ_in_a_figure_or_a_loss_are_refused(
     tmp_path: Path, change: dict[str, float]
 ) -> None:
     with pytest.raises(hosts.HostError, match="on the cluster"):
         compare.equal_stores(store(tmp_path / "a"), store(tmp_path / "b", **change))
 
 
-def test_a_result_which_one_store_lacks_is_told(tmp_path: Path) -> None:
+def test_a_result_which_one_store_lacks_is_named(tmp_path: Path) -> None:
     more = store(tmp_path / "b")
     (more / "runs" / "s").mkdir()
     (more / "runs" / "s" / "done.json").write_text("{}")
@@ -66,12 +68,13 @@ def test_two_empty_stores_do_not_count_as_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow warns of its own database library
-def test_mlflow_servers_are_compared_run_by_run(tmp_path: Path) -> None:
-    ours = tracking(tmp_path / "ours.db")
-    assert "2 runs" in compare.equal_tracking(ours, tracking(tmp_path / "same-as-ours.db"))
+def test_mlflow_servers_are_compared_run_by_run(mlflow_database: Path, tmp_path: Path) -> None:
+    made = partial(tracking, mlflow_database)
+    ours = made(tmp_path / "ours.db")
+    assert "2 runs" in compare.equal_tracking(ours, made(tmp_path / "same-as-ours.db"))
     with pytest.raises(hosts.HostError, match="MLflow/r/metrics/loss"):
-        compare.equal_tracking(tracking(tmp_path / "other.db", loss=0.25), ours)
-    killed = tracking(tmp_path / "killed.db", status="KILLED")
+        compare.equal_tracking(made(tmp_path / "other.db", loss=0.25), ours)
+    killed = made(tmp_path / "killed.db", status="KILLED")
     with pytest.raises(hosts.HostError, match="KILLED"):
         compare.equal_tracking(killed, killed)
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from bucket_server import BUCKET, client, moto_server
-from typer.testing import CliRunner
+from commands import sweeps
 
-from sweeps.cli.cluster import doctor
 from sweeps.cluster.doctor.check import Check, exit_code, from_json, to_json
 from sweeps.cluster.doctor.machine import (
     Service,
@@ -267,15 +265,13 @@ def test_nodes_with_other_data_are_named() -> None:
 def test_the_command_prints_json_and_fails_on_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = typer.Typer()
-    app.command()(doctor)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setattr("sweeps.cluster.doctor.machine.listening", dict)
-    common = ["--json", "--working-dir", str(tmp_path), "--store"]
-    good = CliRunner().invoke(app, [*common, str(tmp_path / "s")])
+    common = ("doctor", "--json", "--working-dir", tmp_path, "--store")
+    good = sweeps(*common, tmp_path / "s")
     assert "store" in {check["name"] for check in json.loads(good.stdout)}
-    dead = CliRunner().invoke(app, [*common, str(tmp_path / "s"), "--address", "127.0.0.1:9"])
+    dead = sweeps(*common, tmp_path / "s", "--address", "127.0.0.1:9")
     found = {check["name"]: check for check in json.loads(dead.stdout)}
     assert found.keys() > {check["name"] for check in json.loads(good.stdout)}
     assert "nothing listens there" in found["cluster"]["found"]
@@ -283,5 +279,4 @@ def test_the_command_prints_json_and_fails_on_a_problem(
     assert "not known" in found["store on nodes"]["found"]
     assert dead.exit_code == 1
     (tmp_path / "file").write_text("")
-    bad = CliRunner().invoke(app, [*common, str(tmp_path / "file")])
-    assert bad.exit_code == 1
+    assert sweeps(*common, tmp_path / "file").exit_code == 1

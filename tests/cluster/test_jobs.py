@@ -30,12 +30,11 @@ from sweeps.cluster.jobs import (
     excludes,
     printed,
     resume_command,
-    start,
     store_of,
     submit,
     sweep_command,
 )
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.store import Store, open_store
 from sweeps.tables.own import grid_table
 from wsss.overrides import ConfigError
 from wsss.printable import command
@@ -130,11 +129,6 @@ def test_the_name_of_an_ended_job_is_refused(
     monkeypatch.setattr(Cluster, "jobs", lambda self: [ended])
     with pytest.raises(JobError, match=r"one: .* has ended \(STOPPED\).*another --id"):
         submit(Cluster(), request(), root=tmp_path, job_id="one", python="python")
-
-
-def test_a_folder_without_the_project_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="working-dir"):
-        start(Cluster(), "job", "true", tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -236,14 +230,6 @@ def test_a_job_that_the_cluster_forgot_is_no_longer_followed(
     cut, gone = RuntimeError("closed unexpectedly"), JobGoneError("knows no such job")
     with pytest.raises(JobGoneError, match="no such job"):
         followed(Cluster((["one\n"], cut), ([], gone)), monkeypatch)
-
-
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:8265", "auto", "http://", "http://h:x", "http://h:8265/#/jobs"]
-)
-def test_what_is_no_address_of_a_job_server_is_refused(address: str) -> None:
-    with pytest.raises(JobError, match=rf"^--address {address}: .* is http://HOST:PORT"):
-        JobServer(address)
 
 
 def test_a_closed_port_is_explained() -> None:
@@ -354,12 +340,6 @@ def test_a_bucket_is_fetched_without_weights_and_finished_results_stay(
 def test_weights_come_from_a_bucket_only_if_asked_for(bucket: str, tmp_path: Path) -> None:
     fetch_from_bucket(bucket, tmp_path / "here", checkpoints=True)
     assert (tmp_path / "here/cams/c/checkpoints/epoch_0001.pt").read_text() == "weights"
-
-
-def test_a_bucket_without_results_is_an_error(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no results in it"):
-        fetch_from_bucket(f"s3://{BUCKET}/elsewhere", tmp_path / "here", checkpoints=False)
-    assert not (tmp_path / "here").exists()
 
 
 RSYNC_DOWN = """\

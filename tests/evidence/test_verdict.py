@@ -119,7 +119,7 @@ def test_senseless_inputs_are_refused() -> None:
         table_verdicts({"A": 1.0}, {}, {"A": "B0"}, 0.5)
 
 
-def test_a_table_pairs_by_seed_adjusts_over_its_cells() -> None:
+def test_a_table_pairs_by_seed_and_adjusts_over_its_cells() -> None:
     paper = {"B0": 48.0, "A": 49.7, "B": None, "C": 48.5, "D": 50.0}
     measured = {
         "B0": {0: 50.0, 1: 51.0, 2: 49.0},

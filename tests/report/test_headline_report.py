@@ -23,7 +23,6 @@ from sweeps.report.formats.csv_file import csv_text
 from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex
 from sweeps.report.formats.markdown import markdown
-from sweeps.report.formats.write import FORMATS
 from sweeps.report.headline.build import HeadlineReport, build_headline_report
 from sweeps.report.headline.document import answer, headline_document
 from sweeps.store.store import Store, write_json
@@ -210,22 +209,6 @@ def test_scale_and_its_mark_stand_under_every_table(document: Document) -> None:
     assert page.count("300 iterations, batch 8, crop 97, seed 0") == 3
     assert "DeepLab on resnet10_narrow instead of resnet50" in page
     assert latex(document).count("Small scale.") == 3
-
-
-def test_the_page_needs_nothing_else_and_escapes_text_from_outside(document: Document) -> None:
-    page = html(document)
-    assert "&lt;as&gt; asked" in page
-    assert "<as>" not in page
-    assert "<script" not in page
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    ids = re.findall(r'id="([^"]+)"', page)
-    assert ids == [*re.findall(r'href="#([^"]+)"', page)]
-    assert page.count('src="data:image/png;base64,') == 1
-
-
-def test_every_format_names_every_network(document: Document) -> None:
-    for render in FORMATS.values():
-        assert render(document).count("CAM + PAMR") >= 2
 
 
 def test_the_gallery_has_a_column_per_network_behind_image_and_truth(

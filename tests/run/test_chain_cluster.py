@@ -17,9 +17,9 @@ import ray
 import torch
 import yaml
 from bucket_server import BUCKET
-from typer.testing import CliRunner
+from commands import wsss
+from outcomes import CHAIN, pictures, stages_in
 
-from sweeps.cli.method import app
 from sweeps.plan.chains.chain import ChainConfig, ChainFolders
 from sweeps.run.ray.crew import Cluster, TaskNeeds, map_shards, split_shards
 from sweeps.run.ray.resources import Resources
@@ -36,21 +36,9 @@ pytestmark = [
 ]
 
 
-STAGES = [
-    "train CAM",
-    "infer CAMs",
-    "learn affinity",
-    "random walk",
-    "write labels",
-    "train DeepLab",
-    "predict",
-]
-
-
 def run(chain: ChainConfig, store: Store, data: Path, crew: Crew) -> list[str]:
     """Run a chain; return the stages that did something, in order."""
-    records = complete(Predict(chain), Place(store, data, crew=crew))
-    return list(dict.fromkeys(record.stage.title for record in records))
+    return stages_in(complete(Predict(chain), Place(store, data, crew=crew)))
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +55,19 @@ def cluster(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         ray.shutdown()
 
 
-def assert_equal_pictures(ours: ChainFolders, theirs: ChainFolders, *kinds: str) -> None:
-    for kind in kinds:
-        found, expected = (
-            {path.name: path.read_bytes() for path in (getattr(folders, kind) / "png").iterdir()}
-            for folders in (ours, theirs)
-        )
-        assert found == expected, kind
-
-
 def test_nodes_find_the_inputs_of_their_stages_in_the_bucket(
     cluster: Path, drawn: Path, tiny_chain: ChainConfig, finished_chain: Path
 ) -> None:
     store, crew = open_store(f"s3://{BUCKET}/cluster"), Cluster(Resources(cpus=1))
-    assert run(tiny_chain, store, drawn, crew) == STAGES
+    assert run(tiny_chain, store, drawn, crew) == CHAIN
     assert len(list((cluster / "node" / "maps").rglob("*.npz"))) == 16
     driver = cluster / "driver"
     assert not list(driver.rglob("*.npz"))  # it needs none
-    ours, theirs = ChainFolders(driver, tiny_chain), ChainFolders(finished_chain, tiny_chain)
-    assert_equal_pictures(ours, theirs, "predictions")
-    assert_equal_pictures(ChainFolders(cluster / "node", tiny_chain), theirs, "labels")
+    for root, kind in ((driver, "predictions"), (cluster / "node", "labels")):
+        assert pictures(root, tiny_chain, kind) == pictures(finished_chain, tiny_chain, kind)
     one, other = (
-        json.loads((folders.predictions / "done.json").read_text()) for folders in (ours, theirs)
+        json.loads((ChainFolders(root, tiny_chain).predictions / "done.json").read_text())
+        for root in (driver, finished_chain)
     )
     assert (one["miou"], one["labels_score"]) == (other["miou"], other["labels_score"])
     assert one["train_seconds"] > 0
@@ -103,9 +82,11 @@ def test_on_a_store_without_a_bucket_tasks_and_two_workers_do_what_one_process_d
     for kind in ("labels", "segmentations", "predictions"):
         shutil.rmtree(tmp_path / kind)
     crew = Cluster(Resources(workers=2))
-    assert run(tiny_chain, Store(tmp_path), drawn, crew) == STAGES[-3:]
+    assert run(tiny_chain, Store(tmp_path), drawn, crew) == CHAIN[-3:]
     folders = [ChainFolders(root, tiny_chain) for root in (tmp_path, finished_chain)]
-    assert_equal_pictures(*folders, "labels")
+    assert pictures(tmp_path, tiny_chain, "labels") == pictures(
+        finished_chain, tiny_chain, "labels"
+    )
     assert run(tiny_chain, Store(tmp_path), drawn, crew) == []
     newest = (max((each.segmentation / "checkpoints").glob("*.pt")) for each in folders)
     ours, theirs = (torch.load(path, weights_only=True)["model"] for path in newest)
@@ -118,7 +99,7 @@ def test_tasks_write_the_labels_of_a_training_on_the_command_line_as_one_process
     tmp_path: Path, drawn: Path, tiny_chain: ChainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def succeed(*words: str | Path) -> None:
-        done = CliRunner().invoke(app, [str(word) for word in words])
+        done = wsss(*words)
         assert done.exit_code == 0, done.output
 
     settings = tiny_chain.run.model_dump(mode="json", include={"network", "train", "labels"})

@@ -320,10 +320,9 @@ def test_a_group_trains_and_infers_once_and_says_which_run_a_record_is_about(
     small: RunConfig, tmp_path: Path, drawn: Path, inferred: dict[str, list[str]]
 ) -> None:
     plan = make_plan([TABLES["background-score"]], small, 1)
-    row = [t.config for t in plan.trials if t.cells[0].startswith("background-score[B0")]
-    assert len(row) == 8
+    row = [t.config for t in plan.trials if t.cells[0].startswith("background-score[B0")][:3]
     records = list(run_group(row, Place(Store(tmp_path), drawn)))
-    assert [record["run"] for record in records if "miou_fixed" in record] == list(range(8))
+    assert [record["run"] for record in records if "miou_fixed" in record] == [0, 1, 2]
     assert {record["run"] for record in records if "loss" in record} == {0}
     assert len(inferred["counting"]) == 10  # the images of the split, once
     assert len(list((tmp_path / "cams").iterdir())) == 1

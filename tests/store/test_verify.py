@@ -81,7 +81,7 @@ def test_a_whole_archive_is_right_and_what_cannot_be_told_is_said(
     assert (code, found(said)["data"]) == (0, "open")
 
 
-def test_other_data_are_told(archive: Path, tmp_path: Path) -> None:
+def test_other_data_are_recognised(archive: Path, tmp_path: Path) -> None:
     other = draw_voc(tmp_path / "voc", num_train=9, num_extra=6, num_val=3)
     code, said = verify(archive, "--data", str(other))
     assert (code, found(said)["data"]) == (1, "wrong")

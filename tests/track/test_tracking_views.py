@@ -365,6 +365,7 @@ def test_a_network_says_where_it_came_from_and_true_masks_from_no_cam(store: Sto
     assert walked.key == {"wsss.prediction_id": chain.prediction_id}
     assert walked.list_tags == {"wsss.headlines": headline.name}
     assert walked.tags["wsss.cam_id"] == cam_id(chain.run)
+    assert walked.tags["wsss.maps_id"] == chain.maps_id
     assert walked.tags["wsss.walk_id"] == chain.walk_id
     assert walked.tags["wsss.cam_cell"] == CELL
     link = walked.links["wsss.cam_mlflow_run"]

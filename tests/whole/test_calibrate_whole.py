@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import SHRUNK, options
 from finished import status_of
 from machines import Machine, environment, stranger
 from mlflow_file import MlflowRun, mlflow_runs
@@ -23,15 +24,7 @@ from sweeps.store.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-SETTINGS = (
-    "train.epochs=3",
-    "train.crop_size=48",
-    "train.batch_size=4",
-    "train.min_long_side=48",
-    "train.max_long_side=80",
-    "train.lr=1e-12",
-    "labels.scales=[0.5]",
-)
+SETTINGS = SHRUNK | {"train.epochs": 3, "train.lr": 1e-12}
 CELL = "calibrate[B0] seed 0"
 AWAY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 """The discard port: nobody listens."""
@@ -57,21 +50,9 @@ def machine(drawn: Path) -> Iterator[Machine]:
 
 def calibrate(machine: Machine, *more: str, code: int = 0, **extra: str) -> tuple[str, str]:
     """Return what the command prints to standard output and error."""
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    done = replace(machine, environment=machine.environment | extra).run(
-        "sweeps",
-        "calibrate",
-        "--preset",
-        "tiny",
-        "--data",
-        "voc",
-        "--store",
-        "st",
-        *settings,
-        "--prior-warns-after",
-        "5",
-        *more,
-    )
+    where = ("--preset", "tiny", "--data", "voc", "--store", "st", "--prior-warns-after", "5")
+    there = replace(machine, environment=machine.environment | extra)
+    done = there.run("sweeps", "calibrate", *where, *options(SETTINGS), *more)
     printed, errors = (said.decode(machine.encoding) for said in (done.stdout, done.stderr))
     assert done.returncode == code, printed + errors[-2000:]
     return printed, errors

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import ray
 from click.testing import Result
+from commands import options, sweeps
 from finished import finish, finished_sweep
 from rich.console import Console
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.run import probe as probes
 from sweeps.run.probe import (
     Probed,
@@ -224,24 +223,19 @@ def test_a_plan_whose_trainings_look_fine_ends_with_their_cost_and_exit_code_0(
 # The command
 
 
-def command(data: Path, store: Path, *more: str, table: str = "noise-floor") -> Result:
-    words = [
-        "run",
-        table,
-        "--preset",
-        "tiny",
-        "--data",
-        str(data),
-        "--store",
-        str(store),
-        "--set",
-        "train.crop_size=48",
-        "--set",
-        "train.batch_size=4",
-        "--set",
-        "train.epochs=8",
-    ]
-    return CliRunner().invoke(app, [*words, *more])
+SETTINGS = {"train.crop_size": 48, "train.batch_size": 4, "train.epochs": 8}
+WILD = {
+    "train.lr": 10,
+    "train.head_lr_multiplier": 1e6,
+    "train.pyramid_lr_multiplier": 1e6,
+    "train.clip_norm": "null",
+    "network.batch_norm": "frozen",
+}
+
+
+def command(data: Path, store: Path, *more: object, table: str = "noise-floor") -> Result:
+    where = ("--preset", "tiny", "--data", data, "--store", store)
+    return sweeps("run", table, *where, *options(SETTINGS), *more)
 
 
 @pytest.mark.cluster
@@ -269,15 +263,7 @@ def test_each_training_is_probed_and_ctrl_c_ends_the_command_in_order_with_nothi
 def test_a_plan_that_would_diverge_is_refused_through_ray_train_workers_too(
     drawn: Path, tmp_path: Path
 ) -> None:
-    changes = (
-        "train.lr=10",
-        "train.head_lr_multiplier=1e6",
-        "train.pyramid_lr_multiplier=1e6",
-        "train.clip_norm=null",
-        "network.batch_norm=frozen",
-    )
-    wild = [word for change in changes for word in ("--set", change)]
-    more = ("--probe", "10", "--cpus", "0.5", "--workers", "2", *wild)
+    more = ("--probe", 10, "--cpus", 0.5, "--workers", 2, *options(WILD))
     done = command(drawn, tmp_path / "store", *more, table="calibrate")
     assert done.exit_code == 1, done.output
     assert done.stdout.count("diverged at iteration 1: gradient norm") == 1

@@ -1,10 +1,8 @@
 """A whole search in a bucket: interrupted, resumed on another machine, tracked, and refused."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +10,9 @@ from typing import Any
 
 import pytest
 from bucket_server import BUCKET, keys
-from click.testing import Result
+from commands import NARROW, SHRUNK, environment, options, process, sweeps
 from mlflow_file import mlflow_runs
-from typer.testing import CliRunner
 
-from sweeps.cli import app
 from sweeps.plan.search import make_search, parse_space, split_halves
 from sweeps.run.subjects.search import Draws
 from sweeps.stages.stage import Place
@@ -39,15 +35,7 @@ DRAWS = "2"
 """A seed of which the second draw is by .9 points better than the first after an epoch, so that
 nothing stops it early, and the third by .9 points worse than the second, so that it is stopped."""
 STORE = f"s3://{BUCKET}/whole"
-SHRUNK = (
-    "train.epochs=3",
-    "train.crop_size=48",
-    "train.min_long_side=48",
-    "train.max_long_side=80",
-    "train.batch_size=4",
-    "network.fpn_channels=16",
-    "network.atrous_channels=16",
-)
+SETTINGS = SHRUNK | NARROW | {"train.epochs": 3, "labels.scales": "[1.0]"}
 
 
 @pytest.fixture(scope="module")
@@ -57,40 +45,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def command(data: Path, store: str | Path, *more: str) -> list[str]:
-    settings = [word for setting in SHRUNK for word in ("--set", setting)]
-    return [
-        sys.executable,
-        "-m",
-        "sweeps",
-        "search",
-        "--preset",
-        "tiny",
-        "--data",
-        str(data),
-        "--store",
-        str(store),
-        "--samples",
-        "3",
-        "--max-concurrent",
-        "1",
-        "--rng-seed",
-        DRAWS,
-        *settings,
-        *more,
-    ]
+def words(data: Path, store: str | Path, *more: str) -> list[object]:
+    where = ("--preset", "tiny", "--data", data, "--store", store)
+    draws = ("--samples", 3, "--max-concurrent", 1, "--rng-seed", DRAWS)
+    return ["search", *where, *draws, *options(SETTINGS), *more]
 
 
-def environment(mirror: Path) -> dict[str, str]:
-    """Return the environment of the machine with this mirror of the bucket."""
-    clean = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WSSS_MIRROR": str(mirror)}
-
-
-def invoke(words: list[str], mirror: Path) -> Result:
-    """Run a command in this process, which has loaded torch anyway."""
-    changes = {"COLUMNS": "160", "WSSS_MIRROR": str(mirror), "MLFLOW_TRACKING_URI": None}
-    return CliRunner(env=changes).invoke(app, words[3:])
+def machine(mirror: Path) -> dict[str, str]:
+    """Return the variables of the machine with this mirror of the bucket."""
+    return {"COLUMNS": "160", "WSSS_MIRROR": str(mirror)}
 
 
 def history(store: Path) -> list[dict[str, Any]]:
@@ -115,7 +78,7 @@ def unbroken(data: Path, store: Path) -> tuple[list[Any], Any]:
         preset="tiny",
         data=data,
         weights=None,
-        overrides=parse_assignments(list(SHRUNK)),
+        overrides=parse_assignments([f"{key}={value}" for key, value in SETTINGS.items()]),
         rng_seed=int(DRAWS),
     )
     draws, trials, held_out = Draws(search, Store(store), 3, lambda known: None), [], {}
@@ -147,13 +110,13 @@ def interrupted(
     """A search that got a Ctrl-C in its second training, then the same command elsewhere."""
     root = tmp_path_factory.mktemp("interrupted")
     first, second = root / "first", root / "second"
-    words = command(pictures, STORE)
+    asked = words(pictures, STORE)
     with subprocess.Popen(
-        words,
+        process(*asked),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment(first),
+        env=environment(**machine(first)),
         cwd=REPO,
     ) as driver:
         deadline = time.monotonic() + 200
@@ -171,7 +134,8 @@ def interrupted(
         mlflow_runs(first / "mlflow.db"),
     )
     left = keys(port, "whole")
-    return {"store": second, "before": before, "left": left, "again": invoke(words, second)}
+    again = sweeps(*asked, **machine(second))
+    return {"store": second, "before": before, "left": left, "again": again}
 
 
 def test_ctrl_c_ends_in_order_and_says_how_to_go_on(interrupted: Any) -> None:
@@ -214,17 +178,7 @@ def test_no_trial_is_trained_twice_and_a_stopped_one_no_further(interrupted: Any
     assert 3 not in trained(store)[after[2]["cam_id"]]
 
 
-def test_every_judged_epoch_is_kept_with_settings_of_four_digits(interrupted: Any) -> None:
-    for known in history(interrupted["store"]):
-        epochs = [record["epoch"] for record in known["epochs"]]
-        assert epochs == list(range(1, len(epochs) + 1))
-        assert (known["status"] == "finished") == (epochs[-1] == 3)
-        assert all(0 <= record["objective"] <= 100 for record in known["epochs"])
-        for value in known["settings"].values():
-            assert value == float(f"{value:.4g}")
-
-
-def test_the_best_and_the_base_are_scored_on_the_held_out_half(
+def test_the_best_and_the_base_are_scored_on_the_held_out_half_and_printed(
     interrupted: Any, pictures: Path
 ) -> None:
     store, again = interrupted["store"], interrupted["again"]
@@ -232,16 +186,10 @@ def test_the_best_and_the_base_are_scored_on_the_held_out_half(
     search = json.loads((folder / "search.json").read_text())
     halves = split_halves((pictures / "ImageSets/Segmentation/train.txt").read_text().split())
     assert (search["search_half"], search["held_out_half"]) == halves
-    held_out = json.loads((folder / "held_out.json").read_text())
+    held_out = held_out_in(store)
     finished = {k["cam_id"]: k for k in history(store) if k["status"] == "finished"}
-    reference = set(held_out) - set(finished)
-    assert len(reference) == 1
-    assert len(held_out) == 1 + min(3, len(finished))
-    for cam in set(held_out) & set(finished):  # judged as in the search, at its threshold
-        last = finished[cam]["epochs"][-1]
-        assert held_out[cam]["objective"] == last["objective"]
-        assert held_out[cam]["threshold"] == last["threshold"]
-    assert trained(store)[reference.pop()] == [1, 2, 3]
+    assert len(set(held_out) - set(finished)) == 1
+    assert set(finished) < set(held_out)
     for row in held_out.values():
         assert f"{row['held_out']:.2f}" in again.stdout
     assert "This is a search, not a table" in again.stdout
@@ -257,10 +205,6 @@ def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any, port: int
     assert len(runs) == len(tracked) - 1
     assert runs.keys() == {"0", "1", "2", "reference"}
     assert {found.status for found in tracked} == {"FINISHED"}
-    finished = [k for k in history(store) if k["status"] == "finished"]
-    best = max(known["epochs"][-1]["objective"] for known in finished)
-    assert parent.last("objective/best_so_far") == pytest.approx(best)
-    assert "objective/held_out_base" in parent.metrics
     artifacts = parent.artifact_uri.removeprefix(f"{STORE}/")
     logged = {
         key.removeprefix(f"{artifacts}/").split("/")[0]
@@ -274,10 +218,6 @@ def test_mlflow_has_a_run_per_trial_under_the_search(interrupted: Any, port: int
         found = runs[str(known["number"])]
         judged = [(record["epoch"], record["objective"]) for record in known["epochs"]]
         assert found.metrics["objective/search_half"] == judged
-        stopped = str(known["status"] == "stopped").lower()
-        assert found.tags["wsss.stopped_early"] == stopped
-        for key, value in known["settings"].items():
-            assert float(found.params[key]) == value
 
 
 def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
@@ -285,13 +225,13 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
 ) -> None:
     store = interrupted["store"]
     before = {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")}
-    words = command(pictures, STORE)
+    python, *rest = process(*words(pictures, STORE))
     again = subprocess.run(
-        [words[0], "-X", "importtime", *words[1:]],
+        [python, "-X", "importtime", *rest],
         capture_output=True,
         text=True,
         timeout=300,
-        env=environment(store),
+        env=environment(**machine(store)),
         cwd=REPO,
         check=False,
     )
@@ -303,19 +243,11 @@ def test_a_finished_search_trains_nothing_and_loads_nothing_heavy(
     assert {path: path.stat().st_mtime_ns for path in store.glob("cams/*/*")} == before
 
 
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        (("--space", "transfer.lamda_s=0:1"), "did you mean transfer.lambda_s?"),
-        (("--space", "transfer.lambda_s=0:1:log"), "starts above 0"),
-        (("--objective", "worst"), "best, fixed"),
-    ],
-)
 def test_a_wrong_search_is_refused_before_anything_is_written(
-    pictures: Path, tmp_path: Path, more: tuple[str, ...], named: str
+    pictures: Path, tmp_path: Path
 ) -> None:
-    refused = invoke(command(pictures, tmp_path / "store", *more), tmp_path)
+    refused = sweeps(*words(pictures, tmp_path / "store", "--space", "transfer.lamda_s=0:1"))
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: ")
-    assert named in refused.stderr
+    assert "did you mean transfer.lambda_s?" in refused.stderr
     assert not (tmp_path / "store").exists()
