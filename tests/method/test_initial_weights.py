@@ -3,6 +3,7 @@
 import io
 import pickle
 import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,8 +240,11 @@ def test_a_torchvision_with_other_files_behind_a_name_is_refused(
 
 @pytest.mark.parametrize("fault", [URLError("no route"), RuntimeError("invalid hash value")])
 def test_weights_that_cannot_be_downloaded_or_are_altered_are_refused_with_a_remedy(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(backbones, "_reach", lambda url: None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
     def fail(self: Any, **options: Any) -> None:
         assert options["check_hash"]
         raise fault
@@ -254,6 +258,7 @@ def test_a_server_of_weights_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backbones, "ANSWER_LIMIT_S", 0.3)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it may know other proxies already
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
