@@ -282,8 +282,8 @@ class Store:
         for name, path in self.named.items():
             if rel == name or rel.startswith(f"{name}/"):
                 _check_label(path, name)
-                return Folder(path / rel[len(name) + 1 :], stage_id=rel.split("/")[1])
-        return Folder(self.root / rel, self.remote, stage_id=rel.split("/")[1])
+                return Folder(path / rel[len(name) + 1 :], stage_id=rel.partition("/")[2])
+        return Folder(self.root / rel, self.remote, stage_id=rel.partition("/")[2])
 
     def label(self, rel: str) -> None:
         """Write into a named folder which stage it holds."""

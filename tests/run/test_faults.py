@@ -1,15 +1,21 @@
 """Hangs, signals, what follows a failure, and changed code: the parts, without Ray."""
 
+import builtins
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from finished import fill, finished_sweep
 
+from sweeps.cli.method.predict import read_network
+from sweeps.evidence.image_counts import load_image_counts
 from sweeps.run.faults import Break, Decision, decide
 from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
@@ -25,8 +31,11 @@ from sweeps.stages.guard import (
 )
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.store import Store, StoreError
+from sweeps.store.store import RunFolder, Store, StoreError
 from wsss.data.errors import DataError
+from wsss.evaluation.voc_server import check_server_tar
+from wsss.labels.cam_files import read_cams
+from wsss.labels.sources import source_in
 from wsss.training.checkpoint_names import checkpoint_name
 
 HANGS = """
@@ -193,6 +202,42 @@ def test_a_note_that_cannot_be_read_is_no_death_without_an_error(
     left = take_note(tmp_path)
     assert left
     assert left.kind == raised("no").kind
+
+
+def read_counts(path: Path) -> object:
+    return load_image_counts(RunFolder(path.parent), "fixed")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("a.npz", read_cams),
+        ("a.npz", source_in),
+        ("a.png", source_in),
+        ("image_counts.npz", read_counts),
+        ("config.json", read_network),
+        ("a.tar", lambda path: check_server_tar(path, ["a"], {"a": (1, 1)})),
+    ],
+)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_no_reader_takes_an_error_of_the_drive_for_broken_content(
+    name: str,
+    read: Callable[[Path], object],
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"whole")
+
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    for place, opener in ((io, "open"), (builtins, "open"), (tarfile, "bltn_open")):
+        monkeypatch.setattr(place, opener, refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        read(path)
+    assert caught.value.filename == str(path)
 
 
 def test_the_code_version_follows_the_contents_of_the_sources(

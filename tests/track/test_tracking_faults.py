@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -182,6 +183,18 @@ def fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> Problem:
     assert not tracker.check()
     assert tracker.problem is not None
     return tracker.problem
+
+
+def test_a_server_that_never_answers_is_given_up_before_mlflow_tries_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MLflow itself would try for a minute, and again."""
+    monkeypatch.setattr("sweeps.track.tracker.ANSWER_LIMIT_S", 0.3)
+    monkeypatch.setattr("sweeps.track.tracker.MlflowClient", lambda uri: pytest.fail("tried"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        problem = fault(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+    assert problem.what == "no answer in time"
+    assert problem.is_temporary
 
 
 @pytest.mark.parametrize(
