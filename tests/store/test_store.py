@@ -218,14 +218,21 @@ def test_a_record_of_another_epoch_than_its_file_is_refused(cam: CamFolder, cont
 
 def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", named={"maps/aa": tmp_path / "out"})
-    folders = [store.cam("aa"), store.run("aa"), store.folder("labels/aa"), store.folder("maps/aa")]
-    for folder in folders:
-        write_json(folder.path / "done.json", {"id": "aa", "miou": 1.0})
-        assert folder.result() == {"id": "aa", "miou": 1.0}
+    folders = {
+        store.cam("aa"): "aa",
+        store.run("aa"): "aa",
+        store.folder("labels/aa"): "aa",
+        store.folder("maps/aa"): "aa",
+        store.folder("walks/aa/maps"): "aa/maps",
+    }
+    for folder, own in folders.items():
+        write_json(folder.path / "done.json", {"id": own, "miou": 1.0})
+        assert folder.result() == {"id": own, "miou": 1.0}
         write_json(folder.path / "done.json", {"miou": 1.0})  # as earlier versions wrote it
         assert folder.result() == {"miou": 1.0}
         write_json(folder.path / "done.json", {"id": "bb", "miou": 1.0})
-        with pytest.raises(StoreError, match=r"done\.json: holds no record of aa; delete .*'bb'"):
+        told = rf"done\.json: holds no record of {own}; delete .*'bb'"
+        with pytest.raises(StoreError, match=told):
             folder.is_finished()
 
 
