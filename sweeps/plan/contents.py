@@ -1,14 +1,15 @@
 """What a store holds: an entry per sweep, search and headline; and what removing one deletes."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.plan.chains.headline import load_headline
 from sweeps.plan.search import History, best_trials, load_search
-from sweeps.plan.states import Metrics, folder_names, read_metrics
+from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.store import Store, StoreError
@@ -21,6 +22,10 @@ ROOMS: dict[Kind, str] = {"sweep": "sweeps", "search": "searches", "headline": "
 """Folder of the store for each kind."""
 MADE_OF_CAMS = ("maps", "walks", "labels", "segmentations", "predictions")
 """Rooms whose results need a training, besides its score."""
+
+
+RunMetrics = Callable[[str], dict[str, Any] | None]
+"""Figures of a finished run by its id; StoreError if they are damaged."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Entry:
 
 def read_entries(store: Store) -> list[Entry]:
     """Return all sweeps, searches and headlines in a store, the newest first."""
-    metrics, entries = read_metrics(store), []
+    metrics, entries = cache(lambda run_id: store.run(run_id).metrics()), []
     for kind, room in ROOMS.items():
         for name in folder_names(store.root / room):
             path = store.root / room / name / f"{kind}.json"
@@ -73,7 +78,7 @@ def read_entries(store: Store) -> list[Entry]:
     return sorted(entries, key=lambda entry: (-entry.changed, entry.name))
 
 
-def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
+def _read(store: Store, kind: Kind, path: Path, metrics: RunMetrics) -> Entry:
     name, changed = path.parent.name, path.stat().st_mtime
     try:
         if kind == "sweep":
@@ -89,11 +94,11 @@ def _read(store: Store, kind: Kind, path: Path, metrics: Metrics) -> Entry:
     return Entry(kind, name, changed, **known)
 
 
-def _of_sweep(store: Store, name: str, metrics: Metrics) -> dict[str, Any]:
+def _of_sweep(store: Store, name: str, metrics: RunMetrics) -> dict[str, Any]:
     sweep = load_sweep(store, name)
     preset, recipe = preset_and_recipe(sweep.preset)
     trials = sweep.plan.trials
-    done = {t.run_id: metrics[t.run_id]["miou_fixed"] for t in trials if t.run_id in metrics}
+    done = {t.run_id: found["miou_fixed"] for t in trials if (found := metrics(t.run_id))}
     best, miou = best_configuration(sweep.plan, done) or ((), None)
     return {
         "tables": sweep.table_names,

@@ -71,6 +71,16 @@ def test_a_sweep_that_cannot_be_read_is_listed_with_the_reason(store: Store, iv:
     assert "it is not known which trainings it uses" in refused.output
 
 
+def test_a_damaged_result_is_told_of_the_sweeps_that_use_it_alone(
+    store: Store, vi: Sweep, iv: Sweep
+) -> None:
+    run = vi.plan.cell_trials["VI[no,yes]"][0].run_id
+    write_json(store.run(run).path / "done.json", {"miou_fixed": "high"})
+    newest, oldest = json.loads(sweeps(store, "list", "--json").output)
+    assert f"{run}/done.json: miou_fixed: Input should be a valid number" in newest["problem"]
+    assert (oldest["problem"], oldest["done"]) == ("", oldest["total"])
+
+
 def test_a_description_in_the_folder_of_another_is_refused_by_name(store: Store, iv: Sweep) -> None:
     copied = store.sweep("copied")
     shutil.copytree(store.sweep(iv.name), copied)
