@@ -33,7 +33,7 @@ class _Result(TypedDict, total=False):
     miou: float
     pixel_accuracy: float
     iou: dict[str, float | None]
-    labels_score: dict[str, float | None] | None
+    labels_score: dict[str, Any] | None
     score: dict[str, Any] | None
     miou_fixed: float
     miou_best: float
