@@ -39,9 +39,11 @@ def let_through(error: BaseException, path: Path, but: Iterable[int] = ()) -> No
     """Raise an error of the system while a file was read again, with the file's name.
 
     It says nothing about the content: no rights, too many open files, a drive that fails. EINVAL
-    does: broken content led to a place outside the file. but: errors that are not raised, either.
+    does, as broken content led to a place outside the file, and a missing file is the reader's to
+    explain. but: errors that are not raised, either.
     """
-    if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL, *but}:
+    of_the_file = {None, errno.EINVAL, errno.ENOENT, *but}
+    if isinstance(error, OSError) and error.errno not in of_the_file:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 

@@ -1,6 +1,5 @@
 """Small files from outside, read up to a limit; our own files, written atomically; paths."""
 
-import errno
 import fnmatch
 import json
 import os
@@ -46,7 +45,7 @@ def read_bytes(path: Path, limit: int, refusal: type[ForeseenError]) -> bytes:
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
-        let_through(error, path, but={*OF_A_PATH, errno.ENOENT})
+        let_through(error, path, but=OF_A_PATH)
         reason = f"{error.strerror} ({what_is_there(path)})"
         raise refusal(f"{path}: {reason}; put a readable file there") from None
     if len(content) > limit:

@@ -215,7 +215,7 @@ def test_what_was_written_down_of_a_search_or_a_headline_is_read_back(store: Sto
         assert each.describe().parent().id == each.name
     path = headline.folder(store) / "headline.json"
     write_json(path, read_json(path) | {"chains": []})
-    with pytest.raises(StoreError, match=r"headline\.json: not what this version"):
+    with pytest.raises(StoreError, match=rf"headline\.json: holds no record of {headline.name}"):
         known[2].describe()
 
 
