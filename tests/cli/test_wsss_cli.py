@@ -268,7 +268,7 @@ def test_another_split_can_be_inferred_and_evaluated(run: Path, tmp_path: Path) 
     [
         (("--data", "x", "--data", "y"), "--data: given twice; give it once"),
         (("--data=x", "--split", "a", "--data", "y"), "--data: given twice"),
-        (("--split", "--data", "--split", "b", "--data", "x"), "x: no folder JPEGImages"),
+        (("--split", "--data", "--split", "b", "--data", "x"), "x: no such folder"),
     ],
 )
 def test_an_option_that_takes_one_value_is_not_given_twice(
@@ -363,7 +363,7 @@ def test_a_training_that_does_not_learn_is_warned_of_and_ended_as_the_options_sa
         (["--weights", "imagenet"], ["two sets go by that name", "imagenet_v1", "imagenet_v2"]),
         (["--weights", "imagenet_v1"], ["resnet10_narrow has no weights imagenet_v1", "none"]),
         (["--config", "no/such.yaml"], ["no/such.yaml: No such file"]),
-        (["--data", "no/such/folder"], ["no/such/folder: no folder JPEGImages"]),
+        (["--data", "no/such/folder"], ["no/such/folder: no such folder"]),
         (["--run", ""], ["--run: empty", "leave it out"]),
         (["--run="], ["--run: empty"]),
         (["--run", "r" * 300], ["File name too long; name another path"]),

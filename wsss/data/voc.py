@@ -82,8 +82,9 @@ class VocDataset:
     def __init__(self, root: Path) -> None:
         self.root = root
         if not (root / "JPEGImages").is_dir():
+            what = "no folder JPEGImages" if root.is_dir() else "no such folder"
             raise DataError(
-                f"{root}: no folder JPEGImages; give the folder that holds JPEGImages, ImageSets "
+                f"{root}: {what}; give the folder that holds JPEGImages, ImageSets "
                 "and SegmentationClass (of VOC: VOCdevkit/VOC2012)"
             )
         self.classes = read_class_list(root)

@@ -85,7 +85,7 @@ class Board:
         if made < 0.01:
             return UNKNOWN_TIME
         seconds = (time.monotonic() - self.started) * (1 - self.total_progress()) / made
-        return f"about {format_seconds(seconds)} left"
+        return "nearly done" if seconds < 1 else f"about {format_seconds(seconds)} left"
 
     def view(self) -> Group:
         """Return the totals, and the tables with every cell's state.

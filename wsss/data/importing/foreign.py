@@ -167,8 +167,9 @@ class Pictures:
             unread = any(named in self.others for named in missing)
             raise DataError(
                 f"{path}: {len(missing):,} of {counted(len(images), 'picture')} not found in "
-                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); add them, remove "
-                "them from the file, or name their folder with --images"
+                f"{self.folder}{' as JPEG or PNG' * unread} ({some(missing)}); "
+                f"{'convert those of another kind, ' * unread}add them, remove them from the file, "
+                "or name their folder with --images"
             )
         return Foreign(
             path,
