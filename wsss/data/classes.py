@@ -130,7 +130,8 @@ def require_class_names(names: Sequence[str], path: Path) -> None:
         if is_reserved(name):
             raise ClassListError(
                 f"{path}: {quoted(name)} is no class, as background is always label 0 and ignored "
-                f"pixels are {IGNORE_INDEX}; remove the line, label or folder: the first class is label 1"
+                f"pixels are {IGNORE_INDEX}; remove the line, label or folder: the first class is "
+                "label 1"
             )
         if not CLASS_NAME.fullmatch(name):
             raise ClassListError(
