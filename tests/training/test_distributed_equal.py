@@ -95,7 +95,7 @@ def trial(config: RunConfig, data: Path, process: Process, store: Store) -> dict
     CheckpointFolder(cam.path / "checkpoints").restore(model)
     return {
         "weights": model.state_dict(),
-        "records": cam.epochs(),
+        "records": [dict(record) for record in cam.epochs()],
         "miou": metrics["miou_fixed"],
         "processes": metrics["environment"]["processes"],
     }
