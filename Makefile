@@ -175,7 +175,7 @@ check: $(STAMP) ## format, lint and types
 	$(BIN)/mypy
 	$(BIN)/python cluster/lint.py cluster.yaml cluster.onprem.yaml
 
-test: $(STAMP) ## all tests but those of `make chaos`; 15 minutes
+test: $(STAMP) ## all tests but those of `make chaos`; 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos"
 
 first-page: $(STAMP) ## the README's commands, one epoch each, as a newcomer gives them; 5-15 min
