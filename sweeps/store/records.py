@@ -7,7 +7,7 @@ whoever needs one that is absent gets an error with the file's name.
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from sweeps.store.errors import StoreError
@@ -17,8 +17,14 @@ AGAIN = "delete it, and give the same command again"
 """The usual remedy for a broken record."""
 
 
+FINITE = ConfigDict(allow_inf_nan=False)
+"""Of scores; a loss may be infinite."""
+
+
 class _Result(TypedDict, total=False):
     """done.json, of any stage."""
+
+    __pydantic_config__ = FINITE  # type: ignore[misc]  # how pydantic wants it
 
     id: str
     made_from: dict[str, str]
@@ -85,6 +91,8 @@ class _Warning(TypedDict, total=False):
 
 class _Judged(TypedDict):
     """A closing score of a search, in percent."""
+
+    __pydantic_config__ = FINITE  # type: ignore[misc]
 
     objective: float
     threshold: float

@@ -240,6 +240,8 @@ def test_a_result_of_another_stage_than_its_folder_is_refused(tmp_path: Path) ->
     ("name", "content", "told"),
     [
         ("done.json", '{"miou_fixed": "x"}', "miou_fixed: Input should be a valid number"),
+        ("done.json", '{"miou_fixed": NaN}', "miou_fixed: Input should be a finite number"),
+        ("done.json", '{"curve": [[0.1, Infinity]]}', "curve.0.1: Input should be a finite number"),
         ("done.json", '{"miou_fixed": null}', "miou_fixed: Input should be a valid number"),
         ("done.json", '{"curve": [[0.1]]}', "curve.0: List should have at least 2 items"),
         ("done.json", '{"classes": ["cat"], "iou_fixed": [1.0]}', "iou_fixed has 1 values for the"),
