@@ -62,6 +62,9 @@ def test_ray_here_has_the_cpus_that_this_process_may_use(
     ):
         quota.write_text(text)
         assert starting._cpus_here(quota) == count
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    starting.start_ray(Resources())
+    assert calls[-1][1]["num_cpus"] is None
 
 
 @pytest.mark.parametrize(("built", "hint"), [("13.0", "see `nvidia-smi`"), (None, "without CUDA")])

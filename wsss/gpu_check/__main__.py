@@ -4,7 +4,6 @@ Needs torch, torchvision, numpy, pillow, pydantic and pyyaml, and no network.
 """
 
 import argparse
-import os
 import platform
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from wsss.gpu_check.speed import (
 )
 from wsss.gpu_check.subjects import Pictures, Weights, find_pictures, read_weights
 from wsss.presets import PRESETS
+from wsss.training.execution import usable_cpus
 
 SHARES = {
     "machine": 1,
@@ -135,8 +135,7 @@ def check(options: Options, weights: Weights, pictures: Pictures) -> int:
 
 def look_at_machine(options: Options, section: Section) -> None:
     """Report the machine and what its GPU lacks. Raises RuntimeError if it cannot multiply."""
-    affinity = hasattr(os, "sched_getaffinity")
-    num_cpus = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    num_cpus = usable_cpus()
     software = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
     if options.on_gpu:
         _look_at_card(options.device, num_cpus, section)

@@ -27,6 +27,11 @@ class Execution:
     """Share of a GPU's memory that this process may fill, in (0, 1]."""
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use: all, where the system has no sets (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 SWITCH_VARIABLE = "WSSS_KEEP_MEMORY"
 """Environment variable: 0 lets freed memory go back to the system, as glibc does by default."""
 

@@ -5,7 +5,6 @@
 Legend: B batch on this rank, T terms of a loss.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from wsss.data.loading import CropBatch, Crops, Loader
 from wsss.errors import ForeseenError
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
-from wsss.training.execution import Execution
+from wsss.training.execution import Execution, usable_cpus
 from wsss.training.optim import clip_gradients, set_lr
 from wsss.training.process import Process
 
@@ -440,6 +439,5 @@ def num_loader_workers(execution: Execution, device: torch.device) -> int:
         return execution.num_loader_workers
     if device.type != "cuda":
         return 0
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = int(cpus * execution.gpu_share) // max(1, torch.cuda.device_count())
+    own = int(usable_cpus() * execution.gpu_share) // max(1, torch.cuda.device_count())
     return max(1, min(MAX_LOADER_WORKERS, own - 1))

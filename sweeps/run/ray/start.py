@@ -13,7 +13,7 @@ from sweeps.run.ray.address import join
 from sweeps.run.ray.resources import CapacityError, Resources
 from sweeps.run.signals import as_ctrl_c, handled, held_back
 from sweeps.store.errors import StoreError
-from wsss.training.execution import let_children_keep_memory
+from wsss.training.execution import let_children_keep_memory, usable_cpus
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     `docker --cpuset-cpus` give: it would run a trial on each CPU of the whole machine. quota: of
     cgroups v2, `150000 100000` for 1.5 CPUs or `max 100000`.
     """
-    count = len(os.sched_getaffinity(0))
+    count = usable_cpus()
     if count == os.cpu_count():
         return None
     words = quota.read_text(encoding="ascii").split() if quota.is_file() else []
