@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ratios import high_water_mib, overhead, show
 from torch import Tensor
 
-from wsss.networks.association import associate
+from wsss.networks.parts.association import associate
 
 BATCH, CHANNELS = 2, 256
 

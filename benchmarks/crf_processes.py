@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from ratios import faster
 
+from wsss.basics.pool import pool_map
 from wsss.data.drawn.folder import draw_voc
 from wsss.labels.refine.crf import crf_label
-from wsss.pool import pool_map
 from wsss.segmentation_config import CrfConfig
 
 NUM_IMAGES, ROUNDS = 24, 2

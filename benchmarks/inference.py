@@ -24,7 +24,7 @@ from wsss.labels.infer import infer_cams
 from wsss.method.cam import EPSILON
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD
 from wsss.networks.cam_net import CamNet
-from wsss.networks.conv_norm import ConvNorm
+from wsss.networks.parts.conv_norm import ConvNorm
 
 SCALES = (0.5, 1.0, 1.5)
 CPU = torch.device("cpu")

@@ -31,7 +31,7 @@ from torch.utils.data import default_collate
 
 from wsss.config import RunConfig, TrainConfig
 from wsss.data.drawn.folder import draw_voc
-from wsss.data.loading import CROP_STREAM, CropBatch, CropDataset, Loader, collate
+from wsss.data.loading.batches import CROP_STREAM, CropBatch, CropDataset, Loader, collate
 from wsss.data.voc import Sample, VocDataset
 from wsss.method.views import IMAGENET_MEAN, IMAGENET_STD, network_inputs, normalise
 from wsss.networks.cam_net import CamNet

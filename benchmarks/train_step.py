@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.networks.cam_net import CamNet
-from wsss.networks.conv_norm import ConvNorm
+from wsss.networks.parts.conv_norm import ConvNorm
 from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.cam import cam_step

@@ -17,9 +17,9 @@ from pathlib import Path
 from PIL import Image
 
 from sweeps.plan.sweep import Sweep, load_sweep, report_folder
-from sweeps.report.tables.gallery import FILE
+from sweeps.report.tables.pictures.gallery import FILE
 from sweeps.store.store import Store, open_store
-from wsss.errors import explained
+from wsss.basics.errors import explained
 from wsss.evaluation.mosaic import CELL_INCHES, TITLE_INCHES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -12,7 +12,7 @@ from switches import Values, each_once, in_pairs, switches
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, Settings, TrainConfig
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.networks.affinity_net import AffinityNet
 from wsss.networks.cam_net import CamNet
 from wsss.networks.deeplab import DeepLab, build_deeplab

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 """Clears a terminal and renames its window."""

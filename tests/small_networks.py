@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from wsss.config import NetworkConfig
-from wsss.networks.conv_norm import batch_norms
+from wsss.networks.parts.conv_norm import batch_norms
 
 
 def network(**settings: Any) -> NetworkConfig:

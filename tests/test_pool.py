@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from wsss.errors import ForeseenError
-from wsss.pool import pool_map
+from wsss.basics.errors import ForeseenError
+from wsss.basics.pool import pool_map
 
 JOBS = [(f"picture{number}", number) for number in range(7)]
 
@@ -135,7 +135,7 @@ def test_a_negative_number_of_workers_is_refused() -> None:
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from wsss.pool import pool_map
+from wsss.basics.pool import pool_map
 
 def work(number):
     (Path(sys.argv[1]) / str(os.getpid())).touch()

@@ -118,7 +118,7 @@ def test_a_shell_completes_commands() -> None:
 def test_the_help_imports_nothing_for_the_work(words: tuple[str, ...]) -> None:
     loaded, num_frozen = run_by("sweeps", *words)
     assert num_frozen < 1_000
-    assert {"sweeps.cli.headline", "typer"} <= loaded
+    assert {"sweeps.cli.service.headline", "typer"} <= loaded
     # Typer itself asks pydantic about the types of a command's options, where it is installed.
     assert not loaded & (SLOW if words == ("--help",) else SLOW - {"pydantic"})
     assert "wsss.config" not in loaded

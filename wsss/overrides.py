@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
+from wsss.basics.errors import ForeseenError
+from wsss.basics.files import read_text
+from wsss.basics.printable import MAX_QUOTED, as_word, printable, quoted
 from wsss.config import RunConfig, Settings
-from wsss.errors import ForeseenError
-from wsss.files import read_text
-from wsss.printable import MAX_QUOTED, as_word, printable, quoted
 from wsss.weights import resolve_weights
 
 S = TypeVar("S", bound=Settings)

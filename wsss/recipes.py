@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from wsss.basics.printable import quoted
 from wsss.config import RunConfig
 from wsss.overrides import ConfigError, apply_overrides
 from wsss.presets import PRESETS
-from wsss.printable import quoted
 
 LITERAL: Mapping[str, Any] = {
     "views.reading": "literal_clip",

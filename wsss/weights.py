@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from wsss.basics.errors import ForeseenError
+from wsss.basics.files import refuse_pipe
 from wsss.config import NetworkConfig
-from wsss.errors import ForeseenError
-from wsss.files import refuse_pipe
 
 NAMES = ("imagenet_v1", "imagenet_v2", "none")
 """Initial weights that need no file from the user."""

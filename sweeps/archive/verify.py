@@ -36,12 +36,12 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
 from sweeps.store.store import Store, StoreError, read_json
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig
-from wsss.errors import ForeseenError
 from wsss.evaluation.score import Score, score_counts
 from wsss.identity import cam_id, run_id
 from wsss.overrides import ConfigError, validate
-from wsss.printable import counted, first_of
 
 MOST_BYTES = 8 << 30
 """Limit of the unpacked files: more than any sweep has, less than a zip bomb."""

@@ -21,7 +21,7 @@ from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
 from sweeps.store.code_version import ROOT, code_version
 from sweeps.store.store import Store, StoreError
-from wsss.files import whole_or_absent
+from wsss.basics.files import whole_or_absent
 from wsss.identity import canonical_json
 
 DATE = (1980, 1, 1, 0, 0, 0)

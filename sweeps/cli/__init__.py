@@ -6,8 +6,8 @@ need them, so that `--help` and `plan` answer at once.
 
 import typer
 
-from sweeps.cli import calibrate, cluster, headline, results, search, store, sweep, tracking
 from sweeps.cli.program import HELP, Command, Program, before_any_command
+from sweeps.cli.service import calibrate, cluster, headline, results, search, store, sweep, tracking
 
 PANELS = {
     "Tables": (

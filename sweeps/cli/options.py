@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sweeps.store.store import Store
     from wsss.config import Settings
     from wsss.data.check import DataReport
+    from wsss.training.diagnosis.learning import PriorLimits
     from wsss.training.execution import Execution
-    from wsss.training.learning import PriorLimits
 
 S = TypeVar("S", bound="Settings")
 T = TypeVar("T")
@@ -206,8 +206,8 @@ def execution(
     checkpoint_minutes: CheckpointMinutes = 10.0,
 ) -> "Execution":
     """Return how to train. Raises ConfigError for a wrong --micro-batch."""
+    from wsss.basics.printable import quoted
     from wsss.overrides import ConfigError
-    from wsss.printable import quoted
     from wsss.training.execution import Execution
 
     images = None
@@ -254,7 +254,7 @@ def reached(asked: "Resources", store: str, kind: "Kind") -> "Resources":
 
 def prior_limits(warns_after: WarnsAfter = 100, fails_after: FailsAfter = 500) -> "PriorLimits":
     """Return when to warn of, and when to end, a training that stays at the label prior."""
-    from wsss.training.learning import PriorLimits
+    from wsss.training.diagnosis.learning import PriorLimits
 
     return PriorLimits(warns_after, fails_after)
 

@@ -13,9 +13,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
-from wsss.errors import ForeseenError, explained
-from wsss.files import NO_HOME, expanded
-from wsss.printable import SPELLED_OUT, command
+from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.files import NO_HOME, expanded
+from wsss.basics.printable import SPELLED_OUT, command
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Options that print the help of a program or command."""

@@ -15,8 +15,8 @@ import yaml
 from sweeps.cluster.job_address import JobError
 from sweeps.store.remote.mirror import CHECKPOINTS, RESULT_FOLDERS, Remote
 from sweeps.store.store import StoreError
-from wsss.files import read_text
-from wsss.printable import quoted
+from wsss.basics.files import read_text
+from wsss.basics.printable import quoted
 
 FINISHED = {"runs": "done.json", "cams": "done.json"}
 """Folder of results -> the file that marks a finished one, which is never replaced."""

@@ -2,8 +2,8 @@
 
 import re
 
-from wsss.errors import ForeseenError
-from wsss.waiting import within
+from wsss.basics.errors import ForeseenError
+from wsss.basics.waiting import within
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where `ray dashboard cluster.yaml` puts this end of its tunnel."""

@@ -12,8 +12,8 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from sweeps.cluster.job_address import JobError, UnreachableError, check_form, no_server
 from sweeps.run.ray.address import token_trouble
-from wsss.printable import command
-from wsss.waiting import Answer, within
+from wsss.basics.printable import command
+from wsss.basics.waiting import Answer, within
 
 TIMEOUT_S = 15.0
 """Time limit for an answer; with the start of this program, a failure takes half a minute."""

@@ -24,9 +24,9 @@ from sweeps.store.code_version import COMMIT, commit
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import definition
 from sweeps.tables.table import Table
+from wsss.basics.printable import command
 from wsss.data.drawn.folder import DRAWN, draw_voc
 from wsss.overrides import ConfigError, parse_assignments, settle
-from wsss.printable import command
 from wsss.recipes import named_config
 from wsss.weights import NAMES
 

@@ -109,7 +109,7 @@ def wait_for_nodes(address: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    from wsss.errors import explained
+    from wsss.basics.errors import explained
 
     with explained():
         wait_for_nodes(sys.argv[1], int(sys.argv[2]))

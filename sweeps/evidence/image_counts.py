@@ -13,10 +13,10 @@ import numpy as np
 from sweeps.evidence.images import ImageCounts
 from sweeps.plan.chains.chain import counts_id
 from sweeps.store.store import RunFolder, Store, StoreError
+from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP, whole_or_absent
 from wsss.config import RunConfig
-from wsss.errors import let_through
 from wsss.evaluation.confusion import ThresholdCounts
-from wsss.files import BROKEN_ZIP, whole_or_absent
 
 COUNTS = "counts.npz"
 """All counted pixels of a scored trial, in a folder of their own."""

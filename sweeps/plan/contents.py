@@ -13,8 +13,8 @@ from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
 from sweeps.store.store import Store, StoreError
+from wsss.basics.printable import printable
 from wsss.identity import cam_id
-from wsss.printable import printable
 from wsss.recipes import preset_and_recipe
 
 Kind = Literal["sweep", "search", "headline"]

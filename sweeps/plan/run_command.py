@@ -9,10 +9,10 @@ from sweeps.plan.chains.headline import Headline, source_of
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
 from sweeps.tables.studies import F3
+from wsss.basics.printable import command
 from wsss.config import RunConfig, Settings
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS
-from wsss.printable import command
 from wsss.recipes import named_config, preset_and_recipe
 
 if TYPE_CHECKING:  # it imports what reads data sets, which a status does not need

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sweeps.plan.sweep import Sweep
 from sweeps.store.store import Store
+from wsss.basics.printable import counted
 from wsss.config import RunConfig, Settings
 from wsss.presets import PAPER
-from wsss.printable import counted
 
 SMALL_SCALE, OTHER_DATA = "SMALL SCALE", "OTHER DATA"
 PAPER_TRAIN_IMAGES, PAPER_EVAL_IMAGES = 10_582, 1_464

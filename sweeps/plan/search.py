@@ -43,14 +43,14 @@ from sweeps.store.store import (
 )
 from sweeps.tables.studies import F3
 from sweeps.tables.table import Cell, Row, Table
+from wsss.basics.files import files_in
+from wsss.basics.printable import quoted
 from wsss.config import RunConfig
 from wsss.data.check import DataReport, require_batch
 from wsss.data.voc import VocDataset
-from wsss.files import files_in
 from wsss.identity import cam_id, naming
 from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, apply_overrides, settle, validate
-from wsss.printable import quoted
 from wsss.recipes import named_config
 
 Objective = Literal["best", "fixed"]

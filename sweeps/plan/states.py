@@ -14,7 +14,7 @@ from typing import Any
 
 from sweeps.plan.trials import Trial
 from sweeps.store.store import Store
-from wsss.training.learning import find_dead_maps
+from wsss.training.diagnosis.learning import find_dead_maps
 
 STATUSES = ("finished", "running", "started", "missing", "failed")
 

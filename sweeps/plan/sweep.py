@@ -22,11 +22,11 @@ from sweeps.store.store import (
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table
+from wsss.basics.printable import command, counted, printable, quoted
 from wsss.config import RunConfig
 from wsss.identity import config_id
 from wsss.networks.initial_weights import check_initial_weights
 from wsss.overrides import ConfigError, Settled, apply_overrides, settle, validate
-from wsss.printable import command, counted, printable, quoted
 from wsss.recipes import named_config
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
 from sweeps.store.store import Store, StoreError, read_config
+from wsss.basics.printable import counted, printable
 from wsss.identity import cam_id, canonical
-from wsss.printable import counted, printable
 
 PAIRED = "95 % interval over images, paired"
 

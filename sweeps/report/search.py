@@ -37,8 +37,8 @@ from sweeps.report.formats.write import as_text, write_document
 from sweeps.report.words import number, signed
 from sweeps.store.store import Store, write_json
 from sweeps.tables.own import definition
+from wsss.basics.printable import counted
 from wsss.identity import cam_id
-from wsss.printable import counted
 
 MIN_TRIALS = 5
 """Fewer finished trials show no effect of a setting."""

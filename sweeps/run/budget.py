@@ -17,8 +17,8 @@ from sweeps.report.live.cost_lines import format_hours
 from sweeps.run.ray.resources import Resources
 from sweeps.store.attempts import Ledger, Size, Unit
 from sweeps.store.store import Store
-from wsss.errors import ForeseenError
-from wsss.printable import counted
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import counted
 
 
 class BudgetError(ForeseenError):

@@ -30,8 +30,8 @@ from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
+from wsss.basics.printable import command, counted, own_command
 from wsss.config import NetworkConfig
-from wsss.printable import command, counted, own_command
 from wsss.weights import NAMES
 
 if TYPE_CHECKING:  # those load MLflow, or boto3

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from sweeps.plan.contents import Entry, read_entries
 from sweeps.store.store import Store
-from wsss.errors import ForeseenError
-from wsss.printable import printable
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import printable
 
 LIMIT_S = 60
 """Seconds after which the command is killed."""

@@ -23,10 +23,10 @@ from sweeps.run.driver import INTERRUPTED, download_weights, printer
 from sweeps.run.ray.resources import DRIVER_SHARE, HEAD_NODE, Resources, concurrency
 from sweeps.run.ray.start import running_ray
 from sweeps.store.store import Store
+from wsss.basics.printable import counted
 from wsss.config import RunConfig
 from wsss.identity import cam_id
-from wsss.printable import counted
-from wsss.training.probe import ProbeOptions, ProbeResult, probe
+from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
 FINE, BAD = 0, 1

@@ -22,8 +22,8 @@ from sweeps.plan.sweep import Sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.code_version import source_digest, sources_of
 from sweeps.store.store import Folder, Store
-from wsss.errors import ForeseenError
-from wsss.printable import counted, first_of
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import counted, first_of
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Packages that results can depend on. Ray and MLflow only transport numbers."""

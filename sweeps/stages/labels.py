@@ -16,6 +16,7 @@ from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import LostNetworkError, TrainCam, trained, trained_cam
 from sweeps.store.store import Folder
+from wsss.basics.pool import pool_map
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder
 from wsss.labels.cam_files import cams_of, write_cams
@@ -24,7 +25,6 @@ from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.refine.refined import LabelJob, write_label
 from wsss.networks.affinity_net import AffinityNet
-from wsss.pool import pool_map
 from wsss.segmentation_config import PseudoLabelConfig, RandomWalkConfig
 from wsss.training.affinity import build_affinity_net, train_affinity
 

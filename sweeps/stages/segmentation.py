@@ -10,8 +10,8 @@ from sweeps.stages.labels import WriteLabels, label_score
 from sweeps.stages.stage import PerImage, Place, Record, Stage, Steps, Training
 from sweeps.stages.train_cam import trained
 from sweeps.store.store import Folder, write_json
-from wsss.data.image import as_array, read_image
-from wsss.data.mask import read_mask
+from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.evaluation.segmentation_score import SegmentationScore, score_folder

@@ -18,8 +18,8 @@ from sweeps.stages.guard import HANG_AFTER_SECONDS, Watchdog, claim
 from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.store import LABEL, Folder, Store
 from wsss.labels.sources import digest_of, source_in
+from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.execution import Execution
-from wsss.training.learning import PriorLimits
 
 if TYPE_CHECKING:
     from wsss.training.checkpoint import CheckpointFolder

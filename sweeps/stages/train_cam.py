@@ -15,7 +15,7 @@ from wsss.data.voc import VocDataset
 from wsss.identity import cam_id
 from wsss.networks.cam_net import CamNet
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.learning import PriorWarning, find_dead_maps
+from wsss.training.diagnosis.learning import PriorWarning, find_dead_maps
 
 
 class LostNetworkError(StoreError):

@@ -6,7 +6,7 @@ Ray Train takes no text in a report, so the driver puts the numbers into words a
 from collections.abc import Mapping
 from typing import Any
 
-from wsss.training.learning import DeadMaps, PriorWarning
+from wsss.training.diagnosis.learning import DeadMaps, PriorWarning
 
 VIEWS = ("original", "enhanced", "decreased")
 KEY, LOSS, PRIOR = "warned_at", "warned_loss_cls", "warned_prior"

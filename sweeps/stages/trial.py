@@ -20,15 +20,15 @@ from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.code_version import code_version
 from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
 from sweeps.store.store import StoreError
+from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
-from wsss.errors import ForeseenError
 from wsss.evaluation.confusion import ThresholdCounts, mean_iou, threshold_index
 from wsss.evaluation.score import score_counts
 from wsss.identity import run_id
 from wsss.labels.infer import infer_cams
 from wsss.networks.cam_net import CamNet
-from wsss.training.learning import NotLearningError
+from wsss.training.diagnosis.learning import NotLearningError
 from wsss.training.loop import DivergedError
 
 ON_ALL_RANKS = (DivergedError, NotLearningError)

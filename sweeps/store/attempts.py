@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sweeps.store.store import Store, StoreError, read_json, require_own, write_json
-from wsss.files import files_in
+from wsss.basics.files import files_in
 from wsss.training.checkpoint_names import epochs_of
 
 ALIVE_SECONDS = 30.0

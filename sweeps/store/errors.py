@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeGuard
 
-from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, ForeseenError
+from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY, ForeseenError
 
 FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 

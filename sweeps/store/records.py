@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from sweeps.store.errors import StoreError
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 AGAIN = "delete it, and give the same command again"
 """The usual remedy for a broken record."""

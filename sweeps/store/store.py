@@ -27,13 +27,13 @@ from sweeps.store import records
 from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
 from sweeps.store.errors import disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
-from wsss import files
+from wsss.basics import files
+from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP, cache_folder, expanded, files_in
+from wsss.basics.printable import printable, quoted
 from wsss.config import RunConfig
-from wsss.errors import let_through
-from wsss.files import BROKEN_ZIP, cache_folder, expanded, files_in
 from wsss.identity import canonical_json, run_id
 from wsss.overrides import ConfigError, validate
-from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:  # only writers need locks, and only some stores a bucket: reading starts fast
     from pydantic import TypeAdapter

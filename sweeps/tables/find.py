@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from sweeps.tables.studies import ALIASES, TABLES
 from sweeps.tables.table import Table
+from wsss.basics.printable import quoted
 from wsss.overrides import ConfigError
-from wsss.printable import quoted
 
 
 def find_tables(names: Iterable[str], own: Sequence[Table] = ()) -> tuple[Table, ...]:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from sweeps.tables.studies import ALIASES, F3, TABLES
 from sweeps.tables.table import Cell, Row, Table
+from wsss.basics.printable import as_word, one_line, quoted
 from wsss.overrides import ConfigError, parse_assignments, read_tree
-from wsss.printable import as_word, one_line, quoted
 
 MAX_CELLS = 1000
 SWEEP_KEY = "own_tables"

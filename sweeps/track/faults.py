@@ -24,7 +24,7 @@ from sweeps.track.address import (
     sqlite_uri,
     without_password,
 )
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 
 MAX_WORDS = 1000
 """Characters shown of MLflow's message about a fault that is not in the table."""

@@ -49,9 +49,9 @@ from sweeps.track.address import (
 )
 from sweeps.track.faults import Problem, check_address, diagnose
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary, Values
-from wsss.errors import ForeseenError
-from wsss.printable import command
-from wsss.waiting import within
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import command
+from wsss.basics.waiting import within
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,7 +20,7 @@ from sweeps.store.store import Store
 from sweeps.tables.paper import row
 from sweeps.tables.studies import TABLES
 from sweeps.tables.table import Table
-from wsss.errors import explained
+from wsss.basics.errors import explained
 from wsss.overrides import parse_assignments
 
 

@@ -15,8 +15,8 @@ from machines import Machine, environment, stranger
 from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray.start import MAX_BYTES, prepare_machine
 from sweeps.store.store import Store, StoreError
-from wsss.errors import explained
-from wsss.files import NO_HOME, PathError, cache_folder, expanded
+from wsss.basics.errors import explained
+from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import make_sweep
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
+from wsss.basics.printable import command, own_command, own_words
 from wsss.overrides import parse_assignments
-from wsss.printable import command, own_command, own_words
 
 SMALL = {name: value for name, value in SHRUNK.items() if name != "train.batch_size"}
 

@@ -19,7 +19,7 @@ from sweeps.cluster.jobs import find_job, in_project, require_on_cluster, start
 from sweeps.run.ray.resources import Demand, Machine, Resources, number_at_once
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import open_store
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 
 
 def told(call: Callable[[], object], pattern: str) -> list[str]:
@@ -147,7 +147,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a project, and a job server at every address that can be one."""
     client = Client("")
     monkeypatch.setattr(job_server, "JobSubmissionClient", lambda address: client)
-    monkeypatch.setattr("sweeps.cli.cluster.check_answers", lambda address: None)
+    monkeypatch.setattr("sweeps.cli.service.cluster.check_answers", lambda address: None)
     (tmp_path / "project/sweeps").mkdir(parents=True)
     (tmp_path / "project/sweeps/__main__.py").touch()
     return tmp_path / "project"

@@ -20,13 +20,13 @@ from PIL import Image
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import run_trial
 from sweeps.store.store import Store
+from wsss.basics.printable import command
 from wsss.config import RunConfig
 from wsss.data.check import check_data
 from wsss.data.voc import VocDataset
 from wsss.identity import run_id
 from wsss.labels.cam_files import read_cams, write_cams
 from wsss.overrides import apply_overrides
-from wsss.printable import command
 
 
 def succeed(*words: str | Path) -> str:

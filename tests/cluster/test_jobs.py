@@ -36,8 +36,8 @@ from sweeps.cluster.jobs import (
 )
 from sweeps.store.store import Store, open_store
 from sweeps.tables.own import grid_table
+from wsss.basics.printable import command
 from wsss.overrides import ConfigError
-from wsss.printable import command
 
 
 def request(words: tuple[str, ...] = (), **fields: Any) -> Request:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sweeps.cli.method.data import page
+from wsss.basics.printable import command
 from wsss.data.check import check_data
 from wsss.data.check_splits import (
     OFFICIAL_SPLITS,
@@ -18,7 +19,6 @@ from wsss.data.check_splits import (
     split_report,
 )
 from wsss.data.voc import VocDataset
-from wsss.printable import command
 
 A, B, C = "2007_000001", "2007_000002", "2007_000003"
 

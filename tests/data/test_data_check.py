@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.basics.printable import command
 from wsss.data import check as checking
 from wsss.data.check import MAX_PROBLEMS, DataReport, check_data, check_data_once, checks_folder
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
-from wsss.printable import command
 
 SPLITS = ["train", "train_aug", "val"]
 VOC_NAMES = {"bird": 2, "boat": 3, "car": 6, "cat": 7, "horse": 12, "sheep": 16}  # aeroplane is 0

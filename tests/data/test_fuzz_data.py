@@ -16,14 +16,14 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sweeps.cli.method.data import page, page_as_json
+from wsss.basics.printable import printable
 from wsss.data.check import check_data
 from wsss.data.check_splits import split_report
 from wsss.data.classes import VOC_CLASSES, ClassListError, voc_palette
 from wsss.data.errors import DataError
-from wsss.data.image import image_size, read_image
-from wsss.data.mask import read_mask
+from wsss.data.pictures.image import image_size, read_image
+from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import VocDataset
-from wsss.printable import printable
 
 T = TypeVar("T")
 

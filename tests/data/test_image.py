@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from wsss.basics.files import read_bytes
 from wsss.config import LabelsConfig, TrainConfig
 from wsss.data.errors import DataError
-from wsss.data.image import IMAGE_FORMATS, as_array, image_size, read_image
-from wsss.data.loading import CropDataset, LabelledCrops
-from wsss.data.mask import write_label_png
+from wsss.data.loading.batches import CropDataset, LabelledCrops
+from wsss.data.pictures.image import IMAGE_FORMATS, as_array, image_size, read_image
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample
-from wsss.files import read_bytes
 from wsss.labels.infer import infer_cams
 from wsss.labels.predict import predict_images
 from wsss.labels.refine.random_walk import image_features

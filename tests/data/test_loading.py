@@ -15,15 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from wsss.basics.errors import ForeseenError
+from wsss.basics.pool import pool_map
 from wsss.config import RunConfig, TrainConfig
-from wsss.data import loader_processes, loading
 from wsss.data.errors import DataError
-from wsss.data.image import read_image
-from wsss.data.loading import CropBatch, CropDataset, Loader, epoch_order
-from wsss.data.transforms import CropPlan, cut_crop, plan_crop
+from wsss.data.loading import batches as loading
+from wsss.data.loading import processes
+from wsss.data.loading.batches import CropBatch, CropDataset, Loader, epoch_order
+from wsss.data.loading.crops import CropPlan, cut_crop, plan_crop
+from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
-from wsss.errors import ForeseenError
-from wsss.pool import pool_map
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +116,9 @@ def test_no_loading_process_is_a_copy_of_one_with_threads() -> None:
 def test_with_little_shared_memory_batches_are_the_same(
     crops: CropDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_processes, "LITTLE_SHARED_MEMORY", 0)  # however little there is here
+    monkeypatch.setattr(processes, "LITTLE_SHARED_MEMORY", 0)  # however little there is here
     expected = batches(crops, epoch=1, num_workers=1)
-    monkeypatch.setattr(loader_processes, "LITTLE_SHARED_MEMORY", 1 << 62)
+    monkeypatch.setattr(processes, "LITTLE_SHARED_MEMORY", 1 << 62)
     found = batches(crops, epoch=1, num_workers=1)
     assert_equal(found, expected)
     assert [batch.pixels.is_shared() for batch in (expected[0], found[0])] == [True, False]

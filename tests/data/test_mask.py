@@ -10,7 +10,7 @@ from test_image import exif, png
 
 from wsss.data.classes import voc_palette
 from wsss.data.errors import DataError
-from wsss.data.mask import read_mask, require_size
+from wsss.data.pictures.mask import read_mask, require_size
 
 VALUES = np.array([[0, 1, 2], [3, 1, 0]], np.uint8)
 RGB = np.array(voc_palette(), np.uint8).reshape(256, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.mask import write_label_png
 from wsss.evaluation.voc_server import ServerTarError, check_server_tar, write_server_tar
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"

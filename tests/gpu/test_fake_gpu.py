@@ -42,7 +42,7 @@ from wsss.labels.refine.random_walk import walk_labels
 from wsss.labels.segment import multi_scale_probs, segment_image
 from wsss.method.losses import classification_loss
 from wsss.method.views import network_inputs
-from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
+from wsss.networks.parts.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS, TINY, TINY_DEEPLAB
 from wsss.segmentation_config import DeepLabConfig, PamrConfig, RandomWalkConfig

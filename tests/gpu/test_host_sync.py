@@ -33,12 +33,12 @@ from device_watch import WITH_BACKWARD, fake_gpu, host_waits, no_mixed_devices
 from torch import Tensor, nn
 
 from wsss.config import NetworkConfig, RunConfig, TransferConfig, ViewsConfig
-from wsss.data.mask import read_mask
+from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import Sample
 from wsss.method.losses import cam_losses
 from wsss.method.views import network_inputs
-from wsss.networks.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.networks.deeplab import build_deeplab
+from wsss.networks.parts.association import BLOCK_PIXELS, SMALL_MAP_PIXELS, associate
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY, TINY_DEEPLAB, TINY_LABELS
 from wsss.segmentation_config import DeepLabConfig, RandomWalkConfig

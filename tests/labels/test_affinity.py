@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.optimize import brentq
 
 from wsss.config import NetworkConfig
-from wsss.data.loading import CropBatch
-from wsss.data.transforms import CropPlan, cut_labels
+from wsss.data.loading.batches import CropBatch
+from wsss.data.loading.crops import CropPlan, cut_labels
 from wsss.data.voc import Sample, VocDataset
 from wsss.labels.pseudo_label import confident_label, pseudo_label
 from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from wsss.config import LabelsConfig, NetworkConfig
-from wsss.data.image import read_image
+from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
 from wsss.labels.infer import infer_cams, multi_scale_cams
 from wsss.labels.pseudo_label import pseudo_label

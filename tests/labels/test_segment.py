@@ -11,8 +11,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
-from wsss.data.image import read_image
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.image import read_image
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.segmentation_score import score_folder
 from wsss.labels.segment import (

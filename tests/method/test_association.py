@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.networks import association
-from wsss.networks.association import associate, by_blocks
+from wsss.networks.parts import association
+from wsss.networks.parts.association import associate, by_blocks
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [None, 0.1, 0.7])
 

@@ -16,12 +16,12 @@ from torchvision import models
 from sweeps.plan.trials import make_plan
 from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import build_backbone
 from wsss.networks.cam_net import CamNet
-from wsss.networks.conv_norm import ConvNorm, batch_norms
-from wsss.networks.focused_unfocused import (
+from wsss.networks.parts.conv_norm import ConvNorm, batch_norms
+from wsss.networks.parts.focused_unfocused import (
     ContextAssociation,
     FocusedUnfocused,
     MultiScaleAtrous,

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sweeps.tables.studies import TABLES
 from wsss.config import NetworkConfig, RunConfig
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.identity import cam_id, canonical_json, naming
 from wsss.networks.cam_net import CamNet, CamOutput
-from wsss.networks.pixel_correlation import Refinement, correlation_loss
+from wsss.networks.parts.pixel_correlation import Refinement, correlation_loss
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
 from wsss.training.cam import AllViews, CamObjective

@@ -11,7 +11,7 @@ from commands import sweeps
 from finished import finish
 from scipy import stats as scipy_stats
 
-from sweeps.cli import calibrate as calibrate_cli
+from sweeps.cli.service import calibrate as calibrate_cli
 from sweeps.evidence import calibration, calibration_checks
 from sweeps.evidence.calibration import Calibration, Outcome, expected, lines, sentence, weigh
 from sweeps.evidence.calibration_checks import Check, DataFacts, ListFacts

@@ -8,7 +8,7 @@ import pytest
 from commands import sweeps
 from finished import fill, finished_sweep
 
-from sweeps.cli.sweep import chosen_tables
+from sweeps.cli.service.sweep import chosen_tables
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep, with_tables
 from sweeps.store.store import Store

@@ -20,6 +20,7 @@ from test_prepare_sbd import save_sbd
 from typer.testing import CliRunner
 
 from sweeps.cli.method.data import prepare as prepare_command
+from wsss.basics.errors import ForeseenError
 from wsss.data import check_splits
 from wsss.data.check import check_data
 from wsss.data.check_splits import OfficialSplit, split_report
@@ -29,7 +30,6 @@ from wsss.data.prepare import assemble as preparation
 from wsss.data.prepare.archives import PrepareRequest, Source, public_sources
 from wsss.data.prepare.assemble import Prepared, prepare_voc
 from wsss.data.voc import VocDataset
-from wsss.errors import ForeseenError
 
 # VOC train 1, 2; val 3, 4. SBD train 2, 3, 5; val 6, 4: it has val's 3 and 4, and 5, 6 are new.
 NAMES = [f"2007_00000{n}" for n in range(1, 7)]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
+from wsss.basics.printable import printable
 from wsss.data.errors import DataError
 from wsss.data.prepare.archives import (
     ArchiveError,
@@ -25,7 +26,6 @@ from wsss.data.prepare.archives import (
     require_space,
     verify,
 )
-from wsss.printable import printable
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from scipy.io import savemat
 from scipy.sparse import csc_array
 
+from wsss.basics.errors import ForeseenError
 from wsss.data.errors import DataError
 from wsss.data.prepare.sbd import (
     MAX_UNPACKED_BYTES,
@@ -19,7 +20,6 @@ from wsss.data.prepare.sbd import (
     read_sbd_mask,
     train_aug_ids,
 )
-from wsss.errors import ForeseenError
 
 
 def save_sbd(path: Path, mask: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from sweeps.report.headline.build import HeadlineReport, build_headline_report
 from sweeps.report.headline.document import answer, headline_document
 from sweeps.store.store import Store, write_json
 from wsss.data.classes import VOC_CLASSES
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import VocDataset
 from wsss.overrides import parse_assignments
 from wsss.presets import TINY_DEEPLAB

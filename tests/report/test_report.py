@@ -22,8 +22,8 @@ from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.tables.findings import table_summary
-from sweeps.report.tables.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.report.tables.model import Measure, Report
+from sweeps.report.tables.pictures.gallery import COLUMNS as GALLERY_COLUMNS
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
 from sweeps.tables.own import read_tables

@@ -27,7 +27,7 @@ from sweeps.run.ray.start import start_ray
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Crew, Place, complete
 from sweeps.store.store import Store, open_store
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 
 pytestmark = [
     pytest.mark.cluster,

@@ -22,7 +22,7 @@ from sweeps.store.remote import lease as lease_module
 from sweeps.store.remote.lease import Lease
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.store import Store, StoreError, open_store
-from wsss.training.learning import PriorLimits
+from wsss.training.diagnosis.learning import PriorLimits
 
 REPO = Path(__file__).parents[2]
 

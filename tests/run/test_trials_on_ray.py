@@ -33,8 +33,8 @@ from sweeps.run.ray.train import Workers, fit
 from sweeps.run.ray.tune import TuneRound
 from sweeps.run.signals import Interrupts
 from sweeps.store.store import Store, StoreError
+from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
-from wsss.errors import ForeseenError
 from wsss.overrides import apply_overrides
 from wsss.training.process import Process
 

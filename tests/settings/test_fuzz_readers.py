@@ -21,13 +21,13 @@ from sweeps.report.formats.csv_file import safe
 from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
 from sweeps.store.store import Store, StoreError
+from wsss.basics.printable import printable
 from wsss.config import RunConfig
 from wsss.data.errors import DataError
 from wsss.data.prepare.archives import ArchiveError, extract
 from wsss.data.prepare.sbd import read_id_list
 from wsss.identity import cam_id, config_id, run_id
 from wsss.overrides import ConfigError, apply_overrides, parse_assignments, read_config_file
-from wsss.printable import printable
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 ANY_TEXT = st.text(max_size=60)

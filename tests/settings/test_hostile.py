@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from sweeps.cli.method import app
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
 from sweeps.store.store import Store, StoreError, write_json
+from wsss.basics.printable import web_address
 from wsss.config import RunConfig
 from wsss.data.classes import ClassListError, read_class_list
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
 from wsss.labels.cam_files import CamFile, require_fitting
 from wsss.overrides import ConfigError, apply_overrides
-from wsss.printable import web_address
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from sweeps.stages.labels import LearnAffinity, WriteLabels
 from sweeps.stages.segmentation import Predict
 from sweeps.stages.stage import Place, complete
 from sweeps.store.store import Store
+from wsss.basics.files import write_json
 from wsss.config import RunConfig
 from wsss.data.classes import voc_palette
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset
-from wsss.files import write_json
 from wsss.identity import cam_id
 from wsss.labels.cam_files import cams_of, read_cams, write_cams
 from wsss.labels.refine.refined import label_map

@@ -25,7 +25,7 @@ from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides
 from wsss.training.checkpoint_names import checkpoint_name
-from wsss.training.learning import PriorLimits
+from wsss.training.diagnosis.learning import PriorLimits
 
 IN_A_PROCESS = """
 import pickle, sys, torch

@@ -27,9 +27,9 @@ from sweeps.track.faults import Problem
 from sweeps.track.thread import GROUP, TrackingThread
 from sweeps.track.tracker import Tracker, open_client
 from sweeps.track.view import DatasetView, Outcome, RunLink, RunView, Subject, Summary
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import command
 from wsss.config import DataConfig
-from wsss.errors import ForeseenError
-from wsss.printable import command
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 

@@ -19,9 +19,9 @@ from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.write import as_text
 from sweeps.report.live.progress import Board
 from sweeps.report.live.render import render_tables
-from sweeps.report.tables import pictures
 from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
+from sweeps.report.tables.pictures import figures
 from sweeps.stages.stage import Place
 from sweeps.stages.training_warnings import dead_from_record, from_record, to_record
 from sweeps.stages.trial import run_trial
@@ -29,7 +29,7 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY
-from wsss.training.learning import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
+from wsss.training.diagnosis.learning import MAX_DEAD, MAX_RISE, DeadMaps, find_dead_maps
 
 DEAD = DeadMaps(6, "enhanced", 0.46, compared=True)
 WORDS = "46 % of the maps of present classes are empty in the enhanced view (epoch 6)"
@@ -128,7 +128,7 @@ def test_a_warning_survives_the_way_through_tune_as_numbers() -> None:
 def test_a_trial_reports_it_with_the_epochs_numbers_and_the_command_prints_it_once(
     small: RunConfig, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsss.training.learning.MAX_DEAD", -1.0)  # whatever the share
+    monkeypatch.setattr("wsss.training.diagnosis.learning.MAX_DEAD", -1.0)  # whatever the share
     config = apply_overrides(small, {"train.epochs": 4, "views.enhanced": True})
     records = run_trial(config, Place(Store(tmp_path), drawn))
     epochs = [record for record in records if "loss_cls" in record]
@@ -188,7 +188,7 @@ def test_the_curve_of_a_row_is_of_the_view_with_most_dead_maps_and_old_rows_have
 ) -> None:
     drawn: list[DeadCurve] = []
     monkeypatch.setattr(
-        pictures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
+        figures, "dead_curves", lambda curves, **names: drawn.extend(curves) or "<svg/>"
     )
     finish(store, cell(sweep, "no,no"), 0.5)  # of an older store: no `dead`
     assert build_report(sweep, store).tables[0].findings

@@ -17,7 +17,7 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_group
 from sweeps.store.store import Store
 from wsss.config import RunConfig
-from wsss.data.loading import CropBatch, CropDataset, Loader
+from wsss.data.loading.batches import CropBatch, CropDataset, Loader
 from wsss.data.voc import Sample, VocDataset
 from wsss.identity import cam_id, run_id
 from wsss.networks.cam_net import CamNet
@@ -26,7 +26,7 @@ from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB
 from wsss.training.cam import build_cam_net, cam_step
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.learning import PriorLimits
+from wsss.training.diagnosis.learning import PriorLimits
 from wsss.training.process import Process
 from wsss.training.segmentation import train_segmentation
 

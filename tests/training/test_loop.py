@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig
-from wsss.data.loading import CropBatch, CropDataset
+from wsss.data.loading.batches import CropBatch, CropDataset
 from wsss.data.voc import Sample
 from wsss.networks.deeplab import build_deeplab
 from wsss.networks.precision import products

@@ -34,7 +34,7 @@ from sweeps.store.store import Store
 from wsss.config import RunConfig
 from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
-from wsss.training.learning import NotLearningError, PriorLimits, PriorWarning
+from wsss.training.diagnosis.learning import NotLearningError, PriorLimits, PriorWarning
 from wsss.training.loop import DivergedError
 
 WARNING = PriorWarning(100, 0.2456, 0.2431)

@@ -15,7 +15,7 @@ from wsss.identity import cam_id
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.learning import (
+from wsss.training.diagnosis.learning import (
     NotLearningError,
     PriorLimits,
     PriorWarning,

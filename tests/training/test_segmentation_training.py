@@ -12,10 +12,10 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from wsss.config import ViewsConfig
 from wsss.data.errors import DataError
-from wsss.data.image import image_size
-from wsss.data.loading import CropBatch, LabelledCrops, plan_labelled_crop
-from wsss.data.mask import write_label_png
-from wsss.data.transforms import CropPlan
+from wsss.data.loading.batches import CropBatch, LabelledCrops, plan_labelled_crop
+from wsss.data.loading.crops import CropPlan
+from wsss.data.pictures.image import image_size
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample, VocDataset
 from wsss.labels.segment import write_segmentation
 from wsss.method.views import network_inputs

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from wsss.config import RunConfig
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.data.voc import Sample
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet
 from wsss.overrides import apply_overrides
 from wsss.presets import IRN
 from wsss.training.cam import EpochRecord, build_cam_net, cam_step, train_cam
-from wsss.training.learning import prior_loss
+from wsss.training.diagnosis.learning import prior_loss
 from wsss.training.loop import DivergedError, Step
 from wsss.training.optim import lr_factor, set_lr
 

@@ -120,7 +120,7 @@ def test_a_training_that_does_not_learn_is_warned_of_then_failed_then_trained_on
     assert "1 of 1 trial done, 0 to run" in again
     assert "CALIBRATES NOTHING HERE" in again
     imported = {line.rsplit("|", 1)[-1].strip() for line in imports.splitlines()}
-    assert "sweeps.cli.calibrate" in imported
+    assert "sweeps.cli.service.calibrate" in imported
     assert not imported & {"ray", "torch"}
     left = {path.name for path in machine.folder.iterdir()}
     assert {"st", "voc"} <= left

@@ -36,8 +36,8 @@ from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.overrides import apply_overrides
 from wsss.training.cam import EpochRecord, build_cam_net, train_cam
-from wsss.training.learning import PriorLimits, configured_prior
-from wsss.training.probe import ProbeOptions, ProbeResult, probe
+from wsss.training.diagnosis.learning import PriorLimits, configured_prior
+from wsss.training.diagnosis.probe import ProbeOptions, ProbeResult, probe
 from wsss.training.process import Process
 
 NEVER = PriorLimits(0, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from wsss.basics.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
 from wsss.data.errors import DataError
-from wsss.errors import FULL, NO_LOCKS, NO_LOCKS_REMEDY
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsss.basics.files import cache_folder, expanded, whole_or_absent
+from wsss.basics.printable import command, printable
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, VOC_CLASSES, has_class_list
 from wsss.data.errors import DataError
 from wsss.data.voc import ENDINGS, Annotation, Sample, VocDataset, labels_of_mask
-from wsss.files import cache_folder, expanded, whole_or_absent
-from wsss.printable import command, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def check_data(
     decode: also decode the pictures, which is needed to find a truncated or damaged JPEG.
     """
     from wsss.data.check_splits import overlaps  # a remembered check needs neither torch nor NumPy
-    from wsss.data.decoder_words import decoded_words
+    from wsss.data.pictures.decoder_words import decoded_words
 
     report = DataReport(dataset.root, dataset.classes)
     ids: dict[str, list[str]] = {}
@@ -158,7 +158,7 @@ def _check_image(
     dataset: VocDataset, image_id: str, *, needs_mask: bool, may_be_empty: bool
 ) -> CheckedImage:
     """Check one image against its labels and its mask."""
-    from wsss.data.mask import require_size
+    from wsss.data.pictures.mask import require_size
 
     size = dataset.image_size(image_id)
     has_mask = needs_mask or dataset.has_mask(image_id)
@@ -199,7 +199,7 @@ def _other_size(
 
     size: the picture's, upright. Raises DataError for another shape: it may be another picture.
     """
-    from wsss.data.image import is_turned
+    from wsss.data.pictures.image import is_turned
 
     told = annotation.size
     if told is None or told == size:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.basics.printable import command, counted, first_of, one_line
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
 from wsss.data.voc import VocDataset, files_of
-from wsss.printable import command, counted, first_of, one_line
 
 
 class OfficialSplit(NamedTuple):

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.errors import ForeseenError
-from wsss.files import read_text
-from wsss.printable import quoted
+from wsss.basics.errors import ForeseenError
+from wsss.basics.files import read_text
+from wsss.basics.printable import quoted
 
 VOC_CLASSES: tuple[str, ...] = (
     "aeroplane",

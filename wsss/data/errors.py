@@ -1,6 +1,6 @@
 """The error of all readers of a data set."""
 
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 
 
 class DataError(ForeseenError, ValueError):

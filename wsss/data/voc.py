@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from xml.etree import ElementTree
 
+from wsss.basics.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
+from wsss.basics.printable import printable, quoted
 from wsss.data.classes import IGNORE_INDEX, has_class_list, is_reserved, read_class_list
 from wsss.data.errors import DataError
-from wsss.files import OTHER_ENDINGS, read_bytes, read_text, refuse_pipe, what_is_there
-from wsss.printable import printable, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,13 +213,13 @@ class VocDataset:
 
     def mask(self, image_id: str) -> "NDArray[np.uint8]":
         """Return the mask: [H, W], 0 background, 1..K classes, 255 ignored."""
-        from wsss.data.mask import read_mask
+        from wsss.data.pictures.mask import read_mask
 
         return read_mask(self.mask_path(image_id), len(self.classes))
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """Return (width, height) in pixels, upright, from the file's header."""
-        from wsss.data.image import image_size
+        from wsss.data.pictures.image import image_size
 
         return image_size(self.image_path(image_id))
 

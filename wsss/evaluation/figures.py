@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsss.config import LabelsConfig, RunConfig, ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.image import as_array, read_image
+from wsss.data.pictures.image import as_array, read_image
 from wsss.data.voc import Sample, VocDataset
 from wsss.evaluation.mosaic import Line, draw_mosaic
 from wsss.evaluation.score import Score

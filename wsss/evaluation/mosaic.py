@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss.data.transforms import scaled_size
+from wsss.data.loading.crops import scaled_size
 
 CELL_INCHES = (2.1, 1.75)
 """Width and height of a cell: a picture with its title."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.errors import DataError
-from wsss.data.mask import read_mask, require_size
+from wsss.data.pictures.mask import read_mask, require_size
 from wsss.data.voc import VocDataset
 from wsss.evaluation.confusion import Counts, iou_per_label, mean_iou
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsss.basics.errors import ForeseenError, let_through
+from wsss.basics.files import whole_or_absent
 from wsss.data.classes import VOC_CLASSES, voc_palette
-from wsss.errors import ForeseenError, let_through
-from wsss.files import whole_or_absent
 
 FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 PARENTS = frozenset(FOLDER.rsplit("/", depth)[0] for depth in range(4))

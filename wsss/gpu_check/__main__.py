@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torchvision
 
-from wsss.errors import ForeseenError, explained
-from wsss.files import expanded
+from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.files import expanded
 from wsss.gpu_check import page
 from wsss.gpu_check.equality import check_equality
 from wsss.gpu_check.page import Deadline, Options, Section, Table, first_line

@@ -32,7 +32,7 @@ from wsss.gpu_check.subjects import (
 from wsss.labels.infer import multi_scale_cams
 from wsss.labels.refine.pamr import pamr
 from wsss.labels.segment import multi_scale_probs
-from wsss.networks.association import associate
+from wsss.networks.parts.association import associate
 from wsss.networks.precision import products
 from wsss.overrides import apply_overrides
 from wsss.presets import DEEPLAB_PRESETS, LABEL_PRESETS, PRESETS

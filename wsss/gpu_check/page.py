@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from wsss.files import whole_or_absent, write_json
-from wsss.printable import first_of, printable
+from wsss.basics.files import whole_or_absent, write_json
+from wsss.basics.printable import first_of, printable
 
 WIDTH = 100
 OUT_OF_TIME = "not measured: out of time"

@@ -27,8 +27,8 @@ from wsss.overrides import apply_overrides
 from wsss.presets import PRESETS
 from wsss.training.cam import build_cam_net, cam_training
 from wsss.training.checkpoint import CheckpointFolder
+from wsss.training.diagnosis.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.execution import Execution
-from wsss.training.learning import COLLAPSE_MARGIN, configured_prior, prior_gap
 from wsss.training.loop import DivergedError, Reading, Training
 from wsss.training.process import Process
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from wsss.basics.errors import ForeseenError
 from wsss.config import LabelsConfig, Precision
-from wsss.data.image import read_image
-from wsss.data.loading import CropDataset, Loader
-from wsss.data.transforms import resized, scaled_size, stack_images
+from wsss.data.loading.batches import CropDataset, Loader
+from wsss.data.loading.crops import resized, scaled_size, stack_images
+from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
-from wsss.errors import ForeseenError
 from wsss.gpu_check.page import Options, Section, Table, first_line
 from wsss.gpu_check.subjects import (
     CELLS,

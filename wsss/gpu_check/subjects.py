@@ -14,7 +14,7 @@ from torch import nn
 
 from wsss.config import NetworkConfig, Precision, RunConfig, ViewsConfig
 from wsss.data.drawn.folder import draw_voc
-from wsss.data.loading import CropBatch
+from wsss.data.loading.batches import CropBatch
 from wsss.data.voc import Sample, VocDataset
 from wsss.gpu_check.page import Options
 from wsss.method.views import network_inputs

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP, whole_or_absent
 from wsss.data.errors import DataError
-from wsss.errors import let_through
-from wsss.files import BROKEN_ZIP, whole_or_absent
 
 
 class CamFile(NamedTuple):

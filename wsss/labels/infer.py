@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import LabelsConfig
-from wsss.data.image import read_image
-from wsss.data.transforms import resized, scaled_size, stack_images
+from wsss.data.loading.crops import resized, scaled_size, stack_images
+from wsss.data.pictures.image import read_image
 from wsss.data.voc import Sample
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise

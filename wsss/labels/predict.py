@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from wsss.basics.files import whole_or_absent
 from wsss.data.errors import DataError
-from wsss.data.image import as_array, read_image
-from wsss.data.mask import write_label_png
-from wsss.data.transforms import resized, scaled_size
-from wsss.files import whole_or_absent
+from wsss.data.loading.crops import resized, scaled_size
+from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import write_label_png
 from wsss.labels.segment import label_colours, segment_image, strongest_label
 from wsss.networks.deeplab import DeepLab
 from wsss.segmentation_config import DeepLabConfig

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.data.classes import voc_palette
-from wsss.data.image import as_array, read_image
-from wsss.data.mask import write_label_png
-from wsss.data.transforms import resized, scaled_size
+from wsss.data.loading.crops import resized, scaled_size
+from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample
 from wsss.labels.refine.crf import dense_crf
 from wsss.method.views import normalise

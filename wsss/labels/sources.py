@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.data.image import BROKEN_IMAGE
+from wsss.basics.errors import let_through
+from wsss.basics.files import BROKEN_ZIP
+from wsss.data.pictures.image import BROKEN_IMAGE
 from wsss.data.voc import VocDataset
-from wsss.errors import let_through
-from wsss.files import BROKEN_ZIP
 
 KEY = "source"
 

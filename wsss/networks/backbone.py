@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
+from wsss.basics.waiting import within
 from wsss.config import NetworkConfig
-from wsss.networks.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
+from wsss.networks.parts.conv_norm import batch_norms, conv_norm_relu, fuse_conv_norm
 from wsss.networks.weights_file import load_state_file
-from wsss.waiting import within
 from wsss.weights import IMAGENET_FILES, WeightsError, require_weights
 
 ANSWER_LIMIT_S = 15.0

@@ -14,9 +14,9 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from wsss.config import NetworkConfig
 from wsss.networks.backbone import Backbone, OnBackbone, build_backbone, resized_map
-from wsss.networks.conv_norm import batch_norms
-from wsss.networks.focused_unfocused import FocusedUnfocused
-from wsss.networks.pixel_correlation import PixelCorrelation, Refinement
+from wsss.networks.parts.conv_norm import batch_norms
+from wsss.networks.parts.focused_unfocused import FocusedUnfocused
+from wsss.networks.parts.pixel_correlation import PixelCorrelation, Refinement
 
 
 class CamOutput(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsss.config import NetworkConfig
 from wsss.networks.backbone import OnBackbone, build_backbone
-from wsss.networks.conv_norm import batch_norms
+from wsss.networks.parts.conv_norm import batch_norms
 from wsss.segmentation_config import DeepLabConfig
 
 HEAD_DEVIATION = 0.01

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsss.errors import let_through
-from wsss.printable import MAX_QUOTED, printable
+from wsss.basics.errors import let_through
+from wsss.basics.printable import MAX_QUOTED, printable
 from wsss.weights import WeightsError
 
 CLASSIFIERS = ("classifier.", "fc.")

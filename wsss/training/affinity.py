@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsss.config import NetworkConfig, TrainConfig, ViewsConfig
-from wsss.data.loading import CropBatch, Crops
-from wsss.data.transforms import CropPlan, cut_labels, plan_crop
+from wsss.data.loading.batches import CropBatch, Crops
+from wsss.data.loading.crops import CropPlan, cut_labels, plan_crop
 from wsss.data.voc import Sample
 from wsss.labels.refine.affinity_labels import PairKinds, affinity_losses, labels_at, pair_kinds
 from wsss.method.views import network_inputs

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from wsss.config import RunConfig
-from wsss.data.loading import CropBatch, CropDataset, collate
+from wsss.data.loading.batches import CropBatch, CropDataset, collate
 from wsss.data.voc import Sample
 from wsss.method.diagnostics import map_shares, pull_products, pulls
 from wsss.method.losses import CamLosses, cam_losses, transfer_weight
 from wsss.method.views import network_inputs
 from wsss.networks.cam_net import CamNet, CamOutput
-from wsss.networks.pixel_correlation import Refinement, correlation_loss
+from wsss.networks.parts.pixel_correlation import Refinement, correlation_loss
 from wsss.training.checkpoint import CheckpointFolder
-from wsss.training.execution import Execution
-from wsss.training.learning import (
+from wsss.training.diagnosis.learning import (
     COLLAPSE_MARGIN,
     PriorLimits,
     PriorWarning,
@@ -29,6 +28,7 @@ from wsss.training.learning import (
     configured_prior,
     prior_gap,
 )
+from wsss.training.execution import Execution
 from wsss.training.loop import Forward, Moment, Reading, Step, Training, loader_for
 from wsss.training.optim import build_sgd, lr_factor
 from wsss.training.process import Process

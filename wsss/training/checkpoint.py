@@ -12,8 +12,8 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
-from wsss.errors import ForeseenError, let_through
-from wsss.files import files_in, whole_or_absent
+from wsss.basics.errors import ForeseenError, let_through
+from wsss.basics.files import files_in, whole_or_absent
 from wsss.training.checkpoint_names import checkpoint_name
 
 KEEP = 2

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wsss.basics.errors import ForeseenError
 from wsss.config import Precision
-from wsss.data.loading import CropBatch, Crops, Loader
-from wsss.errors import ForeseenError
+from wsss.data.loading.batches import CropBatch, Crops, Loader
 from wsss.networks.precision import autocast, products
 from wsss.training.checkpoint import CheckpointFolder, Position
 from wsss.training.execution import Execution, usable_cpus

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.basics.errors import ForeseenError
 from wsss.config import ViewsConfig
 from wsss.data.classes import IGNORE_INDEX
-from wsss.data.loading import CropBatch, LabelledCrops
+from wsss.data.loading.batches import CropBatch, LabelledCrops
 from wsss.data.voc import Sample
-from wsss.errors import ForeseenError
 from wsss.method.views import network_inputs
 from wsss.networks.backbone import resized_map
 from wsss.networks.deeplab import DeepLab

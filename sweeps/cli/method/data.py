@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.program import Command
-from wsss.errors import explained
-from wsss.printable import one_line
+from wsss.basics.errors import explained
+from wsss.basics.printable import one_line
 
 if TYPE_CHECKING:
     from wsss.data.check import DataReport
@@ -249,8 +249,8 @@ def _next(data: Path, num_images: int, *, with_masks: bool) -> str:
 
     Its batch is at most as large as the data set.
     """
+    from wsss.basics.printable import command
     from wsss.presets import SHORT
-    from wsss.printable import command
 
     words = ["--data", data, "--preset", "short"]
     if num_images < SHORT.train.batch_size:

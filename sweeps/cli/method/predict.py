@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsss.errors import ForeseenError, explained, let_through
-from wsss.printable import printable, quoted
+from wsss.basics.errors import ForeseenError, explained, let_through
+from wsss.basics.printable import printable, quoted
 
 if TYPE_CHECKING:
     from wsss.segmentation_config import DeepLabConfig

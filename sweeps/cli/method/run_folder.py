@@ -21,11 +21,11 @@ from pydantic import BaseModel, ValidationError
 from sweeps.plan.chains.chain import ChainConfig
 from sweeps.stages.stage import Conduct, Crew, Here, Place
 from sweeps.store.store import LABEL, Folder, Store, write_config, write_json
+from wsss.basics.printable import command, first_of
 from wsss.config import RunConfig
 from wsss.data.classes import CLASS_LIST
 from wsss.identity import cam_id, canonical
 from wsss.overrides import ConfigError
-from wsss.printable import command, first_of
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 from wsss.training.execution import Execution
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss.errors import explained
-from wsss.printable import as_word
+from wsss.basics.errors import explained
+from wsss.basics.printable import as_word
 
 if TYPE_CHECKING:
     from rich.console import Console

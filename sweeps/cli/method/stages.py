@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli.options import call, execution, prior_limits, say_idle, with_options_of
-from wsss.errors import explained
-from wsss.printable import command, counted
+from wsss.basics.errors import explained
+from wsss.basics.printable import command, counted
 
 if TYPE_CHECKING:
     from sweeps.cli.method.run_folder import Run
@@ -344,7 +344,7 @@ def _own_cams(
 
 def _counted(found: "CamFile", dataset: Any, image_id: str, thresholds: Any) -> Any:
     """Count CAMs against their image's mask. Raises DataError if they do not fit."""
-    from wsss.data.mask import require_size
+    from wsss.data.pictures.mask import require_size
     from wsss.evaluation.confusion import count_image
     from wsss.labels.cam_files import require_fitting
 

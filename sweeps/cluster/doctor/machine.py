@@ -23,11 +23,11 @@ from sweeps.store.code_version import code_version
 from sweeps.store.store import StoreError, open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
+from wsss.basics.errors import ForeseenError
+from wsss.basics.printable import command
 from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import VocDataset
-from wsss.errors import ForeseenError
-from wsss.printable import command
 
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB

@@ -12,9 +12,9 @@ from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
 from sweeps.store.store import ForeignFileError, Store, StoreError
+from wsss.basics.printable import mean_of_seeds
 from wsss.config import RunConfig
 from wsss.identity import config_id
-from wsss.printable import mean_of_seeds
 
 BEST = "best"
 """The command line's word for it."""

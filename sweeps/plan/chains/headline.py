@@ -11,9 +11,9 @@ from sweeps.plan.chains.chain import ChainConfig
 from sweeps.plan.scale import Scale, scale_of
 from sweeps.plan.sweep import Sweep, sweep_from_json, sweep_to_json
 from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
+from wsss.basics.printable import counted
 from wsss.overrides import ConfigError, validate
 from wsss.presets import PAPER_DEEPLAB
-from wsss.printable import counted
 from wsss.segmentation_config import DeepLabConfig, PseudoLabelConfig
 
 SUPERVISED = "masks"

@@ -24,8 +24,8 @@ from sweeps.report.figures.svg import (
     num_lines,
     wrapped,
 )
-from wsss.printable import mean_of_seeds
-from wsss.training.learning import MAX_DEAD
+from wsss.basics.printable import mean_of_seeds
+from wsss.training.diagnosis.learning import MAX_DEAD
 
 WIDTH = 560
 MAX_DRAWN_POINTS = 500

@@ -4,7 +4,7 @@ import csv
 from io import StringIO
 
 from sweeps.report.document import Document, Records
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Signs that start a formula, and their full-width forms, which some spreadsheets also accept."""

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from sweeps.report.document import Block, Document, Format, Grid, shown
 from sweeps.report.words import greek
-from wsss.printable import printable, web_address
+from wsss.basics.printable import printable, web_address
 
 
 def html(document: Document) -> str:

@@ -20,7 +20,7 @@ from sweeps.report.document import (
     flat,
     shown,
 )
-from wsss.printable import printable, web_address
+from wsss.basics.printable import printable, web_address
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 

@@ -27,7 +27,7 @@ from sweeps.report.document import (
     flat,
     shown,
 )
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 GAP = (0, 1, 0, 0)
 """Padding of a table's cells: so small that a table of four measures fits 80 columns."""

@@ -12,7 +12,7 @@ from sweeps.report.formats.html import html
 from sweeps.report.formats.latex import latex, latex_tables
 from sweeps.report.formats.markdown import markdown
 from sweeps.report.formats.terminal import print_document
-from wsss.files import whole_or_absent
+from wsss.basics.files import whole_or_absent
 
 TERMINAL_WIDTH = 120
 """Characters per line of the text file: the paper's widest table fits."""

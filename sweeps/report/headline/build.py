@@ -23,8 +23,8 @@ from sweeps.report.words import about
 from sweeps.stages.export import read_export
 from sweeps.store.store import Store
 from sweeps.tables.notes import PaperNote, notes_on
-from wsss.data.image import as_array, read_image
-from wsss.data.mask import read_mask
+from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import read_mask
 from wsss.data.voc import VocDataset
 from wsss.evaluation.figures import GalleryRow, draw_segmentation_gallery
 from wsss.identity import cam_id, run_id

@@ -28,7 +28,7 @@ from sweeps.report.document import (
 from sweeps.report.headline.build import HeadlineReport, NetworkRow
 from sweeps.report.words import HOW_TO_READ, MISSING, mean_and_sd, number, paper_section, signed
 from sweeps.tables.segmentation import OURS, TABLE_I, TABLE_II
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 PRINTED = "printed by the paper"
 MEASURED = "measured here"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Unit, hours_between
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 Kind = Literal["useful", "repeated", "lost", "running"]
 """running: hours of a running attempt since its last epoch, not yet useful or lost."""

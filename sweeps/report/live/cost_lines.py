@@ -1,7 +1,7 @@
 """A cost estimate in words."""
 
 from sweeps.plan.cost import CostEstimate
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 UNKNOWN_TIME = "time left: not known yet"
 

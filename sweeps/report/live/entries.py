@@ -11,7 +11,7 @@ from rich.text import Text
 from sweeps.plan.contents import Entry
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.words import number
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 LEGEND = (
     "best, mIoU in %: of a sweep, its best cell at the fixed background score, mean over seeds; "

@@ -15,7 +15,7 @@ from sweeps.plan.trials import Trial
 from sweeps.report.formats.terminal import Fitted
 from sweeps.report.live.cost_lines import cost_lines, format_seconds
 from sweeps.store.store import Store
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 MAX_CONFIGURATIONS = 60
 """More configurations are summarised by table, unless --all is given."""

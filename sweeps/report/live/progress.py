@@ -17,7 +17,7 @@ from sweeps.plan.trials import Plan, Trial
 from sweeps.report.live.cost_lines import UNKNOWN_TIME, format_seconds
 from sweeps.report.live.status import matrices
 from sweeps.stages.training_warnings import dead_from_record, from_record
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 PLAIN_EVERY_SECONDS = 30.0
 """Running totals are printed as a line no more often than this."""

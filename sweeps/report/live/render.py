@@ -16,9 +16,9 @@ from sweeps.report.words import mean_and_sd
 from sweeps.stages.guard import mixture_notes
 from sweeps.store.store import Store
 from sweeps.tables.table import Cell, Table
+from wsss.basics.printable import printable
 from wsss.evaluation.auc import area_under_curve
-from wsss.printable import printable
-from wsss.training.learning import find_dead_maps
+from wsss.training.diagnosis.learning import find_dead_maps
 
 LEGEND = (
     "Each cell: pseudo-label mIoU in % at the fixed background score {score:g} (saw no pixel "

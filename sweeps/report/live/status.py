@@ -20,7 +20,7 @@ from sweeps.report.formats.terminal import Fitted
 from sweeps.report.live.cost_lines import time_left
 from sweeps.store.store import Store
 from sweeps.tables.table import Table
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 
 def matrices(plan: Plan, states: Mapping[str, TrialState]) -> list[Fitted]:

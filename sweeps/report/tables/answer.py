@@ -13,7 +13,7 @@ from sweeps.plan.scale import Scale
 from sweeps.report.document import BadgeTone, Strip
 from sweeps.report.tables.model import CellReport
 from sweeps.tables.table import Table
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 FIRST_SEEDS = 3
 """Seeds proposed after the first one: the fewest that give more than a rough spread."""

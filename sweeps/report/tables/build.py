@@ -17,11 +17,11 @@ from sweeps.plan.trials import Plan
 from sweeps.report.live.cost_lines import format_seconds
 from sweeps.report.mlflow_pages import run_page, server_of
 from sweeps.report.tables.answer import answer
-from sweeps.report.tables.classes import compare_classes
 from sweeps.report.tables.findings import findings
-from sweeps.report.tables.gallery import gallery
 from sweeps.report.tables.model import CellReport, Measure, Report, TableReport
-from sweeps.report.tables.pictures import table_figures
+from sweeps.report.tables.pictures.classes import compare_classes
+from sweeps.report.tables.pictures.figures import table_figures
+from sweeps.report.tables.pictures.gallery import gallery
 from sweeps.report.tables.results import Results
 from sweeps.report.words import about
 from sweeps.store import records
@@ -30,7 +30,7 @@ from sweeps.store.store import Store, read_record
 from sweeps.tables.notes import notes_on
 from sweeps.tables.paper import CITATION
 from sweeps.tables.table import Table
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 DEFAULT_MARGIN = 0.5
 """Percentage points; a difference within this of the paper's counts as reproduced."""

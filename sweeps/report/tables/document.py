@@ -52,7 +52,7 @@ from sweeps.report.words import (
 )
 from sweeps.store.store import Store
 from sweeps.tables.segmentation import TABLE_I, TABLE_II, TABLE_II_CLASSES
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 MAX_REASONS = 8
 """If there are more reasons of verdicts than this, a terminal does not list them."""

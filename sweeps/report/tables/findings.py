@@ -14,7 +14,7 @@ from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
 from sweeps.tables.table import Table
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 TARGET = 0.05
 """Percentage points; the report says how many seeds it takes to resolve this difference."""

@@ -18,7 +18,7 @@ from sweeps.report.document import Picture, Strip
 from sweeps.tables.notes import PaperNote
 from sweeps.tables.table import Table
 from wsss.config import LabelsConfig
-from wsss.training.learning import DeadMaps
+from wsss.training.diagnosis.learning import DeadMaps
 
 
 class Measure(StrEnum):

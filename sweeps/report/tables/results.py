@@ -14,7 +14,7 @@ from sweeps.report.tables.model import Measure
 from sweeps.store.store import Store
 from wsss.config import LabelsConfig
 from wsss.evaluation.auc import area_under_curve
-from wsss.training.learning import DeadMaps, find_dead_maps
+from wsss.training.diagnosis.learning import DeadMaps, find_dead_maps
 
 LEVEL = 0.95
 NUM_RESAMPLES = 2000

@@ -13,8 +13,8 @@ import sys
 import traceback
 from typing import Any
 
-from wsss.errors import ForeseenError
-from wsss.waiting import within
+from wsss.basics.errors import ForeseenError
+from wsss.basics.waiting import within
 
 CONNECT_LIMIT_S = 4.0
 """Longest wait for one address of a host to accept a connection."""

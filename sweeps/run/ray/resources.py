@@ -16,7 +16,7 @@ import yaml
 
 from sweeps.run.ray.address import ClusterError, check_address, check_cluster
 from sweeps.store.errors import StoreError
-from wsss.printable import counted
+from wsss.basics.printable import counted
 from wsss.training.execution import Execution
 
 HEAD_NODE = "node:__internal_head__"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sweeps.store.errors import comes_again
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 from wsss.training.execution import keep_freed_memory
 from wsss.training.process import Process
 

@@ -226,7 +226,7 @@ def drawn_trial(
     from sweeps.store.errors import StoreError
     from sweeps.store.failures import failure_kind, note_of, write_note
     from wsss.identity import cam_id
-    from wsss.training.learning import NotLearningError
+    from wsss.training.diagnosis.learning import NotLearningError
     from wsss.training.loop import DivergedError
     from wsss.training.process import Process, pick_device
 

@@ -33,9 +33,9 @@ from sweeps.stages.stage import Conduct, Here, Place, Stage, Training, complete
 from sweeps.stages.training_warnings import dead_from_record, from_record
 from sweeps.store.failures import note_of, write_failure
 from sweeps.store.store import Folder, Store
+from wsss.basics.printable import counted
 from wsss.config import NetworkConfig
 from wsss.identity import cam_id
-from wsss.printable import counted
 from wsss.training.process import Process, pick_device
 
 if TYPE_CHECKING:  # it loads MLflow

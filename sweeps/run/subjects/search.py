@@ -28,9 +28,9 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.attempts import Target
 from sweeps.store.store import Store, StoreError, write_json
+from wsss.basics.printable import counted
 from wsss.identity import cam_id
-from wsss.printable import counted
-from wsss.training.learning import PriorLimits
+from wsss.training.diagnosis.learning import PriorLimits
 
 if TYPE_CHECKING:  # those load Ray, Optuna or MLflow
     import optuna

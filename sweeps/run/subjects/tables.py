@@ -22,8 +22,8 @@ from sweeps.stages.stage import Conduct, Place
 from sweeps.store.attempts import Ledger
 from sweeps.store.failures import write_failure
 from sweeps.store.store import Store
+from wsss.basics.printable import command, counted, own_command, own_words
 from wsss.config import RunConfig
-from wsss.printable import command, counted, own_command, own_words
 
 if TYPE_CHECKING:  # those load Ray or MLflow
     from sweeps.run.driver import Held

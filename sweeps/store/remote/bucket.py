@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sweeps.store.errors import ConditionError, CutError, StoreError
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 RETRY_DELAYS = (1.0, 4.0, 10.0, 20.0)
 """Seconds before the second to the fifth try, so that a server may be away for half a minute.

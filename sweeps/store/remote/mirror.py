@@ -28,7 +28,7 @@ from sweeps.store.errors import AlteredError, CutError, StoreError, disk_errors
 from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
 from sweeps.store.remote.lease import Lease
-from wsss.files import files_in, whole_or_absent
+from wsss.basics.files import files_in, whole_or_absent
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""

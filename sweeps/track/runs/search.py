@@ -11,7 +11,7 @@ from sweeps.store.store import Store
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RunView, Subject, Summary, Values
 from wsss.identity import cam_id
-from wsss.training.learning import find_dead_maps
+from wsss.training.diagnosis.learning import find_dead_maps
 
 SEARCH, TRIAL = "wsss.search", "wsss.search_trial"
 OBJECTIVE, HELD_OUT, BEST = "objective/search_half", "objective/held_out", "objective/best_so_far"

@@ -17,7 +17,7 @@ from sweeps.tables.table import Table
 from sweeps.track import view
 from sweeps.track.view import CAM_ID, ROLE, RUN_ID, RunView, Subject, Summary, Values
 from wsss.evaluation.auc import area_under_curve
-from wsss.training.learning import find_dead_maps
+from wsss.training.diagnosis.learning import find_dead_maps
 
 if TYPE_CHECKING:
     from wsss.networks.cam_net import CamNet

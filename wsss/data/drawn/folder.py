@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from wsss.basics.errors import ForeseenError
 from wsss.data.classes import IGNORE_INDEX
-from wsss.errors import ForeseenError
 
 if TYPE_CHECKING:  # NumPy and Pillow are only for drawing; usually the data set is there already
     from wsss.data.drawn.pictures import Array, Drawing
@@ -73,7 +73,7 @@ def _write_picture(root: Path, image_id: str, drawing: "Drawing", *, extra: bool
     # As in VOC and SBD: an extra picture has one mask, without borders, and no annotation.
     from PIL import Image
 
-    from wsss.data.mask import write_label_png
+    from wsss.data.pictures.mask import write_label_png
 
     Image.fromarray(drawing.image).save(root / "JPEGImages" / f"{image_id}.jpg", quality=95)
     mask_path = root / "SegmentationClassAug" / f"{image_id}.png"

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ValidationError
 
+from wsss.basics.files import read_text
+from wsss.basics.printable import quoted
 from wsss.data.classes import IGNORE_INDEX
 from wsss.data.errors import DataError
 from wsss.data.importing.foreign import (
@@ -21,8 +23,6 @@ from wsss.data.importing.foreign import (
     Region,
     some,
 )
-from wsss.files import read_text
-from wsss.printable import quoted
 
 FINEST, MAX_FINE_PIXELS = 8, 1 << 24
 """A polygon is drawn at 8 times its size (less if it is large) and scaled down: Pillow draws the

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from wsss.basics.files import read_text
+from wsss.basics.printable import counted, first_of, one_line, quoted
 from wsss.data.errors import DataError
 from wsss.data.voc import ENDINGS
-from wsss.files import read_text
-from wsss.printable import counted, first_of, one_line, quoted
 
 MAX_LABEL_BYTES = 4 << 30
 """Of a table or JSON; COCO's own instances have 0.5 GB."""

@@ -18,11 +18,12 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ValidationError
 from rich.progress import Progress
 
+from wsss.basics.files import write_json
+from wsss.basics.printable import counted, one_line
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check import MAX_PROBLEMS
 from wsss.data.classes import CLASS_LIST, require_class_names
 from wsss.data.errors import DataError
-from wsss.data.image import image_size
 from wsss.data.importing.coco import draw_mask, read_coco, require_outlines
 from wsss.data.importing.foreign import (
     RECORD,
@@ -34,10 +35,9 @@ from wsss.data.importing.foreign import (
     read_table,
     some,
 )
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.image import image_size
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import labels_of_mask
-from wsss.files import write_json
-from wsss.printable import counted, one_line
 
 VERSION = 1
 DEFAULT_VAL = 0.2

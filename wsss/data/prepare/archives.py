@@ -22,8 +22,8 @@ from urllib.request import Request, urlopen
 from rich.markup import escape
 from rich.progress import Progress
 
+from wsss.basics.printable import quoted
 from wsss.data.errors import DataError
-from wsss.printable import quoted
 
 SPARE_BYTES = 64 << 20
 """Left free on the disk beyond what a step is known to write."""

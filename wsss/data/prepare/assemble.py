@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from wsss.basics.files import write_json
 from wsss.data.building import alone, is_vacant, put_in_place, temporary
 from wsss.data.check_splits import OFFICIAL_SPLITS, is_official, split_digest
 from wsss.data.errors import DataError
@@ -31,7 +32,6 @@ from wsss.data.prepare.archives import (
 )
 from wsss.data.prepare.sbd import MaskJob, convert_masks, read_id_list, train_aug_ids
 from wsss.data.voc import VocDataset
-from wsss.files import write_json
 
 MARKER = "prepared.json"
 VERSION = 1

@@ -16,13 +16,13 @@ from rich.progress import Progress
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
+from wsss.basics.pool import pool_map
+from wsss.basics.printable import quoted
 from wsss.data.classes import VOC_CLASSES
 from wsss.data.errors import DataError
-from wsss.data.image import image_size
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.image import image_size
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import IMAGE_ID
-from wsss.pool import pool_map
-from wsss.printable import quoted
 
 MAX_MAT_BYTES = 4 << 20
 """Of one .mat file; SBD's have a few kilobytes."""

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 from wsss.labels.pseudo_label import most_probable, score_probs
 from wsss.segmentation_config import CrfConfig
 
@@ -66,7 +66,7 @@ def dense_crf(
     image: [H, W, 3]; probs: [L', H, W], background first, then the present classes, summing to 1.
     Returns [L', H, W], summing to 1. Either array may be read-only or not contiguous. Raises
     ValueError if they do not fit, and MissingCrfError without pydensecrf2. Holds the GIL: use
-    processes (`wsss.pool`), not threads.
+    processes (`wsss.basics.pool`), not threads.
     """
     _check(image, probs)
     num_labels, height, width = probs.shape

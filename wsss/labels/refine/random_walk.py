@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from wsss.data.image import read_image
+from wsss.data.pictures.image import read_image
 from wsss.labels.infer import ImageCams
 from wsss.method.cam import EPSILON
 from wsss.method.views import normalise

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.image import as_array, read_image
-from wsss.data.mask import write_label_png
+from wsss.data.pictures.image import as_array, read_image
+from wsss.data.pictures.mask import write_label_png
 from wsss.data.voc import Sample
 from wsss.labels.cam_files import cams_of
 from wsss.labels.pseudo_label import confident_label, pseudo_label

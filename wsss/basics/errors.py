@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from wsss.printable import printable
+from wsss.basics.printable import printable
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """The system's errors for a full disk, often without a file's name."""

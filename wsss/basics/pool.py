@@ -19,7 +19,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
-from wsss.errors import ForeseenError
+from wsss.basics.errors import ForeseenError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")

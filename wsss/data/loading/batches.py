@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from wsss.config import TrainConfig
 from wsss.data.check import require_batch
 from wsss.data.errors import DataError
-from wsss.data.image import read_image
-from wsss.data.loader_processes import (
+from wsss.data.loading.crops import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
+from wsss.data.loading.processes import (
     end_if_a_batch_cannot_be_sent,
     has_little_shared_memory,
     loader_context,
 )
-from wsss.data.mask import read_mask, require_size
-from wsss.data.transforms import CropPlan, cut_crop, cut_labels, plan_crop, stack_images
+from wsss.data.pictures.image import read_image
+from wsss.data.pictures.mask import read_mask, require_size
 from wsss.data.voc import Sample, label_vector
 from wsss.segmentation_config import DeepLabConfig
 

@@ -38,13 +38,13 @@ from sweeps.cli.options import (
     say_labels_from_masks,
     with_options_of,
 )
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.sweep import Sweep
     from sweeps.run.ray.resources import Resources
     from sweeps.tables.table import Table
-    from wsss.training.learning import PriorLimits
+    from wsss.training.diagnosis.learning import PriorLimits
 
 Tables = Annotated[
     list[str] | None,
@@ -211,7 +211,7 @@ def _probe(
     sweep: "Sweep", store: str, may_use: "Resources", num_steps: int, limits: "PriorLimits"
 ) -> int:
     from sweeps.run.probe import probe_sweep
-    from wsss.training.probe import ProbeOptions
+    from wsss.training.diagnosis.probe import ProbeOptions
 
     tried = ProbeOptions(num_steps, sweep.data, sweep.weights_file, may_use.execution, limits)
     return probe_sweep(sweep, opened(store), may_use, tried)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from wsss.config import NetworkConfig
-from wsss.networks.association import associate
-from wsss.networks.conv_norm import conv_norm_relu
+from wsss.networks.parts.association import associate
+from wsss.networks.parts.conv_norm import conv_norm_relu
 
 
 def channel_attention(channels: int, ratio: int) -> SqueezeExcitation:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from wsss.errors import OF_A_PATH, ForeseenError, let_through
+from wsss.basics.errors import OF_A_PATH, ForeseenError, let_through
 
 BROKEN_ZIP = (
     OSError,

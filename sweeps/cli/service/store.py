@@ -17,7 +17,7 @@ from sweeps.cli.options import (
     opened,
     say,
 )
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.contents import Removal
@@ -137,7 +137,7 @@ def export(
     """
     from sweeps.archive.write import export_sweep
     from sweeps.plan.sweep import load_sweep, with_tables
-    from wsss.printable import counted
+    from wsss.basics.printable import counted
 
     with explained():
         results = opened(store)

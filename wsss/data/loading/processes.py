@@ -10,7 +10,7 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from shutil import disk_usage
 
-from wsss.pool import require_semaphores
+from wsss.basics.pool import require_semaphores
 
 SHARED_MEMORY = Path("/dev/shm")
 LITTLE_SHARED_MEMORY = 1 << 30

@@ -24,7 +24,7 @@ from sweeps.cli.options import (
     say_labels_from_masks,
     with_options_of,
 )
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 
 @with_options_of(resources, prior_limits, without=("workers",))

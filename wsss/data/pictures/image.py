@@ -14,9 +14,9 @@ from zlib import error as zlib_error
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from wsss.basics.errors import OF_A_PATH, let_through
+from wsss.basics.files import refuse_pipe, what_is_there
 from wsss.data.errors import DataError
-from wsss.errors import OF_A_PATH, let_through
-from wsss.files import refuse_pipe, what_is_there
 
 if TYPE_CHECKING:  # imported where pixels are read: a check of headers starts fast
     import numpy as np

@@ -24,8 +24,8 @@ from sweeps.cli.options import (
     say_idle,
     with_options_of,
 )
-from wsss.errors import explained
-from wsss.printable import command
+from wsss.basics.errors import explained
+from wsss.basics.printable import command
 
 if TYPE_CHECKING:
     from sweeps.evidence.calibration import Calibration

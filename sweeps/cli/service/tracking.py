@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.options import StoreOption, opened, say
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.store.store import Store
@@ -56,7 +56,7 @@ def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
     from sweeps.run.driver import driving
     from sweeps.store.store import StoreError
     from sweeps.track.tracker import Tracker
-    from wsss.errors import ForeseenError
+    from wsss.basics.errors import ForeseenError
 
     try:
         with driving(store, each.path, each.title, "it logs its results itself"):

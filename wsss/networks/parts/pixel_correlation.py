@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wsss.config import NetworkConfig
 from wsss.method.cam import normalise_cam
 from wsss.method.losses import compared_classes, l1_distance
-from wsss.networks.association import associate
+from wsss.networks.parts.association import associate
 
 
 class Refinement(NamedTuple):

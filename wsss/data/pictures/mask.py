@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
+from wsss.basics.files import whole_or_absent
 from wsss.data.classes import CLASS_LIST, IGNORE_INDEX, voc_palette
 from wsss.data.errors import DataError
-from wsss.data.image import opened, orientation
-from wsss.files import whole_or_absent
+from wsss.data.pictures.image import opened, orientation
 
 _PALETTE = np.array(voc_palette()).reshape(256, 3)
 _INDEX_OF = {tuple(colour): index for index, colour in enumerate(_PALETTE.tolist())}

@@ -17,8 +17,7 @@ import torch
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.training.cam import build_cam_net, cam_training
-from wsss.training.execution import Execution
-from wsss.training.learning import (
+from wsss.training.diagnosis.learning import (
     COLLAPSE_MARGIN,
     WINDOW,
     NotLearningError,
@@ -27,6 +26,7 @@ from wsss.training.learning import (
     configured_prior,
     prior_gap,
 )
+from wsss.training.execution import Execution
 from wsss.training.loop import DivergedError, Reading
 from wsss.training.process import Process
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweeps.cli.options import call, default_preset, say, with_options_of, words_of
-from sweeps.cli.sweep import checked_tables, planned_sweep, run
+from sweeps.cli.service.sweep import checked_tables, planned_sweep, run
 from sweeps.cluster.job_address import DEFAULT_ADDRESS, check_answers
-from wsss.errors import ForeseenError, explained
-from wsss.printable import command
+from wsss.basics.errors import ForeseenError, explained
+from wsss.basics.printable import command
 
 if TYPE_CHECKING:
     from sweeps.cluster.doctor.check import Check
@@ -182,7 +182,7 @@ def fetch(
     with explained():
         from sweeps.cluster.fetch import fetch_by_rsync, fetch_from_bucket
         from sweeps.cluster.jobs import find_job, store_of
-        from wsss.printable import counted
+        from wsss.basics.printable import counted
 
         if store is None:
             server = _connect(address)

@@ -26,7 +26,7 @@ from sweeps.cli.options import (
     say_idle,
     with_options_of,
 )
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.plan.chains.headline import Headline

@@ -1,6 +1,6 @@
 """Writes down what the product does today, so that a refactoring can be checked against it.
 
-Run by hand in a checkout, `python -m tests.golden BEFORE` and later AFTER, then `diff -r BEFORE
+Run by hand in a checkout, `python .ci/golden.py BEFORE` and later AFTER, then `diff -r BEFORE
 AFTER`. Equal behaviour on one machine gives equal files: times, paths, code versions and random ids
 are left out. Four minutes on an idle core. `Stored` alone knows a store's layout, `keep_ids` and
 `Mlflow` alone the product's modules and tags: edit these when a refactoring moves things.
@@ -539,7 +539,7 @@ def keep_mlflow(golden: Golden) -> None:
 def main() -> None:
     """Write everything; say on the way how long each part took."""
     if len(sys.argv) != 2 or Path(sys.argv[1]).exists():
-        raise SystemExit("usage: python -m tests.golden OUT; OUT is a new folder")
+        raise SystemExit("usage: python .ci/golden.py OUT; OUT is a new folder")
     work = Path(tempfile.gettempdir()) / f"golden{os.getpid():08d}"  # always as long: lines wrap
     work.mkdir()
     golden = Golden(Path(sys.argv[1]).absolute(), work)

@@ -24,7 +24,7 @@ from sweeps.report.tables.findings import complete_grid, factor_shares, pooled_s
 from sweeps.report.tables.model import CellReport
 from sweeps.report.tables.results import Results
 from sweeps.tables.table import Table
-from wsss.printable import counted
+from wsss.basics.printable import counted
 
 MAX_CURVES = 8
 """More lines than this in one plot cannot be told apart."""

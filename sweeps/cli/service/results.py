@@ -19,7 +19,7 @@ from sweeps.cli.options import (
     require_one_of,
     say,
 )
-from wsss.errors import explained
+from wsss.basics.errors import explained
 
 if TYPE_CHECKING:
     from sweeps.report.tables.model import Report

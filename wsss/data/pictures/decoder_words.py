@@ -18,7 +18,7 @@ def decoded_words(path: Path) -> str:
 
     "" for a whole picture. Raises DataError for one that cannot be decoded.
     """
-    from wsss.data.image import read_image
+    from wsss.data.pictures.image import read_image
 
     sys.stderr.flush()
     kept = os.dup(STDERR)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
-from wsss.errors import ForeseenError
 
 if TYPE_CHECKING:
     from wsss.data.voc import Sample

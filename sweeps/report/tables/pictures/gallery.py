@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from sweeps.report.document import Picture
-from sweeps.report.tables.classes import best_rival
 from sweeps.report.tables.model import CellReport, Gallery
+from sweeps.report.tables.pictures.classes import best_rival
 from sweeps.report.tables.results import Results
 from sweeps.report.words import listed, number
 
