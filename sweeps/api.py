@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from sweeps.evidence.image_counts import RunImageCounts, load_image_counts, load_threshold_counts
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, open_store
 from wsss.evaluation.confusion import ThresholdCounts
 
 if TYPE_CHECKING:

@@ -285,7 +285,7 @@ def _hint(key: str, known: list[str]) -> str:
         return f"known: {', '.join(inside)}"
     if near := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
         return f"did you mean {near[0]}?"
-    groups = dict.fromkeys(name.partition(".")[0] + ".*" * ("." in name) for name in known)
+    groups = dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in known)
     return f"known: {', '.join(groups)}; give 'train' to see those of train"
 
 

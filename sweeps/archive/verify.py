@@ -35,7 +35,8 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import trial_records, trial_rows
 from sweeps.store.code_version import code_version, sources_of
-from sweeps.store.store import Store, StoreError, read_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_json
 from wsss.basics.errors import ForeseenError
 from wsss.basics.printable import counted, first_of
 from wsss.config import RunConfig

@@ -20,7 +20,8 @@ from sweeps.report.tables.build import build_report
 from sweeps.report.tables.document import sweep_document
 from sweeps.report.trials import TrialRow, trial_records, trial_rows
 from sweeps.store.code_version import ROOT, code_version
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from wsss.basics.files import whole_or_absent
 from wsss.identity import canonical_json
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from sweeps.cluster.job_address import JobError
+from sweeps.store.errors import StoreError
 from sweeps.store.remote.mirror import CHECKPOINTS, RESULT_FOLDERS, Remote
-from sweeps.store.store import StoreError
 from wsss.basics.files import read_text
 from wsss.basics.printable import quoted
 

@@ -45,9 +45,12 @@ class Allocation:
         minutes = math.ceil(self.hours * 60)
         wishes = [f"--nodes={self.nodes}", f"--time={minutes // 60}:{minutes % 60:02}:00"]
         wishes += [f"--cpus-per-task={self.cpus_per_node}"]
-        wishes += [f"--gpus-per-node={self.gpus_per_node}"] * bool(self.gpus_per_node)
-        wishes += [f"--partition={self.partition}"] * bool(self.partition)
-        wishes += [f"--account={self.account}"] * bool(self.account)
+        optional = {
+            "--gpus-per-node": self.gpus_per_node,
+            "--partition": self.partition,
+            "--account": self.account,
+        }
+        wishes += [f"{name}={value}" for name, value in optional.items() if value]
         return [f"#SBATCH {wish}" for wish in wishes]
 
 

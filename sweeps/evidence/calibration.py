@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from sweeps.evidence.calibration_checks import Check, DataFacts, Frozen, compare
 from sweeps.evidence.seeds import mean_sd, prediction_interval
 from sweeps.plan.sweep import Sweep
-from sweeps.store.errors import disk_errors
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.errors import StoreError, disk_errors
+from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import PUBLISHED, RUNS
 
 TABLE = "calibrate"

@@ -12,7 +12,8 @@ import numpy as np
 
 from sweeps.evidence.images import ImageCounts
 from sweeps.plan.chains.chain import counts_id
-from sweeps.store.store import RunFolder, Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import RunFolder, Store
 from wsss.basics.errors import let_through
 from wsss.basics.files import BROKEN_ZIP, whole_or_absent
 from wsss.config import RunConfig

@@ -12,7 +12,8 @@ from sweeps.plan.search import History, best_trials, load_search
 from sweeps.plan.states import folder_names
 from sweeps.plan.sweep import load_sweep
 from sweeps.plan.trials import best_configuration
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.identity import cam_id
 from wsss.recipes import preset_and_recipe

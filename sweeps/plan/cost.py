@@ -20,7 +20,8 @@ from typing import Any
 from sweeps.plan.chains.chain import inference_key
 from sweeps.plan.states import Metrics, TrialState, read_metrics
 from sweeps.plan.trials import Plan, Trial
-from sweeps.store.store import Store, StoreError, read_config
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_config
 from wsss.config import RunConfig
 from wsss.identity import cam_id, config_id
 

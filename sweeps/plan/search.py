@@ -31,10 +31,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sweeps.plan.sweep import checked_data
 from sweeps.store import records
+from sweeps.store.errors import StoreError
 from sweeps.store.store import (
     OWN_NAME,
     Store,
-    StoreError,
     read_json,
     read_record,
     require_own,

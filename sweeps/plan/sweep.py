@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.plan.trials import Plan, make_plan
 from sweeps.store.code_version import code_version
-from sweeps.store.store import (
-    OWN_NAME,
-    Store,
-    StoreError,
-    read_json,
-    require_own,
-    write_json,
-    written_by,
-)
+from sweeps.store.errors import StoreError
+from sweeps.store.store import OWN_NAME, Store, read_json, require_own, write_json, written_by
 from sweeps.tables.find import find_tables
 from sweeps.tables.own import SWEEP_KEY, define_tables, definition
 from sweeps.tables.table import Table

@@ -15,7 +15,8 @@ from sweeps.plan.trials import Trial
 from sweeps.report.tables.model import Measure
 from sweeps.report.tables.results import Results
 from sweeps.report.words import interval, number, signed
-from sweeps.store.store import Store, StoreError, read_config
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_config
 from wsss.basics.printable import counted, printable
 from wsss.identity import cam_id, canonical
 

@@ -28,7 +28,8 @@ from sweeps.run.ray.start import running_ray
 from sweeps.run.signals import Interrupts, as_ctrl_c, held_back
 from sweeps.stages.training_warnings import KEY as WARNED
 from sweeps.store.attempts import Target
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_json, write_json
 from sweeps.track.address import tracking_uri, without_password
 from wsss.basics.printable import command, counted, own_command
 from wsss.config import NetworkConfig

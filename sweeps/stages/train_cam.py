@@ -9,7 +9,8 @@ import torch
 from sweeps.stages.stage import Place, Record, Steps, Training
 from sweeps.stages.training_warnings import to_record
 from sweeps.store.code_version import environment
-from sweeps.store.store import Folder, StoreError, write_config
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Folder, write_config
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset
 from wsss.identity import cam_id

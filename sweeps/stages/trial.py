@@ -18,8 +18,8 @@ from sweeps.stages.stage import Place, complete
 from sweeps.stages.train_cam import TrainCam, trained_cam
 from sweeps.stages.training_warnings import from_record, to_record
 from sweeps.store.code_version import code_version
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import failure_kind, note_of, write_failure, write_note
-from sweeps.store.store import StoreError
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.data.voc import VocDataset

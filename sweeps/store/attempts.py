@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sweeps.store.store import Store, StoreError, read_json, require_own, write_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_json, require_own, write_json
 from wsss.basics.files import files_in
 from wsss.training.checkpoint_names import epochs_of
 

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 from sweeps.store import records
-from sweeps.store.errors import StoreError as StoreError  # the name by which others import it
-from sweeps.store.errors import disk_errors
+from sweeps.store.errors import StoreError, disk_errors
 from sweeps.store.remote.no_bucket import NoBucket
 from wsss.basics import files
 from wsss.basics.errors import let_through

@@ -14,7 +14,8 @@ from machines import Machine, environment, stranger
 
 from sweeps.cli.program import reach_local_servers
 from sweeps.run.ray.start import MAX_BYTES, prepare_machine
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from wsss.basics.errors import explained
 from wsss.basics.files import NO_HOME, PathError, cache_folder, expanded
 

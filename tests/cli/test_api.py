@@ -8,8 +8,9 @@ import pytest
 from finished import fill, finished_sweep
 
 from sweeps.api import open_results
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import write_failure
-from sweeps.store.store import Store, StoreError
+from sweeps.store.store import Store
 
 REPO = Path(__file__).parents[2]
 SWEEP = finished_sweep(("V",), 2)

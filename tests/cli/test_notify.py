@@ -10,7 +10,8 @@ from finished import fill, finished_sweep
 
 from sweeps.run import notify
 from sweeps.run.notify import Started, then_notify
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 
 SWEEP = finished_sweep(("VI",), 1)
 TELL = 'printf "%s|%s|%s|%s" "$SWEEP_STATE" "$SWEEP_NAME" "$SWEEP_TABLES" "$SWEEP_TEXT" > '

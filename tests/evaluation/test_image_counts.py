@@ -15,7 +15,8 @@ from sweeps.evidence.image_counts import (
     save_image_counts,
 )
 from sweeps.plan.trials import Trial
-from sweeps.store.store import RunFolder, Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import RunFolder, Store
 from wsss.evaluation.confusion import ThresholdCounts
 
 

@@ -19,7 +19,8 @@ from sweeps.evidence.seeds import prediction_interval
 from sweeps.plan.sweep import Sweep, make_sweep
 from sweeps.report.live.render import render_tables
 from sweeps.report.tables.build import build_report
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.irn_runs import AUTHOR_LOSSES, AUTHOR_STEPS, PUBLISHED, RUNS
 from sweeps.tables.studies import TABLES
 from wsss.config import RunConfig

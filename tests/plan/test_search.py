@@ -32,7 +32,8 @@ from sweeps.run.faults import Break
 from sweeps.run.subjects.search import Closings, Draws
 from sweeps.stages.stage import Place
 from sweeps.stages.trial import search_trial
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from sweeps.tables.studies import F3
 from wsss.config import RunConfig
 from wsss.data.errors import DataError

@@ -20,7 +20,7 @@ from sweeps.run.ray.resources import (
     read_limits,
     trials_at_once,
 )
-from sweeps.store.store import StoreError
+from sweeps.store.errors import StoreError
 
 TWO_TWO_ONE = [Machine(4, 2), Machine(4, 2), Machine(4, 1)]
 

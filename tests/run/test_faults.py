@@ -30,8 +30,9 @@ from sweeps.stages.guard import (
     origins,
 )
 from sweeps.store.code_version import ROOT, code_version, commit, source_digest, sources_of
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import ErrorNote, note_of, take_note, write_note
-from sweeps.store.store import RunFolder, Store, StoreError
+from sweeps.store.store import RunFolder, Store
 from wsss.data.errors import DataError
 from wsss.evaluation.voc_server import check_server_tar
 from wsss.labels.cam_files import read_cams

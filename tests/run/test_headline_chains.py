@@ -13,7 +13,8 @@ from sweeps.run.orderly_end import OrderlyEnd
 from sweeps.run.signals import Interrupts
 from sweeps.run.subjects.headline import Chain, ChainRound, Chains
 from sweeps.stages.stage import Place, Record, Steps, Training
-from sweeps.store.store import Folder, Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Folder, Store
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides
 from wsss.presets import TINY_DEEPLAB

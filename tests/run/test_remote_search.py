@@ -17,11 +17,12 @@ from bucket_server import BUCKET, client, faulty_proxy, keys
 from sweeps.plan.search import Search, SearchTrial, make_search, parse_space
 from sweeps.run.driver import driving
 from sweeps.run.subjects.search import DrivenSearch
+from sweeps.store.errors import StoreError
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote import lease as lease_module
 from sweeps.store.remote.lease import Lease
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.store import Store, open_store
 from wsss.training.diagnosis.learning import PriorLimits
 
 REPO = Path(__file__).parents[2]

@@ -32,7 +32,8 @@ from sweeps.run.ray.start import started
 from sweeps.run.ray.train import Workers, fit
 from sweeps.run.ray.tune import TuneRound
 from sweeps.run.signals import Interrupts
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from wsss.basics.errors import ForeseenError
 from wsss.config import RunConfig
 from wsss.overrides import apply_overrides

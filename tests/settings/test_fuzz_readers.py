@@ -20,7 +20,8 @@ from sweeps.plan.sweep import data_name, load_sweep
 from sweeps.report.formats.csv_file import safe
 from sweeps.report.formats.latex import escape as latex_escape
 from sweeps.report.formats.markdown import escape as markdown_escape
-from sweeps.store.store import Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store
 from wsss.basics.printable import printable
 from wsss.config import RunConfig
 from wsss.data.errors import DataError

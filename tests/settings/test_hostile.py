@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from sweeps.cli.method import app
 from sweeps.plan.sweep import data_name, load_sweep, save_sweep
-from sweeps.store.store import Store, StoreError, write_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, write_json
 from wsss.basics.printable import web_address
 from wsss.config import RunConfig
 from wsss.data.classes import ClassListError, read_class_list

@@ -17,10 +17,11 @@ from outcomes import figures, metrics, step_losses
 
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.trial import run_trial
+from sweeps.store.errors import StoreError
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote import lease as lease_module
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Store, StoreError, open_store
+from sweeps.store.store import Store, open_store
 from wsss.config import RunConfig
 from wsss.identity import cam_id, run_id
 from wsss.overrides import apply_overrides

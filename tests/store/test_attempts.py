@@ -14,9 +14,10 @@ from sweeps.plan.sweep import save_sweep
 from sweeps.report.live.account import add_up
 from sweeps.report.live.cost_lines import format_hours
 from sweeps.store.attempts import Attempt, Book, Session, Size, read_book
+from sweeps.store.errors import StoreError
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Store, StoreError, write_json
+from sweeps.store.store import Store, write_json
 from wsss.training.checkpoint_names import checkpoint_name
 
 

@@ -13,12 +13,12 @@ import pytest
 from bucket_server import BUCKET, FaultyProxy, client, faulty_proxy
 from filelock import FileLock, Timeout
 
-from sweeps.store.errors import AlteredError
+from sweeps.store.errors import AlteredError, StoreError
 from sweeps.store.local_lock import LocalLock
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote.mirror import Remote
 from sweeps.store.remote.no_bucket import NoBucket
-from sweeps.store.store import Store, StoreError, open_store, write_json
+from sweeps.store.store import Store, open_store, write_json
 
 
 @pytest.fixture

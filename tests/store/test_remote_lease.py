@@ -11,11 +11,12 @@ import pytest
 from bucket_server import BUCKET, client, faulty_proxy
 from filelock import FileLock, Timeout
 
+from sweeps.store.errors import StoreError
 from sweeps.store.remote import bucket as remote_bucket
 from sweeps.store.remote import lease as lease_module
 from sweeps.store.remote.lease import Lease, LeaseHeldError
 from sweeps.store.remote.mirror import Remote
-from sweeps.store.store import Store, StoreError
+from sweeps.store.store import Store
 
 KEY = "x/leases/sweeps/s"
 

@@ -15,15 +15,8 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
-from sweeps.store.store import (
-    CamFolder,
-    RunFolder,
-    Store,
-    StoreError,
-    open_store,
-    read_json,
-    write_json,
-)
+from sweeps.store.errors import StoreError
+from sweeps.store.store import CamFolder, RunFolder, Store, open_store, read_json, write_json
 from wsss.identity import cam_id, run_id
 from wsss.presets import TINY
 

@@ -14,8 +14,9 @@ from sweeps.plan.chains.headline import load_headline, save_headline
 from sweeps.plan.search import History, SearchTrial, load_search
 from sweeps.plan.sweep import save_sweep
 from sweeps.plan.trials import Trial
+from sweeps.store.errors import StoreError
 from sweeps.store.failures import write_failure
-from sweeps.store.store import Store, StoreError, read_json, write_json
+from sweeps.store.store import Store, read_json, write_json
 from sweeps.tables.table import Cell, Row, Table
 from sweeps.track.runs.headline import HeadlineRuns
 from sweeps.track.runs.search import SearchRuns

@@ -227,7 +227,7 @@ def _contradiction(dataset: VocDataset, sample: Sample, mask: "NDArray[np.uint8]
 
     path = dataset.mask_path(sample.image_id)
     if not of_mask:
-        ignored = f" but {IGNORE_INDEX}, which is ignored" * bool((mask == IGNORE_INDEX).any())
+        ignored = f" but {IGNORE_INDEX}, which is ignored" if (mask == IGNORE_INDEX).any() else ""
         return (
             f"{path}: all background{ignored}, though its XML names {named(of_xml)}; "
             f"write class numbers, where {dataset.classes[0]} is 1"

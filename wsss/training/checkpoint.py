@@ -14,10 +14,7 @@ from torch import nn
 
 from wsss.basics.errors import ForeseenError, let_through
 from wsss.basics.files import files_in, whole_or_absent
-from wsss.training.checkpoint_names import checkpoint_name
-
-KEEP = 2
-"""Checkpoints kept: if the newest is broken, the one before it is used."""
+from wsss.training.checkpoint_names import KEPT_CHECKPOINTS, checkpoint_name
 
 NOT_BROKEN = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 """What says nothing about a checkpoint: this machine has no room for it, or its GPU fails."""
@@ -59,7 +56,7 @@ class CheckpointFolder:
         return files_in(self.folder, "epoch_*.pt")
 
     def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Write a checkpoint by atomic rename, then delete all but the last KEEP.
+        """Write a checkpoint by atomic rename, then delete all but the last KEPT_CHECKPOINTS.
 
         Raises OSError if the disk is full.
         """
@@ -82,7 +79,7 @@ class CheckpointFolder:
                 raise
             file.flush()
             os.fsync(file.fileno())
-        for old in self.paths()[:-KEEP]:
+        for old in self.paths()[:-KEPT_CHECKPOINTS]:
             old.unlink()
         if self.after_save:
             self.after_save(path)

@@ -6,6 +6,10 @@
 
 from pathlib import PurePath
 
+KEPT_CHECKPOINTS = 2
+"""Number of the newest ones that are kept, here and in a bucket: if the last is broken, the one
+before it is used."""
+
 
 def checkpoint_name(epoch: int, iteration: int | None = None) -> str:
     """Return the file name after `epoch` finished epochs.

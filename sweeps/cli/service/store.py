@@ -41,7 +41,7 @@ def rm(
     MLflow keeps its runs.
     """
     from sweeps.plan.contents import plan_removal
-    from sweeps.store.store import StoreError
+    from sweeps.store.errors import StoreError
 
     with explained():
         results = opened(store)

@@ -29,7 +29,7 @@ def sync(
 
     What was deleted in MLflow's UI is restored.
     """
-    from sweeps.store.store import StoreError
+    from sweeps.store.errors import StoreError
     from sweeps.track.subjects import known_subjects
 
     with explained():
@@ -54,7 +54,7 @@ def _sync(store: "Store", each: "Known", pages: set[str]) -> str:
     Raises StoreError for a fault of MLflow, which would affect all subjects.
     """
     from sweeps.run.driver import driving
-    from sweeps.store.store import StoreError
+    from sweeps.store.errors import StoreError
     from sweeps.track.tracker import Tracker
     from wsss.basics.errors import ForeseenError
 
@@ -86,7 +86,8 @@ def mlflow(
 ) -> None:
     """Serve MLflow's pages for the runs of a store, and print the addresses of their charts."""
     from sweeps.report.mlflow_pages import charts_page, table_page
-    from sweeps.store.store import StoreError, open_store
+    from sweeps.store.errors import StoreError
+    from sweeps.store.store import open_store
     from sweeps.track.address import sqlite_uri
     from sweeps.track.database import experiment_ids
     from sweeps.track.faults import diagnose
@@ -120,7 +121,7 @@ def mlflow(
 
 def _check_servable(store: "Store", port: int) -> None:
     """Raise StoreError if the store has no runs of its own, or the port is taken."""
-    from sweeps.store.store import StoreError
+    from sweeps.store.errors import StoreError
     from sweeps.track.address import is_own, tracking_uri, without_password
 
     file, uri = store.root / "mlflow.db", tracking_uri(store)

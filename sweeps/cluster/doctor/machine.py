@@ -20,7 +20,8 @@ import requests
 
 from sweeps.cluster.doctor.check import Check, State
 from sweeps.store.code_version import code_version
-from sweeps.store.store import StoreError, open_store
+from sweeps.store.errors import StoreError
+from sweeps.store.store import open_store
 from sweeps.track.address import without_password
 from sweeps.track.faults import TrackingError, check_address
 from wsss.basics.errors import ForeseenError
@@ -29,6 +30,7 @@ from wsss.config import DataConfig
 from wsss.data.check import check_data_once
 from wsss.data.voc import VocDataset
 
+OLDEST_PYTHON = (3, 11)
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB
 """A tiny sweep takes some 100 MB, a table of resnet50 trainings tens of GB."""
@@ -71,8 +73,9 @@ def locked_versions(lock: Path) -> dict[str, str]:
 def check_versions(locked: Mapping[str, str]) -> list[Check]:
     """Compare Python and the installed packages with the tested ones."""
     python = ".".join(map(str, sys.version_info[:3]))
-    old = sys.version_info < (3, 11)
-    checks = [Check("python", "problem" if old else "ok", python, "use Python 3.11 or newer" * old)]
+    checks = [Check("python", "ok", python)]
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        checks = [Check("python", "problem", python, "use Python 3.11 or newer")]
     other = []
     for name, wanted in locked.items():
         found = installed(name)

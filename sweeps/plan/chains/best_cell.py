@@ -11,7 +11,8 @@ from typing import NamedTuple
 from sweeps.plan.run_command import run_command
 from sweeps.plan.sweep import Sweep, load_sweep
 from sweeps.plan.trials import Trial
-from sweeps.store.store import ForeignFileError, Store, StoreError
+from sweeps.store.errors import StoreError
+from sweeps.store.store import ForeignFileError, Store
 from wsss.basics.printable import mean_of_seeds
 from wsss.config import RunConfig
 from wsss.identity import config_id

@@ -27,7 +27,8 @@ from sweeps.run.ray.resources import Resources
 from sweeps.stages.stage import Conduct, Place
 from sweeps.stages.training_warnings import from_record
 from sweeps.store.attempts import Target
-from sweeps.store.store import Store, StoreError, write_json
+from sweeps.store.errors import StoreError
+from sweeps.store.store import Store, write_json
 from wsss.basics.printable import counted
 from wsss.identity import cam_id
 from wsss.training.diagnosis.learning import PriorLimits

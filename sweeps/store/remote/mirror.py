@@ -29,6 +29,7 @@ from sweeps.store.local_lock import local_lock
 from sweeps.store.remote.bucket import Bucket, ObjectInfo
 from sweeps.store.remote.lease import Lease
 from wsss.basics.files import files_in, whole_or_absent
+from wsss.training.checkpoint_names import KEPT_CHECKPOINTS
 
 NUM_THREADS = 8
 """Transfers at a time: small objects are limited by latency, not by bandwidth."""
@@ -43,9 +44,6 @@ RESULT_FOLDERS = ("cams", "runs", "sweeps", "searches", "headline")
 """Folders that tables, status and reports read."""
 
 CHECKPOINTS = "cams/*/checkpoints/*"
-KEPT_CHECKPOINTS = 2
-"""As many as wsss/training/checkpoint.py keeps; repeated here because that file loads torch."""
-
 TRAINING_PARTS = ("", "attempts", "epochs", "checkpoints")
 """The subfolders that belong to a training; its maps, for example, do not."""
 

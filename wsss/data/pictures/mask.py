@@ -50,7 +50,8 @@ def require_size(path: Path, mask: NDArray[np.uint8], size: tuple[int, int]) -> 
     height, width = mask.shape
     if (width, height) == size:
         return
-    turned = "; turn the mask, or the image if its EXIF tag is wrong" * ((height, width) == size)
+    is_turned = (height, width) == size
+    turned = "; turn the mask, or the image if its EXIF tag is wrong" if is_turned else ""
     raise DataError(
         f"{path}: {width}x{height} pixels, its image has {size[0]}x{size[1]}{turned}; save it at "
         "its image's size"
